@@ -1,0 +1,133 @@
+"""Who is at fault. A reader learns it from the type, and what to do from the first line.
+
+::
+
+    BelljarError
+    ├── GuestFault               the boxed program did it
+    │   ├── ProtocolViolation      it broke the rules of the wire; the box ends
+    │   └── GuestDied              the box ended by itself
+    ├── Refusal                  we said no: `code`, and where a limit was met `limit` and `observed`
+    │   ├── InvalidInput           the request makes no sense (a missing file, an undecodable text)
+    │   ├── InvalidPolicy          a policy file is wrong; names file and line
+    │   ├── LayerMissing           the policy requires a layer of the wall that this host does not give
+    │   ├── PolicyDenied           the policy does not allow it
+    │   └── QuotaExceeded          it would spend more than is left
+    └── HostFault                our side, or the world we depend on, failed
+        ├── BoxFault               a box could not be built, or its supervisor died
+        ├── ModelFailed            the model provider did not give an answer
+        ├── LedgerUnavailable      quotas cannot be kept: the answer is no
+        ├── AuditUnavailable       the log cannot be written: nothing is done
+        └── VerificationFailed     the log does not say what it said before
+
+Exit codes hang on the type (`exit_code`), so the command line needs no table of its own.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AuditUnavailable",
+    "BelljarError",
+    "BoxFault",
+    "GuestDied",
+    "GuestFault",
+    "HostFault",
+    "InvalidInput",
+    "InvalidPolicy",
+    "LayerMissing",
+    "LedgerUnavailable",
+    "ModelFailed",
+    "PolicyDenied",
+    "ProtocolViolation",
+    "QuotaExceeded",
+    "Refusal",
+    "VerificationFailed",
+]
+
+
+class BelljarError(Exception):
+    """Base of all. `str(error)` is one line: what happened, then what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class GuestFault(BelljarError):
+    """The boxed program failed, or broke a rule."""
+
+    exit_code = 6
+
+
+class ProtocolViolation(GuestFault):
+    """Bytes came out of the box that are no sentence of the protocol. Never repeats guest bytes."""
+
+
+class GuestDied(GuestFault):
+    """The box ended before it said that the cell was done."""
+
+
+class Refusal(BelljarError):
+    """We said no.
+
+    Args:
+        message: one line, ends with what to do.
+        code: a short stable word (`read.too_long`), for programs.
+        limit: the bound that was met, in the unit that `code` implies.
+        observed: what was asked for, same unit.
+    """
+
+    exit_code = 4
+
+    def __init__(
+        self, message: str, *, code: str = "refused", limit: int | None = None, observed: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.limit = limit
+        self.observed = observed
+
+
+class InvalidInput(Refusal):
+    exit_code = 2
+
+
+class InvalidPolicy(Refusal):
+    exit_code = 3
+
+
+class LayerMissing(Refusal):
+    exit_code = 4
+
+
+class PolicyDenied(Refusal):
+    exit_code = 4
+
+
+class QuotaExceeded(Refusal):
+    exit_code = 5
+
+
+class HostFault(BelljarError):
+    """Our side failed. The guest is not to blame and the caller need not change the request."""
+
+    exit_code = 1
+
+
+class BoxFault(HostFault):
+    pass
+
+
+class ModelFailed(HostFault):
+    exit_code = 7
+
+
+class LedgerUnavailable(HostFault):
+    exit_code = 5
+
+
+class AuditUnavailable(HostFault):
+    exit_code = 8
+
+
+class VerificationFailed(HostFault):
+    exit_code = 9
