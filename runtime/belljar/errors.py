@@ -118,7 +118,37 @@ class BoxFault(HostFault):
 
 
 class ModelFailed(HostFault):
+    """One attempt at a model gave no answer.
+
+    Args:
+        message: one line, ends with what to do. Never holds a key.
+        retryable: the same request may succeed later.
+        retry_after_s: how long the provider asked us to wait, in seconds.
+        charged: False only if it is certain that the provider charged nothing.
+        input_tokens: all input tokens, cached ones included, where the provider told them before it failed.
+        output_tokens: all output tokens, where the provider told the final number.
+
+    Tokens that are None on a charged failure are unknown: the caller charges the reservation for them in full.
+    """
+
     exit_code = 7
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after_s: float | None = None,
+        charged: bool = True,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+        self.charged = charged
+        self.input_tokens = input_tokens
+        self.output_tokens = output_tokens
 
 
 class LedgerUnavailable(HostFault):

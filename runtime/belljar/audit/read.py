@@ -1,0 +1,180 @@
+"""Reading a log without touching it.
+
+The file is opened read-only and never created. SQLite in WAL mode would still create its two side files beside a log
+that is closed; so if there is no `-wal` file, which means that no process has the log open, it is opened as immutable.
+A writer that starts at that very moment only makes the answer older, or the read fail: `verify` then looks again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from belljar.audit.log import APPLICATION_ID, DEPTH_MAX, EVENT, RECORD_BYTES_MAX, canonical
+from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
+
+__all__ = ["Record", "RunSummary", "connect", "is_in_use", "parse", "records", "rows", "runs"]
+
+_FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
+
+# A planted body of gigabytes is never loaded: NULL, and so refused.
+_SELECT = f"SELECT seq, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records ORDER BY seq"  # noqa: S608
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One record. `hash` is the SHA-256 of `body`, the bytes as stored; both hashes are lower-case hex."""
+
+    seq: int
+    time_ns: int
+    run: str
+    event: str
+    data: dict[str, Any]
+    prev: str
+    hash: str
+    body: bytes
+
+
+class RunSummary(msgspec.Struct, frozen=True):
+    """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none."""
+
+    run: str
+    tenant: str | None
+    started_ns: int
+    status: str | None
+    records: int
+
+
+def runs(path: Path) -> list[RunSummary]:
+    """Every run in the log, in the order of their first records.
+
+    Raises:
+        InvalidInput: `audit.missing`: there is no log.
+        AuditUnavailable: it cannot be read.
+        VerificationFailed: a record in it is not one.
+    """
+    found: dict[str, RunSummary] = {}
+    for record in records(path):
+        before = found.get(record.run) or RunSummary(record.run, None, record.time_ns, None, 0)
+        found[record.run] = _add(before, record)
+    return list(found.values())
+
+
+def _add(summary: RunSummary, record: Record) -> RunSummary:
+    tenant, status = summary.tenant, summary.status
+    match record.event:
+        case "run.started":
+            tenant = _text(record.data.get("tenant"))
+        case "run.finished":
+            status = _text(record.data.get("status"))
+        case _:
+            pass
+    return RunSummary(summary.run, tenant, summary.started_ns, status, summary.records + 1)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def records(path: Path, run: str | None = None) -> Iterator[Record]:
+    """The records of one run, or of all, in order. The chain is not checked: that is `verify`.
+
+    Raises:
+        InvalidInput: `audit.missing`: there is no log.
+        AuditUnavailable: it cannot be read.
+        VerificationFailed: a record in it is not one; raised when the iteration reaches it.
+    """
+    return _records(connect(path), path, run)
+
+
+def _records(db: sqlite3.Connection, path: Path, run: str | None) -> Iterator[Record]:
+    with closing(db):
+        try:
+            for seq, body, _ in rows(db):
+                record = _parsed(seq, body)
+                if run is None or record.run == run:
+                    yield record
+        except sqlite3.Error as error:
+            raise AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it") from error
+
+
+def _parsed(seq: int, body: object) -> Record:
+    try:
+        return parse(seq, body)
+    except ValueError as error:
+        raise VerificationFailed(f"record {seq} of the audit log {error}; verify the log") from None
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether some process has the log open, or had when it was killed."""
+    return path.with_name(path.name + "-wal").exists()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the log for reading. Raises as `records` does."""
+    if not path.is_file():
+        raise InvalidInput(f"there is no audit log at {path}; check the state folder", code="audit.missing")
+    mode = "mode=ro" if is_in_use(path) else "mode=ro&immutable=1"
+    uri = f"{path.absolute().as_uri()}?{mode}"
+    db: sqlite3.Connection | None = None
+    try:
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
+        db.execute("PRAGMA trusted_schema=OFF")
+        db.execute("SELECT 1 FROM sqlite_master").close()  # the side files are opened only now
+    except sqlite3.DatabaseError as error:
+        if db is not None and not isinstance(error, sqlite3.OperationalError):
+            return db  # the file is damaged: `rows` will say so to whoever reads it
+        if db is not None:
+            db.close()
+        raise AuditUnavailable(
+            f"cannot open the audit log {path}: {error}; check its permissions, or copy it and its -wal file elsewhere"
+        ) from error
+    return db
+
+
+def rows(db: sqlite3.Connection) -> Iterator[tuple[int, object, object]]:
+    """(seq, body, hash) as stored, in order, from one snapshot. Raises `sqlite3.Error`."""
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise sqlite3.DatabaseError("file is not an audit log")
+    yield from db.execute(_SELECT)
+
+
+def parse(seq: int, body: object) -> Record:
+    """Read the bytes of record `seq` strictly.
+
+    Raises:
+        ValueError: they are no canonical record; the text continues a sentence that begins with "record 7".
+    """
+    if not isinstance(body, bytes):
+        raise ValueError(f"is no blob of at most {RECORD_BYTES_MAX} bytes")
+    fields = _object(body)
+    if fields.keys() != _FIELDS.keys() or any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
+        raise ValueError("does not have the fields of a record")
+    if fields["v"] != 1:
+        raise ValueError("has an unknown version")
+    if fields["seq"] != seq:
+        raise ValueError(f"says that it is record {fields['seq']}")
+    if not EVENT.fullmatch(fields["event"]):
+        raise ValueError("has an event that is none")
+    rest = {name: fields[name] for name in ("time_ns", "run", "event", "data", "prev")}
+    return Record(seq=seq, hash=hashlib.sha256(body).hexdigest(), body=body, **rest)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body.decode(), parse_float=_refuse_number, parse_constant=_refuse_number)
+        if isinstance(value, dict) and canonical(value, depth_max=DEPTH_MAX + 1) == body:
+            return value
+    except (ValueError, TypeError, RecursionError, InvalidInput):
+        raise ValueError("is not canonical JSON") from None
+    raise ValueError("is not canonical JSON")
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(text)

@@ -1,0 +1,10 @@
+"""The broker: the only place where a guest's words become deeds. See `broker.broker` for the rules it keeps."""
+
+from __future__ import annotations
+
+from belljar.broker.broker import Broker, Reply
+from belljar.broker.calls import Calls, Spent
+from belljar.broker.cell import Cell
+from belljar.broker.run import RunScope
+
+__all__ = ["Broker", "Calls", "Cell", "Reply", "RunScope", "Spent"]

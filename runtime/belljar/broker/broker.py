@@ -1,0 +1,435 @@
+"""Every request of one box, decided and answered.
+
+The rules it keeps, whoever speaks:
+
+* identity is the stream: nothing here reads a tenant, a run, a depth or a path from a frame;
+* a sentence out of turn is a violation and ends the box; a wish beyond the policy is a refusal, which the guest sees as
+  an exception and the log as a record;
+* one record for a read, before its reply leaves; a pair for a query (`calls` writes it);
+* the first `Final` before the deadline is the answer; from then on the box has nothing more to say;
+* work per request is bounded by the policy: bytes read, prompts a batch, requests in flight, output kept.
+
+State: starting -> idle <-> running -> final. Only `Ready` may come while starting; `Output`, requests, `Final` and
+`Done` while running. A thread that the program left behind may still ask between two cells: it is refused, not
+punished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Final as Const
+from typing import assert_never
+
+import msgspec
+
+from belljar.audit import JSON, AuditLog
+from belljar.broker.calls import Calls, refusal_fields
+from belljar.broker.cell import Cell
+from belljar.broker.run import RunScope
+from belljar.context import OpenDocument
+from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
+from belljar.ledger import Ledger
+from belljar.models import Message, Model, ModelRequest
+from belljar.protocol import (
+    PROTOCOL,
+    Answer,
+    Answers,
+    Budget,
+    Data,
+    Done,
+    Execute,
+    Failure,
+    Final,
+    GuestMessage,
+    HostMessage,
+    Left,
+    Output,
+    Query,
+    Read,
+    Ready,
+    Recurse,
+    Refused,
+    Search,
+)
+from belljar.wire import Frame
+
+__all__ = ["Broker", "Reply"]
+
+Reply = tuple[HostMessage, bytes | memoryview]
+
+_SUB_SYSTEM: Const = (
+    "You are given one self-contained piece of a larger task. Answer exactly what is asked, in the format asked for, "
+    "from the text given here alone."
+)
+# A read of one character still costs a record in the log, so it is charged as this many bytes of the run's allowance.
+_READ_COST_BYTES_MIN: Const = 256
+# A program that is refused over and over is told so each time; the log has the first ones and then the count.
+_DENIALS_LOGGED_MAX: Const = 100
+
+
+class Broker:
+    """Answers one box. The engine feeds it frames and sends what it gives back."""
+
+    def __init__(
+        self,
+        scope: RunScope,
+        *,
+        calls: Calls,
+        audit: AuditLog,
+        ledger: Ledger,
+        documents: Sequence[OpenDocument],
+        sub_model: Model | None,
+    ) -> None:
+        self._scope = scope
+        self._policy = scope.policy
+        self._calls = calls
+        self._audit = audit
+        self._ledger = ledger
+        self._documents = documents
+        self._sub_model = sub_model
+        self._state = "starting"
+        self._in_flight = 0
+        self._emitted_bytes = 0
+        self._read_cost_bytes = 0
+        self._denials = 0
+        self.cell: Cell | None = None
+        self.cells = 0
+        self.reads = 0
+        self.read_bytes = 0
+        self.queries = 0
+        self.final: Final | None = None
+        self.final_body = b""
+
+    @property
+    def ready(self) -> bool:
+        return self._state != "starting"
+
+    @property
+    def denials(self) -> int:
+        return self._denials
+
+    async def begin(self, code: str) -> Reply:
+        """Log the next cell and give the order to run it.
+
+        Raises:
+            PolicyDenied: `code.too_long`.
+        """
+        source = code.encode("utf-8", "surrogatepass")
+        limit = self._policy.limits.code_bytes
+        if len(source) > limit:
+            raise PolicyDenied(
+                f"a cell of {len(source)} bytes is over the policy's {limit}: send it in parts",
+                code="code.too_long",
+                limit=limit,
+                observed=len(source),
+            )
+        self.cells += 1
+        self.cell = Cell(self.cells, self._policy.limits)
+        self._state = "running"
+        about: dict[str, JSON] = {
+            "cell": self.cells,
+            "code_sha256": hashlib.sha256(source).hexdigest(),
+            "code_bytes": len(source),
+        }
+        await self._audit.note("cell.started", self._scope.run, about)
+        return Execute(self.cells), source
+
+    async def handle(self, frame: Frame[GuestMessage]) -> Reply | None:
+        """Do what one sentence asks, if it may be done.
+
+        Returns:
+            The reply, or None where the sentence has none.
+
+        Raises:
+            ProtocolViolation: the sentence is out of turn or contradicts itself.
+            Refusal: `output.flood`; other refusals are replies.
+            HostFault: the log or the ledger does not work: nothing was done.
+        """
+        message, body = frame.message, frame.body
+        if isinstance(message, Ready) != (self._state == "starting"):
+            raise ProtocolViolation(f"a {type(message).__name__} while the box was {self._state}")
+        match message:
+            case Ready():
+                self._ready(message)
+            case Output():
+                self._output(message, body)
+            case Done():
+                await self._done(message, body)
+            case Final():
+                await self._final(message, body)
+            case Read() | Search() | Query() | Recurse() | Budget():
+                return await self._request(message, body)
+            case _:
+                assert_never(message)
+        return None
+
+    # ------------------------------------------------------------------------------------- sentences without a reply
+
+    def _ready(self, ready: Ready) -> None:
+        if ready.protocol != PROTOCOL:
+            raise ProtocolViolation(f"the agent speaks protocol {ready.protocol}, this is {PROTOCOL}")
+        self._state = "idle"
+
+    def _output(self, output: Output, body: bytes) -> None:
+        before, self._emitted_bytes = self._emitted_bytes, self._emitted_bytes + len(body)
+        # What a left-behind thread prints between two cells belongs to the last one.
+        if self.cell is None:
+            raise ProtocolViolation("output before the first cell")
+        self.cell.write(output, body, emitted_before=before)
+
+    async def _done(self, done: Done, body: bytes) -> None:
+        if self._state != "running" or self.cell is None:
+            raise ProtocolViolation(f"a Done while the box was {self._state}")
+        self._state = "idle"
+        self.cell.end(done, body)
+        about: dict[str, JSON] = {
+            "cell": self.cell.number,
+            "status": done.status,
+            "output_bytes": self.cell.output_bytes,
+        }
+        await self._audit.note("cell.finished", self._scope.run, about)
+
+    async def _final(self, final: Final, body: bytes) -> None:
+        if self._state != "running":
+            raise ProtocolViolation(f"a Final while the box was {self._state}")
+        limit = self._policy.limits.answer_bytes
+        if len(body) > limit:
+            raise Refusal(
+                f"the answer has {len(body)} bytes, the policy allows {limit}: give a shorter answer",
+                code="answer.too_long",
+                limit=limit,
+                observed=len(body),
+            )
+        check_answer(final, body)
+        self._state, self.final, self.final_body = "final", final, body
+        about: dict[str, JSON] = {
+            "cell": self.cells,
+            "answer_sha256": hashlib.sha256(body).hexdigest(),
+            "answer_bytes": len(body),
+        }
+        await self._audit.note("answer.given", self._scope.run, about)
+
+    # ---------------------------------------------------------------------------------------------------- requests
+
+    async def _request(self, message: Read | Search | Query | Recurse | Budget, body: bytes) -> Reply:
+        self._in_flight += 1
+        try:
+            if self._in_flight > self._policy.wire.in_flight_max:
+                raise ProtocolViolation(f"more than {self._policy.wire.in_flight_max} requests in flight")
+            if self._state != "running":
+                raise PolicyDenied("no cell is running: ask from inside a cell", code="cell.over")
+            return await self._serve(message, body)
+        except ModelFailed as failure:
+            return Refused(message.id, _failure(failure)), b""
+        except Refusal as refusal:
+            await self._log_denial(message, refusal)
+            return Refused(message.id, _failure(refusal)), b""
+        finally:
+            self._in_flight -= 1
+
+    async def _serve(self, message: Read | Search | Query | Recurse | Budget, body: bytes) -> Reply:
+        match message:
+            case Read():
+                return await self._read(message)
+            case Query():
+                return await self._query(message, body)
+            case Budget():
+                return await self._budget(message)
+            case Search():
+                raise PolicyDenied(
+                    "search on the host is not available in this version: use re over slices or lines",
+                    code="search.unavailable",
+                )
+            case Recurse():
+                raise PolicyDenied(
+                    "child runs are not available in this version: use llm_query or llm_query_batched",
+                    code="recursion.unavailable",
+                )
+            case _:
+                assert_never(message)
+
+    async def _read(self, read: Read) -> Reply:
+        if read.doc >= len(self._documents):
+            raise PolicyDenied(f"there is no document {read.doc}", code="read.no_document")
+        document = self._documents[read.doc]
+        if not read.start <= read.stop <= document.document.chars:
+            raise PolicyDenied(
+                f"characters {read.start} to {read.stop} are not in the document; it has {document.document.chars}",
+                code="read.out_of_range",
+                limit=document.document.chars,
+                observed=read.stop,
+            )
+        # Characters first, so that an absurd range is refused before its bytes are looked up.
+        self._permit_read(read.stop - read.start)
+        data = document.read(read.start, read.stop)
+        self._permit_read(len(data))
+        self.reads += 1
+        self.read_bytes += len(data)
+        self._read_cost_bytes += max(len(data), _READ_COST_BYTES_MIN)
+        about: dict[str, JSON] = {"cell": self.cells, "doc": read.doc, "start": read.start, "stop": read.stop}
+        await self._audit.note("context.read", self._scope.run, about)
+        return Data(read.id), data
+
+    def _permit_read(self, size: int) -> None:
+        allowance = self._policy.context
+        if size > allowance.read_bytes_max:
+            raise PolicyDenied(
+                f"a read of {size} is over the policy's {allowance.read_bytes_max} bytes: read in smaller slices",
+                code="read.too_long",
+                limit=allowance.read_bytes_max,
+                observed=size,
+            )
+        total = self._read_cost_bytes + size
+        if total > allowance.read_total_bytes_max:
+            raise QuotaExceeded(
+                f"the run may read {allowance.read_total_bytes_max} bytes in all and has read {self.read_bytes}: "
+                "keep what you read in variables",
+                code="read.total",
+                limit=allowance.read_total_bytes_max,
+                observed=total,
+            )
+
+    async def _budget(self, budget: Budget) -> Reply:
+        left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
+        return (
+            Left(
+                id=budget.id,
+                calls=left.calls,
+                input_tokens=left.input_tokens,
+                output_tokens=left.output_tokens,
+                cost_nanousd=left.cost_nanousd,
+                read_bytes=max(0, self._policy.context.read_total_bytes_max - self._read_cost_bytes),
+                wall_ms=max(0, int(self._scope.left_s() * 1000)),
+            ),
+            b"",
+        )
+
+    # ------------------------------------------------------------------------------------------------------ queries
+
+    async def _query(self, query: Query, body: bytes) -> Reply:
+        prompts = _split(query.lengths, body)
+        model = self._permit_query(query, prompts)
+        await self._permit_calls(len(prompts))
+        self.queries += len(prompts)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._ask(model, prompt, self.cells)) for prompt in prompts]
+        return self._answers(query.id, [task.result() for task in tasks])
+
+    def _permit_query(self, query: Query, prompts: list[str]) -> Model:
+        rules = self._policy.models
+        if self._sub_model is None:
+            raise PolicyDenied(
+                "this run has no model to ask: start it with --model, or do without llm_query", code="model.none"
+            )
+        # The guest's `model` is a wish: the run's own sub-model, or nothing.
+        if query.model is not None and query.model != self._sub_model.name:
+            raise PolicyDenied(
+                f"the model of this run's queries is {self._sub_model.name}: leave `model` out", code="model.denied"
+            )
+        if len(prompts) > rules.batch_max:
+            raise PolicyDenied(
+                f"a batch of {len(prompts)} prompts is over the policy's {rules.batch_max}: split it",
+                code="query.batch",
+                limit=rules.batch_max,
+                observed=len(prompts),
+            )
+        longest = max(query.lengths)
+        if longest > rules.prompt_bytes_max:
+            raise PolicyDenied(
+                f"a prompt of {longest} bytes is over the policy's {rules.prompt_bytes_max}: send a shorter slice",
+                code="query.prompt",
+                limit=rules.prompt_bytes_max,
+                observed=longest,
+            )
+        return self._sub_model
+
+    async def _permit_calls(self, calls: int) -> None:
+        """A batch that cannot be finished is refused before its first call, not after its last affordable one."""
+        left = (await self._ledger.remaining(self._scope.run, now=self._scope.now())).calls
+        if left is not None and calls > left:
+            raise QuotaExceeded(
+                f"{calls} calls are asked for and {left} are left: ask fewer or larger questions",
+                code="quota.calls",
+                limit=left,
+                observed=calls,
+            )
+
+    async def _ask(self, model: Model, prompt: str, cell: int) -> str | Failure:
+        request = ModelRequest(
+            system=_SUB_SYSTEM,
+            messages=(Message("user", prompt),),
+            output_tokens_max=self._policy.models.output_tokens_max,
+            deadline_s=self._policy.models.call_wall_s,
+            purpose="sub",
+        )
+        try:
+            return (await self._calls.ask(model, request, cell=cell)).text
+        except (Refusal, ModelFailed) as error:
+            return _failure(error)
+
+    def _answers(self, request: int, results: list[str | Failure]) -> Reply:
+        items: list[Answer] = []
+        parts: list[bytes] = []
+        room = self._policy.wire.body_bytes_max
+        for result in results:
+            data = b"" if isinstance(result, Failure) else result.encode("utf-8", "replace")
+            if len(data) > room:
+                result = Failure("ModelError", "answer.too_long", "the answers do not fit one reply", room, len(data))
+                data = b""
+            room -= len(data)
+            parts.append(data)
+            items.append(Answer(len(data), result if isinstance(result, Failure) else None))
+        return self._fit(Answers(request, items)), b"".join(parts)
+
+    def _fit(self, answers: Answers) -> HostMessage:
+        """A header full of failures may outgrow the wire; then one failure speaks for all."""
+        first = next((item.failure for item in answers.items if item.failure), None)
+        if first and len(msgspec.json.encode(answers)) > self._policy.wire.header_bytes_max:
+            return Refused(answers.id, first)
+        return answers
+
+    async def _log_denial(self, message: GuestMessage, refusal: Refusal) -> None:
+        self._denials += 1
+        if self._denials <= _DENIALS_LOGGED_MAX:
+            about: dict[str, JSON] = {
+                "cell": self.cells,
+                "asked": type(message).__name__.lower(),
+                **refusal_fields(refusal),
+            }
+            await self._audit.note("request.refused", self._scope.run, about)
+
+
+def check_answer(final: Final, body: bytes) -> None:
+    """Refuse an answer that is not what it says it is, without repeating any of it."""
+    try:
+        if final.form == "text":
+            body.decode("utf-8")
+        else:
+            msgspec.json.decode(body)
+    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
+        raise ProtocolViolation(f"a Final that is no {final.form}") from None
+
+
+def _split(lengths: list[int], body: bytes) -> list[str]:
+    """Cut the body at `lengths`. A sum that is off, or a cut inside a character, is a violation."""
+    if sum(lengths) != len(body):
+        raise ProtocolViolation("lengths that do not add up to the body")
+    try:
+        return [body[start:stop].decode("utf-8") for start, stop in pairwise(accumulate(lengths, initial=0))]
+    except UnicodeDecodeError:
+        raise ProtocolViolation("a prompt that is not UTF-8") from None
+
+
+def _failure(error: Refusal | ModelFailed) -> Failure:
+    if isinstance(error, ModelFailed):
+        return Failure("ModelError", "model.failed", str(error), None, None)
+    return Failure(
+        "QuotaExceeded" if isinstance(error, QuotaExceeded) else "PolicyDenied",
+        error.code,
+        str(error),
+        error.limit,
+        error.observed,
+    )

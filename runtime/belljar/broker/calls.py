@@ -1,0 +1,210 @@
+"""One model call, from the request to the books: logged before, reserved before, settled after, logged after.
+
+    audit *requested* (durable) -> ledger reserve -> ledger dispatched -> the model, under a deadline
+        -> ledger settle -> audit *completed* | *failed*          or, when there is no room: audit *denied*
+
+Each attempt at the provider is one such sequence with its own action id, so a retry cannot hide a spend. Whatever
+happens between *reserve* and the end (an error, a cancellation) the reservation ends exactly once: a call that may have
+reached the provider and left no usage is charged in full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import msgspec
+
+from belljar.audit import JSON, AuditLog
+from belljar.broker.run import RunScope
+from belljar.errors import BelljarError, ModelFailed, QuotaExceeded
+from belljar.ledger import Amounts, Ledger
+from belljar.models import Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
+from belljar.tasks import to_the_end
+
+__all__ = ["Calls", "Spent", "refusal_fields"]
+
+# Below this an answer is no use: better a clear refusal than a word cut in half.
+_OUTPUT_TOKENS_MIN = 16
+_BACKOFF_S = 0.5
+_BACKOFF_S_MAX = 30.0
+
+
+class Spent(msgspec.Struct):
+    """What a run's calls have come to so far."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanousd: int = 0
+
+    def add(self, amounts: Amounts) -> None:
+        self.calls += amounts.calls
+        self.input_tokens += amounts.input_tokens
+        self.output_tokens += amounts.output_tokens
+        self.cost_nanousd += amounts.cost_nanousd
+
+
+class Calls:
+    """The metered way to a model, for one run: the engine's root calls and the guest's queries alike."""
+
+    def __init__(self, scope: RunScope, *, audit: AuditLog, ledger: Ledger, prices: Prices) -> None:
+        self._scope = scope
+        self._audit = audit
+        self._ledger = ledger
+        self._prices = prices
+        self._slots = asyncio.Semaphore(scope.policy.models.parallel_max)
+        self._actions = 0
+        self.spent = Spent()
+
+    async def ask(self, model: Model, request: ModelRequest, *, cell: int) -> ModelReply:
+        """Ask, with as many attempts as the policy allows.
+
+        Raises:
+            QuotaExceeded: it would spend more than is left.
+            ModelFailed: no attempt gave an answer.
+        """
+        async with self._slots:
+            for attempt in range(1, self._scope.policy.models.attempts_max + 1):
+                try:
+                    return await self._attempt(model, self._timed(request), cell, attempt)
+                except ModelFailed as failure:
+                    pause_s = failure.retry_after_s
+                    if pause_s is None:
+                        pause_s = min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_S_MAX)
+                    last = attempt == self._scope.policy.models.attempts_max
+                    if last or not failure.retryable or pause_s >= self._scope.left_s():
+                        raise
+                await asyncio.sleep(pause_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    def next_action(self) -> str:
+        """The id that a *requested* record and its outcome share."""
+        self._actions += 1
+        return f"{self._scope.run}.{self._actions}"
+
+    def _timed(self, request: ModelRequest) -> ModelRequest:
+        seconds = min(self._scope.policy.models.call_wall_s, self._scope.left_s())
+        if seconds <= 0:
+            raise ModelFailed("the run's time is up: no further model call is made", charged=False)
+        return msgspec.structs.replace(request, deadline_s=seconds)
+
+    async def _attempt(self, model: Model, request: ModelRequest, cell: int, attempt: int) -> ModelReply:
+        action = self.next_action()
+        fields = {"action": action, "cell": cell, "attempt": attempt, "model": model.name, **_about(request)}
+        await self._audit.append("query.requested", self._scope.run, fields)
+        try:
+            reservation, held, request = await self._reserve(model, request)
+        except BelljarError as error:
+            await self._audit.append("query.denied", self._scope.run, {"action": action, **refusal_fields(error)})
+            raise
+        return await self._dispatched(model, request, action, reservation, held)
+
+    async def _dispatched(
+        self, model: Model, request: ModelRequest, action: str, reservation: str, held: Amounts
+    ) -> ModelReply:
+        charge, event = held, "query.failed"
+        outcome: dict[str, JSON] = {"error": "interrupted before the model answered"}
+        try:
+            await self._ledger.dispatch(reservation)
+            reply = await model.complete(request)
+            charge = self._amounts(model, reply.usage)
+            event, outcome = "query.completed", _outcome(reply)
+            return reply
+        except ModelFailed as failure:
+            charge = self._failed(model, failure, held)
+            outcome = {"error": str(failure)[:1000]}
+            raise
+        finally:
+            self.spent.add(charge)
+            await to_the_end(self._end(action, reservation, charge, event, outcome))
+
+    async def _end(self, action: str, reservation: str, charge: Amounts, event: str, outcome: dict[str, JSON]) -> None:
+        await self._ledger.settle(reservation, charge)
+        spent = {"calls": charge.calls, "cost_nanousd": charge.cost_nanousd}
+        tokens = {"input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
+        await self._audit.append(event, self._scope.run, {"action": action, **spent, **tokens, **outcome})
+
+    async def _reserve(self, model: Model, request: ModelRequest) -> tuple[str, Amounts, ModelRequest]:
+        """Hold the worst case; where the whole answer does not fit, ask for as long an answer as does."""
+        try:
+            amounts = self._bound(model, request)
+            return await self._ledger.reserve(self._scope.run, amounts, now=self._scope.now()), amounts, request
+        except QuotaExceeded:
+            tokens = await self._affordable(model, request)
+            if tokens < min(_OUTPUT_TOKENS_MIN, request.output_tokens_max):
+                raise
+        request = msgspec.structs.replace(request, output_tokens_max=tokens)
+        amounts = self._bound(model, request)
+        return await self._ledger.reserve(self._scope.run, amounts, now=self._scope.now()), amounts, request
+
+    async def _affordable(self, model: Model, request: ModelRequest) -> int:
+        """The longest answer, in tokens, whose worst case fits what is left now; 0 when none does."""
+        left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
+        low, high = 0, request.output_tokens_max
+        if left.output_tokens is not None:
+            high = min(high, left.output_tokens)
+        if left.cost_nanousd is None:
+            return high
+        inputs = input_tokens_bound(request)
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._prices.bound(model.name, inputs, middle) <= left.cost_nanousd:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _bound(self, model: Model, request: ModelRequest) -> Amounts:
+        inputs = input_tokens_bound(request)
+        cost = self._prices.bound(model.name, inputs, request.output_tokens_max)
+        return Amounts(calls=1, input_tokens=inputs, output_tokens=request.output_tokens_max, cost_nanousd=cost)
+
+    def _amounts(self, model: Model, usage: Usage) -> Amounts:
+        return Amounts(
+            calls=1,
+            input_tokens=usage.total_input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_nanousd=self._prices.cost(model.name, usage),
+        )
+
+    def _failed(self, model: Model, failure: ModelFailed, held: Amounts) -> Amounts:
+        if not failure.charged:
+            return Amounts(calls=1)
+        if failure.input_tokens is None or failure.output_tokens is None:
+            return held
+        return self._amounts(model, Usage(input_tokens=failure.input_tokens, output_tokens=failure.output_tokens))
+
+
+def refusal_fields(error: BelljarError) -> dict[str, JSON]:
+    """How a refusal stands in the log."""
+    return {
+        "code": getattr(error, "code", type(error).__name__),
+        "limit": getattr(error, "limit", None),
+        "observed": getattr(error, "observed", None),
+    }
+
+
+def _about(request: ModelRequest) -> dict[str, JSON]:
+    digest = hashlib.sha256(request.system.encode("utf-8", "surrogatepass"))
+    size = len(request.system.encode("utf-8", "surrogatepass"))
+    for message in request.messages:
+        data = message.text.encode("utf-8", "surrogatepass")
+        digest.update(b"\0" + data)
+        size += len(data)
+    return {
+        "purpose": request.purpose,
+        "prompt_sha256": digest.hexdigest(),
+        "prompt_bytes": size,
+        "output_tokens_max": request.output_tokens_max,
+    }
+
+
+def _outcome(reply: ModelReply) -> dict[str, JSON]:
+    data = reply.text.encode("utf-8", "surrogatepass")
+    return {
+        "reply_sha256": hashlib.sha256(data).hexdigest(),
+        "reply_bytes": len(data),
+        "answered_by": reply.model[:200],
+        "stop_reason": reply.stop_reason[:200],
+    }

@@ -1,0 +1,28 @@
+"""Who a run is and how long it may last: host memory only, never read from a frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from belljar.policy import Policy
+
+__all__ = ["RunScope"]
+
+
+class RunScope(msgspec.Struct, frozen=True, kw_only=True):
+    """`deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch."""
+
+    run: str
+    tenant: str
+    depth: int
+    policy: Policy
+    deadline: float
+    now: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+    def left_s(self) -> float:
+        """Seconds until the deadline; negative when it has passed."""
+        return self.deadline - self.monotonic()

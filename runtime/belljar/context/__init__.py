@@ -1,0 +1,6 @@
+"""The long document: take it in once, then read any slice of it in time that does not grow with it."""
+
+from belljar.context.document import Document, OpenDocument
+from belljar.context.store import ContextStore
+
+__all__ = ["ContextStore", "Document", "OpenDocument"]

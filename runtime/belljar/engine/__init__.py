@@ -1,0 +1,22 @@
+"""The engine: one box and its cells (`box`), the loop of a root model over it (`loop`), and what comes out (`result`)."""
+
+from __future__ import annotations
+
+from belljar.engine.box import Box, Verdict, verdict_of
+from belljar.engine.loop import Progress, solve
+from belljar.engine.result import CellResult, ErrorInfo, Limit, Receipt, Result, Status, Usage
+
+__all__ = [
+    "Box",
+    "CellResult",
+    "ErrorInfo",
+    "Limit",
+    "Progress",
+    "Receipt",
+    "Result",
+    "Status",
+    "Usage",
+    "Verdict",
+    "solve",
+    "verdict_of",
+]

@@ -1,0 +1,306 @@
+"""One box and its cells: moves bytes between the sandbox and the broker, and decides how a cell and a box end.
+
+One task (the *pump*) reads the wire, feeds the decoder, and hands each sentence to the broker in order. What may take
+long (queries) runs in tasks of its own, so that their answers can overtake each other. `execute` gives the order and
+waits for the first of: Done, Final, the box's end, a violation, a fault of ours, the deadline.
+
+    pump:     receive -> decode -> broker.handle -> send          ends the box by setting a verdict
+    execute:  Execute ->  ... Done            status from the cell
+                          ... deadline        interrupt, grace, then a verdict `timeout` and the box is dead
+                          ... verdict         the box is dead
+
+A *verdict* is final for the box: it is set once, from the outside's evidence, and whatever comes over the wire later
+is not read. The pump gives way to the event loop every few milliseconds, so that a flood cannot hold back deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final as Const
+from typing import Literal
+
+import msgspec
+
+from belljar.broker import Broker, Reply, RunScope
+from belljar.context import OpenDocument
+from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, cell_result, decode_answer
+from belljar.errors import BelljarError, BoxFault, GuestDied, HostFault, PolicyDenied, ProtocolViolation, Refusal
+from belljar.protocol import PROTOCOL, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
+from belljar.protocol import Failure as GuestFailure
+from belljar.sandbox import BoxEnd, Sandbox
+from belljar.wire import Frame, encode, guest_decoder
+
+__all__ = ["Box", "Verdict"]
+
+# From the launcher's "ready" to the agent's: an interpreter's start and a few imports, here some 60 ms.
+_READY_S: Const = 20.0
+# How long the pump may go on without letting others run.
+_SLICE_S: Const = 0.005
+# A reply that the guest does not take for so long ends the box.
+_SEND_S: Const = 30.0
+_CELL_OVER: Const = GuestFailure("PolicyDenied", "cell.over", "the cell is over: the request was cancelled", None, None)
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Why a box came to its end."""
+
+    status: Status
+    error: ErrorInfo | None = None
+    limit: Limit | None = None
+
+
+class Box:
+    """A started sandbox with its broker. Use `open`, then `execute` any number of times, then `close`."""
+
+    def __init__(self, sandbox: Sandbox, broker: Broker, scope: RunScope) -> None:
+        self._sandbox = sandbox
+        self._broker = broker
+        self._scope = scope
+        wire = scope.policy.wire
+        self._decoder = guest_decoder(header_bytes_max=wire.header_bytes_max, body_bytes_max=wire.body_bytes_max)
+        self._over = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._slow: set[asyncio.Task[None]] = set()
+        self._pump: asyncio.Task[None] | None = None
+        self.verdict: Verdict | None = None
+        self.fault: HostFault | None = None
+
+    @property
+    def broker(self) -> Broker:
+        return self._broker
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self._sandbox.layers
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further cell can run: the answer is given, or the box is dead."""
+        return self.verdict is not None or self._broker.final is not None
+
+    async def open(self, language: Literal["python", "restricted"], documents: Sequence[OpenDocument]) -> None:
+        """Configure the agent and wait until it is ready.
+
+        Raises:
+            BoxFault: it did not get ready; the box must be closed.
+        """
+        policy = self._scope.policy
+        start = Start(
+            protocol=PROTOCOL,
+            language=language,
+            documents=[
+                DocumentInfo(opened.document.name[:200], opened.document.chars, opened.document.ascii)
+                for opened in documents
+            ],
+            read_bytes_max=min(policy.context.read_bytes_max, policy.wire.body_bytes_max),
+            materialise_bytes_max=policy.context.materialise_bytes_max,
+            in_flight_max=policy.wire.in_flight_max,
+            batch_max=policy.models.batch_max,
+            body_bytes_max=policy.wire.body_bytes_max,
+            header_bytes_max=policy.wire.header_bytes_max,
+        )
+        self._pump = asyncio.create_task(self._run_pump())
+        with contextlib.suppress(OSError):  # the pump sees the end and says why
+            await self._send((start, b""))
+        await self._wait_over(_READY_S)
+        if not self._broker.ready:
+            why = self.verdict.error.message if self.verdict and self.verdict.error else "it gave no sign"
+            raise BoxFault(f"the agent in the box did not get ready: {why}")
+
+    async def execute(self, code: str) -> CellResult:
+        """Run one cell to its end, whatever that is.
+
+        Raises:
+            PolicyDenied: the code is too long, or the box has ended.
+        """
+        if self.finished:
+            raise PolicyDenied("the session has ended: open a new one", code="session.ended")
+        order = await self._broker.begin(code)
+        cell = self._broker.cell
+        assert cell is not None
+        self._over.clear()
+        started = self._scope.monotonic()
+        with contextlib.suppress(OSError):
+            await self._send(order)
+        late = await self._until_over()
+        status, error, limit = self._outcome(late)
+        # An answer that came after the deadline is void.
+        answer = decode_answer(self._broker.final, self._broker.final_body) if status == "ok" else None
+        wall_s = self._scope.monotonic() - started
+        return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=answer)
+
+    async def close(self) -> BoxEnd:
+        """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns."""
+        end = await self._sandbox.kill()
+        tasks = [*self._slow, *([self._pump] if self._pump else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return end
+
+    # ------------------------------------------------------------------------------------------------- ends of a cell
+
+    async def _until_over(self) -> Limit | None:
+        """Wait for the end of the cell; give the limit that cut it short, if one did."""
+        limits = self._scope.policy.limits
+        started = self._scope.monotonic()
+        allowed = min(limits.cell_wall_s, self._scope.left_s())
+        if await self._wait_over(allowed):
+            return None
+        code = "cell_wall_ms" if allowed == limits.cell_wall_s else "run_wall_ms"
+        bound = limits.cell_wall_s if allowed == limits.cell_wall_s else limits.run_wall_s
+        self._sandbox.interrupt()
+        stopped = await self._wait_over(limits.grace_s)
+        used = limits.run_wall_s - self._scope.left_s() if code == "run_wall_ms" else self._scope.monotonic() - started
+        late = Limit(code, round(bound * 1000), round(used * 1000))
+        if not stopped or self._scope.left_s() <= 0:
+            self._end(Verdict("timeout", _timeout(late), late))
+        return late
+
+    def _outcome(self, late: Limit | None) -> tuple[Status, ErrorInfo | None, Limit | None]:
+        if self._broker.final is not None and late is None:
+            return "ok", None, None
+        if self.verdict is not None:
+            return self.verdict.status, self.verdict.error, self.verdict.limit
+        cell = self._broker.cell
+        assert cell is not None
+        if late is not None:
+            return "timeout", _timeout(late, cell.traceback), late
+        assert cell.done is not None
+        said = cell.done.error
+        error = ErrorInfo(said.type, said.message, said.line, cell.traceback) if said else None
+        # An interrupt that we did not order came from the program itself.
+        status: Status = "error" if cell.done.status == "interrupted" else cell.done.status
+        return status, error, None
+
+    def _end(self, verdict: Verdict) -> None:
+        if self.verdict is None:
+            self.verdict = verdict
+        self._over.set()
+
+    async def _wait_over(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                await self._over.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # ------------------------------------------------------------------------------------------------------- the pump
+
+    async def _run_pump(self) -> None:
+        try:
+            await self._read_frames()
+            if not self.finished:
+                self._end(await self._died())
+        except BelljarError as error:
+            self._fail(error)
+        except BaseExceptionGroup as group:
+            self._fail(_first(group))
+
+    async def _read_frames(self) -> None:
+        loop = asyncio.get_running_loop()
+        slice_end = loop.time() + _SLICE_S
+        while data := await self._sandbox.receive():
+            self._decoder.receive(data)
+            while (frame := self._decoder.next()) is not None:
+                await self._take(frame)
+                if self.finished:
+                    return
+            if loop.time() > slice_end:
+                await asyncio.sleep(0)
+                slice_end = loop.time() + _SLICE_S
+
+    async def _take(self, frame: Frame[GuestMessage]) -> None:
+        if isinstance(frame.message, Query | Recurse | Search):
+            task = asyncio.create_task(self._answer_slowly(frame, frame.message.id))
+            self._slow.add(task)
+            task.add_done_callback(self._slow.discard)
+            return
+        was_ready = self._broker.ready
+        reply = await self._broker.handle(frame)
+        if reply is not None:
+            await self._send(reply)
+        cell = self._broker.cell
+        if not was_ready or self._broker.final is not None or (cell is not None and cell.done is not None):
+            for task in self._slow:
+                task.cancel()
+            self._over.set()
+
+    async def _answer_slowly(self, frame: Frame[GuestMessage], request: int) -> None:
+        try:
+            reply = await self._broker.handle(frame)
+            if reply is not None:
+                await self._send(reply)
+        except asyncio.CancelledError:
+            # Either the cell is over and its thread still waits for a reply, or the box is being closed.
+            if not self.finished:
+                with contextlib.suppress(OSError):
+                    await self._send((Refused(request, _CELL_OVER), b""))
+        except OSError:
+            pass  # the box is gone; the pump says why
+        except BelljarError as error:
+            self._fail(error)
+        except BaseExceptionGroup as group:
+            self._fail(_first(group))
+
+    async def _send(self, reply: Reply) -> None:
+        wire = self._scope.policy.wire
+        parts = encode(*reply, header_bytes_max=wire.header_bytes_max, body_bytes_max=wire.body_bytes_max)
+        async with self._sending:
+            try:
+                async with asyncio.timeout(_SEND_S):
+                    await self._sandbox.send(*parts)
+            except TimeoutError:
+                raise ProtocolViolation(f"the box did not take a reply within {_SEND_S:.0f} s") from None
+
+    def _fail(self, error: BelljarError) -> None:
+        if isinstance(error, HostFault) and self.fault is None:
+            self.fault = error
+        self._end(verdict_of(error))
+
+    async def _died(self) -> Verdict:
+        """The wire ended by itself: judge by the supervisor's record."""
+        end = await self._sandbox.kill()
+        limits = self._scope.policy.limits
+        if end.lost:
+            return Verdict("host_fault", ErrorInfo("BoxFault", "the box's supervisor died: run it again"))
+        if end.signal == 9 and not end.killed and end.cpu_s >= limits.cpu_s - 0.1:
+            spent = Limit("cpu_ms", round(limits.cpu_s * 1000), round(end.cpu_s * 1000))
+            return Verdict("cpu", ErrorInfo("CpuLimit", "the program used up its CPU time: do less work"), spent)
+        how = f"by signal {end.signal}" if end.signal else f"with exit code {end.code}"
+        if end.killed:
+            how = "its wire"
+        return Verdict("error", ErrorInfo(GuestDied.__name__, f"the program ended {how} before the cell was done"))
+
+
+def verdict_of(error: BelljarError) -> Verdict:
+    """The status that an error of ours gives a run."""
+    about = ErrorInfo(type(error).__name__, str(error))
+    if isinstance(error, ProtocolViolation):
+        return Verdict("protocol", about)
+    if isinstance(error, Refusal):
+        limit = Limit(error.code, error.limit, error.observed)
+        if error.code in ("output.flood", "answer.too_long"):
+            return Verdict("output", about, limit)
+        return Verdict("quota" if error.exit_code == 5 else "denied", about, limit)
+    return Verdict("host_fault", about)
+
+
+def _timeout(late: Limit, traceback: str = "") -> ErrorInfo:
+    message = f"the cell was stopped after {(late.observed or 0) / 1000:.1f} s: do less work per cell"
+    return ErrorInfo("Timeout", message, None, traceback)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BelljarError:
+    """The first error of ours in a task group's bundle; anything else is a defect and passes through."""
+    ours = group.subgroup(BelljarError)
+    if ours is None:
+        raise group
+    found: BaseException = ours
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, BelljarError)
+    return found

@@ -1,0 +1,248 @@
+"""What a ledger promises, whatever keeps it.
+
+A *reservation* is taken before money can be spent and ends exactly once::
+
+    reserve ──> held ──dispatch──> dispatched ──settle──> settled      the truth is charged
+                  │                     │
+                  └──────release────────┴───release──> released     nothing is charged
+
+    the owner dies:   held -> released (nothing left the host)   dispatched -> settled in full (it may have been billed)
+
+An *account* is each level of a tenant's path, and the run itself: a reservation for a run of `acme/research/alice`
+stands on `acme`, `acme/research`, `acme/research/alice` and `run:<run>`. On each, in every dimension and period that
+has a limit, `used + held + asked <= limit` is checked and `held` raised in one transaction, so no interleaving can
+overspend. Only `settle` can go past a limit, by what a call really cost beyond what was held for it: then nothing more
+is admitted.
+
+Money is whole nano-dollars; there is no float anywhere in the books. Time comes in as `now`, seconds since the epoch;
+it chooses the day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+import msgspec
+
+from belljar.errors import InvalidInput
+
+__all__ = [
+    "AMOUNT_MAX",
+    "DIMENSIONS",
+    "Amounts",
+    "Balance",
+    "Ledger",
+    "Limits",
+    "Period",
+    "Remaining",
+    "check_amounts",
+    "check_limits",
+    "check_run",
+    "period_key",
+    "run_account",
+    "tenant_accounts",
+]
+
+Period = Literal["day", "month", "total"]
+
+DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd")
+AMOUNT_MAX = 10**15  # a million dollars in one reservation; sums of them stay far inside 64 bits
+LIMIT_MAX = 10**18
+
+_SEGMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_SEGMENTS_MAX = 8
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class Amounts(msgspec.Struct, frozen=True):
+    """What is asked for or was spent: counts, tokens, and nano-dollars. Whole numbers, never negative."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanousd: int = 0
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """The most that may be used and held in one `period`. None means unlimited, and has to be said."""
+
+    period: Period
+    calls: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_nanousd: int | None
+
+
+class Remaining(msgspec.Struct, frozen=True):
+    """What the tightest level leaves in each dimension; None where no level sets a limit."""
+
+    calls: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_nanousd: int | None
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """One account in one period: what was charged, and what open reservations hold."""
+
+    used: Amounts
+    held: Amounts
+
+
+class Ledger(Protocol):
+    """Quotas. Every method raises `LedgerUnavailable` when the books cannot be kept: then the answer is no.
+
+    A method that is cancelled may have taken effect, with one exception: a cancelled `reserve` leaves nothing held.
+    """
+
+    async def open_run(self, run: str, tenant: str, *, run_limits: Limits, tenant_limits: Limits, now: float) -> None:
+        """Open the account of a run that this process owns.
+
+        `tenant_limits` stand, for this run, on every level of the tenant for which `set_limits` was never called.
+
+        Raises:
+            InvalidInput: `tenant.invalid`, `run.invalid`, `run.exists` or `limit.invalid`.
+        """
+        ...
+
+    async def set_limits(self, tenant: str, limits: Limits) -> None:
+        """Set one level's limits for `limits.period`; other periods stay. Holds from the next `reserve`.
+
+        Raises:
+            InvalidInput: `tenant.invalid` or `limit.invalid`.
+        """
+        ...
+
+    async def clear_limits(self, tenant: str) -> None:
+        """Forget what `set_limits` said about this level, for all periods."""
+        ...
+
+    async def limits(self, tenant: str) -> list[Limits]:
+        """What `set_limits` said about this level, at most one for each period."""
+        ...
+
+    async def reserve(self, run: str, amounts: Amounts, *, now: float) -> str:
+        """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
+
+        Raises:
+            QuotaExceeded: `quota.<dimension>`, with the limit and what it would have come to.
+            InvalidInput: `amount.invalid`.
+        """
+        ...
+
+    async def dispatch(self, reservation: str) -> None:
+        """Say that the request is about to leave the host: from now on a crash is charged in full."""
+        ...
+
+    async def settle(self, reservation: str, actual: Amounts) -> None:
+        """End it: `actual` is charged, what was held is given back. `actual` may exceed it: the truth is charged.
+
+        Raises:
+            LedgerUnavailable: it ended before; nothing changes.
+            InvalidInput: `amount.invalid`.
+        """
+        ...
+
+    async def release(self, reservation: str) -> None:
+        """End it and charge nothing.
+
+        Raises:
+            LedgerUnavailable: it ended before; nothing changes.
+        """
+        ...
+
+    async def remaining(self, run: str, *, now: float) -> Remaining:
+        """What `reserve` would still admit, in each dimension by itself."""
+        ...
+
+    async def close_run(self, run: str) -> None:
+        """Close the run: release what is held, charge in full what is dispatched. Closing twice is harmless."""
+        ...
+
+    async def balance(self, account: str, key: str) -> Balance:
+        """One account (`acme/research`, or `run_account(run)`) in one period (`period_key`); zeros if never used."""
+        ...
+
+    async def spent(self, account: str, key: str) -> Amounts:
+        """The `used` part of `balance`."""
+        ...
+
+    async def recover(self, is_alive: Callable[[str], bool]) -> int:
+        """Close the runs whose owner `is_alive` denies, as `close_run` does. Returns how many. Call it at the start."""
+        ...
+
+    async def check_books(self) -> list[str]:
+        """Recompute every balance from the reservations. One line for each difference; empty when the books balance."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write what is queued, and close."""
+        ...
+
+
+def tenant_accounts(tenant: str) -> tuple[str, ...]:
+    """`acme/research` -> `("acme", "acme/research")`, root first.
+
+    Raises:
+        InvalidInput: `tenant.invalid`.
+    """
+    segments = tenant.split("/")
+    if len(segments) > _SEGMENTS_MAX or not all(_SEGMENT.fullmatch(segment) for segment in segments):
+        raise InvalidInput(
+            f"{tenant[:80]!a} is no tenant; write 1 to {_SEGMENTS_MAX} names joined by '/', each of a-z 0-9 . _ - "
+            "and at most 63 long",
+            code="tenant.invalid",
+        )
+    return tuple("/".join(segments[: depth + 1]) for depth in range(len(segments)))
+
+
+def run_account(run: str) -> str:
+    """The account of a run. The colon keeps it apart from every tenant."""
+    return f"run:{run}"
+
+
+def check_run(run: str) -> None:
+    if not _RUN.fullmatch(run):
+        raise InvalidInput(
+            f"{run[:80]!a} is no run id; use letters, digits, '.', '_' and '-', at most 128", code="run.invalid"
+        )
+
+
+def check_amounts(amounts: Amounts) -> None:
+    """Refuse what is negative, beyond `AMOUNT_MAX`, or not a whole number."""
+    for dimension in DIMENSIONS:
+        value = getattr(amounts, dimension)
+        if type(value) is not int or not 0 <= value <= AMOUNT_MAX:
+            raise InvalidInput(
+                f"{dimension} {value!a} is no amount; give a whole number from 0 to {AMOUNT_MAX}", code="amount.invalid"
+            )
+
+
+def check_limits(limits: Limits) -> None:
+    for dimension in DIMENSIONS:
+        value = getattr(limits, dimension)
+        if value is not None and (type(value) is not int or not 0 <= value <= LIMIT_MAX):
+            raise InvalidInput(
+                f"{dimension} {value!a} is no limit; give a whole number from 0 to {LIMIT_MAX}, or None for unlimited",
+                code="limit.invalid",
+            )
+    if limits.period not in ("day", "month", "total"):
+        raise InvalidInput(f"{limits.period!a} is no period; use day, month or total", code="limit.invalid")
+
+
+def period_key(period: Period, now: float) -> str:
+    """`2026-11-23`, `2026-11` or `total`: where `now` (seconds since the epoch) falls, in UTC."""
+    match period:
+        case "day":
+            return _day(now)
+        case "month":
+            return _day(now)[:7]
+        case "total":
+            return "total"
+
+
+def _day(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,457 @@
+"""The embedded ledger: one SQLite file, shared by every process of the machine that has it open.
+
+Each public method is one job of the `Writer`, so it is one step inside a transaction that holds the write lock: what it
+read cannot change before what it wrote is committed. That is the whole argument against overspending, and the reason
+why no number is cached in memory.
+
+Books::
+
+    limits        account, period -> bounds                 what an operator said
+    runs          run -> tenant, owner, bounds, open?
+    reservations  id -> run, day, state, asked, actual      the journal: one row each, changed only forward
+    balances      account, key -> used, held                the sums of the journal, kept up to date with it
+
+A reservation stands on one page for each day, month and total of each level of its tenant, so that a limit set later in
+the month already knows the month. Of the run's own account only the page of its limit's period is kept. `balances`
+could be recomputed from `reservations` at any time; `check_books` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from belljar.errors import InvalidInput, LedgerUnavailable, QuotaExceeded
+from belljar.ledger.base import (
+    DIMENSIONS,
+    Amounts,
+    Balance,
+    Limits,
+    Remaining,
+    check_amounts,
+    check_limits,
+    check_run,
+    period_key,
+    run_account,
+    tenant_accounts,
+)
+from belljar.writer import Schema, Writer
+
+__all__ = ["SqliteLedger"]
+
+_SCHEMA = Schema(
+    application_id=0x424A4C47,  # "BJLG"
+    version=1,
+    statements=(
+        """CREATE TABLE limits (
+            account TEXT NOT NULL, period TEXT NOT NULL,
+            calls INTEGER, input_tokens INTEGER, output_tokens INTEGER, cost_nanousd INTEGER,
+            PRIMARY KEY (account, period)) WITHOUT ROWID""",
+        """CREATE TABLE runs (
+            run TEXT PRIMARY KEY, tenant TEXT NOT NULL, owner TEXT NOT NULL,
+            run_limits BLOB NOT NULL, tenant_limits BLOB NOT NULL, is_open INTEGER NOT NULL) WITHOUT ROWID""",
+        "CREATE INDEX open_runs ON runs (owner) WHERE is_open = 1",
+        """CREATE TABLE reservations (
+            id TEXT PRIMARY KEY, run TEXT NOT NULL, day TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('held', 'dispatched', 'settled', 'released')),
+            calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+            output_tokens INTEGER NOT NULL, cost_nanousd INTEGER NOT NULL,
+            actual_calls INTEGER, actual_input_tokens INTEGER,
+            actual_output_tokens INTEGER, actual_cost_nanousd INTEGER) WITHOUT ROWID""",
+        "CREATE INDEX open_reservations ON reservations (run) WHERE state IN ('held', 'dispatched')",
+        # typeof: a sum beyond 64 bits would silently become a float
+        """CREATE TABLE balances (
+            account TEXT NOT NULL, key TEXT NOT NULL,
+            used_calls INTEGER NOT NULL DEFAULT 0 CHECK (used_calls >= 0 AND typeof(used_calls) = 'integer'),
+            used_input_tokens INTEGER NOT NULL DEFAULT 0
+                CHECK (used_input_tokens >= 0 AND typeof(used_input_tokens) = 'integer'),
+            used_output_tokens INTEGER NOT NULL DEFAULT 0
+                CHECK (used_output_tokens >= 0 AND typeof(used_output_tokens) = 'integer'),
+            used_cost_nanousd INTEGER NOT NULL DEFAULT 0
+                CHECK (used_cost_nanousd >= 0 AND typeof(used_cost_nanousd) = 'integer'),
+            held_calls INTEGER NOT NULL CHECK (held_calls >= 0 AND typeof(held_calls) = 'integer'),
+            held_input_tokens INTEGER NOT NULL CHECK (held_input_tokens >= 0 AND typeof(held_input_tokens) = 'integer'),
+            held_output_tokens INTEGER NOT NULL
+                CHECK (held_output_tokens >= 0 AND typeof(held_output_tokens) = 'integer'),
+            held_cost_nanousd INTEGER NOT NULL CHECK (held_cost_nanousd >= 0 AND typeof(held_cost_nanousd) = 'integer'),
+            PRIMARY KEY (account, key)) WITHOUT ROWID""",
+    ),
+)
+
+_HOLD = """INSERT INTO balances (account, key, held_calls, held_input_tokens, held_output_tokens, held_cost_nanousd)
+    VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (account, key) DO UPDATE SET
+    held_calls = held_calls + excluded.held_calls,
+    held_input_tokens = held_input_tokens + excluded.held_input_tokens,
+    held_output_tokens = held_output_tokens + excluded.held_output_tokens,
+    held_cost_nanousd = held_cost_nanousd + excluded.held_cost_nanousd"""
+
+_END = """UPDATE balances SET
+    used_calls = used_calls + ?, used_input_tokens = used_input_tokens + ?,
+    used_output_tokens = used_output_tokens + ?, used_cost_nanousd = used_cost_nanousd + ?,
+    held_calls = held_calls - ?, held_input_tokens = held_input_tokens - ?,
+    held_output_tokens = held_output_tokens - ?, held_cost_nanousd = held_cost_nanousd - ?
+    WHERE account = ? AND key = ?"""
+
+_NOTHING = Amounts()
+
+
+class _Run(NamedTuple):
+    run: str
+    tenant: str
+    run_limits: Limits
+    tenant_limits: Limits
+    is_open: bool
+
+
+class _Reservation(NamedTuple):
+    id: str
+    run: str
+    day: str
+    state: str
+    asked: Amounts
+
+
+class SqliteLedger:
+    """`Ledger` in one SQLite file.
+
+    Args:
+        path: the file, created if missing; None keeps the books in memory.
+        owner: names this process as no later one will be named (`pid:starttime`); `recover` asks about it.
+
+    Raises:
+        LedgerUnavailable: the file cannot be opened, or is something else.
+    """
+
+    def __init__(self, path: Path | None, *, owner: str) -> None:
+        self._owner = owner
+        self._writer = Writer(path, what="ledger", schema=_SCHEMA, unavailable=LedgerUnavailable)
+
+    async def open_run(self, run: str, tenant: str, *, run_limits: Limits, tenant_limits: Limits, now: float) -> None:
+        check_run(run)
+        tenant_accounts(tenant)
+        check_limits(run_limits)
+        check_limits(tenant_limits)
+        row = (run, tenant, self._owner, msgspec.json.encode(run_limits), msgspec.json.encode(tenant_limits))
+        await self._writer.submit(lambda db: _insert_run(db, row))
+
+    async def set_limits(self, tenant: str, limits: Limits) -> None:
+        account = tenant_accounts(tenant)[-1]
+        check_limits(limits)
+        row = (account, limits.period, *_values(limits))
+        await self._writer.submit(
+            lambda db: _execute(db, "INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?)", *row)
+        )
+
+    async def clear_limits(self, tenant: str) -> None:
+        account = tenant_accounts(tenant)[-1]
+        await self._writer.submit(lambda db: _execute(db, "DELETE FROM limits WHERE account = ?", account))
+
+    async def limits(self, tenant: str) -> list[Limits]:
+        account = tenant_accounts(tenant)[-1]
+        return await self._writer.submit(lambda db: _limits(db, account))
+
+    async def reserve(self, run: str, amounts: Amounts, *, now: float) -> str:
+        check_amounts(amounts)
+        reservation = secrets.token_hex(12)
+        day = period_key("day", now)
+        try:
+            await self._writer.submit(lambda db: _reserve(db, reservation, run, amounts, day))
+        except asyncio.CancelledError:  # the job may still run, and nobody will know the id: queue its end behind it
+            with contextlib.suppress(LedgerUnavailable):  # closed: `recover` refunds it
+                self._writer.submit_soon(lambda db: _release_if_open(db, reservation))
+            raise
+        return reservation
+
+    async def dispatch(self, reservation: str) -> None:
+        await self._writer.submit(lambda db: _dispatch(db, reservation))
+
+    async def settle(self, reservation: str, actual: Amounts) -> None:
+        check_amounts(actual)
+        await self._writer.submit(lambda db: _end(db, _open_reservation(db, reservation, "settled"), "settled", actual))
+
+    async def release(self, reservation: str) -> None:
+        await self._writer.submit(
+            lambda db: _end(db, _open_reservation(db, reservation, "released"), "released", _NOTHING)
+        )
+
+    async def remaining(self, run: str, *, now: float) -> Remaining:
+        day = period_key("day", now)
+        return await self._writer.submit(lambda db: _remaining(db, run, day))
+
+    async def close_run(self, run: str) -> None:
+        await self._writer.submit(lambda db: _close_run(db, run))
+
+    async def balance(self, account: str, key: str) -> Balance:
+        return await self._writer.submit(lambda db: _balance(db, account, key))
+
+    async def spent(self, account: str, key: str) -> Amounts:
+        return (await self.balance(account, key)).used
+
+    async def recover(self, is_alive: Callable[[str], bool]) -> int:
+        # Two jobs, so that the caller's function does not run under the write lock. Who is dead stays dead.
+        owners = await self._writer.submit(_owners)
+        dead = [owner for owner in owners if owner != self._owner and not is_alive(owner)]
+        return await self._writer.submit(lambda db: _close_runs_of(db, dead))
+
+    async def check_books(self) -> list[str]:
+        return await self._writer.submit(_check_books)
+
+    async def aclose(self) -> None:
+        await self._writer.aclose()
+
+
+# -- runs and limits ---------------------------------------------------------------------------------------------------
+
+
+def _execute(db: sqlite3.Connection, statement: str, *values: object) -> None:
+    db.execute(statement, values)
+
+
+def _insert_run(db: sqlite3.Connection, row: tuple[str, str, str, bytes, bytes]) -> None:
+    try:
+        db.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, 1)", row)
+    except sqlite3.IntegrityError:
+        raise InvalidInput(f"run {row[0]} exists already; choose another id", code="run.exists") from None
+
+
+def _run(db: sqlite3.Connection, run: str) -> _Run:
+    row = db.execute("SELECT tenant, run_limits, tenant_limits, is_open FROM runs WHERE run = ?", (run,)).fetchone()
+    if row is None:
+        raise LedgerUnavailable(f"the ledger knows no run {run[:80]!a}; call open_run first")
+    tenant, run_limits, tenant_limits, is_open = row
+    return _Run(run, tenant, _decode(run_limits), _decode(tenant_limits), bool(is_open))
+
+
+def _open_run(db: sqlite3.Connection, run: str) -> _Run:
+    found = _run(db, run)
+    if not found.is_open:
+        raise LedgerUnavailable(f"run {run} is closed in the ledger; start a new run")
+    return found
+
+
+def _decode(limits: bytes) -> Limits:
+    return msgspec.json.decode(limits, type=Limits)
+
+
+def _limits(db: sqlite3.Connection, account: str) -> list[Limits]:
+    rows = db.execute(
+        "SELECT period, calls, input_tokens, output_tokens, cost_nanousd FROM limits WHERE account = ? ORDER BY period",
+        (account,),
+    )
+    return [Limits(*row) for row in rows]
+
+
+def _bounds(db: sqlite3.Connection, run: _Run) -> Iterator[tuple[str, Limits]]:
+    """Every account of the run with every limit on it: from the root down to the tenant, then the run itself."""
+    for account in tenant_accounts(run.tenant):
+        for limits in _limits(db, account) or [run.tenant_limits]:
+            yield account, limits
+    yield run_account(run.run), run.run_limits
+
+
+def _pages(run: _Run, day: str) -> list[tuple[str, str]]:
+    """The (account, key) pairs of `balances` on which a reservation of this run and day stands."""
+    keys = (day, day[:7], "total")
+    pages = [(account, key) for account in tenant_accounts(run.tenant) for key in keys]
+    return [*pages, (run_account(run.run), _key(run.run_limits, day))]
+
+
+def _key(limits: Limits, day: str) -> str:
+    return {"day": day, "month": day[:7], "total": "total"}[limits.period]
+
+
+# -- reservations ------------------------------------------------------------------------------------------------------
+
+
+def _reserve(db: sqlite3.Connection, reservation: str, run_id: str, asked: Amounts, day: str) -> None:
+    run = _open_run(db, run_id)
+    for account, limits in _bounds(db, run):
+        _admit(_balance(db, account, _key(limits, day)), asked, account, limits, day)
+    values = _values(asked)
+    db.executemany(_HOLD, [(*page, *values) for page in _pages(run, day)])
+    db.execute(
+        "INSERT INTO reservations VALUES (?, ?, ?, 'held', ?, ?, ?, ?, NULL, NULL, NULL, NULL)",
+        (reservation, run_id, day, *values),
+    )
+
+
+def _admit(balance: Balance, asked: Amounts, account: str, limits: Limits, day: str) -> None:
+    for dimension in DIMENSIONS:
+        limit = getattr(limits, dimension)
+        taken = getattr(balance.used, dimension) + getattr(balance.held, dimension)
+        wanted = getattr(asked, dimension)
+        if limit is None or taken + wanted <= limit:
+            continue
+        raise QuotaExceeded(
+            _refusal(account, limits, day, dimension, limit, max(0, limit - taken), wanted),
+            code=f"quota.{dimension}",
+            limit=limit,
+            observed=taken + wanted,
+        )
+
+
+def _refusal(account: str, limits: Limits, day: str, dimension: str, limit: int, left: int, wanted: int) -> str:
+    who = account.replace("run:", "run ", 1) if account.startswith("run:") else f"tenant {account}"
+    when = {"day": f"for the day {day} (UTC)", "month": f"for the month {day[:7]} (UTC)", "total": "in total"}
+    remedy = {"day": "wait for the next day", "month": "wait for the next month", "total": "raise the limit"}
+    return (
+        f"{who} has {_shown(dimension, left)} of {_shown(dimension, limit)} left {when[limits.period]}, "
+        f"{_shown(dimension, wanted)} asked; ask for less or {remedy[limits.period]}"
+    )
+
+
+def _shown(dimension: str, value: int) -> str:
+    if dimension != "cost_nanousd":
+        return f"{value} {dimension}"
+    whole, part = divmod(value, 10**9)
+    return f"{whole}.{f'{part:09d}'.rstrip('0').ljust(2, '0')} USD"
+
+
+def _find(db: sqlite3.Connection, reservation: str) -> _Reservation | None:
+    row = db.execute(
+        "SELECT run, day, state, calls, input_tokens, output_tokens, cost_nanousd FROM reservations WHERE id = ?",
+        (reservation,),
+    ).fetchone()
+    return row and _Reservation(reservation, row[0], row[1], row[2], Amounts(*row[3:]))
+
+
+def _open_reservation(db: sqlite3.Connection, reservation: str, wish: str) -> _Reservation:
+    found = _find(db, reservation)
+    if found is None:
+        raise LedgerUnavailable(f"the ledger knows no reservation {reservation[:80]!a}; nothing was changed")
+    if found.state not in ("held", "dispatched"):
+        raise LedgerUnavailable(
+            f"double end: reservation {reservation} is {found.state} already and cannot be {wish}; nothing was changed"
+        )
+    return found
+
+
+def _dispatch(db: sqlite3.Connection, reservation: str) -> None:
+    found = _open_reservation(db, reservation, "dispatched")
+    if found.state != "held":
+        raise LedgerUnavailable(f"reservation {reservation} was dispatched before; reserve once for each request")
+    db.execute("UPDATE reservations SET state = 'dispatched' WHERE id = ?", (reservation,))
+
+
+def _end(db: sqlite3.Connection, found: _Reservation, state: str, charged: Amounts) -> None:
+    pages = _pages(_run(db, found.run), found.day)
+    values = (*_values(charged), *_values(found.asked))
+    changed = db.executemany(_END, [(*values, *page) for page in pages]).rowcount
+    if changed != len(pages):
+        raise LedgerUnavailable(f"the books of run {found.run} miss a page; stop and call check_books")
+    db.execute(
+        "UPDATE reservations SET state = ?, actual_calls = ?, actual_input_tokens = ?, actual_output_tokens = ?, "
+        "actual_cost_nanousd = ? WHERE id = ?",
+        (state, *_values(charged), found.id),
+    )
+
+
+def _release_if_open(db: sqlite3.Connection, reservation: str) -> None:
+    found = _find(db, reservation)
+    if found is not None and found.state in ("held", "dispatched"):
+        _end(db, found, "released", _NOTHING)
+
+
+def _close_run(db: sqlite3.Connection, run: str) -> None:
+    _run(db, run)
+    rows = db.execute(
+        "SELECT id FROM reservations WHERE run = ? AND state IN ('held', 'dispatched') ORDER BY id", (run,)
+    ).fetchall()
+    for (reservation,) in rows:
+        found = _open_reservation(db, reservation, "closed")
+        if found.state == "dispatched":
+            _end(db, found, "settled", found.asked)
+        else:
+            _end(db, found, "released", _NOTHING)
+    db.execute("UPDATE runs SET is_open = 0 WHERE run = ?", (run,))
+
+
+def _owners(db: sqlite3.Connection) -> list[str]:
+    return [owner for (owner,) in db.execute("SELECT DISTINCT owner FROM runs WHERE is_open = 1")]
+
+
+def _close_runs_of(db: sqlite3.Connection, owners: list[str]) -> int:
+    runs = [
+        run
+        for owner in owners
+        for (run,) in db.execute("SELECT run FROM runs WHERE owner = ? AND is_open = 1 ORDER BY run", (owner,))
+    ]
+    for run in runs:
+        _close_run(db, run)
+    return len(runs)
+
+
+# -- balances ----------------------------------------------------------------------------------------------------------
+
+
+def _values(amounts: Amounts | Limits) -> tuple[int | None, ...]:
+    return (amounts.calls, amounts.input_tokens, amounts.output_tokens, amounts.cost_nanousd)
+
+
+def _balance(db: sqlite3.Connection, account: str, key: str) -> Balance:
+    row = db.execute(
+        "SELECT used_calls, used_input_tokens, used_output_tokens, used_cost_nanousd, held_calls, held_input_tokens, "
+        "held_output_tokens, held_cost_nanousd FROM balances WHERE account = ? AND key = ?",
+        (account, key),
+    ).fetchone()
+    return Balance(Amounts(*row[:4]), Amounts(*row[4:])) if row else Balance(_NOTHING, _NOTHING)
+
+
+def _remaining(db: sqlite3.Connection, run_id: str, day: str) -> Remaining:
+    left: dict[str, int | None] = dict.fromkeys(DIMENSIONS)
+    for account, limits in _bounds(db, _open_run(db, run_id)):
+        balance = _balance(db, account, _key(limits, day))
+        for dimension in DIMENSIONS:
+            limit = getattr(limits, dimension)
+            if limit is None:
+                continue
+            here = max(0, limit - getattr(balance.used, dimension) - getattr(balance.held, dimension))
+            before = left[dimension]
+            left[dimension] = here if before is None else min(before, here)
+    return Remaining(**left)
+
+
+def _check_books(db: sqlite3.Connection) -> list[str]:
+    expected: dict[tuple[str, str], Counter[str]] = {}
+    runs: dict[str, _Run] = {}
+    for run_id, day, sums in _journal(db):
+        if run_id not in runs:
+            runs[run_id] = _run(db, run_id)
+        for page in _pages(runs[run_id], day):
+            expected.setdefault(page, Counter()).update(sums)
+    kept = {(account, key) for account, key in db.execute("SELECT account, key FROM balances")}
+    problems = []
+    for account, key in sorted(kept | expected.keys()):
+        balance, sums = _balance(db, account, key), expected.get((account, key), Counter())
+        for side, amounts in (("used", balance.used), ("held", balance.held)):
+            for dimension in DIMENSIONS:
+                have, want = getattr(amounts, dimension), sums[f"{side}_{dimension}"]
+                if have != want:
+                    problems.append(f"{account} {key}: {side} {dimension} is {have}, its reservations say {want}")
+    return problems
+
+
+def _journal(db: sqlite3.Connection) -> Iterator[tuple[str, str, dict[str, int]]]:
+    """Every run and day with what its reservations hold and have used."""
+    for row in db.execute(
+        """SELECT run, day,
+            sum(CASE WHEN state = 'settled' THEN actual_calls ELSE 0 END),
+            sum(CASE WHEN state = 'settled' THEN actual_input_tokens ELSE 0 END),
+            sum(CASE WHEN state = 'settled' THEN actual_output_tokens ELSE 0 END),
+            sum(CASE WHEN state = 'settled' THEN actual_cost_nanousd ELSE 0 END),
+            sum(CASE WHEN state IN ('held', 'dispatched') THEN calls ELSE 0 END),
+            sum(CASE WHEN state IN ('held', 'dispatched') THEN input_tokens ELSE 0 END),
+            sum(CASE WHEN state IN ('held', 'dispatched') THEN output_tokens ELSE 0 END),
+            sum(CASE WHEN state IN ('held', 'dispatched') THEN cost_nanousd ELSE 0 END)
+            FROM reservations GROUP BY run, day"""
+    ):
+        names = [f"{side}_{dimension}" for side in ("used", "held") for dimension in DIMENSIONS]
+        yield row[0], row[1], dict(zip(names, row[2:], strict=True))

@@ -1,0 +1,364 @@
+"""The Anthropic Messages API, and whatever else speaks it (`base_url` covers local servers).
+
+One call of `complete` is one HTTP request. The answer is always streamed: long answers are refused otherwise, and a
+stream tells early what the input cost. While it runs, a *tally* keeps what is known so far, so that a failure at any
+byte says what it can about the bill:
+
+* before the request left (no connection), or where the provider refused it (400, 401, 429, 529, ...): nothing charged;
+* after `message_start`: the input tokens are known;
+* after the last `message_delta`, the one with a stop reason: the output tokens are known as well;
+* everything else is unknown, and the caller assumes the worst.
+
+A stream is complete only with its `message_stop`. A connection that ends earlier raises, if HTTP framing shows it; if
+not, it looks like a normal end, and only the missing event tells.
+
+Nothing is done behind our back: base URL and key are arguments and not looked up, retries are off (each attempt is
+reserved and logged, by the caller), tracing is off (it can put prompts into spans), and redirects are not followed (a
+prompt goes to the host that was named, or nowhere). Two things of the environment do still apply, since whoever sets
+them is trusted: proxies, and the SDK's `ANTHROPIC_CUSTOM_HEADERS`.
+
+The key is in no message and no `repr`. Provider text may repeat what it was sent, so it is cut, cleaned of control
+characters and searched for the key before anybody sees it; the provider's own exception is not chained.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import anthropic
+import httpx2
+from anthropic.types import MessageParam, RawMessageStreamEvent
+
+from belljar.errors import InvalidInput, ModelFailed
+from belljar.models.base import Message, ModelReply, ModelRequest, Usage
+
+__all__ = ["ANTHROPIC_URL", "AnthropicModel"]
+
+ANTHROPIC_URL: Final = "https://api.anthropic.com"
+
+# A host that does not complete a handshake in this time will hardly answer; ending early leaves time to try again, and
+# a failed connect is a failure known to be free of charge.
+_CONNECT_S_MAX: Final = 10.0
+
+# No model answers with more (128,000 tokens of ten bytes are 1.3 MB); a broken server does not fill our memory.
+_REPLY_CHARS_MAX: Final = 16 << 20
+
+_PROVIDER_TEXT_CHARS_MAX: Final = 300
+
+# The provider refused to begin, so there is nothing to charge. 408, 499 and the other 5xx may come from something
+# between us and a provider that did the work.
+_UNCHARGED: Final = frozenset({400, 401, 402, 403, 404, 405, 409, 411, 412, 413, 415, 422, 429, 431, 529})
+_RETRYABLE: Final = frozenset({408, 409, 429})
+_RETRYABLE_TYPES: Final = frozenset({"overloaded_error", "rate_limit_error", "api_error", "timeout_error"})
+
+# No byte of the request had left when these were raised.
+_NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+_NEVER_SENDABLE: Final = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+
+# What the SDK raises while it makes sense of a stream that makes none: it builds events without validation, so a
+# missing or ill-typed field shows up where it is first used.
+_GARBAGE: Final = (ValueError, TypeError, AttributeError, LookupError, RuntimeError, RecursionError)
+
+_EXPECTED: Final = (TimeoutError, anthropic.AnthropicError, httpx2.HTTPError, *_GARBAGE)
+
+
+class AnthropicModel:
+    """A model behind the Messages API.
+
+    Args:
+        name: the provider's name of the model, sent as it is.
+        api_key: sent with each request, shown nowhere.
+        base_url: where the API is, up to but without `/v1`.
+        http_client: an `httpx2.AsyncClient` to use; it is closed with the model.
+
+    Raises:
+        InvalidInput: the name or the key cannot be one, or the URL is none.
+    """
+
+    scripted: Final = False
+
+    def __init__(
+        self, name: str, *, api_key: str, base_url: str, http_client: httpx2.AsyncClient | None = None
+    ) -> None:
+        self.name: Final = _checked_name(name)
+        self._key = _checked_key(api_key)
+        self._host = _checked_host(base_url)
+        self._client = anthropic.AsyncAnthropic(
+            api_key=self._key,
+            base_url=base_url,
+            max_retries=0,
+            open_telemetry=False,
+            http_client=http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False),
+        )
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        """One HTTP request.
+
+        Raises:
+            ModelFailed: it gave no complete answer.
+        """
+        _check_sendable(request)
+        tally = _Tally()
+        try:
+            async with asyncio.timeout(request.deadline_s):
+                await self._stream(request, tally)
+        except _EXPECTED as error:
+            if not tally.complete:  # what breaks after the last event takes nothing from the answer
+                raise self._failure(error, request, tally) from None
+        return tally.reply()
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+    def __repr__(self) -> str:
+        return f"AnthropicModel({self.name!r}, host={self._host!r})"
+
+    async def _stream(self, request: ModelRequest, tally: _Tally) -> None:
+        """Feeds the tally with every event of the answer. Sampling parameters are not sent: current models refuse."""
+        # The SDK's helper that keeps a whole message is not used: it makes warnings of ill-typed fields, and all that
+        # is needed of a message is in the tally anyway, at every moment.
+        events = await self._client.messages.create(
+            model=self.name,
+            max_tokens=request.output_tokens_max,
+            system=request.system or anthropic.omit,
+            messages=[_param(message) for message in request.messages],
+            stream=True,
+            timeout=httpx2.Timeout(None, connect=_CONNECT_S_MAX),
+        )
+        async with events:
+            async for event in events:
+                tally.note(event)
+
+    def _failure(self, error: Exception, request: ModelRequest, tally: _Tally) -> ModelFailed:
+        if isinstance(error, TimeoutError):
+            message = f"{self.name} gave no complete answer in {request.deadline_s:g} s: try again, or allow more time"
+            return tally.failure(message, retryable=True)
+        if isinstance(error, anthropic.APIStatusError):
+            return self._refused(error, tally)
+        if isinstance(error, _GARBAGE):
+            return tally.failure(
+                f"{self._host} sent an answer that is none ({type(error).__name__}): check that the base URL is that "
+                "of a Messages API"
+            )
+        return self._broken(error, tally)
+
+    def _refused(self, error: anthropic.APIStatusError, tally: _Tally) -> ModelFailed:
+        """An HTTP status that is no success, or an error event within a stream that began as one (status 200)."""
+        status = error.status_code
+        said = self._clean(str(error.api_message or error.type or "no reason given"))
+        match status:
+            case 401 | 403:
+                message = f"{self._host} refused the key ({status}: {said}): set ANTHROPIC_API_KEY to a valid key"
+            case 404:
+                message = f"{self._host} knows no model {self.name!r} (404: {said}): check the name and the base URL"
+            case 429 | 529:
+                message = f"{self._host} is too busy for {self.name} ({status}: {said}): try again later"
+            case 200:
+                message = f"{self.name} broke off its answer ({said}): try again"
+            case _:
+                message = f"{self._host} refused the request ({status}: {said}): see what the provider says"
+        return tally.failure(
+            message,
+            retryable=_retryable(error),
+            retry_after_s=_retry_after_s(error.response.headers),
+            charged=not (status in _UNCHARGED or 300 <= status < 400),
+        )
+
+    def _broken(self, error: Exception, tally: _Tally) -> ModelFailed:
+        """No connection, or one that broke. The SDK wraps what its transport raises, until a stream has begun."""
+        cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else error
+        what = f"{type(cause).__name__}: {self._clean(str(cause))}"
+        if isinstance(cause, _NEVER_SENDABLE):
+            return tally.failure(f"no request can be sent to {self._host} ({what}): check the base URL", charged=False)
+        if isinstance(cause, _NOT_SENT):
+            message = f"no connection to {self._host} ({what}): check the network and the base URL"
+            return tally.failure(message, retryable=True, charged=False)
+        return tally.failure(f"the connection to {self._host} broke ({what}): try again", retryable=True)
+
+    def _clean(self, text: str) -> str:
+        """Somebody else's text for one of our lines: no key, one line, printable, short."""
+        text = text.replace(self._key, "[key]")
+        line = "".join(char if char.isprintable() else " " for char in text)
+        line = " ".join(line.split())
+        return line if len(line) <= _PROVIDER_TEXT_CHARS_MAX else line[:_PROVIDER_TEXT_CHARS_MAX] + "..."
+
+
+class _Tally:
+    """What is known of an answer, event by event."""
+
+    def __init__(self) -> None:
+        self._model = ""
+        self._input: Usage | None = None
+        self._output_tokens = 0
+        self._text: list[str] = []
+        self._chars = 0
+        self._stop_reason: str | None = None
+        self._stopped = False
+
+    def note(self, event: RawMessageStreamEvent) -> None:
+        """Raises ValueError or one of its like where the event is none."""
+        match event.type:
+            case "message_start":
+                self._model = _word(event.message.model)
+                self._input = _input(event.message.usage, None)
+            case "content_block_start" if event.content_block.type == "text":
+                self._add(event.content_block.text)
+            case "content_block_delta" if event.delta.type == "text_delta":
+                self._add(event.delta.text)
+            case "message_delta":
+                # Cumulative: these numbers replace earlier ones, and are final when there is a stop reason.
+                self._input = _input(event.usage, self._started())
+                self._output_tokens = _count(event.usage.output_tokens)
+                self._stop_reason = event.delta.stop_reason and _word(event.delta.stop_reason)
+            case "message_stop":
+                self._stopped = True
+            case _:
+                pass  # thinking, citations, ends of blocks, events not yet invented: no text for us
+
+    @property
+    def complete(self) -> bool:
+        return self._stopped and self._stop_reason is not None and self._input is not None
+
+    def reply(self) -> ModelReply:
+        """The answer, if it is complete.
+
+        Raises:
+            ModelFailed: the stream ended before its last event, or without a stop reason.
+        """
+        if not self._stopped or self._stop_reason is None or self._input is None:
+            raise self.failure("the answer ended before its end: try again", retryable=True)
+        known = self._input
+        usage = Usage(known.input_tokens, self._output_tokens, known.cache_read_tokens, known.cache_write_tokens)
+        return ModelReply("".join(self._text), usage, self._model, self._stop_reason)
+
+    def failure(
+        self, message: str, *, retryable: bool = False, retry_after_s: float | None = None, charged: bool = True
+    ) -> ModelFailed:
+        """A failure with what is known of its price."""
+        return ModelFailed(
+            message,
+            retryable=retryable,
+            retry_after_s=retry_after_s,
+            charged=charged,
+            input_tokens=self._input.total_input_tokens if self._input and charged else None,
+            output_tokens=self._output_tokens if self._stop_reason and charged else None,
+        )
+
+    def _started(self) -> Usage:
+        if self._input is None:
+            raise ValueError("the first event is not message_start")
+        return self._input
+
+    def _add(self, text: str) -> None:
+        self._started()
+        self._chars += len(_word(text, empty=True))
+        if self._chars > _REPLY_CHARS_MAX:
+            raise ValueError("the answer is longer than any model's")
+        self._text.append(text)
+
+
+def _input(usage: Any, known: Usage | None) -> Usage:
+    """The input tokens that an event tells. Those that it leaves out stay as they were known; the first tells them."""
+
+    def told(count: Any, before: int) -> int:
+        return before if count is None else _count(count)
+
+    return Usage(
+        input_tokens=told(usage.input_tokens, known.input_tokens) if known else _count(usage.input_tokens),
+        cache_read_tokens=told(usage.cache_read_input_tokens, known.cache_read_tokens if known else 0),
+        cache_write_tokens=told(usage.cache_creation_input_tokens, known.cache_write_tokens if known else 0),
+    )
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("a token count is no count")
+    return value
+
+
+def _word(value: object, *, empty: bool = False) -> str:
+    if not isinstance(value, str) or not (value or empty):
+        raise ValueError("a text is none")
+    return value
+
+
+def _param(message: Message) -> MessageParam:
+    if message.role == "user":
+        return {"role": "user", "content": message.text}
+    return {"role": "assistant", "content": message.text}
+
+
+def _check_sendable(request: ModelRequest) -> None:
+    if request.deadline_s <= 0:
+        raise ModelFailed("no time is left to ask the model: allow more time", charged=False)
+    try:
+        for text in (request.system, *(message.text for message in request.messages)):
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise ModelFailed(
+            f"the request holds half a surrogate pair at character {error.start}, which is no text: remove it",
+            charged=False,
+        ) from None
+
+
+def _retryable(error: anthropic.APIStatusError) -> bool:
+    told = error.response.headers.get("x-should-retry")
+    if told in ("true", "false"):
+        return bool(told == "true")
+    return error.status_code in _RETRYABLE or error.status_code >= 500 or str(error.type) in _RETRYABLE_TYPES
+
+
+def _retry_after_s(headers: httpx2.Headers) -> float | None:
+    """Seconds until the provider wants to be asked again: milliseconds, seconds or an HTTP date."""
+    if (milliseconds := _seconds(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _seconds(value)
+    if seconds is None and value is not None:
+        try:
+            seconds = max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except (ValueError, OverflowError):
+            return None
+    return seconds
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        seconds = float(value) if value is not None else math.nan
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _checked_name(name: str) -> str:
+    """A name that can stand in a message."""
+    if not re.fullmatch(r"[!-~]{1,200}", name):
+        raise InvalidInput("the model's name is empty, too long or not plain ASCII: check it", code="model.unknown")
+    return name
+
+
+def _checked_key(key: str) -> str:
+    """A key that can be a header: an illegal one would be repeated in the transport's error message."""
+    key = key.strip()
+    if not re.fullmatch(r"[!-~]{1,4096}", key):
+        problem = "is empty" if not key else "holds characters that no key has"
+        raise InvalidInput(f"the API key {problem}: set ANTHROPIC_API_KEY to a valid key", code="model.key")
+    return key
+
+
+def _checked_host(base_url: str) -> str:
+    """Host and port of the URL, for messages: a URL can hold a password."""
+    try:
+        url = httpx2.URL(base_url)
+    except httpx2.InvalidURL:
+        url = httpx2.URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        raise InvalidInput(
+            "the base URL of the model is no http or https URL: check ANTHROPIC_BASE_URL", code="model.url"
+        )
+    return url.host if url.port is None else f"{url.host}:{url.port}"

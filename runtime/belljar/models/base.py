@@ -1,0 +1,110 @@
+"""What a model is to the rest of the program: one question, one attempt, one answer with its token counts.
+
+A `Model` never retries, never sleeps and keeps no budget. Each call of `complete` is one attempt, so that one
+reservation and one pair of audit records fit exactly one thing that a provider may charge for. Whoever calls decides,
+from what `ModelFailed` says, whether there is a second attempt.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+__all__ = ["Message", "Model", "ModelReply", "ModelRequest", "Usage", "input_tokens_bound"]
+
+# Providers wrap each message in a few tokens of their own (role, separators), and the request in a few more. The real
+# numbers seen are below ten; the rest is reserve, because a bound that is too low breaks a quota and one that is 64
+# tokens too high costs nothing: the difference is given back when the call is settled.
+_MESSAGE_OVERHEAD_TOKENS: Final = 32
+_REQUEST_OVERHEAD_TOKENS: Final = 64
+
+
+class Message(msgspec.Struct, frozen=True):
+    role: Literal["user", "assistant"]
+    text: str
+
+
+class ModelRequest(msgspec.Struct, frozen=True):
+    """One question.
+
+    `output_tokens_max` bounds the answer, thinking included. `deadline_s` is how many seconds this attempt may take.
+    `purpose` tells the root model of a run, which writes programs, from a sub-query, which reads a slice.
+    """
+
+    system: str
+    messages: tuple[Message, ...]
+    output_tokens_max: int
+    deadline_s: float
+    purpose: Literal["root", "sub"]
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens by kind. `input_tokens` are those neither read from nor written to the provider's cache.
+
+    Raises:
+        ValueError: a count is negative.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.input_tokens, self.output_tokens, self.cache_read_tokens, self.cache_write_tokens) < 0:
+            raise ValueError("a token count is negative")
+
+    @property
+    def total_input_tokens(self) -> int:
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+
+class ModelReply(msgspec.Struct, frozen=True):
+    """An answer. `model` and `stop_reason` are the provider's words (`end_turn`, `max_tokens`, `refusal`, ...)."""
+
+    text: str
+    usage: Usage
+    model: str
+    stop_reason: str
+
+
+class Model(Protocol):
+    """Something that answers a `ModelRequest`.
+
+    `scripted` is True where no model is asked: the results are then labelled, so that nobody takes them for a model's.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def scripted(self) -> bool: ...
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        """Exactly one attempt.
+
+        Raises:
+            ModelFailed: no answer; says whether to try again and what may have been charged.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+def input_tokens_bound(request: ModelRequest) -> int:
+    """An upper bound of the input tokens, safe to reserve: the bytes of all texts, and an overhead per message.
+
+    A tokenizer that works on bytes never makes more tokens than there are bytes. Some normalise the text first (NFKC),
+    which can make it several times longer for a few rare characters, so the longer of the two forms counts.
+    """
+    overhead = _REQUEST_OVERHEAD_TOKENS + _MESSAGE_OVERHEAD_TOKENS * len(request.messages)
+    return overhead + _bytes_bound(request.system) + sum(_bytes_bound(message.text) for message in request.messages)
+
+
+def _bytes_bound(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    normal = unicodedata.normalize("NFKC", text)
+    return max(len(text.encode(errors="surrogatepass")), len(normal.encode(errors="surrogatepass")))

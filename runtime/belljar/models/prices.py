@@ -1,0 +1,237 @@
+"""What tokens cost, in integer nano-dollars, always rounded up.
+
+A price is a *sheet*: one or more tiers, each valid from a number of input tokens on. As providers do it, the tier that
+a request reaches holds for all of its tokens. Two questions are asked of a sheet:
+
+* `cost`: what did this usage cost? Asked after the call, to settle.
+* `bound`: what is the most that a call of this size can cost? Asked before the call, to reserve. It takes the dearest
+  tier that so many input tokens can reach, and the dearest kind of input token. For every usage within the bounds,
+  `cost <= bound`.
+
+Prices come from the table in `genai-prices`, which is data in a package and asks no network, and from overrides. A
+model that is in neither has no price, and a model without a price is not called: no path leads to a cost of zero but
+an override that says 0.
+
+A table is fixed when it is made, at one moment: a price that changes while a call is under way cannot make its
+settlement differ from its reservation.
+
+Cache writes are priced as the provider's default (five minutes) kind: our requests ask for no other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Final, Protocol, runtime_checkable
+
+import genai_prices.data_snapshot
+import msgspec
+from genai_prices.types import ModelPrice, TieredPrices
+
+from belljar.errors import InvalidInput, PolicyDenied
+from belljar.models.base import Usage
+
+__all__ = ["FREE", "Prices", "Rates", "SelfPriced"]
+
+# One US dollar per million tokens, the unit of price lists, is this many nano-dollars per token.
+NANOUSD_PER_TOKEN_IN_USD_PER_MTOK: Final = 1000
+
+# The one provider whose API we speak. Looking in others would price a name by whoever happens to use it too.
+_PROVIDER: Final = "anthropic"
+_SHOWN_MAX: Final = 80
+
+
+class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Prices per token in nano-dollars; fractions are allowed (2 USD per million tokens is 2000).
+
+    Cache reads and writes cost what input costs where they are not given.
+
+    Raises:
+        ValueError: a price is negative or no number.
+    """
+
+    input_nanousd_per_token: Decimal
+    output_nanousd_per_token: Decimal
+    cache_read_nanousd_per_token: Decimal | None = None
+    cache_write_nanousd_per_token: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        given = [self.input_nanousd_per_token, self.output_nanousd_per_token, self.cache_read, self.cache_write]
+        if not all(price.is_finite() and price >= 0 for price in given):
+            raise ValueError("a price is a number of at least 0")
+
+    @property
+    def cache_read(self) -> Decimal:
+        """Nano-dollars per token read from the cache."""
+        given = self.cache_read_nanousd_per_token
+        return self.input_nanousd_per_token if given is None else given
+
+    @property
+    def cache_write(self) -> Decimal:
+        """Nano-dollars per token written to the cache."""
+        given = self.cache_write_nanousd_per_token
+        return self.input_nanousd_per_token if given is None else given
+
+    def cost(self, usage: Usage) -> Fraction:
+        """Nano-dollars, exact."""
+        return (
+            usage.input_tokens * Fraction(self.input_nanousd_per_token)
+            + usage.cache_read_tokens * Fraction(self.cache_read)
+            + usage.cache_write_tokens * Fraction(self.cache_write)
+            + usage.output_tokens * Fraction(self.output_nanousd_per_token)
+        )
+
+    def bound(self, input_tokens: int, output_tokens: int) -> Fraction:
+        """Nano-dollars, exact: all input priced as the dearest kind of input."""
+        dearest = max(self.input_nanousd_per_token, self.cache_read, self.cache_write)
+        return input_tokens * Fraction(dearest) + output_tokens * Fraction(self.output_nanousd_per_token)
+
+
+FREE: Final = Rates(Decimal(0), Decimal(0))
+
+# (from how many input tokens on, exclusive; the prices), in ascending order. The first starts below zero.
+_Sheet = tuple[tuple[int, Rates], ...]
+
+
+@runtime_checkable
+class SelfPriced(Protocol):
+    """A model that says itself what it costs: scripted ones do."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rates(self) -> Rates: ...
+
+
+class Prices:
+    """What models cost, as of one moment.
+
+    Args:
+        overrides: for each model name, a `Rates` or a table with the fields of `Rates`. They win over the list.
+        at: the moment whose prices hold; now, if not given.
+
+    Raises:
+        InvalidInput: an override is no table of prices.
+    """
+
+    def __init__(
+        self, overrides: Mapping[str, Rates | Mapping[str, object]] | None = None, *, at: datetime | None = None
+    ) -> None:
+        self._at = datetime.now(UTC) if at is None else at
+        self._sheets: dict[str, _Sheet] = {}
+        for model, table in (overrides or {}).items():
+            self._sheets[model] = ((-1, _rates(model, table)),)
+
+    def has(self, model: str) -> bool:
+        return self._find(model) is not None
+
+    def cost(self, model: str, usage: Usage) -> int:
+        """What `usage` cost, in nano-dollars, rounded up.
+
+        Raises:
+            PolicyDenied: `model.unpriced`.
+        """
+        total = usage.total_input_tokens
+        reached = [rates for start, rates in self._sheet(model) if start < total]
+        return math.ceil(reached[-1].cost(usage))
+
+    def bound(self, model: str, input_tokens: int, output_tokens: int) -> int:
+        """The most that a call with at most so many tokens can cost, in nano-dollars, rounded up.
+
+        Raises:
+            PolicyDenied: `model.unpriced`.
+        """
+        assert input_tokens >= 0
+        assert output_tokens >= 0
+        reachable = [rates for start, rates in self._sheet(model) if start < input_tokens]
+        return math.ceil(max(rates.bound(input_tokens, output_tokens) for rates in reachable))
+
+    def adopt(self, model: object) -> None:
+        """Takes the price that a model states itself, if it does (`SelfPriced`).
+
+        Raises:
+            InvalidInput: the same name already has another price.
+        """
+        if not isinstance(model, SelfPriced):
+            return
+        sheet: _Sheet = ((-1, model.rates),)
+        if self._sheets.setdefault(model.name, sheet) != sheet:
+            raise InvalidInput(
+                f"the model {_shown(model.name)} already has another price: give one of the two another name",
+                code="model.price_conflict",
+            )
+
+    def _sheet(self, model: str) -> _Sheet:
+        sheet = self._find(model)
+        if sheet is None:
+            raise PolicyDenied(
+                f"no price is known for the model {_shown(model)}, so it is not called: add an override with "
+                "input_nanousd_per_token and output_nanousd_per_token (1 USD per million tokens is 1000)",
+                code="model.unpriced",
+            )
+        return sheet
+
+    def _find(self, model: str) -> _Sheet | None:
+        # Nothing found in the list is kept: guests choose names too, and the list matches some by how they begin.
+        return self._sheets.get(model) or _listed(model, self._at)
+
+
+def _rates(model: str, table: Rates | Mapping[str, object]) -> Rates:
+    if isinstance(table, Rates):
+        return table
+    try:
+        return msgspec.convert(dict(table), Rates)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(
+            f"the price of the model {_shown(model)} is wrong: {error}: give input_nanousd_per_token and "
+            "output_nanousd_per_token, and if they differ cache_read_nanousd_per_token and "
+            "cache_write_nanousd_per_token",
+            code="model.price",
+        ) from None
+
+
+def _listed(model: str, at: datetime) -> _Sheet | None:
+    """The sheet in the list of `genai-prices`, or None if it does not list the model with an input and output price."""
+    provider = genai_prices.data_snapshot.get_snapshot().find_provider(None, _PROVIDER, None)
+    listed = provider.find_model(model)
+    if listed is None:
+        return None
+    price = listed.get_prices(at)
+    starts = sorted({-1, *(tier.start for tier in _tiers(price))})
+    tiers = [(start, _listed_rates(price, start + 1)) for start in starts]
+    complete = [(start, rates) for start, rates in tiers if rates is not None]
+    return tuple(complete) if len(complete) == len(tiers) else None
+
+
+# The fields of a listed price that our requests can incur.
+_FIELDS: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+
+
+def _tiers(price: ModelPrice) -> list[genai_prices.types.Tier]:
+    values = [getattr(price, field) for field in _FIELDS]
+    return [tier for value in values if isinstance(value, TieredPrices) for tier in value.tiers]
+
+
+def _listed_rates(price: ModelPrice, input_tokens: int) -> Rates | None:
+    """The prices that hold for a request of so many input tokens."""
+    values = [_at_tokens(getattr(price, field), input_tokens) for field in _FIELDS]
+    given_input, given_output, cache_read, cache_write = values
+    if not given_input or not given_output:  # absent, or 0: a listed zero is a gap in the list
+        return None
+    return Rates(given_input, given_output, cache_read, cache_write)
+
+
+def _at_tokens(value: Decimal | TieredPrices | None, input_tokens: int) -> Decimal | None:
+    if isinstance(value, TieredPrices):
+        reached = [tier.price for tier in value.tiers if tier.start < input_tokens]
+        value = reached[-1] if reached else value.base
+    return None if value is None else value * NANOUSD_PER_TOKEN_IN_USD_PER_MTOK
+
+
+def _shown(model: str) -> str:
+    """A name for a message: guests choose names too, so it is quoted and cut."""
+    return ascii(model if len(model) <= _SHOWN_MAX else model[:_SHOWN_MAX] + "...")

@@ -1,0 +1,90 @@
+"""From a model's name to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from belljar.errors import InvalidInput
+from belljar.models.base import Model
+from belljar.models.scripted import ScriptedModel
+
+__all__ = ["Registry"]
+
+_POSSIBLE: Final = "a model is claude-NAME, scripted:FILE, or an object given to the runtime"
+_SHOWN_MAX: Final = 80
+
+
+class Registry:
+    """Makes models by name, once each, and closes what it made.
+
+    A name is trusted input: `scripted:FILE` opens a file. A name that a guest chose is checked against the policy's
+    list of models before it comes here.
+
+    Args:
+        environ: where `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL` are looked up. The process environment is not read.
+        models: models that are found by their own name. Whoever made them closes them.
+    """
+
+    def __init__(self, environ: Mapping[str, str], *, models: Iterable[Model] = ()) -> None:
+        self._api_key = environ.get("ANTHROPIC_API_KEY", "")
+        self._base_url = environ.get("ANTHROPIC_BASE_URL", "")
+        self._given: dict[str, Model] = {}
+        self._scripts: dict[Path, ScriptedModel] = {}
+        self._made: dict[str, Model] = {}
+        for model in models:
+            self._give(model)
+
+    def resolve(self, model: str | Model) -> Model:
+        """A model for a name; an object is itself, and can be found by its name from then on.
+
+        Each `scripted:FILE` is played from its first turn, so resolve it once for each run.
+
+        Raises:
+            InvalidInput: no model has that name, its file is wrong, a key is missing, or two objects share a name.
+        """
+        if not isinstance(model, str):
+            return self._give(model)
+        known = self._given.get(model) or self._made.get(model)
+        if known is not None:
+            return known
+        kind, _, rest = model.partition(":")
+        if kind == "scripted" and rest:
+            return self._scripted(Path(rest))
+        if kind == "replay":
+            raise InvalidInput(
+                "replaying a run as a model is not available yet: use scripted:FILE", code="model.replay"
+            )
+        if model.startswith("claude-"):
+            return self._anthropic(model)
+        shown = ascii(model if len(model) <= _SHOWN_MAX else model[:_SHOWN_MAX] + "...")
+        raise InvalidInput(f"there is no model {shown}: {_POSSIBLE}", code="model.unknown")
+
+    async def aclose(self) -> None:
+        """Closes the models made here."""
+        while self._made:
+            _, model = self._made.popitem()
+            await model.aclose()
+
+    def _give(self, model: Model) -> Model:
+        if self._given.setdefault(model.name, model) is not model:
+            raise InvalidInput(f"two models are named {model.name!r}: give one another name", code="model.two")
+        return model
+
+    def _scripted(self, path: Path) -> Model:
+        if path not in self._scripts:
+            self._scripts[path] = ScriptedModel.load(path)
+        return self._scripts[path].rewound()
+
+    def _anthropic(self, name: str) -> Model:
+        if not self._api_key.strip():
+            raise InvalidInput(
+                f"{name} needs a key: set ANTHROPIC_API_KEY, or use scripted:FILE, which needs none", code="model.key"
+            )
+        # Imported where it is needed: it takes a second, and most commands ask no model.
+        from belljar.models.anthropic import ANTHROPIC_URL, AnthropicModel
+
+        model = AnthropicModel(name, api_key=self._api_key, base_url=self._base_url or ANTHROPIC_URL)
+        self._made[name] = model
+        return model

@@ -1,0 +1,61 @@
+"""What may pass between the three levels of trust, as one frozen value.
+
+A policy is a TOML file; unknown is wrong, silence is not consent, and `extends` may only tighten. `parse`, `dump`,
+`digest` and `schema` are pure; `load` reads files. Reading order: `model`, `kinds`, `parse`, `canonical`, `locate`,
+`files`.
+"""
+
+from __future__ import annotations
+
+from belljar.policy.canonical import digest, dump, schema
+from belljar.policy.files import load, presets
+from belljar.policy.model import (
+    BACKENDS,
+    LANGUAGES,
+    LAYERS,
+    PERIODS,
+    SCHEMA_VERSION,
+    Audit,
+    BackendName,
+    Box,
+    Context,
+    Language,
+    Layer,
+    Limits,
+    Models,
+    PeriodName,
+    Policy,
+    Quota,
+    Quotas,
+    RunQuota,
+    Wire,
+)
+from belljar.policy.parse import parse
+
+__all__ = [
+    "BACKENDS",
+    "LANGUAGES",
+    "LAYERS",
+    "PERIODS",
+    "SCHEMA_VERSION",
+    "Audit",
+    "BackendName",
+    "Box",
+    "Context",
+    "Language",
+    "Layer",
+    "Limits",
+    "Models",
+    "PeriodName",
+    "Policy",
+    "Quota",
+    "Quotas",
+    "RunQuota",
+    "Wire",
+    "digest",
+    "dump",
+    "load",
+    "parse",
+    "presets",
+    "schema",
+]

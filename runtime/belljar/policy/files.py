@@ -1,0 +1,84 @@
+"""Policies by name or path. The only module of the package that opens a file.
+
+A word without a slash and without `.toml` is a preset; anything else is a path. A path inside a file is relative to
+that file. A chain of `extends` may be eight long and never comes back to a file it has been to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Final
+
+from belljar import assets
+from belljar.errors import InvalidInput, InvalidPolicy
+from belljar.policy.model import Policy
+from belljar.policy.parse import parse
+
+__all__ = ["load", "presets"]
+
+# Eight is twice what anybody can still follow: provider, company, department, team.
+_CHAIN_FILES_MAX: Final = 8
+_FILE_BYTES_MAX: Final = 256 * 1024
+_PRESET: Final = re.compile(r"[a-z][a-z0-9-]*")
+
+
+def load(name_or_path: str) -> Policy:
+    """The preset of that name (`"standard"`) or the policy in that file (`"./mine.toml"`).
+
+    Raises:
+        InvalidPolicy: there is none, or it is wrong.
+        HostFault: the presets are not where they belong.
+    """
+    try:
+        return _load(name_or_path, Path(), ())
+    except InvalidInput as error:
+        raise InvalidPolicy(str(error), code=error.code) from error
+
+
+def presets() -> tuple[str, ...]:
+    """The names of the presets, sorted.
+
+    Raises:
+        HostFault: the presets are not where they belong.
+    """
+    return tuple(sorted(path.stem for path in assets.policies_dir().glob("*.toml")))
+
+
+def _load(name_or_path: str, beside: Path, chain: tuple[Path, ...]) -> Policy:
+    path = _path(name_or_path, beside)
+    text = _read(path)
+    here = path.resolve()  # after reading: what could be read has no null in its name and ends no circle of links
+    if here in chain:
+        raise InvalidInput(f"extends comes back to {path.name}; remove one link of the circle", code="policy.extends")
+    if len(chain) == _CHAIN_FILES_MAX:
+        message = f"extends goes on for more than {_CHAIN_FILES_MAX} files; write fewer levels"
+        raise InvalidInput(message, code="policy.extends", limit=_CHAIN_FILES_MAX)
+    return parse(text, source=str(path), base=lambda name: _load(name, path.parent, (*chain, here)))
+
+
+def _path(name_or_path: str, beside: Path) -> Path:
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        return beside / name_or_path
+    known = presets()
+    if name_or_path not in known or _PRESET.fullmatch(name_or_path) is None:
+        near = difflib.get_close_matches(name_or_path[:40], known, n=1)
+        advice = f'write "{near[0]}"' if near else f"write one of {', '.join(known)}, or a path that ends in .toml"
+        raise InvalidInput(f"there is no preset {name_or_path[:40]!r}; {advice}", code="policy.not_found")
+    return assets.policies_dir() / f"{name_or_path}.toml"
+
+
+def _read(path: Path) -> str:
+    try:
+        # A pipe or a device could give bytes for ever, or none.
+        if not path.is_file():
+            raise InvalidInput(f"{str(path)!r} is not a file; write the path of one", code="policy.not_found")
+        with path.open("rb") as file:
+            data = file.read(_FILE_BYTES_MAX + 1)
+        if len(data) > _FILE_BYTES_MAX:
+            raise InvalidInput(f"{str(path)!r} is no policy, it is too large; write less", code="policy.too_large")
+        return data.decode()
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a null character in the path
+        message = f"{str(path)!r} cannot be read ({type(error).__name__}); write a readable UTF-8 file"
+        raise InvalidInput(message, code="policy.unreadable") from error

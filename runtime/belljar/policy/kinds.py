@@ -1,0 +1,477 @@
+"""What a policy value may be: one class per kind of value, each with the same five questions.
+
+- `read`: from what TOML gave to what the program keeps, or `Wrong` with what to write instead;
+- `write`: back to a TOML literal, so that reading gives the same value again;
+- `looser`: does a value allow something that the base value does not? This one method is what makes `extends` safe:
+  a kind that cannot answer it cannot be a field of a policy;
+- `bound`: the most that a base allows, in words, for the message of a refusal;
+- `schema`: the same rule as JSON Schema.
+
+A kind never sees the file: it raises `Wrong` and the reader adds file, line and key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final, Generic, TypeVar
+
+from belljar import units
+from belljar.errors import InvalidInput
+
+__all__ = [
+    "Amount",
+    "Cost",
+    "Count",
+    "Duration",
+    "Flag",
+    "Kind",
+    "Label",
+    "Patterns",
+    "Period",
+    "Prose",
+    "Required",
+    "Size",
+    "Subset",
+    "Version",
+    "Wrong",
+    "shown",
+]
+
+T = TypeVar("T")
+
+UNLIMITED: Final = "unlimited"
+_SHOWN_CHARS_MAX: Final = 60
+# A model name as providers write them, and `*`. No other glob sign: with `*` alone, "is every name that this pattern
+# matches also matched by that one" is a single match (see `Patterns`), with `?` and `[...]` it is not.
+_PATTERN: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,127}", re.ASCII)
+_LIST_ITEMS_MAX: Final = 64
+_LABEL: Final = r"[a-z][a-z0-9-]{0,63}"
+_PROSE_CHARS_MAX: Final = 500
+
+
+class Wrong(InvalidInput):
+    """A value that a kind refuses. `index` is the item of a list that is to blame, where one is."""
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message, code="policy.value")
+        self.index = index
+
+
+def shown(value: object) -> str:
+    """The value on one line, as the file has it or near to it, cut to a readable length."""
+    match value:
+        case dict():
+            return "a table"
+        case list():
+            return "a list"
+        case bool():
+            return str(value).lower()
+        case str():
+            text = json.dumps(_cut(value), ensure_ascii=False)
+        case int():
+            # Never str(): Python refuses to write out integers of more than 4300 digits.
+            text = str(value) if abs(value) < 1 << 128 else "a number of over 128 bits"
+        case _:
+            text = _cut(repr(value))
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "..."
+
+
+@dataclass(frozen=True)
+class Kind(ABC, Generic[T]):
+    """One field's rule. `key` is its name in the file; the attribute's name may end in a unit instead."""
+
+    key: str
+
+    @abstractmethod
+    def read(self, value: object) -> T: ...
+
+    @abstractmethod
+    def write(self, value: T) -> str: ...
+
+    @abstractmethod
+    def looser(self, mine: T, base: T) -> bool: ...
+
+    def bound(self, base: T) -> str:
+        return f"at most {self.write(base)}"
+
+    @abstractmethod
+    def schema(self) -> dict[str, Any]: ...
+
+
+# --- quantities: less is tighter
+
+
+@dataclass(frozen=True)
+class Size(Kind[int]):
+    """Bytes, written `"256 MiB"`, between `least` and `most` (same notation)."""
+
+    least: str
+    most: str
+
+    def read(self, value: object) -> int:
+        if not isinstance(value, str):
+            raise Wrong(f'is {shown(value)}, which is no size; write a unit, as in "256 MiB"')
+        size = _units(units.parse_size, value)
+        _within(size, units.parse_size(self.least), units.parse_size(self.most), value, self.least, self.most)
+        return size
+
+    def write(self, value: int) -> str:
+        return f'"{units.format_size(value)}"'
+
+    def looser(self, mine: int, base: int) -> bool:
+        return mine > base
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": "^[0-9]{1,15} (B|KiB|MiB|GiB)$", **_range_words(self.least, self.most)}
+
+
+@dataclass(frozen=True)
+class Duration(Kind[float]):
+    """Seconds, written `"60 s"`, between `least` and `most` (same notation)."""
+
+    least: str
+    most: str
+
+    def read(self, value: object) -> float:
+        if not isinstance(value, str):
+            raise Wrong(f'is {shown(value)}, which is no duration; write a unit, as in "60 s"')
+        seconds = _units(units.parse_duration, value)
+        _within(
+            seconds, units.parse_duration(self.least), units.parse_duration(self.most), value, self.least, self.most
+        )
+        return seconds
+
+    def write(self, value: float) -> str:
+        return f'"{units.format_duration(value)}"'
+
+    def looser(self, mine: float, base: float) -> bool:
+        return mine > base
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": "^[0-9]{1,15} (ms|s|min|h)$", **_range_words(self.least, self.most)}
+
+
+@dataclass(frozen=True)
+class Count(Kind[int]):
+    """A plain whole number between `least` and `most`."""
+
+    least: int
+    most: int
+
+    def read(self, value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Wrong(f"is {shown(value)}, which is no count; write a plain whole number, as in {self.least}")
+        _within(value, self.least, self.most, value, str(self.least), str(self.most))
+        return value
+
+    def write(self, value: int) -> str:
+        return str(value)
+
+    def looser(self, mine: int, base: int) -> bool:
+        return mine > base
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True)
+class Amount(Kind[int | None]):
+    """A quota on something counted, from 0 to `most`; `"unlimited"` is `None`. Silence is never unlimited."""
+
+    most: int
+
+    def read(self, value: object) -> int | None:
+        if value == UNLIMITED:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Wrong(f'is {shown(value)}, which is no amount; write a plain whole number or "{UNLIMITED}"')
+        _within(value, 0, self.most, value, "0", str(self.most))
+        return value
+
+    def write(self, value: int | None) -> str:
+        return f'"{UNLIMITED}"' if value is None else str(value)
+
+    def looser(self, mine: int | None, base: int | None) -> bool:
+        return base is not None and (mine is None or mine > base)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": self.most}, {"const": UNLIMITED}]}
+
+
+@dataclass(frozen=True)
+class Cost(Kind[int | None]):
+    """A quota in nano-dollars, written `"0.50 USD"`, from 0 to `most`; `"unlimited"` is `None`."""
+
+    most: str
+
+    def read(self, value: object) -> int | None:
+        if value == UNLIMITED:
+            return None
+        if not isinstance(value, str):
+            raise Wrong(f'is {shown(value)}, which is no money; write it as in "0.50 USD", or "{UNLIMITED}"')
+        amount = _units(units.parse_money, value)
+        _within(amount, 0, units.parse_money(self.most), value, "0.00 USD", self.most)
+        return amount
+
+    def write(self, value: int | None) -> str:
+        return f'"{UNLIMITED}"' if value is None else f'"{units.format_money(value)}"'
+
+    def looser(self, mine: int | None, base: int | None) -> bool:
+        return base is not None and (mine is None or mine > base)
+
+    def schema(self) -> dict[str, Any]:
+        money = {"type": "string", "pattern": "^[0-9]{1,9}([.][0-9]{1,9})? USD$"}
+        return {"anyOf": [{**money, **_range_words("0.00 USD", self.most)}, {"const": UNLIMITED}]}
+
+
+# --- lists
+
+
+@dataclass(frozen=True)
+class Subset(Kind[tuple[str, ...]]):
+    """What may be chosen, out of `known`, default first. Fewer is tighter; the order is a preference, not a power."""
+
+    known: tuple[str, ...]
+
+    def read(self, value: object) -> tuple[str, ...]:
+        names = _names(value, self.known)
+        if not names:
+            raise Wrong(f"allows nothing; write at least one of {_words(self.known)}")
+        return names
+
+    def write(self, value: tuple[str, ...]) -> str:
+        return _list_literal(value)
+
+    def looser(self, mine: tuple[str, ...], base: tuple[str, ...]) -> bool:
+        return not set(mine) <= set(base)
+
+    def bound(self, base: tuple[str, ...]) -> str:
+        return f"only names out of {self.write(base)}"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": {"enum": list(self.known)}, "uniqueItems": True, "minItems": 1}
+
+
+@dataclass(frozen=True)
+class Required(Kind[tuple[str, ...]]):
+    """What must be there, out of `known`. More is tighter; kept in the order of `known`, so order means nothing."""
+
+    known: tuple[str, ...]
+
+    def read(self, value: object) -> tuple[str, ...]:
+        names = _names(value, self.known)
+        return tuple(name for name in self.known if name in names)
+
+    def write(self, value: tuple[str, ...]) -> str:
+        return _list_literal(value)
+
+    def looser(self, mine: tuple[str, ...], base: tuple[str, ...]) -> bool:
+        return not set(mine) >= set(base)
+
+    def bound(self, base: tuple[str, ...]) -> str:
+        return f"at least {self.write(base)}"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": {"enum": list(self.known)}, "uniqueItems": True}
+
+
+@dataclass(frozen=True)
+class Patterns(Kind[tuple[str, ...]]):
+    """Names that are allowed, `*` stands for any run of characters. Kept sorted: order means nothing.
+
+    A pattern is covered by another when that one matches it *as text*: its `*` is then a character that no literal
+    part of the other can match, so only a `*` there can have taken it, and whatever it stands for.
+    """
+
+    def read(self, value: object) -> tuple[str, ...]:
+        patterns = _strings(value)
+        for index, pattern in enumerate(patterns):
+            if _PATTERN.fullmatch(pattern) is None:
+                advice = 'letters, digits, . _ : / @ + - and "*", as in "claude-*"'
+                raise Wrong(f"has {shown(pattern)}, which is no name pattern; write {advice}", index=index)
+        _no_twin(patterns)
+        return tuple(sorted(patterns))
+
+    def write(self, value: tuple[str, ...]) -> str:
+        return _list_literal(value)
+
+    def looser(self, mine: tuple[str, ...], base: tuple[str, ...]) -> bool:
+        return not all(any(fnmatchcase(pattern, wider) for wider in base) for pattern in mine)
+
+    def bound(self, base: tuple[str, ...]) -> str:
+        return f"only patterns within {self.write(base)}"
+
+    def schema(self) -> dict[str, Any]:
+        item = {"type": "string", "pattern": f"^{_PATTERN.pattern}$"}
+        return {"type": "array", "items": item, "uniqueItems": True, "maxItems": _LIST_ITEMS_MAX}
+
+
+# --- words
+
+
+@dataclass(frozen=True)
+class Period(Kind[str]):
+    """What an amount is counted over. Longer is tighter: what holds for a month holds on each of its days."""
+
+    known: tuple[str, ...]  # loosest first
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or value not in self.known:
+            raise Wrong(f"is {shown(value)}, which is no period here; write {_words(self.known)}")
+        return value
+
+    def write(self, value: str) -> str:
+        return f'"{value}"'
+
+    def looser(self, mine: str, base: str) -> bool:
+        return self.known.index(mine) < self.known.index(base)
+
+    def bound(self, base: str) -> str:
+        return _words(self.known[self.known.index(base) :])
+
+    def schema(self) -> dict[str, Any]:
+        return {"enum": list(self.known)}
+
+
+@dataclass(frozen=True)
+class Flag(Kind[bool]):
+    """A safeguard: true is tighter."""
+
+    def read(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise Wrong(f"is {shown(value)}; write true or false")
+        return value
+
+    def write(self, value: bool) -> str:
+        return str(value).lower()
+
+    def looser(self, mine: bool, base: bool) -> bool:
+        return base and not mine
+
+    def bound(self, base: bool) -> str:
+        return self.write(base)
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
+class Version(Kind[int]):
+    """The format's own version. One is known."""
+
+    known: int
+
+    def read(self, value: object) -> int:
+        if type(value) is not int or value != self.known:
+            raise Wrong(f"is {shown(value)}, which this version does not read; write {self.known}")
+        return self.known
+
+    def write(self, value: int) -> str:
+        return str(value)
+
+    def looser(self, mine: int, base: int) -> bool:
+        return mine != base
+
+    def schema(self) -> dict[str, Any]:
+        return {"const": self.known}
+
+
+@dataclass(frozen=True)
+class Label(Kind[str]):
+    """A short name for logs and messages. Says nothing about strictness."""
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or re.fullmatch(_LABEL, value) is None:
+            raise Wrong(f'is {shown(value)}, which is no name; write small letters, digits and "-", as in "standard"')
+        return value
+
+    def write(self, value: str) -> str:
+        return f'"{value}"'
+
+    def looser(self, mine: str, base: str) -> bool:
+        return False
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^{_LABEL}$"}
+
+
+@dataclass(frozen=True)
+class Prose(Kind[str]):
+    """One line for people. Says nothing about strictness."""
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or not value or not value.isprintable() or len(value) > _PROSE_CHARS_MAX:
+            raise Wrong(f"is {shown(value)}; write one printable line of 1 to {_PROSE_CHARS_MAX} characters")
+        return value
+
+    def write(self, value: str) -> str:
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    def looser(self, mine: str, base: str) -> bool:
+        return False
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": 1, "maxLength": _PROSE_CHARS_MAX}
+
+
+# --- shared checks
+
+
+def _units(parse: Callable[[str], T], text: str) -> T:
+    try:
+        return parse(text)
+    except InvalidInput as error:
+        raise Wrong(f"= {error}") from error
+
+
+def _within(value: float, least: float, most: float, given: object, least_text: str, most_text: str) -> None:
+    if not least <= value <= most:
+        raise Wrong(f"is {shown(given)}, which is out of range; write {least_text} to {most_text}")
+
+
+def _range_words(least: str, most: str) -> dict[str, str]:
+    """JSON Schema cannot compare quantities with units: the range is told, the parser enforces it."""
+    return {"description": f"{least} to {most}"}
+
+
+def _words(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _list_literal(names: Sequence[str]) -> str:
+    return f"[{_words(names)}]"
+
+
+def _strings(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise Wrong(f'is {shown(value)}; write a list of strings, as in ["..."]')
+    if len(value) > _LIST_ITEMS_MAX:
+        raise Wrong(f"has {len(value)} items; write at most {_LIST_ITEMS_MAX}")
+    for index, item in enumerate(value):
+        if not isinstance(item, str):
+            raise Wrong(f"has {shown(item)} in it; write only strings", index=index)
+    return value
+
+
+def _names(value: object, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = _strings(value)
+    for index, name in enumerate(names):
+        if name not in known:
+            raise Wrong(f"has {shown(name)}, which is not known; write only {_words(known)}", index=index)
+    _no_twin(names)
+    return tuple(names)
+
+
+def _no_twin(names: list[str]) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise Wrong(f"has {shown(name)} twice; write it once", index=index)

@@ -1,0 +1,189 @@
+"""What a policy says, as frozen values. Each field carries its kind: how it is written, bounded and compared.
+
+In the file a quantity has its unit in the value (`memory = "256 MiB"`); in memory the unit is the end of the name
+(`memory_bytes`). `None` in a quota means an explicit `"unlimited"`.
+
+The ranges are not advice, they are where a number stops making sense: below, nothing runs; above, a typing mistake is
+likelier than a wish, or another part of the program cannot keep the promise.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+
+from belljar.policy import kinds
+
+__all__ = [
+    "BACKENDS",
+    "LANGUAGES",
+    "LAYERS",
+    "PERIODS",
+    "SCHEMA_VERSION",
+    "Audit",
+    "BackendName",
+    "Box",
+    "Context",
+    "Language",
+    "Layer",
+    "Limits",
+    "Models",
+    "PeriodName",
+    "Policy",
+    "Quota",
+    "Quotas",
+    "RunQuota",
+    "Wire",
+]
+
+SCHEMA_VERSION: Final = 1
+
+BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
+Language: TypeAlias = Literal["restricted", "python"]
+PeriodName: TypeAlias = Literal["day", "month", "total"]
+Layer: TypeAlias = Literal[
+    "userns",
+    "pidns",
+    "mountns",
+    "netns",
+    "ipcns",
+    "utsns",
+    "cgroupns",
+    "rootfs",
+    "rlimits",
+    "no_new_privs",
+    "caps",
+    "seccomp",
+    "landlock",
+    "cgroup.memory",
+    "cgroup.cpu",
+    "cgroup.pids",
+]
+
+BACKENDS: Final[tuple[BackendName, ...]] = ("jail", "docker", "gvisor")
+LANGUAGES: Final[tuple[Language, ...]] = ("restricted", "python")
+PERIODS: Final[tuple[PeriodName, ...]] = ("day", "month", "total")  # loosest first
+LAYERS: Final[tuple[Layer, ...]] = (
+    "userns",
+    "pidns",
+    "mountns",
+    "netns",
+    "ipcns",
+    "utsns",
+    "cgroupns",
+    "rootfs",
+    "rlimits",
+    "no_new_privs",
+    "caps",
+    "seccomp",
+    "landlock",
+    "cgroup.memory",
+    "cgroup.cpu",
+    "cgroup.pids",
+)
+
+
+class Box(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which boxes may be built. The first of `backends` and of `languages` is the default."""
+
+    backends: Annotated[tuple[BackendName, ...], kinds.Subset("backends", BACKENDS)]
+    languages: Annotated[tuple[Language, ...], kinds.Subset("languages", LANGUAGES)]
+    requires: Annotated[tuple[Layer, ...], kinds.Required("requires", LAYERS)]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one run may use. Walls and CPU in seconds; `processes` counts threads too."""
+
+    run_wall_s: Annotated[float, kinds.Duration("run_wall", "100 ms", "168 h")]
+    cell_wall_s: Annotated[float, kinds.Duration("cell_wall", "100 ms", "168 h")]
+    grace_s: Annotated[float, kinds.Duration("grace", "10 ms", "1 min")]
+    cpu_s: Annotated[float, kinds.Duration("cpu", "1 s", "168 h")]
+    memory_bytes: Annotated[int, kinds.Size("memory", "64 MiB", "1024 GiB")]
+    processes: Annotated[int, kinds.Count("processes", 4, 32768)]
+    scratch_bytes: Annotated[int, kinds.Size("scratch", "0 B", "1024 GiB")]
+    scratch_files: Annotated[int, kinds.Count("scratch_files", 1, 10_000_000)]
+    open_files: Annotated[int, kinds.Count("open_files", 16, 65536)]
+    output_bytes: Annotated[int, kinds.Size("output", "1 KiB", "1 GiB")]
+    output_flood_bytes: Annotated[int, kinds.Size("output_flood", "1 KiB", "64 GiB")]
+    answer_bytes: Annotated[int, kinds.Size("answer", "1 KiB", "1 GiB")]
+    code_bytes: Annotated[int, kinds.Size("code", "1 KiB", "4 MiB")]
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How large a frame may be, and how many requests may be open at once."""
+
+    header_bytes_max: Annotated[int, kinds.Size("header", "1 KiB", "1 MiB")]
+    body_bytes_max: Annotated[int, kinds.Size("body", "64 KiB", "1 GiB")]
+    in_flight_max: Annotated[int, kinds.Count("in_flight", 1, 4096)]
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of the document may be read: at once, in a run, and as one string."""
+
+    read_bytes_max: Annotated[int, kinds.Size("read", "4 KiB", "1 GiB")]
+    read_total_bytes_max: Annotated[int, kinds.Size("read_total", "4 KiB", "524288 GiB")]
+    materialise_bytes_max: Annotated[int, kinds.Size("materialise", "0 B", "64 GiB")]
+
+
+class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which models may be asked, and how. `turns_max` counts the root model's answers, `depth_max` recursion."""
+
+    allow: Annotated[tuple[str, ...], kinds.Patterns("allow")]
+    prompt_bytes_max: Annotated[int, kinds.Size("prompt", "1 KiB", "1 GiB")]
+    output_tokens_max: Annotated[int, kinds.Count("output_tokens", 1, 10_000_000)]
+    batch_max: Annotated[int, kinds.Count("batch", 1, 100_000)]
+    parallel_max: Annotated[int, kinds.Count("parallel", 1, 4096)]
+    call_wall_s: Annotated[float, kinds.Duration("call_wall", "100 ms", "24 h")]
+    attempts_max: Annotated[int, kinds.Count("attempts", 1, 20)]
+    turns_max: Annotated[int, kinds.Count("turns", 1, 10_000)]
+    depth_max: Annotated[int, kinds.Count("depth", 0, 16)]
+
+    def permits(self, model: str) -> bool:
+        """Whether `model` matches one of the allowed patterns, case-sensitively."""
+        return any(fnmatchcase(model, pattern) for pattern in self.allow)
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be spent in a period. `None` is an explicit `"unlimited"`."""
+
+    period: Annotated[PeriodName, kinds.Period("period", PERIODS)]
+    calls: Annotated[int | None, kinds.Amount("calls", 10**15)]
+    input_tokens: Annotated[int | None, kinds.Amount("input_tokens", 10**15)]
+    output_tokens: Annotated[int | None, kinds.Amount("output_tokens", 10**15)]
+    cost_nanousd: Annotated[int | None, kinds.Cost("cost", "1000000.00 USD")]
+
+
+class RunQuota(Quota, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run has no calendar: its quota is for all of it."""
+
+    period: Annotated[Literal["total"], kinds.Period("period", ("total",))]
+
+
+class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Each run is held to both: what one run may spend, and what all runs of its tenant may."""
+
+    run: RunQuota
+    tenant: Quota
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`durable`: a record has reached the disk before its effect leaves the host."""
+
+    durable: Annotated[bool, kinds.Flag("durable")]
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of it, with every `extends` already applied."""
+
+    schema: Annotated[int, kinds.Version("schema", SCHEMA_VERSION)]
+    name: Annotated[str, kinds.Label("name")]
+    description: Annotated[str, kinds.Prose("description")]
+    box: Box
+    limits: Limits
+    wire: Wire
+    context: Context
+    models: Models
+    quota: Quotas
+    audit: Audit

@@ -1,0 +1,284 @@
+"""From the text of a policy file to a `Policy`, or to one line that says where it is wrong and what to write.
+
+Three readings, each of which may end in `InvalidPolicy`:
+
+1. as TOML, which also tells where each key stands (`locate`);
+2. as tables: every key is known, every value is what its kind accepts, nothing is missing. With `extends`, a key that
+   is absent is taken from the base, and one that is present must not allow anything that the base does not;
+3. as a whole: limits that contain each other must fit (a prompt has to fit into a frame). This comes last, since half
+   of such a pair may be inherited.
+
+Nothing here opens a file: the text comes in, and so does the function that gives the base its name stands for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from functools import cache, reduce
+from typing import Any, Final, NoReturn, TypeVar, get_type_hints
+
+import msgspec
+
+from belljar.errors import InvalidInput, InvalidPolicy
+from belljar.policy.kinds import Kind, Wrong, shown
+from belljar.policy.locate import Path, locate
+from belljar.policy.model import Policy
+
+__all__ = ["FITS", "fields_of", "kind_at", "parse"]
+
+Table = TypeVar("Table", bound=msgspec.Struct)
+
+# A policy is some 5 KiB with all its comments. The bounds keep a file that is something else from costing more than
+# an answer: nested or dotted keys take memory that grows with the square of a line.
+_TEXT_CHARS_MAX: Final = 64 * 1024
+_LINE_CHARS_MAX: Final = 1000
+_HINT_CHARS_MAX: Final = 40
+
+# (inner, outer): a value that could never be reached, or would be allowed here and refused there, is a mistake to
+# report now and not in the middle of a run.
+FITS: Final[tuple[tuple[str, str], ...]] = (
+    ("limits.cell_wall", "limits.run_wall"),
+    ("limits.grace", "limits.cell_wall"),
+    ("models.call_wall", "limits.run_wall"),
+    ("limits.output", "limits.output_flood"),
+    ("limits.answer", "wire.body"),
+    ("limits.code", "wire.body"),
+    ("context.read", "context.read_total"),
+    ("context.read", "wire.body"),
+    ("models.prompt", "wire.body"),
+    ("context.materialise", "limits.memory"),
+)
+
+# Without a durable log a receipt proves nothing. The name is in each log record and each result, so a run that was
+# not held to it can be told from one that was.
+_NOT_DURABLE_NAME: Final = re.compile(r"dev(-.*)?")
+
+
+def parse(text: str, *, source: str, base: Callable[[str], Policy]) -> Policy:
+    """Read a policy file.
+
+    Args:
+        text: the whole file.
+        source: what to call the file in messages.
+        base: gives the policy that an `extends` names. It raises `InvalidInput` where there is none (the message then
+            gets this file's name and line) and `InvalidPolicy` where that one is wrong itself.
+
+    Raises:
+        InvalidPolicy: `FILE:LINE: what is wrong; what to write`.
+    """
+    return _Reader(text, _printable(source)).policy(base)
+
+
+@cache
+def fields_of(table: type[msgspec.Struct]) -> dict[str, tuple[str, Kind[Any] | type[msgspec.Struct]]]:
+    """The keys of a table as `{key: (attribute, kind or sub-table)}`, in their canonical order."""
+    hints = get_type_hints(table, include_extras=True)
+    fields: dict[str, tuple[str, Kind[Any] | type[msgspec.Struct]]] = {}
+    for attribute in table.__struct_fields__:
+        hint = hints[attribute]
+        kind = hint.__metadata__[0] if hasattr(hint, "__metadata__") else hint
+        fields[kind.key if isinstance(kind, Kind) else attribute] = (attribute, kind)
+    return fields
+
+
+def kind_at(dotted: str) -> tuple[str, Kind[Any]]:
+    """`"limits.memory"` -> (`"limits.memory_bytes"`, its kind)."""
+    table, key = dotted.split(".")
+    attribute, kind = fields_of(_sub_table(fields_of(Policy)[table][1]))[key]
+    assert isinstance(kind, Kind)
+    return f"{table}.{attribute}", kind
+
+
+class _Reader:
+    """One file being read."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self.source = source
+        self.lines: dict[Path, int] = {}
+        self.raw = self.toml(text)
+
+    def policy(self, base: Callable[[str], Policy]) -> Policy:
+        self.version()
+        parent = self.parent(base)
+        policy = self.table(Policy, self.raw, (), parent)
+        self.whole(policy)
+        return policy
+
+    def toml(self, text: str) -> dict[str, Any]:
+        if len(text) > _TEXT_CHARS_MAX:
+            self.refuse((), f"the file has {len(text)} characters; write at most {_TEXT_CHARS_MAX}", "syntax")
+        for number, line in enumerate(text.split("\n"), start=1):
+            if len(line) > _LINE_CHARS_MAX:
+                self.refuse(number, f"the line is too long; write at most {_LINE_CHARS_MAX} characters", "syntax")
+        try:
+            raw = tomllib.loads(text)
+            self.lines = locate(text)
+        except RecursionError:
+            self.refuse((), "the values are nested too deep; write tables and lists as the presets have them", "syntax")
+        except ValueError as error:  # TOMLDecodeError, and int() on thousands of digits
+            self.not_toml(error, text)
+        return raw
+
+    def not_toml(self, error: ValueError, text: str) -> NoReturn:
+        place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)", str(error))
+        line = text.count("\n") + 1
+        if place is None:
+            line = 1
+        elif place[1]:
+            line = int(place[1])
+        what = _printable(str(error).replace(place[0] if place else "", ""))
+        self.refuse(line, f"no valid TOML ({what}); write it as the presets are written", "syntax")
+
+    def version(self) -> None:
+        """First of all: of another version's file nothing else would be understood."""
+        kind = fields_of(Policy)["schema"][1]
+        assert isinstance(kind, Kind)
+        if "schema" not in self.raw:
+            self.refuse((), "schema is missing; write schema = 1 above the first table", "missing")
+        self.read(kind, self.raw["schema"], ("schema",))
+
+    def parent(self, base: Callable[[str], Policy]) -> Policy | None:
+        if "extends" not in self.raw:
+            return None
+        name = self.raw.pop("extends")
+        if not isinstance(name, str) or not name or not name.isprintable():
+            self.refuse(
+                ("extends",), f'extends is {shown(name)}; write a preset or a file, as in "standard"', "extends"
+            )
+        if "name" not in self.raw:
+            self.refuse((), "name is missing; write one of its own, a policy may not pass for its base", "missing")
+        try:
+            return base(name)
+        except InvalidInput as error:
+            self.refuse(("extends",), str(error), "extends")
+
+    def table(self, table: type[Table], raw: dict[str, Any], path: Path, base: Table | None) -> Table:
+        fields = fields_of(table)
+        for key in raw:
+            if key not in fields:
+                self.unknown(key, path, list(fields))
+        values = {
+            attribute: self.field(kind, raw, (*path, key), getattr(base, attribute) if base is not None else _ABSENT)
+            for key, (attribute, kind) in fields.items()
+        }
+        return table(**values)
+
+    def field(self, kind: Kind[Any] | type[msgspec.Struct], raw: dict[str, Any], path: Path, base: Any) -> Any:
+        key = str(path[-1])
+        if key not in raw and base is not _ABSENT:
+            return base
+        if not isinstance(kind, Kind):
+            return self.sub_table(kind, raw, path, None if base is _ABSENT else base)
+        if key not in raw:
+            self.missing(kind, path)
+        value = self.read(kind, raw[key], path)
+        if base is not _ABSENT and kind.looser(value, base):
+            self.looser(kind, value, path, base)
+        return value
+
+    def sub_table(self, table: type[Table], raw: dict[str, Any], path: Path, base: Table | None) -> Table:
+        key, name = str(path[-1]), _dotted(path)
+        if key not in raw:
+            self.refuse((), f"the table [{name}] is missing; write it, or extend a policy that has it", "missing")
+        if not isinstance(raw[key], dict):
+            self.refuse(path, f"{name} is {shown(raw[key])}; write it as the table [{name}]", "value")
+        return self.table(table, raw[key], path, base)
+
+    def read(self, kind: Kind[Any], value: object, path: Path) -> Any:
+        try:
+            return kind.read(value)
+        except Wrong as wrong:
+            place = path if wrong.index is None else (*path, wrong.index)
+            self.refuse(place, f"{_dotted(path)} {wrong}", "value")
+
+    def unknown(self, key: str, path: Path, known: list[str]) -> NoReturn:
+        names = known if path else [*known, "extends"]
+        where = f"[{_dotted(path)}] has" if path else "there is"
+        self.refuse((*path, key), f"{where} no key {shown(key)}; {_advice(key, names)}", "unknown_key")
+
+    def missing(self, kind: Kind[Any], path: Path) -> NoReturn:
+        where = f"[{_dotted(path[:-1])}]" if len(path) > 1 else "the first table"
+        verb = "write it in" if len(path) > 1 else "write it above"
+        self.refuse(path[:-1], f"{_dotted(path)} is missing; {verb} {where}, or extend a policy that has it", "missing")
+
+    def looser(self, kind: Kind[Any], value: Any, path: Path, base: Any) -> NoReturn:
+        given, allowed = _shortened(kind.write(value)), _shortened(kind.write(base))
+        what = f"{_dotted(path)} = {given} is looser than the {allowed} of the policy it extends"
+        self.refuse(path, f"{what}; write {kind.bound(base)}, or extend another policy", "looser")
+
+    def whole(self, policy: Policy) -> None:
+        for inner, outer in FITS:
+            (inner_attribute, kind), (outer_attribute, _) = kind_at(inner), kind_at(outer)
+            small, large = _attribute(policy, inner_attribute), _attribute(policy, outer_attribute)
+            if small > large:
+                what = f"{inner} = {kind.write(small)} is more than {outer} = {kind.write(large)}, which holds it"
+                self.refuse_first((inner, outer), f"{what}; lower {inner} or raise {outer}", "misfit")
+        if not policy.audit.durable and _NOT_DURABLE_NAME.fullmatch(policy.name) is None:
+            what = f"audit.durable = false is for development, and {shown(policy.name)} does not say so"
+            self.refuse_first(("audit.durable", "name"), f'{what}; write true, or begin the name with "dev-"', "misfit")
+
+    def refuse_first(self, keys: tuple[str, str], message: str, code: str) -> NoReturn:
+        """Refuse at the first of the keys that this file has: the others are inherited."""
+        paths: list[Path] = [tuple(key.split(".")) for key in keys]
+        self.refuse(next((path for path in paths if path in self.lines), ("extends",)), message, code)
+
+    def refuse(self, place: Path | int, message: str, code: str) -> NoReturn:
+        line = place if isinstance(place, int) else self.line(place)
+        raise InvalidPolicy(f"{self.source}:{line}: {message}", code=f"policy.{code}")
+
+    def line(self, path: Path) -> int:
+        """Where `path` stands, or else the nearest thing around it that stands anywhere."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+_ABSENT: Final = object()
+
+
+def _sub_table(kind: Kind[Any] | type[msgspec.Struct]) -> type[msgspec.Struct]:
+    assert not isinstance(kind, Kind)
+    return kind
+
+
+def _attribute(policy: Policy, dotted: str) -> Any:
+    return reduce(lambda value, name: operator.attrgetter(name)(value), dotted.split("."), policy)
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _advice(key: str, names: list[str]) -> str:
+    """The nearest key of this table; or the table where a key of just that name belongs; or all that there are."""
+    near = difflib.get_close_matches(key[:_HINT_CHARS_MAX], names, n=1)
+    if near:
+        return f'write "{near[0]}"'
+    homes = [table for table, known in _all_tables() if key in known]
+    if homes:
+        return f"write it in [{homes[0]}]"
+    return f"write one of {', '.join(names)}"
+
+
+@cache
+def _all_tables() -> tuple[tuple[str, frozenset[str]], ...]:
+    return tuple(_tables_below(Policy, ""))
+
+
+def _tables_below(table: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, frozenset[str]]]:
+    for key, (_, kind) in fields_of(table).items():
+        if not isinstance(kind, Kind):
+            yield f"{prefix}{key}", frozenset(fields_of(kind))
+            yield from _tables_below(kind, f"{prefix}{key}.")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _shortened(literal: str) -> str:
+    return literal if len(literal) <= 200 else literal[:200] + "..."

@@ -1,0 +1,254 @@
+"""Every sentence a guest can say, and every reply.
+
+Transport: one byte stream a box, framed by `wire`. A sentence is a small header (one of the structs below) and a body
+of raw bytes, empty unless the struct's docstring says what is in it. All text is UTF-8.
+
+Turn order::
+
+    host   Start                          once, first
+    guest  Ready                          once
+    host   Execute                        one cell at a time
+    guest    Output*  Read|Search|Query|Recurse|Budget*   many in flight, up to the policy's limit
+    host     Data|Answers|Left|Refused                    one for each request, same `id`, any order
+    guest    Final                        at most once; from then on nothing the guest says counts
+    guest  Done                           ends the cell; no request may be pending
+
+Identity, tenant, depth, budget and deadline appear in no guest sentence: the stream itself is the identity, and the
+host keeps the rest. `doc` is an index into the table that `Start` gave, never a name or a path.
+
+Evolution: unknown fields and unknown `op`s are violations on both sides, so a new sentence needs a new `PROTOCOL`
+number; host and guest come from one release and are never mixed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "PROTOCOL",
+    "Answer",
+    "Answers",
+    "Budget",
+    "CellError",
+    "Data",
+    "DocumentInfo",
+    "Done",
+    "Execute",
+    "Failure",
+    "Final",
+    "GuestMessage",
+    "HostMessage",
+    "Left",
+    "Output",
+    "Query",
+    "Read",
+    "Ready",
+    "Recurse",
+    "Refused",
+    "Search",
+    "Start",
+    "carries_body",
+]
+
+PROTOCOL = 1
+
+# Integers stay exact in every JSON reader (2**53) and far above any document.
+_OFFSET_MAX = 2**53 - 1
+# A request id is 32 bits: a run that makes more requests than that has met its read allowance long before.
+_ID_MAX = 2**32 - 1
+# One header lists the lengths of a whole batch; the policy's own batch limit is lower.
+_BATCH_MAX = 8192
+_NAME_MAX = 256
+_MESSAGE_MAX = 4096
+
+Id = Annotated[int, Meta(ge=1, le=_ID_MAX)]
+Offset = Annotated[int, Meta(ge=0, le=_OFFSET_MAX)]
+DocIndex = Annotated[int, Meta(ge=0, le=1023)]
+Name = Annotated[str, Meta(max_length=_NAME_MAX)]
+Line = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+ShortText = Annotated[str, Meta(max_length=_MESSAGE_MAX)]
+Lengths = Annotated[list[Offset], Meta(max_length=_BATCH_MAX)]
+
+
+class _Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
+    """One struct a sentence; `op` is the struct's name in lower case."""
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A value inside a sentence."""
+
+
+# ---------------------------------------------------------------------------------------------------- guest -> host
+
+
+class Ready(_Sentence, frozen=True):
+    """The agent runs and has read `Start`. What it says of itself is for the log only."""
+
+    protocol: Annotated[int, Meta(ge=0, le=65535)]
+    python: Name
+
+
+class Read(_Sentence, frozen=True):
+    """Characters `[start, stop)` of document `doc`. Reply: `Data`."""
+
+    id: Id
+    doc: DocIndex
+    start: Offset
+    stop: Offset
+
+
+class Search(_Sentence, frozen=True):
+    """Matches of a pattern from character `start`, at most `limit`. Body: the pattern. Refused until it is built."""
+
+    id: Id
+    doc: DocIndex
+    start: Offset
+    limit: Annotated[int, Meta(ge=1, le=100_000)]
+
+
+class Query(_Sentence, frozen=True):
+    """Ask a fresh sub-model, once for each prompt.
+
+    Body: the prompts one after another; `lengths` are their sizes in bytes and must add up to the body.
+    `model` is a wish; the policy decides. Reply: `Answers`, in the same order.
+    """
+
+    id: Id
+    model: Name | None
+    lengths: Annotated[list[Offset], Meta(min_length=1, max_length=_BATCH_MAX)]
+
+
+class Recurse(_Sentence, frozen=True):
+    """Start a child run for each prompt. Refused until it is built.
+
+    Body: the prompts, then the contexts; `contexts` is empty for the run's own. Reply: `Answers`.
+    """
+
+    id: Id
+    model: Name | None
+    prompts: Annotated[list[Offset], Meta(min_length=1, max_length=_BATCH_MAX)]
+    contexts: Lengths
+
+
+class Budget(_Sentence, frozen=True):
+    """What is left? Reply: `Left`."""
+
+    id: Id
+
+
+class Output(_Sentence, frozen=True):
+    """What the program printed. Body: UTF-8 text, not cut at characters. No reply."""
+
+    stream: Literal["stdout", "stderr"]
+
+
+class Final(_Sentence, frozen=True):
+    """The answer. Body: text, or one JSON value. No reply; the first one before the deadline is the result."""
+
+    form: Literal["text", "json"]
+
+
+class CellError(_Part, frozen=True):
+    """What the program raised, as the agent tells it: never trusted, only shown."""
+
+    type: Name
+    message: ShortText
+    line: Line | None
+
+
+class Done(_Sentence, frozen=True):
+    """The cell is over. Body: the guest-side traceback, UTF-8, empty when `error` is None."""
+
+    status: Literal["ok", "error", "rejected", "interrupted"]
+    error: CellError | None
+
+
+GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Output | Final | Done
+
+# ---------------------------------------------------------------------------------------------------- host -> guest
+
+
+class DocumentInfo(_Part, frozen=True):
+    name: Name
+    chars: Offset
+    ascii: bool
+
+
+class Start(_Sentence, frozen=True):
+    """The box's whole configuration; limits are told so that the agent can split its requests, the host checks them."""
+
+    protocol: int
+    language: Literal["python", "restricted"]
+    documents: list[DocumentInfo]
+    read_bytes_max: int
+    materialise_bytes_max: int
+    in_flight_max: int
+    batch_max: int
+    body_bytes_max: int
+    header_bytes_max: int
+
+
+class Execute(_Sentence, frozen=True):
+    """Run one cell. Body: Python source."""
+
+    cell: int
+
+
+class Data(_Sentence, frozen=True):
+    """Body: the characters read."""
+
+    id: int
+
+
+class Failure(_Part, frozen=True):
+    """Why a request was refused; `kind` is the exception the guest raises."""
+
+    kind: Literal["PolicyDenied", "QuotaExceeded", "ModelError"]
+    code: str
+    message: str
+    limit: int | None
+    observed: int | None
+
+
+class Answer(_Part, frozen=True):
+    """One reply of a batch: `length` bytes of the body, or a failure."""
+
+    length: int
+    failure: Failure | None
+
+
+class Answers(_Sentence, frozen=True):
+    """Body: the replies one after another."""
+
+    id: int
+    items: list[Answer]
+
+
+class Left(_Sentence, frozen=True):
+    """What is left; None means unlimited. `wall_ms` is milliseconds of wall time, `cost_nanousd` nano-dollars."""
+
+    id: int
+    calls: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_nanousd: int | None
+    read_bytes: int
+    wall_ms: int
+
+
+class Refused(_Sentence, frozen=True):
+    id: int
+    failure: Failure
+
+
+HostMessage = Start | Execute | Data | Answers | Left | Refused
+
+_WITH_BODY = (Search, Query, Recurse, Output, Final, Done, Execute, Data, Answers)
+
+
+def carries_body(message: GuestMessage | HostMessage) -> bool:
+    """Whether this sentence may have a body at all; the wire refuses one anywhere else before it is buffered."""
+    return isinstance(message, _WITH_BODY)

@@ -1,0 +1,300 @@
+"""One run under way: what is opened for it, in which order, and how all of it is closed again however it ends.
+
+    audit `run.started` durable        no log, no start
+    ledger account opened
+    box built, audit `box.started`     with the layers that really hold
+      ... cells ...
+    box killed, calls settled, account closed, audit `run.finished` durable, receipt
+
+The last line is reached by every way out: a normal end, an error, a cancellation (Ctrl-C), a fault of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from belljar.audit import JSON, AuditLog
+from belljar.broker import Broker, Calls, RunScope
+from belljar.context import ContextStore, Document, OpenDocument
+from belljar.engine import Box, CellResult, ErrorInfo, Progress, Receipt, Result, Usage, Verdict, verdict_of
+from belljar.errors import BelljarError, HostFault
+from belljar.ledger import Ledger, Limits
+from belljar.models import Model, Prices
+from belljar.policy import Policy, Quota, digest
+from belljar.sandbox import Backend, BoxEnd, BoxSpec
+from belljar.tasks import to_the_end
+
+__all__ = ["Run", "Services", "begin"]
+
+OnProgress = Callable[[Progress], None]
+# How often whoever watches is told.
+_TICK_S = 0.1
+
+
+class Services(msgspec.Struct, frozen=True):
+    """What all runs of a process share."""
+
+    policy: Policy
+    language: Literal["python", "restricted"]
+    backend: Backend
+    audit: AuditLog
+    ledger: Ledger
+    prices: Prices
+    contexts: ContextStore
+
+
+class Run:
+    """A run's parts and its outcome. `root` and `sub` are its models, None where it has none."""
+
+    def __init__(
+        self, services: Services, tenant: str, document: Document | None, root: Model | None, sub: Model | None
+    ) -> None:
+        policy = services.policy
+        self._services = services
+        self._started = time.monotonic()
+        self.scope = RunScope(
+            run=_run_id(), tenant=tenant, depth=0, policy=policy, deadline=self._started + policy.limits.run_wall_s
+        )
+        self.document = document
+        self.root = root
+        self._sub = sub
+        self.calls = Calls(self.scope, audit=services.audit, ledger=services.ledger, prices=services.prices)
+        self._opened: list[OpenDocument] = []
+        self._box: Box | None = None
+        self._end: BoxEnd | None = None
+        self._verdict: Verdict | None = None
+        self._receipt: Receipt | None = None
+        self.last: CellResult | None = None
+        self.turns = 0
+
+    @property
+    def box(self) -> Box:
+        assert self._box is not None, "the run was not opened"
+        return self._box
+
+    @property
+    def has_box(self) -> bool:
+        return self._box is not None
+
+    async def execute(self, code: str) -> CellResult:
+        self.last = await self.box.execute(code)
+        return self.last
+
+    def progress(self) -> Progress:
+        broker, spent = self.box.broker, self.calls.spent
+        return Progress(
+            turns=self.turns,
+            cells=broker.cells,
+            reads=broker.reads,
+            read_bytes=broker.read_bytes,
+            queries=broker.queries,
+            calls=spent.calls,
+            cost_nanousd=spent.cost_nanousd,
+        )
+
+    @contextlib.asynccontextmanager
+    async def reporting(self, on_progress: OnProgress | None) -> AsyncIterator[None]:
+        """Tell `on_progress` how far the run is, while the block lasts and once at its end."""
+        if on_progress is None:
+            yield
+            return
+        ticking = asyncio.create_task(self._tick(on_progress))
+        try:
+            yield
+        finally:
+            ticking.cancel()
+            on_progress(self.progress())
+
+    async def _tick(self, on_progress: OnProgress) -> None:
+        while True:
+            on_progress(self.progress())
+            await asyncio.sleep(_TICK_S)
+
+    # ------------------------------------------------------------------------------------------------ open and close
+
+    async def open(self, about: Mapping[str, JSON]) -> None:
+        """Log the start, open the account, build the box.
+
+        Raises:
+            Refusal, HostFault: it cannot begin; `close` is still owed.
+        """
+        services = self._services
+        await services.audit.append("run.started", self.scope.run, {**self._controls(), **about})
+        quota = services.policy.quota
+        await services.ledger.open_run(
+            self.scope.run,
+            self.scope.tenant,
+            run_limits=_limits(quota.run),
+            tenant_limits=_limits(quota.tenant),
+            now=self.scope.now(),
+        )
+        if self.document is not None:
+            self._opened.append(services.contexts.open(self.document.sha256))
+        broker = Broker(
+            self.scope,
+            calls=self.calls,
+            audit=services.audit,
+            ledger=services.ledger,
+            documents=self._opened,
+            sub_model=self._sub,
+        )
+        sandbox = await services.backend.start(_spec(services.policy))
+        self._box = Box(sandbox, broker, self.scope)
+        await services.audit.note("box.started", self.scope.run, {"layers": list(sandbox.layers)})
+        await self._box.open(services.language, self._opened)
+
+    async def close(self, verdict: Verdict) -> None:
+        """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
+        self._verdict = verdict
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._finish_log)
+            stack.push_async_callback(self._services.ledger.close_run, self.scope.run)
+            for opened in self._opened:
+                stack.callback(opened.close)
+            if self._box is not None:
+                self._end = await self._box.close()
+
+    def own_verdict(self) -> Verdict:
+        """How it ended, when no exception says so: by the box's verdict, or as the last cell did."""
+        if self.box.verdict is not None:
+            return self.box.verdict
+        if self.last is None:
+            return Verdict("ok")
+        return Verdict(self.last.status, self.last.error, self.last.limit)
+
+    def result(self) -> Result:
+        """What the caller gets. Only after `close`."""
+        assert self._verdict is not None, "the run is not closed"
+        broker, spent, last = self.box.broker, self.calls.spent, self.last
+        return Result(
+            run=self.scope.run,
+            tenant=self.scope.tenant,
+            status=self._verdict.status,
+            answer=last.answer if last is not None and self._verdict.status == "ok" else None,
+            stdout=last.stdout if last else "",
+            stderr=last.stderr if last else "",
+            truncated=last.truncated if last else False,
+            error=self._verdict.error,
+            limit=self._verdict.limit,
+            wall_s=round(time.monotonic() - self._started, 6),
+            cpu_s=self._end.cpu_s if self._end else 0.0,
+            max_rss_bytes=self._end.max_rss_bytes if self._end else 0,
+            cells=broker.cells,
+            turns=self.turns,
+            reads=broker.reads,
+            read_bytes=broker.read_bytes,
+            queries=broker.queries,
+            usage=Usage(spent.calls, spent.input_tokens, spent.output_tokens),
+            cost=spent.cost_nanousd,
+            scripted=any(model.scripted for model in self._models()),
+            layers=self.box.layers,
+            receipt=self._receipt,
+        )
+
+    def _models(self) -> Sequence[Model]:
+        return [model for model in (self.root, self._sub) if model is not None]
+
+    def _controls(self) -> dict[str, JSON]:
+        """The controls in force, for the log's first record of the run."""
+        services = self._services
+        fields: dict[str, JSON] = {
+            **services.backend.about(),
+            "tenant": self.scope.tenant,
+            "policy": services.policy.name,
+            "policy_digest": digest(services.policy),
+            "language": services.language,
+            "root_model": self.root.name if self.root else None,
+            "sub_model": self._sub.name if self._sub else None,
+            "scripted": any(model.scripted for model in self._models()),
+        }
+        if self.document is not None:
+            fields["context"] = {"sha256": self.document.sha256, "chars": self.document.chars}
+        return fields
+
+    async def _finish_log(self) -> None:
+        assert self._verdict is not None
+        limit, spent = self._verdict.limit, self.calls.spent
+        fields: dict[str, JSON] = {
+            "status": self._verdict.status,
+            "calls": spent.calls,
+            "cost_nanousd": spent.cost_nanousd,
+            "wall_ms": round((time.monotonic() - self._started) * 1000),
+        }
+        if self._box is not None and self._end is not None:
+            broker = self._box.broker
+            fields |= {"reads": broker.reads, "queries": broker.queries, "refused": broker.denials}
+            fields |= {"cpu_ms": round(self._end.cpu_s * 1000), "max_rss_bytes": self._end.max_rss_bytes}
+        if limit is not None:
+            fields |= {"code": limit.code, "limit": limit.limit, "observed": limit.observed}
+        seq, head = await self._services.audit.seal("run.finished", self.scope.run, fields)
+        self._receipt = Receipt(self.scope.run, seq, head)
+
+
+@contextlib.asynccontextmanager
+async def begin(
+    services: Services,
+    *,
+    tenant: str,
+    document: Document | None,
+    root: Model | None,
+    sub: Model | None,
+    about: Mapping[str, JSON],
+) -> AsyncIterator[Run]:
+    """A run for the length of a block.
+
+    An error of ours inside the block becomes the run's verdict once the run has begun; before that, it is raised.
+    """
+    run = Run(services, tenant, document, root, sub)
+    verdict = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled from outside"))
+    try:
+        await run.open(about)
+    except BaseException as error:
+        if isinstance(error, BelljarError):
+            verdict = verdict_of(error)
+        await to_the_end(run.close(verdict))
+        raise
+    try:
+        yield run
+        verdict = run.own_verdict()
+    except BelljarError as error:
+        verdict = verdict_of(error)
+        if isinstance(error, HostFault) and error.exit_code == 8:  # without a log there is no result to vouch for
+            raise
+    finally:
+        await to_the_end(run.close(verdict))
+
+
+def _run_id() -> str:
+    """Sorts by time, cannot be guessed."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+
+
+def _limits(quota: Quota) -> Limits:
+    return Limits(
+        period=quota.period,
+        calls=quota.calls,
+        input_tokens=quota.input_tokens,
+        output_tokens=quota.output_tokens,
+        cost_nanousd=quota.cost_nanousd,
+    )
+
+
+def _spec(policy: Policy) -> BoxSpec:
+    limits = policy.limits
+    return BoxSpec(
+        cpu_s=limits.cpu_s,
+        memory_bytes=limits.memory_bytes,
+        processes=limits.processes,
+        scratch_bytes=limits.scratch_bytes,
+        scratch_files=limits.scratch_files,
+        open_files=limits.open_files,
+        requires=policy.box.requires,
+    )

@@ -1,0 +1,257 @@
+"""The public facade: wires policy, ledger, log, contexts, models and boxes together for one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+import psutil
+
+from belljar.audit import JSON, AuditLog
+from belljar.context import ContextStore, Document
+from belljar.engine import CellResult, Result, solve
+from belljar.errors import HostFault, PolicyDenied
+from belljar.ledger import SqliteLedger
+from belljar.models import Model, Prices, Registry
+from belljar.policy import Policy, load
+from belljar.run import OnProgress, Run, Services, begin
+from belljar.sandbox import Backend, Jail, ensure_image
+from belljar.state import State
+
+__all__ = ["BackendName", "ContextSource", "Language", "Runtime", "Session"]
+
+Language = Literal["restricted", "python"]
+BackendName = Literal["jail", "docker", "gvisor"]
+ContextSource = Path | str | None
+
+DEFAULT_TENANT = "default"
+_Name = TypeVar("_Name", bound=str)
+
+
+class Session:
+    """An open box without a root model: you send the code. Made by `Runtime.session`.
+
+    `result` is None until the session is closed.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._turn = asyncio.Lock()
+        self.result: Result | None = None
+
+    async def execute(self, code: str) -> CellResult:
+        """Run one cell; variables live on to the next. One at a time.
+
+        Raises:
+            PolicyDenied: `session.ended`: the answer was given or a limit ended the box; `code.too_long`.
+            HostFault: the log, the ledger or the box failed on our side.
+        """
+        async with self._turn:
+            cell = await self._run.execute(code)
+        if self._run.box.fault is not None:
+            raise self._run.box.fault
+        return cell
+
+
+class Runtime:
+    """Runs untrusted programs and root models under one policy.
+
+    Args:
+        policy: a preset's name, a file, or a `Policy`.
+        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
+        backend: one of the policy's backends; its first when None.
+        language: one of the policy's languages; its first when None.
+        models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
+        prices: what models cost; the public list when None.
+        environ: where keys and folders are looked up; the process's environment when None.
+
+    Raises:
+        InvalidPolicy: the policy is wrong.
+        PolicyDenied: it does not allow the backend or the language.
+    """
+
+    def __init__(
+        self,
+        policy: str | Policy = "standard",
+        *,
+        state: Path | None = None,
+        backend: BackendName | None = None,
+        language: Language | None = None,
+        models: Iterable[Model] = (),
+        prices: Prices | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        self.policy = load(policy) if isinstance(policy, str) else policy
+        self.state = State.at(state, environ)
+        self.backend: BackendName = _permitted("backend", backend, self.policy.box.backends)
+        self.language: Language = _permitted("language", language, self.policy.box.languages)
+        self._registry = Registry(environ, models=models)
+        self._prices = prices or Prices()
+        self._contexts = ContextStore(self.state.contexts)
+        self._resources: contextlib.AsyncExitStack | None = None
+        self._services: Services | None = None
+        self._building = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        """Open the log and the ledger, and settle what dead processes left behind.
+
+        Raises:
+            AuditUnavailable, LedgerUnavailable: the state folder cannot be used.
+        """
+        self.state.create()
+        async with contextlib.AsyncExitStack() as stack:
+            self._audit = AuditLog(self.state.audit)
+            stack.push_async_callback(self._audit.aclose)
+            self._ledger = SqliteLedger(self.state.ledger, owner=_owner(os.getpid()))
+            stack.push_async_callback(self._ledger.aclose)
+            stack.push_async_callback(self._registry.aclose)
+            await self._ledger.recover(_is_alive)
+            self._resources = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        resources, self._resources, self._services = self._resources, None, None
+        if resources is not None:
+            await resources.aclose()
+
+    async def run(
+        self,
+        question: str,
+        *,
+        context: ContextSource,
+        model: str | Model,
+        sub_model: str | Model | None = None,
+        tenant: str = DEFAULT_TENANT,
+        on_progress: OnProgress | None = None,
+    ) -> Result:
+        """Answer `question` over `context` with a root model that writes code.
+
+        Args:
+            context: a text file as a Path, or the text itself as a str.
+            model: the root model; `sub_model` answers the program's queries, the same model when None.
+
+        Returns:
+            The result, also when a limit, a quota or the model ended it: see `status`.
+
+        Raises:
+            Refusal: it could not begin: input, policy, or a missing layer.
+            HostFault: the log or the ledger does not work.
+        """
+        root = self._model(model)
+        sub = root if sub_model is None else self._model(sub_model)
+        about: dict[str, JSON] = {"question_bytes": len(question.encode("utf-8", "replace"))}
+        async with self._begin(context, tenant, root, sub, about) as run, run.reporting(on_progress):
+            await solve(run, root, question)
+        return run.result()
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        context: ContextSource = None,
+        model: str | Model | None = None,
+        tenant: str = DEFAULT_TENANT,
+        on_progress: OnProgress | None = None,
+    ) -> Result:
+        """Run one given program, no root model. `model` answers its queries; without one they are refused."""
+        sub = None if model is None else self._model(model)
+        async with self._begin(context, tenant, None, sub, {}) as run, run.reporting(on_progress):
+            await run.execute(code)
+        return run.result()
+
+    @contextlib.asynccontextmanager
+    async def session(
+        self, *, context: ContextSource = None, model: str | Model | None = None, tenant: str = DEFAULT_TENANT
+    ) -> AsyncIterator[Session]:
+        """A box that takes cells until the block ends; then `session.result` tells the whole."""
+        sub = None if model is None else self._model(model)
+        async with self._begin(context, tenant, None, sub, {}) as run:
+            session = Session(run)
+            yield session
+        session.result = run.result()
+
+    async def add_context(self, source: Path | str, *, name: str | None = None) -> Document:
+        """Register a text, so that runs over it start at once. A Path is a file, a str is the text itself."""
+        return await asyncio.to_thread(self._contexts.add, source, name=name, now_ns=time.time_ns())
+
+    async def prepare(self) -> None:
+        """Build the box image now (a few seconds, once per machine) rather than with the first run."""
+        await self._shared()
+
+    @contextlib.asynccontextmanager
+    async def _begin(
+        self,
+        context: ContextSource,
+        tenant: str,
+        root: Model | None,
+        sub: Model | None,
+        about: Mapping[str, JSON],
+    ) -> AsyncIterator[Run]:
+        services = await self._shared()
+        document = None if context is None else await self.add_context(context)
+        async with begin(services, tenant=tenant, document=document, root=root, sub=sub, about=about) as run:
+            yield run
+
+    async def _shared(self) -> Services:
+        if self._resources is None:
+            raise HostFault("the runtime is not open: use `async with belljar.Runtime(...) as runtime`")
+        async with self._building:
+            if self._services is None:
+                self._services = Services(
+                    policy=self.policy,
+                    language=self.language,
+                    backend=await self._backend(),
+                    audit=self._audit,
+                    ledger=self._ledger,
+                    prices=self._prices,
+                    contexts=self._contexts,
+                )
+        return self._services
+
+    async def _backend(self) -> Backend:
+        if self.backend != "jail":
+            raise PolicyDenied(
+                f"the {self.backend} backend is not available in this version: use jail", code="backend.unavailable"
+            )
+        return Jail(await asyncio.to_thread(ensure_image, self.state.images))
+
+    def _model(self, name: str | Model) -> Model:
+        """A model that the policy allows and that has a price."""
+        model = self._registry.resolve(name)
+        if not self.policy.models.permits(model.name):
+            allowed = ", ".join(self.policy.models.allow)
+            raise PolicyDenied(
+                f"the policy {self.policy.name} does not allow the model {model.name}; it allows: {allowed}",
+                code="model.denied",
+            )
+        self._prices.adopt(model)
+        self._prices.bound(model.name, 1, 1)  # refuses a model without a price before anything is begun
+        return model
+
+
+def _permitted(what: str, wish: _Name | None, allowed: tuple[_Name, ...]) -> _Name:
+    if wish is None:
+        return allowed[0]
+    if wish not in allowed:
+        raise PolicyDenied(
+            f"the policy does not allow the {what} {wish}: it allows {', '.join(allowed)}", code=f"{what}.denied"
+        )
+    return wish
+
+
+def _owner(pid: int) -> str:
+    """This process, told apart from a later one with the same id by its start time."""
+    return f"{pid}:{round(psutil.Process(pid).create_time() * 1000)}"
+
+
+def _is_alive(owner: str) -> bool:
+    try:
+        return _owner(int(owner.partition(":")[0])) == owner
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,248 @@
+"""The image: a root file system made from the running interpreter, out of nothing but what is on this machine.
+
+It holds CPython, its standard library, the shared objects these need, RestrictedPython and the guest agent; no shell,
+no package manager, no set-id file, no site-packages, no path of the host. Layout::
+
+    /usr/bin/python3              the interpreter
+    /usr/lib/pythonX.Y/           the standard library, compiled (hash-based, so that the same input gives the same bytes)
+    /usr/lib/*.so*                the shared objects, flat; /lib and /lib64 point here, which every loader searches
+    /usr/lib/belljar/             the guest package and RestrictedPython
+    /dev /tmp                     mount points
+
+An image is named by its digest: SHA-256 over the sorted list of (path, mode, content hash or link target). It is built
+in a temporary folder and renamed into place under a lock, so that a crash leaves no half image and two processes do
+not build twice. `key` remembers which inputs gave which digest, so that the second start hashes nothing.
+"""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import py_compile
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from belljar import assets
+from belljar.errors import BoxFault
+
+__all__ = ["AGENT", "PYTHON", "Image", "ensure_image"]
+
+PYTHON = "/usr/bin/python3"
+AGENT = "/usr/lib/belljar/boot.py"
+
+# Needs a display, a terminal, a compiler, a network or a package index; or tests CPython itself.
+_LEFT_OUT_PACKAGES = frozenset(
+    ("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "distutils", "venv", "pydoc_data")
+    + ("site-packages", "dist-packages", "__pycache__", "curses", "dbm")
+)
+_LEFT_OUT_FILES = re.compile(
+    r"(_sysconfigdata.*\.py|turtle\.py|pydoc\.py|nturl2path\.py|sitecustomize\.py|.*\.pyc"
+    r"|(_tkinter|_curses.*|readline|nis|_dbm|_gdbm|spwd|ossaudiodev|_test.*|_xxtestfuzz|xx.*|_ctypes_test)\..*\.so"
+    r"|(_tkinter|_curses.*|readline|nis|_dbm|_gdbm|spwd|ossaudiodev|_test.*|_xxtestfuzz|xx.*|_ctypes_test)\.so)"
+)
+_LDD_LINE = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$")
+_LDD_SECONDS_MAX = 60
+# Changes whenever the recipe below does, so that images of an older recipe are not taken for this one's.
+_RECIPE = 1
+
+
+class Image(msgspec.Struct, frozen=True):
+    """`digest` names the content; `root` is the folder to pivot into."""
+
+    digest: str
+    root: Path
+
+
+def ensure_image(folder: Path) -> Image:
+    """The image of the running interpreter, built below `folder` if it is not there yet (a few seconds, once).
+
+    Raises:
+        BoxFault: it could not be built; says why.
+    """
+    key = _key()
+    known = folder / f"{key}.json"
+    with contextlib.suppress(FileNotFoundError):
+        return _image(folder, json.loads(known.read_text())["digest"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _lock(folder):
+            if not known.exists():
+                _publish(folder, known)
+            return _image(folder, json.loads(known.read_text())["digest"])
+    except (OSError, subprocess.SubprocessError, py_compile.PyCompileError) as error:
+        raise BoxFault(f"the box image could not be built below {folder}: {error}") from error
+
+
+def _image(folder: Path, digest: str) -> Image:
+    return Image(digest=digest, root=folder / digest.removeprefix("sha256:"))
+
+
+def _publish(folder: Path, known: Path) -> None:
+    _sweep(folder)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
+    try:
+        _populate(building)
+        digest = _digest(building)
+        target = folder / digest
+        if target.exists():
+            shutil.rmtree(building)
+        else:
+            os.rename(building, target)
+        partial = known.with_suffix(".partial")
+        partial.write_text(json.dumps({"digest": f"sha256:{digest}"}))
+        os.rename(partial, known)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def _sweep(folder: Path) -> None:
+    """Under the lock, what is still called `.building-` belongs to nobody."""
+    for left in folder.glob(".building-*"):
+        shutil.rmtree(left)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _interpreter() -> Path:
+    return Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+
+
+def _key() -> str:
+    """What the image is made from, cheaply: the interpreter's identity, our sources, the recipe."""
+    about = _interpreter().stat()
+    facts = [_RECIPE, sys.version, str(_interpreter()), about.st_size, about.st_mtime_ns]
+    facts.append(metadata.version("RestrictedPython"))
+    for source in sorted(assets.guest_dir().rglob("*.py")):
+        facts.append([source.name, hashlib.sha256(source.read_bytes()).hexdigest()])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _populate(root: Path) -> None:
+    root.chmod(0o755)
+    for name in ("usr/bin", "usr/lib/belljar", "dev", "tmp"):
+        (root / name).mkdir(parents=True)
+    for name in ("lib", "lib64"):
+        (root / name).symlink_to("usr/lib")
+    for device in ("null", "zero", "urandom"):
+        (root / "dev" / device).touch()
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    _copy_file(_interpreter(), root / "usr/bin/python3", 0o755)
+    library = root / "usr/lib" / version
+    _copy_tree(Path(sysconfig.get_path("stdlib")), library)
+    platform = Path(sysconfig.get_path("platstdlib")) / "lib-dynload"
+    if platform.is_dir() and not (library / "lib-dynload").exists():
+        _copy_tree(platform, library / "lib-dynload")
+    _copy_tree(assets.guest_dir(), root / "usr/lib/belljar/guest")
+    (root / "usr/lib/belljar/guest/boot.py").rename(root / "usr/lib/belljar/boot.py")
+    _copy_tree(_package("RestrictedPython"), root / "usr/lib/belljar/RestrictedPython")
+    _copy_shared_objects(root)
+    _compile(root)
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise BoxFault(f"{name} is not installed: reinstall belljar")
+    return Path(spec.origin).parent
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    def left_out(_folder: str, names: list[str]) -> list[str]:
+        return [
+            name
+            for name in names
+            if name in _LEFT_OUT_PACKAGES or name.startswith("config-") or _LEFT_OUT_FILES.fullmatch(name)
+        ]
+
+    shutil.copytree(source, target, ignore=left_out, copy_function=_copy_plain)
+    for folder, _, _ in os.walk(target):
+        os.chmod(folder, 0o755)
+
+
+def _copy_plain(source: str, target: str) -> None:
+    _copy_file(Path(source), Path(target), 0o644)
+
+
+def _copy_file(source: Path, target: Path, mode: int) -> None:
+    """Content and nothing else: no owner, no set-id bit, no attribute."""
+    shutil.copyfile(source, target)
+    target.chmod(mode)
+
+
+def _copy_shared_objects(root: Path) -> None:
+    wanted = [_interpreter(), *sorted((root / "usr/lib").rglob("*.so"))]
+    for found in sorted(_closure(wanted)):
+        target = root / "usr/lib" / found.name
+        if not target.exists():
+            _copy_file(Path(os.path.realpath(found)), target, 0o755)
+
+
+def _closure(files: list[Path]) -> set[Path]:
+    """The shared objects that `files` load, with the loader itself, as the host's loader finds them.
+
+    `ldd` runs files of this machine's own interpreter only, never anything a guest made.
+    """
+    found: set[Path] = set()
+    # One call for all: ldd prints a heading a file, which the pattern passes over.
+    result = subprocess.run(  # noqa: S603
+        ["/usr/bin/ldd", *map(str, files)], capture_output=True, text=True, timeout=_LDD_SECONDS_MAX, check=False
+    )
+    for line in result.stdout.splitlines():
+        if match := _LDD_LINE.match(line):
+            found.add(Path(match[1]))
+        elif "=> not found" in line:
+            raise BoxFault(f"a shared object of the interpreter is missing: {line.strip()}")
+    if not found:
+        raise BoxFault(f"ldd found no shared objects for {files[0]}: is it statically linked? That is not supported")
+    return found
+
+
+def _compile(root: Path) -> None:
+    done = compileall.compile_dir(
+        root / "usr/lib",
+        quiet=2,
+        workers=os.cpu_count() or 1,
+        stripdir=str(root),
+        prependdir="/",
+        maxlevels=20,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+    if not done:
+        # lib2to3-like bad examples are left out, so whatever fails to compile here is worth a stop.
+        raise BoxFault("a module of the standard library does not compile")
+
+
+def _digest(root: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        about = path.lstat()
+        if stat.S_ISLNK(about.st_mode):
+            content = os.readlink(path)
+        elif stat.S_ISREG(about.st_mode):
+            with path.open("rb") as handle:
+                content = hashlib.file_digest(handle, "sha256").hexdigest()
+        else:
+            content = ""
+        total.update(f"{path.relative_to(root)}\0{about.st_mode:o}\0{content}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,58 @@
+"""Where things are kept: one folder for ledger, log, contexts and images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from belljar.errors import AuditUnavailable
+
+__all__ = ["State"]
+
+
+class State(msgspec.Struct, frozen=True):
+    """The state folder's layout."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, root: Path | None, environ: Mapping[str, str]) -> Self:
+        """`root` if given, else `$BELLJAR_HOME`, else `belljar` in the XDG state folder."""
+        if root is None:
+            home = environ.get("HOME") or "/"
+            state_home = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
+            root = Path(environ.get("BELLJAR_HOME") or f"{state_home}/belljar")
+        return cls(root.expanduser().absolute())
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit.db"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.db"
+
+    @property
+    def contexts(self) -> Path:
+        return self.root / "contexts"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            AuditUnavailable: it cannot be made; without it there is no log, and so no run.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise AuditUnavailable(
+                f"the state folder {self.root} cannot be made ({error.strerror}): choose another with --state or "
+                "BELLJAR_HOME"
+            ) from error

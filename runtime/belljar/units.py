@@ -1,0 +1,123 @@
+"""Sizes, durations and money: the text people write, the integers the program keeps.
+
+A number without its unit is the oldest way to be wrong by a factor of a thousand, so no text form here goes without
+one, and there is one spelling each: `"256 MiB"`, `"250 ms"`, `"0.50 USD"`. Fractions are only for money; the others
+have a smaller unit instead. Formatting picks the largest unit that loses nothing, so that parsing gives back the same
+value.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from belljar.errors import InvalidInput
+
+__all__ = [
+    "NANOUSD_PER_USD",
+    "format_duration",
+    "format_money",
+    "format_size",
+    "parse_duration",
+    "parse_money",
+    "parse_size",
+]
+
+NANOUSD_PER_USD: Final = 10**9
+
+# Largest first: formatting takes the first that divides.
+_SIZE_UNITS: Final = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
+_DURATION_UNITS_MS: Final = {"h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}
+
+# 15 digits: a million gigabytes in bytes, thirty thousand years in milliseconds; both exact as a float too.
+_QUANTITY: Final = re.compile(r"([0-9]{1,15}) ([A-Za-z]{1,3})", re.ASCII)
+_MONEY: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}))? USD", re.ASCII)
+_SHOWN_MAX: Final = 40
+
+
+def parse_size(text: str) -> int:
+    """`"256 MiB"` -> 268435456 bytes.
+
+    Raises:
+        InvalidInput: no whole number and one of B, KiB, MiB, GiB with one space between.
+    """
+    return _whole(text, _SIZE_UNITS, "size", "256 MiB")
+
+
+def parse_duration(text: str) -> float:
+    """`"250 ms"` -> 0.25 seconds.
+
+    Raises:
+        InvalidInput: no whole number and one of ms, s, min, h with one space between.
+    """
+    return _whole(text, _DURATION_UNITS_MS, "duration", "60 s") / 1000
+
+
+def parse_money(text: str) -> int:
+    """`"0.50 USD"` -> 500000000 nano-dollars.
+
+    Raises:
+        InvalidInput: no amount in USD with at most nine decimals.
+    """
+    match = _MONEY.fullmatch(text)
+    if match is None:
+        raise InvalidInput(f'{_shown(text)} is no amount of money; write it as in "0.50 USD"', code="units.money")
+    dollars, decimals = match.groups(default="")
+    return int(dollars) * NANOUSD_PER_USD + int(decimals.ljust(9, "0"))
+
+
+def format_size(size_bytes: int) -> str:
+    """268435456 bytes -> `"256 MiB"`; the inverse of `parse_size`.
+
+    Raises:
+        InvalidInput: negative.
+    """
+    return _largest_exact(size_bytes, _SIZE_UNITS, "B")
+
+
+def format_duration(duration_s: float) -> str:
+    """0.25 seconds -> `"250 ms"`; the inverse of `parse_duration`.
+
+    Raises:
+        InvalidInput: negative, not finite, or finer than a millisecond.
+    """
+    if not 0 <= duration_s < 10**12 or (duration_ms := round(duration_s * 1000)) / 1000 != duration_s:
+        raise InvalidInput(f"{duration_s!r} s is not a whole number of milliseconds; round it", code="units.duration")
+    return _largest_exact(duration_ms, _DURATION_UNITS_MS, "s")
+
+
+def format_money(amount_nanousd: int) -> str:
+    """500000000 nano-dollars -> `"0.50 USD"`; the inverse of `parse_money`. At least two decimals, as prices have.
+
+    Raises:
+        InvalidInput: negative.
+    """
+    if amount_nanousd < 0:
+        raise InvalidInput(f"{amount_nanousd} nano-dollars is negative; amounts start at 0", code="units.money")
+    dollars, rest = divmod(amount_nanousd, NANOUSD_PER_USD)
+    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{dollars}.{decimals} USD"
+
+
+def _whole(text: str, units: dict[str, int], noun: str, example: str) -> int:
+    match = _QUANTITY.fullmatch(text)
+    if match is None or match[2] not in units:
+        names = ", ".join(reversed(units))
+        message = f'{_shown(text)} is no {noun}; write a whole number, a space and one of {names}, as in "{example}"'
+        raise InvalidInput(message, code=f"units.{noun}")
+    return int(match[1]) * units[match[2]]
+
+
+def _largest_exact(amount: int, units: dict[str, int], zero_unit: str) -> str:
+    if amount < 0:
+        raise InvalidInput(f"{amount} is negative; amounts start at 0", code="units.negative")
+    if amount == 0:
+        return f"0 {zero_unit}"
+    unit = next(name for name, factor in units.items() if amount % factor == 0)
+    return f"{amount // units[unit]} {unit}"
+
+
+def _shown(text: str) -> str:
+    """One quoted line, whatever was in it."""
+    cut = text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
+    return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut) + '"'

@@ -1,0 +1,366 @@
+"""One thread that writes one SQLite database, and commits for everybody at once.
+
+Theory of operation. A durable commit costs one flush of the disk, whether it carries one change or two hundred. So the
+changes wait for each other: coroutines put *jobs* (functions of a connection) in a queue, one thread takes whatever is
+there, and runs it as a *round*::
+
+    BEGIN IMMEDIATE                  the write lock, also against other processes
+      SAVEPOINT job;  job(db);  RELEASE job            for each job, in the order of the queue
+    COMMIT                           the flush (WAL, synchronous=FULL)
+
+Only then does any coroutine hear of its result, so a result that was seen is on the disk. While the disk flushes, the
+next round gathers by itself: an idle database answers one job at once, a busy one answers hundreds per flush, and
+nothing has to be tuned.
+
+Who pays for a failure:
+
+- A job that raises rolls back its own savepoint and nothing else; its caller gets its exception.
+- A round that cannot begin or commit (disk full, input/output error, locked too long) fails every job in it with the
+  exception type the owner of the database chose. Nothing of the round is in the database.
+- A job that nobody awaits (`submit_soon`) has no caller to tell. Its error is kept under its *lane* (a run, say) and
+  given, in place of a result, to the next awaited job of that lane: what follows a lost write does not happen.
+
+A job that was handed over runs, even if the coroutine that awaits it is cancelled. Whoever cancels must not conclude
+that nothing was written.
+
+Several processes may open the same file: SQLite's lock makes rounds take turns, and jobs read what they depend on
+inside the transaction. Within one process, two writers on one file work as two processes do.
+
+The thread is a daemon: a program that forgets `aclose` still ends, and loses only what nobody awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from belljar.errors import BelljarError
+
+__all__ = ["Job", "Schema", "Writer"]
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+
+QUEUE_MAX = 4096  # jobs that may wait unawaited: some 4 MB of records of 1 KB
+ROUND_MAX = 256  # jobs in one transaction: by then the flush is a small part of the cost
+BUSY_TIMEOUT_S = 10.0  # how long another process may hold the write lock
+CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes after it
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a database must be: `application_id` marks the file as ours, `statements` create it when it is empty."""
+
+    application_id: int
+    version: int
+    statements: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Entry:
+    job: Job[Any]
+    lane: str
+    future: asyncio.Future[Any] | None
+
+
+@dataclass(slots=True)
+class _Outcome:
+    result: Any = None
+    error: Exception | None = None
+
+
+class Writer:
+    """The only writer of one database in this process.
+
+    Args:
+        path: the database file, created with mode 0600 if missing; None keeps it in memory.
+        what: what to call it in messages ("audit log").
+        schema: what must be in it.
+        unavailable: makes the exception for everything that is the storage's fault.
+        queue_max: unawaited jobs that may wait before `room` waits.
+        round_max: jobs in one transaction.
+        busy_timeout_s: seconds to wait for the lock of another process.
+
+    Raises:
+        whatever `unavailable` makes, if the file cannot be opened or is something else.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        what: str,
+        schema: Schema,
+        unavailable: Callable[[str], BelljarError],
+        queue_max: int = QUEUE_MAX,
+        round_max: int = ROUND_MAX,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> None:
+        self._name = f"the {what} {path}" if path is not None else f"the {what} in memory"
+        self._unavailable = unavailable
+        self._queue_max = queue_max
+        self._round_max = round_max
+        self._busy_timeout_s = busy_timeout_s
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()  # makes "closed?" and "put" one step, so that nothing lands behind the end mark
+        self._closed = False
+        self._lost: dict[str, Exception] = {}  # lane -> error; belongs to the thread
+        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._db = self._open(path, schema)
+        threading.Thread(target=self._work, name=f"belljar {what}", daemon=True).start()
+
+    # -- for coroutines ----------------------------------------------------------------------------------------------
+
+    def submit(self, job: Job[T], *, lane: str = "") -> asyncio.Future[T]:
+        """Queue `job` now; the future holds its result once it is durable.
+
+        Raises, from the future: the job's own error; what `unavailable` makes; or the error of an earlier `submit_soon`
+        of the same lane, and then this job did not run.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._put(_Entry(job, lane, future))
+        return future
+
+    def submit_soon(self, job: Job[object], *, lane: str = "") -> None:
+        """Queue `job` now, before all that is submitted later, and wait for nothing. Await `room` after it."""
+        self._put(_Entry(job, lane, None))
+
+    async def room(self) -> None:
+        """Return at once while the queue is short; otherwise when what is queued now is durable."""
+        if self._queue.qsize() >= self._queue_max:
+            await self.submit(_nothing)
+
+    async def flush(self) -> None:
+        """Return when all that is queued is durable; raise if an unawaited job was lost and nobody was told."""
+        await self.submit(self._refuse_if_lost)
+
+    async def aclose(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Take nothing new, write what is queued, close. Raise if that takes too long or an unawaited job was lost."""
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+        try:
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ended)), timeout_s)
+        except TimeoutError:
+            raise self._unavailable(f"{self._name} did not finish writing in {timeout_s:g} s; check the disk") from None
+        self._refuse_if_lost()
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        batch: list[_Entry] = []
+        try:
+            more = True
+            while more:
+                batch, more = self._take()
+                if batch:
+                    self._deliver(batch, self._round(batch))
+                batch = []
+        finally:  # in the ordinary case there is nothing left; after a bug of ours nobody may be left waiting
+            self._abandon(batch)
+            self._db.close()
+            self._ended.set_result(None)
+
+    def _take(self) -> tuple[list[_Entry], bool]:
+        """Wait for one job, then add what is there already. False when the end mark came."""
+        batch: list[_Entry] = []
+        entry = self._queue.get()
+        while entry is not None:
+            batch.append(entry)
+            if len(batch) >= self._round_max:
+                return batch, True
+            try:
+                entry = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _round(self, batch: Sequence[_Entry]) -> list[_Outcome]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            outcomes = [self._attempt(entry) for entry in batch]
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._undo()
+            outcomes = [_Outcome(error=self._fault(error)) for _ in batch]
+            for entry, outcome in zip(batch, outcomes, strict=True):
+                self._remember(entry, outcome)
+        return outcomes
+
+    def _attempt(self, entry: _Entry) -> _Outcome:
+        if entry.future is not None and entry.lane in self._lost:
+            return _Outcome(error=self._lost.pop(entry.lane))
+        self._db.execute("SAVEPOINT job")
+        try:
+            outcome = _Outcome(entry.job(self._db))
+        except Exception as error:  # not handled here: carried to whoever awaits the job
+            if isinstance(error, sqlite3.Error) and not self._db.in_transaction:
+                raise  # SQLite gave up the whole transaction, so the round is lost
+            self._db.execute("ROLLBACK TO job")
+            outcome = _Outcome(error=self._fault(error) if isinstance(error, sqlite3.Error) else error)
+            self._remember(entry, outcome)
+        self._db.execute("RELEASE job")
+        return outcome
+
+    def _remember(self, entry: _Entry, outcome: _Outcome) -> None:
+        if entry.future is None and outcome.error is not None:
+            self._lost.setdefault(entry.lane, outcome.error)
+
+    def _undo(self) -> None:
+        """After a failed round. A rollback that fails too leaves the next BEGIN to fail: still nothing gets written."""
+        if self._db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+
+    def _deliver(self, batch: Sequence[_Entry], outcomes: Sequence[_Outcome]) -> None:
+        """Wake each event loop once per round, however many of its coroutines wait."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], _Outcome]]] = {}
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            if entry.future is not None:
+                by_loop.setdefault(entry.future.get_loop(), []).append((entry.future, outcome))
+        for loop, answers in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, answers)
+
+    def _abandon(self, batch: list[_Entry]) -> None:
+        with self._gate:
+            self._closed = True
+        while not self._queue.empty():
+            entry = self._queue.get_nowait()
+            if entry is not None:
+                batch = [*batch, entry]
+        gone = f"{self._name} is not written any more: its thread ended; restart the process"
+        self._deliver(batch, [_Outcome(error=self._unavailable(gone)) for _ in batch])
+
+    # -- shared ------------------------------------------------------------------------------------------------------
+
+    def _put(self, entry: _Entry) -> None:
+        with self._gate:
+            if self._closed:
+                raise self._unavailable(f"{self._name} is closed; open a new one")
+            self._queue.put(entry)
+
+    def _refuse_if_lost(self, _db: sqlite3.Connection | None = None) -> None:
+        for error in self._lost.values():
+            raise self._unavailable(f"an earlier write was lost: {error}")
+
+    def _fault(self, error: sqlite3.Error) -> BelljarError:
+        return self._unavailable(f"{self._name} cannot be written: {_advice(error, self._busy_timeout_s)}")
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    def _open(self, path: Path | None, schema: Schema) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = None
+        try:
+            if path is not None:
+                _create_private(path)
+            db = sqlite3.connect(
+                path or ":memory:", timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
+            )
+            self._configure(db, in_memory=path is None)
+            self._prepare(db, schema)
+        except (OSError, sqlite3.Error) as error:
+            if db is not None:
+                db.close()
+            reason = _advice(error, self._busy_timeout_s) if isinstance(error, sqlite3.Error) else _os_advice(error)
+            raise self._unavailable(f"cannot open {self._name}: {reason}") from error
+        except BelljarError:
+            if db is not None:
+                db.close()
+            raise
+        return db
+
+    def _configure(self, db: sqlite3.Connection, *, in_memory: bool) -> None:
+        mode = self._enter_wal(db)
+        if mode != "wal" and not in_memory:
+            raise self._unavailable(f"cannot open {self._name}: its file system has no shared memory; use a local disk")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA trusted_schema=OFF")  # a view or trigger planted in the file calls no function
+
+    def _enter_wal(self, db: sqlite3.Connection) -> str:
+        """SQLite does not wait for the lock on this one statement, so when several processes start at once we do."""
+        deadline = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                return str(db.execute("PRAGMA journal_mode=WAL").fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.005)
+
+    def _prepare(self, db: sqlite3.Connection, schema: Schema) -> None:
+        with contextlib.closing(db.cursor()) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            mark = cursor.execute("PRAGMA application_id").fetchone()[0]
+            version = cursor.execute("PRAGMA user_version").fetchone()[0]
+            empty = cursor.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+            if mark == 0 and version == 0 and empty:
+                for statement in schema.statements:
+                    cursor.execute(statement)
+                cursor.execute(f"PRAGMA application_id={schema.application_id:d}")
+                cursor.execute(f"PRAGMA user_version={schema.version:d}")
+                mark, version = schema.application_id, schema.version
+            cursor.execute("COMMIT")
+        if mark != schema.application_id:
+            raise self._unavailable(f"cannot open {self._name}: the file is something else; choose another path")
+        if version != schema.version:
+            raise self._unavailable(
+                f"cannot open {self._name}: its format is {version}, not {schema.version}; use the program that made it"
+            )
+
+
+def _nothing(_db: sqlite3.Connection) -> None:
+    """A job that only marks a place in the queue."""
+
+
+def _resolve(answers: Sequence[tuple[asyncio.Future[Any], _Outcome]]) -> None:
+    for future, outcome in answers:
+        if future.done():  # cancelled while the round ran
+            continue
+        if outcome.error is not None:
+            future.set_exception(outcome.error)
+        else:
+            future.set_result(outcome.result)
+
+
+def _create_private(path: Path) -> None:
+    """Create the file readable by its owner only; SQLite gives its side files the same mode.
+
+    Only ever a new file: closing a descriptor on an open database would drop this process's locks on it.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+def _os_advice(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "its folder does not exist; create it or choose another"
+    return f"{error.strerror or error}; check the path and its permissions"
+
+
+def _advice(error: sqlite3.Error, busy_timeout_s: float) -> str:
+    """One line: what SQLite says, and what to do."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return "the disk is full; free some space"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return f"another process holds it for more than {busy_timeout_s:g} s; find and end that process"
+        case sqlite3.SQLITE_CONSTRAINT:
+            return f"{error}; what is in it contradicts itself, so verify it before anything else"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
+            return f"{error}; check the path and its permissions"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return f"{error}; set the file aside for inspection and choose another path"
+        case _:
+            return f"{error}; check the disk"

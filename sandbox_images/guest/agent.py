@@ -1,0 +1,291 @@
+"""The agent: one loop that takes a cell from the wire, runs it in the session's one namespace, and says how it ended.
+
+    Start -> Ready -> (Execute -> Output*, requests*, [Final], Done)*
+
+It runs as the first process of the box and shares that process with the guest program. Standard output and error are
+replaced by writers that send `Output` frames; the real descriptors 0, 1 and 2 lead nowhere.
+"""
+
+from __future__ import annotations
+
+import builtins
+import linecache
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable
+from typing import Any
+
+from . import regex
+from .names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, raise_failure
+from .paged import PagedText
+from .wire import Channel, Closed
+
+__all__ = ["main"]
+
+_WIRE_FD = 3
+_PROTOCOL = 1
+# A print shows at once when the last one was a while ago; a flood is gathered into frames of this size.
+_FLUSH_BYTES = 8192
+_FLUSH_SECONDS = 0.02
+_MESSAGE_CHARS = 4000
+_TRACEBACK_CHARS = 16000
+
+
+class Stream:
+    """A text stream whose writes become `Output` frames. Enough of a file object for `print` and `logging`."""
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    def __init__(self, channel: Channel, name: str) -> None:
+        self._channel = channel
+        self._stream = name
+        self._lock = threading.RLock()
+        self._parts: list[str] = []
+        self._chars = 0
+        self._last = 0.0
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        with self._lock:
+            self._parts.append(text)
+            self._chars += len(text)
+            if self._chars >= _FLUSH_BYTES or ("\n" in text and time.monotonic() - self._last > _FLUSH_SECONDS):
+                self.flush()
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with self._lock:
+            parts, self._parts, self._chars = self._parts, [], 0
+            self._last = time.monotonic()
+        data = "".join(parts).encode("utf-8", "replace")
+        for start in range(0, len(data), 65536):
+            self._channel.send({"op": "output", "stream": self._stream}, data[start : start + 65536])
+
+    def isatty(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+
+class Agent:
+    """One session: the namespace, the guest names, and the loop over cells."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._stdout = Stream(channel, "stdout")
+        self._stderr = Stream(channel, "stderr")
+        self._in_cell = False
+        self._globals: dict[str, Any] = {}
+        self._compile: Callable[[str, str], types.CodeType] = _compile_python
+        self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
+        self._given: dict[str, Any] = {}
+
+    def run(self) -> None:
+        start, _ = self._channel.command()
+        self._channel.limit_in_flight(start["in_flight_max"])
+        self._build(start)
+        sys.stdout, sys.stderr = self._stdout, self._stderr  # type: ignore[assignment]
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        version = ".".join(map(str, sys.version_info[:3]))
+        self._channel.send({"op": "ready", "protocol": _PROTOCOL, "python": version})
+        while True:
+            command, body = self._channel.command()
+            self._cell(command["cell"], body.decode("utf-8"))
+
+    # ------------------------------------------------------------------------------------------------ the namespace
+
+    def _build(self, start: dict[str, Any]) -> None:
+        queries = Queries(
+            self._channel, batch_max=start["batch_max"], body_bytes_max=start["body_bytes_max"], flush=self._flush
+        )
+        self._endings = Endings(self._channel, self._variables, self._flush)
+        documents = [self._document(index, info, start) for index, info in enumerate(start["documents"])]
+        self._given = {
+            "context": documents[0] if documents else "",
+            "llm_query": queries.llm_query,
+            "llm_query_batched": queries.llm_query_batched,
+            "rlm_query": queries.rlm_query,
+            "rlm_query_batched": queries.rlm_query_batched,
+            "budget": queries.budget,
+            "SHOW_VARS": self._show_vars,
+            "FINAL": self._endings.final,
+            "FINAL_VAR": self._endings.final_var,
+            "SUBMIT": self._endings.submit,
+            "answer": self._endings.answer,
+            "PolicyDenied": PolicyDenied,
+            "QuotaExceeded": QuotaExceeded,
+            "ModelError": ModelError,
+        }
+        if start["language"] == "restricted":
+            self._use_restricted()
+        else:
+            self._globals = {"__name__": "__main__", "__builtins__": _builtins(), **self._given}
+
+    def _use_restricted(self) -> None:
+        from . import restricted
+
+        self._compile = restricted.compile_cell
+        self._user = restricted.user_variables
+        self._globals = restricted.make_globals(write=self._write, names=self._given, regex=regex.as_module())
+
+    def _document(self, index: int, info: dict[str, Any], start: dict[str, Any]) -> PagedText:
+        # One character is at most four bytes; a read must fit the policy's limit in bytes.
+        step = start["read_bytes_max"] // (1 if info["ascii"] else 4)
+
+        def fetch(first: int, last: int) -> str:
+            parts = []
+            for at in range(first, last, step):
+                fields = {"doc": index, "start": at, "stop": min(last, at + step)}
+                header, body = self._channel.request("read", fields)
+                raise_failure(header)
+                parts.append(body.decode("utf-8"))
+            return parts[0] if len(parts) == 1 else "".join(parts)
+
+        limit = start["materialise_bytes_max"] // (1 if info["ascii"] else 4)
+        return PagedText(info["chars"], fetch, materialise_chars_max=limit)
+
+    def _variables(self) -> dict[str, object]:
+        hidden = set(self._given) - {"answer"}
+        return {
+            name: value
+            for name, value in self._user(self._globals).items()
+            if name not in hidden and not (name.startswith("__") and name.endswith("__"))
+        }
+
+    def _show_vars(self) -> str:
+        """What the program has defined so far, one `name: type` a line."""
+        lines = (f"{name}: {type(value).__name__}" for name, value in sorted(self._variables().items()))
+        return "\n".join(lines) or "(no variables yet)"
+
+    # ----------------------------------------------------------------------------------------------------- one cell
+
+    def _cell(self, number: int, source: str) -> None:
+        filename = f"<cell {number}>"
+        linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+        try:
+            done = self._run(source, filename)
+        except KeyboardInterrupt:
+            done = _interrupted("")
+        self._in_cell = False
+        self._flush()
+        status, error, trace = done
+        self._channel.send({"op": "done", "status": status, "error": error}, trace)
+
+    def _run(self, source: str, filename: str) -> tuple[str, dict[str, Any] | None, bytes]:
+        self._in_cell = True
+        try:
+            code = self._compile(source, filename)
+        except KeyboardInterrupt:
+            return _interrupted("")
+        except BaseException as error:
+            return _refused(error)
+        try:
+            exec(code, self._globals)
+            self._endings.after_cell()
+        except (Ended, Closed):
+            return "ok", None, b""
+        except KeyboardInterrupt as error:
+            return _interrupted(_traceback(error))
+        except BaseException as error:
+            return _raised(error)
+        return "ok", None, b""
+
+    def _on_interrupt(self, _signal: int, _frame: object) -> None:
+        if self._in_cell:
+            self._channel.interrupt()
+
+    def _write(self, stream: str, text: str) -> None:
+        (self._stderr if stream == "stderr" else self._stdout).write(text)
+
+    def _flush(self) -> None:
+        self._stdout.flush()
+        self._stderr.flush()
+
+
+def _compile_python(source: str, filename: str) -> types.CodeType:
+    return compile(source, filename, "exec", dont_inherit=True)
+
+
+def _builtins() -> dict[str, Any]:
+    """Builtins of the `python` language: all of them; only `import re` gives the module that knows paged text."""
+    names = dict(vars(builtins))
+    real_import = builtins.__import__
+    paged_re = regex.as_module()
+
+    def __import__(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002, N807
+        if name == "re" and level == 0:
+            return paged_re
+        return real_import(name, globals, locals, fromlist, level)
+
+    names["__import__"] = __import__
+    return names
+
+
+def _refused(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
+    """The cell did not compile: `rejected`, with the line."""
+    line = getattr(error, "line", None) or getattr(error, "lineno", None)
+    kind = type(error).__name__
+    message = str(getattr(error, "message", None) or getattr(error, "msg", None) or error)
+    report = {"type": kind, "message": message[:_MESSAGE_CHARS], "line": line if isinstance(line, int) else None}
+    place = f", line {line}" if line else ""
+    return "rejected", report, f"{kind}{place}: {message}"[:_TRACEBACK_CHARS].encode("utf-8", "replace")
+
+
+def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
+    try:
+        message = str(error)
+    except BaseException:  # the program's own __str__ may do anything
+        message = "(its message could not be shown)"
+    trace = _traceback(error)
+    report = {"type": type(error).__name__[:200], "message": message[:_MESSAGE_CHARS], "line": _line_of(error)}
+    return "error", report, trace.encode("utf-8", "replace")
+
+
+def _interrupted(trace: str) -> tuple[str, dict[str, Any], bytes]:
+    report = {"type": "KeyboardInterrupt", "message": "the cell was interrupted: its time was up", "line": None}
+    return "interrupted", report, trace.encode("utf-8", "replace")
+
+
+def _line_of(error: BaseException) -> int | None:
+    line = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith("<cell "):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback without the agent's own frames, cut in the middle when long."""
+    try:
+        report = traceback.TracebackException.from_exception(error, limit=-50)
+        kept = [frame for frame in report.stack if "/guest/" not in frame.filename]
+        report.stack = traceback.StackSummary.from_list(kept)
+        text = "".join(report.format())
+    except BaseException:  # the exception's own methods may do anything
+        return f"{type(error).__name__}: (its traceback could not be shown)"
+    if len(text) > _TRACEBACK_CHARS:
+        text = f"{text[: _TRACEBACK_CHARS // 2]}\n...\n{text[-_TRACEBACK_CHARS // 2 :]}"
+    return text
+
+
+def main() -> None:
+    try:
+        Agent(Channel(_WIRE_FD)).run()
+    except Closed:
+        return

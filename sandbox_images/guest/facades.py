@@ -1,0 +1,671 @@
+"""What `import` gives: for each permitted module an object with named functions and classes, never the module.
+
+A module is a bag of everything that its author imported (`json.codecs.sys`), and the bag changes with each Python
+version. So nothing is taken from a module except what a table here names. Three groups of names are our own:
+
+- *stand-ins* where the original looks attributes up by a name that the guest chose, evaluates text, or keeps state
+  that is shared with the agent (`attrgetter`, `wraps`, `typing`, `random`);
+- *wrappers* with an explicit signature where the original takes open options (`json.dumps(cls=...)`);
+- *forms*, inert objects for annotations and base classes (`Optional[int]`, `class P(NamedTuple)`).
+
+C code that imports on its own behalf (`datetime.strptime` wants `_strptime`) goes through the guest's builtins as
+well. CPython marks such calls with a *list* as `fromlist` and throws the result away; see `Importer.__call__`.
+"""
+
+import abc
+import collections
+import collections.abc
+import concurrent.futures
+import copy
+import dataclasses
+import decimal
+import enum
+import functools
+import importlib
+import io
+import json
+import pprint
+import random
+import re
+import threading
+import time
+import traceback
+import types
+import typing
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from . import guards
+
+__all__ = ["Facade", "Form", "Importer", "advice_for_module", "module_names", "preload"]
+
+_WORKERS_MAX = 32  # enough to keep every permitted request in flight; each costs a thread of the box's task limit
+
+
+class Facade:
+    """Named functions and classes of one module. Read-only; knows nothing of the module itself."""
+
+    def __init__(self, facade_name: str, members: Mapping[str, object]) -> None:
+        self.__dict__.update(members)
+        self.__dict__["_facade_name"] = facade_name
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise TypeError(f"{self._facade_name} is read-only")
+
+    def __getattr__(self, name: str) -> Any:
+        own = self.__dict__.get("_facade_name", "module")
+        offers = ", ".join(sorted(key for key in self.__dict__ if not key.startswith("_")))
+        raise AttributeError(f"{own}.{str(name)[:80]} is not available; {own} offers: {offers}")
+
+    def __repr__(self) -> str:
+        return f"<restricted module {self._facade_name!r}>"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Forms: annotations and base classes
+
+
+class Form:
+    """An inert annotation: subscripting or joining it gives a form again; `isinstance` works where it has an origin."""
+
+    __slots__ = ("form_name", "form_origin")
+
+    def __init__(self, name: str, origin: type | None = None) -> None:
+        self.form_name = name
+        self.form_origin = origin
+
+    def __getitem__(self, item: object) -> "Form":
+        return self
+
+    def __or__(self, other: object) -> "Form":
+        return self
+
+    __ror__ = __or__
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        # dataclasses and typing.ClassVar want annotations to be callable; calling one is always a mistake.
+        raise TypeError(f"{self.form_name} is for annotations: it cannot be called")
+
+    def __instancecheck__(self, value: object) -> bool:
+        if self.form_origin is None:
+            raise TypeError(f"isinstance() does not work with {self.form_name}: use a class such as dict or list")
+        return isinstance(value, self.form_origin)
+
+    def __subclasscheck__(self, cls: type) -> bool:
+        if self.form_origin is None:
+            raise TypeError(f"issubclass() does not work with {self.form_name}")
+        return issubclass(cls, self.form_origin)
+
+    def __repr__(self) -> str:
+        return f"typing.{self.form_name}"
+
+
+def _bases_of_form(form: object) -> tuple[object, ...]:
+    assert isinstance(form, Form)
+    if form.form_name == "NamedTuple":
+        return (typing.NamedTuple,)
+    if form.form_name == "TypedDict":
+        return (dict,)
+    return () if form.form_origin is None else (form.form_origin,)
+
+
+_ABCS = (
+    "Callable Collection Container Generator Hashable ItemsView Iterable Iterator KeysView Mapping MappingView "
+    "MutableMapping MutableSequence MutableSet Reversible Sequence Set Sized ValuesView"
+)
+_PLAIN_FORMS = (
+    "Annotated Any AnyStr Concatenate Final Generic Literal LiteralString Never NoReturn NotRequired Optional "
+    "ParamSpec Protocol Required Self SupportsFloat SupportsIndex SupportsInt Text TypeAlias TypeGuard TypedDict Union"
+)
+_CONTAINER_FORMS: dict[str, type] = {
+    "Counter": collections.Counter,
+    "DefaultDict": collections.defaultdict,
+    "Deque": collections.deque,
+    "Dict": dict,
+    "FrozenSet": frozenset,
+    "List": list,
+    "OrderedDict": collections.OrderedDict,
+    "Tuple": tuple,
+    "Type": type,
+    "Pattern": re.Pattern,
+    "Match": re.Match,
+}
+
+
+class _NamedTupleForm(Form):
+    __slots__ = ()
+
+    def __call__(self, name: str, fields: Iterable[tuple[str, object]] = (), /) -> object:  # type: ignore[override]
+        return _namedtuple(name, [field for field, _ in fields])
+
+
+def _abc_forms() -> dict[str, object]:
+    return {name: Form(name, getattr(collections.abc, name)) for name in _ABCS.split()}
+
+
+def _typing_members() -> dict[str, object]:
+    members: dict[str, object] = {name: Form(name) for name in _PLAIN_FORMS.split()}
+    members |= {name: Form(name, origin) for name, origin in _CONTAINER_FORMS.items()}
+    members |= _abc_forms() | {"AbstractSet": Form("AbstractSet", collections.abc.Set), "TYPE_CHECKING": False}
+    members |= {"ClassVar": typing.ClassVar, "NamedTuple": _NamedTupleForm("NamedTuple"), "TypeVar": _type_variable}
+    members |= {"cast": _cast, "NewType": _new_type}
+    return members | dict.fromkeys(("overload", "final", "runtime_checkable", "no_type_check"), _unchanged)
+
+
+def _type_variable(name: str, *constraints: object, **options: object) -> Form:
+    return Form(str(name))
+
+
+def _cast(form: object, value: object) -> object:
+    return value
+
+
+def _new_type(name: str, form: object) -> Callable[[object], object]:
+    return _unchanged
+
+
+def _unchanged(value: object) -> object:
+    return value
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Enumerations: without the functional form, whose member names are free text
+
+
+class _EnumType(enum.EnumType):
+    def __call__(cls, value: object) -> Any:  # type: ignore[override]
+        return super().__call__(value)
+
+
+class Enum(enum.Enum, metaclass=_EnumType):
+    """A base for guest enumerations."""
+
+
+class IntEnum(enum.IntEnum, metaclass=_EnumType):
+    """A base for guest enumerations."""
+
+
+class StrEnum(enum.StrEnum, metaclass=_EnumType):
+    """A base for guest enumerations."""
+
+
+class Flag(enum.Flag, metaclass=_EnumType):
+    """A base for guest enumerations."""
+
+
+class IntFlag(enum.IntFlag, metaclass=_EnumType):
+    """A base for guest enumerations."""
+
+
+_ENUMS = (Enum, IntEnum, StrEnum, Flag, IntFlag)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Stand-ins and wrappers
+
+
+def _namedtuple(
+    name: str,
+    fields: str | Iterable[str],
+    *,
+    rename: bool = False,
+    defaults: Iterable[object] | None = None,
+) -> type:
+    # The original pastes the field names into source text. It checks them; exact strings keep its check honest.
+    listed = fields.replace(",", " ").split() if type(fields) is str else list(fields)
+    if type(name) is not str or any(type(field) is not str for field in listed):
+        raise TypeError("namedtuple names must be plain strings")
+    options: dict[str, Any] = {"rename": rename is True, "defaults": defaults, "module": "__main__"}
+    made = collections.namedtuple(name, listed, **options)  # type: ignore[misc]
+    return guards.mark_class(made)
+
+
+_DATACLASS_OPTIONS = frozenset(
+    {"init", "repr", "eq", "order", "unsafe_hash", "frozen", "match_args", "kw_only", "slots"}
+)
+
+
+def _dataclass(cls: Any = None, /, **options: bool) -> Any:
+    unknown = sorted(options.keys() - _DATACLASS_OPTIONS)
+    if unknown:
+        raise TypeError(f"dataclass() has no option {unknown[0]!r} here")
+
+    def decorate(target: type) -> type:
+        if not guards.is_guest_class(target):
+            raise TypeError("dataclass() decorates classes of your own")
+        return guards.mark_class(dataclasses.dataclass(**options)(target))
+
+    return decorate if cls is None else decorate(cls)
+
+
+def _replace(instance: Any, /, **changes: object) -> Any:
+    return dataclasses.replace(instance, **changes)
+
+
+def _total_ordering(cls: type) -> type:
+    if not guards.is_guest_class(cls):
+        raise TypeError("total_ordering() decorates classes of your own")
+    return functools.total_ordering(cls)
+
+
+def _wraps(wrapped: Any) -> Callable[[Any], Any]:
+    """`functools.wraps` for guest functions: copies the name and the documentation, nothing else."""
+
+    def decorate(wrapper: Any) -> Any:
+        if guards.is_guest_function(wrapper):
+            for name in ("__name__", "__qualname__", "__doc__"):
+                found = getattr(wrapped, name, None)
+                if type(found) is str:
+                    setattr(wrapper, name, found)
+        return wrapper
+
+    return decorate
+
+
+def _update_wrapper(wrapper: Any, wrapped: Any) -> Any:
+    return _wraps(wrapped)(wrapper)
+
+
+def _lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
+    return functools.lru_cache(maxsize, typed is True)
+
+
+def _abstractmethod(function: Any) -> Any:
+    inner = function.__func__ if type(function) in (classmethod, staticmethod) else function
+    if type(inner) is property or guards.is_guest_function(inner):
+        return abc.abstractmethod(function)
+    raise TypeError("abstractmethod() decorates functions of your own")
+
+
+def _attrgetter(*names: str) -> Callable[[object], object]:
+    """`operator.attrgetter` that reads as the guest's `getattr` does."""
+    if not names or any(type(name) is not str for name in names):
+        raise TypeError("attrgetter needs attribute names as plain strings")
+    paths = [name.split(".") for name in names]
+
+    def get(value: object) -> object:
+        found = [functools.reduce(guards.guest_getattr, path, value) for path in paths]
+        return found[0] if len(found) == 1 else tuple(found)
+
+    return get
+
+
+def _methodcaller(method: str, /, *args: object, **kwargs: object) -> Callable[[object], object]:
+    def call(value: object) -> object:
+        function: Any = guards.guest_getattr(value, method)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _dumps(
+    obj: object,
+    *,
+    skipkeys: bool = False,
+    ensure_ascii: bool = True,
+    check_circular: bool = True,
+    allow_nan: bool = True,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    default: Callable[[object], object] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        obj,
+        skipkeys=skipkeys,
+        ensure_ascii=ensure_ascii,
+        check_circular=check_circular,
+        allow_nan=allow_nan,
+        indent=indent,
+        separators=separators,
+        default=default,
+        sort_keys=sort_keys,
+    )
+
+
+def _loads(
+    text: object,
+    *,
+    object_hook: Callable[[Any], Any] | None = None,
+    parse_float: Callable[[str], Any] | None = None,
+    parse_int: Callable[[str], Any] | None = None,
+    parse_constant: Callable[[str], Any] | None = None,
+    object_pairs_hook: Callable[[Any], Any] | None = None,
+    strict: bool = True,
+) -> Any:
+    options: dict[str, Any] = {} if strict else {"strict": False}
+    # A paged context is not a str, and models hand it to json.loads as if it were.
+    return json.loads(
+        text if isinstance(text, (str, bytes, bytearray)) else str(text),
+        object_hook=object_hook,
+        parse_float=parse_float,
+        parse_int=parse_int,
+        parse_constant=parse_constant,
+        object_pairs_hook=object_pairs_hook,
+        **options,
+    )
+
+
+def _dump(obj: object, file: io.StringIO, **options: Any) -> None:
+    file.write(_dumps(obj, **options))
+
+
+def _load(file: io.StringIO, **options: Any) -> Any:
+    return _loads(file.read(), **options)
+
+
+def _deepcopy(value: object, memo: dict[int, object] | None = None, /) -> object:
+    return copy.deepcopy(value, memo)
+
+
+class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
+    """The standard executor with a bounded number of threads."""
+
+    def __init__(self, max_workers: int | None = None, thread_name_prefix: str = "") -> None:
+        super().__init__(min(max_workers or _WORKERS_MAX, _WORKERS_MAX), str(thread_name_prefix))
+
+
+def _guest_traceback(error: BaseException | None) -> str:
+    """The guest's own lines of a traceback, as text."""
+    if error is None:
+        return "NoneType: None\n"
+    frames = [
+        f"  line {line}, in {frame.f_code.co_name}\n"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get(guards.MARK) is guards.TOKEN
+    ]
+    return "".join(["Traceback (most recent call last):\n", *frames, *traceback.format_exception_only(error)])
+
+
+def _format_exc() -> str:
+    return _guest_traceback(_current_exception())
+
+
+def _current_exception() -> BaseException | None:
+    import sys
+
+    return sys.exception()
+
+
+def _format_exception(error: BaseException, *rest: object) -> list[str]:
+    if rest:
+        error = typing.cast("BaseException", rest[0])
+    return _guest_traceback(error).splitlines(keepends=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tables
+
+_OPERATORS = (
+    "abs add and_ concat contains countOf delitem eq floordiv ge getitem gt iadd iand iconcat ifloordiv ilshift "
+    "imatmul imod imul index indexOf inv invert ior ipow irshift is_ is_not isub itemgetter itruediv ixor le "
+    "length_hint lshift lt matmul mod mul ne neg not_ or_ pos pow rshift setitem sub truediv truth xor"
+)
+_NAMED: dict[str, str] = {
+    "base64": "a85decode a85encode b16decode b16encode b32decode b32encode b64decode b64encode b85decode b85encode "
+    "standard_b64decode standard_b64encode urlsafe_b64decode urlsafe_b64encode",
+    "binascii": "a2b_hex b2a_hex crc32 hexlify unhexlify",
+    "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
+    "cmath": "*",
+    "collections": "ChainMap Counter OrderedDict defaultdict deque",
+    "concurrent.futures": "ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION CancelledError Future TimeoutError "
+    "as_completed wait",
+    "contextlib": "closing contextmanager nullcontext suppress",
+    "csv": "DictReader DictWriter Error QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC reader writer",
+    "dataclasses": "FrozenInstanceError InitVar KW_ONLY MISSING asdict astuple field fields is_dataclass",
+    "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone",
+    "decimal": "Context Decimal DecimalException DivisionByZero InvalidOperation ROUND_CEILING ROUND_DOWN ROUND_FLOOR "
+    "ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP getcontext localcontext setcontext",
+    "difflib": "Differ SequenceMatcher context_diff get_close_matches ndiff restore unified_diff",
+    "enum": "auto unique",
+    "fractions": "Fraction",
+    "functools": "cache cached_property cmp_to_key partial reduce",
+    "hashlib": "blake2b blake2s md5 sha1 sha224 sha256 sha384 sha3_256 sha3_512 sha512",
+    "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
+    "html": "escape unescape",
+    "io": "BytesIO StringIO",
+    "itertools": "*",
+    "json": "JSONDecodeError",
+    "math": "*",
+    "operator": _OPERATORS,
+    "queue": "Empty Full LifoQueue PriorityQueue Queue SimpleQueue",
+    "shlex": "join quote split",
+    "statistics": "NormalDist StatisticsError correlation covariance fmean geometric_mean harmonic_mean "
+    "linear_regression mean median median_grouped median_high median_low mode multimode pstdev pvariance quantiles "
+    "stdev variance",
+    "string": "Template ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
+    "punctuation whitespace",
+    "textwrap": "dedent fill indent shorten wrap",
+    "threading": "BoundedSemaphore Event Lock RLock Semaphore Thread",
+    "time": "asctime ctime gmtime localtime mktime monotonic monotonic_ns perf_counter perf_counter_ns process_time "
+    "sleep strftime strptime struct_time thread_time time time_ns",
+    "unicodedata": "bidirectional category combining decimal decomposition digit east_asian_width is_normalized lookup "
+    "mirrored name normalize numeric unidata_version",
+    "urllib.parse": "parse_qs parse_qsl quote quote_plus unquote unquote_plus urlencode urljoin urlparse urlsplit",
+    "uuid": "NAMESPACE_DNS NAMESPACE_OID NAMESPACE_URL UUID uuid3 uuid4 uuid5",
+    "zlib": "adler32 compress crc32 decompress",
+}
+_RANDOM = (
+    "betavariate choice choices expovariate gammavariate gauss getrandbits getstate lognormvariate normalvariate "
+    "paretovariate randbytes randint random randrange sample seed setstate shuffle triangular uniform vonmisesvariate "
+    "weibullvariate"
+)
+_REGEX = "compile escape findall finditer fullmatch match search split sub subn"
+_REGEX_CONSTANTS = "A ASCII DOTALL I IGNORECASE L LOCALE M MULTILINE NOFLAG S U UNICODE VERBOSE X Pattern Match error"
+
+# Taken from a module only by these names, and put beside the named ones.
+_OWN: dict[str, dict[str, object]] = {
+    "__future__": dict.fromkeys(("annotations", "division", "print_function", "generator_stop"), "on"),
+    "abc": {"ABC": abc.ABC, "abstractmethod": _abstractmethod},
+    "collections": {"namedtuple": _namedtuple},
+    "collections.abc": _abc_forms(),
+    "concurrent.futures": {"ThreadPoolExecutor": ThreadPoolExecutor},
+    "copy": {"copy": copy.copy, "deepcopy": _deepcopy},
+    "dataclasses": {"dataclass": _dataclass, "replace": _replace},
+    "enum": {cls.__name__: cls for cls in _ENUMS},
+    "functools": {
+        "lru_cache": _lru_cache,
+        "total_ordering": _total_ordering,
+        "update_wrapper": _update_wrapper,
+        "wraps": _wraps,
+    },
+    "json": {"dump": _dump, "dumps": _dumps, "load": _load, "loads": _loads},
+    "operator": {"attrgetter": _attrgetter, "methodcaller": _methodcaller},
+    "typing": _typing_members(),
+    "typing_extensions": _typing_members(),
+}
+_PER_RUN = frozenset({"pprint", "random", "re", "traceback"})  # these hold the run's own state: built by `Importer`
+
+
+def module_names() -> list[str]:
+    """All modules that restricted code can import, sorted."""
+    return sorted({*_NAMED, *_OWN, *_PER_RUN} - {"__future__", "typing_extensions"})
+
+
+@functools.cache
+def _shared_members(name: str) -> dict[str, object]:
+    """The members of a facade that holds no state of a run."""
+    members = dict(_OWN.get(name, {}))
+    if name in _NAMED:
+        module = importlib.import_module(name)
+        wanted = _NAMED[name].split()
+        names = [key for key in dir(module) if not key.startswith("_")] if wanted == ["*"] else wanted
+        members |= {key: getattr(module, key) for key in names if hasattr(module, key)}
+    guards.allow_type(*(member for member in members.values() if isinstance(member, type)))
+    return members
+
+
+def preload() -> None:
+    """Import everything that any facade needs, so that a box forked later imports nothing."""
+    for name in (*_NAMED, *_OWN):
+        _shared_members(name)
+    for name in _C_IMPORTS:
+        importlib.import_module(name)
+
+
+# What C code imports by itself while a guest frame is on top.
+_C_IMPORTS = frozenset(
+    {"_strptime", "codecs", "collections.abc", "datetime", "decimal", "json.decoder", "re", "time", "warnings"}
+)
+
+_ADVICE = {
+    "os": "the document is in `context`; there are no files",
+    "sys": "print() writes to the output; use the names that you were given",
+    "subprocess": "there are no other programs; do it in Python",
+    "socket": "there is no network; ask with llm_query(prompt)",
+    "requests": "there is no network; the document is in `context`",
+    "http": "there is no network; the document is in `context`",
+    "urllib": "there is no network; the document is in `context`, and urllib.parse works",
+    "httpx": "there is no network; the document is in `context`",
+    "aiohttp": "there is no network; the document is in `context`",
+    "openai": "ask a model with llm_query(prompt)",
+    "anthropic": "ask a model with llm_query(prompt)",
+    "asyncio": "use llm_query_batched(prompts), or concurrent.futures.ThreadPoolExecutor",
+    "multiprocessing": "use concurrent.futures.ThreadPoolExecutor",
+    "pathlib": "there are no files; the document is in `context`",
+    "glob": "there are no files; the document is in `context`",
+    "shutil": "there are no files; the document is in `context`",
+    "tempfile": "there are no files; use io.StringIO or a variable",
+    "pickle": "use json or copy.deepcopy",
+    "marshal": "use json",
+    "shelve": "use a dict",
+    "sqlite3": "use dicts, lists and collections.Counter",
+    "numpy": "use lists, math and statistics",
+    "pandas": "use csv.DictReader and collections.Counter",
+    "sklearn": "use difflib and collections.Counter, or ask with llm_query(prompt)",
+    "scipy": "use math and statistics",
+    "nltk": "use re, or ask with llm_query(prompt)",
+    "spacy": "use re, or ask with llm_query(prompt)",
+    "tiktoken": "estimate: a token is about four characters, len(text) // 4",
+    "regex": "use re",
+    "bs4": "use re and html.unescape",
+    "yaml": "use json, or re on the lines",
+    "logging": "use print()",
+    "inspect": "write down what you need to know yourself",
+    "importlib": "use an import statement",
+    "builtins": "the built-in functions need no import",
+    "ctypes": "do it in Python",
+    "gc": "use del",
+    "signal": "time limits are kept for you; see budget()",
+    "types": "use a class or a dataclass",
+    "tqdm": "loop without it",
+    "dateutil": "use datetime.datetime.strptime",
+    "pytz": "use datetime.timezone",
+}
+
+
+def advice_for_module(name: str) -> str:
+    """The message of the ImportError for `name`."""
+    top = name.partition(".")[0]
+    if top in _ADVICE:
+        return f"{name[:80]} is not available: {_ADVICE[top]}"
+    return f"{name[:80]} is not available; these modules are: {', '.join(module_names())}"
+
+
+class Importer:
+    """The guest's `__import__`. One per namespace, for `re`, `random`, `pprint` and `traceback` hold its state."""
+
+    def __init__(self, write: Callable[[str, str], None], regex: types.ModuleType | None = None) -> None:
+        self._write = write
+        self._regex = re if regex is None else regex
+        self._facades: dict[str, Facade] = {}
+        self._lock = threading.Lock()
+
+    def __call__(
+        self,
+        name: str,
+        namespace: object = None,
+        local: object = None,
+        fromlist: object = (),
+        level: int = 0,
+    ) -> Facade | None:
+        if type(fromlist) is list:
+            self._import_for_c(name)
+            return None
+        if type(name) is not str or level != 0:
+            raise ImportError("relative imports are not available: everything that can be imported has a plain name")
+        if not fromlist:
+            self._facade(name)
+            return self._facade(name.partition(".")[0])
+        facade = self._facade(name)
+        assert isinstance(fromlist, tuple)
+        for wanted in fromlist:
+            self._check_offered(facade, name, wanted)
+        return facade
+
+    def _import_for_c(self, name: str) -> None:
+        if name not in _C_IMPORTS:
+            raise ImportError(advice_for_module(str(name)))
+        importlib.import_module(name)
+
+    def _check_offered(self, facade: Facade, name: str, wanted: str) -> None:
+        # IMPORT_FROM falls back to sys.modules when the attribute is missing: it must never be missing.
+        if type(wanted) is not str or wanted.startswith("_") or wanted not in facade.__dict__:
+            offers = ", ".join(sorted(key for key in facade.__dict__ if not key.startswith("_")))
+            raise ImportError(f"cannot import {str(wanted)[:80]!r} from {name}; {name} offers: {offers}")
+
+    def _facade(self, name: str) -> Facade:
+        with self._lock:
+            return self._facade_locked(name)
+
+    def _facade_locked(self, name: str) -> Facade:
+        if name not in self._facades:
+            members = self._members(name)
+            for child in _children(name):
+                members[child.rpartition(".")[2]] = self._facade_locked(child)
+            self._facades[name] = Facade(name, members)
+        return self._facades[name]
+
+    def _members(self, name: str) -> dict[str, object]:
+        match name:
+            case "re":
+                return self._regex_members()
+            case "random":
+                source = random.Random()  # noqa: S311 - the guest's own dice, not a key
+                own = {key: getattr(source, key) for key in _RANDOM.split()}
+                return own | {"Random": random.Random, "SystemRandom": random.SystemRandom}
+            case "pprint":
+                return {"pformat": pprint.pformat, "pprint": self._pprint, "pp": self._pprint}
+            case "traceback":
+                own = {"format_exc": _format_exc, "format_exception": _format_exception}
+                return own | {"print_exc": self._print_exc, "print_exception": self._print_exception}
+            case _ if name in _NAMED or name in _OWN or _children(name):
+                return dict(_shared_members(name))
+            case _:
+                raise ImportError(advice_for_module(name))
+
+    def _regex_members(self) -> dict[str, object]:
+        members = {key: getattr(re, key) for key in _REGEX_CONSTANTS.split()}
+        members |= {key: getattr(self._regex, key) for key in _REGEX.split()}
+        return members | {"PatternError": re.error, "RegexFlag": Form("RegexFlag", re.RegexFlag), "purge": re.purge}
+
+    def _pprint(self, value: object, *args: object, **options: Any) -> None:
+        options.pop("stream", None)
+        self._write("stdout", pprint.pformat(value, **options) + "\n")
+
+    def _print_exc(self, *args: object, **options: object) -> None:
+        self._write("stderr", _format_exc())
+
+    def _print_exception(self, error: BaseException, *rest: object) -> None:
+        self._write("stderr", "".join(_format_exception(error, *rest)))
+
+
+_PARENTS = frozenset({"collections.abc", "concurrent.futures", "urllib.parse"})
+
+
+def _children(name: str) -> list[str]:
+    return [child for child in _PARENTS if child.partition(".")[0] == name and child != name]
+
+
+def _register() -> None:
+    guards.register_base_form(Form, _bases_of_form)
+    guards.register_base_form(_NamedTupleForm, _bases_of_form)
+    guards.allow_subclassing(abc.ABC, *_ENUMS, *(getattr(collections.abc, name) for name in _ABCS.split()))
+    guards.allow_subclassing(collections.Counter, collections.defaultdict, collections.OrderedDict, collections.deque)
+    guards.allow_type(re.Pattern, re.Match, uuid.UUID, time.struct_time)
+    guards.allow_writing(decimal.Context, "prec", "rounding")
+    guards.allow_writing(threading.Thread, "daemon", "name")
+
+
+_register()

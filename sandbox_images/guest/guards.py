@@ -1,0 +1,612 @@
+"""What restricted code may touch at run time: attributes, classes, writes, formatting.
+
+The compile step (see `restricted`) decides by *name*; this file decides by *object*. The two meet in
+`kind_of`, which sorts every attribute name into one of a few kinds:
+
+    plain    `x.append`          read as it is; only the result is looked at (`checked`)
+    private  `x._items`          only on objects and classes that the guest program made itself
+    special  `x.format`, `x.obj` a harmless name on most objects, a way out on a few (`special`)
+    dunder   `x.__name__`        a short list, each with its own rule (`dunder`)
+    denied   `x.gi_frame`        never, with advice on what to write instead
+
+Three rules keep the guest inside:
+
+1. No attribute is ever looked up by a name that the guest chose and `kind_of` did not see. Whatever does such
+   look-ups in C (`str.format`, `operator.attrgetter`, `__match_args__`, `update_wrapper`) is replaced or refused.
+2. Attributes are written only on what the guest made: instances of its classes, its classes, its functions. Guest
+   classes carry a mark under a name that no identifier can spell, so it can be neither forged nor removed.
+3. Guards live in the builtins mapping under names that start with a dot, for the same reason.
+
+Guards decide with `type(x)` and exact types, never with `isinstance` on guest objects' own word.
+"""
+
+import builtins
+import functools
+import string
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+
+from RestrictedPython.transformer import INSPECT_ATTRIBUTES
+
+__all__ = [
+    "MARK",
+    "METHOD_DUNDERS",
+    "TOKEN",
+    "AttributeView",
+    "Kind",
+    "TypeFunction",
+    "TypeView",
+    "allow_subclassing",
+    "allow_type",
+    "build_class",
+    "checked",
+    "denial",
+    "dunder",
+    "guest_delattr",
+    "guest_dir",
+    "guest_getattr",
+    "guest_hasattr",
+    "guest_setattr",
+    "guest_super",
+    "guest_vars",
+    "is_guest_class",
+    "is_guest_function",
+    "kind_of",
+    "mark_class",
+    "private",
+    "register_base_form",
+    "special",
+    "writable",
+]
+
+# The mark of classes and of the namespace of guest programs. A dot cannot stand in an identifier.
+MARK = ".guest"
+TOKEN = object()
+
+_READABLE_DUNDERS = frozenset(
+    {"__class__", "__name__", "__qualname__", "__doc__", "__dict__", "__cause__", "__context__"}
+)
+_READABLE_DUNDERS |= {"__members__", "__annotations__"}
+_WRITABLE_DUNDERS = frozenset({"__name__", "__qualname__", "__doc__"})  # of guest functions: decorators set them
+
+_METHODS = """
+    init new post_init str repr format bytes eq ne lt le gt ge hash bool len length_hint
+    iter next reversed getitem setitem delitem missing contains call enter exit copy deepcopy
+    neg pos abs invert int float complex index round trunc floor ceil
+"""
+_ARITHMETIC = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and or xor"
+METHOD_DUNDERS = frozenset(f"__{name}__" for name in _METHODS.split()) | frozenset(
+    f"__{prefix}{name}__" for name in _ARITHMETIC.split() for prefix in ("", "r", "i")
+)
+"""Special methods that a guest class may define, and that may be named on guest objects and through `super()`."""
+
+_FORMATS = frozenset({"format", "format_map"})
+_DENIED = INSPECT_ATTRIBUTES | {
+    "mro",
+    "with_traceback",
+    "cr_frame",
+    "cr_code",
+    "ag_frame",
+    "ag_code",
+    "gi_frame",
+    "gi_code",
+    "tb_frame",
+    "tb_next",
+    "f_globals",
+    "f_locals",
+    "f_builtins",
+    "f_code",
+    "f_back",
+}
+_ADVICE = {
+    "__subclasses__": "list the classes that you need yourself",
+    "__traceback__": "use str(e), or traceback.format_exc()",
+    "__getattr__": "keep the values in a dict, or define properties",
+    "__getattribute__": "keep the values in a dict, or define properties",
+    "__setattr__": "use setattr(obj, name, value) or a plain assignment",
+    "__delattr__": "use del obj.name",
+    "__module__": "leave it out",
+    "__bases__": "use isinstance() or issubclass()",
+    "__mro__": "use isinstance() or issubclass()",
+    "__dataclass_fields__": "use dataclasses.fields(obj)",
+    "__wrapped__": "keep a reference to the inner function yourself",
+    "__len__": "use len(obj)",
+    "__match_args__": "match by keyword: case Point(x=0)",
+    "__del__": "use try/finally or a with block",
+    "__reduce__": "use copy.deepcopy, or json",
+    "__reduce_ex__": "use copy.deepcopy, or json",
+    "__init_subclass__": "use a class decorator",
+    "__set_name__": "use a property",
+    "mro": "use isinstance() or issubclass()",
+    "with_traceback": "use raise ... from error",
+}
+
+type_of = type  # `type` itself: the guest's name of the same spelling is `TypeFunction`
+
+
+class Kind(Enum):
+    """The sort of an attribute name; see the top of the file."""
+
+    PLAIN = "plain"
+    PRIVATE = "private"
+    SPECIAL = "special"
+    DUNDER = "dunder"
+    DENIED = "denied"
+
+
+def kind_of(name: str) -> Kind:
+    """Sort an attribute name (an exact `str`)."""
+    if name.startswith("_"):
+        if name.startswith("__") and name.endswith("__"):
+            return Kind.DUNDER if name in _READABLE_DUNDERS or name in METHOD_DUNDERS else Kind.DENIED
+        return Kind.PRIVATE if name.isidentifier() else Kind.DENIED
+    if name in _DENIED or not name.isidentifier():
+        return Kind.DENIED
+    return Kind.SPECIAL if name in _FORMATS or name == "obj" else Kind.PLAIN
+
+
+_kind_cached = functools.lru_cache(maxsize=4096)(kind_of)
+
+
+def denial(name: str) -> str:
+    """What to tell somebody who asked for the attribute `name`."""
+    advice = _ADVICE.get(name, "use the object's public methods, len(), str(), type(x).__name__ or isinstance()")
+    return f"the attribute {name[:80]!r} is not available here: {advice}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading attributes
+
+_FORBIDDEN_TYPES = frozenset({types.ModuleType, types.CodeType, types.FrameType, types.CellType})
+
+
+def checked(value: object) -> object:
+    """The result of a plain attribute read. The one guard on the hot path, so it does one set look-up."""
+    if type_of(value) in _FORBIDDEN_TYPES:
+        raise AttributeError(f"a {type_of(value).__name__} object is not available here")
+    return value
+
+
+def is_guest_class(cls: object) -> bool:
+    """Whether `cls` is a class that the guest program made."""
+    return isinstance(cls, type_of) and getattr(cls, MARK, None) is TOKEN
+
+
+def is_guest_function(value: object) -> bool:
+    """Whether `value` is a function that the guest program defined."""
+    return type_of(value) is types.FunctionType and value.__globals__.get(MARK) is TOKEN
+
+
+def _is_guest_made(value: object) -> bool:
+    return getattr(type_of(value), MARK, None) is TOKEN or is_guest_class(value)
+
+
+def private(value: object, name: str) -> object:
+    """Read `_name`: on the guest's own objects and classes, and through `super()`."""
+    if _is_guest_made(value) or type_of(value) is super or is_guest_function(value):
+        return checked(getattr(value, name))
+    raise AttributeError(
+        f"{_name_of_type(value)!r} object gives no private attribute {name!r}: "
+        "names with a leading underscore are for classes of your own"
+    )
+
+
+def special(value: object, name: str) -> object:
+    """Read `format`, `format_map` or `obj`."""
+    if name == "obj":
+        return _read_obj(value)
+    found = getattr(value, name)
+    if type_of(found) is types.BuiltinMethodType and issubclass(type_of(found.__self__), str):
+        return functools.partial(_FORMAT_FUNCTIONS[name], found.__self__)
+    if type_of(found) is types.MethodDescriptorType and found.__objclass__ is str:
+        return _FORMAT_FUNCTIONS[name]
+    return checked(found)
+
+
+def _read_obj(value: object) -> object:
+    # An AttributeError raised inside a library function carries whatever object that function was looking at.
+    cls = value if isinstance(value, type_of) else type_of(value)
+    if cls is super or issubclass(cls, AttributeError):
+        raise AttributeError("the attribute 'obj' of an AttributeError is not available here: use str(e)")
+    return checked(value.obj)  # type: ignore[attr-defined]
+
+
+def dunder(value: object, name: str) -> object:
+    """Read one of the few permitted `__names__`."""
+    if name in METHOD_DUNDERS:
+        return _read_method(value, name)
+    if name == "__class__":
+        return TYPE(value)
+    if name == "__dict__":
+        return guest_vars(value)
+    found = getattr(value, name)
+    if name in ("__cause__", "__context__"):
+        allowed = found is None or issubclass(type_of(found), BaseException)
+    elif name == "__members__":
+        allowed = is_guest_class(value) and type_of(found) is types.MappingProxyType
+    elif name == "__annotations__":
+        allowed = is_guest_class(value) or is_guest_function(value)
+        found = dict(found) if allowed else None
+    else:
+        allowed = found is None or type_of(found) is str
+    if not allowed:
+        raise AttributeError(denial(name))
+    return found
+
+
+_PLAIN_VALUES = (int, float, complex, bool, str, bytes, bytearray, list, tuple, dict, set, frozenset, range)
+
+
+def _read_method(value: object, name: str) -> object:
+    """`obj.__len__`, `Base.__init__`, `super().__init__`: on the guest's own, on plain values, on permitted bases."""
+    cls = type_of(value)
+    if not (_is_guest_made(value) or cls is super or cls in _PLAIN_VALUES or _is_permitted_base(value)):
+        raise AttributeError(denial(name))
+    found = getattr(value, name)
+    if name == "__format__" or type_of(found) is not types.FunctionType:
+        return checked(found)
+    return found
+
+
+def guest_getattr(value: object, name: str, *default: object) -> object:
+    """The guest's `getattr`: the same rules as for `value.name`."""
+    if len(default) > 1:
+        raise TypeError("getattr expected at most 3 arguments")
+    try:
+        return _read(value, name)
+    except AttributeError:
+        if default:
+            return default[0]
+        raise
+
+
+def _read(value: object, name: str) -> object:
+    if type_of(name) is not str:
+        raise TypeError("attribute name must be a plain string")
+    kind = _kind_cached(name)
+    if kind is Kind.PLAIN:
+        return checked(getattr(value, name))
+    if kind is Kind.PRIVATE:
+        return private(value, name)
+    if kind is Kind.SPECIAL:
+        return special(value, name)
+    if kind is Kind.DUNDER:
+        return dunder(value, name)
+    raise AttributeError(denial(name))
+
+
+def guest_hasattr(value: object, name: str) -> bool:
+    """The guest's `hasattr`. Special methods are answered for any object, for nothing is handed out."""
+    if type_of(name) is str and name in METHOD_DUNDERS:
+        return hasattr(value, name)
+    try:
+        _read(value, name)
+    except AttributeError:
+        return False
+    return True
+
+
+def guest_dir(value: object) -> list[str]:
+    """The guest's `dir(value)`: the names that it could read."""
+    return [name for name in dir(value) if type_of(name) is str and not name.startswith("_") and name not in _DENIED]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Writing attributes
+
+_WRITABLE: dict[type, frozenset[str]] = {}
+
+
+def writable(value: object, name: str) -> object:
+    """Give `value` back if the guest may set or delete its attribute `name`, which `kind_of` has seen."""
+    if getattr(type_of(value), MARK, None) is TOKEN and not name.endswith("__"):
+        return value
+    if name.startswith("__") and name.endswith("__"):
+        if name in _WRITABLE_DUNDERS and is_guest_function(value):
+            return value
+    elif is_guest_class(value) or is_guest_function(value) or name in _WRITABLE.get(type_of(value), ()):
+        return value
+    raise TypeError(
+        f"cannot set the attribute {name!r} of this {_name_of_type(value)!r} object: "
+        "attributes can be set on objects of your own classes; keep other values in a variable or a dict"
+    )
+
+
+def allow_writing(cls: type, *names: str) -> None:
+    """Let the guest set these attributes of a library class's instances."""
+    _WRITABLE[cls] = frozenset(names)
+
+
+def _vetted_for_writing(name: object) -> str:
+    if type_of(name) is not str:
+        raise TypeError("attribute name must be a plain string")
+    kind = _kind_cached(name)
+    if kind is Kind.DENIED or (kind is Kind.DUNDER and name not in _WRITABLE_DUNDERS):
+        raise AttributeError(denial(name))
+    return name
+
+
+def guest_setattr(value: object, name: str, new: object) -> None:
+    """The guest's `setattr`."""
+    setattr(writable(value, _vetted_for_writing(name)), name, new)
+
+
+def guest_delattr(value: object, name: str) -> None:
+    """The guest's `delattr`."""
+    delattr(writable(value, _vetted_for_writing(name)), name)
+
+
+class AttributeView(dict[str, object]):
+    """`vars(obj)` or `obj.__dict__` of a guest object: a dict whose changes go to the object, name by name.
+
+    It is a real dict so that `json.dumps(vars(obj))` works; it is not the object's own dict, so that no special
+    method is planted on the object by item assignment.
+    """
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: object) -> None:
+        own: dict[str, object] = owner.__dict__
+        super().__init__(own)
+        self._owner = owner
+
+    def __setitem__(self, name: str, value: object) -> None:
+        guest_setattr(self._owner, name, value)
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        guest_delattr(self._owner, name)
+        super().__delitem__(name)
+
+    def update(self, *others: Mapping[str, object] | Iterable[tuple[str, object]], **more: object) -> None:  # type: ignore[override]
+        for name, value in dict(*others, **more).items():
+            self[name] = value
+
+    def setdefault(self, name: str, default: object = None) -> object:
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def pop(self, name: str, *default: object) -> object:
+        if name not in self and default:
+            return default[0]
+        value = self[name]
+        del self[name]
+        return value
+
+    def clear(self) -> None:
+        for name in list(self):
+            del self[name]
+
+    def popitem(self) -> tuple[str, object]:
+        name = next(reversed(self))
+        return name, self.pop(name)
+
+    def __ior__(self, other: object) -> "AttributeView":  # type: ignore[override,misc]
+        self.update(other)  # type: ignore[arg-type]
+        return self
+
+
+def guest_vars(value: object) -> AttributeView:
+    """The guest's `vars(value)`."""
+    if is_guest_class(value) or not _is_guest_made(value) or type_of(getattr(value, "__dict__", None)) is not dict:
+        raise TypeError("vars() works on objects of your own classes: use dir(obj) or list the attributes yourself")
+    return AttributeView(value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# str.format
+
+
+class _Formatter(string.Formatter):
+    """`str.format` whose field names obey the guest's `getattr`."""
+
+    def get_field(self, field_name: str, args: object, kwargs: object) -> tuple[object, object]:
+        first, rest = _split_field(field_name)
+        value = self.get_value(first, args, kwargs)  # type: ignore[arg-type]
+        for is_attribute, key in rest:
+            value = _read(value, key) if is_attribute else value[key]
+        return value, first
+
+
+def _split_field(field_name: str) -> tuple[int | str, Iterable[tuple[bool, str]]]:
+    # Only the splitter of the standard library knows all the odd forms; it is what str.format itself uses.
+    return string._string.formatter_field_name_split(field_name)  # type: ignore[attr-defined,no-any-return]
+
+
+_FORMATTER = _Formatter()
+
+
+def _exact(template: object) -> str:
+    if not issubclass(type_of(template), str):
+        raise TypeError(f"format needs a string, not {_name_of_type(template)}")
+    return str.__str__(template)
+
+
+def safe_format(template: str, /, *args: object, **kwargs: object) -> str:
+    """`template.format(*args, **kwargs)`."""
+    text = _exact(template)
+    if "." in text or "[" in text:
+        return _FORMATTER.vformat(text, args, kwargs)
+    return text.format(*args, **kwargs)
+
+
+def safe_format_map(template: str, mapping: Mapping[str, object], /) -> str:
+    """`template.format_map(mapping)`."""
+    text = _exact(template)
+    if "." in text or "[" in text:
+        return _FORMATTER.vformat(text, (), mapping)
+    return text.format_map(mapping)
+
+
+_FORMAT_FUNCTIONS: dict[str, Callable[..., str]] = {"format": safe_format, "format_map": safe_format_map}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Classes
+
+# Library classes that `type(x)` hands out as they are: their constructors are the guest's anyway.
+_TYPES: set[type] = set()
+# Library classes that a guest class may derive from.
+_BASES: set[type] = set()
+# Stand-ins that may be listed as a base: each says which real bases it means.
+_BASE_FORMS: dict[type, Callable[[object], tuple[object, ...]]] = {}
+
+
+def allow_type(*classes: type) -> None:
+    """Let `type(x)` give these classes."""
+    _TYPES.update(classes)
+
+
+def allow_subclassing(*classes: type) -> None:
+    """Let guest classes derive from these classes."""
+    _BASES.update(classes)
+    _TYPES.update(classes)
+
+
+def register_base_form(cls: type, resolve: Callable[[object], tuple[object, ...]]) -> None:
+    """Let instances of `cls` stand in a class statement's bases; `resolve` gives what they stand for."""
+    _BASE_FORMS[cls] = resolve
+
+
+def _is_permitted_base(cls: object) -> bool:
+    return isinstance(cls, type_of) and (cls in _BASES or _is_exception_class(cls))
+
+
+def _is_exception_class(cls: type) -> bool:
+    # `except*` and the groups have confused CPython's own type checks before: they stay out.
+    return issubclass(cls, BaseException) and not issubclass(cls, BaseExceptionGroup)
+
+
+def mark_class(cls: type) -> type:
+    """Mark a class as made by the guest program."""
+    type_of.__setattr__(cls, MARK, TOKEN)
+    return cls
+
+
+def build_class(body: Callable[[], object], name: str, *bases: object, **keywords: object) -> type:
+    """Stands for `__build_class__`: runs a class statement on permitted bases and marks the class."""
+    generic, dictionary = _traits(bases)
+    if dictionary:
+        keywords.pop("total", None)
+    if keywords:
+        raise TypeError(f"class {name}: keyword arguments are not available in a class statement: leave them out")
+    real = [resolved for base in bases for resolved in _resolve_base(name, base)]
+    cls: type = builtins.__build_class__(body, name, *real)
+    _check_slots(cls)
+    if generic:
+        type_of.__setattr__(cls, "__class_getitem__", classmethod(lambda cls, item: cls))
+    return mark_class(cls)
+
+
+def _traits(bases: tuple[object, ...]) -> tuple[bool, bool]:
+    names = {getattr(base, "form_name", "") for base in bases if type_of(base) in _BASE_FORMS}
+    return bool(names & {"Generic", "Protocol"}), "TypedDict" in names
+
+
+def _resolve_base(name: str, base: object) -> tuple[object, ...]:
+    resolve = _BASE_FORMS.get(type_of(base))
+    if resolve is not None:
+        meant = resolve(base)
+        if all(one is typing.NamedTuple or _is_permitted_base(one) for one in meant):
+            return meant
+    if is_guest_class(base) or _is_permitted_base(base):
+        return (base,)
+    raise TypeError(f"class {name} cannot derive from {_name_of(base)}: keep such an object in an attribute instead")
+
+
+def _check_slots(cls: type) -> None:
+    slots = cls.__dict__.get("__slots__", ())
+    for slot in (slots,) if isinstance(slots, str) else tuple(slots):
+        if type_of(slot) is not str or (slot.startswith("__") and slot.endswith("__")) or slot in _DENIED:
+            raise TypeError(f"class {cls.__name__}: __slots__ must list plain attribute names")
+
+
+class TypeView:
+    """What `type(x)` gives when the class itself is not handed out: a name, comparison, `isinstance`."""
+
+    __slots__ = ("_cls",)
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+
+    @property
+    def __name__(self) -> str:
+        return str(type_of.__getattribute__(self._cls, "__name__"))
+
+    def __repr__(self) -> str:
+        return f"<class {self.__name__!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return type_of(other) is TypeView and other._cls is self._cls
+
+    def __hash__(self) -> int:
+        return hash(self._cls)
+
+    def __instancecheck__(self, value: object) -> bool:
+        return isinstance(value, self._cls)
+
+    def __subclasscheck__(self, cls: type) -> bool:
+        return issubclass(cls, self._cls)
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        raise TypeError(f"cannot make a {self.__name__} object this way: call the function that made the first one")
+
+
+class TypeFunction:
+    """The guest's `type`: `type(x)` with one argument, `isinstance(x, type)`, `type[Foo]` in annotations."""
+
+    __slots__ = ()
+
+    def __call__(self, value: object, /, *more: object, **keywords: object) -> object:
+        if more or keywords:
+            raise TypeError("type() takes one argument here: write a class statement to make a class")
+        cls = type_of(value)
+        if cls in _TYPES or getattr(cls, MARK, None) is TOKEN or _is_exception_class(cls):
+            return cls
+        return TYPE if issubclass(cls, type_of) else TypeView(cls)
+
+    def __instancecheck__(self, value: object) -> bool:
+        return isinstance(value, type_of)
+
+    def __subclasscheck__(self, cls: type) -> bool:
+        return issubclass(cls, type_of)
+
+    def __getitem__(self, item: object) -> "TypeFunction":
+        return self
+
+    def __or__(self, other: object) -> "TypeFunction":
+        return self
+
+    __ror__ = __or__
+
+    @property
+    def __name__(self) -> str:
+        return "type"
+
+    def __repr__(self) -> str:
+        return "<class 'type'>"
+
+
+TYPE = TypeFunction()
+
+
+def guest_super(cls: object = None, value: object = None, /) -> object:
+    """The guest's `super(cls, obj)`; the compile step turns `super()` into this form."""
+    if not is_guest_class(cls) or value is None:
+        raise TypeError("super() works inside the methods of your own classes")
+    return super(cls, value)
+
+
+def _name_of_type(value: object) -> str:
+    return str(type_of.__getattribute__(type_of(value), "__name__"))
+
+
+def _name_of(value: object) -> str:
+    return str(type_of.__getattribute__(value, "__name__")) if isinstance(value, type_of) else _name_of_type(value)
+
+
+allow_subclassing(object, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
+allow_type(bool, bytearray, range, slice, type_of(None), type_of(NotImplemented), type_of(...))

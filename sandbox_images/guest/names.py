@@ -1,0 +1,188 @@
+"""The names a guest program finds: `llm_query` and its kin, `budget`, the endings, and the exceptions they raise.
+
+They are what RLM prompts already use, so that models trained on them just work. Each is a few lines that turn a call
+into a sentence on the wire; whatever is decided is decided on the host.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .wire import Channel
+
+__all__ = ["Ended", "ModelError", "PolicyDenied", "QuotaExceeded", "Queries", "Endings", "raise_failure"]
+
+
+class PolicyDenied(Exception):
+    """The policy does not allow it. `limit` and `observed` say how far off it was, where that makes sense."""
+
+    def __init__(self, message: str, limit: int | None = None, observed: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.observed = observed
+
+
+class QuotaExceeded(PolicyDenied):
+    """It would spend more than is left."""
+
+
+class ModelError(Exception):
+    """The model gave no answer."""
+
+
+class Ended(BaseException):
+    """The final answer is out: the program stops here."""
+
+
+def as_exception(failure: dict[str, Any]) -> Exception:
+    if failure["kind"] == "ModelError":
+        return ModelError(failure["message"])
+    kind = QuotaExceeded if failure["kind"] == "QuotaExceeded" else PolicyDenied
+    return kind(failure["message"], failure["limit"], failure["observed"])
+
+
+def raise_failure(header: dict[str, Any]) -> None:
+    """Raise what a `Refused` reply says; do nothing for any other reply."""
+    if header["op"] == "refused":
+        raise as_exception(header["failure"])
+
+
+def _text(value: object, what: str) -> bytes:
+    # Slices of the context are real strings; the paged context itself is taken whole when it fits.
+    if not isinstance(value, str):
+        if type(value).__name__ != "PagedText":
+            raise TypeError(f"{what} must be a str, not {type(value).__name__}")
+        value = str(value)
+    return value.encode("utf-8", "replace")
+
+
+class Queries:
+    """`llm_query`, `llm_query_batched`, `rlm_query`, `rlm_query_batched`, `budget`."""
+
+    def __init__(self, channel: Channel, *, batch_max: int, body_bytes_max: int, flush: Callable[[], None]) -> None:
+        self._channel = channel
+        self._batch_max = batch_max
+        self._body_bytes_max = body_bytes_max
+        self._flush = flush
+
+    def llm_query(self, prompt: str, model: str | None = None) -> str:
+        """Ask a fresh sub-model. Raises PolicyDenied, QuotaExceeded or ModelError."""
+        return str(self._ask([prompt], model, return_exceptions=False)[0])
+
+    def llm_query_batched(
+        self, prompts: Sequence[str], model: str | None = None, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Ask once for each prompt, side by side; answers come in the same order.
+
+        With `return_exceptions` a failed prompt's place holds its exception; without, the first failure is raised.
+        """
+        return self._ask(list(prompts), model, return_exceptions=return_exceptions)
+
+    def rlm_query(self, prompt: str, context: str | None = None, model: str | None = None) -> str:
+        """Start a child run over `context` (the whole of this run's own when None)."""
+        return str(self._recurse([prompt], None if context is None else [context], model, False)[0])
+
+    def rlm_query_batched(
+        self,
+        prompts: Sequence[str],
+        contexts: Sequence[str] | None = None,
+        model: str | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        return self._recurse(list(prompts), None if contexts is None else list(contexts), model, return_exceptions)
+
+    def budget(self) -> dict[str, int | None]:
+        """What is left: calls, input_tokens, output_tokens, cost_nanousd, read_bytes, wall_ms. None is unlimited."""
+        header, _ = self._channel.request("budget", {})
+        raise_failure(header)
+        return {name: value for name, value in header.items() if name not in ("op", "id")}
+
+    def _ask(self, prompts: list[str], model: str | None, *, return_exceptions: bool) -> list[Any]:
+        self._flush()
+        answers: list[Any] = []
+        for group in self._groups([_text(prompt, "a prompt") for prompt in prompts]):
+            fields = {"model": model, "lengths": [len(one) for one in group]}
+            answers += self._answers(self._channel.request("query", fields, b"".join(group)), return_exceptions)
+        return answers
+
+    def _recurse(
+        self, prompts: list[str], contexts: list[str] | None, model: str | None, return_exceptions: bool
+    ) -> list[Any]:
+        self._flush()
+        texts = [_text(prompt, "a prompt") for prompt in prompts]
+        others = [_text(context, "a context") for context in contexts or []]
+        fields = {"model": model, "prompts": [len(one) for one in texts], "contexts": [len(one) for one in others]}
+        return self._answers(self._channel.request("recurse", fields, b"".join(texts + others)), return_exceptions)
+
+    def _groups(self, texts: list[bytes]) -> list[list[bytes]]:
+        """Split a batch so that each part fits in one frame."""
+        groups: list[list[bytes]] = []
+        room = 0
+        for text in texts:
+            if not groups or len(groups[-1]) >= self._batch_max or len(text) > room:
+                groups.append([])
+                room = self._body_bytes_max
+            groups[-1].append(text)
+            room -= len(text)
+        return groups
+
+    @staticmethod
+    def _answers(reply: tuple[dict[str, Any], bytes], return_exceptions: bool) -> list[Any]:
+        header, body = reply
+        raise_failure(header)
+        answers: list[Any] = []
+        at = 0
+        for item in header["items"]:
+            if item["failure"] is None:
+                answers.append(body[at : at + item["length"]].decode("utf-8"))
+                at += item["length"]
+                continue
+            failure = as_exception(item["failure"])
+            if not return_exceptions:
+                raise failure
+            answers.append(failure)
+        return answers
+
+
+class Endings:
+    """`FINAL`, `FINAL_VAR`, `SUBMIT`, and the `answer` dictionary."""
+
+    def __init__(self, channel: Channel, variables: Callable[[], dict[str, object]], flush: Callable[[], None]) -> None:
+        self._channel = channel
+        self._variables = variables
+        self._flush = flush
+        self.answer: dict[str, Any] = {"content": "", "ready": False}
+
+    def final(self, value: object) -> None:
+        """Give the final answer and stop. A str is given as it is, other JSON values as JSON, anything else as str."""
+        self._finish(value)
+
+    def final_var(self, name: str) -> None:
+        """Give the variable called `name` as the final answer and stop."""
+        variables = self._variables()
+        key = str(name).strip().strip("'\"")
+        if key not in variables:
+            known = ", ".join(sorted(variables)) or "none yet"
+            raise NameError(f"FINAL_VAR: there is no variable {key!r}; there are: {known}")
+        self._finish(variables[key])
+
+    def submit(self, **fields: object) -> None:
+        """Give the named fields as the final answer and stop."""
+        self._finish(fields)
+
+    def after_cell(self) -> None:
+        if self.answer.get("ready") is True:
+            self._finish(self.answer.get("content", ""))
+
+    def _finish(self, value: object) -> None:
+        form, text = "text", value if isinstance(value, str) else ""
+        if not isinstance(value, str):
+            try:
+                form, text = "json", json.dumps(value, ensure_ascii=False, allow_nan=False)
+            except (TypeError, ValueError, RecursionError):
+                form, text = "text", str(value)
+        self._flush()
+        self._channel.send({"op": "final", "form": form}, text.encode("utf-8", "replace"))
+        raise Ended

@@ -1,0 +1,212 @@
+"""`re`, for programs whose subject may be a `PagedText`.
+
+The C engine wants a real `str`. So every function and every method of a compiled pattern turns a `PagedText` argument
+into one first (or raises the same ValueError as `str(context)` when it is too large) and is plain `re` otherwise. Match
+objects are the engine's own.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from re import (
+    ASCII,
+    DEBUG,
+    DOTALL,
+    IGNORECASE,
+    LOCALE,
+    MULTILINE,
+    NOFLAG,
+    UNICODE,
+    VERBOSE,
+    A,
+    I,
+    L,
+    M,
+    Match,
+    RegexFlag,
+    S,
+    U,
+    X,
+    error,
+    purge,
+)
+from typing import Any
+
+from .paged import plain
+
+__all__ = [
+    "ASCII",
+    "DEBUG",
+    "DOTALL",
+    "IGNORECASE",
+    "LOCALE",
+    "MULTILINE",
+    "NOFLAG",
+    "UNICODE",
+    "VERBOSE",
+    "A",
+    "I",
+    "L",
+    "M",
+    "Match",
+    "Pattern",
+    "RegexFlag",
+    "S",
+    "U",
+    "X",
+    "as_module",
+    "compile",
+    "error",
+    "escape",
+    "findall",
+    "finditer",
+    "fullmatch",
+    "match",
+    "purge",
+    "search",
+    "split",
+    "sub",
+    "subn",
+]
+
+
+class Pattern:
+    """A compiled pattern: `re.Pattern`, with subjects that may be a PagedText. Made by `compile`."""
+
+    __slots__ = ("_compiled",)
+
+    __class_getitem__: Any = classmethod(types.GenericAlias)
+
+    def __init__(self, compiled: re.Pattern[Any]) -> None:
+        self._compiled = compiled
+
+    @property
+    def pattern(self) -> Any:
+        """The source, as it was given to `compile`."""
+        return self._compiled.pattern
+
+    @property
+    def flags(self) -> int:
+        """All flags in effect, inline and implied ones included."""
+        return self._compiled.flags
+
+    @property
+    def groups(self) -> int:
+        """The number of groups."""
+        return self._compiled.groups
+
+    @property
+    def groupindex(self) -> Mapping[str, int]:
+        """Group names and their numbers."""
+        return self._compiled.groupindex
+
+    def search(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
+        return self._compiled.search(plain(string), pos, endpos)
+
+    def match(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
+        return self._compiled.match(plain(string), pos, endpos)
+
+    def fullmatch(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
+        return self._compiled.fullmatch(plain(string), pos, endpos)
+
+    def findall(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> list[Any]:
+        return self._compiled.findall(plain(string), pos, endpos)
+
+    def finditer(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Iterator[Match[Any]]:
+        return self._compiled.finditer(plain(string), pos, endpos)
+
+    def split(self, string: Any, maxsplit: int = 0) -> list[Any]:
+        return self._compiled.split(plain(string), maxsplit)
+
+    def sub(self, repl: Any, string: Any, count: int = 0) -> Any:
+        return self._compiled.sub(plain(repl), plain(string), count)
+
+    def subn(self, repl: Any, string: Any, count: int = 0) -> tuple[Any, int]:
+        return self._compiled.subn(plain(repl), plain(string), count)
+
+    def __repr__(self) -> str:
+        return repr(self._compiled)
+
+    def __eq__(self, other: object) -> bool:
+        return self._compiled == other._compiled if isinstance(other, Pattern) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._compiled)
+
+    def __copy__(self) -> Pattern:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Pattern:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Pattern], tuple[Any, int]]:
+        return compile, (self.pattern, self.flags)
+
+
+def compile(pattern: Any, flags: int = 0) -> Pattern:  # noqa: A001  # the name that `re` gives it
+    """A pattern that can be used again and again. Raises re.error where it is no regular expression."""
+    compiled = _engine(pattern, flags)
+    return pattern if isinstance(pattern, Pattern) else Pattern(compiled)
+
+
+def search(pattern: Any, string: Any, flags: int = 0) -> Match[Any] | None:
+    """The first match anywhere, or None."""
+    return _engine(pattern, flags).search(plain(string))
+
+
+def match(pattern: Any, string: Any, flags: int = 0) -> Match[Any] | None:
+    """The match at the beginning, or None."""
+    return _engine(pattern, flags).match(plain(string))
+
+
+def fullmatch(pattern: Any, string: Any, flags: int = 0) -> Match[Any] | None:
+    """The match of the whole text, or None."""
+    return _engine(pattern, flags).fullmatch(plain(string))
+
+
+def findall(pattern: Any, string: Any, flags: int = 0) -> list[Any]:
+    """All matches: texts, or the groups where the pattern has some."""
+    return _engine(pattern, flags).findall(plain(string))
+
+
+def finditer(pattern: Any, string: Any, flags: int = 0) -> Iterator[Match[Any]]:
+    """All match objects, one after the other."""
+    return _engine(pattern, flags).finditer(plain(string))
+
+
+def split(pattern: Any, string: Any, maxsplit: int = 0, flags: int = 0) -> list[Any]:
+    """The parts between matches, and the groups."""
+    return _engine(pattern, flags).split(plain(string), maxsplit)
+
+
+def sub(pattern: Any, repl: Any, string: Any, count: int = 0, flags: int = 0) -> Any:
+    """The text with matches replaced by `repl`, a template or a function of the match."""
+    return _engine(pattern, flags).sub(plain(repl), plain(string), count)
+
+
+def subn(pattern: Any, repl: Any, string: Any, count: int = 0, flags: int = 0) -> tuple[Any, int]:
+    """As `sub`, and how many were replaced."""
+    return _engine(pattern, flags).subn(plain(repl), plain(string), count)
+
+
+def escape(pattern: Any) -> Any:
+    """The text as a pattern that matches just it."""
+    return re.escape(plain(pattern))
+
+
+def as_module() -> types.ModuleType:
+    """A module named "re" with everything above, for `import re` in a program."""
+    module = types.ModuleType("re", "Regular expressions, over texts that may be paged.")
+    names = [name for name in __all__ if name != "as_module"]
+    for name in names:
+        setattr(module, name, globals()[name])
+    module.__dict__["__all__"] = names
+    return module
+
+
+def _engine(pattern: Any, flags: int) -> re.Pattern[Any]:
+    """The engine's own pattern. `re.compile` knows its cache, and refuses flags for what is compiled already."""
+    return re.compile(pattern._compiled if isinstance(pattern, Pattern) else plain(pattern), flags)

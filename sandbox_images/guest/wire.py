@@ -1,0 +1,177 @@
+"""The guest's end of the wire: blocking, callable from any thread, with the standard library alone.
+
+One descriptor, frames of ``u32 header length, u32 body length, header, body`` (see `belljar.wire` for the host's end).
+Headers are JSON in the canonical spelling that the host insists on: fields in declared order, no spaces.
+
+Nobody reads in the background. A thread that waits for a frame reads the stream itself, if nobody else does; frames
+for others it puts aside and wakes them. So a single thread pays no thread switch, and many threads share one stream::
+
+    thread A   request 7 -> reads: Data 8 (kept for B, B woken), Data 7 (its own) -> returns, hands the reading on
+    thread B   request 8 -> waits -> woken, finds Data 8 -> returns
+
+Interrupts. The host ends an overlong cell with SIGINT, which may arrive anywhere, also between reading bytes and
+keeping them: then the stream would be out of step for ever. So the main thread is *shielded* while it works on the
+stream, and open to the interrupt only where nothing can be lost: in `poll`, before any byte is taken, and while it
+waits for another thread. An interrupt that meets the shield is kept and raised at the next open place. The reply to an
+interrupted request finds no owner later and is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import struct
+import threading
+from typing import Any
+
+__all__ = ["Channel", "Closed"]
+
+Frame = tuple[dict[str, Any], bytes]
+
+_PREFIX = struct.Struct("!II")
+_PIECE_BYTES = 1 << 20
+# Frames without an id are the host's commands; requests count from 1.
+_COMMAND = 0
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+class Closed(BaseException):
+    """The host hung up: there is nothing left to do but end."""
+
+
+class Channel:
+    """Requests out, replies in, over one stream descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._fd = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+        self._write_lock = threading.Lock()
+        self._turn = threading.Condition()
+        self._reading = False
+        self._inbox: dict[int, Frame] = {}
+        self._waiting: set[int] = set()
+        self._last_id = 0
+        self._slots = threading.BoundedSemaphore(1)
+        self._main = threading.get_ident()
+        self._shielded = False
+        self._interrupted = False
+
+    def limit_in_flight(self, requests: int) -> None:
+        """At most so many requests are under way; further threads wait their turn."""
+        self._slots = threading.BoundedSemaphore(requests)
+
+    def interrupt(self) -> None:
+        """For the SIGINT handler: raise here and now if nothing can be lost, else at the next open place."""
+        if self._shielded:
+            self._interrupted = True
+        else:
+            raise KeyboardInterrupt
+
+    def send(self, header: dict[str, Any], body: bytes = b"") -> None:
+        """Write one frame. Fields of `header` stand in the protocol's order, `op` first."""
+        text = _dumps(header).encode("utf-8", "replace")
+        was = self._shield(True)
+        try:
+            with self._write_lock:
+                self._write(_PREFIX.pack(len(text), len(body)) + text + (body if len(body) < 65536 else b""))
+                if len(body) >= 65536:
+                    self._write(body)
+        finally:
+            self._shield(was)
+
+    def request(self, op: str, fields: dict[str, Any], body: bytes = b"") -> Frame:
+        """Send a request, wait for its reply: `(header, body)`."""
+        with self._slots:
+            was = self._shield(True)
+            try:
+                with self._turn:
+                    self._last_id += 1
+                    number = self._last_id
+                    self._waiting.add(number)
+                try:
+                    self.send({"op": op, "id": number, **fields}, body)
+                    return self._await(number)
+                finally:
+                    with self._turn:
+                        self._waiting.discard(number)
+                        self._inbox.pop(number, None)
+            finally:
+                self._shield(was)
+
+    def command(self) -> Frame:
+        """Wait for the host's next command."""
+        was = self._shield(True)
+        try:
+            self._waiting.add(_COMMAND)
+            return self._await(_COMMAND)
+        finally:
+            self._shield(was)
+
+    def _await(self, number: int) -> Frame:
+        while True:
+            with self._turn:
+                while number not in self._inbox and self._reading:
+                    self._open(self._turn.wait)
+                if number in self._inbox:
+                    return self._inbox.pop(number)
+                self._reading = True
+            try:
+                self._open(self._poll.poll)
+                header, body = self._read_frame()
+                owner = header.get("id", _COMMAND)
+                if owner == number:
+                    return header, body
+                with self._turn:
+                    if owner in self._waiting:
+                        self._inbox[owner] = (header, body)
+            finally:
+                with self._turn:
+                    self._reading = False
+                    self._turn.notify_all()
+
+    def _shield(self, on: bool) -> bool:
+        """Set the shield, in the main thread only; give what it was. Taking it off raises a kept interrupt."""
+        if threading.get_ident() != self._main:
+            return False
+        was, self._shielded = self._shielded, on
+        if not on and self._interrupted:
+            self._interrupted = False
+            raise KeyboardInterrupt
+        return was
+
+    def _open(self, wait: Any) -> None:
+        """Wait where an interrupt may be raised."""
+        self._shield(False)
+        try:
+            wait()
+        finally:
+            self._shield(True)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError:
+            raise Closed from None
+
+    def _read_frame(self) -> Frame:
+        header_bytes, body_bytes = _PREFIX.unpack(self._read(_PREFIX.size))
+        header = json.loads(self._read(header_bytes))
+        return header, self._read(body_bytes)
+
+    def _read(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        missing = size
+        while missing:
+            try:
+                piece = os.read(self._fd, min(missing, _PIECE_BYTES))
+            except OSError:
+                raise Closed from None
+            if not piece:
+                raise Closed
+            parts.append(piece)
+            missing -= len(piece)
+        return parts[0] if len(parts) == 1 else b"".join(parts)

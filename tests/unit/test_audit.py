@@ -1,0 +1,569 @@
+"""The audit log: durable when it says so, readable byte for byte, and tampering shows."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from belljar.audit import JSON, AuditLog, Record, Report, RunSummary, records, runs, verify
+from belljar.audit.log import canonical
+from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
+
+Entry = tuple[str, str, Mapping[str, JSON]]
+
+STORY: list[Entry] = [
+    ("run.started", "r1", {"tenant": "acme/research"}),
+    ("query.requested", "r1", {"action": "a1", "bytes": 12}),
+    ("query.completed", "r1", {"action": "a1"}),
+    ("context.read", "r1", {"start": 0, "length": 10}),
+    ("query.requested", "r1", {"action": "a2", "bytes": 7}),
+    ("query.denied", "r1", {"action": "a2"}),
+    ("run.finished", "r1", {"status": "ok"}),
+]
+
+
+def write(path: Path, entries: list[Entry]) -> None:
+    async def main() -> None:
+        clock = iter(range(1000, 10**6))
+        log = AuditLog(path, clock=lambda: next(clock))
+        for event, run, fields in entries:
+            await log.append(event, run, fields)
+        await log.aclose()
+
+    asyncio.run(main())
+
+
+def tamper(path: Path, *statements: str) -> None:
+    """What someone with write access to the file would do first: remove the triggers."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("DROP TRIGGER records_are_not_changed")
+        db.execute("DROP TRIGGER records_are_not_deleted")
+        for statement in statements:
+            db.execute(statement)
+
+
+def rehash(path: Path, seq: int, body: bytes) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("DROP TRIGGER IF EXISTS records_are_not_changed")
+        db.execute("UPDATE records SET body = ?, hash = ? WHERE seq = ?", (body, hashlib.sha256(body).digest(), seq))
+
+
+def problems_of(entries: list[Entry], path: Path) -> list[str]:
+    write(path, entries)
+    return verify(path).problems
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Path:
+    write(tmp_path / "audit.db", STORY)
+    return tmp_path / "audit.db"
+
+
+# -- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_the_canonical_bytes_that_the_next_one_names(story: Path) -> None:
+    first, second, *_ = records(story)
+    zeros = "0" * 64
+    assert (
+        first.body
+        == (
+            f'{{"data":{{"tenant":"acme/research"}},"event":"run.started","prev":"{zeros}","run":"r1","seq":1,"time_ns":1000,"v":1}}'
+        ).encode()
+    )
+    assert first.hash == hashlib.sha256(first.body).hexdigest()
+    assert second.prev == first.hash
+    assert (second.seq, second.event, second.data) == (2, "query.requested", {"action": "a1", "bytes": 12})
+
+
+def test_a_sound_log_has_no_problems(story: Path) -> None:
+    *_, last = records(story)
+    assert verify(story) == Report(records=7, runs=1, head=last.hash, problems=[], unfinished=[])
+    assert verify(story).ok
+
+
+def test_an_empty_log_is_sound(tmp_path: Path) -> None:
+    write(tmp_path / "a.db", [])
+    assert verify(tmp_path / "a.db") == Report(records=0, runs=0, head="0" * 64, problems=[], unfinished=[])
+
+
+def test_runs_are_summed_up_in_order(tmp_path: Path) -> None:
+    write(tmp_path / "a.db", [*STORY, ("run.started", "r2", {"tenant": "b"}), ("doctor.checked", "host", {})])
+    assert runs(tmp_path / "a.db") == [
+        RunSummary("r1", "acme/research", 1000, "ok", 7),
+        RunSummary("r2", "b", 1007, None, 1),
+        RunSummary("host", None, 1008, None, 1),
+    ]
+    assert [record.seq for record in records(tmp_path / "a.db", "r2")] == [8]
+
+
+def test_an_append_is_in_the_file_when_it_returns_and_a_note_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    async def main() -> None:
+        log = AuditLog(path)
+        await log.note("context.read", "r1", {"start": 0})
+        assert await log.append("query.requested", "r1", {"action": "a"}) == 2
+        assert [record.event for record in records(path)] == ["context.read", "query.requested"]
+        await log.note("context.read", "r1", {"start": 1})
+        await log.flush()
+        assert len(list(records(path))) == 3
+        await log.aclose()
+
+    asyncio.run(main())
+
+
+def test_concurrent_appends_get_gapless_numbers() -> None:
+    async def main() -> None:
+        log = AuditLog(None)
+        seqs = await asyncio.gather(*(log.append("a.b", f"r{n % 7}", {"n": n}) for n in range(1000)))
+        assert sorted(seqs) == list(range(1, 1001))
+        await log.aclose()
+
+    asyncio.run(main())
+
+
+HOSTILE = [
+    'x"},"event":"run.finished","seq":99}',
+    "line\nline\r\n\x00\x1b[2J\x7f\x85\u2028\u2029",
+    "\ud800 alone, \udc00\ud800 the wrong way round",
+    "\ud83d\ude00 a pair in two halves",
+    "\\ud800 spelt out, and \\\ud800 after a backslash",
+    "\U0010ffff\ufeff\ufffe",
+    "x" * 4096,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_survives_as_data(tmp_path: Path, text: str) -> None:
+    write(tmp_path / "a.db", [("cell.failed_oddly", "r1", {"message": text, text: [text]}), *STORY])
+    first = next(iter(records(tmp_path / "a.db")))
+    meant = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    assert first.data == {"message": meant, meant: [meant]}
+    assert b"\n" not in first.body
+    assert verify(tmp_path / "a.db").ok
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.text(st.characters(), max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_canonical_bytes_read_back_to_the_value_that_writes_them(value: Any) -> None:
+    data = canonical(value)
+    assert canonical(json.loads(data)) == data
+
+
+@given(st.text(st.characters(categories=["Cs", "Lu", "Po"]), max_size=12))
+def test_surrogates_in_any_order_read_back(value: str) -> None:
+    data = canonical(value)
+    assert canonical(json.loads(data.decode())) == data
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan"), float("inf"), b"bytes", {1, 2}, object(), {1: "a"}, [0.5]])
+def test_what_has_no_single_form_is_refused(value: Any) -> None:
+    async def main() -> None:
+        log = AuditLog(None)
+        with pytest.raises(TypeError):
+            await log.append("a.b", "r1", {"x": value})
+        with pytest.raises(TypeError):
+            await log.note("a.b", "r1", {"x": value})
+        assert await log.append("a.b", "r1", {}) == 1
+        await log.aclose()
+
+    asyncio.run(main())
+
+
+def nested(depth: int) -> JSON:
+    value: JSON = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", ["x" * 4097, 2**63, -(2**63), nested(20), ["x" * 4000] * 17])
+def test_what_is_too_long_is_refused(value: JSON) -> None:
+    async def main() -> None:
+        log = AuditLog(None)
+        with pytest.raises(InvalidInput) as caught:
+            await log.append("a.b", "r1", {"x": value})
+        assert caught.value.code == "audit.too_long"
+        await log.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("event", "run", "code"),
+    [
+        ("started", "r1", "audit.event"),
+        ("Run.started", "r1", "audit.event"),
+        ("run.started\n", "r1", "audit.event"),
+        ("run..started", "r1", "audit.event"),
+        ('a.b","x":"', "r1", "audit.event"),
+        ("a.b", "", "audit.run"),
+        ("a.b", "r 1", "audit.run"),
+        ("a.b", "r%d", "audit.run"),
+        ("a.b", "r" * 129, "audit.run"),
+    ],
+)
+def test_odd_events_and_runs_are_refused(event: str, run: str, code: str) -> None:
+    async def main() -> None:
+        log = AuditLog(None)
+        with pytest.raises(InvalidInput) as caught:
+            await log.append(event, run, {})
+        assert caught.value.code == code
+        await log.aclose()
+
+    asyncio.run(main())
+
+
+# -- failures --------------------------------------------------------------------------------------------------------
+
+
+def test_no_folder_no_log(tmp_path: Path) -> None:
+    with pytest.raises(AuditUnavailable, match=r"cannot open the audit log .*/no/a\.db: its folder does not exist"):
+        AuditLog(tmp_path / "no" / "a.db")
+
+
+def test_reading_never_creates_a_file(tmp_path: Path, story: Path) -> None:
+    for read in (verify, runs, records):
+        with pytest.raises(InvalidInput, match="there is no audit log at"):
+            read(tmp_path / "none.db")
+    verify(story)
+    runs(story)
+    assert [path.name for path in tmp_path.iterdir()] == ["audit.db"]
+
+
+def test_our_own_mistakes_cannot_change_or_delete_a_record(story: Path) -> None:
+    with closing(sqlite3.connect(story)) as db:
+        for statement in ("UPDATE records SET seq = 100", "DELETE FROM records"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                db.execute(statement)
+
+
+DISK_FULL = """
+import asyncio, resource, sys
+from pathlib import Path
+from belljar.audit import AuditLog
+from belljar.errors import AuditUnavailable
+
+async def main():
+    log = AuditLog(Path(sys.argv[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))   # write() fails from here on, as on a full disk
+    count = 0
+    try:
+        while True:
+            count = await log.append("a.b", "r1", {"text": "x" * 2000})
+    except AuditUnavailable as error:
+        print(count, error, flush=True)
+    await log.note("a.b", "r1", {"text": "x" * 2000})
+    try:
+        await log.append("a.b", "r1", {"text": "x" * 2000})
+    except AuditUnavailable:
+        print("refused", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_full_disk_is_refused_and_what_was_acknowledged_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    done = subprocess.run(
+        [sys.executable, "-c", DISK_FULL, str(path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    first, second = done.stdout.splitlines()
+    count, message = first.split(" ", 1)
+    assert int(count) > 10
+    assert message.startswith(f"the audit log {path} cannot be written: ")
+    assert second == "refused"
+    report = verify(path)
+    assert report.ok
+    assert report.records == int(count)
+
+
+def test_a_lost_note_stops_its_run_once_and_no_other() -> None:
+    async def pages(log: AuditLog, count: int) -> None:
+        await log._writer.submit(lambda db: db.execute(f"PRAGMA max_page_count={count:d}").fetchone())
+
+    async def main() -> None:
+        log = AuditLog(None)
+        await pages(log, 6)
+        await log.note("a.b", "r1", {"texts": ["x" * 4000] * 10})
+        with pytest.raises(AuditUnavailable):
+            await log.flush()
+        assert await log.append("query.requested", "r2", {"action": "a"}) == 1
+        with pytest.raises(AuditUnavailable, match="the disk is full; free some space"):
+            await log.append("query.requested", "r1", {"action": "a"})
+        assert await log.append("run.finished", "r1", {"status": "host_fault"}) == 2
+        await log.aclose()
+
+    asyncio.run(main())
+
+
+APPENDER = """
+import asyncio, sys
+from pathlib import Path
+from belljar.audit import AuditLog
+
+async def main():
+    log = AuditLog(Path(sys.argv[1]))
+    for n in range(int(sys.argv[3])):
+        await log.note("context.read", sys.argv[2], {"n": n})
+        print(await log.append("a.b", sys.argv[2], {"n": n}), flush=True)
+    await log.aclose()
+
+asyncio.run(main())
+"""
+
+
+def appender(path: Path, run: str, count: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", APPENDER, str(path), run, str(count)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_kill_during_appends_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    acknowledged = 0
+    for attempt in range(3):
+        with appender(path, f"r{attempt}", 10**6) as process:
+            assert process.stdout is not None
+            for _ in range(40):
+                acknowledged = int(process.stdout.readline())
+            os.kill(process.pid, signal.SIGKILL)
+            rest = [line for line in process.stdout if line.endswith("\n")]
+            acknowledged = int(rest[-1]) if rest else acknowledged
+        report = verify(path)
+        assert report.ok
+        assert report.records >= acknowledged
+    assert verify(path).runs == 3
+
+
+def test_two_processes_append_one_chain(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with appender(path, "left", 150) as left, appender(path, "right", 150) as right:
+        acknowledged = [int(line) for process in (left, right) for line in process.communicate(timeout=60)[0].split()]
+    assert len(set(acknowledged)) == 300
+    report = verify(path)
+    assert report.ok
+    assert (report.records, report.runs) == (600, 2)
+    assert [record.data["n"] for record in records(path, "left") if record.event == "a.b"] == list(range(150))
+
+
+# -- tampering -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("position", range(0, 130, 7))
+def test_a_flipped_bit_is_found(story: Path, position: int) -> None:
+    body = bytearray(list(records(story))[2].body)
+    body[position] ^= 1
+    tamper(story, f"UPDATE records SET body = x'{body.hex()}' WHERE seq = 3")
+    problems = verify(story).problems
+    assert "record 3: its bytes do not have the hash that was kept with them" in problems
+    assert "record 4: it does not continue the record before it" in problems
+
+
+def test_a_flipped_bit_in_the_kept_hash_is_found(story: Path) -> None:
+    tamper(story, "UPDATE records SET hash = zeroblob(32) WHERE seq = 7")
+    assert verify(story).problems == ["record 7: its bytes do not have the hash that was kept with them"]
+
+
+def test_a_record_changed_together_with_its_hash_is_found(story: Path) -> None:
+    body = list(records(story))[2].body.replace(b'"a1"', b'"a2"')
+    rehash(story, 3, body)
+    assert "record 4: it does not continue the record before it" in verify(story).problems
+
+
+def test_a_record_removed_from_the_middle_is_found(story: Path) -> None:
+    tamper(story, "DELETE FROM records WHERE seq = 4")
+    problems = verify(story).problems
+    assert problems == [
+        "record 5: expected record 4; what was between is gone",
+        "record 5: it does not continue the record before it",
+    ]
+
+
+def test_a_removed_record_is_found_though_the_rest_was_renumbered(story: Path) -> None:
+    tamper(
+        story,
+        "DELETE FROM records WHERE seq = 4",
+        *(f"UPDATE records SET seq = {n - 1} WHERE seq = {n}" for n in (5, 6, 7)),
+    )
+    assert "record 4: it says that it is record 5" in verify(story).problems
+
+
+def test_two_swapped_records_are_found(story: Path) -> None:
+    tamper(
+        story,
+        "UPDATE records SET seq = 100 WHERE seq = 4",
+        "UPDATE records SET seq = 4 WHERE seq = 5",
+        "UPDATE records SET seq = 5 WHERE seq = 100",
+    )
+    problems = verify(story).problems
+    assert "record 4: it says that it is record 5" in problems
+    assert "record 5: it says that it is record 4" in problems
+
+
+def test_an_inserted_record_is_found(story: Path) -> None:
+    third = list(records(story))[2]
+    forged = third.body.replace(b'"seq":3', b'"seq":4')
+    tamper(story)
+    with closing(sqlite3.connect(story, isolation_level=None)) as db:
+        for n in (7, 6, 5, 4):
+            db.execute("UPDATE records SET seq = ? WHERE seq = ?", (n + 1, n))
+        db.execute("INSERT INTO records VALUES (4, ?, ?)", (forged, hashlib.sha256(forged).digest()))
+    problems = verify(story).problems
+    assert "record 4: it does not continue the record before it" in problems
+    assert "record 5: it says that it is record 4" in problems
+
+
+def test_a_cut_tail_is_not_found_by_the_chain_alone(story: Path) -> None:
+    before = verify(story)
+    tamper(story, "DELETE FROM records WHERE seq > 3")
+    after = verify(story)
+    assert after.ok
+    assert after.head != before.head
+    assert before.head not in [record.hash for record in records(story)]  # what a kept head is for
+
+
+def pretty(record: Record) -> bytes:
+    return json.dumps(json.loads(record.body), sort_keys=True).encode()
+
+
+def twice(record: Record) -> bytes:
+    return record.body.replace(b'"v":1', b'"v":1,"v":1')
+
+
+def floating(record: Record) -> bytes:
+    return record.body.replace(b'"time_ns":1006', b'"time_ns":1006.0')
+
+
+def escaped(record: Record) -> bytes:
+    return record.body.replace(b'"ok"', b'"\\u006fk"')
+
+
+def deep(record: Record) -> bytes:
+    return record.body.replace(b'"ok"', b"[" * 30000 + b"]" * 30000)
+
+
+def extra(record: Record) -> bytes:
+    return record.body.replace(b'"v":1', b'"v":1,"w":1')
+
+
+def huge(record: Record) -> bytes:
+    return record.body.replace(b'"ok"', b'"' + b"x" * 70000 + b'"')
+
+
+def other_version(record: Record) -> bytes:
+    return record.body.replace(b'"v":1', b'"v":2')
+
+
+def truth(record: Record) -> bytes:
+    return record.body.replace(b'"v":1', b'"v":true')
+
+
+@pytest.mark.parametrize(
+    ("forge", "words"),
+    [
+        (pretty, "it is not canonical JSON"),
+        (twice, "it is not canonical JSON"),
+        (floating, "it is not canonical JSON"),
+        (escaped, "it is not canonical JSON"),
+        (deep, "it is not canonical JSON"),
+        (extra, "it does not have the fields of a record"),
+        (truth, "it does not have the fields of a record"),
+        (other_version, "it has an unknown version"),
+        (huge, "it is no blob of at most 65536 bytes"),
+    ],
+)
+def test_a_last_record_in_another_form_is_found(story: Path, forge: Callable[[Record], bytes], words: str) -> None:
+    *_, last = records(story)
+    rehash(story, last.seq, forge(last))
+    assert f"record 7: {words}" in verify(story).problems
+    with pytest.raises(VerificationFailed, match="record 7 of the audit log"):
+        runs(story)
+
+
+def test_a_damaged_file_is_a_problem_and_not_a_crash(story: Path) -> None:
+    data = bytearray(story.read_bytes())
+    for start in range(0, len(data), 512):
+        damaged = data.copy()
+        damaged[start : start + 64] = b"\xa5" * 64
+        story.write_bytes(damaged)
+        report = verify(story)
+        assert report.problems or report.records == 7  # what nothing reads may hold anything
+    story.write_bytes(b"no database at all" * 100)
+    assert verify(story).problems == ["after record 0: the file cannot be read: file is not a database"]
+
+
+def test_the_list_of_problems_is_bounded(tmp_path: Path) -> None:
+    write(tmp_path / "a.db", [("a.b", "r1", {})] * 300)
+    tamper(tmp_path / "a.db", "UPDATE records SET hash = zeroblob(32)")
+    problems = verify(tmp_path / "a.db").problems
+    assert len(problems) == 101
+    assert problems[-1] == "and 200 more problems"
+
+
+# -- the shape of a run ----------------------------------------------------------------------------------------------
+
+START: Entry = ("run.started", "r1", {"tenant": "acme"})
+ASK: Entry = ("query.requested", "r1", {"action": "a1"})
+END: Entry = ("run.finished", "r1", {"status": "ok"})
+
+
+def test_an_action_without_outcome_is_unfinished_while_its_run_is(tmp_path: Path) -> None:
+    write(tmp_path / "a.db", [START, ASK])
+    report = verify(tmp_path / "a.db")
+    assert report.ok
+    assert report.unfinished == ["record 2: query action 'a1' of run 'r1' has no outcome"]
+
+
+def test_an_action_without_outcome_in_a_finished_run_is_a_problem(tmp_path: Path) -> None:
+    assert problems_of([START, ASK, END], tmp_path / "a.db") == [
+        "record 2: query action 'a1' of run 'r1' has no outcome, and the run is finished"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        (
+            [("query.completed", "r1", {"action": "a1"})],
+            "record 1: query.completed of action 'a1' that was not requested",
+        ),
+        (
+            [ASK, ("recurse.failed", "r1", {"action": "a1"})],
+            "record 2: recurse.failed of action 'a1' that was not requested",
+        ),
+        (
+            [ASK, ("query.failed", "r2", {"action": "a1"})],
+            "record 2: query.failed of action 'a1' that was not requested",
+        ),
+        ([ASK, ASK], "record 2: action 'a1' was requested before"),
+        ([("query.requested", "r1", {})], "record 1: query.requested names no action"),
+        (
+            [ASK, ("query.completed", "r1", {"action": "a1"}), ("query.denied", "r1", {"action": "a1"})],
+            "record 3: a second outcome of action 'a1'",
+        ),
+    ],
+)
+def test_actions_come_in_pairs(tmp_path: Path, entries: list[Entry], problem: str) -> None:
+    assert problems_of(entries, tmp_path / "a.db") == [problem]

@@ -1,0 +1,654 @@
+"""Quotas: nobody spends what is not there, a reservation ends once, and the books balance after anything."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from belljar.errors import HostFault, InvalidInput, LedgerUnavailable, QuotaExceeded
+from belljar.ledger import (
+    DIMENSIONS,
+    Amounts,
+    Ledger,
+    Limits,
+    Period,
+    Remaining,
+    SqliteLedger,
+    period_key,
+    run_account,
+    tenant_accounts,
+)
+
+T = TypeVar("T")
+
+NOON = 1795435200.0  # 2026-11-23 12:00 UTC
+DAY = 86400.0
+FREE = Limits("total", calls=None, input_tokens=None, output_tokens=None, cost_nanousd=None)
+
+
+def only(period: Period = "total", /, **bounds: int) -> Limits:
+    return Limits(period, **{dimension: bounds.get(dimension) for dimension in DIMENSIONS})
+
+
+def open_ledger(path: Path | None = None, owner: str = "1:1") -> SqliteLedger:
+    ledger: Ledger = SqliteLedger(path, owner=owner)  # the type checker compares it with the protocol
+    assert isinstance(ledger, SqliteLedger)
+    return ledger
+
+
+def with_run(
+    body: Any, *, tenant: str = "acme/research", run_limits: Limits = FREE, tenant_limits: Limits = FREE
+) -> None:
+    """Run `body(ledger)` with run r1 open, then check the books."""
+
+    async def main() -> None:
+        ledger = open_ledger()
+        await ledger.open_run("r1", tenant, run_limits=run_limits, tenant_limits=tenant_limits, now=NOON)
+        await body(ledger)
+        assert await ledger.check_books() == []
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+# -- names and numbers -----------------------------------------------------------------------------------------------
+
+
+def test_a_tenant_is_every_level_of_its_path() -> None:
+    assert tenant_accounts("acme/research/alice") == ("acme", "acme/research", "acme/research/alice")
+    assert len(tenant_accounts("/".join("abcdefgh"))) == 8
+
+
+@pytest.mark.parametrize(
+    "tenant",
+    [
+        "",
+        "/",
+        "acme/",
+        "/acme",
+        "a//b",
+        "Acme",
+        "acme/..",
+        ".",
+        "-a",
+        "a b",
+        "a\n",
+        "a/b\x00",
+        "é",
+        "a" * 64,
+        "/a" * 9,
+        "run:r1",
+    ],
+)
+def test_what_is_no_tenant_is_refused(tenant: str) -> None:
+    async def main() -> None:
+        ledger = open_ledger()
+        for attempt in (
+            ledger.open_run("r1", tenant, run_limits=FREE, tenant_limits=FREE, now=NOON),
+            ledger.set_limits(tenant, FREE),
+        ):
+            with pytest.raises(InvalidInput) as caught:
+                await attempt
+            assert caught.value.code == "tenant.invalid"
+            assert "\n" not in str(caught.value)
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_periods_are_utc() -> None:
+    assert [period_key(period, NOON) for period in ("day", "month", "total")] == ["2026-11-23", "2026-11", "total"]
+    assert period_key("day", NOON + DAY / 2 - 1) == "2026-11-23"
+    assert period_key("day", NOON + DAY / 2) == "2026-11-24"
+    assert period_key("month", NOON + 8 * DAY) == "2026-12"
+
+
+@pytest.mark.parametrize("value", [-1, 10**15 + 1, True, 1.0, "1"])
+def test_odd_amounts_are_refused(value: Any) -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            await ledger.reserve("r1", Amounts(calls=value), now=NOON)
+        assert caught.value.code == "amount.invalid"
+        reservation = await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+        with pytest.raises(InvalidInput):
+            await ledger.settle(reservation, Amounts(cost_nanousd=value))
+        assert (await ledger.balance("acme", "total")).held == Amounts(calls=1)
+
+    with_run(body)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True])
+def test_odd_limits_are_refused(value: Any) -> None:
+    async def main() -> None:
+        ledger = open_ledger()
+        for attempt in (
+            ledger.open_run("r1", "acme", run_limits=only(calls=value), tenant_limits=FREE, now=NOON),
+            ledger.open_run("r1", "acme", run_limits=FREE, tenant_limits=only(calls=value), now=NOON),
+            ledger.set_limits("acme", only(calls=value)),
+        ):
+            with pytest.raises(InvalidInput) as caught:
+                await attempt
+            assert caught.value.code == "limit.invalid"
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_run_is_opened_once() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            await ledger.open_run("r1", "other", run_limits=FREE, tenant_limits=FREE, now=NOON)
+        assert caught.value.code == "run.exists"
+        with pytest.raises(InvalidInput):
+            await ledger.open_run("r 1", "other", run_limits=FREE, tenant_limits=FREE, now=NOON)
+        with pytest.raises(LedgerUnavailable, match="knows no run"):
+            await ledger.reserve("r2", Amounts(), now=NOON)
+
+    with_run(body)
+
+
+# -- the life of a reservation ---------------------------------------------------------------------------------------
+
+
+def test_a_reservation_is_held_then_the_truth_is_charged_on_every_level() -> None:
+    asked, actual = Amounts(1, 100, 1000, 5_000), Amounts(1, 90, 20, 300)
+
+    async def body(ledger: SqliteLedger) -> None:
+        reservation = await ledger.reserve("r1", asked, now=NOON)
+        pages = [(t, key) for t in ("acme", "acme/research") for key in ("2026-11-23", "2026-11", "total")]
+        pages.append((run_account("r1"), "total"))
+        for page in pages:
+            balance = await ledger.balance(*page)
+            assert (balance.used, balance.held) == (Amounts(), asked)
+        await ledger.dispatch(reservation)
+        await ledger.settle(reservation, actual)
+        for page in pages:
+            balance = await ledger.balance(*page)
+            assert (balance.used, balance.held) == (actual, Amounts())
+        assert await ledger.spent("acme/other", "total") == Amounts()
+
+    with_run(body)
+
+
+def test_a_released_reservation_leaves_nothing() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        for dispatched in (False, True):
+            reservation = await ledger.reserve("r1", Amounts(1, 2, 3, 4), now=NOON)
+            if dispatched:
+                await ledger.dispatch(reservation)
+            await ledger.release(reservation)
+            balance = await ledger.balance("acme", "total")
+            assert (balance.used, balance.held) == (Amounts(), Amounts())
+
+    with_run(body)
+
+
+def test_a_reservation_ends_once() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        for end in (ledger.release, lambda r: ledger.settle(r, Amounts(calls=1))):
+            reservation = await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+            await end(reservation)
+            before = await ledger.balance("acme", "total")
+            for again in (
+                ledger.release(reservation),
+                ledger.settle(reservation, Amounts(calls=5)),
+                ledger.dispatch(reservation),
+            ):
+                with pytest.raises(LedgerUnavailable, match=r"double end.*nothing was changed"):
+                    await again
+            assert await ledger.balance("acme", "total") == before
+        with pytest.raises(HostFault, match="knows no reservation"):
+            await ledger.release("nonesuch")
+
+    with_run(body)
+
+
+def test_a_reservation_is_dispatched_once() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        reservation = await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+        await ledger.dispatch(reservation)
+        with pytest.raises(LedgerUnavailable, match="was dispatched before"):
+            await ledger.dispatch(reservation)
+
+    with_run(body)
+
+
+def test_a_cancelled_reserve_leaves_nothing_held() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        for delay in range(40):
+            task = asyncio.create_task(ledger.reserve("r1", Amounts(calls=1), now=NOON))
+            for _ in range(delay % 4):
+                await asyncio.sleep(0)
+            await asyncio.sleep(delay * 1e-5)
+            if task.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            else:
+                await ledger.release(await task)
+        assert (await ledger.balance("acme", "total")).held == Amounts()
+
+    with_run(body)
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("level", ["acme", "acme/research", "run r1"])
+def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dimension: str) -> None:
+    bound = only(**{dimension: 10})
+
+    async def body(ledger: SqliteLedger) -> None:
+        if not level.startswith("run"):
+            await ledger.set_limits(level, bound)
+        used = await ledger.reserve("r1", Amounts(**{dimension: 4}), now=NOON)
+        await ledger.settle(used, Amounts(**{dimension: 3}))
+        await ledger.reserve("r1", Amounts(**{dimension: 2}), now=NOON)
+        with pytest.raises(QuotaExceeded) as caught:
+            await ledger.reserve("r1", Amounts(**{dimension: 6}), now=NOON)
+        assert (caught.value.code, caught.value.limit, caught.value.observed) == (f"quota.{dimension}", 10, 11)
+        unit = {"cost_nanousd": ("0.000000005 USD", "0.00000001 USD")}.get(
+            dimension, (f"5 {dimension}", f"10 {dimension}")
+        )
+        name = level if level.startswith("run") else f"tenant {level}"
+        assert str(caught.value).startswith(f"{name} has {unit[0]} of {unit[1]} left in total, ")
+        await ledger.reserve("r1", Amounts(**{dimension: 5}), now=NOON)
+
+    with_run(body, run_limits=bound if level.startswith("run") else FREE)
+
+
+def test_a_refused_reservation_changes_no_level() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        with pytest.raises(QuotaExceeded):
+            await ledger.reserve("r1", Amounts(calls=2), now=NOON)
+        for account in ("acme", "acme/research", run_account("r1")):
+            assert (await ledger.balance(account, "total")).held == Amounts()
+
+    with_run(body, run_limits=only(calls=1))
+
+
+def test_the_root_is_asked_first() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        with pytest.raises(QuotaExceeded, match=r"^tenant acme has"):
+            await ledger.reserve("r1", Amounts(calls=5), now=NOON)
+
+    with_run(body, run_limits=only(calls=1), tenant_limits=only(calls=1))
+
+
+def test_tenant_limits_stand_where_nothing_was_set() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        await ledger.set_limits("acme", only(calls=100))
+        with pytest.raises(QuotaExceeded, match=r"^tenant acme/research has 2 calls of 2 calls left"):
+            await ledger.reserve("r1", Amounts(calls=3), now=NOON)
+        await ledger.set_limits("acme/research", FREE)
+        await ledger.reserve("r1", Amounts(calls=3), now=NOON)
+        await ledger.clear_limits("acme/research")
+        with pytest.raises(QuotaExceeded, match=r"^tenant acme/research has 0 calls of 2 calls left"):
+            await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+
+    with_run(body, tenant_limits=only(calls=2))
+
+
+def test_two_periods_of_one_level_hold_together() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        day, month = only("day", calls=2), only("month", calls=3)
+        await ledger.set_limits("acme", only("day", calls=9))
+        await ledger.set_limits("acme", month)
+        await ledger.set_limits("acme", day)
+        assert await ledger.limits("acme") == [day, month]
+        await ledger.reserve("r1", Amounts(calls=2), now=NOON)
+        with pytest.raises(QuotaExceeded, match=r"for the day 2026-11-23 \(UTC\).*wait for the next day"):
+            await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+        await ledger.reserve("r1", Amounts(calls=1), now=NOON + DAY)
+        with pytest.raises(QuotaExceeded, match=r"for the month 2026-11 \(UTC\)"):
+            await ledger.reserve("r1", Amounts(calls=1), now=NOON + 2 * DAY)
+        await ledger.reserve("r1", Amounts(calls=1), now=NOON + 10 * DAY)
+
+    with_run(body)
+
+
+def test_a_limit_set_late_knows_what_was_spent_before() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        await ledger.settle(await ledger.reserve("r1", Amounts(calls=5), now=NOON), Amounts(calls=5))
+        await ledger.set_limits("acme", only("month", calls=5))
+        with pytest.raises(QuotaExceeded):
+            await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+
+    with_run(body)
+
+
+def test_a_reservation_is_settled_on_the_day_it_was_made() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        reservation = await ledger.reserve("r1", Amounts(calls=2), now=NOON)
+        await ledger.reserve("r1", Amounts(calls=2), now=NOON + DAY)
+        await ledger.settle(reservation, Amounts(calls=1))
+        assert await ledger.spent("acme", "2026-11-23") == Amounts(calls=1)
+        assert await ledger.spent("acme", "2026-11-24") == Amounts()
+        assert await ledger.spent(run_account("r1"), "2026-11-23") == Amounts(calls=1)
+
+    with_run(body, run_limits=only("day", calls=2), tenant_limits=only("day", calls=2))
+
+
+def test_an_overrun_is_charged_in_truth_and_then_nothing_more_is_admitted() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        reservation = await ledger.reserve("r1", Amounts(output_tokens=10), now=NOON)
+        await ledger.settle(reservation, Amounts(output_tokens=13))
+        assert await ledger.spent("acme", "total") == Amounts(output_tokens=13)
+        with pytest.raises(QuotaExceeded, match="has 0 output_tokens of 10") as caught:
+            await ledger.reserve("r1", Amounts(output_tokens=1), now=NOON)
+        assert caught.value.observed == 14
+        assert (await ledger.remaining("r1", now=NOON)).output_tokens == 0
+
+    with_run(body, tenant_limits=only(output_tokens=10))
+
+
+def test_remaining_is_the_least_of_all_levels_and_periods() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        await ledger.set_limits("acme", only("day", calls=10, input_tokens=50))
+        await ledger.set_limits("acme", only("month", calls=7))
+        await ledger.reserve("r1", Amounts(calls=1, input_tokens=20), now=NOON)
+        assert await ledger.remaining("r1", now=NOON) == Remaining(6, 30, None, 1000)
+        assert await ledger.remaining("r1", now=NOON + DAY) == Remaining(6, 50, None, 1000)
+
+    with_run(body, run_limits=only(calls=100, cost_nanousd=1000))
+
+
+def test_many_at_once_get_exactly_what_is_there() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        results = await asyncio.gather(
+            *(ledger.reserve("r1", Amounts(calls=1), now=NOON) for _ in range(300)), return_exceptions=True
+        )
+        assert sum(isinstance(result, str) for result in results) == 50
+        assert sum(isinstance(result, QuotaExceeded) for result in results) == 250
+
+    with_run(body, tenant_limits=only(calls=50))
+
+
+def test_random_interleavings_never_pass_the_limit() -> None:
+    chance = random.Random(7)
+
+    async def worker(ledger: SqliteLedger) -> None:
+        for _ in range(20):
+            asked = chance.randint(1, 9)
+            try:
+                reservation = await ledger.reserve("r1", Amounts(output_tokens=asked), now=NOON)
+            except QuotaExceeded:
+                continue
+            await asyncio.sleep(0)
+            if chance.random() < 0.5:
+                await ledger.dispatch(reservation)
+            if chance.random() < 0.4:
+                await ledger.release(reservation)
+            else:
+                await ledger.settle(reservation, Amounts(output_tokens=chance.randint(0, asked)))
+            balance = await ledger.balance("acme", "total")
+            assert balance.used.output_tokens + balance.held.output_tokens <= 400
+
+    async def body(ledger: SqliteLedger) -> None:
+        await asyncio.gather(*(worker(ledger) for _ in range(40)))
+        assert (await ledger.balance("acme", "total")).held == Amounts()
+        assert (await ledger.spent("acme", "total")).output_tokens > 350
+
+    with_run(body, tenant_limits=only(output_tokens=400))
+
+
+# -- ends of runs ----------------------------------------------------------------------------------------------------
+
+
+def test_closing_a_run_refunds_what_is_held_and_charges_what_left() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        held = await ledger.reserve("r1", Amounts(1, 10, 10, 10), now=NOON)
+        gone = await ledger.reserve("r1", Amounts(1, 20, 20, 20), now=NOON)
+        await ledger.dispatch(gone)
+        await ledger.close_run("r1")
+        balance = await ledger.balance("acme", "total")
+        assert (balance.used, balance.held) == (Amounts(1, 20, 20, 20), Amounts())
+        for reservation in (held, gone):
+            with pytest.raises(LedgerUnavailable, match="double end"):
+                await ledger.settle(reservation, Amounts())
+        await ledger.close_run("r1")
+        with pytest.raises(LedgerUnavailable, match="run r1 is closed"):
+            await ledger.reserve("r1", Amounts(), now=NOON)
+        with pytest.raises(LedgerUnavailable, match="knows no run"):
+            await ledger.close_run("r9")
+
+    with_run(body)
+
+
+def test_recovery_closes_the_runs_of_the_dead_only(tmp_path: Path) -> None:
+    async def start(owner: str) -> SqliteLedger:
+        ledger = open_ledger(tmp_path / "ledger.db", owner)
+        run = f"run-{owner[0]}"
+        await ledger.open_run(run, "acme", run_limits=FREE, tenant_limits=FREE, now=NOON)
+        await ledger.reserve(run, Amounts(calls=1), now=NOON)
+        await ledger.dispatch(await ledger.reserve(run, Amounts(calls=10), now=NOON))
+        return ledger
+
+    async def main() -> None:
+        dead, alive, own = await start("1:1"), await start("2:2"), await start("3:3")
+        asked: list[str] = []
+
+        def is_alive(owner: str) -> bool:
+            asked.append(owner)
+            return owner == "2:2"
+
+        assert await own.recover(is_alive) == 1
+        assert sorted(asked) == ["1:1", "2:2"]
+        balance = await own.balance("acme", "total")
+        assert (balance.used, balance.held) == (Amounts(calls=10), Amounts(calls=22))
+        assert await own.recover(is_alive) == 0
+        assert await own.check_books() == []
+        for ledger in (dead, alive, own):
+            await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_the_books_survive_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        first = open_ledger(tmp_path / "ledger.db")
+        await first.open_run("r1", "acme", run_limits=FREE, tenant_limits=FREE, now=NOON)
+        await first.settle(await first.reserve("r1", Amounts(calls=1), now=NOON), Amounts(calls=1))
+        await first.aclose()
+        second = open_ledger(tmp_path / "ledger.db")
+        assert await second.spent("acme", "2026-11") == Amounts(calls=1)
+        await second.aclose()
+        with pytest.raises(LedgerUnavailable, match="is closed"):
+            await second.spent("acme", "2026-11")
+
+    asyncio.run(main())
+
+
+def test_wrong_books_are_noticed() -> None:
+    async def main() -> None:
+        ledger = open_ledger()
+        await ledger.open_run("r1", "acme", run_limits=FREE, tenant_limits=FREE, now=NOON)
+        await ledger.reserve("r1", Amounts(calls=3), now=NOON)
+        await ledger._writer.submit(lambda db: db.execute("UPDATE balances SET held_calls = 2 WHERE key = '2026-11'"))
+        await ledger._writer.submit(lambda db: db.execute("DELETE FROM balances WHERE account = 'run:r1'"))
+        assert await ledger.check_books() == [
+            "acme 2026-11: held calls is 2, its reservations say 3",
+            "run:r1 total: held calls is 0, its reservations say 3",
+        ]
+        with pytest.raises(LedgerUnavailable, match="CHECK constraint failed: held_calls >= 0"):
+            await ledger.close_run("r1")
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_no_ledger_no_answer(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable, match="cannot open the ledger"):
+        SqliteLedger(tmp_path / "no" / "ledger.db", owner="1:1")
+
+
+# -- any order of calls ----------------------------------------------------------------------------------------------
+
+small = st.integers(0, 6)
+amounts = st.builds(Amounts, calls=small, output_tokens=small)
+bounds = st.none() | st.integers(0, 15)
+all_limits = st.builds(
+    Limits,
+    period=st.sampled_from(["day", "month", "total"]),
+    calls=bounds,
+    input_tokens=st.none(),
+    output_tokens=bounds,
+    cost_nanousd=st.none(),
+)
+TENANTS = ("acme", "acme/research", "acme/research/alice", "other")
+
+
+class Books(RuleBasedStateMachine):
+    """Compares the ledger with a list of what happened. `reservation` is (run, day, state, what it stands for)."""
+
+    runs = Bundle("runs")
+    reservations = Bundle("reservations")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.now = NOON
+        self.tenants: dict[str, str] = {}
+        self.limits: dict[str, tuple[Limits, Limits]] = {}
+        self.set: dict[str, dict[str, Limits]] = {}
+        self.entries: dict[str, tuple[str, str, str, Amounts]] = {}
+        self.closed: set[str] = set()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    @initialize()
+    def start(self) -> None:
+        self.ledger = open_ledger()
+
+    def teardown(self) -> None:
+        if hasattr(self, "ledger"):
+            self.do(self.ledger.aclose())
+        self.runner.close()
+
+    @rule(target=runs, tenant=st.sampled_from(TENANTS), run_limits=all_limits, tenant_limits=all_limits)
+    def open_run(self, tenant: str, run_limits: Limits, tenant_limits: Limits) -> str:
+        run = f"r{len(self.tenants)}"
+        self.do(self.ledger.open_run(run, tenant, run_limits=run_limits, tenant_limits=tenant_limits, now=self.now))
+        self.tenants[run], self.limits[run] = tenant, (run_limits, tenant_limits)
+        return run
+
+    @rule(tenant=st.sampled_from(TENANTS), limits=all_limits)
+    def set_limits(self, tenant: str, limits: Limits) -> None:
+        self.do(self.ledger.set_limits(tenant, limits))
+        self.set.setdefault(tenant, {})[limits.period] = limits
+
+    @rule(hours=st.integers(1, 400))
+    def wait(self, hours: int) -> None:
+        self.now += hours * 3600
+
+    @rule(target=reservations, run=runs, asked=amounts)
+    def reserve(self, run: str, asked: Amounts) -> str:
+        if run in self.closed:
+            with pytest.raises(LedgerUnavailable):
+                self.do(self.ledger.reserve(run, asked, now=self.now))
+            return "none"
+        left = self.do(self.ledger.remaining(run, now=self.now))
+        fits = self.fits(run, asked)
+        if not fits:
+            with pytest.raises(QuotaExceeded):
+                self.do(self.ledger.reserve(run, asked, now=self.now))
+            return "none"
+        assert all(bound is None or want <= bound for want, bound in zip(values(asked), values(left), strict=True))
+        reservation = self.do(self.ledger.reserve(run, asked, now=self.now))
+        self.entries[reservation] = (run, period_key("day", self.now), "held", asked)
+        return reservation
+
+    @rule(reservation=reservations)
+    def dispatch(self, reservation: str) -> None:
+        run, day, state, asked = self.entry(reservation)
+        if state != "held":
+            with pytest.raises(LedgerUnavailable):
+                self.do(self.ledger.dispatch(reservation))
+            return
+        self.do(self.ledger.dispatch(reservation))
+        self.entries[reservation] = (run, day, "dispatched", asked)
+
+    @rule(reservation=reservations, actual=amounts)
+    def settle(self, reservation: str, actual: Amounts) -> None:
+        run, day, state, _ = self.entry(reservation)
+        if state not in ("held", "dispatched"):
+            with pytest.raises(LedgerUnavailable):
+                self.do(self.ledger.settle(reservation, actual))
+            return
+        self.do(self.ledger.settle(reservation, actual))
+        self.entries[reservation] = (run, day, "used", actual)
+
+    @rule(reservation=reservations)
+    def release(self, reservation: str) -> None:
+        run, day, state, asked = self.entry(reservation)
+        if state not in ("held", "dispatched"):
+            with pytest.raises(LedgerUnavailable):
+                self.do(self.ledger.release(reservation))
+            return
+        self.do(self.ledger.release(reservation))
+        self.entries[reservation] = (run, day, "released", asked)
+
+    @rule(run=consumes(runs))
+    def close_run(self, run: str) -> None:
+        self.do(self.ledger.close_run(run))
+        self.closed.add(run)
+        for reservation, (owner, day, state, asked) in self.entries.items():
+            if owner == run and state in ("held", "dispatched"):
+                end = "used" if state == "dispatched" else "released"
+                self.entries[reservation] = (run, day, end, asked)
+
+    @invariant()
+    def books_balance(self) -> None:
+        if hasattr(self, "ledger"):
+            assert self.do(self.ledger.check_books()) == []
+
+    @invariant()
+    def balances_are_what_happened(self) -> None:
+        for account in TENANTS if hasattr(self, "ledger") else ():
+            for period in ("day", "month", "total"):
+                key = period_key(period, self.now)
+                balance = self.do(self.ledger.balance(account, key))
+                assert values(balance.used) == self.sums(account, key, ("used",))
+                assert values(balance.held) == self.sums(account, key, ("held", "dispatched"))
+
+    def entry(self, reservation: str) -> tuple[str, str, str, Amounts]:
+        return self.entries.get(reservation, ("", "", "unknown", Amounts()))
+
+    def sums(self, account: str, key: str, states: tuple[str, ...]) -> tuple[int, ...]:
+        total = [0] * len(DIMENSIONS)
+        for run, day, state, amount in self.entries.values():
+            accounts = (*tenant_accounts(self.tenants[run]), run_account(run))
+            if account in accounts and state in states and (key == "total" or day.startswith(key)):
+                total = [a + b for a, b in zip(total, values(amount), strict=True)]
+        return tuple(total)
+
+    def fits(self, run: str, asked: Amounts) -> bool:
+        run_limits, tenant_limits = self.limits[run]
+        checks = [(run_account(run), run_limits)]
+        for account in tenant_accounts(self.tenants[run]):
+            checks += [(account, limits) for limits in self.set.get(account, {"": tenant_limits}).values()]
+        for account, limits in checks:
+            taken = self.sums(account, period_key(limits.period, self.now), ("used", "held", "dispatched"))
+            for have, want, bound in zip(taken, values(asked), values(limits), strict=True):
+                if bound is not None and have + want > bound:
+                    return False
+        return True
+
+
+def values(amount: Amounts | Limits | Remaining) -> tuple[Any, ...]:
+    return tuple(getattr(amount, dimension) for dimension in DIMENSIONS)
+
+
+Books.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestBooks = Books.TestCase

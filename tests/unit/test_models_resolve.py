@@ -1,0 +1,89 @@
+"""From a name to a model."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from belljar.errors import InvalidInput
+from belljar.models import Message, ModelRequest, NullModel, Registry, ScriptedModel
+from belljar.models.anthropic import AnthropicModel
+
+REQUEST = ModelRequest("", (Message("user", "x"),), 100, 1.0, "root")
+
+
+def test_a_script_is_played_from_its_start_each_time_it_is_resolved(tmp_path: Path) -> None:
+    path = tmp_path / "demo.toml"
+    path.write_text("[[turn]]\ntext = 'one'")
+    registry = Registry({})
+
+    async def first_turn() -> str:
+        return (await registry.resolve(f"scripted:{path}").complete(REQUEST)).text
+
+    assert asyncio.run(first_turn()) == asyncio.run(first_turn()) == "one"
+    path.unlink()  # read once
+    assert asyncio.run(first_turn()) == "one"
+
+
+def test_a_claude_model_is_made_once_with_the_key_and_url_given() -> None:
+    async def main() -> None:
+        registry = Registry({"ANTHROPIC_API_KEY": "sk-secret\n", "ANTHROPIC_BASE_URL": "http://127.0.0.1:9/api"})
+        model = registry.resolve("claude-sonnet-5-5")
+        assert isinstance(model, AnthropicModel)
+        assert repr(model) == "AnthropicModel('claude-sonnet-5-5', host='127.0.0.1:9')"
+        assert registry.resolve("claude-sonnet-5-5") is model
+        assert registry.resolve("claude-haiku-5-5") is not model
+        assert not model.scripted
+        await registry.aclose()
+        await registry.aclose()
+
+    asyncio.run(main())
+
+
+def test_without_a_base_url_it_is_the_public_one_whatever_the_process_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://elsewhere.test")
+
+    async def main() -> None:
+        registry = Registry({"ANTHROPIC_API_KEY": "sk-secret", "ANTHROPIC_BASE_URL": ""})
+        assert "host='api.anthropic.com'" in repr(registry.resolve("claude-sonnet-5-5"))
+        await registry.aclose()
+
+    asyncio.run(main())
+
+
+def test_without_a_key_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-of-the-process")
+    for environ in ({}, {"ANTHROPIC_API_KEY": " "}):
+        with pytest.raises(InvalidInput, match="set ANTHROPIC_API_KEY, or use scripted:FILE") as caught:
+            Registry(environ).resolve("claude-sonnet-5-5")
+        assert caught.value.code == "model.key"
+
+
+@pytest.mark.parametrize("name", ["", "gpt-4o", "scripted:", "Claude-x", "claude", "\x1b[2J", "x" * 9999])
+def test_an_unknown_name_says_what_is_possible(name: str) -> None:
+    with pytest.raises(InvalidInput, match="claude-NAME, scripted:FILE") as caught:
+        Registry({"ANTHROPIC_API_KEY": "sk-secret"}).resolve(name)
+    assert caught.value.code == "model.unknown"
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
+
+
+def test_replay_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match="not available yet") as caught:
+        Registry({}).resolve("replay:run-1")
+    assert caught.value.code == "model.replay"
+
+
+def test_an_object_is_itself_and_is_found_by_its_name() -> None:
+    mine, other = NullModel(), ScriptedModel(["x"], name="scripted:mine")
+    registry = Registry({}, models=[mine])
+    assert registry.resolve(mine) is mine
+    assert registry.resolve("null") is mine
+    assert registry.resolve(other) is other
+    assert registry.resolve("scripted:mine") is other
+    with pytest.raises(InvalidInput, match="two models are named 'null'"):
+        registry.resolve(NullModel())

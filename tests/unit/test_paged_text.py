@@ -1,0 +1,436 @@
+"""PagedText says what `str` says, wherever the page borders fall."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import random
+import threading
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from guest.paged import PagedText, TextTooLarge
+
+# Few letters, so that needles are found and overlap themselves; every kind of line end, width and white space.
+ALPHABET = 'aab"{} \t\n\n\r\r\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029\xa0\u3000é\u0301߀Ａ€😀𝟙İß'
+texts = st.one_of(
+    st.text(alphabet=ALPHABET, max_size=60),
+    st.text(alphabet="ab", max_size=40),
+    st.text(alphabet="\r\n", max_size=20),
+    st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40),
+)
+needles = st.one_of(st.text(alphabet="ab", max_size=5), st.text(alphabet=ALPHABET, max_size=4), st.just("\r\n"))
+bounds = st.one_of(st.none(), st.integers(-70, 70))
+page_sizes = st.integers(1, 7)
+cache_sizes = st.sampled_from([0, 3, 20, 1000])
+
+
+def paged(text: str, page_chars: int = 3, cache_chars_max: int = 20, **more: int) -> PagedText:
+    def fetch(start: int, stop: int) -> str:
+        assert 0 <= start < stop <= len(text)
+        return text[start:stop]
+
+    return PagedText(len(text), fetch, page_chars=page_chars, cache_chars_max=cache_chars_max, **more)
+
+
+def outcome(function: Callable[[], Any]) -> Any:
+    """What a call gives: its value with the type, or the type of its error."""
+    try:
+        value = function()
+    except (IndexError, TypeError, ValueError, LookupError) as error:
+        return type(error)
+    return type(value), value
+
+
+@st.composite
+def twins(draw: st.DrawFn) -> tuple[str, PagedText]:
+    text = draw(texts)
+    twin = paged(text, draw(page_sizes), draw(cache_sizes))
+    if draw(st.booleans()):
+        str(twin)  # from here on it serves everything from the whole text
+    return text, twin
+
+
+@given(twins(), bounds, bounds, st.one_of(st.none(), st.integers(-9, 9)))
+def test_slices(pair: tuple[str, PagedText], start: int | None, stop: int | None, step: int | None) -> None:
+    text, twin = pair
+    key = slice(start, stop, step)
+    assert outcome(lambda: twin[key]) == outcome(lambda: text[key])
+
+
+@given(twins(), st.integers(-70, 70))
+def test_one_character(pair: tuple[str, PagedText], at: int) -> None:
+    text, twin = pair
+    assert outcome(lambda: twin[at]) == outcome(lambda: text[at])
+
+
+@given(twins())
+def test_the_whole(pair: tuple[str, PagedText]) -> None:
+    text, twin = pair
+    assert len(twin) == len(text)
+    assert bool(twin) == bool(text)
+    assert list(twin) == list(text)
+    assert list(reversed(twin)) == list(reversed(text))
+    assert (str(twin), type(str(twin))) == (text, str)
+    assert hash(twin) == hash(text)
+    assert f"{twin}" == text
+    assert f"{twin:>70}" == f"{text:>70}"
+    assert (twin + "a", "a" + twin, twin * 2, 2 * twin) == (text + "a", "a" + text, text * 2, 2 * text)
+    assert twin + twin == text + text
+
+
+@pytest.mark.parametrize("method", ["find", "rfind", "index", "rindex", "count", "startswith", "endswith"])
+@given(pair=twins(), sub=needles, start=bounds, end=bounds)
+@example(pair=("aaaa", paged("aaaa", 1)), sub="aa", start=None, end=None)
+@example(pair=("abc", paged("abc", 1)), sub="", start=4, end=None)
+@example(pair=("abc", paged("abc", 1)), sub="", start=2, end=1)
+def test_searches(method: str, pair: tuple[str, PagedText], sub: str, start: int | None, end: int | None) -> None:
+    text, twin = pair
+    theirs, ours = getattr(text, method), getattr(twin, method)
+    assert outcome(lambda: ours(sub, start, end)) == outcome(lambda: theirs(sub, start, end))
+    assert outcome(lambda: ours(sub)) == outcome(lambda: theirs(sub))
+    assert (sub in twin) == (sub in text)
+
+
+@given(twins(), st.data())
+def test_every_substring_is_found_where_str_finds_it(pair: tuple[str, PagedText], data: st.DataObject) -> None:
+    text, twin = pair
+    assume(text)
+    start = data.draw(st.integers(0, len(text) - 1))
+    sub = text[start : data.draw(st.integers(start + 1, len(text)))]
+    assert twin.find(sub) == text.find(sub)
+    assert twin.rfind(sub) == text.rfind(sub)
+    assert twin.count(sub) == text.count(sub)
+    assert twin.split(sub) == text.split(sub)
+    assert sub in twin
+
+
+@given(twins(), needles, needles)
+def test_startswith_and_endswith_take_tuples(pair: tuple[str, PagedText], one: str, two: str) -> None:
+    text, twin = pair
+    assert twin.startswith((one, two)) == text.startswith((one, two))
+    assert twin.endswith((one, two)) == text.endswith((one, two))
+    assert not twin.startswith(())
+
+
+@given(twins(), st.booleans())
+def test_lines(pair: tuple[str, PagedText], keepends: bool) -> None:
+    text, twin = pair
+    assert twin.splitlines(keepends) == text.splitlines(keepends)
+    assert list(twin.lines(keepends)) == text.splitlines(keepends)
+
+
+@given(twins(), st.one_of(st.none(), needles), st.integers(-2, 6))
+def test_splits(pair: tuple[str, PagedText], sep: str | None, maxsplit: int) -> None:
+    text, twin = pair
+    assert outcome(lambda: twin.split(sep, maxsplit)) == outcome(lambda: text.split(sep, maxsplit))
+    assert outcome(lambda: twin.split(sep)) == outcome(lambda: text.split(sep))
+    assert outcome(lambda: twin.rsplit(sep, maxsplit)) == outcome(lambda: text.rsplit(sep, maxsplit))
+
+
+@given(twins(), needles)
+def test_partitions(pair: tuple[str, PagedText], sep: str) -> None:
+    text, twin = pair
+    assert outcome(lambda: twin.partition(sep)) == outcome(lambda: text.partition(sep))
+    assert outcome(lambda: twin.rpartition(sep)) == outcome(lambda: text.rpartition(sep))
+
+
+@given(twins(), st.one_of(texts, st.integers(0, 70)))
+def test_comparisons(pair: tuple[str, PagedText], other: str | int) -> None:
+    text, twin = pair
+    that = text[:other] if isinstance(other, int) else other
+    for compare in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
+        assert compare(twin, that) == compare(text, that)
+        assert compare(that, twin) == compare(that, text)
+        assert compare(twin, paged(that, 2)) == compare(text, that)
+
+
+METHODS: dict[str, list[tuple[Any, ...]]] = {
+    "capitalize": [()],
+    "casefold": [()],
+    "center": [(70,), (70, "*")],
+    "encode": [(), ("utf-16",), ("ascii",), ("ascii", "ignore")],
+    "expandtabs": [(), (3,)],
+    "format": [(), (1,)],
+    "format_map": [({},)],
+    "isalnum": [()],
+    "isalpha": [()],
+    "isascii": [()],
+    "isdecimal": [()],
+    "isdigit": [()],
+    "isidentifier": [()],
+    "islower": [()],
+    "isnumeric": [()],
+    "isprintable": [()],
+    "isspace": [()],
+    "istitle": [()],
+    "isupper": [()],
+    "join": [(["x", "y"],)],
+    "ljust": [(70,), (70, "*")],
+    "lower": [()],
+    "lstrip": [(), ("a",)],
+    "removeprefix": [("a",)],
+    "removesuffix": [("a",)],
+    "replace": [("a", "bb"), ("a", "", 1)],
+    "rjust": [(70,), (70, "*")],
+    "rsplit": [(), ("a", 1)],
+    "rstrip": [(), ("a",)],
+    "strip": [(), ("ab",), (5,)],
+    "swapcase": [()],
+    "title": [()],
+    "translate": [({97: "X"},)],
+    "upper": [()],
+    "zfill": [(70,)],
+}
+STREAMED = [
+    "count",
+    "endswith",
+    "find",
+    "index",
+    "partition",
+    "rfind",
+    "rindex",
+    "rpartition",
+    "split",
+    "splitlines",
+    "startswith",
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=25)
+@given(text=texts, page_chars=page_sizes)
+def test_methods_over_the_whole_text(method: str, text: str, page_chars: int) -> None:
+    for args in METHODS[method]:
+        twin = paged(text, page_chars)
+        theirs = outcome(lambda args=args: getattr(text, method)(*args))  # type: ignore[misc]
+        assert outcome(lambda args=args, twin=twin: getattr(twin, method)(*args)) == theirs  # type: ignore[misc]
+
+
+def test_no_method_of_str_is_missing() -> None:
+    public = {name for name in dir(str) if not name.startswith("_")}
+    assert public == {*METHODS, *STREAMED, "maketrans"}
+    assert public <= set(dir(PagedText))
+    assert PagedText.maketrans("a", "b") == {97: 98}
+
+
+def test_arguments_may_be_paged_too() -> None:
+    text: Any = paged("one two one")
+    word = paged("one")
+    assert text.count(word) == 2
+    assert word in text
+    assert text.split(word) == ["", " two ", ""]
+    assert text.replace(word, "1") == "1 two 1"
+    assert text.startswith(word)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.find(5),
+        lambda s: s.count(None),
+        lambda s: 5 in s,
+        lambda s: s.startswith(5),
+        lambda s: s.startswith([]),
+        lambda s: s.endswith((5,)),
+        lambda s: s["a"],
+        lambda s: s[1.0],
+        lambda s: s + 5,
+        lambda s: 5 + s,
+        lambda s: s * "a",
+        lambda s: s < 5,
+        lambda s: s.split(""),
+        lambda s: s.split(5),
+        lambda s: s.partition(""),
+        lambda s: s.find("a", 1.5),
+        lambda s: s[::0],
+        lambda s: s.index("nowhere"),
+        lambda s: s.rindex("nowhere"),
+        lambda s: s[4],
+        lambda s: s % 5,
+    ],
+)
+def test_misuse_raises_what_str_raises(call: Callable[[Any], Any]) -> None:
+    expected = outcome(lambda: call("text"))
+    assert isinstance(expected, type)
+    assert outcome(lambda: call(paged("text"))) is expected
+
+
+def test_it_is_told_from_a_list_but_no_c_function_takes_it_for_empty() -> None:
+    text: Any = paged("abc")
+    assert isinstance(text, str)
+    assert not issubclass(type(text), str)
+    with pytest.raises(TypeError):
+        "".join([text])
+    with pytest.raises(AttributeError):
+        object.__setattr__(text, "note", 1)
+    assert "%s" % text == "abc"  # noqa: UP031
+    assert {text: 1}["abc"] == 1
+    assert copy.deepcopy(text) is text
+
+
+def test_format_is_the_method_of_the_real_str() -> None:
+    # A restricted language recognises `str.format`, which walks attributes, by just that.
+    text: Any = paged("{0.real}")
+    for name in ("format", "format_map"):
+        method = getattr(text, name)
+        assert type(method) is type("".format)
+        assert type(method.__self__) is str
+
+
+def test_repr_never_shows_the_text() -> None:
+    assert "secret" not in repr(paged("secret " * 1000))
+    assert "7,000 characters" in repr(paged("secret " * 1000))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        str,
+        hash,
+        lambda s: s.upper(),
+        lambda s: f"{s}",
+        lambda s: s + "",
+        lambda s: s[:],
+        lambda s: s[::-1],
+        lambda s: s.split(","),
+        lambda s: s.split(),
+        lambda s: s.splitlines(),
+        lambda s: s.partition(","),
+        lambda s: list(s.lines()),
+    ],
+)
+def test_too_large_a_text_says_what_to_do_instead(call: Callable[[Any], Any]) -> None:
+    with pytest.raises(TextTooLarge, match=r"101 .* at most 100 .* slices .* context\.lines\(\)"):
+        call(paged("x" * 101, 10, materialise_chars_max=100))
+
+
+def test_a_text_of_any_size_can_be_searched_and_read_line_by_line() -> None:
+    text = "line\n" * 1000 + "end"
+    twin = paged(text, 10, 50, materialise_chars_max=100)
+    assert (twin.find("end"), twin.count("line"), "end" in twin, len(twin)) == (5000, 1000, True, 5003)
+    assert sum(1 for _ in twin.lines()) == 1001
+    assert (twin[-3:], twin[::1000], twin == text, twin > text) == ("end", text[::1000], True, False)
+
+
+class Recorder:
+    """A source that notes what was asked of it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, start: int, stop: int) -> str:
+        self.asked.append((start, stop))
+        return self.text[start:stop]
+
+    def paged(self, **more: int) -> PagedText:
+        return PagedText(len(self.text), self, page_chars=10, **more)
+
+
+def test_only_what_is_touched_is_fetched_and_only_once() -> None:
+    source = Recorder("0123456789" * 100)
+    twin = source.paged()
+    assert (twin[3], twin[:10], twin[5:8], twin.startswith("012"), len(twin)) == ("3", "0123456789", "567", True, 1000)
+    assert source.asked == [(0, 10)]
+    assert twin.find("9") == 9
+    assert source.asked == [(0, 10)]
+
+
+def test_a_scan_reads_ahead_in_growing_runs() -> None:
+    source = Recorder("0123456789" * 100)
+    assert source.paged().count("9") == 100
+    assert source.asked[:5] == [(0, 10), (10, 30), (30, 70), (70, 150), (150, 310)]
+    source.asked.clear()
+    assert source.paged().rfind("nowhere") == -1
+    assert source.asked[:3] == [(990, 1000), (970, 990), (930, 970)]
+
+
+def test_a_long_slice_is_fetched_exactly_and_not_kept() -> None:
+    source = Recorder("0123456789" * 100)
+    twin = source.paged()
+    assert twin[105:155] == source.text[105:155]
+    assert source.asked == [(105, 155)]
+    assert twin[105:155] == source.text[105:155]
+    assert source.asked == [(105, 155)] * 2
+
+
+def test_pages_beyond_the_cache_are_let_go() -> None:
+    source = Recorder("0123456789" * 100)
+    twin = source.paged(cache_chars_max=20)
+    for at in (0, 500, 900, 0):
+        assert twin[at] == "0"
+    assert source.asked == [(0, 10), (500, 510), (900, 910), (0, 10)]
+
+
+def test_once_whole_nothing_is_fetched_again() -> None:
+    source = Recorder("0123456789" * 100)
+    twin = source.paged()
+    assert str(twin) == source.text
+    source.asked.clear()
+    assert (twin[55], twin.count("9"), twin.upper(), str(twin) is str(twin)) == ("5", 100, source.text, True)
+    assert source.asked == []
+
+
+def test_what_fetch_raises_reaches_the_program() -> None:
+    def fetch(start: int, stop: int) -> str:
+        raise PermissionError("no more reads")
+
+    twin = PagedText(10, fetch)
+    for _ in range(2):
+        with pytest.raises(PermissionError, match="no more reads"):
+            twin[0]
+        with pytest.raises(PermissionError, match="no more reads"):
+            str(twin)
+
+
+def test_a_source_that_gives_too_little_is_found_out() -> None:
+    with pytest.raises(RuntimeError, match="asked for 10 characters of the context and got 1"):
+        PagedText(10, lambda start, stop: "x")[0]
+
+
+def test_an_empty_text_is_never_fetched() -> None:
+    twin = paged("")
+    assert (str(twin), twin.split(), twin.split(","), twin.splitlines(), "" in twin) == ("", [], [""], [], True)
+
+
+def test_many_threads_agree() -> None:
+    text = "".join(random.Random(1).choices("ab\né😀", k=5000))
+    twin = paged(text, 7, 100)
+    failures: list[object] = []
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for turn in range(300):
+            start = chance.randrange(len(text))
+            stop = start + chance.randrange(80)
+            if twin[start:stop] != text[start:stop] or twin.find("\n", start) != text.find("\n", start):
+                failures.append((seed, start, stop))
+            if seed == 0 and turn == 200 and str(twin) != text:
+                failures.append("whole")
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_lines_stream() -> None:
+    source = Recorder("a line\n" * 10_000)
+    first: Iterator[str] = islice(source.paged().lines(), 3)
+    assert list(first) == ["a line"] * 3
+    assert source.asked[-1][1] < 100
+
+
+@pytest.mark.parametrize("call", [lambda s: s.splitlines(), lambda s: s.split("\n"), lambda s: s.split()])
+def test_one_piece_over_all_pages_is_not_quadratic(call: Callable[[Any], list[str]]) -> None:
+    # 40,000 pages: copying the unfinished piece at each would move 8 GB.
+    text = "x" * 400_000
+    assert call(paged(text, 10, 1000)) == [text]

@@ -1,0 +1,351 @@
+"""The single writer: what a caller may believe when its future resolves, and who pays for a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
+from belljar.writer import Job, Schema, Writer
+
+SCHEMA = Schema(application_id=77, version=1, statements=("CREATE TABLE t (x INTEGER PRIMARY KEY, y TEXT)",))
+
+
+def make(path: Path | None, **options: Any) -> Writer:
+    return Writer(path, what="test log", schema=SCHEMA, unavailable=AuditUnavailable, **options)
+
+
+def insert(x: int) -> Job[int]:
+    def job(db: sqlite3.Connection) -> int:
+        db.execute("INSERT INTO t VALUES (?, '')", (x,))
+        return x
+
+    return job
+
+
+def rows(path: Path) -> list[int]:
+    with closing(sqlite3.connect(path)) as db:
+        return [x for (x,) in db.execute("SELECT x FROM t ORDER BY rowid")]
+
+
+def count(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT count(*) FROM t").fetchone()[0])
+
+
+async def block(writer: Writer) -> Callable[[], None]:
+    """Hold the writer inside a round, so that what is queued next gathers. Call the result to go on."""
+    started, go = threading.Event(), threading.Event()
+
+    def job(_db: sqlite3.Connection) -> None:
+        started.set()
+        go.wait(10)
+
+    writer.submit(job)
+    assert await asyncio.to_thread(started.wait, 10)
+    return go.set
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another process's transaction, as far as SQLite can tell."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+
+
+def test_what_resolved_is_in_the_file(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        assert await writer.submit(insert(1)) == 1
+        assert rows(tmp_path / "a.db") == [1]
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_job_that_raises_takes_back_only_its_own_changes(tmp_path: Path) -> None:
+    def bad(db: sqlite3.Connection) -> None:
+        db.execute("INSERT INTO t VALUES (50, '')")
+        raise InvalidInput("no")
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        go = await block(writer)
+        jobs = writer.submit(insert(1)), writer.submit(bad), writer.submit(insert(2))
+        go()
+        one, error, two = await asyncio.gather(*jobs, return_exceptions=True)
+        assert (one, two) == (1, 2)
+        assert isinstance(error, InvalidInput)
+        assert rows(tmp_path / "a.db") == [1, 2]
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_gathers_behind_a_busy_disk_is_committed_at_once(tmp_path: Path) -> None:
+    statements: list[str] = []
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db", round_max=64)
+        await writer.submit(lambda db: db.set_trace_callback(statements.append))
+        go = await block(writer)
+        jobs = [writer.submit(insert(x)) for x in range(128)]
+        go()
+        await asyncio.gather(*jobs)
+        await writer.aclose()
+
+    asyncio.run(main())
+    assert statements.count("COMMIT") == 4  # the round that set the trace, the one that was held, then 64 at a time
+
+
+def test_a_round_that_cannot_begin_fails_every_job_in_it_and_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+
+    async def main() -> None:
+        writer = make(path, busy_timeout_s=0.05)
+        with locked(path):
+            errors = await asyncio.gather(*(writer.submit(insert(x)) for x in range(3)), return_exceptions=True)
+        assert [type(error) for error in errors] == [AuditUnavailable] * 3
+        assert "another process holds it" in str(errors[0])
+        assert len({id(error) for error in errors}) == 3
+        await writer.submit(insert(9))
+        assert rows(path) == [9]
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_full_database_is_reported_in_the_type_of_its_owner(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        await writer.submit(lambda db: db.execute("PRAGMA max_page_count=4").fetchone())
+        with pytest.raises(AuditUnavailable, match="the disk is full; free some space"):
+            await writer.submit(lambda db: db.execute("INSERT INTO t VALUES (1, ?)", ("x" * 100_000,)))
+        await writer.submit(lambda db: db.execute("PRAGMA max_page_count=4000").fetchone())
+        await writer.submit(insert(2))
+        assert rows(tmp_path / "a.db") == [2]
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_unawaited_jobs_come_before_what_is_submitted_later() -> None:
+    async def main() -> None:
+        writer = make(None)
+        for x in range(500):
+            writer.submit_soon(insert(x))
+        assert await writer.submit(count) == 500
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_lost_unawaited_job_fails_the_next_job_of_its_lane_only() -> None:
+    async def main() -> None:
+        writer = make(None)
+        await writer.submit(insert(1))
+        writer.submit_soon(insert(1), lane="a")  # the key exists: refused by SQLite
+        assert await writer.submit(insert(2), lane="b") == 2
+        with pytest.raises(AuditUnavailable, match="an earlier write was lost"):
+            await writer.flush()
+        with pytest.raises(AuditUnavailable, match="UNIQUE"):
+            await writer.submit(insert(3), lane="a")
+        assert await writer.submit(insert(4), lane="a") == 4
+        assert await writer.submit(count) == 3  # 3 did not run
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_unawaited_jobs_of_a_failed_round_are_lost_and_said_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db", busy_timeout_s=0.05)
+        with locked(tmp_path / "a.db"):
+            writer.submit_soon(insert(1), lane="a")
+            with pytest.raises(AuditUnavailable):
+                await writer.submit(insert(2), lane="b")
+        with pytest.raises(AuditUnavailable, match="an earlier write was lost"):
+            await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_caller_does_not_undo_its_job() -> None:
+    async def main() -> None:
+        writer = make(None)
+        go = await block(writer)
+        writer.submit(insert(1)).cancel()
+        go()
+        assert await writer.submit(count) == 1
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_room_waits_while_too_much_is_queued() -> None:
+    async def main() -> None:
+        writer = make(None, queue_max=10)
+        go = await block(writer)
+        for x in range(9):
+            writer.submit_soon(insert(x))
+        await asyncio.wait_for(writer.room(), 1)
+        writer.submit_soon(insert(9))
+        writer.submit_soon(insert(10))
+        waiting = asyncio.ensure_future(writer.room())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        go()
+        await waiting
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_closing_writes_what_is_queued_and_refuses_what_comes_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        for x in range(1000):
+            writer.submit_soon(insert(x))
+        await writer.aclose()
+        assert len(rows(tmp_path / "a.db")) == 1000
+        with pytest.raises(AuditUnavailable, match="is closed"):
+            writer.submit(insert(1))
+        await writer.aclose()
+
+    asyncio.run(main())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_closing_has_a_deadline() -> None:
+    async def main() -> None:
+        writer = make(None)
+        go = await block(writer)
+        with pytest.raises(AuditUnavailable, match=r"did not finish writing in 0\.05 s"):
+            await writer.aclose(0.05)
+        go()
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_one_writer_serves_several_event_loops() -> None:
+    writer = make(None)
+
+    async def some(start: int) -> None:
+        await asyncio.gather(*(writer.submit(insert(start + x)) for x in range(100)))
+
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(some(n * 100))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    async def end() -> int:
+        total = await writer.submit(count)
+        await writer.aclose()
+        return total
+
+    assert asyncio.run(end()) == 400
+
+
+def test_a_loop_that_ended_does_not_stop_the_writer() -> None:
+    writer = make(None)
+
+    async def leave() -> Callable[[], None]:
+        go = await block(writer)
+        writer.submit(insert(1))
+        return go
+
+    async def end() -> int:
+        total = await writer.submit(count)
+        await writer.aclose()
+        return total
+
+    go = asyncio.run(leave())
+    go()
+    assert asyncio.run(end()) == 1
+
+
+def test_a_job_that_commits_by_itself_fails_its_round_and_not_the_writer(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        with pytest.raises(AuditUnavailable):
+            await writer.submit(lambda db: db.execute("COMMIT"))
+        assert await writer.submit(insert(1)) == 1
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_the_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    modes: list[int] = []
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        await writer.submit(insert(1))
+        modes.extend(os.stat(tmp_path / name).st_mode & 0o777 for name in ("a.db", "a.db-wal", "a.db-shm"))
+        await writer.aclose()
+
+    asyncio.run(main())
+    assert modes == [0o600] * 3
+
+
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE holiday_photos (x)")
+
+
+def newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA application_id=77")
+        db.execute("PRAGMA user_version=2")
+
+
+def text(path: Path) -> None:
+    path.write_text("once upon a time " * 100)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (foreign, "the file is something else"),
+        (newer, "its format is 2, not 1"),
+        (text, "file is not a database"),
+        (Path.mkdir, "check the path and its permissions"),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused_in_one_line(
+    tmp_path: Path, prepare: Callable[[Path], None], words: str
+) -> None:
+    prepare(tmp_path / "a.db")
+    with pytest.raises(LedgerUnavailable, match=words) as caught:
+        Writer(tmp_path / "a.db", what="ledger", schema=SCHEMA, unavailable=LedgerUnavailable)
+    assert str(caught.value).startswith(f"cannot open the ledger {tmp_path / 'a.db'}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AuditUnavailable, match="its folder does not exist; create it"):
+        make(tmp_path / "no" / "a.db")
+
+
+def test_two_writers_of_one_file_take_turns(tmp_path: Path) -> None:
+    async def main() -> None:
+        one, two = make(tmp_path / "a.db"), make(tmp_path / "a.db")
+        await asyncio.gather(
+            *(writer.submit(insert(x * 2 + n)) for x in range(200) for n, writer in enumerate((one, two)))
+        )
+        await one.aclose()
+        await two.aclose()
+
+    asyncio.run(main())
+    assert len(rows(tmp_path / "a.db")) == 400
