@@ -1,0 +1,72 @@
+"""Belljar: a hardened runtime for code that language models write.
+
+Contained, brokered, metered, accountable. Start with `Runtime`, or `run` where there is no event loop::
+
+    async with belljar.Runtime(policy="standard") as runtime:
+        result = await runtime.run("Which users ...?", context=Path("log.txt"), model="claude-sonnet-5-5")
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from belljar.engine import CellResult, ErrorInfo, Limit, Progress, Receipt, Result, Status, Usage
+from belljar.errors import (
+    AuditUnavailable,
+    BelljarError,
+    BoxFault,
+    GuestFault,
+    HostFault,
+    InvalidInput,
+    InvalidPolicy,
+    LayerMissing,
+    LedgerUnavailable,
+    ModelFailed,
+    PolicyDenied,
+    QuotaExceeded,
+    Refusal,
+    VerificationFailed,
+)
+from belljar.facade import SyncSession, run, session
+from belljar.models import Message, Model, ModelReply, ModelRequest, Prices
+from belljar.policy import Policy
+from belljar.runtime import Runtime, Session
+
+__version__ = version("belljar")
+
+__all__ = [
+    "AuditUnavailable",
+    "BelljarError",
+    "BoxFault",
+    "CellResult",
+    "ErrorInfo",
+    "GuestFault",
+    "HostFault",
+    "InvalidInput",
+    "InvalidPolicy",
+    "LayerMissing",
+    "LedgerUnavailable",
+    "Limit",
+    "Message",
+    "Model",
+    "ModelFailed",
+    "ModelReply",
+    "ModelRequest",
+    "Policy",
+    "PolicyDenied",
+    "Prices",
+    "Progress",
+    "QuotaExceeded",
+    "Receipt",
+    "Refusal",
+    "Result",
+    "Runtime",
+    "Session",
+    "Status",
+    "SyncSession",
+    "Usage",
+    "VerificationFailed",
+    "__version__",
+    "run",
+    "session",
+]

@@ -48,13 +48,13 @@ from belljar.errors import BelljarError
 
 __all__ = ["Job", "Schema", "Writer"]
 
-T = TypeVar("T")
-Job = Callable[[sqlite3.Connection], T]
+_T = TypeVar("_T")
+Job = Callable[[sqlite3.Connection], _T]
 
-QUEUE_MAX = 4096  # jobs that may wait unawaited: some 4 MB of records of 1 KB
-ROUND_MAX = 256  # jobs in one transaction: by then the flush is a small part of the cost
-BUSY_TIMEOUT_S = 10.0  # how long another process may hold the write lock
-CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes after it
+_QUEUE_MAX = 4096  # jobs that may wait unawaited: some 4 MB of records of 1 KB
+_ROUND_MAX = 256  # jobs in one transaction: by then the flush is a small part of the cost
+_BUSY_TIMEOUT_S = 10.0  # how long another process may hold the write lock
+_CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes after it
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ class Writer:
         what: str,
         schema: Schema,
         unavailable: Callable[[str], BelljarError],
-        queue_max: int = QUEUE_MAX,
-        round_max: int = ROUND_MAX,
-        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        queue_max: int = _QUEUE_MAX,
+        round_max: int = _ROUND_MAX,
+        busy_timeout_s: float = _BUSY_TIMEOUT_S,
     ) -> None:
         self._name = f"the {what} {path}" if path is not None else f"the {what} in memory"
         self._unavailable = unavailable
@@ -121,13 +121,13 @@ class Writer:
 
     # -- for coroutines ----------------------------------------------------------------------------------------------
 
-    def submit(self, job: Job[T], *, lane: str = "") -> asyncio.Future[T]:
+    def submit(self, job: Job[_T], *, lane: str = "") -> asyncio.Future[_T]:
         """Queue `job` now; the future holds its result once it is durable.
 
         Raises, from the future: the job's own error; what `unavailable` makes; or the error of an earlier `submit_soon`
         of the same lane, and then this job did not run.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         self._put(_Entry(job, lane, future))
         return future
 
@@ -144,7 +144,7 @@ class Writer:
         """Return when all that is queued is durable; raise if an unawaited job was lost and nobody was told."""
         await self.submit(self._refuse_if_lost)
 
-    async def aclose(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+    async def aclose(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
         """Take nothing new, write what is queued, close. Raise if that takes too long or an unawaited job was lost."""
         with self._gate:
             if not self._closed:

@@ -38,7 +38,7 @@ from typing import Any
 
 from . import guards
 
-__all__ = ["Facade", "Form", "Importer", "advice_for_module", "module_names", "preload"]
+__all__ = ["Facade", "Form", "Importer", "StringIO", "advice_for_module", "module_names", "preload"]
 
 _WORKERS_MAX = 32  # enough to keep every permitted request in flight; each costs a thread of the box's task limit
 
@@ -69,11 +69,11 @@ class Facade:
 class Form:
     """An inert annotation: subscripting or joining it gives a form again; `isinstance` works where it has an origin."""
 
-    __slots__ = ("form_name", "form_origin")
+    __slots__ = ("_name", "_origin")
 
     def __init__(self, name: str, origin: type | None = None) -> None:
-        self.form_name = name
-        self.form_origin = origin
+        self._name = name
+        self._origin = origin
 
     def __getitem__(self, item: object) -> "Form":
         return self
@@ -85,29 +85,29 @@ class Form:
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         # dataclasses and typing.ClassVar want annotations to be callable; calling one is always a mistake.
-        raise TypeError(f"{self.form_name} is for annotations: it cannot be called")
+        raise TypeError(f"{self._name} is for annotations: it cannot be called")
 
     def __instancecheck__(self, value: object) -> bool:
-        if self.form_origin is None:
-            raise TypeError(f"isinstance() does not work with {self.form_name}: use a class such as dict or list")
-        return isinstance(value, self.form_origin)
+        if self._origin is None:
+            raise TypeError(f"isinstance() does not work with {self._name}: use a class such as dict or list")
+        return isinstance(value, self._origin)
 
     def __subclasscheck__(self, cls: type) -> bool:
-        if self.form_origin is None:
-            raise TypeError(f"issubclass() does not work with {self.form_name}")
-        return issubclass(cls, self.form_origin)
+        if self._origin is None:
+            raise TypeError(f"issubclass() does not work with {self._name}")
+        return issubclass(cls, self._origin)
 
     def __repr__(self) -> str:
-        return f"typing.{self.form_name}"
+        return f"typing.{self._name}"
 
 
 def _bases_of_form(form: object) -> tuple[object, ...]:
     assert isinstance(form, Form)
-    if form.form_name == "NamedTuple":
+    if form._name == "NamedTuple":
         return (typing.NamedTuple,)
-    if form.form_name == "TypedDict":
+    if form._name == "TypedDict":
         return (dict,)
-    return () if form.form_origin is None else (form.form_origin,)
+    return () if form._origin is None else (form._origin,)
 
 
 _ABCS = (
@@ -335,9 +335,8 @@ def _loads(
     strict: bool = True,
 ) -> Any:
     options: dict[str, Any] = {} if strict else {"strict": False}
-    # A paged context is not a str, and models hand it to json.loads as if it were.
     return json.loads(
-        text if isinstance(text, (str, bytes, bytearray)) else str(text),
+        _plain_text(text),
         object_hook=object_hook,
         parse_float=parse_float,
         parse_int=parse_int,
@@ -345,6 +344,18 @@ def _loads(
         object_pairs_hook=object_pairs_hook,
         **options,
     )
+
+
+def _plain_text(text: Any) -> Any:
+    # A paged context passes for a str, but the C functions under `json` and `io` want a real one.
+    return text if issubclass(type(text), (str, bytes, bytearray)) or text is None else str(text)
+
+
+class StringIO(io.StringIO):
+    """`io.StringIO` that takes a paged context as well."""
+
+    def __init__(self, initial_value: object = "", newline: str | None = "\n") -> None:
+        super().__init__(_plain_text(initial_value), newline)
 
 
 def _dump(obj: object, file: io.StringIO, **options: Any) -> None:
@@ -424,7 +435,7 @@ _NAMED: dict[str, str] = {
     "hashlib": "blake2b blake2s md5 sha1 sha224 sha256 sha384 sha3_256 sha3_512 sha512",
     "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
     "html": "escape unescape",
-    "io": "BytesIO StringIO",
+    "io": "BytesIO",
     "itertools": "*",
     "json": "JSONDecodeError",
     "math": "*",
@@ -470,6 +481,7 @@ _OWN: dict[str, dict[str, object]] = {
         "update_wrapper": _update_wrapper,
         "wraps": _wraps,
     },
+    "io": {"StringIO": StringIO},
     "json": {"dump": _dump, "dumps": _dumps, "load": _load, "loads": _loads},
     "operator": {"attrgetter": _attrgetter, "methodcaller": _methodcaller},
     "typing": _typing_members(),
@@ -636,7 +648,7 @@ class Importer:
                 raise ImportError(advice_for_module(name))
 
     def _regex_members(self) -> dict[str, object]:
-        members = {key: getattr(re, key) for key in _REGEX_CONSTANTS.split()}
+        members = {key: getattr(self._regex, key, getattr(re, key)) for key in _REGEX_CONSTANTS.split()}
         members |= {key: getattr(self._regex, key) for key in _REGEX.split()}
         return members | {"PatternError": re.error, "RegexFlag": Form("RegexFlag", re.RegexFlag), "purge": re.purge}
 

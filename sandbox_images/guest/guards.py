@@ -164,7 +164,7 @@ _FORBIDDEN_TYPES = frozenset({types.ModuleType, types.CodeType, types.FrameType,
 
 def checked(value: object) -> object:
     """The result of a plain attribute read. The one guard on the hot path, so it does one set look-up."""
-    if type_of(value) in _FORBIDDEN_TYPES:
+    if type_of(value) in _FORBIDDEN_TYPES or value is type_of:
         raise AttributeError(f"a {type_of(value).__name__} object is not available here")
     return value
 
@@ -183,9 +183,14 @@ def _is_guest_made(value: object) -> bool:
     return getattr(type_of(value), MARK, None) is TOKEN or is_guest_class(value)
 
 
+_NAMED_TUPLE = frozenset({"_asdict", "_fields", "_replace"})  # public in all but name
+
+
 def private(value: object, name: str) -> object:
     """Read `_name`: on the guest's own objects and classes, and through `super()`."""
     if _is_guest_made(value) or type_of(value) is super or is_guest_function(value):
+        return checked(getattr(value, name))
+    if name in _NAMED_TUPLE and issubclass(type_of(value), tuple):
         return checked(getattr(value, name))
     raise AttributeError(
         f"{_name_of_type(value)!r} object gives no private attribute {name!r}: "
@@ -202,7 +207,15 @@ def special(value: object, name: str) -> object:
         return functools.partial(_FORMAT_FUNCTIONS[name], found.__self__)
     if type_of(found) is types.MethodDescriptorType and found.__objclass__ is str:
         return _FORMAT_FUNCTIONS[name]
-    return checked(found)
+    if _is_guest_made(value) or not callable(found) or _is_guest_method(found):
+        return checked(found)
+    if isinstance(value, str):  # a paged text, which only says that it is one
+        return functools.partial(_FORMAT_FUNCTIONS[name], str(value))
+    raise AttributeError(f"{_name_of_type(value)!r} object gives no {name!r} here: use an f-string")
+
+
+def _is_guest_method(value: object) -> bool:
+    return type_of(value) is types.MethodType and is_guest_function(value.__func__)  # type: ignore[attr-defined]
 
 
 def _read_obj(value: object) -> object:
@@ -502,11 +515,13 @@ def build_class(body: Callable[[], object], name: str, *bases: object, **keyword
 
 
 def _traits(bases: tuple[object, ...]) -> tuple[bool, bool]:
-    names = {getattr(base, "form_name", "") for base in bases if type_of(base) in _BASE_FORMS}
+    names = {getattr(base, "_name", "") for base in bases if type_of(base) in _BASE_FORMS}
     return bool(names & {"Generic", "Protocol"}), "TypedDict" in names
 
 
 def _resolve_base(name: str, base: object) -> tuple[object, ...]:
+    if type_of(base) is types.GenericAlias:  # list[int]
+        base = base.__origin__
     resolve = _BASE_FORMS.get(type_of(base))
     if resolve is not None:
         meant = resolve(base)
@@ -564,7 +579,9 @@ class TypeFunction:
         if more or keywords:
             raise TypeError("type() takes one argument here: write a class statement to make a class")
         cls = type_of(value)
-        if cls in _TYPES or getattr(cls, MARK, None) is TOKEN or _is_exception_class(cls):
+        if getattr(cls, MARK, None) is not TOKEN and value.__class__ in _TYPES:
+            return value.__class__  # a paged text says that it is a str; guest classes cannot say such things
+        if getattr(cls, MARK, None) is TOKEN or _is_exception_class(cls):
             return cls
         return TYPE if issubclass(cls, type_of) else TypeView(cls)
 

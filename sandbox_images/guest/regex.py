@@ -203,6 +203,9 @@ def as_module() -> types.ModuleType:
     names = [name for name in __all__ if name != "as_module"]
     for name in names:
         setattr(module, name, globals()[name])
+    if hasattr(re, "PatternError"):  # the newer name of `error`
+        names.append("PatternError")
+        module.__dict__["PatternError"] = error
     module.__dict__["__all__"] = names
     return module
 

@@ -30,7 +30,6 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from io import StringIO
 from typing import Any, NoReturn, TypeVar
 
 from RestrictedPython.transformer import RestrictingNodeTransformer
@@ -719,7 +718,7 @@ def _printer(write: Callable[[str, str], None]) -> Callable[..., None]:
             if option is not None and type(option) is not str:
                 raise TypeError("sep and end of print() must be strings")
         text = (" " if sep is None else sep).join([str(value) for value in values]) + ("\n" if end is None else end)
-        if type(file) is StringIO:
+        if type(file) is facades.StringIO:
             file.write(text)
         else:
             write("stdout", text)

@@ -83,6 +83,13 @@ def states(path: Path, runs: list[str]) -> dict[str, int]:
         return dict(rows.fetchall())
 
 
+def until_all_states(path: Path, runs: list[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not states(path, runs).keys() >= {"held", "dispatched", "settled"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 async def watch(ledger: SqliteLedger, processes: list[subprocess.Popen[str]], slack: int) -> int:
     """Look at the books while they change, until all processes have ended. Returns the highest `used + held` seen."""
     highest = 0
@@ -114,7 +121,7 @@ def test_processes_that_are_killed_overspend_nothing(tmp_path: Path, overrun: in
 
     async def main() -> None:
         ledger = SqliteLedger(path, owner="parent")
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(until_all_states, path, names[:3])
         victims = list(zip(names, processes, strict=True))[:3]
         for _, process in victims:
             os.kill(process.pid, signal.SIGKILL)

@@ -252,6 +252,21 @@ def test_reading_never_creates_a_file(tmp_path: Path, story: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["audit.db"]
 
 
+def test_a_log_in_use_can_be_read_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    path, link = tmp_path / "there" / "a.db", tmp_path / "link.db"
+    link.symlink_to(path)
+
+    async def main() -> None:
+        log = AuditLog(path)
+        await log.append("a.b", "r1", {})
+        assert verify(link).records == 1
+        await log.aclose()
+
+    asyncio.run(main())
+    assert verify(link).records == 1
+
+
 def test_our_own_mistakes_cannot_change_or_delete_a_record(story: Path) -> None:
     with closing(sqlite3.connect(story)) as db:
         for statement in ("UPDATE records SET seq = 100", "DELETE FROM records"):

@@ -454,6 +454,14 @@ def test_what_cannot_stand_in_a_message_is_no_name(name: str) -> None:
         AnthropicModel(name, api_key=KEY, base_url="http://api.test")
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "https://a-b.test/x/", "http://[::1]:81", "https://bücher.test"])
+def test_what_is_a_url_is_taken(url: str) -> None:
+    async def main() -> None:
+        await AnthropicModel("claude-x", api_key=KEY, base_url=url).aclose()
+
+    asyncio.run(main())
+
+
 def test_neither_key_nor_password_is_in_the_repr() -> None:
     async def main() -> None:
         model = AnthropicModel("claude-x", api_key=f" {KEY}\n", base_url="http://user:password@api.test:81/v9")

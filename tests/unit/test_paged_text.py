@@ -6,8 +6,9 @@ import copy
 import operator
 import random
 import threading
+import types
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import pytest
@@ -108,6 +109,27 @@ def test_every_substring_is_found_where_str_finds_it(pair: tuple[str, PagedText]
     assert twin.count(sub) == text.count(sub)
     assert twin.split(sub) == text.split(sub)
     assert sub in twin
+
+
+def words(alphabet: str, chars_max: int) -> list[str]:
+    return ["".join(letters) for chars in range(chars_max + 1) for letters in product(alphabet, repeat=chars)]
+
+
+@pytest.mark.parametrize("page_chars", [1, 2, 3])
+def test_all_short_texts_are_searched_and_split_alike(page_chars: int) -> None:
+    for text, sub in product(words("ab", 6), words("ab", 4)[1:]):
+        twin = paged(text, page_chars, 0)
+        ours = twin.find(sub), twin.rfind(sub), twin.count(sub), twin.split(sub), twin.partition(sub)
+        assert ours == (text.find(sub), text.rfind(sub), text.count(sub), text.split(sub), text.partition(sub))
+
+
+@pytest.mark.parametrize("page_chars", [1, 2, 3])
+def test_all_short_texts_have_the_same_words_and_lines(page_chars: int) -> None:
+    for text in words("a \r\n", 6):
+        twin = paged(text, page_chars, 0)
+        assert twin.split() == text.split()
+        assert twin.splitlines() == text.splitlines()
+        assert twin.splitlines(keepends=True) == text.splitlines(keepends=True)
 
 
 @given(twins(), needles, needles)
@@ -278,8 +300,8 @@ def test_format_is_the_method_of_the_real_str() -> None:
     # A restricted language recognises `str.format`, which walks attributes, by just that.
     text: Any = paged("{0.real}")
     for name in ("format", "format_map"):
-        method = getattr(text, name)
-        assert type(method) is type("".format)
+        method: Any = getattr(text, name)
+        assert type(method) is types.BuiltinMethodType
         assert type(method.__self__) is str
 
 

@@ -31,17 +31,26 @@ from typing import TypeAlias
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.writer import Job, Schema, Writer
 
-__all__ = ["APPLICATION_ID", "EVENT", "JSON", "RECORD_BYTES_MAX", "AuditLog", "canonical"]
+__all__ = [
+    "APPLICATION_ID",
+    "DEPTH_MAX",
+    "EVENT",
+    "JSON",
+    "RECORD_BYTES_MAX",
+    "STRING_CHARS_MAX",
+    "AuditLog",
+    "canonical",
+]
 
 JSON: TypeAlias = "bool | int | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 EVENT = re.compile(r"[a-z_]+(\.[a-z_]+)+")
-RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 STRING_CHARS_MAX = 4096  # an error message or a search pattern; more than that is content, and kept elsewhere
 RECORD_BYTES_MAX = 65536  # a batch of a few hundred calls with their hashes
 DEPTH_MAX = 16
-INT_MAX = 2**63 - 1
+_INT_MAX = 2**63 - 1
 
 APPLICATION_ID = 0x424A4155  # "BJAU"
 
@@ -123,11 +132,11 @@ class AuditLog:
         """All but `seq`, `prev` and the time is made here: a bad record fails its caller and is never queued."""
         if not EVENT.fullmatch(event):
             raise InvalidInput(f"{event[:80]!a} is no event; write lower-case words joined by dots", code="audit.event")
-        if not RUN.fullmatch(run):
+        if not _RUN.fullmatch(run):
             raise InvalidInput(f"{run[:80]!a} is no run id; use letters, digits, '.', '_', '-'", code="audit.run")
         head = b'{"data":%b,"event":"%b","prev":"' % (canonical(fields), event.encode())
         tail = b'","run":"%b","seq":%%d,"time_ns":%%d,"v":1}' % run.encode()
-        size = len(head) + 64 + len(tail) + 2 * len(str(INT_MAX))
+        size = len(head) + 64 + len(tail) + 2 * len(str(_INT_MAX))
         if size > RECORD_BYTES_MAX:
             raise InvalidInput(
                 f"a record of {size} bytes is too long for the audit log; write hashes and lengths of what is long",
@@ -166,7 +175,7 @@ def _plain(value: object, depth: int) -> object:
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, int):
-        return _bounded(int(value), abs(value), INT_MAX, "integer")
+        return _bounded(int(value), abs(value), _INT_MAX, "integer")
     if depth == 0:
         raise InvalidInput("a value is nested too deeply for the audit log; flatten it", code="audit.too_long")
     if isinstance(value, Mapping):
@@ -203,6 +212,6 @@ def _bounded(value: object, observed: int, limit: int, what: str) -> object:
             f"a {what} is too long for the audit log; write its SHA-256 and its length",
             code="audit.too_long",
             limit=limit,
-            observed=min(observed, INT_MAX + 1),
+            observed=min(observed, _INT_MAX + 1),
         )
     return value

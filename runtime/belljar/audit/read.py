@@ -113,7 +113,8 @@ def _parsed(seq: int, body: object) -> Record:
 
 def is_in_use(path: Path) -> bool:
     """Whether some process has the log open, or had when it was killed."""
-    return path.with_name(path.name + "-wal").exists()
+    real = path.resolve()  # SQLite puts its side files beside what a symbolic link points to
+    return real.with_name(real.name + "-wal").exists()
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -20,7 +20,7 @@ from belljar.audit.read import Record, connect, is_in_use, parse, rows
 
 __all__ = ["Report", "verify"]
 
-PROBLEMS_MAX = 100  # a reader needs the first; a log that was rewritten has millions
+_PROBLEMS_MAX = 100  # a reader needs the first; a log that was rewritten has millions
 _NO_RECORD = "0" * 64
 _OUTCOMES = ("completed", "failed", "denied")
 
@@ -92,7 +92,7 @@ class _Checker:
         self._actions: dict[tuple[str, str], _Action] = {}
 
     def problem(self, line: str) -> None:
-        if len(self._problems) < PROBLEMS_MAX:
+        if len(self._problems) < _PROBLEMS_MAX:
             self._problems.append(line)
         else:
             self._more += 1

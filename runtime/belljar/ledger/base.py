@@ -50,7 +50,7 @@ Period = Literal["day", "month", "total"]
 
 DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd")
 AMOUNT_MAX = 10**15  # a million dollars in one reservation; sums of them stay far inside 64 bits
-LIMIT_MAX = 10**18
+_LIMIT_MAX = 10**18
 
 _SEGMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SEGMENTS_MAX = 8
@@ -224,9 +224,9 @@ def check_amounts(amounts: Amounts) -> None:
 def check_limits(limits: Limits) -> None:
     for dimension in DIMENSIONS:
         value = getattr(limits, dimension)
-        if value is not None and (type(value) is not int or not 0 <= value <= LIMIT_MAX):
+        if value is not None and (type(value) is not int or not 0 <= value <= _LIMIT_MAX):
             raise InvalidInput(
-                f"{dimension} {value!a} is no limit; give a whole number from 0 to {LIMIT_MAX}, or None for unlimited",
+                f"{dimension} {value!a} is no limit; give a whole number from 0 to {_LIMIT_MAX}, or None for unlimited",
                 code="limit.invalid",
             )
     if limits.period not in ("day", "month", "total"):

@@ -357,8 +357,10 @@ def _checked_host(base_url: str) -> str:
         url = httpx2.URL(base_url)
     except httpx2.InvalidURL:
         url = httpx2.URL()
-    if url.scheme not in ("http", "https") or not url.host:
+    # The parser escapes what a host cannot hold, and the address would be looked up in vain.
+    host = url.raw_host.decode()
+    if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", host, re.ASCII):
         raise InvalidInput(
             "the base URL of the model is no http or https URL: check ANTHROPIC_BASE_URL", code="model.url"
         )
-    return url.host if url.port is None else f"{url.host}:{url.port}"
+    return host if url.port is None else f"{host}:{url.port}"

@@ -28,7 +28,6 @@ __all__ = [
     "Cost",
     "Count",
     "Duration",
-    "Flag",
     "Kind",
     "Label",
     "Patterns",
@@ -340,28 +339,6 @@ class Period(Kind[str]):
 
     def schema(self) -> dict[str, Any]:
         return {"enum": list(self.known)}
-
-
-@dataclass(frozen=True)
-class Flag(Kind[bool]):
-    """A safeguard: true is tighter."""
-
-    def read(self, value: object) -> bool:
-        if not isinstance(value, bool):
-            raise Wrong(f"is {shown(value)}; write true or false")
-        return value
-
-    def write(self, value: bool) -> str:
-        return str(value).lower()
-
-    def looser(self, mine: bool, base: bool) -> bool:
-        return base and not mine
-
-    def bound(self, base: bool) -> str:
-        return self.write(base)
-
-    def schema(self) -> dict[str, Any]:
-        return {"type": "boolean"}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ __all__ = [
     "LAYERS",
     "PERIODS",
     "SCHEMA_VERSION",
-    "Audit",
     "BackendName",
     "Box",
     "Context",
@@ -168,12 +167,6 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tenant: Quota
 
 
-class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`durable`: a record has reached the disk before its effect leaves the host."""
-
-    durable: Annotated[bool, kinds.Flag("durable")]
-
-
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of it, with every `extends` already applied."""
 
@@ -186,4 +179,3 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     context: Context
     models: Models
     quota: Quotas
-    audit: Audit

@@ -53,10 +53,6 @@ FITS: Final[tuple[tuple[str, str], ...]] = (
     ("context.materialise", "limits.memory"),
 )
 
-# Without a durable log a receipt proves nothing. The name is in each log record and each result, so a run that was
-# not held to it can be told from one that was.
-_NOT_DURABLE_NAME: Final = re.compile(r"dev(-.*)?")
-
 
 def parse(text: str, *, source: str, base: Callable[[str], Policy]) -> Policy:
     """Read a policy file.
@@ -217,9 +213,6 @@ class _Reader:
             if small > large:
                 what = f"{inner} = {kind.write(small)} is more than {outer} = {kind.write(large)}, which holds it"
                 self.refuse_first((inner, outer), f"{what}; lower {inner} or raise {outer}", "misfit")
-        if not policy.audit.durable and _NOT_DURABLE_NAME.fullmatch(policy.name) is None:
-            what = f"audit.durable = false is for development, and {shown(policy.name)} does not say so"
-            self.refuse_first(("audit.durable", "name"), f'{what}; write true, or begin the name with "dev-"', "misfit")
 
     def refuse_first(self, keys: tuple[str, str], message: str, code: str) -> NoReturn:
         """Refuse at the first of the keys that this file has: the others are inherited."""

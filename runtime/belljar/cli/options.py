@@ -1,0 +1,45 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from belljar.policy import BACKENDS, LANGUAGES
+
+__all__ = ["as_json", "box_options", "state"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+state = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=True),
+    metavar="DIR",
+    help="Where ledger, log, contexts and images are kept. [default: $BELLJAR_HOME, else the XDG state folder]",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
+
+
+def box_options(command: F) -> F:
+    """What `run` and `exec` have in common."""
+    for option in reversed(
+        (
+            click.option(
+                "--policy", default="standard", show_default=True, metavar="NAME|FILE", help="What is allowed."
+            ),
+            click.option(
+                "--backend", type=click.Choice(BACKENDS), help="How boxes are built. [default: the policy's first]"
+            ),
+            click.option("--language", type=click.Choice(LANGUAGES), help="[default: the policy's first]"),
+            click.option("--tenant", default="default", show_default=True, metavar="T", help="Whose quota, as a/b/c."),
+            click.option("--sub-model", metavar="NAME", help="Answers the program's queries. [default: --model]"),
+            click.option("--quiet", is_flag=True, help="No progress on stderr."),
+            state,
+            as_json,
+        )
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,84 @@
+"""What the commands print: one JSON document or plain text on stdout, one line of complaint on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from belljar.engine import Result
+from belljar.errors import GuestFault, HostFault, ModelFailed, Refusal
+
+__all__ = ["SCHEMA_VERSION", "complain", "emit", "exit_code", "explain"]
+
+SCHEMA_VERSION = 1
+
+_EXIT = {"ok": 0, "denied": 4, "quota": 5}
+_EXIT_GUEST = 6
+# A run that our side could not finish: the type of the error chooses.
+_EXIT_FAULTS = {"ModelFailed": 7, "AuditUnavailable": 8, "LedgerUnavailable": 5}
+
+
+def emit(document: Mapping[str, Any] | msgspec.Struct) -> None:
+    """Print exactly one JSON document, with its schema's version first."""
+    fields = msgspec.to_builtins(document)
+    print(json.dumps({"schema_version": SCHEMA_VERSION, **fields}, indent=2, ensure_ascii=False))
+
+
+def complain(culprit: object, message: str, *, as_json: bool = False) -> None:
+    """One line on stderr that says who is at fault; with `as_json` also a document on stdout."""
+    word = culprit if isinstance(culprit, str) else _word(culprit)
+    print(f"belljar: {word}: {_one_line(message)}", file=sys.stderr)
+    if as_json:
+        error: dict[str, Any] = {"culprit": word, "message": message}
+        if not isinstance(culprit, str):
+            error["type"] = type(culprit).__name__
+        if isinstance(culprit, Refusal):
+            error |= {"code": culprit.code, "limit": culprit.limit, "observed": culprit.observed}
+        emit({"error": error})
+
+
+def exit_code(result: Result) -> int:
+    """What a finished run means to a shell."""
+    if result.status == "host_fault":
+        return _EXIT_FAULTS.get(result.error.type if result.error else "", 1)
+    return _EXIT.get(result.status, _EXIT_GUEST)
+
+
+def explain(result: Result) -> None:
+    """One line on stderr for a run that did not end well, then the program's traceback if there is one."""
+    if result.status == "ok" or result.error is None:
+        return
+    error = result.error
+    where = f", line {error.line}" if error.line else ""
+    culprit = {
+        "host_fault": "model" if error.type == "ModelFailed" else "our fault",
+        "denied": "refused",
+        "quota": "quota",
+        "killed": "stopped",
+    }.get(result.status, "the program")
+    print(f"belljar: {culprit}: {result.status}: {error.type}{where}: {_one_line(error.message)}", file=sys.stderr)
+    if error.traceback:
+        print(_printable(error.traceback), file=sys.stderr)
+
+
+def _word(error: object) -> str:
+    if isinstance(error, Refusal):
+        return "refused"
+    if isinstance(error, GuestFault):
+        return "the program"
+    if isinstance(error, ModelFailed):
+        return "model"
+    return "our fault" if isinstance(error, HostFault) else "error"
+
+
+def _one_line(text: str) -> str:
+    return _printable(text).replace("\n", " ")
+
+
+def _printable(text: str) -> str:
+    """Guest text must not steer the terminal: control characters are shown, not sent."""
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)

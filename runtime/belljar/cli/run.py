@@ -1,0 +1,114 @@
+"""`belljar run` and `belljar exec`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from belljar.cli import options
+from belljar.cli.output import emit, exit_code, explain
+from belljar.cli.progress import progress
+from belljar.engine import Result
+from belljar.errors import InvalidInput
+from belljar.runtime import Runtime
+
+__all__ = ["exec_", "print_result", "run"]
+
+DEFAULT_MODEL = "claude-sonnet-5-5"
+_PROGRAM_BYTES_MAX = 4 * 2**20
+_context = click.option(
+    "--context", type=click.Path(path_type=Path), metavar="PATH", help="A text file; the program's `context`."
+)
+
+
+@click.command()
+@click.argument("question")
+@click.option("--context", required=True, type=click.Path(path_type=Path), metavar="PATH", help="A text file.")
+@click.option(
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    metavar="NAME",
+    help="The root model: claude-NAME (needs ANTHROPIC_API_KEY) or scripted:FILE.",
+)
+@options.box_options
+def run(question: str, context: Path, model: str, sub_model: str | None, **rest: Any) -> int:
+    """Answer QUESTION over a text of any length with a root model that writes code."""
+
+    async def work(runtime: Runtime, on_progress: Any) -> Result:
+        return await runtime.run(
+            question,
+            context=context,
+            model=model,
+            sub_model=sub_model,
+            tenant=rest["tenant"],
+            on_progress=on_progress,
+        )
+
+    return _go(work, rest, show_output=False)
+
+
+@click.command("exec")
+@click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM.py")
+@_context
+@click.option("--model", metavar="NAME", help="Answers the program's queries; without one they are refused.")
+@options.box_options
+def exec_(program: Path, context: Path | None, model: str | None, sub_model: str | None, **rest: Any) -> int:
+    """Run PROGRAM.py in a box, no root model."""
+    code = _read_program(program)
+
+    async def work(runtime: Runtime, on_progress: Any) -> Result:
+        return await runtime.execute(
+            code, context=context, model=sub_model or model, tenant=rest["tenant"], on_progress=on_progress
+        )
+
+    return _go(work, rest, show_output=True)
+
+
+def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:
+    async def go() -> Result:
+        chosen = {name: rest[name] for name in ("policy", "state", "backend", "language")}
+        async with Runtime(**chosen) as runtime:
+            with progress(rest["quiet"]) as on_progress:
+                return await work(runtime, on_progress)  # type: ignore[no-any-return]
+
+    result = asyncio.run(go())
+    print_result(result, as_json=rest["as_json"], show_output=show_output)
+    return exit_code(result)
+
+
+def print_result(result: Result, *, as_json: bool, show_output: bool) -> None:
+    """The answer (and what the program printed) on stdout, or the whole result as JSON; complaints on stderr."""
+    explain(result)
+    if as_json:
+        emit(result)
+        return
+    if show_output:
+        click.echo(result.stdout, nl=False)
+        click.echo(result.stderr, nl=False, err=True)
+    if result.answer is not None:
+        answer = result.answer
+        click.echo(answer if isinstance(answer, str) else msgspec.json.encode(answer).decode())
+
+
+def _read_program(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            source = file.read(_PROGRAM_BYTES_MAX + 1)
+        if len(source) > _PROGRAM_BYTES_MAX:
+            raise InvalidInput(
+                f"{path} is over {_PROGRAM_BYTES_MAX} bytes: that is no program", code="program.too_long"
+            )
+        return source.decode("utf-8")
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read ({error.strerror}): name a Python file", code="program.unreadable"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"{path} is not UTF-8 (byte {error.start}): convert it first", code="program.encoding"
+        ) from error
