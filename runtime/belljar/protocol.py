@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Meta
 
 __all__ = [
+    "BATCH_MAX",
     "PROTOCOL",
     "Answer",
     "Answers",
@@ -59,8 +60,8 @@ PROTOCOL = 1
 _OFFSET_MAX = 2**53 - 1
 # A request id is 32 bits: a run that makes more requests than that has met its read allowance long before.
 _ID_MAX = 2**32 - 1
-# One header lists the lengths of a whole batch; the policy's own batch limit is lower.
-_BATCH_MAX = 8192
+# One header lists the lengths of a whole batch; most policies' own limits are lower.
+BATCH_MAX = 8192
 _NAME_MAX = 256
 _MESSAGE_MAX = 4096
 
@@ -70,7 +71,7 @@ DocIndex = Annotated[int, Meta(ge=0, le=1023)]
 Name = Annotated[str, Meta(max_length=_NAME_MAX)]
 Line = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ShortText = Annotated[str, Meta(max_length=_MESSAGE_MAX)]
-Lengths = Annotated[list[Offset], Meta(max_length=_BATCH_MAX)]
+Lengths = Annotated[list[Offset], Meta(max_length=BATCH_MAX)]
 
 
 class _Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
@@ -118,7 +119,7 @@ class Query(_Sentence, frozen=True):
 
     id: Id
     model: Name | None
-    lengths: Annotated[list[Offset], Meta(min_length=1, max_length=_BATCH_MAX)]
+    lengths: Annotated[list[Offset], Meta(min_length=1, max_length=BATCH_MAX)]
 
 
 class Recurse(_Sentence, frozen=True):
@@ -129,7 +130,7 @@ class Recurse(_Sentence, frozen=True):
 
     id: Id
     model: Name | None
-    prompts: Annotated[list[Offset], Meta(min_length=1, max_length=_BATCH_MAX)]
+    prompts: Annotated[list[Offset], Meta(min_length=1, max_length=BATCH_MAX)]
     contexts: Lengths
 
 

@@ -68,6 +68,7 @@ class Run:
         self._sub = sub
         self.calls = Calls(self.scope, audit=services.audit, ledger=services.ledger, prices=services.prices)
         self._opened: list[OpenDocument] = []
+        self._booked = False
         self._box: Box | None = None
         self._end: BoxEnd | None = None
         self._verdict: Verdict | None = None
@@ -128,14 +129,7 @@ class Run:
         """
         services = self._services
         await services.audit.append("run.started", self.scope.run, {**self._controls(), **about})
-        quota = services.policy.quota
-        await services.ledger.open_run(
-            self.scope.run,
-            self.scope.tenant,
-            run_limits=_limits(quota.run),
-            tenant_limits=_limits(quota.tenant),
-            now=self.scope.now(),
-        )
+        await self._open_account()
         if self.document is not None:
             self._opened.append(services.contexts.open(self.document.sha256))
         broker = Broker(
@@ -151,12 +145,28 @@ class Run:
         await services.audit.note("box.started", self.scope.run, {"layers": list(sandbox.layers)})
         await self._box.open(services.language, self._opened)
 
+    async def _open_account(self) -> None:
+        quota = self._services.policy.quota
+        self._booked = True  # also when it is cancelled: it may have taken effect
+        try:
+            await self._services.ledger.open_run(
+                self.scope.run,
+                self.scope.tenant,
+                run_limits=_limits(quota.run),
+                tenant_limits=_limits(quota.tenant),
+                now=self.scope.now(),
+            )
+        except BelljarError:
+            self._booked = False
+            raise
+
     async def close(self, verdict: Verdict) -> None:
         """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
         self._verdict = verdict
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._finish_log)
-            stack.push_async_callback(self._services.ledger.close_run, self.scope.run)
+            if self._booked:
+                stack.push_async_callback(self._services.ledger.close_run, self.scope.run)
             for opened in self._opened:
                 stack.callback(opened.close)
             if self._box is not None:

@@ -16,7 +16,7 @@ from belljar.audit import JSON, AuditLog
 from belljar.context import ContextStore, Document
 from belljar.engine import CellResult, Result, solve
 from belljar.errors import HostFault, PolicyDenied
-from belljar.ledger import SqliteLedger
+from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
 from belljar.policy import Policy, load
 from belljar.run import OnProgress, Run, Services, begin
@@ -193,6 +193,7 @@ class Runtime:
         sub: Model | None,
         about: Mapping[str, JSON],
     ) -> AsyncIterator[Run]:
+        tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
         services = await self._shared()
         document = None if context is None else await self.add_context(context)
         async with begin(services, tenant=tenant, document=document, root=root, sub=sub, about=about) as run:
@@ -219,7 +220,10 @@ class Runtime:
             raise PolicyDenied(
                 f"the {self.backend} backend is not available in this version: use jail", code="backend.unavailable"
             )
-        return Jail(await asyncio.to_thread(ensure_image, self.state.images))
+        jail = Jail(await asyncio.to_thread(ensure_image, self.state.images))
+        assert self._resources is not None
+        self._resources.push_async_callback(jail.aclose)
+        return jail
 
     def _model(self, name: str | Model) -> Model:
         """A model that the policy allows and that has a price."""

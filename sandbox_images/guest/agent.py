@@ -53,7 +53,7 @@ class Stream:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         with self._lock:
-            self._parts.append(text)
+            self._parts.append(str(text))
             self._chars += len(text)
             if self._chars >= _FLUSH_BYTES or ("\n" in text and time.monotonic() - self._last > _FLUSH_SECONDS):
                 self.flush()
@@ -112,7 +112,7 @@ class Agent:
         queries = Queries(
             self._channel, batch_max=start["batch_max"], body_bytes_max=start["body_bytes_max"], flush=self._flush
         )
-        self._endings = Endings(self._channel, self._variables, self._flush)
+        self._endings = Endings(self._channel, self._variables, self._flush, body_bytes_max=start["body_bytes_max"])
         documents = [self._document(index, info, start) for index, info in enumerate(start["documents"])]
         self._given = {
             "context": documents[0] if documents else "",

@@ -234,9 +234,21 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
     def decorate(target: type) -> type:
         if not guards.is_guest_class(target):
             raise TypeError("dataclass() decorates classes of your own")
+        _settle_annotations(target)
         return guards.mark_class(dataclasses.dataclass(**options)(target))
 
     return decorate if cls is None else decorate(cls)
+
+
+def _settle_annotations(cls: type) -> None:
+    """Turn `"ClassVar[int]"` into the real thing: dataclasses would look the text up in the agent's own module."""
+    annotations = cls.__dict__.get("__annotations__", {})
+    for name, annotation in annotations.items():
+        head = annotation.partition("[")[0].rpartition(".")[2].strip() if type(annotation) is str else ""
+        if head == "ClassVar":
+            annotations[name] = typing.ClassVar
+        elif head == "InitVar":
+            annotations[name] = dataclasses.InitVar
 
 
 def _replace(instance: Any, /, **changes: object) -> Any:

@@ -51,6 +51,7 @@ __all__ = [
     "guest_setattr",
     "guest_super",
     "guest_vars",
+    "is_dunder",
     "is_guest_class",
     "is_guest_function",
     "kind_of",
@@ -136,10 +137,15 @@ class Kind(Enum):
     DENIED = "denied"
 
 
+def is_dunder(name: str) -> bool:
+    """Whether `name` is of the form `__name__`; underscores alone are an ordinary name."""
+    return name.startswith("__") and name.endswith("__") and len(name) > 4 and name.strip("_") != ""
+
+
 def kind_of(name: str) -> Kind:
     """Sort an attribute name (an exact `str`)."""
     if name.startswith("_"):
-        if name.startswith("__") and name.endswith("__"):
+        if is_dunder(name):
             return Kind.DUNDER if name in _READABLE_DUNDERS or name in METHOD_DUNDERS else Kind.DENIED
         return Kind.PRIVATE if name.isidentifier() else Kind.DENIED
     if name in _DENIED or not name.isidentifier():
@@ -215,7 +221,7 @@ def special(value: object, name: str) -> object:
 
 
 def _is_guest_method(value: object) -> bool:
-    return type_of(value) is types.MethodType and is_guest_function(value.__func__)  # type: ignore[attr-defined]
+    return type_of(value) is types.MethodType and is_guest_function(value.__func__)
 
 
 def _read_obj(value: object) -> object:
@@ -314,9 +320,9 @@ _WRITABLE: dict[type, frozenset[str]] = {}
 
 def writable(value: object, name: str) -> object:
     """Give `value` back if the guest may set or delete its attribute `name`, which `kind_of` has seen."""
-    if getattr(type_of(value), MARK, None) is TOKEN and not name.endswith("__"):
+    if getattr(type_of(value), MARK, None) is TOKEN and not is_dunder(name):
         return value
-    if name.startswith("__") and name.endswith("__"):
+    if is_dunder(name):
         if name in _WRITABLE_DUNDERS and is_guest_function(value):
             return value
     elif is_guest_class(value) or is_guest_function(value) or name in _WRITABLE.get(type_of(value), ()):
@@ -534,9 +540,11 @@ def _resolve_base(name: str, base: object) -> tuple[object, ...]:
 
 def _check_slots(cls: type) -> None:
     slots = cls.__dict__.get("__slots__", ())
-    for slot in (slots,) if isinstance(slots, str) else tuple(slots):
-        if type_of(slot) is not str or (slot.startswith("__") and slot.endswith("__")) or slot in _DENIED:
-            raise TypeError(f"class {cls.__name__}: __slots__ must list plain attribute names")
+    # An iterator would be used up by now and show nothing.
+    names = (slots,) if type_of(slots) is str else slots if type_of(slots) in (tuple, list, dict) else (None,)
+    for name in names:
+        if type_of(name) is not str or is_dunder(name) or name in _DENIED:
+            raise TypeError(f"class {cls.__name__}: __slots__ must be a tuple or list of plain attribute names")
 
 
 class TypeView:

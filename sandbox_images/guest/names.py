@@ -10,9 +10,22 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .paged import plain
 from .wire import Channel
 
-__all__ = ["Ended", "ModelError", "PolicyDenied", "QuotaExceeded", "Queries", "Endings", "raise_failure"]
+__all__ = [
+    "Ended",
+    "Endings",
+    "ModelError",
+    "PolicyDenied",
+    "Queries",
+    "QuotaExceeded",
+    "as_exception",
+    "raise_failure",
+]
+
+# The longest name that a sentence of the protocol may hold.
+_NAME_CHARS = 256
 
 
 class PolicyDenied(Exception):
@@ -51,11 +64,23 @@ def raise_failure(header: dict[str, Any]) -> None:
 
 def _text(value: object, what: str) -> bytes:
     # Slices of the context are real strings; the paged context itself is taken whole when it fits.
+    value = plain(value)
     if not isinstance(value, str):
-        if type(value).__name__ != "PagedText":
-            raise TypeError(f"{what} must be a str, not {type(value).__name__}")
-        value = str(value)
+        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
     return value.encode("utf-8", "replace")
+
+
+def _wish(model: object) -> str | None:
+    # The host decides about the name; one that it could not even read would end the box.
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"model must be a str or None, not {type(model).__name__}")
+    return model and model[:_NAME_CHARS]
+
+
+def _check_size(what: str, size: int, limit: int) -> None:
+    """Refuse here what no frame can carry: the host would have to end the box for it."""
+    if size > limit:
+        raise PolicyDenied(f"{what} of {size} bytes is over the limit of {limit}: send less at once", limit, size)
 
 
 class Queries:
@@ -101,9 +126,12 @@ class Queries:
 
     def _ask(self, prompts: list[str], model: str | None, *, return_exceptions: bool) -> list[Any]:
         self._flush()
+        wish = _wish(model)
+        texts = [_text(prompt, "a prompt") for prompt in prompts]
+        _check_size("a prompt", max(map(len, texts), default=0), self._body_bytes_max)
         answers: list[Any] = []
-        for group in self._groups([_text(prompt, "a prompt") for prompt in prompts]):
-            fields = {"model": model, "lengths": [len(one) for one in group]}
+        for group in self._groups(texts):
+            fields = {"model": wish, "lengths": [len(one) for one in group]}
             answers += self._answers(self._channel.request("query", fields, b"".join(group)), return_exceptions)
         return answers
 
@@ -113,7 +141,16 @@ class Queries:
         self._flush()
         texts = [_text(prompt, "a prompt") for prompt in prompts]
         others = [_text(context, "a context") for context in contexts or []]
-        fields = {"model": model, "prompts": [len(one) for one in texts], "contexts": [len(one) for one in others]}
+        _check_size("a request", sum(map(len, texts + others)), self._body_bytes_max)
+        if not texts:
+            return []
+        if len(texts) > self._batch_max or len(others) not in (0, len(texts)):
+            raise PolicyDenied(f"a batch has at most {self._batch_max} prompts, and a context for each or none")
+        fields = {
+            "model": _wish(model),
+            "prompts": [len(one) for one in texts],
+            "contexts": [len(one) for one in others],
+        }
         return self._answers(self._channel.request("recurse", fields, b"".join(texts + others)), return_exceptions)
 
     def _groups(self, texts: list[bytes]) -> list[list[bytes]]:
@@ -149,10 +186,18 @@ class Queries:
 class Endings:
     """`FINAL`, `FINAL_VAR`, `SUBMIT`, and the `answer` dictionary."""
 
-    def __init__(self, channel: Channel, variables: Callable[[], dict[str, object]], flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        variables: Callable[[], dict[str, object]],
+        flush: Callable[[], None],
+        *,
+        body_bytes_max: int,
+    ) -> None:
         self._channel = channel
         self._variables = variables
         self._flush = flush
+        self._body_bytes_max = body_bytes_max
         self.answer: dict[str, Any] = {"content": "", "ready": False}
 
     def final(self, value: object) -> None:
@@ -177,12 +222,15 @@ class Endings:
             self._finish(self.answer.get("content", ""))
 
     def _finish(self, value: object) -> None:
+        value = plain(value)
         form, text = "text", value if isinstance(value, str) else ""
         if not isinstance(value, str):
             try:
                 form, text = "json", json.dumps(value, ensure_ascii=False, allow_nan=False)
             except (TypeError, ValueError, RecursionError):
                 form, text = "text", str(value)
+        body = text.encode("utf-8", "replace")
+        _check_size("an answer", len(body), self._body_bytes_max)
         self._flush()
-        self._channel.send({"op": "final", "form": form}, text.encode("utf-8", "replace"))
+        self._channel.send({"op": "final", "form": form}, body)
         raise Ended

@@ -35,7 +35,7 @@ from typing import Any, NoReturn, TypeVar
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
 from . import facades, guards
-from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, kind_of
+from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
 
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "user_variables"]
 
@@ -297,7 +297,7 @@ class _Policy(RestrictingNodeTransformer):
     # Names
 
     def _check_identifier(self, node: ast.AST, name: str | None, *, reading: bool = False) -> None:
-        if name is None or not (name.startswith("__") and name.endswith("__")):
+        if name is None or not is_dunder(name):
             return
         if self._scopes[-1].kind == "class" and name in _CLASS_BODY_NAMES:
             return
@@ -319,13 +319,17 @@ class _Policy(RestrictingNodeTransformer):
 
     def visit_Global(self, node: ast.Global) -> ast.AST:
         for name in node.names:
-            if name.startswith("__"):
-                self._check_identifier(node, name if name.endswith("__") else None)
+            self._check_global(node, name)
         return node
+
+    def _check_global(self, node: ast.AST, name: str) -> None:
+        # In a class body `global __init__` would make the special method's name a global one.
+        if is_dunder(name):
+            self.error(node, f"the name {name!r} is not available here: choose a name without double underscores")
 
     def visit_Nonlocal(self, node: ast.Nonlocal) -> ast.AST:
         for name in node.names:
-            self._check_identifier(node, name)
+            self._check_global(node, name)
         return node
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
@@ -694,7 +698,7 @@ def user_variables(namespace: dict[str, object]) -> dict[str, object]:
 
 
 def _is_own_name(name: str) -> bool:
-    return not name.startswith(".") and not (name.startswith("__") and name.endswith("__"))
+    return not name.startswith(".") and not is_dunder(name)
 
 
 def _introspection(namespace: dict[str, object]) -> dict[str, object]:

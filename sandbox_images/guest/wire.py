@@ -11,13 +11,15 @@ for others it puts aside and wakes them. So a single thread pays no thread switc
 
 Interrupts. The host ends an overlong cell with SIGINT, which may arrive anywhere, also between reading bytes and
 keeping them: then the stream would be out of step for ever. So the main thread is *shielded* while it works on the
-stream, and open to the interrupt only where nothing can be lost: in `poll`, before any byte is taken, and while it
-waits for another thread. An interrupt that meets the shield is kept and raised at the next open place. The reply to an
-interrupted request finds no owner later and is dropped.
+stream, and open to the interrupt only where nothing can be lost: in `poll`, before any byte is taken, and, while it
+waits for another thread, between two short waits (never inside one: `threading` would lose track of its own locks). An
+interrupt that meets the shield is kept and raised at the next open place. The reply to an interrupted request finds no
+owner later and is dropped.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import select
@@ -33,6 +35,8 @@ _PREFIX = struct.Struct("!II")
 _PIECE_BYTES = 1 << 20
 # Frames without an id are the host's commands; requests count from 1.
 _COMMAND = 0
+# How late an interrupt may be while the main thread waits for another one; one wake-up costs some microseconds.
+_INTERRUPT_SECONDS = 0.05
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
@@ -53,14 +57,16 @@ class Channel:
         self._inbox: dict[int, Frame] = {}
         self._waiting: set[int] = set()
         self._last_id = 0
-        self._slots = threading.BoundedSemaphore(1)
+        self._queue: collections.deque[object] = collections.deque()
+        self._in_flight = 0
+        self._in_flight_max = 1
         self._main = threading.get_ident()
         self._shielded = False
         self._interrupted = False
 
     def limit_in_flight(self, requests: int) -> None:
         """At most so many requests are under way; further threads wait their turn."""
-        self._slots = threading.BoundedSemaphore(requests)
+        self._in_flight_max = requests
 
     def interrupt(self) -> None:
         """For the SIGINT handler: raise here and now if nothing can be lost, else at the next open place."""
@@ -83,22 +89,24 @@ class Channel:
 
     def request(self, op: str, fields: dict[str, Any], body: bytes = b"") -> Frame:
         """Send a request, wait for its reply: `(header, body)`."""
-        with self._slots:
-            was = self._shield(True)
+        was = self._shield(True)
+        try:
+            with self._turn:
+                self._take_slot()
+                self._last_id += 1
+                number = self._last_id
+                self._waiting.add(number)
             try:
-                with self._turn:
-                    self._last_id += 1
-                    number = self._last_id
-                    self._waiting.add(number)
-                try:
-                    self.send({"op": op, "id": number, **fields}, body)
-                    return self._await(number)
-                finally:
-                    with self._turn:
-                        self._waiting.discard(number)
-                        self._inbox.pop(number, None)
+                self.send({"op": op, "id": number, **fields}, body)
+                return self._await(number)
             finally:
-                self._shield(was)
+                with self._turn:
+                    self._in_flight -= 1
+                    self._waiting.discard(number)
+                    self._inbox.pop(number, None)
+                    self._turn.notify_all()
+        finally:
+            self._shield(was)
 
     def command(self) -> Frame:
         """Wait for the host's next command."""
@@ -109,16 +117,29 @@ class Channel:
         finally:
             self._shield(was)
 
+    def _take_slot(self) -> None:
+        """Wait for one of the requests that may be under way, first come, first served."""
+        ticket = object()
+        self._queue.append(ticket)
+        try:
+            while self._in_flight >= self._in_flight_max or self._queue[0] is not ticket:
+                self._wait_turn()
+            self._in_flight += 1
+        finally:
+            self._queue.remove(ticket)
+            if self._queue:
+                self._turn.notify_all()
+
     def _await(self, number: int) -> Frame:
         while True:
             with self._turn:
                 while number not in self._inbox and self._reading:
-                    self._open(self._turn.wait)
+                    self._wait_turn()
                 if number in self._inbox:
                     return self._inbox.pop(number)
                 self._reading = True
             try:
-                self._open(self._poll.poll)
+                self._poll_open()
                 header, body = self._read_frame()
                 owner = header.get("id", _COMMAND)
                 if owner == number:
@@ -141,11 +162,22 @@ class Channel:
             raise KeyboardInterrupt
         return was
 
-    def _open(self, wait: Any) -> None:
-        """Wait where an interrupt may be raised."""
-        self._shield(False)
+    def _wait_turn(self) -> None:
+        """Wait for another thread's news. Called and left with the turn's lock held."""
+        if threading.get_ident() != self._main:
+            self._turn.wait()
+            return
+        self._turn.wait(_INTERRUPT_SECONDS)
         try:
-            wait()
+            self._shield(False)
+        finally:
+            self._shield(True)
+
+    def _poll_open(self) -> None:
+        """Wait for bytes, open to the interrupt."""
+        try:
+            self._shield(False)
+            self._poll.poll()
         finally:
             self._shield(True)
 

@@ -5,4 +5,15 @@ from belljar.audit.log import JSON, STRING_CHARS_MAX, AuditLog
 from belljar.audit.read import Record, RunSummary, records, runs
 from belljar.audit.verify import Report, verify
 
-__all__ = ["JSON", "STRING_CHARS_MAX", "AuditLog", "Record", "Report", "RunSummary", "characters_read", "records", "runs", "verify"]
+__all__ = [
+    "JSON",
+    "STRING_CHARS_MAX",
+    "AuditLog",
+    "Record",
+    "Report",
+    "RunSummary",
+    "characters_read",
+    "records",
+    "runs",
+    "verify",
+]

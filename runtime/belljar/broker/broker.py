@@ -34,6 +34,7 @@ from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaEx
 from belljar.ledger import Ledger
 from belljar.models import Message, Model, ModelRequest
 from belljar.protocol import (
+    BATCH_MAX,
     PROTOCOL,
     Answer,
     Answers,
@@ -68,6 +69,11 @@ _SUB_SYSTEM: Const = (
 _READ_COST_BYTES_MIN: Const = 256
 # A program that is refused over and over is told so each time; the log has the first ones and then the count.
 _DENIALS_LOGGED_MAX: Const = 100
+# What one answer takes of the reply's header, `{"length":4294967295,"failure":null},`, and the header without any.
+_ITEM_BYTES: Const = 40
+_ITEMS_BYTES: Const = 64
+# Providers' messages may be of any length; a guest and its root model need the beginning.
+_FAILURE_CHARS_MAX: Const = 1000
 
 
 class Broker:
@@ -108,6 +114,12 @@ class Broker:
         return self._state != "starting"
 
     @property
+    def batch_max(self) -> int:
+        """The largest batch whose answers are sure to fit the wire, if the policy allows it."""
+        fits = (self._policy.wire.header_bytes_max - _ITEMS_BYTES) // _ITEM_BYTES
+        return min(self._policy.models.batch_max, BATCH_MAX, fits)
+
+    @property
     def denials(self) -> int:
         return self._denials
 
@@ -118,7 +130,7 @@ class Broker:
             PolicyDenied: `code.too_long`.
         """
         source = code.encode("utf-8", "surrogatepass")
-        limit = self._policy.limits.code_bytes
+        limit = min(self._policy.limits.code_bytes, self._policy.wire.body_bytes_max)
         if len(source) > limit:
             raise PolicyDenied(
                 f"a cell of {len(source)} bytes is over the policy's {limit}: send it in parts",
@@ -145,7 +157,7 @@ class Broker:
 
         Raises:
             ProtocolViolation: the sentence is out of turn or contradicts itself.
-            Refusal: `output.flood`; other refusals are replies.
+            Refusal: `output.flood` or `answer.too_long`; other refusals are replies.
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
@@ -275,11 +287,12 @@ class Broker:
 
     def _permit_read(self, size: int) -> None:
         allowance = self._policy.context
-        if size > allowance.read_bytes_max:
+        longest = min(allowance.read_bytes_max, self._policy.wire.body_bytes_max)
+        if size > longest:
             raise PolicyDenied(
-                f"a read of {size} is over the policy's {allowance.read_bytes_max} bytes: read in smaller slices",
+                f"a read of {size} is over the policy's {longest} bytes: read in smaller slices",
                 code="read.too_long",
-                limit=allowance.read_bytes_max,
+                limit=longest,
                 observed=size,
             )
         total = self._read_cost_bytes + size
@@ -314,12 +327,15 @@ class Broker:
         model = self._permit_query(query, prompts)
         await self._permit_calls(len(prompts))
         self.queries += len(prompts)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._ask(model, prompt, self.cells)) for prompt in prompts]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._ask(model, prompt, self.cells)) for prompt in prompts]
+        except BaseExceptionGroup as faults:
+            raise _first(faults) from None
         return self._answers(query.id, [task.result() for task in tasks])
 
     def _permit_query(self, query: Query, prompts: list[str]) -> Model:
-        rules = self._policy.models
+        rules, batch_max = self._policy.models, self.batch_max
         if self._sub_model is None:
             raise PolicyDenied(
                 "this run has no model to ask: start it with --model, or do without llm_query", code="model.none"
@@ -329,11 +345,11 @@ class Broker:
             raise PolicyDenied(
                 f"the model of this run's queries is {self._sub_model.name}: leave `model` out", code="model.denied"
             )
-        if len(prompts) > rules.batch_max:
+        if len(prompts) > batch_max:
             raise PolicyDenied(
-                f"a batch of {len(prompts)} prompts is over the policy's {rules.batch_max}: split it",
+                f"a batch of {len(prompts)} prompts is over the policy's {batch_max}: split it",
                 code="query.batch",
-                limit=rules.batch_max,
+                limit=batch_max,
                 observed=len(prompts),
             )
         longest = max(query.lengths)
@@ -425,11 +441,19 @@ def _split(lengths: list[int], body: bytes) -> list[str]:
 
 def _failure(error: Refusal | ModelFailed) -> Failure:
     if isinstance(error, ModelFailed):
-        return Failure("ModelError", "model.failed", str(error), None, None)
+        return Failure("ModelError", "model.failed", str(error)[:_FAILURE_CHARS_MAX], None, None)
     return Failure(
         "QuotaExceeded" if isinstance(error, QuotaExceeded) else "PolicyDenied",
         error.code,
-        str(error),
+        str(error)[:_FAILURE_CHARS_MAX],
         error.limit,
         error.observed,
     )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error in a task group's bundle: what failed first, and ended the others."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -92,21 +92,30 @@ class Calls:
     async def _attempt(self, model: Model, request: ModelRequest, cell: int, attempt: int) -> ModelReply:
         action = self.next_action()
         fields = {"action": action, "cell": cell, "attempt": attempt, "model": model.name, **_about(request)}
-        await self._audit.append("query.requested", self._scope.run, fields)
+        try:
+            await self._audit.append("query.requested", self._scope.run, fields)
+        except asyncio.CancelledError as error:  # it may have been written
+            await to_the_end(self._unsent(action, error))
+            raise
         try:
             reservation, held, request = await self._reserve(model, request)
-        except BelljarError as error:
-            await self._audit.append("query.denied", self._scope.run, {"action": action, **refusal_fields(error)})
+        except (BelljarError, asyncio.CancelledError) as error:
+            await to_the_end(self._unsent(action, error))
             raise
         return await self._dispatched(model, request, action, reservation, held)
+
+    async def _unsent(self, action: str, error: BaseException) -> None:
+        """Log that nothing of the action left the host."""
+        await self._audit.append("query.denied", self._scope.run, {"action": action, **refusal_fields(error)})
 
     async def _dispatched(
         self, model: Model, request: ModelRequest, action: str, reservation: str, held: Amounts
     ) -> ModelReply:
-        charge, event = held, "query.failed"
+        charge, event = Amounts(), "query.failed"
         outcome: dict[str, JSON] = {"error": "interrupted before the model answered"}
         try:
             await self._ledger.dispatch(reservation)
+            charge = held
             reply = await model.complete(request)
             charge = self._amounts(model, reply.usage)
             event, outcome = "query.completed", _outcome(reply)
@@ -120,10 +129,12 @@ class Calls:
             await to_the_end(self._end(action, reservation, charge, event, outcome))
 
     async def _end(self, action: str, reservation: str, charge: Amounts, event: str, outcome: dict[str, JSON]) -> None:
-        await self._ledger.settle(reservation, charge)
         spent = {"calls": charge.calls, "cost_nanousd": charge.cost_nanousd}
         tokens = {"input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
-        await self._audit.append(event, self._scope.run, {"action": action, **spent, **tokens, **outcome})
+        try:
+            await self._ledger.settle(reservation, charge)
+        finally:  # what happened is logged even where the books cannot be kept
+            await self._audit.append(event, self._scope.run, {"action": action, **spent, **tokens, **outcome})
 
     async def _reserve(self, model: Model, request: ModelRequest) -> tuple[str, Amounts, ModelRequest]:
         """Hold the worst case; where the whole answer does not fit, ask for as long an answer as does."""
@@ -176,10 +187,11 @@ class Calls:
         return self._amounts(model, Usage(input_tokens=failure.input_tokens, output_tokens=failure.output_tokens))
 
 
-def refusal_fields(error: BelljarError) -> dict[str, JSON]:
-    """How a refusal stands in the log."""
+def refusal_fields(error: BaseException) -> dict[str, JSON]:
+    """How a refusal stands in the log; a cancellation is none, and named as such."""
+    other = "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
     return {
-        "code": getattr(error, "code", type(error).__name__),
+        "code": getattr(error, "code", other),
         "limit": getattr(error, "limit", None),
         "observed": getattr(error, "observed", None),
     }

@@ -97,7 +97,7 @@ class Box:
             read_bytes_max=min(policy.context.read_bytes_max, policy.wire.body_bytes_max),
             materialise_bytes_max=policy.context.materialise_bytes_max,
             in_flight_max=policy.wire.in_flight_max,
-            batch_max=policy.models.batch_max,
+            batch_max=self._broker.batch_max,
             body_bytes_max=policy.wire.body_bytes_max,
             header_bytes_max=policy.wire.header_bytes_max,
         )

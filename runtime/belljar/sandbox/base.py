@@ -73,3 +73,6 @@ class Backend(Protocol):
 
     def about(self) -> Mapping[str, str]:
         """Facts for the log: image digest, versions."""
+
+    async def aclose(self) -> None:
+        """End what the backend keeps running, and every box that is left."""

@@ -6,7 +6,7 @@ no package manager, no set-id file, no site-packages, no path of the host. Layou
     /usr/bin/python3              the interpreter
     /usr/lib/pythonX.Y/           the standard library, compiled (hash-based, so that the same input gives the same bytes)
     /usr/lib/*.so*                the shared objects, flat; /lib and /lib64 point here, which every loader searches
-    /usr/lib/belljar/             the guest package and RestrictedPython
+    /usr/lib/belljar/             the guest package, RestrictedPython, and the jail's zygote
     /dev /tmp                     mount points
 
 An image is named by its digest: SHA-256 over the sorted list of (path, mode, content hash or link target). It is built
@@ -40,10 +40,13 @@ import msgspec
 from belljar import assets
 from belljar.errors import BoxFault
 
-__all__ = ["AGENT", "PYTHON", "Image", "ensure_image"]
+__all__ = ["AGENT", "PYTHON", "ZYGOTE", "Image", "ensure_image"]
 
 PYTHON = "/usr/bin/python3"
 AGENT = "/usr/lib/belljar/boot.py"
+ZYGOTE = "/usr/lib/belljar/zygote.py"
+
+_ZYGOTE_SOURCE = Path(__file__).with_name("jail") / "zygote.py"
 
 # Needs a display, a terminal, a compiler, a network or a package index; or tests CPython itself.
 _LEFT_OUT_PACKAGES = frozenset(
@@ -133,7 +136,7 @@ def _key() -> str:
     about = _interpreter().stat()
     facts = [_RECIPE, sys.version, str(_interpreter()), about.st_size, about.st_mtime_ns]
     facts.append(metadata.version("RestrictedPython"))
-    for source in sorted(assets.guest_dir().rglob("*.py")):
+    for source in [_ZYGOTE_SOURCE, *sorted(assets.guest_dir().rglob("*.py"))]:
         facts.append([source.name, hashlib.sha256(source.read_bytes()).hexdigest()])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -155,6 +158,7 @@ def _populate(root: Path) -> None:
         _copy_tree(platform, library / "lib-dynload")
     _copy_tree(assets.guest_dir(), root / "usr/lib/belljar/guest")
     (root / "usr/lib/belljar/guest/boot.py").rename(root / "usr/lib/belljar/boot.py")
+    _copy_file(_ZYGOTE_SOURCE, root / "usr/lib/belljar/zygote.py", 0o644)
     _copy_tree(_package("RestrictedPython"), root / "usr/lib/belljar/RestrictedPython")
     _copy_shared_objects(root)
     _compile(root)

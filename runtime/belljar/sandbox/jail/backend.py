@@ -1,16 +1,23 @@
-"""The host's side of the jail: starts a launcher for each box and speaks to it.
+"""The host's side of the jail: one zygote, and a box for every `start`.
 
-Two streams per box. The *wire* is a socket pair whose other end only the guest holds: when the guest is gone, it ends.
-The *control* socket pair goes to the launcher, which reports readiness and the end, and takes the orders to interrupt
-and to kill. If this process dies at any moment, both the end of *control* and the parent-death signal kill the box.
+Streams: *control* to the zygote (orders out, ends in), and for each box its *wire*, whose other end only the guest
+holds, and for its first milliseconds *report*, on which the newborn box says which layers it has closed and hands over
+two descriptors: a pidfd of its first process, by which we interrupt and kill without asking anybody, and its scratch
+folder, by which we can tell a full disk from a lie.
+
+If this process dies at any moment, the end of *control* and the parent-death signals end zygote and boxes. If the zygote
+dies, its boxes die with it; the runs in them get a fault of ours, and the next `start` makes a new zygote.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,17 +27,18 @@ from typing import Any
 
 from belljar.errors import BoxFault, LayerMissing
 from belljar.sandbox.base import BoxEnd, BoxSpec
-from belljar.sandbox.image import AGENT, PYTHON, Image
+from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 
-__all__ = ["Jail"]
+__all__ = ["Jail", "JailBox"]
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
-# A launcher takes some 30 ms; on a loaded machine it may take long, but never this long.
-_START_S = 20.0
+# A zygote takes some 100 ms, a box some 2 ms; on a loaded machine they may take long, but never this long.
+_ZYGOTE_S = 30.0
+_BOX_S = 20.0
 # SIGKILL is prompt unless the guest sits in an uninterruptible call.
 _KILL_S = 10.0
 _PIECE_BYTES = 256 * 1024
-_REPORT_BYTES_MAX = 4096
+_MESSAGE_BYTES_MAX = 65536
 
 _REMEDIES = {
     "userns": (
@@ -43,63 +51,281 @@ _REMEDY = "run `belljar doctor` on the host itself, or outside of the container 
 
 
 class Jail:
-    """Builds boxes from `image` with namespaces and resource limits."""
+    """Builds boxes from `image`. Close it with `aclose`."""
 
     name = "jail"
 
     def __init__(self, image: Image) -> None:
         self._image = image
+        self._zygote: Zygote | None = None
+        self._starting = asyncio.Lock()
 
     def about(self) -> Mapping[str, str]:
         return {"backend": self.name, "image": self._image.digest}
 
     async def start(self, spec: BoxSpec) -> JailBox:
-        wire, guest_wire = socket.socketpair()
-        control, launcher_control = socket.socketpair()
+        zygote = await self._living_zygote()
+        box = await zygote.spawn(spec)
+        missing = sorted(set(spec.requires) - set(box.layers))
+        if missing:
+            await box.kill()
+            raise LayerMissing(
+                f"the policy requires {', '.join(missing)}, which the jail does not give on this host: "
+                "choose another backend or policy",
+                code="layer.missing",
+            )
+        return box
+
+    async def aclose(self) -> None:
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            await zygote.aclose()
+
+    async def _living_zygote(self) -> Zygote:
+        async with self._starting:
+            if self._zygote is not None and not self._zygote.alive:
+                await self.aclose()
+            if self._zygote is None:
+                self._zygote = await Zygote.launch(self._image)
+        return self._zygote
+
+
+class Zygote:
+    """The warm process that boxes are cloned from."""
+
+    def __init__(self, control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+        self._control = control
+        self._process = process
+        self._numbers = itertools.count(1)
+        self._ends: dict[int, asyncio.Future[Mapping[str, int] | None]] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self.alive = True
+        control.setblocking(False)
+
+    @classmethod
+    async def launch(cls, image: Image) -> Zygote:
+        """Start one and wait until it is warm.
+
+        Raises:
+            LayerMissing: this host does not give a layer that the jail is made of.
+            BoxFault: it did not start.
+        """
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            process = self._spawn(spec, guest_wire, launcher_control)
+            zygote = cls(control, _spawn(image, theirs))
         except OSError as error:
-            wire.close()
             control.close()
             raise BoxFault(f"the jail's launcher did not start: {error}") from error
         finally:
-            guest_wire.close()
-            launcher_control.close()
-        box = JailBox(wire, control, process)
+            theirs.close()
         try:
-            box.layers = await box.ready()
-            missing = sorted(set(spec.requires) - set(box.layers))
-            if missing:
-                raise LayerMissing(
-                    f"the policy requires {', '.join(missing)}, which the jail does not give on this host: "
-                    "choose another backend or policy",
-                    code="layer.missing",
-                )
+            await zygote._warm_up()
         except BaseException:
-            await asyncio.shield(box.kill())
+            await asyncio.shield(zygote.aclose())
             raise
-        return box
+        return zygote
 
-    def _spawn(self, spec: BoxSpec, wire: socket.socket, control: socket.socket) -> subprocess.Popen[bytes]:
-        config = {
-            "wire": wire.fileno(),
-            "control": control.fileno(),
-            "root": str(self._image.root),
-            "program": [PYTHON, "-I", "-S", "-B", "-X", "utf8", AGENT],
+    async def spawn(self, spec: BoxSpec) -> JailBox:
+        """A new box with all its layers closed.
+
+        Raises:
+            LayerMissing, BoxFault: it could not be built.
+        """
+        number = next(self._numbers)
+        wire, guest_wire = socket.socketpair()
+        report, guest_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        end: asyncio.Future[Mapping[str, int] | None] = asyncio.get_running_loop().create_future()
+        self._ends[number] = end
+        order = {
+            "box": number,
             "scratch_bytes": spec.scratch_bytes,
             "scratch_files": spec.scratch_files,
             "rlimits": _rlimits(spec),
         }
-        return subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", "-S", "-B", str(_LAUNCHER), json.dumps(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(wire.fileno(), control.fileno()),
-            env={},
-            # A Ctrl-C at the terminal is the host's to handle.
-            start_new_session=True,
+        try:
+            with guest_wire, guest_report:
+                handles = [guest_wire.fileno(), guest_report.fileno()]
+                await self._order(json.dumps(order).encode(), handles)
+            layers, pidfd, scratch = await _first_report(report)
+        except BaseException:
+            wire.close()
+            self._ends.pop(number, None)
+            raise
+        finally:
+            report.close()
+        return JailBox(wire, pidfd, scratch, tuple(layers), end)
+
+    async def aclose(self) -> None:
+        """End the zygote and, by that, every box it has made."""
+        self._lost()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        self._control.close()
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
+
+    async def _warm_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._control, b"none")
+        try:
+            async with asyncio.timeout(_ZYGOTE_S):
+                message = await loop.sock_recv(self._control, _MESSAGE_BYTES_MAX)
+        except (TimeoutError, ConnectionError):
+            message = b""
+        if not message:
+            raise BoxFault("the jail's zygote did not get ready: run `belljar doctor`")
+        told = json.loads(message)
+        if "failed" in told:
+            raise _missing(told)
+        self._reader = asyncio.create_task(self._read_ends())
+
+    async def _read_ends(self) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ConnectionError):
+            while message := await loop.sock_recv(self._control, _MESSAGE_BYTES_MAX):
+                told = json.loads(message)
+                end = self._ends.pop(told["box"], None)
+                if end is not None and not end.done():
+                    end.set_result(told["ended"])
+        self._lost()
+
+    def _lost(self) -> None:
+        self.alive = False
+        for end in self._ends.values():
+            if not end.done():
+                end.set_result(None)
+        self._ends.clear()
+
+    async def _order(self, message: bytes, handles: list[int]) -> None:
+        try:
+            async with asyncio.timeout(_BOX_S):
+                while True:
+                    try:
+                        socket.send_fds(self._control, [message], handles)
+                        return
+                    except BlockingIOError:
+                        await asyncio.sleep(0.001)
+        except (OSError, TimeoutError) as error:
+            self._lost()
+            raise BoxFault("the jail's zygote does not take orders: run it again") from error
+
+
+class JailBox:
+    """One box. See `belljar.sandbox.base.Sandbox`."""
+
+    def __init__(
+        self,
+        wire: socket.socket,
+        pidfd: int,
+        scratch: int,
+        layers: tuple[str, ...],
+        end: asyncio.Future[Mapping[str, int] | None],
+    ) -> None:
+        self.layers = layers
+        self._wire = wire
+        self._pidfd = pidfd
+        self._scratch = scratch
+        self._end = end
+        self._ordered = False
+        self._killing: asyncio.Task[BoxEnd] | None = None
+        wire.setblocking(False)
+
+    async def send(self, *parts: bytes | memoryview) -> None:
+        loop = asyncio.get_running_loop()
+        for part in parts:
+            if len(part):
+                await loop.sock_sendall(self._wire, part)
+
+    async def receive(self) -> bytes:
+        try:
+            return await asyncio.get_running_loop().sock_recv(self._wire, _PIECE_BYTES)
+        except ConnectionError:
+            return b""
+
+    def interrupt(self) -> None:
+        self._signal(signal.SIGINT)
+
+    async def kill(self) -> BoxEnd:
+        if self._killing is None:
+            self._killing = asyncio.create_task(self._kill())
+        return await asyncio.shield(self._killing)
+
+    async def _kill(self) -> BoxEnd:
+        died_before = self._end.done()
+        self._signal(signal.SIGKILL)
+        try:
+            async with asyncio.timeout(_KILL_S):
+                ended = await asyncio.shield(self._end)
+        except TimeoutError:
+            ended = None
+        self._wire.close()
+        os.close(self._pidfd)
+        os.close(self._scratch)
+        if ended is None:
+            return BoxEnd(killed=False, signal=0, code=0, cpu_s=0.0, max_rss_bytes=0, lost=True)
+        return BoxEnd(
+            killed=ended["signal"] == signal.SIGKILL and not died_before,
+            signal=ended["signal"],
+            code=ended["code"],
+            cpu_s=ended["cpu_ms"] / 1000,
+            max_rss_bytes=ended["max_rss_bytes"],
         )
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+
+async def _first_report(report: socket.socket) -> tuple[list[str], int, int]:
+    report.setblocking(False)
+    try:
+        async with asyncio.timeout(_BOX_S):
+            message, handles = await _receive_with_handles(report)
+    except TimeoutError:
+        raise BoxFault(f"a box gave no sign within {_BOX_S:.0f} s of its birth") from None
+    if not message:
+        raise BoxFault("a box died while it was built")
+    told = json.loads(message)
+    if "failed" in told:
+        raise _missing(told)
+    pidfd, scratch = handles
+    return told["layers"], pidfd, scratch
+
+
+async def _receive_with_handles(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """`recv_fds` without blocking the loop."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            message, handles, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES_MAX, 2)
+        except BlockingIOError:
+            readable: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(channel, lambda: readable.done() or readable.set_result(None))
+            try:
+                await readable
+            finally:
+                loop.remove_reader(channel)
+            continue
+        return message, handles
+
+
+def _spawn(image: Image, control: socket.socket) -> subprocess.Popen[bytes]:
+    config = {
+        "control": control.fileno(),
+        "root": str(image.root),
+        "program": [PYTHON, "-I", "-S", "-B", "-X", "utf8", ZYGOTE],
+    }
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-I", "-S", "-B", str(_LAUNCHER), json.dumps(config)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(control.fileno(),),
+        env={},
+        # A Ctrl-C at the terminal is the host's to handle.
+        start_new_session=True,
+    )
 
 
 def _rlimits(spec: BoxSpec) -> dict[str, int]:
@@ -117,101 +343,10 @@ def _rlimits(spec: BoxSpec) -> dict[str, int]:
     }
 
 
-class JailBox:
-    """One box. See `belljar.sandbox.base.Sandbox`."""
-
-    def __init__(self, wire: socket.socket, control: socket.socket, process: subprocess.Popen[bytes]) -> None:
-        self.layers: tuple[str, ...] = ()
-        self._wire = wire
-        self._control = control
-        self._process = process
-        self._said = b""
-        self._killing: asyncio.Task[BoxEnd] | None = None
-        wire.setblocking(False)
-        control.setblocking(False)
-
-    async def ready(self) -> tuple[str, ...]:
-        """Wait for the launcher's first report: the layers that really hold."""
-        try:
-            report = await asyncio.wait_for(self._report(), _START_S)
-        except TimeoutError:
-            raise BoxFault(f"the jail's launcher gave no sign within {_START_S:.0f} s") from None
-        if report is None:
-            raise BoxFault("the jail's launcher died while it built the box")
-        if "failed" in report:
-            raise _missing(report)
-        return tuple(report["ready"])
-
-    async def send(self, *parts: bytes | memoryview) -> None:
-        loop = asyncio.get_running_loop()
-        for part in parts:
-            if len(part):
-                await loop.sock_sendall(self._wire, part)
-
-    async def receive(self) -> bytes:
-        try:
-            return await asyncio.get_running_loop().sock_recv(self._wire, _PIECE_BYTES)
-        except ConnectionError:
-            return b""
-
-    def interrupt(self) -> None:
-        self._order(b"I")
-
-    async def kill(self) -> BoxEnd:
-        if self._killing is None:
-            self._killing = asyncio.create_task(self._kill())
-        return await asyncio.shield(self._killing)
-
-    async def _kill(self) -> BoxEnd:
-        self._order(b"K")
-        try:
-            report = await asyncio.wait_for(self._report(), _KILL_S)
-        except TimeoutError:
-            report = None
-        self._wire.close()
-        self._control.close()
-        self._process.kill()
-        await asyncio.to_thread(self._process.wait)
-        if report is None or "ended" not in report:
-            return BoxEnd(killed=False, signal=0, code=0, cpu_s=0.0, max_rss_bytes=0, lost=True)
-        ended = report["ended"]
-        return BoxEnd(
-            killed=ended["ordered"],
-            signal=ended["signal"],
-            code=ended["code"],
-            cpu_s=ended["cpu_ms"] / 1000,
-            max_rss_bytes=ended["max_rss_bytes"],
-        )
-
-    def _order(self, order: bytes) -> None:
-        try:
-            self._control.send(order)
-        except OSError as error:
-            # The launcher is gone, and the box with it.
-            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.EAGAIN):
-                raise
-
-    async def _report(self) -> dict[str, Any] | None:
-        """The launcher's next line (trusted, but bounded all the same), or None when it is gone."""
-        loop = asyncio.get_running_loop()
-        while b"\n" not in self._said:
-            try:
-                piece = await loop.sock_recv(self._control, _REPORT_BYTES_MAX)
-            except OSError:
-                return None
-            if not piece or len(self._said) > _REPORT_BYTES_MAX:
-                return None
-            self._said += piece
-        line, _, self._said = self._said.partition(b"\n")
-        report: dict[str, Any] = json.loads(line)
-        return report
-
-
-def _missing(report: Mapping[str, Any]) -> LayerMissing:
-    layer = report["layer"]
-    number = report["errno"] or 0
+def _missing(told: Mapping[str, Any]) -> LayerMissing:
+    layer, number = told["layer"], told["errno"] or errno.EIO
     remedy = _REMEDIES.get(layer, _REMEDY)
     return LayerMissing(
-        f"this host does not give the jail its {layer} layer ({report['failed']}: {os.strerror(number)}); {remedy}",
+        f"this host does not give the jail its {layer} layer ({told['failed']}: {os.strerror(number)}); {remedy}",
         code=f"layer.{layer}",
     )

@@ -1,0 +1,120 @@
+"""`python -m benchmarks`: measures, and prints a table on stdout; progress goes to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from belljar.errors import BelljarError
+from belljar.runtime import Runtime
+from benchmarks.floors import Floor
+from benchmarks.measure import BenchmarkError, Plan, Samples, Subject, measure
+from benchmarks.ours import POLICY, Belljar, BelljarInMemory
+from benchmarks.peers import Rlms, peers_python
+from benchmarks.programs import Text, write_text
+from benchmarks.report import Report, as_json, as_markdown, machine
+from benchmarks.stats import milliseconds
+
+# 20 rounds are enough for a 90th percentile with two samples beyond it, and take about a minute.
+_FULL = Plan(rounds=20, cells=50, queries=20)
+_QUICK = Plan(rounds=3, cells=10, queries=5)
+
+_NOTES = (
+    "Belljar runs guest code in a fresh box for each start: namespaces, its own root file system, resource limits, and "
+    f"the policy `{POLICY}`; every query is in the log and in the ledger, on the disk, before it leaves the host. The "
+    "column *in memory* keeps both in memory instead: nobody should run it so; the difference is what durability "
+    "costs. A start is one in a process that has started a box before, as in a service. The box image was built before, once; the text was registered before, once, and is recognised while its "
+    "file is unchanged.",
+    "rlms *local* has no isolation at all: guest code is `exec` in the host's own process, with its files, its "
+    "network and its environment, no limits, and nothing is recorded here. Its numbers say what a wall and a log cost, "
+    "not which of the two is better at the same job. Its start is its query handler and its REPL, as its own "
+    "completion loop makes them; loading its modules, once per process, is not counted. It reads the text as one `str` "
+    "into its process, which its start with the text pays for; its slices are then cut from that.",
+    "The floor of *start* is `python -I -S -c pass`; the floor of the reads is plain Python over the same file, with "
+    "its pages in memory. A query is timed by the guest program itself, all else by the caller. The text is ASCII.",
+)
+
+
+def main() -> int:
+    options = _options(sys.argv[1:])
+    try:
+        report = asyncio.run(_run(options, sys.argv[1:]))
+    except (BenchmarkError, BelljarError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(as_json(report) if options.json else as_markdown(report))
+    return 0
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Belljar side by side with peers.")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
+    parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
+    parser.add_argument("--json", action="store_true", help="one JSON document, with all samples in seconds")
+    parser.add_argument("--no-peers", action="store_true", help="install and measure no peers")
+    parser.add_argument("--language", choices=["restricted", "python"], default="restricted", help="of the box")
+    parser.add_argument("--scratch", type=Path, help="where to make the temporary folder for state and text")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
+    plan = _QUICK if options.quick else _FULL
+    if options.rounds:
+        plan = Plan(options.rounds, plan.cells, plan.queries)
+    with tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch) as folder:
+        scratch = Path(folder)
+        python = None if options.no_peers else await asyncio.to_thread(peers_python, _progress)
+        facts = machine(scratch)
+        _progress("writing the text")
+        text = await asyncio.to_thread(write_text, scratch / "text.txt")
+        samples, versions = await _measure(options, plan, text, scratch, python)
+    command = shlex.join(["python", "-m", "benchmarks", *arguments])
+    return Report(command, facts, versions, plan, text, samples, _NOTES)
+
+
+async def _measure(
+    options: argparse.Namespace, plan: Plan, text: Text, scratch: Path, python: Path | None
+) -> tuple[dict[str, Samples], dict[str, str]]:
+    versions = {"belljar": f"{version('belljar')}, policy {POLICY}, backend jail, language {options.language}"}
+    async with contextlib.AsyncExitStack() as stack:
+        runtime = Runtime(POLICY, state=scratch / "state", backend="jail", language=options.language)
+        await stack.enter_async_context(runtime)
+        _progress("building the box image")
+        started = time.perf_counter()
+        await runtime.prepare()
+        versions["box image"] = f"built once, in {time.perf_counter() - started:.1f} s"
+        ours = Belljar(runtime)
+        async with ours.open(None) as box:
+            versions["first box of a process"] = f"{milliseconds(box.open_s)} ms, once; all others are in the table"
+        in_memory = await stack.enter_async_context(BelljarInMemory(runtime.state, options.language))
+        subjects: list[Subject] = [ours, in_memory]
+        if python is not None:
+            peer = await stack.enter_async_context(Rlms(python, scratch))
+            versions["rlms"] = f"{peer.version}, environment local: no isolation at all"
+            subjects.append(peer)
+        return await measure([*subjects, Floor()], plan, text, _progress), versions
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""How a subject is timed. A subject opens boxes, and a box runs cells; the rest is the same for all.
+
+All subjects take part in every round, and each round begins with another one, so that a slow minute of the machine
+falls on all of them and not always on the same. The first round warms caches and is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.programs import EMPTY, FIRST, LINES, SLICES, Text, queries
+
+__all__ = ["BenchmarkError", "Box", "Cell", "Plan", "Samples", "Subject", "check_total", "measure", "measure_sandbox"]
+
+# Measure -> seconds, one for each repetition. The measures are the rows of the report.
+Samples = dict[str, list[float]]
+
+
+class BenchmarkError(Exception):
+    """A subject did not do what it was asked to, so that its time would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`rounds` of everything, in each of which a box runs `cells` empty cells and asks `queries` times."""
+
+    rounds: int
+    cells: int
+    queries: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell that went well: how long the caller waited, in seconds, and what it printed."""
+
+    seconds: float
+    stdout: str
+
+
+class Box(Protocol):
+    """`open_s` is how long the caller waited for it, in seconds."""
+
+    @property
+    def open_s(self) -> float: ...
+
+    async def execute(self, code: str) -> Cell:
+        """Raises:
+        BenchmarkError: the cell did not end well.
+        """
+        ...
+
+
+class Sandbox(Protocol):
+    """Something that runs guest code."""
+
+    def open(self, context: Path | None) -> AbstractAsyncContextManager[Box]: ...
+
+
+class Subject(Protocol):
+    """A column of the report."""
+
+    @property
+    def title(self) -> str: ...
+
+    async def round(self, plan: Plan, text: Text) -> Samples: ...
+
+
+async def measure(
+    subjects: Sequence[Subject], plan: Plan, text: Text, progress: Callable[[str], None]
+) -> dict[str, Samples]:
+    """All rounds of all subjects: samples by the subject's title."""
+    samples: dict[str, Samples] = {subject.title: {} for subject in subjects}
+    for number in range(plan.rounds + 1):
+        progress(f"round {number} of {plan.rounds}" if number else "warming up")
+        turn = number % len(subjects)
+        for subject in [*subjects[turn:], *subjects[:turn]]:
+            one = await subject.round(plan, text)
+            for name, seconds in one.items() if number else ():
+                samples[subject.title].setdefault(name, []).extend(seconds)
+    return samples
+
+
+async def measure_sandbox(sandbox: Sandbox, plan: Plan, text: Text) -> Samples:
+    """One round of something that runs guest code: three boxes, since nobody shall read from another's cache."""
+    samples = await _small(sandbox, plan)
+    slices = await _read(sandbox, text, SLICES, text.chars)
+    lines = await _read(sandbox, text, LINES, text.line_chars)
+    return {
+        **samples,
+        "start_text": [slices[0], lines[0]],
+        "slices": [slices[1]],
+        "lines": [lines[1]],
+    }
+
+
+def check_total(what: str, said: str, expected: int) -> None:
+    """Raises:
+    BenchmarkError: not all of the text was read.
+    """
+    if said.strip() != str(expected):
+        raise BenchmarkError(f"{what} counted {said.strip()[:100]!r} characters, not {expected}")
+
+
+async def _small(sandbox: Sandbox, plan: Plan) -> Samples:
+    async with sandbox.open(None) as box:
+        first = await box.execute(FIRST)
+        check_total("the first cell", first.stdout, 42)
+        cells = [(await box.execute(EMPTY)).seconds for _ in range(plan.cells)]
+        asked = await box.execute(queries(plan.queries))
+        taken = [float(line) for line in asked.stdout.split()]
+    if len(taken) != plan.queries:
+        raise BenchmarkError(f"{plan.queries} queries were asked for and {len(taken)} reported")
+    return {"start": [box.open_s], "first": [box.open_s + first.seconds], "cell": cells, "query": taken}
+
+
+async def _read(sandbox: Sandbox, text: Text, code: str, expected: int) -> tuple[float, float]:
+    async with sandbox.open(text.path) as box:
+        cell = await box.execute(code)
+    check_total("a read", cell.stdout, expected)
+    return box.open_s, cell.seconds

@@ -1,0 +1,323 @@
+"""The zygote: a warm interpreter inside the image's root that clones itself into boxes.
+
+It lies in the image and is started by the launcher, with *control* (a SOCK_SEQPACKET to the host) and a descriptor of
+the host's /proc. It has loaded everything a guest program commonly uses, and has run no guest code, ever; a box is a
+clone of it in fresh namespaces, so a box costs what the kernel takes for that and not an interpreter's start.
+
+    host    {"box": 7, "limits": ...} + [wire, report, cgroup.procs...]   ->  zygote
+    zygote  clone(user, pid, mount, net, ipc, uts, cgroup)
+      box     closes in on itself (`Enclosure`, the order is the theory)
+      box     {"layers": [...]} + [pidfd, scratch]  on *report*  ->  host      or {"failed", "layer", "errno"}
+      box     runs the guest agent on the wire
+    zygote  {"box": 7, "ended": {...}}                            ->  host      when the box's process 1 is dead
+
+The host kills and interrupts over the pidfd and needs nobody's help for it. The zygote only waits for its children and
+tells their end. It ends when *control* does, and by the parent-death signal when the host dies; its boxes die with it
+by the same signal.
+
+The clone is the raw system call, because no library call makes all namespaces at once. The process has one thread, and
+Python's own preparations around a fork are called by hand (they also reseed `random`).
+"""
+
+import array
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+
+sys.path.insert(0, "/usr/lib/belljar")
+
+from guest import agent
+
+CLONE_FLAGS = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000
+LAYERS = ("userns", "pidns", "mountns", "netns", "ipcns", "utsns", "cgroupns", "rootfs", "rlimits", "caps", "no_new_privs")
+MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_SET_SECUREBITS = 28
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
+# noroot, no_setuid_fixup, keep_caps off, no ambient: each with its lock.
+SECUREBITS = 0b11101111
+CAPABILITIES = 64
+KEYCTL_JOIN_SESSION_KEYRING = 1
+LANDLOCK_CREATE_RULESET_VERSION = 1
+LANDLOCK_RULE_PATH_BENEATH = 1
+SYSCALLS = {
+    "x86_64": {"clone": 56, "capset": 126, "keyctl": 250, "landlock": 444},
+    "aarch64": {"clone": 220, "capset": 91, "keyctl": 219, "landlock": 444},
+}
+NOBODY = 65534
+WIRE_FD = 3
+MESSAGE_BYTES_MAX = 16384
+
+# What RLM programs import. Loaded here once, a box has them for nothing.
+PRELOADED = (
+    "ast base64 bisect calendar collections concurrent.futures concurrent.futures.thread copy csv dataclasses datetime "
+    "decimal difflib enum fractions functools hashlib heapq html io itertools json math operator queue random re "
+    "statistics string struct textwrap threading time traceback types typing unicodedata uuid zlib "
+    "guest.restricted guest.facades guest.guards encodings.idna _strptime"
+).split()
+
+libc = ctypes.CDLL(None, use_errno=True)
+# Keeps the interpreter lock across the call: after a clone there is nobody to give it back.
+locked = ctypes.PyDLL(None, use_errno=True)
+numbers = SYSCALLS[os.uname().machine]
+
+
+class Failed(Exception):
+    """A step failed: (step, layer, errno)."""
+
+
+def check(step: str, layer: str, result: int) -> int:
+    if result < 0:
+        raise Failed(step, layer, ctypes.get_errno())
+    return result
+
+
+def prctl(layer: str, option: int, *arguments: int) -> None:
+    words = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
+    check(f"prctl {option}", layer, libc.prctl(option, *words))
+
+
+class Enclosure:
+    """What a newborn box does to itself, in this order. Every step is irreversible and each needs the ones before it.
+
+    1. charge everything from here on to the box's own cgroups;
+    2. die with the zygote; a session of its own; a keyring of its own;
+    3. be nobody in the new user namespace, and nobody else;
+    4. a private tmpfs, the only writable place, bounded in bytes and inodes;
+    5. tell the host the handles it needs (pidfd, scratch), which are made before the doors close;
+    6. close every descriptor but the wire;
+    7. resource limits;
+    8. no capability is left in any set, and none can come back;
+    9. Landlock: read the image, write the scratch, no network, no signals to outside;
+    10. the system call allowlist, last, because it forbids most of the above.
+    """
+
+    def __init__(self, order: dict, wire: int, report: socket.socket, groups: list, proc: int) -> None:  # type: ignore[type-arg]
+        self.order = order
+        self.wire = wire
+        self.report = report
+        self.groups = groups
+        self.proc = proc
+        self.layers = list(LAYERS)
+
+    def close(self) -> None:
+        for group in self.groups:
+            os.write(group, b"0")
+        prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        libc.syscall(numbers["keyctl"], KEYCTL_JOIN_SESSION_KEYRING, None)
+        self.map_nobody()
+        self.mount_scratch()
+        landlock, scratch = self.landlock_rules(), os.open("/tmp", os.O_PATH | os.O_DIRECTORY)  # noqa: S108
+        pidfd = os.pidfd_open(os.getpid())
+        self.set_limits()
+        self.drop_capabilities()
+        if landlock is not None:
+            check("landlock_restrict_self", "landlock", libc.syscall(numbers["landlock"] + 2, landlock, 0))
+            self.layers.append("landlock")
+        if FILTER is not None:
+            self.layers.append("seccomp")
+        send(self.report, {"layers": self.layers}, [pidfd, scratch])
+        self.keep_only_the_wire()
+        if FILTER is not None:
+            prctl("seccomp", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(FILTER))
+
+    def map_nobody(self) -> None:
+        for name, text in (("setgroups", b"deny"), ("uid_map", b"65534 0 1"), ("gid_map", b"65534 0 1")):
+            descriptor = os.open(f"self/{name}", os.O_WRONLY, dir_fd=self.proc)
+            os.write(descriptor, text)
+            os.close(descriptor)
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+    def mount_scratch(self) -> None:
+        size, files = self.order["scratch_bytes"], self.order["scratch_files"]
+        data = f"size={size},nr_inodes={files},mode=0700,uid={NOBODY},gid={NOBODY}".encode()
+        result = libc.mount(b"tmpfs", b"/tmp", b"tmpfs", ctypes.c_ulong(MS_NOSUID_NODEV_NOEXEC), data)  # noqa: S108
+        check("mount scratch", "rootfs", result)
+        os.chdir("/tmp")  # noqa: S108
+
+    def landlock_rules(self) -> "int | None":
+        """A ruleset: everything that the kernel can handle is handled, and only two places are allowed."""
+        version = libc.syscall(numbers["landlock"], None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
+        if version < 1:
+            return None
+        files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
+        attributes = struct.pack("=QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+        size = 8 if version < 4 else 16 if version < 6 else 24
+        ruleset = libc.syscall(numbers["landlock"], attributes, ctypes.c_size_t(size), 0)
+        check("landlock_create_ruleset", "landlock", ruleset)
+        read = 0b1100  # read a file, list a folder
+        scratch = read | 0b10 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | (1 << 14 if version >= 3 else 0)
+        for path, rights in (("/", read), ("/dev", read | 0b10), ("/tmp", scratch)):  # noqa: S108
+            parent = os.open(path, os.O_PATH)
+            rule = struct.pack("=Qi", rights, parent)
+            result = libc.syscall(numbers["landlock"] + 1, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+            check("landlock_add_rule", "landlock", result)
+            os.close(parent)
+        return int(ruleset)
+
+    def keep_only_the_wire(self) -> None:
+        null = os.open("/dev/null", os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.dup2(self.wire, WIRE_FD)
+        os.closerange(WIRE_FD + 1, 65536)
+
+    def set_limits(self) -> None:
+        for name, value in self.order["rlimits"].items():
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+        # Exactly 1 refuses core files and piped core handlers alike.
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+
+    def drop_capabilities(self) -> None:
+        for capability in range(CAPABILITIES):
+            if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+                break
+        prctl("caps", PR_SET_SECUREBITS, SECUREBITS)
+        header, none = struct.pack("=Ii", 0x20080522, 0), bytes(24)
+        check("capset", "caps", libc.syscall(numbers["capset"], header, none))
+        prctl("caps", PR_SET_DUMPABLE, 0)
+        prctl("no_new_privs", PR_SET_NO_NEW_PRIVS, 1)
+
+
+def send(channel: socket.socket, message: object, descriptors: "list[int]") -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    channel.sendmsg([json.dumps(message).encode()], rights)
+
+
+def clone() -> int:
+    """fork() into fresh namespaces: 0 in the child, its pid in the parent."""
+    api = ctypes.pythonapi
+    api.PyOS_BeforeFork()
+    pid = locked.syscall(numbers["clone"], ctypes.c_ulong(CLONE_FLAGS | signal.SIGCHLD), None, None, None, None)
+    if pid == 0:
+        api.PyOS_AfterFork_Child()
+    else:
+        number = ctypes.get_errno()
+        api.PyOS_AfterFork_Parent()
+        if pid < 0:
+            raise Failed("clone", "userns", number)
+    return int(pid)
+
+
+def be_a_box(order: dict, descriptors: "list[int]", proc: int) -> None:  # type: ignore[type-arg]
+    """In the clone. Never returns."""
+    status = 127
+    try:
+        wire, report, *groups = descriptors
+        channel = socket.socket(fileno=report)
+        try:
+            Enclosure(order, wire, channel, groups, proc).close()
+        except Failed as failed:
+            step, layer, number = failed.args
+            send(channel, {"failed": step, "layer": layer, "errno": number}, [])
+            return
+        except OSError as error:
+            send(channel, {"failed": str(error.strerror), "layer": "rootfs", "errno": error.errno}, [])
+            return
+        channel.detach()
+        agent.main()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+class Zygote:
+    """The loop: orders in, births, ends out."""
+
+    def __init__(self, control: socket.socket, proc: int) -> None:
+        self.control = control
+        self.proc = proc
+        self.poller = select.poll()
+        self.poller.register(control, select.POLLIN)
+        self.boxes: dict[int, tuple[int, int]] = {}
+
+    def run(self) -> None:
+        while True:
+            for descriptor, _ in self.poller.poll():
+                if descriptor in self.boxes:
+                    self.bury(descriptor)
+                elif not self.obey():
+                    return
+
+    def obey(self) -> bool:
+        message, descriptors, _, _ = socket.recv_fds(self.control, MESSAGE_BYTES_MAX, 16)
+        if not message:
+            return False
+        order = json.loads(message)
+        try:
+            pid = clone()
+            if pid == 0:
+                be_a_box(order, descriptors, self.proc)
+            pidfd = os.pidfd_open(pid)
+            self.boxes[pidfd] = (order["box"], pid)
+            self.poller.register(pidfd, select.POLLIN)
+        except Failed as failed:
+            step, layer, number = failed.args
+            channel = socket.socket(fileno=os.dup(descriptors[1]))
+            send(channel, {"failed": step, "layer": layer, "errno": number}, [])
+            channel.close()
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def bury(self, pidfd: int) -> None:
+        self.poller.unregister(pidfd)
+        os.close(pidfd)
+        box, pid = self.boxes.pop(pidfd)
+        _, status, usage = os.wait4(pid, 0)
+        ended = {
+            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
+            "cpu_ms": round((usage.ru_utime + usage.ru_stime) * 1000),
+            "max_rss_bytes": usage.ru_maxrss * 1024,
+        }
+        send(self.control, {"box": box, "ended": ended}, [])
+
+
+def load_filter(control: socket.socket) -> "ctypes.Array[ctypes.c_char] | None":
+    """The seccomp program that the host compiled: `struct sock_fprog` kept ready for the one call that loads it."""
+    program = control.recv(1 << 16)
+    if program == b"none":
+        return None
+    code = ctypes.create_string_buffer(program, len(program))
+    KEPT.append(code)
+    return ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
+
+
+KEPT: "list[object]" = []
+FILTER: "ctypes.Array[ctypes.c_char] | None" = None
+
+
+def main() -> None:
+    global FILTER
+    config = json.loads(sys.argv[1])
+    control = socket.socket(fileno=config["control"])
+    os.set_inheritable(control.fileno(), False)
+    prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
+    for name in PRELOADED:
+        importlib.import_module(name)
+    FILTER = load_filter(control)
+    # What lives now lives in every box: keep the collector from touching, and so copying, those pages.
+    gc.collect()
+    gc.freeze()
+    send(control, {"ready": True}, [])
+    Zygote(control, config["proc"]).run()
+
+
+if __name__ == "__main__":
+    main()

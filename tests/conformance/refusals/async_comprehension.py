@@ -1,0 +1,3 @@
+# advice: concurrent.futures.ThreadPoolExecutor
+def f(xs):
+    return [x async for x in xs]

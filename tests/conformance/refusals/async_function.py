@@ -1,0 +1,3 @@
+# advice: llm_query_batched(prompts)
+async def main():
+    return 1

@@ -1,0 +1,2 @@
+# advice: use isinstance()
+str.__bases__

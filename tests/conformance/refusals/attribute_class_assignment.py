@@ -1,0 +1,4 @@
+# advice: is not available here
+class A:
+    pass
+A().__class__ = dict

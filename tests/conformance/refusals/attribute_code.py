@@ -1,0 +1,2 @@
+# advice: public methods
+(lambda: 0).__code__

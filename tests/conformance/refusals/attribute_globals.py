@@ -1,0 +1,4 @@
+# advice: public methods
+def f():
+    pass
+f.__globals__

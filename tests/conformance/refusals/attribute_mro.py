@@ -1,0 +1,2 @@
+# advice: use isinstance() or issubclass()
+int.mro()

@@ -1,0 +1,3 @@
+# advice: for classes of your own
+from concurrent.futures import ThreadPoolExecutor
+ThreadPoolExecutor()._work_queue

@@ -1,0 +1,3 @@
+# advice: objects of your own classes
+import json
+json.loads = None

@@ -1,0 +1,2 @@
+# advice: list the classes that you need
+object.__subclasses__()

@@ -1,0 +1,2 @@
+# advice: use print()
+breakpoint()

@@ -1,0 +1,2 @@
+# advice: for patterns use re.compile
+compile("1", "x", "eval")

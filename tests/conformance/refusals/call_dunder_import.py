@@ -1,0 +1,2 @@
+# advice: use an import statement
+__import__("os")

@@ -1,0 +1,2 @@
+# advice: use json.loads for data
+eval("1 + 1")

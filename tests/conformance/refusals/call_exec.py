@@ -1,0 +1,2 @@
+# advice: write the statements themselves
+exec("x = 1")

@@ -1,0 +1,2 @@
+# advice: let the program end
+exit()

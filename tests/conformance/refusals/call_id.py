@@ -1,0 +1,2 @@
+# advice: compare with `is`
+id(context)

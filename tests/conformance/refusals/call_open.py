@@ -1,0 +1,2 @@
+# advice: the document is in `context`
+text = open("/etc/passwd").read()

@@ -1,0 +1,3 @@
+# advice: keep such an object in an attribute
+class Meta(type):
+    pass

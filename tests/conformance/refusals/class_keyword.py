@@ -1,0 +1,3 @@
+# advice: leave them out
+class A(object, flag=True):
+    pass

@@ -1,0 +1,3 @@
+# advice: match by keyword
+class A:
+    __match_args__ = ("__dict__",)

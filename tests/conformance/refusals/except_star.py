@@ -1,0 +1,5 @@
+# advice: use plain except
+try:
+    pass
+except* ValueError:
+    pass

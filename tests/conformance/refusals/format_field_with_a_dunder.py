@@ -1,0 +1,2 @@
+# advice: use isinstance() or issubclass()
+"{0.__class__.__mro__}".format(1)

@@ -1,0 +1,2 @@
+# advice: llm_query_batched
+import asyncio

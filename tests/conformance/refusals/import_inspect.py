@@ -1,0 +1,2 @@
+# advice: write down what you need
+import inspect

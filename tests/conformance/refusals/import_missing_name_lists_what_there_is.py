@@ -1,0 +1,2 @@
+# advice: json offers: JSONDecodeError
+from json import JSONEncoder

@@ -1,0 +1,2 @@
+# advice: re offers:
+from re import functools

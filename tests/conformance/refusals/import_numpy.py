@@ -1,0 +1,2 @@
+# advice: use lists, math and statistics
+import numpy as np

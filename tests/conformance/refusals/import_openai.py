@@ -1,0 +1,2 @@
+# advice: ask a model with llm_query
+from openai import OpenAI

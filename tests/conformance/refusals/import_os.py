@@ -1,0 +1,3 @@
+# advice: the document is in `context`
+import os
+print(os.listdir("."))

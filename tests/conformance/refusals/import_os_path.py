@@ -1,0 +1,2 @@
+# advice: the document is in `context`
+from os.path import join

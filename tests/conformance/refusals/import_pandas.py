@@ -1,0 +1,2 @@
+# advice: use csv.DictReader
+import pandas as pd

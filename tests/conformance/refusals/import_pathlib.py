@@ -1,0 +1,2 @@
+# advice: there are no files
+from pathlib import Path

@@ -1,0 +1,2 @@
+# advice: use json or copy.deepcopy
+import pickle

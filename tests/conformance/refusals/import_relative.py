@@ -1,0 +1,2 @@
+# advice: write the module's full name
+from . import secrets

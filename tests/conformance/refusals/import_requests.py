@@ -1,0 +1,3 @@
+# advice: there is no network
+import requests
+requests.get("http://example.com")

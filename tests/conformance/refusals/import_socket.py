@@ -1,0 +1,2 @@
+# advice: ask with llm_query(prompt)
+import socket

@@ -1,0 +1,2 @@
+# advice: list the names that you need
+from math import *

@@ -1,0 +1,3 @@
+# advice: do it in Python
+import subprocess
+subprocess.run(["ls"])

@@ -1,0 +1,3 @@
+# advice: print() writes to the output
+import sys
+print(sys.modules)

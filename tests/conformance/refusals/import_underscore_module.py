@@ -1,0 +1,2 @@
+# advice: not for import
+import _thread

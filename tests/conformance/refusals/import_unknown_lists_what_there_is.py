@@ -1,0 +1,2 @@
+# advice: these modules are: abc, base64
+import left_pad

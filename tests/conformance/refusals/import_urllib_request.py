@@ -1,0 +1,2 @@
+# advice: there is no network
+from urllib.request import urlopen

@@ -1,0 +1,3 @@
+# advice: derive from abc.ABC
+class A(metaclass=object):
+    pass

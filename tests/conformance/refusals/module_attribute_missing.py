@@ -1,0 +1,3 @@
+# advice: json offers:
+import json
+json.JSONEncoder

@@ -1,0 +1,2 @@
+# advice: call the built-in function by its name
+print(__builtins__)

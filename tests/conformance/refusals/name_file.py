@@ -1,0 +1,2 @@
+# advice: there are no files
+print(__file__)

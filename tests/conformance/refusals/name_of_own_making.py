@@ -1,0 +1,2 @@
+# advice: without two leading and trailing underscores
+__result__ = 5

@@ -1,0 +1,2 @@
+# advice: syntax error
+for x in range(3) print(x)

@@ -1,0 +1,3 @@
+# advice: inside the methods of a class
+def f(self):
+    return super().x

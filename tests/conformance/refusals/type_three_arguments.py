@@ -1,0 +1,2 @@
+# advice: write a class statement
+type("X", (), {})

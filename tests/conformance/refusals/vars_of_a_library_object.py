@@ -1,0 +1,3 @@
+# advice: vars() works on objects of your own classes
+from collections import Counter
+vars(Counter)
