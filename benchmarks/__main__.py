@@ -31,8 +31,8 @@ _NOTES = (
     "Belljar runs guest code in a fresh box for each start: namespaces, its own root file system, resource limits, and "
     f"the policy `{POLICY}`; every query is in the log and in the ledger, on the disk, before it leaves the host. The "
     "column *in memory* keeps both in memory instead: nobody should run it so; the difference is what durability "
-    "costs. A start is one in a process that has started a box before, as in a service. The box image was built before, once; the text was registered before, once, and is recognised while its "
-    "file is unchanged.",
+    "costs. A start is one in a process that has started a box before, as in a service. The box image was built "
+    "before, once; the text was registered before, once, and is recognised while its file is unchanged.",
     "rlms *local* has no isolation at all: guest code is `exec` in the host's own process, with its files, its "
     "network and its environment, no limits, and nothing is recorded here. Its numbers say what a wall and a log cost, "
     "not which of the two is better at the same job. Its start is its query handler and its REPL, as its own "
@@ -102,7 +102,7 @@ async def _measure(
         versions["box image"] = f"built once, in {time.perf_counter() - started:.1f} s"
         ours = Belljar(runtime)
         async with ours.open(None) as box:
-            versions["first box of a process"] = f"{milliseconds(box.open_s)} ms, once; all others are in the table"
+            versions["first box of a process"] = f"{milliseconds(box.open_s)} ms; the table has later ones"
         in_memory = await stack.enter_async_context(BelljarInMemory(runtime.state, options.language))
         subjects: list[Subject] = [ours, in_memory]
         if python is not None:

@@ -15,7 +15,7 @@ import psutil
 from belljar.audit import JSON, AuditLog
 from belljar.context import ContextStore, Document
 from belljar.engine import CellResult, Result, solve
-from belljar.errors import HostFault, PolicyDenied
+from belljar.errors import BelljarError, HostFault, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
 from belljar.policy import Policy, load
@@ -169,12 +169,19 @@ class Runtime:
     async def session(
         self, *, context: ContextSource = None, model: str | Model | None = None, tenant: str = DEFAULT_TENANT
     ) -> AsyncIterator[Session]:
-        """A box that takes cells until the block ends; then `session.result` tells the whole."""
+        """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
         sub = None if model is None else self._model(model)
+        raised: BelljarError | None = None
         async with self._begin(context, tenant, None, sub, {}) as run:
             session = Session(run)
-            yield session
+            try:
+                yield session
+            except BelljarError as error:
+                raised = error
+                raise
         session.result = run.result()
+        if raised is not None:  # it is the run's verdict, and it stays the caller's exception
+            raise raised
 
     async def add_context(self, source: Path | str, *, name: str | None = None) -> Document:
         """Register a text, so that runs over it start at once. A Path is a file, a str is the text itself."""

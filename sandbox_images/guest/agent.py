@@ -31,6 +31,7 @@ _PROTOCOL = 1
 # A print shows at once when the last one was a while ago; a flood is gathered into frames of this size.
 _FLUSH_BYTES = 8192
 _FLUSH_SECONDS = 0.02
+_THREAD_STACK_BYTES = 1 << 20
 _MESSAGE_CHARS = 4000
 _TRACEBACK_CHARS = 16000
 
@@ -98,8 +99,10 @@ class Agent:
         start, _ = self._channel.command()
         self._channel.limit_in_flight(start["in_flight_max"])
         self._build(start)
-        sys.stdout, sys.stderr = self._stdout, self._stderr  # type: ignore[assignment]
+        sys.stdout, sys.stderr = self._stdout, self._stderr
         signal.signal(signal.SIGINT, self._on_interrupt)
+        # The default of eight MiB of address space a thread would use up the box's allowance with a pool of threads.
+        threading.stack_size(_THREAD_STACK_BYTES)
         version = ".".join(map(str, sys.version_info[:3]))
         self._channel.send({"op": "ready", "protocol": _PROTOCOL, "python": version})
         while True:

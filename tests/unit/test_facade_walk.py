@@ -1,9 +1,9 @@
 """Walk everything restricted code can reach by attribute, and look for a way out.
 
-The walk starts at every built-in name, every module that can be imported, every guard and a list of sample objects that a
-guest program makes out of them. From each object it follows every attribute that the language lets a program name:
-once through the guest's own `getattr`, and once past it, reading the same names directly, to see that nothing hangs on
-the look at results alone. It must not meet a module, a frame, a code object, a metaclass, a namespace of built-ins, or a
+The walk starts at every built-in name, every module that can be imported and a list of sample objects that a guest
+program makes out of them. From each object it follows every attribute that the language lets a program name: once
+through the guest's own `getattr`, and once past it, reading the same names directly, to see that nothing hangs on the
+look at results alone. It must not meet a module, a frame, a code object, a metaclass, a namespace of built-ins, or a
 function that looks attributes up, evaluates text or opens files.
 
 It is a test to run on every new Python: modules grow new attributes with each release.
@@ -14,11 +14,14 @@ import functools
 import importlib
 import io
 import operator
+import os
 import string
 import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 import pytest
 
@@ -29,11 +32,15 @@ from guest.paged import PagedText
 from guest.restricted import compile_cell, make_globals
 
 SAMPLES = r"""
-import abc, base64, bisect, cmath, collections, collections.abc, concurrent.futures, contextlib, copy, csv, dataclasses
-import datetime, decimal, difflib, enum, fractions, functools, hashlib, heapq, io, itertools, json, math, operator, pprint
-import queue, random, re, shlex, statistics, string, textwrap, threading, time, traceback, typing, unicodedata, uuid, zlib
+import abc, base64, bisect, cmath, collections, collections.abc, concurrent.futures, contextlib, copy, csv
+import dataclasses
+import datetime, decimal, difflib, enum, fractions, functools, hashlib, heapq, io, itertools, json, math
+import operator, pprint
+import queue, random, re, shlex, statistics, string, textwrap, threading, time, traceback, typing
+import unicodedata, uuid, zlib
 import html, urllib.parse, binascii
-from typing import *
+from typing import Callable, ClassVar, Generic, Iterable, List, Literal, NamedTuple, NewType, Optional, Type
+from typing import TypeVar, cast
 
 class Base(abc.ABC):
     limit = 1
@@ -88,12 +95,14 @@ def failing(action):
     except Exception as e:
         errors.append(e)
 for action in (
-    lambda: json.loads("{"), lambda: json.nope, lambda: 1 / 0, lambda: {}["k"], lambda: [].nope, lambda: undefined,
-    lambda: re.compile("("), lambda: "\ud800".encode("utf-8"), lambda: b"\xff".decode(), lambda: int("x"), lambda: open("x"),
-    lambda: decimal.Decimal("x"), lambda: statistics.mean([]), lambda: queue.Queue().get_nowait(), lambda: next(iter([])),
-    lambda: Color("x"), lambda: datetime.datetime.strptime("x", "y"), lambda: zlib.decompress(b"x"), lambda: Data(z=1),
-    lambda: [].pop(), lambda: math.sqrt(-1), lambda: uuid.UUID("x"), lambda: csv.DictWriter(io.StringIO(), ["a"]).writerow({"b": 1}),
-    lambda: base64.b64decode("x"), lambda: unicodedata.lookup("nothing"), lambda: function.nope, lambda: Child().nope,
+    lambda: json.loads("{"), lambda: json.nope, lambda: 1 / 0, lambda: {}["k"], lambda: [].nope, lambda:
+    undefined, lambda: re.compile("("), lambda: "\ud800".encode("utf-8"), lambda: b"\xff".decode(), lambda:
+    int("x"), lambda: open("x"), lambda: decimal.Decimal("x"), lambda: statistics.mean([]), lambda:
+    queue.Queue().get_nowait(), lambda: next(iter([])), lambda: Color("x"), lambda:
+    datetime.datetime.strptime("x", "y"), lambda: zlib.decompress(b"x"), lambda: Data(z=1), lambda: [].pop(),
+    lambda: math.sqrt(-1), lambda: uuid.UUID("x"), lambda: csv.DictWriter(io.StringIO(), ["a"]).writerow({"b":
+    1}), lambda: base64.b64decode("x"), lambda: unicodedata.lookup("nothing"), lambda: function.nope, lambda:
+    Child().nope,
 ):
     failing(action)
 
@@ -108,37 +117,45 @@ with base:
 pattern = re.compile("a")
 
 samples = [
-    errors, executor, future, match_object, base, base.c, base.p, base.cached, base.lazy, base.up(), Words("x").up(), pattern,
-    pattern.scanner("a") if hasattr(pattern, "scanner") else None, pattern.finditer("a"), re.I, re.I | re.M,
-    Color.RED, Color, Perm.R, Perm, Data(), Data, dataclasses.fields(Data), Row(), Row, Row._fields, Own("x"), function,
-    generator(), generator, manager(), lambda: 1, (x for x in []), vars(base), type(function), type(generator()), type(base),
-    type(type), type, type(1), type(pattern), type(errors[0]), [type(e) for e in errors],
-    collections.Counter("a"), collections.defaultdict(list), collections.deque(), collections.OrderedDict(),
-    collections.ChainMap({}), collections.namedtuple("P", "a b")(1, 2), "{}".format, str.format, "{}".format_map, str.format_map,
+    errors, executor, future, match_object, base, base.c, base.p, base.cached, base.lazy, base.up(),
+    Words("x").up(), pattern, pattern.scanner("a") if hasattr(pattern, "scanner") else None,
+    pattern.finditer("a"), re.I, re.I | re.M, Color.RED, Color, Perm.R, Perm, Data(), Data,
+    dataclasses.fields(Data), Row(), Row, Row._fields, Own("x"), function, generator(), generator, manager(),
+    lambda: 1, (x for x in []), vars(base), type(function), type(generator()), type(base), type(type), type,
+    type(1), type(pattern), type(errors[0]), [type(e) for e in errors], collections.Counter("a"),
+    collections.defaultdict(list), collections.deque(), collections.OrderedDict(), collections.ChainMap({}),
+    collections.namedtuple("P", ["a", "b"])(1, 2), "{}".format, str.format, "{}".format_map, str.format_map,
     csv.reader(["a"]), csv.reader(["a"]).dialect, csv.writer(io.StringIO()), csv.DictReader(["a"]),
-    csv.DictReader(["a"]).reader, csv.DictWriter(io.StringIO(), ["a"]), contextlib.suppress(ValueError), contextlib.nullcontext(),
-    contextlib.closing(io.StringIO()), datetime.datetime.now(), datetime.date.today(), datetime.timedelta(1), datetime.timezone.utc,
-    datetime.datetime.now().time(), decimal.Decimal(1), decimal.getcontext(), decimal.localcontext(), difflib.Differ(),
+    csv.DictReader(["a"]).reader, csv.DictWriter(io.StringIO(), ["a"]), contextlib.suppress(ValueError),
+    contextlib.nullcontext(), contextlib.closing(io.StringIO()), datetime.datetime.now(),
+    datetime.date.today(), datetime.timedelta(1), datetime.timezone.utc, datetime.datetime.now().time(),
+    decimal.Decimal(1), decimal.getcontext(), decimal.localcontext(), difflib.Differ(),
     difflib.SequenceMatcher(None, "a", "b"), difflib.SequenceMatcher(None, "a", "b").get_matching_blocks(),
-    difflib.unified_diff(["a"], ["b"]), fractions.Fraction(1, 2), functools.partial(print), functools.cmp_to_key(lambda a, b: 0),
-    functools.cmp_to_key(lambda a, b: 0)(1), hashlib.sha256(), hashlib.blake2b(), heapq.merge([1], [2]), io.StringIO(), io.BytesIO(),
-    itertools.count(), itertools.chain([1]), itertools.groupby([1]), itertools.tee([1]), iter([]), iter({}), iter("a"), iter(int, 1),
-    map(str, []), filter(None, []), zip(), enumerate([]), reversed([]), range(3), slice(1), {}.keys(), {}.values(), {}.items(),
-    json.JSONDecodeError("m", "d", 0), operator.itemgetter(1), operator.attrgetter("a"), operator.methodcaller("a"),
-    queue.Queue(), queue.PriorityQueue(), queue.SimpleQueue(), queue.Queue().mutex, queue.Queue().not_empty, random.Random(1),
-    random.SystemRandom(), random.getstate(), statistics.NormalDist(), statistics.linear_regression([1, 2], [1, 3]),
-    string.Template("$a"), string.Template("$a").pattern, threading.Lock(), threading.RLock(), threading.Event(),
-    threading.Semaphore(), threading.Thread(target=print), time.gmtime(0), time.struct_time(range(9)), uuid.uuid4(),
-    uuid.uuid4().is_safe, zip([1]), urllib.parse.urlparse("http://a/b"), urllib.parse.urlsplit("http://a/b"),
-    urllib.parse.urlparse("http://a/b").encode(), Optional[int], List[int], Callable, ClassVar[int], Generic, TypeVar("T"), Type,
-    Literal["a"], list[int], dict[str, int], int | None, list[int] | None, collections.Counter[str], Iterable, cast, NewType("N", int),
-    collections.abc.Mapping, collections.abc.Callable, 1, 1.5, 1j, "a", b"a", bytearray(b"a"), None, True, ..., NotImplemented,
-    [1], (1,), {1}, frozenset([1]), {"a": 1}, object(), property(lambda s: 1), staticmethod(function), classmethod(function),
-    print, type(print), open, eval, globals(), locals, dir, vars, getattr, hasattr, setattr, super, base.__class__, base.__dict__,
-    errors[0].__context__, errors[0].args, dataclasses.MISSING, dataclasses.KW_ONLY, dataclasses.InitVar[int], enum.auto(),
-    copy.copy(base), copy.deepcopy(Data()), textwrap, traceback.format_exc, pprint.pformat({}), context, context.lines(),
-    llm_query, math.inf, concurrent.futures.as_completed([future]), concurrent.futures.wait([future]), Base.__init__, Child.__eq__,
-    [].__getitem__, "a".__len__, object.__new__, dict.__init__, base.__init__, Exception.__init__, Color.__members__,
+    difflib.unified_diff(["a"], ["b"]), fractions.Fraction(1, 2), functools.partial(print),
+    functools.cmp_to_key(lambda a, b: 0), functools.cmp_to_key(lambda a, b: 0)(1), hashlib.sha256(),
+    hashlib.blake2b(), heapq.merge([1], [2]), io.StringIO(), io.BytesIO(), itertools.count(),
+    itertools.chain([1]), itertools.groupby([1]), itertools.tee([1]), iter([]), iter({}), iter("a"), iter(int,
+    1), map(str, []), filter(None, []), zip(), enumerate([]), reversed([]), range(3), slice(1), {}.keys(),
+    {}.values(), {}.items(), json.JSONDecodeError("m", "d", 0), operator.itemgetter(1),
+    operator.attrgetter("a"), operator.methodcaller("a"), queue.Queue(), queue.PriorityQueue(),
+    queue.SimpleQueue(), queue.Queue().mutex, queue.Queue().not_empty, random.Random(1),
+    random.SystemRandom(), random.getstate(), statistics.NormalDist(), statistics.linear_regression([1, 2],
+    [1, 3]), string.Template("$a"), string.Template("$a").pattern, threading.Lock(), threading.RLock(),
+    threading.Event(), threading.Semaphore(), threading.Thread(target=print), time.gmtime(0),
+    time.struct_time(range(9)), uuid.uuid4(), uuid.uuid4().is_safe, zip([1]),
+    urllib.parse.urlparse("http://a/b"), urllib.parse.urlsplit("http://a/b"),
+    urllib.parse.urlparse("http://a/b").encode(), Optional[int], List[int], Callable, ClassVar[int], Generic,
+    TypeVar("T"), Type, Literal["a"], list[int], dict[str, int], int | None, list[int] | None,
+    collections.Counter[str], Iterable, cast, NewType("N", int), collections.abc.Mapping,
+    collections.abc.Callable, 1, 1.5, 1j, "a", b"a", bytearray(b"a"), None, True, ..., NotImplemented, [1],
+    (1,), {1}, frozenset([1]), {"a": 1}, object(), property(lambda s: 1), staticmethod(function),
+    classmethod(function), print, type(print), open, eval, globals(), locals, dir, vars, getattr, hasattr,
+    setattr, super, base.__class__, base.__dict__, errors[0].__context__, errors[0].args, dataclasses.MISSING,
+    dataclasses.KW_ONLY, dataclasses.InitVar[int], enum.auto(), copy.copy(base), copy.deepcopy(Data()),
+    textwrap, traceback.format_exc, pprint.pformat({}), context, context.lines(), llm_query, math.inf,
+    concurrent.futures.as_completed([future]), concurrent.futures.wait([future]), Base.__init__, Child.__eq__,
+    [].__getitem__, "a".__len__, object.__new__, dict.__init__, base.__init__, Exception.__init__,
+    Color.__members__,
 ]
 """
 
@@ -163,7 +180,7 @@ _LOOK_UP_OR_RUN: tuple[object, ...] = (
     builtins.super,
     builtins.memoryview,
     builtins.id,
-    operator.attrgetter,
+    attrgetter,
     operator.methodcaller,
     functools.update_wrapper,
     functools.wraps,
@@ -177,7 +194,7 @@ _LOOK_UP_OR_RUN: tuple[object, ...] = (
     str.format_map,
     type.mro,
     sys.modules,
-    os_functions := importlib.import_module("os").system,
+    os.system,
 )
 _FORBIDDEN_TYPES = (
     types.ModuleType,
@@ -188,26 +205,11 @@ _FORBIDDEN_TYPES = (
     string.Formatter,
 )
 _FORBIDDEN_NAMES = frozenset(
-    {
-        "__getattribute__",
-        "__setattr__",
-        "__subclasses__",
-        "__reduce_ex__",
-        "__reduce__",
-        "__import__",
-        "mro",
-        "_getframe",
-    }
+    {"__getattribute__", "__setattr__", "__subclasses__", "__reduce_ex__", "__reduce__", "__import__", "_getframe"}
 )
-_NAMES_SEEN = guards.METHOD_DUNDERS | {
-    "__class__",
-    "__name__",
-    "__qualname__",
-    "__doc__",
-    "__dict__",
-    "__cause__",
-    "__context__",
-}
+_DUNDERS = guards.METHOD_DUNDERS | {"__class__", "__name__", "__qualname__", "__doc__", "__dict__"}
+_DUNDERS |= {"__cause__", "__context__", "__members__", "__annotations__"}
+
 
 Reader = Callable[[object, str], object]
 
@@ -240,7 +242,7 @@ def readable_names(value: object) -> Iterator[str]:
     """The names that source code may put behind a dot, as far as `value` has them."""
     names = set(dir(value)) | set(dir(type(value)))
     for name in sorted(names):
-        if kind_of(name) in (Kind.PLAIN, Kind.SPECIAL, Kind.PRIVATE) or name in _NAMES_SEEN:
+        if kind_of(name) in (Kind.PLAIN, Kind.SPECIAL, Kind.PRIVATE) or name in _DUNDERS:
             yield name
 
 
@@ -251,26 +253,35 @@ def read_past_the_guard(value: object, name: str) -> object:
     return guards.guest_getattr(value, name)
 
 
-_SCALARS = (int, float, complex, bool, type(None), str, bytes)
+# Attributes of a number or of a bound method are made anew at each read: enough of each are looked at, not all.
+_EACH_TYPE_MAX = 40
+_IDENTITY_KEPT = (type, types.FunctionType, facades.Facade)
 
 
 def walk(roots: dict[str, object], read: Reader) -> tuple[dict[str, str], int]:
     """Follow attributes breadth first; give `{path: why it is dangerous}` and the number of objects seen."""
     found: dict[str, str] = {}
-    kept: dict[int, object] = {}
-    scalars: set[type] = set()
+    kept: dict[object, object] = {}
+    instances: Counter[type] = Counter()
     queue = list(roots.items())
     for path, value in queue:
         reason = danger(value)
         if reason is not None:
             found[path] = reason
             continue
-        if id(value) in kept or (type(value) in _SCALARS and type(value) in scalars) or path.count(".") > 6:
+        key = _identity(value)
+        if key in kept or (instances[type(value)] >= _EACH_TYPE_MAX and type(value) not in _IDENTITY_KEPT):
             continue
-        kept[id(value)] = value
-        scalars.add(type(value))
+        kept[key] = value
+        instances[type(value)] += type(value) is not types.BuiltinMethodType
         queue += list(_children(path, value, read))
     return found, len(kept)
+
+
+def _identity(value: object) -> object:
+    if isinstance(value, (types.BuiltinMethodType, types.MethodType, types.MethodWrapperType)):
+        return type(value), value.__name__, type(value.__self__)
+    return id(value)
 
 
 def _children(path: str, value: object, read: Reader) -> Iterator[tuple[str, object]]:
@@ -293,16 +304,13 @@ def roots(regex: types.ModuleType | None) -> dict[str, object]:
         "llm_query": World().llm_query,
     }
     namespace = make_globals(write=lambda stream, text: None, names=names, regex=regex)
-    exec(compile_cell(SAMPLES.replace("from typing import *\n", TYPING_IMPORT)), namespace)
+    exec(compile_cell(SAMPLES), namespace)
     scope = namespace["__builtins__"]
     assert isinstance(scope, dict)
     nameable = {name: value for name, value in (scope | namespace).items() if name.isidentifier() and name[:2] != "__"}
     importer = scope["__import__"]
     nameable |= {f"import {name}": importer(name, None, None, ("x",)[:0], 0) for name in facades.module_names()}
     return nameable
-
-
-TYPING_IMPORT = "from typing import Optional, List, Callable, ClassVar, Generic, TypeVar, Type, Literal, Iterable, cast, NewType, NamedTuple\n"
 
 
 class World:

@@ -9,7 +9,6 @@ the log. What it shows is therefore the machinery, not a model's skill, and the 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Set
@@ -21,6 +20,7 @@ import msgspec
 
 from belljar.audit import characters_read, records, verify
 from belljar.cli import options
+from belljar.cli.loop import run_async
 from belljar.cli.output import emit, exit_code, explain
 from belljar.cli.progress import progress, step
 from belljar.demo.oolong import DEMO_TASK, Corpus, generate, lines_for_tokens, pair_task, question, score_f1
@@ -74,7 +74,7 @@ def demo(tokens: int, model: str | None, policy: str, quiet: bool, state: Path |
     corpus = generate(lines_for_tokens(tokens))
     gold = pair_task(DEMO_TASK).gold(corpus)
     say(f"{len(corpus.labels)} lines, {len(corpus.text)} characters, {len(gold)} pairs to find")
-    result = asyncio.run(_run(corpus, model, policy, state, quiet))
+    result = run_async(_run(corpus, model, policy, state, quiet))
     report = _report(corpus, gold, result, State.at(state, os.environ))
     explain(result)
     if as_json:

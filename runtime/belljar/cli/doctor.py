@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
 import tempfile
 import time
@@ -12,6 +11,7 @@ import click
 import msgspec
 
 from belljar.cli import options
+from belljar.cli.loop import run_async
 from belljar.cli.output import emit
 from belljar.errors import BelljarError
 from belljar.policy import LAYERS
@@ -57,7 +57,7 @@ class Finding(msgspec.Struct, frozen=True):
 @options.as_json
 def doctor(state: Path | None, as_json: bool) -> int:
     """Try the wall on this host: which layers hold, and what a program inside can reach. Exit 4 if runs cannot start."""
-    findings, starts, reason = asyncio.run(_examine(state))
+    findings, starts, reason = run_async(_examine(state))
     if as_json:
         emit({"kernel": platform.release(), "starts": starts, "reason": reason, "findings": findings})
     else:

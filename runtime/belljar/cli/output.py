@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
 from belljar.engine import Result
 from belljar.errors import GuestFault, HostFault, ModelFailed, Refusal
 
-__all__ = ["SCHEMA_VERSION", "complain", "emit", "exit_code", "explain"]
+__all__ = ["SCHEMA_VERSION", "complain", "emit", "exit_code", "explain", "show"]
 
 SCHEMA_VERSION = 1
 
@@ -41,6 +41,13 @@ def complain(culprit: object, message: str, *, as_json: bool = False) -> None:
         emit({"error": error})
 
 
+def show(text: str, *, file: TextIO | None = None) -> None:
+    """Write a program's text: to a file or a pipe as it is, to a terminal with control characters shown."""
+    stream = sys.stdout if file is None else file
+    stream.write(_printable(text) if stream.isatty() else text)
+    stream.flush()
+
+
 def exit_code(result: Result) -> int:
     """What a finished run means to a shell."""
     if result.status == "host_fault":
@@ -60,7 +67,8 @@ def explain(result: Result) -> None:
         "quota": "quota",
         "killed": "stopped",
     }.get(result.status, "the program")
-    print(f"belljar: {culprit}: {result.status}: {error.type}{where}: {_one_line(error.message)}", file=sys.stderr)
+    words = f": {_one_line(error.message)}" if error.message else ""
+    print(f"belljar: {culprit}: {result.status}: {_one_line(error.type)}{where}{words}", file=sys.stderr)
     if error.traceback:
         print(_printable(error.traceback), file=sys.stderr)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from belljar.cli import options
-from belljar.cli.output import emit, exit_code, explain
+from belljar.cli.loop import run_async
+from belljar.cli.output import emit, exit_code, explain, show
 from belljar.cli.progress import progress
 from belljar.engine import Result
 from belljar.errors import InvalidInput
@@ -76,7 +77,7 @@ def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:
             with progress(rest["quiet"]) as on_progress:
                 return await work(runtime, on_progress)  # type: ignore[no-any-return]
 
-    result = asyncio.run(go())
+    result = run_async(go())
     print_result(result, as_json=rest["as_json"], show_output=show_output)
     return exit_code(result)
 
@@ -88,11 +89,11 @@ def print_result(result: Result, *, as_json: bool, show_output: bool) -> None:
         emit(result)
         return
     if show_output:
-        click.echo(result.stdout, nl=False)
-        click.echo(result.stderr, nl=False, err=True)
+        show(result.stdout)
+        show(result.stderr, file=sys.stderr)
     if result.answer is not None:
         answer = result.answer
-        click.echo(answer if isinstance(answer, str) else msgspec.json.encode(answer).decode())
+        show(f"{answer if isinstance(answer, str) else msgspec.json.encode(answer).decode()}\n")
 
 
 def _read_program(path: Path) -> str:

@@ -40,6 +40,13 @@ _READY_S: Const = 20.0
 _SLICE_S: Const = 0.005
 # A reply that the guest does not take for so long ends the box.
 _SEND_S: Const = 30.0
+# How often the CPU time of a busy box is looked at.
+_WATCH_S: Const = 0.1
+# A wire that ends by itself ends because its process does; the supervisor learns of it a moment later.
+_DEATH_S: Const = 1.0
+# Address space runs out a little before memory does: a MemoryError this near to the limit is the limit's.
+_MEMORY_SHARE: Const = 0.7
+_STATUS_OF: Const[dict[str, Status]] = {"processes": "processes", "scratch_bytes": "disk", "memory_bytes": "memory"}
 _CELL_OVER: Const = GuestFailure("PolicyDenied", "cell.over", "the cell is over: the request was cancelled", None, None)
 
 
@@ -64,6 +71,7 @@ class Box:
         self._sending = asyncio.Lock()
         self._slow: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[None] | None = None
+        self._refused = 0
         self.verdict: Verdict | None = None
         self.fault: HostFault | None = None
 
@@ -171,9 +179,27 @@ class Box:
         assert cell.done is not None
         said = cell.done.error
         error = ErrorInfo(said.type, said.message, said.line, cell.traceback) if said else None
+        if cell.done.status == "error":
+            limit = self._limit_behind(cell.done.error.type if cell.done.error else "")
+            return (_STATUS_OF[limit.code] if limit else "error"), error, limit
         # An interrupt that we did not order came from the program itself.
-        status: Status = "error" if cell.done.status == "interrupted" else cell.done.status
-        return status, error, None
+        return ("error" if cell.done.status == "interrupted" else cell.done.status), error, None
+
+    def _limit_behind(self, said: str) -> Limit | None:
+        """The limit that made the program raise, if the outside can prove one.
+
+        What the program says it raised only chooses where to look; the kernel's counters decide.
+        """
+        limits, evidence = self._scope.policy.limits, self._sandbox.evidence()
+        refused, self._refused = self._refused, evidence.tasks_refused or 0
+        if said in ("RuntimeError", "BlockingIOError", "OSError") and self._refused > refused:
+            return Limit("processes", limits.processes, limits.processes + 1)
+        if said == "OSError" and evidence.scratch_full:
+            return Limit("scratch_bytes", limits.scratch_bytes, limits.scratch_bytes)
+        peak = evidence.memory_peak_bytes or 0
+        if said == "MemoryError" and peak >= limits.memory_bytes * _MEMORY_SHARE:
+            return Limit("memory_bytes", limits.memory_bytes, peak)
+        return None
 
     def _end(self, verdict: Verdict) -> None:
         if self.verdict is None:
@@ -181,12 +207,23 @@ class Box:
         self._over.set()
 
     async def _wait_over(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(max(seconds, 0)):
-                await self._over.wait()
-        except TimeoutError:
-            return False
+        """Whether the cell is over within `seconds`. Meanwhile the box's CPU time is watched."""
+        until = self._scope.monotonic() + seconds
+        while not self._over.is_set():
+            left = until - self._scope.monotonic()
+            if left <= 0:
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _WATCH_S)):
+                    await self._over.wait()
+                break
+            self._watch_cpu()
         return True
+
+    def _watch_cpu(self) -> None:
+        used_s, limit_s = self._sandbox.evidence().cpu_s, self._scope.policy.limits.cpu_s
+        if used_s is not None and used_s >= limit_s:
+            self._end(_spent_cpu(limit_s, used_s))
 
     # ------------------------------------------------------------------------------------------------------- the pump
 
@@ -263,13 +300,16 @@ class Box:
 
     async def _died(self) -> Verdict:
         """The wire ended by itself: judge by the supervisor's record."""
+        await self._sandbox.wait(_DEATH_S)
         end = await self._sandbox.kill()
         limits = self._scope.policy.limits
         if end.lost:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the box's supervisor died: run it again"))
+        if not end.killed and end.evidence.memory_kills:
+            met = Limit("memory_bytes", limits.memory_bytes, end.evidence.memory_peak_bytes)
+            return Verdict("memory", ErrorInfo("MemoryLimit", "the program used up its memory: keep less at once"), met)
         if end.signal == 9 and not end.killed and end.cpu_s >= limits.cpu_s - 0.1:
-            spent = Limit("cpu_ms", round(limits.cpu_s * 1000), round(end.cpu_s * 1000))
-            return Verdict("cpu", ErrorInfo("CpuLimit", "the program used up its CPU time: do less work"), spent)
+            return _spent_cpu(limits.cpu_s, end.cpu_s)
         how = f"by signal {end.signal}" if end.signal else f"with exit code {end.code}"
         if end.killed:
             how = "its wire"
@@ -287,6 +327,11 @@ def verdict_of(error: BelljarError) -> Verdict:
             return Verdict("output", about, limit)
         return Verdict("quota" if error.exit_code == 5 else "denied", about, limit)
     return Verdict("host_fault", about)
+
+
+def _spent_cpu(limit_s: float, used_s: float) -> Verdict:
+    spent = Limit("cpu_ms", round(limit_s * 1000), round(used_s * 1000))
+    return Verdict("cpu", ErrorInfo("CpuLimit", "the program used up its CPU time: do less work"), spent)
 
 
 def _timeout(late: Limit, traceback: str = "") -> ErrorInfo:

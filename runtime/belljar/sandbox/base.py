@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Backend", "BoxEnd", "BoxSpec", "Sandbox"]
+__all__ = ["Backend", "BoxEnd", "BoxSpec", "Evidence", "Sandbox"]
 
 
 class BoxSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,13 +25,28 @@ class BoxSpec(msgspec.Struct, frozen=True, kw_only=True):
     requires: tuple[str, ...]
 
 
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What the outside can prove about a living box. None: this host does not count it.
+
+    `memory_kills` and `tasks_refused` count the kernel's refusals; `scratch_full` is whether the scratch folder has no
+    byte or no file left at this moment.
+    """
+
+    cpu_s: float | None = None
+    memory_peak_bytes: int | None = None
+    memory_kills: int | None = None
+    tasks_refused: int | None = None
+    scratch_full: bool = False
+
+
 class BoxEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How a box ended, by the supervisor's own record: never by what the guest said.
 
     `killed`: we gave the order. `signal`/`code`: the wait status of its first process. `cpu_s` and `max_rss_bytes`: what
-    the kernel charged it and the children it reaped. `lost`: the supervisor itself died.
+    the kernel charged it and the children it reaped. `evidence`: the last account. `lost`: the supervisor itself died.
     """
 
+    evidence: Evidence = Evidence()
     killed: bool
     signal: int
     code: int
@@ -53,6 +68,12 @@ class Sandbox(Protocol):
 
     def interrupt(self) -> None:
         """Ask the running cell to stop (SIGINT to the box's first process)."""
+
+    def evidence(self) -> Evidence:
+        """The outside's account of the box up to now."""
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether the box dies by itself within `seconds`."""
 
     async def kill(self) -> BoxEnd:
         """SIGKILL, wait for the end (bounded), free everything. May be called again; gives the same end."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -25,9 +26,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from belljar.errors import BoxFault, LayerMissing
-from belljar.sandbox.base import BoxEnd, BoxSpec
+from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
+from belljar.sandbox.jail.cgroup import BoxGroup, Cgroups, find_places
+from belljar.sandbox.jail.seccomp import Allowlist, compile_filter, load_allowlist
 
 __all__ = ["Jail", "JailBox"]
 
@@ -39,6 +44,7 @@ _BOX_S = 20.0
 _KILL_S = 10.0
 _PIECE_BYTES = 256 * 1024
 _MESSAGE_BYTES_MAX = 65536
+_NPROC_SPARE = 8
 
 _REMEDIES = {
     "userns": (
@@ -51,21 +57,39 @@ _REMEDY = "run `belljar doctor` on the host itself, or outside of the container 
 
 
 class Jail:
-    """Builds boxes from `image`. Close it with `aclose`."""
+    """Builds boxes from `image`. Close it with `aclose`.
+
+    Args:
+        image: the root file system.
+        allowlist: the system calls a box may make; the one that comes with the package when None.
+
+    Raises:
+        HostFault: the allowlist is damaged.
+    """
 
     name = "jail"
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Image, *, allowlist: Allowlist | None = None) -> None:
         self._image = image
+        self._filter = compile_filter(allowlist or load_allowlist())
+        self._groups = Cgroups(find_places())
+        self._groups.reap()
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()
 
     def about(self) -> Mapping[str, str]:
-        return {"backend": self.name, "image": self._image.digest}
+        digest = hashlib.sha256(self._filter or b"").hexdigest()
+        return {"backend": self.name, "image": self._image.digest, "seccomp": digest}
 
     async def start(self, spec: BoxSpec) -> JailBox:
         zygote = await self._living_zygote()
-        box = await zygote.spawn(spec)
+        group = self._groups.create(spec)
+        try:
+            box = await zygote.spawn(spec, group)
+        except BaseException:
+            await asyncio.to_thread(group.remove)
+            raise
+        box.layers += self._groups.layers
         missing = sorted(set(spec.requires) - set(box.layers))
         if missing:
             await box.kill()
@@ -77,6 +101,10 @@ class Jail:
         return box
 
     async def aclose(self) -> None:
+        await self._end_zygote()
+        await asyncio.to_thread(self._groups.aclose)
+
+    async def _end_zygote(self) -> None:
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             await zygote.aclose()
@@ -84,9 +112,9 @@ class Jail:
     async def _living_zygote(self) -> Zygote:
         async with self._starting:
             if self._zygote is not None and not self._zygote.alive:
-                await self.aclose()
+                await self._end_zygote()
             if self._zygote is None:
-                self._zygote = await Zygote.launch(self._image)
+                self._zygote = await Zygote.launch(self._image, self._filter)
         return self._zygote
 
 
@@ -103,7 +131,7 @@ class Zygote:
         control.setblocking(False)
 
     @classmethod
-    async def launch(cls, image: Image) -> Zygote:
+    async def launch(cls, image: Image, seccomp: bytes | None) -> Zygote:
         """Start one and wait until it is warm.
 
         Raises:
@@ -119,14 +147,14 @@ class Zygote:
         finally:
             theirs.close()
         try:
-            await zygote._warm_up()
+            await zygote._warm_up(seccomp)
         except BaseException:
             await asyncio.shield(zygote.aclose())
             raise
         return zygote
 
-    async def spawn(self, spec: BoxSpec) -> JailBox:
-        """A new box with all its layers closed.
+    async def spawn(self, spec: BoxSpec, group: BoxGroup) -> JailBox:
+        """A new box with all its layers closed, charged to `group`.
 
         Raises:
             LayerMissing, BoxFault: it could not be built.
@@ -143,8 +171,8 @@ class Zygote:
             "rlimits": _rlimits(spec),
         }
         try:
-            with guest_wire, guest_report:
-                handles = [guest_wire.fileno(), guest_report.fileno()]
+            with guest_wire, guest_report, group.doors() as doors:
+                handles = [guest_wire.fileno(), guest_report.fileno(), *doors]
                 await self._order(json.dumps(order).encode(), handles)
             layers, pidfd, scratch = await _first_report(report)
         except BaseException:
@@ -153,7 +181,7 @@ class Zygote:
             raise
         finally:
             report.close()
-        return JailBox(wire, pidfd, scratch, tuple(layers), end)
+        return JailBox(wire, pidfd, scratch, tuple(layers), end, group)
 
     async def aclose(self) -> None:
         """End the zygote and, by that, every box it has made."""
@@ -165,9 +193,9 @@ class Zygote:
         self._process.kill()
         await asyncio.to_thread(self._process.wait)
 
-    async def _warm_up(self) -> None:
+    async def _warm_up(self, seccomp: bytes | None) -> None:
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self._control, b"none")
+        await loop.sock_sendall(self._control, seccomp or b"none")
         try:
             async with asyncio.timeout(_ZYGOTE_S):
                 message = await loop.sock_recv(self._control, _MESSAGE_BYTES_MAX)
@@ -221,7 +249,9 @@ class JailBox:
         scratch: int,
         layers: tuple[str, ...],
         end: asyncio.Future[Mapping[str, int] | None],
+        group: BoxGroup,
     ) -> None:
+        self._group = group
         self.layers = layers
         self._wire = wire
         self._pidfd = pidfd
@@ -246,6 +276,15 @@ class JailBox:
     def interrupt(self) -> None:
         self._signal(signal.SIGINT)
 
+    def evidence(self) -> Evidence:
+        left = os.statvfs(self._scratch)
+        full = left.f_bavail == 0 or left.f_favail == 0
+        return msgspec.structs.replace(self._group.evidence(), scratch_full=full)
+
+    async def wait(self, seconds: float) -> bool:
+        await asyncio.wait([self._end], timeout=seconds)
+        return self._end.done()
+
     async def kill(self) -> BoxEnd:
         if self._killing is None:
             self._killing = asyncio.create_task(self._kill())
@@ -259,17 +298,20 @@ class JailBox:
                 ended = await asyncio.shield(self._end)
         except TimeoutError:
             ended = None
+        evidence = self.evidence()
         self._wire.close()
         os.close(self._pidfd)
         os.close(self._scratch)
+        await asyncio.to_thread(self._group.remove)
         if ended is None:
-            return BoxEnd(killed=False, signal=0, code=0, cpu_s=0.0, max_rss_bytes=0, lost=True)
+            return BoxEnd(killed=False, signal=0, code=0, cpu_s=0.0, max_rss_bytes=0, lost=True, evidence=evidence)
         return BoxEnd(
             killed=ended["signal"] == signal.SIGKILL and not died_before,
             signal=ended["signal"],
             code=ended["code"],
-            cpu_s=ended["cpu_ms"] / 1000,
+            cpu_s=evidence.cpu_s if evidence.cpu_s is not None else ended["cpu_ms"] / 1000,
             max_rss_bytes=ended["max_rss_bytes"],
+            evidence=evidence,
         )
 
     def _signal(self, number: int) -> None:
@@ -300,10 +342,10 @@ async def _receive_with_handles(channel: socket.socket) -> tuple[bytes, list[int
         try:
             message, handles, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES_MAX, 2)
         except BlockingIOError:
-            readable: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(channel, lambda: readable.done() or readable.set_result(None))
+            readable = asyncio.Event()
+            loop.add_reader(channel, readable.set)
             try:
-                await readable
+                await readable.wait()
             finally:
                 loop.remove_reader(channel)
             continue
@@ -333,7 +375,8 @@ def _rlimits(spec: BoxSpec) -> dict[str, int]:
         # Whole seconds, rounded up: the kernel knows no others.
         "CPU": max(1, int(-(-spec.cpu_s // 1))),
         "AS": spec.memory_bytes,
-        "NPROC": spec.processes,
+        # A backstop behind the pids group, which counts and can be read; this only refuses.
+        "NPROC": spec.processes + _NPROC_SPARE,
         "NOFILE": spec.open_files,
         "FSIZE": spec.scratch_bytes,
         "STACK": 8 * 2**20,

@@ -37,7 +37,19 @@ sys.path.insert(0, "/usr/lib/belljar")
 from guest import agent
 
 CLONE_FLAGS = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000
-LAYERS = ("userns", "pidns", "mountns", "netns", "ipcns", "utsns", "cgroupns", "rootfs", "rlimits", "caps", "no_new_privs")
+LAYERS = (
+    "userns",
+    "pidns",
+    "mountns",
+    "netns",
+    "ipcns",
+    "utsns",
+    "cgroupns",
+    "rootfs",
+    "rlimits",
+    "caps",
+    "no_new_privs",
+)
 MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4

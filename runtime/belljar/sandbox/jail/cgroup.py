@@ -1,0 +1,278 @@
+"""What a box may use of the machine, and the kernel's own account of what it did: control groups, version 1 or 2.
+
+Below the group that this process is in (version 1), or beside it or at the top (version 2, where a group with processes
+cannot have limited children), each process of ours has one group `belljar-PID-STARTTIME`, and in it each box one of its
+own. A newborn box writes itself into its group through a descriptor that we opened, so it needs no right and we no pid.
+
+The group is also the evidence: how much CPU time, how many kills for memory, how many refused tasks. And it is the proof
+of an end: a group can only be removed when nothing lives in it. Groups whose process has died are found by their name,
+killed and removed at the next start.
+
+A host that gives no writable group gives fewer layers; the policy says whether that is enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+from belljar.sandbox.base import BoxSpec, Evidence
+
+__all__ = ["BoxGroup", "Cgroups", "Place", "find_places"]
+
+_PREFIX: Final = "belljar-"
+# One box, one CPU: a root model's program is one thread of Python, and neighbours have a right to the others.
+_PERIOD_US: Final = 100_000
+_QUOTA_US: Final = 100_000
+# A killed process leaves its group a moment later.
+_REMOVE_S: Final = 5.0
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A folder in which groups can be made, and the controllers that it has; `version` is 1 or 2."""
+
+    folder: Path
+    controllers: frozenset[str]
+    version: int
+
+
+class Cgroups:
+    """The groups of this process's boxes.
+
+    `layers` names what it really limits: `cgroup.memory`, `cgroup.cpu`, `cgroup.pids`.
+    """
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._numbers = itertools.count(1)
+        self._own = f"{_PREFIX}{_identity(os.getpid())}"
+        self._places = [place for place in places if self._usable(place)]
+        self.layers = tuple(
+            f"cgroup.{name}"
+            for name in ("memory", "cpu", "pids")
+            if any(name in place.controllers for place in self._places)
+        )
+
+    def create(self, spec: BoxSpec) -> BoxGroup:
+        """Groups for one box, limits set."""
+        name = f"box-{next(self._numbers)}"
+        folders: list[tuple[Place, Path]] = []
+        try:
+            for place in self._places:
+                folder = place.folder / self._own / name
+                folder.mkdir()
+                folders.append((place, folder))
+                _limit(place, folder, spec)
+        except BaseException:
+            for _, folder in folders:
+                folder.rmdir()
+            raise
+        return BoxGroup(folders)
+
+    def reap(self) -> int:
+        """Kill and remove what dead processes of ours left behind. Returns how many groups."""
+        found = 0
+        for place in self._places:
+            for folder in place.folder.glob(f"{_PREFIX}*"):
+                if folder.name != self._own and not _alive(folder.name.removeprefix(_PREFIX)):
+                    _clear(folder)
+                    found += 1
+        return found
+
+    def aclose(self) -> None:
+        """Remove this process's groups; the boxes must be dead."""
+        for place in self._places:
+            _clear(place.folder / self._own)
+
+    def _usable(self, place: Place) -> bool:
+        folder = place.folder / self._own
+        try:
+            folder.mkdir(exist_ok=True)
+            if place.version == 2:
+                wanted = " ".join(f"+{name}" for name in sorted(place.controllers))
+                (folder / "cgroup.subtree_control").write_text(wanted)
+        except OSError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            return False
+        return True
+
+
+class BoxGroup:
+    """One box's groups."""
+
+    def __init__(self, folders: Sequence[tuple[Place, Path]]) -> None:
+        self._folders = folders
+        self._by_controller = {name: folder for place, folder in folders for name in place.controllers}
+        self._versions = {name: place.version for place, _ in folders for name in place.controllers}
+
+    @contextlib.contextmanager
+    def doors(self) -> Iterator[list[int]]:
+        """Descriptors through which a process puts itself into the groups."""
+        descriptors: list[int] = []
+        try:
+            for _, folder in self._folders:
+                descriptors.append(os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+            yield descriptors
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def evidence(self) -> Evidence:
+        """The kernel's account so far; None for what this host does not count."""
+        return Evidence(
+            cpu_s=self._cpu_s(),
+            memory_peak_bytes=self._number("memory", "memory.max_usage_in_bytes", "memory.peak"),
+            memory_kills=self._event("memory", ("memory.oom_control", "oom_kill"), ("memory.events", "oom_kill")),
+            tasks_refused=self._event("pids", ("pids.events", "max"), ("pids.events", "max")),
+        )
+
+    def remove(self) -> None:
+        """Kill whatever is left in it and remove it. Blocks for some milliseconds."""
+        for _, folder in self._folders:
+            _clear(folder)
+
+    def _cpu_s(self) -> float | None:
+        if "cpuacct" in self._by_controller:
+            return int((self._by_controller["cpuacct"] / "cpuacct.usage").read_text()) / 1e9
+        if self._versions.get("cpu") == 2:
+            usage = _counter(self._by_controller["cpu"] / "cpu.stat", "usage_usec")
+            return None if usage is None else usage / 1e6
+        return None
+
+    def _number(self, controller: str, name_v1: str, name_v2: str) -> int | None:
+        if controller not in self._by_controller:
+            return None
+        name = name_v1 if self._versions[controller] == 1 else name_v2
+        with contextlib.suppress(FileNotFoundError):  # memory.peak came with Linux 5.19
+            return int((self._by_controller[controller] / name).read_text())
+        return None
+
+    def _event(self, controller: str, v1: tuple[str, str], v2: tuple[str, str]) -> int | None:
+        if controller not in self._by_controller:
+            return None
+        name, key = v1 if self._versions[controller] == 1 else v2
+        return _counter(self._by_controller[controller] / name, key)
+
+
+def find_places(mounts: Path = Path("/proc/self/mountinfo"), own: Path = Path("/proc/self/cgroup")) -> list[Place]:
+    """Where this process could make groups, from the kernel's own tables. Nothing is tried yet."""
+    try:
+        paths = _own_paths(own.read_text())
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return []
+    places: list[Place] = []
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ")[:3]
+        _, _, _, root, mount = left.split(" ")[:5]
+        mounted = Path(mount)
+        if kind == "cgroup":
+            wanted = frozenset(options.split(",")) & {"memory", "cpu", "cpuacct", "pids"}
+            if wanted:
+                places.append(Place(_below(mounted, root, paths.get(min(wanted), "/")), wanted, 1))
+        elif kind == "cgroup2":
+            place = _version_2(mounted, _below(mounted, root, paths.get("", "/")))
+            if place is not None:
+                places.append(place)
+    return places
+
+
+def _below(mounted: Path, root: str, path: str) -> Path:
+    """Our group's folder. In a container the mount may show only the part of the tree below `root`."""
+    return mounted / path.removeprefix(root if root != "/" else "").lstrip("/")
+
+
+def _version_2(mounted: Path, own: Path) -> Place | None:
+    """Beside our own group if its parent hands controllers down, else at the top."""
+    for folder in dict.fromkeys((own.parent, mounted)):
+        if not folder.is_relative_to(mounted):
+            continue
+        with contextlib.suppress(OSError):
+            handed = set((folder / "cgroup.subtree_control").read_text().split())
+            controllers = frozenset(handed & {"memory", "cpu", "pids"})
+            if controllers and os.access(folder, os.W_OK):
+                return Place(folder, controllers, 2)
+    return None
+
+
+def _own_paths(text: str) -> dict[str, str]:
+    """Controller to path, from lines like `4:memory:/a/b`; version 2 has an empty controller."""
+    paths: dict[str, str] = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            paths[controller] = path
+    return paths
+
+
+def _limit(place: Place, folder: Path, spec: BoxSpec) -> None:
+    if "memory" in place.controllers:
+        if place.version == 1:
+            (folder / "memory.limit_in_bytes").write_text(str(spec.memory_bytes))
+            with contextlib.suppress(OSError):  # only where swap is counted, and then it must be no way out
+                (folder / "memory.memsw.limit_in_bytes").write_text(str(spec.memory_bytes))
+        else:
+            (folder / "memory.max").write_text(str(spec.memory_bytes))
+            with contextlib.suppress(OSError):
+                (folder / "memory.swap.max").write_text("0")
+    if "pids" in place.controllers:
+        (folder / "pids.max").write_text(str(spec.processes))
+    if "cpu" in place.controllers:
+        if place.version == 1:
+            (folder / "cpu.cfs_quota_us").write_text(str(_QUOTA_US))
+        else:
+            (folder / "cpu.max").write_text(f"{_QUOTA_US} {_PERIOD_US}")
+
+
+def _counter(path: Path, key: str) -> int | None:
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == key:
+            return int(value)
+    return None
+
+
+def _clear(folder: Path) -> None:
+    """Kill everything in a group and below, and remove it all, within a bound."""
+    until = time.monotonic() + _REMOVE_S
+    while folder.exists():
+        for below in [*folder.glob("*/"), folder]:
+            for pid in _pids(below):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                below.rmdir()
+        if time.monotonic() > until:
+            return
+        if folder.exists():
+            time.sleep(0.002)
+
+
+def _pids(folder: Path) -> list[int]:
+    try:
+        return [int(word) for word in (folder / "cgroup.procs").read_text().split()]
+    except OSError:
+        return []
+
+
+def _identity(pid: int) -> str:
+    """Tells a process from a later one with the same id."""
+    return f"{pid}-{round(psutil.Process(pid).create_time() * 1000)}"
+
+
+def _alive(identity: str) -> bool:
+    pid = identity.partition("-")[0]
+    try:
+        return pid.isdigit() and _identity(int(pid)) == identity
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,165 @@
+"""A run's inside without a box: broker, calls, ledger, a log on disk, a clock that stands still, a model to script.
+
+The log is a file, so that a test can read through a connection of its own what is durable at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from belljar.audit import AuditLog, records, verify
+from belljar.broker import Broker, Calls, Reply, RunScope
+from belljar.context import ContextStore
+from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
+from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
+from belljar.policy import Policy, load
+from belljar.protocol import GuestMessage, Ready
+from belljar.wire import Frame
+
+RUN = "r1"
+TENANT = "acme/research"
+NOON = 1795435200.0
+UNLIMITED = Limits("total", None, None, None, None)
+INPUT_NANOUSD, OUTPUT_NANOUSD = 10, 100
+
+T = TypeVar("T")
+Answering = Callable[[ModelRequest], Awaitable[ModelReply]]
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
+    """Run a test's coroutine; one that hangs fails in ten seconds."""
+
+    async def limited() -> T:
+        async with asyncio.timeout(10):
+            return await work
+
+    return asyncio.run(limited())
+
+
+def policy_with(**tables: dict[str, Any]) -> Policy:
+    """The standard policy with some values of some tables replaced: `policy_with(wire={"in_flight_max": 2})`."""
+    policy = load("standard")
+    changed = {name: msgspec.structs.replace(getattr(policy, name), **values) for name, values in tables.items()}
+    return msgspec.structs.replace(policy, **changed)
+
+
+def reply(text: str, *, input_tokens: int = 5, output_tokens: int = 7) -> ModelReply:
+    return ModelReply(text, Usage(input_tokens, output_tokens), "fake-1", "end_turn")
+
+
+class FakeModel:
+    """Answers by a coroutine function and remembers what it was asked."""
+
+    scripted = True
+
+    def __init__(self, answering: Answering | None = None, name: str = "fake") -> None:
+        self.name = name
+        self.requests: list[ModelRequest] = []
+        self._answering = answering
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        self.requests.append(request)
+        if self._answering is not None:
+            return await self._answering(request)
+        return reply("to " + request.messages[-1].text)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """One run's parts. Made by `world`."""
+
+    def __init__(self, log: Path, audit: AuditLog, ledger: SqliteLedger, policy: Policy) -> None:
+        self.log = log
+        self.audit = audit
+        self.ledger = ledger
+        self.clock = Clock()
+        self.scope = RunScope(
+            run=RUN,
+            tenant=TENANT,
+            depth=0,
+            policy=policy,
+            deadline=self.clock.now + policy.limits.run_wall_s,
+            now=lambda: NOON,
+            monotonic=self.clock,
+        )
+        rates = Rates(Decimal(INPUT_NANOUSD), Decimal(OUTPUT_NANOUSD))
+        self.calls = Calls(self.scope, audit=audit, ledger=ledger, prices=Prices({"fake": rates}))
+        self.broker: Broker
+
+    async def say(self, message: GuestMessage, body: bytes = b"") -> Reply | None:
+        """Hand one sentence to the broker, as the engine does."""
+        return await self.broker.handle(Frame(message, body))
+
+    async def in_cell(self) -> World:
+        """Ready, and a cell running."""
+        await self.say(Ready(1, "3.11"))
+        await self.broker.begin("pass")
+        return self
+
+    def durable(self) -> list[tuple[str, dict[str, Any]]]:
+        """What is on the disk at this moment, seen through another connection."""
+        return [(record.event, record.data) for record in records(self.log)]
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.durable()]
+
+    async def data(self, event: str) -> list[dict[str, Any]]:
+        """The data of all records of an event, those not yet flushed included."""
+        await self.audit.flush()
+        return [data for name, data in self.durable() if name == event]
+
+    async def balance(self) -> Balance:
+        return await self.ledger.balance(run_account(RUN), "total")
+
+    async def check(self) -> None:
+        """What must hold whatever happened: the books balance, nothing is held, each action has one outcome."""
+        assert await self.ledger.check_books() == []
+        assert (await self.balance()).held == Amounts()
+        report = verify(self.log)
+        assert (report.problems, report.unfinished) == ([], [])
+
+
+@contextlib.asynccontextmanager
+async def world(
+    folder: Path,
+    *,
+    policy: Policy | None = None,
+    model: Model | None = None,
+    limits: Limits = UNLIMITED,
+    texts: Sequence[str] = (),
+) -> AsyncIterator[World]:
+    """A run of `TENANT` with an account and open documents; ends with `World.check`."""
+    audit = AuditLog(folder / "audit.db")
+    ledger = SqliteLedger(None, owner="1:1")
+    store = ContextStore(folder / "contexts")
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(audit.aclose)
+        stack.push_async_callback(ledger.aclose)
+        await ledger.open_run(RUN, TENANT, run_limits=limits, tenant_limits=UNLIMITED, now=NOON)
+        added = [store.add(text, now_ns=1) for text in texts]
+        documents = [stack.enter_context(store.open(one.sha256)) for one in added]
+        made = World(folder / "audit.db", audit, ledger, policy or load("standard"))
+        made.broker = Broker(
+            made.scope, calls=made.calls, audit=audit, ledger=ledger, documents=documents, sub_model=model
+        )
+        yield made
+        await made.check()

@@ -1,0 +1,452 @@
+"""A metered call: logged before, reserved before, settled after, logged after, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from belljar.audit import AuditLog
+from belljar.broker import Calls
+from belljar.errors import AuditUnavailable, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
+from belljar.ledger import Amounts, Limits, SqliteLedger
+from belljar.models import Message, ModelReply, ModelRequest, Prices, Rates, input_tokens_bound
+from tests.unit.broker_fakes import (
+    INPUT_NANOUSD,
+    OUTPUT_NANOUSD,
+    FakeModel,
+    World,
+    drive,
+    policy_with,
+    reply,
+    world,
+)
+
+
+def question(text: str = "why?", output_tokens_max: int = 200) -> ModelRequest:
+    return ModelRequest("system", (Message("user", text),), output_tokens_max, 60.0, "sub")
+
+
+def worst(request: ModelRequest, output_tokens: int | None = None) -> Amounts:
+    inputs = input_tokens_bound(request)
+    outputs = request.output_tokens_max if output_tokens is None else output_tokens
+    return Amounts(1, inputs, outputs, inputs * INPUT_NANOUSD + outputs * OUTPUT_NANOUSD)
+
+
+def cost(input_tokens: int, output_tokens: int) -> Amounts:
+    return Amounts(1, input_tokens, output_tokens, input_tokens * INPUT_NANOUSD + output_tokens * OUTPUT_NANOUSD)
+
+
+def only(**bounds: int) -> Limits:
+    return Limits("total", *[bounds.get(name) for name in ("calls", "input_tokens", "output_tokens", "cost_nanousd")])
+
+
+def attempts(number: int) -> dict[str, dict[str, int]]:
+    return {"models": {"attempts_max": number}}
+
+
+# --------------------------------------------------------------------------------------------------- the good path
+
+
+def test_before_the_model_is_asked_the_request_is_durable_and_the_worst_case_is_held(tmp_path: Path) -> None:
+    seen: list[tuple[list[str], Amounts, Amounts]] = []
+
+    async def answering(request: ModelRequest) -> ModelReply:
+        balance = await here.balance()
+        seen.append((here.events(), balance.held, balance.used))
+        return reply("because", input_tokens=5, output_tokens=7)
+
+    async def test() -> None:
+        nonlocal here
+        async with world(tmp_path) as here:
+            answer = await here.calls.ask(FakeModel(answering), question(), cell=3)
+            assert answer.text == "because"
+            assert seen == [(["query.requested"], worst(question()), Amounts())]
+            assert (await here.balance()).used == cost(5, 7)
+            assert here.events() == ["query.requested", "query.completed"]
+            (_, requested), (_, completed) = here.durable()
+            assert requested["action"] == completed["action"]
+            assert (requested["cell"], requested["attempt"], requested["model"]) == (3, 1, "fake")
+            assert (requested["purpose"], requested["prompt_bytes"]) == ("sub", len("systemwhy?"))
+            assert (completed["input_tokens"], completed["output_tokens"], completed["reply_bytes"]) == (5, 7, 7)
+            assert completed["cost_nanousd"] == cost(5, 7).cost_nanousd
+            assert here.calls.spent.cost_nanousd == cost(5, 7).cost_nanousd
+
+    here: World
+    drive(test())
+
+
+def test_neither_prompt_nor_reply_is_in_the_log(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.calls.ask(FakeModel(), question("a secret of the document"), cell=1)
+            assert "secret" not in repr(here.durable())
+
+    drive(test())
+
+
+def test_no_more_calls_run_side_by_side_than_the_policy_allows(tmp_path: Path) -> None:
+    running = worst_seen = 0
+
+    async def answering(_: ModelRequest) -> ModelReply:
+        nonlocal running, worst_seen
+        running += 1
+        worst_seen = max(worst_seen, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+        return reply("x")
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(models={"parallel_max": 3})) as here:
+            model = FakeModel(answering)
+            await asyncio.gather(*(here.calls.ask(model, question(), cell=1) for _ in range(12)))
+            assert worst_seen == 3
+            assert (await here.balance()).used.calls == 12
+
+    drive(test())
+
+
+# --------------------------------------------------------------------------------------------------------- quotas
+
+
+@pytest.mark.parametrize("limits", [only(calls=0), only(input_tokens=10), only(output_tokens=3), only(cost_nanousd=1)])
+def test_what_does_not_fit_is_denied_and_the_model_is_not_asked(tmp_path: Path, limits: Limits) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, limits=limits) as here:
+            with pytest.raises(QuotaExceeded) as caught:
+                await here.calls.ask(model, question(), cell=1)
+            assert model.requests == []
+            assert here.events() == ["query.requested", "query.denied"]
+            denied = here.durable()[1][1]
+            assert denied["code"] == caught.value.code
+            assert (denied["limit"], denied["observed"]) == (caught.value.limit, caught.value.observed)
+            assert (await here.balance()).used == Amounts()
+
+    drive(test())
+
+
+def test_a_small_quota_gets_as_long_an_answer_as_fits(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        room = worst(question(), 50).cost_nanousd + OUTPUT_NANOUSD - 1
+        async with world(tmp_path, limits=only(cost_nanousd=room)) as here:
+            await here.calls.ask(model, question(), cell=1)
+            assert model.requests[0].output_tokens_max == 50
+
+    drive(test())
+
+
+def test_a_quota_of_output_tokens_shrinks_the_answer_too(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, limits=only(output_tokens=30)) as here:
+            await here.calls.ask(model, question(), cell=1)  # 7 are used
+            await here.calls.ask(model, question(), cell=1)  # and 7 more
+            with pytest.raises(QuotaExceeded):
+                await here.calls.ask(model, question(output_tokens_max=200), cell=1) and await here.calls.ask(
+                    model, question(), cell=1
+                )
+            assert [request.output_tokens_max for request in model.requests] == [30, 23, 16]
+
+    drive(test())
+
+
+def test_an_answer_too_short_to_be_of_use_is_not_bought(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, limits=only(cost_nanousd=worst(question(), 15).cost_nanousd)) as here:
+            with pytest.raises(QuotaExceeded):
+                await here.calls.ask(model, question(), cell=1)
+            assert model.requests == []
+
+    drive(test())
+
+
+def test_calls_side_by_side_never_hold_or_use_more_than_the_limit(tmp_path: Path) -> None:
+    each = worst(question()).cost_nanousd
+    limit = int(each * 3.5)
+    most = 0
+
+    async def answering(request: ModelRequest) -> ModelReply:
+        nonlocal most
+        balance = await here.balance()
+        most = max(most, balance.held.cost_nanousd + balance.used.cost_nanousd)
+        await asyncio.sleep(0.002)
+        return reply("x", input_tokens=input_tokens_bound(request), output_tokens=request.output_tokens_max)
+
+    async def test() -> None:
+        nonlocal here
+        async with world(tmp_path, limits=only(cost_nanousd=limit)) as here:
+            model = FakeModel(answering)
+            asked = [here.calls.ask(model, question(), cell=1) for _ in range(10)]
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+            assert sum(isinstance(one, QuotaExceeded) for one in outcomes) >= 6
+            assert (await here.balance()).used.cost_nanousd <= limit
+        assert 0 < most <= limit
+
+    here: World
+    drive(test())
+
+
+def test_a_model_without_a_price_is_denied_in_the_log_as_well(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel(name="unknown-model")
+        async with world(tmp_path) as here:
+            with pytest.raises(PolicyDenied):
+                await here.calls.ask(model, question(), cell=1)
+            assert model.requests == []
+            assert here.durable()[1] == (
+                "query.denied",
+                {"action": "r1.1", "code": "model.unpriced", "limit": None, "observed": None},
+            )
+
+    drive(test())
+
+
+# -------------------------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("failure", "charged"),
+    [
+        (ModelFailed("down", charged=False), Amounts(calls=1)),
+        (ModelFailed("lost"), worst(question())),
+        (ModelFailed("half", input_tokens=9), worst(question())),
+        (ModelFailed("late", input_tokens=9, output_tokens=4), cost(9, 4)),
+    ],
+)
+def test_a_failure_is_charged_by_what_is_known_of_it(tmp_path: Path, failure: ModelFailed, charged: Amounts) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise failure
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            with pytest.raises(ModelFailed, match=str(failure)):
+                await here.calls.ask(FakeModel(answering), question(), cell=1)
+            assert (await here.balance()).used == charged
+            assert here.events() == ["query.requested", "query.failed"]
+            assert here.durable()[1][1]["cost_nanousd"] == charged.cost_nanousd
+            assert here.durable()[1][1]["error"] == str(failure)
+
+    drive(test())
+
+
+def test_each_attempt_is_an_action_and_a_reservation_of_its_own(tmp_path: Path) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        if len(model.requests) < 3:
+            raise ModelFailed("busy", retryable=True, retry_after_s=0.0, input_tokens=2, output_tokens=0)
+        return reply("at last")
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(**attempts(4))) as here:
+            assert (await here.calls.ask(model, question(), cell=1)).text == "at last"
+            assert here.events() == [
+                *("query.requested", "query.failed"),
+                *("query.requested", "query.failed"),
+                *("query.requested", "query.completed"),
+            ]
+            assert [data["action"] for _, data in here.durable()] == ["r1.1", "r1.1", "r1.2", "r1.2", "r1.3", "r1.3"]
+            assert [data["attempt"] for event, data in here.durable() if event == "query.requested"] == [1, 2, 3]
+            assert (await here.balance()).used == Amounts(3, 2 + 2 + 5, 7, 9 * INPUT_NANOUSD + 7 * OUTPUT_NANOUSD)
+
+    model = FakeModel(answering)
+    drive(test())
+
+
+@pytest.mark.parametrize(("retryable", "asked"), [(True, 3), (False, 1)])
+def test_attempts_end_with_the_policy_or_with_what_cannot_be_retried(
+    tmp_path: Path, retryable: bool, asked: int
+) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("no", retryable=retryable, retry_after_s=0.0, charged=False)
+
+    async def test() -> None:
+        model = FakeModel(answering)
+        async with world(tmp_path, policy=policy_with(**attempts(3))) as here:
+            with pytest.raises(ModelFailed):
+                await here.calls.ask(model, question(), cell=1)
+            assert len(model.requests) == asked
+
+    drive(test())
+
+
+def test_the_wait_that_the_provider_asks_for_is_kept(tmp_path: Path) -> None:
+    times: list[float] = []
+
+    async def answering(_: ModelRequest) -> ModelReply:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) == 1:
+            raise ModelFailed("busy", retryable=True, retry_after_s=0.15, charged=False)
+        return reply("x")
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.calls.ask(FakeModel(answering), question(), cell=1)
+
+    drive(test())
+    assert 0.15 <= times[1] - times[0] < 2
+
+
+def test_a_wait_beyond_the_end_of_the_run_is_not_begun(tmp_path: Path) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("busy", retryable=True, retry_after_s=3600.0, charged=False)
+
+    async def test() -> None:
+        model = FakeModel(answering)
+        async with world(tmp_path) as here:
+            with pytest.raises(ModelFailed):
+                await here.calls.ask(model, question(), cell=1)
+            assert len(model.requests) == 1
+
+    drive(test())
+
+
+def test_a_call_gets_no_more_time_than_the_run_has_left_and_none_after_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path) as here:
+            await here.calls.ask(model, question(), cell=1)
+            here.clock.now = here.scope.deadline - 2.5
+            await here.calls.ask(model, question(), cell=1)
+            here.clock.now = here.scope.deadline
+            with pytest.raises(ModelFailed, match="time is up"):
+                await here.calls.ask(model, question(), cell=1)
+            wall = here.scope.policy.models.call_wall_s
+            assert [request.deadline_s for request in model.requests] == [wall, 2.5]
+
+    drive(test())
+
+
+# ---------------------------------------------------------------------------------------------------- cancellation
+
+
+def test_a_call_cancelled_on_its_way_is_charged_in_full_and_logged_as_failed(tmp_path: Path) -> None:
+    async def test() -> None:
+        asked = asyncio.Event()
+
+        async def answering(_: ModelRequest) -> ModelReply:
+            asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async with world(tmp_path) as here:
+            task = asyncio.create_task(here.calls.ask(FakeModel(answering), question(), cell=1))
+            await asked.wait()
+            task.cancel()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (await here.balance()).used == worst(question())
+            assert here.calls.spent.cost_nanousd == worst(question()).cost_nanousd
+            assert here.events() == ["query.requested", "query.failed"]
+            assert "interrupted" in here.durable()[1][1]["error"]
+
+    drive(test())
+
+
+def test_a_call_cancelled_at_any_moment_ends_its_action_and_its_reservation(tmp_path: Path) -> None:
+    """Cancels after 0, 1, 2 ... turns of the event loop until the call gets through; `world` checks books and log."""
+    asked: list[bool] = []
+
+    async def answering(_: ModelRequest) -> ModelReply:
+        await asyncio.sleep(0)
+        return reply("x")
+
+    async def cancelled(folder: Path, turns: int) -> bool:
+        folder.mkdir()
+        async with world(folder) as here:
+            model = FakeModel(answering)
+            task = asyncio.create_task(here.calls.ask(model, question(), cell=1))
+            for _ in range(turns):
+                await asyncio.sleep(0.0002)
+            task.cancel()
+            outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+            used = (await here.balance()).used
+            if not model.requests:
+                assert used == Amounts()
+                assert "query.completed" not in here.events()
+            asked.append(bool(model.requests))
+            return isinstance(outcome, asyncio.CancelledError)
+
+    turns = 0
+    while drive(cancelled(tmp_path / str(turns), turns)):
+        turns += 1
+    assert not asked[0]
+    assert asked[-1]
+
+
+def test_cancelled_while_the_request_is_logged_it_is_logged_as_denied(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path) as here:
+            task = asyncio.create_task(here.calls.ask(model, question(), cell=1))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert model.requests == []
+            assert [(event, data.get("code")) for event, data in here.durable()] == [
+                ("query.requested", None),
+                ("query.denied", "cancelled"),
+            ]
+
+    drive(test())
+
+
+# ------------------------------------------------------------------------------------------- log and books that fail
+
+
+def test_without_a_log_the_model_is_not_asked(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path) as here:
+            broken = AuditLog(tmp_path / "broken.db")
+            await broken.aclose()
+            calls = Calls(here.scope, audit=broken, ledger=here.ledger, prices=free_prices())
+            with pytest.raises(AuditUnavailable):
+                await calls.ask(model, question(), cell=1)
+            assert model.requests == []
+            assert (await here.balance()).used == Amounts()
+
+    drive(test())
+
+
+def test_without_a_ledger_the_model_is_not_asked(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path) as here:
+            broken = SqliteLedger(None, owner="1:1")
+            await broken.aclose()
+            calls = Calls(here.scope, audit=here.audit, ledger=broken, prices=free_prices())
+            with pytest.raises(LedgerUnavailable):
+                await calls.ask(model, question(), cell=1)
+            assert model.requests == []
+            assert here.durable()[1][1]["code"] == "LedgerUnavailable"
+
+    drive(test())
+
+
+def test_a_ledger_that_fails_after_the_call_does_not_keep_the_outcome_out_of_the_log(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            ledger = SqliteLedger(None, owner="1:1")
+            free = Limits("total", None, None, None, None)
+            await ledger.open_run("r1", "acme", run_limits=free, tenant_limits=free, now=here.scope.now())
+
+            async def answering(_: ModelRequest) -> ModelReply:
+                await ledger.aclose()
+                return reply("x")
+
+            calls = Calls(here.scope, audit=here.audit, ledger=ledger, prices=free_prices())
+            with pytest.raises(LedgerUnavailable):
+                await calls.ask(FakeModel(answering), question(), cell=1)
+            assert here.events() == ["query.requested", "query.completed"]
+
+    drive(test())
+
+
+def free_prices() -> Prices:
+    return Prices({"fake": Rates(Decimal(0), Decimal(0))})
