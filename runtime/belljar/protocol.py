@@ -175,7 +175,7 @@ GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Output | Final
 class DocumentInfo(_Part, frozen=True):
     name: Name
     chars: Offset
-    ascii: bool
+    bytes: Offset
 
 
 class Start(_Sentence, frozen=True):

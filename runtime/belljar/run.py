@@ -32,7 +32,7 @@ from belljar.policy import Policy, Quota, digest
 from belljar.sandbox import Backend, BoxEnd, BoxSpec
 from belljar.tasks import to_the_end
 
-__all__ = ["Run", "Services", "begin"]
+__all__ = ["OnProgress", "Run", "Services", "begin"]
 
 OnProgress = Callable[[Progress], None]
 # How often whoever watches is told.

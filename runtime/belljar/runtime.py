@@ -23,7 +23,7 @@ from belljar.run import OnProgress, Run, Services, begin
 from belljar.sandbox import Backend, Jail, ensure_image
 from belljar.state import State
 
-__all__ = ["BackendName", "ContextSource", "Language", "Runtime", "Session"]
+__all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtime", "Session"]
 
 Language = Literal["restricted", "python"]
 BackendName = Literal["jail", "docker", "gvisor"]

@@ -24,7 +24,7 @@ from .names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExcee
 from .paged import PagedText
 from .wire import Channel, Closed
 
-__all__ = ["main"]
+__all__ = ["Agent", "Stream", "main"]
 
 _WIRE_FD = 3
 _PROTOCOL = 1
@@ -146,8 +146,8 @@ class Agent:
         self._globals = restricted.make_globals(write=self._write, names=self._given, regex=regex.as_module())
 
     def _document(self, index: int, info: dict[str, Any], start: dict[str, Any]) -> PagedText:
-        # One character is at most four bytes; a read must fit the policy's limit in bytes.
-        step = start["read_bytes_max"] // (1 if info["ascii"] else 4)
+        # A read must fit the policy's limit in bytes; outside of ASCII a character may be as long as four of them.
+        step = start["read_bytes_max"] // (1 if info["bytes"] == info["chars"] else 4)
 
         def fetch(first: int, last: int) -> str:
             parts = []
@@ -158,8 +158,9 @@ class Agent:
                 parts.append(body.decode("utf-8"))
             return parts[0] if len(parts) == 1 else "".join(parts)
 
-        limit = start["materialise_bytes_max"] // (1 if info["ascii"] else 4)
-        return PagedText(info["chars"], fetch, materialise_chars_max=limit)
+        limit = start["materialise_bytes_max"]
+        whole = info["chars"] if info["bytes"] <= limit else limit // 4
+        return PagedText(info["chars"], fetch, materialise_chars_max=whole if info["bytes"] > info["chars"] else limit)
 
     def _variables(self) -> dict[str, object]:
         hidden = set(self._given) - {"answer"}
@@ -197,7 +198,7 @@ class Agent:
         except BaseException as error:
             return _refused(error)
         try:
-            exec(code, self._globals)
+            exec(code, self._globals)  # noqa: S102 - that is what a box is for
             self._endings.after_cell()
         except (Ended, Closed):
             return "ok", None, b""
@@ -229,12 +230,12 @@ def _builtins() -> dict[str, Any]:
     real_import = builtins.__import__
     paged_re = regex.as_module()
 
-    def __import__(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002, N807
+    def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
         if name == "re" and level == 0:
             return paged_re
         return real_import(name, globals, locals, fromlist, level)
 
-    names["__import__"] = __import__
+    names["__import__"] = import_
     return names
 
 

@@ -38,7 +38,21 @@ from typing import Any
 
 from . import guards
 
-__all__ = ["Facade", "Form", "Importer", "StringIO", "advice_for_module", "module_names", "preload"]
+__all__ = [
+    "Enum",
+    "Facade",
+    "Flag",
+    "Form",
+    "Importer",
+    "IntEnum",
+    "IntFlag",
+    "StrEnum",
+    "StringIO",
+    "ThreadPoolExecutor",
+    "advice_for_module",
+    "module_names",
+    "preload",
+]
 
 _WORKERS_MAX = 32  # enough to keep every permitted request in flight; each costs a thread of the box's task limit
 
@@ -242,7 +256,7 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
 
 def _settle_annotations(cls: type) -> None:
     """Turn `"ClassVar[int]"` into the real thing: dataclasses would look the text up in the agent's own module."""
-    annotations = cls.__dict__.get("__annotations__", {})
+    annotations: dict[str, Any] = cls.__annotations__
     for name, annotation in annotations.items():
         head = annotation.partition("[")[0].rpartition(".")[2].strip() if type(annotation) is str else ""
         if head == "ClassVar":

@@ -40,6 +40,7 @@ __all__ = [
     "TypeView",
     "allow_subclassing",
     "allow_type",
+    "allow_writing",
     "build_class",
     "checked",
     "denial",
@@ -58,6 +59,8 @@ __all__ = [
     "mark_class",
     "private",
     "register_base_form",
+    "safe_format",
+    "safe_format_map",
     "special",
     "writable",
 ]
@@ -69,7 +72,7 @@ TOKEN = object()
 _READABLE_DUNDERS = frozenset(
     {"__class__", "__name__", "__qualname__", "__doc__", "__dict__", "__cause__", "__context__"}
 )
-_READABLE_DUNDERS |= {"__members__", "__annotations__"}
+_READABLE_DUNDERS |= {"__members__", "__annotations__", "__setattr__"}
 _WRITABLE_DUNDERS = frozenset({"__name__", "__qualname__", "__doc__"})  # of guest functions: decorators set them
 
 _METHODS = """
@@ -193,15 +196,40 @@ _NAMED_TUPLE = frozenset({"_asdict", "_fields", "_replace"})  # public in all bu
 
 
 def private(value: object, name: str) -> object:
-    """Read `_name`: on the guest's own objects and classes, and through `super()`."""
-    if _is_guest_made(value) or type_of(value) is super or is_guest_function(value):
+    """Read `_name`: on the guest's own objects, classes and functions, and through `super()`.
+
+    What a guest class inherits from the library, or from a metaclass, stays out of reach: there are private methods
+    in it that take a module's name and hand out its contents (`EnumType._convert_`).
+    """
+    if is_guest_function(value):
         return checked(getattr(value, name))
     if name in _NAMED_TUPLE and issubclass(type_of(value), tuple):
         return checked(getattr(value, name))
+    for cls in _lookup_order(value):
+        if name in cls.__dict__:
+            if MARK in cls.__dict__:
+                return checked(getattr(value, name))
+            break
+    else:
+        if getattr(type_of(value), MARK, None) is TOKEN and not isinstance(value, type_of):
+            return checked(getattr(value, name))  # in no class: the object's own
     raise AttributeError(
         f"{_name_of_type(value)!r} object gives no private attribute {name!r}: "
         "names with a leading underscore are for classes of your own"
     )
+
+
+_super_class: Callable[[object], type] = super.__dict__["__thisclass__"].__get__
+_super_self_class: Callable[[object], type] = super.__dict__["__self_class__"].__get__
+
+
+def _lookup_order(value: object) -> tuple[type, ...]:
+    """The classes in which an attribute of `value` is looked for, as far as the guest made one of them."""
+    if type_of(value) is super:
+        order = _super_self_class(value).__mro__
+        return order[order.index(_super_class(value)) + 1 :]
+    cls = value if isinstance(value, type_of) else type_of(value)
+    return cls.__mro__ if getattr(cls, MARK, None) is TOKEN else ()
 
 
 def special(value: object, name: str) -> object:
@@ -238,8 +266,12 @@ def dunder(value: object, name: str) -> object:
         return _read_method(value, name)
     if name == "__class__":
         return TYPE(value)
+    if name == "__setattr__" and value is object:
+        return _set_on_frozen
     if name == "__dict__":
         return guest_vars(value)
+    if name == "__setattr__":
+        raise AttributeError(denial(name))
     found = getattr(value, name)
     if name in ("__cause__", "__context__"):
         allowed = found is None or issubclass(type_of(found), BaseException)
@@ -255,18 +287,20 @@ def dunder(value: object, name: str) -> object:
     return found
 
 
+# What syntax does to any object anyhow.
+_SYNTAX = METHOD_DUNDERS & {"__iter__", "__next__", "__len__", "__getitem__", "__contains__", "__str__", "__repr__"}
+_SYNTAX |= {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"}
 _PLAIN_VALUES = (int, float, complex, bool, str, bytes, bytearray, list, tuple, dict, set, frozenset, range)
 
 
 def _read_method(value: object, name: str) -> object:
     """`obj.__len__`, `Base.__init__`, `super().__init__`: on the guest's own, on plain values, on permitted bases."""
     cls = type_of(value)
-    if not (_is_guest_made(value) or cls is super or cls in _PLAIN_VALUES or _is_permitted_base(value)):
+    if not (
+        name in _SYNTAX or _is_guest_made(value) or cls is super or cls in _PLAIN_VALUES or _is_permitted_base(value)
+    ):
         raise AttributeError(denial(name))
-    found = getattr(value, name)
-    if name == "__format__" or type_of(found) is not types.FunctionType:
-        return checked(found)
-    return found
+    return checked(getattr(value, name))
 
 
 def guest_getattr(value: object, name: str, *default: object) -> object:
@@ -331,6 +365,13 @@ def writable(value: object, name: str) -> object:
         f"cannot set the attribute {name!r} of this {_name_of_type(value)!r} object: "
         "attributes can be set on objects of your own classes; keep other values in a variable or a dict"
     )
+
+
+def _set_on_frozen(value: object, name: str, new: object) -> None:
+    """`object.__setattr__`, with which frozen dataclasses set their own fields."""
+    if getattr(type_of(value), MARK, None) is not TOKEN or _kind_cached(_vetted_for_writing(name)) is Kind.DUNDER:
+        raise AttributeError(denial("__setattr__"))
+    object.__setattr__(value, name, new)
 
 
 def allow_writing(cls: type, *names: str) -> None:

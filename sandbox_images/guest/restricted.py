@@ -37,7 +37,7 @@ from RestrictedPython.transformer import RestrictingNodeTransformer
 from . import facades, guards
 from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
 
-__all__ = ["Rejected", "compile_cell", "make_globals", "preload", "user_variables"]
+__all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
 
 preload = facades.preload
 
@@ -259,6 +259,12 @@ _NAME_ADVICE = {
     "__class_getitem__": "derive from typing.Generic",
     "__reduce__": "define __copy__ or __deepcopy__",
     "__metaclass__": "use a class decorator",
+    "__get__": "use a property",
+    "__set__": "use a property with a setter",
+    "__set_name__": "use a property",
+    "__await__": _THREADS,
+    "__aiter__": _THREADS,
+    "__aenter__": _THREADS,
 }
 
 
@@ -301,7 +307,7 @@ class _Policy(RestrictingNodeTransformer):
             return
         if self._scopes[-1].kind == "class" and name in _CLASS_BODY_NAMES:
             return
-        if name not in (_NAMES_READABLE if reading else _NAMES_ASSIGNABLE):
+        if name not in _NAMES_ASSIGNABLE and not (reading and name in _NAMES_READABLE):
             advice = _NAME_ADVICE.get(name, "choose a name without two leading and trailing underscores")
             self.error(node, f"the name {name!r} is not available here: {advice}")
 
@@ -727,4 +733,5 @@ def _printer(write: Callable[[str, str], None]) -> Callable[..., None]:
         else:
             write("stdout", text)
 
+    guest_print.__name__ = guest_print.__qualname__ = "print"
     return guest_print

@@ -51,6 +51,7 @@ def attempts(number: int) -> dict[str, dict[str, int]]:
 
 
 def test_before_the_model_is_asked_the_request_is_durable_and_the_worst_case_is_held(tmp_path: Path) -> None:
+    here: World
     seen: list[tuple[list[str], Amounts, Amounts]] = []
 
     async def answering(request: ModelRequest) -> ModelReply:
@@ -74,7 +75,6 @@ def test_before_the_model_is_asked_the_request_is_durable_and_the_worst_case_is_
             assert completed["cost_nanousd"] == cost(5, 7).cost_nanousd
             assert here.calls.spent.cost_nanousd == cost(5, 7).cost_nanousd
 
-    here: World
     drive(test())
 
 
@@ -143,12 +143,10 @@ def test_a_quota_of_output_tokens_shrinks_the_answer_too(tmp_path: Path) -> None
     async def test() -> None:
         model = FakeModel()
         async with world(tmp_path, limits=only(output_tokens=30)) as here:
-            await here.calls.ask(model, question(), cell=1)  # 7 are used
-            await here.calls.ask(model, question(), cell=1)  # and 7 more
+            for _ in range(3):  # 7 tokens each: 30, 23 and 16 are left before, 9 after
+                await here.calls.ask(model, question(), cell=1)
             with pytest.raises(QuotaExceeded):
-                await here.calls.ask(model, question(output_tokens_max=200), cell=1) and await here.calls.ask(
-                    model, question(), cell=1
-                )
+                await here.calls.ask(model, question(), cell=1)
             assert [request.output_tokens_max for request in model.requests] == [30, 23, 16]
 
     drive(test())
@@ -166,6 +164,7 @@ def test_an_answer_too_short_to_be_of_use_is_not_bought(tmp_path: Path) -> None:
 
 
 def test_calls_side_by_side_never_hold_or_use_more_than_the_limit(tmp_path: Path) -> None:
+    here: World
     each = worst(question()).cost_nanousd
     limit = int(each * 3.5)
     most = 0
@@ -187,7 +186,6 @@ def test_calls_side_by_side_never_hold_or_use_more_than_the_limit(tmp_path: Path
             assert (await here.balance()).used.cost_nanousd <= limit
         assert 0 < most <= limit
 
-    here: World
     drive(test())
 
 
@@ -356,7 +354,6 @@ def test_a_call_cancelled_at_any_moment_ends_its_action_and_its_reservation(tmp_
         return reply("x")
 
     async def cancelled(folder: Path, turns: int) -> bool:
-        folder.mkdir()
         async with world(folder) as here:
             model = FakeModel(answering)
             task = asyncio.create_task(here.calls.ask(model, question(), cell=1))
@@ -372,7 +369,7 @@ def test_a_call_cancelled_at_any_moment_ends_its_action_and_its_reservation(tmp_
             return isinstance(outcome, asyncio.CancelledError)
 
     turns = 0
-    while drive(cancelled(tmp_path / str(turns), turns)):
+    while drive(cancelled(new_folder(tmp_path, turns), turns)):
         turns += 1
     assert not asked[0]
     assert asked[-1]
@@ -446,6 +443,12 @@ def test_a_ledger_that_fails_after_the_call_does_not_keep_the_outcome_out_of_the
             assert here.events() == ["query.requested", "query.completed"]
 
     drive(test())
+
+
+def new_folder(parent: Path, number: int) -> Path:
+    folder = parent / str(number)
+    folder.mkdir()
+    return folder
 
 
 def free_prices() -> Prices:

@@ -79,6 +79,21 @@ class Row(NamedTuple):
     a: int = 1
 class Own(Exception):
     pass
+class Tally(collections.Counter): pass
+class Table(collections.abc.MutableMapping):
+    def __getitem__(self, k): return 1
+    def __setitem__(self, k, v): pass
+    def __delitem__(self, k): pass
+    def __iter__(self): return iter([])
+    def __len__(self): return 0
+class Name(enum.StrEnum):
+    A = "a"
+class Number(enum.IntEnum):
+    ONE = 1
+class Pair(collections.namedtuple("Pair", "a")):
+    def up(self): return super()
+class Broken(AttributeError):
+    def up(self): return super()
 
 def function(): pass
 function.extra = 1
@@ -117,6 +132,7 @@ with base:
 pattern = re.compile("a")
 
 samples = [
+    Tally("a"), Table(), Name.A, Name, Number.ONE, Number, Pair(1), Pair(1).up(), Pair, Broken("x"), Broken("x").up(),
     errors, executor, future, match_object, base, base.c, base.p, base.cached, base.lazy, base.up(),
     Words("x").up(), pattern, pattern.scanner("a") if hasattr(pattern, "scanner") else None,
     pattern.finditer("a"), re.I, re.I | re.M, Color.RED, Color, Perm.R, Perm, Data(), Data,
@@ -290,8 +306,8 @@ def _children(path: str, value: object, read: Reader) -> Iterator[tuple[str, obj
             yield f"{path}.{name}", read(value, name)
         except Exception as refusal:  # whatever a property raises: it is not a value
             yield f"{path}.{name}!", refusal.args
-    if type(value) in (list, tuple, set, frozenset):
-        yield from ((f"{path}[{at}]", one) for at, one in enumerate(value))  # type: ignore[arg-type, misc]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        yield from ((f"{path}[{at}]", one) for at, one in enumerate(value))
     if isinstance(value, dict):
         yield from ((f"{path}[{key!r}]", one) for key, one in list(value.items()))
 
@@ -384,6 +400,6 @@ def test_a_facade_is_read_only_and_knows_no_module() -> None:
     json = importer("json")
     assert json is not None
     with pytest.raises(TypeError, match="read-only"):
-        json.loads = None  # type: ignore[attr-defined]
+        json.loads = None
     assert not any(isinstance(value, types.ModuleType) for value in vars(json).values())
     assert not hasattr(json, "__name__")  # CPython's `from x import y` would look in sys.modules for it

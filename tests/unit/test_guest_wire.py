@@ -238,9 +238,8 @@ def test_no_more_requests_are_under_way_than_the_limit() -> None:
         worst = max(worst, len(host.frames) - host.replies)
         return echo(frame)
 
-    with wired(counted, shuffle=3, in_flight=3) as (channel, host):
-        with concurrent.futures.ThreadPoolExecutor(12) as pool:
-            list(pool.map(lambda start: read(channel, start), range(300)))
+    with wired(counted, shuffle=3, in_flight=3) as (channel, host), concurrent.futures.ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda start: read(channel, start), range(300)))
     assert worst == 3
 
 

@@ -439,6 +439,20 @@ ESCAPES = {
     "planting __getattr__ by setattr": "class A: pass\nsetattr(A, '__getattr__', lambda s, n: n)\nleak(A().x)",
     "planting __getattr__ by an enumeration": "from enum import Enum\n"
     "E = Enum('E', {'x': 1, '__getattr__': lambda s, n: n})\nleak(E)",
+    "module contents by an enumeration": "from enum import Enum\nclass E(Enum):\n    A = 1\n"
+    "leak(E._convert_('F', 'string', str.isalpha))",
+    "module contents by getattr": "from enum import Enum\nclass E(Enum):\n    A = 1\n"
+    "leak(getattr(E, '_convert' + '_')('F', 'string', str.isalpha))",
+    "module contents by super()": "from enum import Enum\nclass E(Enum):\n    A = 1\n"
+    "    @classmethod\n    def go(cls): return super()._missing_\nleak(E.go())",
+    "planting __getattr__ by an enumeration's own maker": "from enum import Enum\nclass E(Enum):\n    pass\n"
+    "leak(E._create_('F', {'x': 1, '__getattr__': lambda s, n: n}))",
+    "private method of a library base": "from collections import Counter\nclass T(Counter): pass\n"
+    "leak(T()._keep_positive())",
+    "private attribute of a metaclass": "from abc import ABC\nclass A(ABC): pass\nleak(A._abc_registry_clear())",
+    "setting what is frozen elsewhere": "from dataclasses import dataclass, fields\n@dataclass\nclass A:\n    x: int\n"
+    "object.__setattr__(fields(A)[0], 'name', '__class__')\nleak(1)",
+    "setting a special method on an instance": "class A: pass\na = A()\nobject.__setattr__(a, '__class__', A)\nleak(1)",
     "planting __reduce_ex__ in the dict": "import copy\nclass A: pass\na = A()\n"
     "vars(a)['__reduce_ex__'] = lambda p: (leak, (1,))\ncopy.deepcopy(a)",
     "planting by update": "class A: pass\na = A()\na.__dict__.update({'__deepcopy__': leak})\n"

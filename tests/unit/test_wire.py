@@ -75,7 +75,7 @@ from_host: st.SearchStrategy[HostMessage] = st.one_of(
         Start,
         offsets,
         st.sampled_from(["python", "restricted"]),
-        st.lists(st.builds(DocumentInfo, names, offsets, st.booleans()), max_size=2),
+        st.lists(st.builds(DocumentInfo, names, offsets, offsets), max_size=2),
         *[offsets] * 6,
     ),
     st.builds(Execute, ids),

@@ -215,14 +215,14 @@ class Broker:
                 limit=limit,
                 observed=len(body),
             )
-        check_answer(final, body)
-        self._state, self.final, self.final_body = "final", final, body
+        _check_answer(final, body)
         about: dict[str, JSON] = {
             "cell": self.cells,
             "answer_sha256": hashlib.sha256(body).hexdigest(),
             "answer_bytes": len(body),
         }
         await self._audit.note("answer.given", self._scope.run, about)
+        self._state, self.final, self.final_body = "final", final, body
 
     # ---------------------------------------------------------------------------------------------------- requests
 
@@ -418,7 +418,7 @@ class Broker:
             await self._audit.note("request.refused", self._scope.run, about)
 
 
-def check_answer(final: Final, body: bytes) -> None:
+def _check_answer(final: Final, body: bytes) -> None:
     """Refuse an answer that is not what it says it is, without repeating any of it."""
     try:
         if final.form == "text":

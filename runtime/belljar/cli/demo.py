@@ -32,7 +32,7 @@ from belljar.runtime import Runtime
 from belljar.state import State
 from belljar.units import NANOUSD_PER_USD
 
-__all__ = ["demo"]
+__all__ = ["Report", "demo"]
 
 # One US dollar for a million tokens is 1,000 nano-dollars a token.
 _ROOT_RATES = Rates(Decimal(3000), Decimal(15000))

@@ -7,6 +7,8 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import click
+
 __all__ = ["run_async"]
 
 T = TypeVar("T")
@@ -19,12 +21,13 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     the log and no call unsettled in the books.
 
     Raises:
-        KeyboardInterrupt: one of them came; what `work` has to close is closed.
+        click.Abort: one of them came; what `work` has to close is closed.
     """
     try:
         return asyncio.run(_with_signals(work))
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        # Not KeyboardInterrupt: for that click prints an empty line first, also where there is no "^C" to leave behind.
+        raise click.Abort from None
 
 
 async def _with_signals(work: Coroutine[Any, Any, T]) -> T:

@@ -1,4 +1,4 @@
-"""The engine: one box and its cells (`box`), the loop of a root model over it (`loop`), and what comes out (`result`)."""
+"""The engine: one box and its cells (`box`), a root model's loop over it (`loop`), what comes out (`result`)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Sandbox
 from belljar.wire import Frame, encode, guest_decoder
 
-__all__ = ["Box", "Verdict"]
+__all__ = ["Box", "Verdict", "verdict_of"]
 
 # From the launcher's "ready" to the agent's: an interpreter's start and a few imports, here some 60 ms.
 _READY_S: Const = 20.0
@@ -99,7 +99,7 @@ class Box:
             protocol=PROTOCOL,
             language=language,
             documents=[
-                DocumentInfo(opened.document.name[:200], opened.document.chars, opened.document.ascii)
+                DocumentInfo(opened.document.name[:200], opened.document.chars, opened.document.bytes)
                 for opened in documents
             ],
             read_bytes_max=min(policy.context.read_bytes_max, policy.wire.body_bytes_max),

@@ -113,7 +113,7 @@ async def solve(run: Work, model: Model, question: str) -> None:
             shown.append(_show(cell, word))
         messages += [Message("assistant", text or "(no text)"), Message("user", "\n\n".join(shown) or _NUDGE)]
     raise QuotaExceeded(
-        f"the root model did not finish in {policy.models.turns_max} turns: allow more turns, or ask a smaller question",
+        f"the root model did not finish in {policy.models.turns_max} turns: allow more turns or ask a smaller question",
         code="models.turns",
         limit=policy.models.turns_max,
         observed=policy.models.turns_max,

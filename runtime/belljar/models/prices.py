@@ -34,7 +34,7 @@ from genai_prices.types import ModelPrice, TieredPrices
 from belljar.errors import InvalidInput, PolicyDenied
 from belljar.models.base import Usage
 
-__all__ = ["FREE", "Prices", "Rates", "SelfPriced"]
+__all__ = ["FREE", "NANOUSD_PER_TOKEN_IN_USD_PER_MTOK", "Prices", "Rates", "SelfPriced"]
 
 # One US dollar per million tokens, the unit of price lists, is this many nano-dollars per token.
 NANOUSD_PER_TOKEN_IN_USD_PER_MTOK: Final = 1000

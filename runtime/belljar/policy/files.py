@@ -21,6 +21,8 @@ __all__ = ["load", "presets"]
 # Eight is twice what anybody can still follow: provider, company, department, team.
 _CHAIN_FILES_MAX: Final = 8
 _FILE_BYTES_MAX: Final = 256 * 1024
+# Lies beside the presets and is none: the system calls that a box may make.
+_SYSTEM_CALLS: Final = "seccomp.toml"
 _PRESET: Final = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -43,7 +45,7 @@ def presets() -> tuple[str, ...]:
     Raises:
         HostFault: the presets are not where they belong.
     """
-    return tuple(sorted(path.stem for path in assets.policies_dir().glob("*.toml")))
+    return tuple(sorted(path.stem for path in assets.policies_dir().glob("*.toml") if path.name != _SYSTEM_CALLS))
 
 
 def _load(name_or_path: str, beside: Path, chain: tuple[Path, ...]) -> Policy:

@@ -42,8 +42,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 class BoxEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How a box ended, by the supervisor's own record: never by what the guest said.
 
-    `killed`: we gave the order. `signal`/`code`: the wait status of its first process. `cpu_s` and `max_rss_bytes`: what
-    the kernel charged it and the children it reaped. `evidence`: the last account. `lost`: the supervisor itself died.
+    `killed`: we gave the order. `signal`/`code`: the wait status of its first process. `cpu_s` and `max_rss_bytes`:
+    what the kernel charged it and the children it reaped. `evidence`: the last account. `lost`: the supervisor itself
+    died.
     """
 
     evidence: Evidence = Evidence()

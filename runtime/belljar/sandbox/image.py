@@ -4,7 +4,7 @@ It holds CPython, its standard library, the shared objects these need, Restricte
 no package manager, no set-id file, no site-packages, no path of the host. Layout::
 
     /usr/bin/python3              the interpreter
-    /usr/lib/pythonX.Y/           the standard library, compiled (hash-based, so that the same input gives the same bytes)
+    /usr/lib/pythonX.Y/           the standard library, compiled (hash-based: the same input gives the same bytes)
     /usr/lib/*.so*                the shared objects, flat; /lib and /lib64 point here, which every loader searches
     /usr/lib/belljar/             the guest package, RestrictedPython, and the jail's zygote
     /dev /tmp                     mount points
@@ -50,8 +50,8 @@ _ZYGOTE_SOURCE = Path(__file__).with_name("jail") / "zygote.py"
 
 # Needs a display, a terminal, a compiler, a network or a package index; or tests CPython itself.
 _LEFT_OUT_PACKAGES = frozenset(
-    ("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "distutils", "venv", "pydoc_data")
-    + ("site-packages", "dist-packages", "__pycache__", "curses", "dbm")
+    "test tests idlelib tkinter turtledemo ensurepip lib2to3 distutils venv pydoc_data site-packages dist-packages "
+    "__pycache__ curses dbm".split()  # noqa: SIM905
 )
 _LEFT_OUT_FILES = re.compile(
     r"(_sysconfigdata.*\.py|turtle\.py|pydoc\.py|nturl2path\.py|sitecustomize\.py|.*\.pyc"
@@ -181,7 +181,7 @@ def _copy_tree(source: Path, target: Path) -> None:
 
     shutil.copytree(source, target, ignore=left_out, copy_function=_copy_plain)
     for folder, _, _ in os.walk(target):
-        os.chmod(folder, 0o755)
+        os.chmod(folder, 0o755)  # noqa: S103 - the guest is nobody and has to read it
 
 
 def _copy_plain(source: str, target: str) -> None:

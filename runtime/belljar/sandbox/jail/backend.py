@@ -5,8 +5,8 @@ holds, and for its first milliseconds *report*, on which the newborn box says wh
 two descriptors: a pidfd of its first process, by which we interrupt and kill without asking anybody, and its scratch
 folder, by which we can tell a full disk from a lie.
 
-If this process dies at any moment, the end of *control* and the parent-death signals end zygote and boxes. If the zygote
-dies, its boxes die with it; the runs in them get a fault of ours, and the next `start` makes a new zygote.
+If this process dies at any moment, the end of *control* and the parent-death signals end zygote and boxes. If the
+zygote dies, its boxes die with it; the runs in them get a fault of ours, and the next `start` makes a new zygote.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 from belljar.sandbox.jail.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.jail.seccomp import Allowlist, compile_filter, load_allowlist
 
-__all__ = ["Jail", "JailBox"]
+__all__ = ["Jail", "JailBox", "Zygote"]
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 # A zygote takes some 100 ms, a box some 2 ms; on a loaded machine they may take long, but never this long.

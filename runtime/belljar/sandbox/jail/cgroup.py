@@ -4,9 +4,9 @@ Below the group that this process is in (version 1), or beside it or at the top 
 cannot have limited children), each process of ours has one group `belljar-PID-STARTTIME`, and in it each box one of its
 own. A newborn box writes itself into its group through a descriptor that we opened, so it needs no right and we no pid.
 
-The group is also the evidence: how much CPU time, how many kills for memory, how many refused tasks. And it is the proof
-of an end: a group can only be removed when nothing lives in it. Groups whose process has died are found by their name,
-killed and removed at the next start.
+The group is also the evidence: how much CPU time, how many kills for memory, how many refused tasks. And it is the
+proof of an end: a group can only be removed when nothing lives in it. Groups whose process has died are found by their
+name, killed and removed at the next start.
 
 A host that gives no writable group gives fewer layers; the policy says whether that is enough.
 """

@@ -3,8 +3,8 @@
 The program checks the architecture first (a 32-bit call has other numbers), then refuses the x32 numbers, then goes
 through the list. What is not on it gets `EPERM`; the kernel remembers per number what is allowed whatever the
 arguments, so the length of the list costs nothing in running. A rule can look at arguments: `only` names values of
-which one must match, `never` names bits that must not all be set. A filter cannot follow pointers, which is why `clone3`
-(its flags are behind one) answers `ENOSYS`: the C library then takes `clone`.
+which one must match, `never` names bits that must not all be set. A filter cannot follow pointers, which is why
+`clone3` (its flags are behind one) answers `ENOSYS`: the C library then takes `clone`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from belljar import assets
 from belljar.errors import HostFault
 from belljar.sandbox.jail.numbers import NUMBERS
 
-__all__ = ["Allowlist", "compile_filter", "load_allowlist"]
+__all__ = ["Allowlist", "Answer", "Condition", "Rule", "compile_filter", "load_allowlist"]
 
 _AUDIT_ARCH: Final = {"x86_64": 0xC000003E}
 _X32_BIT: Final = 0x40000000

@@ -78,7 +78,7 @@ PRELOADED = (
     "decimal difflib enum fractions functools hashlib heapq html io itertools json math operator queue random re "
     "statistics string struct textwrap threading time traceback types typing unicodedata uuid zlib "
     "guest.restricted guest.facades guest.guards encodings.idna _strptime"
-).split()
+).split()  # noqa: SIM905
 
 libc = ctypes.CDLL(None, use_errno=True)
 # Keeps the interpreter lock across the call: after a clone there is nobody to give it back.

@@ -1,0 +1,80 @@
+"""What can be reached from inside this box? Tries, and prints one line each: `name yes|no`. All should be `no`.
+
+`belljar doctor` runs it in a box. Nothing here is clever: it is what any hostile program would try first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable
+
+__all__ = ["main"]
+
+_REACH = {
+    "host files": lambda: os.stat("/etc/passwd"),
+    "processes": lambda: os.listdir("/proc/1"),
+    "kernel settings": lambda: os.listdir("/sys"),
+    "a shell": lambda: os.stat("/bin/sh"),
+    "writing to the image": lambda: open("/usr/lib/belljar/x", "w").close(),
+    "network": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect(("127.0.0.1", 9)),
+    "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close(),
+    "vsock": lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close(),
+    "other programs": lambda: os.execv(sys.executable, [sys.executable, "-c", "0"]),
+    "root": lambda: os.setuid(0),
+    "new namespaces": lambda: _system_call(272, 0x10000000),
+    "mounting": lambda: _system_call(165, 0, 0, 0, 0, 0),
+    "tracing": lambda: _system_call(101, 0, 0, 0, 0),
+    "io_uring": lambda: _system_call(425, 1, 0),
+    "bpf": lambda: _system_call(321, 0, 0, 0),
+    "keyring": lambda: _system_call(250, 0, -3, 0, 0, 0),
+    "userfaultfd": lambda: _system_call(323, 0),
+    "writable code": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC | mmap.PROT_READ).close(),
+}
+_REFUSED = (errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS, errno.EROFS, errno.ENETUNREACH, errno.EAFNOSUPPORT)
+
+
+def main() -> None:
+    for name, attempt in _REACH.items():
+        print(name, "yes" if _reached(attempt) else "no")
+    print("environment", "yes" if os.environ.keys() - {"LC_CTYPE"} else "no")
+    print("capabilities", "yes" if any(_capabilities()) else "no")
+    print("other descriptors", "yes" if any(map(_is_open, range(4, 1024))) else "no")
+    print("being root", "yes" if 0 in (os.getuid(), os.geteuid(), os.getgid(), os.getegid()) else "no")
+    print("being one of many processes", "yes" if os.getpid() != 1 else "no")
+
+
+def _reached(attempt: Callable[[], object]) -> bool:
+    """Anything but a clear refusal counts as reached: a call that fails on its arguments got to the kernel."""
+    try:
+        attempt()
+    except OSError as error:
+        return error.errno not in _REFUSED
+    return True
+
+
+def _system_call(number: int, *arguments: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(number, *map(ctypes.c_long, arguments)) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+
+def _capabilities() -> tuple[int, ...]:
+    """The three capability sets, both halves each."""
+    header, sets = struct.pack("=Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
+    if ctypes.CDLL(None).syscall(125, header, sets) < 0:
+        return ()  # the call itself is not allowed: nobody can ask, and `root` and `mounting` above tell the rest
+    return struct.unpack("=6I", sets.raw)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

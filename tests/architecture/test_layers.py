@@ -1,0 +1,263 @@
+"""Who may import whom. A module that is not in the table fails: whoever adds one decides where it stands.
+
+The order is that of trust and of reading: what is lower knows nothing of what is higher, and siblings of one level do
+not know each other. A package stands on one level with all its modules.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = ROOT / "runtime" / "belljar"
+GUEST = ROOT / "sandbox_images" / "guest"
+
+# From the top down. A name may import names of lower lines, and no other of its own line.
+LEVELS = [
+    {"cli"},
+    {"__init__"},
+    {"facade", "demo"},
+    {"runtime"},
+    {"run", "state"},
+    {"engine"},
+    {"broker", "sandbox"},
+    {"policy", "ledger", "audit", "context", "models"},
+    {"wire", "writer", "tasks", "assets", "units"},
+    {"protocol"},
+    {"errors"},
+]
+# Packages that know less than their level would let them, and all that they may know.
+NARROWER = {
+    "demo": {"errors", "models"},
+    "policy": {"errors", "units", "assets"},
+    "ledger": {"errors", "writer"},
+    "audit": {"errors", "writer"},
+    "context": {"errors"},
+    "models": {"errors"},
+    "sandbox": {"errors", "assets", "tasks"},
+    "state": {"errors"},
+    "writer": {"errors"},
+    "assets": {"errors"},
+    "units": {"errors"},
+    "tasks": set(),
+}
+# The wire is for those who speak it: nobody else reads or writes frames.
+SPEAKERS = {"broker", "engine", "wire"}
+# Packages whose only importers are these.
+ONLY_FOR = {"demo": {"cli"}, "facade": {"__init__", "cli"}}
+
+# What touches the world. `errors`, `protocol`, `wire` and `policy` compute; time and files come in as arguments.
+WORLD = {
+    *("socket", "ssl", "select", "selectors", "threading", "_thread", "multiprocessing", "concurrent", "subprocess"),
+    *("asyncio", "signal", "time", "random", "secrets", "uuid", "os", "io", "shutil", "tempfile", "pathlib", "sys"),
+    *("datetime", "ctypes", "mmap", "fcntl", "sqlite3", "http", "urllib", "logging"),
+}
+PURE = [
+    "errors.py",
+    "protocol.py",
+    "wire.py",
+    *(f"policy/{path.name}" for path in HOST.joinpath("policy").glob("*.py")),
+]
+# Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`.
+PURE_BUT = {"policy/files.py": {"pathlib"}}
+
+# Run as scripts by an interpreter of their own, inside or just outside the box: never imported by the host. What
+# becomes the box has the guest's agent in it.
+SCRIPTS: dict[str, set[str]] = {"sandbox/jail/launcher.py": set(), "sandbox/jail/zygote.py": {"guest"}}
+GUEST_SCRIPTS = {"boot.py"}
+# Besides packages, what gives names of others as its own: the guest's `re`.
+FACADES = {"regex.py"}
+
+
+def modules(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.py") if "_assets" not in path.parts)
+
+
+def name_of(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The absolute dotted names that a file imports anywhere in it, `from x import y` as `x.y`."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            prefix = "." * node.level + (node.module or "")
+            yield from (f"{prefix}.{alias.name}" for alias in node.names)
+
+
+def roots(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+def parts(path: Path) -> set[str]:
+    """The parts of belljar that a file imports: `belljar.ledger.base` is `ledger`."""
+    found = {name.split(".")[1] for name in imported(path) if name.startswith("belljar.")}
+    known = set().union(*LEVELS)
+    # `from belljar import __version__` takes a name of the package itself.
+    return {part if part in known else "__init__" for part in found}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(HOST).parts[0].removesuffix(".py")
+
+
+def level(part: str) -> int:
+    return next(number for number, names in enumerate(LEVELS) if part in names)
+
+
+HOST_MODULES = modules(HOST)
+GUEST_MODULES = modules(GUEST)
+
+
+def test_every_part_has_its_place() -> None:
+    present = {part_of(path) for path in HOST_MODULES}
+    assert present == set().union(*LEVELS)
+
+
+@pytest.mark.parametrize("path", HOST_MODULES, ids=lambda path: name_of(path, HOST))
+def test_imports_go_down(path: Path) -> None:
+    here = part_of(path)
+    for there in parts(path) - {here}:
+        assert level(here) < level(there), f"{here} imports {there}"
+        assert there in NARROWER.get(here, {there}), f"{here} imports {there}"
+        assert there != "wire" or here in SPEAKERS, f"{here} imports the wire"
+        assert here in ONLY_FOR.get(there, {here}), f"{here} imports {there}"
+
+
+def test_the_table_names_nothing_that_is_not_there() -> None:
+    known = set().union(*LEVELS)
+    assert {*NARROWER, *ONLY_FOR, *SPEAKERS}.union(*NARROWER.values(), *ONLY_FOR.values()) <= known
+
+
+def test_the_host_imports_itself_by_its_full_name() -> None:
+    for path in HOST_MODULES:
+        assert not [name for name in imported(path) if name.startswith(".")], path
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_what_only_computes_touches_no_world(name: str) -> None:
+    assert roots(HOST / name) & WORLD <= PURE_BUT.get(name, set())
+
+
+def test_the_lowest_parts_know_what_they_need() -> None:
+    assert parts(HOST / "errors.py") == set()
+    assert parts(HOST / "protocol.py") == set()
+    assert parts(HOST / "wire.py") == {"errors", "protocol"}
+
+
+@pytest.mark.parametrize("path", HOST_MODULES, ids=lambda path: name_of(path, HOST))
+def test_the_host_runs_and_revives_nothing_that_it_was_given(path: Path) -> None:
+    forbidden = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "code", "runpy"}
+    assert not roots(path) & forbidden
+    assert "guest" not in roots(path) - SCRIPTS.get(name_of(path, HOST), set())
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"eval", "exec", "compile", "__import__"}, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", GUEST_MODULES, ids=lambda path: name_of(path, GUEST))
+def test_the_guest_knows_the_standard_library_and_itself_only(path: Path) -> None:
+    own = {"", "guest"}
+    assert roots(path) <= {*sys.stdlib_module_names, *own, "RestrictedPython"}
+    if "RestrictedPython" in roots(path):
+        assert path.name in {"restricted.py", "guards.py"}
+
+
+def test_the_scripts_know_the_standard_library_only() -> None:
+    present = {name: more for name, more in SCRIPTS.items() if (HOST / name).exists()}
+    assert "sandbox/jail/launcher.py" in present
+    for name, more in present.items():
+        assert roots(HOST / name) <= {*sys.stdlib_module_names, *more}, name
+    for path in HOST_MODULES:
+        assert not [name for name in imported(path) if name.endswith(("launcher", "zygote"))], path
+
+
+# --------------------------------------------------------------------------------------------------------- __all__
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """The public names that a module's top level makes, imports left out."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+
+
+def exported(tree: ast.Module) -> list[str] | None:
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            assert isinstance(node, ast.Assign | ast.AnnAssign)
+            assert node.value is not None
+            value = ast.literal_eval(node.value)
+            assert isinstance(value, list)
+            return value
+    return None
+
+
+def is_command(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+    """Whether a decorator hands it to the command line: then nobody calls it by its name."""
+    return any(re.search(r"\.(command|group)\b", ast.unparse(decorator)) for decorator in node.decorator_list)
+
+
+def needed_elsewhere(names: list[str], path: Path, folder: Path) -> set[str]:
+    """The names that other modules of the tree import from this one."""
+    dotted = ".".join((folder.name, *path.relative_to(folder).with_suffix("").parts))
+    relative = "." + path.stem
+    found = set()
+    for other in modules(folder):
+        for name in imported(other):
+            head, _, last = name.rpartition(".")
+            if head == dotted or (other != path and head == relative):
+                found.add(last)
+    return found & set(names)
+
+
+ALL_MODULES = [
+    *((path, HOST) for path in HOST_MODULES if name_of(path, HOST) not in SCRIPTS),
+    *((path, GUEST) for path in GUEST_MODULES if name_of(path, GUEST) not in GUEST_SCRIPTS),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    ALL_MODULES,
+    ids=lambda value: (
+        value.name if value in (HOST, GUEST) else name_of(value, HOST if HOST in value.parents else GUEST)
+    ),
+)
+def test_all_is_what_is_there_and_what_others_take(path: Path, folder: Path) -> None:
+    """`__all__` names each thing once, only what is there, every public class and function, and all that others use."""
+    tree = parsed(path)
+    names = exported(tree)
+    if names is None:
+        assert path.name == "__init__.py", "no __all__"
+        assert not [node for node in tree.body if not isinstance(node, ast.Expr)], "no __all__"
+        return
+    assert len(names) == len(set(names))
+    made = list(defined(tree))
+    taken = [node.names for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    re_exported = {alias.asname or alias.name for aliases in taken for alias in aliases}
+    assert set(names) <= {
+        *made,
+        *(re_exported if name_of(path, folder) in FACADES or path.name == "__init__.py" else ()),
+    }
+    things = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    public = {node.name for node in things if not node.name.startswith("_") and not is_command(node)}
+    used = needed_elsewhere([name for name in made if not name.startswith("_")], path, folder)
+    assert sorted({*public, *used} - set(names)) == []

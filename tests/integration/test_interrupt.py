@@ -1,0 +1,181 @@
+"""Runs that are stopped from outside: Ctrl-C, a service manager's SIGTERM, and SIGKILL, which nobody can handle.
+
+In each the box dies at once, and the log and the books tell what happened: right away, or after the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from belljar.audit import verify
+from belljar.errors import AuditUnavailable, InvalidInput
+from tests.integration.support import Jar, Outcome, Running, no_process_left, processes_below, until
+
+# Each reads a character of the context when it is where it should be stopped: that is seen in the log.
+SLEEPS = "import time\ncontext[0:1]\ntime.sleep(300)"
+# A program that does not want to stop.
+STUBBORN = """\
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+context[0:1]
+while True:
+    try:
+        time.sleep(300)
+    except BaseException:
+        pass
+"""
+FORKS = """\
+import os, time
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(300)
+context[0:1]
+time.sleep(300)
+"""
+ASKS = "context[0:1]\nllm_query('a question that is not answered')"
+
+
+class Provider:
+    """A server that takes requests and never answers. `asked` is set when the first has arrived."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        host, port = self._listener.getsockname()
+        return {"ANTHROPIC_API_KEY": "none", "ANTHROPIC_BASE_URL": f"http://{host}:{port}"}
+
+    def close(self) -> None:
+        # Wakes `accept`, which closing alone does not.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        for one in (self._listener, *self._open):
+            one.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self._open.append(connection)
+                if connection.recv(1):
+                    self.asked.set()
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    provider.close()
+
+
+def started(jar: Jar, code: str, *arguments: str, env: dict[str, str] | None = None) -> Running:
+    """`belljar exec`, up to the moment in which the program has read from the context."""
+    program, context = jar.file("program.py", code), jar.file("context.txt", "text")
+    running = jar.start(
+        *("exec", program, "--context", context, "--quiet", "--language", "python", *arguments), env=env
+    )
+
+    def has_read() -> bool:
+        assert running.process.poll() is None, running.wait()
+        # A log that is just being made is no log yet.
+        with contextlib.suppress(AuditUnavailable, InvalidInput):
+            return bool(jar.records("context.read"))
+        return False
+
+    until(has_read, seconds=20, what="the program runs")
+    return running
+
+
+def stop(running: Running, number: signal.Signals) -> Outcome:
+    running.signal(number)
+    return running.wait(seconds=5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize("code", [SLEEPS, STUBBORN, FORKS], ids=["sleeps", "stubborn", "forks"])
+def test_a_signal_ends_the_run_and_says_so(jar: Jar, code: str, number: signal.Signals) -> None:
+    outcome = stop(started(jar, code), number)
+    assert outcome.code == 130
+    assert outcome.complaint.startswith("belljar: interrupted: ")
+    assert outcome.stderr.count("\n") == 1
+    no_process_left(seconds=2)
+    (finished,) = jar.records("run.finished")
+    assert finished.data["status"] == "killed"
+
+
+def test_an_interrupted_run_in_json_is_one_document(jar: Jar) -> None:
+    outcome = stop(started(jar, SLEEPS, "--json"), signal.SIGINT)
+    assert (outcome.code, outcome.document["error"]["culprit"]) == (130, "interrupted")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_while_a_model_is_asked_charges_what_may_have_been_spent(
+    jar: Jar, provider: Provider, number: signal.Signals
+) -> None:
+    running = started(jar, ASKS, "--model", "claude-haiku-5-5", env=provider.environ)
+    assert provider.asked.wait(20)
+    assert jar.open_reservations() == 1
+    outcome = stop(running, number)
+    assert outcome.code == 130
+    assert [len(jar.records(f"query.{end}")) for end in ("requested", "failed", "completed")] == [1, 1, 0]
+    (finished,) = jar.records("run.finished")
+    assert (finished.data["status"], finished.data["calls"]) == ("killed", 1)
+    spent = jar.spent()
+    assert spent.calls == 1
+    assert spent.cost_nanousd == finished.data["cost_nanousd"] > 0
+
+
+def test_a_signal_while_the_root_model_is_asked(jar: Jar, provider: Provider) -> None:
+    context = jar.file("context.txt", "text")
+    running = jar.start("run", "What?", "--context", context, "--model", "claude-haiku-5-5", env=provider.environ)
+    assert provider.asked.wait(20)
+    outcome = stop(running, signal.SIGINT)
+    assert outcome.code == 130
+    assert "belljar: interrupted: " in outcome.stderr
+    assert jar.spent().calls == 1
+
+
+@pytest.mark.parametrize("code", [SLEEPS, STUBBORN, FORKS], ids=["sleeps", "stubborn", "forks"])
+def test_a_killed_host_takes_its_boxes_with_it(jar: Jar, code: str) -> None:
+    jar.expect_unfinished = True
+    running = started(jar, code)
+    assert len(processes_below()) >= 3  # the command, its supervisor, the box
+    assert stop(running, signal.SIGKILL).code == -signal.SIGKILL
+    no_process_left(seconds=2)
+
+
+def test_the_next_start_settles_what_a_killed_host_left(jar: Jar, provider: Provider) -> None:
+    jar.expect_unfinished = True
+    running = started(jar, ASKS, "--model", "claude-haiku-5-5", env=provider.environ)
+    assert provider.asked.wait(20)
+    stop(running, signal.SIGKILL)
+    no_process_left(seconds=2)
+    assert (jar.open_reservations(), jar.spent().calls) == (1, 0)
+    report = verify(jar.state.audit)
+    assert (report.problems, len(report.unfinished)) == ([], 1)
+
+    assert jar.exec("print('next')").stdout == "next\n"
+    assert (jar.open_reservations(), jar.spent().calls) == (0, 1)
+    assert jar.spent().cost_nanousd > 0
+    assert verify(jar.state.audit).problems == []
+
+
+def test_a_signal_before_anything_runs_is_clean_too(jar: Jar) -> None:
+    context = jar.file("context.txt", "x" * 50_000_000)
+    running = jar.start("exec", jar.file("program.py", "print(1)"), "--context", context, "--quiet")
+    until(jar.state.contexts.exists, seconds=20, what="the context is taken in")
+    assert stop(running, signal.SIGINT).code in (0, 130)

@@ -1,0 +1,727 @@
+"""The broker: a sentence out of turn ends the box, a wish beyond the policy is refused, and the log knows of both."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from belljar.errors import AuditUnavailable, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
+from belljar.ledger import Amounts, Limits
+from belljar.models import ModelReply, ModelRequest
+from belljar.protocol import (
+    Answer,
+    Answers,
+    Budget,
+    CellError,
+    Data,
+    Done,
+    Execute,
+    Final,
+    GuestMessage,
+    Left,
+    Output,
+    Query,
+    Read,
+    Ready,
+    Recurse,
+    Refused,
+    Search,
+)
+from belljar.wire import encode
+from tests.unit.broker_fakes import FakeModel, World, drive, policy_with, reply, world
+
+ASCII = "0123456789" * 500
+# One to four bytes a character, and longer than one stretch of the index.
+WIDE = "aé→\U0001f600" * 700
+DONE = Done("ok", None)
+
+
+async def refused(here: World, message: GuestMessage, body: bytes = b"") -> Refused:
+    answer = await here.say(message, body)
+    assert answer is not None
+    assert isinstance(answer[0], Refused), answer
+    assert answer[1] == b""
+    return answer[0]
+
+
+async def violates(here: World, message: GuestMessage, body: bytes = b"") -> str:
+    with pytest.raises(ProtocolViolation) as caught:
+        await here.say(message, body)
+    return str(caught.value)
+
+
+def ask(*prompts: str, number: int = 1, model: str | None = None) -> tuple[Query, bytes]:
+    parts = [prompt.encode() for prompt in prompts]
+    return Query(number, model, [len(part) for part in parts]), b"".join(parts)
+
+
+async def answers(here: World, *prompts: str) -> list[str | None]:
+    """What each prompt came to: its text, or None for a failure."""
+    said = await here.say(*ask(*prompts))
+    assert said is not None
+    header, body = said
+    assert isinstance(header, Answers), header
+    texts: list[str | None] = []
+    at = 0
+    for item in header.items:
+        texts.append(None if item.failure else bytes(body[at : at + item.length]).decode())
+        at += item.length
+    assert at == len(body)
+    return texts
+
+
+def calls_left(number: int) -> Limits:
+    return Limits("total", number, None, None, None)
+
+
+# ----------------------------------------------------------------------------------------------------- turn order
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Output("stdout"), Final("text"), DONE, Read(1, 0, 0, 1), Budget(1), Query(1, None, [0]), Search(1, 0, 0, 1)],
+)
+def test_nothing_is_heard_before_ready(tmp_path: Path, message: GuestMessage) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII]) as here:
+            assert "starting" in await violates(here, message)
+            assert not here.broker.ready
+            assert here.events() == []
+
+    drive(test())
+
+
+def test_ready_comes_once_and_speaks_our_protocol(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            assert "protocol 2" in await violates(here, Ready(2, "3.11"))
+            seen = [here.broker.ready]
+            assert await here.say(Ready(1, "3.11")) is None
+            seen.append(here.broker.ready)
+            await violates(here, Ready(1, "3.11"))
+            assert seen == [False, True]
+
+    drive(test())
+
+
+def test_between_cells_nothing_ends_and_nothing_is_answered(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.say(Ready(1, "3.11"))
+            await violates(here, Output("stdout"), b"early")
+            await violates(here, DONE)
+            await violates(here, Final("text"), b"x")
+            await here.broker.begin("pass")
+            await here.say(DONE)
+            await violates(here, DONE)
+            await violates(here, Final("text"), b"x")
+            assert here.broker.final is None
+
+    drive(test())
+
+
+def test_after_the_first_final_nothing_counts(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII]) as here:
+            await here.in_cell()
+            await here.say(Final("text"), "first ü".encode())
+            await violates(here, Final("text"), b"second")
+            await violates(here, DONE)
+            assert (await refused(here, Read(1, 0, 0, 1))).failure.code == "cell.over"
+            assert (here.broker.final, here.broker.final_body) == (Final("text"), "first ü".encode())
+            assert [data["answer_bytes"] for data in await here.data("answer.given")] == [8]
+
+    drive(test())
+
+
+def test_a_request_between_two_cells_is_refused_and_not_punished(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, model=model, texts=[ASCII]) as here:
+            await here.in_cell()
+            await here.say(DONE)
+            asked: list[tuple[GuestMessage, bytes]] = [(Read(1, 0, 0, 1), b""), (Budget(2), b""), ask("x")]
+            for message, body in [*asked, (Search(3, 0, 0, 1), b"a")]:
+                assert (await refused(here, message, body)).failure.code == "cell.over"
+            await here.say(Output("stdout"), b"late")
+            assert here.broker.cell is not None
+            assert here.broker.cell.stdout == b"late"
+            assert model.requests == []
+            assert [data["asked"] for data in await here.data("request.refused")] == [
+                "read",
+                "budget",
+                "query",
+                "search",
+            ]
+            assert (await here.broker.begin("pass"))[0] == Execute(2)
+
+    drive(test())
+
+
+def test_a_cell_is_logged_by_the_hash_of_its_code(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.say(Ready(1, "3.11"))
+            assert await here.broker.begin("x = 'ü'") == (Execute(1), "x = 'ü'".encode())
+            await here.say(Done("error", CellError("ValueError", "no", 1)), b"Traceback \xff")
+            cell = here.broker.cell
+            assert cell is not None
+            assert (cell.error, cell.traceback) == (CellError("ValueError", "no", 1), "Traceback \ufffd")
+            (started,), (finished,) = await here.data("cell.started"), await here.data("cell.finished")
+            assert (started["cell"], started["code_bytes"], len(started["code_sha256"])) == (1, 8, 64)
+            assert finished == {"cell": 1, "status": "error", "output_bytes": 0}
+
+    drive(test())
+
+
+def test_code_over_the_limit_is_refused_and_no_cell_begins(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(limits={"code_bytes": 10}, wire={"body_bytes_max": 8})
+        async with world(tmp_path, policy=policy) as here:
+            await here.say(Ready(1, "3.11"))
+            with pytest.raises(PolicyDenied) as caught:
+                await here.broker.begin("ü" * 5)
+            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("code.too_long", 8, 10)
+            await here.broker.begin("ü" * 4)
+            assert here.broker.cells == 1
+
+    drive(test())
+
+
+# ----------------------------------------------------------------------------------------------------------- reads
+
+
+@pytest.mark.parametrize("text", [ASCII, WIDE])
+def test_a_read_gives_exactly_the_characters_asked_for_and_one_record(tmp_path: Path, text: str) -> None:
+    ranges = [(0, 1), (0, len(text)), (len(text), len(text)), (1023, 1025), (7, 7), (1500, 2600), (3, 1024)]
+
+    async def test() -> None:
+        async with world(tmp_path, texts=["other", text]) as here:
+            await here.in_cell()
+            for number, (start, stop) in enumerate(ranges, start=1):
+                said = await here.say(Read(number, 1, start, stop))
+                assert said is not None
+                assert said[0] == Data(number)
+                assert bytes(said[1]).decode() == text[start:stop]
+            assert await here.data("context.read") == [
+                {"cell": 1, "doc": 1, "start": start, "stop": stop} for start, stop in ranges
+            ]
+            assert here.broker.reads == len(ranges)
+            assert here.broker.read_bytes == sum(len(text[start:stop].encode()) for start, stop in ranges)
+
+    drive(test())
+
+
+def test_the_record_of_a_read_is_queued_before_its_reply_is_given(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII]) as here:
+            await here.in_cell()
+            await here.audit.flush()
+            said = await here.say(Read(1, 0, 0, 1))
+            assert said is not None
+            # Whatever is durable later comes after it: the order of the log is the order of the promises.
+            await here.audit.append("test.later", "r1", {})
+            assert here.events()[-2:] == ["context.read", "test.later"]
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    ("read", "code"),
+    [
+        (Read(1, 1, 0, 1), "read.no_document"),
+        (Read(1, 1023, 0, 1), "read.no_document"),
+        (Read(1, 0, 0, len(ASCII) + 1), "read.out_of_range"),
+        (Read(1, 0, 2, 1), "read.out_of_range"),
+        (Read(1, 0, 2**53 - 1, 2**53 - 1), "read.out_of_range"),
+        (Read(1, 0, 0, 4097), "read.too_long"),
+    ],
+)
+def test_a_read_that_is_not_allowed_is_refused_and_logged(tmp_path: Path, read: Read, code: str) -> None:
+    async def test() -> None:
+        policy = policy_with(context={"read_bytes_max": 4096})
+        async with world(tmp_path, policy=policy, texts=[ASCII]) as here:
+            await here.in_cell()
+            failure = (await refused(here, read)).failure
+            assert (failure.kind, failure.code) == ("PolicyDenied", code)
+            (logged,) = await here.data("request.refused")
+            assert (logged["asked"], logged["code"], logged["limit"]) == ("read", code, failure.limit)
+            assert await here.data("context.read") == []
+            assert (here.broker.reads, here.broker.denials) == (0, 1)
+
+    drive(test())
+
+
+def test_a_read_is_measured_in_bytes_and_fits_the_wire(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(context={"read_bytes_max": 1 << 20}, wire={"body_bytes_max": 1000})
+        async with world(tmp_path, policy=policy, texts=[WIDE]) as here:
+            await here.in_cell()
+            failure = (await refused(here, Read(1, 0, 0, 404))).failure  # 101 times 10 bytes
+            assert (failure.code, failure.limit, failure.observed) == ("read.too_long", 1000, 1010)
+            said = await here.say(Read(2, 0, 0, 400))
+            assert said is not None
+            assert len(said[1]) == 1000
+
+    drive(test())
+
+
+def test_the_run_s_allowance_of_reads_ends(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(context={"read_total_bytes_max": 5000})
+        async with world(tmp_path, policy=policy, texts=[ASCII]) as here:
+            await here.in_cell()
+            await here.say(Read(1, 0, 0, 4000))
+            failure = (await refused(here, Read(2, 0, 0, 1001))).failure
+            assert (failure.kind, failure.code) == ("QuotaExceeded", "read.total")
+            assert (failure.limit, failure.observed) == (5000, 5001)
+            await here.say(Read(3, 0, 0, 1000))
+            assert (await refused(here, Read(4, 0, 0, 1))).failure.code == "read.total"
+            assert here.broker.read_bytes == 5000
+
+    drive(test())
+
+
+def test_small_reads_are_not_free(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(context={"read_total_bytes_max": 2560})
+        async with world(tmp_path, policy=policy, texts=[ASCII]) as here:
+            await here.in_cell()
+            for number in range(1, 12):  # at 256 bytes each; one of no characters still costs its record
+                await here.say(Read(number, 0, 5, 5))
+            assert (await refused(here, Read(12, 0, 5, 5))).failure.code == "read.total"
+            said = await here.say(Budget(13))
+            assert said is not None
+            assert isinstance(said[0], Left)
+            assert said[0].read_bytes == 0
+
+    drive(test())
+
+
+def test_budget_tells_what_is_left(tmp_path: Path) -> None:
+    async def test() -> None:
+        limits = Limits("total", 5, None, 100_000, 10**9)
+        async with world(tmp_path, model=FakeModel(), limits=limits, texts=[ASCII]) as here:
+            await here.in_cell()
+            await here.say(Read(1, 0, 0, 1000))
+            await answers(here, "one")
+            here.clock.now += 1.5
+            said = await here.say(Budget(9))
+            assert said is not None
+            policy = here.scope.policy
+            assert said[0] == Left(
+                id=9,
+                calls=4,
+                input_tokens=None,
+                output_tokens=100_000 - 7,
+                cost_nanousd=10**9 - 5 * 10 - 7 * 100,
+                read_bytes=policy.context.read_total_bytes_max - 1000,
+                wall_ms=int((policy.limits.run_wall_s - 1.5) * 1000),
+            )
+            here.clock.now = here.scope.deadline + 1
+            late = await here.say(Budget(10))
+            assert late is not None
+            assert isinstance(late[0], Left)
+            assert late[0].wall_ms == 0
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    ("message", "body", "code"),
+    [(Search(7, 0, 0, 1), b"a.*b", "search.unavailable"), (Recurse(7, None, [1], []), b"x", "recursion.unavailable")],
+)
+def test_what_is_not_built_is_refused(tmp_path: Path, message: GuestMessage, body: bytes, code: str) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII]) as here:
+            await here.in_cell()
+            answer = await refused(here, message, body)
+            assert (answer.id, answer.failure.code) == (7, code)
+
+    drive(test())
+
+
+# --------------------------------------------------------------------------------------------------------- queries
+
+
+def test_answers_come_in_the_order_of_the_prompts(tmp_path: Path) -> None:
+    async def answering(request: ModelRequest) -> ModelReply:
+        prompt = request.messages[-1].text
+        await asyncio.sleep(0.02 - 0.004 * int(prompt[0]))  # the last is answered first
+        return reply(prompt * 2)
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            assert await answers(here, "0ü", "1", "2→", "3") == ["0ü0ü", "11", "2→2→", "33"]
+            assert here.broker.queries == 4
+
+    drive(test())
+
+
+def test_a_prompt_reaches_the_model_as_it_is_and_alone(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, model=model) as here:
+            await here.in_cell()
+            await answers(here, "", "é", "\0")
+            assert sorted(request.messages[0].text for request in model.requests) == ["", "\0", "é"]
+            assert {request.purpose for request in model.requests} == {"sub"}
+            assert {len(request.messages) for request in model.requests} == {1}
+
+    drive(test())
+
+
+def test_a_failure_stands_in_its_place_and_harms_no_other(tmp_path: Path) -> None:
+    async def answering(request: ModelRequest) -> ModelReply:
+        if request.messages[-1].text == "bad":
+            raise ModelFailed("provider said " + "no " * 10_000, charged=False)
+        return reply(request.messages[-1].text)
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            assert await answers(here, "a", "bad", "c") == ["a", None, "c"]
+            said = await here.say(*ask("bad"))
+            assert said is not None
+            assert isinstance(said[0], Answers)
+            failure = said[0].items[0].failure
+            assert failure is not None
+            assert (failure.kind, failure.code) == ("ModelError", "model.failed")
+            assert len(failure.message) <= 1000
+            assert here.broker.denials == 0
+
+    drive(test())
+
+
+def test_a_quota_that_ends_inside_a_batch_fails_the_rest_of_it_only(tmp_path: Path) -> None:
+    async def test() -> None:
+        limits = Limits("total", None, None, None, 33_500)
+        policy = policy_with(models={"parallel_max": 1, "output_tokens_max": 300})
+        async with world(tmp_path, policy=policy, model=FakeModel(expensive), limits=limits) as here:
+            await here.in_cell()
+            said = await here.say(*ask("a", "b", "c"))
+            assert said is not None
+            assert isinstance(said[0], Answers)
+            kinds = [item.failure and item.failure.kind for item in said[0].items]
+            assert kinds == [None, "QuotaExceeded", "QuotaExceeded"]
+            assert (await here.balance()).used.calls == 1
+
+    async def expensive(_: ModelRequest) -> ModelReply:
+        return reply("dear", input_tokens=10, output_tokens=300)
+
+    drive(test())
+
+
+def test_a_batch_that_cannot_be_finished_is_refused_before_its_first_call(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, model=model, limits=calls_left(2)) as here:
+            await here.in_cell()
+            failure = (await refused(here, *ask("a", "b", "c"))).failure
+            assert (failure.kind, failure.code, failure.limit, failure.observed) == (
+                "QuotaExceeded",
+                "quota.calls",
+                2,
+                3,
+            )
+            assert model.requests == []
+            assert await answers(here, "a", "b") == ["to a", "to b"]
+            assert (await refused(here, *ask("a"))).failure.code == "quota.calls"
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    ("prompts", "wish", "code"),
+    [
+        (["x"], "claude-other", "model.denied"),
+        (["x"], "", "model.denied"),
+        (["x"] * 4, None, "query.batch"),
+        (["x", "y" * 2000], None, "query.prompt"),
+    ],
+)
+def test_a_query_beyond_the_policy_is_refused_and_the_model_not_asked(
+    tmp_path: Path, prompts: Sequence[str], wish: str | None, code: str
+) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        policy = policy_with(models={"batch_max": 3, "prompt_bytes_max": 1024})
+        async with world(tmp_path, policy=policy, model=model) as here:
+            await here.in_cell()
+            assert (await refused(here, *ask(*prompts, model=wish))).failure.code == code
+            assert model.requests == []
+            assert (await here.balance()).used == Amounts()
+            assert [data["code"] for data in await here.data("request.refused")] == [code]
+
+    drive(test())
+
+
+def test_the_run_s_own_model_may_be_named(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel()) as here:
+            await here.in_cell()
+            said = await here.say(*ask("x", model="fake"))
+            assert said is not None
+            assert isinstance(said[0], Answers)
+
+    drive(test())
+
+
+def test_a_run_without_a_model_refuses_queries(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            assert (await refused(here, *ask("x"))).failure.code == "model.none"
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    ("lengths", "body"),
+    [([3], b"ab"), ([1], b"ab"), ([1, 1], b"abc"), ([2**53 - 1, 1], b"ab"), ([1], b"\xff"), ([1, 1], "é".encode())],
+)
+def test_lengths_or_bytes_that_do_not_fit_end_the_box(tmp_path: Path, lengths: list[int], body: bytes) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, model=model) as here:
+            await here.in_cell()
+            await violates(here, Query(1, None, lengths), body)
+            assert model.requests == []
+
+    drive(test())
+
+
+def test_answers_that_do_not_fit_one_reply_are_failures_and_the_reply_fits(tmp_path: Path) -> None:
+    async def answering(request: ModelRequest) -> ModelReply:
+        return reply(request.messages[-1].text * 60)
+
+    async def test() -> None:
+        policy = policy_with(wire={"body_bytes_max": 1000})
+        async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            assert await answers(here, "0123456789", "abcdefghij", "x") == ["0123456789" * 60, None, "x" * 60]
+
+    drive(test())
+
+
+@pytest.mark.parametrize("header_bytes_max", [1024, 4096, 1 << 16])
+def test_the_largest_batch_still_fits_the_reply_s_header(tmp_path: Path, header_bytes_max: int) -> None:
+    """Checked with `encode`: what the broker answers must never be over the wire's limits."""
+
+    async def test() -> None:
+        wire: dict[str, Any] = {"header_bytes_max": header_bytes_max}
+        policy = policy_with(wire=wire, models={"batch_max": 100_000, "parallel_max": 64})
+        async with world(tmp_path, policy=policy, model=FakeModel()) as here:
+            await here.in_cell()
+            largest = min(here.broker.batch_max, 200)
+            said = await here.say(*ask(*["x"] * largest, number=2**32 - 1))
+            assert said is not None
+            encode(*said, header_bytes_max=header_bytes_max, body_bytes_max=1 << 20)
+            assert (await refused(here, *ask(*["x"] * (here.broker.batch_max + 1)))).failure.code == "query.batch"
+            widest = Answers(2**32 - 1, [Answer(2**32 - 1, None)] * here.broker.batch_max)
+            encode(widest, header_bytes_max=header_bytes_max, body_bytes_max=0)
+
+    drive(test())
+
+
+def test_a_reply_full_of_failures_becomes_one_refusal_that_fits(tmp_path: Path) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("long " * 50, charged=False)
+
+    async def test() -> None:
+        policy = policy_with(wire={"header_bytes_max": 2048})
+        async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            answer = await refused(here, *ask(*["x"] * 20))
+            assert answer.failure.kind == "ModelError"
+            encode(answer, header_bytes_max=2048, body_bytes_max=0)
+
+    drive(test())
+
+
+def test_more_requests_in_flight_than_allowed_end_the_box(tmp_path: Path) -> None:
+    async def test() -> None:
+        gate = asyncio.Event()
+
+        async def answering(_: ModelRequest) -> ModelReply:
+            await gate.wait()
+            return reply("x")
+
+        policy = policy_with(wire={"in_flight_max": 2})
+        async with world(tmp_path, policy=policy, model=FakeModel(answering), texts=[ASCII]) as here:
+            await here.in_cell()
+            waiting = [asyncio.create_task(here.say(*ask("x", number=number))) for number in (1, 2)]
+            await asyncio.sleep(0.01)
+            assert "in flight" in await violates(here, Read(3, 0, 0, 1))
+            gate.set()
+            await asyncio.gather(*waiting)
+            assert await here.say(Read(4, 0, 0, 1)) is not None
+
+    drive(test())
+
+
+def test_a_query_cancelled_with_its_cell_is_settled(tmp_path: Path) -> None:
+    async def test() -> None:
+        asked = asyncio.Event()
+
+        async def answering(_: ModelRequest) -> ModelReply:
+            asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async with world(tmp_path, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            task = asyncio.create_task(here.say(*ask("a", "b")))
+            await asked.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await here.say(Budget(2)) is not None
+
+    drive(test())
+
+
+def test_without_a_log_nothing_is_done_and_the_fault_is_ours(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, model=model, texts=[ASCII]) as here:
+            await here.in_cell()
+            await here.audit.aclose()
+            said: list[tuple[GuestMessage, bytes]] = [ask("a"), ask("a", "b"), (Final("text"), b"x"), (DONE, b"")]
+            for message, body in [(Read(1, 0, 0, 1), b""), *said]:
+                with pytest.raises(AuditUnavailable):
+                    await here.say(message, body)
+            with pytest.raises(AuditUnavailable):
+                await here.say(Read(1, 5, 0, 1))  # not even a refusal goes unlogged
+            assert model.requests == []
+            assert here.broker.final is None
+
+    drive(test())
+
+
+# --------------------------------------------------------------------------------------------- output and answers
+
+
+def test_output_over_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(limits={"output_bytes": 10, "output_flood_bytes": 1000})
+        async with world(tmp_path, policy=policy) as here:
+            await here.in_cell()
+            cell = here.broker.cell
+            assert cell is not None
+            await here.say(Output("stdout"), b"12345")
+            await here.say(Output("stderr"), b"abc")
+            seen = [cell.truncated]
+            await here.say(Output("stdout"), b"67890")
+            await here.say(Output("stderr"), b"def")
+            assert (bytes(cell.stdout), bytes(cell.stderr)) == (b"1234567", b"abc")
+            assert [*seen, cell.truncated] == [False, True]
+            assert cell.output_bytes == 16
+            await here.say(DONE)
+            assert [data["output_bytes"] for data in await here.data("cell.finished")] == [16]
+            await here.broker.begin("pass")
+            await here.say(Output("stdout"), b"x" * 10)
+            assert here.broker.cell is not None
+            assert not here.broker.cell.truncated
+
+    drive(test())
+
+
+def test_a_flood_over_all_cells_ends_the_run(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(limits={"output_bytes": 10, "output_flood_bytes": 100})
+        async with world(tmp_path, policy=policy) as here:
+            await here.in_cell()
+            await here.say(Output("stdout"), bytes(60))
+            await here.say(DONE)
+            await here.broker.begin("pass")
+            await here.say(Output("stderr"), bytes(40))
+            with pytest.raises(Refusal) as caught:
+                await here.say(Output("stdout"), b"x")
+            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("output.flood", 100, 101)
+
+    drive(test())
+
+
+def test_an_answer_over_the_limit_is_refused(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(limits={"answer_bytes": 10})) as here:
+            await here.in_cell()
+            with pytest.raises(Refusal) as caught:
+                await here.say(Final("text"), b"x" * 11)
+            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("answer.too_long", 10, 11)
+            assert here.broker.final is None
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    ("form", "body"),
+    [
+        ("text", b"\xff"),
+        ("text", b"\xed\xa0\x80"),
+        ("json", b""),
+        ("json", b"{"),
+        ("json", b"NaN"),
+        ("json", b"[1] [2]"),
+        ("json", b"'a'"),
+        ("json", b"[" * 100_000 + b"]" * 100_000),
+        ("json", b'"\xff"'),
+    ],
+)
+def test_an_answer_that_is_not_what_it_says_ends_the_box(tmp_path: Path, form: Any, body: bytes) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            message = await violates(here, Final(form), body)
+            assert message == f"a Final that is no {form}"
+            assert here.broker.final is None
+
+    drive(test())
+
+
+@pytest.mark.parametrize("value", ["", "ü", {"a": [1, 2.5, None, True]}, [], 10**15, "x" * 100_000])
+def test_an_answer_in_json_is_taken(tmp_path: Path, value: Any) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            await here.say(Final("json"), json.dumps(value).encode())
+            assert here.broker.final == Final("json")
+
+    drive(test())
+
+
+# ------------------------------------------------------------------------------------------------------- the denials
+
+
+def test_a_program_refused_over_and_over_fills_neither_log_nor_memory(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            for number in range(1, 251):
+                await refused(here, Read(number, 0, 0, 1))
+            assert len(await here.data("request.refused")) == 100
+            assert here.broker.denials == 250
+
+    drive(test())
+
+
+def test_the_guest_names_no_tenant_run_or_model_in_the_log(tmp_path: Path) -> None:
+    """A sentence has no field for them, and what it has instead is not written."""
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel()) as here:
+            await here.say(Ready(1, "evil\nrecord"))
+            await here.broker.begin("pass")
+            await refused(here, *ask("x", model="evil-model"))
+            await here.say(Done("error", CellError("evil.Type", "evil message", 1)), b"evil trace")
+            await here.audit.flush()
+            assert "evil" not in repr(here.durable())
+
+    drive(test())
