@@ -140,7 +140,7 @@ class Run:
             documents=self._opened,
             sub_model=self._sub,
         )
-        sandbox = await services.backend.start(_spec(services.policy))
+        sandbox = await services.backend.start(box_spec(services.policy))
         self._box = Box(sandbox, broker, self.scope)
         await services.audit.note("box.started", self.scope.run, {"layers": list(sandbox.layers)})
         await self._box.open(services.language, self._opened)
@@ -297,7 +297,8 @@ def _limits(quota: Quota) -> Limits:
     )
 
 
-def _spec(policy: Policy) -> BoxSpec:
+def box_spec(policy: Policy) -> BoxSpec:
+    """What a box of this policy may use."""
     limits = policy.limits
     return BoxSpec(
         cpu_s=limits.cpu_s,

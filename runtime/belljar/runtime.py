@@ -19,7 +19,7 @@ from belljar.errors import BelljarError, HostFault, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
 from belljar.policy import Policy, load
-from belljar.run import OnProgress, Run, Services, begin
+from belljar.run import OnProgress, Run, Services, begin, box_spec
 from belljar.sandbox import Backend, Jail, ensure_image
 from belljar.state import State
 
@@ -66,6 +66,7 @@ class Runtime:
         state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
         backend: one of the policy's backends; its first when None.
         language: one of the policy's languages; its first when None.
+        pool: how many unused boxes are kept ready, so that a run need not wait for one.
         models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
         prices: what models cost; the public list when None.
         environ: where keys and folders are looked up; the process's environment when None.
@@ -82,6 +83,7 @@ class Runtime:
         state: Path | None = None,
         backend: BackendName | None = None,
         language: Language | None = None,
+        pool: int = 0,
         models: Iterable[Model] = (),
         prices: Prices | None = None,
         environ: Mapping[str, str] | None = None,
@@ -91,6 +93,7 @@ class Runtime:
         self.state = State.at(state, environ)
         self.backend: BackendName = _permitted("backend", backend, self.policy.box.backends)
         self.language: Language = _permitted("language", language, self.policy.box.languages)
+        self._pool = pool
         self._registry = Registry(environ, models=models)
         self._prices = prices or Prices()
         self._contexts = ContextStore(self.state.contexts)
@@ -230,6 +233,8 @@ class Runtime:
         jail = Jail(await asyncio.to_thread(ensure_image, self.state.images))
         assert self._resources is not None
         self._resources.push_async_callback(jail.aclose)
+        if self._pool:
+            await jail.warm(box_spec(self.policy), self._pool)
         return jail
 
     def _model(self, name: str | Model) -> Model:

@@ -188,6 +188,12 @@ def _unchanged(value: object) -> object:
 
 
 class _EnumType(enum.EnumType):
+    def __new__(metacls, name: str, bases: Any, body: Any, **options: Any) -> Any:
+        # Members are made, and the guest's `__init__` runs, before the class statement ends: mark the class now.
+        if body.get("__module__") != __name__:
+            dict.__setitem__(body, guards.MARK, guards.TOKEN)
+        return super().__new__(metacls, name, bases, body, **options)
+
     def __call__(cls, value: object) -> Any:  # type: ignore[override]
         return super().__call__(value)
 

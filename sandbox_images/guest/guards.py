@@ -73,7 +73,7 @@ _READABLE_DUNDERS = frozenset(
     {"__class__", "__name__", "__qualname__", "__doc__", "__dict__", "__cause__", "__context__"}
 )
 _READABLE_DUNDERS |= {"__members__", "__annotations__", "__setattr__"}
-_WRITABLE_DUNDERS = frozenset({"__name__", "__qualname__", "__doc__"})  # of guest functions: decorators set them
+_WRITABLE_DUNDERS = frozenset({"__name__", "__qualname__", "__doc__"})  # of what the guest made: decorators set them
 
 _METHODS = """
     init new post_init str repr format bytes eq ne lt le gt ge hash bool len length_hint
@@ -357,7 +357,7 @@ def writable(value: object, name: str) -> object:
     if getattr(type_of(value), MARK, None) is TOKEN and not is_dunder(name):
         return value
     if is_dunder(name):
-        if name in _WRITABLE_DUNDERS and is_guest_function(value):
+        if name in _WRITABLE_DUNDERS and (is_guest_function(value) or _is_guest_made(value)):
             return value
     elif is_guest_class(value) or is_guest_function(value) or name in _WRITABLE.get(type_of(value), ()):
         return value

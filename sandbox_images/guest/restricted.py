@@ -240,7 +240,7 @@ def _unreviewed(node: ast.AST) -> Iterator[tuple[int | None, str]]:
 # ---------------------------------------------------------------------------------------------------------------------
 # The visitor
 
-_NAMES_READABLE = frozenset({"__name__"})
+_NAMES_READABLE = frozenset({"__name__", "__doc__"})
 _NAMES_ASSIGNABLE = frozenset({"__all__", "__version__", "__author__"})
 _CLASS_BODY_NAMES = METHOD_DUNDERS | {"__slots__", "__doc__"}
 _NAME_ADVICE = {

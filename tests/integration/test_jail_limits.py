@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -14,7 +15,7 @@ from belljar import Runtime
 from belljar.engine import CellResult, Result
 from tests.integration.support import Jar, Outcome
 
-GRACE_S = 0.3
+GRACE_S = 0.25
 
 
 def small(jar: Jar, limits: str = "") -> Path:
@@ -50,8 +51,8 @@ def test_the_root_folder_holds_what_the_image_holds(jar: Jar) -> None:
 
 
 def test_going_up_leads_nowhere(jar: Jar) -> None:
-    code = "import os\nos.chdir('../../../../../../..')\nFINAL([os.getcwd(), sorted(os.listdir('../..'))])"
-    assert seen(jar, code) == ["/", ["dev", "lib", "lib64", "tmp", "usr"]]
+    code = "import os\nFINAL([sorted(os.listdir('../' * depth)) for depth in (1, 2, 20)])"
+    assert seen(jar, code) == [["dev", "lib", "lib64", "tmp", "usr"]] * 3
 
 
 def test_it_can_write_nowhere_but_in_its_scratch(jar: Jar) -> None:
@@ -108,7 +109,8 @@ FINAL([os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getpid(), os.get
 """
     uid, euid, gid, egid, pid, parent, name = seen(jar, code)
     assert (uid, euid, gid, egid) == (65534, 65534, 65534, 65534)
-    assert (pid, parent, name) == (1, 0, "belljar")
+    assert (pid, name) == (1, "belljar")
+    assert parent in (0, -1)  # none, or not to be asked for
 
 
 def test_it_cannot_become_root_or_mount(jar: Jar) -> None:
@@ -181,7 +183,7 @@ while True:
         pass
 """
 IGNORES = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    time.sleep(300)"
-ONE_LONG_STEP = "3 ** (3 ** 20)"
+ONE_LONG_STEP = "sum(range(10**12))"
 
 
 @pytest.mark.parametrize("code", [SWALLOWS, IGNORES, ONE_LONG_STEP], ids=["swallows", "ignores", "one-long-step"])
@@ -216,8 +218,6 @@ async def _cells(jar: Jar, limits: str, *codes: str) -> tuple[list[CellResult], 
 
 
 def test_variables_outlive_a_cell_that_was_interrupted(jar: Jar) -> None:
-    import asyncio
-
     slow = "y = 1\nimport time\nfor i in range(10**9):\n    time.sleep(0.01)"
     cells, result = asyncio.run(_cells(jar, 'cell_wall = "400 ms"', "x = 41", slow, "print(x + y, i > 5)"))
     assert [cell.status for cell in cells] == ["ok", "timeout", "ok"]
@@ -229,12 +229,10 @@ def test_variables_outlive_a_cell_that_was_interrupted(jar: Jar) -> None:
 
 def test_an_interrupt_between_reads_leaves_the_wire_in_step(jar: Jar) -> None:
     """The interrupt meets a program that does nothing but read; what is read afterwards is right all the same."""
-    import asyncio
-
     text = "".join(f"{number:07d}\n" for number in range(50_000))
 
     async def go() -> list[str]:
-        policy = str(small(jar, 'cell_wall = "150 ms"'))
+        policy = str(small(jar, 'cell_wall = "300 ms"'))
         async with (
             Runtime(policy, state=jar.at, language="python", environ={}) as runtime,
             runtime.session(context=text) as session,
@@ -250,12 +248,10 @@ def test_an_interrupt_between_reads_leaves_the_wire_in_step(jar: Jar) -> None:
 
 
 def test_the_run_has_a_wall_limit_over_all_its_cells(jar: Jar) -> None:
-    import asyncio
-
     started = time.monotonic()
 
     async def go() -> tuple[list[str], Result]:
-        policy = str(small(jar, 'run_wall = "1 s"\ncell_wall = "800 ms"'))
+        policy = str(small(jar, 'run_wall = "1 s"\ncell_wall = "800 ms"\n[models]\ncall_wall = "1 s"'))
         async with Runtime(policy, state=jar.at, language="python", environ={}) as runtime:
             async with runtime.session() as session:
                 statuses = [(await session.execute("import time\ntime.sleep(0.6)")).status]
@@ -397,8 +393,6 @@ def test_memory_is_limited(jar: Jar) -> None:
 
 
 def test_one_huge_allocation_is_a_memory_error_and_the_session_goes_on(jar: Jar) -> None:
-    import asyncio
-
     cells, result = asyncio.run(_cells(jar, 'memory = "96 MiB"', "x = 1", "b = bytearray(2**30)", "print(x)"))
     assert [cell.status for cell in cells] == ["ok", "error", "ok"]
     assert cells[1].error is not None

@@ -16,12 +16,14 @@ import io
 import operator
 import os
 import string
+import subprocess
 import sys
 import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterator
 from operator import attrgetter
+from pathlib import Path
 
 import pytest
 
@@ -403,3 +405,17 @@ def test_a_facade_is_read_only_and_knows_no_module() -> None:
         json.loads = None
     assert not any(isinstance(value, types.ModuleType) for value in vars(json).values())
     assert not hasattr(json, "__name__")  # CPython's `from x import y` would look in sys.modules for it
+
+
+def test_after_preload_no_facade_imports_anything() -> None:
+    program = (
+        "import sys; from guest import facades; facades.preload(); before = set(sys.modules)\n"
+        "importer = facades.Importer(print)\n"
+        "made = [importer(name, None, None, None, 0) for name in facades.module_names()]\n"
+        "made[0] is None or importer('datetime').datetime.strptime('2024', '%Y')\n"
+        "print(sorted(set(sys.modules) - before))"
+    )
+    images = str(Path(facades.__file__).parents[1])
+    environment = {"PYTHONPATH": images}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
+    assert ran.stdout == "[]\n"

@@ -295,7 +295,7 @@ def test_an_extending_policy_changes_what_it_says_and_nothing_else() -> None:
         'box.backends = ["gvisor", "jail"]',
         'box.languages = ["restricted"]',
         'box.requires = ["rlimits", "no_new_privs", "userns", "pidns", "mountns", "netns", "ipcns", "utsns", "rootfs",'
-        ' "seccomp"]',
+        ' "caps", "seccomp"]',
         "models.allow = []",
         'models.allow = ["claude-*-5", "claude-haiku-5-5", "claude-*", "scripted*x"]',
         'quota.tenant.period = "total"',

@@ -9,9 +9,9 @@ The rules it keeps, whoever speaks:
 * the first `Final` before the deadline is the answer; from then on the box has nothing more to say;
 * work per request is bounded by the policy: bytes read, prompts a batch, requests in flight, output kept.
 
-State: starting -> idle <-> running -> final. Only `Ready` may come while starting; `Output`, requests, `Final` and
-`Done` while running. A thread that the program left behind may still ask between two cells: it is refused, not
-punished.
+State: idle <-> running -> final. `Ready` comes once and before all else; the first cell's order may be on its way by
+then. `Final` and `Done` come while running. A thread that the program left behind may still ask between two cells: it
+is refused, not punished.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class Broker:
         self._ledger = ledger
         self._documents = documents
         self._sub_model = sub_model
-        self._state = "starting"
+        self._state = "idle"
+        self._ready = False
         self._in_flight = 0
         self._emitted_bytes = 0
         self._read_cost_bytes = 0
@@ -111,7 +112,7 @@ class Broker:
 
     @property
     def ready(self) -> bool:
-        return self._state != "starting"
+        return self._ready
 
     @property
     def batch_max(self) -> int:
@@ -161,11 +162,11 @@ class Broker:
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
-        if isinstance(message, Ready) != (self._state == "starting"):
-            raise ProtocolViolation(f"a {type(message).__name__} while the box was {self._state}")
+        if isinstance(message, Ready) is self._ready:
+            raise ProtocolViolation(f"a {type(message).__name__} when the box was {'' if self._ready else 'not '}ready")
         match message:
             case Ready():
-                self._ready(message)
+                self._begin_talk(message)
             case Output():
                 self._output(message, body)
             case Done():
@@ -180,10 +181,10 @@ class Broker:
 
     # ------------------------------------------------------------------------------------- sentences without a reply
 
-    def _ready(self, ready: Ready) -> None:
+    def _begin_talk(self, ready: Ready) -> None:
         if ready.protocol != PROTOCOL:
             raise ProtocolViolation(f"the agent speaks protocol {ready.protocol}, this is {PROTOCOL}")
-        self._state = "idle"
+        self._ready = True
 
     def _output(self, output: Output, body: bytes) -> None:
         before, self._emitted_bytes = self._emitted_bytes, self._emitted_bytes + len(body)

@@ -71,7 +71,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 @options.state
 @options.as_json
 def doctor(policy: str, state: Path | None, as_json: bool) -> int:
-    """Try the wall on this host: which layers hold, and what a program inside can reach. Exit 4 if runs cannot start."""
+    """Try the wall on this host: which layers hold, what a program inside can reach. Exit 4 if runs cannot start."""
     report = asyncio.run(_examine(load(policy), state))
     if as_json:
         emit(report)
@@ -84,9 +84,8 @@ async def _examine(policy: Policy, state: Path | None) -> Report:
     with tempfile.TemporaryDirectory(prefix="belljar-doctor-") as folder:
         # The log of the examination is of no use to anybody, unless a state folder was named.
         place = state or Path(folder)
-        probing = msgspec.structs.replace(
-            policy, box=msgspec.structs.replace(policy.box, languages=("python",), requires=())
-        )
+        box = msgspec.structs.replace(policy.box, languages=("python",), requires=())
+        probing = msgspec.structs.replace(policy, box=box)
         try:
             async with Runtime(probing, state=place, backend="jail") as runtime:
                 await runtime.prepare()

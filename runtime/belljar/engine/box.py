@@ -26,7 +26,7 @@ import msgspec
 from belljar.broker import Broker, Reply, RunScope
 from belljar.context import OpenDocument
 from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, cell_result, decode_answer
-from belljar.errors import BelljarError, BoxFault, GuestDied, HostFault, PolicyDenied, ProtocolViolation, Refusal
+from belljar.errors import BelljarError, GuestDied, HostFault, PolicyDenied, ProtocolViolation, Refusal
 from belljar.protocol import PROTOCOL, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
 from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Sandbox
@@ -34,8 +34,6 @@ from belljar.wire import Frame, encode, guest_decoder
 
 __all__ = ["Box", "Verdict", "verdict_of"]
 
-# From the launcher's "ready" to the agent's: an interpreter's start and a few imports, here some 60 ms.
-_READY_S: Const = 20.0
 # How long the pump may go on without letting others run.
 _SLICE_S: Const = 0.005
 # A reply that the guest does not take for so long ends the box.
@@ -89,11 +87,7 @@ class Box:
         return self.verdict is not None or self._broker.final is not None
 
     async def open(self, language: Literal["python", "restricted"], documents: Sequence[OpenDocument]) -> None:
-        """Configure the agent and wait until it is ready.
-
-        Raises:
-            BoxFault: it did not get ready; the box must be closed.
-        """
+        """Configure the agent. Whether it gets ready is seen with the first cell, which need not wait for it."""
         policy = self._scope.policy
         start = Start(
             protocol=PROTOCOL,
@@ -112,10 +106,6 @@ class Box:
         self._pump = asyncio.create_task(self._run_pump())
         with contextlib.suppress(OSError):  # the pump sees the end and says why
             await self._send((start, b""))
-        await self._wait_over(_READY_S)
-        if not self._broker.ready:
-            why = self.verdict.error.message if self.verdict and self.verdict.error else "it gave no sign"
-            raise BoxFault(f"the agent in the box did not get ready: {why}")
 
     async def execute(self, code: str) -> CellResult:
         """Run one cell to its end, whatever that is.
@@ -256,12 +246,11 @@ class Box:
             self._slow.add(task)
             task.add_done_callback(self._slow.discard)
             return
-        was_ready = self._broker.ready
         reply = await self._broker.handle(frame)
         if reply is not None:
             await self._send(reply)
         cell = self._broker.cell
-        if not was_ready or self._broker.final is not None or (cell is not None and cell.done is not None):
+        if self._broker.final is not None or (cell is not None and cell.done is not None):
             for task in self._slow:
                 task.cancel()
             self._over.set()
@@ -305,6 +294,8 @@ class Box:
         limits = self._scope.policy.limits
         if end.lost:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the box's supervisor died: run it again"))
+        if not self._broker.ready:
+            return Verdict("host_fault", ErrorInfo("BoxFault", "the agent in the box did not start: reinstall belljar"))
         if not end.killed and end.evidence.memory_kills:
             met = Limit("memory_bytes", limits.memory_bytes, end.evidence.memory_peak_bytes)
             return Verdict("memory", ErrorInfo("MemoryLimit", "the program used up its memory: keep less at once"), met)

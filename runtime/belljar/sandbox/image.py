@@ -50,8 +50,23 @@ _ZYGOTE_SOURCE = Path(__file__).with_name("jail") / "zygote.py"
 
 # Needs a display, a terminal, a compiler, a network or a package index; or tests CPython itself.
 _LEFT_OUT_PACKAGES = frozenset(
-    "test tests idlelib tkinter turtledemo ensurepip lib2to3 distutils venv pydoc_data site-packages dist-packages "
-    "__pycache__ curses dbm".split()  # noqa: SIM905
+    {
+        "test",
+        "tests",
+        "idlelib",
+        "tkinter",
+        "turtledemo",
+        "ensurepip",
+        "lib2to3",
+        "distutils",
+        "venv",
+        "pydoc_data",
+        "site-packages",
+        "dist-packages",
+        "__pycache__",
+        "curses",
+        "dbm",
+    }
 )
 _LEFT_OUT_FILES = re.compile(
     r"(_sysconfigdata.*\.py|turtle\.py|pydoc\.py|nturl2path\.py|sitecustomize\.py|.*\.pyc"
@@ -136,8 +151,8 @@ def _key() -> str:
     about = _interpreter().stat()
     facts = [_RECIPE, sys.version, str(_interpreter()), about.st_size, about.st_mtime_ns]
     facts.append(metadata.version("RestrictedPython"))
-    for source in [_ZYGOTE_SOURCE, *sorted(assets.guest_dir().rglob("*.py"))]:
-        facts.append([source.name, hashlib.sha256(source.read_bytes()).hexdigest()])
+    sources = [_ZYGOTE_SOURCE, *sorted(assets.guest_dir().rglob("*.py"))]
+    facts += [[source.name, hashlib.sha256(source.read_bytes()).hexdigest()] for source in sources]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

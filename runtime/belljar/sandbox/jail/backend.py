@@ -7,6 +7,8 @@ folder, by which we can tell a full disk from a lie.
 
 If this process dies at any moment, the end of *control* and the parent-death signals end zygote and boxes. If the
 zygote dies, its boxes die with it; the runs in them get a fault of ours, and the next `start` makes a new zygote.
+
+A pool holds boxes that have run nothing yet, made ahead for one `BoxSpec`. A box is taken out once and never goes back.
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from belljar.errors import BoxFault, LayerMissing
+from belljar.errors import BelljarError, BoxFault, LayerMissing
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 from belljar.sandbox.jail.cgroup import BoxGroup, Cgroups, find_places
@@ -56,6 +59,43 @@ _REMEDIES = {
 _REMEDY = "run `belljar doctor` on the host itself, or outside of the container that refuses it"
 
 
+class Pool:
+    """Boxes made ahead, all for the same `spec`, at most `size` of them."""
+
+    def __init__(self, make: Callable[[BoxSpec], Awaitable[JailBox]], spec: BoxSpec, size: int) -> None:
+        self._make = make
+        self.spec = spec
+        self._size = size
+        self._boxes: deque[JailBox] = deque()
+        self._filling: asyncio.Task[None] | None = None
+
+    async def fill(self) -> None:
+        """Make boxes until the pool is full. Raises as `Jail.start`."""
+        while len(self._boxes) < self._size:
+            self._boxes.append(await self._make(self.spec))
+
+    def take(self) -> JailBox | None:
+        """A living box, or None; the pool is filled up again behind the caller's back."""
+        box = None
+        while self._boxes and (box is None or not box.alive):
+            box = self._boxes.popleft()
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.create_task(self._fill_quietly())
+        return box if box is not None and box.alive else None
+
+    async def aclose(self) -> None:
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.gather(self._filling, return_exceptions=True)
+        await asyncio.gather(*(box.kill() for box in self._boxes))
+        self._boxes.clear()
+
+    async def _fill_quietly(self) -> None:
+        # Whoever needs the next box gets the same error from `start`, where there is somebody to hear it.
+        with contextlib.suppress(BelljarError):
+            await self.fill()
+
+
 class Jail:
     """Builds boxes from `image`. Close it with `aclose`.
 
@@ -74,6 +114,7 @@ class Jail:
         self._filter = compile_filter(allowlist or load_allowlist())
         self._groups = Cgroups(find_places())
         self._groups.reap()
+        self._pool: Pool | None = None
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()
 
@@ -81,7 +122,18 @@ class Jail:
         digest = hashlib.sha256(self._filter or b"").hexdigest()
         return {"backend": self.name, "image": self._image.digest, "seccomp": digest}
 
+    async def warm(self, spec: BoxSpec, size: int) -> None:
+        """Keep `size` boxes for `spec` ready from now on; returns when they are. Raises as `start`."""
+        if self._pool is not None:
+            await self._pool.aclose()
+        self._pool = Pool(self._build, spec, size)
+        await self._pool.fill()
+
     async def start(self, spec: BoxSpec) -> JailBox:
+        box = self._pool.take() if self._pool is not None and self._pool.spec == spec else None
+        return box or await self._build(spec)
+
+    async def _build(self, spec: BoxSpec) -> JailBox:
         zygote = await self._living_zygote()
         group = self._groups.create(spec)
         try:
@@ -101,6 +153,8 @@ class Jail:
         return box
 
     async def aclose(self) -> None:
+        if self._pool is not None:
+            await self._pool.aclose()
         await self._end_zygote()
         await asyncio.to_thread(self._groups.aclose)
 
@@ -272,6 +326,10 @@ class JailBox:
             return await asyncio.get_running_loop().sock_recv(self._wire, _PIECE_BYTES)
         except ConnectionError:
             return b""
+
+    @property
+    def alive(self) -> bool:
+        return not self._end.done()
 
     def interrupt(self) -> None:
         self._signal(signal.SIGINT)

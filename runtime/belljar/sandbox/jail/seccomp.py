@@ -3,8 +3,9 @@
 The program checks the architecture first (a 32-bit call has other numbers), then refuses the x32 numbers, then goes
 through the list. What is not on it gets `EPERM`; the kernel remembers per number what is allowed whatever the
 arguments, so the length of the list costs nothing in running. A rule can look at arguments: `only` names values of
-which one must match, `never` names bits that must not all be set. A filter cannot follow pointers, which is why
-`clone3` (its flags are behind one) answers `ENOSYS`: the C library then takes `clone`.
+which one must match, `never` names bits that must not all be set, `pretend` names values with which the call is not
+made and answers 0 all the same. A filter cannot follow pointers, which is why `clone3` (its flags are behind one)
+answers `ENOSYS`: the C library then takes `clone`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import struct
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
@@ -43,6 +44,8 @@ _INSTRUCTIONS_MAX: Final = 4096
 
 Word = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 Instruction = tuple[int, int, int, int]
+# The kernel makes no call and gives the number in the low bits as the error: none.
+_SUCCESS: Final[Instruction] = (_RET, 0, 0, _RET_ERRNO)
 
 
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,20 +58,30 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`names` may be called; with `only` and `never` under these conditions. `why` is for whoever reviews it."""
+    """`names` may be called; with `only` and `never` under these conditions. `why` is for whoever reviews it.
+
+    Where `pretend` matches, the call answers 0 without being made, whatever the other conditions say.
+    """
 
     names: Annotated[list[str], msgspec.Meta(min_length=1)]
     why: Annotated[str, msgspec.Meta(min_length=10)]
     only: Condition | None = None
     never: Condition | None = None
+    pretend: Condition | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`names` answer `error` instead of `EPERM`, because a library has a way around that it takes then."""
+    """`names` are not made and answer something else than `EPERM`.
+
+    `error`: one that a library knows a way around, or `success` for a call that has nothing to do in a box.
+    """
 
     names: Annotated[list[str], msgspec.Meta(min_length=1)]
-    error: str
+    error: Literal["ENOSYS", "EOPNOTSUPP", "success"]
     why: Annotated[str, msgspec.Meta(min_length=10)]
+
+
+_Entry = TypeVar("_Entry", Rule, Answer)
 
 
 class Allowlist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,14 +95,13 @@ class Allowlist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Every system call that may be made, in the file's order."""
         return [name for rule in self.allow for name in rule.names]
 
+    def answered(self) -> list[str]:
+        """Every system call that is not made and answers something else than `EPERM`, in the file's order."""
+        return [name for answer in self.answer for name in answer.names]
+
     def without(self, name: str) -> Allowlist:
         """The same list with one call taken out, for the test that asks whether it is needed."""
-        rules = [
-            msgspec.structs.replace(rule, names=[other for other in rule.names if other != name])
-            for rule in self.allow
-            if rule.names != [name]
-        ]
-        return msgspec.structs.replace(self, allow=rules)
+        return msgspec.structs.replace(self, allow=_without(name, self.allow), answer=_without(name, self.answer))
 
 
 def load_allowlist(path: Path | None = None) -> Allowlist:
@@ -103,7 +115,7 @@ def load_allowlist(path: Path | None = None) -> Allowlist:
         allowlist = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Allowlist)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise HostFault(f"{path}: {error}: reinstall belljar") from error
-    names = [*allowlist.names(), *(name for answer in allowlist.answer for name in answer.names)]
+    names = [*allowlist.names(), *allowlist.answered()]
     doubled = sorted({name for name in names if names.count(name) > 1})
     unknown = sorted(set(names) - NUMBERS.keys())
     if doubled or unknown:
@@ -129,10 +141,18 @@ def compile_filter(allowlist: Allowlist) -> bytes | None:
             code += _call(NUMBERS[name], _verdict(rule))
     for answer in allowlist.answer:
         for name in answer.names:
-            code += _call(NUMBERS[name], [_refuse(answer.error)])
+            code += _call(NUMBERS[name], [_SUCCESS if answer.error == "success" else _refuse(answer.error)])
     code.append(_refuse("EPERM"))
     assert len(code) <= _INSTRUCTIONS_MAX
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def _without(name: str, entries: Sequence[_Entry]) -> list[_Entry]:
+    return [
+        msgspec.structs.replace(entry, names=[other for other in entry.names if other != name])
+        for entry in entries
+        if entry.names != [name]
+    ]
 
 
 def _call(number: int, verdict: Sequence[Instruction]) -> list[Instruction]:
@@ -142,18 +162,20 @@ def _call(number: int, verdict: Sequence[Instruction]) -> list[Instruction]:
 
 def _verdict(rule: Rule) -> list[Instruction]:
     code: list[Instruction] = []
+    if rule.pretend is not None:
+        code += _when(rule.pretend, _SUCCESS)
     if rule.never is not None:
-        code += _never(rule.never)
+        code += _when(rule.never, _refuse("EPERM"))
     if rule.only is not None:
         code += _only(rule.only)
     return [*code, (_RET, 0, 0, _RET_ALLOW)]
 
 
-def _never(condition: Condition) -> list[Instruction]:
-    """Refuse when the masked argument is one of the values, else go on."""
+def _when(condition: Condition, verdict: Instruction) -> list[Instruction]:
+    """Give this verdict when the masked argument is one of the values, else go on."""
     code = _load(condition)
     for value in condition.values:
-        code += [(_JMP_JEQ, 0, 1, value), _refuse("EPERM")]
+        code += [(_JMP_JEQ, 0, 1, value), verdict]
     return code
 
 

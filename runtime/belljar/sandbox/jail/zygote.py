@@ -34,7 +34,7 @@ import sys
 
 sys.path.insert(0, "/usr/lib/belljar")
 
-from guest import agent
+from guest import agent, restricted
 
 CLONE_FLAGS = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000
 LAYERS = (
@@ -74,11 +74,48 @@ MESSAGE_BYTES_MAX = 16384
 
 # What RLM programs import. Loaded here once, a box has them for nothing.
 PRELOADED = (
-    "ast base64 bisect calendar collections concurrent.futures concurrent.futures.thread copy csv dataclasses datetime "
-    "decimal difflib enum fractions functools hashlib heapq html io itertools json math operator queue random re "
-    "statistics string struct textwrap threading time traceback types typing unicodedata uuid zlib "
-    "guest.restricted guest.facades guest.guards encodings.idna _strptime"
-).split()  # noqa: SIM905
+    "ast",
+    "base64",
+    "bisect",
+    "calendar",
+    "collections",
+    "concurrent.futures",
+    "concurrent.futures.thread",
+    "copy",
+    "csv",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "difflib",
+    "enum",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "html",
+    "io",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "queue",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "struct",
+    "textwrap",
+    "threading",
+    "time",
+    "traceback",
+    "types",
+    "typing",
+    "unicodedata",
+    "uuid",
+    "zlib",
+    "encodings.idna",
+    "_strptime",
+)
 
 libc = ctypes.CDLL(None, use_errno=True)
 # Keeps the interpreter lock across the call: after a clone there is nobody to give it back.
@@ -157,7 +194,7 @@ class Enclosure:
     def mount_scratch(self) -> None:
         size, files = self.order["scratch_bytes"], self.order["scratch_files"]
         data = f"size={size},nr_inodes={files},mode=0700,uid={NOBODY},gid={NOBODY}".encode()
-        result = libc.mount(b"tmpfs", b"/tmp", b"tmpfs", ctypes.c_ulong(MS_NOSUID_NODEV_NOEXEC), data)  # noqa: S108
+        result = libc.mount(b"tmpfs", b"/tmp", b"tmpfs", ctypes.c_ulong(MS_NOSUID_NODEV_NOEXEC), data)
         check("mount scratch", "rootfs", result)
         os.chdir("/tmp")  # noqa: S108
 
@@ -172,7 +209,9 @@ class Enclosure:
         ruleset = libc.syscall(numbers["landlock"], attributes, ctypes.c_size_t(size), 0)
         check("landlock_create_ruleset", "landlock", ruleset)
         read = 0b1100  # read a file, list a folder
-        scratch = read | 0b10 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | (1 << 14 if version >= 3 else 0)
+        # Write, remove and make files and folders, move them between folders (2), truncate (3).
+        scratch = read | 0b10 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
+        scratch |= (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
         for path, rights in (("/", read), ("/dev", read | 0b10), ("/tmp", scratch)):  # noqa: S108
             parent = os.open(path, os.O_PATH)
             rule = struct.pack("=Qi", rights, parent)
@@ -323,6 +362,7 @@ def main() -> None:
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
     for name in PRELOADED:
         importlib.import_module(name)
+    restricted.preload()
     FILTER = load_filter(control)
     # What lives now lives in every box: keep the collector from touching, and so copying, those pages.
     gc.collect()

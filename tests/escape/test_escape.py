@@ -1,0 +1,48 @@
+"""Guest programs that try to get out, to outlast their limits, to lie, or to stay. See `harness` for how one is judged."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.escape.harness import Escapes, Language, Program, load_programs
+from tests.unit.test_restricted_language import ESCAPES
+
+PROGRAMS = load_programs()
+CASES = [
+    pytest.param(program, language, id=f"{program.name}-{language}")
+    for program in PROGRAMS
+    for language in program.languages
+]
+
+
+def test_the_corpus_is_as_large_as_promised() -> None:
+    assert len(PROGRAMS) >= 150
+    assert len({program.name.partition("/")[0] for program in PROGRAMS}) >= 10
+
+
+@pytest.mark.parametrize(("program", "language"), CASES)
+def test_it_does_not_get_out(escapes: Escapes, program: Program, language: Language) -> None:
+    outcome = escapes.run(program, language)
+    cell = outcome.cell
+    about = (cell, outcome.result.limit)
+    assert cell.status in program.expect, about
+    if program.says is not None:
+        assert program.says in f"{cell.stdout}\n{cell.stderr}\n{cell.error}\n{cell.answer}", about
+    if program.limit is not None:
+        assert cell.limit is not None, about
+        assert cell.limit.code == program.limit, about
+        assert (cell.limit.observed or 0) >= (cell.limit.limit or 0), about
+    if program.refused is not None:
+        refused = [record.data["code"] for record in outcome.records if record.event == "request.refused"]
+        assert program.refused in refused, refused
+    # An answer is in the log before the caller has it.
+    given = [record for record in outcome.records if record.event == "answer.given"]
+    assert cell.answer is None or len(given) == 1
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_a_known_way_out_of_the_language_is_closed_in_the_box_too(escapes: Escapes, name: str) -> None:
+    source = f"def leak(what):\n    print('ESC' + 'APED')\n{ESCAPES[name]}"
+    program = Program(name=name, cells=[source], languages=["restricted"], expect=[])
+    outcome = escapes.run(program, "restricted")
+    assert outcome.cell.status in ("error", "rejected"), outcome.cell

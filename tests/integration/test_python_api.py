@@ -1,0 +1,313 @@
+"""The library as a program uses it: with and without an event loop, with models of its own, many runs at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import belljar
+from belljar import Message, ModelReply, ModelRequest, Progress, Result, Runtime
+from belljar.models import NullModel, ScriptedModel
+from tests.integration.support import RESULT_FIELDS, Jar, no_process_left, processes_below, until
+
+
+def block(code: str) -> str:
+    return f"```repl\n{code}\n```\n"
+
+
+def opened(jar: Jar, **options: Any) -> Runtime:
+    return Runtime(state=jar.at, environ={}, **options)
+
+
+class SlowModel(NullModel):
+    """Answers after `seconds`; knows how many of its answers were under way at once."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("slow", name="scripted:slow")
+        self.asked = asyncio.Event()
+        self.most = 0
+        self._seconds = seconds
+        self._now = 0
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        self.asked.set()
+        try:
+            await asyncio.sleep(self._seconds)
+        finally:
+            self._now -= 1
+        return await super().complete(request)
+
+
+# ------------------------------------------------------------------------------------------------------------ the loop
+
+
+def test_a_run_with_model_objects(jar: Jar) -> None:
+    root = ScriptedModel([block("print(context[:3])"), block("FINAL(llm_query('of ' + context[0:3]))")])
+    sub = ScriptedModel([], [("of abc", "seen")], name="scripted:sub")
+    seen: list[Progress] = []
+
+    async def go() -> Result:
+        async with opened(jar) as runtime:
+            return await runtime.run("What?", context="abcdef", model=root, sub_model=sub, on_progress=seen.append)
+
+    result = asyncio.run(go())
+    assert (result.status, result.answer, result.turns, result.cells, result.queries) == ("ok", "seen", 2, 2, 1)
+    assert (result.usage.calls, result.scripted, result.cost) == (3, True, 0)
+    assert set(result.__struct_fields__) == RESULT_FIELDS
+    assert json.loads(msgspec.json.encode(result))["answer"] == "seen"
+    assert (seen[-1].turns, seen[-1].calls) == (2, 3)
+    assert result.receipt is not None
+    assert [record.hash for record in jar.records("run.finished")] == [result.receipt.head]
+
+
+def test_the_root_model_sees_the_output_between_markers_and_never_the_document(jar: Jar) -> None:
+    requests: list[ModelRequest] = []
+
+    class Recording(ScriptedModel):
+        async def complete(self, request: ModelRequest) -> ModelReply:
+            requests.append(request)
+            return await super().complete(request)
+
+    secret = "only in the document " * 100
+    root = Recording([block("print(len(context))"), block("FINAL(0)")])
+
+    async def go() -> None:
+        async with opened(jar) as runtime:
+            await runtime.run("How long?", context=secret, model=root)
+
+    asyncio.run(go())
+    first, second = requests
+    assert first.messages == (Message("user", f"`context` has {len(secret)} characters.\nQuestion: How long?"),)
+    assert f"\n{len(secret)}\n" in second.messages[-1].text
+    assert not any("only in the document" in message.text for request in requests for message in request.messages)
+
+
+def test_execute_with_a_path_and_with_a_text(jar: Jar) -> None:
+    path = jar.file("context.txt", "from a file")
+
+    async def go() -> list[Any]:
+        async with opened(jar) as runtime:
+            results = [await runtime.execute("FINAL(str(context))", context=source) for source in (path, "text", None)]
+            return [result.answer for result in results]
+
+    assert asyncio.run(go()) == ["from a file", "text", ""]
+
+
+def test_two_runs_at_once_know_nothing_of_each_other(jar: Jar) -> None:
+    code = """\
+import time
+name = context[0:5]
+for step in range(20):
+    time.sleep(0.01)
+    assert context[0:5] == name
+    open("/tmp/mine", "a").write(name)
+FINAL([name, open("/tmp/mine").read() == name * 20])
+"""
+
+    async def go() -> list[Result]:
+        async with opened(jar, language="python") as runtime:
+            work = [runtime.execute(code, context=text, tenant=text) for text in ("first", "other", "third")]
+            return await asyncio.gather(*work)
+
+    results = asyncio.run(go())
+    assert [result.answer for result in results] == [["first", True], ["other", True], ["third", True]]
+    assert [result.tenant for result in results] == ["first", "other", "third"]
+
+
+def test_queries_of_a_batch_are_asked_side_by_side_up_to_the_policys_bound(jar: Jar) -> None:
+    model = SlowModel(0.2)
+    policy = str(jar.policy("[models]\nparallel = 4"))
+
+    async def go() -> Result:
+        async with opened(jar, policy=policy) as runtime:
+            return await runtime.execute("FINAL(len(llm_query_batched(['x'] * 8)))", model=model)
+
+    result = asyncio.run(go())
+    assert (result.answer, model.most) == (8, 4)
+    assert result.wall_s < 1.4
+
+
+# ------------------------------------------------------------------------------------------------------------- sessions
+
+
+def test_a_session_keeps_its_variables_and_tells_the_whole_at_the_end(jar: Jar) -> None:
+    async def go() -> Result:
+        async with opened(jar) as runtime:
+            async with runtime.session(context="a b c") as session:
+                first = await session.execute("words = context.split()\nprint(len(words))")
+                second = await session.execute("words[3]")
+                third = await session.execute("FINAL(words)")
+                assert session.result is None
+            assert (first.status, first.stdout, first.answer) == ("ok", "3\n", None)
+            assert second.error is not None
+            assert (second.status, second.error.type, second.error.line) == ("error", "IndexError", 1)
+            assert (third.status, third.answer) == ("ok", ["a", "b", "c"])
+            assert session.result is not None
+            return session.result
+
+    result = asyncio.run(go())
+    assert (result.status, result.answer, result.cells) == ("ok", ["a", "b", "c"], 3)
+
+
+def test_a_session_ends_with_its_answer_and_the_refusal_reaches_the_caller(jar: Jar) -> None:
+    async def go() -> None:
+        async with opened(jar) as runtime, runtime.session() as session:
+            await session.execute("FINAL(1)")
+            await session.execute("print('too late')")
+            raise AssertionError("the second cell was not refused")
+
+    with pytest.raises(belljar.PolicyDenied) as refusal:
+        asyncio.run(go())
+    assert refusal.value.code == "session.ended"
+
+
+def test_an_error_of_the_caller_closes_the_session(jar: Jar) -> None:
+    async def go() -> None:
+        async with opened(jar) as runtime, runtime.session() as session:
+            await session.execute("x = 1")
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError):
+        asyncio.run(go())
+    (finished,) = jar.records("run.finished")
+    assert finished.data["status"] == "killed"
+
+
+def test_cells_of_a_session_wait_for_each_other(jar: Jar) -> None:
+    async def go() -> list[str]:
+        async with opened(jar) as runtime, runtime.session() as session:
+            cells = [session.execute(f"x = {number}\nprint(x)") for number in range(5)]
+            return [cell.stdout for cell in await asyncio.gather(*cells)]
+
+    assert asyncio.run(go()) == [f"{number}\n" for number in range(5)]
+
+
+# --------------------------------------------------------------------------------------------------------- cancellation
+
+
+def test_cancelling_a_run_leaves_nothing_behind(jar: Jar) -> None:
+    async def go() -> None:
+        async with opened(jar, language="python") as runtime:
+            await runtime.prepare()
+            around = len(processes_below())
+            work = asyncio.create_task(runtime.execute("import time\ncontext[0:1]\ntime.sleep(300)", context="x"))
+            while not (jar.state.audit.exists() and jar.records("context.read")):
+                await asyncio.sleep(0.01)
+            started = time.monotonic()
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+            assert time.monotonic() - started < 2
+            # Other runs go on in the same runtime.
+            assert (await runtime.execute("FINAL(1)")).answer == 1
+            until(lambda: len(processes_below()) <= around + 1, seconds=2, what="the cancelled box is gone")
+
+    asyncio.run(go())
+    no_process_left(seconds=2)
+    assert sorted(str(record.data["status"]) for record in jar.records("run.finished")) == ["killed", "ok"]
+
+
+def test_a_timeout_of_the_caller_settles_the_call_under_way(jar: Jar) -> None:
+    model = SlowModel(300)
+
+    async def go() -> None:
+        async with opened(jar) as runtime:
+            async with asyncio.timeout(1):
+                await runtime.execute("llm_query('x')", model=model)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(go())
+    assert model.asked.is_set()
+    assert jar.spent().calls == 1
+    assert len(jar.records("query.failed")) == 1
+
+
+def test_an_answer_while_queries_are_under_way_cancels_them(jar: Jar) -> None:
+    model = SlowModel(300)
+    code = """\
+import threading, time
+threading.Thread(target=llm_query, args=("x",), daemon=True).start()
+while budget()["calls"] == before:
+    time.sleep(0.01)
+FINAL("early")
+"""
+
+    async def go() -> Result:
+        async with opened(jar, language="python") as runtime:
+            return await runtime.execute(f"before = budget()['calls']\n{code}", model=model)
+
+    result = asyncio.run(go())
+    assert (result.status, result.answer, result.usage.calls) == ("ok", "early", 1)
+    assert result.wall_s < 10
+
+
+# ---------------------------------------------------------------------------------------------------------- synchronous
+
+
+def test_the_synchronous_run(jar: Jar) -> None:
+    result = belljar.run("What?", context="text", model=ScriptedModel([block("FINAL(len(context))")]), state=jar.at)
+    assert (result.status, result.answer) == ("ok", 4)
+
+
+def test_the_synchronous_session(jar: Jar) -> None:
+    with belljar.session(context="text", state=jar.at, language="python") as session:
+        assert session.execute("x = 1").status == "ok"
+        assert session.execute("print(x + len(context))").stdout == "5\n"
+        assert session.result is None
+    assert session.result is not None
+    assert (session.result.status, session.result.cells) == ("ok", 2)
+
+
+def test_the_synchronous_session_raises_what_the_asynchronous_one_does(jar: Jar) -> None:
+    with pytest.raises(belljar.PolicyDenied), belljar.session(state=jar.at) as session:
+        session.execute("FINAL(1)")
+        session.execute("2")
+    with pytest.raises(belljar.InvalidInput), belljar.session(state=jar.at, tenant="No Tenant"):
+        pass
+
+
+def test_the_synchronous_names_work_inside_a_running_loop_of_another_thread(jar: Jar) -> None:
+    async def go() -> Any:
+        return await asyncio.to_thread(
+            belljar.run, "What?", context="text", model=ScriptedModel([block("FINAL(1)")]), state=jar.at
+        )
+
+    assert asyncio.run(go()).answer == 1
+
+
+# --------------------------------------------------------------------------------------------------------------- misuse
+
+
+def refused(work: Coroutine[Any, Any, Any], kind: type[belljar.BelljarError]) -> str:
+    with pytest.raises(kind) as error:
+        asyncio.run(work)
+    return str(error.value)
+
+
+def test_a_runtime_that_is_not_open_says_how_to_open_it(jar: Jar) -> None:
+    assert "async with" in refused(opened(jar).execute("1"), belljar.HostFault)
+
+
+def test_refusals_before_a_run_begins(jar: Jar) -> None:
+    async def go(**options: Any) -> None:
+        async with opened(jar) as runtime:
+            await runtime.execute("print(1)", **options)
+
+    assert "is no tenant" in refused(go(tenant="A"), belljar.InvalidInput)
+    assert "no such.txt" in refused(go(context=Path("no such.txt")), belljar.InvalidInput)
+    assert "lone surrogate" in refused(go(context="\ud800"), belljar.InvalidInput)
+    assert "does not allow the model" in refused(go(model=NullModel(name="other")), belljar.PolicyDenied)
+    assert jar.records() == []
+    with pytest.raises(belljar.PolicyDenied):
+        opened(jar, policy="strict", language="python")
+    with pytest.raises(belljar.InvalidPolicy):
+        opened(jar, policy="nonsense")
