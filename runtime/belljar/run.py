@@ -32,7 +32,7 @@ from belljar.policy import Policy, Quota, digest
 from belljar.sandbox import Backend, BoxEnd, BoxSpec
 from belljar.tasks import to_the_end
 
-__all__ = ["OnProgress", "Run", "Services", "begin"]
+__all__ = ["OnProgress", "Run", "Services", "begin", "box_spec"]
 
 OnProgress = Callable[[Progress], None]
 # How often whoever watches is told.
@@ -167,6 +167,7 @@ class Run:
             stack.push_async_callback(self._finish_log)
             if self._booked:
                 stack.push_async_callback(self._services.ledger.close_run, self.scope.run)
+            stack.push_async_callback(self.calls.settled)
             for opened in self._opened:
                 stack.callback(opened.close)
             if self._box is not None:

@@ -117,7 +117,10 @@ class Writer:
         self._lost: dict[str, Exception] = {}  # lane -> error; belongs to the thread
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._db = self._open(path, schema)
-        threading.Thread(target=self._work, name=f"belljar {what}", daemon=True).start()
+        # In memory there is no disk to wait for, so a thread would only cost: each job is done where it is submitted.
+        self._inline = path is None
+        if not self._inline:
+            threading.Thread(target=self._work, name=f"belljar {what}", daemon=True).start()
 
     # -- for coroutines ----------------------------------------------------------------------------------------------
 
@@ -150,6 +153,9 @@ class Writer:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
+                if self._inline:
+                    self._db.close()
+                    self._ended.set_result(None)
         try:
             await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ended)), timeout_s)
         except TimeoutError:
@@ -249,7 +255,12 @@ class Writer:
         with self._gate:
             if self._closed:
                 raise self._unavailable(f"{self._name} is closed; open a new one")
-            self._queue.put(entry)
+            if not self._inline:
+                self._queue.put(entry)
+                return
+            outcomes = self._round([entry])
+        if entry.future is not None:
+            _resolve([(entry.future, outcomes[0])])
 
     def _refuse_if_lost(self, _db: sqlite3.Connection | None = None) -> None:
         for error in self._lost.values():

@@ -103,6 +103,8 @@ class Queries:
 
         With `return_exceptions` a failed prompt's place holds its exception; without, the first failure is raised.
         """
+        if isinstance(prompts, str):
+            raise TypeError("llm_query_batched takes a list of prompts; llm_query takes one")
         return self._ask(list(prompts), model, return_exceptions=return_exceptions)
 
     def rlm_query(self, prompt: str, context: str | None = None, model: str | None = None) -> str:

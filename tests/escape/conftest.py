@@ -8,17 +8,18 @@ import pytest
 
 from belljar.audit import verify
 from belljar.sandbox import ensure_image
-from tests.escape.harness import Escapes
+from tests.escape.harness import Canaries, Escapes
 
 
 @pytest.fixture(scope="session")
 def escapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Escapes]:
     """The boxes' surroundings. The environment of this process has a key in it while they last."""
-    images = tmp_path_factory.mktemp("images")
+    images, folder = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("escape")
     ensure_image(images)
+    canaries = Canaries(folder)
     with pytest.MonkeyPatch.context() as patch:
-        escapes = Escapes(tmp_path_factory.mktemp("escape"), images)
-        patch.setenv("ANTHROPIC_API_KEY", escapes.canaries.key)
+        patch.setenv("ANTHROPIC_API_KEY", canaries.key)
+        escapes = Escapes(folder, images, canaries)
         yield escapes
         escapes.close()
     assert escapes.survivors() == []

@@ -20,7 +20,8 @@ A program says on its first lines what it is and what must come of it::
     # hasty                           optional: a policy with a very short deadline
 
 `#%%` on a line of its own begins the next cell. The word that a program prints when it got what it wanted is
-`ESCAPED`; it is looked for everywhere. `{{name}}` is replaced by what the host knows and a guest could have guessed.
+`ESCAPED`; it is looked for everywhere (`escaped(...)` prints it, and is put before every program, as are the files of
+`shared/` that `# use:` names). `{{name}}` is replaced by what the host knows and a guest could have guessed.
 """
 
 from __future__ import annotations
@@ -51,13 +52,15 @@ from belljar.models import NullModel
 from belljar.policy import load
 from belljar.sandbox.jail.cgroup import find_places
 
-__all__ = ["CONTEXT", "Escapes", "Language", "Outcome", "Program", "load_programs"]
+__all__ = ["CONTEXT", "Canaries", "Escapes", "Language", "Outcome", "Program", "load_programs"]
 
 Language = Literal["restricted", "python"]
 PROGRAMS = Path(__file__).with_name("programs")
 _HEADER = re.compile(r"# (\w+)(?:: (.*))?")
 _CELL = re.compile(r"^#%%.*\n", re.MULTILINE)
 _LEFT_S = 5.0
+# Spelled so that a traceback that quotes the program does not hold the word.
+_ESCAPED = 'def escaped(*what):\n    print("ESC" + "APED", *what)\n'
 CONTEXT = "".join(f"line {number}: the grass is green\n" for number in range(1000))
 T = TypeVar("T")
 
@@ -138,7 +141,7 @@ def _program(path: Path) -> Program:
     cells = _CELL.split(source)
     return Program(
         name=f"{path.parent.name}/{path.stem}",
-        cells=["".join([*shared, cells[0]]), *cells[1:]],
+        cells=["".join([_ESCAPED, *shared, cells[0]]), *cells[1:]],
         languages=["python", "restricted"] if language == "both" else [language],  # type: ignore[list-item]
         expect=header["expect"].split(),
         says=header.get("says"),
@@ -234,8 +237,8 @@ class Canaries:
 class Escapes:
     """One loop, one state folder, one runtime a language and policy; programs run one after another."""
 
-    def __init__(self, folder: Path, images: Path) -> None:
-        self.canaries = Canaries(folder)
+    def __init__(self, folder: Path, images: Path, canaries: Canaries) -> None:
+        self.canaries = canaries
         self._folder = folder
         self._state = folder / "state"
         self._state.mkdir()

@@ -31,7 +31,17 @@ from belljar.audit import Record, records, verify
 from belljar.ledger import Amounts, SqliteLedger
 from belljar.state import State
 
-__all__ = ["BELLJAR", "RESULT_FIELDS", "Jar", "Outcome", "Running", "adopting_orphans", "no_process_left", "processes_below", "until"]
+__all__ = [
+    "BELLJAR",
+    "RESULT_FIELDS",
+    "Jar",
+    "Outcome",
+    "Running",
+    "adopting_orphans",
+    "no_process_left",
+    "processes_below",
+    "until",
+]
 
 BELLJAR = str(Path(sys.executable).with_name("belljar"))
 
@@ -135,7 +145,9 @@ class Jar:
         plain = {"PATH": os.environ["PATH"], "HOME": str(self.work), "LC_ALL": "C.UTF-8"}
         return {**plain, "BELLJAR_HOME": str(self.at), **(extra or {})}
 
-    def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()) -> Running:
+    def start(
+        self, *arguments: str | Path, env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()
+    ) -> Running:
         """Start `belljar ARGUMENTS`, with the words of `before` in front."""
         process = subprocess.Popen(
             [*before, BELLJAR, *map(str, arguments)],

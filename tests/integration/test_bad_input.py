@@ -134,7 +134,9 @@ def test_a_model_without_a_key_names_the_variable(jar: Jar) -> None:
 # ------------------------------------------------------------------------------------------------- tenants and backends
 
 
-@pytest.mark.parametrize("tenant", ["", "Acme", "a b", "a//b", "../etc", "a/", "/".join("abcdefghi"), "x" * 64, "run:1"])
+@pytest.mark.parametrize(
+    "tenant", ["", "Acme", "a b", "a//b", "../etc", "a/", "/".join("abcdefghi"), "x" * 64, "run:1"]
+)
 def test_a_tenant_that_is_no_tenant(jar: Jar, tenant: str) -> None:
     refused(jar.exec("print(1)", "--tenant", tenant), 2, "is no tenant")
     nothing_began(jar)

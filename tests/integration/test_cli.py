@@ -37,7 +37,9 @@ def test_exec_prints_what_the_program_printed_then_the_answer(jar: Jar, language
 @both_languages
 def test_exec_json_is_one_document_with_every_field(jar: Jar, language: str) -> None:
     context = jar.file("notes.txt", "müde Zeilen\n")
-    outcome, result = jar.exec_json("print(context[0:4])\nFINAL(len(context))", "--context", context, "--language", language)
+    outcome, result = jar.exec_json(
+        "print(context[0:4])\nFINAL(len(context))", "--context", context, "--language", language
+    )
     assert outcome.code == 0
     assert (result["status"], result["answer"], result["stdout"], result["error"]) == ("ok", 12, "müde\n", None)
     assert (result["cells"], result["turns"], result["queries"], result["truncated"]) == (1, 0, 0, False)

@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,6 @@ FORKS = """\
 import os, time
 for _ in range(3):
     if os.fork() == 0:
-        os.setsid()
         time.sleep(300)
 context[0:1]
 time.sleep(300)
@@ -85,9 +85,8 @@ def provider() -> Iterator[Provider]:
 def started(jar: Jar, code: str, *arguments: str, env: dict[str, str] | None = None) -> Running:
     """`belljar exec`, up to the moment in which the program has read from the context."""
     program, context = jar.file("program.py", code), jar.file("context.txt", "text")
-    running = jar.start(
-        *("exec", program, "--context", context, "--quiet", "--language", "python", *arguments), env=env
-    )
+    options: tuple[str | Path, ...] = ("--context", context, "--quiet", "--language", "python", *arguments)
+    running = jar.start("exec", program, *options, env=env)
 
     def has_read() -> bool:
         assert running.process.poll() is None, running.wait()

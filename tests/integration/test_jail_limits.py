@@ -196,7 +196,7 @@ def test_a_program_that_does_not_stop_is_killed_after_the_grace(jar: Jar, code: 
 
 def test_an_endless_loop_ends_at_the_cpu_limit(jar: Jar) -> None:
     outcome, result = run(jar, "while True:\n    pass", 'cpu = "1 s"')
-    assert (outcome.code, result["status"]) == (6, "cpu")
+    assert (outcome.code, result["status"]) == (6, "cpu"), result["error"]
     limit = result["limit"]
     assert (limit["code"], limit["limit"]) == ("cpu_ms", 1000)
     assert 900 <= limit["observed"] < 2500
@@ -237,10 +237,12 @@ def test_an_interrupt_between_reads_leaves_the_wire_in_step(jar: Jar) -> None:
             Runtime(policy, state=jar.at, language="python", environ={}) as runtime,
             runtime.session(context=text) as session,
         ):
-            statuses = []
+            statuses: list[str] = []
             for _ in range(5):
                 cell = await session.execute("n = 0\nwhile True:\n    n += len(context[n % 300000 : n % 300000 + 8])")
-                check = await session.execute("assert context[80:88] == '0000010\\n'\nassert context[-8:] == '0049999\\n'")
+                check = await session.execute(
+                    "assert context[80:88] == '0000010\\n'\nassert context[-8:] == '0049999\\n'"
+                )
                 statuses += [cell.status, check.status]
             return statuses
 
@@ -254,7 +256,7 @@ def test_the_run_has_a_wall_limit_over_all_its_cells(jar: Jar) -> None:
         policy = str(small(jar, 'run_wall = "1 s"\ncell_wall = "800 ms"\n[models]\ncall_wall = "1 s"'))
         async with Runtime(policy, state=jar.at, language="python", environ={}) as runtime:
             async with runtime.session() as session:
-                statuses = [(await session.execute("import time\ntime.sleep(0.6)")).status]
+                statuses: list[str] = [(await session.execute("import time\ntime.sleep(0.6)")).status]
                 statuses.append((await session.execute("time.sleep(0.6)")).status)
             assert session.result is not None
             return statuses, session.result

@@ -106,8 +106,10 @@ class World:
         self.broker: Broker
 
     async def say(self, message: GuestMessage, body: bytes = b"") -> Reply | None:
-        """Hand one sentence to the broker, as the engine does."""
-        return await self.broker.handle(Frame(message, body))
+        """Hand one sentence to the broker, as the engine does, and wait until the books show it."""
+        reply = await self.broker.handle(Frame(message, body))
+        await self.calls.settled()
+        return reply
 
     async def in_cell(self) -> World:
         """Ready, and a cell running."""
@@ -124,14 +126,17 @@ class World:
 
     async def data(self, event: str) -> list[dict[str, Any]]:
         """The data of all records of an event, those not yet flushed included."""
+        await self.calls.settled()
         await self.audit.flush()
         return [data for name, data in self.durable() if name == event]
 
     async def balance(self) -> Balance:
+        await self.calls.settled()
         return await self.ledger.balance(run_account(RUN), "total")
 
     async def check(self) -> None:
         """What must hold whatever happened: the books balance, nothing is held, each action has one outcome."""
+        await self.calls.settled()
         assert await self.ledger.check_books() == []
         assert (await self.balance()).held == Amounts()
         report = verify(self.log)

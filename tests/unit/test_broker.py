@@ -89,7 +89,7 @@ def calls_left(number: int) -> Limits:
 def test_nothing_is_heard_before_ready(tmp_path: Path, message: GuestMessage) -> None:
     async def test() -> None:
         async with world(tmp_path, texts=[ASCII]) as here:
-            assert "starting" in await violates(here, message)
+            assert "not ready" in await violates(here, message)
             assert not here.broker.ready
             assert here.events() == []
 
@@ -432,7 +432,7 @@ def test_a_batch_that_cannot_be_finished_is_refused_before_its_first_call(tmp_pa
             )
             assert model.requests == []
             assert await answers(here, "a", "b") == ["to a", "to b"]
-            assert (await refused(here, *ask("a"))).failure.code == "quota.calls"
+            assert (await refused(here, *ask("a", "b"))).failure.code == "quota.calls"
 
     drive(test())
 

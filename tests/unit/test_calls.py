@@ -241,6 +241,7 @@ def test_each_attempt_is_an_action_and_a_reservation_of_its_own(tmp_path: Path) 
     async def test() -> None:
         async with world(tmp_path, policy=policy_with(**attempts(4))) as here:
             assert (await here.calls.ask(model, question(), cell=1)).text == "at last"
+            await here.calls.settled()
             assert here.events() == [
                 *("query.requested", "query.failed"),
                 *("query.requested", "query.failed"),
@@ -438,8 +439,11 @@ def test_a_ledger_that_fails_after_the_call_does_not_keep_the_outcome_out_of_the
                 return reply("x")
 
             calls = Calls(here.scope, audit=here.audit, ledger=ledger, prices=free_prices())
+            assert (await calls.ask(FakeModel(answering), question(), cell=1)).text == "x"
             with pytest.raises(LedgerUnavailable):
-                await calls.ask(FakeModel(answering), question(), cell=1)
+                await calls.settled()
+            with pytest.raises(LedgerUnavailable):
+                await calls.ask(FakeModel(), question(), cell=1)
             assert here.events() == ["query.requested", "query.completed"]
 
     drive(test())

@@ -138,9 +138,9 @@ def test_a_full_database_is_reported_in_the_type_of_its_owner(tmp_path: Path) ->
     asyncio.run(main())
 
 
-def test_unawaited_jobs_come_before_what_is_submitted_later() -> None:
+def test_unawaited_jobs_come_before_what_is_submitted_later(tmp_path: Path) -> None:
     async def main() -> None:
-        writer = make(None)
+        writer = make(tmp_path / "w.db")
         for x in range(500):
             writer.submit_soon(insert(x))
         assert await writer.submit(count) == 500
@@ -179,9 +179,9 @@ def test_unawaited_jobs_of_a_failed_round_are_lost_and_said_so(tmp_path: Path) -
     asyncio.run(main())
 
 
-def test_a_cancelled_caller_does_not_undo_its_job() -> None:
+def test_a_cancelled_caller_does_not_undo_its_job(tmp_path: Path) -> None:
     async def main() -> None:
-        writer = make(None)
+        writer = make(tmp_path / "w.db")
         go = await block(writer)
         writer.submit(insert(1)).cancel()
         go()
@@ -191,9 +191,9 @@ def test_a_cancelled_caller_does_not_undo_its_job() -> None:
     asyncio.run(main())
 
 
-def test_room_waits_while_too_much_is_queued() -> None:
+def test_room_waits_while_too_much_is_queued(tmp_path: Path) -> None:
     async def main() -> None:
-        writer = make(None, queue_max=10)
+        writer = make(tmp_path / "w.db", queue_max=10)
         go = await block(writer)
         for x in range(9):
             writer.submit_soon(insert(x))
@@ -225,9 +225,9 @@ def test_closing_writes_what_is_queued_and_refuses_what_comes_later(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
 
 
-def test_closing_has_a_deadline() -> None:
+def test_closing_has_a_deadline(tmp_path: Path) -> None:
     async def main() -> None:
-        writer = make(None)
+        writer = make(tmp_path / "w.db")
         go = await block(writer)
         with pytest.raises(AuditUnavailable, match=r"did not finish writing in 0\.05 s"):
             await writer.aclose(0.05)
@@ -237,8 +237,8 @@ def test_closing_has_a_deadline() -> None:
     asyncio.run(main())
 
 
-def test_one_writer_serves_several_event_loops() -> None:
-    writer = make(None)
+def test_one_writer_serves_several_event_loops(tmp_path: Path) -> None:
+    writer = make(tmp_path / "w.db")
 
     async def some(start: int) -> None:
         await asyncio.gather(*(writer.submit(insert(start + x)) for x in range(100)))
@@ -257,8 +257,8 @@ def test_one_writer_serves_several_event_loops() -> None:
     assert asyncio.run(end()) == 400
 
 
-def test_a_loop_that_ended_does_not_stop_the_writer() -> None:
-    writer = make(None)
+def test_a_loop_that_ended_does_not_stop_the_writer(tmp_path: Path) -> None:
+    writer = make(tmp_path / "w.db")
 
     async def leave() -> Callable[[], None]:
         go = await block(writer)

@@ -307,6 +307,7 @@ class Broker:
             )
 
     async def _budget(self, budget: Budget) -> Reply:
+        await self._calls.settled()
         left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
         return (
             Left(
@@ -326,6 +327,9 @@ class Broker:
     async def _query(self, query: Query, body: bytes) -> Reply:
         prompts = _split(query.lengths, body)
         model = self._permit_query(query, prompts)
+        if len(prompts) == 1:
+            self.queries += 1
+            return self._answers(query.id, [await self._ask(model, prompts[0], self.cells)])
         await self._permit_calls(len(prompts))
         self.queries += len(prompts)
         try:
@@ -365,6 +369,7 @@ class Broker:
 
     async def _permit_calls(self, calls: int) -> None:
         """A batch that cannot be finished is refused before its first call, not after its last affordable one."""
+        await self._calls.settled()
         left = (await self._ledger.remaining(self._scope.run, now=self._scope.now())).calls
         if left is not None and calls > left:
             raise QuotaExceeded(

@@ -1,11 +1,15 @@
 """One model call, from the request to the books: logged before, reserved before, settled after, logged after.
 
-    audit *requested* (durable) -> ledger reserve -> ledger dispatched -> the model, under a deadline
-        -> ledger settle -> audit *completed* | *failed*          or, when there is no room: audit *denied*
+    audit *requested* and ledger *reserved and dispatched*, both durable -> the model, under a deadline
+        -> ledger *settled*, audit *completed* | *failed*       or, when there is no room: audit *denied*, no call
+
+The two writes before the call go to two files side by side, because each waits for the disk. The two after it are
+waited for by nobody but the end of the run (`settled`): until they are written the books hold the worst case, and a
+crash charges that.
 
 Each attempt at the provider is one such sequence with its own action id, so a retry cannot hide a spend. Whatever
-happens between *reserve* and the end (an error, a cancellation) the reservation ends exactly once: a call that may have
-reached the provider and left no usage is charged in full.
+happens in between (an error, a cancellation), the reservation ends exactly once: a call that may have reached the
+provider and left no usage is charged in full.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import msgspec
 
 from belljar.audit import JSON, AuditLog
 from belljar.broker.run import RunScope
-from belljar.errors import BelljarError, ModelFailed, QuotaExceeded
+from belljar.errors import BelljarError, HostFault, ModelFailed, QuotaExceeded
 from belljar.ledger import Amounts, Ledger
 from belljar.models import Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
 from belljar.tasks import to_the_end
@@ -55,6 +59,8 @@ class Calls:
         self._prices = prices
         self._slots = asyncio.Semaphore(scope.policy.models.parallel_max)
         self._actions = 0
+        self._ends: set[asyncio.Task[None]] = set()
+        self._fault: HostFault | None = None
         self.spent = Spent()
 
     async def ask(self, model: Model, request: ModelRequest, *, cell: int) -> ModelReply:
@@ -89,33 +95,47 @@ class Calls:
             raise ModelFailed("the run's time is up: no further model call is made", charged=False)
         return msgspec.structs.replace(request, deadline_s=seconds)
 
+    async def settled(self) -> None:
+        """Return when every call that has ended stands in the books and in the log.
+
+        Raises:
+            HostFault: one could not be written.
+        """
+        while self._ends:
+            await asyncio.wait(self._ends)
+        self._refuse_after_fault()
+
     async def _attempt(self, model: Model, request: ModelRequest, cell: int, attempt: int) -> ModelReply:
+        self._refuse_after_fault()
         action = self.next_action()
         fields = {"action": action, "cell": cell, "attempt": attempt, "model": model.name, **_about(request)}
-        try:
-            await self._audit.append("query.requested", self._scope.run, fields)
-        except asyncio.CancelledError as error:  # it may have been written
-            await to_the_end(self._unsent(action, error))
-            raise
+        requested = asyncio.ensure_future(self._audit.append("query.requested", self._scope.run, fields))
+        reservation = None
         try:
             reservation, held, request = await self._reserve(model, request)
+            await asyncio.shield(requested)
         except (BelljarError, asyncio.CancelledError) as error:
-            await to_the_end(self._unsent(action, error))
+            await to_the_end(self._unsent(action, error, requested, reservation))
             raise
-        return await self._dispatched(model, request, action, reservation, held)
+        return await self._send(model, request, action, reservation, held)
 
-    async def _unsent(self, action: str, error: BaseException) -> None:
-        """Log that nothing of the action left the host."""
-        await self._audit.append("query.denied", self._scope.run, {"action": action, **refusal_fields(error)})
+    async def _unsent(
+        self, action: str, error: BaseException, requested: asyncio.Future[int], reservation: str | None
+    ) -> None:
+        """Nothing of the action leaves the host: give back what is held, and say so in the log if it can be said."""
+        if reservation is not None:
+            await self._ledger.release(reservation)
+        # What was not logged as requested needs no outcome, and the error that is on its way says why.
+        await asyncio.wait([requested])
+        if requested.exception() is None:
+            await self._audit.append("query.denied", self._scope.run, {"action": action, **refusal_fields(error)})
 
-    async def _dispatched(
+    async def _send(
         self, model: Model, request: ModelRequest, action: str, reservation: str, held: Amounts
     ) -> ModelReply:
-        charge, event = Amounts(), "query.failed"
+        charge, event = held, "query.failed"
         outcome: dict[str, JSON] = {"error": "interrupted before the model answered"}
         try:
-            await self._ledger.dispatch(reservation)
-            charge = held
             reply = await model.complete(request)
             charge = self._amounts(model, reply.usage)
             event, outcome = "query.completed", _outcome(reply)
@@ -125,8 +145,11 @@ class Calls:
             outcome = {"error": str(failure)[:1000]}
             raise
         finally:
+            # The answer need not wait for the disk: until this is written, the books hold the worst case.
             self.spent.add(charge)
-            await to_the_end(self._end(action, reservation, charge, event, outcome))
+            end = asyncio.create_task(self._end(action, reservation, charge, event, outcome))
+            self._ends.add(end)
+            end.add_done_callback(self._ended)
 
     async def _end(self, action: str, reservation: str, charge: Amounts, event: str, outcome: dict[str, JSON]) -> None:
         spent = {"calls": charge.calls, "cost_nanousd": charge.cost_nanousd}
@@ -136,18 +159,31 @@ class Calls:
         finally:  # what happened is logged even where the books cannot be kept
             await self._audit.append(event, self._scope.run, {"action": action, **spent, **tokens, **outcome})
 
+    def _ended(self, end: asyncio.Task[None]) -> None:
+        self._ends.discard(end)
+        error = None if end.cancelled() else end.exception()
+        if isinstance(error, HostFault) and self._fault is None:
+            self._fault = error
+
+    def _refuse_after_fault(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
     async def _reserve(self, model: Model, request: ModelRequest) -> tuple[str, Amounts, ModelRequest]:
         """Hold the worst case; where the whole answer does not fit, ask for as long an answer as does."""
         try:
-            amounts = self._bound(model, request)
-            return await self._ledger.reserve(self._scope.run, amounts, now=self._scope.now()), amounts, request
+            return await self._hold(model, request)
         except QuotaExceeded:
+            await self.settled()  # what calls that have ended still hold is about to be given back
             tokens = await self._affordable(model, request)
             if tokens < min(_OUTPUT_TOKENS_MIN, request.output_tokens_max):
                 raise
-        request = msgspec.structs.replace(request, output_tokens_max=tokens)
+        return await self._hold(model, msgspec.structs.replace(request, output_tokens_max=tokens))
+
+    async def _hold(self, model: Model, request: ModelRequest) -> tuple[str, Amounts, ModelRequest]:
         amounts = self._bound(model, request)
-        return await self._ledger.reserve(self._scope.run, amounts, now=self._scope.now()), amounts, request
+        run, now = self._scope.run, self._scope.now()
+        return await self._ledger.reserve(run, amounts, now=now, dispatched=True), amounts, request
 
     async def _affordable(self, model: Model, request: ModelRequest) -> int:
         """The longest answer, in tokens, whose worst case fits what is left now; 0 when none does."""

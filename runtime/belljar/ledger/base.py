@@ -124,8 +124,10 @@ class Ledger(Protocol):
         """What `set_limits` said about this level, at most one for each period."""
         ...
 
-    async def reserve(self, run: str, amounts: Amounts, *, now: float) -> str:
+    async def reserve(self, run: str, amounts: Amounts, *, now: float, dispatched: bool = False) -> str:
         """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
+
+        With `dispatched` it begins as if `dispatch` had been called: one commit for who sends at once.
 
         Raises:
             QuotaExceeded: `quota.<dimension>`, with the limit and what it would have come to.

@@ -158,12 +158,13 @@ class SqliteLedger:
         account = tenant_accounts(tenant)[-1]
         return await self._writer.submit(lambda db: _limits(db, account))
 
-    async def reserve(self, run: str, amounts: Amounts, *, now: float) -> str:
+    async def reserve(self, run: str, amounts: Amounts, *, now: float, dispatched: bool = False) -> str:
         check_amounts(amounts)
         reservation = secrets.token_hex(12)
         day = period_key("day", now)
+        state = "dispatched" if dispatched else "held"
         try:
-            await self._writer.submit(lambda db: _reserve(db, reservation, run, amounts, day))
+            await self._writer.submit(lambda db: _reserve(db, reservation, run, amounts, day, state))
         except asyncio.CancelledError:  # the job may still run, and nobody will know the id: queue its end behind it
             with contextlib.suppress(LedgerUnavailable):  # closed: `recover` refunds it
                 self._writer.submit_soon(lambda db: _release_if_open(db, reservation))
@@ -271,15 +272,15 @@ def _key(limits: Limits, day: str) -> str:
 # -- reservations ------------------------------------------------------------------------------------------------------
 
 
-def _reserve(db: sqlite3.Connection, reservation: str, run_id: str, asked: Amounts, day: str) -> None:
+def _reserve(db: sqlite3.Connection, reservation: str, run_id: str, asked: Amounts, day: str, state: str) -> None:
     run = _open_run(db, run_id)
     for account, limits in _bounds(db, run):
         _admit(_balance(db, account, _key(limits, day)), asked, account, limits, day)
     values = _values(asked)
     db.executemany(_HOLD, [(*page, *values) for page in _pages(run, day)])
     db.execute(
-        "INSERT INTO reservations VALUES (?, ?, ?, 'held', ?, ?, ?, ?, NULL, NULL, NULL, NULL)",
-        (reservation, run_id, day, *values),
+        "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)",
+        (reservation, run_id, day, state, *values),
     )
 
 

@@ -37,7 +37,7 @@ from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 from belljar.sandbox.jail.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.jail.seccomp import Allowlist, compile_filter, load_allowlist
 
-__all__ = ["Jail", "JailBox", "Zygote"]
+__all__ = ["Jail", "JailBox", "Pool", "Zygote"]
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 # A zygote takes some 100 ms, a box some 2 ms; on a loaded machine they may take long, but never this long.

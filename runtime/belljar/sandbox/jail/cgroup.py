@@ -1,12 +1,14 @@
 """What a box may use of the machine, and the kernel's own account of what it did: control groups, version 1 or 2.
 
 Below the group that this process is in (version 1), or beside it or at the top (version 2, where a group with processes
-cannot have limited children), each process of ours has one group `belljar-PID-STARTTIME`, and in it each box one of its
-own. A newborn box writes itself into its group through a descriptor that we opened, so it needs no right and we no pid.
+cannot have limited children), each `Cgroups` has one group `belljar-PID-STARTTIME-PIDNAMESPACE-NUMBER`, and in it each
+box one of its own. A newborn box writes itself into its group through a descriptor that we opened, so it needs no right
+and we no pid.
 
 The group is also the evidence: how much CPU time, how many kills for memory, how many refused tasks. And it is the
 proof of an end: a group can only be removed when nothing lives in it. Groups whose process has died are found by their
-name, killed and removed at the next start.
+name, killed and removed at the next start; those of another pid namespace are left to it, because we cannot see who
+lives there. Two processes may clear the same group at once, so anything may vanish at any moment here.
 
 A host that gives no writable group gives fewer layers; the policy says whether that is enough.
 """
@@ -23,8 +25,8 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import psutil
 
+from belljar.errors import BoxFault
 from belljar.sandbox.base import BoxSpec, Evidence
 
 __all__ = ["BoxGroup", "Cgroups", "Place", "find_places"]
@@ -35,6 +37,8 @@ _PERIOD_US: Final = 100_000
 _QUOTA_US: Final = 100_000
 # A killed process leaves its group a moment later.
 _REMOVE_S: Final = 5.0
+# Tells the groups of several `Cgroups` of one process apart.
+_INSTANCES: Final = itertools.count(1)
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -53,7 +57,7 @@ class Cgroups:
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._numbers = itertools.count(1)
-        self._own = f"{_PREFIX}{_identity(os.getpid())}"
+        self._own = f"{_PREFIX}{_identity(os.getpid())}-{_namespace()}-{next(_INSTANCES)}"
         self._places = [place for place in places if self._usable(place)]
         self.layers = tuple(
             f"cgroup.{name}"
@@ -62,7 +66,11 @@ class Cgroups:
         )
 
     def create(self, spec: BoxSpec) -> BoxGroup:
-        """Groups for one box, limits set."""
+        """Groups for one box, limits set.
+
+        Raises:
+            BoxFault: the kernel did not make them, though it did before.
+        """
         name = f"box-{next(self._numbers)}"
         folders: list[tuple[Place, Path]] = []
         try:
@@ -71,10 +79,10 @@ class Cgroups:
                 folder.mkdir()
                 folders.append((place, folder))
                 _limit(place, folder, spec)
-        except BaseException:
+        except OSError as error:
             for _, folder in folders:
-                folder.rmdir()
-            raise
+                _clear(folder)
+            raise BoxFault(f"no control group for a box: {error}: run it again") from error
         return BoxGroup(folders)
 
     def reap(self) -> int:
@@ -82,7 +90,7 @@ class Cgroups:
         found = 0
         for place in self._places:
             for folder in place.folder.glob(f"{_PREFIX}*"):
-                if folder.name != self._own and not _alive(folder.name.removeprefix(_PREFIX)):
+                if _abandoned(folder.name.removeprefix(_PREFIX)):
                     _clear(folder)
                     found += 1
         return found
@@ -127,7 +135,12 @@ class BoxGroup:
                 os.close(descriptor)
 
     def evidence(self) -> Evidence:
-        """The kernel's account so far; None for what this host does not count."""
+        """The kernel's account so far; None for what this host does not count, or no longer."""
+        with contextlib.suppress(OSError):  # removed: the account is gone with the group
+            return self._evidence()
+        return Evidence()
+
+    def _evidence(self) -> Evidence:
         return Evidence(
             cpu_s=self._cpu_s(),
             memory_peak_bytes=self._number("memory", "memory.max_usage_in_bytes", "memory.peak"),
@@ -245,34 +258,53 @@ def _counter(path: Path, key: str) -> int | None:
 def _clear(folder: Path) -> None:
     """Kill everything in a group and below, and remove it all, within a bound."""
     until = time.monotonic() + _REMOVE_S
-    while folder.exists():
-        for below in [*folder.glob("*/"), folder]:
-            for pid in _pids(below):
+    while folder.exists() and time.monotonic() < until:
+        for group in [*_below_one(folder), folder]:
+            for pid in _pids(group):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
-                below.rmdir()
-        if time.monotonic() > until:
-            return
+                group.rmdir()
         if folder.exists():
             time.sleep(0.002)
 
 
-def _pids(folder: Path) -> list[int]:
+def _below_one(folder: Path) -> list[Path]:
     try:
-        return [int(word) for word in (folder / "cgroup.procs").read_text().split()]
+        return [Path(entry) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _pids(folder: Path) -> list[int]:
+    """Who is in a group. Processes that our pid namespace does not show are listed as 0, which would mean ourselves."""
+    try:
+        return [pid for pid in map(int, (folder / "cgroup.procs").read_text().split()) if pid > 0]
     except OSError:
         return []
 
 
 def _identity(pid: int) -> str:
-    """Tells a process from a later one with the same id."""
-    return f"{pid}-{round(psutil.Process(pid).create_time() * 1000)}"
+    """Tells a process from a later one with the same id: by its start in clock ticks since the machine's, which no
+    setting of the clock changes.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return f"{pid}-{fields[19]}"
 
 
-def _alive(identity: str) -> bool:
-    pid = identity.partition("-")[0]
-    try:
-        return pid.isdigit() and _identity(int(pid)) == identity
-    except psutil.NoSuchProcess:
+def _namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def _abandoned(name: str) -> bool:
+    """Whether a group with this name (without prefix) was made by a process that we could see and that is dead."""
+    parts = name.split("-")
+    if len(parts) != 4 or not all(part.isdecimal() for part in parts) or parts[2] != str(_namespace()):
         return False
+    try:
+        return _identity(int(parts[0])) != "-".join(parts[:2])
+    except OSError:
+        return True

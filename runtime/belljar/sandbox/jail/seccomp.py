@@ -14,7 +14,7 @@ import errno
 import platform
 import struct
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -200,5 +200,5 @@ def _offset(arg: int) -> int:
 
 
 def _refuse(name: str) -> Instruction:
-    numbers: Mapping[str, int] = {label: number for number, label in errno.errorcode.items()}
-    return (_RET, 0, 0, _RET_ERRNO | numbers[name])
+    number: int = getattr(errno, name)
+    return (_RET, 0, 0, _RET_ERRNO | number)

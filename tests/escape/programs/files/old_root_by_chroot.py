@@ -1,0 +1,9 @@
+# language: python
+# expect: ok
+# use: tries
+# says: EPERM
+# why: The classic: chroot below, then walk up.
+import os
+os.mkdir("/tmp/below")
+here = os.open("/", os.O_RDONLY)
+tries(lambda: os.chroot("/tmp/below"), lambda: os.fchdir(here), lambda: os.chdir("/.."))

@@ -1,0 +1,13 @@
+# language: python
+# expect: ok
+# use: tries
+# says: EPERM
+# why: Nothing that the program wrote may be run or mapped as code.
+import mmap, os
+with open("/tmp/code", "wb") as file:
+    file.write(b"\xc3" * 4096)
+handle = os.open("/tmp/code", os.O_RDONLY)
+tries(
+    lambda: mmap.mmap(handle, 4096, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_EXEC),
+    lambda: os.execv("/tmp/code", ["code"]),
+)

@@ -1,0 +1,8 @@
+# language: both
+# expect: error
+# says: signal 11
+# why: A long chain of iterators overflows the C stack; the process dies, and that is all.
+chain = ()
+for _ in range(400_000):
+    chain = map(str, chain)
+list(chain)

@@ -1,0 +1,8 @@
+# language: restricted
+# expect: rejected error
+# why: The chained exception may be one of the agent's.
+try:
+    rlm_query("x")
+except Exception as error:
+    chained = error.__context__ or error
+    escaped(chained.with_traceback(None).__traceback__)

@@ -1,0 +1,4 @@
+# language: restricted
+# expect: rejected error
+# why: vars() is a dictionary of private attributes.
+escaped(vars(context))

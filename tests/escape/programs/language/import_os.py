@@ -1,0 +1,5 @@
+# language: restricted
+# expect: rejected error
+# why: The obvious.
+import os
+escaped(os.listdir("/"))

@@ -1,0 +1,5 @@
+# language: restricted
+# expect: rejected error
+# why: A hook is handed objects of the agent.
+import json
+json.dumps({"x": context}, default=lambda value: escaped(value._fetch))

@@ -1,0 +1,8 @@
+# language: python
+# expect: ok error
+# says: still here
+# why: A stopped box would wait for ever; the first process of a namespace is not stopped from inside.
+import os, signal
+os.kill(os.getpid(), signal.SIGSTOP)
+os.kill(os.getpid(), signal.SIGTSTP)
+print("still here")

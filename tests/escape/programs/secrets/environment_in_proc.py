@@ -1,0 +1,6 @@
+# language: python
+# expect: ok
+# use: tries
+# says: ENOENT
+# why: The environment of this process, its parent and the host's process.
+tries(*(lambda pid=pid: open(f"/proc/{pid}/environ", "rb").read() for pid in ("self", 1, 2, {{zygote}}, {{host_pid}})))

@@ -1,0 +1,106 @@
+"""Each promise in the README names the test that proves it, or says that it is pending. Here the names are checked."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADING = ("promise", "test")
+PILLARS = ("Contained", "Brokered", "Metered", "Accountable")
+_NAME = re.compile(r"`([^`]+)`")
+
+
+def table(text: str) -> list[tuple[str, str]]:
+    """The rows of the table whose heading is `| promise | test |`."""
+    rows: list[tuple[str, str]] = []
+    inside = False
+    for line in text.splitlines():
+        cells = tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
+        if not line.lstrip().startswith("|") or len(cells) != 2:
+            inside = False
+        elif cells == HEADING:
+            inside = True
+        elif inside and set("".join(cells)) - set("-: "):
+            rows.append((cells[0], cells[1]))
+    return rows
+
+
+def named_tests(path: Path) -> set[str]:
+    """The names of the test functions in a file, those in classes as `Class::name`."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        inner = node.body if isinstance(node, ast.ClassDef) else [node]
+        prefix = f"{node.name}::" if isinstance(node, ast.ClassDef) else ""
+        names |= {f"{prefix}{item.name}" for item in inner if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return {name for name in names if name.rpartition("::")[2].startswith("test_")}
+
+
+def missing(cell: str, root: Path = ROOT) -> list[str]:
+    """What a test cell names that is not there; a cell that names nothing must say `pending`."""
+    names = _NAME.findall(cell)
+    if not names:
+        return [] if cell == "pending" else [f"neither a test nor pending: {cell!r}"]
+    wrong = []
+    for name in names:
+        file, _, function = name.partition("::")
+        path = root / file
+        if not file.startswith("tests/") or not path.is_file():
+            wrong.append(f"{name}: there is no such file")
+        elif not (named_tests(path) if not function else {function} & named_tests(path)):
+            wrong.append(f"{name}: there is no such test")
+    return wrong
+
+
+PROMISES = table((ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def test_there_are_promises_for_each_pillar() -> None:
+    assert {promise.partition(":")[0] for promise, _ in PROMISES} == set(PILLARS)
+
+
+@pytest.mark.parametrize(("promise", "cell"), PROMISES, ids=[promise for promise, _ in PROMISES])
+def test_the_test_of_a_promise_exists(promise: str, cell: str) -> None:
+    assert missing(cell) == []
+
+
+def test_no_promise_is_made_twice() -> None:
+    assert len({promise for promise, _ in PROMISES}) == len(PROMISES)
+
+
+# ----------------------------------------------------------------------------------------------- the check itself works
+
+
+def test_a_table_is_found_among_others() -> None:
+    text = (
+        "| a | b |\n|---|---|\n| 1 | 2 |\n\n| promise | test |\n|:--|--:|\n| P | `t` |\n| Q | pending |\ntext | more\n"
+    )
+    assert table(text) == [("P", "`t`"), ("Q", "pending")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        ("pending", None),
+        ("`tests/a.py`", None),
+        ("`tests/a.py::test_one`", None),
+        ("`tests/a.py::TestMore::test_two`, `tests/a.py`", None),
+        ("", "neither a test nor pending"),
+        ("soon", "neither a test nor pending"),
+        ("`tests/b.py`", "no such file"),
+        ("`a.py`", "no such file"),
+        ("`tests/empty.py`", "no such test"),
+        ("`tests/a.py::test_three`", "no such test"),
+        ("`tests/a.py::helper`", "no such test"),
+    ],
+)
+def test_a_wrong_name_is_found(tmp_path: Path, cell: str, problem: str | None) -> None:
+    (tmp_path / "tests").mkdir()
+    source = "def helper(): ...\ndef test_one(): ...\nclass TestMore:\n    def test_two(self): ...\n"
+    (tmp_path / "tests" / "a.py").write_text(source)
+    (tmp_path / "tests" / "empty.py").write_text("def helper(): ...\n")
+    found = missing(cell, tmp_path)
+    assert found == [] if problem is None else [problem in line for line in found] == [True]
