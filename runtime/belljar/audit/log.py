@@ -26,7 +26,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.writer import Job, Schema, Writer
@@ -156,6 +156,9 @@ class AuditLog:
         return int(seq), digest.hexdigest()
 
 
+_encode: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 def canonical(value: JSON, *, depth_max: int = DEPTH_MAX) -> bytes:
     """The one way to write `value`.
 
@@ -164,7 +167,7 @@ def canonical(value: JSON, *, depth_max: int = DEPTH_MAX) -> bytes:
         InvalidInput: `audit.too_long`: a string, an integer or the nesting passes its limit.
     """
     plain = _plain(value, depth_max)
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _encode(plain)
     # What UTF-8 cannot carry are lone surrogates; they stand in strings only, where "\\ud800" is their JSON escape.
     return text.encode("utf-8", "backslashreplace")
 

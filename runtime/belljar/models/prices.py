@@ -23,8 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
-from fractions import Fraction
+from decimal import Context, Decimal, Inexact
 from typing import Final, Protocol, runtime_checkable
 
 import genai_prices.data_snapshot
@@ -42,6 +41,18 @@ NANOUSD_PER_TOKEN_IN_USD_PER_MTOK: Final = 1000
 # The one provider whose API we speak. Looking in others would price a name by whoever happens to use it too.
 _PROVIDER: Final = "anthropic"
 _SHOWN_MAX: Final = 80
+
+
+# Room for any count times any price without rounding; `Inexact` is raised rather than a digit lost.
+_EXACT: Final = Context(prec=200, traps=[Inexact])
+
+
+def _sum(*terms: tuple[int, Decimal]) -> Decimal:
+    total = Decimal(0)
+    for count, price in terms:
+        if count:
+            total = _EXACT.add(total, _EXACT.multiply(Decimal(count), price))
+    return total
 
 
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,19 +86,19 @@ class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         given = self.cache_write_nanousd_per_token
         return self.input_nanousd_per_token if given is None else given
 
-    def cost(self, usage: Usage) -> Fraction:
+    def cost(self, usage: Usage) -> Decimal:
         """Nano-dollars, exact."""
-        return (
-            usage.input_tokens * Fraction(self.input_nanousd_per_token)
-            + usage.cache_read_tokens * Fraction(self.cache_read)
-            + usage.cache_write_tokens * Fraction(self.cache_write)
-            + usage.output_tokens * Fraction(self.output_nanousd_per_token)
+        return _sum(
+            (usage.input_tokens, self.input_nanousd_per_token),
+            (usage.cache_read_tokens, self.cache_read),
+            (usage.cache_write_tokens, self.cache_write),
+            (usage.output_tokens, self.output_nanousd_per_token),
         )
 
-    def bound(self, input_tokens: int, output_tokens: int) -> Fraction:
+    def bound(self, input_tokens: int, output_tokens: int) -> Decimal:
         """Nano-dollars, exact: all input priced as the dearest kind of input."""
         dearest = max(self.input_nanousd_per_token, self.cache_read, self.cache_write)
-        return input_tokens * Fraction(dearest) + output_tokens * Fraction(self.output_nanousd_per_token)
+        return _sum((input_tokens, dearest), (output_tokens, self.output_nanousd_per_token))
 
 
 FREE: Final = Rates(Decimal(0), Decimal(0))
