@@ -1,5 +1,10 @@
-"""Side by side with peers on one machine, in one run: `python -m benchmarks`.
+"""Side by side with peers on one machine, in one run: `python -m benchmarks`, or one table of the two.
 
-Reading order: `programs` (what every subject is made to do), `measure` (how it is timed), `ours`, `peers` and `floors`
-(the subjects), `report`. Nothing here is a test: no number fails anything.
+`session` measures whole sessions. Reading order: `programs` (what every subject is made to do), `measure` (how it is
+timed), `ours`, `peers` and `floors` (the subjects), `report`.
+
+`jail` measures boxes alone, against goals and the floor: `jail` (ours), `clone_floor`, `commands`, `driver` and
+`peer_boxes` (the others), `rows` (goals), `box_table`.
+
+Nothing here is a test: no number fails anything.
 """

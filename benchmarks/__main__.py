@@ -1,10 +1,11 @@
-"""`python -m benchmarks`: measures, and prints a table on stdout; progress goes to stderr."""
+"""`python -m benchmarks [session|jail]`: measures, and prints tables on stdout; progress goes to stderr."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import shlex
 import sys
 import tempfile
@@ -15,17 +16,21 @@ from pathlib import Path
 
 from belljar.errors import BelljarError
 from belljar.runtime import Runtime
+from belljar.state import State
+from benchmarks.box_table import measure_boxes
 from benchmarks.floors import Floor
-from benchmarks.measure import BenchmarkError, Plan, Samples, Subject, measure
+from benchmarks.measure import BenchmarkError, BoxPlan, Plan, Samples, Subject, measure
 from benchmarks.ours import POLICY, Belljar, BelljarInMemory
-from benchmarks.peers import Rlms, peers_python
+from benchmarks.peers import Rlms, peer_python
 from benchmarks.programs import Text, write_text
-from benchmarks.report import Report, as_json, as_markdown, machine
+from benchmarks.report import BoxTable, Report, SessionTable, as_json, as_markdown, machine
 from benchmarks.stats import milliseconds
 
 # 20 rounds are enough for a 90th percentile with two samples beyond it, and take about a minute.
 _FULL = Plan(rounds=20, cells=50, queries=20)
 _QUICK = Plan(rounds=3, cells=10, queries=5)
+_FULL_BOXES = BoxPlan(rounds=20, starts=5, cells=50, queries=50, sustained_s=3.0, idle_boxes=20)
+_QUICK_BOXES = BoxPlan(rounds=3, starts=3, cells=10, queries=10, sustained_s=0.5, idle_boxes=20)
 
 _NOTES = (
     "Belljar runs guest code in a fresh box for each start: namespaces, its own root file system, resource limits, and "
@@ -58,11 +63,19 @@ def main() -> int:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Belljar side by side with peers.")
+    parser.add_argument(
+        "table", nargs="?", choices=["session", "jail"], help="whole sessions, or boxes alone (default: both)"
+    )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
     parser.add_argument("--json", action="store_true", help="one JSON document, with all samples in seconds")
     parser.add_argument("--no-peers", action="store_true", help="install and measure no peers")
-    parser.add_argument("--language", choices=["restricted", "python"], default="restricted", help="of the box")
+    parser.add_argument(
+        "--language",
+        choices=["restricted", "python"],
+        default="restricted",
+        help="of the table of sessions (boxes: both)",
+    )
     parser.add_argument("--scratch", type=Path, help="where to make the temporary folder for state and text")
     return parser.parse_args(arguments)
 
@@ -75,24 +88,46 @@ def _positive(text: str) -> int:
 
 
 async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
+    with tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch) as folder:
+        scratch = Path(folder)
+        facts = machine(scratch)
+        versions = {"belljar": f"{version('belljar')}, policy {POLICY}, backend jail"}
+        sessions = await _sessions(options, scratch, versions) if options.table != "jail" else None
+        boxes = await _boxes(options, scratch) if options.table != "session" else None
+    return Report(shlex.join(["python", "-m", "benchmarks", *arguments]), facts, versions, sessions, boxes)
+
+
+async def _sessions(options: argparse.Namespace, scratch: Path, versions: dict[str, str]) -> SessionTable:
     plan = _QUICK if options.quick else _FULL
     if options.rounds:
         plan = Plan(options.rounds, plan.cells, plan.queries)
-    with tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch) as folder:
-        scratch = Path(folder)
-        python = None if options.no_peers else await asyncio.to_thread(peers_python, _progress)
-        facts = machine(scratch)
-        _progress("writing the text")
-        text = await asyncio.to_thread(write_text, scratch / "text.txt")
-        samples, versions = await _measure(options, plan, text, scratch, python)
-    command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    return Report(command, facts, versions, plan, text, samples, _NOTES)
+    python = None if options.no_peers else await asyncio.to_thread(peer_python, "rlms", _progress)
+    _progress("writing the text")
+    text = await asyncio.to_thread(write_text, scratch / "text.txt")
+    samples = await _measure(options, plan, text, scratch, python, versions)
+    return SessionTable(plan, text, samples, _NOTES)
+
+
+async def _boxes(options: argparse.Namespace, scratch: Path) -> BoxTable:
+    plan = _QUICK_BOXES if options.quick else _FULL_BOXES
+    if options.rounds:
+        plan = dataclasses.replace(plan, rounds=options.rounds)
+    _progress("boxes: getting ready")
+    work = scratch / "boxes"
+    work.mkdir()
+    images = State(scratch / "state").images
+    return await measure_boxes(plan, images, work, peers=not options.no_peers, progress=_progress)
 
 
 async def _measure(
-    options: argparse.Namespace, plan: Plan, text: Text, scratch: Path, python: Path | None
-) -> tuple[dict[str, Samples], dict[str, str]]:
-    versions = {"belljar": f"{version('belljar')}, policy {POLICY}, backend jail, language {options.language}"}
+    options: argparse.Namespace,
+    plan: Plan,
+    text: Text,
+    scratch: Path,
+    python: Path | None,
+    versions: dict[str, str],
+) -> dict[str, Samples]:
+    versions["language of sessions"] = options.language
     async with contextlib.AsyncExitStack() as stack:
         runtime = Runtime(POLICY, state=scratch / "state", backend="jail", language=options.language)
         await stack.enter_async_context(runtime)
@@ -109,7 +144,7 @@ async def _measure(
             peer = await stack.enter_async_context(Rlms(python, scratch))
             versions["rlms"] = f"{peer.version}, environment local: no isolation at all"
             subjects.append(peer)
-        return await measure([*subjects, Floor()], plan, text, _progress), versions
+        return await measure([*subjects, Floor()], plan.rounds, lambda subject: subject.round(plan, text), _progress)
 
 
 def _progress(line: str) -> None:

@@ -6,17 +6,32 @@ falls on all of them and not always on the same. The first round warms caches an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from benchmarks.programs import EMPTY, FIRST, LINES, SLICES, Text, queries
+from benchmarks.programs import EMPTY, FIRST, LINES, SLICES, Text
+from benchmarks.programs import queries as asking
 
-__all__ = ["BenchmarkError", "Box", "Cell", "Plan", "Samples", "Subject", "check_total", "measure", "measure_sandbox"]
+__all__ = [
+    "BenchmarkError",
+    "Box",
+    "BoxPlan",
+    "BoxSubject",
+    "Cell",
+    "Plan",
+    "Samples",
+    "Subject",
+    "check_total",
+    "measure",
+    "measure_sandbox",
+    "measure_small",
+    "times_printed",
+]
 
-# Measure -> seconds, one for each repetition. The measures are the rows of the report.
+# Measure -> seconds, one for each repetition.
 Samples = dict[str, list[float]]
 
 
@@ -31,6 +46,22 @@ class Plan:
     rounds: int
     cells: int
     queries: int
+
+
+@dataclass(frozen=True)
+class BoxPlan:
+    """For the table of boxes.
+
+    In each of `rounds` a subject starts `starts` boxes of each kind, runs `cells` empty cells and asks `queries` times.
+    After that, boxes are started for `sustained_s` seconds, and `idle_boxes` of them are weighed.
+    """
+
+    rounds: int
+    starts: int
+    cells: int
+    queries: int
+    sustained_s: float
+    idle_boxes: int
 
 
 @dataclass(frozen=True)
@@ -60,25 +91,42 @@ class Sandbox(Protocol):
     def open(self, context: Path | None) -> AbstractAsyncContextManager[Box]: ...
 
 
-class Subject(Protocol):
-    """A column of the report."""
-
+class Titled(Protocol):
     @property
     def title(self) -> str: ...
+
+
+class Subject(Titled, Protocol):
+    """A column of the table of sessions."""
 
     async def round(self, plan: Plan, text: Text) -> Samples: ...
 
 
+class BoxSubject(Titled, Protocol):
+    """Somebody in the table of boxes. `isolation` says what stands between guest code and the host."""
+
+    @property
+    def isolation(self) -> str: ...
+
+    async def round_of_boxes(self, plan: BoxPlan) -> Samples: ...
+
+
+_Subject = TypeVar("_Subject", bound=Titled)
+
+
 async def measure(
-    subjects: Sequence[Subject], plan: Plan, text: Text, progress: Callable[[str], None]
+    subjects: Sequence[_Subject],
+    rounds: int,
+    one_round: Callable[[_Subject], Awaitable[Samples]],
+    progress: Callable[[str], None],
 ) -> dict[str, Samples]:
     """All rounds of all subjects: samples by the subject's title."""
     samples: dict[str, Samples] = {subject.title: {} for subject in subjects}
-    for number in range(plan.rounds + 1):
-        progress(f"round {number} of {plan.rounds}" if number else "warming up")
+    for number in range(rounds + 1):
+        progress(f"round {number} of {rounds}" if number else "warming up")
         turn = number % len(subjects)
         for subject in [*subjects[turn:], *subjects[:turn]]:
-            one = await subject.round(plan, text)
+            one = await one_round(subject)
             for name, seconds in one.items() if number else ():
                 samples[subject.title].setdefault(name, []).extend(seconds)
     return samples
@@ -86,7 +134,7 @@ async def measure(
 
 async def measure_sandbox(sandbox: Sandbox, plan: Plan, text: Text) -> Samples:
     """One round of something that runs guest code: three boxes, since nobody shall read from another's cache."""
-    samples = await _small(sandbox, plan)
+    samples = await measure_small(sandbox, cells=plan.cells, queries=plan.queries)
     slices = await _read(sandbox, text, SLICES, text.chars)
     lines = await _read(sandbox, text, LINES, text.line_chars)
     return {
@@ -105,16 +153,31 @@ def check_total(what: str, said: str, expected: int) -> None:
         raise BenchmarkError(f"{what} counted {said.strip()[:100]!r} characters, not {expected}")
 
 
-async def _small(sandbox: Sandbox, plan: Plan) -> Samples:
+async def measure_small(sandbox: Sandbox, *, cells: int, queries: int) -> Samples:
+    """One box: its start, its first result, and then so many empty cells and queries."""
     async with sandbox.open(None) as box:
         first = await box.execute(FIRST)
         check_total("the first cell", first.stdout, 42)
-        cells = [(await box.execute(EMPTY)).seconds for _ in range(plan.cells)]
-        asked = await box.execute(queries(plan.queries))
-        taken = [float(line) for line in asked.stdout.split()]
-    if len(taken) != plan.queries:
-        raise BenchmarkError(f"{plan.queries} queries were asked for and {len(taken)} reported")
-    return {"start": [box.open_s], "first": [box.open_s + first.seconds], "cell": cells, "query": taken}
+        empty = [(await box.execute(EMPTY)).seconds for _ in range(cells)]
+        asked = await box.execute(asking(queries))
+    return {
+        "start": [box.open_s],
+        "first": [box.open_s + first.seconds],
+        "cell": empty,
+        "query": times_printed(asked.stdout, queries),
+    }
+
+
+def times_printed(said: str, queries: int) -> list[float]:
+    """What a program of `programs.queries` printed, in seconds.
+
+    Raises:
+        BenchmarkError: it printed something else.
+    """
+    taken = [float(line) for line in said.split()]
+    if len(taken) != queries:
+        raise BenchmarkError(f"{queries} queries were asked for and {len(taken)} reported")
+    return taken
 
 
 async def _read(sandbox: Sandbox, text: Text, code: str, expected: int) -> tuple[float, float]:

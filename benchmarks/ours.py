@@ -26,12 +26,12 @@ from belljar.state import State
 from benchmarks.measure import BenchmarkError, Cell, Plan, Samples, measure_sandbox
 from benchmarks.programs import REPLY, Text
 
-__all__ = ["POLICY", "Belljar", "BelljarInMemory"]
+__all__ = ["MODEL", "POLICY", "TENANT", "Belljar", "BelljarInMemory"]
 
 POLICY = "standard"
 TENANT = "benchmark"
 # The preset allows scripted models by name.
-_MODEL = NullModel(REPLY, name="scripted:null")
+MODEL = NullModel(REPLY, name="scripted:null")
 
 
 class BelljarBox:
@@ -61,7 +61,7 @@ class Belljar:
     @contextlib.asynccontextmanager
     async def open(self, context: Path | None) -> AsyncIterator[BelljarBox]:
         started = time.perf_counter()
-        async with self._runtime.session(context=context, model=_MODEL, tenant=TENANT) as session:
+        async with self._runtime.session(context=context, model=MODEL, tenant=TENANT) as session:
             yield BelljarBox(session.execute, time.perf_counter() - started)
 
 
@@ -83,7 +83,7 @@ class BelljarInMemory:
             jail = Jail(await asyncio.to_thread(ensure_image, self._state.images))
             stack.push_async_callback(jail.aclose)
             prices = Prices()
-            prices.adopt(_MODEL)
+            prices.adopt(MODEL)
             self._services = Services(
                 policy=load(POLICY),
                 language=self._language,
@@ -109,5 +109,5 @@ class BelljarInMemory:
         if context is not None:
             contexts = self._services.contexts
             document = await asyncio.to_thread(contexts.add, context, name=None, now_ns=time.time_ns())
-        async with begin(self._services, tenant=TENANT, document=document, root=None, sub=_MODEL, about={}) as run:
+        async with begin(self._services, tenant=TENANT, document=document, root=None, sub=MODEL, about={}) as run:
             yield BelljarBox(run.execute, time.perf_counter() - started)

@@ -1,60 +1,59 @@
-"""The peer as a subject: its own environment, its own process, one line to it and one line back.
+"""The peers: their environments, and those that are a session (`Rlms`) or only boxes (`Driven`).
 
-The environment is made on first use from `requirements-peers.txt`, beside this file, and kept. A file in it holds the
-requirements that it was made from; it is written last, so an environment that was half made is made anew.
+An environment is made on first use, one for each peer, from its line in `requirements-peers.txt`, and kept. A file in
+it holds the line that it was made from; it is written last, so an environment that was half made is made anew.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
-import os
 import subprocess
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from benchmarks.measure import BenchmarkError, Cell, Plan, Samples, measure_sandbox
+from benchmarks.driver import Driver
+from benchmarks.measure import BenchmarkError, BoxPlan, Cell, Plan, Samples, measure_sandbox, measure_small
 from benchmarks.programs import Text
 
-__all__ = ["Rlms", "peers_python"]
+__all__ = ["Driven", "Rlms", "peer_python"]
 
 _HERE = Path(__file__).parent
-_DRIVER = _HERE / "peer_rlms.py"
 _REQUIREMENTS = _HERE / "requirements-peers.txt"
-_VENV = _HERE / ".peers-venv"
-
-# The longest answer is a first import of everything that the peer depends on; on a loaded machine that takes a while.
-_ANSWER_S = 120.0
-_END_S = 10.0
+_VENVS = _HERE / ".peers-venv"
 
 
-def peers_python(progress: Callable[[str], None]) -> Path:
-    """The interpreter of the peers' environment, which is made if need be (some 20 s, and the network).
+def peer_python(name: str, progress: Callable[[str], None]) -> Path:
+    """The interpreter of the peer's environment, which is made if need be (some 10 to 20 s, and the network).
+
+    Args:
+        name: of the peer's distribution.
 
     Raises:
         BenchmarkError: it cannot be made.
     """
-    python, stamp = _VENV / "bin" / "python", _VENV / "requirements.txt"
-    wanted = _REQUIREMENTS.read_text(encoding="utf-8")
+    folder = _VENVS / name
+    python, stamp = folder / "bin" / "python", folder / "requirements.txt"
+    wanted = _requirement(name)
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return python
-    progress(f"installing peers into {_VENV}: {' '.join(wanted.split())}")
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(_REQUIREMENTS)]
+    progress(f"installing the peer {wanted} into {folder}")
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted]
     try:
-        for command in ([sys.executable, "-m", "venv", "--clear", str(_VENV)], install):
+        for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], install):
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise BenchmarkError(
-            f"the peers cannot be installed ({error}): try again, or leave out with --no-peers"
-        ) from None
+        raise BenchmarkError(f"the peer {wanted} cannot be installed ({error})") from None
     # Whoever looks through the checkout (git, ruff) passes over it.
-    (_VENV / ".gitignore").write_text("*\n", encoding="utf-8")
+    (_VENVS / ".gitignore").write_text("*\n", encoding="utf-8")
     stamp.write_text(wanted, encoding="utf-8")
     return python
+
+
+def _requirement(name: str) -> str:
+    lines = _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    return next(line.strip() for line in lines if line.startswith(f"{name}=="))
 
 
 class RlmsBox:
@@ -63,7 +62,7 @@ class RlmsBox:
         self.open_s = open_s
 
     async def execute(self, code: str) -> Cell:
-        answer = await self._peer.ask({"do": "execute", "code": code})
+        answer = await self._peer.driver.ask({"do": "execute", "code": code})
         # The peer reports a program's exception as a line on stderr, and nothing else.
         if answer["stderr"]:
             raise BenchmarkError(f"{self._peer.title}: a cell failed: {answer['stderr'].strip()[:500]}")
@@ -74,75 +73,75 @@ class Rlms:
     """`rlms`, local environment, in a process of its own. Use as a context manager.
 
     Args:
-        python: the interpreter of the peers' environment.
+        python: the interpreter of the peer's environment.
         scratch: where it keeps its temporary files.
     """
 
+    isolation = "none: guest code is `exec` in the host's own process"
+
     def __init__(self, python: Path, scratch: Path) -> None:
-        self._python = python
-        self._scratch = scratch
-        self._process: Process | None = None
+        self.driver = Driver("rlms local", [str(python), "-I", str(_HERE / "peer_rlms.py")], scratch)
         self.version = ""
         self.title = "rlms local"
 
     async def __aenter__(self) -> Self:
-        # Neither keys nor settings of the caller: the peer looks for both.
-        environ = {"PATH": os.defpath, "HOME": str(self._scratch), "TMPDIR": str(self._scratch)}
-        self._process = await asyncio.create_subprocess_exec(
-            *(str(self._python), "-I", str(_DRIVER)), stdin=PIPE, stdout=PIPE, env=environ, cwd=self._scratch
-        )
-        try:
-            self.version = (await self._answer())["version"]
-        except BaseException:
-            await self._end()
-            raise
+        await self.driver.__aenter__()
+        self.version = self.driver.hello["version"]
         self.title = f"rlms {self.version} local (no isolation at all)"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._end()
+        await self.driver.__aexit__()
 
     async def round(self, plan: Plan, text: Text) -> Samples:
         return await measure_sandbox(self, plan, text)
 
+    async def round_of_boxes(self, plan: BoxPlan) -> Samples:
+        samples = await measure_small(self, cells=plan.cells, queries=plan.queries)
+        return {"cold": samples["first"], "cell": samples["cell"], "query": samples["query"]}
+
     @contextlib.asynccontextmanager
     async def open(self, context: Path | None) -> AsyncIterator[RlmsBox]:
-        opened = await self.ask({"do": "open", "context": None if context is None else str(context)})
+        opened = await self.driver.ask({"do": "open", "context": None if context is None else str(context)})
         # After an error there is no next box: the end of the process closes this one.
         yield RlmsBox(self, opened["seconds"])
-        await self.ask({"do": "close"})
+        await self.driver.ask({"do": "close"})
 
-    async def ask(self, order: dict[str, Any]) -> dict[str, Any]:
-        """One order to the driver, one answer back.
 
-        Raises:
-            BenchmarkError: it gave none.
-        """
-        assert self._process is not None, "not entered"
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        return await self._answer()
+class Driven:
+    """A subject of the second table in a process of its own, whose program takes measures by name.
 
-    async def _answer(self) -> dict[str, Any]:
-        assert self._process is not None, "not entered"
-        assert self._process.stdout is not None
-        try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), _ANSWER_S)
-        except TimeoutError:
-            raise BenchmarkError(f"{self.title} gave no answer within {_ANSWER_S:.0f} s") from None
-        if not line:
-            raise BenchmarkError(f"{self.title}: its process ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    The program says which measures it has: {"version", "measures"}. Then {"do": MEASURE, "count": N} is answered by
+    {"seconds": [...]}. Use as a context manager.
 
-    async def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), _END_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+    Args:
+        name: what it is called in the table, without its version.
+        command: the program and its arguments.
+        isolation: what stands between guest code and the host, in words.
+        starts: how many boxes to start in a round; the slow ones get fewer.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], scratch: Path, *, isolation: str, starts: int = 5) -> None:
+        self._name = name
+        self._driver = Driver(name, command, scratch)
+        self._starts = starts
+        self.isolation = isolation
+        self.title = name
+
+    async def __aenter__(self) -> Self:
+        await self._driver.__aenter__()
+        version = self._driver.hello["version"]
+        first, _, rest = self._name.partition(" ")
+        self.title = " ".join(filter(None, (first, version, rest)))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._driver.__aexit__()
+
+    async def round_of_boxes(self, plan: BoxPlan) -> Samples:
+        counts = {"cell": plan.cells, "query": plan.queries}
+        samples: Samples = {}
+        for measure in self._driver.hello["measures"]:
+            count = counts.get(measure, min(self._starts, plan.starts))
+            samples[measure] = (await self._driver.ask({"do": measure, "count": count}))["seconds"]
+        return samples

@@ -1,4 +1,4 @@
-"""What is printed: a Markdown table and what it takes to read it, or one JSON document with all samples."""
+"""What is printed: Markdown tables and what it takes to read them, or one JSON document with all samples."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Final
 
 import psutil
 
-from benchmarks.measure import Plan, Samples
+from benchmarks.measure import BoxPlan, Plan, Samples
 from benchmarks.programs import Text
+from benchmarks.rows import LABELS, Row
 from benchmarks.stats import milliseconds, summarise
 
-__all__ = ["SCHEMA_VERSION", "Report", "as_json", "as_markdown", "machine"]
+__all__ = ["SCHEMA_VERSION", "BoxTable", "Report", "SessionTable", "as_json", "as_markdown", "machine"]
 
 SCHEMA_VERSION: Final = 1
 
@@ -33,16 +34,36 @@ _MEASURES: Final = {
 
 
 @dataclass(frozen=True)
-class Report:
+class SessionTable:
     """`samples` are seconds, by subject and measure. `notes` are Markdown, a paragraph each."""
 
-    command: str
-    machine: Mapping[str, str]
-    versions: Mapping[str, str]
     plan: Plan
     text: Text
     samples: Mapping[str, Samples]
     notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """`isolation` says for each subject what stands between guest code and the host; `absent`, who is not here and why.
+
+    `notes` are Markdown, a paragraph each.
+    """
+
+    plan: BoxPlan
+    rows: Sequence[Row]
+    isolation: Mapping[str, str]
+    absent: Mapping[str, str]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Report:
+    command: str
+    machine: Mapping[str, str]
+    versions: Mapping[str, str]
+    sessions: SessionTable | None
+    boxes: BoxTable | None
 
 
 def machine(scratch: Path) -> dict[str, str]:
@@ -61,48 +82,63 @@ def machine(scratch: Path) -> dict[str, str]:
 
 def as_markdown(report: Report) -> str:
     facts = [f"- {name}: {value}" for name, value in {**report.machine, **report.versions}.items()]
-    return "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            f"`{report.command}`",
-            "",
-            *facts,
-            f"- text: {report.text.chars:,} characters, ASCII, sources of the Python above",
-            "",
-            f"Milliseconds, median / 90th percentile (repetitions). {report.plan.rounds} rounds, all subjects in each.",
-            "",
-            *_table(report.samples),
-            "",
-            *[line for note in report.notes for line in (note, "")],
-        ]
-    ).rstrip()
+    sections = [
+        *(_sessions(report.sessions) if report.sessions else []),
+        *(_boxes(report.boxes) if report.boxes else []),
+    ]
+    return "\n".join(["# Benchmarks", "", f"`{report.command}`", "", *facts, "", *sections]).rstrip()
 
 
 def as_json(report: Report) -> str:
+    """The table of sessions is spread over the document, the one of boxes is below `jail`."""
+    document: dict[str, object] = {
+        "schema_version": SCHEMA_VERSION,
+        "command": report.command,
+        "machine": dict(report.machine),
+        "versions": dict(report.versions),
+    }
+    if report.sessions:
+        document |= _sessions_json(report.sessions)
+    if report.boxes:
+        document["jail"] = _boxes_json(report.boxes)
+    return json.dumps(document, indent=2)
+
+
+# ------------------------------------------------------------------------------------------------ the table of sessions
+
+
+def _sessions(table: SessionTable) -> list[str]:
+    return [
+        "## Sessions",
+        "",
+        f"A whole session, over a text of {table.text.chars:,} ASCII characters, the sources of the Python above.",
+        f"Milliseconds, median / 90th percentile (repetitions). {table.plan.rounds} rounds, all subjects in each.",
+        "",
+        *_grid(table.samples),
+        "",
+        *[line for note in table.notes for line in (note, "")],
+    ]
+
+
+def _sessions_json(table: SessionTable) -> dict[str, object]:
     results = {
         title: {
             name: {**dataclasses.asdict(summarise(seconds)), "samples": [round(value, 9) for value in seconds]}
             for name, seconds in samples.items()
         }
-        for title, samples in report.samples.items()
+        for title, samples in table.samples.items()
     }
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "command": report.command,
-        "machine": dict(report.machine),
-        "versions": dict(report.versions),
-        "plan": dataclasses.asdict(report.plan),
-        "text_chars": report.text.chars,
+    return {
+        "plan": dataclasses.asdict(table.plan),
+        "text_chars": table.text.chars,
         "unit": "s",
         "measures": _MEASURES,
         "results": results,
-        "notes": list(report.notes),
+        "notes": list(table.notes),
     }
-    return json.dumps(document, indent=2)
 
 
-def _table(samples: Mapping[str, Samples]) -> list[str]:
+def _grid(samples: Mapping[str, Samples]) -> list[str]:
     header = f"| ms | {' | '.join(samples)} |"
     rows = [
         f"| {label} | {' | '.join(_entry(of_subject.get(name)) for of_subject in samples.values())} |"
@@ -116,6 +152,71 @@ def _entry(seconds: Sequence[float] | None) -> str:
         return "–"
     summary = summarise(seconds)
     return f"{milliseconds(summary.median)} / {milliseconds(summary.p90)} ({summary.n})"
+
+
+# --------------------------------------------------------------------------------------------------- the table of boxes
+
+
+def _boxes(table: BoxTable) -> list[str]:
+    return [
+        "## Boxes",
+        "",
+        f"The wall and the wire alone. {table.plan.rounds} rounds, all subjects in each.",
+        "",
+        "| what | who | median | 90th percentile | n | unit | goal | |",
+        "|---|---|---:|---:|---:|---|---:|---|",
+        *[_line(row) for row in table.rows],
+        "",
+        "What stands between guest code and the host:",
+        "",
+        *[f"- {who}: {isolation}" for who, isolation in table.isolation.items()],
+        "",
+        *_absent(table.absent),
+        *[line for note in table.notes for line in (note, "")],
+    ]
+
+
+def _absent(absent: Mapping[str, str]) -> list[str]:
+    if not absent:
+        return []
+    return ["Not measured here:", "", *[f"- {who}: {reason}" for who, reason in absent.items()], ""]
+
+
+def _line(row: Row) -> str:
+    # `milliseconds` takes seconds; here the number is in the row's unit already.
+    value, p90 = milliseconds(row.value / 1000), "–" if row.p90 is None else milliseconds(row.p90 / 1000)
+    goal = "" if row.goal is None else str(row.goal)
+    verdict = {None: "", True: "met", False: "not met"}[row.met]
+    count = str(len(row.samples)) if row.samples else "–"
+    return f"| {LABELS[row.measure]} | {row.who} | {value} | {p90} | {count} | {row.unit} | {goal} | {verdict} |"
+
+
+def _boxes_json(table: BoxTable) -> dict[str, object]:
+    return {
+        "plan": dataclasses.asdict(table.plan),
+        "rows": [_row_json(row) for row in table.rows],
+        "isolation": dict(table.isolation),
+        "absent": dict(table.absent),
+        "notes": list(table.notes),
+    }
+
+
+def _row_json(row: Row) -> dict[str, object]:
+    return {
+        "measure": row.measure,
+        "label": LABELS[row.measure],
+        "who": row.who,
+        "unit": row.unit,
+        "value": round(row.value, 6),
+        "p90": None if row.p90 is None else round(row.p90, 6),
+        "n": len(row.samples),
+        "goal": None if row.goal is None else str(row.goal),
+        "met": row.met,
+        "samples": [round(value, 6) for value in row.samples],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- the machine
 
 
 def _processor() -> str:

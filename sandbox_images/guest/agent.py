@@ -9,8 +9,10 @@ replaced by writers that send `Output` frames; the real descriptors 0, 1 and 2 l
 from __future__ import annotations
 
 import builtins
+import contextlib
 import linecache
 import signal
+import socket
 import sys
 import threading
 import time
@@ -32,6 +34,9 @@ _PROTOCOL = 1
 _FLUSH_BYTES = 8192
 _FLUSH_SECONDS = 0.02
 _THREAD_STACK_BYTES = 1 << 20
+# The interpreter specialises code that has run some eight times.
+_REHEARSALS = 10
+_REHEARSED = b"import re\nlines = [str(i) for i in range(3)]\nprint(len(lines), re.findall('a', 'banana'))\n1 / 0\n"
 _MESSAGE_CHARS = 4000
 _TRACEBACK_CHARS = 16000
 
@@ -136,7 +141,7 @@ class Agent:
         if start["language"] == "restricted":
             self._use_restricted()
         else:
-            self._globals = {"__name__": "__main__", "__builtins__": _builtins(), **self._given}
+            self._globals = {"__name__": "__main__", "__builtins__": _BUILTINS, **self._given}
 
     def _use_restricted(self) -> None:
         from . import restricted
@@ -286,6 +291,35 @@ def _traceback(error: BaseException) -> str:
     if len(text) > _TRACEBACK_CHARS:
         text = f"{text[: _TRACEBACK_CHARS // 2]}\n...\n{text[-_TRACEBACK_CHARS // 2 :]}"
     return text
+
+
+# Made once, before any clone: to copy the dictionary touches every builtin there is, each in a page of its own. A process
+# has one session, so nobody shares it.
+_BUILTINS = _builtins()
+
+
+def rehearse() -> None:
+    """Play short sessions with nobody at the other end.
+
+    For the zygote: what a session touches for the first time is slow (modules, caches, the interpreter's specialised
+    code), and a page that is written before the clone need not be copied after it. Our own cells run, never a guest's.
+    """
+    stdout, stderr, handler = sys.stdout, sys.stderr, signal.getsignal(signal.SIGINT)
+    limits = dict.fromkeys(("read_bytes_max", "materialise_bytes_max", "body_bytes_max", "header_bytes_max"), 1 << 16)
+    for language in ("python", "restricted") * _REHEARSALS:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            host = Channel(ours.fileno())
+            host.send(
+                {"op": "start", "language": language, "documents": [], "in_flight_max": 1, "batch_max": 1, **limits}
+            )
+            for cell in (1, 2):
+                host.send({"op": "execute", "cell": cell}, _REHEARSED)
+            ours.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(Closed):
+                Agent(Channel(theirs.fileno())).run()
+    sys.stdout, sys.stderr = stdout, stderr
+    signal.signal(signal.SIGINT, handler)
 
 
 def main() -> None:

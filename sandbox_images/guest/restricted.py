@@ -39,8 +39,6 @@ from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_o
 
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
 
-preload = facades.preload
-
 _Node = TypeVar("_Node", bound=ast.AST)
 
 # A model's turn is a few KB; a table pasted into code may be larger. Compiling this much takes below a second.
@@ -676,15 +674,32 @@ def make_globals(
     after the last fork: it seeds the run's `random`.
     """
     namespace: dict[str, object] = {"__name__": "__main__", "__doc__": None, MARK: TOKEN, **names}
-    scope: dict[str, object] = {name: getattr(builtins, name) for name in _BUILTINS.split()}
-    scope |= {name: error for name, error in vars(builtins).items() if _is_plain_exception(error)}
-    scope |= {name: _Unavailable(name, advice) for name, advice in _UNAVAILABLE.items()}
-    scope |= _GUARDS | {"type": guards.TYPE, "super": guards.guest_super, "__import__": facades.Importer(write, regex)}
-    scope |= {"getattr": guards.guest_getattr, "hasattr": guards.guest_hasattr}
-    scope |= {"setattr": guards.guest_setattr, "delattr": guards.guest_delattr}
+    scope = _spare_scopes.pop() if _spare_scopes else _common_scope()
+    scope["__import__"] = facades.Importer(write, regex)
     scope |= _introspection(namespace) | {"print": _printer(write), ".names": dict(names)}
     namespace["__builtins__"] = scope
     return namespace
+
+
+def _common_scope() -> dict[str, object]:
+    """What is the same in every session."""
+    scope: dict[str, object] = {name: getattr(builtins, name) for name in _BUILTINS.split()}
+    scope |= {name: error for name, error in vars(builtins).items() if _is_plain_exception(error)}
+    scope |= {name: _Unavailable(name, advice) for name, advice in _UNAVAILABLE.items()}
+    scope |= _GUARDS | {"type": guards.TYPE, "super": guards.guest_super}
+    scope |= {"getattr": guards.guest_getattr, "hasattr": guards.guest_hasattr}
+    return scope | {"setattr": guards.guest_setattr, "delattr": guards.guest_delattr}
+
+
+# Made ahead by `preload`: to gather these touches objects all over the interpreter, and in a fresh clone each touch
+# copies a page.
+_spare_scopes: list[dict[str, object]] = []
+
+
+def preload() -> None:
+    """Import everything that any facade needs, and make one session's common names. For the zygote."""
+    facades.preload()
+    _spare_scopes.append(_common_scope())
 
 
 def _is_plain_exception(value: object) -> bool:

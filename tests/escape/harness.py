@@ -51,6 +51,8 @@ from belljar.errors import PolicyDenied
 from belljar.models import NullModel
 from belljar.policy import load
 from belljar.sandbox.jail.cgroup import find_places
+from belljar.sandbox.jail.numbers import NUMBERS
+from belljar.sandbox.jail.seccomp import load_allowlist
 
 __all__ = ["CONTEXT", "Canaries", "Escapes", "Language", "Outcome", "Program", "load_programs"]
 
@@ -90,6 +92,7 @@ body = "1 MiB"
 in_flight = 8
 [models]
 batch = 16
+call_wall = "5 s"
 [quota.run]
 calls = 20
 """
@@ -165,7 +168,7 @@ class Canaries:
         self.contacts: list[str] = []
         self._sockets = list(self._listen(folder))
         self._wake, self._woken = socket.socketpair()
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def token(self, what: str) -> str:
@@ -247,7 +250,9 @@ class Escapes:
         self._stack = contextlib.AsyncExitStack()
         self._runtimes: dict[tuple[Language, bool], Runtime] = {}
         self._seq = 0
-        self._places = self.canaries.places()
+        self._model = NullModel("the reply of a model", name="scripted:escape")
+        allowed = sorted(NUMBERS[name] for name in load_allowlist().names())
+        self._places = {**self.canaries.places(), "allowed": str(allowed)}
         self._runner.run(self._plant())
 
     @property
@@ -306,7 +311,7 @@ class Escapes:
     async def _run(self, program: Program, language: Language) -> Outcome:
         runtime = await self.runtime(language, hasty=program.hasty)
         cell: CellResult | None = None
-        async with runtime.session(context=CONTEXT, model=NullModel(), tenant="acme") as session:
+        async with runtime.session(context=CONTEXT, model=self._model, tenant="acme") as session:
             for source in program.cells:
                 try:
                     cell = await session.execute(self._told(source))

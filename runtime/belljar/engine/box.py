@@ -69,6 +69,8 @@ class Box:
         self._sending = asyncio.Lock()
         self._slow: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[None] | None = None
+        # From here on the sandbox gives up what it holds: it is neither asked nor told anything but `kill`.
+        self._dying = False
         self._refused = 0
         self.verdict: Verdict | None = None
         self.fault: HostFault | None = None
@@ -131,6 +133,7 @@ class Box:
 
     async def close(self) -> BoxEnd:
         """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns."""
+        self._dying = True
         end = await self._sandbox.kill()
         tasks = [*self._slow, *([self._pump] if self._pump else [])]
         for task in tasks:
@@ -149,7 +152,8 @@ class Box:
             return None
         code = "cell_wall_ms" if allowed == limits.cell_wall_s else "run_wall_ms"
         bound = limits.cell_wall_s if allowed == limits.cell_wall_s else limits.run_wall_s
-        self._sandbox.interrupt()
+        if not self._dying:
+            self._sandbox.interrupt()
         stopped = await self._wait_over(limits.grace_s)
         used = limits.run_wall_s - self._scope.left_s() if code == "run_wall_ms" else self._scope.monotonic() - started
         late = Limit(code, round(bound * 1000), round(used * 1000))
@@ -180,6 +184,8 @@ class Box:
 
         What the program says it raised only chooses where to look; the kernel's counters decide.
         """
+        if self._dying:
+            return None
         limits, evidence = self._scope.policy.limits, self._sandbox.evidence()
         refused, self._refused = self._refused, evidence.tasks_refused or 0
         if said in ("RuntimeError", "BlockingIOError", "OSError") and self._refused > refused:
@@ -211,6 +217,8 @@ class Box:
         return True
 
     def _watch_cpu(self) -> None:
+        if self._dying:
+            return
         used_s, limit_s = self._sandbox.evidence().cpu_s, self._scope.policy.limits.cpu_s
         if used_s is not None and used_s >= limit_s:
             self._end(_spent_cpu(limit_s, used_s))
@@ -290,6 +298,7 @@ class Box:
     async def _died(self) -> Verdict:
         """The wire ended by itself: judge by the supervisor's record."""
         await self._sandbox.wait(_DEATH_S)
+        self._dying = True
         end = await self._sandbox.kill()
         limits = self._scope.policy.limits
         if end.lost:

@@ -135,12 +135,13 @@ class Jail:
 
     async def _build(self, spec: BoxSpec) -> JailBox:
         zygote = await self._living_zygote()
-        group = self._groups.create(spec)
+        group = self._groups.take(spec)
         try:
             box = await zygote.spawn(spec, group)
         except BaseException:
             await asyncio.to_thread(group.remove)
             raise
+        self._groups.prepare(spec)
         box.layers += self._groups.layers
         missing = sorted(set(spec.requires) - set(box.layers))
         if missing:

@@ -57,6 +57,7 @@ class Cgroups:
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._numbers = itertools.count(1)
+        self._ready: tuple[BoxSpec, BoxGroup] | None = None
         self._own = f"{_PREFIX}{_identity(os.getpid())}-{_namespace()}-{next(_INSTANCES)}"
         self._places = [place for place in places if self._usable(place)]
         self.layers = tuple(
@@ -84,6 +85,21 @@ class Cgroups:
                 _clear(folder)
             raise BoxFault(f"no control group for a box: {error}: run it again") from error
         return BoxGroup(folders)
+
+    def take(self, spec: BoxSpec) -> BoxGroup:
+        """Groups for one box, made ahead if `prepare` was called for the same limits."""
+        ready, self._ready = self._ready, None
+        if ready is None:
+            return self.create(spec)
+        if ready[0] != spec:
+            ready[1].remove()
+            return self.create(spec)
+        return ready[1]
+
+    def prepare(self, spec: BoxSpec) -> None:
+        """Make the next box's groups now, when nobody waits for them."""
+        if self._ready is None:
+            self._ready = (spec, self.create(spec))
 
     def reap(self) -> int:
         """Kill and remove what dead processes of ours left behind. Returns how many groups."""

@@ -52,7 +52,8 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The low 32 bits of argument `arg`, masked: one of `values`. With `whole`, the high 32 bits must be zero."""
 
     arg: Annotated[int, msgspec.Meta(ge=0, le=5)]
-    values: list[Word]
+    # The length of a rule must fit in a jump of eight bits, with all three conditions.
+    values: Annotated[list[Word], msgspec.Meta(min_length=1, max_length=32)]
     mask: Word = 0xFFFFFFFF
     whole: bool = False
 

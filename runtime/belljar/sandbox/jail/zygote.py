@@ -362,6 +362,7 @@ def main() -> None:
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
     for name in PRELOADED:
         importlib.import_module(name)
+    agent.rehearse()
     restricted.preload()
     FILTER = load_filter(control)
     # What lives now lives in every box: keep the collector from touching, and so copying, those pages.

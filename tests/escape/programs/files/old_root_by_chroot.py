@@ -6,4 +6,8 @@
 import os
 os.mkdir("/tmp/below")
 here = os.open("/", os.O_RDONLY)
-tries(lambda: os.chroot("/tmp/below"), lambda: os.fchdir(here), lambda: os.chdir("/.."))
+tries(lambda: os.chroot("/tmp/below"), lambda: os.fchdir(here))
+os.chdir("/..")
+print(os.getcwd())
+if os.getcwd() != "/":
+    escaped(os.getcwd())

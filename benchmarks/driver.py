@@ -1,0 +1,101 @@
+"""A subject in a process of its own: one line of JSON to it, one line back.
+
+The process says who it is in a first line (`hello`), then answers each order, and ends when its stdin does. It gets
+neither keys nor settings of the caller. What it prints on stderr goes to a file; when it ends early, the last line
+there is the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.measure import BenchmarkError
+
+__all__ = ["Driver"]
+
+# The longest answer is a first import of everything that a peer depends on; on a loaded machine that takes a while.
+_ANSWER_S = 120.0
+_END_S = 10.0
+_REASON_CHARS_MAX = 300
+
+_numbers = itertools.count(1)
+
+
+class Driver:
+    """Use as a context manager.
+
+    Args:
+        title: of the subject, for messages.
+        command: the program and its arguments.
+        scratch: where it works and keeps its temporary files.
+    """
+
+    def __init__(self, title: str, command: Sequence[str], scratch: Path) -> None:
+        self._title = title
+        self._command = command
+        self._scratch = scratch
+        self._said = scratch / f"{next(_numbers)}.stderr"
+        self._process: Process | None = None
+        self.hello: dict[str, Any] = {}
+
+    async def __aenter__(self) -> Self:
+        environ = {"PATH": os.defpath, "HOME": str(self._scratch), "TMPDIR": str(self._scratch)}
+        with self._said.open("wb") as stderr:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, stdout=PIPE, stderr=stderr, env=environ, cwd=self._scratch
+            )
+        try:
+            self.hello = await self._answer()
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+
+    async def ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        """One order, one answer.
+
+        Raises:
+            BenchmarkError: it gave none.
+        """
+        assert self._process is not None, "not entered"
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        return await self._answer()
+
+    async def _answer(self) -> dict[str, Any]:
+        assert self._process is not None, "not entered"
+        assert self._process.stdout is not None
+        try:
+            line = await asyncio.wait_for(self._process.stdout.readline(), _ANSWER_S)
+        except TimeoutError:
+            raise BenchmarkError(f"{self._title} gave no answer within {_ANSWER_S:.0f} s") from None
+        if not line:
+            raise BenchmarkError(f"{self._title}: its process ended: {self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _last_words(self) -> str:
+        said = self._said.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")[:_REASON_CHARS_MAX]
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), _END_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()

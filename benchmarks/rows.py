@@ -1,0 +1,115 @@
+"""The rows of the table of boxes: what was measured, who it was, and whether a goal is met. Pure: no clock, no process.
+
+A goal is judged on the row's own `value`: the median, for memory the mean. A goal is ours; a peer has none.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from benchmarks.measure import Samples
+from benchmarks.stats import summarise
+
+__all__ = ["LABELS", "Goal", "Row", "memory_row", "rate_row", "ratio_row", "timed_rows"]
+
+Unit = Literal["ms", "x", "boxes/s", "MiB"]
+
+LABELS: Final[dict[str, str]] = {
+    "cold": "request to first result, fresh box",
+    "answered": "the same, child not yet reaped",
+    "ratio": "fresh box, times the floor",
+    "ratio_answered": "fresh box, times the floor before it reaps",
+    "pooled": "request to first result, box made ahead",
+    "cell": "one empty cell",
+    "query": "one `llm_query`, nothing on the disk",
+    "query_durable": "one `llm_query`, log and ledger on the disk",
+    "rate_2": "fresh boxes, two at a time",
+    "rate_4": "fresh boxes, four at a time",
+    "memory": "memory of an idle box (PSS, mean)",
+    "memory_zygote": "memory of the zygote (PSS), once",
+    "close": "teardown: `Box.close`",
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound in the row's unit: at most, or at least."""
+
+    bound: float
+    at_least: bool = False
+
+    def met(self, value: float) -> bool:
+        return value >= self.bound if self.at_least else value <= self.bound
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+
+
+GOALS: Final[dict[str, Goal]] = {
+    "cold": Goal(3),
+    "ratio": Goal(1.6),
+    "pooled": Goal(0.5),
+    "cell": Goal(0.1),
+    "query": Goal(0.1),
+    "query_durable": Goal(0.5),
+    "rate_2": Goal(500, at_least=True),
+    "rate_4": Goal(500, at_least=True),
+    "memory": Goal(2),
+    "close": Goal(5),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """`value`, `p90` and `samples` are in `unit`. `p90` is None where it would say nothing."""
+
+    measure: str
+    who: str
+    unit: Unit
+    value: float
+    p90: float | None
+    samples: Sequence[float] = field(repr=False)
+    goal: Goal | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """None without a goal."""
+        return None if self.goal is None else self.goal.met(self.value)
+
+
+def timed_rows(samples: Mapping[str, Samples], ours: Sequence[str]) -> list[Row]:
+    """Samples in seconds, by who and measure, as rows in milliseconds: by measure, then in the order given.
+
+    Args:
+        ours: who of them has goals.
+    """
+    return [
+        _timed(measure, who, of_subject[measure], GOALS.get(measure) if who in ours else None)
+        for measure in LABELS
+        for who, of_subject in samples.items()
+        if of_subject.get(measure)
+    ]
+
+
+def _timed(measure: str, who: str, seconds: Sequence[float], goal: Goal | None) -> Row:
+    summary = summarise(seconds)
+    return Row(measure, who, "ms", summary.median * 1000, summary.p90 * 1000, [value * 1000 for value in seconds], goal)
+
+
+def ratio_row(measure: str, row: Row, floor: Row) -> Row:
+    """Of two medians of one run."""
+    return Row(measure, row.who, "x", row.value / floor.value, None, [], GOALS.get(measure))
+
+
+def rate_row(measure: str, who: str, per_second: float) -> Row:
+    return Row(measure, who, "boxes/s", per_second, None, [per_second], GOALS[measure])
+
+
+def memory_row(measure: str, who: str, sizes_bytes: Sequence[int]) -> Row:
+    """The mean, since what counts is the sum."""
+    sizes = [size / 2**20 for size in sizes_bytes]
+    p90 = summarise(sizes).p90 if len(sizes) > 1 else None
+    return Row(measure, who, "MiB", statistics.fmean(sizes), p90, sizes, GOALS.get(measure))

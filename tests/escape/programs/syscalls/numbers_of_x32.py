@@ -1,0 +1,7 @@
+# language: python
+# expect: error
+# use: syscall
+# says: signal 31
+# why: The x32 numbers name the same calls again; whoever uses one is hostile.
+libc.syscall(ctypes.c_long(0x40000000 | 39))
+escaped("x32")
