@@ -9,10 +9,9 @@ replaced by writers that send `Output` frames; the real descriptors 0, 1 and 2 l
 from __future__ import annotations
 
 import builtins
-import contextlib
 import linecache
+import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -34,9 +33,6 @@ _PROTOCOL = 1
 _FLUSH_BYTES = 8192
 _FLUSH_SECONDS = 0.02
 _THREAD_STACK_BYTES = 1 << 20
-# The interpreter specialises code that has run some eight times.
-_REHEARSALS = 10
-_REHEARSED = b"import re\nlines = [str(i) for i in range(3)]\nprint(len(lines), re.findall('a', 'banana'))\n1 / 0\n"
 _MESSAGE_CHARS = 4000
 _TRACEBACK_CHARS = 16000
 
@@ -95,6 +91,7 @@ class Agent:
         self._stdout = Stream(channel, "stdout")
         self._stderr = Stream(channel, "stderr")
         self._in_cell = False
+        self._pid = os.getpid()
         self._globals: dict[str, Any] = {}
         self._compile: Callable[[str, str], types.CodeType] = _compile_python
         self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
@@ -190,6 +187,8 @@ class Agent:
         except KeyboardInterrupt:
             done = _interrupted("")
         self._in_cell = False
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the program forked and that came out at the end of the cell: not its to say Done
         self._flush()
         status, error, trace = done
         self._channel.send({"op": "done", "status": status, "error": error}, trace)
@@ -296,30 +295,6 @@ def _traceback(error: BaseException) -> str:
 # Made once, before any clone: to copy the dictionary touches every builtin there is, each in a page of its own. A process
 # has one session, so nobody shares it.
 _BUILTINS = _builtins()
-
-
-def rehearse() -> None:
-    """Play short sessions with nobody at the other end.
-
-    For the zygote: what a session touches for the first time is slow (modules, caches, the interpreter's specialised
-    code), and a page that is written before the clone need not be copied after it. Our own cells run, never a guest's.
-    """
-    stdout, stderr, handler = sys.stdout, sys.stderr, signal.getsignal(signal.SIGINT)
-    limits = dict.fromkeys(("read_bytes_max", "materialise_bytes_max", "body_bytes_max", "header_bytes_max"), 1 << 16)
-    for language in ("python", "restricted") * _REHEARSALS:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            host = Channel(ours.fileno())
-            host.send(
-                {"op": "start", "language": language, "documents": [], "in_flight_max": 1, "batch_max": 1, **limits}
-            )
-            for cell in (1, 2):
-                host.send({"op": "execute", "cell": cell}, _REHEARSED)
-            ours.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(Closed):
-                Agent(Channel(theirs.fileno())).run()
-    sys.stdout, sys.stderr = stdout, stderr
-    signal.signal(signal.SIGINT, handler)
 
 
 def main() -> None:

@@ -308,7 +308,7 @@ class Box:
         if not end.killed and end.evidence.memory_kills:
             met = Limit("memory_bytes", limits.memory_bytes, end.evidence.memory_peak_bytes)
             return Verdict("memory", ErrorInfo("MemoryLimit", "the program used up its memory: keep less at once"), met)
-        if end.signal == 9 and not end.killed and end.cpu_s >= limits.cpu_s - 0.1:
+        if end.signal == 9 and not end.killed and end.cpu_s >= limits.cpu_s:
             return _spent_cpu(limits.cpu_s, end.cpu_s)
         how = f"by signal {end.signal}" if end.signal else f"with exit code {end.code}"
         if end.killed:

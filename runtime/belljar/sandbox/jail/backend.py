@@ -19,6 +19,7 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import signal
 import socket
@@ -250,7 +251,6 @@ class Zygote:
 
     async def _warm_up(self, seccomp: bytes | None) -> None:
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self._control, seccomp or b"none")
         try:
             async with asyncio.timeout(_ZYGOTE_S):
                 message = await loop.sock_recv(self._control, _MESSAGE_BYTES_MAX)
@@ -261,6 +261,10 @@ class Zygote:
         told = json.loads(message)
         if "failed" in told:
             raise _missing(told)
+        try:
+            await loop.sock_sendall(self._control, seccomp or b"none")
+        except ConnectionError as error:
+            raise BoxFault("the jail's zygote died while it started: run it again") from error
         self._reader = asyncio.create_task(self._read_ends())
 
     async def _read_ends(self) -> None:
@@ -312,7 +316,7 @@ class JailBox:
         self._pidfd = pidfd
         self._scratch = scratch
         self._end = end
-        self._ordered = False
+        self._last: Evidence | None = None
         self._killing: asyncio.Task[BoxEnd] | None = None
         wire.setblocking(False)
 
@@ -336,6 +340,9 @@ class JailBox:
         self._signal(signal.SIGINT)
 
     def evidence(self) -> Evidence:
+        # Once the box is closed its descriptors and groups are gone, or somebody else's.
+        if self._last is not None:
+            return self._last
         left = os.statvfs(self._scratch)
         full = left.f_bavail == 0 or left.f_favail == 0
         return msgspec.structs.replace(self._group.evidence(), scratch_full=full)
@@ -357,7 +364,7 @@ class JailBox:
                 ended = await asyncio.shield(self._end)
         except TimeoutError:
             ended = None
-        evidence = self.evidence()
+        evidence = self._last = self.evidence()
         self._wire.close()
         os.close(self._pidfd)
         os.close(self._scratch)
@@ -374,6 +381,8 @@ class JailBox:
         )
 
     def _signal(self, number: int) -> None:
+        if self._last is not None:
+            return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
@@ -431,8 +440,9 @@ def _spawn(image: Image, control: socket.socket) -> subprocess.Popen[bytes]:
 
 def _rlimits(spec: BoxSpec) -> dict[str, int]:
     return {
-        # Whole seconds, rounded up: the kernel knows no others.
-        "CPU": max(1, int(-(-spec.cpu_s // 1))),
+        # Whole seconds, rounded up: the kernel knows no others. One to spare, because whoever watches the box's own
+        # account is more exact, and says why; this holds when nobody can watch.
+        "CPU": max(1, math.ceil(spec.cpu_s)) + 1,
         "AS": spec.memory_bytes,
         # A backstop behind the pids group, which counts and can be read; this only refuses.
         "NPROC": spec.processes + _NPROC_SPARE,

@@ -91,9 +91,13 @@ def write_file(path: str, text: str) -> None:
 
 def give_up_root() -> None:
     if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+        except OSError as error:
+            # Root of a user namespace with no other uid: what it is outside cannot be known, so nobody is put into it.
+            raise Failed("give up root", "userns", error.errno) from None
     # A change of uid makes the process undumpable, and then its own /proc/self/uid_map belongs to root.
     prctl("userns", PR_SET_DUMPABLE, 1)
     # A change of credentials also clears the parent-death signal.

@@ -362,13 +362,13 @@ def main() -> None:
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
     for name in PRELOADED:
         importlib.import_module(name)
-    agent.rehearse()
     restricted.preload()
-    FILTER = load_filter(control)
     # What lives now lives in every box: keep the collector from touching, and so copying, those pages.
     gc.collect()
     gc.freeze()
+    # Only now, because whatever failed before was reported to somebody who had nothing to say yet.
     send(control, {"ready": True}, [])
+    FILTER = load_filter(control)
     Zygote(control, config["proc"]).run()
 
 
