@@ -29,8 +29,8 @@ from benchmarks.stats import milliseconds
 # 20 rounds are enough for a 90th percentile with two samples beyond it, and take about a minute.
 _FULL = Plan(rounds=20, cells=50, queries=20)
 _QUICK = Plan(rounds=3, cells=10, queries=5)
-_FULL_BOXES = BoxPlan(rounds=20, starts=5, cells=50, queries=50, sustained_s=3.0, idle_boxes=20)
-_QUICK_BOXES = BoxPlan(rounds=3, starts=3, cells=10, queries=10, sustained_s=0.5, idle_boxes=20)
+_FULL_BOXES = BoxPlan(rounds=20, starts=5, quiet=2, cells=50, queries=50, sustained_s=3.0, idle_boxes=20)
+_QUICK_BOXES = BoxPlan(rounds=3, starts=3, quiet=2, cells=10, queries=10, sustained_s=0.5, idle_boxes=20)
 
 _NOTES = (
     "Belljar runs guest code in a fresh box for each start: namespaces, its own root file system, resource limits, and "

@@ -17,7 +17,7 @@ from typing import Final
 
 from benchmarks.commands import bubblewrap, plain_python
 from benchmarks.jail import LANGUAGES, Bench, Boxes
-from benchmarks.measure import BenchmarkError, BoxPlan, BoxSubject, Samples, measure
+from benchmarks.measure import QUIET_S, BenchmarkError, BoxPlan, BoxSubject, Samples, measure
 from benchmarks.peers import Driven, Rlms, peer_python
 from benchmarks.report import BoxTable
 from benchmarks.rows import LABELS, Row, memory_row, rate_row, ratio_row, timed_rows
@@ -25,7 +25,7 @@ from benchmarks.rows import LABELS, Row, memory_row, rate_row, ratio_row, timed_
 __all__ = ["measure_boxes"]
 
 _HERE = Path(__file__).parent
-_TRIAL = BoxPlan(rounds=1, starts=1, cells=1, queries=1, sustained_s=0, idle_boxes=0)
+_TRIAL = BoxPlan(rounds=1, starts=1, quiet=0, cells=1, queries=1, sustained_s=0, idle_boxes=0)
 _AT_ONCE = (2, 4)
 
 # Distribution, what the driver calls it, name in the table, boxes a round at most, isolation.
@@ -69,13 +69,16 @@ _PEERS: Final = (
 
 _NOTES: Final = (
     "A fresh box is timed from the order to build it (`Jail.start`) to the result of its first cell, in a process "
-    "that has started boxes before. A box made ahead is taken from a pool of four, which is filled up again meanwhile. The "
-    "log and the ledger are in memory, but for the row that says otherwise. A query is timed by the guest, with a "
+    "that has started boxes before. A box made ahead is taken from a pool of four, which is filled up again meanwhile. "
+    "The log and the ledger are in memory, but for the row that says otherwise. A query is timed by the guest, with a "
     "model that answers at once. Teardown is what a caller waits who closes a box and wants to know how it ended.",
     "The floor is one clone(2) with the seven namespaces of a box, out of a small warm interpreter with one thread; "
-    "the child executes a code object of one expression, writes one byte, and is reaped. It maps no user, mounts nothing "
-    "and closes no door. Reaping is in the floor and not in a box's first result, so the ratio to the floor before it "
-    "reaps is the stricter one. The ratios are of the medians of this run.",
+    "the child executes a code object of one expression, writes one byte, and is reaped. It maps no user, mounts "
+    "nothing and closes no door. Reaping is in the floor and not in a box's first result, so the ratio to the floor "
+    "before it reaps is the stricter one. The ratios are of the medians of this run.",
+    "Boxes one after another find the kernel's locks as the one before left them. A box that is asked for after a "
+    f"pause, here of {QUIET_S:g} s, does not, and a service with little to do starts all its boxes like that: moving a "
+    "process into a control group then waits until all processors have passed a quiescent state.",
     "Memory is the proportional set size of idle boxes of one zygote: what they share counts in parts. What the kernel "
     "keeps for a box (page tables, namespaces, the control group) is not in it.",
     "A peer's fresh box is whatever it has to make to run its first code, its modules loaded before: for "
@@ -121,11 +124,14 @@ def _timed(samples: dict[str, Samples], ours: Sequence[str], floor: BoxSubject |
     if floor is None:
         return rows
     bases = {row.measure: row for row in rows if row.who == floor.title}
-    cold = [row for row in rows if row.measure == "cold" and row.who in ours]
-    for row in cold:
-        rows.append(ratio_row("ratio", row, bases["cold"]))
-        rows.append(ratio_row("ratio_answered", row, bases["answered"]))
-    return rows
+    pairs = (("ratio", "cold", "cold"), ("ratio_answered", "cold", "answered"), ("ratio_quiet", "quiet", "quiet"))
+    ratios = [
+        ratio_row(measure, row, bases[base])
+        for measure, over, base in pairs
+        for row in rows
+        if row.measure == over and row.who in ours
+    ]
+    return [*rows, *ratios]
 
 
 async def _alone(bench: Bench, plan: BoxPlan, absent: Absent, progress: Callable[[str], None]) -> list[Row]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.measure import BenchmarkError, BoxPlan, Samples
+from benchmarks.measure import BenchmarkError, BoxPlan, Samples, after_quiet
 
 __all__ = ["Command", "bubblewrap", "plain_python"]
 
@@ -26,7 +26,13 @@ class Command:
         self._command = command
 
     async def round_of_boxes(self, plan: BoxPlan) -> Samples:
-        return {"cold": [self._once() for _ in range(plan.starts)]}
+        return {
+            "cold": [self._once() for _ in range(plan.starts)],
+            "quiet": await after_quiet(plan.quiet, self._later),
+        }
+
+    async def _later(self) -> float:
+        return self._once()
 
     def _once(self) -> float:
         """In the event loop on purpose: nothing else is to run meanwhile.

@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 import psutil
 
@@ -32,24 +32,24 @@ from belljar.ledger import Limits, SqliteLedger
 from belljar.models import Prices
 from belljar.policy import load
 from belljar.run import box_spec
+from belljar.runtime import Language
 from belljar.sandbox import Image, Jail, ensure_image
-from benchmarks.measure import BenchmarkError, BoxPlan, Samples, times_printed
+from benchmarks.measure import BenchmarkError, BoxPlan, Samples, after_quiet, times_printed
 from benchmarks.ours import MODEL, POLICY, TENANT
 from benchmarks.programs import EMPTY, queries
 
 __all__ = ["LANGUAGES", "Bench", "Boxes", "Weights"]
 
-Language = Literal["python", "restricted"]
 LANGUAGES: Final[tuple[Language, ...]] = ("python", "restricted")
 
 _FIRST = "1"
 _POOL = 4
 _UNLIMITED = Limits("total", None, None, None, None)
 _RUN_S = 3600.0
-# A replaced box is there after some milliseconds, and has run its first instructions a little later.
+# A replaced box exists after a millisecond or two, and is ready when its doors are closed: at worst some 30 ms later.
 _POLL_S = 0.002
 _FULL_S = 20.0
-_SETTLE_S = 0.01
+_SETTLE_S = 0.05
 _IDLE_S = 0.5
 
 
@@ -93,6 +93,7 @@ class Bench:
             self._disk = await self._books(stack, self._scratch)
             self._jail = Jail(self._image)
             stack.push_async_callback(self._jail.aclose)
+            self.layers = await self._layers()
             self._pooled = Jail(self._image)
             stack.push_async_callback(self._pooled.aclose)
             self._pool_zygote = await self._warm(self._pooled, _POOL)
@@ -154,6 +155,13 @@ class Bench:
         prices = Prices()
         prices.adopt(MODEL)
         return Books(audit, ledger, prices)
+
+    async def _layers(self) -> tuple[str, ...]:
+        """What a box of this host really has. The first box of a jail also starts its zygote."""
+        box = await self._jail.start(self._spec)
+        layers = box.layers
+        await box.kill()
+        return layers
 
     async def _warm(self, jail: Jail, size: int) -> psutil.Process:
         """Fill a jail's pool, and give its zygote."""
@@ -225,15 +233,12 @@ class Bench:
 class Boxes:
     """One language of the bench."""
 
-    isolation = (
-        "user, process, mount, network, ipc, uts and cgroup namespaces, a read-only root file system of its own, no "
-        "capabilities, Landlock, a system call allowlist, limits on memory, CPU, processes, disk and descriptors"
-    )
-
     def __init__(self, bench: Bench, language: Language) -> None:
         self._bench = bench
         self._language: Language = language
         self.title = f"Belljar jail, {language}"
+        inside = {"python": "all of Python inside", "restricted": "RestrictedPython inside"}
+        self.isolation = f"{', '.join(bench.layers)}; {inside[language]}"
 
     async def round_of_boxes(self, plan: BoxPlan) -> Samples:
         bench, language = self._bench, self._language
@@ -241,12 +246,16 @@ class Boxes:
         pooled = [await bench.pooled(language) for _ in range(plan.starts)]
         return {
             "cold": [first for first, _ in cold],
+            "quiet": await after_quiet(plan.quiet, self._one_cold),
             "pooled": [first for first, _ in pooled],
             "cell": await bench.cells(language, plan.cells),
             "query": await bench.queries(language, plan.queries, durable=False),
             "query_durable": await bench.queries(language, plan.queries, durable=True),
             "close": [closed for _, closed in cold],
         }
+
+    async def _one_cold(self) -> float:
+        return (await self._bench.cold(self._language))[0]
 
 
 async def _execute(box: Box, code: str) -> CellResult:

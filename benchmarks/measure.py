@@ -6,16 +6,18 @@ falls on all of them and not always on the same. The first round warms caches an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from benchmarks.programs import EMPTY, FIRST, LINES, SLICES, Text
 from benchmarks.programs import queries as asking
 
 __all__ = [
+    "QUIET_S",
     "BenchmarkError",
     "Box",
     "BoxPlan",
@@ -24,6 +26,7 @@ __all__ = [
     "Plan",
     "Samples",
     "Subject",
+    "after_quiet",
     "check_total",
     "measure",
     "measure_sandbox",
@@ -33,6 +36,11 @@ __all__ = [
 
 # Measure -> seconds, one for each repetition.
 Samples = dict[str, list[float]]
+
+
+# What the kernel does cheaply for the second of two callers in a row (it waits once for readers to pass, and not again
+# while writers keep coming) it does at full price for one who comes alone. A tenth of a second is alone.
+QUIET_S: Final = 0.1
 
 
 class BenchmarkError(Exception):
@@ -52,12 +60,13 @@ class Plan:
 class BoxPlan:
     """For the table of boxes.
 
-    In each of `rounds` a subject starts `starts` boxes of each kind, runs `cells` empty cells and asks `queries` times.
-    After that, boxes are started for `sustained_s` seconds, and `idle_boxes` of them are weighed.
+    In each of `rounds` a subject starts `starts` boxes of each kind one right after another, and `quiet` ones each
+    after a pause; it runs `cells` empty cells and asks `queries` times. After that, boxes are started for `sustained_s` seconds, and `idle_boxes` of them are weighed.
     """
 
     rounds: int
     starts: int
+    quiet: int
     cells: int
     queries: int
     sustained_s: float
@@ -130,6 +139,15 @@ async def measure(
             for name, seconds in one.items() if number else ():
                 samples[subject.title].setdefault(name, []).extend(seconds)
     return samples
+
+
+async def after_quiet(count: int, once: Callable[[], Awaitable[float]]) -> list[float]:
+    """`once` so many times, each after a pause."""
+    seconds = []
+    for _ in range(count):
+        await asyncio.sleep(QUIET_S)
+        seconds.append(await once())
+    return seconds
 
 
 async def measure_sandbox(sandbox: Sandbox, plan: Plan, text: Text) -> Samples:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.driver import Driver
-from benchmarks.measure import BenchmarkError, BoxPlan, Cell, Plan, Samples, measure_sandbox, measure_small
+from benchmarks.measure import BenchmarkError, BoxPlan, Cell, Plan, Samples, after_quiet, measure_sandbox, measure_small
 from benchmarks.programs import Text
 
 __all__ = ["Driven", "Rlms", "peer_python"]
@@ -39,7 +39,7 @@ def peer_python(name: str, progress: Callable[[str], None]) -> Path:
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     progress(f"installing the peer {wanted} into {folder}")
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted]
+    install = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", wanted]
     try:
         for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], install):
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
@@ -143,5 +143,13 @@ class Driven:
         samples: Samples = {}
         for measure in self._driver.hello["measures"]:
             count = counts.get(measure, min(self._starts, plan.starts))
-            samples[measure] = (await self._driver.ask({"do": measure, "count": count}))["seconds"]
+            samples[measure] = await self._take(measure, count)
+        samples["quiet"] = await after_quiet(plan.quiet, self._one_cold)
         return samples
+
+    async def _one_cold(self) -> float:
+        return (await self._take("cold", 1))[0]
+
+    async def _take(self, measure: str, count: int) -> list[float]:
+        seconds: list[float] = (await self._driver.ask({"do": measure, "count": count}))["seconds"]
+        return seconds

@@ -292,8 +292,8 @@ def _traceback(error: BaseException) -> str:
     return text
 
 
-# Made once, before any clone: to copy the dictionary touches every builtin there is, each in a page of its own. A process
-# has one session, so nobody shares it.
+# Made once, before any clone: to copy the dictionary touches every builtin there is, each in a page of its own. A
+# process has one session, so nobody shares it.
 _BUILTINS = _builtins()
 
 

@@ -251,7 +251,9 @@ class Escapes:
         self._runtimes: dict[tuple[Language, bool], Runtime] = {}
         self._seq = 0
         self._model = NullModel("the reply of a model", name="scripted:escape")
-        allowed = sorted(NUMBERS[name] for name in load_allowlist().names())
+        allowlist = load_allowlist()
+        pretended = [name for answer in allowlist.answer if answer.error == "success" for name in answer.names]
+        allowed = sorted(NUMBERS[name] for name in [*allowlist.names(), *pretended])
         self._places = {**self.canaries.places(), "allowed": str(allowed)}
         self._runner.run(self._plant())
 
@@ -344,5 +346,12 @@ def _boxed_processes() -> list[str]:
 
 
 def _boxes() -> list[str]:
-    groups = [place.folder.glob(f"belljar-{os.getpid()}-*/box-*") for place in find_places()]
-    return [str(folder) for group in groups for folder in group]
+    """Groups of boxes with somebody in them; one that is made ahead is empty."""
+    groups = [place.folder.glob(f"belljar-{os.getpid()}-*/box-*/cgroup.procs") for place in find_places()]
+    return [str(members) for group in groups for members in group if _read(members)]
+
+
+def _read(path: Path) -> str:
+    with contextlib.suppress(OSError):  # it may be gone by now
+        return path.read_text()
+    return ""

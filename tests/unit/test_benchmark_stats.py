@@ -1,8 +1,10 @@
-"""The numbers of the benchmarks: what median and 90th percentile are, and how milliseconds are shown."""
+"""The numbers of the benchmarks: what median and 90th percentile are, how they are shown, and when a goal is met."""
 
 from __future__ import annotations
 
 import pytest
+
+from benchmarks.rows import GOALS, LABELS, Goal, memory_row, rate_row, ratio_row, timed_rows
 from benchmarks.stats import Summary, milliseconds, summarise
 
 
@@ -24,3 +26,32 @@ def test_nothing_has_no_median() -> None:
 )
 def test_milliseconds_have_three_significant_digits(seconds: float, shown: str) -> None:
     assert milliseconds(seconds) == shown
+
+
+def test_a_goal_is_met_at_its_bound_and_on_one_side_of_it() -> None:
+    assert [Goal(3).met(value) for value in (2.9, 3.0, 3.1)] == [True, True, False]
+    assert [Goal(500, at_least=True).met(value) for value in (499.0, 500.0, 501.0)] == [False, True, True]
+    assert (str(Goal(1.6)), str(Goal(500, at_least=True))) == ("≤ 1.6", "≥ 500")
+
+
+def test_only_our_own_rows_have_goals_and_they_are_judged_on_the_median() -> None:
+    samples = {"ours": {"cold": [0.002, 0.003, 0.030]}, "peer": {"cold": [0.001], "cell": []}}
+    ours, peer = timed_rows(samples, ["ours"])
+    assert (ours.who, ours.value, ours.p90, ours.met) == ("ours", 3.0, 30.0, True)
+    assert (peer.who, peer.goal, peer.met) == ("peer", None, None)
+
+
+def test_a_ratio_is_of_two_medians() -> None:
+    ours, floor = timed_rows({"ours": {"cold": [0.004]}, "floor": {"cold": [0.002]}}, ["ours"])
+    row = ratio_row("ratio", ours, floor)
+    assert (row.who, row.unit, row.value, row.p90, row.met) == ("ours", "x", 2.0, None, False)
+
+
+def test_memory_is_judged_on_the_mean_and_a_rate_from_below() -> None:
+    row = memory_row("memory", "ours", [2**20, 3 * 2**20])
+    assert (row.value, row.p90, row.met) == (2.0, 3.0, True)
+    assert rate_row("rate_2", "ours", 499.9).met is False
+
+
+def test_every_goal_has_a_row() -> None:
+    assert set(GOALS) <= set(LABELS)

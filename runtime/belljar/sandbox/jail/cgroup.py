@@ -97,9 +97,10 @@ class Cgroups:
         return ready[1]
 
     def prepare(self, spec: BoxSpec) -> None:
-        """Make the next box's groups now, when nobody waits for them."""
+        """Make the next box's groups now, when nobody waits for them. What fails here fails again in `take`."""
         if self._ready is None:
-            self._ready = (spec, self.create(spec))
+            with contextlib.suppress(BoxFault):
+                self._ready = (spec, self.create(spec))
 
     def reap(self) -> int:
         """Kill and remove what dead processes of ours left behind. Returns how many groups."""

@@ -1,0 +1,4 @@
+# language: both
+# expect: error
+# why: An interrupt that nobody ordered is no timeout.
+raise KeyboardInterrupt

@@ -1,0 +1,9 @@
+# language: python
+# expect: timeout
+# why: Deadlines are the host's.
+# hasty
+# limit: cell_wall_ms
+import time
+time.monotonic = time.time = lambda: 0
+while True:
+    time.sleep(0.01)

@@ -1,0 +1,7 @@
+# language: both
+# expect: cpu
+# limit: cpu_ms
+# why: One operation that takes for ever.
+x = 7 ** 9_000_000
+for _ in range(1000):
+    x * x

@@ -1,0 +1,11 @@
+# language: both
+# expect: cpu
+# limit: cpu_ms
+# why: Threads are charged to the box.
+import threading
+def spin():
+    while True:
+        pass
+for _ in range(4):
+    threading.Thread(target=spin).start()
+spin()

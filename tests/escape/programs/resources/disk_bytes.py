@@ -1,0 +1,10 @@
+# language: python
+# expect: disk
+# limit: scratch_bytes
+# why: Fills the scratch folder.
+number = 0
+while True:
+    number += 1
+    with open(f"/tmp/{number}", "wb", buffering=0) as file:
+        if file.write(bytes(1 << 19)) < 1 << 19:
+            file.write(b"x")

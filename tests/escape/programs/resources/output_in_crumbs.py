@@ -1,0 +1,7 @@
+# language: python
+# expect: cpu output timeout
+# use: wire
+# why: Frames without content cost the host more than the guest.
+crumbs = frame({"op": "output", "stream": "stdout"}) * 500
+while True:
+    say(crumbs)

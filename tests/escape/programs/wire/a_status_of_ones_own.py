@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: The agent says how a cell ended, in four words.
+say(frame({"op": "done", "status": "admin", "error": None}))
+time.sleep(30)

@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: A box that broke the rules gives no answer.
+say(b"\0" * 8, frame({"op": "final", "form": "text"}, b"second"))
+time.sleep(30)

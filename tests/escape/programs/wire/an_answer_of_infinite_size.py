@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol ok
+# use: wire
+# why: A number beyond all floats.
+say(frame({"op": "final", "form": "json"}, b"1e999"))
+time.sleep(30)

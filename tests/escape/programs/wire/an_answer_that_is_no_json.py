@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: Text that is no value.
+say(frame({"op": "final", "form": "json"}, b"{"))
+time.sleep(30)

@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: JSON has no NaN.
+say(frame({"op": "final", "form": "json"}, b"NaN"))
+time.sleep(30)

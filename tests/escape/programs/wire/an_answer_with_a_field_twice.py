@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol ok
+# use: wire
+# why: Two readers would see two values.
+say(frame({"op": "final", "form": "json"}, b'{"a":1,"a":2}'))
+time.sleep(30)

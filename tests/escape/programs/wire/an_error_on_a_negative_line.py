@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: Lines count from zero.
+say(frame({"op": "done", "status": "error", "error": {"type": "E", "message": "x", "line": -1}}))
+time.sleep(30)

@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: Texts in headers are short.
+say(frame({"op": "done", "status": "error", "error": {"type": "E", "message": "x" * 5000, "line": None}}))
+time.sleep(30)

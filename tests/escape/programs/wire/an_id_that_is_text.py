@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: An id counts from one, in 32 bits, as a plain number.
+say(frame(b"{\"op\":\"budget\",\"id\":\"1\"}"))
+time.sleep(30)

@@ -1,0 +1,8 @@
+# language: python
+# expect: timeout
+# use: wire
+# why: The rest never comes.
+# limit: cell_wall_ms
+# hasty
+say(frame({"op": "final", "form": "text"}, b"x" * 1000)[:-1])
+time.sleep(30)

@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: Two streams.
+say(frame({"op": "output", "stream": "stdin"}, b"x"))
+time.sleep(30)

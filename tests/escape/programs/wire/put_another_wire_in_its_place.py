@@ -1,0 +1,10 @@
+# language: python
+# expect: error
+# use: wire
+# says: wire
+# why: The agent goes on to talk with itself: the number is now that of a pair in the box.
+import socket
+os.close(3)
+pair = socket.socketpair()
+print([one.fileno() for one in pair])
+time.sleep(30)

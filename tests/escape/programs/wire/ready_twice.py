@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: One is ready once.
+say(frame({"op": "ready", "protocol": 1, "python": "3"}))
+time.sleep(30)

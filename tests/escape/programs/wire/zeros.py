@@ -1,0 +1,6 @@
+# language: python
+# expect: protocol
+# use: wire
+# why: A header of no length.
+say(bytes(64))
+time.sleep(30)
