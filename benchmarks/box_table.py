@@ -76,9 +76,9 @@ _NOTES: Final = (
     "the child executes a code object of one expression, writes one byte, and is reaped. It maps no user, mounts "
     "nothing and closes no door. Reaping is in the floor and not in a box's first result, so the ratio to the floor "
     "before it reaps is the stricter one. The ratios are of the medians of this run.",
-    "Boxes one after another find the kernel's locks as the one before left them. A box that is asked for after a "
-    f"pause, here of {QUIET_S:g} s, does not, and a service with little to do starts all its boxes like that: moving a "
-    "process into a control group then waits until all processors have passed a quiescent state.",
+    "Boxes one after another find the kernel as the one before left it. A box that is asked for after a pause, here of "
+    f"{QUIET_S:g} s, does not, and a service with little to do starts all its boxes like that. Joining a control "
+    "group, for one, is cheap right after somebody else has done it and dear after a pause.",
     "Memory is the proportional set size of idle boxes of one zygote: what they share counts in parts. What the kernel "
     "keeps for a box (page tables, namespaces, the control group) is not in it.",
     "A peer's fresh box is whatever it has to make to run its first code, its modules loaded before: for "

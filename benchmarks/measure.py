@@ -38,8 +38,8 @@ __all__ = [
 Samples = dict[str, list[float]]
 
 
-# What the kernel does cheaply for the second of two callers in a row (it waits once for readers to pass, and not again
-# while writers keep coming) it does at full price for one who comes alone. A tenth of a second is alone.
+# Some things, joining a control group among them, the kernel does cheaply for the second of two callers in a row and at
+# full price for one who comes alone. After a tenth of a second, one is alone.
 QUIET_S: Final = 0.1
 
 
@@ -61,7 +61,8 @@ class BoxPlan:
     """For the table of boxes.
 
     In each of `rounds` a subject starts `starts` boxes of each kind one right after another, and `quiet` ones each
-    after a pause; it runs `cells` empty cells and asks `queries` times. After that, boxes are started for `sustained_s` seconds, and `idle_boxes` of them are weighed.
+    after a pause; it runs `cells` empty cells and asks `queries` times. After that, boxes are started for `sustained_s`
+    seconds, and `idle_boxes` of them are weighed.
     """
 
     rounds: int

@@ -16,7 +16,7 @@ CASES = [
 
 
 def test_the_corpus_is_as_large_as_promised() -> None:
-    assert len(PROGRAMS) >= 50
+    assert len(PROGRAMS) >= 250
     assert len({program.name.partition("/")[0] for program in PROGRAMS}) >= 10
 
 
@@ -27,13 +27,16 @@ def test_it_does_not_get_out(escapes: Escapes, program: Program, language: Langu
     about = (cell, outcome.result.limit)
     assert cell.status in program.expect, about
     if program.says is not None:
-        assert program.says in f"{cell.stdout}\n{cell.stderr}\n{cell.error}\n{cell.answer}", about
+        assert program.says in f"{cell.stdout}\n{cell.stderr}\n{cell!r}", about
     if program.limit is not None:
         assert cell.limit is not None, about
         assert cell.limit.code == program.limit, about
-        assert (cell.limit.observed or 0) >= (cell.limit.limit or 0), about
+        # A box is told that memory is out a little before it is.
+        share = 0.7 if program.limit == "memory_bytes" else 1
+        assert (cell.limit.observed or 0) >= (cell.limit.limit or 0) * share, about
     if program.refused is not None:
-        refused = [record.data["code"] for record in outcome.records if record.event == "request.refused"]
+        refusals = [record for record in outcome.records if record.event in ("request.refused", "query.denied")]
+        refused = [record.data["code"] for record in refusals]
         assert program.refused in refused, refused
     # An answer is in the log before the caller has it.
     given = [record for record in outcome.records if record.event == "answer.given"]

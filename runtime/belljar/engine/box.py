@@ -30,6 +30,7 @@ from belljar.errors import BelljarError, GuestDied, HostFault, PolicyDenied, Pro
 from belljar.protocol import PROTOCOL, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
 from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Sandbox
+from belljar.tasks import to_the_end
 from belljar.wire import Frame, encode, guest_decoder
 
 __all__ = ["Box", "Verdict", "verdict_of"]
@@ -129,17 +130,22 @@ class Box:
         # An answer that came after the deadline is void.
         answer = decode_answer(self._broker.final, self._broker.final_body) if status == "ok" else None
         wall_s = self._scope.monotonic() - started
+        if self.finished:  # nothing is left to run; whoever holds a session may keep it open for long
+            await self._kill()
         return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=answer)
 
     async def close(self) -> BoxEnd:
         """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns."""
-        self._dying = True
-        end = await self._sandbox.kill()
+        end = await self._kill()
         tasks = [*self._slow, *([self._pump] if self._pump else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         return end
+
+    async def _kill(self) -> BoxEnd:
+        self._dying = True
+        return await self._sandbox.kill()
 
     # ------------------------------------------------------------------------------------------------- ends of a cell
 
@@ -230,6 +236,8 @@ class Box:
             await self._read_frames()
             if not self.finished:
                 self._end(await self._died())
+        except OSError:  # it hung up on its reading side alone, or died with a reply on the way
+            self._end(await self._died())
         except BelljarError as error:
             self._fail(error)
         except BaseExceptionGroup as group:
@@ -244,9 +252,9 @@ class Box:
                 await self._take(frame)
                 if self.finished:
                     return
-            if loop.time() > slice_end:
-                await asyncio.sleep(0)
-                slice_end = loop.time() + _SLICE_S
+                if loop.time() > slice_end:
+                    await asyncio.sleep(0)
+                    slice_end = loop.time() + _SLICE_S
 
     async def _take(self, frame: Frame[GuestMessage]) -> None:
         if isinstance(frame.message, Query | Recurse | Search):
@@ -267,14 +275,16 @@ class Box:
         try:
             reply = await self._broker.handle(frame)
             if reply is not None:
-                await self._send(reply)
+                # Half a frame would put the stream out of step for every cell that follows.
+                await to_the_end(self._send(reply))
         except asyncio.CancelledError:
             # Either the cell is over and its thread still waits for a reply, or the box is being closed.
             if not self.finished:
                 with contextlib.suppress(OSError):
                     await self._send((Refused(request, _CELL_OVER), b""))
-        except OSError:
-            pass  # the box is gone; the pump says why
+        except OSError:  # as in the pump, which may not notice: it only reads
+            if not self.finished:
+                self._end(await self._died())
         except BelljarError as error:
             self._fail(error)
         except BaseExceptionGroup as group:
@@ -298,8 +308,7 @@ class Box:
     async def _died(self) -> Verdict:
         """The wire ended by itself: judge by the supervisor's record."""
         await self._sandbox.wait(_DEATH_S)
-        self._dying = True
-        end = await self._sandbox.kill()
+        end = await self._kill()
         limits = self._scope.policy.limits
         if end.lost:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the box's supervisor died: run it again"))

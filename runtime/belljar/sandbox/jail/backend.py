@@ -49,6 +49,7 @@ _KILL_S = 10.0
 _PIECE_BYTES = 256 * 1024
 _MESSAGE_BYTES_MAX = 65536
 _NPROC_SPARE = 8
+_REFILL_S = 0.01
 
 _REMEDIES = {
     "userns": (
@@ -92,6 +93,8 @@ class Pool:
         self._boxes.clear()
 
     async def _fill_quietly(self) -> None:
+        # The box that was just handed out goes first.
+        await asyncio.sleep(_REFILL_S)
         # Whoever needs the next box gets the same error from `start`, where there is somebody to hear it.
         with contextlib.suppress(BelljarError):
             await self.fill()

@@ -141,11 +141,16 @@ class BoxGroup:
 
     @contextlib.contextmanager
     def doors(self) -> Iterator[list[int]]:
-        """Descriptors through which a process puts itself into the groups."""
+        """Descriptors through which a process of one thread puts itself into the groups.
+
+        Version 1 takes a single thread over `tasks` without the lock that a whole process needs; that lock waits for
+        every CPU to pass through the scheduler, 4 to 20 ms on a quiet machine.
+        """
         descriptors: list[int] = []
         try:
-            for _, folder in self._folders:
-                descriptors.append(os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+            for place, folder in self._folders:
+                door = folder / ("tasks" if place.version == 1 else "cgroup.procs")
+                descriptors.append(os.open(door, os.O_WRONLY | os.O_CLOEXEC))
             yield descriptors
         finally:
             for descriptor in descriptors:
@@ -248,20 +253,29 @@ def _own_paths(text: str) -> dict[str, str]:
 def _limit(place: Place, folder: Path, spec: BoxSpec) -> None:
     if "memory" in place.controllers:
         if place.version == 1:
-            (folder / "memory.limit_in_bytes").write_text(str(spec.memory_bytes))
+            _put(folder, "memory.limit_in_bytes", str(spec.memory_bytes))
             with contextlib.suppress(OSError):  # only where swap is counted, and then it must be no way out
-                (folder / "memory.memsw.limit_in_bytes").write_text(str(spec.memory_bytes))
+                _put(folder, "memory.memsw.limit_in_bytes", str(spec.memory_bytes))
         else:
-            (folder / "memory.max").write_text(str(spec.memory_bytes))
+            _put(folder, "memory.max", str(spec.memory_bytes))
             with contextlib.suppress(OSError):
-                (folder / "memory.swap.max").write_text("0")
+                _put(folder, "memory.swap.max", "0")
     if "pids" in place.controllers:
-        (folder / "pids.max").write_text(str(spec.processes))
+        _put(folder, "pids.max", str(spec.processes))
     if "cpu" in place.controllers:
         if place.version == 1:
-            (folder / "cpu.cfs_quota_us").write_text(str(_QUOTA_US))
+            _put(folder, "cpu.cfs_quota_us", str(_QUOTA_US))
         else:
-            (folder / "cpu.max").write_text(f"{_QUOTA_US} {_PERIOD_US}")
+            _put(folder, "cpu.max", f"{_QUOTA_US} {_PERIOD_US}")
+
+
+def _put(folder: Path, name: str, text: str) -> None:
+    """Write a control file: the kernel takes a value in one call, and a file object would cost three times as much."""
+    descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _counter(path: Path, key: str) -> int | None:
@@ -274,6 +288,9 @@ def _counter(path: Path, key: str) -> int | None:
 
 def _clear(folder: Path) -> None:
     """Kill everything in a group and below, and remove it all, within a bound."""
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)  # the ordinary case: empty, and nothing below
+        return
     until = time.monotonic() + _REMOVE_S
     while folder.exists() and time.monotonic() < until:
         for group in [*_below_one(folder), folder]:

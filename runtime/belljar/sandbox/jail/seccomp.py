@@ -61,7 +61,8 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`names` may be called; with `only` and `never` under these conditions. `why` is for whoever reviews it.
 
-    Where `pretend` matches, the call answers 0 without being made, whatever the other conditions say.
+    Where `pretend` matches, the call answers 0 without being made, whatever the other conditions say. `never_both` names
+    two conditions of one value each that must not hold together.
     """
 
     names: Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -69,6 +70,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     only: Condition | None = None
     never: Condition | None = None
     pretend: Condition | None = None
+    never_both: tuple[Condition, Condition] | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,6 +169,8 @@ def _verdict(rule: Rule) -> list[Instruction]:
         code += _when(rule.pretend, _SUCCESS)
     if rule.never is not None:
         code += _when(rule.never, _refuse("EPERM"))
+    if rule.never_both is not None:
+        code += _when_both(*rule.never_both, _refuse("EPERM"))
     if rule.only is not None:
         code += _only(rule.only)
     return [*code, (_RET, 0, 0, _RET_ALLOW)]
@@ -178,6 +182,12 @@ def _when(condition: Condition, verdict: Instruction) -> list[Instruction]:
     for value in condition.values:
         code += [(_JMP_JEQ, 0, 1, value), verdict]
     return code
+
+
+def _when_both(first: Condition, second: Condition, verdict: Instruction) -> list[Instruction]:
+    """Give this verdict when the first condition's value and the second's match, else go on."""
+    rest = [*_load(second), (_JMP_JEQ, 0, 1, second.values[0]), verdict]
+    return [*_load(first), (_JMP_JEQ, 0, len(rest), first.values[0]), *rest]
 
 
 def _only(condition: Condition) -> list[Instruction]:

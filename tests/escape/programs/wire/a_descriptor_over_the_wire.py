@@ -1,10 +1,10 @@
 # language: python
 # expect: ok
 # use: wire
-# why: A descriptor would arrive on the host.
 # says: not permitted
+# why: A descriptor would arrive on the host.
 import array, socket
-one = socket.socket(fileno=3)
+one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=3)
 try:
     one.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))])
     escaped("sent")

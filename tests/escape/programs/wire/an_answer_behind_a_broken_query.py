@@ -1,6 +1,6 @@
 # language: python
-# expect: protocol
+# expect: protocol ok
 # use: wire
-# why: The query is decided upon in its own time; the answer must not overtake the verdict.
+# why: Once the answer is taken, nothing before or behind it is looked at; the query is never sent.
 say(frame({"op": "query", "id": 1, "model": None, "lengths": [1]}, b"xx"), frame({"op": "final", "form": "text"}, b"second"))
 time.sleep(30)

@@ -1,8 +1,7 @@
 # language: python
-# expect: timeout
+# expect: timeout protocol
 # use: wire
 # why: The rest never comes.
-# limit: cell_wall_ms
 # hasty
 say(b"\0\0\0")
 time.sleep(30)

@@ -2,7 +2,6 @@
 # expect: error
 # use: wire
 # why: Who hangs up has ended.
-# says: wire
-import socket
-socket.socket(fileno=3).shutdown(socket.SHUT_RDWR)
+import ctypes
+print(ctypes.CDLL(None).shutdown(3, 2))
 time.sleep(30)

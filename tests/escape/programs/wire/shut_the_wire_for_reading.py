@@ -1,10 +1,9 @@
 # language: python
 # expect: error
 # use: wire
+# says: its wire
 # why: Requests go out, and no reply can come in.
-# says: wire
-import socket
-one = socket.socket(fileno=3)
-one.shutdown(socket.SHUT_RD)
+import ctypes
+ctypes.CDLL(None).shutdown(3, 0)
 say(frame({"op": "read", "id": 1, "doc": 0, "start": 0, "stop": 10}))
 time.sleep(30)

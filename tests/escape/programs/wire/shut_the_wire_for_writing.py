@@ -1,9 +1,7 @@
 # language: python
 # expect: error
 # use: wire
-# says: wire
 # why: Who hangs up has ended.
-import socket
-one = socket.socket(fileno=3)
-one.shutdown(socket.SHUT_WR)
+import ctypes
+print(ctypes.CDLL(None).shutdown(3, 1))
 time.sleep(30)

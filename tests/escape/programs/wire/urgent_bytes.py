@@ -1,13 +1,8 @@
 # language: python
-# expect: protocol timeout error
+# expect: protocol timeout ok
 # use: wire
-# why: Out-of-band data is a second stream in the first.
 # hasty
-import socket
-one = socket.socket(fileno=3)
-try:
-    one.send(b"x", socket.MSG_OOB)
-except OSError as error:
-    print(error)
-one.detach()
+# why: Out-of-band data is a second stream in the first.
+import ctypes
+print(ctypes.CDLL(None).send(3, b"x", 1, 1))
 time.sleep(30)
