@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-import psutil
-
 from belljar.audit import JSON, AuditLog
 from belljar.context import ContextStore, Document
 from belljar.engine import CellResult, Result, solve
@@ -19,6 +17,7 @@ from belljar.errors import BelljarError, HostFault, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
 from belljar.policy import Policy, load
+from belljar.processes import identity, is_alive
 from belljar.run import OnProgress, Run, Services, begin, box_spec
 from belljar.sandbox import Backend, Jail, ensure_image
 from belljar.state import State
@@ -111,10 +110,10 @@ class Runtime:
         async with contextlib.AsyncExitStack() as stack:
             self._audit = AuditLog(self.state.audit)
             stack.push_async_callback(self._audit.aclose)
-            self._ledger = SqliteLedger(self.state.ledger, owner=_owner(os.getpid()))
+            self._ledger = SqliteLedger(self.state.ledger, owner=identity(os.getpid()))
             stack.push_async_callback(self._ledger.aclose)
             stack.push_async_callback(self._registry.aclose)
-            await self._ledger.recover(_is_alive)
+            await self._ledger.recover(is_alive)
             self._resources = stack.pop_all()
         return self
 
@@ -259,15 +258,3 @@ def _permitted(what: str, wish: _Name | None, allowed: tuple[_Name, ...]) -> _Na
             f"the policy does not allow the {what} {wish}: it allows {', '.join(allowed)}", code=f"{what}.denied"
         )
     return wish
-
-
-def _owner(pid: int) -> str:
-    """This process, told apart from a later one with the same id by its start time."""
-    return f"{pid}:{round(psutil.Process(pid).create_time() * 1000)}"
-
-
-def _is_alive(owner: str) -> bool:
-    try:
-        return _owner(int(owner.partition(":")[0])) == owner
-    except psutil.NoSuchProcess:
-        return False

@@ -109,7 +109,7 @@ class Agent:
         self._channel.send({"op": "ready", "protocol": _PROTOCOL, "python": version})
         while True:
             command, body = self._channel.command()
-            self._cell(command["cell"], body.decode("utf-8"))
+            self._cell(command["cell"], body.decode("utf-8", "surrogatepass"))
 
     # ------------------------------------------------------------------------------------------------ the namespace
 

@@ -28,7 +28,7 @@ LEVELS = [
     {"engine"},
     {"broker", "sandbox"},
     {"policy", "ledger", "audit", "context", "models"},
-    {"wire", "writer", "tasks", "assets", "units"},
+    {"wire", "writer", "tasks", "processes", "assets", "units"},
     {"protocol"},
     {"errors"},
 ]
@@ -40,12 +40,13 @@ NARROWER = {
     "audit": {"errors", "writer"},
     "context": {"errors"},
     "models": {"errors"},
-    "sandbox": {"errors", "assets", "tasks"},
+    "sandbox": {"errors", "assets", "tasks", "processes"},
     "state": {"errors"},
     "writer": {"errors"},
     "assets": {"errors"},
     "units": {"errors"},
     "tasks": set(),
+    "processes": set(),
 }
 # The wire is for those who speak it: nobody else reads or writes frames.
 SPEAKERS = {"broker", "engine", "wire"}

@@ -2,8 +2,8 @@
 
 A box is judged by evidence from outside, never by what its program says. Around the boxes stand
 
-    tokens      random words in a host file, in the state folder, in the environment (as an API key), in another tenant's
-                context: none may appear in anything that comes out of a box
+    tokens      random words in a host file, in the state folder, in the environment (as an API key), in another
+                tenant's context: none may appear in anything that comes out of a box
     listeners   TCP and UDP on loopback, Unix sockets with a path and with an abstract name: none may be contacted
     a marker    a path on the host that no box can name: nothing may ever be there
     the kernel  after each run no control group of a box is left, and no process but the zygotes
@@ -318,7 +318,8 @@ class Escapes:
                 try:
                     cell = await session.execute(self._told(source))
                 except PolicyDenied as denied:
-                    assert denied.code == "session.ended"
+                    if denied.code != "session.ended":
+                        raise
                     break
         assert cell is not None
         assert session.result is not None

@@ -1,4 +1,4 @@
-"""Guest programs that try to get out, to outlast their limits, to lie, or to stay. See `harness` for how one is judged."""
+"""Guest programs that try to get out, to outlast their limits, to lie, or to stay; `harness` says how one is judged."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADING = ("promise", "test")
-PILLARS = ("Contained", "Brokered", "Metered", "Accountable")
+PILLARS = ("Contained", "Brokered", "Metered", "Accountable", "Whole")
 _NAME = re.compile(r"`([^`]+)`")
 
 

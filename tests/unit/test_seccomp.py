@@ -41,6 +41,7 @@ NAMESPACES = {
 # What the C library gives clone for a thread and for a fork.
 THREAD, FORK = 0x3D0F00, 0x01200011
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+MAP_PRIVATE = 2
 F_SETLK, F_SETLKW = 6, 7
 # Arguments with which each conditional call is legitimate.
 CONFORMING: dict[str, tuple[int, ...]] = {
@@ -50,6 +51,7 @@ CONFORMING: dict[str, tuple[int, ...]] = {
     "mmap": (0, 4096, PROT_READ | PROT_WRITE),
     "mprotect": (0, 4096, PROT_READ),
     "prlimit64": (0, 3, 0, 0x7FFF0000),
+    "socketpair": (1, 1, 0),
 }
 
 Program = list[tuple[int, int, int, int]]
@@ -306,6 +308,20 @@ def test_memory_is_never_writable_and_executable(program: Program) -> None:
             assert called(program, "mprotect", 0, 4096, protection | junk) == expected
 
 
+@pytest.mark.parametrize("flags", [1, 3, 0x11, 0xFFFFFFFF00000001], ids=["shared", "validated", "fixed", "junk"])
+def test_shared_memory_is_never_executable(program: Program, flags: int) -> None:
+    for protection in range(8):
+        expected = EPERM if protection & PROT_EXEC else ALLOW
+        assert called(program, "mmap", 0, 4096, protection, flags) == expected
+    assert called(program, "mmap", 0, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE) == ALLOW
+
+
+def test_pairs_are_of_the_unix_family(program: Program) -> None:
+    assert called(program, "socketpair", 1, 1, 0, 0x7FFF0000) == ALLOW
+    for family in (*range(1), *range(2, 64), 0xFFFFFFFF):
+        assert called(program, "socketpair", family, 1, 0, 0x7FFF0000) == EPERM, family
+
+
 @pytest.mark.parametrize("pointer", [1, 0x7FFF0000, 0xFFFFFFFF, 1 << 32, 0x7FFF00000000, 1 << 63])
 def test_limits_are_read_and_never_set(program: Program, pointer: int) -> None:
     assert called(program, "prlimit64", 0, 7, 0, 0x7FFF0000) == ALLOW
@@ -360,14 +376,27 @@ def test_conditions_work_together() -> None:
     assert called(together, "kill", 3, 6) == SUCCESS
 
 
+def test_two_conditions_that_must_not_hold_together() -> None:
+    both = (Condition(arg=0, values=[4], mask=4), Condition(arg=1, values=[1], mask=1))
+    program = compiled(msgspec.structs.replace(RULE, never_both=both, only=Condition(arg=2, values=[0])))
+    for first in range(8):
+        for second in range(4):
+            expected = EPERM if first & 4 and second & 1 else ALLOW
+            assert called(program, "kill", first, second) == expected
+            assert called(program, "kill", first, second, 1) == EPERM
+
+
 def test_many_values_do_not_break_a_jump() -> None:
     most = Condition(arg=0, values=list(range(0, 64, 2)))
     never = Condition(arg=1, values=list(range(0, 64, 2)))
-    many = compiled(msgspec.structs.replace(RULE, only=most, never=never, pretend=msgspec.structs.replace(most, arg=2)))
+    conditions = {"only": most, "never": never, "pretend": msgspec.structs.replace(most, arg=2)}
+    both = (Condition(arg=3, values=[1]), Condition(arg=4, values=[1]))
+    many = compiled(msgspec.structs.replace(RULE, **conditions, never_both=both))
     for value in range(70):
         assert called(many, "kill", value, 1, 1) == (ALLOW if value in most.values else EPERM)
         assert called(many, "kill", 0, value, 1) == (EPERM if value in never.values else ALLOW)
         assert called(many, "kill", 0, 1, value) == (SUCCESS if value in most.values else ALLOW)
+    assert called(many, "kill", 0, 1, 1, 1, 1) == EPERM
     assert called(many, "tkill") == EPERM
 
 

@@ -26,7 +26,7 @@ import msgspec
 from belljar.broker import Broker, Reply, RunScope
 from belljar.context import OpenDocument
 from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, cell_result, decode_answer
-from belljar.errors import BelljarError, GuestDied, HostFault, PolicyDenied, ProtocolViolation, Refusal
+from belljar.errors import BelljarError, BoxFault, GuestDied, HostFault, PolicyDenied, ProtocolViolation, Refusal
 from belljar.protocol import PROTOCOL, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
 from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Sandbox
@@ -107,6 +107,7 @@ class Box:
             header_bytes_max=policy.wire.header_bytes_max,
         )
         self._pump = asyncio.create_task(self._run_pump())
+        self._pump.add_done_callback(self._look_at)
         with contextlib.suppress(OSError):  # the pump sees the end and says why
             await self._send((start, b""))
 
@@ -130,8 +131,7 @@ class Box:
         # An answer that came after the deadline is void.
         answer = decode_answer(self._broker.final, self._broker.final_body) if status == "ok" else None
         wall_s = self._scope.monotonic() - started
-        if self.finished:  # nothing is left to run; whoever holds a session may keep it open for long
-            await self._kill()
+        await self._bury()
         return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=answer)
 
     async def close(self) -> BoxEnd:
@@ -142,6 +142,11 @@ class Box:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         return end
+
+    async def _bury(self) -> None:
+        """Kill a box that has nothing left to run: whoever holds its session may keep it open for long."""
+        if self.finished:
+            await self._kill()
 
     async def _kill(self) -> BoxEnd:
         self._dying = True
@@ -260,7 +265,7 @@ class Box:
         if isinstance(frame.message, Query | Recurse | Search):
             task = asyncio.create_task(self._answer_slowly(frame, frame.message.id))
             self._slow.add(task)
-            task.add_done_callback(self._slow.discard)
+            task.add_done_callback(self._look_at)
             return
         reply = await self._broker.handle(frame)
         if reply is not None:
@@ -289,6 +294,17 @@ class Box:
             self._fail(error)
         except BaseExceptionGroup as group:
             self._fail(_first(group))
+
+    def _look_at(self, task: asyncio.Task[None]) -> None:
+        """A task that failed as nobody foresaw, by a defect of ours or of a model object, ends the box now.
+
+        Otherwise the program would wait for its reply until the deadline, and be blamed for it.
+        """
+        self._slow.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            fault = BoxFault(f"a request could not be answered, by an unforeseen {type(error).__name__}: report it")
+            fault.__cause__ = error
+            self._fail(fault)
 
     async def _send(self, reply: Reply) -> None:
         wire = self._scope.policy.wire

@@ -76,7 +76,7 @@ _LEFT_OUT_FILES = re.compile(
 _LDD_LINE = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$")
 _LDD_SECONDS_MAX = 60
 # Changes whenever the recipe below does, so that images of an older recipe are not taken for this one's.
-_RECIPE = 1
+_RECIPE = 2
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -171,12 +171,19 @@ def _populate(root: Path) -> None:
     platform = Path(sysconfig.get_path("platstdlib")) / "lib-dynload"
     if platform.is_dir() and not (library / "lib-dynload").exists():
         _copy_tree(platform, library / "lib-dynload")
+    _write_build_facts(library)
     _copy_tree(assets.guest_dir(), root / "usr/lib/belljar/guest")
     (root / "usr/lib/belljar/guest/boot.py").rename(root / "usr/lib/belljar/boot.py")
     _copy_file(_ZYGOTE_SOURCE, root / "usr/lib/belljar/zygote.py", 0o644)
     _copy_tree(_package("RestrictedPython"), root / "usr/lib/belljar/RestrictedPython")
     _copy_shared_objects(root)
     _compile(root)
+
+
+def _write_build_facts(library: Path) -> None:
+    """`sysconfig` and `zoneinfo` ask how the interpreter was built; the real answer is full of this host's paths."""
+    name = f"_sysconfigdata_{sys.abiflags}_{sys.platform}_{getattr(sys.implementation, '_multiarch', '')}"
+    (library / f"{name}.py").write_text('build_time_vars = {"TZPATH": ""}\n')
 
 
 def _package(name: str) -> Path:

@@ -69,6 +69,7 @@ class Pool:
         self.spec = spec
         self._size = size
         self._boxes: deque[JailBox] = deque()
+        self._dead: list[JailBox] = []
         self._filling: asyncio.Task[None] | None = None
 
     async def fill(self) -> None:
@@ -79,22 +80,29 @@ class Pool:
     def take(self) -> JailBox | None:
         """A living box, or None; the pool is filled up again behind the caller's back."""
         box = None
-        while self._boxes and (box is None or not box.alive):
-            box = self._boxes.popleft()
+        while self._boxes and box is None:
+            first = self._boxes.popleft()
+            if first.alive:
+                box = first
+            else:
+                self._dead.append(first)
         if self._filling is None or self._filling.done():
             self._filling = asyncio.create_task(self._fill_quietly())
-        return box if box is not None and box.alive else None
+        return box
 
     async def aclose(self) -> None:
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)
-        await asyncio.gather(*(box.kill() for box in self._boxes))
+        await asyncio.gather(*(box.kill() for box in (*self._boxes, *self._dead)))
         self._boxes.clear()
+        self._dead.clear()
 
     async def _fill_quietly(self) -> None:
         # The box that was just handed out goes first.
         await asyncio.sleep(_REFILL_S)
+        while self._dead:
+            await self._dead.pop().kill()
         # Whoever needs the next box gets the same error from `start`, where there is somebody to hear it.
         with contextlib.suppress(BelljarError):
             await self.fill()
@@ -218,9 +226,20 @@ class Zygote:
         Raises:
             LayerMissing, BoxFault: it could not be built.
         """
+        try:
+            return await self._spawn(spec, group)
+        except OSError as error:
+            raise BoxFault(f"a box could not be built: {error}: raise the limit of open files, or run fewer") from error
+
+    async def _spawn(self, spec: BoxSpec, group: BoxGroup) -> JailBox:
         number = next(self._numbers)
         wire, guest_wire = socket.socketpair()
-        report, guest_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            report, guest_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            wire.close()
+            guest_wire.close()
+            raise
         end: asyncio.Future[Mapping[str, int] | None] = asyncio.get_running_loop().create_future()
         self._ends[number] = end
         order = {

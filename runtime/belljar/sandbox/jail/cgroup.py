@@ -27,6 +27,7 @@ from typing import Final
 import msgspec
 
 from belljar.errors import BoxFault
+from belljar.processes import identity, is_alive
 from belljar.sandbox.base import BoxSpec, Evidence
 
 __all__ = ["BoxGroup", "Cgroups", "Place", "find_places"]
@@ -58,7 +59,7 @@ class Cgroups:
     def __init__(self, places: Sequence[Place]) -> None:
         self._numbers = itertools.count(1)
         self._ready: tuple[BoxSpec, BoxGroup] | None = None
-        self._own = f"{_PREFIX}{_identity(os.getpid())}-{_namespace()}-{next(_INSTANCES)}"
+        self._own = f"{_PREFIX}{identity(os.getpid())}-{_namespace()}-{next(_INSTANCES)}"
         self._places = [place for place in places if self._usable(place)]
         self.layers = tuple(
             f"cgroup.{name}"
@@ -318,17 +319,6 @@ def _pids(folder: Path) -> list[int]:
         return []
 
 
-def _identity(pid: int) -> str:
-    """Tells a process from a later one with the same id: by its start in clock ticks since the machine's, which no
-    setting of the clock changes.
-
-    Raises:
-        OSError: there is no such process.
-    """
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return f"{pid}-{fields[19]}"
-
-
 def _namespace() -> int:
     return os.stat("/proc/self/ns/pid").st_ino
 
@@ -338,7 +328,4 @@ def _abandoned(name: str) -> bool:
     parts = name.split("-")
     if len(parts) != 4 or not all(part.isdecimal() for part in parts) or parts[2] != str(_namespace()):
         return False
-    try:
-        return _identity(int(parts[0])) != "-".join(parts[:2])
-    except OSError:
-        return True
+    return not is_alive("-".join(parts[:2]))

@@ -61,8 +61,8 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`names` may be called; with `only` and `never` under these conditions. `why` is for whoever reviews it.
 
-    Where `pretend` matches, the call answers 0 without being made, whatever the other conditions say. `never_both` names
-    two conditions of one value each that must not hold together.
+    Where `pretend` matches, the call answers 0 without being made, whatever the other conditions say. `never_both`
+    names two conditions of one value each that must not hold together.
     """
 
     names: Annotated[list[str], msgspec.Meta(min_length=1)]

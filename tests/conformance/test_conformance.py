@@ -1,0 +1,136 @@
+"""The shipped checks and both corpora of programs, in real boxes.
+
+`programs/` are programs of root models: the first line is `# expect: TEXT`, the last line that they print; they must
+print it in the box in both languages. `refusals/` are rejected by the restricted language, with advice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from belljar import ModelReply, ModelRequest, Runtime
+from belljar.engine import CellResult
+from belljar.errors import ModelFailed
+from belljar.models import FREE, Usage
+from belljar.policy import load
+from belljar.sandbox import ensure_image
+from belljar.sandbox.conformance import POLICY, Check, checks, run_check
+from tests.unit.test_restricted_language import CONTEXT, PROGRAMS, REFUSALS, PolicyDenied, World, first_comment
+
+LANGUAGES = ("python", "restricted")
+# Where the faked names of the unit tests say something else than the real ones.
+EXPECT = {"probe_show_vars": "total: int", "query_budget_guard": "enough: 2000"}
+# Child runs are not in this version; and a model has no way to say what a policy says.
+DENIED = {"query_recursive": "PolicyDenied", "query_denied_is_caught": "ModelError"}
+T = TypeVar("T")
+
+
+class Answering:
+    """The sub-model of the programs: the rules that the faked one follows outside of a box."""
+
+    scripted = True
+    rates = FREE
+    name = "scripted:rules"
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        try:
+            text = World()._query(request.messages[-1].text)
+        except PolicyDenied as denied:
+            raise ModelFailed(str(denied), charged=False) from denied
+        return ModelReply(text, Usage(1, 1), self.name, "end_turn")
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Boxes:
+    """A runtime for each language, in one loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._runner = asyncio.Runner()
+        self._stack = contextlib.AsyncExitStack()
+        self._model = Answering()
+        policy = load(str(POLICY))
+        self.runtimes = {
+            language: Runtime(policy, state=folder, language=language, environ={})  # type: ignore[arg-type]
+            for language in LANGUAGES
+        }
+        for runtime in self.runtimes.values():
+            self.drive(self._stack.enter_async_context(runtime))
+        self.layers = self.drive(self.runtimes["python"].execute("")).layers
+
+    def drive(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def run(self, language: str, source: str) -> CellResult:
+        """One program of the corpora."""
+
+        async def once() -> CellResult:
+            async with self.runtimes[language].session(context=CONTEXT, model=self._model) as session:
+                return await session.execute(source)
+
+        return self.drive(once())
+
+    def close(self) -> None:
+        self.drive(self._stack.aclose())
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boxes]:
+    folder = tmp_path_factory.mktemp("conformance")
+    ensure_image(folder / "images")
+    boxes = Boxes(folder)
+    yield boxes
+    boxes.close()
+
+
+CASES = [
+    pytest.param(one, language, id=f"{one.name} [{language}]") for one in checks() for language in sorted(one.languages)
+]
+
+
+def test_every_check_has_a_name_of_its_own_and_says_what_it_expects() -> None:
+    names = [one.name for one in checks()]
+    assert len(set(names)) == len(names) >= 60
+    for one in checks():
+        assert (
+            one.prints is not None or one.shows or one.answer or one.truncated or one.differs or one.expect != ("ok",)
+        )
+
+
+@pytest.mark.parametrize(("one", "language"), CASES)
+def test_it_holds_in_the_jail(boxes: Boxes, one: Check, language: str) -> None:
+    if one.layer is not None and one.layer not in boxes.layers:
+        pytest.fail(f"this machine does not give the jail its {one.layer} layer: the check cannot be made")
+    assert boxes.drive(run_check(boxes.runtimes[language], one)) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_a_program_prints_in_the_box_what_it_prints_in_cpython(boxes: Boxes, path: Path, language: str) -> None:
+    source = path.read_text("utf-8")
+    cell = boxes.run(language, source)
+    if path.stem in DENIED:
+        assert cell.status == "error"
+        assert cell.error is not None
+        assert cell.error.type == DENIED[path.stem]
+        return
+    expected = EXPECT.get(path.stem, first_comment(path, "expect"))
+    lines = [line for line in cell.stdout.splitlines() if line.strip()]
+    last = f"FINAL: {cell.answer}" if expected.startswith("FINAL: ") else lines[-1]
+    assert (cell.status, last) == ("ok", expected), cell
+
+
+@pytest.mark.parametrize("path", REFUSALS, ids=lambda path: path.stem)
+def test_a_refusal_arrives_with_its_advice(boxes: Boxes, path: Path) -> None:
+    cell = boxes.run("restricted", path.read_text("utf-8"))
+    assert cell.status in ("rejected", "error")
+    assert cell.error is not None
+    assert first_comment(path, "advice") in cell.error.message
