@@ -1,8 +1,9 @@
-"""One image, one state folder and one set of canaries for all escape tests; programs cost milliseconds then."""
+"""One image for all escape tests, one state folder and one set of canaries a file: programs cost milliseconds then."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,14 +13,21 @@ from tests.escape.harness import Canaries, Escapes
 
 
 @pytest.fixture(scope="session")
-def escapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Escapes]:
-    """The boxes' surroundings. The environment of this process has a key in it while they last."""
-    images, folder = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("escape")
+def box_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the image of the running interpreter."""
+    images = tmp_path_factory.mktemp("images")
     ensure_image(images)
+    return images
+
+
+@pytest.fixture(scope="module")
+def escapes(tmp_path_factory: pytest.TempPathFactory, box_images: Path) -> Iterator[Escapes]:
+    """The boxes' surroundings. The environment of this process has a key in it while they last."""
+    folder = tmp_path_factory.mktemp("escape")
     canaries = Canaries(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANTHROPIC_API_KEY", canaries.key)
-        escapes = Escapes(folder, images, canaries)
+        escapes = Escapes(folder, box_images, canaries)
         yield escapes
         escapes.close()
     assert escapes.survivors() == []

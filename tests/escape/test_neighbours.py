@@ -8,7 +8,7 @@ import time
 import pytest
 
 from belljar import ModelReply, ModelRequest, Session
-from belljar.errors import BoxFault
+from belljar.errors import BoxFault, PolicyDenied
 from belljar.models import FREE
 from tests.escape.harness import CONTEXT, Escapes, Language
 
@@ -26,6 +26,14 @@ header = b'{"op":"output","stream":"stdout"}'
 crumbs = (struct.pack("!II", len(header), 0) + header) * 4000
 while True:
     os.write(3, crumbs)
+"""
+# Each child works for less than the kernel's limit on a process, and hands on.
+RELAY = """
+import os
+if os.fork() == 0:
+    while os.fork() == 0:
+        sum(range(10_000_000))
+    os._exit(0)
 """
 # A neighbour's reads of a few hundred bytes take well below a millisecond on an idle machine.
 LATENCY_S = 0.05
@@ -56,6 +64,21 @@ def test_a_box_that_has_ended_is_dead_while_its_session_is_still_open(escapes: E
             return escapes.survivors()
 
     assert escapes.drive(stay()) == []
+
+
+def test_children_that_work_on_between_two_cells_meet_the_limit_on_cpu_time(escapes: Escapes) -> None:
+    async def stay() -> tuple[str, list[str]]:
+        runtime = await escapes.runtime("python")
+        async with runtime.session() as session:
+            await session.execute(RELAY)
+            await asyncio.sleep(3)
+            left = escapes.survivors()
+            with pytest.raises(PolicyDenied, match="ended"):
+                await session.execute("x = 1")
+        assert session.result is not None
+        return session.result.status, left
+
+    assert escapes.drive(stay()) == ("cpu", [])
 
 
 def test_a_defect_of_a_model_is_a_fault_of_ours_and_told_at_once(escapes: Escapes) -> None:

@@ -41,6 +41,8 @@ _SLICE_S: Const = 0.005
 _SEND_S: Const = 30.0
 # How often the CPU time of a busy box is looked at.
 _WATCH_S: Const = 0.1
+# And between cells, where most boxes do nothing.
+_WATCH_IDLE_S: Const = 0.5
 # A wire that ends by itself ends because its process does; the supervisor learns of it a moment later.
 _DEATH_S: Const = 1.0
 # Address space runs out a little before memory does: a MemoryError this near to the limit is the limit's.
@@ -70,6 +72,7 @@ class Box:
         self._sending = asyncio.Lock()
         self._slow: set[asyncio.Task[None]] = set()
         self._pump: asyncio.Task[None] | None = None
+        self._guard: asyncio.Task[None] | None = None
         # From here on the sandbox gives up what it holds: it is neither asked nor told anything but `kill`.
         self._dying = False
         self._refused = 0
@@ -108,6 +111,8 @@ class Box:
         )
         self._pump = asyncio.create_task(self._run_pump())
         self._pump.add_done_callback(self._look_at)
+        self._guard = asyncio.create_task(self._watch_always())
+        self._guard.add_done_callback(self._look_at)
         with contextlib.suppress(OSError):  # the pump sees the end and says why
             await self._send((start, b""))
 
@@ -137,7 +142,7 @@ class Box:
     async def close(self) -> BoxEnd:
         """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns."""
         end = await self._kill()
-        tasks = [*self._slow, *([self._pump] if self._pump else [])]
+        tasks = [*self._slow, *(task for task in (self._pump, self._guard) if task)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -226,6 +231,13 @@ class Box:
                 break
             self._watch_cpu()
         return True
+
+    async def _watch_always(self) -> None:
+        """Between two cells as well: what a program left running there is charged to it like anything else."""
+        while not self.finished:
+            await asyncio.sleep(_WATCH_IDLE_S)
+            self._watch_cpu()
+        await self._kill()
 
     def _watch_cpu(self) -> None:
         if self._dying:
