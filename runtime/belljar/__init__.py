@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from belljar.engine import CellResult, ErrorInfo, Limit, Progress, Receipt, Result, Status, Usage
+from belljar.engine import CellResult, ErrorInfo, Limit, Progress, Receipt, Result, RunUsage, Status
 from belljar.errors import (
     AuditUnavailable,
     BelljarError,
@@ -28,7 +28,7 @@ from belljar.errors import (
     VerificationFailed,
 )
 from belljar.facade import SyncSession, run, session
-from belljar.models import Message, Model, ModelReply, ModelRequest, Prices
+from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Usage
 from belljar.policy import Policy
 from belljar.runtime import Runtime, Session
 
@@ -60,6 +60,7 @@ __all__ = [
     "Receipt",
     "Refusal",
     "Result",
+    "RunUsage",
     "Runtime",
     "Session",
     "Status",

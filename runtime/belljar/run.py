@@ -24,7 +24,7 @@ import msgspec
 from belljar.audit import JSON, AuditLog
 from belljar.broker import Broker, Calls, RunScope
 from belljar.context import ContextStore, Document, OpenDocument
-from belljar.engine import Box, CellResult, ErrorInfo, Progress, Receipt, Result, Usage, Verdict, verdict_of
+from belljar.engine import Box, CellResult, ErrorInfo, Progress, Receipt, Result, RunUsage, Verdict, verdict_of
 from belljar.errors import BelljarError, HostFault
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
@@ -203,7 +203,7 @@ class Run:
             reads=broker.reads,
             read_bytes=broker.read_bytes,
             queries=broker.queries,
-            usage=Usage(spent.calls, spent.input_tokens, spent.output_tokens),
+            usage=RunUsage(spent.calls, spent.input_tokens, spent.output_tokens),
             cost=spent.cost_nanousd,
             scripted=any(model.scripted for model in self._models()),
             layers=self.box.layers,

@@ -165,11 +165,11 @@ class Agent:
         return PagedText(info["chars"], fetch, materialise_chars_max=whole if info["bytes"] > info["chars"] else limit)
 
     def _variables(self) -> dict[str, object]:
-        hidden = set(self._given) - {"answer"}
+        given = self._given
         return {
             name: value
             for name, value in self._user(self._globals).items()
-            if name not in hidden and not (name.startswith("__") and name.endswith("__"))
+            if not (name in given and value is given[name]) and not (name.startswith("__") and name.endswith("__"))
         }
 
     def _show_vars(self) -> str:

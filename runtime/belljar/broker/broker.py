@@ -98,6 +98,7 @@ class Broker:
         self._sub_model = sub_model
         self._state = "idle"
         self._ready = False
+        self._answers_void = False
         self._in_flight = 0
         self._emitted_bytes = 0
         self._read_cost_bytes = 0
@@ -124,6 +125,10 @@ class Broker:
     def denials(self) -> int:
         return self._denials
 
+    def void_answers(self) -> None:
+        """The running cell's time is up: what it still gives as an answer is logged and does not count."""
+        self._answers_void = True
+
     async def begin(self, code: str) -> Reply:
         """Log the next cell and give the order to run it.
 
@@ -142,6 +147,7 @@ class Broker:
         self.cells += 1
         self.cell = Cell(self.cells, self._policy.limits)
         self._state = "running"
+        self._answers_void = False
         about: dict[str, JSON] = {
             "cell": self.cells,
             "code_sha256": hashlib.sha256(source).hexdigest(),
@@ -222,6 +228,9 @@ class Broker:
             "answer_sha256": hashlib.sha256(body).hexdigest(),
             "answer_bytes": len(body),
         }
+        if self._answers_void:
+            await self._audit.note("answer.void", self._scope.run, about)
+            return
         await self._audit.note("answer.given", self._scope.run, about)
         self._state, self.final, self.final_body = "final", final, body
 

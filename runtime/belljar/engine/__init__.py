@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from belljar.engine.box import Box, Verdict, verdict_of
 from belljar.engine.loop import Progress, solve
-from belljar.engine.result import CellResult, ErrorInfo, Limit, Receipt, Result, Status, Usage
+from belljar.engine.result import CellResult, ErrorInfo, Limit, Receipt, Result, RunUsage, Status
 
 __all__ = [
     "Box",
@@ -14,8 +14,8 @@ __all__ = [
     "Progress",
     "Receipt",
     "Result",
+    "RunUsage",
     "Status",
-    "Usage",
     "Verdict",
     "solve",
     "verdict_of",

@@ -38,7 +38,7 @@ __all__ = ["Box", "Verdict", "verdict_of"]
 # How long the pump may go on without letting others run.
 _SLICE_S: Const = 0.005
 # A reply that the guest does not take for so long ends the box.
-_SEND_S: Const = 30.0
+_SEND_S: Const = 10.0
 # How often the CPU time of a busy box is looked at.
 _WATCH_S: Const = 0.1
 # And between cells, where most boxes do nothing.
@@ -129,8 +129,12 @@ class Box:
         assert cell is not None
         self._over.clear()
         started = self._scope.monotonic()
-        with contextlib.suppress(OSError):
+        try:
             await self._send(order)
+        except OSError:
+            pass  # the box is gone; the pump says why
+        except ProtocolViolation as violation:
+            self._fail(violation)
         late = await self._until_over()
         status, error, limit = self._outcome(late)
         # An answer that came after the deadline is void.
@@ -168,6 +172,7 @@ class Box:
             return None
         code = "cell_wall_ms" if allowed == limits.cell_wall_s else "run_wall_ms"
         bound = limits.cell_wall_s if allowed == limits.cell_wall_s else limits.run_wall_s
+        self._broker.void_answers()
         if not self._dying:
             self._sandbox.interrupt()
         stopped = await self._wait_over(limits.grace_s)
@@ -237,7 +242,16 @@ class Box:
         while not self.finished:
             await asyncio.sleep(_WATCH_IDLE_S)
             self._watch_cpu()
+            self._watch_deadline()
         await self._kill()
+
+    def _watch_deadline(self) -> None:
+        """The run's time passes between cells too; a running cell has its own, gentler end."""
+        cell = self._broker.cell
+        if self._scope.left_s() <= 0 and (cell is None or cell.done is not None):
+            bound = self._scope.policy.limits.run_wall_s
+            late = Limit("run_wall_ms", round(bound * 1000), round((bound - self._scope.left_s()) * 1000))
+            self._end(Verdict("timeout", _timeout(late), late))
 
     def _watch_cpu(self) -> None:
         if self._dying:
@@ -342,7 +356,7 @@ class Box:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the box's supervisor died: run it again"))
         if not self._broker.ready:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the agent in the box did not start: reinstall belljar"))
-        if not end.killed and end.evidence.memory_kills:
+        if end.signal == 9 and not end.killed and end.evidence.memory_kills:
             met = Limit("memory_bytes", limits.memory_bytes, end.evidence.memory_peak_bytes)
             return Verdict("memory", ErrorInfo("MemoryLimit", "the program used up its memory: keep less at once"), met)
         if end.signal == 9 and not end.killed and end.cpu_s >= limits.cpu_s:

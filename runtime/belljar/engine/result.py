@@ -6,7 +6,17 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["CellResult", "ErrorInfo", "Limit", "Receipt", "Result", "Status", "Usage", "cell_result", "decode_answer"]
+__all__ = [
+    "CellResult",
+    "ErrorInfo",
+    "Limit",
+    "Receipt",
+    "Result",
+    "RunUsage",
+    "Status",
+    "cell_result",
+    "decode_answer",
+]
 
 from belljar.broker import Cell
 from belljar.protocol import Final
@@ -46,7 +56,7 @@ class Limit(msgspec.Struct, frozen=True):
     observed: int | None
 
 
-class Usage(msgspec.Struct, frozen=True):
+class RunUsage(msgspec.Struct, frozen=True):
     """Model calls of the whole run, the root model's included."""
 
     calls: int = 0
@@ -99,7 +109,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reads: int
     read_bytes: int
     queries: int
-    usage: Usage
+    usage: RunUsage
     cost: int
     scripted: bool
     layers: tuple[str, ...]
