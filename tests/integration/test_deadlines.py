@@ -1,0 +1,49 @@
+"""Deadlines that a cell's own end does not show: between two cells, and for an answer that comes too late."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from belljar import PolicyDenied, Runtime
+from belljar.policy import Policy, load
+from tests.integration.support import Jar
+
+
+def with_limits(**values: Any) -> Policy:
+    policy = load("standard")
+    return msgspec.structs.replace(policy, limits=msgspec.structs.replace(policy.limits, **values))
+
+
+def test_the_run_ends_between_two_cells_when_its_time_is_up(jar: Jar) -> None:
+    async def main() -> None:
+        policy = with_limits(run_wall_s=0.5, cell_wall_s=0.5)
+        async with Runtime(policy, state=jar.at) as runtime:
+            async with runtime.session() as session:
+                assert (await session.execute("x = 1")).status == "ok"
+                await asyncio.sleep(1.5)
+                with pytest.raises(PolicyDenied, match="ended"):
+                    await session.execute("print(x)")
+            result = session.result
+            assert result is not None
+            assert result.status == "timeout"
+            assert result.limit is not None
+            assert result.limit.code == "run_wall_ms"
+
+    asyncio.run(main())
+
+
+def test_an_answer_after_the_deadline_is_void_and_logged_as_such(jar: Jar) -> None:
+    async def main() -> None:
+        policy = with_limits(cell_wall_s=0.5, grace_s=5.0)
+        late = "try:\n    while True: x = 1\nexcept KeyboardInterrupt:\n    FINAL('too late')"
+        async with Runtime(policy, state=jar.at, language="python") as runtime:
+            result = await runtime.execute(late)
+        assert (result.status, result.answer) == ("timeout", None)
+
+    asyncio.run(main())
+    assert len(jar.records("answer.void")) == 1
+    assert jar.records("answer.given") == []
