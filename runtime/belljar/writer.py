@@ -53,6 +53,7 @@ Job = Callable[[sqlite3.Connection], _T]
 
 _QUEUE_MAX = 4096  # jobs that may wait unawaited: some 4 MB of records of 1 KB
 _ROUND_MAX = 256  # jobs in one transaction: by then the flush is a small part of the cost
+_LINGER_S = 0.003  # how long jobs that nobody is in a hurry for wait for one that somebody is
 _BUSY_TIMEOUT_S = 10.0  # how long another process may hold the write lock
 _CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes after it
 
@@ -71,6 +72,7 @@ class _Entry:
     job: Job[Any]
     lane: str
     future: asyncio.Future[Any] | None
+    lazy: bool = False
 
 
 @dataclass(slots=True)
@@ -124,19 +126,21 @@ class Writer:
 
     # -- for coroutines ----------------------------------------------------------------------------------------------
 
-    def submit(self, job: Job[_T], *, lane: str = "") -> asyncio.Future[_T]:
+    def submit(self, job: Job[_T], *, lane: str = "", lazy: bool = False) -> asyncio.Future[_T]:
         """Queue `job` now; the future holds its result once it is durable.
+
+        A `lazy` job lets a commit wait a moment for company, as an unawaited one does.
 
         Raises, from the future: the job's own error; what `unavailable` makes; or the error of an earlier `submit_soon`
         of the same lane, and then this job did not run.
         """
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        self._put(_Entry(job, lane, future))
+        self._put(_Entry(job, lane, future, lazy))
         return future
 
     def submit_soon(self, job: Job[object], *, lane: str = "") -> None:
         """Queue `job` now, before all that is submitted later, and wait for nothing. Await `room` after it."""
-        self._put(_Entry(job, lane, None))
+        self._put(_Entry(job, lane, None, True))
 
     async def room(self) -> None:
         """Return at once while the queue is short; otherwise when what is queued now is durable."""
@@ -179,15 +183,25 @@ class Writer:
             self._ended.set_result(None)
 
     def _take(self) -> tuple[list[_Entry], bool]:
-        """Wait for one job, then add what is there already. False when the end mark came."""
+        """Wait for one job, then add what is there already. False when the end mark came.
+
+        While nobody waits for any of them, a little longer: the next job that somebody waits for is then durable in one
+        commit with them, instead of behind theirs.
+        """
         batch: list[_Entry] = []
+        until = None
         entry = self._queue.get()
         while entry is not None:
             batch.append(entry)
             if len(batch) >= self._round_max:
                 return batch, True
+            if not entry.lazy:
+                until = 0.0
+            elif until is None:
+                until = time.monotonic() + _LINGER_S
             try:
-                entry = self._queue.get_nowait()
+                wait_s = max(0.0, until - time.monotonic()) if until else 0.0
+                entry = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
             except queue.Empty:
                 return batch, True
         return batch, False

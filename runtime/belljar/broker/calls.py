@@ -15,13 +15,14 @@ provider and left no usage is charged in full.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 
 import msgspec
 
 from belljar.audit import JSON, AuditLog
 from belljar.broker.run import RunScope
-from belljar.errors import BelljarError, HostFault, ModelFailed, QuotaExceeded
+from belljar.errors import BelljarError, HostFault, LedgerUnavailable, ModelFailed, QuotaExceeded
 from belljar.ledger import Amounts, Ledger
 from belljar.models import Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
 from belljar.tasks import to_the_end
@@ -60,6 +61,7 @@ class Calls:
         self._slots = asyncio.Semaphore(scope.policy.models.parallel_max)
         self._actions = 0
         self._ends: set[asyncio.Task[None]] = set()
+        self._loose_ends = False
         self._fault: HostFault | None = None
         self.spent = Spent()
 
@@ -101,8 +103,14 @@ class Calls:
         Raises:
             HostFault: one could not be written.
         """
-        while self._ends:
-            await asyncio.wait(self._ends)
+        if self._loose_ends:
+            await asyncio.sleep(0)  # so that each has queued what it has to write ...
+            with contextlib.suppress(LedgerUnavailable):
+                await self._ledger.remaining(self._scope.run, now=self._scope.now())  # ... and nobody lingers over it
+            while self._ends:
+                await asyncio.wait(self._ends)
+            await self._audit.flush()
+            self._loose_ends = False
         self._refuse_after_fault()
 
     async def _attempt(self, model: Model, request: ModelRequest, cell: int, attempt: int) -> ModelReply:
@@ -147,6 +155,7 @@ class Calls:
         finally:
             # The answer need not wait for the disk: until this is written, the books hold the worst case.
             self.spent.add(charge)
+            self._loose_ends = True
             end = asyncio.create_task(self._end(action, reservation, charge, event, outcome))
             self._ends.add(end)
             end.add_done_callback(self._ended)
@@ -154,10 +163,9 @@ class Calls:
     async def _end(self, action: str, reservation: str, charge: Amounts, event: str, outcome: dict[str, JSON]) -> None:
         spent = {"calls": charge.calls, "cost_nanousd": charge.cost_nanousd}
         tokens = {"input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
-        try:
-            await self._ledger.settle(reservation, charge)
-        finally:  # what happened is logged even where the books cannot be kept
-            await self._audit.append(event, self._scope.run, {"action": action, **spent, **tokens, **outcome})
+        # Logged first, and so also where the books cannot be kept. A note that is lost fails the run's next record.
+        await self._audit.note(event, self._scope.run, {"action": action, **spent, **tokens, **outcome})
+        await self._ledger.settle(reservation, charge, lazy=True)
 
     def _ended(self, end: asyncio.Task[None]) -> None:
         self._ends.discard(end)

@@ -139,8 +139,10 @@ class Ledger(Protocol):
         """Say that the request is about to leave the host: from now on a crash is charged in full."""
         ...
 
-    async def settle(self, reservation: str, actual: Amounts) -> None:
+    async def settle(self, reservation: str, actual: Amounts, *, lazy: bool = False) -> None:
         """End it: `actual` is charged, what was held is given back. `actual` may exceed it: the truth is charged.
+
+        With `lazy` it may take a few milliseconds longer, for the good of everybody else's commits.
 
         Raises:
             LedgerUnavailable: it ended before; nothing changes.

@@ -174,9 +174,11 @@ class SqliteLedger:
     async def dispatch(self, reservation: str) -> None:
         await self._writer.submit(lambda db: _dispatch(db, reservation))
 
-    async def settle(self, reservation: str, actual: Amounts) -> None:
+    async def settle(self, reservation: str, actual: Amounts, *, lazy: bool = False) -> None:
         check_amounts(actual)
-        await self._writer.submit(lambda db: _end(db, _open_reservation(db, reservation, "settled"), "settled", actual))
+        await self._writer.submit(
+            lambda db: _end(db, _open_reservation(db, reservation, "settled"), "settled", actual), lazy=lazy
+        )
 
     async def release(self, reservation: str) -> None:
         await self._writer.submit(
