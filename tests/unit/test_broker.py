@@ -635,16 +635,29 @@ def test_output_over_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
 
 def test_a_flood_over_all_cells_ends_the_run(tmp_path: Path) -> None:
     async def test() -> None:
-        policy = policy_with(limits={"output_bytes": 10, "output_flood_bytes": 100})
+        policy = policy_with(limits={"output_bytes": 10, "output_flood_bytes": 1000})
         async with world(tmp_path, policy=policy) as here:
             await here.in_cell()
-            await here.say(Output("stdout"), bytes(60))
+            await here.say(Output("stdout"), bytes(600))
             await here.say(DONE)
             await here.broker.begin("pass")
-            await here.say(Output("stderr"), bytes(40))
+            await here.say(Output("stderr"), bytes(400))
             with pytest.raises(Refusal) as caught:
                 await here.say(Output("stdout"), b"x")
-            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("output.flood", 100, 101)
+            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("output.flood", 1000, 1064)
+
+    drive(test())
+
+
+def test_a_flood_of_empty_output_ends_the_run_too(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(limits={"output_flood_bytes": 640})) as here:
+            await here.in_cell()
+            for _ in range(10):
+                await here.say(Output("stdout"), b"")
+            with pytest.raises(Refusal) as caught:
+                await here.say(Output("stdout"), b"")
+            assert caught.value.code == "output.flood"
 
     drive(test())
 

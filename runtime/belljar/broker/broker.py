@@ -67,6 +67,8 @@ _SUB_SYSTEM: Const = (
 )
 # A read of one character still costs a record in the log, so it is charged as this many bytes of the run's allowance.
 _READ_COST_BYTES_MIN: Const = 256
+# A frame is work for the host even with nothing in it: a flood of empty ones ends like any other.
+_OUTPUT_COST_BYTES_MIN: Const = 64
 # A program that is refused over and over is told so each time; the log has the first ones and then the count.
 _DENIALS_LOGGED_MAX: Const = 100
 # What one answer takes of the reply's header, `{"length":4294967295,"failure":null},`, and the header without any.
@@ -193,11 +195,11 @@ class Broker:
         self._ready = True
 
     def _output(self, output: Output, body: bytes) -> None:
-        before, self._emitted_bytes = self._emitted_bytes, self._emitted_bytes + len(body)
+        self._emitted_bytes += max(len(body), _OUTPUT_COST_BYTES_MIN)
         # What a left-behind thread prints between two cells belongs to the last one.
         if self.cell is None:
             raise ProtocolViolation("output before the first cell")
-        self.cell.write(output, body, emitted_before=before)
+        self.cell.write(output, body, emitted_bytes=self._emitted_bytes)
 
     async def _done(self, done: Done, body: bytes) -> None:
         if self._state != "running" or self.cell is None:

@@ -29,7 +29,7 @@ class Cell:
     def error(self) -> CellError | None:
         return self.done.error if self.done else None
 
-    def write(self, output: Output, data: bytes, *, emitted_before: int) -> None:
+    def write(self, output: Output, data: bytes, *, emitted_bytes: int) -> None:
         """Keep what fits.
 
         Raises:
@@ -38,13 +38,12 @@ class Cell:
         self.output_bytes += len(data)
         room = self._limits.output_bytes - len(self.stdout) - len(self.stderr)
         (self.stdout if output.stream == "stdout" else self.stderr).extend(data[: max(room, 0)])
-        emitted = emitted_before + len(data)
-        if emitted > self._limits.output_flood_bytes:
+        if emitted_bytes > self._limits.output_flood_bytes:
             raise Refusal(
                 "the program printed more than the policy lets a run emit: print less, or keep it in variables",
                 code="output.flood",
                 limit=self._limits.output_flood_bytes,
-                observed=emitted,
+                observed=emitted_bytes,
             )
 
     def end(self, done: Done, traceback: bytes) -> None:

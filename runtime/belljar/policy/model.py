@@ -10,7 +10,7 @@ likelier than a wish, or another part of the program cannot keep the promise.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -61,27 +61,10 @@ Layer: TypeAlias = Literal[
     "cgroup.pids",
 ]
 
-BACKENDS: Final[tuple[BackendName, ...]] = ("jail", "docker", "gvisor")
-LANGUAGES: Final[tuple[Language, ...]] = ("restricted", "python")
-PERIODS: Final[tuple[PeriodName, ...]] = ("day", "month", "total")  # loosest first
-LAYERS: Final[tuple[Layer, ...]] = (
-    "userns",
-    "pidns",
-    "mountns",
-    "netns",
-    "ipcns",
-    "utsns",
-    "cgroupns",
-    "rootfs",
-    "rlimits",
-    "no_new_privs",
-    "caps",
-    "seccomp",
-    "landlock",
-    "cgroup.memory",
-    "cgroup.cpu",
-    "cgroup.pids",
-)
+BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+PERIODS: Final[tuple[PeriodName, ...]] = get_args(PeriodName)  # loosest first
+LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
