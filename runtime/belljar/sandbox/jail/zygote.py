@@ -360,6 +360,7 @@ def main() -> None:
     control = socket.socket(fileno=config["control"])
     os.set_inheritable(control.fileno(), False)
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.environ.clear()  # it was started with none, but the interpreter itself sets a locale
     for name in PRELOADED:
         importlib.import_module(name)
     restricted.preload()
