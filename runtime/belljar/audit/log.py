@@ -19,6 +19,7 @@ capped. Bulk text never enters a record; callers write its SHA-256 and its lengt
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -102,7 +103,14 @@ class AuditLog:
 
         Raises: as `append`.
         """
-        return await self._writer.submit(self._record(event, run, fields), lane=run)
+        return await self.submit(event, run, fields)
+
+    def submit(self, event: str, run: str, fields: Mapping[str, JSON]) -> asyncio.Future[tuple[int, str]]:
+        """`seal`, for a caller who has something else to do until it is durable.
+
+        Raises: as `append`, what is wrong with the record itself at once, the rest from the future.
+        """
+        return self._writer.submit(self._record(event, run, fields), lane=run)
 
     async def note(self, event: str, run: str, fields: Mapping[str, JSON]) -> None:
         """Write one record before every later one, without waiting for the disk; waits only when too many are queued.

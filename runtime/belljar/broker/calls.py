@@ -104,7 +104,8 @@ class Calls:
             HostFault: one could not be written.
         """
         if self._loose_ends:
-            await asyncio.sleep(0)  # so that each has queued what it has to write ...
+            for _ in range(3):
+                await asyncio.sleep(0)  # so that each has queued what it has to write ...
             with contextlib.suppress(LedgerUnavailable):
                 await self._ledger.remaining(self._scope.run, now=self._scope.now())  # ... and nobody lingers over it
             while self._ends:
@@ -117,7 +118,7 @@ class Calls:
         self._refuse_after_fault()
         action = self.next_action()
         fields = {"action": action, "cell": cell, "attempt": attempt, "model": model.name, **_about(request)}
-        requested = asyncio.ensure_future(self._audit.append("query.requested", self._scope.run, fields))
+        requested = self._audit.submit("query.requested", self._scope.run, fields)
         reservation = None
         try:
             reservation, held, request = await self._reserve(model, request)
@@ -128,7 +129,7 @@ class Calls:
         return await self._send(model, request, action, reservation, held)
 
     async def _unsent(
-        self, action: str, error: BaseException, requested: asyncio.Future[int], reservation: str | None
+        self, action: str, error: BaseException, requested: asyncio.Future[tuple[int, str]], reservation: str | None
     ) -> None:
         """Nothing of the action leaves the host: give back what is held, and say so in the log if it can be said."""
         if reservation is not None:
@@ -163,6 +164,8 @@ class Calls:
     async def _end(self, action: str, reservation: str, charge: Amounts, event: str, outcome: dict[str, JSON]) -> None:
         spent = {"calls": charge.calls, "cost_nanousd": charge.cost_nanousd}
         tokens = {"input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
+        if event == "query.completed":
+            await asyncio.sleep(0)  # the answer goes out first: somebody waits for it
         # Logged first, and so also where the books cannot be kept. A note that is lost fails the run's next record.
         await self._audit.note(event, self._scope.run, {"action": action, **spent, **tokens, **outcome})
         await self._ledger.settle(reservation, charge, lazy=True)
