@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -25,7 +25,7 @@ from belljar.audit import JSON, AuditLog
 from belljar.broker import Broker, Calls, RunScope
 from belljar.context import ContextStore, Document, OpenDocument
 from belljar.engine import Box, CellResult, ErrorInfo, Progress, Receipt, Result, RunUsage, Verdict, verdict_of
-from belljar.errors import BelljarError, HostFault
+from belljar.errors import AuditUnavailable, BelljarError
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Quota, digest
@@ -80,10 +80,6 @@ class Run:
     def box(self) -> Box:
         assert self._box is not None, "the run was not opened"
         return self._box
-
-    @property
-    def has_box(self) -> bool:
-        return self._box is not None
 
     async def execute(self, code: str) -> CellResult:
         self.last = await self.box.execute(code)
@@ -205,13 +201,14 @@ class Run:
             queries=broker.queries,
             usage=RunUsage(spent.calls, spent.input_tokens, spent.output_tokens),
             cost=spent.cost_nanousd,
-            scripted=any(model.scripted for model in self._models()),
+            scripted=self._scripted,
             layers=self.box.layers,
             receipt=self._receipt,
         )
 
-    def _models(self) -> Sequence[Model]:
-        return [model for model in (self.root, self._sub) if model is not None]
+    @property
+    def _scripted(self) -> bool:
+        return any(model.scripted for model in (self.root, self._sub) if model is not None)
 
     def _controls(self) -> dict[str, JSON]:
         """The controls in force, for the log's first record of the run."""
@@ -224,7 +221,7 @@ class Run:
             "language": services.language,
             "root_model": self.root.name if self.root else None,
             "sub_model": self._sub.name if self._sub else None,
-            "scripted": any(model.scripted for model in self._models()),
+            "scripted": self._scripted,
         }
         if self.document is not None:
             fields["context"] = {"sha256": self.document.sha256, "chars": self.document.chars}
@@ -277,7 +274,7 @@ async def begin(
         verdict = run.own_verdict()
     except BelljarError as error:
         verdict = verdict_of(error)
-        if isinstance(error, HostFault) and error.exit_code == 8:  # without a log there is no result to vouch for
+        if isinstance(error, AuditUnavailable):  # without a log there is no result to vouch for
             raise
     finally:
         await to_the_end(run.close(verdict))

@@ -148,8 +148,9 @@ class Agent:
         self._globals = restricted.make_globals(write=self._write, names=self._given, regex=regex.as_module())
 
     def _document(self, index: int, info: dict[str, Any], start: dict[str, Any]) -> PagedText:
-        # A read must fit the policy's limit in bytes; outside of ASCII a character may be as long as four of them.
-        step = start["read_bytes_max"] // (1 if info["bytes"] == info["chars"] else 4)
+        # Limits are in bytes; outside of ASCII a character may be as long as four of them.
+        char_bytes = 1 if info["bytes"] == info["chars"] else 4
+        step = start["read_bytes_max"] // char_bytes
 
         def fetch(first: int, last: int) -> str:
             parts = []
@@ -161,8 +162,9 @@ class Agent:
             return parts[0] if len(parts) == 1 else "".join(parts)
 
         limit = start["materialise_bytes_max"]
-        whole = info["chars"] if info["bytes"] <= limit else limit // 4
-        return PagedText(info["chars"], fetch, materialise_chars_max=whole if info["bytes"] > info["chars"] else limit)
+        fits_whole = char_bytes > 1 and info["bytes"] <= limit
+        chars_max = info["chars"] if fits_whole else limit // char_bytes
+        return PagedText(info["chars"], fetch, materialise_chars_max=chars_max)
 
     def _variables(self) -> dict[str, object]:
         given = self._given

@@ -26,7 +26,16 @@ import msgspec
 from belljar.broker import Broker, Reply, RunScope
 from belljar.context import OpenDocument
 from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, cell_result, decode_answer
-from belljar.errors import BelljarError, BoxFault, GuestDied, HostFault, PolicyDenied, ProtocolViolation, Refusal
+from belljar.errors import (
+    BelljarError,
+    BoxFault,
+    GuestDied,
+    HostFault,
+    PolicyDenied,
+    ProtocolViolation,
+    QuotaExceeded,
+    Refusal,
+)
 from belljar.protocol import PROTOCOL, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
 from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Sandbox
@@ -271,8 +280,6 @@ class Box:
             self._end(await self._died())
         except BelljarError as error:
             self._fail(error)
-        except BaseExceptionGroup as group:
-            self._fail(_first(group))
 
     async def _read_frames(self) -> None:
         loop = asyncio.get_running_loop()
@@ -318,8 +325,6 @@ class Box:
                 self._end(await self._died())
         except BelljarError as error:
             self._fail(error)
-        except BaseExceptionGroup as group:
-            self._fail(_first(group))
 
     def _look_at(self, task: asyncio.Task[None]) -> None:
         """A task that failed as nobody foresaw, by a defect of ours or of a model object, ends the box now.
@@ -376,7 +381,7 @@ def verdict_of(error: BelljarError) -> Verdict:
         limit = Limit(error.code, error.limit, error.observed)
         if error.code in ("output.flood", "answer.too_long"):
             return Verdict("output", about, limit)
-        return Verdict("quota" if error.exit_code == 5 else "denied", about, limit)
+        return Verdict("quota" if isinstance(error, QuotaExceeded) else "denied", about, limit)
     return Verdict("host_fault", about)
 
 
@@ -388,15 +393,3 @@ def _spent_cpu(limit_s: float, used_s: float) -> Verdict:
 def _timeout(late: Limit, traceback: str = "") -> ErrorInfo:
     message = f"the cell was stopped after {(late.observed or 0) / 1000:.1f} s: do less work per cell"
     return ErrorInfo("Timeout", message, None, traceback)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BelljarError:
-    """The first error of ours in a task group's bundle; anything else is a defect and passes through."""
-    ours = group.subgroup(BelljarError)
-    if ours is None:
-        raise group
-    found: BaseException = ours
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, BelljarError)
-    return found
