@@ -181,10 +181,10 @@ def canonical(value: JSON, *, depth_max: int = DEPTH_MAX) -> bytes:
 
 
 def _plain(value: object, depth: int) -> object:
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, str):
         return _string(value)
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, int):
         return _bounded(int(value), abs(value), _INT_MAX, "integer")
     if depth == 0:
@@ -210,6 +210,8 @@ def _mapping(value: Mapping[object, object], depth: int) -> dict[str, object]:
 def _string(value: str) -> str:
     """Refuse what is too long; join surrogates that are a pair, since a reader would join them."""
     _bounded(value, len(value), STRING_CHARS_MAX, "string")
+    if value.isascii():
+        return value
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
