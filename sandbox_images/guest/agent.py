@@ -299,8 +299,8 @@ def _traceback(error: BaseException) -> str:
 _BUILTINS = _builtins()
 
 
-def main() -> None:
+def main(reading: int = _WIRE_FD, writing: int = _WIRE_FD) -> None:
     try:
-        Agent(Channel(_WIRE_FD)).run()
+        Agent(Channel(reading, writing)).run()
     except Closed:
         return

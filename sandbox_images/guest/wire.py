@@ -39,8 +39,7 @@ _COMMAND = 0
 # How late an interrupt may be while the main thread waits for another one; one wake-up costs some microseconds.
 _INTERRUPT_SECONDS = 0.05
 # A core that fell asleep takes some 30 µs to wake, a third of the shortest round trip. So after an answer that came
-# sooner than this the next is waited for awake, no longer than this; a model or a person who is thought about for longer
-# costs nothing.
+# sooner than this the next is waited for awake, no longer than this; what a model takes its time for costs nothing.
 _SPIN_SECONDS = 0.0003
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -50,10 +49,11 @@ class Closed(BaseException):
 
 
 class Channel:
-    """Requests out, replies in, over one stream descriptor."""
+    """Requests out, replies in, over a socket, or over a pipe each way when `writing` is another descriptor."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._fd = descriptor
+    def __init__(self, descriptor: int, writing: int | None = None) -> None:
+        self._reading_fd = descriptor
+        self._writing_fd = descriptor if writing is None else writing
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self._write_lock = threading.Lock()
@@ -196,7 +196,7 @@ class Channel:
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(self._fd, view) :]
+                view = view[os.write(self._writing_fd, view) :]
         except OSError:
             raise Closed from None
 
@@ -210,7 +210,7 @@ class Channel:
         missing = size
         while missing:
             try:
-                piece = os.read(self._fd, min(missing, _PIECE_BYTES))
+                piece = os.read(self._reading_fd, min(missing, _PIECE_BYTES))
             except OSError:
                 raise Closed from None
             if not piece:

@@ -50,7 +50,7 @@ from belljar.engine import CellResult, Result
 from belljar.errors import PolicyDenied
 from belljar.models import NullModel
 from belljar.policy import load
-from belljar.sandbox.jail.cgroup import find_places
+from belljar.sandbox.cgroup import find_places
 from belljar.sandbox.jail.numbers import NUMBERS
 from belljar.sandbox.jail.seccomp import load_allowlist
 

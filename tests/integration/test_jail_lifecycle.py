@@ -29,7 +29,7 @@ from belljar.errors import BoxFault, LayerMissing
 from belljar.protocol import PROTOCOL, Done, Execute, Final, GuestMessage, HostMessage, Output, Ready, Start
 from belljar.sandbox import BoxSpec, Image, Jail, ensure_image
 from belljar.sandbox.jail.backend import JailBox
-from belljar.sandbox.jail.cgroup import find_places
+from belljar.sandbox.cgroup import find_places
 from belljar.sandbox.jail.seccomp import Allowlist, Rule, load_allowlist
 from belljar.wire import Decoder, encode, guest_decoder
 from tests.integration.support import Jar, adopting_orphans, no_process_left, processes_below, until

@@ -17,7 +17,7 @@ import pytest
 
 from belljar.errors import BoxFault
 from belljar.sandbox.base import BoxSpec, Evidence
-from belljar.sandbox.jail.cgroup import BoxGroup, Cgroups, Place, find_places
+from belljar.sandbox.cgroup import BoxGroup, Cgroups, Place, find_places
 
 MIB = 2**20
 SPEC = BoxSpec(
@@ -552,7 +552,7 @@ def test_reaping_at_once_from_two_sides_is_no_accident(groups: Cgroups, places: 
     code = """\
 import sys
 from pathlib import Path
-from belljar.sandbox.jail.cgroup import Cgroups, Place
+from belljar.sandbox.cgroup import Cgroups, Place
 groups = Cgroups([Place(Path(folder), frozenset(), 1) for folder in sys.argv[1:]])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -35,7 +35,7 @@ import msgspec
 from belljar.errors import BelljarError, BoxFault, LayerMissing
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
-from belljar.sandbox.jail.cgroup import BoxGroup, Cgroups, find_places
+from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.jail.seccomp import Allowlist, compile_filter, load_allowlist
 
 __all__ = ["Jail", "JailBox", "Pool", "Zygote"]

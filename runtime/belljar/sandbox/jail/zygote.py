@@ -22,19 +22,31 @@ Python's own preparations around a fork are called by hand (they also reseed `ra
 import array
 import ctypes
 import gc
-import importlib
 import json
 import os
-import resource
 import select
 import signal
 import socket
-import struct
 import sys
 
 sys.path.insert(0, "/usr/lib/belljar")
 
-from guest import agent, restricted
+from guest import agent
+from guest.enclosure import (
+    Failed,
+    Filter,
+    be_nobody,
+    check,
+    close_all_but,
+    drop_capabilities,
+    landlock_ruleset,
+    libc,
+    prctl,
+    restrict,
+    set_limits,
+    write_id_maps,
+)
+from guest.preload import preload
 
 CLONE_FLAGS = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000
 LAYERS = (
@@ -52,90 +64,15 @@ LAYERS = (
 )
 MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 PR_SET_PDEATHSIG = 1
-PR_SET_DUMPABLE = 4
-PR_CAPBSET_DROP = 24
-PR_SET_SECUREBITS = 28
-PR_SET_NO_NEW_PRIVS = 38
-PR_SET_SECCOMP = 22
-SECCOMP_MODE_FILTER = 2
-# noroot, no_setuid_fixup, keep_caps off, no ambient: each with its lock.
-SECUREBITS = 0b11101111
-CAPABILITIES = 64
 KEYCTL_JOIN_SESSION_KEYRING = 1
-LANDLOCK_CREATE_RULESET_VERSION = 1
-LANDLOCK_RULE_PATH_BENEATH = 1
-SYSCALLS = {
-    "x86_64": {"clone": 56, "capset": 126, "keyctl": 250, "landlock": 444},
-    "aarch64": {"clone": 220, "capset": 91, "keyctl": 219, "landlock": 444},
-}
+SYSCALLS = {"x86_64": {"clone": 56, "keyctl": 250}, "aarch64": {"clone": 220, "keyctl": 219}}
 NOBODY = 65534
 WIRE_FD = 3
 MESSAGE_BYTES_MAX = 16384
 
-# What RLM programs import. Loaded here once, a box has them for nothing.
-PRELOADED = (
-    "ast",
-    "base64",
-    "bisect",
-    "calendar",
-    "collections",
-    "concurrent.futures",
-    "concurrent.futures.thread",
-    "copy",
-    "csv",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "difflib",
-    "enum",
-    "fractions",
-    "functools",
-    "hashlib",
-    "heapq",
-    "html",
-    "io",
-    "itertools",
-    "json",
-    "math",
-    "operator",
-    "queue",
-    "random",
-    "re",
-    "statistics",
-    "string",
-    "struct",
-    "textwrap",
-    "threading",
-    "time",
-    "traceback",
-    "types",
-    "typing",
-    "unicodedata",
-    "uuid",
-    "zlib",
-    "encodings.idna",
-    "_strptime",
-)
-
-libc = ctypes.CDLL(None, use_errno=True)
 # Keeps the interpreter lock across the call: after a clone there is nobody to give it back.
 locked = ctypes.PyDLL(None, use_errno=True)
 numbers = SYSCALLS[os.uname().machine]
-
-
-class Failed(Exception):
-    """A step failed: (step, layer, errno)."""
-
-
-def check(step: str, layer: str, result: int) -> int:
-    if result < 0:
-        raise Failed(step, layer, ctypes.get_errno())
-    return result
-
-
-def prctl(layer: str, option: int, *arguments: int) -> None:
-    words = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
-    check(f"prctl {option}", layer, libc.prctl(option, *words))
 
 
 class Enclosure:
@@ -167,29 +104,23 @@ class Enclosure:
         prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setsid()
         libc.syscall(numbers["keyctl"], KEYCTL_JOIN_SESSION_KEYRING, None)
-        self.map_nobody()
+        write_id_maps(self.proc, NOBODY, 0)
+        be_nobody()
         self.mount_scratch()
-        landlock, scratch = self.landlock_rules(), os.open("/tmp", os.O_PATH | os.O_DIRECTORY)  # noqa: S108
+        landlock = landlock_ruleset(["/"], ["/dev"], "/tmp")  # noqa: S108
+        scratch = os.open("/tmp", os.O_PATH | os.O_DIRECTORY)  # noqa: S108
         pidfd = os.pidfd_open(os.getpid())
-        self.set_limits()
-        self.drop_capabilities()
+        set_limits(self.order["rlimits"])
+        drop_capabilities()
         if landlock is not None:
-            check("landlock_restrict_self", "landlock", libc.syscall(numbers["landlock"] + 2, landlock, 0))
+            restrict(landlock)
             self.layers.append("landlock")
         if FILTER is not None:
             self.layers.append("seccomp")
         send(self.report, {"layers": self.layers}, [pidfd, scratch])
-        self.keep_only_the_wire()
+        close_all_but({self.wire: WIRE_FD})
         if FILTER is not None:
-            prctl("seccomp", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(FILTER))
-
-    def map_nobody(self) -> None:
-        for name, text in (("setgroups", b"deny"), ("uid_map", b"65534 0 1"), ("gid_map", b"65534 0 1")):
-            descriptor = os.open(f"self/{name}", os.O_WRONLY, dir_fd=self.proc)
-            os.write(descriptor, text)
-            os.close(descriptor)
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+            FILTER.load()
 
     def mount_scratch(self) -> None:
         size, files = self.order["scratch_bytes"], self.order["scratch_files"]
@@ -197,51 +128,6 @@ class Enclosure:
         result = libc.mount(b"tmpfs", b"/tmp", b"tmpfs", ctypes.c_ulong(MS_NOSUID_NODEV_NOEXEC), data)
         check("mount scratch", "rootfs", result)
         os.chdir("/tmp")  # noqa: S108
-
-    def landlock_rules(self) -> "int | None":
-        """A ruleset: everything that the kernel can handle is handled, and only two places are allowed."""
-        version = libc.syscall(numbers["landlock"], None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
-        if version < 1:
-            return None
-        files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
-        attributes = struct.pack("=QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
-        size = 8 if version < 4 else 16 if version < 6 else 24
-        ruleset = libc.syscall(numbers["landlock"], attributes, ctypes.c_size_t(size), 0)
-        check("landlock_create_ruleset", "landlock", ruleset)
-        read = 0b1100  # read a file, list a folder
-        # Write, remove and make files and folders, move them between folders (2), truncate (3).
-        scratch = read | 0b10 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
-        scratch |= (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
-        for path, rights in (("/", read), ("/dev", read | 0b10), ("/tmp", scratch)):  # noqa: S108
-            parent = os.open(path, os.O_PATH)
-            rule = struct.pack("=Qi", rights, parent)
-            result = libc.syscall(numbers["landlock"] + 1, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
-            check("landlock_add_rule", "landlock", result)
-            os.close(parent)
-        return int(ruleset)
-
-    def keep_only_the_wire(self) -> None:
-        null = os.open("/dev/null", os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        os.dup2(self.wire, WIRE_FD)
-        os.closerange(WIRE_FD + 1, 65536)
-
-    def set_limits(self) -> None:
-        for name, value in self.order["rlimits"].items():
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-        # Exactly 1 refuses core files and piped core handlers alike.
-        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
-
-    def drop_capabilities(self) -> None:
-        for capability in range(CAPABILITIES):
-            if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-                break
-        prctl("caps", PR_SET_SECUREBITS, SECUREBITS)
-        header, none = struct.pack("=Ii", 0x20080522, 0), bytes(24)
-        check("capset", "caps", libc.syscall(numbers["capset"], header, none))
-        prctl("caps", PR_SET_DUMPABLE, 0)
-        prctl("no_new_privs", PR_SET_NO_NEW_PRIVS, 1)
 
 
 def send(channel: socket.socket, message: object, descriptors: "list[int]") -> None:
@@ -340,18 +226,12 @@ class Zygote:
         send(self.control, {"box": box, "ended": ended}, [])
 
 
-def load_filter(control: socket.socket) -> "ctypes.Array[ctypes.c_char] | None":
-    """The seccomp program that the host compiled: `struct sock_fprog` kept ready for the one call that loads it."""
+def load_filter(control: socket.socket) -> "Filter | None":
     program = control.recv(1 << 16)
-    if program == b"none":
-        return None
-    code = ctypes.create_string_buffer(program, len(program))
-    KEPT.append(code)
-    return ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(code)))
+    return None if program == b"none" else Filter(program)
 
 
-KEPT: "list[object]" = []
-FILTER: "ctypes.Array[ctypes.c_char] | None" = None
+FILTER: "Filter | None" = None
 
 
 def main() -> None:
@@ -361,9 +241,7 @@ def main() -> None:
     os.set_inheritable(control.fileno(), False)
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.clear()  # it was started with none, but the interpreter itself sets a locale
-    for name in PRELOADED:
-        importlib.import_module(name)
-    restricted.preload()
+    preload()
     # What lives now lives in every box: keep the collector from touching, and so copying, those pages.
     gc.collect()
     gc.freeze()

@@ -1,0 +1,121 @@
+"""The Docker daemon, asked with deadlines from threads of our own: every answer is an answer or a `BoxFault`.
+
+The SDK blocks, and a daemon may be slow, stopped or gone at any moment. So that neither can hold up other runs, calls
+go to a few threads that do nothing else, each call has the SDK's deadline, and whoever waits has one besides.
+
+Nothing of the user's own Docker configuration is used: no proxies that would become the environment of a box, no
+credentials, no context; only `DOCKER_HOST` says where the daemon is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import docker
+import docker.errors
+import requests
+
+from belljar.errors import BoxFault
+
+__all__ = ["ANSWER_S", "API_VERSION", "DEFAULT_HOST", "Daemon", "NotThere"]
+
+DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
+# Docker Engine 20.10, the oldest that is supported: cgroup namespaces and one-shot statistics came with it.
+API_VERSION: Final = "1.41"
+# Creating takes some 10 ms, starting some 100; a machine under load may need seconds.
+ANSWER_S: Final = 30.0
+_THREADS: Final = 8
+
+_T = TypeVar("_T")
+
+
+class NotThere(BoxFault):
+    """The daemon answers, and knows no such container or image."""
+
+
+class Daemon:
+    """One Docker daemon. Close it with `close`."""
+
+    def __init__(self, host: str, *, answer_s: float = ANSWER_S) -> None:
+        """Nothing is asked yet.
+
+        Raises:
+            BoxFault: `host` is no address.
+        """
+        self.host = host
+        self._answer_s = answer_s
+        try:
+            self.client = docker.APIClient(base_url=host, version=API_VERSION, timeout=int(answer_s))
+        except docker.errors.DockerException as error:
+            raise BoxFault(f"DOCKER_HOST={host} cannot be used: {_line(error)}") from error
+        # It would read proxies and passwords from the environment and the home folder.
+        self.client.trust_env = False
+        self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="belljar docker")
+
+    @classmethod
+    def at(cls, environ: Mapping[str, str]) -> Daemon:
+        """The daemon that `DOCKER_HOST` names, or the machine's own."""
+        return cls(environ.get("DOCKER_HOST") or DEFAULT_HOST)
+
+    async def ask(self, call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
+        """`call`, a method of `client`, with these arguments.
+
+        Raises:
+            NotThere: no such container or image.
+            BoxFault: the daemon refused, is not there, or did not answer in time.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._answer_s * 2):
+                return await loop.run_in_executor(self._threads, lambda: self.ask_now(call, *arguments, **options))
+        except TimeoutError:
+            raise self._silent() from None
+
+    def ask_now(self, call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
+        """`ask`, in the caller's own thread."""
+        try:
+            return call(*arguments, **options)
+        except docker.errors.NotFound as error:
+            raise NotThere(f"the Docker daemon at {self.host} has lost it: {_line(error)}") from error
+        except docker.errors.APIError as error:
+            raise BoxFault(f"the Docker daemon at {self.host} refused: {_line(error)}") from error
+        except requests.exceptions.Timeout:
+            raise self._silent() from None
+        except (requests.exceptions.RequestException, OSError) as error:
+            raise BoxFault(
+                f"no Docker daemon answers at {self.host}: start it, or name another in DOCKER_HOST"
+            ) from error
+
+    async def attach(self, container: str) -> socket.socket:
+        """The stream of a container's standard input and outputs, non-blocking. See `belljar.sandbox.docker.stream`.
+
+        Raises: as `ask`.
+        """
+        params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        hijacked = await self.ask(self.client.attach_socket, container, params=params)
+        # The SDK gives a reader around the socket and owns it; the copy is ours to close.
+        stream = socket.socket(fileno=os.dup(hijacked.fileno()))
+        hijacked._response.close()
+        stream.setblocking(False)
+        return stream
+
+    def close(self) -> None:
+        """Do not wait for calls under way: each ends by its deadline."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.client.close()
+
+    def _silent(self) -> BoxFault:
+        return BoxFault(
+            f"the Docker daemon at {self.host} did not answer within {self._answer_s:.0f} s: "
+            "see why it is slow, or name another in DOCKER_HOST"
+        )
+
+
+def _line(error: Exception) -> str:
+    explanation = getattr(error, "explanation", None)
+    return " ".join(str(explanation or error).split())[:500]
