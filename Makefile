@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint types unit bench clean
+.PHONY: demo test lint types unit docker bench clean
 
 demo: $(READY)
 	$(BIN)/belljar demo $(ARGS)
@@ -21,8 +21,23 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-unit: $(READY)
+unit: $(READY) docker
 	$(BIN)/python -m pytest $(ARGS)
+
+# The tests of the docker and gvisor backends start a daemon of their own (tests/daemon.py), unless DOCKER_HOST names
+# one. Without it they are skipped, but not under CI=true. Nobody is asked for a password here, and no package that is
+# installed is removed. Debian's packages may start the machine's own daemon: it is neither needed nor in the way.
+docker:
+	@PATH="$$PATH:/usr/sbin:/sbin"; \
+	missing=$$(command -v dockerd >/dev/null || echo docker.io iptables; command -v runsc >/dev/null || echo runsc); \
+	[ -n "$$DOCKER_HOST" ] || [ -z "$$missing" ] || { \
+		root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
+		$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qy --no-install-recommends --no-remove $$missing; \
+	} || { \
+		echo "belljar: cannot install" $$missing "here: do it, or name a daemon in DOCKER_HOST" >&2; \
+		[ "$$CI" != true ]; \
+	}
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -136,7 +136,8 @@ class Run:
             documents=self._opened,
             sub_model=self._sub,
         )
-        sandbox = await services.backend.start(box_spec(services.policy))
+        whose = {"run": self.scope.run, "tenant": self.scope.tenant}
+        sandbox = await services.backend.start(box_spec(services.policy), whose)
         self._box = Box(sandbox, broker, self.scope)
         await services.audit.note("box.started", self.scope.run, {"layers": list(sandbox.layers)})
         await self._box.open(services.language, self._opened)

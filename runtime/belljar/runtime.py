@@ -19,7 +19,7 @@ from belljar.models import Model, Prices, Registry
 from belljar.policy import Policy, load
 from belljar.processes import identity, is_alive
 from belljar.run import OnProgress, Run, Services, begin, box_spec
-from belljar.sandbox import Backend, Jail, ensure_image
+from belljar.sandbox import Backend, Daemon, Docker, Jail, ensure_image
 from belljar.state import State
 
 __all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtime", "Session"]
@@ -93,6 +93,7 @@ class Runtime:
         self.backend: BackendName = _permitted("backend", backend, self.policy.box.backends)
         self.language: Language = _permitted("language", language, self.policy.box.languages)
         self._pool = pool
+        self._environ = environ
         self._registry = Registry(environ, models=models)
         self._prices = prices or Prices()
         self._contexts = ContextStore(self.state.contexts)
@@ -225,16 +226,17 @@ class Runtime:
         return self._services
 
     async def _backend(self) -> Backend:
-        if self.backend != "jail":
-            raise PolicyDenied(
-                f"the {self.backend} backend is not available in this version: use jail", code="backend.unavailable"
-            )
-        jail = Jail(await asyncio.to_thread(ensure_image, self.state.images))
         assert self._resources is not None
-        self._resources.push_async_callback(jail.aclose)
+        image = await asyncio.to_thread(ensure_image, self.state.images)
+        backend: Jail | Docker
+        if self.backend == "jail":
+            backend = Jail(image)
+        else:
+            backend = await Docker.open(self.backend, Daemon.at(self._environ), image)
+        self._resources.push_async_callback(backend.aclose)
         if self._pool:
-            await jail.warm(box_spec(self.policy), self._pool)
-        return jail
+            await backend.warm(box_spec(self.policy), self._pool)
+        return backend
 
     def _model(self, name: str | Model) -> Model:
         """A model that the policy allows and that has a price."""

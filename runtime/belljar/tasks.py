@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["to_the_end"]
 
 
-async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+T = TypeVar("T")
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` to its end even when this task is cancelled meanwhile; then let the cancellation through.
 
     For what must not be left half done: settling a reservation, killing a box, closing the books.
@@ -21,6 +24,7 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
             await asyncio.shield(task)
         except asyncio.CancelledError as error:
             cancelled = error
-    task.result()
+    result = task.result()
     if cancelled is not None:
         raise cancelled
+    return result

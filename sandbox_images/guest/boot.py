@@ -45,6 +45,7 @@ from guest.enclosure import (
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_DUMPABLE = 4
+PR_GET_NO_NEW_PRIVS = 39
 LENGTH = struct.Struct("!I")
 READING, WRITING = 3, 4
 
@@ -86,7 +87,7 @@ def facts() -> "dict[str, object]":
         "pid": os.getpid(),
         "uids": [*os.getresuid(), *os.getresgid()],
         "capabilities": [said[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd")],
-        "no_new_privs": said.get("NoNewPrivs", ""),
+        "no_new_privs": libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
         "seccomp": said.get("Seccomp", ""),
     }
 
@@ -111,7 +112,7 @@ def close_in(order: "dict") -> "list[str]":  # type: ignore[type-arg]
     os.chdir("/tmp")  # noqa: S108
     ruleset = landlock_ruleset(["/usr", "/dev"], ["/dev"], "/tmp")  # noqa: S108
     set_limits(order["rlimits"])
-    drop_capabilities()
+    drop_capabilities(securebits=order["securebits"])
     if ruleset is not None:
         restrict(ruleset)
         os.close(ruleset)
@@ -121,6 +122,7 @@ def close_in(order: "dict") -> "list[str]":  # type: ignore[type-arg]
 
 def main() -> None:
     try:
+        os.environ.clear()  # the daemon adds a path and a host name
         before = facts()
         order = receive()
         layers = close_in(order)

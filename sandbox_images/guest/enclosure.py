@@ -93,16 +93,18 @@ def be_nobody() -> None:
 def set_limits(limits: Mapping[str, int]) -> None:
     for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-    # Exactly 1 refuses core files and piped core handlers alike.
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
-def drop_capabilities() -> None:
-    """From every set, for good; nobody else's memory map may be looked at either."""
+def drop_capabilities(*, securebits: bool = True) -> None:
+    """From every set, for good; nobody else may look at this process's memory either.
+
+    `securebits` are locked so that a change of uid gives none back; gVisor has no such thing.
+    """
     for capability in range(CAPABILITIES):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             break
-    prctl("caps", PR_SET_SECUREBITS, SECUREBITS)
+    if securebits:
+        prctl("caps", PR_SET_SECUREBITS, SECUREBITS)
     header, none = struct.pack("=Ii", 0x20080522, 0), bytes(24)
     check("capset", "caps", libc.syscall(numbers["capset"], header, none))
     prctl("caps", PR_SET_DUMPABLE, 0)

@@ -51,8 +51,8 @@ from belljar.errors import PolicyDenied
 from belljar.models import NullModel
 from belljar.policy import load
 from belljar.sandbox.cgroup import find_places
-from belljar.sandbox.jail.numbers import NUMBERS
-from belljar.sandbox.jail.seccomp import load_allowlist
+from belljar.sandbox.numbers import NUMBERS
+from belljar.sandbox.seccomp import load_allowlist
 
 __all__ = ["CONTEXT", "Canaries", "Escapes", "Language", "Outcome", "Program", "load_programs"]
 

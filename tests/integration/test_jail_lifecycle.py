@@ -30,7 +30,7 @@ from belljar.protocol import PROTOCOL, Done, Execute, Final, GuestMessage, HostM
 from belljar.sandbox import BoxSpec, Image, Jail, ensure_image
 from belljar.sandbox.jail.backend import JailBox
 from belljar.sandbox.cgroup import find_places
-from belljar.sandbox.jail.seccomp import Allowlist, Rule, load_allowlist
+from belljar.sandbox.seccomp import Allowlist, Rule, load_allowlist
 from belljar.wire import Decoder, encode, guest_decoder
 from tests.integration.support import Jar, adopting_orphans, no_process_left, processes_below, until
 
@@ -563,7 +563,7 @@ def test_two_jails_of_one_process_do_not_touch_each_other(image: Image) -> None:
                 assert grouped() in (2, 3, 4)
             await other.aclose()
             assert (await talk.execute("print(1)")).output == "1\n"
-            assert talk.box.evidence().cpu_s is not None
+            assert (await talk.box.evidence()).cpu_s is not None
         await one.aclose()
 
     asyncio.run(main())

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from belljar.sandbox import Image, Jail, ensure_image
-from belljar.sandbox.jail.seccomp import Allowlist, Answer, Rule, load_allowlist
+from belljar.sandbox.seccomp import Allowlist, Answer, Rule, load_allowlist
 from tests.integration.support import adopting_orphans, no_process_left
 from tests.integration.test_jail_lifecycle import SPEC, Told, run_in
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from belljar import assets, policy, units
-from belljar.errors import InvalidInput, InvalidPolicy
+from belljar.errors import InvalidInput, InvalidPolicy, PolicyDenied
 from belljar.policy import kinds
 from belljar.policy.kinds import Kind
 from belljar.policy.locate import locate
@@ -24,6 +24,7 @@ from belljar.policy.parse import FITS, fields_of, kind_at
 
 PRESETS = ("dev", "standard", "strict")
 HEAD = 'schema = 1\nname = "mine"\nextends = "standard"\n'
+PIN, OTHER_PIN = f"sha256:{'0123456789abcdef' * 4}", f"sha256:{'f' * 64}"
 
 
 def preset_text(name: str) -> str:
@@ -119,7 +120,7 @@ def test_a_key_in_the_wrong_section_is_sent_home() -> None:
 
 def test_a_key_like_no_other_gets_the_whole_list() -> None:
     assert refusal(HEAD + '[box]\n"quux\\n" = 1\n') == (
-        r'p.toml:5: [box] has no key "quux\n"; write one of backends, languages, requires'
+        r'p.toml:5: [box] has no key "quux\n"; write one of backends, languages, requires, image'
     )
 
 
@@ -180,6 +181,12 @@ def test_a_wrong_value_is_refused_with_what_to_write(written: str, message: str)
         ('[box]\nbackends = ["jail", "jail"]', 'box.backends has "jail" twice; write it once'),
         ('[box]\nbackends = ["jail", 1]', "box.backends has 1 in it; write only strings"),
         ('[box]\nbackends = ["podman"]', 'box.backends has "podman", which is not known; '),
+        (f'[box]\nimage = "{PIN[:-1]}"', 'which is no digest; write "sha256:" and 64 small hex digits, or "any"'),
+        (f'[box]\nimage = "{PIN.upper()}"', "which is no digest; "),
+        (f'[box]\nimage = "{PIN}\\n"', "which is no digest; "),
+        (f'[box]\nimage = "{PIN[7:]}"', "which is no digest; "),
+        ('[box]\nimage = "python:3.11"', 'box.image is "python:3.11", which is no digest; '),
+        ("[box]\nimage = []", "box.image is a list, which is no digest; "),
         ('[models]\nallow = ["claude-[ab]"]', 'models.allow has "claude-[ab]", which is no name pattern; '),
         ('[models]\nallow = ["claude-?"]', 'models.allow has "claude-?", which is no name pattern; '),
         ('[quota.run]\nperiod = "day"', 'quota.run.period is "day", which is no period here; write "total"'),
@@ -294,6 +301,8 @@ def test_an_extending_policy_changes_what_it_says_and_nothing_else() -> None:
         "limits.processes = 96",
         'box.backends = ["gvisor", "jail"]',
         'box.languages = ["restricted"]',
+        'box.image = "any"',
+        f'box.image = "{PIN}"',
         'box.requires = ["rlimits", "no_new_privs", "userns", "pidns", "mountns", "netns", "ipcns", "utsns", "rootfs",'
         ' "caps", "seccomp"]',
         "models.allow = []",
@@ -344,6 +353,33 @@ def test_a_shorter_period_is_looser() -> None:
     message = refusal('schema = 1\nname = "mine"\nextends = "dev"\nquota.tenant.period = "day"\n')
     assert 'quota.tenant.period = "day" is looser than the "month"' in message
     assert '; write "month", "total"' in message
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_presets_take_any_image_and_say_so_when_written_out(name: str) -> None:
+    assert policy.load(name).box.image is None
+    assert 'image = "any"' in policy.dump(policy.load(name))
+
+
+def test_a_pin_is_in_the_digest_of_the_rules() -> None:
+    digests = {policy.digest(read(HEAD + body)) for body in ("", f'box.image = "{PIN}"', f'box.image = "{OTHER_PIN}"')}
+    assert len(digests) == 3
+    assert policy.digest(read(HEAD + 'box.image = "any"')) == policy.digest(read(HEAD))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_policy_that_pins_no_image_permits_each(name: str) -> None:
+    policy.check_pin(policy.load(name), PIN)
+
+
+def test_a_pinned_image_is_the_only_one() -> None:
+    pinned = read(HEAD + f'box.image = "{PIN}"')
+    policy.check_pin(pinned, PIN)
+    with pytest.raises(PolicyDenied, match=r"^the policy mine pins the box image sha256:0.*, and here it is sha") as no:
+        policy.check_pin(pinned, OTHER_PIN)
+    assert no.value.code == "image.pinned"
+    assert PIN in str(no.value)
+    assert OTHER_PIN in str(no.value)
 
 
 def test_unlimited_may_become_a_number() -> None:
@@ -438,6 +474,16 @@ def test_each_link_of_a_chain_is_held_to_the_one_before(write: Write) -> None:
     )
 
 
+def test_a_pin_holds_for_whoever_extends_it(write: Write) -> None:
+    write("pinned.toml", "standard", f'box.image = "{PIN}"\n')
+    assert policy.load(write("silent.toml", "pinned.toml")).box.image == PIN
+    assert policy.load(write("same.toml", "pinned.toml", f'box.image = "{PIN}"\n')).box.image == PIN
+    for body in ("any", OTHER_PIN):
+        message = load_refusal(write("other.toml", "pinned.toml", f'box.image = "{body}"\n'))
+        assert f'other.toml:4: box.image = "{body}" is looser than the "{PIN}"' in message
+        assert f'write only "{PIN}", or leave it out' in message
+
+
 def test_a_circle_is_refused_at_the_link_that_closes_it(write: Write) -> None:
     write("b.toml", "a.toml")
     assert re.search(r"/b\.toml:3: extends comes back to a\.toml; ", load_refusal(write("a.toml", "b.toml")))
@@ -520,6 +566,8 @@ def value_of(kind: Kind[Any]) -> st.SearchStrategy[str]:
             return st.lists(pattern, unique=True, max_size=5).map(lambda v: kind.write(tuple(v)))
         case kinds.Period():
             return st.sampled_from(kind.known).map(kind.write)
+        case kinds.Pin():
+            return st.one_of(st.none(), st.from_regex(r"\Asha256:[0-9a-f]{64}\Z")).map(kind.write)
         case kinds.Version():
             return st.just(kind.write(kind.known))
         case kinds.Label():
@@ -728,6 +776,8 @@ def test_the_schema_accepts_whatever_is_read(text: str) -> None:
         "limits.processes = true",
         'box.backends = ["podman"]',
         "box.backends = []",
+        'box.image = "python:3.11"',
+        "box.image = 1",
         'quota.run.period = "day"',
         "quota.run.calls = -1",
         'models.allow = ["a?"]',

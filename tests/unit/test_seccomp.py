@@ -16,8 +16,8 @@ import pytest
 
 from belljar import assets
 from belljar.errors import HostFault
-from belljar.sandbox.jail.numbers import NUMBERS
-from belljar.sandbox.jail.seccomp import Allowlist, Answer, Condition, Rule, compile_filter, load_allowlist
+from belljar.sandbox.numbers import NUMBERS
+from belljar.sandbox.seccomp import Allowlist, Answer, Condition, Rule, compile_filter, load_allowlist
 
 X86_64 = 0xC000003E
 FOREIGN = {"i386": 0x40000003, "aarch64": 0xC00000B7, "arm": 0x40000028, "riscv64": 0xC00000F3, "none": 0}
@@ -344,7 +344,7 @@ def test_fcntl_knows_flags_and_nothing_else(program: Program) -> None:
 
 
 def compiled(rule: Rule, *answers: Answer) -> Program:
-    code = compile_filter(Allowlist(schema=1, allow=[rule], answer=list(answers)))
+    code = compile_filter(Allowlist(schema=1, allow=[rule], answer=list(answers), boot=[]))
     assert code is not None
     return parse(code)
 

@@ -7,7 +7,7 @@ import sys
 import click
 
 from belljar import __version__
-from belljar.cli import audit, context, demo, doctor, policy, run
+from belljar.cli import audit, context, demo, doctor, image, policy, run
 from belljar.cli.output import complain
 from belljar.errors import BelljarError
 
@@ -31,6 +31,7 @@ cli.add_command(doctor.doctor)
 cli.add_command(policy.policy)
 cli.add_command(context.context)
 cli.add_command(audit.audit)
+cli.add_command(image.image)
 
 
 def main(arguments: list[str] | None = None) -> None:

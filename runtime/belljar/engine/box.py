@@ -145,7 +145,7 @@ class Box:
         except ProtocolViolation as violation:
             self._fail(violation)
         late = await self._until_over()
-        status, error, limit = self._outcome(late)
+        status, error, limit = await self._outcome(late)
         # An answer that came after the deadline is void.
         answer = decode_answer(self._broker.final, self._broker.final_body) if status == "ok" else None
         wall_s = self._scope.monotonic() - started
@@ -191,7 +191,7 @@ class Box:
             self._end(Verdict("timeout", _timeout(late), late))
         return late
 
-    def _outcome(self, late: Limit | None) -> tuple[Status, ErrorInfo | None, Limit | None]:
+    async def _outcome(self, late: Limit | None) -> tuple[Status, ErrorInfo | None, Limit | None]:
         if self._broker.final is not None and late is None:
             return "ok", None, None
         if self.verdict is not None:
@@ -204,23 +204,23 @@ class Box:
         said = cell.done.error
         error = ErrorInfo(said.type, said.message, said.line, cell.traceback) if said else None
         if cell.done.status == "error":
-            limit = self._limit_behind(cell.done.error.type if cell.done.error else "")
+            limit = await self._limit_behind(cell.done.error.type if cell.done.error else "")
             return (_STATUS_OF[limit.code] if limit else "error"), error, limit
         # An interrupt that we did not order came from the program itself.
         return ("error" if cell.done.status == "interrupted" else cell.done.status), error, None
 
-    def _limit_behind(self, said: str) -> Limit | None:
+    async def _limit_behind(self, said: str) -> Limit | None:
         """The limit that made the program raise, if the outside can prove one.
 
         What the program says it raised only chooses where to look; the kernel's counters decide.
         """
         if self._dying:
             return None
-        limits, evidence = self._scope.policy.limits, self._sandbox.evidence()
+        limits, evidence = self._scope.policy.limits, await self._sandbox.evidence()
         refused, self._refused = self._refused, evidence.tasks_refused or 0
         if said in ("RuntimeError", "BlockingIOError", "OSError") and self._refused > refused:
             return Limit("processes", limits.processes, limits.processes + 1)
-        if said == "OSError" and evidence.scratch_full:
+        if said == "OSError" and await self._sandbox.scratch_full():
             return Limit("scratch_bytes", limits.scratch_bytes, limits.scratch_bytes)
         peak = evidence.memory_peak_bytes or 0
         if said == "MemoryError" and peak >= limits.memory_bytes * _MEMORY_SHARE:
@@ -243,14 +243,14 @@ class Box:
                 async with asyncio.timeout(min(left, _WATCH_S)):
                     await self._over.wait()
                 break
-            self._watch_cpu()
+            await self._watch_cpu()
         return True
 
     async def _watch_always(self) -> None:
         """Between two cells as well: what a program left running there is charged to it like anything else."""
         while not self.finished:
             await asyncio.sleep(_WATCH_IDLE_S)
-            self._watch_cpu()
+            await self._watch_cpu()
             self._watch_deadline()
         await self._kill()
 
@@ -262,12 +262,12 @@ class Box:
             late = Limit("run_wall_ms", round(bound * 1000), round((bound - self._scope.left_s()) * 1000))
             self._end(Verdict("timeout", _timeout(late), late))
 
-    def _watch_cpu(self) -> None:
+    async def _watch_cpu(self) -> None:
         if self._dying:
             return
-        used_s, limit_s = self._sandbox.evidence().cpu_s, self._scope.policy.limits.cpu_s
-        if used_s is not None and used_s >= limit_s:
-            self._end(_spent_cpu(limit_s, used_s))
+        evidence, limit_s = await self._sandbox.evidence(), self._scope.policy.limits.cpu_s
+        if evidence.cpu_s is not None and evidence.cpu_s >= limit_s:
+            self._end(_spent_cpu(limit_s, evidence.cpu_s))
 
     # ------------------------------------------------------------------------------------------------------- the pump
 
@@ -358,14 +358,17 @@ class Box:
         end = await self._kill()
         limits = self._scope.policy.limits
         if end.lost:
-            return Verdict("host_fault", ErrorInfo("BoxFault", "the box's supervisor died: run it again"))
+            why = "the box's supervisor died, or gives no account of it: run it again"
+            return Verdict("host_fault", ErrorInfo("BoxFault", why))
         if not self._broker.ready:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the agent in the box did not start: reinstall belljar"))
         if end.signal == 9 and not end.killed and end.evidence.memory_kills:
             met = Limit("memory_bytes", limits.memory_bytes, end.evidence.memory_peak_bytes)
             return Verdict("memory", ErrorInfo("MemoryLimit", "the program used up its memory: keep less at once"), met)
-        if end.signal == 9 and not end.killed and end.cpu_s >= limits.cpu_s:
+        if not end.killed and end.cpu_s >= limits.cpu_s:
             return _spent_cpu(limits.cpu_s, end.cpu_s)
+        if end.by_other:
+            return Verdict("killed", ErrorInfo("Killed", "somebody outside killed or removed the box: run it again"))
         how = f"by signal {end.signal}" if end.signal else f"with exit code {end.code}"
         if end.killed:
             how = "its wire"

@@ -2,7 +2,7 @@
 
 A policy is a TOML file; unknown is wrong, silence is not consent, and `extends` may only tighten. `parse`, `dump`,
 `digest` and `schema` are pure; `load` reads files. Reading order: `model`, `kinds`, `parse`, `canonical`, `locate`,
-`files`.
+`files`, `pin`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from belljar.policy.model import (
     Wire,
 )
 from belljar.policy.parse import parse
+from belljar.policy.pin import check_pin
 
 __all__ = [
     "BACKENDS",
@@ -50,6 +51,7 @@ __all__ = [
     "Quotas",
     "RunQuota",
     "Wire",
+    "check_pin",
     "digest",
     "dump",
     "load",

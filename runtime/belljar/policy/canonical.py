@@ -66,5 +66,6 @@ def _table_schema(table: type[msgspec.Struct], *, complete: bool) -> dict[str, A
         key: kind.schema() if isinstance(kind, Kind) else _table_schema(kind, complete=complete)
         for key, (_, kind) in fields.items()
     }
-    required = {"required": list(fields)} if complete else {}
+    wanted = [key for key, (_, kind) in fields.items() if not (isinstance(kind, Kind) and kind.optional)]
+    required = {"required": wanted} if complete else {}
     return {"type": "object", "additionalProperties": False, "properties": properties, **required}

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from belljar import units
 from belljar.errors import InvalidInput
@@ -32,6 +32,7 @@ __all__ = [
     "Label",
     "Patterns",
     "Period",
+    "Pin",
     "Prose",
     "Required",
     "Size",
@@ -44,11 +45,13 @@ __all__ = [
 T = TypeVar("T")
 
 UNLIMITED: Final = "unlimited"
+ANY: Final = "any"
 _SHOWN_CHARS_MAX: Final = 60
 # A model name as providers write them, and `*`. No other glob sign: with `*` alone, "is every name that this pattern
 # matches also matched by that one" is a single match (see `Patterns`), with `?` and `[...]` it is not.
 _PATTERN: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,127}", re.ASCII)
 _LIST_ITEMS_MAX: Final = 64
+_SHA256: Final = "sha256:[0-9a-f]{64}"
 _LABEL: Final = r"[a-z][a-z0-9-]{0,63}"
 _PROSE_CHARS_MAX: Final = 500
 
@@ -86,9 +89,13 @@ def _cut(text: str) -> str:
 
 @dataclass(frozen=True)
 class Kind(ABC, Generic[T]):
-    """One field's rule. `key` is its name in the file; the attribute's name may end in a unit instead."""
+    """One field's rule. `key` is its name in the file; the attribute's name may end in a unit instead.
+
+    `optional`: a file that extends nothing may leave it out, and then it is `None`.
+    """
 
     key: str
+    optional: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, value: object) -> T: ...
@@ -339,6 +346,35 @@ class Period(Kind[str]):
 
     def schema(self) -> dict[str, Any]:
         return {"enum": list(self.known)}
+
+
+@dataclass(frozen=True)
+class Pin(Kind[str | None]):
+    """The one thing, by its digest, that it may be; `"any"`, or nothing written at all, is `None`.
+
+    The one kind for which silence is consent: what may be used is then bounded by what belljar itself makes.
+    """
+
+    optional = True
+
+    def read(self, value: object) -> str | None:
+        if value == ANY:
+            return None
+        if not isinstance(value, str) or re.fullmatch(_SHA256, value) is None:
+            raise Wrong(f'is {shown(value)}, which is no digest; write "sha256:" and 64 small hex digits, or "{ANY}"')
+        return value
+
+    def write(self, value: str | None) -> str:
+        return f'"{ANY if value is None else value}"'
+
+    def looser(self, mine: str | None, base: str | None) -> bool:
+        return base is not None and mine != base
+
+    def bound(self, base: str | None) -> str:
+        return f"only {self.write(base)}, or leave it out"
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string", "pattern": f"^{_SHA256}$"}, {"const": ANY}]}
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ Layer: TypeAlias = Literal[
     "cgroup.memory",
     "cgroup.cpu",
     "cgroup.pids",
+    "gvisor",
 ]
 
 BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
@@ -68,11 +69,15 @@ LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which boxes may be built. The first of `backends` and of `languages` is the default."""
+    """Which boxes may be built. The first of `backends` and of `languages` is the default.
+
+    `image` is the digest of the only box image that they may have; None is any that belljar makes.
+    """
 
     backends: Annotated[tuple[BackendName, ...], kinds.Subset("backends", BACKENDS)]
     languages: Annotated[tuple[Language, ...], kinds.Subset("languages", LANGUAGES)]
     requires: Annotated[tuple[Layer, ...], kinds.Required("requires", LAYERS)]
+    image: Annotated[str | None, kinds.Pin("image")]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

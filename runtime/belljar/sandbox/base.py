@@ -5,12 +5,21 @@ Nothing here knows the protocol: a box is a byte stream with a kill switch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+import math
+from collections.abc import Collection, Mapping
+from typing import Final, Protocol
 
 import msgspec
 
-__all__ = ["Backend", "BoxEnd", "BoxSpec", "Evidence", "Sandbox"]
+from belljar.errors import LayerMissing
+
+__all__ = ["Backend", "BoxEnd", "BoxSpec", "Evidence", "Sandbox", "check_layers", "rlimits"]
+
+# A backstop behind the pids group, which counts and can be read; the limit per user only refuses.
+_NPROC_SPARE: Final = 8
+# gVisor's kernel has no Landlock. What Landlock guards in the jail, the host's files and sockets against a guest that
+# speaks to the host's kernel, is guarded there by the guest not speaking to it.
+_STANDS_FOR: Final = {"landlock": "gvisor"}
 
 
 class BoxSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,23 +37,21 @@ class BoxSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What the outside can prove about a living box. None: this host does not count it.
 
-    `memory_kills` and `tasks_refused` count the kernel's refusals; `scratch_full` is whether the scratch folder has no
-    byte or no file left at this moment.
+    `memory_kills` and `tasks_refused` count the kernel's refusals.
     """
 
     cpu_s: float | None = None
     memory_peak_bytes: int | None = None
     memory_kills: int | None = None
     tasks_refused: int | None = None
-    scratch_full: bool = False
 
 
 class BoxEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How a box ended, by the supervisor's own record: never by what the guest said.
 
     `killed`: we gave the order. `signal`/`code`: the wait status of its first process. `cpu_s` and `max_rss_bytes`:
-    what the kernel charged it and the children it reaped. `evidence`: the last account. `lost`: the supervisor itself
-    died.
+    what the kernel charged it and the children it reaped. `evidence`: the last account. `by_other`: somebody outside,
+    who was not we, killed or removed it. `lost`: the supervisor itself died, or gives no account.
     """
 
     evidence: Evidence = Evidence()
@@ -53,6 +60,7 @@ class BoxEnd(msgspec.Struct, frozen=True, kw_only=True):
     code: int
     cpu_s: float
     max_rss_bytes: int
+    by_other: bool = False
     lost: bool = False
 
 
@@ -70,14 +78,20 @@ class Sandbox(Protocol):
     def interrupt(self) -> None:
         """Ask the running cell to stop (SIGINT to the box's first process)."""
 
-    def evidence(self) -> Evidence:
+    async def evidence(self) -> Evidence:
         """The outside's account of the box up to now."""
+
+    async def scratch_full(self) -> bool:
+        """Whether the scratch folder has no byte or no file left at this moment, as far as the outside can tell."""
 
     async def wait(self, seconds: float) -> bool:
         """Whether the box dies by itself within `seconds`."""
 
     async def kill(self) -> BoxEnd:
-        """SIGKILL, wait for the end (bounded), free everything. May be called again; gives the same end."""
+        """SIGKILL, and the account of the end. May be called again; gives the same end.
+
+        What takes long to free is freed behind the caller's back; `Backend.aclose` waits for it.
+        """
 
 
 class Backend(Protocol):
@@ -85,8 +99,8 @@ class Backend(Protocol):
 
     name: str
 
-    async def start(self, spec: BoxSpec) -> Sandbox:
-        """Build a box with the agent starting inside.
+    async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> Sandbox:
+        """Build a box with the agent starting inside. `about` (run, tenant) names it to whoever looks from outside.
 
         Raises:
             LayerMissing: the host does not give a layer that `spec.requires`; says the remedy.
@@ -98,3 +112,37 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """End what the backend keeps running, and every box that is left."""
+
+
+def check_layers(backend: str, requires: Collection[str], layers: Collection[str]) -> None:
+    """Whether a box may be used under a policy that requires these layers.
+
+    Raises:
+        LayerMissing: it has not got one of them.
+    """
+    missing = sorted(name for name in requires if name not in layers and _STANDS_FOR.get(name) not in layers)
+    if missing:
+        raise LayerMissing(
+            f"the policy requires {', '.join(missing)}, which the {backend} backend does not give on this host: "
+            "run `belljar doctor`, or choose another backend or policy",
+            code="layer.missing",
+        )
+
+
+def rlimits(spec: BoxSpec) -> dict[str, int]:
+    """What one process of a box may use: the names of setrlimit(2), without their prefix."""
+    return {
+        # Whole seconds, rounded up: the kernel knows no others. One to spare, because whoever watches the box's own
+        # account is more exact, and says why; this holds when nobody can watch.
+        "CPU": max(1, math.ceil(spec.cpu_s)) + 1,
+        "AS": spec.memory_bytes,
+        "NPROC": spec.processes + _NPROC_SPARE,
+        "NOFILE": spec.open_files,
+        "FSIZE": spec.scratch_bytes,
+        "STACK": 8 * 2**20,
+        "MEMLOCK": 0,
+        "MSGQUEUE": 0,
+        "SIGPENDING": 64,
+        # Exactly 1 refuses core files and piped core handlers alike.
+        "CORE": 1,
+    }

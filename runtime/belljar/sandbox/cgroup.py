@@ -201,26 +201,50 @@ class BoxGroup:
 
 def find_places(mounts: Path = Path("/proc/self/mountinfo"), own: Path = Path("/proc/self/cgroup")) -> list[Place]:
     """Where this process could make groups, from the kernel's own tables. Nothing is tried yet."""
+    places: list[Place] = []
+    for folder, mounted, controllers in _hierarchies(mounts, own):
+        if controllers:
+            places.append(Place(folder, controllers, 1))
+        elif (place := _version_2(mounted, folder)) is not None:
+            places.append(place)
+    return places
+
+
+def _hierarchies(mounts: Path, own: Path) -> Iterator[tuple[Path, Path, frozenset[str]]]:
+    """For each mounted tree that limits something: a process's own group in it, its top, and what it limits.
+
+    Version 2 says that in the groups themselves: nothing is named here.
+    """
     try:
         paths = _own_paths(own.read_text())
         lines = mounts.read_text().splitlines()
     except OSError:
-        return []
-    places: list[Place] = []
+        return
     for line in lines:
         left, _, right = line.partition(" - ")
         kind, _, options = right.split(" ")[:3]
         _, _, _, root, mount = left.split(" ")[:5]
-        mounted = Path(mount)
-        if kind == "cgroup":
-            wanted = frozenset(options.split(",")) & {"memory", "cpu", "cpuacct", "pids"}
-            if wanted:
-                places.append(Place(_below(mounted, root, paths.get(min(wanted), "/")), wanted, 1))
+        wanted = frozenset(options.split(",")) & {"memory", "cpu", "cpuacct", "pids"}
+        if kind == "cgroup" and wanted:
+            yield _below(Path(mount), root, paths.get(min(wanted), "/")), Path(mount), wanted
         elif kind == "cgroup2":
-            place = _version_2(mounted, _below(mounted, root, paths.get("", "/")))
-            if place is not None:
-                places.append(place)
-    return places
+            yield _below(Path(mount), root, paths.get("", "/")), Path(mount), frozenset()
+
+
+def group_of(pid: int, name: str, mounts: Path = Path("/proc/self/mountinfo")) -> BoxGroup | None:
+    """The groups that somebody else has put process `pid` into, where their path names `name`.
+
+    None where there is no such group to be seen: the number may be that of another process here.
+    """
+    folders: list[tuple[Place, Path]] = []
+    for folder, _, controllers in _hierarchies(mounts, Path(f"/proc/{pid}/cgroup")):
+        if name not in str(folder) or not folder.is_dir():
+            continue
+        if controllers:
+            folders.append((Place(folder, controllers, 1), folder))
+        elif (folder / "memory.max").exists():
+            folders.append((Place(folder, frozenset({"memory", "cpu", "pids"}), 2), folder))
+    return BoxGroup(folders) if folders else None
 
 
 def _below(mounted: Path, root: str, path: str) -> Path:

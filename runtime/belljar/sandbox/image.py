@@ -7,11 +7,15 @@ no package manager, no set-id file, no site-packages, no path of the host. Layou
     /usr/lib/pythonX.Y/           the standard library, compiled (hash-based: the same input gives the same bytes)
     /usr/lib/*.so*                the shared objects, flat; /lib and /lib64 point here, which every loader searches
     /usr/lib/belljar/             the guest package, RestrictedPython, and the jail's zygote
-    /dev /tmp                     mount points
+    /dev /tmp                     mount points; /tmp is private: a container runtime gives its mode to what it mounts
 
 An image is named by its digest: SHA-256 over the sorted list of (path, mode, content hash or link target). It is built
 in a temporary folder and renamed into place under a lock, so that a crash leaves no half image and two processes do
 not build twice. `key` remembers which inputs gave which digest, so that the second start hashes nothing.
+
+`python -m belljar.sandbox.image FOLDER` lays the same root out in an empty folder and prints its digest, for recipes
+that are not run by belljar (`sandbox_images/Dockerfile`). It needs this module, `assets`, `errors` and the sources that
+go into the image, and of packages only msgspec and RestrictedPython.
 """
 
 from __future__ import annotations
@@ -40,7 +44,18 @@ import msgspec
 from belljar import assets
 from belljar.errors import BoxFault
 
-__all__ = ["AGENT", "PYTHON", "ZYGOTE", "Image", "ensure_image"]
+__all__ = [
+    "AGENT",
+    "PYTHON",
+    "RECIPE",
+    "ZYGOTE",
+    "Image",
+    "ensure_image",
+    "lay_out",
+    "locked",
+    "size_bytes",
+    "stored_images",
+]
 
 PYTHON = "/usr/bin/python3"
 AGENT = "/usr/lib/belljar/boot.py"
@@ -75,8 +90,9 @@ _LEFT_OUT_FILES = re.compile(
 )
 _LDD_LINE = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$")
 _LDD_SECONDS_MAX = 60
+_DIGEST = re.compile("[0-9a-f]{64}")
 # Changes whenever the recipe below does, so that images of an older recipe are not taken for this one's.
-_RECIPE = 2
+RECIPE = 3
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -98,12 +114,39 @@ def ensure_image(folder: Path) -> Image:
         return _image(folder, json.loads(known.read_text())["digest"])
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _lock(folder):
+        with locked(folder):
             if not known.exists():
                 _publish(folder, known)
             return _image(folder, json.loads(known.read_text())["digest"])
     except (OSError, subprocess.SubprocessError, py_compile.PyCompileError) as error:
         raise BoxFault(f"the box image could not be built below {folder}: {error}") from error
+
+
+def lay_out(root: Path) -> str:
+    """Make the root file system in `root`, an empty folder or none yet; gives its digest.
+
+    Raises:
+        BoxFault: it could not be made; says why.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if any(root.iterdir()):
+            raise BoxFault(f"{root} is not empty: name a folder that is, or that is not there yet")
+        _populate(root)
+        return f"sha256:{_digest(root)}"
+    except (OSError, subprocess.SubprocessError, py_compile.PyCompileError) as error:
+        raise BoxFault(f"the root file system could not be made in {root}: {error}") from error
+
+
+def stored_images(folder: Path) -> list[Image]:
+    """The images below `folder`, of this interpreter and of others, sorted by digest."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [_image(folder, f"sha256:{name}") for name in names if _DIGEST.fullmatch(name)]
+
+
+def size_bytes(image: Image) -> int:
+    """What the files of the image hold."""
+    return sum(about.st_size for path in image.root.rglob("*") if stat.S_ISREG((about := path.lstat()).st_mode))
 
 
 def _image(folder: Path, digest: str) -> Image:
@@ -136,7 +179,8 @@ def _sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """While it lasts, no other process changes the folder of images."""
     with (folder / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -149,7 +193,7 @@ def _interpreter() -> Path:
 def _key() -> str:
     """What the image is made from, cheaply: the interpreter's identity, our sources, the recipe."""
     about = _interpreter().stat()
-    facts = [_RECIPE, sys.version, str(_interpreter()), about.st_size, about.st_mtime_ns]
+    facts = [RECIPE, sys.version, str(_interpreter()), about.st_size, about.st_mtime_ns]
     facts.append(metadata.version("RestrictedPython"))
     sources = [_ZYGOTE_SOURCE, *sorted(assets.guest_dir().rglob("*.py"))]
     facts += [[source.name, hashlib.sha256(source.read_bytes()).hexdigest()] for source in sources]
@@ -178,6 +222,16 @@ def _populate(root: Path) -> None:
     _copy_tree(_package("RestrictedPython"), root / "usr/lib/belljar/RestrictedPython")
     _copy_shared_objects(root)
     _compile(root)
+    _settle_modes(root)
+
+
+def _settle_modes(root: Path) -> None:
+    """What was made on the way has the mode that this process's umask left it; the guest, nobody, has to read it."""
+    for path in root.rglob("*"):
+        if path.is_symlink():
+            continue
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
+    (root / "tmp").chmod(0o700)
 
 
 def _write_build_facts(library: Path) -> None:
@@ -272,3 +326,7 @@ def _digest(root: Path) -> str:
             content = ""
         total.update(f"{path.relative_to(root)}\0{about.st_mode:o}\0{content}\n".encode())
     return total.hexdigest()
+
+
+if __name__ == "__main__":
+    print(lay_out(Path(sys.argv[1])))

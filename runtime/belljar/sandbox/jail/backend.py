@@ -7,8 +7,6 @@ folder, by which we can tell a full disk from a lie.
 
 If this process dies at any moment, the end of *control* and the parent-death signals end zygote and boxes. If the
 zygote dies, its boxes die with it; the runs in them get a fault of ours, and the next `start` makes a new zygote.
-
-A pool holds boxes that have run nothing yet, made ahead for one `BoxSpec`. A box is taken out once and never goes back.
 """
 
 from __future__ import annotations
@@ -19,26 +17,23 @@ import errno
 import hashlib
 import itertools
 import json
-import math
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from belljar.errors import BelljarError, BoxFault, LayerMissing
-from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence
-from belljar.sandbox.image import PYTHON, ZYGOTE, Image
+from belljar.errors import BoxFault, LayerMissing
+from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, check_layers, rlimits
 from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
-from belljar.sandbox.jail.seccomp import Allowlist, compile_filter, load_allowlist
+from belljar.sandbox.image import PYTHON, ZYGOTE, Image
+from belljar.sandbox.pool import Pool
+from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
 
-__all__ = ["Jail", "JailBox", "Pool", "Zygote"]
+__all__ = ["Jail", "JailBox", "Zygote"]
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 # A zygote takes some 100 ms, a box some 2 ms; on a loaded machine they may take long, but never this long.
@@ -48,10 +43,8 @@ _BOX_S = 20.0
 _KILL_S = 10.0
 _PIECE_BYTES = 256 * 1024
 _MESSAGE_BYTES_MAX = 65536
-_NPROC_SPARE = 8
 # Up to here copying a body is cheaper than a second system call.
 _JOINED_BYTES_MAX = 64 * 1024
-_REFILL_S = 0.01
 
 _REMEDIES = {
     "userns": (
@@ -61,53 +54,6 @@ _REMEDIES = {
     "rootfs": "the state folder must not be on a file system mounted noexec; --state names another one",
 }
 _REMEDY = "run `belljar doctor` on the host itself, or outside of the container that refuses it"
-
-
-class Pool:
-    """Boxes made ahead, all for the same `spec`, at most `size` of them."""
-
-    def __init__(self, make: Callable[[BoxSpec], Awaitable[JailBox]], spec: BoxSpec, size: int) -> None:
-        self._make = make
-        self.spec = spec
-        self._size = size
-        self._boxes: deque[JailBox] = deque()
-        self._dead: list[JailBox] = []
-        self._filling: asyncio.Task[None] | None = None
-
-    async def fill(self) -> None:
-        """Make boxes until the pool is full. Raises as `Jail.start`."""
-        while len(self._boxes) < self._size:
-            self._boxes.append(await self._make(self.spec))
-
-    def take(self) -> JailBox | None:
-        """A living box, or None; the pool is filled up again behind the caller's back."""
-        box = None
-        while self._boxes and box is None:
-            first = self._boxes.popleft()
-            if first.alive:
-                box = first
-            else:
-                self._dead.append(first)
-        if self._filling is None or self._filling.done():
-            self._filling = asyncio.create_task(self._fill_quietly())
-        return box
-
-    async def aclose(self) -> None:
-        if self._filling is not None:
-            self._filling.cancel()
-            await asyncio.gather(self._filling, return_exceptions=True)
-        await asyncio.gather(*(box.kill() for box in (*self._boxes, *self._dead)))
-        self._boxes.clear()
-        self._dead.clear()
-
-    async def _fill_quietly(self) -> None:
-        # The box that was just handed out goes first.
-        await asyncio.sleep(_REFILL_S)
-        while self._dead:
-            await self._dead.pop().kill()
-        # Whoever needs the next box gets the same error from `start`, where there is somebody to hear it.
-        with contextlib.suppress(BelljarError):
-            await self.fill()
 
 
 class Jail:
@@ -128,7 +74,7 @@ class Jail:
         self._filter = compile_filter(allowlist or load_allowlist())
         self._groups = Cgroups(find_places())
         self._groups.reap()
-        self._pool: Pool | None = None
+        self._pool: Pool[JailBox] | None = None
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()
 
@@ -143,7 +89,7 @@ class Jail:
         self._pool = Pool(self._build, spec, size)
         await self._pool.fill()
 
-    async def start(self, spec: BoxSpec) -> JailBox:
+    async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> JailBox:
         box = self._pool.take() if self._pool is not None and self._pool.spec == spec else None
         return box or await self._build(spec)
 
@@ -157,14 +103,11 @@ class Jail:
             raise
         self._groups.prepare(spec)
         box.layers += self._groups.layers
-        missing = sorted(set(spec.requires) - set(box.layers))
-        if missing:
+        try:
+            check_layers("jail", spec.requires, box.layers)
+        except LayerMissing:
             await box.kill()
-            raise LayerMissing(
-                f"the policy requires {', '.join(missing)}, which the jail does not give on this host: "
-                "choose another backend or policy",
-                code="layer.missing",
-            )
+            raise
         return box
 
     async def aclose(self) -> None:
@@ -248,7 +191,7 @@ class Zygote:
             "box": number,
             "scratch_bytes": spec.scratch_bytes,
             "scratch_files": spec.scratch_files,
-            "rlimits": _rlimits(spec),
+            "rlimits": rlimits(spec),
         }
         try:
             with guest_wire, guest_report, group.doors() as doors:
@@ -366,13 +309,15 @@ class JailBox:
     def interrupt(self) -> None:
         self._signal(signal.SIGINT)
 
-    def evidence(self) -> Evidence:
+    async def evidence(self) -> Evidence:
         # Once the box is closed its descriptors and groups are gone, or somebody else's.
+        return self._group.evidence() if self._last is None else self._last
+
+    async def scratch_full(self) -> bool:
         if self._last is not None:
-            return self._last
+            return False
         left = os.statvfs(self._scratch)
-        full = left.f_bavail == 0 or left.f_favail == 0
-        return msgspec.structs.replace(self._group.evidence(), scratch_full=full)
+        return left.f_bavail == 0 or left.f_favail == 0
 
     async def wait(self, seconds: float) -> bool:
         await asyncio.wait([self._end], timeout=seconds)
@@ -391,15 +336,18 @@ class JailBox:
                 ended = await asyncio.shield(self._end)
         except TimeoutError:
             ended = None
-        evidence = self._last = self.evidence()
+        evidence = self._last = await self.evidence()
         self._wire.close()
         os.close(self._pidfd)
         os.close(self._scratch)
         await asyncio.to_thread(self._group.remove)
         if ended is None:
             return BoxEnd(killed=False, signal=0, code=0, cpu_s=0.0, max_rss_bytes=0, lost=True, evidence=evidence)
+        slain = ended["signal"] == signal.SIGKILL
         return BoxEnd(
-            killed=ended["signal"] == signal.SIGKILL and not died_before,
+            killed=slain and not died_before,
+            # Nothing inside can kill the first process of a pid namespace; what the kernel did is in the evidence.
+            by_other=slain and died_before and not evidence.memory_kills,
             signal=ended["signal"],
             code=ended["code"],
             cpu_s=evidence.cpu_s if evidence.cpu_s is not None else ended["cpu_ms"] / 1000,
@@ -463,23 +411,6 @@ def _spawn(image: Image, control: socket.socket) -> subprocess.Popen[bytes]:
         # A Ctrl-C at the terminal is the host's to handle.
         start_new_session=True,
     )
-
-
-def _rlimits(spec: BoxSpec) -> dict[str, int]:
-    return {
-        # Whole seconds, rounded up: the kernel knows no others. One to spare, because whoever watches the box's own
-        # account is more exact, and says why; this holds when nobody can watch.
-        "CPU": max(1, math.ceil(spec.cpu_s)) + 1,
-        "AS": spec.memory_bytes,
-        # A backstop behind the pids group, which counts and can be read; this only refuses.
-        "NPROC": spec.processes + _NPROC_SPARE,
-        "NOFILE": spec.open_files,
-        "FSIZE": spec.scratch_bytes,
-        "STACK": 8 * 2**20,
-        "MEMLOCK": 0,
-        "MSGQUEUE": 0,
-        "SIGPENDING": 64,
-    }
 
 
 def _missing(told: Mapping[str, Any]) -> LayerMissing:

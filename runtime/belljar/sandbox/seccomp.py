@@ -22,7 +22,7 @@ import msgspec
 
 from belljar import assets
 from belljar.errors import HostFault
-from belljar.sandbox.jail.numbers import NUMBERS
+from belljar.sandbox.numbers import NUMBERS
 
 __all__ = ["Allowlist", "Answer", "Condition", "Rule", "compile_filter", "load_allowlist"]
 
@@ -93,6 +93,8 @@ class Allowlist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: Annotated[int, msgspec.Meta(ge=1, le=1)]
     allow: list[Rule]
     answer: list[Answer]
+    # What a container's first process needs besides, before it loads the filter that is made of the rest.
+    boot: list[Rule]
 
     def names(self) -> list[str]:
         """Every system call that may be made, in the file's order."""
@@ -105,6 +107,10 @@ class Allowlist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def without(self, name: str) -> Allowlist:
         """The same list with one call taken out, for the test that asks whether it is needed."""
         return msgspec.structs.replace(self, allow=_without(name, self.allow), answer=_without(name, self.answer))
+
+    def without_boot(self, name: str) -> Allowlist:
+        """The same list with one call taken out of what only the start of a container needs."""
+        return msgspec.structs.replace(self, boot=_without(name, self.boot))
 
 
 def load_allowlist(path: Path | None = None) -> Allowlist:
@@ -120,7 +126,7 @@ def load_allowlist(path: Path | None = None) -> Allowlist:
         raise HostFault(f"{path}: {error}: reinstall belljar") from error
     names = [*allowlist.names(), *allowlist.answered()]
     doubled = sorted({name for name in names if names.count(name) > 1})
-    unknown = sorted(set(names) - NUMBERS.keys())
+    unknown = sorted({*names, *(name for rule in allowlist.boot for name in rule.names)} - NUMBERS.keys())
     if doubled or unknown:
         raise HostFault(f"{path}: named twice: {doubled}, no system call: {unknown}")
     return allowlist

@@ -1,0 +1,116 @@
+"""`belljar image build|ls`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from belljar.cli import options
+from belljar.cli.loop import run_async
+from belljar.cli.output import emit
+from belljar.cli.progress import step
+from belljar.errors import BoxFault
+from belljar.policy import BACKENDS
+from belljar.sandbox.docker.daemon import DEFAULT_HOST, Daemon
+from belljar.sandbox.docker.image import LoadedImage, ensure_loaded, loaded_images
+from belljar.sandbox.image import Image, ensure_image, size_bytes, stored_images
+from belljar.state import State
+
+__all__ = ["BuiltImage", "image"]
+
+# A list is not worth a long wait for a daemon that may not even be wanted.
+_LIST_S: Final = 5.0
+
+
+class BuiltImage(msgspec.Struct, frozen=True, kw_only=True):
+    """One line: `where` is the folder of the jail's image, or the ID of the daemon's. gVisor takes the daemon's too."""
+
+    backend: str
+    digest: str
+    where: str
+    size_bytes: int
+
+
+@click.group()
+def image() -> None:
+    """The root file system of the boxes, made from this Python and nothing else."""
+
+
+@image.command()
+@click.option("--backend", type=click.Choice(BACKENDS), default="jail", show_default=True, help="What it is for.")
+@options.state
+@options.as_json
+def build(backend: str, state: Path | None, as_json: bool) -> None:
+    """Make the image now rather than with the first run; for docker and gvisor, load it into the daemon.
+
+    DOCKER_HOST says where that is. Nothing is pulled and no Dockerfile is read.
+    """
+    place = State.at(state, os.environ)
+    place.create()
+    built, was_there = run_async(_build(backend, place.images))
+    if as_json:
+        emit({"image": built, "was_there": was_there})
+    else:
+        click.echo(f"{_line(built)}{'  (was there already)' if was_there else ''}")
+
+
+@image.command()
+@options.state
+@options.as_json
+def ls(state: Path | None, as_json: bool) -> None:
+    """List the images in the state folder, and those in the Docker daemon if one answers."""
+    found = [_of_jail(each) for each in stored_images(State.at(state, os.environ).images)]
+    host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    loaded = run_async(_loaded(host))
+    found += [_of_daemon("docker", each) for each in loaded or ()]
+    if as_json:
+        emit({"images": found, "daemon": None if loaded is None else host})
+        return
+    for each in found:
+        click.echo(_line(each))
+
+
+async def _build(backend: str, folder: Path) -> tuple[BuiltImage, bool]:
+    """The image, and whether it was there before."""
+    before = {each.digest for each in stored_images(folder)}
+    step("the root file system: looking whether it is there, else making it")
+    made = await asyncio.to_thread(ensure_image, folder)
+    if backend == "jail":
+        return _of_jail(made), made.digest in before
+    daemon = Daemon.at(os.environ)
+    try:
+        step("the Docker daemon: looking whether it has it, else loading it")
+        loaded = await ensure_loaded(daemon, made)
+    finally:
+        daemon.close()
+    return _of_daemon(backend, loaded), not loaded.loaded_now
+
+
+async def _loaded(host: str) -> list[LoadedImage] | None:
+    """What the daemon has; None where none answers, which is told."""
+    try:
+        daemon = Daemon(host, answer_s=_LIST_S)
+        try:
+            return await loaded_images(daemon)
+        finally:
+            daemon.close()
+    except BoxFault as fault:
+        step(f"only the jail's images: {fault}")
+        return None
+
+
+def _of_jail(image: Image) -> BuiltImage:
+    return BuiltImage(backend="jail", digest=image.digest, where=str(image.root), size_bytes=size_bytes(image))
+
+
+def _of_daemon(backend: str, image: LoadedImage) -> BuiltImage:
+    return BuiltImage(backend=backend, digest=image.digest, where=image.id, size_bytes=image.size_bytes)
+
+
+def _line(image: BuiltImage) -> str:
+    return f"{image.digest}  {image.backend:<6}  {image.size_bytes / 1e6:6.1f} MB  {image.where}"

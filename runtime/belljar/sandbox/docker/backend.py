@@ -1,0 +1,298 @@
+"""The host's side of containers: runc's, or gVisor's, which are the same but for the kernel inside.
+
+    create, with the fixed template (`options`)           attach: its standard input and output are the wire
+    start                                                 the interpreter begins with `boot`
+    order   u32 length, JSON: limits, filter      ->      it closes in on itself
+    report  u32 length, JSON: layers, facts       <-      nothing of the guest's has run yet
+    inspect                                               has the daemon done what was ordered?
+    from here on the wire belongs to the engine
+
+Whatever fails on the way ends in a container that is removed. If this process is killed, its containers read the end
+of their standard input and end; what does not is removed by the next start of a backend, by its label.
+
+Everything slow is done behind the caller's back: containers for the pool are made ahead, dead ones removed after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+import platform
+import secrets
+import socket
+import struct
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, Literal
+
+from belljar.errors import BoxFault, LayerMissing
+from belljar.sandbox.base import BoxSpec, check_layers, rlimits
+from belljar.sandbox.docker.account import Account
+from belljar.sandbox.docker.box import DockerBox, bury
+from belljar.sandbox.docker.creator import LABEL, creator, is_gone
+from belljar.sandbox.docker.daemon import Daemon
+from belljar.sandbox.docker.fates import Fates
+from belljar.sandbox.docker.image import LoadedImage, ensure_loaded
+from belljar.sandbox.docker.options import ENTRYPOINT, HOSTNAME, USER, RuntimeName, differences, host_config
+from belljar.sandbox.docker.profile import docker_profile
+from belljar.sandbox.docker.stream import Outputs
+from belljar.sandbox.image import Image
+from belljar.sandbox.pool import Pool
+from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
+from belljar.tasks import to_the_end
+
+__all__ = ["Docker"]
+
+BackendName = Literal["docker", "gvisor"]
+
+_RUNTIMES: Final[dict[BackendName, RuntimeName]] = {"docker": "runc", "gvisor": "runsc"}
+_LENGTH: Final = struct.Struct("!I")
+# From the start to the report: an interpreter's start, under gVisor's slowest platform on a loaded machine.
+_BOOT_S: Final = 30.0
+_REPORT_BYTES_MAX: Final = 65536
+_CLOSE_S: Final = 60.0
+# What the template alone gives, and the daemon's description confirms.
+_GIVEN: Final = ("pidns", "mountns", "netns", "ipcns", "utsns", "cgroupns", "rootfs")
+_GROUPS: Final = ("cgroup.memory", "cgroup.cpu", "cgroup.pids")
+# Its kernel has neither queues nor queued signals to limit, and refuses to be told.
+_NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING")
+# The same text in every version of gVisor; no build of Linux says it.
+_GVISOR: Final = "Sun Jan 10 15:06:54 PST 2016"
+
+
+class Docker:
+    """Builds boxes from a loaded image. Make one with `open`, end it with `aclose`."""
+
+    def __init__(
+        self,
+        name: BackendName,
+        daemon: Daemon,
+        image: LoadedImage,
+        allowlist: Allowlist,
+        engine: Mapping[str, str],
+    ) -> None:
+        self.name: str = name
+        self._daemon = daemon
+        self._image = image
+        self._runtime = _RUNTIMES[name]
+        self._engine = engine
+        self._creator = creator()
+        self._profile = docker_profile(allowlist)
+        self._unknown_limits = _NOT_IN_GVISOR if name == "gvisor" else ()
+        self._filter = compile_filter(allowlist) or b""
+        self._fates = Fates(daemon, f"{LABEL}={self._creator}")
+        self._pool: Pool[DockerBox] | None = None
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    @classmethod
+    async def open(
+        cls, name: BackendName, daemon: Daemon, image: Image, *, allowlist: Allowlist | None = None
+    ) -> Docker:
+        """A backend on `daemon`, which it takes over; the image is loaded if need be, and what the dead left removed.
+
+        Raises:
+            LayerMissing: the daemon has no such runtime.
+            BoxFault: the daemon does not answer, or does not take the image.
+        """
+        try:
+            info = await daemon.ask(daemon.client.info)
+            if _RUNTIMES[name] not in info["Runtimes"]:
+                raise LayerMissing(
+                    f"the Docker daemon at {daemon.host} has no runtime {_RUNTIMES[name]}: install gVisor, "
+                    "register it under `runtimes` in the daemon's configuration, and reload the daemon",
+                    code="layer.gvisor",
+                )
+            loaded = await ensure_loaded(daemon, image)
+            engine = {"engine": str(info["ServerVersion"])[:100], "kernel": str(info["KernelVersion"])[:100]}
+            backend = cls(name, daemon, loaded, allowlist or load_allowlist(), engine)
+            await backend._reap()
+        except BaseException:
+            daemon.close()
+            raise
+        return backend
+
+    def about(self) -> Mapping[str, str]:
+        return {
+            "backend": self.name,
+            "image": self._image.digest,
+            "seccomp": hashlib.sha256(self._filter).hexdigest(),
+            **self._engine,
+        }
+
+    async def warm(self, spec: BoxSpec, size: int) -> None:
+        """Keep `size` boxes for `spec` ready from now on; returns when they are. Raises as `start`."""
+        if self._pool is not None:
+            await self._pool.aclose()
+        self._pool = Pool(self._build_ahead, spec, size)
+        await self._pool.fill()
+
+    async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> DockerBox:
+        box = self._pool.take() if self._pool is not None and self._pool.spec == spec else None
+        if box is None:
+            return await self._build(spec, about or {}, preload=False)
+        if about:
+            # Its labels were made before anybody knew whose it would be.
+            self._background(self._rename(box.container, about))
+        return box
+
+    async def aclose(self) -> None:
+        if self._pool is not None:
+            await self._pool.aclose()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+        self._fates.close()
+        self._daemon.close()
+
+    async def _build_ahead(self, spec: BoxSpec) -> DockerBox:
+        return await self._build(spec, {}, preload=True)
+
+    async def _build(self, spec: BoxSpec, about: Mapping[str, str], *, preload: bool) -> DockerBox:
+        await self._fates.listen()
+        name = f"belljar-{secrets.token_hex(8)}"
+        ordered = host_config(spec, self._runtime, self._profile)
+        try:
+            container = await to_the_end(self._create(name, ordered, about))
+            box = await self._bring_up(container, spec, ordered, preload=preload)
+        except BaseException:
+            self._background(bury(self._daemon, name))
+            raise
+        try:
+            check_layers(self.name, spec.requires, box.layers)
+        except LayerMissing:
+            await box.kill()
+            raise
+        return box
+
+    async def _create(self, name: str, ordered: Mapping[str, Any], about: Mapping[str, str]) -> str:
+        made = await self._daemon.ask(
+            self._daemon.client.create_container,
+            self._image.id,
+            entrypoint=list(ENTRYPOINT),
+            command=[],
+            name=name,
+            user=USER,
+            hostname=HOSTNAME,
+            stdin_open=True,
+            labels={LABEL: self._creator, **{f"belljar.{key}": value for key, value in about.items()}},
+            network_disabled=True,
+            host_config=dict(ordered),
+            use_config_proxy=False,
+        )
+        return str(made["Id"])
+
+    async def _bring_up(self, container: str, spec: BoxSpec, ordered: Mapping[str, Any], *, preload: bool) -> DockerBox:
+        client = self._daemon.client
+        self._fates.watch(container)  # from before it can end
+        stream = await self._daemon.attach(container)
+        account: Account | None = None
+        outputs = Outputs()
+        try:
+            await self._daemon.ask(client.start, container)
+            inspected: dict[str, Any]
+            report, inspected = await asyncio.gather(
+                self._talk(stream, outputs, spec, preload=preload),
+                self._daemon.ask(client.inspect_container, container),
+            )
+            self._check(inspected, ordered, report)
+            account = Account(self._daemon, container, inspected["State"]["Pid"])
+            await account.begin()
+        except BaseException:
+            stream.close()
+            self._fates.forget(container)
+            if account is not None:
+                account.close()
+            raise
+        layers = (*_GIVEN, *report["layers"], *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
+        return DockerBox(self._daemon, container, stream, outputs, account, self._fates, layers, self._background)
+
+    async def _talk(self, stream: socket.socket, outputs: Outputs, spec: BoxSpec, *, preload: bool) -> dict[str, Any]:
+        """Send the order, read the report."""
+        known = {name: value for name, value in rlimits(spec).items() if name not in self._unknown_limits}
+        order = {
+            "rlimits": known,
+            "securebits": self.name != "gvisor",
+            "filter": base64.b64encode(self._filter).decode(),
+            "preload": preload,
+        }
+        data = json.dumps(order).encode()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_BOOT_S):
+                await loop.sock_sendall(stream, _LENGTH.pack(len(data)) + data)
+                (size,) = _LENGTH.unpack(await _read(stream, outputs, _LENGTH.size))
+                if size > _REPORT_BYTES_MAX:
+                    raise BoxFault("a container said what `boot` does not say: is it our image?")
+                report: dict[str, Any] = json.loads(await _read(stream, outputs, size))
+        except TimeoutError:
+            raise BoxFault(f"a container gave no sign within {_BOOT_S:.0f} s of its start") from None
+        except OSError as error:
+            raise _stillborn(outputs) from error
+        if "failed" in report:
+            raise BoxFault(f"a container could not close in on itself ({report['failed']}, {report['layer']})")
+        return report
+
+    def _check(self, inspected: Mapping[str, Any], ordered: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+        """Nothing that was ordered may be missing, by the daemon's word and by what was seen from inside.
+
+        Raises:
+            BoxFault: something is.
+            LayerMissing: the kernel inside is not gVisor's.
+        """
+        wrong = differences(inspected, ordered, self._image.id)
+        if wrong:
+            raise BoxFault(f"the Docker daemon has not applied {', '.join(wrong)}: use Docker Engine 20.10 or newer")
+        facts = report["facts"]
+        seen = {
+            "pid": facts["pid"] == 1,
+            "user": set(facts["uids"]) == {65534},
+            "capabilities": not any(int(mask, 16) for mask in facts["capabilities"]),
+            "no-new-privileges": facts["no_new_privs"] == 1,
+            # gVisor's kernel does not get this filter: there it guards nothing, and `boot` loads the other.
+            "seccomp": self.name == "gvisor" or facts["seccomp"] == "2",
+        }
+        missing = [name for name, holds in seen.items() if not holds]
+        if missing:
+            raise BoxFault(f"a container began without what was ordered for it: {', '.join(missing)}")
+        if self.name == "gvisor" and (_GVISOR not in facts["version"] or facts["kernel"].endswith(platform.release())):
+            raise LayerMissing(
+                f"the daemon's runtime runsc does not put gVisor's kernel under a box, but {facts['kernel'][:100]}: "
+                "see what the daemon's configuration names as runsc",
+                code="layer.gvisor",
+            )
+
+    async def _rename(self, container: str, about: Mapping[str, str]) -> None:
+        with contextlib.suppress(BoxFault):
+            await self._daemon.ask(self._daemon.client.rename, container, f"belljar-{about['run']}")
+
+    async def _reap(self) -> None:
+        """Remove the containers of dead creators, and of nobody else."""
+        client = self._daemon.client
+        found = await self._daemon.ask(client.containers, all=True, filters={"label": LABEL})
+        left = [one["Id"] for one in found if is_gone(one["Labels"][LABEL])]
+        await asyncio.gather(*(bury(self._daemon, container) for container in left))
+
+    def _background(self, work: Coroutine[Any, Any, object]) -> None:
+        task: asyncio.Task[object] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _read(stream: socket.socket, outputs: Outputs, size: int) -> bytes:
+    """`size` bytes of standard output, before anybody else reads there: nothing more can have come."""
+    data = b""
+    loop = asyncio.get_running_loop()
+    while len(data) < size:
+        piece = await loop.sock_recv(stream, size - len(data) + 8)
+        if not piece:
+            raise _stillborn(outputs)
+        data += outputs.take(piece)
+    if len(data) != size:
+        raise BoxFault("a container said more than `boot` says: is it our image?")
+    return data
+
+
+def _stillborn(outputs: Outputs) -> BoxFault:
+    why = outputs.errors or "it said nothing"
+    return BoxFault(f"a container ended before it was ready: {why[:400]}")

@@ -1,0 +1,197 @@
+"""One container as a box. See `belljar.sandbox.base.Sandbox`.
+
+How it ends is told by `fates` and by the daemon's last description, never by the exit code. Whoever closes a living box
+waits for no daemon: the account is read, the stream is closed, and the removal, which begins with SIGKILL, goes on
+behind. The stream goes first, because a daemon that still copies output into a full connection is slow to kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from belljar.errors import BoxFault
+from belljar.sandbox.base import BoxEnd, Evidence
+from belljar.sandbox.docker.account import Account
+from belljar.sandbox.docker.daemon import Daemon, NotThere
+from belljar.sandbox.docker.fates import Fates
+from belljar.sandbox.docker.stream import Outputs
+from belljar.sandbox.image import PYTHON
+
+__all__ = ["Background", "DockerBox", "bury"]
+
+_PIECE_BYTES: Final = 256 * 1024
+# Up to here copying a body is cheaper than a second system call.
+_JOINED_BYTES_MAX: Final = 64 * 1024
+# What the daemon calls the end by SIGKILL; also what a program may exit with.
+_KILLED: Final = 128 + signal.SIGKILL
+# The end of the stream comes first, the daemon's word on why a moment later.
+_FATE_S: Final = 5.0
+# Says whether the scratch folder is full, from a process of its own inside the box.
+_LOOK: Final = "import os; left = os.statvfs('/tmp'); print(left.f_bavail == 0 or left.f_favail == 0)"
+
+# Lets something go on behind the caller's back until the backend is closed.
+Background = Callable[[Coroutine[Any, Any, object]], object]
+
+
+class DockerBox:
+    """A container whose agent is ready."""
+
+    def __init__(
+        self,
+        daemon: Daemon,
+        container: str,
+        stream: socket.socket,
+        outputs: Outputs,
+        account: Account,
+        fates: Fates,
+        layers: tuple[str, ...],
+        background: Background,
+    ) -> None:
+        self.container = container
+        self.layers = layers
+        self._daemon = daemon
+        self._stream = stream
+        self._outputs = outputs
+        self._account = account
+        self._fates = fates
+        self._fate = fates.watch(container)
+        self._background = background
+        self._hung_up = False
+        self._killing: asyncio.Task[BoxEnd] | None = None
+
+    async def send(self, *parts: bytes | memoryview) -> None:
+        loop = asyncio.get_running_loop()
+        if sum(map(len, parts)) <= _JOINED_BYTES_MAX:
+            parts = (b"".join(parts),)
+        for part in parts:
+            if len(part):
+                await loop.sock_sendall(self._stream, part)
+
+    async def receive(self) -> bytes:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                data = await loop.sock_recv(self._stream, _PIECE_BYTES)
+            except OSError:
+                data = b""
+            if not data:
+                self._hung_up = True
+                return b""
+            if wire := self._outputs.take(data):
+                return wire
+            await asyncio.sleep(0)  # nothing for us in it; others may have waited
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is as it was when it got ready: a box that has run nothing says nothing."""
+        if self._fate.over or self._fate.lost:
+            return False
+        try:
+            self._stream.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def interrupt(self) -> None:
+        self._background(self._interrupt())
+
+    async def evidence(self) -> Evidence:
+        return await self._account.evidence()
+
+    async def scratch_full(self) -> bool:
+        full = self._account.scratch_full()
+        if full is not None:
+            return full
+        if "gvisor" not in self.layers:
+            return False  # a program started inside by the host's own kernel is a door that we do not open
+        with contextlib.suppress(BoxFault):
+            return await self._look_inside()
+        return False
+
+    async def wait(self, seconds: float) -> bool:
+        await self._fates.wait(self._fate, seconds)
+        return self._fate.over
+
+    async def kill(self) -> BoxEnd:
+        if self._killing is None:
+            self._killing = asyncio.create_task(self._kill())
+        return await asyncio.shield(self._killing)
+
+    async def _kill(self) -> BoxEnd:
+        evidence = await self.evidence()
+        self._stream.close()
+        try:
+            if self._hung_up:
+                return await self._post_mortem(evidence)
+            return _end(evidence, killed=True, signal=signal.SIGKILL)
+        finally:
+            self._account.close()
+            self._fates.forget(self.container)
+            self._background(bury(self._daemon, self.container))
+
+    async def _post_mortem(self, evidence: Evidence) -> BoxEnd:
+        """It ended before we said so. Who did it?"""
+        await self._fates.wait(self._fate, _FATE_S)
+        fate = self._fate
+        try:
+            state = (await self._daemon.ask(self._daemon.client.inspect_container, self.container))["State"]
+        except NotThere:
+            return _end(evidence, killed=False, signal=signal.SIGKILL, by_other=True)
+        except BoxFault:
+            return _end(evidence, killed=False, lost=True)
+        if fate.lost:
+            return _end(evidence, killed=False, lost=True)
+        if state["Running"]:
+            return _end(evidence, killed=True, signal=signal.SIGKILL)  # it closed the wire and lives on
+        if (state["OOMKilled"] or fate.memory_kills) and state["ExitCode"] == _KILLED:
+            evidence = msgspec.structs.replace(evidence, memory_kills=max(1, fate.memory_kills))
+            return _end(evidence, killed=False, signal=signal.SIGKILL)
+        return _end(evidence, killed=False, code=state["ExitCode"], by_other=fate.killed)
+
+    async def _interrupt(self) -> None:
+        # If it does not arrive, the grace passes and the box is killed.
+        with contextlib.suppress(BoxFault):
+            await self._daemon.ask(self._daemon.client.kill, self.container, "SIGINT")
+
+    async def _look_inside(self) -> bool:
+        client = self._daemon.client
+        command = [PYTHON, "-I", "-S", "-B", "-c", _LOOK]
+        made = await self._daemon.ask(client.exec_create, self.container, command, stderr=False)
+        said = await self._daemon.ask(client.exec_start, made["Id"])
+        return bytes(said).strip() == b"True"
+
+
+async def bury(daemon: Daemon, container: str) -> None:
+    """Kill it, if it lives, and remove it. If the daemon does not, the next start of a backend will."""
+    with contextlib.suppress(BoxFault):
+        await daemon.ask(daemon.client.remove_container, container, force=True, v=True)
+
+
+def _end(
+    evidence: Evidence,
+    *,
+    killed: bool,
+    signal: int = 0,
+    code: int = 0,
+    by_other: bool = False,
+    lost: bool = False,
+) -> BoxEnd:
+    return BoxEnd(
+        evidence=evidence,
+        killed=killed,
+        signal=signal,
+        code=code,
+        cpu_s=evidence.cpu_s or 0.0,
+        max_rss_bytes=evidence.memory_peak_bytes or 0,
+        by_other=by_other,
+        lost=lost,
+    )

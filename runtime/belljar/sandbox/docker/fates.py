@@ -1,0 +1,113 @@
+"""What becomes of our containers, by the daemon's own account, told as it happens.
+
+An exit code proves nothing: 137 is the end by memory, by somebody's `docker kill`, and whatever a program likes to exit
+with. The daemon's events tell them apart: `oom`, `kill` with the signal that somebody asked for, `die`, `destroy`. They
+come over one long answer of the daemon. When that ends, the daemon has stopped or is being started anew, and of every
+container that lived until then nothing more can be known: that is our fault and not the program's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from belljar.sandbox.docker.daemon import Daemon
+
+__all__ = ["Fate", "Fates"]
+
+# Signals that end a program which has not asked for them; the interrupt is our own.
+_DEADLY: Final = {str(int(number)) for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT)}
+
+
+class Fate(msgspec.Struct):
+    """What the daemon has told of one container.
+
+    `lost`: it can tell no more; `killed`: somebody asked for its death or removal; `over`: it has ended.
+    """
+
+    memory_kills: int = 0
+    killed: bool = False
+    over: bool = False
+    lost: bool = False
+
+
+class Fates:
+    """Listens to one daemon, for containers with one label. `close` ends it."""
+
+    def __init__(self, daemon: Daemon, label: str) -> None:
+        self._daemon = daemon
+        self._label = label
+        self._of: dict[str, Fate] = {}
+        self._news = asyncio.Event()
+        self._stream: Any = None
+        self.listening = False
+
+    async def listen(self) -> None:
+        """Begin, unless it has begun already and the daemon still talks.
+
+        Raises:
+            BoxFault: the daemon does not answer.
+        """
+        if self.listening:
+            return
+        filters = {"type": "container", "label": self._label}
+        self._stream = await self._daemon.ask(self._daemon.client.events, decode=True, filters=filters)
+        self.listening = True
+        loop = asyncio.get_running_loop()
+        arguments = (self._stream, loop)
+        threading.Thread(target=self._hear, args=arguments, name="belljar docker events", daemon=True).start()
+
+    def watch(self, container: str) -> Fate:
+        """Keep an account of this container until `forget`."""
+        return self._of.setdefault(container, Fate())
+
+    def forget(self, container: str) -> None:
+        self._of.pop(container, None)
+
+    async def wait(self, fate: Fate, seconds: float) -> None:
+        """Return when the container is over or lost, or after so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not (fate.over or fate.lost):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return
+
+    def close(self) -> None:
+        self.listening = False
+        if self._stream is not None:
+            self._stream.close()
+
+    def _hear(self, events: Iterator[Mapping[str, Any]], loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            # Whatever the SDK raises when the daemon stops in the middle of a line: it is the end of its account.
+            with contextlib.suppress(Exception):
+                for event in events:
+                    loop.call_soon_threadsafe(self._take, event)
+            loop.call_soon_threadsafe(self._lose)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        fate = self._of.get(event.get("id", ""))
+        if fate is None:
+            return
+        action = event.get("Action")
+        if action == "oom":
+            fate.memory_kills += 1
+        elif action == "kill" and event["Actor"]["Attributes"].get("signal") in _DEADLY:
+            fate.killed = True
+        elif action in ("die", "destroy"):
+            fate.over = True
+        self._news.set()
+
+    def _lose(self) -> None:
+        self.listening = False
+        for fate in self._of.values():
+            fate.lost = fate.lost or not fate.over
+        self._news.set()

@@ -1,0 +1,111 @@
+"""What a container of ours is made with: one fixed template and a few numbers, nothing that a caller can pass on.
+
+Access to the daemon is root on its host, so there is no way here to ask it for anything else. After the start the
+daemon's own description of the container is compared with what was ordered (`differences`): an option that a daemon
+does not know, it ignores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from belljar.sandbox.base import BoxSpec, rlimits
+from belljar.sandbox.image import AGENT, PYTHON
+
+__all__ = ["ENTRYPOINT", "HOSTNAME", "USER", "RuntimeName", "differences", "host_config"]
+
+RuntimeName = Literal["runc", "runsc"]
+
+_NOBODY: Final = 65534
+_SCRATCH: Final = "/tmp"  # noqa: S108 - inside the box
+USER: Final = f"{_NOBODY}:{_NOBODY}"
+HOSTNAME: Final = "belljar"
+ENTRYPOINT: Final = (PYTHON, "-I", "-S", "-B", "-X", "utf8", AGENT)
+# runc's own threads are in the container until it becomes our program, and need room.
+_PROCESSES_MIN: Final = 16
+# gVisor's kernel and file server run in the container's group: their memory, and their threads.
+_SENTRY_BYTES: Final = 96 * 2**20
+_SENTRY_THREADS: Final = 512
+# The resource limits that the daemon can set as well; `boot` sets these and the others from inside.
+_ULIMITS: Final = ("nofile", "fsize", "stack", "memlock", "msgqueue", "sigpending", "core")
+
+
+def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str) -> dict[str, Any]:
+    """The `HostConfig` of a container for `spec`, with `profile` as its seccomp filter."""
+    limits = rlimits(spec)
+    second_kernel = runtime == "runsc"
+    memory = spec.memory_bytes + (_SENTRY_BYTES if second_kernel else 0)
+    return {
+        "Runtime": runtime,
+        # No interface but an own loopback, no route, no names; abstract Unix sockets are apart as well.
+        "NetworkMode": "none",
+        # The image is the same for everybody and stays so.
+        "ReadonlyRootfs": True,
+        # The only place that can be written: sized, not executable, in memory and so charged to the box. And an empty
+        # one over /sys, of which Docker hides only parts.
+        "Tmpfs": {
+            _SCRATCH: f"rw,noexec,nosuid,nodev,size={spec.scratch_bytes},nr_inodes={spec.scratch_files},"
+            f"mode=0700,uid={_NOBODY},gid={_NOBODY}",
+            "/sys": "ro,noexec,nosuid,nodev,size=4k",
+        },
+        # The bounding set is empty, and nothing is added.
+        "CapDrop": ["ALL"],
+        # A set-id program raises nobody; and our allowlist instead of Docker's, which lets io_uring and ptrace through.
+        "SecurityOpt": ["no-new-privileges:true", f"seccomp={profile}"],
+        # Private, and without the /dev/shm that "private" brings: it would be a second place to write.
+        "IpcMode": "none",
+        # Version 1 of control groups has the host's as default.
+        "CgroupnsMode": "private",
+        # Tasks, threads included: what stops a fork bomb.
+        "PidsLimit": max(spec.processes, _PROCESSES_MIN) + (_SENTRY_THREADS if second_kernel else 0),
+        # Equal, so that there is no swap.
+        "Memory": memory,
+        "MemorySwap": memory,
+        # One CPU over all processes of the box.
+        "NanoCpus": 10**9,
+        "Ulimits": [
+            *({"Name": name, "Soft": limits[name.upper()], "Hard": limits[name.upper()]} for name in _ULIMITS),
+            {"Name": "rtprio", "Soft": 0, "Hard": 0},
+            {"Name": "nice", "Soft": 0, "Hard": 0},
+        ],
+        # Its output is our wire; a log would be an unbounded copy of it on the host's disk.
+        "LogConfig": {"Type": "none", "Config": {}},
+        # A box serves one run: it is never started again, and what is left of it is looked at before it is removed.
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "AutoRemove": False,
+    }
+
+
+def differences(inspected: Mapping[str, Any], ordered: Mapping[str, Any], image: str) -> list[str]:
+    """The options that the daemon has not applied as ordered, by name; and those that it has added."""
+    found: Mapping[str, Any] = inspected["HostConfig"]
+    wrong = [name for name, value in ordered.items() if found.get(name) != value]
+    # What was not asked for must not be there.
+    wrong += [name for name in _ABSENT if found.get(name)]
+    if inspected["Image"] != image:
+        wrong.append("Image")
+    if inspected["Config"]["User"] != USER:
+        wrong.append("User")
+    if inspected["Mounts"]:
+        wrong.append("Mounts")
+    return wrong
+
+
+_ABSENT: Final = (
+    "Privileged",
+    "CapAdd",
+    "Binds",
+    "Mounts",
+    "Devices",
+    "DeviceRequests",
+    "GroupAdd",
+    "VolumesFrom",
+    "Links",
+    "ExtraHosts",
+    "PortBindings",
+    "Sysctls",
+    "PidMode",
+    "UTSMode",
+    "UsernsMode",
+)

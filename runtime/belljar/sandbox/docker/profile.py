@@ -1,0 +1,53 @@
+"""The seccomp allowlist as the profile that a Docker daemon takes.
+
+Two filters guard a container, and a call must pass both. This one is there from the first instruction of the image; it
+must let the interpreter start and close in on itself, and so also allows what `policies/seccomp.toml` lists under
+`boot`. The other is the jail's own, byte for byte, which `boot` loads before any guest code runs. Conditions that this
+format cannot say (`never`, `pretend`) are left to the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import Any, Final
+
+from belljar.sandbox.seccomp import Allowlist, Condition, Rule
+
+__all__ = ["docker_profile"]
+
+_WORD: Final = 0xFFFFFFFF
+_WHOLE: Final = 0xFFFFFFFFFFFFFFFF
+
+
+def docker_profile(allowlist: Allowlist) -> str:
+    """The profile as JSON. For x86-64 alone, so that 32-bit and x32 calls are refused."""
+    # A rule without a condition allows the call whatever another rule says.
+    calls = [call for rule in (*allowlist.allow, *allowlist.boot) for call in _calls(rule)]
+    calls += [_refused(answer.names, answer.error) for answer in allowlist.answer]
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": errno.EPERM,
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": calls,
+    }
+    return json.dumps(profile, separators=(",", ":"))
+
+
+def _calls(rule: Rule) -> list[dict[str, Any]]:
+    if rule.only is None or rule.pretend is not None:
+        return [{"names": rule.names, "action": "SCMP_ACT_ALLOW"}]
+    return [
+        {"names": rule.names, "action": "SCMP_ACT_ALLOW", "args": [_argument(rule.only, value)]}
+        for value in rule.only.values
+    ]
+
+
+def _argument(condition: Condition, value: int) -> dict[str, Any]:
+    mask = _WHOLE if condition.whole else _WORD & condition.mask
+    return {"index": condition.arg, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
+
+
+def _refused(names: list[str], error: str) -> dict[str, Any]:
+    number = 0 if error == "success" else getattr(errno, error)
+    return {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": number}

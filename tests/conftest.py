@@ -1,0 +1,92 @@
+"""Docker for whoever asks: the daemon that `DOCKER_HOST` names, else a private one, started when it is first needed.
+
+It is the only thing for which a test may be skipped, and not under `CI=true`: there, what cannot be tested fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import docker.errors
+import pytest
+import requests
+
+from belljar.processes import identity, is_alive
+from tests.daemon import PrivateDaemon, Unavailable, answers
+
+LABEL_CREATOR = "belljar.creator"
+LABEL_DIGEST = "belljar.digest"
+_ANSWER_S = 10
+_LEFT_S = 5.0
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> Iterator[str]:
+    """The address of a Docker daemon. In the end no container of ours is on it, and no image that the tests loaded."""
+    with contextlib.ExitStack() as stack:
+        host = os.environ.get("DOCKER_HOST", "")
+        if not host or not _reachable(host):
+            host = _private_daemon(stack).host
+        client = stack.enter_context(contextlib.closing(_client(host)))
+        containers, images = set(_left(client)), _images(client)
+        yield host
+        deadline = time.monotonic() + _LEFT_S
+        while (left := set(_left(client)) - containers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for container in left:
+            client.remove_container(container, force=True, v=True)
+        for image in _images(client) - images:
+            with contextlib.suppress(docker.errors.APIError):  # somebody else uses it by now
+                client.remove_image(image)
+        assert not left, f"containers left behind: {left}"
+
+
+@pytest.fixture
+def private_daemon() -> Iterator[PrivateDaemon]:
+    """A daemon for one test alone, which may stop it."""
+    with contextlib.ExitStack() as stack:
+        yield _private_daemon(stack)
+
+
+def _private_daemon(stack: contextlib.ExitStack) -> PrivateDaemon:
+    try:
+        return stack.enter_context(PrivateDaemon())
+    except Unavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no Docker daemon: {error}")
+        pytest.skip(f"no Docker daemon: {error}")
+
+
+def _client(host: str) -> docker.APIClient:
+    client = docker.APIClient(base_url=host, version="1.41", timeout=_ANSWER_S)
+    client.trust_env = False  # no proxy, no password of the user's
+    return client
+
+
+def _reachable(host: str) -> bool:
+    if host.startswith("unix://"):
+        return answers(host)
+    try:
+        with contextlib.closing(_client(host)) as client:
+            client.ping()
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
+        return False
+    return True
+
+
+def _left(client: docker.APIClient) -> list[str]:
+    """The containers of runtimes that are no more, and of this process: those of others may live."""
+    found: list[dict[str, Any]] = client.containers(all=True, filters={"label": LABEL_CREATOR})
+    us = identity(os.getpid())
+    creators = {str(container["Id"]): str(container["Labels"][LABEL_CREATOR]) for container in found}
+    return [one for one, creator in creators.items() if creator == us or not is_alive(creator)]
+
+
+def _images(client: docker.APIClient) -> set[str]:
+    found: list[dict[str, Any]] = client.images(filters={"label": LABEL_DIGEST})
+    return {str(image["Id"]) for image in found}
