@@ -29,13 +29,13 @@ unit: $(READY) docker
 # installed is removed. Debian's packages may start the machine's own daemon: it is neither needed nor in the way.
 docker:
 	@PATH="$$PATH:/usr/sbin:/sbin"; \
-	missing=$$(command -v dockerd >/dev/null || echo docker.io iptables; command -v runsc >/dev/null || echo runsc); \
+	missing=$$(command -v dockerd >/dev/null || echo '^docker[.]io$$' iptables; command -v runsc >/dev/null || echo runsc); \
 	[ -n "$$DOCKER_HOST" ] || [ -z "$$missing" ] || { \
 		root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
 		$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
 			apt-get install -qy --no-install-recommends --no-remove $$missing; \
 	} || { \
-		echo "belljar: cannot install" $$missing "here: do it, or name a daemon in DOCKER_HOST" >&2; \
+		echo "belljar: cannot install Docker Engine and gVisor here: do it, or name a daemon in DOCKER_HOST" >&2; \
 		[ "$$CI" != true ]; \
 	}
 

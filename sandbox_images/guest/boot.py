@@ -20,6 +20,7 @@ guest package, read-only like the rest of the image.
 """
 
 import base64
+import ctypes
 import importlib
 import json
 import os
@@ -34,6 +35,7 @@ from guest.enclosure import (
     Failed,
     Filter,
     be_nobody,
+    check,
     close_all_but,
     drop_capabilities,
     landlock_ruleset,
@@ -43,11 +45,14 @@ from guest.enclosure import (
     write_id_maps,
 )
 
+CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+# Read-only, no set-id, no devices, no programs.
+MS_EMPTY = 1 | 2 | 4 | 8
 PR_SET_DUMPABLE = 4
 PR_GET_NO_NEW_PRIVS = 39
 LENGTH = struct.Struct("!I")
-READING, WRITING = 3, 4
+WRITING, READING = 3, 4
 
 
 def receive() -> "dict":  # type: ignore[type-arg]
@@ -92,21 +97,24 @@ def facts() -> "dict[str, object]":
     }
 
 
-def one_user_alone(proc: int) -> bool:
-    """Whether no other id than nobody's exists from here on."""
+def one_user_alone(proc: int, hide: "list[str]") -> bool:
+    """Whether no other id than nobody's exists from here on. Empty folders cover those of `hide`."""
     # A process that may not be looked at may not write its own maps either.
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
-    if libc.unshare(CLONE_NEWUSER) < 0:
+    if libc.unshare(CLONE_NEWUSER | (CLONE_NEWNS if hide else 0)) < 0:
         return False
     write_id_maps(proc, NOBODY, NOBODY)
     be_nobody()
+    for place in hide:
+        data = b"size=4k,nr_inodes=1,mode=0555"
+        check(f"hide {place}", "rootfs", libc.mount(b"none", place.encode(), b"tmpfs", ctypes.c_ulong(MS_EMPTY), data))
     return True
 
 
 def close_in(order: "dict") -> "list[str]":  # type: ignore[type-arg]
     layers = ["rlimits", "caps", "no_new_privs"]
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
-    if one_user_alone(proc):
+    if one_user_alone(proc, order["hide"]):
         layers.append("userns")
     os.close(proc)
     os.chdir("/tmp")  # noqa: S108
@@ -139,7 +147,7 @@ def main() -> None:
     if program:
         layers.append("seccomp")
     send({"layers": layers, "facts": before})
-    close_all_but({0: READING, 1: WRITING})
+    close_all_but({1: WRITING, 0: READING})
     if program:
         Filter(program).load()
     agent.main(READING, WRITING)

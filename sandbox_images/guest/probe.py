@@ -1,6 +1,8 @@
 """What can be reached from inside this box? Tries, and prints one line each: `name yes|no`. All should be `no`.
 
-`belljar doctor` runs it in a box. Nothing here is clever: it is what any hostile program would try first.
+`belljar doctor` runs it in a box. Nothing here is clever: it is what any hostile program would try first. But it asks
+for the thing and not for its door: gVisor's kernel has a /proc and a /sys of its own, and there is nobody in the one
+and nothing in the other. The last line is no attempt: `kernel: ` and what the kernel says of itself.
 """
 
 from __future__ import annotations
@@ -10,16 +12,18 @@ import errno
 import mmap
 import os
 import socket
+import stat
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 __all__ = ["main"]
 
 _REACH = {
     "host files": lambda: os.stat("/etc/passwd"),
-    "processes": lambda: os.listdir("/proc/1"),
-    "kernel settings": lambda: os.listdir("/sys"),
+    "processes": lambda: _some(entry for entry in os.listdir("/proc") if entry.isdigit() and entry != f"{os.getpid()}"),
+    "kernel settings": lambda: os.listdir("/sys/kernel"),
+    "name servers": lambda: _some(line for line in open("/etc/resolv.conf") if line.startswith("nameserver")),
     "a shell": lambda: os.stat("/bin/sh"),
     "writing to the image": lambda: open("/usr/lib/belljar/x", "w").close(),
     "network": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect(("127.0.0.1", 9)),
@@ -36,6 +40,8 @@ _REACH = {
     "userfaultfd": lambda: _system_call(323, 0),
     "writable code": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC | mmap.PROT_READ).close(),
 }
+# The wire is one socket, or a pipe each way.
+_WIRE = 3
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS, errno.EROFS, errno.ENETUNREACH, errno.EAFNOSUPPORT)
 
 
@@ -44,9 +50,10 @@ def main() -> None:
         print(name, "yes" if _reached(attempt) else "no")
     print("environment", "yes" if os.environ.keys() - {"LC_CTYPE"} else "no")
     print("capabilities", "yes" if any(_capabilities()) else "no")
-    print("other descriptors", "yes" if any(map(_is_open, range(4, 1024))) else "no")
+    print("other descriptors", "yes" if any(map(_is_open, range(_wire_end(), 1024))) else "no")
     print("being root", "yes" if 0 in (os.getuid(), os.geteuid(), os.getgid(), os.getegid()) else "no")
     print("being one of many processes", "yes" if os.getpid() != 1 else "no")
+    print("kernel:", *(getattr(os.uname(), name) for name in ("sysname", "release", "version")))
 
 
 def _reached(attempt: Callable[[], object]) -> bool:
@@ -56,6 +63,11 @@ def _reached(attempt: Callable[[], object]) -> bool:
     except OSError as error:
         return error.errno not in _REFUSED
     return True
+
+
+def _some(found: Iterable[object]) -> None:
+    if not any(True for _ in found):
+        raise OSError(errno.ENOENT, "nothing there")
 
 
 def _system_call(number: int, *arguments: int) -> None:
@@ -70,6 +82,11 @@ def _capabilities() -> tuple[int, ...]:
     if ctypes.CDLL(None).syscall(125, header, sets) < 0:
         return ()  # the call itself is not allowed: nobody can ask, and `root` and `mounting` above tell the rest
     return struct.unpack("=6I", sets.raw)
+
+
+def _wire_end() -> int:
+    """The first descriptor that is none of the wire's."""
+    return _WIRE + (2 if stat.S_ISFIFO(os.fstat(_WIRE).st_mode) else 1)
 
 
 def _is_open(descriptor: int) -> bool:

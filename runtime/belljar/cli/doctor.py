@@ -1,27 +1,38 @@
-"""`belljar doctor`: what this host gives, found out by trying it from inside a box."""
+"""`belljar doctor`: what this host gives, found out by trying it from inside a box of each backend."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import click
 import msgspec
 
 from belljar.cli import options
 from belljar.cli.output import emit
-from belljar.errors import BelljarError
-from belljar.policy import LAYERS, Policy, load
+from belljar.engine import Result
+from belljar.errors import BelljarError, LayerMissing
+from belljar.policy import BACKENDS, LAYERS, BackendName, Policy, load
 from belljar.runtime import Runtime
+from belljar.sandbox import Daemon
+from belljar.sandbox.base import check_layers
+from belljar.sandbox.docker.daemon import DEFAULT_HOST
+from belljar.sandbox.docker.versions import Engine, read_engine, runc_holes
 
-__all__ = ["Finding", "Report", "doctor"]
+__all__ = ["BackendReport", "Finding", "Report", "doctor"]
 
 _PROBE: Final = "import guest.probe\nguest.probe.main()"
+_KERNEL: Final = "kernel: "
 _DENIED: Final = 4
+# A daemon that is there answers at once; nobody waits for one that is not well.
+_DAEMON_S: Final = 5.0
 _NAMESPACES: Final = "allow user namespaces (sysctl user.max_user_namespaces), or run outside of the container"
 _GROUPS: Final = "run as root, or in a systemd scope with Delegate=yes"
 
@@ -43,7 +54,10 @@ _ABOUT: Final[dict[str, tuple[str, str]]] = {
     "cgroup.memory": ("memory is limited per process, not per box", _GROUPS),
     "cgroup.cpu": ("CPU is limited per process, and a box may take every core", _GROUPS),
     "cgroup.pids": ("tasks are limited per user, not per box", _GROUPS),
+    "gvisor": ("a hole in this host's kernel is a way out of the box", "use the backend gvisor"),
 }
+
+Fact: TypeAlias = str | bool | list[str]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +70,20 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
+class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One backend. `facts` are what there is to know besides: versions, and the kernel that the guest sees."""
+
+    backend: str
+    starts: bool
+    reason: str
+    run_ms: int
+    facts: dict[str, Fact]
+    findings: list[Finding]
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole. What is not in `backends` is of the default backend, or of the first that was asked for."""
+
     kernel: str
     backend: str
     policy: str
@@ -64,48 +91,96 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     run_ms: int
     findings: list[Finding]
+    backends: list[BackendReport]
 
 
 @click.command()
 @click.option("--policy", default="standard", show_default=True, metavar="NAME|FILE", help="Whose layers are required.")
+@click.option(
+    "--backend",
+    "wanted",
+    multiple=True,
+    type=click.Choice(BACKENDS),
+    help="Examine this one; may be given again. [default: each of the policy's]",
+)
 @options.state
 @options.as_json
-def doctor(policy: str, state: Path | None, as_json: bool) -> int:
-    """Try the wall on this host: which layers hold, what a program inside can reach. Exit 4 if runs cannot start."""
-    report = asyncio.run(_examine(load(policy), state))
+def doctor(policy: str, wanted: tuple[BackendName, ...], state: Path | None, as_json: bool) -> int:
+    """Try the wall on this host: which layers hold, what a program inside can reach, what is known of the runtimes.
+
+    Exit 4 if the policy's default backend cannot start runs, or one that was asked for.
+    """
+    loaded = load(policy)
+    examined = tuple(dict.fromkeys(wanted or loaded.box.backends))
+    backends = asyncio.run(_examine_all(loaded, examined, state))
+    report = _report(loaded, backends)
     if as_json:
         emit(report)
     else:
         _print(report)
-    return 0 if report.starts else _DENIED
+    needed = backends if wanted else backends[:1]
+    return 0 if all(backend.starts for backend in needed) else _DENIED
 
 
-async def _examine(policy: Policy, state: Path | None) -> Report:
+def _report(policy: Policy, backends: list[BackendReport]) -> Report:
+    first = backends[0]
+    return Report(
+        kernel=platform.release(),
+        backend=first.backend,
+        policy=policy.name,
+        starts=first.starts,
+        reason=first.reason,
+        run_ms=first.run_ms,
+        findings=first.findings,
+        backends=backends,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ examining
+
+
+async def _examine_all(policy: Policy, backends: Sequence[BackendName], state: Path | None) -> list[BackendReport]:
     with tempfile.TemporaryDirectory(prefix="belljar-doctor-") as folder:
         # The log of the examination is of no use to anybody, unless a state folder was named.
-        place = state or Path(folder)
-        box = msgspec.structs.replace(policy.box, languages=("python",), requires=())
-        probing = msgspec.structs.replace(policy, box=box)
-        try:
-            async with Runtime(probing, state=place, backend="jail") as runtime:
-                await runtime.prepare()
-                started = time.perf_counter()
-                result = await runtime.execute(_PROBE)
-        except BelljarError as error:
-            return _report(policy, [], str(error), 0)
-        run_ms = round((time.perf_counter() - started) * 1000)
-    findings = [_layer(layer, policy, result.layers) for layer in LAYERS]
-    findings += [_reach(line) for line in result.stdout.splitlines()]
+        return [await _examine(policy, backend, state or Path(folder)) for backend in backends]
+
+
+async def _examine(policy: Policy, backend: BackendName, state: Path) -> BackendReport:
+    facts: dict[str, Fact] = {}
+    findings: list[Finding] = []
+    try:
+        if backend != "jail":
+            engine = await _ask_daemon(facts)
+            findings += await _about_engine(backend, engine, facts)
+        result, run_ms = await _run_probe(policy, backend, state)
+    except BelljarError as error:
+        return _backend_report(backend, [], str(error), 0, facts)
+    lines = result.stdout.splitlines()
+    facts |= {"guest_kernel": line.removeprefix(_KERNEL) for line in lines if line.startswith(_KERNEL)}
+    layers = [_layer(layer, policy, backend, result.layers) for layer in LAYERS]
+    reach = [_reach(line) for line in lines if not line.startswith(_KERNEL)]
     why = "" if result.status == "ok" else f"a probe ended with {result.status}"
-    return _report(policy, findings, why, run_ms)
+    return _backend_report(backend, [*layers, *reach, *findings], why, run_ms, facts)
 
 
-def _layer(layer: str, policy: Policy, held: tuple[str, ...]) -> Finding:
+async def _run_probe(policy: Policy, backend: BackendName, state: Path) -> tuple[Result, int]:
+    box = msgspec.structs.replace(policy.box, languages=("python",), requires=())
+    probing = msgspec.structs.replace(policy, box=box)
+    async with Runtime(probing, state=state, backend=backend) as runtime:
+        await runtime.prepare()
+        started = time.perf_counter()
+        result = await runtime.execute(_PROBE)
+    return result, round((time.perf_counter() - started) * 1000)
+
+
+def _layer(layer: str, policy: Policy, backend: str, held: Iterable[str]) -> Finding:
     required = layer in policy.box.requires
-    if layer in held:
-        return Finding(name=layer, ok=True, required=required)
-    exposes, remedy = _ABOUT[layer]
-    return Finding(name=layer, ok=False, required=required, exposes=exposes, remedy=remedy)
+    try:
+        check_layers(backend, (layer,), tuple(held))
+    except LayerMissing:
+        exposes, remedy = _ABOUT[layer]
+        return Finding(name=layer, ok=False, required=required, exposes=exposes, remedy=remedy)
+    return Finding(name=layer, ok=True, required=required)
 
 
 def _reach(line: str) -> Finding:
@@ -115,26 +190,101 @@ def _reach(line: str) -> Finding:
     return Finding(name=f"out of reach: {name}", ok=held, required=True, exposes=exposes)
 
 
-def _report(policy: Policy, findings: list[Finding], why: str, run_ms: int) -> Report:
+def _backend_report(
+    backend: str, findings: list[Finding], why: str, run_ms: int, facts: dict[str, Fact]
+) -> BackendReport:
     broken = [finding.name for finding in findings if finding.required and not finding.ok]
     reason = why or (f"does not hold: {', '.join(broken)}" if broken else "")
-    return Report(
-        kernel=platform.release(),
-        backend="jail",
-        policy=policy.name,
-        starts=not reason,
-        reason=reason,
-        run_ms=run_ms,
-        findings=findings,
+    return BackendReport(
+        backend=backend, starts=not reason, reason=reason, run_ms=run_ms, facts=facts, findings=findings
     )
 
 
+# ----------------------------------------------------------------------------------------------------------- the daemon
+
+
+async def _ask_daemon(facts: dict[str, Fact]) -> Engine:
+    host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    facts["daemon"] = host
+    daemon = Daemon(host, answer_s=_DAEMON_S)
+    try:
+        version = await daemon.ask(daemon.client.version)
+        return read_engine(version, await daemon.ask(daemon.client.info))
+    finally:
+        daemon.close()
+
+
+async def _about_engine(backend: str, engine: Engine, facts: dict[str, Fact]) -> list[Finding]:
+    facts |= {"engine": engine.engine, "containerd": engine.containerd, "cgroup_version": engine.cgroup_version}
+    facts |= {"userns_remap": engine.userns_remap, "rootless": engine.rootless, "seccomp": engine.seccomp}
+    if backend == "docker":
+        holes = runc_holes(engine.runc)
+        facts |= {"runc": engine.runc, "runc_holes": list(holes or ())}
+        return [_runc(engine.runc, holes)]
+    if engine.runsc is not None:
+        version = await _runsc_version(engine.runsc.path, str(facts["daemon"]))
+        facts |= {"runsc": version, "runsc_path": engine.runsc.path, "platform": engine.runsc.platform}
+    return []
+
+
+def _runc(version: str, holes: tuple[str, ...] | None) -> Finding:
+    name = "runc without known holes"
+    if holes is None:
+        return Finding(name=name, ok=False, required=False, exposes="nobody knows: the daemon does not say its version")
+    if not holes:
+        return Finding(name=name, ok=True, required=False)
+    exposes = f"runc {version} has {', '.join(holes)}, unless your distribution has patched it"
+    return Finding(
+        name=name, ok=False, required=False, exposes=exposes, remedy="update runc, or use the backend gvisor"
+    )
+
+
+async def _runsc_version(path: str, host: str) -> str:
+    """What the program says of itself. Empty where it is not on this machine: the daemon does not know it either."""
+    if not host.startswith("unix://") or Path(path).name != "runsc" or not Path(path).is_absolute():
+        return ""
+    with contextlib.suppress(OSError, TimeoutError):
+        process = await asyncio.create_subprocess_exec(
+            path, "--version", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, env={}
+        )
+        try:
+            async with asyncio.timeout(_DAEMON_S):
+                said, _ = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
+        return said.decode("utf-8", "replace").partition("\n")[0].removeprefix("runsc version ").strip()
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------------- printing
+
+
 def _print(report: Report) -> None:
-    click.echo(f"kernel {report.kernel}, Python {platform.python_version()}, backend {report.backend}")
+    click.echo(f"kernel {report.kernel}, Python {platform.python_version()}, policy {report.policy}")
+    for backend in report.backends:
+        click.echo()
+        _print_backend(backend, report.policy)
+
+
+def _print_backend(report: BackendReport, policy: str) -> None:
+    if not report.findings:
+        click.echo(f"{report.backend}: {report.reason}")
+        return
+    click.echo(
+        f"{report.backend}: {', '.join(f'{name} {_shown(fact)}' for name, fact in report.facts.items() if fact)}"
+    )
     for finding in report.findings:
         need = "required" if finding.required else ""
         click.echo(f"{'ok' if finding.ok else 'NO':<3} {need:<9} {finding.name}")
         if not finding.ok:
             click.echo(f"{'':<14}without it: {finding.exposes}. {finding.remedy}".rstrip(". ") + ".")
     outcome = "can start" if report.starts else f"cannot start: {report.reason}"
-    click.echo(f"the policy {report.policy} {outcome}; a whole run took {report.run_ms} ms")
+    click.echo(f"{report.backend}: the policy {policy} {outcome}; a whole run took {report.run_ms} ms")
+
+
+def _shown(fact: Fact) -> str:
+    if isinstance(fact, list):
+        return " ".join(fact)
+    return "yes" if fact is True else str(fact)

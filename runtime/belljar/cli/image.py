@@ -100,7 +100,7 @@ async def _loaded(host: str) -> list[LoadedImage] | None:
         finally:
             daemon.close()
     except BoxFault as fault:
-        step(f"only the jail's images: {fault}")
+        click.echo(f"belljar: only the jail's images: {fault}", err=True)
         return None
 
 

@@ -56,6 +56,8 @@ _CLOSE_S: Final = 60.0
 # What the template alone gives, and the daemon's description confirms.
 _GIVEN: Final = ("pidns", "mountns", "netns", "ipcns", "utsns", "cgroupns", "rootfs")
 _GROUPS: Final = ("cgroup.memory", "cgroup.cpu", "cgroup.pids")
+# What every container is given and no box needs. gVisor's tell of nothing but itself, and it covers no folder.
+_HIDDEN: Final = ("/proc", "/etc")
 # Its kernel has neither queues nor queued signals to limit, and refuses to be told.
 _NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING")
 # The same text in every version of gVisor; no build of Linux says it.
@@ -213,6 +215,7 @@ class Docker:
         order = {
             "rlimits": known,
             "securebits": self.name != "gvisor",
+            "hide": () if self.name == "gvisor" else _HIDDEN,
             "filter": base64.b64encode(self._filter).decode(),
             "preload": preload,
         }

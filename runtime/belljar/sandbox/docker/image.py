@@ -58,8 +58,8 @@ _MEANINGFUL: Final = (
     *("Volumes", "ExposedPorts", "Healthcheck", "OnBuild", "Shell", "StopSignal", "NetworkDisabled"),
 )
 
-# 66 MB take two seconds; a disk under load may need fifty times that.
-_LOAD_S: Final = 120.0
+# 66 MB take less than a second; a disk under load may need a hundred times that. Once for each piece of the talk.
+_LOAD_S: Final = 60.0
 _PIECE_BYTES: Final = 2**20
 # Changes whenever the bytes of a layer do for the same files.
 _LAYER_FORMAT: Final = 1

@@ -48,6 +48,8 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str) -> dict[str, 
             _SCRATCH: f"rw,noexec,nosuid,nodev,size={spec.scratch_bytes},nr_inodes={spec.scratch_files},"
             f"mode=0700,uid={_NOBODY},gid={_NOBODY}",
             "/sys": "ro,noexec,nosuid,nodev,size=4k",
+            # gVisor makes one that can be written if there is none.
+            **({"/dev/shm": "ro,noexec,nosuid,nodev,size=4k"} if second_kernel else {}),  # noqa: S108
         },
         # The bounding set is empty, and nothing is added.
         "CapDrop": ["ALL"],
