@@ -44,7 +44,7 @@ LANGUAGES: Final[tuple[Language, ...]] = ("python", "restricted")
 
 _FIRST = "1"
 _POOL = 4
-_UNLIMITED = Limits("total", None, None, None, None)
+_UNLIMITED = Limits("total", None, None, None, None, None)
 _RUN_S = 3600.0
 # A replaced box exists after a millisecond or two, and is ready when its doors are closed: at worst some 30 ms later.
 _POLL_S = 0.002

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,8 @@ T = TypeVar("T")
 def run(
     question: str,
     *,
-    context: ContextSource,
+    context: ContextSource = None,
+    contexts: Mapping[str, ContextSource] | None = None,
     model: str | Model,
     sub_model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
@@ -43,7 +44,13 @@ def run(
     async def once() -> Result:
         async with Runtime(policy, state=state, backend=backend, language=language) as runtime:
             return await runtime.run(
-                question, context=context, model=model, sub_model=sub_model, tenant=tenant, on_progress=on_progress
+                question,
+                context=context,
+                contexts=contexts,
+                model=model,
+                sub_model=sub_model,
+                tenant=tenant,
+                on_progress=on_progress,
             )
 
     return asyncio.run(once())
@@ -70,6 +77,7 @@ class SyncSession:
 def session(
     *,
     context: ContextSource = None,
+    contexts: Mapping[str, ContextSource] | None = None,
     model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
     policy: str | Policy = "standard",
@@ -84,7 +92,8 @@ def session(
         async def enter() -> Session:
             runtime = Runtime(policy, state=state, backend=backend, language=language)
             await stack.enter_async_context(runtime)
-            return await stack.enter_async_context(runtime.session(context=context, model=model, tenant=tenant))
+            session = runtime.session(context=context, contexts=contexts, model=model, tenant=tenant)
+            return await stack.enter_async_context(session)
 
         try:
             yield SyncSession(_wait(enter(), loop), loop)

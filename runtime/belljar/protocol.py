@@ -9,7 +9,7 @@ Turn order::
     guest  Ready                          once
     host   Execute                        one cell at a time
     guest    Output*  Read|Search|Query|Recurse|Budget*   many in flight, up to the policy's limit
-    host     Data|Answers|Left|Refused                    one for each request, same `id`, any order
+    host     Data|Found|Answers|Left|Refused              one for each request, same `id`, any order
     guest    Final                        at most once; from then on nothing the guest says counts
     guest  Done                           ends the cell; no request may be pending
 
@@ -34,12 +34,14 @@ __all__ = [
     "Answers",
     "Budget",
     "CellError",
+    "ContextInfo",
     "Data",
     "DocumentInfo",
     "Done",
     "Execute",
     "Failure",
     "Final",
+    "Found",
     "GuestMessage",
     "HostMessage",
     "Left",
@@ -93,21 +95,32 @@ class Ready(_Sentence, frozen=True):
 
 
 class Read(_Sentence, frozen=True):
-    """Characters `[start, stop)` of document `doc`. Reply: `Data`."""
+    """Characters `[start, stop)` of document `doc`. Reply: `Data`.
+
+    `line` is where in the cell the program asked, by its own word; 0 is unknown.
+    """
 
     id: Id
     doc: DocIndex
     start: Offset
     stop: Offset
+    line: Line
 
 
 class Search(_Sentence, frozen=True):
-    """Matches of a pattern from character `start`, at most `limit`. Body: the pattern. Refused until it is built."""
+    """Let the host go through characters `[start, stop)` of document `doc`. Body: a pattern of RE2. Reply: `Found`.
+
+    `find` gives at most `limit` matches, `count` their number; `lines` gives the lines numbered `[start, stop)`, with
+    their ends, and has no pattern.
+    """
 
     id: Id
     doc: DocIndex
+    mode: Literal["find", "count", "lines"]
     start: Offset
+    stop: Offset
     limit: Annotated[int, Meta(ge=1, le=100_000)]
+    line: Line
 
 
 class Query(_Sentence, frozen=True):
@@ -173,9 +186,26 @@ GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Output | Final
 
 
 class DocumentInfo(_Part, frozen=True):
+    """A text that can be read, by its place in `Start.documents`."""
+
     name: Name
     chars: Offset
     bytes: Offset
+
+
+class ContextInfo(_Part, frozen=True):
+    """One of the run's contexts. `text` and `directory` are places in `Start.documents`.
+
+    A list or dict has `items`, and its directory says where in the text each of them stands: 42 characters an item
+    (see `belljar.context.document`). `lines` are the text's, 0 when they were not counted.
+    """
+
+    name: Name
+    kind: Literal["text", "list", "dict"]
+    text: DocIndex
+    directory: DocIndex | None
+    items: Offset
+    lines: Offset
 
 
 class Start(_Sentence, frozen=True):
@@ -184,6 +214,7 @@ class Start(_Sentence, frozen=True):
     protocol: int
     language: Literal["python", "restricted"]
     documents: list[DocumentInfo]
+    contexts: list[ContextInfo]
     read_bytes_max: int
     materialise_bytes_max: int
     in_flight_max: int
@@ -202,6 +233,18 @@ class Data(_Sentence, frozen=True):
     """Body: the characters read."""
 
     id: int
+
+
+class Found(_Sentence, frozen=True):
+    """What a search came to: `count` matches; where there are more, `next` is where to go on.
+
+    Body, of `find`: for each match two little-endian u64, the characters where it starts and stops, then the matches'
+    texts one after the other, of each its first 1000 characters. Of `lines`: the characters, `count` of them.
+    """
+
+    id: int
+    count: int
+    next: int | None
 
 
 class Failure(_Part, frozen=True):
@@ -245,9 +288,9 @@ class Refused(_Sentence, frozen=True):
     failure: Failure
 
 
-HostMessage = Start | Execute | Data | Answers | Left | Refused
+HostMessage = Start | Execute | Data | Found | Answers | Left | Refused
 
-_WITH_BODY = (Search, Query, Recurse, Output, Final, Done, Execute, Data, Answers)
+_WITH_BODY = (Search, Query, Recurse, Output, Final, Done, Execute, Data, Found, Answers)
 
 
 def carries_body(message: GuestMessage | HostMessage) -> bool:

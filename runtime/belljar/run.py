@@ -23,12 +23,13 @@ import msgspec
 
 from belljar.audit import JSON, AuditLog
 from belljar.broker import Broker, Calls, RunScope
-from belljar.context import ContextStore, Document, OpenDocument
-from belljar.engine import Box, CellResult, ErrorInfo, Progress, Receipt, Result, RunUsage, Verdict, verdict_of
+from belljar.context import ContextStores, Document, OpenDocument, Searcher
+from belljar.engine import Box, CellResult, Coverage, ErrorInfo, Progress, Receipt, Result, RunUsage, Verdict, verdict_of
 from belljar.errors import AuditUnavailable, BelljarError
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
-from belljar.policy import Policy, Quota, digest
+from belljar.policy import Policy, Spending, digest
+from belljar.protocol import ContextInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec
 from belljar.tasks import to_the_end
 
@@ -48,14 +49,23 @@ class Services(msgspec.Struct, frozen=True):
     audit: AuditLog
     ledger: Ledger
     prices: Prices
-    contexts: ContextStore
+    contexts: ContextStores
+    searcher: Searcher
 
 
 class Run:
-    """A run's parts and its outcome. `root` and `sub` are its models, None where it has none."""
+    """A run's parts and its outcome. `root` and `sub` are its models, None where it has none.
+
+    `documents` are its contexts by name, the one that is called `context` first.
+    """
 
     def __init__(
-        self, services: Services, tenant: str, document: Document | None, root: Model | None, sub: Model | None
+        self,
+        services: Services,
+        tenant: str,
+        documents: Mapping[str, Document],
+        root: Model | None,
+        sub: Model | None,
     ) -> None:
         policy = services.policy
         self._services = services
@@ -63,11 +73,12 @@ class Run:
         self.scope = RunScope(
             run=_run_id(), tenant=tenant, depth=0, policy=policy, deadline=self._started + policy.limits.run_wall_s
         )
-        self.document = document
+        self.documents = documents
         self.root = root
         self._sub = sub
         self.calls = Calls(self.scope, audit=services.audit, ledger=services.ledger, prices=services.prices)
         self._opened: list[OpenDocument] = []
+        self._contexts: list[ContextInfo] = []
         self._booked = False
         self._box: Box | None = None
         self._end: BoxEnd | None = None
@@ -124,33 +135,46 @@ class Run:
             Refusal, HostFault: it cannot begin; `close` is still owed.
         """
         services = self._services
+        for name, document in self.documents.items():
+            self._open_context(name, document)
         await services.audit.append("run.started", self.scope.run, {**self._controls(), **about})
         await self._open_account()
-        if self.document is not None:
-            self._opened.append(services.contexts.open(self.document.sha256))
         broker = Broker(
             self.scope,
             calls=self.calls,
             audit=services.audit,
             ledger=services.ledger,
             documents=self._opened,
+            texts=[context.text for context in self._contexts],
             sub_model=self._sub,
+            searcher=services.searcher,
         )
         whose = {"run": self.scope.run, "tenant": self.scope.tenant}
         sandbox = await services.backend.start(box_spec(services.policy), whose)
         self._box = Box(sandbox, broker, self.scope)
         await services.audit.note("box.started", self.scope.run, {"layers": list(sandbox.layers)})
-        await self._box.open(services.language, self._opened)
+        await self._box.open(services.language, self._opened, self._contexts)
+
+    def _open_context(self, name: str, document: Document) -> None:
+        """Two places in the table of documents for a list or dict, one for a text."""
+        opened = self._services.contexts.of(self.scope.tenant).open(document.sha256)
+        self._opened.append(opened)
+        text, directory = len(self._opened) - 1, None
+        if document.kind != "text":
+            self._opened.append(opened.directory())
+            directory = len(self._opened) - 1
+        self._contexts.append(ContextInfo(name, document.kind, text, directory, document.items, document.lines))
 
     async def _open_account(self) -> None:
-        quota = self._services.policy.quota
+        policy = self._services.policy
+        quota = policy.quota
         self._booked = True  # also when it is cancelled: it may have taken effect
         try:
             await self._services.ledger.open_run(
                 self.scope.run,
                 self.scope.tenant,
-                run_limits=_limits(quota.run),
-                tenant_limits=_limits(quota.tenant),
+                run_limits=_limits(quota.run, policy.context.read_total_bytes_max),
+                tenant_limits=_limits(quota.tenant, quota.tenant.read_bytes),
                 now=self.scope.now(),
             )
         except BelljarError:
@@ -168,6 +192,7 @@ class Run:
             for opened in self._opened:
                 stack.callback(opened.close)
             if self._box is not None:
+                stack.push_async_callback(self._box.broker.settled)
                 self._end = await self._box.close()
 
     def own_verdict(self) -> Verdict:
@@ -204,6 +229,7 @@ class Run:
             cost=spent.cost_nanousd,
             scripted=self._scripted,
             layers=self.box.layers,
+            coverage=Coverage.of(broker.coverage.chars, broker.coverage.read, broker.coverage.shown),
             receipt=self._receipt,
         )
 
@@ -224,8 +250,10 @@ class Run:
             "sub_model": self._sub.name if self._sub else None,
             "scripted": self._scripted,
         }
-        if self.document is not None:
-            fields["context"] = {"sha256": self.document.sha256, "chars": self.document.chars}
+        fields["contexts"] = [
+            {**msgspec.structs.asdict(context), "sha256": document.sha256, "chars": document.chars}
+            for context, document in zip(self._contexts, self.documents.values(), strict=True)
+        ]
         return fields
 
     async def _finish_log(self) -> None:
@@ -252,7 +280,7 @@ async def begin(
     services: Services,
     *,
     tenant: str,
-    document: Document | None,
+    documents: Mapping[str, Document],
     root: Model | None,
     sub: Model | None,
     about: Mapping[str, JSON],
@@ -261,7 +289,7 @@ async def begin(
 
     An error of ours inside the block becomes the run's verdict once the run has begun; before that, it is raised.
     """
-    run = Run(services, tenant, document, root, sub)
+    run = Run(services, tenant, documents, root, sub)
     verdict = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled from outside"))
     try:
         await run.open(about)
@@ -286,13 +314,14 @@ def _run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
 
 
-def _limits(quota: Quota) -> Limits:
+def _limits(quota: Spending, read_bytes: int | None) -> Limits:
     return Limits(
         period=quota.period,
         calls=quota.calls,
         input_tokens=quota.input_tokens,
         output_tokens=quota.output_tokens,
         cost_nanousd=quota.cost_nanousd,
+        read_bytes=read_bytes,
     )
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 from belljar.audit import JSON, AuditLog
-from belljar.context import ContextStore, Document
+from belljar.context import ContextStores, Document, Searcher
 from belljar.engine import CellResult, Result, solve
-from belljar.errors import BelljarError, HostFault, PolicyDenied
+from belljar.errors import BelljarError, HostFault, InvalidInput, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
 from belljar.policy import Policy, load
@@ -26,9 +27,13 @@ __all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtim
 
 Language = Literal["restricted", "python"]
 BackendName = Literal["jail", "docker", "gvisor"]
-ContextSource = Path | str | None
+# A file or folder of this host, a text, a list or dict of JSON values, or what was registered before.
+ContextSource = Path | str | Sequence[Any] | Mapping[str, Any] | Document | None
 
 DEFAULT_TENANT = "default"
+# What the first context is called where it has no other name.
+_CONTEXT: Final = "context"
+_CONTEXT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _Name = TypeVar("_Name", bound=str)
 
 
@@ -96,7 +101,7 @@ class Runtime:
         self._environ = environ
         self._registry = Registry(environ, models=models)
         self._prices = prices or Prices()
-        self._contexts = ContextStore(self.state.contexts)
+        self._contexts = ContextStores(self.state.contexts)
         self._resources: contextlib.AsyncExitStack | None = None
         self._services: Services | None = None
         self._building = asyncio.Lock()
@@ -114,6 +119,8 @@ class Runtime:
             self._ledger = SqliteLedger(self.state.ledger, owner=identity(os.getpid()))
             stack.push_async_callback(self._ledger.aclose)
             stack.push_async_callback(self._registry.aclose)
+            self._searcher = Searcher()
+            stack.push_async_callback(self._searcher.aclose)
             await self._ledger.recover(is_alive)
             self._resources = stack.pop_all()
         return self
@@ -127,7 +134,8 @@ class Runtime:
         self,
         question: str,
         *,
-        context: ContextSource,
+        context: ContextSource = None,
+        contexts: Mapping[str, ContextSource] | None = None,
         model: str | Model,
         sub_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
@@ -136,7 +144,9 @@ class Runtime:
         """Answer `question` over `context` with a root model that writes code.
 
         Args:
-            context: a text file as a Path, or the text itself as a str.
+            context: a text file or a folder as a Path, the text itself as a str, a list or dict of JSON values, or a
+                `Document` that was registered for this tenant.
+            contexts: more of them, by name; the program finds all in its `contexts`.
             model: the root model; `sub_model` answers the program's queries, the same model when None.
 
         Returns:
@@ -149,7 +159,8 @@ class Runtime:
         root = self._model(model)
         sub = root if sub_model is None else self._model(sub_model)
         about: dict[str, JSON] = {"question_bytes": len(question.encode("utf-8", "replace"))}
-        async with self._begin(context, tenant, root, sub, about) as run, run.reporting(on_progress):
+        begun = self._begin(context, contexts, tenant, root, sub, about)
+        async with begun as run, run.reporting(on_progress):
             await solve(run, root, question)
         return run.result()
 
@@ -158,24 +169,30 @@ class Runtime:
         code: str,
         *,
         context: ContextSource = None,
+        contexts: Mapping[str, ContextSource] | None = None,
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         on_progress: OnProgress | None = None,
     ) -> Result:
         """Run one given program, no root model. `model` answers its queries; without one they are refused."""
         sub = None if model is None else self._model(model)
-        async with self._begin(context, tenant, None, sub, {}) as run, run.reporting(on_progress):
+        async with self._begin(context, contexts, tenant, None, sub, {}) as run, run.reporting(on_progress):
             await run.execute(code)
         return run.result()
 
     @contextlib.asynccontextmanager
     async def session(
-        self, *, context: ContextSource = None, model: str | Model | None = None, tenant: str = DEFAULT_TENANT
+        self,
+        *,
+        context: ContextSource = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+        model: str | Model | None = None,
+        tenant: str = DEFAULT_TENANT,
     ) -> AsyncIterator[Session]:
         """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
         sub = None if model is None else self._model(model)
         raised: BelljarError | None = None
-        async with self._begin(context, tenant, None, sub, {}) as run:
+        async with self._begin(context, contexts, tenant, None, sub, {}) as run:
             session = Session(run)
             try:
                 yield session
@@ -186,9 +203,27 @@ class Runtime:
         if raised is not None:  # it is the run's verdict, and it stays the caller's exception
             raise raised
 
-    async def add_context(self, source: Path | str, *, name: str | None = None) -> Document:
-        """Register a text, so that runs over it start at once. A Path is a file, a str is the text itself."""
-        return await asyncio.to_thread(self._contexts.add, source, name=name, now_ns=time.time_ns())
+    async def add_context(
+        self, source: ContextSource, *, name: str | None = None, tenant: str = DEFAULT_TENANT
+    ) -> Document:
+        """Register a context of one tenant, so that runs over it start at once. `source` is as in `run`.
+
+        Raises:
+            InvalidInput: it cannot be read, or cannot be a context.
+        """
+        if isinstance(source, Document):
+            return source
+        assert source is not None
+        store = self._contexts.of(tenant)
+        return await asyncio.to_thread(store.add, source, name=name, now_ns=time.time_ns())
+
+    def registered(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
+        """A context that this tenant registered before, by its name or `sha256:DIGEST`.
+
+        Raises:
+            InvalidInput: there is none, or there are several.
+        """
+        return self._contexts.of(tenant).find(reference)
 
     async def prepare(self) -> None:
         """Build the box image now (a few seconds, once per machine) rather than with the first run."""
@@ -198,6 +233,7 @@ class Runtime:
     async def _begin(
         self,
         context: ContextSource,
+        contexts: Mapping[str, ContextSource] | None,
         tenant: str,
         root: Model | None,
         sub: Model | None,
@@ -205,8 +241,12 @@ class Runtime:
     ) -> AsyncIterator[Run]:
         tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
         services = await self._shared()
-        document = None if context is None else await self.add_context(context)
-        async with begin(services, tenant=tenant, document=document, root=root, sub=sub, about=about) as run:
+        sources = {} if context is None else {_CONTEXT: context}
+        sources |= {_context_name(name): source for name, source in (contexts or {}).items()}
+        documents = {
+            name: await self.add_context(source, tenant=tenant) for name, source in sources.items() if source is not None
+        }
+        async with begin(services, tenant=tenant, documents=documents, root=root, sub=sub, about=about) as run:
             yield run
 
     async def _shared(self) -> Services:
@@ -222,6 +262,7 @@ class Runtime:
                     ledger=self._ledger,
                     prices=self._prices,
                     contexts=self._contexts,
+                    searcher=self._searcher,
                 )
         return self._services
 
@@ -250,6 +291,17 @@ class Runtime:
         self._prices.adopt(model)
         self._prices.bound(model.name, 1, 1)  # refuses a model without a price before anything is begun
         return model
+
+
+def _context_name(name: str) -> str:
+    """A name of a context, as the program writes it in `contexts["..."]`."""
+    if not _CONTEXT_NAME.fullmatch(name) or name == _CONTEXT:
+        raise InvalidInput(
+            f"{name[:80]!a} is no name for one of several contexts: use up to 64 letters, digits, '_', '-', '.', and "
+            "not the name 'context'",
+            code="context.name",
+        )
+    return name
 
 
 def _permitted(what: str, wish: _Name | None, allowed: tuple[_Name, ...]) -> _Name:

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import regex
+from .contexts import make_contexts
 from .names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, raise_failure
-from .paged import PagedText
 from .wire import Channel, Closed
 
 __all__ = ["Agent", "Stream", "main"]
@@ -118,9 +118,10 @@ class Agent:
             self._channel, batch_max=start["batch_max"], body_bytes_max=start["body_bytes_max"], flush=self._flush
         )
         self._endings = Endings(self._channel, self._variables, self._flush, body_bytes_max=start["body_bytes_max"])
-        documents = [self._document(index, info, start) for index, info in enumerate(start["documents"])]
+        contexts = make_contexts(self._channel, start)
         self._given = {
-            "context": documents[0] if documents else "",
+            "context": next(iter(contexts.values()), ""),
+            "contexts": contexts,
             "llm_query": queries.llm_query,
             "llm_query_batched": queries.llm_query_batched,
             "rlm_query": queries.rlm_query,
@@ -146,25 +147,6 @@ class Agent:
         self._compile = restricted.compile_cell
         self._user = restricted.user_variables
         self._globals = restricted.make_globals(write=self._write, names=self._given, regex=regex.as_module())
-
-    def _document(self, index: int, info: dict[str, Any], start: dict[str, Any]) -> PagedText:
-        # Limits are in bytes; outside of ASCII a character may be as long as four of them.
-        char_bytes = 1 if info["bytes"] == info["chars"] else 4
-        step = start["read_bytes_max"] // char_bytes
-
-        def fetch(first: int, last: int) -> str:
-            parts = []
-            for at in range(first, last, step):
-                fields = {"doc": index, "start": at, "stop": min(last, at + step)}
-                header, body = self._channel.request("read", fields)
-                raise_failure(header)
-                parts.append(body.decode("utf-8"))
-            return parts[0] if len(parts) == 1 else "".join(parts)
-
-        limit = start["materialise_bytes_max"]
-        fits_whole = char_bytes > 1 and info["bytes"] <= limit
-        chars_max = info["chars"] if fits_whole else limit // char_bytes
-        return PagedText(info["chars"], fetch, materialise_chars_max=chars_max)
 
     def _variables(self) -> dict[str, object]:
         given = self._given

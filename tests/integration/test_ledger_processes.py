@@ -28,8 +28,8 @@ from belljar.ledger import Amounts, Limits, SqliteLedger
 path, name, pause = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 limit, overrun = int(sys.argv[4]), int(sys.argv[5])
 chance = random.Random(name)
-free = Limits("total", None, None, None, None)
-bound = Limits("total", None, None, limit, None)
+free = Limits("total", None, None, None, None, None)
+bound = Limits("total", None, None, limit, None, None)
 
 async def call(ledger):
     asked = chance.randint(1, 20)
@@ -163,7 +163,7 @@ def test_many_processes_open_a_new_ledger_at_once(tmp_path: Path) -> None:
 
 def test_a_limit_of_one_goes_to_one_process(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    one = Limits("total", calls=1, input_tokens=None, output_tokens=None, cost_nanousd=None)
+    one = Limits("total", calls=1, input_tokens=None, output_tokens=None, cost_nanousd=None, read_bytes=None)
 
     async def main() -> None:
         ledgers = [SqliteLedger(path, owner=str(n)) for n in range(6)]

@@ -26,7 +26,7 @@ from belljar.wire import Frame
 RUN = "r1"
 TENANT = "acme/research"
 NOON = 1795435200.0
-UNLIMITED = Limits("total", None, None, None, None)
+UNLIMITED = Limits("total", None, None, None, None, None)
 INPUT_NANOUSD, OUTPUT_NANOUSD = 10, 100
 
 T = TypeVar("T")

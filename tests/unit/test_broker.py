@@ -76,7 +76,7 @@ async def answers(here: World, *prompts: str) -> list[str | None]:
 
 
 def calls_left(number: int) -> Limits:
-    return Limits("total", number, None, None, None)
+    return Limits("total", number, None, None, None, None)
 
 
 # ----------------------------------------------------------------------------------------------------- turn order
@@ -305,7 +305,7 @@ def test_small_reads_are_not_free(tmp_path: Path) -> None:
 
 def test_budget_tells_what_is_left(tmp_path: Path) -> None:
     async def test() -> None:
-        limits = Limits("total", 5, None, 100_000, 10**9)
+        limits = Limits("total", 5, None, 100_000, 10**9, None)
         async with world(tmp_path, model=FakeModel(), limits=limits, texts=[ASCII]) as here:
             await here.in_cell()
             await here.say(Read(1, 0, 0, 1000))
@@ -401,7 +401,7 @@ def test_a_failure_stands_in_its_place_and_harms_no_other(tmp_path: Path) -> Non
 
 def test_a_quota_that_ends_inside_a_batch_fails_the_rest_of_it_only(tmp_path: Path) -> None:
     async def test() -> None:
-        limits = Limits("total", None, None, None, 33_500)
+        limits = Limits("total", None, None, None, 33_500, None)
         policy = policy_with(models={"parallel_max": 1, "output_tokens_max": 300})
         async with world(tmp_path, policy=policy, model=FakeModel(expensive), limits=limits) as here:
             await here.in_cell()

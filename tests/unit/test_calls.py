@@ -40,7 +40,7 @@ def cost(input_tokens: int, output_tokens: int) -> Amounts:
 
 
 def only(**bounds: int) -> Limits:
-    return Limits("total", *[bounds.get(name) for name in ("calls", "input_tokens", "output_tokens", "cost_nanousd")])
+    return Limits("total", *[bounds.get(name) for name in ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")])
 
 
 def attempts(number: int) -> dict[str, dict[str, int]]:
@@ -431,7 +431,7 @@ def test_a_ledger_that_fails_after_the_call_does_not_keep_the_outcome_out_of_the
     async def test() -> None:
         async with world(tmp_path) as here:
             ledger = SqliteLedger(None, owner="1:1")
-            free = Limits("total", None, None, None, None)
+            free = Limits("total", None, None, None, None, None)
             await ledger.open_run("r1", "acme", run_limits=free, tenant_limits=free, now=here.scope.now())
 
             async def answering(_: ModelRequest) -> ModelReply:

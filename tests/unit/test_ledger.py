@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 NOON = 1795435200.0  # 2026-11-23 12:00 UTC
 DAY = 86400.0
-FREE = Limits("total", calls=None, input_tokens=None, output_tokens=None, cost_nanousd=None)
+FREE = Limits("total", calls=None, input_tokens=None, output_tokens=None, cost_nanousd=None, read_bytes=None)
 
 
 def only(period: Period = "total", /, **bounds: int) -> Limits:
@@ -355,8 +355,8 @@ def test_remaining_is_the_least_of_all_levels_and_periods() -> None:
         await ledger.set_limits("acme", only("day", calls=10, input_tokens=50))
         await ledger.set_limits("acme", only("month", calls=7))
         await ledger.reserve("r1", Amounts(calls=1, input_tokens=20), now=NOON)
-        assert await ledger.remaining("r1", now=NOON) == Remaining(6, 30, None, 1000)
-        assert await ledger.remaining("r1", now=NOON + DAY) == Remaining(6, 50, None, 1000)
+        assert await ledger.remaining("r1", now=NOON) == Remaining(6, 30, None, 1000, None)
+        assert await ledger.remaining("r1", now=NOON + DAY) == Remaining(6, 50, None, 1000, None)
 
     with_run(body, run_limits=only(calls=100, cost_nanousd=1000))
 

@@ -1,6 +1,6 @@
 """The audit log: `log` appends, `verify` checks, `read` reads. A record is durable before what it announces happens."""
 
-from belljar.audit.coverage import characters_read
+from belljar.audit.coverage import Coverage, DocumentCoverage, Ranges, characters_read, coverage
 from belljar.audit.log import JSON, STRING_CHARS_MAX, AuditLog
 from belljar.audit.read import Record, RunSummary, records, runs
 from belljar.audit.verify import Report, verify
@@ -9,10 +9,14 @@ __all__ = [
     "JSON",
     "STRING_CHARS_MAX",
     "AuditLog",
+    "Coverage",
+    "DocumentCoverage",
+    "Ranges",
     "Record",
     "Report",
     "RunSummary",
     "characters_read",
+    "coverage",
     "records",
     "runs",
     "verify",

@@ -5,7 +5,7 @@ The rules it keeps, whoever speaks:
 * identity is the stream: nothing here reads a tenant, a run, a depth or a path from a frame;
 * a sentence out of turn is a violation and ends the box; a wish beyond the policy is a refusal, which the guest sees as
   an exception and the log as a record;
-* one record for a read, before its reply leaves; a pair for a query (`calls` writes it);
+* one record for a read or a search, before its reply leaves; a pair for a query (`calls` writes it);
 * the first `Final` before the deadline is the answer; from then on the box has nothing more to say;
 * work per request is bounded by the policy: bytes read, prompts a batch, requests in flight, output kept.
 
@@ -28,8 +28,10 @@ import msgspec
 from belljar.audit import JSON, AuditLog
 from belljar.broker.calls import Calls, refusal_fields
 from belljar.broker.cell import Cell
+from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
-from belljar.context import OpenDocument
+from belljar.broker.shown import Coverage, Shown
+from belljar.context import OpenDocument, Question, Searcher
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.ledger import Ledger
 from belljar.models import Message, Model, ModelRequest
@@ -44,6 +46,7 @@ from belljar.protocol import (
     Execute,
     Failure,
     Final,
+    Found,
     GuestMessage,
     HostMessage,
     Left,
@@ -71,6 +74,10 @@ _READ_COST_BYTES_MIN: Const = 256
 _OUTPUT_COST_BYTES_MIN: Const = 64
 # A program that is refused over and over is told so each time; the log has the first ones and then the count.
 _DENIALS_LOGGED_MAX: Const = 100
+# Patterns are written by hand, or are a few hundred names joined by bars.
+_PATTERN_BYTES_MAX: Const = 64 * 1024
+# In one record of the log: two numbers each.
+_SPANS_LOGGED_MAX: Const = 1000
 # What one answer takes of the reply's header, `{"length":4294967295,"failure":null},`, and the header without any.
 _ITEM_BYTES: Const = 40
 _ITEMS_BYTES: Const = 64
@@ -90,6 +97,8 @@ class Broker:
         ledger: Ledger,
         documents: Sequence[OpenDocument],
         sub_model: Model | None,
+        searcher: Searcher,
+        texts: Sequence[int],
     ) -> None:
         self._scope = scope
         self._policy = scope.policy
@@ -98,6 +107,12 @@ class Broker:
         self._ledger = ledger
         self._documents = documents
         self._sub_model = sub_model
+        self._searcher = searcher
+        # One search at a time: what a run wants to look for elsewhere meanwhile, it may not take from the others.
+        self._searching = asyncio.Lock()
+        self._searched_bytes = 0
+        self._account = Reads(scope, ledger)
+        self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
         self._state = "idle"
         self._ready = False
         self._answers_void = False
@@ -263,10 +278,8 @@ class Broker:
             case Budget():
                 return await self._budget(message)
             case Search():
-                raise PolicyDenied(
-                    "search on the host is not available in this version: use re over slices or lines",
-                    code="search.unavailable",
-                )
+                async with self._searching:
+                    return await self._search(message, body)
             case Recurse():
                 raise PolicyDenied(
                     "child runs are not available in this version: use llm_query or llm_query_batched",
@@ -276,9 +289,7 @@ class Broker:
                 assert_never(message)
 
     async def _read(self, read: Read) -> Reply:
-        if read.doc >= len(self._documents):
-            raise PolicyDenied(f"there is no document {read.doc}", code="read.no_document")
-        document = self._documents[read.doc]
+        document = self._document(read.doc)
         if not read.start <= read.stop <= document.document.chars:
             raise PolicyDenied(
                 f"characters {read.start} to {read.stop} are not in the document; it has {document.document.chars}",
@@ -290,12 +301,106 @@ class Broker:
         self._permit_read(read.stop - read.start)
         data = document.read(read.start, read.stop)
         self._permit_read(len(data))
-        self.reads += 1
-        self.read_bytes += len(data)
-        self._read_cost_bytes += max(len(data), _READ_COST_BYTES_MIN)
-        about: dict[str, JSON] = {"cell": self.cells, "doc": read.doc, "start": read.start, "stop": read.stop}
-        await self._audit.note("context.read", self._scope.run, about)
+        await self._charge(len(data))
+        about: dict[str, JSON] = {"doc": read.doc, "start": read.start, "stop": read.stop}
+        await self._audit.note("context.read", self._scope.run, {**self._cause(read), **about})
+        self._shown.read(read.doc, read.start, read.stop)
         return Data(read.id), data
+
+    def _document(self, doc: int) -> OpenDocument:
+        if doc >= len(self._documents):
+            raise PolicyDenied(f"there is no document {doc}", code="read.no_document")
+        return self._documents[doc]
+
+    def _cause(self, message: Read | Search) -> dict[str, JSON]:
+        return {"cell": self.cells, "line": message.line}
+
+    async def _charge(self, size: int) -> None:
+        cost = max(size, _READ_COST_BYTES_MIN)
+        await self._account.charge(cost)
+        self.reads += 1
+        self.read_bytes += size
+        self._read_cost_bytes += cost
+
+    async def settled(self) -> None:
+        """Return when what was read is charged, exactly, and what was shown stands in the log.
+
+        Raises:
+            LedgerUnavailable, AuditUnavailable: it could not be written.
+        """
+        try:
+            await self._shown.settled()
+        finally:
+            await self._account.settled()
+
+    @property
+    def coverage(self) -> Coverage:
+        """What was read and shown so far; exact after `settled`."""
+        return self._shown.coverage
+
+    async def _search(self, search: Search, body: bytes) -> Reply:
+        question = self._question(search, body)
+        found = await self._searcher.ask(question, deadline_s=self._permit_search(question))
+        self._permit_read(len(found.body))
+        await self._charge(len(found.body))
+        about: dict[str, JSON] = {
+            **self._cause(search),
+            "doc": search.doc,
+            "mode": search.mode,
+            "start": search.start,
+            "stop": search.stop,
+            "pattern_sha256": hashlib.sha256(body).hexdigest(),
+            "count": found.count,
+        }
+        # Whoever reads the log sees which characters came out, a record for every so many matches.
+        spans = found.spans(search.mode)
+        await self._audit.note("context.searched", self._scope.run, {**about, "spans": spans[:_SPANS_LOGGED_MAX]})
+        for at in range(_SPANS_LOGGED_MAX, len(spans), _SPANS_LOGGED_MAX):
+            more: dict[str, JSON] = {"cell": self.cells, "doc": search.doc, "spans": spans[at : at + _SPANS_LOGGED_MAX]}
+            await self._audit.note("context.searched", self._scope.run, more)
+        for start, stop in spans:
+            self._shown.read(search.doc, start, stop)
+        return Found(search.id, found.count, found.next), found.body
+
+    def _question(self, search: Search, body: bytes) -> Question:
+        document = self._document(search.doc)
+        try:
+            pattern = body.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ProtocolViolation("a pattern that is not UTF-8") from None
+        if len(body) > _PATTERN_BYTES_MAX:
+            raise PolicyDenied(
+                f"a pattern of {len(body)} bytes is over the limit of {_PATTERN_BYTES_MAX}: look for less at once",
+                code="search.pattern",
+                limit=_PATTERN_BYTES_MAX,
+                observed=len(body),
+            )
+        longest = min(self._policy.context.read_bytes_max, self._policy.wire.body_bytes_max)
+        return Question(
+            folder=document.folder,
+            mode=search.mode,
+            pattern=pattern,
+            start=search.start,
+            stop=search.stop if search.mode == "lines" else min(search.stop, document.document.chars),
+            limit=min(search.limit, self._policy.context.search_hits_max),
+            bytes_max=longest,
+        )
+
+    def _permit_search(self, question: Question) -> float:
+        """How long it may take, in seconds. What it goes through is charged whether anything is found or not."""
+        allowance = self._policy.context
+        chars = max(0, question.stop - question.start)
+        total = self._searched_bytes + max(chars, _READ_COST_BYTES_MIN)
+        if total > allowance.search_total_bytes_max:
+            raise QuotaExceeded(
+                f"the run may search {allowance.search_total_bytes_max} characters in all and has searched "
+                f"{self._searched_bytes}: search a smaller range, or keep what was found in variables",
+                code="search.total",
+                limit=allowance.search_total_bytes_max,
+                observed=total,
+            )
+        self._searched_bytes = total
+        return min(allowance.search_wall_s, self._scope.left_s())
 
     def _permit_read(self, size: int) -> None:
         allowance = self._policy.context
@@ -340,9 +445,11 @@ class Broker:
         model = self._permit_query(query, prompts)
         if len(prompts) == 1:
             self.queries += 1
+            await self._shown.prompts(self.cells, prompts)
             return self._answers(query.id, [await self._ask(model, prompts[0], self.cells)])
         await self._permit_calls(len(prompts))
         self.queries += len(prompts)
+        await self._shown.prompts(self.cells, prompts)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._ask(model, prompt, self.cells)) for prompt in prompts]

@@ -1,15 +1,18 @@
-"""`belljar audit ls|show|verify`."""
+"""`belljar audit ls|show|verify|coverage`."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import click
 
-from belljar.audit import Record, records, runs, verify
+from belljar.audit import Coverage, Ranges, Record, Report, coverage, records, runs, verify
 from belljar.cli import options
 from belljar.cli.output import emit
 from belljar.errors import InvalidInput, VerificationFailed
@@ -18,6 +21,20 @@ from belljar.state import State
 __all__ = ["audit"]
 
 _PROBLEMS_SHOWN_MAX = 20
+_RANGES_SHOWN = 20
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
+
+
+class _Percent(click.ParamType[Fraction]):
+    """`99.5%`, kept exactly."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+        if match is None or Fraction(match[1]) > 100:
+            self.fail(f"{value!r} is no percentage; write it as in 99.5%", param, ctx)
+        return Fraction(match[1])
 
 
 @click.group()
@@ -47,7 +64,7 @@ def show(run: str, state: Path | None, as_json: bool) -> None:
     """Show every record of one RUN."""
     found = list(records(_log(state), run))
     if not found:
-        raise InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")
+        raise _no_run(run)
     if as_json:
         emit({"run": run, "records": [_fields(record) for record in found]})
         return
@@ -72,12 +89,97 @@ def verify_(state: Path | None, as_json: bool) -> None:
         if report.unfinished:
             click.echo(f"{len(report.unfinished)} actions without an outcome, in runs that have not ended")
     if not report.ok:
-        error = VerificationFailed(
-            f"the log does not verify: {len(report.problems)} problems, the first: {report.problems[0]}"
-        )
+        error = _unsound(report)
         if as_json:
             click.get_current_context().exit(error.exit_code)
         raise error
+
+
+@audit.command("coverage")
+@click.argument("run")
+@click.option("--require", type=_Percent(), metavar="P%", help="Exit with 9 when the share is below, as in 100%.")
+@click.option(
+    "--what",
+    type=click.Choice(["read", "shown"]),
+    default="read",
+    show_default=True,
+    help="Which share --require is about: read by the program, or shown to a sub-model.",
+)
+@click.option(
+    "--ranges",
+    type=click.IntRange(min=0),
+    default=_RANGES_SHOWN,
+    show_default=True,
+    metavar="N",
+    help="List at most so many ranges of each kind.",
+)
+@options.state
+@options.as_json
+def coverage_(run: str, require: Fraction | None, what: str, ranges: int, state: Path | None, as_json: bool) -> None:
+    """Say which characters of its documents RUN has read, and which stood in a sub-model's prompt.
+
+    The log is verified first. Read: given to the box. Shown: found word for word in a prompt that was sent.
+    Percentages are rounded down, so that 100 % is all.
+    """
+    log = _log(state)
+    found = _coverage(log, run, ranges)
+    part = found.read_chars if what == "read" else found.shown_chars
+    met = require is None or part * 100 >= require * found.chars
+    if require is not None and found.chars == 0:
+        raise InvalidInput(f"run {run} had no document, of which there could be a share", code="audit.no_document")
+    if as_json:
+        emit({"run": run, "ok": met, "coverage": found})
+        if not met:
+            click.get_current_context().exit(VerificationFailed.exit_code)
+        return
+    _print_coverage(found)
+    if not met:
+        share = found.read_percent if what == "read" else found.shown_percent
+        raise VerificationFailed(
+            f"{share:.4f} % of the characters were {what}, {float(require or 0):g} % are required: "
+            f"{found.chars - part} characters never were"
+        )
+
+
+def _coverage(log: Path, run: str, ranges: int) -> Coverage:
+    report = verify(log)
+    if not report.ok:
+        raise _unsound(report)
+    of_run = list(records(log, run))
+    if not of_run:
+        raise _no_run(run)
+    return coverage(of_run, ranges_max=ranges)
+
+
+def _print_coverage(found: Coverage) -> None:
+    for document in found.documents:
+        click.echo(f"{json.dumps(document.name)}  {document.kind}  {document.sha256[:12]}")
+        _print_share("read", document.read_chars, document.chars, document.read_percent, document.never_read)
+        _print_share("shown", document.shown_chars, document.chars, document.shown_percent, document.never_shown)
+    click.echo(f"all documents  {found.chars} characters")
+    _print_share("read", found.read_chars, found.chars, found.read_percent)
+    _print_share("shown", found.shown_chars, found.chars, found.shown_percent)
+    if found.untraced:
+        click.echo(f"{found.untraced} times not all could be looked for: more may have been shown")
+
+
+def _print_share(what: str, part: int, whole: int, share: float, never: Ranges | None = None) -> None:
+    click.echo(f"  {what:<6} {share:>8.4f} %  {part} of {whole} characters")
+    if never is None or never.count == 0:
+        return
+    listed = " ".join(f"{start}-{stop}" for start, stop in never.first)
+    more = f" and {never.count - len(never.first)} more" if never.count > len(never.first) else ""
+    click.echo(f"  never {what}, {never.count} ranges: {listed}{more}")
+
+
+def _no_run(run: str) -> InvalidInput:
+    return InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")
+
+
+def _unsound(report: Report) -> VerificationFailed:
+    return VerificationFailed(
+        f"the log does not verify: {len(report.problems)} problems, the first: {report.problems[0]}"
+    )
 
 
 def _fields(record: Record) -> dict[str, object]:

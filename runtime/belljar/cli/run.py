@@ -22,13 +22,18 @@ __all__ = ["exec_", "print_result", "run"]
 DEFAULT_MODEL = "claude-sonnet-5-5"
 _PROGRAM_BYTES_MAX = 4 * 2**20
 _context = click.option(
-    "--context", type=click.Path(path_type=Path), metavar="PATH", help="A text file; the program's `context`."
+    "--context",
+    "sources",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="A text file or a folder, the program's `context`; again, with names, for more. Or sha256:DIGEST or @NAME, for "
+    "one that was registered with `belljar context add`.",
 )
 
 
 @click.command()
 @click.argument("question")
-@click.option("--context", required=True, type=click.Path(path_type=Path), metavar="PATH", help="A text file.")
+@_context
 @click.option(
     "--model",
     default=DEFAULT_MODEL,
@@ -37,13 +42,13 @@ _context = click.option(
     help="The root model: claude-NAME (needs ANTHROPIC_API_KEY) or scripted:FILE.",
 )
 @options.box_options
-def run(question: str, context: Path, model: str, sub_model: str | None, **rest: Any) -> int:
+def run(question: str, sources: tuple[str, ...], model: str, sub_model: str | None, **rest: Any) -> int:
     """Answer QUESTION over a text of any length with a root model that writes code."""
 
     async def work(runtime: Runtime, on_progress: Any) -> Result:
         return await runtime.run(
             question,
-            context=context,
+            **_contexts(runtime, sources, rest["tenant"]),
             model=model,
             sub_model=sub_model,
             tenant=rest["tenant"],
@@ -58,16 +63,41 @@ def run(question: str, context: Path, model: str, sub_model: str | None, **rest:
 @_context
 @click.option("--model", metavar="NAME", help="Answers the program's queries; without one they are refused.")
 @options.box_options
-def exec_(program: Path, context: Path | None, model: str | None, sub_model: str | None, **rest: Any) -> int:
+def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model: str | None, **rest: Any) -> int:
     """Run PROGRAM.py in a box, no root model."""
     code = _read_program(program)
 
     async def work(runtime: Runtime, on_progress: Any) -> Result:
         return await runtime.execute(
-            code, context=context, model=sub_model or model, tenant=rest["tenant"], on_progress=on_progress
+            code,
+            **_contexts(runtime, sources, rest["tenant"]),
+            model=sub_model or model,
+            tenant=rest["tenant"],
+            on_progress=on_progress,
         )
 
     return _go(work, rest, show_output=True)
+
+
+def _contexts(runtime: Runtime, sources: tuple[str, ...], tenant: str) -> dict[str, Any]:
+    """The `context` and `contexts` of a run: the first without a name is `context`, the others need one."""
+    contexts: dict[str, Any] = {}
+    for source in sources:
+        name, named, place = source.partition("=")
+        if not named or Path(source).exists():
+            name, place = "context", source
+        if name in contexts:
+            raise InvalidInput(
+                f"there are two contexts called {name}: name them, as in --context contract=FILE", code="context.name"
+            )
+        contexts[name] = _source(runtime, place, tenant)
+    return {"context": contexts.pop("context", None), "contexts": contexts}
+
+
+def _source(runtime: Runtime, place: str, tenant: str) -> Any:
+    if place.startswith(("sha256:", "@")):
+        return runtime.registered(place.removeprefix("@"), tenant=tenant)
+    return Path(place)
 
 
 def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from belljar.engine.box import Box, Verdict, verdict_of
 from belljar.engine.loop import Progress, solve
-from belljar.engine.result import CellResult, ErrorInfo, Limit, Receipt, Result, RunUsage, Status
+from belljar.engine.result import CellResult, Coverage, ErrorInfo, Limit, Receipt, Result, RunUsage, Status
 
 __all__ = [
     "Box",
     "CellResult",
+    "Coverage",
     "ErrorInfo",
     "Limit",
     "Progress",

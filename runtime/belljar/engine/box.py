@@ -36,7 +36,7 @@ from belljar.errors import (
     QuotaExceeded,
     Refusal,
 )
-from belljar.protocol import PROTOCOL, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
+from belljar.protocol import PROTOCOL, ContextInfo, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
 from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Sandbox
 from belljar.tasks import to_the_end
@@ -101,7 +101,12 @@ class Box:
         """Whether no further cell can run: the answer is given, or the box is dead."""
         return self.verdict is not None or self._broker.final is not None
 
-    async def open(self, language: Literal["python", "restricted"], documents: Sequence[OpenDocument]) -> None:
+    async def open(
+        self,
+        language: Literal["python", "restricted"],
+        documents: Sequence[OpenDocument],
+        contexts: Sequence[ContextInfo],
+    ) -> None:
         """Configure the agent. Whether it gets ready is seen with the first cell, which need not wait for it."""
         policy = self._scope.policy
         start = Start(
@@ -111,6 +116,7 @@ class Box:
                 DocumentInfo(opened.document.name[:200], opened.document.chars, opened.document.bytes)
                 for opened in documents
             ],
+            contexts=list(contexts),
             read_bytes_max=min(policy.context.read_bytes_max, policy.wire.body_bytes_max),
             materialise_bytes_max=policy.context.materialise_bytes_max,
             in_flight_max=policy.wire.in_flight_max,

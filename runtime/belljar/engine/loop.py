@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Final as Const
 from typing import Protocol
 
@@ -35,7 +36,12 @@ block is run and you are shown what it printed. Variables live on from block to 
 
 In the session you have:
 - `context`: the document, used like a str: len(context), context[a:b], context.splitlines(), context.split(sep), \
-context.find(x), context.count(x), `x in context`, and the functions of `re`. It is read in pages as you touch it.
+context.find(x), context.count(x), `x in context`, and the functions of `re`. It is read in pages as you touch it. \
+`for line in context.lines():` goes through it at any length; context.lines(a, b) gives lines a to b. \
+context.search(pattern, start=0, limit=100) finds a regular expression on the host, fast at any length: a list of hits \
+with .start, .stop and .text; context.count_matches(pattern) counts. Patterns there have no look-around and no \
+back-references. Where the document is a list or a dict of texts, `context` is used like one, its items like str.
+- `contexts`: all the documents by name, when there are several.
 - `llm_query(prompt)`: asks a fresh model that sees only this prompt, and returns its answer as a str. It reads well \
 up to several hundred thousand characters.
 - `llm_query_batched(prompts)`: the same for a list, all at once, answers in order. Use it to read every part of the \
@@ -80,7 +86,7 @@ class Work(Protocol):
     def box(self) -> Box: ...
 
     @property
-    def document(self) -> Document | None: ...
+    def documents(self) -> Mapping[str, Document]: ...
 
     async def execute(self, code: str) -> CellResult: ...
 
@@ -94,7 +100,7 @@ async def solve(run: Work, model: Model, question: str) -> None:
     """
     policy = run.scope.policy
     word = secrets.token_hex(6)
-    messages = [Message("user", _opening(question, run.document))]
+    messages = [Message("user", _opening(question, run.documents))]
     for _ in range(policy.models.turns_max):
         request = ModelRequest(
             system=_SYSTEM,
@@ -120,9 +126,19 @@ async def solve(run: Work, model: Model, question: str) -> None:
     )
 
 
-def _opening(question: str, document: Document | None) -> str:
-    about = f"`context` has {document.chars} characters.\n" if document is not None else "There is no document.\n"
-    return f"{about}Question: {question}"
+def _opening(question: str, documents: Mapping[str, Document]) -> str:
+    if not documents:
+        return f"There is no document.\nQuestion: {question}"
+    lines = [f"`context` is {_about(next(iter(documents.values())))}."]
+    if len(documents) > 1:
+        lines += [f'`contexts["{name}"]` is {_about(document)}.' for name, document in documents.items()]
+    return "\n".join([*lines, f"Question: {question}"])
+
+
+def _about(document: Document) -> str:
+    if document.kind == "text":
+        return f"a text of {document.chars} characters in {document.lines} lines"
+    return f"a {document.kind} of {document.items} items with {document.chars} characters in all"
 
 
 def _show(cell: CellResult, word: str) -> str:

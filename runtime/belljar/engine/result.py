@@ -72,6 +72,23 @@ class Receipt(msgspec.Struct, frozen=True):
     head: str
 
 
+class Coverage(msgspec.Struct, frozen=True):
+    """How much of all contexts together the program read, and how much of them stood in prompts to sub-models.
+
+    In characters, each counted once; the shares are rounded down, so that 1.0 means all of it.
+    """
+
+    chars: int = 0
+    read_chars: int = 0
+    shown_chars: int = 0
+    read_share: float = 0.0
+    shown_share: float = 0.0
+
+    @classmethod
+    def of(cls, chars: int, read: int, shown: int) -> Coverage:
+        return cls(chars, read, shown, _share(read, chars), _share(shown, chars))
+
+
 class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     """One cell. `answer` is set when the cell gave the final answer."""
 
@@ -89,7 +106,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One run.
 
     `stdout` and `stderr` are the last cell's. `cpu_s` and `max_rss_bytes` are the kernel's accounts of the box; `cost`
-    is in nano-dollars; `layers` are the layers of the wall that held; `scripted` says that no model was asked.
+    is in nano-dollars; `coverage` says how much of the contexts was read and shown; `layers` are the layers of the wall that held; `scripted` says that no model was asked.
     """
 
     run: str
@@ -113,7 +130,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     cost: int
     scripted: bool
     layers: tuple[str, ...]
+    coverage: Coverage
     receipt: Receipt | None
+
+
+def _share(part: int, whole: int) -> float:
+    return part * 1_000_000 // whole / 1_000_000 if whole else 0.0
 
 
 def decode_answer(final: Final | None, body: bytes) -> Any:

@@ -48,8 +48,8 @@ __all__ = [
 
 Period = Literal["day", "month", "total"]
 
-DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd")
-AMOUNT_MAX = 10**15  # a million dollars in one reservation; sums of them stay far inside 64 bits
+DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
+AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of them stay far inside 64 bits
 _LIMIT_MAX = 10**18
 
 _SEGMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -58,12 +58,13 @@ _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class Amounts(msgspec.Struct, frozen=True):
-    """What is asked for or was spent: counts, tokens, and nano-dollars. Whole numbers, never negative."""
+    """What is asked for or was spent: counts, tokens, nano-dollars, bytes. Whole numbers, never negative."""
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_nanousd: int = 0
+    read_bytes: int = 0
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -74,6 +75,7 @@ class Limits(msgspec.Struct, frozen=True):
     input_tokens: int | None
     output_tokens: int | None
     cost_nanousd: int | None
+    read_bytes: int | None
 
 
 class Remaining(msgspec.Struct, frozen=True):
@@ -83,6 +85,7 @@ class Remaining(msgspec.Struct, frozen=True):
     input_tokens: int | None
     output_tokens: int | None
     cost_nanousd: int | None
+    read_bytes: int | None
 
 
 class Balance(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ import contextlib
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,58 +47,53 @@ from belljar.writer import Schema, Writer
 
 __all__ = ["SqliteLedger"]
 
+def _columns(template: str, names: Iterable[str] = DIMENSIONS) -> str:
+    """`template` once for each dimension, `{}` being its name."""
+    return ", ".join(template.format(name) for name in names)
+
+
+# typeof: a sum beyond 64 bits would silently become a float
+_WHOLE = "CHECK ({0} >= 0 AND typeof({0}) = 'integer')"
+_SIDES = [f"{side}_{dimension}" for side in ("used", "held") for dimension in DIMENSIONS]
+
 _SCHEMA = Schema(
     application_id=0x424A4C47,  # "BJLG"
-    version=1,
+    version=2,
     statements=(
-        """CREATE TABLE limits (
-            account TEXT NOT NULL, period TEXT NOT NULL,
-            calls INTEGER, input_tokens INTEGER, output_tokens INTEGER, cost_nanousd INTEGER,
+        f"""CREATE TABLE limits (
+            account TEXT NOT NULL, period TEXT NOT NULL, {_columns("{} INTEGER")},
             PRIMARY KEY (account, period)) WITHOUT ROWID""",
         """CREATE TABLE runs (
             run TEXT PRIMARY KEY, tenant TEXT NOT NULL, owner TEXT NOT NULL,
             run_limits BLOB NOT NULL, tenant_limits BLOB NOT NULL, is_open INTEGER NOT NULL) WITHOUT ROWID""",
         "CREATE INDEX open_runs ON runs (owner) WHERE is_open = 1",
-        """CREATE TABLE reservations (
+        f"""CREATE TABLE reservations (
             id TEXT PRIMARY KEY, run TEXT NOT NULL, day TEXT NOT NULL,
             state TEXT NOT NULL CHECK (state IN ('held', 'dispatched', 'settled', 'released')),
-            calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
-            output_tokens INTEGER NOT NULL, cost_nanousd INTEGER NOT NULL,
-            actual_calls INTEGER, actual_input_tokens INTEGER,
-            actual_output_tokens INTEGER, actual_cost_nanousd INTEGER) WITHOUT ROWID""",
+            {_columns("{} INTEGER NOT NULL")}, {_columns("actual_{} INTEGER")}) WITHOUT ROWID""",
         "CREATE INDEX open_reservations ON reservations (run) WHERE state IN ('held', 'dispatched')",
-        # typeof: a sum beyond 64 bits would silently become a float
-        """CREATE TABLE balances (
+        f"""CREATE TABLE balances (
             account TEXT NOT NULL, key TEXT NOT NULL,
-            used_calls INTEGER NOT NULL DEFAULT 0 CHECK (used_calls >= 0 AND typeof(used_calls) = 'integer'),
-            used_input_tokens INTEGER NOT NULL DEFAULT 0
-                CHECK (used_input_tokens >= 0 AND typeof(used_input_tokens) = 'integer'),
-            used_output_tokens INTEGER NOT NULL DEFAULT 0
-                CHECK (used_output_tokens >= 0 AND typeof(used_output_tokens) = 'integer'),
-            used_cost_nanousd INTEGER NOT NULL DEFAULT 0
-                CHECK (used_cost_nanousd >= 0 AND typeof(used_cost_nanousd) = 'integer'),
-            held_calls INTEGER NOT NULL CHECK (held_calls >= 0 AND typeof(held_calls) = 'integer'),
-            held_input_tokens INTEGER NOT NULL CHECK (held_input_tokens >= 0 AND typeof(held_input_tokens) = 'integer'),
-            held_output_tokens INTEGER NOT NULL
-                CHECK (held_output_tokens >= 0 AND typeof(held_output_tokens) = 'integer'),
-            held_cost_nanousd INTEGER NOT NULL CHECK (held_cost_nanousd >= 0 AND typeof(held_cost_nanousd) = 'integer'),
+            {_columns("{0} INTEGER NOT NULL DEFAULT 0 " + _WHOLE, _SIDES)},
             PRIMARY KEY (account, key)) WITHOUT ROWID""",
     ),
 )
 
-_HOLD = """INSERT INTO balances (account, key, held_calls, held_input_tokens, held_output_tokens, held_cost_nanousd)
-    VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (account, key) DO UPDATE SET
-    held_calls = held_calls + excluded.held_calls,
-    held_input_tokens = held_input_tokens + excluded.held_input_tokens,
-    held_output_tokens = held_output_tokens + excluded.held_output_tokens,
-    held_cost_nanousd = held_cost_nanousd + excluded.held_cost_nanousd"""
-
-_END = """UPDATE balances SET
-    used_calls = used_calls + ?, used_input_tokens = used_input_tokens + ?,
-    used_output_tokens = used_output_tokens + ?, used_cost_nanousd = used_cost_nanousd + ?,
-    held_calls = held_calls - ?, held_input_tokens = held_input_tokens - ?,
-    held_output_tokens = held_output_tokens - ?, held_cost_nanousd = held_cost_nanousd - ?
-    WHERE account = ? AND key = ?"""
+# Every name in these is one of the constants above.
+_LIMITS = f"SELECT period, {_columns('{}')} FROM limits WHERE account = ? ORDER BY period"  # noqa: S608
+_SET_LIMITS = f"INSERT OR REPLACE INTO limits VALUES (?, ?, {_columns('?')})"  # noqa: S608
+_RESERVE = f"INSERT INTO reservations VALUES (?, ?, ?, ?, {_columns('?')}, {_columns('NULL')})"  # noqa: S608
+_FIND = f"SELECT run, day, state, {_columns('{}')} FROM reservations WHERE id = ?"  # noqa: S608
+_ENDED = f"UPDATE reservations SET state = ?, {_columns('actual_{} = ?')} WHERE id = ?"  # noqa: S608
+_BALANCE = f"SELECT {', '.join(_SIDES)} FROM balances WHERE account = ? AND key = ?"  # noqa: S608
+_HOLD = f"""INSERT INTO balances (account, key, {_columns("held_{}")}) VALUES (?, ?, {_columns("?")})
+    ON CONFLICT (account, key) DO UPDATE SET {_columns("held_{0} = held_{0} + excluded.held_{0}")}"""  # noqa: S608
+_END = f"""UPDATE balances SET {_columns("used_{0} = used_{0} + ?")}, {_columns("held_{0} = held_{0} - ?")}
+    WHERE account = ? AND key = ?"""  # noqa: S608
+_JOURNAL = f"""SELECT run, day,
+    {_columns("sum(CASE WHEN state = 'settled' THEN actual_{} ELSE 0 END)")},
+    {_columns("sum(CASE WHEN state IN ('held', 'dispatched') THEN {} ELSE 0 END)")}
+    FROM reservations GROUP BY run, day"""  # noqa: S608
 
 _NOTHING = Amounts()
 
@@ -147,7 +142,7 @@ class SqliteLedger:
         check_limits(limits)
         row = (account, limits.period, *_values(limits))
         await self._writer.submit(
-            lambda db: _execute(db, "INSERT OR REPLACE INTO limits VALUES (?, ?, ?, ?, ?, ?)", *row)
+            lambda db: _execute(db, _SET_LIMITS, *row)
         )
 
     async def clear_limits(self, tenant: str) -> None:
@@ -245,11 +240,7 @@ def _decode(limits: bytes) -> Limits:
 
 
 def _limits(db: sqlite3.Connection, account: str) -> list[Limits]:
-    rows = db.execute(
-        "SELECT period, calls, input_tokens, output_tokens, cost_nanousd FROM limits WHERE account = ? ORDER BY period",
-        (account,),
-    )
-    return [Limits(*row) for row in rows]
+    return [Limits(*row) for row in db.execute(_LIMITS, (account,))]
 
 
 def _bounds(db: sqlite3.Connection, run: _Run) -> Iterator[tuple[str, Limits]]:
@@ -280,10 +271,7 @@ def _reserve(db: sqlite3.Connection, reservation: str, run_id: str, asked: Amoun
         _admit(_balance(db, account, _key(limits, day)), asked, account, limits, day)
     values = _values(asked)
     db.executemany(_HOLD, [(*page, *values) for page in _pages(run, day)])
-    db.execute(
-        "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)",
-        (reservation, run_id, day, state, *values),
-    )
+    db.execute(_RESERVE, (reservation, run_id, day, state, *values))
 
 
 def _admit(balance: Balance, asked: Amounts, account: str, limits: Limits, day: str) -> None:
@@ -319,10 +307,7 @@ def _shown(dimension: str, value: int) -> str:
 
 
 def _find(db: sqlite3.Connection, reservation: str) -> _Reservation | None:
-    row = db.execute(
-        "SELECT run, day, state, calls, input_tokens, output_tokens, cost_nanousd FROM reservations WHERE id = ?",
-        (reservation,),
-    ).fetchone()
+    row = db.execute(_FIND, (reservation,)).fetchone()
     return row and _Reservation(reservation, row[0], row[1], row[2], Amounts(*row[3:]))
 
 
@@ -350,11 +335,7 @@ def _end(db: sqlite3.Connection, found: _Reservation, state: str, charged: Amoun
     changed = db.executemany(_END, [(*values, *page) for page in pages]).rowcount
     if changed != len(pages):
         raise LedgerUnavailable(f"the books of run {found.run} miss a page; stop and call check_books")
-    db.execute(
-        "UPDATE reservations SET state = ?, actual_calls = ?, actual_input_tokens = ?, actual_output_tokens = ?, "
-        "actual_cost_nanousd = ? WHERE id = ?",
-        (state, *_values(charged), found.id),
-    )
+    db.execute(_ENDED, (state, *_values(charged), found.id))
 
 
 def _release_if_open(db: sqlite3.Connection, reservation: str) -> None:
@@ -396,16 +377,14 @@ def _close_runs_of(db: sqlite3.Connection, owners: list[str]) -> int:
 
 
 def _values(amounts: Amounts | Limits) -> tuple[int | None, ...]:
-    return (amounts.calls, amounts.input_tokens, amounts.output_tokens, amounts.cost_nanousd)
+    return tuple(getattr(amounts, dimension) for dimension in DIMENSIONS)
 
 
 def _balance(db: sqlite3.Connection, account: str, key: str) -> Balance:
-    row = db.execute(
-        "SELECT used_calls, used_input_tokens, used_output_tokens, used_cost_nanousd, held_calls, held_input_tokens, "
-        "held_output_tokens, held_cost_nanousd FROM balances WHERE account = ? AND key = ?",
-        (account, key),
-    ).fetchone()
-    return Balance(Amounts(*row[:4]), Amounts(*row[4:])) if row else Balance(_NOTHING, _NOTHING)
+    row = db.execute(_BALANCE, (account, key)).fetchone()
+    if row is None:
+        return Balance(_NOTHING, _NOTHING)
+    return Balance(Amounts(*row[: len(DIMENSIONS)]), Amounts(*row[len(DIMENSIONS) :]))
 
 
 def _remaining(db: sqlite3.Connection, run_id: str, day: str) -> Remaining:
@@ -444,17 +423,5 @@ def _check_books(db: sqlite3.Connection) -> list[str]:
 
 def _journal(db: sqlite3.Connection) -> Iterator[tuple[str, str, dict[str, int]]]:
     """Every run and day with what its reservations hold and have used."""
-    for row in db.execute(
-        """SELECT run, day,
-            sum(CASE WHEN state = 'settled' THEN actual_calls ELSE 0 END),
-            sum(CASE WHEN state = 'settled' THEN actual_input_tokens ELSE 0 END),
-            sum(CASE WHEN state = 'settled' THEN actual_output_tokens ELSE 0 END),
-            sum(CASE WHEN state = 'settled' THEN actual_cost_nanousd ELSE 0 END),
-            sum(CASE WHEN state IN ('held', 'dispatched') THEN calls ELSE 0 END),
-            sum(CASE WHEN state IN ('held', 'dispatched') THEN input_tokens ELSE 0 END),
-            sum(CASE WHEN state IN ('held', 'dispatched') THEN output_tokens ELSE 0 END),
-            sum(CASE WHEN state IN ('held', 'dispatched') THEN cost_nanousd ELSE 0 END)
-            FROM reservations GROUP BY run, day"""
-    ):
-        names = [f"{side}_{dimension}" for side in ("used", "held") for dimension in DIMENSIONS]
-        yield row[0], row[1], dict(zip(names, row[2:], strict=True))
+    for row in db.execute(_JOURNAL):
+        yield row[0], row[1], dict(zip(_SIDES, row[2:], strict=True))

@@ -27,6 +27,7 @@ from belljar.policy.model import (
     Quota,
     Quotas,
     RunQuota,
+    Spending,
     Wire,
 )
 from belljar.policy.parse import parse

@@ -214,6 +214,32 @@ class Amount(Kind[int | None]):
 
 
 @dataclass(frozen=True)
+class Volume(Kind[int | None]):
+    """A quota in bytes, written `"10 GiB"`, from 0 to `most`; `"unlimited"` is `None`."""
+
+    most: str
+
+    def read(self, value: object) -> int | None:
+        if value == UNLIMITED:
+            return None
+        if not isinstance(value, str):
+            raise Wrong(f'is {shown(value)}, which is no size; write a unit, as in "10 GiB", or "{UNLIMITED}"')
+        size = _units(units.parse_size, value)
+        _within(size, 0, units.parse_size(self.most), value, "0 B", self.most)
+        return size
+
+    def write(self, value: int | None) -> str:
+        return f'"{UNLIMITED}"' if value is None else f'"{units.format_size(value)}"'
+
+    def looser(self, mine: int | None, base: int | None) -> bool:
+        return base is not None and (mine is None or mine > base)
+
+    def schema(self) -> dict[str, Any]:
+        size = {"type": "string", "pattern": "^[0-9]{1,15} (B|KiB|MiB|GiB)$", **_range_words("0 B", self.most)}
+        return {"anyOf": [size, {"const": UNLIMITED}]}
+
+
+@dataclass(frozen=True)
 class Cost(Kind[int | None]):
     """A quota in nano-dollars, written `"0.50 USD"`, from 0 to `most`; `"unlimited"` is `None`."""
 

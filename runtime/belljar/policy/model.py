@@ -107,11 +107,17 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much of the document may be read: at once, in a run, and as one string."""
+    """How much of the contexts may be read: at once, in a run, and as one string; and what a search may take.
+
+    `search_total_bytes_max` is text gone through, `search_hits_max` matches given for one question.
+    """
 
     read_bytes_max: Annotated[int, kinds.Size("read", "4 KiB", "1 GiB")]
     read_total_bytes_max: Annotated[int, kinds.Size("read_total", "4 KiB", "524288 GiB")]
     materialise_bytes_max: Annotated[int, kinds.Size("materialise", "0 B", "64 GiB")]
+    search_wall_s: Annotated[float, kinds.Duration("search_wall", "10 ms", "1 h")]
+    search_hits_max: Annotated[int, kinds.Count("search_hits", 1, 100_000)]
+    search_total_bytes_max: Annotated[int, kinds.Size("search_total", "0 B", "1048576 GiB")]
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,7 +138,7 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return any(fnmatchcase(model, pattern) for pattern in self.allow)
 
 
-class Quota(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What may be spent in a period. `None` is an explicit `"unlimited"`."""
 
     period: Annotated[PeriodName, kinds.Period("period", PERIODS)]
@@ -142,8 +148,14 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cost_nanousd: Annotated[int | None, kinds.Cost("cost", "1000000.00 USD")]
 
 
-class RunQuota(Quota, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A run has no calendar: its quota is for all of it."""
+class Quota(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all runs of a tenant together may spend, and read of their contexts."""
+
+    read_bytes: Annotated[int | None, kinds.Volume("read", "1048576 GiB")]
+
+
+class RunQuota(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A run has no calendar: its quota is for all of it. What it may read stands under `context`."""
 
     period: Annotated[Literal["total"], kinds.Period("period", ("total",))]
 

@@ -1,0 +1,226 @@
+"""Searching a document on the host, for guests, without ever holding up anybody else.
+
+A search runs in a process of its own (`searching`), of which there are a few: it scans at memory speed and never has
+this process's interpreter lock. It has a deadline, and it ends when whoever asked is gone: both by SIGKILL, because
+nothing softer stops a scan. A process that was killed, or died of a pattern, is replaced when the next question comes.
+
+Questions wait for a free process in the order in which they come; the broker lets no run have more than one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from belljar.errors import HostFault, PolicyDenied
+
+__all__ = ["MATCH_CHARS_MAX", "Findings", "Question", "Searcher", "Tracked"]
+
+# What is given of one match's text; its span is always given whole.
+MATCH_CHARS_MAX: Final = 1000
+# One for each core of a small machine: they leave the third to nobody, but give way (they are nice).
+_WORKERS_MAX: Final = 2
+_LENGTH: Final = struct.Struct("!I")
+_HEADER_BYTES_MAX: Final = 65536
+# One part of a document that a prompt contains: doc, start, stop.
+_TRACED: Final = struct.Struct("<IQQ")
+_TRACE_BYTES_MAX: Final = 64 * 2**20
+_REMEDY: Final = (
+    "RE2 has no look-around and no back-references: write it without them, or use re over slices or context.lines()"
+)
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What to look for in the document in `folder`.
+
+    Attributes:
+        mode: "find" matches, "count" them, or give "lines".
+        pattern: RE2 syntax; empty for lines.
+        start, stop: the range, in characters; for lines, line numbers.
+        limit: at most so many matches.
+        bytes_max: the largest answer.
+    """
+
+    folder: Path
+    mode: Literal["find", "count", "lines"]
+    pattern: str
+    start: int
+    stop: int
+    limit: int
+    bytes_max: int
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """`count` matches (for lines: characters from `start`); `next`, where to go on; `body` as on the wire."""
+
+    start: int
+    count: int
+    next: int | None
+    body: bytes
+
+    def spans(self, mode: str) -> list[list[int]]:
+        """The ranges of characters whose text is in `body`."""
+        if mode == "lines":
+            return [[self.start, self.start + self.count]]
+        if mode == "count":
+            return []
+        pairs = struct.iter_unpack("<QQ", self.body[: 16 * self.count])
+        return [[first, min(last, first + MATCH_CHARS_MAX)] for first, last in pairs]
+
+
+class Tracked(msgspec.Struct, frozen=True):
+    """A document in `folder`, and the ranges of its characters in which to look, the likeliest first."""
+
+    doc: int
+    folder: Path
+    ranges: list[tuple[int, int]]
+
+
+class Searcher:
+    """The processes that search. Started when needed; end them with `aclose`."""
+
+    def __init__(self, workers_max: int = _WORKERS_MAX) -> None:
+        self._slots = asyncio.Semaphore(workers_max)
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._busy: set[asyncio.subprocess.Process] = set()
+
+    async def ask(self, question: Question, *, deadline_s: float) -> Findings:
+        """Answer `question` within so many seconds from when a process takes it.
+
+        Raises:
+            PolicyDenied: `search.pattern`, `search.deadline` or `read.too_long`.
+            HostFault: the process could not be started.
+        """
+        asked = {
+            "folder": str(question.folder),
+            "mode": question.mode,
+            "pattern": question.pattern,
+            "start": question.start,
+            "stop": question.stop,
+            "limit": question.limit,
+            "chars": MATCH_CHARS_MAX,
+            "bytes": question.bytes_max,
+        }
+        answer_bytes_max = question.limit * (16 + 4 * MATCH_CHARS_MAX) + question.bytes_max
+        header, body = await self._talk(asked, answer_bytes_max, deadline_s)
+        return _findings(header, body, question)
+
+    async def trace(
+        self, prompts: Sequence[bytes], tracked: Sequence[Tracked], *, deadline_s: float
+    ) -> tuple[list[tuple[int, int, int]], bool]:
+        """The parts of the documents that the prompts are made of: (doc, start, stop); and whether that is all.
+
+        Raises: as `ask`.
+        """
+        asked = {
+            "mode": "trace",
+            "prompts": [prompt.decode("utf-8", "replace") for prompt in prompts],
+            "texts": [{"doc": one.doc, "folder": str(one.folder), "ranges": one.ranges} for one in tracked],
+        }
+        header, body = await self._talk(asked, _TRACE_BYTES_MAX, deadline_s)
+        return list(_TRACED.iter_unpack(body)), header["complete"]
+
+    async def _talk(
+        self, asked: Mapping[str, object], answer_bytes_max: int, deadline_s: float
+    ) -> tuple[dict[str, Any], bytes]:
+        async with self._slots:
+            worker = await self._take()
+            try:
+                async with asyncio.timeout(deadline_s):
+                    header, body = await _exchange(worker, asked, answer_bytes_max)
+            except TimeoutError:
+                raise PolicyDenied(
+                    f"the search took longer than the policy's {deadline_s:g} s: "
+                    "search a smaller range (start, stop), or for something more specific",
+                    code="search.deadline",
+                    limit=round(deadline_s * 1000),
+                    observed=round(deadline_s * 1000),
+                ) from None
+            except (OSError, asyncio.IncompleteReadError) as error:
+                raise PolicyDenied(
+                    "the search used up its memory: search for something simpler", code="search.memory"
+                ) from error
+            else:
+                self._idle.append(worker)
+                self._busy.discard(worker)
+            finally:
+                if worker in self._busy:  # whatever it still does, nobody waits for it
+                    await self._end(worker)
+        return header, body
+
+    async def aclose(self) -> None:
+        for worker in [*self._idle, *self._busy]:
+            await self._end(worker)
+        self._idle.clear()
+
+    async def _take(self) -> asyncio.subprocess.Process:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.returncode is None:
+                self._busy.add(worker)
+                return worker
+        try:
+            worker = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-B",
+                "-m",
+                "belljar.context.searching",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise HostFault(f"no process could be started to search with: {error}") from error
+        self._busy.add(worker)
+        return worker
+
+    async def _end(self, worker: asyncio.subprocess.Process) -> None:
+        self._busy.discard(worker)
+        with contextlib.suppress(ProcessLookupError):
+            worker.kill()
+        await worker.wait()
+
+
+async def _exchange(
+    worker: asyncio.subprocess.Process, asked: Mapping[str, object], answer_bytes_max: int
+) -> tuple[dict[str, Any], bytes]:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(json.dumps(asked, ensure_ascii=False).encode() + b"\n")
+    await worker.stdin.drain()
+    header = json.loads(await _part(worker.stdout, _HEADER_BYTES_MAX))
+    return header, await _part(worker.stdout, answer_bytes_max)
+
+
+async def _part(stream: asyncio.StreamReader, bytes_max: int) -> bytes:
+    (size,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
+    if size > bytes_max:
+        raise OSError("an answer that is too long")
+    return await stream.readexactly(size)
+
+
+def _findings(header: dict[str, Any], body: bytes, question: Question) -> Findings:
+    refused = header.get("refused")
+    if refused == "search.pattern":
+        raise PolicyDenied(f"RE2 does not take this pattern ({header['message']}): {_REMEDY}", code=refused)
+    if refused is not None:
+        raise PolicyDenied(f"{header['message']}: ask for fewer", code=refused, limit=question.bytes_max)
+    if len(body) > question.bytes_max:
+        raise PolicyDenied(
+            f"the matches have {len(body)} bytes, {question.bytes_max} may be read at once: ask for fewer (limit)",
+            code="read.too_long",
+            limit=question.bytes_max,
+            observed=len(body),
+        )
+    return Findings(header["start"], header["count"], header["next"], body)

@@ -1,0 +1,166 @@
+"""The process that searches: started by `search`, with nothing to do but this.
+
+    standard input    one JSON document a line: what to look for, and where
+    standard output   u32 length, JSON header, u32 length, body
+
+The pattern is the guest's. RE2 takes time linear in the text and bounded memory, whatever the pattern; but it is a large
+parser of hostile input, so it runs here: in a process of its own, that can be killed at any moment, holds no secret,
+may not write files, and gives way to whoever serves the others.
+
+The text is searched as UTF-8 in the memory map, all of it in one call, so that a match may lie anywhere and be as long
+as it likes. What RE2 finds are byte offsets; the document's marks make them characters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
+
+import msgspec
+import re2
+
+from belljar.context.document import DOCUMENT_FILE, Document, OpenDocument
+from belljar.context.tracing import Traceable, trace
+
+__all__ = ["main"]
+
+# A compiled pattern and its automata.
+_PATTERN_BYTES_MAX: Final = 8 << 20
+# Far above what a question takes; a runaway ends here.
+_MEMORY_BYTES_MAX: Final = 1 << 30
+# A question may hold prompts to be traced.
+_LINE_BYTES_MAX: Final = 1 << 26
+_OPEN_FILES_MAX: Final = 32
+_NICE: Final = 10
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_LENGTH: Final = struct.Struct("!I")
+_TRACED: Final = struct.Struct("<IQQ")
+_SPAN: Final = struct.Struct("<QQ")
+
+Answer = tuple[dict[str, Any], bytes]
+
+
+class _Match(Protocol):
+    def span(self) -> tuple[int, int]: ...
+
+
+class _Refused(Exception):
+    """(code, message)"""
+
+
+def _matches(text: OpenDocument, question: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    """The byte spans of all matches in the range, in order, none inside a character."""
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _PATTERN_BYTES_MAX
+    try:
+        pattern = re2.compile(question["pattern"].encode(), options)
+    except re2.error as error:
+        raise _Refused("search.pattern", str(error.args[0], "utf-8", "replace")) from None
+    chars, data = text.document.chars, text.view
+    first, last = (text.byte_of(min(question[name], chars)) for name in ("start", "stop"))
+    for match in cast("Iterator[_Match]", pattern.finditer(data, first, last)):
+        start, stop = match.span()
+        # RE2 steps over an empty match by one byte, which may be in the middle of a character.
+        if start == stop < len(data) and data[start] & 0xC0 == 0x80:
+            continue
+        yield start, stop
+
+
+def _find(text: OpenDocument, question: dict[str, Any]) -> Answer:
+    limit, chars = question["limit"], question["chars"]
+    spans, texts, after = bytearray(), [], None
+    found = list(islice(_matches(text, question), limit + 1))
+    for start, stop in found[:limit]:
+        after = text.char_of(stop)
+        spans += _SPAN.pack(text.char_of(start), after)
+        # At most four bytes a character; what is cut in two at the end is left out.
+        texts.append(bytes(text.view[start : min(stop, start + 4 * chars)]).decode("utf-8", "ignore")[:chars])
+    more = len(found) > limit
+    header = {"start": 0, "count": len(found[:limit]), "next": after if more else None}
+    return header, bytes(spans) + "".join(texts).encode()
+
+
+def _count(text: OpenDocument, question: dict[str, Any]) -> Answer:
+    return {"start": 0, "count": sum(1 for _ in _matches(text, question)), "next": None}, b""
+
+
+def _lines(text: OpenDocument, question: dict[str, Any]) -> Answer:
+    first, last = (text.line_start(min(question[name], text.document.lines)) for name in ("start", "stop"))
+    if last - first > question["bytes"]:
+        raise _Refused("read.too_long", f"these lines have {last - first} bytes; {question['bytes']} may be read at once")
+    start = text.char_of(first)
+    return {"start": start, "count": max(0, text.char_of(last) - start), "next": None}, bytes(text.view[first:last])
+
+
+def _trace(question: dict[str, Any]) -> Answer:
+    with contextlib.ExitStack() as opened:
+        texts, places = {}, []
+        for one in question["texts"]:
+            text = texts[one["doc"]] = opened.enter_context(_opened(one["folder"]))
+            ranges = [(text.byte_of(start), text.byte_of(stop)) for start, stop in one["ranges"]]
+            places.append(Traceable(one["doc"], text.view, ranges))
+        found = trace([prompt.encode() for prompt in question["prompts"]], places)
+        spans = [(doc, texts[doc].char_of(first), texts[doc].char_of(last)) for doc, first, last in found.spans]
+        places.clear()
+    return {"complete": found.complete}, b"".join(_TRACED.pack(*span) for span in spans)
+
+
+_MODES = {"find": _find, "count": _count, "lines": _lines}
+
+
+def _opened(folder: str) -> OpenDocument:
+    document = msgspec.json.decode(Path(folder, DOCUMENT_FILE).read_bytes(), type=Document)
+    return OpenDocument(Path(folder), document)
+
+
+def _answer(question: dict[str, Any]) -> Answer:
+    if question["mode"] == "trace":
+        return _trace(question)
+    try:
+        with _opened(question["folder"]) as text:
+            return _MODES[question["mode"]](text, question)
+    except _Refused as refused:
+        code, message = refused.args
+        return {"refused": code, "message": message[:1000]}, b""
+
+
+def _confine() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    os.nice(_NICE)
+    limits = (
+        (resource.RLIMIT_DATA, _MEMORY_BYTES_MAX),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 1),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES_MAX),
+    )
+    for limit, value in limits:
+        resource.setrlimit(limit, (value, value))
+
+
+def main() -> None:
+    _confine()
+    questions, answers = sys.stdin.buffer, sys.stdout.buffer
+    while line := questions.readline(_LINE_BYTES_MAX):
+        header, body = _answer(json.loads(line))
+        said = json.dumps(header).encode()
+        answers.write(_LENGTH.pack(len(said)) + said + _LENGTH.pack(len(body)))
+        answers.write(body)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

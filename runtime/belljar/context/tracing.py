@@ -1,0 +1,558 @@
+"""Which parts of the documents stand in a prompt: found by looking, since the guest's word is worth nothing.
+
+A program reads a document, does what it likes with the text, and sends prompts. Here the text of the prompts is looked
+for in what the run has read. All prompts of a call lie one after the other in `text`; `rest` is a copy in which what
+has been found is overwritten with a byte that UTF-8 does not have. A *find* is a stretch of a document and an equal
+stretch of `text`, with something in it that was not found before, grown in both directions as far as the bytes agree
+(and a little over what was found before: the line before may have taken this one's first bytes, where the document's
+next line begins like it). These ways lead to a find, the cheap and certain ones first:
+
+    follow   after a find the document goes on, and mostly the prompt does too: behind a bullet, a number, a quote, or
+             in the next prompt after its instructions. The document's next lines are looked for in the prompt, nearby
+    sound    of each long gap in what is explained a few bytes are looked for in all that was read, many at once, by RE2
+             in one pass. A slice is long, so they lie within it and bring the rest along; only long finds count
+    lines    each line of what was read that stands in a prompt as a whole, wherever it stands: an index of the prompts'
+             bytes says at once of nearly every line that it does not
+    probe    as sound, but at every so many bytes of all gaps, and short finds count: first with long anchors, of which
+             few are anywhere by accident, then with short ones. Of several places, that where most around agrees wins
+
+What is found is true: each range's text stood in a prompt, but for white space beside it, which counts as shown with
+what it adjoins (a program that strips or joins lines leaves none, and nobody misses it). What is not found may still
+have been there: translated, encoded, in another case, or in pieces that are neither whole lines nor twice `_SHORT`
+bytes long. Lines under `_LINE_BYTES_MIN` bytes are taken only as the continuation of the find before them. Text that is
+in several places of the documents is attributed to one of them: to the continuation of the last find if it is there,
+else to where most around it agrees.
+
+Anchors that were not found are remembered for the call: the instructions around a thousand slices cost one search.
+Whoever makes prompts to keep us busy meets `scan_bytes_max`: then what is left stays untraced, and `complete` says so.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from mmap import mmap
+from typing import Any, Final, NamedTuple
+
+import re2
+
+from belljar.spans import Spans
+
+__all__ = ["SCAN_BYTES_MAX", "Traceable", "Traced", "trace"]
+
+SCAN_BYTES_MAX: Final = 4 << 30
+
+# In no UTF-8 text: what was found, and what stands between two prompts.
+_FOUND: Final = b"\xff"
+_BORDER: Final = b"\xfe"
+_LINE_BYTES_MIN: Final = 12
+_LONG: Final = 48
+_SHORT: Final = 24
+# So much in agreement is no accident: nobody looks for a better place.
+_CERTAIN_BYTES: Final = 512
+_PLACES_MAX: Final = 8
+# RE2 goes through text at 400 MB/s with so many literals, and at 100 with four times as many.
+_ANCHORS_MAX: Final = 128
+_ANCHORS_PER_GAP: Final = 4
+# Where in a gap to look for a long slice.
+_SOUNDINGS: Final = (0.5, 0.25, 0.75)
+# After so many hits that tell nothing new, it is worth compiling again without the anchors that are everywhere.
+_WASTE_MAX: Final = 1000
+# What it costs to compile them, in bytes gone through.
+_COMPILE_COST_BYTES: Final = 1 << 20
+# Rulers, indentation and padding are everywhere and say nothing.
+_DIFFERENT_BYTES_MIN: Final = 5
+_AUTOMATON_BYTES_MAX: Final = 64 << 20
+_BLOCK_BYTES: Final = 1 << 20
+_GRAMS_MAX: Final = 1 << 18
+# Where the document's next line may stand: after the instructions of a prompt, and after what was just found.
+_FIRST_REACH_BYTES: Final = 64 << 10
+_REACH_BYTES: Final = 4 << 10
+_DECORATION_BYTES_MAX: Final = 16
+_NEXT_LINES: Final = 4
+_NEXT_BYTES: Final = 1 << 10
+_NEEDLE_BYTES_MAX: Final = 64
+# How far a find may reach over what was found before.
+_OVERLAP_BYTES_MAX: Final = 1 << 10
+_BLANK_BYTES_MAX: Final = 1 << 10
+
+_GAP = re.compile(rb"[^\xfe\xff]{12,}")
+_ROW = re.compile(rb"[^\xfe\xff\n]{12,}")
+_FOUND_RUN = re.compile(rb"\xff+")
+_LINE = re.compile(rb"[^\s][^\n]*")
+_LETTER = re.compile(rb"[A-Za-z\x80-\xfd]")
+_WORDLY = re.compile(rb"[0-9A-Za-z\x80-\xfd]")
+# What is a piece of its own in a line of a prompt: an item of a list, a field, a quotation.
+_PIECE = re.compile(rb"(?:[\n\t|\":;,>(]|\A)[\s\-*\d.)\]\"'\[(]*([^\n]{24})")
+
+
+class Traceable(NamedTuple):
+    """A document, and which of its bytes the run has read, the most recent first. Finds lie within these."""
+
+    doc: int
+    view: memoryview | mmap | bytes
+    ranges: Sequence[tuple[int, int]]
+
+
+class Traced(NamedTuple):
+    """(doc, first byte, byte after the last), in order, none touching the next; and whether all was looked for."""
+
+    spans: list[tuple[int, int, int]]
+    complete: bool
+
+
+def trace(prompts: Sequence[bytes], texts: Sequence[Traceable], *, scan_bytes_max: int = SCAN_BYTES_MAX) -> Traced:
+    """Find the parts of `texts` that stand in `prompts`, going through at most about `scan_bytes_max` bytes."""
+    with ExitStack() as views:
+        sources = [_Source(text.doc, views.enter_context(memoryview(text.view)), Spans(text.ranges)) for text in texts]
+        tracer = _Tracer(sources, prompts, _by_recency(texts, sources), scan_bytes_max)
+        return tracer.traced()
+
+
+class _Source(NamedTuple):
+    doc: int
+    view: memoryview
+    read: Spans
+
+
+class _Place(NamedTuple):
+    source: int
+    at: int
+
+
+class _Find(NamedTuple):
+    """`size` bytes that agree: of the source from `start`, and of the rest from `at`."""
+
+    source: int
+    start: int
+    at: int
+    size: int
+
+
+class _Untraced(Exception):
+    """The budget is used up."""
+
+
+def _by_recency(texts: Sequence[Traceable], sources: Sequence[_Source]) -> list[tuple[int, int, int]]:
+    """What was read, (source, start, stop), none twice, what was read last first."""
+    found: dict[tuple[int, int, int], None] = {}
+    for number, (text, source) in enumerate(zip(texts, sources, strict=True)):
+        for start, stop in text.ranges:
+            if start < stop and (around := source.read.around(start)) is not None:
+                found.setdefault((number, *around))
+    return list(found)
+
+
+class _Tracer:
+    def __init__(
+        self, sources: list[_Source], prompts: Sequence[bytes], ranges: list[tuple[int, int, int]], budget: int
+    ) -> None:
+        self._sources = sources
+        self._ranges = ranges
+        self._budget = budget
+        self._text = _BORDER.join([b"", *prompts, b""])
+        self._rest = bytearray(self._text)
+        self._starts = self._borders()
+        self._found = [Spans() for _ in sources]
+        self._places: dict[bytes, list[_Place]] = {}
+        self._last: _Find | None = None
+
+    def traced(self) -> Traced:
+        try:
+            self._trace()
+            complete = True
+        except _Untraced:
+            complete = False
+        spans = [
+            (source.doc, *span) for source, found in zip(self._sources, self._found, strict=True) for span in found
+        ]
+        return Traced(sorted(spans), complete)
+
+    def _trace(self) -> None:
+        if not self._ranges or len(self._starts) == 1:
+            return
+        # The first prompt shows where in the document the program is; the others mostly go on from there.
+        self._begin()
+        for start in self._starts[:-1]:
+            self._follow(start, _FIRST_REACH_BYTES)
+        self._compact()
+        self._sound(len(self._rest))
+        self._compact()
+        self._lines(len(self._rest))
+        for size in (_LONG, _SHORT):
+            self._probe(size, len(self._rest))
+
+    def _begin(self) -> None:
+        for number, start, _ in self._ranges[:_PLACES_MAX]:
+            self._last = beginning = _Find(number, start, 0, 0)
+            self._follow(1, _FIRST_REACH_BYTES)
+            if self._last is not beginning:
+                return
+        self._last = None
+        self._sound(self._starts[1])
+        if self._last is None:
+            self._lines(self._starts[1])
+
+    def _compact(self) -> None:
+        """What was found is mostly most of it: nobody goes through that again, but for the ends of it."""
+        kept, at = [], 0
+        for run in _FOUND_RUN.finditer(self._rest):
+            first, after = run.start() + _OVERLAP_BYTES_MAX, run.end() - _OVERLAP_BYTES_MAX
+            if first < after:
+                kept.append((at, first))
+                at = after
+        kept.append((at, len(self._text)))
+        self._text = _FOUND.join(self._text[start:stop] for start, stop in kept)
+        self._rest = bytearray(_FOUND.join(self._rest[start:stop] for start, stop in kept))
+        self._starts = self._borders()
+
+    def _borders(self) -> list[int]:
+        """Where the prompts begin, and one more."""
+        return [border.end() for border in re.finditer(_BORDER, self._rest)]
+
+    def _spend(self, size: int) -> None:
+        if size > self._budget:
+            self._budget = 0
+            raise _Untraced
+        self._budget -= size
+
+    # ---------------------------------------------------------------------------------------------------------- finds
+
+    def _grown(self, place: _Place, at: int, size: int) -> _Find:
+        """A find of `size` bytes, grown to all that agrees, ending where characters do."""
+        view, around = self._sources[place.source].view, self._sources[place.source].read.around(place.at)
+        assert around is not None
+        ahead = _agreeing(view, place.at + size, around[1], self._rest, at + size)
+        if self._rest.startswith(_FOUND, at + size + ahead):
+            stop = min(around[1], place.at + size + ahead + _OVERLAP_BYTES_MAX)
+            ahead += _agreeing(view, place.at + size + ahead, stop, self._text, at + size + ahead)
+        back = _agreeing_back(view, place.at, around[0], self._rest, at)
+        if self._rest.endswith(_FOUND, 0, at - back):
+            stop = max(around[0], place.at - back - _OVERLAP_BYTES_MAX)
+            back += _agreeing_back(view, place.at - back, stop, self._text, at - back)
+        start, stop = place.at - back, place.at + size + ahead
+        first, last = _whole_characters(view, start, stop, around[1])
+        return _Find(place.source, first, at - back + first - start, max(0, last - first))
+
+    def _take(self, find: _Find) -> int:
+        """Count it as shown, with the white space beside it. Gives where it ends in the rest."""
+        end = find.at + find.size
+        self._rest[find.at : end] = _FOUND * find.size
+        source, stop = self._sources[find.source], find.start + find.size
+        around = source.read.around(find.start)
+        assert around is not None
+        before = _blank_before(source.view, find.start, around[0])
+        self._found[find.source].add(find.start - before, stop + _blank_after(source.view, stop, around[1]))
+        self._last = find
+        return end
+
+    def _stands(self, anchor: bytes, at: int) -> bool:
+        """Whether none of it was found meanwhile."""
+        return self._rest.startswith(anchor, at)
+
+    def _is_new(self, at: int, size: int) -> bool:
+        return self._rest.count(_FOUND, at, at + size) < size
+
+    def _nearby(self, needle: bytes, at: int, stop: int) -> int:
+        """Where the needle is, or -1. What is before `at` may have taken its first bytes."""
+        where = self._rest.find(needle, at, stop)
+        if where < 0:
+            where = self._text.find(needle, max(0, at - len(needle) + 1), stop)
+        return where if where >= 0 and self._is_new(where, len(needle)) else -1
+
+    # --------------------------------------------------------------------------------------------------------- follow
+
+    def _follow(self, at: int, reach: int) -> None:
+        """Take the document's continuation from the last find, as long as the prompt has it nearby."""
+        end = self._starts[bisect_right(self._starts, at)] - 1
+        needles = [*self._next_lines(), *self._same_again()] if reach > _REACH_BYTES else [*self._next_lines()]
+        while (find := self._continuation(needles, at, min(end, at + reach))) is not None:
+            at, reach = self._take(find), _REACH_BYTES
+            needles = [*self._next_lines()]
+
+    def _continuation(self, needles: Iterable[tuple[_Place, bytes]], at: int, stop: int) -> _Find | None:
+        for place, needle in needles:
+            if len(needle) < _LINE_BYTES_MIN:
+                where = self._rest.find(needle, at, min(stop, at + _DECORATION_BYTES_MAX + len(needle)))
+                if where >= 0 and self._stands_alone(at, where, len(needle)):
+                    return self._grown(place, where, len(needle))
+                continue
+            where = self._nearby(needle, at, stop)
+            if where >= 0:
+                find = self._grown(place, where, len(needle))
+                whole = len(needle) > _LINE_BYTES_MIN or find.size >= _NEEDLE_BYTES_MAX
+                if whole or self._ends_a_word(find.at + find.size):
+                    return find
+        return None
+
+    def _next_lines(self) -> Iterator[tuple[_Place, bytes]]:
+        """How the document goes on after the last find: its next lines, without the white space around them."""
+        if self._last is None:
+            return
+        number, stop = self._last.source, self._last.start + self._last.size
+        view, around = self._sources[number].view, self._sources[number].read.around(stop)
+        if around is None:
+            return
+        _, end = _whole_characters(view, stop, min(stop + _NEXT_BYTES, around[1]), around[1])
+        block = bytes(view[stop:end])
+        for line in islice(_LINE.finditer(block), _NEXT_LINES):
+            place, text = _Place(number, stop + line.start()), line[0][:_NEEDLE_BYTES_MAX].rstrip()
+            if line.end() < len(block) or len(line[0]) <= _NEEDLE_BYTES_MAX:
+                yield place, text
+            else:
+                # A list's items stand in its text with nothing between them, and the next one may be short.
+                yield from ((place, text), (place, text[:_LINE_BYTES_MIN]))
+
+    def _same_again(self) -> Iterator[tuple[_Place, bytes]]:
+        """The last find itself: several questions about one slice."""
+        if self._last is not None and self._last.size >= _LONG:
+            view, start = self._sources[self._last.source].view, self._last.start
+            yield _Place(self._last.source, start), bytes(view[start : start + _LONG])
+
+    def _stands_alone(self, at: int, where: int, size: int) -> bool:
+        """Whether only bullets, numbers and punctuation are before it, and no word goes on after it."""
+        return _LETTER.search(self._rest, at, where) is None and self._ends_a_word(where + size)
+
+    def _ends_a_word(self, at: int) -> bool:
+        return _WORDLY.match(self._rest, at) is None
+
+    # ---------------------------------------------------------------------------------------------------------- probe
+
+    def _sound(self, stop: int) -> None:
+        """Find the long slices in the rest before `stop`: an anchor for each gap, while that finds something."""
+        for part in _SOUNDINGS:
+            found = True
+            while found:
+                gaps = [gap.span() for gap in _GAP.finditer(self._rest, 0, stop) if len(gap[0]) >= _CERTAIN_BYTES]
+                middles = [start + int((end - start - _LONG) * part) for start, end in gaps]
+                found = self._sounded([(bytes(self._rest[at : at + _LONG]), at) for at in middles])
+
+    def _sounded(self, anchors: list[tuple[bytes, int]]) -> bool:
+        """Look for anchors; take what is certain only. Whether there was something."""
+        before = self._last
+        for first in range(0, len(anchors), _ANCHORS_MAX):
+            some = anchors[first : first + _ANCHORS_MAX]
+            wanted: dict[bytes, list[int]] = {}
+            unknown: set[bytes] = set()
+            self._collect(iter(some), len(some), wanted, unknown)
+            if unknown:
+                self._locate(unknown, wanted)
+        return self._last is not before
+
+    def _probe(self, size: int, stop: int) -> None:
+        """Look for anchors of so many bytes from the rest before `stop`, until all have been looked for."""
+        offered = [self._anchors(*gap.span(), size) for gap in _GAP.finditer(self._rest, 0, stop)]
+        while offered:
+            wanted: dict[bytes, list[int]] = {}
+            unknown: set[bytes] = set()
+            each = max(_ANCHORS_PER_GAP, _ANCHORS_MAX // len(offered))
+            offered = [
+                anchors
+                for anchors in offered
+                if len(unknown) >= _ANCHORS_MAX or self._collect(anchors, each, wanted, unknown)
+            ]
+            if unknown:
+                self._locate(unknown, wanted)
+            for anchor, places in wanted.items():
+                self._take_best(anchor, places)
+
+    def _anchors(self, start: int, stop: int, size: int) -> Iterator[tuple[bytes, int]]:
+        """What to look for of one gap, and where it is. What was found meanwhile is left out."""
+        for at in range(start, stop - size + 1, size):
+            yield bytes(self._rest[at : at + size]), at
+        if size == _SHORT:
+            for piece in _PIECE.finditer(bytes(self._rest[start:stop])):
+                yield piece[1], start + piece.start(1)
+
+    def _collect(
+        self, anchors: Iterator[tuple[bytes, int]], count: int, wanted: dict[bytes, list[int]], unknown: set[bytes]
+    ) -> bool:
+        """Put the next `count` of a gap's anchors into `wanted`. Whether there may be more."""
+        taken = 0
+        for anchor, at in anchors:
+            if _FOUND in anchor or not self._stands(anchor, at) or len(set(anchor)) < _DIFFERENT_BYTES_MIN:
+                continue
+            known = self._places.get(anchor)
+            if known is None or known:
+                wanted.setdefault(anchor, []).append(at)
+                taken += 1
+            if known is None:
+                unknown.add(anchor)
+            if taken == count:
+                return True
+        return False
+
+    def _locate(self, anchors: set[bytes], wanted: Mapping[bytes, list[int]]) -> None:
+        """Look for anchors in all that was read. What is certain is taken at once."""
+        places: dict[bytes, list[_Place]] = {anchor: [] for anchor in anchors}
+        for anchor, place in self._hits(places):
+            places[anchor].append(place)
+            for where in wanted[anchor]:
+                if self._stands(anchor, where):
+                    find = self._grown(place, where, len(anchor))
+                    if find.size >= _CERTAIN_BYTES:
+                        self._follow(self._take(find), _REACH_BYTES)
+        self._places.update(places)
+
+    def _hits(self, places: Mapping[bytes, list[_Place]]) -> Iterator[tuple[bytes, _Place]]:
+        """Where the anchors stand in what was read; none any more once it has `_PLACES_MAX` places."""
+        self._spend(_COMPILE_COST_BYTES)
+        pattern, waste = _any_of(places), 0
+        for number, start, stop in self._ranges:
+            self._spend(stop - start)
+            view = self._sources[number].view
+            while start < stop:
+                for match in pattern.finditer(view, start, stop):
+                    at, end = match.span()
+                    anchor = bytes(view[at:end])
+                    if len(places[anchor]) < _PLACES_MAX:
+                        yield anchor, _Place(number, at)
+                        continue
+                    waste += 1
+                    if waste == _WASTE_MAX:
+                        break
+                else:
+                    break
+                open_ = [anchor for anchor, known in places.items() if len(known) < _PLACES_MAX]
+                if not open_:
+                    return
+                pattern, waste, start = _any_of(open_), 0, end
+
+    def _take_best(self, anchor: bytes, wheres: Iterable[int]) -> None:
+        places = self._places[anchor]
+        for where in wheres:
+            if places and self._stands(anchor, where):
+                finds = [self._grown(place, where, len(anchor)) for place in places]
+                best = max(finds, key=self._worth)
+                if best.size >= min(len(anchor), _SHORT):
+                    self._follow(self._take(best), _REACH_BYTES)
+
+    def _worth(self, find: _Find) -> tuple[int, bool]:
+        last = self._last
+        goes_on = last is not None and last.source == find.source and last.start + last.size <= find.start
+        return find.size, goes_on
+
+    # ---------------------------------------------------------------------------------------------------------- lines
+
+    def _lines(self, stop: int) -> None:
+        """Take every line of what was read that stands as a whole in the rest before `stop`."""
+        rows: dict[bytes, list[int]] = {}
+        for row in _ROW.finditer(self._text, 0, stop):
+            if self._is_new(row.start(), len(row[0])):
+                rows.setdefault(row[0], []).append(row.start())
+        texts = iter(rows)
+        while grams := self._grams(texts):
+            for number, start, stop in self._ranges:
+                self._spend(stop - start)
+                self._lines_of(number, start, stop, grams, rows)
+
+    def _grams(self, rows: Iterator[bytes]) -> dict[bytes, bytes]:
+        """The pieces of `_LINE_BYTES_MIN` bytes of the next rows, each with a row that has it."""
+        grams: dict[bytes, bytes] = {}
+        for row in rows:
+            self._spend(len(row))
+            for at in range(len(row) - _LINE_BYTES_MIN + 1):
+                grams[row[at : at + _LINE_BYTES_MIN]] = row
+            if len(grams) >= _GRAMS_MAX:
+                break
+        return grams
+
+    def _lines_of(
+        self, number: int, start: int, stop: int, grams: Mapping[bytes, bytes], rows: Mapping[bytes, list[int]]
+    ) -> None:
+        for at, block in _blocks(self._sources[number].view, start, stop):
+            lines = block.split(b"\n")
+            stripped = [line.strip() for line in lines]
+            if not any(line[:_LINE_BYTES_MIN] in grams for line in stripped):
+                continue
+            for line, text in zip(lines, stripped, strict=True):
+                if text[:_LINE_BYTES_MIN] in grams and (where := self._row_with(text, grams, rows)) is not None:
+                    place = _Place(number, at + line.find(text))
+                    self._follow(self._take(self._grown(place, where, len(text))), _REACH_BYTES)
+                at += len(line) + 1
+
+    def _row_with(self, line: bytes, grams: Mapping[bytes, bytes], rows: Mapping[bytes, list[int]]) -> int | None:
+        """Where in the rest the whole line is."""
+        size = _LINE_BYTES_MIN
+        pieces = [*(line[at : at + size] for at in range(0, len(line) - size, size)), line[-size:]]
+        if not all(piece in grams for piece in pieces):
+            return None
+        # Lines that begin alike are told apart by the last row that has one of their pieces.
+        for row in dict.fromkeys(grams[piece] for piece in reversed(pieces)):
+            within = row.find(line)
+            if within >= 0:
+                for at in rows[row]:
+                    if self._is_new(at + within, len(line)):
+                        return at + within
+        return None
+
+
+def _any_of(anchors: Iterable[bytes]) -> Any:
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.log_errors = False
+    options.max_mem = _AUTOMATON_BYTES_MAX
+    return re2.compile(b"|".join(re2.escape(anchor) for anchor in anchors), options)
+
+
+def _blocks(view: memoryview, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """The range in blocks of whole lines, as far as lines are shorter than a block."""
+    while start < stop:
+        block = bytes(view[start : min(start + _BLOCK_BYTES, stop)])
+        if start + len(block) < stop and (cut := block.rfind(b"\n")) >= 0:
+            block = block[: cut + 1]
+        yield start, block
+        start += len(block)
+
+
+def _agreeing(view: memoryview, start: int, stop: int, text: bytes | bytearray, at: int) -> int:
+    """How many bytes from `start` and from `at` are the same. The prompts end with a byte that no document has."""
+    size, step = 0, 64
+    while start + size < stop:
+        step = min(step, stop - start - size, len(text) - at - size)
+        ours, theirs = bytes(view[start + size : start + size + step]), text[at + size : at + size + step]
+        if ours != theirs:
+            return size + _alike(ours, theirs)
+        size, step = size + step, min(4 * step, 1 << 16)
+    return size
+
+
+def _agreeing_back(view: memoryview, start: int, stop: int, text: bytes | bytearray, at: int) -> int:
+    """How many bytes before `start` and before `at` are the same, down to `stop` of the view."""
+    size, step = 0, 64
+    while start - size > stop:
+        step = min(step, start - size - stop, at - size)
+        ours, theirs = bytes(view[start - size - step : start - size]), text[at - size - step : at - size]
+        if ours != theirs:
+            return size + _alike(ours[::-1], theirs[::-1])
+        size, step = size + step, min(4 * step, 1 << 16)
+    return size
+
+
+def _alike(left: bytes | bytearray, right: bytes | bytearray) -> int:
+    """How many leading bytes two different strings of one length share."""
+    different = int.from_bytes(left, "little") ^ int.from_bytes(right, "little")
+    return ((different & -different).bit_length() - 1) // 8
+
+
+def _whole_characters(view: memoryview, start: int, stop: int, end: int) -> tuple[int, int]:
+    """The range without halves of characters at its ends. `end` is where a character ends for certain."""
+    while start < stop and view[start] & 0xC0 == 0x80:
+        start += 1
+    while start < stop < end and view[stop] & 0xC0 == 0x80:
+        stop -= 1
+    return start, stop
+
+
+def _blank_after(view: memoryview, start: int, stop: int) -> int:
+    """How many bytes of white space there are from `start`, line ends of every kind among them."""
+    text = str(view[start : min(start + _BLANK_BYTES_MAX, stop)], "utf-8", "ignore")
+    return len(text[: len(text) - len(text.lstrip())].encode())
+
+
+def _blank_before(view: memoryview, start: int, stop: int) -> int:
+    text = str(view[max(start - _BLANK_BYTES_MAX, stop) : start], "utf-8", "ignore")
+    return len(text[len(text.rstrip()) :].encode())

@@ -1,0 +1,118 @@
+"""From what `Start` says of the run's contexts to the objects that a program finds: `context` and `contexts`.
+
+A `Remote` is one document on the other side of the wall: it turns a range of characters into `Read`, and a question into
+`Search`. What the program sees is made of it in `paged` and `collection`; all of them share one cache of pages.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import Any
+
+from .collection import PagedDict, PagedList
+from .names import raise_failure
+from .paged import PagedText
+from .pages import PageCache
+from .wire import Channel
+
+__all__ = ["make_contexts"]
+
+_SPAN = struct.Struct("<QQ")
+# What the host gives of one match's text.
+_MATCH_CHARS_MAX = 1000
+# The largest number of matches that one question may ask for.
+_LIMIT_MAX = 100_000
+
+
+class Remote:
+    """One document: fetches ranges, and asks for searches (`paged.Pushdown`)."""
+
+    def __init__(self, channel: Channel, doc: int, info: dict[str, Any], read_bytes_max: int) -> None:
+        self._channel = channel
+        self._doc = doc
+        # Limits are in bytes; outside of ASCII a character may be as long as four of them.
+        self._step = read_bytes_max // (1 if info["bytes"] == info["chars"] else 4)
+
+    def fetch(self, first: int, last: int) -> str:
+        """Characters [first, last)."""
+        line = _calling_line()
+        parts = []
+        for at in range(first, last, self._step):
+            fields = {"doc": self._doc, "start": at, "stop": min(last, at + self._step), "line": line}
+            header, body = self._channel.request("read", fields)
+            raise_failure(header)
+            parts.append(body.decode("utf-8"))
+        return parts[0] if len(parts) == 1 else "".join(parts)
+
+    def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[tuple[int, int, str]], int | None]:
+        header, body = self._ask("find", pattern, start, stop, min(limit, _LIMIT_MAX))
+        spans = [_SPAN.unpack_from(body, _SPAN.size * number) for number in range(header["count"])]
+        texts = body[_SPAN.size * len(spans) :].decode("utf-8")
+        hits, at = [], 0
+        for first, last in spans:
+            chars = min(last - first, _MATCH_CHARS_MAX)
+            hits.append((first, last, texts[at : at + chars]))
+            at += chars
+        return hits, header["next"]
+
+    def count(self, pattern: str, start: int, stop: int) -> tuple[int, int | None]:
+        header, _ = self._ask("count", pattern, start, stop, 1)
+        return header["count"], header["next"]
+
+    def lines(self, first: int, last: int) -> tuple[str, int | None]:
+        header, body = self._ask("lines", "", first, last, 1)
+        return body.decode("utf-8"), header["next"]
+
+    def _ask(self, mode: str, pattern: str, start: int, stop: int, limit: int) -> tuple[dict[str, Any], bytes]:
+        fields = {"doc": self._doc, "mode": mode, "start": start, "stop": stop, "limit": limit, "line": _calling_line()}
+        header, body = self._channel.request("search", fields, pattern.encode("utf-8", "replace"))
+        raise_failure(header)
+        return header, body
+
+
+def make_contexts(channel: Channel, start: dict[str, Any]) -> dict[str, Any]:
+    """The contexts by name, in the order of `Start`."""
+    cache = PageCache()
+    return {info["name"]: _context(channel, info, start, cache) for info in start["contexts"]}
+
+
+def _context(channel: Channel, info: dict[str, Any], start: dict[str, Any], cache: PageCache) -> Any:
+    # The first has a name of its own; what the program calls the others is shown in messages.
+    name = "context" if info is start["contexts"][0] else f'contexts["{info["name"]}"]'
+    text = _text(channel, info["text"], start, cache, name, lines=info["lines"])
+    if info["kind"] == "text":
+        return text
+    directory = _text(channel, info["directory"], start, cache, name, lines=None)
+    look_alike = PagedList if info["kind"] == "list" else PagedDict
+    return look_alike(text, directory, info["items"], name=name)
+
+
+def _text(
+    channel: Channel, doc: int, start: dict[str, Any], cache: PageCache, name: str, *, lines: int | None
+) -> PagedText:
+    info = start["documents"][doc]
+    remote = Remote(channel, doc, info, start["read_bytes_max"])
+    limit = start["materialise_bytes_max"]
+    # Bytes as stored; where they are more than one to a character, the whole may fit where a part of it is not sure to.
+    ascii_only = info["bytes"] == info["chars"]
+    chars_max = limit if ascii_only else info["chars"] if info["bytes"] <= limit else limit // 4
+    return PagedText(
+        info["chars"],
+        remote.fetch,
+        pushdown=remote,
+        line_count=lines,
+        name=name,
+        cache=cache,
+        materialise_chars_max=chars_max,
+    )
+
+
+def _calling_line() -> int:
+    """The line of the running cell that led here, 0 if none did."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<cell "):
+            return frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return 0

@@ -1,0 +1,71 @@
+"""Spans against a set of integers."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from belljar.spans import Spans
+
+ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=30)
+
+
+def members(spans: Spans) -> set[int]:
+    return {position for start, stop in spans for position in range(start, stop)}
+
+
+@given(ranges, ranges)
+def test_it_is_the_set_of_what_was_added(before: list[tuple[int, int]], after: list[tuple[int, int]]) -> None:
+    spans, model = Spans(before), {position for start, stop in before for position in range(start, stop)}
+    assert members(spans) == model  # asked in the middle, so that both ways of keeping a range take part
+    for start, stop in after:
+        spans.add(start, stop)
+        model |= set(range(start, stop))
+    assert members(spans) == model
+    assert spans.covered == len(model)
+
+
+@given(ranges)
+def test_ranges_are_in_order_and_do_not_touch(added: list[tuple[int, int]]) -> None:
+    spans = Spans(added)
+    flat = [position for span in spans for position in span]
+    assert flat == sorted(set(flat))
+    assert len(spans) == len(list(spans))
+
+
+@given(ranges, st.integers(0, 70))
+def test_what_is_missing_is_the_rest(added: list[tuple[int, int]], length: int) -> None:
+    spans = Spans(added)
+    missing = Spans(spans.missing(length))
+    assert members(missing) == set(range(length)) - members(spans)
+    assert list(missing) == spans.missing(length)
+
+
+@given(ranges, st.integers(0, 70))
+def test_around_gives_the_range_of_a_position(added: list[tuple[int, int]], position: int) -> None:
+    spans = Spans(added)
+    found = spans.around(position)
+    assert (found is not None) == (position in members(spans))
+    if found is not None:
+        assert found in list(spans)
+        assert found[0] <= position < found[1]
+
+
+def test_many_ranges_in_no_order_take_seconds_at_most() -> None:
+    source = random.Random(7)
+    added = [(start, start + 200) for start in (source.randrange(10**9) for _ in range(200_000))]
+    spans, started = Spans(), time.process_time()
+    for start, stop in added:
+        spans.add(start, stop)
+    assert 0 < spans.covered <= 200 * 200_000
+    assert time.process_time() - started < 10
+
+
+def test_sequential_ranges_stay_one() -> None:
+    spans = Spans()
+    for start in range(0, 10**6, 10):
+        spans.add(start, start + 10)
+    assert (list(spans), spans.covered, spans.missing(10**6)) == ([(0, 10**6)], 10**6, [])
