@@ -16,7 +16,7 @@ from belljar.engine import CellResult, Result, solve
 from belljar.errors import BelljarError, HostFault, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
-from belljar.policy import Policy, load
+from belljar.policy import Policy, check_pin, load
 from belljar.processes import identity, is_alive
 from belljar.run import OnProgress, Run, Services, begin, box_spec
 from belljar.sandbox import Backend, Daemon, Docker, Jail, ensure_image
@@ -228,6 +228,7 @@ class Runtime:
     async def _backend(self) -> Backend:
         assert self._resources is not None
         image = await asyncio.to_thread(ensure_image, self.state.images)
+        check_pin(self.policy, image.digest)
         backend: Jail | Docker
         if self.backend == "jail":
             backend = Jail(image)
