@@ -1,4 +1,4 @@
-"""`python -m benchmarks [session|jail]`: measures, and prints tables on stdout; progress goes to stderr."""
+"""`python -m benchmarks [session|jail|docker]`: measures, and prints tables on stdout; progress goes to stderr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import os
 import shlex
 import sys
 import tempfile
@@ -16,8 +17,11 @@ from pathlib import Path
 
 from belljar.errors import BelljarError
 from belljar.runtime import Runtime
+from belljar.sandbox import Daemon
+from belljar.sandbox.docker.versions import read_engine
 from belljar.state import State
 from benchmarks.box_table import measure_boxes
+from benchmarks.container_table import measure_containers
 from benchmarks.floors import Floor
 from benchmarks.measure import BenchmarkError, BoxPlan, Plan, Samples, Subject, measure
 from benchmarks.ours import POLICY, Belljar, BelljarInMemory
@@ -31,6 +35,11 @@ _FULL = Plan(rounds=20, cells=50, queries=20)
 _QUICK = Plan(rounds=3, cells=10, queries=5)
 _FULL_BOXES = BoxPlan(rounds=20, starts=5, quiet=2, cells=50, queries=50, sustained_s=3.0, idle_boxes=20)
 _QUICK_BOXES = BoxPlan(rounds=3, starts=3, quiet=2, cells=10, queries=10, sustained_s=0.5, idle_boxes=20)
+# Containers are a hundred times slower: a round of these takes about a minute.
+_FULL_CONTAINERS = BoxPlan(rounds=10, starts=2, quiet=0, cells=20, queries=50, sustained_s=0, idle_boxes=0)
+_QUICK_CONTAINERS = BoxPlan(rounds=1, starts=1, quiet=0, cells=5, queries=5, sustained_s=0, idle_boxes=0)
+
+_NO_DAEMON = "name a Docker daemon in DOCKER_HOST, one with nothing else to do and with the runtimes runc and runsc"
 
 _NOTES = (
     "Belljar runs guest code in a fresh box for each start: namespaces, its own root file system, resource limits, and "
@@ -64,7 +73,10 @@ def main() -> int:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Belljar side by side with peers.")
     parser.add_argument(
-        "table", nargs="?", choices=["session", "jail"], help="whole sessions, or boxes alone (default: both)"
+        "table",
+        nargs="?",
+        choices=["session", "jail", "docker"],
+        help="whole sessions, boxes alone, or boxes in containers of the daemon that DOCKER_HOST names (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
@@ -88,13 +100,23 @@ def _positive(text: str) -> int:
 
 
 async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
+    host = os.environ.get("DOCKER_HOST", "")
+    if options.table == "docker" and not host:
+        raise BenchmarkError(_NO_DAEMON)
     with tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch) as folder:
         scratch = Path(folder)
         facts = machine(scratch)
-        versions = {"belljar": f"{version('belljar')}, policy {POLICY}, backend jail"}
-        sessions = await _sessions(options, scratch, versions) if options.table != "jail" else None
-        boxes = await _boxes(options, scratch) if options.table != "session" else None
-    return Report(shlex.join(["python", "-m", "benchmarks", *arguments]), facts, versions, sessions, boxes)
+        versions = {"belljar": f"{version('belljar')}, policy {POLICY}"}
+        sessions = await _sessions(options, scratch, versions) if options.table in (None, "session") else None
+        boxes = await _boxes(options, scratch) if options.table in (None, "jail") else None
+        containers = None
+        if options.table in (None, "docker"):
+            if host:
+                containers = await _containers(options, scratch, host, versions)
+            else:
+                versions["boxes in containers"] = _NO_DAEMON
+                _progress(f"no boxes in containers: {_NO_DAEMON}")
+    return Report(shlex.join(["python", "-m", "benchmarks", *arguments]), facts, versions, sessions, boxes, containers)
 
 
 async def _sessions(options: argparse.Namespace, scratch: Path, versions: dict[str, str]) -> SessionTable:
@@ -117,6 +139,25 @@ async def _boxes(options: argparse.Namespace, scratch: Path) -> BoxTable:
     work.mkdir()
     images = State(scratch / "state").images
     return await measure_boxes(plan, images, work, peers=not options.no_peers, progress=_progress)
+
+
+async def _containers(options: argparse.Namespace, scratch: Path, host: str, versions: dict[str, str]) -> BoxTable:
+    plan = _QUICK_CONTAINERS if options.quick else _FULL_CONTAINERS
+    if options.rounds:
+        plan = dataclasses.replace(plan, rounds=options.rounds)
+    _progress("containers: getting ready")
+    versions["Docker"] = await _docker_versions(host)
+    work = scratch / "containers"
+    work.mkdir()
+    images = State(scratch / "state").images
+    return await measure_containers(plan, host, images, work, peers=not options.no_peers, progress=_progress)
+
+
+async def _docker_versions(host: str) -> str:
+    with contextlib.closing(Daemon(host)) as daemon:
+        engine = read_engine(await daemon.ask(daemon.client.version), await daemon.ask(daemon.client.info))
+    runsc = "none" if engine.runsc is None else f"platform {engine.runsc.platform}"
+    return f"Engine {engine.engine}, runc {engine.runc}, runsc: {runsc}, control groups v{engine.cgroup_version}"
 
 
 async def _measure(

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.commands import bubblewrap, plain_python
-from benchmarks.jail import LANGUAGES, Bench, Boxes
+from benchmarks.jail import Bench, Boxes
 from benchmarks.measure import QUIET_S, BenchmarkError, BoxPlan, BoxSubject, Samples, measure
 from benchmarks.peers import Driven, Rlms, peer_python
 from benchmarks.report import BoxTable
-from benchmarks.rows import LABELS, Row, memory_row, rate_row, ratio_row, timed_rows
+from benchmarks.rows import GOALS, LABELS, Row, memory_row, rate_row, ratio_row, timed_rows
+from benchmarks.wiring import LANGUAGES
 
-__all__ = ["measure_boxes"]
+__all__ = ["Absent", "admit", "measure_boxes"]
 
 _HERE = Path(__file__).parent
 _TRIAL = BoxPlan(rounds=1, starts=1, quiet=0, cells=1, queries=1, sustained_s=0, idle_boxes=0)
@@ -103,7 +104,7 @@ async def measure_boxes(
     async with AsyncExitStack() as stack:
         bench = await stack.enter_async_context(Bench(images, scratch))
         ours = [Boxes(bench, language) for language in LANGUAGES]
-        floor = await _admit(stack, _floor(scratch), "floor", absent)
+        floor = await admit(stack, _floor(scratch), "floor", absent)
         others = await _others(stack, scratch, absent, progress) if peers else []
         subjects: list[BoxSubject] = [*ours, *([floor] if floor else []), plain_python(), *others]
         samples = await measure(subjects, plan.rounds, lambda subject: subject.round_of_boxes(plan), progress)
@@ -111,6 +112,8 @@ async def measure_boxes(
     rows = [*_timed(samples, [boxes.title for boxes in ours], floor), *alone]
     order = list(LABELS)
     return BoxTable(
+        title="Boxes",
+        about="The wall and the wire alone.",
         plan=plan,
         rows=sorted(rows, key=lambda row: order.index(row.measure)),
         isolation={subject.title: subject.isolation for subject in subjects},
@@ -120,13 +123,13 @@ async def measure_boxes(
 
 
 def _timed(samples: dict[str, Samples], ours: Sequence[str], floor: BoxSubject | None) -> list[Row]:
-    rows = timed_rows(samples, ours)
+    rows = timed_rows(samples, dict.fromkeys(ours, GOALS))
     if floor is None:
         return rows
     bases = {row.measure: row for row in rows if row.who == floor.title}
     pairs = (("ratio", "cold", "cold"), ("ratio_answered", "cold", "answered"), ("ratio_quiet", "quiet", "quiet"))
     ratios = [
-        ratio_row(measure, row, bases[base])
+        ratio_row(measure, row, bases[base], GOALS.get(measure))
         for measure, over, base in pairs
         for row in rows
         if row.measure == over and row.who in ours
@@ -175,23 +178,27 @@ async def _others(
             continue
         command = [str(python), "-I", str(_HERE / "peer_boxes.py"), driven]
         peer = Driven(name, command, scratch, isolation=isolation, starts=starts)
-        found.append(await _admit(stack, peer, name, absent))
+        found.append(await admit(stack, peer, name, absent))
     try:
         python = await asyncio.to_thread(peer_python, "rlms", progress)
-        found.append(await _admit(stack, Rlms(python, scratch), "rlms local", absent))
+        found.append(await admit(stack, Rlms(python, scratch), "rlms local", absent))
     except BenchmarkError as error:
         absent["rlms local"] = str(error)
     return [subject for subject in found if subject is not None]
 
 
-async def _admit(
-    stack: AsyncExitStack, subject: AbstractAsyncContextManager[BoxSubject], name: str, absent: Absent
+async def admit(
+    stack: AsyncExitStack,
+    subject: AbstractAsyncContextManager[BoxSubject],
+    name: str,
+    absent: Absent,
+    plan: BoxPlan = _TRIAL,
 ) -> BoxSubject | None:
-    """Enter it and try it, or say why it does not take part."""
+    """Enter it and try it with `plan`, or say why it does not take part."""
     async with contextlib.AsyncExitStack() as trial:
         try:
             entered = await trial.enter_async_context(subject)
-            await entered.round_of_boxes(_TRIAL)
+            await entered.round_of_boxes(plan)
         except (BenchmarkError, OSError) as error:
             absent[name] = str(error)
             return None

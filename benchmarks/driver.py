@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,18 +35,22 @@ class Driver:
         title: of the subject, for messages.
         command: the program and its arguments.
         scratch: where it works and keeps its temporary files.
+        environ: what its environment has besides a path and these folders.
     """
 
-    def __init__(self, title: str, command: Sequence[str], scratch: Path) -> None:
+    def __init__(
+        self, title: str, command: Sequence[str], scratch: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
         self._title = title
         self._command = command
         self._scratch = scratch
+        self._environ = environ or {}
         self._said = scratch / f"{next(_numbers)}.stderr"
         self._process: Process | None = None
         self.hello: dict[str, Any] = {}
 
     async def __aenter__(self) -> Self:
-        environ = {"PATH": os.defpath, "HOME": str(self._scratch), "TMPDIR": str(self._scratch)}
+        environ = {"PATH": os.defpath, "HOME": str(self._scratch), "TMPDIR": str(self._scratch), **self._environ}
         with self._said.open("wb") as stderr:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=PIPE, stdout=PIPE, stderr=stderr, env=environ, cwd=self._scratch

@@ -1,7 +1,6 @@
 """Belljar's boxes as subjects of the second table: the jail, the broker and the box, without a run around them.
 
-A run adds its account, its records of start and end, and its context; the table of sessions has all that. Here the log
-and the ledger are in memory, but for one row, so that the times are those of the wall and the wire.
+The log and the ledger are in memory, but for one row: the times are those of the wall and the wire (`wiring`).
 
 One bench serves both languages. It has two jails, each with a zygote of its own: one makes every box when it is asked
 for, the other keeps some ready. A box that is taken from the second is replaced at once, in the background, and that
@@ -15,51 +14,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 import psutil
 
-from belljar.audit import AuditLog
-from belljar.broker import Broker, Calls, RunScope
-from belljar.engine import CellResult
 from belljar.engine.box import Box
-from belljar.ledger import Limits, SqliteLedger
-from belljar.models import Prices
-from belljar.policy import load
-from belljar.run import box_spec
 from belljar.runtime import Language
 from belljar.sandbox import Image, Jail, ensure_image
 from benchmarks.measure import BenchmarkError, BoxPlan, Samples, after_quiet, times_printed
-from benchmarks.ours import MODEL, POLICY, TENANT
 from benchmarks.programs import EMPTY, queries
+from benchmarks.wiring import Books, Wiring, execute, open_books, timed
 
-__all__ = ["LANGUAGES", "Bench", "Boxes", "Weights"]
+__all__ = ["Bench", "Boxes", "Weights"]
 
-LANGUAGES: Final[tuple[Language, ...]] = ("python", "restricted")
-
-_FIRST = "1"
-_POOL = 4
-_UNLIMITED = Limits("total", None, None, None, None, None)
-_RUN_S = 3600.0
+_POOL: Final = 4
 # A replaced box exists after a millisecond or two, and is ready when its doors are closed: at worst some 30 ms later.
 _POLL_S = 0.002
 _FULL_S = 20.0
 _SETTLE_S = 0.05
 _IDLE_S = 0.5
-
-
-@dataclass(frozen=True)
-class Books:
-    """A log and a ledger that belong together."""
-
-    audit: AuditLog
-    ledger: SqliteLedger
-    prices: Prices
 
 
 @dataclass(frozen=True)
@@ -81,16 +58,14 @@ class Bench:
     def __init__(self, images: Path, scratch: Path) -> None:
         self._images = images
         self._scratch = scratch
-        self._policy = load(POLICY)
-        self._spec = box_spec(self._policy)
-        self._numbers = itertools.count(1)
+        self._wiring = Wiring()
         self._resources = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             self._image: Image = await asyncio.to_thread(ensure_image, self._images)
-            self._memory = await self._books(stack, None)
-            self._disk = await self._books(stack, self._scratch)
+            self._memory = await open_books(stack, None)
+            self._disk = await open_books(stack, self._scratch)
             self._jail = Jail(self._image)
             stack.push_async_callback(self._jail.aclose)
             self.layers = await self._layers()
@@ -116,12 +91,12 @@ class Bench:
 
     async def cells(self, language: Language, count: int) -> list[float]:
         async with self._session(language, self._memory) as box:
-            return [await _timed(lambda: _execute(box, EMPTY)) for _ in range(count)]
+            return [await timed(lambda: execute(box, EMPTY)) for _ in range(count)]
 
     async def queries(self, language: Language, count: int, *, durable: bool) -> list[float]:
         """Seconds of each query, by the guest's clock."""
         async with self._session(language, self._disk if durable else self._memory) as box:
-            return times_printed((await _execute(box, queries(count))).stdout, count)
+            return times_printed((await execute(box, queries(count))).stdout, count)
 
     async def sustained(self, language: Language, at_once: int, seconds: float) -> float:
         """Boxes per second: start, first result, kill, `at_once` in parallel, over and over."""
@@ -147,18 +122,9 @@ class Bench:
 
     # ---------------------------------------------------------------------------------------------------- its pieces
 
-    async def _books(self, stack: contextlib.AsyncExitStack, folder: Path | None) -> Books:
-        audit = AuditLog(None if folder is None else folder / "audit.db")
-        stack.push_async_callback(audit.aclose)
-        ledger = SqliteLedger(None if folder is None else folder / "ledger.db", owner="benchmark")
-        stack.push_async_callback(ledger.aclose)
-        prices = Prices()
-        prices.adopt(MODEL)
-        return Books(audit, ledger, prices)
-
     async def _layers(self) -> tuple[str, ...]:
         """What a box of this host really has. The first box of a jail also starts its zygote."""
-        box = await self._jail.start(self._spec)
+        box = await self._jail.start(self._wiring.spec)
         layers = box.layers
         await box.kill()
         return layers
@@ -166,7 +132,7 @@ class Bench:
     async def _warm(self, jail: Jail, size: int) -> psutil.Process:
         """Fill a jail's pool, and give its zygote."""
         before = set(psutil.Process().children())
-        await jail.warm(self._spec, size)
+        await jail.warm(self._wiring.spec, size)
         found = [child for child in psutil.Process().children() if child not in before]
         if len(found) != 1:
             raise BenchmarkError(f"one zygote was expected to appear, not {len(found)}")
@@ -181,46 +147,13 @@ class Bench:
             await asyncio.sleep(_POLL_S)
         await asyncio.sleep(_SETTLE_S)
 
-    def _prepare(self, books: Books) -> tuple[RunScope, Broker]:
-        scope = RunScope(
-            run=f"box-{next(self._numbers)}",
-            tenant=TENANT,
-            depth=0,
-            policy=self._policy,
-            deadline=time.monotonic() + _RUN_S,
-        )
-        calls = Calls(scope, audit=books.audit, ledger=books.ledger, prices=books.prices)
-        broker = Broker(scope, calls=calls, audit=books.audit, ledger=books.ledger, documents=[], sub_model=MODEL)
-        return scope, broker
-
     async def _first_result(self, jail: Jail, language: Language) -> tuple[float, float]:
-        scope, broker = self._prepare(self._memory)
-        started = time.perf_counter()
-        box = Box(await jail.start(self._spec), broker, scope)
-        try:
-            await box.open(language, [])
-            await _execute(box, _FIRST)
-            first = time.perf_counter() - started
-        except BaseException:
-            await box.close()
-            raise
-        return first, await _timed(box.close)
+        start = partial(jail.start, self._wiring.spec)
+        first, box = await self._wiring.first_result(start, language, self._memory)
+        return first, await timed(box.close)
 
-    @contextlib.asynccontextmanager
-    async def _session(self, language: Language, books: Books) -> AsyncIterator[Box]:
-        """A box with an account, which has run a cell."""
-        scope, broker = self._prepare(books)
-        await books.ledger.open_run(
-            scope.run, scope.tenant, run_limits=_UNLIMITED, tenant_limits=_UNLIMITED, now=scope.now()
-        )
-        box = Box(await self._jail.start(self._spec), broker, scope)
-        try:
-            await box.open(language, [])
-            await _execute(box, _FIRST)
-            yield box
-        finally:
-            await box.close()
-            await books.ledger.close_run(scope.run)
+    def _session(self, language: Language, books: Books) -> contextlib.AbstractAsyncContextManager[Box]:
+        return self._wiring.session(partial(self._jail.start, self._wiring.spec), language, books)
 
     async def _again_and_again(self, language: Language, until: float) -> int:
         count = 0
@@ -256,19 +189,6 @@ class Boxes:
 
     async def _one_cold(self) -> float:
         return (await self._bench.cold(self._language))[0]
-
-
-async def _execute(box: Box, code: str) -> CellResult:
-    cell = await box.execute(code)
-    if cell.status != "ok":
-        raise BenchmarkError(f"a cell ended with {cell.status}: {cell.error}")
-    return cell
-
-
-async def _timed(action: Callable[[], Awaitable[object]]) -> float:
-    started = time.perf_counter()
-    await action()
-    return time.perf_counter() - started
 
 
 def _pss(process: psutil.Process) -> int:

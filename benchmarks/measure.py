@@ -129,14 +129,15 @@ async def measure(
     rounds: int,
     one_round: Callable[[_Subject], Awaitable[Samples]],
     progress: Callable[[str], None],
+    warm_up: Callable[[_Subject], Awaitable[Samples]] | None = None,
 ) -> dict[str, Samples]:
-    """All rounds of all subjects: samples by the subject's title."""
+    """All rounds of all subjects: samples by the subject's title. `warm_up`: what the first one is instead."""
     samples: dict[str, Samples] = {subject.title: {} for subject in subjects}
     for number in range(rounds + 1):
         progress(f"round {number} of {rounds}" if number else "warming up")
         turn = number % len(subjects)
         for subject in [*subjects[turn:], *subjects[:turn]]:
-            one = await one_round(subject)
+            one = await (one_round if number or warm_up is None else warm_up)(subject)
             for name, seconds in one.items() if number else ():
                 samples[subject.title].setdefault(name, []).extend(seconds)
     return samples

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from belljar.audit import AuditLog
-from belljar.context import ContextStore
+from belljar.context import ContextStores, Searcher
 from belljar.engine import CellResult
 from belljar.ledger import SqliteLedger
 from belljar.models import NullModel, Prices
@@ -82,6 +82,8 @@ class BelljarInMemory:
             stack.push_async_callback(ledger.aclose)
             jail = Jail(await asyncio.to_thread(ensure_image, self._state.images))
             stack.push_async_callback(jail.aclose)
+            searcher = Searcher()
+            stack.push_async_callback(searcher.aclose)
             prices = Prices()
             prices.adopt(MODEL)
             self._services = Services(
@@ -91,7 +93,8 @@ class BelljarInMemory:
                 audit=audit,
                 ledger=ledger,
                 prices=prices,
-                contexts=ContextStore(self._state.contexts),
+                contexts=ContextStores(self._state.contexts),
+                searcher=searcher,
             )
             self._resources = stack.pop_all()
         return self
@@ -105,9 +108,9 @@ class BelljarInMemory:
     @contextlib.asynccontextmanager
     async def open(self, context: Path | None) -> AsyncIterator[BelljarBox]:
         started = time.perf_counter()
-        document = None
+        documents = {}
         if context is not None:
-            contexts = self._services.contexts
-            document = await asyncio.to_thread(contexts.add, context, name=None, now_ns=time.time_ns())
-        async with begin(self._services, tenant=TENANT, document=document, root=None, sub=MODEL, about={}) as run:
+            store = self._services.contexts.of(TENANT)
+            documents["context"] = await asyncio.to_thread(store.add, context, name=None, now_ns=time.time_ns())
+        async with begin(self._services, tenant=TENANT, documents=documents, root=None, sub=MODEL, about={}) as run:
             yield BelljarBox(run.execute, time.perf_counter() - started)

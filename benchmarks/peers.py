@@ -7,9 +7,10 @@ it holds the line that it was made from; it is written last, so an environment t
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -53,7 +54,7 @@ def peer_python(name: str, progress: Callable[[str], None]) -> Path:
 
 def _requirement(name: str) -> str:
     lines = _REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    return next(line.strip() for line in lines if line.startswith(f"{name}=="))
+    return next(line.strip() for line in lines if re.split(r"==|\[", line)[0] == name)
 
 
 class RlmsBox:
@@ -111,7 +112,8 @@ class Rlms:
 class Driven:
     """A subject of the second table in a process of its own, whose program takes measures by name.
 
-    The program says which measures it has: {"version", "measures"}. Then {"do": MEASURE, "count": N} is answered by
+    The program says which measures it has: {"version", "measures"}, and may say which it has not here and why
+    (`without`). Then {"do": MEASURE, "count": N} is answered by
     {"seconds": [...]}. Use as a context manager.
 
     Args:
@@ -119,18 +121,30 @@ class Driven:
         command: the program and its arguments.
         isolation: what stands between guest code and the host, in words.
         starts: how many boxes to start in a round; the slow ones get fewer.
+        environ: what the program's environment has besides.
     """
 
-    def __init__(self, name: str, command: Sequence[str], scratch: Path, *, isolation: str, starts: int = 5) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        scratch: Path,
+        *,
+        isolation: str,
+        starts: int = 5,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self._name = name
-        self._driver = Driver(name, command, scratch)
+        self._driver = Driver(name, command, scratch, environ)
         self._starts = starts
         self.isolation = isolation
         self.title = name
+        self.without: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         await self._driver.__aenter__()
         version = self._driver.hello["version"]
+        self.without = self._driver.hello.get("without", {})
         first, _, rest = self._name.partition(" ")
         self.title = " ".join(filter(None, (first, version, rest)))
         return self

@@ -61,8 +61,8 @@ class Text:
     line_chars: int
 
 
-def write_text(path: Path) -> Text:
-    """The sources of the running Python's standard library, one after another, up to 30 million characters.
+def write_text(path: Path, chars_max: int = _TEXT_CHARS_MAX) -> Text:
+    """The sources of the running Python's standard library, one after another, up to `chars_max` characters.
 
     ASCII, so that a character is a byte, and with no line end but the newline, so that all ways to go through lines
     find the same ones. The same on every machine with the same Python.
@@ -70,7 +70,7 @@ def write_text(path: Path) -> Text:
     chars = lines = 0
     with path.open("w", encoding="ascii", newline="") as file:
         for line in _lines():
-            if chars + len(line) + 1 > _TEXT_CHARS_MAX:
+            if chars + len(line) + 1 > chars_max:
                 break
             file.write(line + "\n")
             chars += len(line) + 1

@@ -47,9 +47,11 @@ class SessionTable:
 class BoxTable:
     """`isolation` says for each subject what stands between guest code and the host; `absent`, who is not here and why.
 
-    `notes` are Markdown, a paragraph each.
+    `about` is a sentence on what is measured. `notes` are Markdown, a paragraph each.
     """
 
+    title: str
+    about: str
     plan: BoxPlan
     rows: Sequence[Row]
     isolation: Mapping[str, str]
@@ -64,6 +66,7 @@ class Report:
     versions: Mapping[str, str]
     sessions: SessionTable | None
     boxes: BoxTable | None
+    containers: BoxTable | None
 
 
 def machine(scratch: Path) -> dict[str, str]:
@@ -85,12 +88,13 @@ def as_markdown(report: Report) -> str:
     sections = [
         *(_sessions(report.sessions) if report.sessions else []),
         *(_boxes(report.boxes) if report.boxes else []),
+        *(_boxes(report.containers) if report.containers else []),
     ]
     return "\n".join(["# Benchmarks", "", f"`{report.command}`", "", *facts, "", *sections]).rstrip()
 
 
 def as_json(report: Report) -> str:
-    """The table of sessions is spread over the document, the one of boxes is below `jail`."""
+    """The table of sessions is spread over the document, those of boxes are below `jail` and `docker`."""
     document: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "command": report.command,
@@ -101,6 +105,8 @@ def as_json(report: Report) -> str:
         document |= _sessions_json(report.sessions)
     if report.boxes:
         document["jail"] = _boxes_json(report.boxes)
+    if report.containers:
+        document["docker"] = _boxes_json(report.containers)
     return json.dumps(document, indent=2)
 
 
@@ -154,14 +160,14 @@ def _entry(seconds: Sequence[float] | None) -> str:
     return f"{milliseconds(summary.median)} / {milliseconds(summary.p90)} ({summary.n})"
 
 
-# --------------------------------------------------------------------------------------------------- the table of boxes
+# -------------------------------------------------------------------------------------------------- the tables of boxes
 
 
 def _boxes(table: BoxTable) -> list[str]:
     return [
-        "## Boxes",
+        f"## {table.title}",
         "",
-        f"The wall and the wire alone. {table.plan.rounds} rounds, all subjects in each.",
+        f"{table.about} {table.plan.rounds} rounds, all subjects in each.",
         "",
         "| what | who | median | 90th percentile | n | unit | goal | |",
         "|---|---|---:|---:|---:|---|---:|---|",

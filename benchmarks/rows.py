@@ -1,4 +1,4 @@
-"""The rows of the table of boxes: what was measured, who it was, and whether a goal is met. Pure: no clock, no process.
+"""The rows of the tables of boxes: what was measured, who it was, and whether a goal is met. No clock, no process.
 
 A goal is judged on the row's own `value`: the median, for memory the mean. A goal is ours; a peer has none.
 """
@@ -13,9 +13,20 @@ from typing import Final, Literal
 from benchmarks.measure import QUIET_S, Samples
 from benchmarks.stats import summarise
 
-__all__ = ["GOALS", "LABELS", "Goal", "Row", "memory_row", "rate_row", "ratio_row", "timed_rows"]
+__all__ = [
+    "CONTAINER_GOALS",
+    "GOALS",
+    "LABELS",
+    "Goal",
+    "Row",
+    "memory_row",
+    "rate_row",
+    "ratio_row",
+    "speed_row",
+    "timed_rows",
+]
 
-Unit = Literal["ms", "x", "boxes/s", "MiB"]
+Unit = Literal["ms", "x", "boxes/s", "MiB", "MB/s"]
 
 LABELS: Final[dict[str, str]] = {
     "cold": "request to first result, fresh boxes one after another",
@@ -24,6 +35,9 @@ LABELS: Final[dict[str, str]] = {
     "ratio_answered": "the same, times the floor before it reaps",
     "quiet": f"request to first result, fresh box after {QUIET_S:g} s of quiet",
     "ratio_quiet": "the same, times the floor after quiet",
+    "whole": "request to the end, container removed",
+    "ratio_print": "fresh box, times `docker run` by hand",
+    "ratio_imports": "fresh box, times `docker run` by hand that imports what a box does",
     "pooled": "request to first result, box made ahead",
     "cell": "one empty cell",
     "query": "one `llm_query`, nothing on the disk",
@@ -33,6 +47,12 @@ LABELS: Final[dict[str, str]] = {
     "memory": "memory of an idle box (PSS, mean)",
     "memory_zygote": "memory of the zygote (PSS), once",
     "close": "teardown: `Box.close`",
+    "removed": "teardown: until the container is gone",
+    "start_small": "context of 1 KB: request to first result",
+    "start_large": "context of 50 MB: request to first result",
+    "ratio_context": "start with 50 MB, times start with 1 KB",
+    "cell_large": "context of 50 MB: one empty cell",
+    "read": "context of 50 MB: all of it read inside, 1 MiB slices",
 }
 
 
@@ -66,6 +86,24 @@ GOALS: Final[dict[str, Goal]] = {
 }
 
 
+# By backend. There is no bound on what happens behind the caller's back.
+CONTAINER_GOALS: Final[dict[str, dict[str, Goal]]] = {
+    "docker": {
+        "ratio_print": Goal(1.15),
+        "pooled": Goal(2),
+        "query": Goal(0.3),
+        "ratio_context": Goal(1.1),
+        "read": Goal(200, at_least=True),
+    },
+    "gvisor": {
+        "ratio_print": Goal(1.15),
+        "pooled": Goal(4),
+        "query": Goal(0.6),
+        "ratio_context": Goal(1.1),
+    },
+}
+
+
 @dataclass(frozen=True)
 class Row:
     """`value`, `p90` and `samples` are in `unit`. `p90` is None where it would say nothing."""
@@ -84,14 +122,14 @@ class Row:
         return None if self.goal is None else self.goal.met(self.value)
 
 
-def timed_rows(samples: Mapping[str, Samples], ours: Sequence[str]) -> list[Row]:
+def timed_rows(samples: Mapping[str, Samples], goals: Mapping[str, Mapping[str, Goal]]) -> list[Row]:
     """Samples in seconds, by who and measure, as rows in milliseconds: by measure, then in the order given.
 
     Args:
-        ours: who of them has goals.
+        goals: by who, and by measure. A peer has none.
     """
     return [
-        _timed(measure, who, of_subject[measure], GOALS.get(measure) if who in ours else None)
+        _timed(measure, who, of_subject[measure], goals.get(who, {}).get(measure))
         for measure in LABELS
         for who, of_subject in samples.items()
         if of_subject.get(measure)
@@ -103,9 +141,15 @@ def _timed(measure: str, who: str, seconds: Sequence[float], goal: Goal | None) 
     return Row(measure, who, "ms", summary.median * 1000, summary.p90 * 1000, [value * 1000 for value in seconds], goal)
 
 
-def ratio_row(measure: str, row: Row, floor: Row) -> Row:
+def ratio_row(measure: str, row: Row, floor: Row, goal: Goal | None) -> Row:
     """Of two medians of one run."""
-    return Row(measure, row.who, "x", row.value / floor.value, None, [], GOALS.get(measure))
+    return Row(measure, row.who, "x", row.value / floor.value, None, [], goal)
+
+
+def speed_row(measure: str, who: str, size_bytes: int, seconds: Sequence[float], goal: Goal | None) -> Row:
+    """The speed of the median time. Its high percentile would be a good one, so there is none."""
+    speeds = [size_bytes / 1e6 / value for value in seconds]
+    return Row(measure, who, "MB/s", statistics.median(speeds), None, speeds, goal)
 
 
 def rate_row(measure: str, who: str, per_second: float) -> Row:

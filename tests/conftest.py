@@ -16,10 +16,9 @@ import docker.errors
 import pytest
 import requests
 
-from belljar.processes import identity, is_alive
+from belljar.sandbox.docker.creator import LABEL, creator, is_gone
 from tests.daemon import PrivateDaemon, Unavailable, answers
 
-LABEL_CREATOR = "belljar.creator"
 LABEL_DIGEST = "belljar.digest"
 _ANSWER_S = 10
 _LEFT_S = 5.0
@@ -39,7 +38,8 @@ def docker_host() -> Iterator[str]:
         while (left := set(_left(client)) - containers) and time.monotonic() < deadline:
             time.sleep(0.05)
         for container in left:
-            client.remove_container(container, force=True, v=True)
+            with contextlib.suppress(docker.errors.APIError):  # it goes at this very moment
+                client.remove_container(container, force=True, v=True)
         for image in _images(client) - images:
             with contextlib.suppress(docker.errors.APIError):  # somebody else uses it by now
                 client.remove_image(image)
@@ -81,10 +81,9 @@ def _reachable(host: str) -> bool:
 
 def _left(client: docker.APIClient) -> list[str]:
     """The containers of runtimes that are no more, and of this process: those of others may live."""
-    found: list[dict[str, Any]] = client.containers(all=True, filters={"label": LABEL_CREATOR})
-    us = identity(os.getpid())
-    creators = {str(container["Id"]): str(container["Labels"][LABEL_CREATOR]) for container in found}
-    return [one for one, creator in creators.items() if creator == us or not is_alive(creator)]
+    found: list[dict[str, Any]] = client.containers(all=True, filters={"label": LABEL})
+    creators = {str(container["Id"]): str(container["Labels"][LABEL]) for container in found}
+    return [container for container, name in creators.items() if name == creator() or is_gone(name)]
 
 
 def _images(client: docker.APIClient) -> set[str]:

@@ -39,7 +39,7 @@ from typing import Self
 
 import psutil
 
-__all__ = ["PrivateDaemon", "Unavailable", "answers"]
+__all__ = ["CONTROL_GROUPS", "PROGRAMS", "PrivateDaemon", "Unavailable", "answers"]
 
 # A start takes about a second; a machine under load may need more.
 START_S = 60.0
@@ -292,6 +292,7 @@ def _keep(folder: Path, group: str, programs: str) -> None:
     """Leave the caller's family, then obey until its pipe ends."""
     if os.fork():
         os._exit(0)
+    os.setsid()  # of sudo's session, if there was one, nothing may reach us
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     outside = os.open("/proc/self/ns/mnt", os.O_RDONLY)

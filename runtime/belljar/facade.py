@@ -28,7 +28,7 @@ T = TypeVar("T")
 def run(
     question: str,
     *,
-    context: ContextSource = None,
+    context: ContextSource | None = None,
     contexts: Mapping[str, ContextSource] | None = None,
     model: str | Model,
     sub_model: str | Model | None = None,
@@ -76,7 +76,7 @@ class SyncSession:
 @contextlib.contextmanager
 def session(
     *,
-    context: ContextSource = None,
+    context: ContextSource | None = None,
     contexts: Mapping[str, ContextSource] | None = None,
     model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,

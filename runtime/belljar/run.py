@@ -24,7 +24,18 @@ import msgspec
 from belljar.audit import JSON, AuditLog
 from belljar.broker import Broker, Calls, RunScope
 from belljar.context import ContextStores, Document, OpenDocument, Searcher
-from belljar.engine import Box, CellResult, Coverage, ErrorInfo, Progress, Receipt, Result, RunUsage, Verdict, verdict_of
+from belljar.engine import (
+    Box,
+    CellResult,
+    Coverage,
+    ErrorInfo,
+    Progress,
+    Receipt,
+    Result,
+    RunUsage,
+    Verdict,
+    verdict_of,
+)
 from belljar.errors import AuditUnavailable, BelljarError
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices

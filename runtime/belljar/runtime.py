@@ -17,7 +17,7 @@ from belljar.engine import CellResult, Result, solve
 from belljar.errors import BelljarError, HostFault, InvalidInput, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
-from belljar.policy import Policy, load
+from belljar.policy import Policy, check_pin, load
 from belljar.processes import identity, is_alive
 from belljar.run import OnProgress, Run, Services, begin, box_spec
 from belljar.sandbox import Backend, Daemon, Docker, Jail, ensure_image
@@ -28,7 +28,7 @@ __all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtim
 Language = Literal["restricted", "python"]
 BackendName = Literal["jail", "docker", "gvisor"]
 # A file or folder of this host, a text, a list or dict of JSON values, or what was registered before.
-ContextSource = Path | str | Sequence[Any] | Mapping[str, Any] | Document | None
+ContextSource = Path | str | Sequence[Any] | Mapping[str, Any] | Document
 
 DEFAULT_TENANT = "default"
 # What the first context is called where it has no other name.
@@ -134,7 +134,7 @@ class Runtime:
         self,
         question: str,
         *,
-        context: ContextSource = None,
+        context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
         model: str | Model,
         sub_model: str | Model | None = None,
@@ -168,7 +168,7 @@ class Runtime:
         self,
         code: str,
         *,
-        context: ContextSource = None,
+        context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
@@ -184,7 +184,7 @@ class Runtime:
     async def session(
         self,
         *,
-        context: ContextSource = None,
+        context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
@@ -213,7 +213,6 @@ class Runtime:
         """
         if isinstance(source, Document):
             return source
-        assert source is not None
         store = self._contexts.of(tenant)
         return await asyncio.to_thread(store.add, source, name=name, now_ns=time.time_ns())
 
@@ -232,7 +231,7 @@ class Runtime:
     @contextlib.asynccontextmanager
     async def _begin(
         self,
-        context: ContextSource,
+        context: ContextSource | None,
         contexts: Mapping[str, ContextSource] | None,
         tenant: str,
         root: Model | None,
@@ -243,9 +242,7 @@ class Runtime:
         services = await self._shared()
         sources = {} if context is None else {_CONTEXT: context}
         sources |= {_context_name(name): source for name, source in (contexts or {}).items()}
-        documents = {
-            name: await self.add_context(source, tenant=tenant) for name, source in sources.items() if source is not None
-        }
+        documents = {name: await self.add_context(source, tenant=tenant) for name, source in sources.items()}
         async with begin(services, tenant=tenant, documents=documents, root=root, sub=sub, about=about) as run:
             yield run
 
@@ -269,6 +266,7 @@ class Runtime:
     async def _backend(self) -> Backend:
         assert self._resources is not None
         image = await asyncio.to_thread(ensure_image, self.state.images)
+        check_pin(self.policy, image.digest)
         backend: Jail | Docker
         if self.backend == "jail":
             backend = Jail(image)

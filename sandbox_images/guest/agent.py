@@ -20,7 +20,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import regex
+from . import regex, wrappers
 from .contexts import make_contexts
 from .names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, raise_failure
 from .wire import Channel, Closed
@@ -213,15 +213,16 @@ def _compile_python(source: str, filename: str) -> types.CodeType:
 
 
 def _builtins() -> dict[str, Any]:
-    """Builtins of the `python` language: all of them; only `import re` gives the module that knows paged text."""
+    """Builtins of the `python` language: all of them; but `import` gives some modules that know paged text."""
     names = dict(vars(builtins))
     real_import = builtins.__import__
-    paged_re = regex.as_module()
+    own = wrappers.as_modules()
 
     def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
-        if name == "re" and level == 0:
-            return paged_re
-        return real_import(name, globals, locals, fromlist, level)
+        found = real_import(name, globals, locals, fromlist, level)
+        # `import json.decoder` gives `json` as well; `from json.decoder import ...` gives the submodule.
+        wanted = name if fromlist else name.partition(".")[0]
+        return own.get(wanted, found) if level == 0 else found
 
     names["__import__"] = import_
     return names

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import types
 from typing import Any
 
 from .collection import PagedDict, PagedList
@@ -110,9 +111,9 @@ def _text(
 
 def _calling_line() -> int:
     """The line of the running cell that led here, 0 if none did."""
-    frame = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename.startswith("<cell "):
             return frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return 0

@@ -23,7 +23,6 @@ import enum
 import functools
 import importlib
 import io
-import json
 import pprint
 import random
 import re
@@ -36,7 +35,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from . import guards
+from . import guards, wrappers
 
 __all__ = [
     "Enum",
@@ -47,7 +46,6 @@ __all__ = [
     "IntEnum",
     "IntFlag",
     "StrEnum",
-    "StringIO",
     "ThreadPoolExecutor",
     "advice_for_module",
     "module_names",
@@ -343,7 +341,7 @@ def _dumps(
     default: Callable[[object], object] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    return json.dumps(
+    return wrappers.dumps(
         obj,
         skipkeys=skipkeys,
         ensure_ascii=ensure_ascii,
@@ -367,8 +365,8 @@ def _loads(
     strict: bool = True,
 ) -> Any:
     options: dict[str, Any] = {} if strict else {"strict": False}
-    return json.loads(
-        _plain_text(text),
+    return wrappers.loads(
+        text,
         object_hook=object_hook,
         parse_float=parse_float,
         parse_int=parse_int,
@@ -376,18 +374,6 @@ def _loads(
         object_pairs_hook=object_pairs_hook,
         **options,
     )
-
-
-def _plain_text(text: Any) -> Any:
-    # A paged context passes for a str, but the C functions under `json` and `io` want a real one.
-    return text if issubclass(type(text), (str, bytes, bytearray)) or text is None else str(text)
-
-
-class StringIO(io.StringIO):
-    """`io.StringIO` that takes a paged context as well."""
-
-    def __init__(self, initial_value: object = "", newline: str | None = "\n") -> None:
-        super().__init__(_plain_text(initial_value), newline)
 
 
 def _dump(obj: object, file: io.StringIO, **options: Any) -> None:
@@ -455,7 +441,7 @@ _NAMED: dict[str, str] = {
     "concurrent.futures": "ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION CancelledError Future TimeoutError "
     "as_completed wait",
     "contextlib": "closing contextmanager nullcontext suppress",
-    "csv": "DictReader DictWriter Error QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC reader writer",
+    "csv": "DictWriter Error QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC writer",
     "dataclasses": "FrozenInstanceError InitVar KW_ONLY MISSING asdict astuple field fields is_dataclass",
     "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone",
     "decimal": "Context Decimal DecimalException DivisionByZero InvalidOperation ROUND_CEILING ROUND_DOWN ROUND_FLOOR "
@@ -479,7 +465,6 @@ _NAMED: dict[str, str] = {
     "stdev variance",
     "string": "Template ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
     "punctuation whitespace",
-    "textwrap": "dedent fill indent shorten wrap",
     "threading": "BoundedSemaphore Event Lock RLock Semaphore Thread",
     "time": "asctime ctime gmtime localtime mktime monotonic monotonic_ns perf_counter perf_counter_ns process_time "
     "sleep strftime strptime struct_time thread_time time time_ns",
@@ -505,6 +490,7 @@ _OWN: dict[str, dict[str, object]] = {
     "collections.abc": _abc_forms(),
     "concurrent.futures": {"ThreadPoolExecutor": ThreadPoolExecutor},
     "copy": {"copy": copy.copy, "deepcopy": _deepcopy},
+    "csv": {"DictReader": wrappers.DictReader, "reader": wrappers.reader},
     "dataclasses": {"dataclass": _dataclass, "replace": _replace},
     "enum": {cls.__name__: cls for cls in _ENUMS},
     "functools": {
@@ -513,9 +499,10 @@ _OWN: dict[str, dict[str, object]] = {
         "update_wrapper": _update_wrapper,
         "wraps": _wraps,
     },
-    "io": {"StringIO": StringIO},
+    "io": {"StringIO": wrappers.StringIO},
     "json": {"dump": _dump, "dumps": _dumps, "load": _load, "loads": _loads},
     "operator": {"attrgetter": _attrgetter, "methodcaller": _methodcaller},
+    "textwrap": {**wrappers.wrapped_textwrap()},
     "typing": _typing_members(),
     "typing_extensions": _typing_members(),
 }

@@ -1,13 +1,7 @@
 """`context`: a text that stays on the other side of the wall and comes in page by page.
 
-Two classes. `_Pages` fetches and keeps pages, and may be used from several threads. `PagedText` is what the program
-sees: the methods of `str`, over `_Pages`.
-
-Pages. A page is `page_chars` characters, kept in an LRU of at most `cache_chars_max`. A page that is missed right after
-the one before it is taken for a scan: each such miss fetches twice as many pages as the last in one request, up to
-`_RUN_PAGES_MAX`. Slices longer than `_DIRECT_PAGES` pages are fetched exactly and kept nowhere. The lock is held for
-dictionary work alone, never during a fetch: two threads that miss the same page may both fetch it, which is correct,
-only wasteful.
+`PagedText` is what the program sees: the methods of `str`, over the pages of `pages.py`, or over a range of them (an
+item of a list too large to be one `str`).
 
 Borders. A needle may lie across two pages. Each search therefore looks at the seam, made of the last m - 1 characters
 so far and the first m - 1 of the next block, before it looks at the block itself; so blocks are never copied. What
@@ -16,148 +10,59 @@ pages stays linear.
 
 Not a subclass of `str`: C functions read a subclass's own, empty, storage and would silently see "". This class makes
 them raise TypeError instead. `isinstance(context, str)` is nevertheless true, because programs ask that in order to
-tell one text from a list of texts; it comes from `__class__`, which C functions do not consult.
+tell one text from a list of texts; it comes from `__class__`, which C functions do not consult. Their messages name
+the type ("sequence item 0: expected str instance, ... found"), so the type's name says what to write instead.
+
+Pushdown. `search`, `count_matches` and `lines(a, b)` are done on the other side of the wall when there is a `Pushdown`,
+and here, window by window, when there is none.
 """
 
 from __future__ import annotations
 
 import operator
+import re
+import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from itertools import chain
-from typing import Any, SupportsIndex
+from itertools import chain, islice
+from typing import Any, NoReturn, SupportsIndex, overload
 
-__all__ = ["PagedText", "TextTooLarge", "plain"]
+from . import scan
+from .pages import Block, PageCache, Pages
+from .pushdown import HIT_CHARS, Hit, Hits, Pushdown, source_of
 
-# One request for a scan carries at most this many pages: 1 Mi characters with pages of 64 Ki.
-_RUN_PAGES_MAX = 16
-# Up to here a slice goes through the cache, because its neighbours are likely to be asked for next.
-_DIRECT_PAGES = 4
+__all__ = ["LookAlike", "PagedText", "TextTooLarge", "plain", "rows"]
 
 # What `str.splitlines` takes for the end of a line.
 _LINE_ENDS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
-
-# (position of the text's first character, text, from, to): the characters asked for are text[from:to].
-_Block = tuple[int, str, int, int]
+# A batch of lines, fields or characters is made of at most so much text: short lines take ten times their characters.
+_PIECE_CHARS = 1 << 16
+# Texts up to here are one request anyway: `re` over the whole is simplest.
+_SMALL_CHARS = 1 << 18
+# What tells two texts apart that are too large for a `str` hash, at each end.
+_HASHED_CHARS = 4096
 
 
 class TextTooLarge(ValueError):
     """The whole text, or too much of it, was asked for as one `str`."""
 
 
+class LookAlike:
+    """What passes for a `str`, a `list` or a `dict` and is paged."""
+
+    __slots__ = ()
+
+    def _real(self) -> Any:
+        """The real `str`, `list` or `dict`. Raises TextTooLarge."""
+        raise NotImplementedError
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        raise TypeError("the context cannot be pickled: take a slice, or str(), list() or dict() of it")
+
+
 def plain(value: Any) -> Any:
-    """The real `str` behind a PagedText; anything else unchanged."""
-    return str(value) if issubclass(type(value), PagedText) else value
-
-
-class _Pages:
-    """The pages of one text, fetched when needed. Safe to use from several threads."""
-
-    def __init__(self, chars: int, fetch: Callable[[int, int], str], page_chars: int, cache_chars_max: int) -> None:
-        self._chars = chars
-        self._fetch = fetch
-        self._page_chars = page_chars
-        self._cache_chars_max = cache_chars_max
-        self._run_max = max(1, min(_RUN_PAGES_MAX, cache_chars_max // (4 * page_chars)))
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[int, str] = OrderedDict()
-        self._kept_chars = 0
-        self._run = 1  # pages fetched at the last miss
-        self._next = -1  # the page at which a scan would miss next, forwards
-        self._previous = -1  # and backwards
-        self._recent = (0, "")  # the block used last, replaced as a whole: readers need no lock
-
-    def slice(self, start: int, stop: int) -> str:
-        """Characters [start, stop), where 0 <= start <= stop <= chars."""
-        base, text = self._recent
-        if base <= start and stop <= base + len(text):
-            return text[start - base : stop - base]
-        if stop - start > _DIRECT_PAGES * self._page_chars and not self._holds(start, stop):
-            return self._direct(start, stop)
-        return "".join([text[low:high] for _, text, low, high in self.blocks(start, stop)])
-
-    def blocks(self, start: int, stop: int) -> Iterator[_Block]:
-        """[start, stop) in order, as blocks that are never empty."""
-        while start < stop:
-            base, text = self._forwards(start // self._page_chars)
-            yield base, text, start - base, min(stop - base, len(text))
-            start = base + len(text)
-
-    def blocks_reversed(self, start: int, stop: int) -> Iterator[_Block]:
-        """The same, the last block first."""
-        while start < stop:
-            base, text = self._backwards((stop - 1) // self._page_chars)
-            yield base, text, max(start - base, 0), stop - base
-            stop = base
-
-    def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
-            self._kept_chars = 0
-            self._recent = (0, "")
-
-    def _forwards(self, page: int) -> tuple[int, str]:
-        with self._lock:
-            text = self._hit(page)
-            if text is None:
-                self._run = min(2 * self._run, self._run_max) if page == self._next else 1
-                count = self._missing(page, self._run, 1)
-                self._next = page + count
-        return (page * self._page_chars, text) if text is not None else self._load(page, count)
-
-    def _backwards(self, page: int) -> tuple[int, str]:
-        with self._lock:
-            text = self._hit(page)
-            if text is None:
-                self._run = min(2 * self._run, self._run_max) if page == self._previous else 1
-                count = self._missing(page, self._run, -1)
-                self._previous = page - count
-        return (page * self._page_chars, text) if text is not None else self._load(page - count + 1, count)
-
-    def _hit(self, page: int) -> str | None:
-        text = self._kept.get(page)
-        if text is not None:
-            self._kept.move_to_end(page)
-            self._recent = (page * self._page_chars, text)
-        return text
-
-    def _missing(self, page: int, count_max: int, step: int) -> int:
-        """How many pages from `page` on exist and are not kept: at least this one."""
-        pages = -(-self._chars // self._page_chars)
-        count = 1
-        while count < count_max and 0 <= page + step * count < pages and page + step * count not in self._kept:
-            count += 1
-        return count
-
-    def _load(self, page: int, count: int) -> tuple[int, str]:
-        base = page * self._page_chars
-        text = self._fetched(base, min(base + count * self._page_chars, self._chars))
-        with self._lock:
-            for number in range(count):
-                self._keep(page + number, text[number * self._page_chars : (number + 1) * self._page_chars])
-            self._recent = (base, text)
-        return base, text
-
-    def _keep(self, page: int, text: str) -> None:
-        self._kept_chars += len(text) - len(self._kept.pop(page, ""))
-        self._kept[page] = text
-        while self._kept and self._kept_chars > self._cache_chars_max:
-            self._kept_chars -= len(self._kept.popitem(last=False)[1])
-
-    def _holds(self, start: int, stop: int) -> bool:
-        with self._lock:
-            return all(page in self._kept for page in range(start // self._page_chars, -(-stop // self._page_chars)))
-
-    def _direct(self, start: int, stop: int) -> str:
-        step = _RUN_PAGES_MAX * self._page_chars
-        return "".join([self._fetched(at, min(at + step, stop)) for at in range(start, stop, step)])
-
-    def _fetched(self, start: int, stop: int) -> str:
-        text = self._fetch(start, stop)
-        if len(text) != stop - start:
-            raise RuntimeError(f"asked for {stop - start} characters of the context and got {len(text)}")
-        return text
+    """The real `str`, `list` or `dict` behind a look-alike; anything else unchanged."""
+    return value._real() if issubclass(type(value), LookAlike) else value
 
 
 def _whole(name: str) -> Callable[..., Any]:
@@ -173,7 +78,21 @@ def _whole(name: str) -> Callable[..., Any]:
     return call
 
 
-class PagedText:
+def _each(name: str) -> Callable[..., bool]:
+    """The `str` predicate of that name that is true of a text if it is true of all its parts."""
+    method = getattr(str, name)
+    empty = method("")
+
+    def call(self: PagedText) -> bool:
+        return empty if self._chars == 0 else all(map(method, self._texts()))
+
+    call.__name__ = name
+    call.__qualname__ = f"PagedText.{name}"
+    call.__doc__ = f"As str.{name}, page by page: works at any size."
+    return call
+
+
+class PagedText(LookAlike):
     """A long text that behaves like `str` and loads its characters as you touch them.
 
     Use it like any string; whatever you cut out of it is a real `str`::
@@ -182,16 +101,28 @@ class PagedText:
         context[:1000], context[-500:]        # only what you slice is loaded
         context.find("needle"), context.count("\\n"), "needle" in context     # any size, page by page
         for line in context.lines(): ...      # any size, one line at a time
+        context.lines(100, 120)               # these lines, as a list
+        context.search(r"user \\d+")           # the first 100 matches, found where the text is
+        context.count_matches(r"user \\d+")    # how many there are
         context.split("\\n"), context.splitlines()                            # lists, for texts that fit in memory
-        re.findall(r"user \\d+", context)      # the whole text at once
         str(context)                          # the whole text as one real str
 
-    Everything that needs the whole text at once (str(context), the re functions, upper, strip, replace, hash ...)
-    raises ValueError when the text is too large for that: slice it or go through context.lines() instead. Where a
-    library insists on a real str (json.loads, "".join, io.StringIO), give it str(context) or a slice.
+    Everything that needs the whole text at once (str(context), upper, replace, split ...) raises ValueError when the
+    text is too large for that: slice it or go through context.lines() instead. Where a library insists on a real str,
+    give it str(context) or a slice.
     """
 
-    __slots__ = ("_chars", "_materialise_chars_max", "_materialise_lock", "_pages", "_whole_text")
+    __slots__ = (
+        "_base",
+        "_chars",
+        "_line_count",
+        "_materialise_chars_max",
+        "_materialise_lock",
+        "_name",
+        "_pages",
+        "_pushdown",
+        "_whole_text",
+    )
 
     # See the head of the file. A class attribute, as `__class__` of instances only.
     __class__ = property(lambda self: str)
@@ -201,25 +132,47 @@ class PagedText:
         chars: int,
         fetch: Callable[[int, int], str],
         *,
-        page_chars: int = 65536,
-        cache_chars_max: int = 32 * 2**20,
+        pushdown: Pushdown | None = None,
+        line_count: int | None = None,
+        name: str = "context",
+        cache: PageCache | None = None,
+        page_chars: int | None = None,
         materialise_chars_max: int = 64 * 2**20,
     ) -> None:
         """Args:
         chars: length of the text in characters.
         fetch: gives exactly the characters [start, stop); may be called from several threads. What it raises
             reaches the program.
-        page_chars: size of a page in characters.
-        cache_chars_max: how many characters of pages to keep.
+        pushdown: searches on the other side of the wall; None does it here.
+        line_count: how many lines `splitlines` would give, where that is known.
+        name: what the program calls it, for messages.
+        cache: where to keep pages, beside those of other texts; one of its own when None.
+        page_chars: size of a page in characters; None is a good one.
         materialise_chars_max: the longest `str` (or list of them) to build from the text.
         """
-        if chars < 0 or page_chars < 1 or cache_chars_max < 0:
-            raise ValueError("chars and cache_chars_max cannot be negative, and a page has at least one character")
+        self._pages = Pages(chars, fetch, cache) if page_chars is None else Pages(chars, fetch, cache, page_chars)
+        self._base = 0
         self._chars = chars
+        self._line_count = line_count
+        self._pushdown = pushdown
+        self._name = name
         self._materialise_chars_max = materialise_chars_max
         self._materialise_lock = threading.Lock()
-        self._pages = _Pages(chars, fetch, page_chars, cache_chars_max)
         self._whole_text = "" if chars == 0 else None
+
+    def _part(self, start: int, stop: int, name: str) -> PagedText:
+        """Characters [start, stop) as a paged text over the same pages."""
+        part: PagedText = object.__new__(PagedText)
+        part._pages = self._pages
+        part._base = self._base + start
+        part._chars = stop - start
+        part._line_count = None
+        part._pushdown = self._pushdown
+        part._name = name
+        part._materialise_chars_max = self._materialise_chars_max
+        part._materialise_lock = threading.Lock()
+        part._whole_text = "" if start == stop else None
+        return part
 
     # --- the whole and its parts
 
@@ -231,17 +184,30 @@ class PagedText:
             with self._materialise_lock:
                 if self._whole_text is None:
                     self._afford(self._chars)
-                    self._whole_text = self._pages.slice(0, self._chars)
-                    self._pages.clear()
+                    self._whole_text = self._pages.slice(self._base, self._base + self._chars)
+                    if self._chars == self._pages.chars:
+                        self._pages.clear()
         return self._whole_text
 
+    def _real(self) -> str:
+        return str(self)
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (str(self),)
+
     def __repr__(self) -> str:
-        return f"<context: a text of {self._chars:,} characters; print(context[:1000]) shows its beginning>"
+        return f"<{self._name}: a text of {self._chars:,} characters; print({self._name}[:1000]) shows its beginning>"
 
     def __format__(self, spec: str) -> str:
-        return format(str(self), plain(spec))
+        spec = plain(spec)
+        precision = re.fullmatch(r".*\.(\d+)s?", spec, re.DOTALL) if self._is_large() else None
+        return format(self[: int(precision[1])] if precision else str(self), spec)
 
     def __hash__(self) -> int:
+        # Too large for a `str`, it has no equal among them, only among its likes.
+        if self._is_large():
+            reach = min(_HASHED_CHARS, self._chars)
+            return hash((self._chars, self._slice(0, reach), self._slice(self._chars - reach, self._chars)))
         return hash(str(self))
 
     def __copy__(self) -> PagedText:
@@ -286,30 +252,59 @@ class PagedText:
                 if positions and positions[0] != base + high:
                     break  # the next position is not where the next block begins: start anew from there
 
+    def __reversed__(self) -> Iterator[str]:
+        blocks = self._blocks_reversed(0, self._chars)
+        return chain.from_iterable(text[low:high][::-1] for _, text, low, high in blocks)
+
     def _slice(self, start: int, stop: int) -> str:
         whole = self._whole_text
-        return self._pages.slice(start, stop) if whole is None else whole[start:stop]
+        return self._pages.slice(self._base + start, self._base + stop) if whole is None else whole[start:stop]
 
-    def _blocks(self, start: int, stop: int) -> Iterator[_Block]:
+    def _blocks(self, start: int, stop: int) -> Iterator[Block]:
+        """[start, stop) in order. A block may have more in it than is this text's: its position is then negative."""
         whole = self._whole_text
-        if whole is None:
-            return self._pages.blocks(start, stop)
-        return iter([(0, whole, start, stop)] if start < stop else [])
+        if whole is not None:
+            return iter([(0, whole, start, stop)] if start < stop else [])
+        return self._own(self._pages.blocks(self._base + start, self._base + stop))
 
-    def _blocks_reversed(self, start: int, stop: int) -> Iterator[_Block]:
-        whole = self._whole_text
-        return self._pages.blocks_reversed(start, stop) if whole is None else self._blocks(start, stop)
+    def _blocks_reversed(self, start: int, stop: int) -> Iterator[Block]:
+        if self._whole_text is not None:
+            return self._blocks(start, stop)
+        return self._own(self._pages.blocks_reversed(self._base + start, self._base + stop))
 
-    def _texts(self, start: int = 0) -> Iterator[str]:
-        return (text[low:high] for _, text, low, high in self._blocks(start, self._chars))
+    def _own(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        base = self._base
+        return ((at - base, text, low, high) for at, text, low, high in blocks) if base else blocks
+
+    def _texts(self) -> Iterator[str]:
+        """The text in pieces, none of them empty."""
+        for _, text, low, high in self._blocks(0, self._chars):
+            for at in range(low, high, _PIECE_CHARS):
+                yield text[at : min(at + _PIECE_CHARS, high)]
+
+    def _is_large(self) -> bool:
+        return self._chars > self._materialise_chars_max
 
     def _afford(self, chars: int) -> None:
         if chars > self._materialise_chars_max:
+            name = self._name
             raise TextTooLarge(
                 f"this needs {chars:,} characters of the context in memory at once, and at most "
-                f"{self._materialise_chars_max:,} are allowed: take slices (context[a:b]), go through context.lines(), "
-                "or use find, count and `in`, which work at any size"
+                f"{self._materialise_chars_max:,} are allowed: take slices ({name}[a:b]), go through {name}.lines(), "
+                f"or use find, count, `in`, {name}.search(pattern) and {name}.count_matches(pattern), "
+                "which work at any size"
             )
+
+    def _listed(self, items: Iterator[Any]) -> list[Any]:
+        """All of them. Raises TextTooLarge where they take more memory than the longest `str` may at worst."""
+        size = 0
+        kept = []
+        for item in items:
+            size += _size_in_list(item)
+            if size > 4 * self._materialise_chars_max:
+                self._afford(size // 4 + 1)
+            kept.append(item)
+        return kept
 
     # --- looking for something
 
@@ -426,11 +421,116 @@ class PagedText:
             seam = window[-reach:]
         return total
 
+    # --- looking for patterns
+
+    def search(self, pattern: Any, start: SupportsIndex = 0, limit: SupportsIndex = 100, stop: Any = None) -> Hits:
+        """The first matches of a regular expression at or after `start`, as a list of Hit(start, stop, text).
+
+        At most `limit` of them; `start=hits.next` gives the following ones (as does the stop of the last, unless that
+        match is empty), and `hits.next` is None when there are no more. Works at any size: the text is searched where
+        it is, with RE2. Raises what the other side says of a pattern that RE2 has not (back-references, look-around).
+        """
+        source, low, high = self._sought(pattern, start, stop)
+        wanted = operator.index(limit)
+        if wanted < 1:
+            raise ValueError("limit must be at least 1")
+        return (
+            self._found_there(source, low, high, wanted)
+            if self._pushdown
+            else self._found_here(source, low, high, wanted)
+        )
+
+    def count_matches(self, pattern: Any, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> int:
+        """How many matches of a regular expression there are that do not overlap. Works at any size, as `search`."""
+        source, low, high = self._sought(pattern, start, stop)
+        if self._pushdown is None:
+            return sum(1 for _ in self._matches(re.compile(source), low, high))
+        total = 0
+        at: int | None = self._base + low
+        while at is not None:
+            count, at = self._pushdown.count(source, at, self._base + high)
+            total += count
+        return total
+
+    def _sought(self, pattern: Any, start: SupportsIndex, stop: SupportsIndex | None) -> tuple[str, int, int]:
+        if isinstance(start, re.RegexFlag):
+            raise TypeError("flags stand in the pattern: write '(?i)...' for re.IGNORECASE, '(?m)...' for re.MULTILINE")
+        low, high = self._bounds(start, stop)
+        return source_of(plain(pattern)), min(low, high), high
+
+    def _found_there(self, source: str, low: int, high: int, wanted: int) -> Hits:
+        assert self._pushdown is not None
+        base = self._base
+        hits = Hits()
+        at: int | None = base + low
+        while at is not None and len(hits) < wanted:
+            found, at = self._pushdown.find(source, at, base + high, wanted - len(hits))
+            hits += [Hit(first - base, last - base, text) for first, last, text in found]
+        hits.next = None if at is None else at - base
+        return hits
+
+    def _found_here(self, source: str, low: int, high: int, wanted: int) -> Hits:
+        hits = Hits()
+        for match in islice(self._matches(re.compile(source), low, high), wanted):
+            hits.append(Hit(*match.span(), match.group()[:HIT_CHARS]))
+        if len(hits) == wanted:
+            after = max(hits[-1].stop, hits[-1].start + 1)
+            hits.next = after if after <= high else None
+        return hits
+
+    def _matches(self, pattern: re.Pattern[str], pos: int, endpos: int) -> Iterator[re.Match[str]]:
+        """As pattern.finditer over the text, window by window where that is exact."""
+        far = self._reach(pattern)
+        if far is None:
+            return pattern.finditer(str(self), pos, endpos)
+        return scan.finditer(pattern, far, self, pos, endpos, window_chars=self._window_chars())
+
+    def _window_chars(self) -> int:
+        # A window has to be affordable as any slice has, with what matches may reach beyond it.
+        return max(1, min(scan.WINDOW_CHARS, self._materialise_chars_max // 4))
+
+    def _reach(self, pattern: re.Pattern[str]) -> scan.Reach | None:
+        """How far matches look, if it is better to go through the text in windows than to have all of it."""
+        if self._whole_text is not None or self._chars <= min(_SMALL_CHARS, self._materialise_chars_max):
+            return None
+        return scan.reach(pattern)
+
     # --- taking it apart
 
-    def lines(self, keepends: bool = False) -> Iterator[str]:
-        """One line after the other, as splitlines() has them, without holding the text: works at any size."""
-        return chain.from_iterable(self._line_batches(bool(keepends)))
+    @overload
+    def lines(self, *, keepends: bool = False) -> Iterator[str]: ...
+    @overload
+    def lines(self, first: int | None, last: int | None = None, *, keepends: bool = False) -> list[str]: ...
+    def lines(self, first: int | None = None, last: int | None = None, *, keepends: bool = False) -> Any:
+        """One line after the other, as splitlines() has them, without holding the text: works at any size.
+
+        With numbers, a list of the lines first, first + 1, ... last - 1, counted from 0, as splitlines()[first:last].
+        """
+        if first is None and last is None:
+            return chain.from_iterable(self._line_batches(bool(keepends)))
+        return self._some_lines(first, last, bool(keepends))
+
+    def _some_lines(self, first: int | None, last: int | None, keepends: bool) -> list[str]:
+        low, high = self._line_range(first, last)
+        if self._pushdown is None or high is None or self._chars != self._pages.chars:
+            return self._listed(islice(self.lines(keepends=keepends), low, high))
+        text = _Piece(self)
+        at: int | None = low
+        while at is not None and at < high:
+            piece, at = self._pushdown.lines(at, high)
+            text.grow(piece)
+        return text.finished("").splitlines(keepends)
+
+    def _line_range(self, first: int | None, last: int | None) -> tuple[int, int | None]:
+        if isinstance(first, bool) or isinstance(last, bool):
+            raise TypeError("lines() takes line numbers: write keepends=True by its name")
+        if self._line_count is not None:
+            return slice(first, last).indices(self._line_count)[:2]
+        low = 0 if first is None else operator.index(first)
+        high = None if last is None else operator.index(last)
+        if low < 0 or (high is not None and high < 0):
+            raise ValueError("the lines of this text are not counted: line numbers start from 0, at the beginning")
+        return low, high
 
     def splitlines(self, keepends: bool = False) -> list[str]:
         """As str.splitlines: a list of all lines. `lines()` gives the same one by one, at any size."""
@@ -568,6 +668,9 @@ class PagedText:
     def __mod__(self, values: Any) -> str:
         return str.__mod__(str(self), values)
 
+    def __rmod__(self, template: Any) -> Any:
+        return getattr(str, "__rmod__")(str(self), template)  # noqa: B009 - typing does not know it
+
     def _ordered(self, other: Any, compare: Callable[[Any, Any], bool]) -> Any:
         if not issubclass(type(other), (str, PagedText)):
             return NotImplemented
@@ -577,7 +680,7 @@ class PagedText:
     def _first_difference(self, other: str | PagedText) -> tuple[str, str] | None:
         """The first blocks that differ, up to the shorter text's end."""
         for base, text, a, b in self._blocks(0, min(self._chars, len(other))):
-            mine, theirs = text[a:b], other[base + a : base + b]
+            mine, theirs = text[a:b], _between(other, base + a, base + b)
             if mine != theirs:
                 return mine, theirs
         return None
@@ -592,6 +695,91 @@ class PagedText:
         """As `format`."""
         return str(self).format_map
 
+    # --- what it is made of, and its ends
+
+    isalnum = _each("isalnum")
+    isalpha = _each("isalpha")
+    isascii = _each("isascii")
+    isdecimal = _each("isdecimal")
+    isdigit = _each("isdigit")
+    isnumeric = _each("isnumeric")
+    isprintable = _each("isprintable")
+    isspace = _each("isspace")
+
+    def islower(self) -> bool:
+        """As str.islower, page by page: works at any size."""
+        return self._is_cased(str.islower, str.istitle)
+
+    def isupper(self) -> bool:
+        """As str.isupper, page by page: works at any size."""
+        return self._is_cased(str.isupper, lambda char: char.islower() or (char.istitle() and not char.isupper()))
+
+    def istitle(self) -> bool:
+        """As str.istitle, character by character: works at any size."""
+        cased = before = False
+        for char in self:
+            large, small = char.istitle(), char.islower()
+            if (large and before) or (small and not before):
+                return False
+            before = large or small
+            cased = cased or before
+        return cased
+
+    def isidentifier(self) -> bool:
+        """As str.isidentifier, page by page: works at any size."""
+        texts = self._texts()
+        return next(texts, "").isidentifier() and all(f"a{text}".isidentifier() for text in texts)
+
+    def _is_cased(self, wanted: Callable[[str], bool], other: Callable[[str], bool]) -> bool:
+        """Whether some characters are of the wanted case and none of another."""
+        cased = False
+        for text in self._texts():
+            if wanted(text):
+                cased = True
+            elif any(map(other, text)):
+                return False
+        return cased
+
+    def strip(self, chars: str | None = None, /) -> str:
+        """As str.strip; loads only the ends, and what is left."""
+        chars = _strippable(chars)
+        start = self._after_left(chars)
+        return self[start : max(start, self._before_right(chars))]
+
+    def lstrip(self, chars: str | None = None, /) -> str:
+        """As str.lstrip."""
+        return self[self._after_left(_strippable(chars)) :]
+
+    def rstrip(self, chars: str | None = None, /) -> str:
+        """As str.rstrip."""
+        return self[: self._before_right(_strippable(chars))]
+
+    def removeprefix(self, prefix: str, /) -> str:
+        """As str.removeprefix."""
+        prefix = plain(prefix)
+        "".removeprefix(prefix)
+        return self[len(prefix) :] if self.startswith(prefix) else self[:]
+
+    def removesuffix(self, suffix: str, /) -> str:
+        """As str.removesuffix."""
+        suffix = plain(suffix)
+        "".removesuffix(suffix)
+        return self[: self._chars - len(suffix)] if self.endswith(suffix) else self[:]
+
+    def _after_left(self, chars: str | None) -> int:
+        for base, text, low, high in self._blocks(0, self._chars):
+            kept = len(text[low:high].lstrip(chars))
+            if kept:
+                return base + high - kept
+        return self._chars
+
+    def _before_right(self, chars: str | None) -> int:
+        for base, text, low, high in self._blocks_reversed(0, self._chars):
+            kept = len(text[low:high].rstrip(chars))
+            if kept:
+                return base + low + kept
+        return 0
+
     # --- the rest of str, over the whole text
 
     capitalize = _whole("capitalize")
@@ -599,35 +787,33 @@ class PagedText:
     center = _whole("center")
     encode = _whole("encode")
     expandtabs = _whole("expandtabs")
-    isalnum = _whole("isalnum")
-    isalpha = _whole("isalpha")
-    isascii = _whole("isascii")
-    isdecimal = _whole("isdecimal")
-    isdigit = _whole("isdigit")
-    isidentifier = _whole("isidentifier")
-    islower = _whole("islower")
-    isnumeric = _whole("isnumeric")
-    isprintable = _whole("isprintable")
-    isspace = _whole("isspace")
-    istitle = _whole("istitle")
-    isupper = _whole("isupper")
     join = _whole("join")
     ljust = _whole("ljust")
     lower = _whole("lower")
-    lstrip = _whole("lstrip")
     maketrans: Any = staticmethod(str.maketrans)
-    removeprefix = _whole("removeprefix")
-    removesuffix = _whole("removesuffix")
     replace = _whole("replace")
     rjust = _whole("rjust")
     rsplit = _whole("rsplit")
-    rstrip = _whole("rstrip")
-    strip = _whole("strip")
     swapcase = _whole("swapcase")
     title = _whole("title")
     translate = _whole("translate")
     upper = _whole("upper")
     zfill = _whole("zfill")
+
+
+# What C functions say they found: "expected str instance, PagedText (write ...) found". Its qualified name stays.
+PagedText.__name__ = "PagedText (write str(text) or a slice text[a:b])"
+
+
+def rows(text: PagedText) -> Iterator[str]:
+    """The lines as a file gives them: with their ends, which are "\\n" alone."""
+    pending = None
+    for field in chain.from_iterable(text._field_batches("\n")):
+        if pending is not None:
+            yield pending + "\n"
+        pending = field
+    if pending:
+        yield pending
 
 
 class _Piece:
@@ -656,6 +842,24 @@ class _Piece:
         whole = "".join(self._fragments)
         self._fragments, self._chars = [], 0
         return whole
+
+
+def _size_in_list(item: Any) -> int:
+    """The memory that one more text, or tuple of texts, takes in a list. A single letter is mostly there already."""
+    own = sum(map(_size_in_list, item)) if type(item) is tuple else 0
+    return own + 8 + (sys.getsizeof(item) if len(item) > 1 else 0)
+
+
+def _between(text: str | PagedText, start: int, stop: int) -> str:
+    """A block's worth of the text: no more than a block is in memory anyway, so nobody asks whether it can be had."""
+    return text._slice(start, stop) if issubclass(type(text), PagedText) else text[start:stop]  # type: ignore[union-attr]
+
+
+def _strippable(chars: Any) -> str | None:
+    """What `strip` is given. Raises what `str` raises for anything else."""
+    chars = plain(chars)
+    "".strip(chars)
+    return chars  # type: ignore[no-any-return]
 
 
 def _found(at: int) -> int:

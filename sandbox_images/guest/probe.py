@@ -11,19 +11,21 @@ import ctypes
 import errno
 import mmap
 import os
+import re
 import socket
 import stat
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 __all__ = ["main"]
 
 _REACH = {
     "host files": lambda: os.stat("/etc/passwd"),
-    "processes": lambda: _some(entry for entry in os.listdir("/proc") if entry.isdigit() and entry != f"{os.getpid()}"),
+    "processes": lambda: _some({name for name in os.listdir("/proc") if name.isdigit()} - {str(os.getpid())}),
     "kernel settings": lambda: os.listdir("/sys/kernel"),
-    "name servers": lambda: _some(line for line in open("/etc/resolv.conf") if line.startswith("nameserver")),
+    "name servers": lambda: _some(re.findall("(?m)^nameserver", Path("/etc/resolv.conf").read_text())),
     "a shell": lambda: os.stat("/bin/sh"),
     "writing to the image": lambda: open("/usr/lib/belljar/x", "w").close(),
     "network": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect(("127.0.0.1", 9)),
@@ -65,8 +67,8 @@ def _reached(attempt: Callable[[], object]) -> bool:
     return True
 
 
-def _some(found: Iterable[object]) -> None:
-    if not any(True for _ in found):
+def _some(found: Collection[object]) -> None:
+    if not found:
         raise OSError(errno.ENOENT, "nothing there")
 
 

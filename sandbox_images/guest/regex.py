@@ -1,8 +1,10 @@
 """`re`, for programs whose subject may be a `PagedText`.
 
 The C engine wants a real `str`. So every function and every method of a compiled pattern turns a `PagedText` argument
-into one first (or raises the same ValueError as `str(context)` when it is too large) and is plain `re` otherwise. Match
-objects are the engine's own.
+into one first, and is plain `re` otherwise. A long text is not taken whole where there is another way: `search`,
+`match`, `fullmatch`, `finditer` and `findall` go through it in windows, if the pattern is one for which that gives
+exactly the same (see `scan`); their match objects then are our own. Where it is not, and the text is too large to be
+had as a whole, the program gets TextTooLarge, which names `context.search`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from re import (
 )
 from typing import Any
 
-from .paged import plain
+from . import scan
+from .paged import LookAlike, PagedText, plain
 
 __all__ = [
     "ASCII",
@@ -104,28 +107,28 @@ class Pattern:
         return self._compiled.groupindex
 
     def search(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
-        return self._compiled.search(plain(string), pos, endpos)
+        return _search(self._compiled, string, pos, endpos)
 
     def match(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
-        return self._compiled.match(plain(string), pos, endpos)
+        return _match(self._compiled, string, pos, endpos)
 
     def fullmatch(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
-        return self._compiled.fullmatch(plain(string), pos, endpos)
+        return _fullmatch(self._compiled, string, pos, endpos)
 
     def findall(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> list[Any]:
-        return self._compiled.findall(plain(string), pos, endpos)
+        return _findall(self._compiled, string, pos, endpos)
 
     def finditer(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Iterator[Match[Any]]:
-        return self._compiled.finditer(plain(string), pos, endpos)
+        return _finditer(self._compiled, string, pos, endpos)
 
     def split(self, string: Any, maxsplit: int = 0) -> list[Any]:
-        return self._compiled.split(plain(string), maxsplit)
+        return self._compiled.split(_subject(string), maxsplit)
 
     def sub(self, repl: Any, string: Any, count: int = 0) -> Any:
-        return self._compiled.sub(plain(repl), plain(string), count)
+        return self._compiled.sub(plain(repl), _subject(string), count)
 
     def subn(self, repl: Any, string: Any, count: int = 0) -> tuple[Any, int]:
-        return self._compiled.subn(plain(repl), plain(string), count)
+        return self._compiled.subn(plain(repl), _subject(string), count)
 
     def __repr__(self) -> str:
         return repr(self._compiled)
@@ -154,42 +157,42 @@ def compile(pattern: Any, flags: int = 0) -> Pattern:  # noqa: A001  # the name 
 
 def search(pattern: Any, string: Any, flags: int = 0) -> Match[Any] | None:
     """The first match anywhere, or None."""
-    return _engine(pattern, flags).search(plain(string))
+    return _search(_engine(pattern, flags), string)
 
 
 def match(pattern: Any, string: Any, flags: int = 0) -> Match[Any] | None:
     """The match at the beginning, or None."""
-    return _engine(pattern, flags).match(plain(string))
+    return _match(_engine(pattern, flags), string)
 
 
 def fullmatch(pattern: Any, string: Any, flags: int = 0) -> Match[Any] | None:
     """The match of the whole text, or None."""
-    return _engine(pattern, flags).fullmatch(plain(string))
+    return _fullmatch(_engine(pattern, flags), string)
 
 
 def findall(pattern: Any, string: Any, flags: int = 0) -> list[Any]:
     """All matches: texts, or the groups where the pattern has some."""
-    return _engine(pattern, flags).findall(plain(string))
+    return _findall(_engine(pattern, flags), string)
 
 
 def finditer(pattern: Any, string: Any, flags: int = 0) -> Iterator[Match[Any]]:
     """All match objects, one after the other."""
-    return _engine(pattern, flags).finditer(plain(string))
+    return _finditer(_engine(pattern, flags), string)
 
 
 def split(pattern: Any, string: Any, maxsplit: int = 0, flags: int = 0) -> list[Any]:
     """The parts between matches, and the groups."""
-    return _engine(pattern, flags).split(plain(string), maxsplit)
+    return _engine(pattern, flags).split(_subject(string), maxsplit)
 
 
 def sub(pattern: Any, repl: Any, string: Any, count: int = 0, flags: int = 0) -> Any:
     """The text with matches replaced by `repl`, a template or a function of the match."""
-    return _engine(pattern, flags).sub(plain(repl), plain(string), count)
+    return _engine(pattern, flags).sub(plain(repl), _subject(string), count)
 
 
 def subn(pattern: Any, repl: Any, string: Any, count: int = 0, flags: int = 0) -> tuple[Any, int]:
     """As `sub`, and how many were replaced."""
-    return _engine(pattern, flags).subn(plain(repl), plain(string), count)
+    return _engine(pattern, flags).subn(plain(repl), _subject(string), count)
 
 
 def escape(pattern: Any) -> Any:
@@ -213,3 +216,58 @@ def as_module() -> types.ModuleType:
 def _engine(pattern: Any, flags: int) -> re.Pattern[Any]:
     """The engine's own pattern. `re.compile` knows its cache, and refuses flags for what is compiled already."""
     return re.compile(pattern._compiled if isinstance(pattern, Pattern) else plain(pattern), flags)
+
+
+# ------------------------------------------------------------------------------------------------- over look-alikes
+
+
+def _subject(string: Any) -> Any:
+    """What the engine takes. Raises TypeError, as `re` does, for a list or a dict."""
+    if issubclass(type(string), LookAlike) and type(string) is not PagedText:
+        look = string.__class__.__name__
+        raise TypeError(
+            f"expected string or bytes-like object, got '{look}': search one item at a time, "
+            "for example [item for item in context if re.search(pattern, item)]"
+        )
+    return plain(string)
+
+
+def _windows(compiled: re.Pattern[Any], string: Any) -> scan.Reach | None:
+    """How far matches look, where the subject is to be gone through in windows."""
+    return string._reach(compiled) if type(string) is PagedText else None
+
+
+def _search(compiled: re.Pattern[Any], string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
+    far = _windows(compiled, string)
+    if far is None:
+        return compiled.search(_subject(string), pos, endpos)
+    return next(string._matches(compiled, pos, endpos), None)
+
+
+def _match(compiled: re.Pattern[Any], string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
+    far = _windows(compiled, string)
+    if far is None:
+        return compiled.match(_subject(string), pos, endpos)
+    return scan.match(compiled, far, string, pos, endpos)  # type: ignore[no-any-return]
+
+
+def _fullmatch(compiled: re.Pattern[Any], string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
+    far = _windows(compiled, string)
+    if far is None:
+        return compiled.fullmatch(_subject(string), pos, endpos)
+    return scan.fullmatch(compiled, far, string, pos, endpos)  # type: ignore[no-any-return]
+
+
+def _finditer(compiled: re.Pattern[Any], string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Iterator[Match[Any]]:
+    far = _windows(compiled, string)
+    if far is None:
+        return compiled.finditer(_subject(string), pos, endpos)
+    return string._matches(compiled, pos, endpos)  # type: ignore[no-any-return]
+
+
+def _findall(compiled: re.Pattern[Any], string: Any, pos: int = 0, endpos: int = sys.maxsize) -> list[Any]:
+    far = _windows(compiled, string)
+    if far is None:
+        return compiled.findall(_subject(string), pos, endpos)
+    found = scan.finditems(compiled, far, string, pos, endpos, window_chars=string._window_chars())
+    return string._listed(found)  # type: ignore[no-any-return]

@@ -34,7 +34,7 @@ from typing import Any, NoReturn, TypeVar
 
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
-from . import facades, guards
+from . import facades, guards, wrappers
 from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
 
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
@@ -743,7 +743,7 @@ def _printer(write: Callable[[str, str], None]) -> Callable[..., None]:
             if option is not None and type(option) is not str:
                 raise TypeError("sep and end of print() must be strings")
         text = (" " if sep is None else sep).join([str(value) for value in values]) + ("\n" if end is None else end)
-        if type(file) is facades.StringIO:
+        if type(file) is wrappers.StringIO:
             file.write(text)
         else:
             write("stdout", text)

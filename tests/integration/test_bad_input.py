@@ -144,7 +144,10 @@ def test_a_tenant_that_is_no_tenant(jar: Jar, tenant: str) -> None:
 
 @pytest.mark.parametrize("backend", ["docker", "gvisor"])
 def test_a_backend_that_is_not_there_is_refused_not_replaced(jar: Jar, backend: str) -> None:
-    refused(jar.exec("print(1)", "--backend", backend), 4, backend, "use jail")
+    outcome = jar.exec("print(1)", "--backend", backend, env={"DOCKER_HOST": f"unix://{jar.work}/no.sock"})
+    assert outcome.code == 1
+    assert "no Docker daemon answers" in outcome.complaint
+    assert "start it, or name another in DOCKER_HOST" in outcome.complaint
     nothing_began(jar)
 
 
@@ -312,11 +315,11 @@ def test_a_host_without_user_namespaces_refuses_and_says_the_remedy(jar: Jar, be
 
 
 def test_the_doctor_says_the_same(jar: Jar) -> None:
-    outcome = jar("doctor", "--json", before=(sys.executable, "-c", WITHOUT_USERNS))
+    outcome = jar("doctor", "--json", "--backend", "jail", before=(sys.executable, "-c", WITHOUT_USERNS))
     assert outcome.code == 4
     assert outcome.document["starts"] is False
     assert "sysctl user.max_user_namespaces" in outcome.document["reason"]
-    healthy = jar("doctor", "--json")
+    healthy = jar("doctor", "--json", "--backend", "jail")
     assert (healthy.code, healthy.document["starts"]) == (0, True)
     assert all(finding["ok"] for finding in healthy.document["findings"] if finding["required"])
 

@@ -14,7 +14,10 @@ import pytest
 
 import belljar
 from belljar import Message, ModelReply, ModelRequest, Progress, Result, Runtime
+from belljar.errors import PolicyDenied
 from belljar.models import NullModel, ScriptedModel
+from belljar.policy import load
+from belljar.sandbox.image import stored_images
 from tests.integration.support import RESULT_FIELDS, Jar, no_process_left, processes_below, until
 
 
@@ -312,3 +315,20 @@ def test_refusals_before_a_run_begins(jar: Jar) -> None:
         opened(jar, policy="strict", language="python")
     with pytest.raises(belljar.InvalidPolicy):
         opened(jar, policy="nonsense")
+
+
+def test_a_pinned_image_is_the_only_one_that_starts(jar: Jar) -> None:
+    async def main() -> None:
+        (digest,) = {image.digest for image in stored_images(jar.state.images)}
+        other = f"sha256:{'0' * 64}"
+        for pin, status in ((digest, "ok"), (other, None)):
+            policy = load(str(jar.policy(f'[box]\nimage = "{pin}"')))
+            async with Runtime(policy, state=jar.at, environ={}) as runtime:
+                if status is None:
+                    with pytest.raises(PolicyDenied) as denied:
+                        await runtime.execute("1")
+                    assert denied.value.code == "image.pinned"
+                else:
+                    assert (await runtime.execute("1")).status == status
+
+    asyncio.run(main())

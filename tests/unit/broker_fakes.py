@@ -16,7 +16,7 @@ import msgspec
 
 from belljar.audit import AuditLog, records, verify
 from belljar.broker import Broker, Calls, Reply, RunScope
-from belljar.context import ContextStore
+from belljar.context import ContextStore, Searcher
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
 from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy, load
@@ -163,8 +163,18 @@ async def world(
         added = [store.add(text, now_ns=1) for text in texts]
         documents = [stack.enter_context(store.open(one.sha256)) for one in added]
         made = World(folder / "audit.db", audit, ledger, policy or load("standard"))
+        searcher = Searcher()
+        stack.push_async_callback(searcher.aclose)
         made.broker = Broker(
-            made.scope, calls=made.calls, audit=audit, ledger=ledger, documents=documents, sub_model=model
+            made.scope,
+            calls=made.calls,
+            audit=audit,
+            ledger=ledger,
+            documents=documents,
+            texts=range(len(documents)),
+            sub_model=model,
+            searcher=searcher,
         )
         yield made
+        await made.broker.settled()
         await made.check()

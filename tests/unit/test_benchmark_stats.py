@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.rows import GOALS, LABELS, Goal, memory_row, rate_row, ratio_row, timed_rows
+from benchmarks.rows import CONTAINER_GOALS, GOALS, LABELS, Goal, memory_row, rate_row, ratio_row, speed_row, timed_rows
 from benchmarks.stats import Summary, milliseconds, summarise
 
 
@@ -36,14 +36,14 @@ def test_a_goal_is_met_at_its_bound_and_on_one_side_of_it() -> None:
 
 def test_only_our_own_rows_have_goals_and_they_are_judged_on_the_median() -> None:
     samples = {"ours": {"cold": [0.002, 0.003, 0.030]}, "peer": {"cold": [0.001], "cell": []}}
-    ours, peer = timed_rows(samples, ["ours"])
+    ours, peer = timed_rows(samples, {"ours": GOALS})
     assert (ours.who, ours.value, ours.p90, ours.met) == ("ours", 3.0, 30.0, True)
     assert (peer.who, peer.goal, peer.met) == ("peer", None, None)
 
 
 def test_a_ratio_is_of_two_medians() -> None:
-    ours, floor = timed_rows({"ours": {"cold": [0.004]}, "floor": {"cold": [0.002]}}, ["ours"])
-    row = ratio_row("ratio", ours, floor)
+    ours, floor = timed_rows({"ours": {"cold": [0.004]}, "floor": {"cold": [0.002]}}, {"ours": GOALS})
+    row = ratio_row("ratio", ours, floor, GOALS["ratio"])
     assert (row.who, row.unit, row.value, row.p90, row.met) == ("ours", "x", 2.0, None, False)
 
 
@@ -53,5 +53,11 @@ def test_memory_is_judged_on_the_mean_and_a_rate_from_below() -> None:
     assert rate_row("rate_2", "ours", 499.9).met is False
 
 
+def test_a_speed_is_judged_on_the_median_from_below() -> None:
+    row = speed_row("read", "ours", 50_000_000, [0.2, 0.25, 1.0], Goal(200, at_least=True))
+    assert (row.value, row.unit, row.p90, row.met) == (200.0, "MB/s", None, True)
+    assert list(row.samples) == [250.0, 200.0, 50.0]
+
+
 def test_every_goal_has_a_row() -> None:
-    assert set(GOALS) <= set(LABELS)
+    assert set(GOALS).union(*CONTAINER_GOALS.values()) <= set(LABELS)

@@ -84,7 +84,15 @@ def calls_left(number: int) -> Limits:
 
 @pytest.mark.parametrize(
     "message",
-    [Output("stdout"), Final("text"), DONE, Read(1, 0, 0, 1), Budget(1), Query(1, None, [0]), Search(1, 0, 0, 1)],
+    [
+        Output("stdout"),
+        Final("text"),
+        DONE,
+        Read(1, 0, 0, 1, 0),
+        Budget(1),
+        Query(1, None, [0]),
+        Search(1, 0, "find", 0, 10, 1, 0),
+    ],
 )
 def test_nothing_is_heard_before_ready(tmp_path: Path, message: GuestMessage) -> None:
     async def test() -> None:
@@ -132,7 +140,7 @@ def test_after_the_first_final_nothing_counts(tmp_path: Path) -> None:
             await here.say(Final("text"), "first ü".encode())
             await violates(here, Final("text"), b"second")
             await violates(here, DONE)
-            assert (await refused(here, Read(1, 0, 0, 1))).failure.code == "cell.over"
+            assert (await refused(here, Read(1, 0, 0, 1, 0))).failure.code == "cell.over"
             assert (here.broker.final, here.broker.final_body) == (Final("text"), "first ü".encode())
             assert [data["answer_bytes"] for data in await here.data("answer.given")] == [8]
 
@@ -145,8 +153,8 @@ def test_a_request_between_two_cells_is_refused_and_not_punished(tmp_path: Path)
         async with world(tmp_path, model=model, texts=[ASCII]) as here:
             await here.in_cell()
             await here.say(DONE)
-            asked: list[tuple[GuestMessage, bytes]] = [(Read(1, 0, 0, 1), b""), (Budget(2), b""), ask("x")]
-            for message, body in [*asked, (Search(3, 0, 0, 1), b"a")]:
+            asked: list[tuple[GuestMessage, bytes]] = [(Read(1, 0, 0, 1, 0), b""), (Budget(2), b""), ask("x")]
+            for message, body in [*asked, (Search(3, 0, "find", 0, 10, 1, 0), b"a")]:
                 assert (await refused(here, message, body)).failure.code == "cell.over"
             await here.say(Output("stdout"), b"late")
             assert here.broker.cell is not None
@@ -204,7 +212,7 @@ def test_a_read_gives_exactly_the_characters_asked_for_and_one_record(tmp_path: 
         async with world(tmp_path, texts=["other", text]) as here:
             await here.in_cell()
             for number, (start, stop) in enumerate(ranges, start=1):
-                said = await here.say(Read(number, 1, start, stop))
+                said = await here.say(Read(number, 1, start, stop, 0))
                 assert said is not None
                 assert said[0] == Data(number)
                 assert bytes(said[1]).decode() == text[start:stop]
@@ -222,7 +230,7 @@ def test_the_record_of_a_read_is_queued_before_its_reply_is_given(tmp_path: Path
         async with world(tmp_path, texts=[ASCII]) as here:
             await here.in_cell()
             await here.audit.flush()
-            said = await here.say(Read(1, 0, 0, 1))
+            said = await here.say(Read(1, 0, 0, 1, 0))
             assert said is not None
             # Whatever is durable later comes after it: the order of the log is the order of the promises.
             await here.audit.append("test.later", "r1", {})
@@ -234,12 +242,12 @@ def test_the_record_of_a_read_is_queued_before_its_reply_is_given(tmp_path: Path
 @pytest.mark.parametrize(
     ("read", "code"),
     [
-        (Read(1, 1, 0, 1), "read.no_document"),
-        (Read(1, 1023, 0, 1), "read.no_document"),
-        (Read(1, 0, 0, len(ASCII) + 1), "read.out_of_range"),
-        (Read(1, 0, 2, 1), "read.out_of_range"),
-        (Read(1, 0, 2**53 - 1, 2**53 - 1), "read.out_of_range"),
-        (Read(1, 0, 0, 4097), "read.too_long"),
+        (Read(1, 1, 0, 1, 0), "read.no_document"),
+        (Read(1, 1023, 0, 1, 0), "read.no_document"),
+        (Read(1, 0, 0, len(ASCII) + 1, 0), "read.out_of_range"),
+        (Read(1, 0, 2, 1, 0), "read.out_of_range"),
+        (Read(1, 0, 2**53 - 1, 2**53 - 1, 0), "read.out_of_range"),
+        (Read(1, 0, 0, 4097, 0), "read.too_long"),
     ],
 )
 def test_a_read_that_is_not_allowed_is_refused_and_logged(tmp_path: Path, read: Read, code: str) -> None:
@@ -262,9 +270,9 @@ def test_a_read_is_measured_in_bytes_and_fits_the_wire(tmp_path: Path) -> None:
         policy = policy_with(context={"read_bytes_max": 1 << 20}, wire={"body_bytes_max": 1000})
         async with world(tmp_path, policy=policy, texts=[WIDE]) as here:
             await here.in_cell()
-            failure = (await refused(here, Read(1, 0, 0, 404))).failure  # 101 times 10 bytes
+            failure = (await refused(here, Read(1, 0, 0, 404, 0))).failure  # 101 times 10 bytes
             assert (failure.code, failure.limit, failure.observed) == ("read.too_long", 1000, 1010)
-            said = await here.say(Read(2, 0, 0, 400))
+            said = await here.say(Read(2, 0, 0, 400, 0))
             assert said is not None
             assert len(said[1]) == 1000
 
@@ -276,12 +284,12 @@ def test_the_run_s_allowance_of_reads_ends(tmp_path: Path) -> None:
         policy = policy_with(context={"read_total_bytes_max": 5000})
         async with world(tmp_path, policy=policy, texts=[ASCII]) as here:
             await here.in_cell()
-            await here.say(Read(1, 0, 0, 4000))
-            failure = (await refused(here, Read(2, 0, 0, 1001))).failure
+            await here.say(Read(1, 0, 0, 4000, 0))
+            failure = (await refused(here, Read(2, 0, 0, 1001, 0))).failure
             assert (failure.kind, failure.code) == ("QuotaExceeded", "read.total")
             assert (failure.limit, failure.observed) == (5000, 5001)
-            await here.say(Read(3, 0, 0, 1000))
-            assert (await refused(here, Read(4, 0, 0, 1))).failure.code == "read.total"
+            await here.say(Read(3, 0, 0, 1000, 0))
+            assert (await refused(here, Read(4, 0, 0, 1, 0))).failure.code == "read.total"
             assert here.broker.read_bytes == 5000
 
     drive(test())
@@ -293,8 +301,8 @@ def test_small_reads_are_not_free(tmp_path: Path) -> None:
         async with world(tmp_path, policy=policy, texts=[ASCII]) as here:
             await here.in_cell()
             for number in range(1, 12):  # at 256 bytes each; one of no characters still costs its record
-                await here.say(Read(number, 0, 5, 5))
-            assert (await refused(here, Read(12, 0, 5, 5))).failure.code == "read.total"
+                await here.say(Read(number, 0, 5, 5, 0))
+            assert (await refused(here, Read(12, 0, 5, 5, 0))).failure.code == "read.total"
             said = await here.say(Budget(13))
             assert said is not None
             assert isinstance(said[0], Left)
@@ -308,7 +316,7 @@ def test_budget_tells_what_is_left(tmp_path: Path) -> None:
         limits = Limits("total", 5, None, 100_000, 10**9, None)
         async with world(tmp_path, model=FakeModel(), limits=limits, texts=[ASCII]) as here:
             await here.in_cell()
-            await here.say(Read(1, 0, 0, 1000))
+            await here.say(Read(1, 0, 0, 1000, 0))
             await answers(here, "one")
             here.clock.now += 1.5
             said = await here.say(Budget(9))
@@ -334,7 +342,7 @@ def test_budget_tells_what_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("message", "body", "code"),
-    [(Search(7, 0, 0, 1), b"a.*b", "search.unavailable"), (Recurse(7, None, [1], []), b"x", "recursion.unavailable")],
+    [(Recurse(7, None, [1], []), b"x", "recursion.unavailable")],
 )
 def test_what_is_not_built_is_refused(tmp_path: Path, message: GuestMessage, body: bytes, code: str) -> None:
     async def test() -> None:
@@ -558,10 +566,10 @@ def test_more_requests_in_flight_than_allowed_end_the_box(tmp_path: Path) -> Non
             await here.in_cell()
             waiting = [asyncio.create_task(here.say(*ask("x", number=number))) for number in (1, 2)]
             await asyncio.sleep(0.01)
-            assert "in flight" in await violates(here, Read(3, 0, 0, 1))
+            assert "in flight" in await violates(here, Read(3, 0, 0, 1, 0))
             gate.set()
             await asyncio.gather(*waiting)
-            assert await here.say(Read(4, 0, 0, 1)) is not None
+            assert await here.say(Read(4, 0, 0, 1, 0)) is not None
 
     drive(test())
 
@@ -594,11 +602,11 @@ def test_without_a_log_nothing_is_done_and_the_fault_is_ours(tmp_path: Path) -> 
             await here.in_cell()
             await here.audit.aclose()
             said: list[tuple[GuestMessage, bytes]] = [ask("a"), ask("a", "b"), (Final("text"), b"x"), (DONE, b"")]
-            for message, body in [(Read(1, 0, 0, 1), b""), *said]:
+            for message, body in [(Read(1, 0, 0, 1, 0), b""), *said]:
                 with pytest.raises(AuditUnavailable):
                     await here.say(message, body)
             with pytest.raises(AuditUnavailable):
-                await here.say(Read(1, 5, 0, 1))  # not even a refusal goes unlogged
+                await here.say(Read(1, 5, 0, 1, 0))  # not even a refusal goes unlogged
             assert model.requests == []
             assert here.broker.final is None
 
@@ -718,7 +726,7 @@ def test_a_program_refused_over_and_over_fills_neither_log_nor_memory(tmp_path: 
         async with world(tmp_path) as here:
             await here.in_cell()
             for number in range(1, 251):
-                await refused(here, Read(number, 0, 0, 1))
+                await refused(here, Read(number, 0, 0, 1, 0))
             assert len(await here.data("request.refused")) == 100
             assert here.broker.denials == 250
 

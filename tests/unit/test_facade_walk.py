@@ -29,9 +29,11 @@ import pytest
 
 from guest import facades, guards
 from guest import regex as paged_regex
+from guest.collection import PagedDict, PagedList
 from guest.guards import Kind, kind_of
 from guest.paged import PagedText
 from guest.restricted import compile_cell, make_globals
+from tests.unit.paged_fakes import Stored
 
 SAMPLES = r"""
 import abc, base64, bisect, cmath, collections, collections.abc, concurrent.futures, contextlib, copy, csv
@@ -317,8 +319,14 @@ def _children(path: str, value: object, read: Reader) -> Iterator[tuple[str, obj
 def roots(regex: types.ModuleType | None) -> dict[str, object]:
     """What a guest program can name, in a namespace where the samples have been made."""
     text = "some text\nof two lines"
+    items, entries = Stored(["a", [1]]), Stored({"a": "b"})
+    too_large = PagedText(len(text), lambda start, stop: text[start:stop], materialise_chars_max=10)
     names: dict[str, object] = {
         "context": PagedText(len(text), lambda start, stop: text[start:stop]),
+        "found": [paged_regex.search("(?P<w>t)", too_large), too_large.search("t")],
+        "items": PagedList(items.paged("text"), items.paged("directory"), 2),
+        "entries": (table := PagedDict(entries.paged("text"), entries.paged("directory"), 1)),
+        "views": [table.keys(), table.values(), table.items()],
         "llm_query": World().llm_query,
     }
     namespace = make_globals(write=lambda stream, text: None, names=names, regex=regex)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from guest import regex
+from guest import regex, scan
+from guest.collection import PagedDict, PagedList
 from guest.paged import PagedText, TextTooLarge
 
 TEXT = "Date: Jun 16 || User: 98779\r\nDate: Jul 2 || User: 5\nünï😀\n"
 
 
-def paged(text: str = TEXT, **more: int) -> PagedText:
+def paged(text: str = TEXT, **more: Any) -> PagedText:
     return PagedText(len(text), lambda start, stop: text[start:stop], page_chars=5, **more)
 
 
@@ -108,10 +112,133 @@ def test_errors_are_those_of_re(call: Callable[[Any], Any]) -> None:
     assert str(ours.value) == str(theirs.value)
 
 
-@pytest.mark.parametrize("call", [c for name, c in CALLS.items()], ids=CALLS)
+NEED_ALL = ["split", "sub", "sub function", "subn", "escape", "fullmatch"]
+
+
+@pytest.mark.parametrize("call", [CALLS[name] for name in NEED_ALL], ids=NEED_ALL)
 def test_too_large_a_text_says_what_to_do_instead(call: Callable[[Any, Any], Any]) -> None:
-    with pytest.raises(TextTooLarge, match=r"context\.lines\(\)"):
+    with pytest.raises(TextTooLarge, match=r"context\.lines\(\).*context\.search\(pattern\)"):
         call(regex, paged(materialise_chars_max=5))
+
+
+@pytest.mark.parametrize("call", [lambda m, s: m.search(r"\s+x", s), lambda m, s: list(m.finditer(r"(?s)U.*", s))])
+def test_a_pattern_that_needs_the_whole_text_says_what_to_do_instead(call: Callable[[Any, Any], Any]) -> None:
+    with pytest.raises(TextTooLarge, match=r"context\.search\(pattern\)"):
+        call(regex, paged(materialise_chars_max=5))
+
+
+IN_WINDOWS = [name for name in CALLS if name not in NEED_ALL]
+
+
+@pytest.mark.parametrize("call", [CALLS[name] for name in IN_WINDOWS], ids=IN_WINDOWS)
+def test_too_large_a_text_is_gone_through_in_windows(call: Callable[[Any, Any], Any]) -> None:
+    text = TEXT + "-----\n" * 50
+    assert value_of(call(regex, paged(text, materialise_chars_max=250))) == value_of(call(re, text))
+
+
+@pytest.mark.parametrize("pattern", ["[a-f]", "[a-f]+", "([a-f])([a-f])"])
+def test_findall_gives_no_more_than_fits(pattern: str) -> None:
+    with pytest.raises(TextTooLarge, match=r"context\.count_matches\(pattern\)"):
+        regex.findall(pattern, paged("abcdef\n" * 100, materialise_chars_max=100))
+    assert len(regex.findall("b", paged("abcdef\n" * 30, materialise_chars_max=100))) == 30
+
+
+def test_a_search_reads_no_further_than_it_must() -> None:
+    asked: list[int] = []
+    text = "x" * 100 + "needle" + "y\n" * 1_000_000
+
+    def fetch(start: int, stop: int) -> str:
+        asked.append(stop)
+        return text[start:stop]
+
+    found = regex.search("n(ee)dle", PagedText(len(text), fetch))
+    assert found is not None
+    assert isinstance(found, re.Match)
+    assert (found.span(1), found[1], max(asked) < 300_000) == ((101, 103), "ee", True)
+
+
+@pytest.mark.parametrize("look", [PagedList, PagedDict])
+def test_a_list_is_no_subject(look: type[PagedList] | type[PagedDict]) -> None:
+    empty = look(paged(""), paged(""), 0)
+    for call in (regex.search, regex.findall, regex.split):
+        with pytest.raises(TypeError, match=r"expected string or bytes-like object, got .*for item in context"):
+            call("a", empty)
+
+
+# ---------------------------------------------------------------------------------------------- windows, for their own
+
+# Every construct of the engine, in patterns that tell how far they look.
+BOUNDED = [
+    *("a", "", "ab|b", "a?", "a{1,3}b?", "(a)(b)?", "(?:ab){2}", "a??", r"\s", r"\r?\n", r"(?s).", "[^a]", "(?i)A"),
+    *(r"\b", r"\B", "^", "$", "(?m)^", "(?m)$", r"\A", r"\Z", "(?m)^a|b$", r"(?s).\Z", r"a$", r"\n$", r"\Aa"),
+    *("(?=ab)a", "(?!ab)a", "(?<=a)b", "(?<!a)b", "(?<=ab)", "(?=(a))", r"(a)\1", "(a)?(?(1)b|a)", "(?=a(?<=ba))"),
+    *("(?>a{1,2})b", "a{1,3}+b", r"(?<=\n)a", r"(?=\n)", "(?s:.)a", "(?<=^)a", r"(?=a$)", r"(?<=a{3})"),
+]
+ONE_LINE = [
+    "a+",
+    ".*",
+    "a*",
+    "a+?b",
+    "b.*a",
+    r"\S+",
+    r"[ab]+",
+    r"(?m)^.*$",
+    "a*+",
+    r".+(?=\n)",
+    r"(?<=\n)a*",
+    "(?i)A+b*",
+]
+NEED_WHOLE = [r"\s+", "(?s).*", r"[^a]*", r"a\n*", r"(?=.*b)a", r"\D+", r"\W*", r"(?=(a\n))\1*", r"(?s:.+)a"]
+subjects = st.text(alphabet="aabbA \n\r", max_size=30)
+
+
+@pytest.mark.parametrize("source", BOUNDED + ONE_LINE)
+@settings(max_examples=30)
+@given(
+    text=subjects, window=st.integers(1, 6), pos=st.integers(-2, 32), endpos=st.one_of(st.none(), st.integers(-2, 32))
+)
+def test_windows_find_what_the_whole_text_has(
+    source: str, text: str, window: int, pos: int, endpos: int | None
+) -> None:
+    pattern = re.compile(source)
+    far = scan.reach(pattern)
+    assert far is not None
+    assert (far.width is None) == (source in ONE_LINE)
+    end = sys.maxsize if endpos is None else endpos
+    assume(min(max(pos, 0), len(text)) <= max(end, 0))  # the engine's answers to an empty range are odd
+    ours = list(scan.finditer(pattern, far, text, pos, end, window_chars=window))
+    assert [known(found) for found in ours] == [known(found) for found in pattern.finditer(text, pos, end)]
+    assert list(scan.finditems(pattern, far, text, pos, end, window_chars=window)) == pattern.findall(text, pos, end)
+    assert known(scan.match(pattern, far, text, pos, end)) == known(pattern.match(text, pos, end))
+    assert known(scan.fullmatch(pattern, far, text, pos, end)) == known(pattern.fullmatch(text, pos, end))
+
+
+def known(found: Any) -> Any:
+    """All that a match says."""
+    if found is None:
+        return None
+    groups = found.groups(), found.groupdict(), found.group(), found[0], found.lastindex, found.lastgroup, found.regs
+    places = found.span(), found.start(), found.end(), found.pos, found.endpos, found.string, found.re
+    return groups, places, repr(found), [found.span(group) for group in range(found.re.groups + 1)]
+
+
+@pytest.mark.parametrize("source", NEED_WHOLE)
+def test_a_pattern_without_bound_is_not_streamed(source: str) -> None:
+    assert scan.reach(re.compile(source)) is None
+
+
+def test_a_pattern_of_bytes_is_no_pattern_for_a_text() -> None:
+    with pytest.raises(TypeError, match="cannot use a bytes pattern"):
+        regex.search(b"a", paged(materialise_chars_max=50))
+
+
+def test_a_match_is_a_value() -> None:
+    found = scan.match(re.compile("(?P<n>a)"), scan.Reach(1, 1, 2), "ab")
+    assert copy.copy(found) is found
+    assert copy.deepcopy(found) is found
+    assert found.expand(r"<\g<n>>") == "<a>"
+    with pytest.raises(IndexError, match="no such group"):
+        found.span(5)
 
 
 def test_the_module_is_a_whole_re() -> None:

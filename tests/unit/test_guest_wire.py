@@ -196,7 +196,7 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
         Frame(Done("ok", None), b""),
         Frame(Done("error", CellError(text, text, 3)), text.encode()),
         Frame(Done("interrupted", CellError(text, text, None)), b""),
-        Frame(Read(1, 1023, 0, 2**53 - 1), b""),
+        Frame(Read(1, 1023, 0, 2**53 - 1, 0), b""),
         Frame(Query(2, text, [1, 0]), b"x"),
         Frame(Query(3, None, [0]), b""),
         Frame(Recurse(4, None, [1], []), b"x"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import operator
 import random
+import re
+import sys
 import threading
 import types
+import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import islice, product
 from typing import Any
@@ -16,9 +20,11 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from guest.paged import PagedText, TextTooLarge
+from guest.pages import PageCache
+from guest.pushdown import Hit
 
 # Few letters, so that needles are found and overlap themselves; every kind of line end, width and white space.
-ALPHABET = 'aab"{} \t\n\n\r\r\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029\xa0\u3000é\u0301߀Ａ€😀𝟙İß'
+ALPHABET = 'aab"{} \t\n\n\r\r\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029\xa0\u3000é\u0301߀Ａ€😀𝟙İßǅ'
 texts = st.one_of(
     st.text(alphabet=ALPHABET, max_size=60),
     st.text(alphabet="ab", max_size=40),
@@ -28,15 +34,15 @@ texts = st.one_of(
 needles = st.one_of(st.text(alphabet="ab", max_size=5), st.text(alphabet=ALPHABET, max_size=4), st.just("\r\n"))
 bounds = st.one_of(st.none(), st.integers(-70, 70))
 page_sizes = st.integers(1, 7)
-cache_sizes = st.sampled_from([0, 3, 20, 1000])
+cache_sizes = st.sampled_from([0, 60, 300, 10_000])  # bytes: a page takes 50 to 100
 
 
-def paged(text: str, page_chars: int = 3, cache_chars_max: int = 20, **more: int) -> PagedText:
+def paged(text: str, page_chars: int = 3, cache_bytes: int = 300, **more: Any) -> PagedText:
     def fetch(start: int, stop: int) -> str:
         assert 0 <= start < stop <= len(text)
         return text[start:stop]
 
-    return PagedText(len(text), fetch, page_chars=page_chars, cache_chars_max=cache_chars_max, **more)
+    return PagedText(len(text), fetch, page_chars=page_chars, cache=PageCache(cache_bytes), **more)
 
 
 def outcome(function: Callable[[], Any]) -> Any:
@@ -51,7 +57,10 @@ def outcome(function: Callable[[], Any]) -> Any:
 @st.composite
 def twins(draw: st.DrawFn) -> tuple[str, PagedText]:
     text = draw(texts)
-    twin = paged(text, draw(page_sizes), draw(cache_sizes))
+    before, after = draw(st.sampled_from([("", ""), ("", ""), ("ab\r", "\na"), ("a😀" * 5, "")]))
+    twin = paged(before + text + after, draw(page_sizes), draw(cache_sizes))
+    if before or after:
+        twin = twin._part(len(before), len(before) + len(text), "part")  # as an item of a list is
     if draw(st.booleans()):
         str(twin)  # from here on it serves everything from the whole text
     return text, twin
@@ -144,7 +153,7 @@ def test_startswith_and_endswith_take_tuples(pair: tuple[str, PagedText], one: s
 def test_lines(pair: tuple[str, PagedText], keepends: bool) -> None:
     text, twin = pair
     assert twin.splitlines(keepends) == text.splitlines(keepends)
-    assert list(twin.lines(keepends)) == text.splitlines(keepends)
+    assert list(twin.lines(keepends=keepends)) == text.splitlines(keepends)
 
 
 @given(twins(), st.one_of(st.none(), needles), st.integers(-2, 6))
@@ -195,13 +204,13 @@ METHODS: dict[str, list[tuple[Any, ...]]] = {
     "join": [(["x", "y"],)],
     "ljust": [(70,), (70, "*")],
     "lower": [()],
-    "lstrip": [(), ("a",)],
-    "removeprefix": [("a",)],
-    "removesuffix": [("a",)],
+    "lstrip": [(), ("a",), ("",)],
+    "removeprefix": [("a",), ("",), (5,)],
+    "removesuffix": [("a",), ("",), (5,)],
     "replace": [("a", "bb"), ("a", "", 1)],
     "rjust": [(70,), (70, "*")],
     "rsplit": [(), ("a", 1)],
-    "rstrip": [(), ("a",)],
+    "rstrip": [(), ("a",), ("",)],
     "strip": [(), ("ab",), (5,)],
     "swapcase": [()],
     "title": [()],
@@ -229,7 +238,7 @@ STREAMED = [
 @given(text=texts, page_chars=page_sizes)
 def test_methods_over_the_whole_text(method: str, text: str, page_chars: int) -> None:
     for args in METHODS[method]:
-        twin = paged(text, page_chars)
+        twin = paged(f"a {text}b", page_chars)._part(2, 2 + len(text), "part")
         theirs = outcome(lambda args=args: getattr(text, method)(*args))  # type: ignore[misc]
         assert outcome(lambda args=args, twin=twin: getattr(twin, method)(*args)) == theirs  # type: ignore[misc]
 
@@ -237,7 +246,7 @@ def test_methods_over_the_whole_text(method: str, text: str, page_chars: int) ->
 def test_no_method_of_str_is_missing() -> None:
     public = {name for name in dir(str) if not name.startswith("_")}
     assert public == {*METHODS, *STREAMED, "maketrans"}
-    assert public <= set(dir(PagedText))
+    assert set(dir(str)) <= set(dir(PagedText))
     assert PagedText.maketrans("a", "b") == {97: 98}
 
 
@@ -314,8 +323,10 @@ def test_repr_never_shows_the_text() -> None:
     "call",
     [
         str,
-        hash,
         lambda s: s.upper(),
+        lambda s: s.strip("y"),
+        lambda s: s.removeprefix("y"),
+        lambda s: s.lines(0, 1),
         lambda s: f"{s}",
         lambda s: s + "",
         lambda s: s[:],
@@ -340,6 +351,227 @@ def test_a_text_of_any_size_can_be_searched_and_read_line_by_line() -> None:
     assert (twin[-3:], twin[::1000], twin == text, twin > text) == ("end", text[::1000], True, False)
 
 
+LARGE_TEXTS = [
+    "x" * 300,
+    " \n" * 150,
+    "Ab " * 100,
+    "ab " * 100,
+    "12" * 150,
+    "A" * 300,
+    "ǅ" + "a" * 299,
+    "a" * 299 + "\0",
+]
+
+
+@pytest.mark.parametrize("text", LARGE_TEXTS)
+def test_what_needs_no_more_than_pages_works_at_any_size(text: str) -> None:
+    twin = paged(text, 10, materialise_chars_max=20)
+    predicates = [name for name in dir(str) if name.startswith("is")]
+    assert len(predicates) == 12
+    assert {name: getattr(twin, name)() for name in predicates} == {name: getattr(text, name)() for name in predicates}
+    assert (twin == text, twin != text, twin < text + "!", text in twin) == (True, False, True, True)
+    assert (f"{twin:.5}", f"{twin:>9.5s}") == (text[:5], f"{text[:5]:>9}")
+    assert "".join(twin) == text
+    assert "".join(reversed(twin)) == text[::-1]
+
+
+def test_two_texts_of_any_size_are_compared() -> None:
+    one, same, other = (paged(text, 50, materialise_chars_max=20) for text in ("x" * 300, "x" * 300, "x" * 299 + "y"))
+    assert (one == same, one == other, one < other, one >= same) == (True, False, True, True)
+
+
+def test_ends_are_stripped_at_any_size_if_little_is_left() -> None:
+    twin: Any = paged(" " * 300 + "ab" + "\t" * 300, 10, materialise_chars_max=400)
+    assert (twin.strip(), twin.lstrip()[:3], twin.rstrip()[-3:]) == ("ab", "ab\t", " ab")
+    assert paged("ab" * 300, 10, materialise_chars_max=20).strip("ba") == ""
+
+
+def test_a_hash_goes_with_equality() -> None:
+    small = paged("abc")
+    assert (hash(small), {small: 1}["abc"]) == (hash("abc"), 1)  # type: ignore[index]
+    large, same, other = (paged(text, 10, materialise_chars_max=50) for text in ("x" * 99, "x" * 99, "x" * 98))
+    assert hash(large) == hash(same)
+    assert len({large, same, other}) == 2
+
+
+def test_it_stands_on_the_right_of_a_percent_sign_too() -> None:
+    template: Any = paged("%s and %s")
+    word: Any = paged("one")
+    assert template % ("a", "b") == "a and b"
+    assert str.__mod__("<%s>", word) == "<one>"
+    assert word.__rmod__("<%s>") == "<%s>" % "one"  # noqa: UP031
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: "".join([s]),
+        lambda s: "a".replace("a", s),
+        lambda s: "abc".find(s),
+        lambda s: int(s),
+        lambda s: re.search("a", s),
+        lambda s: json.loads(s),
+        lambda s: unicodedata.normalize("NFC", s),
+    ],
+)
+def test_what_insists_on_a_real_str_says_what_to_write(call: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=r"write str\(text\) or a slice"):
+        call(paged("abc"))
+
+
+def test_the_advice_does_not_stand_where_a_program_prints_its_type() -> None:
+    assert str(type(paged("abc"))) == "<class 'guest.paged.PagedText'>"
+
+
+def test_it_cannot_be_pickled() -> None:
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        paged("a").__reduce_ex__(2)
+
+
+# --- what the other side of the wall does
+
+
+class OtherSide:
+    """A pushdown over a text, with `re`, that gives up after each `patience` matches or lines."""
+
+    def __init__(self, text: str, patience: int) -> None:
+        self.text = text
+        self.patience = patience
+
+    def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[tuple[int, int, str]], int | None]:
+        found = list(islice(re.compile(pattern).finditer(self.text, start, stop), min(limit, self.patience)))
+        full = len(found) == min(limit, self.patience)
+        after = max(found[-1].end(), found[-1].start() + 1) if full else None
+        hits = [(match.start(), match.end(), match.group()[:1000]) for match in found]
+        return hits, after if after is not None and after <= stop else None
+
+    def count(self, pattern: str, start: int, stop: int) -> tuple[int, int | None]:
+        hits, at = self.find(pattern, start, stop, self.patience)
+        return len(hits), at
+
+    def lines(self, first: int, last: int) -> tuple[str, int | None]:
+        until = min(last, first + self.patience)
+        return "".join(self.text.splitlines(True)[first:until]), until if until < last else None
+
+
+SIDES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "there": lambda text: {"pushdown": OtherSide(text, 3), "line_count": len(text.splitlines())},
+    "here": lambda text: {"line_count": len(text.splitlines())},
+    "uncounted": lambda text: {"materialise_chars_max": 50},
+}
+TEXT = "user 17\nitem\nuser 4\r\n\nuser 99999\n" * 5
+
+
+@pytest.fixture(params=SIDES)
+def asked(request: pytest.FixtureRequest) -> PagedText:
+    return paged(TEXT, 7, **SIDES[request.param](TEXT))
+
+
+def test_search_finds_what_re_finds(asked: PagedText) -> None:
+    expected = [(*match.span(), match.group()) for match in re.finditer(r"user \d+", TEXT)]
+    hits = asked.search(r"user \d+")
+    assert (hits, hits.next) == (expected, None)
+    assert isinstance(hits[0], Hit)
+    assert (hits[0].start, hits[0].stop, hits[0].text) == (0, 7, "user 17")
+    assert asked.count_matches(r"user \d+") == 15
+    assert asked.count_matches(r"user \d+", 1, len(TEXT) // 5 + 1) == 2
+    assert asked.search("nothing") == []
+
+
+def test_search_goes_on_where_it_stopped(asked: PagedText) -> None:
+    hits = asked.search(r"user \d+", limit=4)
+    assert len(hits) == 4
+    following = asked.search(r"user \d+", start=hits[-1].stop, limit=4)
+    assert following == asked.search(r"user \d+", start=hits.next or 0, limit=4) == asked.search(r"user \d+")[4:8]
+    assert [hit.start for hit in asked.search(r"user \d+", -40)] == [TEXT.find("user", len(TEXT) - 40)] + [
+        match.start() for match in list(re.finditer("user", TEXT))[-2:]
+    ]
+
+
+def test_empty_matches_come_to_an_end(asked: PagedText) -> None:
+    found: list[Hit] = []
+    at: int | None = 0
+    while at is not None:
+        hits = asked.search("x?", at, limit=7)
+        found += hits
+        at = hits.next
+    assert [hit.start for hit in found] == list(range(len(TEXT) + 1))
+
+
+def test_a_range_of_a_text_is_searched_by_itself(asked: PagedText) -> None:
+    part = asked._part(8, 21, "context[0]")
+    assert part.search(r"\w+ ?\d*") == [(0, 4, "item"), (5, 11, "user 4")]
+    assert part.lines(1, 2) == ["user 4"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "start", "message"),
+    [
+        ("a", re.IGNORECASE, "flags stand in the pattern"),
+        (re.compile("a", re.VERBOSE), 0, "VERBOSE"),
+        (5, 0, "needs a pattern as a str, not int"),
+    ],
+)
+def test_a_search_that_was_meant_otherwise_is_refused(asked: PagedText, pattern: Any, start: int, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        asked.search(pattern, start)
+    with pytest.raises(ValueError, match="at least 1"):
+        asked.search("a", limit=0)
+
+
+def test_flags_of_a_compiled_pattern_are_kept(asked: PagedText) -> None:
+    assert len(asked.search(re.compile(r"^USER", re.I | re.M))) == 15
+
+
+def test_a_hit_quotes_at_most_a_thousand_characters() -> None:
+    for side in (None, OtherSide("x" * 3000, 3)):
+        hit = paged("x" * 3000, pushdown=side).search("x+")[0]
+        assert (hit.start, hit.stop, len(hit.text)) == (0, 3000, 1000)
+        assert repr(hit) == f"Hit(start=0, stop=3000, text='{'x' * 80}...')"
+
+
+@given(texts, st.integers(0, 12), st.one_of(st.none(), st.integers(0, 12)), st.booleans(), page_sizes)
+def test_numbered_lines(text: str, first: int, last: int | None, keepends: bool, page_chars: int) -> None:
+    expected = text.splitlines(keepends)[first:last]
+    for more in SIDES.values():
+        twin = paged(text, page_chars, **{**more(text), "materialise_chars_max": 100})
+        assert twin.lines(first, last, keepends=keepends) == expected
+
+
+def test_lines_are_counted_from_the_end_where_their_number_is_known() -> None:
+    twin = paged(TEXT, 7, **SIDES["there"](TEXT))
+    assert twin.lines(-2, None) == TEXT.splitlines()[-2:]
+    with pytest.raises(ValueError, match="not counted"):
+        paged(TEXT).lines(-2, None)
+    with pytest.raises(TypeError, match="keepends=True"):
+        twin.lines(True)
+
+
+# --- pages
+
+
+def letters(letter: str, chars: int, **more: Any) -> PagedText:
+    return PagedText(chars, lambda start, stop: letter * (stop - start), **more)
+
+
+def test_the_cache_keeps_to_its_budget_of_memory_whatever_the_characters() -> None:
+    cache = PageCache(100_000)
+    for letter in ("a", "é", "€", "😀"):
+        assert letters(letter, 200_000, cache=cache, page_chars=1000).count(letter) == 200_000
+        assert 50_000 < cache.bytes <= 100_000
+    with pytest.raises(ValueError, match="less than nothing"):
+        PageCache(-1)
+
+
+def test_texts_that_share_a_cache_keep_apart() -> None:
+    cache = PageCache(10_000)
+    one, two = letters("a", 50, cache=cache, page_chars=5), letters("b", 50, cache=cache, page_chars=5)
+    for _ in range(2):
+        assert (one[7], two[7], one[:50], two[:50]) == ("a", "b", "a" * 50, "b" * 50)
+    assert str(one) == "a" * 50  # its pages are let go, not those of the other
+    assert two[7:9] == "bb"
+
+
 class Recorder:
     """A source that notes what was asked of it."""
 
@@ -351,7 +583,7 @@ class Recorder:
         self.asked.append((start, stop))
         return self.text[start:stop]
 
-    def paged(self, **more: int) -> PagedText:
+    def paged(self, **more: Any) -> PagedText:
         return PagedText(len(self.text), self, page_chars=10, **more)
 
 
@@ -384,7 +616,7 @@ def test_a_long_slice_is_fetched_exactly_and_not_kept() -> None:
 
 def test_pages_beyond_the_cache_are_let_go() -> None:
     source = Recorder("0123456789" * 100)
-    twin = source.paged(cache_chars_max=20)
+    twin = source.paged(cache=PageCache(2 * sys.getsizeof("x" * 10)))
     for at in (0, 500, 900, 0):
         assert twin[at] == "0"
     assert source.asked == [(0, 10), (500, 510), (900, 910), (0, 10)]

@@ -241,7 +241,7 @@ def test_lengths_over_a_limit_are_refused_after_eight_bytes(header: int, body: i
 
 
 def test_a_body_where_none_belongs_is_refused_before_it_arrives() -> None:
-    for message in (Budget(1), Read(1, 0, 0, 1), Ready(1, "3")):
+    for message in (Budget(1), Read(1, 0, 0, 1, 0), Ready(1, "3")):
         header = msgspec.json.encode(message)
         decoder = new("guest")
         decoder.receive(struct.pack("!II", len(header), 1) + header)
@@ -297,7 +297,7 @@ READ = b'{"op":"read","id":1,"doc":0,"start":0,"stop":1}'
 
 
 def test_the_example_itself_is_taken() -> None:
-    assert fed(new("guest"), iter([raw(READ)])) == ([Frame(Read(1, 0, 0, 1), b"")], None)
+    assert fed(new("guest"), iter([raw(READ)])) == ([Frame(Read(1, 0, 0, 1, 0), b"")], None)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from belljar.audit import AuditLog
+from belljar.audit import JSON, AuditLog
 from belljar.broker.run import RunScope
 from belljar.context import OpenDocument, Searcher, Tracked
 from belljar.errors import HostFault, Refusal
@@ -139,7 +139,7 @@ class Shown:
             by_doc.setdefault(doc, []).append([start, stop])
         for doc, spans in by_doc.items():
             for at in range(0, len(spans), _SPANS_LOGGED_MAX):
-                about = {"cell": cell, "doc": doc, "spans": spans[at : at + _SPANS_LOGGED_MAX]}
+                about: dict[str, JSON] = {"cell": cell, "doc": doc, "spans": spans[at : at + _SPANS_LOGGED_MAX]}
                 await self._audit.note("query.shown", self._scope.run, about)
         if not complete:
             await self._audit.note("query.untraced", self._scope.run, {"cell": cell, "prompts": len(prompts)})

@@ -8,7 +8,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -61,11 +61,15 @@ Fact: TypeAlias = str | bool | list[str]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the report: `ok` means that it holds; if not, what that exposes and what to do."""
+    """One line of the report: `ok` means that it holds; if not, what that exposes and what to do.
+
+    `note`: it holds otherwise than by its name.
+    """
 
     name: str
     ok: bool
     required: bool
+    note: str = ""
     exposes: str = ""
     remedy: str = ""
 
@@ -147,40 +151,54 @@ async def _examine_all(policy: Policy, backends: Sequence[BackendName], state: P
 
 async def _examine(policy: Policy, backend: BackendName, state: Path) -> BackendReport:
     facts: dict[str, Fact] = {}
-    findings: list[Finding] = []
+    engine: Engine | None = None
     try:
+        runtime = _runtime(policy, backend, state)
         if backend != "jail":
             engine = await _ask_daemon(facts)
-            findings += await _about_engine(backend, engine, facts)
-        result, run_ms = await _run_probe(policy, backend, state)
+            await _add_runtime(backend, engine, facts)
+        result, run_ms = await _run_probe(runtime)
     except BelljarError as error:
         return _backend_report(backend, [], str(error), 0, facts)
-    lines = result.stdout.splitlines()
-    facts |= {"guest_kernel": line.removeprefix(_KERNEL) for line in lines if line.startswith(_KERNEL)}
-    layers = [_layer(layer, policy, backend, result.layers) for layer in LAYERS]
-    reach = [_reach(line) for line in lines if not line.startswith(_KERNEL)]
+    reach, kernel = _said(result.stdout)
+    facts["guest_kernel"] = kernel
+    findings = [*(_layer(layer, policy, backend, result.layers) for layer in LAYERS), *reach]
+    if engine is not None:
+        findings.append(_runc(engine.runc) if backend == "docker" else _second_kernel(kernel, engine.kernel))
     why = "" if result.status == "ok" else f"a probe ended with {result.status}"
-    return _backend_report(backend, [*layers, *reach, *findings], why, run_ms, facts)
+    return _backend_report(backend, findings, why, run_ms, facts)
 
 
-async def _run_probe(policy: Policy, backend: BackendName, state: Path) -> tuple[Result, int]:
+def _runtime(policy: Policy, backend: BackendName, state: Path) -> Runtime:
+    """One that starts whatever layers are missing: which are, is what we want to see."""
     box = msgspec.structs.replace(policy.box, languages=("python",), requires=())
-    probing = msgspec.structs.replace(policy, box=box)
-    async with Runtime(probing, state=state, backend=backend) as runtime:
+    return Runtime(msgspec.structs.replace(policy, box=box), state=state, backend=backend)
+
+
+async def _run_probe(runtime: Runtime) -> tuple[Result, int]:
+    async with runtime:
         await runtime.prepare()
         started = time.perf_counter()
         result = await runtime.execute(_PROBE)
     return result, round((time.perf_counter() - started) * 1000)
 
 
-def _layer(layer: str, policy: Policy, backend: str, held: Iterable[str]) -> Finding:
+def _layer(layer: str, policy: Policy, backend: str, held: tuple[str, ...]) -> Finding:
     required = layer in policy.box.requires
     try:
-        check_layers(backend, (layer,), tuple(held))
+        check_layers(backend, (layer,), held)
     except LayerMissing:
         exposes, remedy = _ABOUT[layer]
         return Finding(name=layer, ok=False, required=required, exposes=exposes, remedy=remedy)
-    return Finding(name=layer, ok=True, required=required)
+    note = "" if layer in held else "another layer stands for it"
+    return Finding(name=layer, ok=True, required=required, note=note)
+
+
+def _said(stdout: str) -> tuple[list[Finding], str]:
+    """What the probe could reach, and the kernel that it saw."""
+    lines = stdout.splitlines()
+    kernel = "".join(line.removeprefix(_KERNEL) for line in lines if line.startswith(_KERNEL))
+    return [_reach(line) for line in lines if not line.startswith(_KERNEL)], kernel
 
 
 def _reach(line: str) -> Finding:
@@ -214,21 +232,18 @@ async def _ask_daemon(facts: dict[str, Fact]) -> Engine:
         daemon.close()
 
 
-async def _about_engine(backend: str, engine: Engine, facts: dict[str, Fact]) -> list[Finding]:
+async def _add_runtime(backend: BackendName, engine: Engine, facts: dict[str, Fact]) -> None:
     facts |= {"engine": engine.engine, "containerd": engine.containerd, "cgroup_version": engine.cgroup_version}
     facts |= {"userns_remap": engine.userns_remap, "rootless": engine.rootless, "seccomp": engine.seccomp}
     if backend == "docker":
-        holes = runc_holes(engine.runc)
-        facts |= {"runc": engine.runc, "runc_holes": list(holes or ())}
-        return [_runc(engine.runc, holes)]
-    if engine.runsc is not None:
+        facts |= {"runc": engine.runc, "runc_holes": list(runc_holes(engine.runc) or ())}
+    elif engine.runsc is not None:
         version = await _runsc_version(engine.runsc.path, str(facts["daemon"]))
         facts |= {"runsc": version, "runsc_path": engine.runsc.path, "platform": engine.runsc.platform}
-    return []
 
 
-def _runc(version: str, holes: tuple[str, ...] | None) -> Finding:
-    name = "runc without known holes"
+def _runc(version: str) -> Finding:
+    name, holes = "runc without known holes", runc_holes(version)
     if holes is None:
         return Finding(name=name, ok=False, required=False, exposes="nobody knows: the daemon does not say its version")
     if not holes:
@@ -237,6 +252,14 @@ def _runc(version: str, holes: tuple[str, ...] | None) -> Finding:
     return Finding(
         name=name, ok=False, required=False, exposes=exposes, remedy="update runc, or use the backend gvisor"
     )
+
+
+def _second_kernel(seen: str, hosts: str) -> Finding:
+    """What the guest's kernel calls itself is not what the daemon's host calls its own."""
+    ok = bool(seen and hosts) and hosts not in seen
+    exposes = "" if ok else "the guest speaks to the host's kernel, or nobody knows"
+    remedy = "" if ok else "see what the daemon's configuration names as runsc"
+    return Finding(name="a kernel that is not the host's", ok=ok, required=True, exposes=exposes, remedy=remedy)
 
 
 async def _runsc_version(path: str, host: str) -> str:
@@ -272,19 +295,15 @@ def _print_backend(report: BackendReport, policy: str) -> None:
     if not report.findings:
         click.echo(f"{report.backend}: {report.reason}")
         return
-    click.echo(
-        f"{report.backend}: {', '.join(f'{name} {_shown(fact)}' for name, fact in report.facts.items() if fact)}"
-    )
+    click.echo(f"{report.backend}:")
+    for name, fact in report.facts.items():
+        # A list is told by the finding that it belongs to.
+        if fact and not isinstance(fact, list):
+            click.echo(f"{'':<14}{name.replace('_', ' ')}: {'yes' if fact is True else fact}")
     for finding in report.findings:
         need = "required" if finding.required else ""
-        click.echo(f"{'ok' if finding.ok else 'NO':<3} {need:<9} {finding.name}")
+        click.echo(f"{'ok' if finding.ok else 'NO':<3} {need:<9} {finding.name}{finding.note and f' ({finding.note})'}")
         if not finding.ok:
             click.echo(f"{'':<14}without it: {finding.exposes}. {finding.remedy}".rstrip(". ") + ".")
     outcome = "can start" if report.starts else f"cannot start: {report.reason}"
     click.echo(f"{report.backend}: the policy {policy} {outcome}; a whole run took {report.run_ms} ms")
-
-
-def _shown(fact: Fact) -> str:
-    if isinstance(fact, list):
-        return " ".join(fact)
-    return "yes" if fact is True else str(fact)

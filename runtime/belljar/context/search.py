@@ -10,9 +10,10 @@ Questions wait for a free process in the order in which they come; the broker le
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,15 +22,18 @@ from typing import Any, Final, Literal
 import msgspec
 
 from belljar.errors import HostFault, PolicyDenied
+from belljar.tasks import to_the_end
 
 __all__ = ["MATCH_CHARS_MAX", "Findings", "Question", "Searcher", "Tracked"]
 
 # What is given of one match's text; its span is always given whole.
 MATCH_CHARS_MAX: Final = 1000
+_SCRIPT: Final = Path(__file__).with_name("worker.py")
 # One for each core of a small machine: they leave the third to nobody, but give way (they are nice).
 _WORKERS_MAX: Final = 2
 _LENGTH: Final = struct.Struct("!I")
 _HEADER_BYTES_MAX: Final = 65536
+_PIECE_BYTES: Final = 1 << 20
 # One part of a document that a prompt contains: doc, start, stop.
 _TRACED: Final = struct.Struct("<IQQ")
 _TRACE_BYTES_MAX: Final = 64 * 2**20
@@ -84,19 +88,74 @@ class Tracked(msgspec.Struct, frozen=True):
     ranges: list[tuple[int, int]]
 
 
+class _Worker:
+    """One process that searches, and the socket that is its standard input and output."""
+
+    def __init__(self) -> None:
+        """Raises OSError when it cannot be started."""
+        self._stream, theirs = socket.socketpair()
+        self._stream.setblocking(False)
+        with theirs:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                    [sys.executable, "-I", "-B", str(_SCRIPT)],
+                    stdin=theirs,
+                    stdout=theirs,
+                    stderr=subprocess.DEVNULL,
+                    env={},
+                    # A Ctrl-C at the terminal is the host's to handle.
+                    start_new_session=True,
+                )
+            except OSError:
+                self._stream.close()
+                raise
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    async def exchange(self, asked: Mapping[str, object], answer_bytes_max: int) -> tuple[dict[str, Any], bytes]:
+        """Ask, and read the answer. Raises OSError when it is not there any more."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._stream, json.dumps(asked, ensure_ascii=False).encode() + b"\n")
+        header = json.loads(await self._part(_HEADER_BYTES_MAX))
+        return header, await self._part(answer_bytes_max)
+
+    async def end(self) -> None:
+        self._process.kill()
+        self._stream.close()
+        await asyncio.to_thread(self._process.wait)
+
+    async def _part(self, bytes_max: int) -> bytes:
+        (size,) = _LENGTH.unpack(await self._exactly(_LENGTH.size))
+        if size > bytes_max:
+            raise OSError("an answer that is too long")
+        return await self._exactly(size)
+
+    async def _exactly(self, size: int) -> bytes:
+        loop, parts = asyncio.get_running_loop(), []
+        while size:
+            part = await loop.sock_recv(self._stream, min(size, _PIECE_BYTES))
+            if not part:
+                raise OSError("it has ended")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+
 class Searcher:
     """The processes that search. Started when needed; end them with `aclose`."""
 
     def __init__(self, workers_max: int = _WORKERS_MAX) -> None:
         self._slots = asyncio.Semaphore(workers_max)
-        self._idle: list[asyncio.subprocess.Process] = []
-        self._busy: set[asyncio.subprocess.Process] = set()
+        self._idle: list[_Worker] = []
+        self._busy: set[_Worker] = set()
 
     async def ask(self, question: Question, *, deadline_s: float) -> Findings:
         """Answer `question` within so many seconds from when a process takes it.
 
         Raises:
-            PolicyDenied: `search.pattern`, `search.deadline` or `read.too_long`.
+            PolicyDenied: `search.pattern`, `search.deadline`, `search.memory` or `read.too_long`.
             HostFault: the process could not be started.
         """
         asked = {
@@ -128,14 +187,21 @@ class Searcher:
         header, body = await self._talk(asked, _TRACE_BYTES_MAX, deadline_s)
         return list(_TRACED.iter_unpack(body)), header["complete"]
 
+    async def aclose(self) -> None:
+        """End the processes; what is asked meanwhile is not answered."""
+        for worker in [*self._idle, *self._busy]:
+            await worker.end()
+        self._idle.clear()
+        self._busy.clear()
+
     async def _talk(
         self, asked: Mapping[str, object], answer_bytes_max: int, deadline_s: float
     ) -> tuple[dict[str, Any], bytes]:
         async with self._slots:
-            worker = await self._take()
+            worker = self._take()
             try:
                 async with asyncio.timeout(deadline_s):
-                    header, body = await _exchange(worker, asked, answer_bytes_max)
+                    answer = await worker.exchange(asked, answer_bytes_max)
             except TimeoutError:
                 raise PolicyDenied(
                     f"the search took longer than the policy's {deadline_s:g} s: "
@@ -144,70 +210,31 @@ class Searcher:
                     limit=round(deadline_s * 1000),
                     observed=round(deadline_s * 1000),
                 ) from None
-            except (OSError, asyncio.IncompleteReadError) as error:
+            except OSError as error:
                 raise PolicyDenied(
                     "the search used up its memory: search for something simpler", code="search.memory"
                 ) from error
             else:
-                self._idle.append(worker)
                 self._busy.discard(worker)
+                self._idle.append(worker)
+                return answer
             finally:
                 if worker in self._busy:  # whatever it still does, nobody waits for it
-                    await self._end(worker)
-        return header, body
+                    self._busy.discard(worker)
+                    await to_the_end(worker.end())
 
-    async def aclose(self) -> None:
-        for worker in [*self._idle, *self._busy]:
-            await self._end(worker)
-        self._idle.clear()
-
-    async def _take(self) -> asyncio.subprocess.Process:
+    def _take(self) -> _Worker:
         while self._idle:
             worker = self._idle.pop()
-            if worker.returncode is None:
-                self._busy.add(worker)
-                return worker
-        try:
-            worker = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-B",
-                "-m",
-                "belljar.context.searching",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env={},
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise HostFault(f"no process could be started to search with: {error}") from error
+            if worker.alive:
+                break
+        else:
+            try:
+                worker = _Worker()
+            except OSError as error:
+                raise HostFault(f"no process could be started to search with: {error}") from error
         self._busy.add(worker)
         return worker
-
-    async def _end(self, worker: asyncio.subprocess.Process) -> None:
-        self._busy.discard(worker)
-        with contextlib.suppress(ProcessLookupError):
-            worker.kill()
-        await worker.wait()
-
-
-async def _exchange(
-    worker: asyncio.subprocess.Process, asked: Mapping[str, object], answer_bytes_max: int
-) -> tuple[dict[str, Any], bytes]:
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.write(json.dumps(asked, ensure_ascii=False).encode() + b"\n")
-    await worker.stdin.drain()
-    header = json.loads(await _part(worker.stdout, _HEADER_BYTES_MAX))
-    return header, await _part(worker.stdout, answer_bytes_max)
-
-
-async def _part(stream: asyncio.StreamReader, bytes_max: int) -> bytes:
-    (size,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
-    if size > bytes_max:
-        raise OSError("an answer that is too long")
-    return await stream.readexactly(size)
 
 
 def _findings(header: dict[str, Any], body: bytes, question: Question) -> Findings:

@@ -83,8 +83,9 @@ def _find(text: OpenDocument, question: dict[str, Any]) -> Answer:
     spans, texts, after = bytearray(), [], None
     found = list(islice(_matches(text, question), limit + 1))
     for start, stop in found[:limit]:
-        after = text.char_of(stop)
-        spans += _SPAN.pack(text.char_of(start), after)
+        first, last = text.char_of(start), text.char_of(stop)
+        spans += _SPAN.pack(first, last)
+        after = max(last, first + 1)
         # At most four bytes a character; what is cut in two at the end is left out.
         texts.append(bytes(text.view[start : min(stop, start + 4 * chars)]).decode("utf-8", "ignore")[:chars])
     more = len(found) > limit
@@ -99,7 +100,9 @@ def _count(text: OpenDocument, question: dict[str, Any]) -> Answer:
 def _lines(text: OpenDocument, question: dict[str, Any]) -> Answer:
     first, last = (text.line_start(min(question[name], text.document.lines)) for name in ("start", "stop"))
     if last - first > question["bytes"]:
-        raise _Refused("read.too_long", f"these lines have {last - first} bytes; {question['bytes']} may be read at once")
+        raise _Refused(
+            "read.too_long", f"these lines have {last - first} bytes; {question['bytes']} may be read at once"
+        )
     start = text.char_of(first)
     return {"start": start, "count": max(0, text.char_of(last) - start), "next": None}, bytes(text.view[first:last])
 
@@ -160,7 +163,3 @@ def main() -> None:
         answers.write(_LENGTH.pack(len(said)) + said + _LENGTH.pack(len(body)))
         answers.write(body)
         answers.flush()
-
-
-if __name__ == "__main__":
-    main()

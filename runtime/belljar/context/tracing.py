@@ -49,6 +49,7 @@ SCAN_BYTES_MAX: Final = 4 << 30
 _FOUND: Final = b"\xff"
 _BORDER: Final = b"\xfe"
 _LINE_BYTES_MIN: Final = 12
+_LINE_BYTES_MAX: Final = 4 << 10
 _LONG: Final = 48
 _SHORT: Final = 24
 # So much in agreement is no accident: nobody looks for a better place.
@@ -63,6 +64,7 @@ _SOUNDINGS: Final = (0.5, 0.25, 0.75)
 _WASTE_MAX: Final = 1000
 # What it costs to compile them, in bytes gone through.
 _COMPILE_COST_BYTES: Final = 1 << 20
+_GROWTH_COST_BYTES: Final = 1 << 12
 # Rulers, indentation and padding are everywhere and say nothing.
 _DIFFERENT_BYTES_MIN: Final = 5
 _AUTOMATON_BYTES_MAX: Final = 64 << 20
@@ -72,11 +74,13 @@ _GRAMS_MAX: Final = 1 << 18
 _FIRST_REACH_BYTES: Final = 64 << 10
 _REACH_BYTES: Final = 4 << 10
 _DECORATION_BYTES_MAX: Final = 16
+_BULLET_BYTES_MAX: Final = 6
 _NEXT_LINES: Final = 4
 _NEXT_BYTES: Final = 1 << 10
 _NEEDLE_BYTES_MAX: Final = 64
 # How far a find may reach over what was found before.
 _OVERLAP_BYTES_MAX: Final = 1 << 10
+_ACCIDENT_BYTES_MAX: Final = 128
 _BLANK_BYTES_MAX: Final = 1 << 10
 
 _GAP = re.compile(rb"[^\xfe\xff]{12,}")
@@ -158,6 +162,7 @@ class _Tracer:
         self._starts = self._borders()
         self._found = [Spans() for _ in sources]
         self._places: dict[bytes, list[_Place]] = {}
+        self._used: dict[bytes, int] = {}
         self._last: _Find | None = None
 
     def traced(self) -> Traced:
@@ -223,6 +228,7 @@ class _Tracer:
 
     def _grown(self, place: _Place, at: int, size: int) -> _Find:
         """A find of `size` bytes, grown to all that agrees, ending where characters do."""
+        self._spend(_GROWTH_COST_BYTES)
         view, around = self._sources[place.source].view, self._sources[place.source].read.around(place.at)
         assert around is not None
         ahead = _agreeing(view, place.at + size, around[1], self._rest, at + size)
@@ -233,9 +239,30 @@ class _Tracer:
         if self._rest.endswith(_FOUND, 0, at - back):
             stop = max(around[0], place.at - back - _OVERLAP_BYTES_MAX)
             back += _agreeing_back(view, place.at - back, stop, self._text, at - back)
+        ahead -= self._accident_ahead(at + size, ahead)
+        back -= self._accident_back(at, back)
         start, stop = place.at - back, place.at + size + ahead
         first, last = _whole_characters(view, start, stop, around[1])
         return _Find(place.source, first, at - back + first - start, max(0, last - first))
+
+    def _accident_ahead(self, at: int, size: int) -> int:
+        """How much at the end agrees only because two lines begin alike: the prompt's line goes on in another way."""
+        end = at + size
+        if not self._within_word(end):
+            return 0
+        line = self._text.rfind(b"\n", max(at, end - _ACCIDENT_BYTES_MAX), end)
+        return end - line if line >= 0 else 0
+
+    def _accident_back(self, at: int, size: int) -> int:
+        """The same for two lines that end alike."""
+        start = at - size
+        if not self._within_word(start - 1):
+            return 0
+        line = self._text.find(b"\n", start, min(at, start + _ACCIDENT_BYTES_MAX))
+        return line + 1 - start if line >= 0 else 0
+
+    def _within_word(self, at: int) -> bool:
+        return _WORDLY.match(self._text, at) is not None
 
     def _take(self, find: _Find) -> int:
         """Count it as shown, with the white space beside it. Gives where it ends in the rest."""
@@ -440,14 +467,20 @@ class _Tracer:
     def _lines(self, stop: int) -> None:
         """Take every line of what was read that stands as a whole in the rest before `stop`."""
         rows: dict[bytes, list[int]] = {}
+        self._used.clear()
         for row in _ROW.finditer(self._text, 0, stop):
-            if self._is_new(row.start(), len(row[0])):
+            if self._is_worth_it(row.start(), row.end()):
                 rows.setdefault(row[0], []).append(row.start())
         texts = iter(rows)
         while grams := self._grams(texts):
             for number, start, stop in self._ranges:
                 self._spend(stop - start)
                 self._lines_of(number, start, stop, grams, rows)
+
+    def _is_worth_it(self, start: int, end: int) -> bool:
+        """Whether a row may have a line that was not found yet: more than a bullet is left of it, or its end is."""
+        left = end - start - self._rest.count(_FOUND, start, end)
+        return left > _BULLET_BYTES_MAX or (left > 0 and not self._rest.endswith(_FOUND, start, end))
 
     def _grams(self, rows: Iterator[bytes]) -> dict[bytes, bytes]:
         """The pieces of `_LINE_BYTES_MIN` bytes of the next rows, each with a row that has it."""
@@ -477,16 +510,22 @@ class _Tracer:
     def _row_with(self, line: bytes, grams: Mapping[bytes, bytes], rows: Mapping[bytes, list[int]]) -> int | None:
         """Where in the rest the whole line is."""
         size = _LINE_BYTES_MIN
+        if len(line) > _LINE_BYTES_MAX:  # an anchor finds it
+            return None
         pieces = [*(line[at : at + size] for at in range(0, len(line) - size, size)), line[-size:]]
         if not all(piece in grams for piece in pieces):
             return None
         # Lines that begin alike are told apart by the last row that has one of their pieces.
-        for row in dict.fromkeys(grams[piece] for piece in reversed(pieces)):
-            within = row.find(line)
-            if within >= 0:
-                for at in rows[row]:
-                    if self._is_new(at + within, len(line)):
-                        return at + within
+        candidates = dict.fromkeys(grams[piece] for piece in reversed(pieces))
+        row = next((row for row in islice(candidates, _PLACES_MAX) if line in row), None)
+        if row is None:
+            return None
+        within, wheres = row.find(line), rows[row]
+        # What was found stays found: a line that is everywhere does not go through its places again and again.
+        for number in range(self._used.get(line, 0), len(wheres)):
+            self._used[line] = number + 1
+            if self._is_new(wheres[number] + within, len(line)):
+                return wheres[number] + within
         return None
 
 

@@ -47,6 +47,7 @@ from belljar.writer import Schema, Writer
 
 __all__ = ["SqliteLedger"]
 
+
 def _columns(template: str, names: Iterable[str] = DIMENSIONS) -> str:
     """`template` once for each dimension, `{}` being its name."""
     return ", ".join(template.format(name) for name in names)
@@ -141,9 +142,7 @@ class SqliteLedger:
         account = tenant_accounts(tenant)[-1]
         check_limits(limits)
         row = (account, limits.period, *_values(limits))
-        await self._writer.submit(
-            lambda db: _execute(db, _SET_LIMITS, *row)
-        )
+        await self._writer.submit(lambda db: _execute(db, _SET_LIMITS, *row))
 
     async def clear_limits(self, tenant: str) -> None:
         account = tenant_accounts(tenant)[-1]

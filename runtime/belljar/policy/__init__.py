@@ -28,6 +28,7 @@ from belljar.policy.model import (
     Quotas,
     RunQuota,
     Spending,
+    Spending,
     Wire,
 )
 from belljar.policy.parse import parse
@@ -51,6 +52,7 @@ __all__ = [
     "Quota",
     "Quotas",
     "RunQuota",
+    "Spending",
     "Wire",
     "check_pin",
     "digest",

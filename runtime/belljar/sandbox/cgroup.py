@@ -30,7 +30,7 @@ from belljar.errors import BoxFault
 from belljar.processes import identity, is_alive
 from belljar.sandbox.base import BoxSpec, Evidence
 
-__all__ = ["BoxGroup", "Cgroups", "Place", "find_places"]
+__all__ = ["BoxGroup", "Cgroups", "Place", "find_places", "group_of"]
 
 _PREFIX: Final = "belljar-"
 # One box, one CPU: a root model's program is one thread of Python, and neighbours have a right to the others.

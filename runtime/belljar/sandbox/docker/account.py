@@ -8,9 +8,11 @@ below a read-only image; a guest cannot put anything else there.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +22,9 @@ from belljar.sandbox.cgroup import group_of
 from belljar.sandbox.docker.daemon import Daemon
 
 __all__ = ["Account"]
+
+# Deadlines wait for whoever asks, and so cannot wait for the daemon.
+_PATIENCE_S: Final = 0.5
 
 
 class Account:
@@ -33,17 +38,20 @@ class Account:
         # What building the box took is not the guest's to pay.
         self._cpu_before_s = 0.0
         self._last = Evidence()
+        self._asking: asyncio.Task[Evidence] | None = None
         if self._group is not None:
             with contextlib.suppress(OSError):  # not root, or gVisor, whose files the host does not see
-                self._scratch = os.open(f"/proc/{pid}/root/tmp", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._scratch = os.open(
+                    Path("/proc", str(pid), "root", "tmp"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+                )
 
     async def begin(self) -> None:
         """From here on it is the guest's."""
-        self._cpu_before_s = (await self.evidence()).cpu_s or 0.0
-        self._last = Evidence()
+        now = self._group.evidence() if self._group is not None else await self._ask()
+        self._cpu_before_s = now.cpu_s or 0.0
 
     async def evidence(self) -> Evidence:
-        """The account up to now; the last one when the container is gone."""
+        """The account up to now; the last one when the container is gone, or the daemon slow."""
         now = self._group.evidence() if self._group is not None else await self._asked()
         if now != Evidence():
             cpu_s = None if now.cpu_s is None else max(0.0, now.cpu_s - self._cpu_before_s)
@@ -61,8 +69,19 @@ class Account:
         scratch, self._scratch = self._scratch, None
         if scratch is not None:
             os.close(scratch)
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def _asked(self) -> Evidence:
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        asking = self._asking
+        if not (await asyncio.wait({asking}, timeout=_PATIENCE_S))[0]:
+            return Evidence()
+        self._asking = None
+        return Evidence() if asking.cancelled() else asking.result()
+
+    async def _ask(self) -> Evidence:
         try:
             stats = await self._daemon.ask(self._daemon.client.stats, self._container, stream=False, one_shot=True)
         except BoxFault:

@@ -1,8 +1,9 @@
 """One container as a box. See `belljar.sandbox.base.Sandbox`.
 
 How it ends is told by `fates` and by the daemon's last description, never by the exit code. Whoever closes a living box
-waits for no daemon: the account is read, the stream is closed, and the removal, which begins with SIGKILL, goes on
-behind. The stream goes first, because a daemon that still copies output into a full connection is slow to kill.
+waits for no daemon: the account is read, the stream is ended, and the removal, which begins with SIGKILL, goes on
+behind. The stream goes first, because a daemon that still copies output into a full connection is slow to kill. Its
+descriptor is closed by the last who waits at it: the loop must not find another box's stream under the same number.
 """
 
 from __future__ import annotations
@@ -64,29 +65,48 @@ class DockerBox:
         self._fate = fates.watch(container)
         self._background = background
         self._hung_up = False
+        self._waiting = 0
+        self._ended = False
         self._killing: asyncio.Task[BoxEnd] | None = None
 
     async def send(self, *parts: bytes | memoryview) -> None:
-        loop = asyncio.get_running_loop()
         if sum(map(len, parts)) <= _JOINED_BYTES_MAX:
             parts = (b"".join(parts),)
-        for part in parts:
-            if len(part):
-                await loop.sock_sendall(self._stream, part)
+        loop = asyncio.get_running_loop()
+        self._waiting += 1
+        try:
+            for part in parts:
+                if len(part):
+                    await loop.sock_sendall(self._stream, part)
+        except OSError:
+            self._hung_up = True
+            raise
+        finally:
+            self._stop_waiting()
 
     async def receive(self) -> bytes:
-        loop = asyncio.get_running_loop()
         while True:
-            try:
-                data = await loop.sock_recv(self._stream, _PIECE_BYTES)
-            except OSError:
-                data = b""
+            data = await self._receive()
             if not data:
                 self._hung_up = True
                 return b""
             if wire := self._outputs.take(data):
                 return wire
             await asyncio.sleep(0)  # nothing for us in it; others may have waited
+
+    async def _receive(self) -> bytes:
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().sock_recv(self._stream, _PIECE_BYTES)
+        except OSError:
+            return b""
+        finally:
+            self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        self._waiting -= 1
+        if self._ended and not self._waiting:
+            self._stream.close()
 
     @property
     def alive(self) -> bool:
@@ -128,9 +148,10 @@ class DockerBox:
 
     async def _kill(self) -> BoxEnd:
         evidence = await self.evidence()
-        self._stream.close()
+        by_itself = self._hung_up
+        self._end_stream()
         try:
-            if self._hung_up:
+            if by_itself:
                 return await self._post_mortem(evidence)
             return _end(evidence, killed=True, signal=signal.SIGKILL)
         finally:
@@ -138,24 +159,36 @@ class DockerBox:
             self._fates.forget(self.container)
             self._background(bury(self._daemon, self.container))
 
+    def _end_stream(self) -> None:
+        self._ended = True
+        with contextlib.suppress(OSError):  # the daemon has ended it already
+            self._stream.shutdown(socket.SHUT_RDWR)
+        if not self._waiting:
+            self._stream.close()
+
     async def _post_mortem(self, evidence: Evidence) -> BoxEnd:
         """It ended before we said so. Who did it?"""
         await self._fates.wait(self._fate, _FATE_S)
         fate = self._fate
+        if fate.lost:
+            return _end(evidence, killed=False, lost=True)
         try:
             state = (await self._daemon.ask(self._daemon.client.inspect_container, self.container))["State"]
+            # A daemon that stops kills its containers as anybody would; but then it is the daemon's end, not theirs.
+            if fate.killed and not await self._daemon.takes_calls():
+                return _end(evidence, killed=False, lost=True)
         except NotThere:
-            return _end(evidence, killed=False, signal=signal.SIGKILL, by_other=True)
+            return _end(evidence, killed=False, by_other=True)
         except BoxFault:
-            return _end(evidence, killed=False, lost=True)
-        if fate.lost:
             return _end(evidence, killed=False, lost=True)
         if state["Running"]:
             return _end(evidence, killed=True, signal=signal.SIGKILL)  # it closed the wire and lives on
+        if fate.killed:
+            return _end(evidence, killed=False, code=state["ExitCode"], by_other=True)
         if (state["OOMKilled"] or fate.memory_kills) and state["ExitCode"] == _KILLED:
             evidence = msgspec.structs.replace(evidence, memory_kills=max(1, fate.memory_kills))
             return _end(evidence, killed=False, signal=signal.SIGKILL)
-        return _end(evidence, killed=False, code=state["ExitCode"], by_other=fate.killed)
+        return _end(evidence, killed=False, code=state["ExitCode"])
 
     async def _interrupt(self) -> None:
         # If it does not arrive, the grace passes and the box is killed.

@@ -1,7 +1,7 @@
 """Whose container is it? Every one of ours carries its creator's name, so that the next start can clear away what a
 creator who has died left behind, and nothing else.
 
-The name holds the machine, its boot, the pid namespace and the process with its start. Of a process on another machine,
+The name holds the machine and its name (copies of one machine may have one number), its boot, the pid namespace and the process with its start. Of a process on another machine,
 or in a pid namespace that we are not in, nobody here can say whether it lives: its containers are left to it.
 """
 
@@ -39,7 +39,7 @@ def _machine() -> str:
         found = Path("/etc/machine-id").read_text().strip()
     except OSError:
         found = ""
-    return found or socket.gethostname()
+    return f"{found}@{socket.gethostname()}"
 
 
 def _boot() -> str:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import docker
 import docker.errors
 import requests
+import urllib3
 
 from belljar.errors import BoxFault
 
@@ -48,9 +49,9 @@ class Daemon:
             BoxFault: `host` is no address.
         """
         self.host = host
-        self._answer_s = answer_s
+        self.answer_s = answer_s
         try:
-            self.client = docker.APIClient(base_url=host, version=API_VERSION, timeout=int(answer_s))
+            self.client = docker.APIClient(base_url=host, version=API_VERSION, timeout=max(1, round(answer_s)))
         except docker.errors.DockerException as error:
             raise BoxFault(f"DOCKER_HOST={host} cannot be used: {_line(error)}") from error
         # It would read proxies and passwords from the environment and the home folder.
@@ -71,10 +72,10 @@ class Daemon:
         """
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._answer_s * 2):
+            async with asyncio.timeout(self.answer_s * 2):
                 return await loop.run_in_executor(self._threads, lambda: self.ask_now(call, *arguments, **options))
         except TimeoutError:
-            raise self._silent() from None
+            raise self.silent() from None
 
     def ask_now(self, call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
         """`ask`, in the caller's own thread."""
@@ -85,11 +86,25 @@ class Daemon:
         except docker.errors.APIError as error:
             raise BoxFault(f"the Docker daemon at {self.host} refused: {_line(error)}") from error
         except requests.exceptions.Timeout:
-            raise self._silent() from None
+            raise self.silent() from None
         except (requests.exceptions.RequestException, OSError) as error:
             raise BoxFault(
                 f"no Docker daemon answers at {self.host}: start it, or name another in DOCKER_HOST"
             ) from error
+        # What the SDK makes of an answer that no Docker daemon gives.
+        except (docker.errors.DockerException, urllib3.exceptions.HTTPError, ValueError, AttributeError) as error:
+            raise self.strange() from error
+
+    async def takes_calls(self) -> bool:
+        """Whether it takes new connections. One that is being stopped does not, and still answers over the old ones."""
+        other = Daemon(self.host, answer_s=self.answer_s)
+        try:
+            await other.ask(other.client.ping)
+        except BoxFault:
+            return False
+        finally:
+            other.close()
+        return True
 
     async def attach(self, container: str) -> socket.socket:
         """The stream of a container's standard input and outputs, non-blocking. See `belljar.sandbox.docker.stream`.
@@ -109,11 +124,14 @@ class Daemon:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.client.close()
 
-    def _silent(self) -> BoxFault:
+    def silent(self) -> BoxFault:
         return BoxFault(
-            f"the Docker daemon at {self.host} did not answer within {self._answer_s:.0f} s: "
+            f"the Docker daemon at {self.host} did not answer within {self.answer_s:.0f} s: "
             "see why it is slow, or name another in DOCKER_HOST"
         )
+
+    def strange(self) -> BoxFault:
+        return BoxFault(f"what answers at {self.host} is no Docker daemon: name one in DOCKER_HOST")
 
 
 def _line(error: Exception) -> str:

@@ -4,6 +4,8 @@ An exit code proves nothing: 137 is the end by memory, by somebody's `docker kil
 with. The daemon's events tell them apart: `oom`, `kill` with the signal that somebody asked for, `die`, `destroy`. They
 come over one long answer of the daemon. When that ends, the daemon has stopped or is being started anew, and of every
 container that lived until then nothing more can be known: that is our fault and not the program's.
+
+The answer is asked for and read in a thread that nobody ever waits for: the SDK knows no deadline for it.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
+from belljar.errors import BoxFault
 from belljar.sandbox.docker.daemon import Daemon
 
 __all__ = ["Fate", "Fates"]
@@ -46,22 +49,31 @@ class Fates:
         self._of: dict[str, Fate] = {}
         self._news = asyncio.Event()
         self._stream: Any = None
+        self._beginning = asyncio.Lock()
         self.listening = False
 
-    async def listen(self) -> None:
-        """Begin, unless it has begun already and the daemon still talks.
+    async def listen(self) -> bool:
+        """Begin, unless it has begun already and the daemon still talks; whether it has begun now.
 
         Raises:
             BoxFault: the daemon does not answer.
         """
-        if self.listening:
-            return
-        filters = {"type": "container", "label": self._label}
-        self._stream = await self._daemon.ask(self._daemon.client.events, decode=True, filters=filters)
-        self.listening = True
-        loop = asyncio.get_running_loop()
-        arguments = (self._stream, loop)
-        threading.Thread(target=self._hear, args=arguments, name="belljar docker events", daemon=True).start()
+        async with self._beginning:
+            if self.listening:
+                return False
+            loop = asyncio.get_running_loop()
+            begun: asyncio.Future[None] = loop.create_future()
+            arguments = (loop, begun)
+            threading.Thread(target=self._hear, args=arguments, name="belljar docker events", daemon=True).start()
+            try:
+                async with asyncio.timeout(self._daemon.answer_s):
+                    await begun
+            except TimeoutError:
+                raise self._daemon.silent() from None
+            return True
+
+    def watches(self, container: str) -> bool:
+        return container in self._of
 
     def watch(self, container: str) -> Fate:
         """Keep an account of this container until `forget`."""
@@ -83,15 +95,29 @@ class Fates:
     def close(self) -> None:
         self.listening = False
         if self._stream is not None:
-            self._stream.close()
+            _end(self._stream)
 
-    def _hear(self, events: Iterator[Mapping[str, Any]], loop: asyncio.AbstractEventLoop) -> None:
+    def _hear(self, loop: asyncio.AbstractEventLoop, begun: asyncio.Future[None]) -> None:
+        client, filters = self._daemon.client, {"type": "container", "label": self._label}
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            try:
+                stream = self._daemon.ask_now(client.events, decode=True, filters=filters)
+            except BoxFault as error:
+                loop.call_soon_threadsafe(_fail, begun, error)
+                return
+            loop.call_soon_threadsafe(self._begin, stream, begun)
             # Whatever the SDK raises when the daemon stops in the middle of a line: it is the end of its account.
             with contextlib.suppress(Exception):
-                for event in events:
+                for event in stream:
                     loop.call_soon_threadsafe(self._take, event)
-            loop.call_soon_threadsafe(self._lose)
+            loop.call_soon_threadsafe(self._lose, stream)
+
+    def _begin(self, stream: Any, begun: asyncio.Future[None]) -> None:
+        if begun.done():  # too late: whoever waited has gone
+            _end(stream)
+            return
+        self._stream, self.listening = stream, True
+        begun.set_result(None)
 
     def _take(self, event: Mapping[str, Any]) -> None:
         fate = self._of.get(event.get("id", ""))
@@ -106,8 +132,20 @@ class Fates:
             fate.over = True
         self._news.set()
 
-    def _lose(self) -> None:
+    def _lose(self, stream: Any) -> None:
+        if stream is not self._stream:
+            return
         self.listening = False
         for fate in self._of.values():
             fate.lost = fate.lost or not fate.over
         self._news.set()
+
+
+def _fail(begun: asyncio.Future[None], error: BoxFault) -> None:
+    if not begun.done():
+        begun.set_exception(error)
+
+
+def _end(stream: Any) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # it has ended by itself, and the SDK finds no socket any more
+        stream.close()

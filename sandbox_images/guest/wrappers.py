@@ -1,0 +1,110 @@
+"""Modules whose C functions insist on a real `str`, for programs whose argument may be a look-alike.
+
+Each is the module itself, as far as anybody can see, but for a few functions and classes. These turn a look-alike into
+the real thing first, if it fits in memory; otherwise the program gets TextTooLarge, which says what to write instead.
+`csv.reader(context)` goes through the lines, at any size (over a real `str` it would go through the characters).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import textwrap
+import types
+from collections.abc import Callable
+from typing import Any
+
+from . import regex
+from .paged import LookAlike, PagedText, plain, rows
+
+__all__ = ["DictReader", "StringIO", "as_modules", "dump", "dumps", "loads", "reader", "wrapped_textwrap"]
+
+
+class StringIO(io.StringIO):
+    """`io.StringIO` that takes a look-alike as well."""
+
+    def __init__(self, initial_value: Any = "", newline: str | None = "\n") -> None:
+        super().__init__(plain(initial_value), newline)
+
+    def write(self, text: Any, /) -> int:
+        return super().write(plain(text))
+
+
+def loads(s: Any, **options: Any) -> Any:
+    """`json.loads` that takes a look-alike as well."""
+    return json.loads(plain(s), **options)
+
+
+def dumps(obj: Any, *, default: Callable[[Any], Any] | None = None, **options: Any) -> str:
+    """`json.dumps` for which look-alikes are what they look like, wherever they stand in `obj`."""
+    return json.dumps(plain(obj), default=_default(default), **options)
+
+
+def dump(obj: Any, fp: Any, *, default: Callable[[Any], Any] | None = None, **options: Any) -> None:
+    """As `dumps`, into a file."""
+    json.dump(plain(obj), fp, default=_default(default), **options)
+
+
+def _default(given: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    def default(value: Any) -> Any:
+        if issubclass(type(value), LookAlike):
+            return plain(value)
+        if given is not None:
+            return given(value)
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+    return default
+
+
+def reader(csvfile: Any, /, *args: Any, **options: Any) -> Any:
+    """`csv.reader`; of a paged text it reads the lines."""
+    return csv.reader(_lines(csvfile), *args, **options)
+
+
+class DictReader(csv.DictReader):  # type: ignore[type-arg]
+    """`csv.DictReader`; of a paged text it reads the lines."""
+
+    def __init__(self, f: Any, *args: Any, **options: Any) -> None:
+        super().__init__(_lines(f), *args, **options)
+
+
+def _lines(source: Any) -> Any:
+    return rows(source) if issubclass(type(source), PagedText) else source
+
+
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a real `str` as its first argument, which is called `text`."""
+
+    def call(text: Any, *args: Any, **options: Any) -> Any:
+        return function(plain(text), *args, **options)
+
+    call.__name__ = call.__qualname__ = function.__name__
+    call.__doc__ = function.__doc__
+    return call
+
+
+def wrapped_textwrap() -> dict[str, Callable[..., Any]]:
+    """The functions of `textwrap`, for look-alikes as well."""
+    names = ("dedent", "fill", "indent", "shorten", "wrap")
+    return {name: _wrapped(getattr(textwrap, name)) for name in names}
+
+
+def as_modules() -> dict[str, types.ModuleType]:
+    """What `import` gives for these names to a program in plain Python."""
+    return {
+        "csv": _module(csv, {"reader": reader, "DictReader": DictReader}),
+        "io": _module(io, {"StringIO": StringIO}),
+        "json": _module(json, {"dump": dump, "dumps": dumps, "loads": loads}),
+        "re": regex.as_module(),
+        "textwrap": _module(textwrap, wrapped_textwrap()),
+    }
+
+
+def _module(real: types.ModuleType, own: dict[str, Any]) -> types.ModuleType:
+    """A module like `real` with some names of our own; what it gets later (a submodule) is found as well."""
+    module = types.ModuleType(real.__name__, real.__doc__)
+    module.__dict__.update(vars(real))
+    module.__dict__.update(own)
+    module.__dict__["__getattr__"] = lambda name: getattr(real, name)
+    return module

@@ -1,0 +1,150 @@
+"""`belljar audit coverage` as a user sees it: the shares, the ranges, and the exit code of a requirement."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from belljar.audit import JSON, AuditLog
+from belljar.cli.audit import audit
+from belljar.errors import BelljarError, InvalidInput, VerificationFailed
+
+CONTEXTS: list[Mapping[str, JSON]] = [
+    {"name": "context", "kind": "text", "sha256": "a" * 64, "chars": 1000, "items": 0, "text": 0, "directory": None},
+    {"name": "mails", "kind": "list", "sha256": "b" * 64, "chars": 10, "items": 3, "text": 1, "directory": 2},
+]
+ALL_READ: list[tuple[str, Mapping[str, JSON]]] = [
+    ("run.started", {"tenant": "acme", "contexts": CONTEXTS}),
+    ("context.read", {"cell": 1, "line": 2, "doc": 2, "start": 0, "stop": 126}),
+    ("context.read", {"cell": 1, "line": 2, "doc": 0, "start": 0, "stop": 700}),
+    (
+        "context.searched",
+        {
+            "cell": 1,
+            "line": 3,
+            "doc": 0,
+            "mode": "lines",
+            "start": 9,
+            "stop": 12,
+            "count": 300,
+            "pattern_sha256": "c" * 64,
+            "spans": [[700, 1000]],
+        },
+    ),
+    ("context.read", {"cell": 1, "line": 2, "doc": 1, "start": 0, "stop": 10}),
+    ("query.shown", {"cell": 1, "doc": 0, "spans": [[0, 10], [500, 999]]}),
+    ("run.finished", {"status": "ok"}),
+]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    async def main() -> None:
+        log = AuditLog(tmp_path / "audit.db")
+        for event, fields in ALL_READ:
+            await log.append(event, "r1", fields)
+        await log.append("run.started", "r2", {"tenant": "acme", "contexts": []})
+        await log.aclose()
+
+    asyncio.run(main())
+    return tmp_path
+
+
+def run(state: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(audit, ["coverage", *arguments, "--state", str(state)], standalone_mode=False)
+
+
+def document(result: Result) -> dict[str, Any]:
+    found = json.loads(result.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def failure(result: Result) -> BelljarError:
+    assert isinstance(result.exception, BelljarError), result.exception
+    return result.exception
+
+
+def test_the_shares_and_the_ranges_that_never_were(state: Path) -> None:
+    lines = run(state, "r1").stdout.splitlines()
+    assert lines == [
+        f'"context"  text  {"a" * 12}',
+        "  read   100.0000 %  1000 of 1000 characters",
+        "  shown   50.9000 %  509 of 1000 characters",
+        "  never shown, 2 ranges: 10-500 999-1000",
+        f'"mails"  list  {"b" * 12}',
+        "  read   100.0000 %  10 of 10 characters",
+        "  shown    0.0000 %  0 of 10 characters",
+        "  never shown, 1 ranges: 0-10",
+        "all documents  1010 characters",
+        "  read   100.0000 %  1010 of 1010 characters",
+        "  shown   50.3960 %  509 of 1010 characters",
+    ]
+
+
+def test_ranges_are_listed_up_to_a_number(state: Path) -> None:
+    assert "  never shown, 2 ranges: 10-500 and 1 more" in run(state, "r1", "--ranges", "1").stdout.splitlines()
+
+
+def test_json_is_one_document_with_both_shares(state: Path) -> None:
+    found = document(run(state, "r1", "--json"))
+    assert (found["run"], found["ok"]) == ("r1", True)
+    assert (found["coverage"]["read_percent"], found["coverage"]["shown_percent"]) == (100.0, 50.396)
+    first = found["coverage"]["documents"][0]
+    assert first["never_shown"] == {"count": 2, "first": [[10, 500], [999, 1000]]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "met"),
+    [
+        (["--require", "100%"], True),
+        (["--require", "100%", "--what", "shown"], False),
+        (["--require", "50.396%", "--what", "shown"], True),
+        (["--require", "50.3961%", "--what", "shown"], False),
+        (["--require", "0%", "--what", "shown"], True),
+        (["--what", "shown"], True),
+    ],
+)
+def test_a_requirement_that_is_not_met_exits_with_9(state: Path, arguments: list[str], met: bool) -> None:
+    result = run(state, "r1", *arguments)
+    assert "all documents  1010 characters" in result.stdout
+    if met:
+        assert result.exception is None
+    else:
+        assert failure(result).exit_code == 9
+        assert "50.3960 % of the characters were shown" in str(result.exception)
+        assert "501 characters never were" in str(result.exception)
+    result = run(state, "r1", "--json", *arguments)
+    assert document(result)["ok"] is met
+    assert (result.return_value or result.exit_code) == (0 if met else 9)
+
+
+@pytest.mark.parametrize("share", ["100", "101%", "-1%", "half", "99,5%", "1e2%", "%", "١٠٠%"])
+def test_what_is_no_percentage_is_a_usage_error(state: Path, share: str) -> None:
+    result = run(state, "r1", f"--require={share}")
+    assert isinstance(result.exception, click.BadParameter)
+    assert "write it as in 99.5%" in result.exception.message
+
+
+def test_a_log_that_does_not_verify_proves_nothing(state: Path) -> None:
+    with closing(sqlite3.connect(state / "audit.db", isolation_level=None)) as db:
+        db.execute("DROP TRIGGER records_are_not_changed")
+        db.execute("UPDATE records SET hash = zeroblob(32) WHERE seq = 3")
+    assert isinstance(failure(run(state, "r1")), VerificationFailed)
+
+
+def test_an_unknown_run_and_a_run_without_documents(state: Path) -> None:
+    assert "belljar audit ls" in str(failure(run(state, "r9")))
+    assert run(state, "r2").exception is None
+    refused = failure(run(state, "r2", "--require", "1%"))
+    assert isinstance(refused, InvalidInput)
+    assert refused.code == "audit.no_document"

@@ -1,0 +1,367 @@
+"""PagedList and PagedDict say what `list` and `dict` say, and no C function takes them for empty ones."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import heapq
+import json
+import operator
+import random
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guest.collection import PagedDict, PagedList
+from guest.paged import PagedText, TextTooLarge, plain
+from guest.pages import PageCache
+from tests.unit.paged_fakes import Stored
+
+
+def look_alike(value: Any, *, keys_bytes_max: int = 1 << 20, **more: Any) -> Any:
+    stored = Stored(value)
+    text, directory = stored.paged("text", **more), stored.paged("directory", **more)
+    if isinstance(value, dict):
+        return PagedDict(text, directory, len(value), keys_bytes_max=keys_bytes_max)
+    return PagedList(text, directory, len(value))
+
+
+strings = st.text(alphabet="abé😀\r\n", max_size=6)
+values = st.one_of(
+    strings,
+    st.sampled_from([None, True, 0, 1, 2.5, [], {}]),
+    st.recursive(
+        strings, lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(strings, inner)), max_leaves=3
+    ),
+)
+lists = st.one_of(st.lists(strings, max_size=12), st.lists(values, max_size=8))
+dicts = st.one_of(st.dictionaries(strings, strings, max_size=10), st.dictionaries(strings, values, max_size=8))
+places = st.one_of(st.none(), st.integers(-15, 15))
+shapes = st.fixed_dictionaries(
+    {"page_chars": st.integers(1, 50), "cache": st.builds(PageCache, st.sampled_from([0, 300, 9999]))}
+)
+
+
+def outcome(function: Callable[..., Any], *args: Any) -> Any:
+    """What a call gives: its value with the type, or the type of its error."""
+    try:
+        value = function(*args)
+    except (IndexError, TypeError, ValueError, LookupError) as error:
+        return type(error)
+    return type(value), value
+
+
+# ------------------------------------------------------------------------------------------------------------- lists
+
+
+@given(lists, shapes, places, places, st.one_of(st.none(), st.integers(-4, 4)))
+def test_items_and_slices(items: list[Any], shape: Any, start: int | None, stop: int | None, step: int | None) -> None:
+    twin = look_alike(items, **shape)
+    key = slice(start, stop, step)
+    assert outcome(lambda: twin[key]) == outcome(lambda: items[key])
+    for at in (start or 0, -1, 10**9):
+        assert outcome(operator.getitem, twin, at) == outcome(operator.getitem, items, at)
+
+
+@given(lists, shapes, lists)
+def test_a_list_as_a_whole(items: list[Any], shape: Any, other: list[Any]) -> None:
+    twin = look_alike(items, **shape)
+    assert (len(twin), bool(twin), list(twin), list(reversed(twin))) == (len(items), bool(items), items, items[::-1])
+    assert ([*twin], tuple(twin), list(enumerate(twin)), twin.copy()) == (
+        [*items],
+        tuple(items),
+        list(enumerate(items)),
+        items,
+    )
+    assert (twin == items, items == twin, twin != items, twin == look_alike(items)) == (True, True, False, True)
+    assert (twin == other, other == twin, twin != other) == (items == other, items == other, items != other)
+    assert (twin + other, other + twin, twin * 2, 2 * twin, twin + twin) == (
+        *(items + other, other + items, items * 2, items * 2, items + items),
+    )
+    assert (str(twin), f"{twin}", json.dumps(list(twin))) == (str(items), f"{items}", json.dumps(items))
+
+
+@given(st.lists(strings, max_size=8), shapes, st.lists(strings, max_size=3))
+def test_lists_are_ordered_and_sorted(items: list[str], shape: Any, other: list[str]) -> None:
+    twin = look_alike(items, **shape)
+    for compare in (operator.lt, operator.le, operator.gt, operator.ge):
+        assert compare(twin, other) == compare(items, other)
+        assert compare(other, twin) == compare(other, items)
+    assert sorted(twin) == sorted(items)
+    assert "".join(twin) == "".join(items)
+    assert heapq.nsmallest(2, twin) == heapq.nsmallest(2, items)
+    assert collections.Counter(twin) == collections.Counter(items)
+
+
+@given(lists, shapes, values, places, places)
+def test_where_an_item_is(items: list[Any], shape: Any, value: Any, start: int | None, stop: int | None) -> None:
+    twin = look_alike(items, **shape)
+    for wanted in (value, *items[:3]):
+        assert (wanted in twin, twin.count(wanted)) == (wanted in items, items.count(wanted))
+        assert outcome(twin.index, wanted) == outcome(items.index, wanted)
+        bounds = (start or 0, 9 if stop is None else stop)
+        assert outcome(twin.index, wanted, *bounds) == outcome(items.index, wanted, *bounds)
+
+
+def test_nothing_of_list_or_dict_is_missing_but_what_changes_in_place() -> None:
+    assert set(dir(list)) - set(dir(PagedList)) == {"__class_getitem__", "__iadd__", "__imul__"}
+    assert set(dir(dict)) - set(dir(PagedDict)) == {"__class_getitem__", "__ior__"}
+
+
+def test_adding_to_the_name_gives_a_real_list() -> None:
+    items = look_alike(["a"])
+    items += ["b"]
+    assert outcome(lambda: items) == (list, ["a", "b"])
+    real = ["x"]
+    real += look_alike(["y"])
+    real[0:1] = look_alike(["z"])
+    assert real == ["z", "y"]
+    entries = look_alike({"a": "1"})
+    entries |= {"b": "2"}
+    assert outcome(lambda: entries) == (dict, {"a": "1", "b": "2"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.append("x"),
+        lambda s: s.sort(key=len),
+        lambda s: s.pop(),
+        lambda s: operator.setitem(s, 0, "x"),
+        lambda s: operator.delitem(s, 0),
+        lambda s: s.clear(),
+        lambda s: heapq.heappush(s, "x"),
+        lambda s: random.shuffle(s),
+    ],
+)
+def test_a_change_says_how_to_get_a_copy(change: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=r"list\(context\)"):
+        change(look_alike(["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.update(a=1),
+        lambda s: s.setdefault("a", 1),
+        lambda s: operator.setitem(s, "a", "x"),
+        lambda s: operator.delitem(s, "a"),
+        lambda s: s.pop("a"),
+    ],
+)
+def test_a_change_of_a_dict_says_how_to_get_a_copy(change: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=r"dict\(context\)"):
+        change(look_alike({"a": "b"}))
+
+
+@pytest.mark.parametrize(
+    "misuse",
+    [
+        lambda s: s["a"],
+        lambda s: s[1.0],
+        lambda s: s + 5,
+        lambda s: operator.add(s, ("a",)),
+        lambda s: s * "a",
+        lambda s: s < 5,
+        lambda s: s < ("a",),
+        hash,
+        lambda s: s.index(),
+        lambda s: {s: 1},
+        lambda s: s[::0],
+    ],
+)
+def test_misuse_raises_what_list_raises(misuse: Callable[[Any], Any]) -> None:
+    expected = outcome(lambda: misuse(["a", "b"]))
+    assert isinstance(expected, type)
+    assert outcome(lambda: misuse(look_alike(["a", "b"]))) is expected
+
+
+# ------------------------------------------------------------------------------------------------------------- dicts
+
+
+@given(dicts, shapes, st.one_of(strings, st.integers()), st.sampled_from([0, 1 << 20]))
+def test_entries(entries: dict[str, Any], shape: Any, key: Any, keys_bytes_max: int) -> None:
+    twin = look_alike(entries, keys_bytes_max=keys_bytes_max, **shape)
+    for wanted in (key, *entries, *reversed(entries)):
+        assert outcome(operator.getitem, twin, wanted) == outcome(operator.getitem, entries, wanted)
+        assert (wanted in twin, twin.get(wanted), twin.get(wanted, 5)) == (
+            *(wanted in entries, entries.get(wanted), entries.get(wanted, 5)),
+        )
+        assert (wanted in twin.keys(), wanted in twin.values()) == (wanted in entries, wanted in entries.values())  # noqa: SIM118
+
+
+@given(dicts, shapes, dicts)
+def test_a_dict_as_a_whole(entries: dict[str, Any], shape: Any, other: dict[str, Any]) -> None:
+    twin = look_alike(entries, **shape)
+    assert (len(twin), bool(twin), list(twin)) == (len(entries), bool(entries), list(entries))
+    assert (list(twin.keys()), list(twin.values()), list(twin.items())) == (
+        *(list(entries.keys()), list(entries.values()), list(entries.items())),
+    )
+    assert (list(reversed(twin)), list(reversed(twin.values())), list(reversed(twin.items()))) == (
+        *(list(reversed(entries)), list(reversed(entries.values())), list(reversed(entries.items()))),
+    )
+    assert (dict(twin), {**twin}, twin.copy(), dict(twin.items())) == (entries,) * 4
+    assert (twin | other, other | twin, {**other, **twin}) == (entries | other, other | entries, {**other, **entries})
+    assert (twin == entries, entries == twin, twin != entries, twin == look_alike(entries)) == (True, True, False, True)
+    assert (twin == other, other == twin) == (entries == other, entries == other)
+    assert (twin.keys() & other.keys(), twin.keys() | other.keys()) == (
+        *(entries.keys() & other.keys(), entries.keys() | other.keys()),
+    )
+    assert (str(twin), sorted(twin), max(twin, default="")) == (str(entries), sorted(entries), max(entries, default=""))
+
+
+@given(st.dictionaries(st.from_regex("[a-z]{1,3}", fullmatch=True), strings, max_size=4))
+def test_a_dict_gives_keyword_arguments(entries: dict[str, str]) -> None:
+    assert dict(**look_alike(entries)) == entries
+    grown: dict[str, str] = {}
+    grown.update(look_alike(entries))
+    assert grown == entries
+    assert collections.ChainMap(look_alike(entries)).maps[0] == entries
+
+
+def test_many_keys_are_gone_through_from_where_the_last_one_was() -> None:
+    entries = {f"key {number}": "x" for number in range(2000)}
+    stored = Stored(entries)
+    text, directory = stored.paged("text", page_chars=100), stored.paged("directory", page_chars=4200)
+    twin = PagedDict(text, directory, 2000, keys_bytes_max=1000)
+    assert [twin[key] for key in entries] == ["x"] * 2000
+    assert sum(which == "directory" for which, _, _ in stored.read) < 50
+    assert (twin.get("key 3"), twin.get("nothing")) == ("x", None)
+
+
+def test_unhashable_keys_are_refused() -> None:
+    with pytest.raises(TypeError, match="unhashable"):
+        look_alike({"a": "b"})[[]]
+    assert look_alike({"a": "b"})[PagedText(1, lambda start, stop: "a")] == "b"
+
+
+# ------------------------------------------------------------------------------------------------ what they pass for
+
+
+def test_they_pass_for_what_they_look_like() -> None:
+    items, entries = look_alike(["a", "b"]), look_alike({"a": "b"})
+    assert (isinstance(items, list), isinstance(items, str), isinstance(items, Sequence)) == (True, False, True)
+    assert isinstance(items, MutableSequence)  # as any list is
+    assert (isinstance(entries, dict), isinstance(entries, Mapping), isinstance(entries, list)) == (True, True, False)
+    match items:
+        case [first, *rest]:
+            assert (first, rest) == ("a", ["b"])
+        case _:
+            pytest.fail("no sequence")
+    match entries:
+        case {"a": value}:
+            assert value == "b"
+        case _:
+            pytest.fail("no mapping")
+
+
+def test_copies_are_real_and_can_be_changed() -> None:
+    items = copy.copy(look_alike(["a"]))
+    items.append("b")
+    assert outcome(lambda: copy.deepcopy(look_alike(["a"]))) == (list, ["a"])
+    assert outcome(lambda: copy.deepcopy(look_alike({"a": "b"}))) == (dict, {"a": "b"})
+    assert outcome(lambda: copy.copy(look_alike({"a": "b"}))) == (dict, {"a": "b"})
+    assert outcome(lambda: plain(look_alike(["a"]))) == (list, ["a"])
+    assert outcome(lambda: plain(look_alike({"a": "b"}))) == (dict, {"a": "b"})
+
+
+@pytest.mark.parametrize("value", [["secret"] * 1000, {f"secret {number}": "secret" for number in range(1000)}])
+def test_repr_never_shows_what_is_in_it(value: Any) -> None:
+    assert "secret" not in repr(look_alike(value))
+    assert "1,000" in repr(look_alike(value))
+    assert len(repr(look_alike(value).keys() if isinstance(value, dict) else look_alike(value))) < 150
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": "b"}])
+def test_no_c_function_takes_them_for_empty(value: Any) -> None:
+    twin = look_alike(value)
+    with pytest.raises(TypeError):
+        json.dumps(twin)  # the program's own `json` does better
+    with pytest.raises(TypeError, match=r"Paged(List|Dict) \(write"):
+        "".join([twin])
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        twin.__reduce_ex__(2)
+
+
+# -------------------------------------------------------------------------------------------------------- what is read
+
+
+def test_going_through_the_items_reads_ahead_and_reads_once() -> None:
+    items = [f"item {number}" for number in range(5000)]
+    stored = Stored(items)
+    shape: dict[str, Any] = {"page_chars": 5000, "cache": PageCache(1 << 20)}
+    twin = PagedList(stored.paged("text", **shape), stored.paged("directory", **shape), len(items))
+    assert list(twin) == items
+    assert len(stored.read) < 40
+    assert sum(stop - start for which, start, stop in stored.read if which == "text") == len(stored.text)
+
+
+def test_a_look_for_a_text_reads_only_what_has_its_length() -> None:
+    stored = Stored(["x" * 1000] * 50 + ["needle", "x" * 1000])
+    shape: dict[str, Any] = {"page_chars": 10}
+    twin = PagedList(stored.paged("text", **shape), stored.paged("directory", **shape), 52)
+    assert ("needle" in twin, twin.count("needle"), "nothing" in twin) == (True, 1, False)
+    assert sum(stop - start for which, start, stop in stored.read if which == "text") <= 100
+
+
+# ---------------------------------------------------------------------------------------------------------- too large
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s[:],
+        lambda s: s[::-1],
+        lambda s: s[::2],
+        lambda s: s.copy(),
+        lambda s: operator.add(s, []),
+        lambda s: s * 2,
+        str,
+        plain,
+        copy.copy,
+    ],
+)
+def test_too_much_at_once_says_what_to_do_instead(call: Callable[[Any], Any]) -> None:
+    twin = look_alike(["x" * 90] * 100, materialise_chars_max=1000)
+    with pytest.raises(TextTooLarge, match=r"at most 1,000 .* for item in context"):
+        call(twin)
+    assert (len(twin), twin[5], twin[3:5], sum(map(len, twin))) == (100, "x" * 90, ["x" * 90] * 2, 9000)
+
+
+def test_too_large_a_dict_says_so_and_is_read_entry_by_entry() -> None:
+    twin = look_alike({f"{number}": "x" * 90 for number in range(100)}, materialise_chars_max=1000)
+    with pytest.raises(TextTooLarge):
+        twin.copy()
+    assert (twin["7"], sum(len(value) for value in twin.values()), len(twin.items())) == ("x" * 90, 9000, 100)
+
+
+def test_an_item_too_large_for_a_str_is_paged_itself() -> None:
+    long = "line\n" * 500
+    twin = look_alike(["a", long, "b"], materialise_chars_max=1000)
+    item = twin[1]
+    assert isinstance(item, str)
+    assert issubclass(type(item), PagedText)
+    assert (item == long, len(item), item.count("line"), item[-5:], twin[2]) == (True, 2500, 500, "line\n", "b")
+    assert (long in twin, twin.index(long), list(twin)[1] == long) == (True, 1, True)
+    assert repr(item).startswith("<context[1]: a text of 2,500 characters")
+    entries = look_alike({"k": long, "j": [long]}, materialise_chars_max=1000)
+    assert repr(entries["k"]).startswith("<context['k']: a text of")
+    with pytest.raises(TextTooLarge):
+        entries["j"]
+
+
+def test_a_directory_of_another_length_is_found_out() -> None:
+    stored = Stored(["a"])
+    with pytest.raises(ValueError, match="a directory of 2 items has 84 characters, not 42"):
+        PagedList(stored.paged("text"), stored.paged("directory"), 2)
+
+
+@settings(max_examples=20)
+@given(st.lists(strings, min_size=1, max_size=30))
+def test_a_batch_of_records_ends_anywhere(items: list[str]) -> None:
+    many = items * 90  # several batches of records
+    assert list(look_alike(many)) == many
+    assert list(reversed(look_alike(many))) == many[::-1]
