@@ -8,19 +8,22 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from belljar.audit import JSON, AuditLog
-from belljar.context import ContextStore, Document
+from belljar.context import ContextStores, Document
 from belljar.engine import CellResult, Result, solve
-from belljar.errors import BelljarError, HostFault, PolicyDenied
+from belljar.errors import BelljarError, HostFault, InvalidInput, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
 from belljar.policy import Policy, check_pin, load
 from belljar.processes import identity, is_alive
 from belljar.run import OnProgress, Run, Services, begin, box_spec
-from belljar.sandbox import Backend, Daemon, Docker, Jail, ensure_image
+from belljar.sandbox import Backend, Image, Jail, ensure_image
 from belljar.state import State
+
+if TYPE_CHECKING:
+    from belljar.sandbox.docker import Docker
 
 __all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtime", "Session"]
 
@@ -96,7 +99,7 @@ class Runtime:
         self._environ = environ
         self._registry = Registry(environ, models=models)
         self._prices = prices or Prices()
-        self._contexts = ContextStore(self.state.contexts)
+        self._contexts = ContextStores(self.state.contexts).of(DEFAULT_TENANT)
         self._resources: contextlib.AsyncExitStack | None = None
         self._services: Services | None = None
         self._building = asyncio.Lock()
@@ -206,6 +209,8 @@ class Runtime:
         tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
         services = await self._shared()
         document = None if context is None else await self.add_context(context)
+        if document is not None and document.kind != "text":
+            raise InvalidInput(f"{document.name!r} is a {document.kind}; give a text", code="context.kind")
         async with begin(services, tenant=tenant, document=document, root=root, sub=sub, about=about) as run:
             yield run
 
@@ -229,15 +234,17 @@ class Runtime:
         assert self._resources is not None
         image = await asyncio.to_thread(ensure_image, self.state.images)
         check_pin(self.policy, image.digest)
-        backend: Jail | Docker
-        if self.backend == "jail":
-            backend = Jail(image)
-        else:
-            backend = await Docker.open(self.backend, Daemon.at(self._environ), image)
+        backend = Jail(image) if self.backend == "jail" else await self._containers(self.backend, image)
         self._resources.push_async_callback(backend.aclose)
         if self._pool:
             await backend.warm(box_spec(self.policy), self._pool)
         return backend
+
+    async def _containers(self, name: Literal["docker", "gvisor"], image: Image) -> Docker:
+        # Here, because loading the Docker SDK takes longer than starting a jail.
+        from belljar.sandbox.docker import Daemon, Docker
+
+        return await Docker.open(name, Daemon.at(self._environ), image)
 
     def _model(self, name: str | Model) -> Model:
         """A model that the policy allows and that has a price."""

@@ -19,7 +19,8 @@ from typing import Any, Literal, TypeVar, cast
 import docker
 import msgspec
 
-from belljar.sandbox import BoxSpec, Daemon, Docker, Image
+from belljar.sandbox import BoxSpec, Image
+from belljar.sandbox.docker import Daemon, Docker
 from belljar.sandbox.docker.box import DockerBox
 from belljar.sandbox.docker.creator import creator
 from belljar.sandbox.docker.image import ensure_loaded

@@ -18,7 +18,8 @@ import pytest
 from belljar import Runtime
 from belljar.errors import BelljarError, BoxFault, LayerMissing
 from belljar.policy import load
-from belljar.sandbox import Backend, BoxSpec, Daemon, Docker, Image, ensure_image
+from belljar.sandbox import Backend, BoxSpec, Image, ensure_image
+from belljar.sandbox.docker import Daemon, Docker
 from belljar.sandbox.docker.account import Account
 from belljar.sandbox.numbers import NUMBERS
 from belljar.sandbox.seccomp import Allowlist, load_allowlist

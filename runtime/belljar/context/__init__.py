@@ -1,6 +1,22 @@
-"""The long document: take it in once, then read any slice of it in time that does not grow with it."""
+"""The long context: take it in once, then read any slice of it in time that does not grow with it."""
 
-from belljar.context.document import Document, OpenDocument
-from belljar.context.store import ContextStore
+from belljar.context.document import Document, Kind, OpenDocument
+from belljar.context.encodings import Errors
+from belljar.context.folder import LeftOut
+from belljar.context.intake import OnProgress
+from belljar.context.store import DEFAULT_TENANT, ContextStore, ContextStores, OnLeftOut, Source, Swept
 
-__all__ = ["ContextStore", "Document", "OpenDocument"]
+__all__ = [
+    "DEFAULT_TENANT",
+    "ContextStore",
+    "ContextStores",
+    "Document",
+    "Errors",
+    "Kind",
+    "LeftOut",
+    "OnLeftOut",
+    "OnProgress",
+    "OpenDocument",
+    "Source",
+    "Swept",
+]

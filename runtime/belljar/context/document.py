@@ -1,76 +1,128 @@
-"""A stored document, and how a range of its characters becomes a range of bytes.
+"""A stored context, and how a range of its characters, or one of its lines, becomes a range of bytes.
 
-A document is a folder of two or three files, written once and never changed:
+A context is a folder of a few files, written once and never changed:
 
-    text            the UTF-8 bytes
+    text            UTF-8 bytes: the text itself; of a list or dict all its strings, one after the other
     index           little-endian u64s: the byte offset of every `MARK_CHARS`-th character. Absent for ASCII text
-    document.json   the `Document`
+    lines           little-endian u64s: the byte offset at which every `MARK_LINES`-th line begins. Texts only
+    directory       where in `text` each item lies: one record per item (see `items`). Lists and dicts only
+    document.json   the `Document`; its time of modification is when the context was last used
+    names/          what it was called when it was added, a file per name
 
 For ASCII a character is a byte, and a read is a view into the memory map. Otherwise the index leads to the mark at or
 before the character, and at most `MARK_CHARS` characters are decoded from there. Either way a read costs what it
-returns plus a constant, wherever in the document it lies.
+returns plus a constant, wherever in the document it lies. Lines are found in the same way.
+
+The directory has the same form as an ASCII text, and is opened as one: who reads a list asks for ranges of characters
+of two texts, and needs no sentence of its own.
+
+While a document is open, its folder carries a shared flock. The kernel drops it when the last holder dies; whoever
+removes contexts wants the lock alone, and so never takes one from under a run.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import mmap
+import os
 import struct
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
+from belljar.context.lines import flattened, nth_end
 from belljar.errors import HostFault
 
-__all__ = ["DOCUMENT_FILE", "INDEX_FILE", "MARK_CHARS", "TEXT_FILE", "Document", "OpenDocument"]
+__all__ = [
+    "DIRECTORY_FILE",
+    "DOCUMENT_FILE",
+    "INDEX_FILE",
+    "LINES_FILE",
+    "MARK_CHARS",
+    "MARK_LINES",
+    "NAMES_FOLDER",
+    "RECORD_BYTES",
+    "TEXT_FILE",
+    "Document",
+    "Kind",
+    "OpenDocument",
+]
 
 TEXT_FILE = "text"
 INDEX_FILE = "index"
+LINES_FILE = "lines"
+DIRECTORY_FILE = "directory"
 DOCUMENT_FILE = "document.json"
+NAMES_FOLDER = "names"
 
-# The index is 8 bytes per mark: under 1 % of the text. A read decodes at most two stretches of this length.
-MARK_CHARS = 1024
+# A read decodes at most two stretches of this length, a few microseconds each. Marks closer together would make
+# registration slower, which goes from mark to mark.
+MARK_CHARS = 4096
+MARK_LINES = 1024
+
+# One item of a list or dict in `directory`: key_start (12 hex digits), key_chars (6), start (12), chars (10), form
+# (`t` or `j`), line feed. Offsets and lengths in characters of `text`.
+RECORD_BYTES = 42
+
+Kind = Literal["text", "list", "dict"]
 
 _MARK = struct.Struct("<Q")
+_STRETCH_BYTES = 64 * 1024
+_LINE_END_BYTES = 3  # the longest one, U+2028 in UTF-8
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What is known about a stored text without opening it.
+    """What is known about a stored context without opening it.
 
     Attributes:
-        sha256: lower-case hex digest of the stored UTF-8 bytes; names the document.
+        sha256: lower-case hex digest; names the document. Of a text: the digest of its UTF-8 bytes. Of a list or dict:
+            of `belljar list\0` or `belljar dict\0`, the digest of the text and the digest of the directory.
         name: for people; never used as a path.
-        chars: length in characters (code points), at least 1.
-        bytes: length in UTF-8 bytes.
+        kind: what the guest's `context` looks like.
+        chars: length of the text in characters (code points), at least 1.
+        bytes: length of the text in UTF-8 bytes.
         ascii: every character is a single byte.
+        items: how many items a list or dict has; 0 for a text.
+        lines: how many lines a text has, as `str.splitlines` counts; 0 for a list or dict.
+        directory: hex digest of the directory's bytes; empty for a text.
         added_ns: when the store first took it in, nanoseconds since the epoch.
     """
 
     sha256: str
     name: str
+    kind: Kind
     chars: int
     bytes: int
     ascii: bool
+    items: int
+    lines: int
+    directory: str
     added_ns: int
 
 
 class OpenDocument:
-    """A memory-mapped document. Reads may come from several threads. Close it, or use it as a context manager."""
+    """A memory-mapped document. Reads may come from several threads. Close it, or use it as a context manager.
 
-    def __init__(self, folder: Path, document: Document) -> None:
+    Args:
+        folder: where it is stored.
+        hold: a descriptor of that folder with a shared flock; closed with the document.
+    """
+
+    def __init__(self, folder: Path, document: Document, *, hold: int | None = None) -> None:
         self.document = document
-        self._text = _mapped(folder / TEXT_FILE, document.bytes)
-        self._index: mmap.mmap | None = None
-        if not document.ascii:
-            marks = (document.chars + MARK_CHARS - 1) // MARK_CHARS
-            try:
-                self._index = _mapped(folder / INDEX_FILE, marks * _MARK.size)
-            except HostFault:
-                self._text.close()
-                raise
-        self._view: memoryview | None = memoryview(self._text)
+        self._folder = folder
+        self._hold = hold
+        self._view: memoryview | None = None
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._release)
+            self._text = _mapped(folder / _file_of(document), document.bytes)
+            opened.callback(self._text.close)
+            self._index = None if document.ascii else _mapped(folder / INDEX_FILE, _marks(document.chars, MARK_CHARS))
+            opened.pop_all()
+        self._view = memoryview(self._text)
 
     def read(self, start: int, stop: int) -> memoryview | bytes:
         """The UTF-8 bytes of characters [start, stop), as a read-only view that stays valid after `close`.
@@ -78,12 +130,69 @@ class OpenDocument:
         Raises:
             ValueError: unless 0 <= start <= stop <= chars, or when closed.
         """
-        view = self._view
-        if view is None:
-            raise ValueError("the document is closed")
+        view = self._alive()
         if not 0 <= start <= stop <= self.document.chars:
             raise ValueError(f"characters [{start}, {stop}) are outside [0, {self.document.chars})")
-        return view[self._byte_offset(view, start) : self._byte_offset(view, stop)]
+        return view[self._byte_of(view, start) : self._byte_of(view, stop)]
+
+    @property
+    def view(self) -> memoryview:
+        """All of the bytes, as a view that stays valid after `close`. Raises ValueError when closed."""
+        return self._alive()[:]
+
+    def byte_of(self, char: int) -> int:
+        """Where in the bytes a character begins; `chars` gives the end.
+
+        Raises:
+            ValueError: unless 0 <= char <= chars, or when closed.
+        """
+        if not 0 <= char <= self.document.chars:
+            raise ValueError(f"character {char} is outside [0, {self.document.chars}]")
+        return self._byte_of(self._alive(), char)
+
+    def char_of(self, byte: int) -> int:
+        """The number of the character that begins at `byte`; the inverse of `byte_of`.
+
+        Raises:
+            ValueError: unless 0 <= byte <= bytes, or when closed.
+        """
+        view = self._alive()
+        if not 0 <= byte <= self.document.bytes:
+            raise ValueError(f"byte {byte} is outside [0, {self.document.bytes}]")
+        if self._index is None:
+            return byte
+        mark = _mark_before(self._index, byte)
+        return mark * MARK_CHARS + len(str(view[_mark(self._index, mark) : byte], "utf-8", "replace"))
+
+    def line_start(self, line: int) -> int:
+        """Where in the bytes a line begins, the first being line 0; `lines` gives the end.
+
+        Raises:
+            ValueError: unless 0 <= line <= lines, or when closed.
+            HostFault: the file is damaged.
+        """
+        view = self._alive()
+        if not 0 <= line <= self.document.lines:
+            raise ValueError(f"line {line} is outside [0, {self.document.lines}]")
+        if line == self.document.lines:
+            return self.document.bytes
+        mark, beyond = divmod(line, MARK_LINES)
+        with _mapped(self._folder / LINES_FILE, _marks(self.document.lines, MARK_LINES)) as marks:
+            start = _mark(marks, mark)
+        return start if beyond == 0 else _after_lines(view, start, beyond)
+
+    def directory(self) -> OpenDocument:
+        """The directory of a list or dict as a document of its own: ASCII, `RECORD_BYTES` characters per item.
+
+        The caller closes it, and closes it before this one: it has no hold of its own.
+
+        Raises:
+            ValueError: a text has none.
+            HostFault: the file is damaged.
+        """
+        if self.document.kind == "text":
+            raise ValueError("a text has no directory")
+        return OpenDocument(self._folder, _as_text(self.document))
 
     def close(self) -> None:
         """Let go of the memory map. Harmless when repeated."""
@@ -96,6 +205,7 @@ class OpenDocument:
             self._text.close()
         if self._index is not None:
             self._index.close()
+        self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -105,24 +215,79 @@ class OpenDocument:
     ) -> None:
         self.close()
 
-    def _byte_offset(self, view: memoryview, char: int) -> int:
+    def _alive(self) -> memoryview:
+        if self._view is None:
+            raise ValueError("the document is closed")
+        return self._view
+
+    def _release(self) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            os.close(hold)
+
+    def _byte_of(self, view: memoryview, char: int) -> int:
         if self._index is None:
             return char
         if char == self.document.chars:
             return self.document.bytes
         mark, beyond = divmod(char, MARK_CHARS)
-        base: int = _MARK.unpack_from(self._index, mark * _MARK.size)[0]
+        base = _mark(self._index, mark)
         if beyond == 0:
             return base
-        stretch = self._stretch(view, mark, base)
+        # No character has more than four bytes; one that is cut there is beyond what is asked for.
+        stretch, _ = codecs.utf_8_decode(view[base : base + 4 * beyond], "strict", False)
         return base + len(stretch[:beyond].encode())
 
-    def _stretch(self, view: memoryview, mark: int, base: int) -> str:
-        """The characters from a mark to the next one, or to the end."""
-        assert self._index is not None
-        at = (mark + 1) * _MARK.size
-        end: int = _MARK.unpack_from(self._index, at)[0] if at < len(self._index) else self.document.bytes
-        return str(view[base:end], "utf-8")
+
+def _file_of(document: Document) -> str:
+    return DIRECTORY_FILE if document.kind == "text" and document.directory else TEXT_FILE
+
+
+def _as_text(collection: Document) -> Document:
+    """What is known of a collection's directory: a text whose bytes are in another file."""
+    length = collection.items * RECORD_BYTES
+    return msgspec.structs.replace(
+        collection, sha256=collection.directory, kind="text", chars=length, bytes=length, ascii=True, items=0
+    )
+
+
+def _marks(count: int, each: int) -> int:
+    """How long a file of marks is, in bytes."""
+    return (count + each - 1) // each * _MARK.size
+
+
+def _mark(marks: mmap.mmap, number: int) -> int:
+    offset: int = _MARK.unpack_from(marks, number * _MARK.size)[0]
+    return offset
+
+
+def _mark_before(marks: mmap.mmap, byte: int) -> int:
+    """The last mark at or before `byte`."""
+    low, high = 0, len(marks) // _MARK.size
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _mark(marks, middle) <= byte:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _after_lines(view: memoryview, first: int, lines: int) -> int:
+    """The byte after `lines` more line ends, from `first`, where a line begins."""
+    at = first
+    while at < len(view):
+        # A line end of several bytes may lie over the border: it belongs to the stretch that has its last byte, and
+        # is seen whole from a few bytes before the stretch to a few bytes after it.
+        before = min(_LINE_END_BYTES, at - first)
+        stop = min(at + _STRETCH_BYTES, len(view))
+        flat = flattened(bytes(view[at - before : stop + _LINE_END_BYTES]))[before : before + stop - at]
+        ends = flat.count(b"\n")
+        if ends >= lines:
+            return at + nth_end(flat, 0, len(flat), lines) + 1
+        lines -= ends
+        at = stop
+    raise HostFault("a stored context is damaged (it has fewer lines than were counted); remove and add it again")
 
 
 def _mapped(path: Path, bytes_expected: int) -> mmap.mmap:

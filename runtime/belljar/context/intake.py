@@ -1,158 +1,246 @@
-"""One pass over a text: hash it, check that it is UTF-8 text, copy it, and mark every 1024th character.
+"""Taking a source in: one pass over it writes the files of a document into a folder, and says what it found.
 
-Nothing here holds more than one block of the text. Blocks end anywhere, also inside a character: the bytes are hashed
-and written as they come, while the first bytes of a character cut in two (three at most) wait for the rest.
+Nothing here holds more than a block of the text, however long it is. There are two ways in:
+
+    copied    a file of UTF-8: its bytes are copied as they are (see `copying`), and the copy is read, checked, hashed
+              and marked. Every `CHECKPOINT_BYTES` the state of that is written down, so that a second attempt after a
+              kill copies and checks only what is left; what was done is hashed once more (see `tally`). It is the
+              store that removes it.
+    written   all else (other encodings, replaced bytes, values in memory, many files in one): text comes as str, and
+              is encoded, hashed, marked and written.
 """
 
 from __future__ import annotations
 
-import codecs
-import hashlib
-import struct
-from collections.abc import Iterable, Iterator
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-from belljar.context.document import MARK_CHARS
+from belljar.context.copying import Copier
+from belljar.context.document import INDEX_FILE, LINES_FILE, TEXT_FILE, Kind
+from belljar.context.encodings import Encoding, Errors, chosen, decoded, not_text, refuse_nul, utf8
+from belljar.context.files import continued, created, read_at
+from belljar.context.tally import BLOCK_BYTES, Measure, State, Tally
 from belljar.errors import InvalidInput
 
-__all__ = ["Intake", "Measure", "file_blocks", "take_in", "text_blocks"]
+__all__ = ["CHECKPOINT_FILE", "Draft", "Meter", "OnProgress", "Writer", "file_blocks", "take_file", "take_text"]
 
-# Small enough to stay in a core's cache between reading, hashing, decoding and writing; large enough to hide Python.
-BLOCK_BYTES = 128 * 1024
+OnProgress = Callable[[int, int], None]
 
-_WIDE_BOMS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-)
+CHECKPOINT_FILE = "checkpoint"
+# A tenth of a second of work.
+CHECKPOINT_BYTES = 64 * 1024 * 1024
+_SHOWN_SECONDS = 0.05
+_HEAD_BYTES = 4
 
 
-class Measure(msgspec.Struct, frozen=True):
-    """What one pass has found: digest of the stored bytes, and the lengths in characters and bytes."""
+class Draft(msgspec.Struct, frozen=True):
+    """What has been written into a folder."""
 
+    kind: Kind
     sha256: str
-    chars: int
-    bytes: int
+    measure: Measure
+    items: int = 0
+    directory: str = ""
 
 
-def file_blocks(file: BinaryIO, label: str) -> Iterator[bytes]:
-    """The bytes of a file, block by block. Raises InvalidInput where it cannot be read."""
-    while True:
-        try:
-            block = file.read(BLOCK_BYTES)
-        except OSError as error:
-            raise InvalidInput(
-                f"{label} cannot be read ({error.strerror}); copy it to a local disk and add the copy",
-                code="context.unreadable",
-            ) from error
-        if not block:
+class Meter:
+    """Tells a callback how far the work is: at the beginning, at the end, and at most 20 times a second between."""
+
+    def __init__(self, on_progress: OnProgress | None, total: int) -> None:
+        self._on_progress = on_progress
+        self._total = total
+        self._shown = -_SHOWN_SECONDS
+
+    def at(self, done: int) -> None:
+        """`done` bytes of the source are done."""
+        if self._on_progress is None:
             return
-        yield block
+        now = time.monotonic()
+        if now - self._shown >= _SHOWN_SECONDS:
+            self._shown = now
+            self._on_progress(min(done, self._total), self._total)
+
+    def end(self) -> None:
+        """All is done, and on disk."""
+        if self._on_progress is not None:
+            self._on_progress(self._total, self._total)
 
 
-def text_blocks(text: str, label: str) -> Iterator[bytes]:
-    """The UTF-8 bytes of a str, block by block. Raises InvalidInput at a lone surrogate."""
-    for start in range(0, len(text), BLOCK_BYTES):
-        try:
-            yield text[start : start + BLOCK_BYTES].encode()
-        except UnicodeEncodeError as error:
-            raise InvalidInput(
-                f"{label} has a lone surrogate at character {start + error.start}, which no UTF-8 text can hold; "
-                "decode the source with its real encoding, or drop them with .encode(errors='replace').decode()",
-                code="context.encoding",
-            ) from None
-
-
-def take_in(blocks: Iterable[bytes], text: BinaryIO, index: BinaryIO, label: str, *, bom_dropped: bool) -> Measure:
-    """Copy `blocks` to `text` and their marks to `index`.
+def take_file(
+    folder: Path, source: int, label: str, declared: str | None, errors: Errors, on_progress: OnProgress | None
+) -> Draft:
+    """Take in a file as a text.
 
     Args:
-        label: how messages call the source.
-        bom_dropped: leave out a byte order mark at the start, as files have it.
+        folder: ours; may hold what an interrupted pass over the same state of the same file left.
+        source: descriptor of a regular file.
+        label: how messages call it.
+        declared: its encoding; None means UTF-8, or what its byte order mark says.
+
+    Raises:
+        InvalidInput: context.unreadable, context.empty, context.binary, context.encoding.
+    """
+    meter = Meter(on_progress, os.fstat(source).st_size)
+    encoding = chosen(declared, read_at(source, _HEAD_BYTES, 0, label))
+    if encoding.codec == "utf-8" and errors == "strict":
+        measure = _take_copy(folder, source, label, encoding, meter)
+    else:
+        with Writer(folder, lines=True) as writer:
+            for text in decoded(file_blocks(source, label, meter), encoding, label, errors):
+                writer.write(text, label, errors)
+        measure = writer.measure
+    meter.end()
+    return _text_draft(measure, label)
+
+
+def take_text(folder: Path, text: str, label: str, on_progress: OnProgress | None) -> Draft:
+    """Take in a str.
 
     Raises:
         InvalidInput: context.empty, context.binary, context.encoding.
     """
-    intake = Intake(text, index, label)
-    for block in blocks:
-        intake.feed(block, bom_dropped=bom_dropped)
-    return intake.finish()
+    meter = Meter(on_progress, len(text))
+    with Writer(folder, lines=True) as writer:
+        writer.write(text, label, on_chars=meter.at)
+    meter.end()
+    return _text_draft(writer.measure, label)
 
 
-class Intake:
-    """The state of one pass. `feed` every block, then `finish`."""
+def file_blocks(source: int, label: str, meter: Meter, before: int = 0) -> Iterator[bytes]:
+    """The bytes of a file, block by block; `before` bytes of the whole work were done before it."""
+    offset = 0
+    while block := read_at(source, BLOCK_BYTES, offset, label):
+        yield block
+        offset += len(block)
+        meter.at(before + offset)
 
-    def __init__(self, text: BinaryIO, index: BinaryIO, label: str) -> None:
-        self._text = text
-        self._index = index
-        self._label = label
-        self._hash = hashlib.sha256()
-        self._source_bytes = 0  # seen in the source, so that messages name its own offsets
-        self._bytes = 0  # stored
-        self._chars = 0  # decoded so far
-        self._cut = b""  # the beginning of a character that the last block cut in two
 
-    def feed(self, block: bytes, *, bom_dropped: bool = False) -> None:
-        if self._source_bytes == 0:
-            self._refuse_wide(block)
-        self._refuse_binary(block)
-        offset, self._source_bytes = self._source_bytes, self._source_bytes + len(block)
-        if offset == 0 and bom_dropped and block.startswith(codecs.BOM_UTF8):
-            offset, block = len(codecs.BOM_UTF8), block[len(codecs.BOM_UTF8) :]
-        self._hash.update(block)
-        self._text.write(block)
-        self._decode(block, offset)
+class Writer:
+    """The written way: `write` text, as much and as often as there is. `measure` stands after the block has ended well.
 
-    def finish(self) -> Measure:
-        if self._cut:
-            raise self._not_utf8(self._source_bytes - len(self._cut), self._cut[0])
-        if self._chars == 0:
-            raise InvalidInput(f"{self._label} is empty; give a text of at least one character", code="context.empty")
-        return Measure(sha256=self._hash.hexdigest(), chars=self._chars, bytes=self._bytes)
+    Args:
+        folder: where the files are made.
+        lines: whether lines are marked.
+    """
 
-    def _decode(self, block: bytes, offset: int) -> None:
-        data = self._cut + block if self._cut else block
-        try:
-            text, used = codecs.utf_8_decode(data, "strict", False)
-        except UnicodeDecodeError as error:
-            raise self._not_utf8(offset - len(self._cut) + error.start, data[error.start]) from None
-        self._mark(text)
-        self._chars += len(text)
-        self._bytes += used
-        self._cut = data[used:]
+    measure: Measure
 
-    def _mark(self, text: str) -> None:
-        """Write the byte offset of every character in `text` whose number is a multiple of MARK_CHARS."""
-        first = -self._chars % MARK_CHARS
-        if text.isascii():
-            offsets = list(range(self._bytes + first, self._bytes + len(text), MARK_CHARS))
-        else:
-            offsets = []
-            at = self._bytes + len(text[:first].encode())
-            for start in range(first, len(text), MARK_CHARS):
-                offsets.append(at)
-                at += len(text[start : start + MARK_CHARS].encode())
-        self._index.write(struct.pack(f"<{len(offsets)}Q", *offsets))
+    def __init__(self, folder: Path, *, lines: bool) -> None:
+        self._folder = folder
+        self._with_lines = lines
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self.chars = 0  # so far, those that wait included
 
-    def _refuse_wide(self, block: bytes) -> None:
-        for bom, encoding in _WIDE_BOMS:
-            if block.startswith(bom):
-                raise self._not_utf8(0, block[0], encoding)
+    def __enter__(self) -> Writer:
+        with contextlib.ExitStack() as files:
+            self._text: BinaryIO = files.enter_context(created(self._folder / TEXT_FILE))
+            index = files.enter_context(created(self._folder / INDEX_FILE))
+            lines = files.enter_context(created(self._folder / LINES_FILE)) if self._with_lines else None
+            self._tally = Tally(index, lines)
+            self._files = files.pop_all()
+        return self
 
-    def _refuse_binary(self, block: bytes) -> None:
-        at = block.find(0)
-        if at >= 0:
-            raise InvalidInput(
-                f"{self._label} looks binary, at byte {self._source_bytes + at} (a NUL); extract its text first",
-                code="context.binary",
-            )
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        with self._files:
+            if kind is None:
+                self._flush()
+                self.measure = self._tally.finish()
 
-    def _not_utf8(self, offset: int, byte: int, encoding: str = "WINDOWS-1252") -> InvalidInput:
-        return InvalidInput(
-            f"{self._label} is not UTF-8, at byte {offset} (0x{byte:02x}); convert it: "
-            f"iconv -f {encoding} -t UTF-8 INPUT > OUTPUT, with its real encoding after -f",
-            code="context.encoding",
+    def write(
+        self, text: str, label: str, errors: Errors = "strict", *, on_chars: Callable[[int], None] | None = None
+    ) -> None:
+        """Add to the text. Raises InvalidInput (context.binary, context.encoding) where it cannot be stored."""
+        for start in range(0, len(text), BLOCK_BYTES):
+            block = text[start : start + BLOCK_BYTES]
+            _refuse_nul_in(block, start, label)
+            data = utf8(block, label, errors, start)
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+            self.chars += len(block)
+            if self._waiting_bytes >= BLOCK_BYTES:
+                self._flush()
+            if on_chars is not None:
+                on_chars(start + len(block))
+
+    def _flush(self) -> None:
+        data = b"".join(self._waiting)
+        self._text.write(data)
+        self._tally.feed(data)
+        self._waiting, self._waiting_bytes = [], 0
+
+
+def _take_copy(folder: Path, source: int, label: str, encoding: Encoding, meter: Meter) -> Measure:
+    """The copied way."""
+    checkpoint = folder / CHECKPOINT_FILE
+    with (
+        continued(folder / TEXT_FILE) as text,
+        continued(folder / INDEX_FILE) as index,
+        continued(folder / LINES_FILE) as lines,
+    ):
+        skip = encoding.mark_bytes
+        copier = Copier(source, text.fileno(), label, skip=skip)
+        tally = Tally(index, lines)
+        kept = _kept(checkpoint)
+        if kept is not None:
+            tally.resume(kept, text.fileno(), meter.at)
+        due = tally.state.bytes + CHECKPOINT_BYTES
+        while block := _next_block(copier, text.fileno(), tally.state.bytes):
+            _check_block(block, skip + tally.state.bytes, label, tally)
+            if tally.state.bytes >= due:
+                index.flush()
+                lines.flush()
+                _keep(checkpoint, tally.state)
+                due += CHECKPOINT_BYTES
+            meter.at(tally.state.bytes)
+        return tally.finish()
+
+
+def _next_block(copier: Copier, copy: int, offset: int) -> bytes:
+    copier.reach(offset + BLOCK_BYTES)
+    return os.pread(copy, BLOCK_BYTES, offset)
+
+
+def _check_block(block: bytes, offset: int, label: str, tally: Tally) -> None:
+    """Count the whole characters of a block; the next one begins with what is left."""
+    refuse_nul(block, offset, label)
+    try:
+        used = tally.feed(block)
+    except UnicodeDecodeError as error:
+        raise not_text(label, "utf-8", offset + error.start, block[error.start]) from None
+    if used == 0:  # the source ends inside a character
+        raise not_text(label, "utf-8", offset, block[0])
+
+
+def _kept(checkpoint: Path) -> State | None:
+    try:
+        return msgspec.json.decode(checkpoint.read_bytes(), type=State)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _keep(checkpoint: Path, state: State) -> None:
+    """Write down how far it is: whole, or not at all."""
+    fresh = checkpoint.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.encode(state))
+    os.rename(fresh, checkpoint)
+
+
+def _text_draft(measure: Measure, label: str) -> Draft:
+    if measure.chars == 0:
+        raise InvalidInput(f"{label} is empty; give a text of at least one character", code="context.empty")
+    return Draft("text", measure.sha256.hex(), measure)
+
+
+def _refuse_nul_in(text: str, first: int, label: str) -> None:
+    at = text.find("\0")
+    if at >= 0:
+        raise InvalidInput(
+            f"{label} looks binary, at character {first + at} (a NUL); extract its text first", code="context.binary"
         )

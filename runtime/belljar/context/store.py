@@ -1,22 +1,22 @@
-"""The store of long texts, named by their content.
+"""A tenant's contexts, named by their content.
 
     documents/<sha256>/   one folder per document (see `document`), complete or absent
-    incoming/<random>/    a document that is being written
-    sources/<sha256>.json what a file looked like when it was taken in, named by the digest of its path
+    incoming/<random>/    a document that is being written, or deleted (see `incoming`)
+    incoming/kept-<key>/  a large file that is being taken in, by the state of that file
+    sources/              what sources looked like when they were taken in (see `sources`)
+    tenant                whose store it is
     lock                  held for the instant in which `incoming` changes hands
 
 How a document comes in. Its folder is written under `incoming`, flushed to disk, and renamed to its digest: one rename,
 so that it is there whole or not at all. Two processes that add the same text both write it; the second rename finds the
-first one's folder and yields to it.
+first one's folder and yields to it. What a crash leaves, and how the next attempt goes on, is told in `incoming`.
 
-How a crash is cleaned up. Whoever writes a folder in `incoming` holds an flock on it from before anyone else may look
-(creation happens under `lock`) until after the rename. The kernel lets go of it when the writer dies. So the next
-`add`, under `lock`, tries each folder: the ones it can lock have no writer. A folder that was renamed between our look
-and our lock is no longer at that path, and deletion goes by path: a published document cannot be hit.
+How a document goes. A run that has it open holds a shared flock on its folder. `rm` and `gc` take the lock alone, or
+let it be; with the lock they rename the folder into `incoming`, and delete it there. Who opens a document takes the
+lock first, and then looks whether the folder is still in its place: from then on it stays there.
 
-How an unchanged file is recognised. By resolved path, device, inode, size, mtime and ctime together. A file system's
-clock ticks coarsely, and a write within the same tick as the last one leaves no trace in these; so a file is only
-remembered when its last change is older than a tick.
+What a name means. A name is kept in the folder of the document that was added under it. When several have the same
+name, it means the one that was added under it last; when that one is removed, the one before.
 """
 
 from __future__ import annotations
@@ -27,46 +27,75 @@ import fcntl
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TypeAlias
 
 import msgspec
 
-from belljar.context.document import DOCUMENT_FILE, INDEX_FILE, TEXT_FILE, Document, OpenDocument
-from belljar.context.intake import Measure, file_blocks, take_in, text_blocks
-from belljar.errors import HostFault, InvalidInput
+from belljar.context.document import DOCUMENT_FILE, INDEX_FILE, NAMES_FOLDER, Document, OpenDocument
+from belljar.context.encodings import Errors
+from belljar.context.files import (
+    created,
+    flush_folder,
+    folder_lock,
+    opened,
+    refuse_unless_regular,
+    same_folder,
+)
+from belljar.context.folder import LeftOut, take_tree, walk
+from belljar.context.incoming import KEPT_NS, TENANT_FILE, Incoming, key_of
+from belljar.context.intake import CHECKPOINT_FILE, Draft, OnProgress, take_file, take_text
+from belljar.context.items import take_dict, take_list
+from belljar.context.names import name_in, names_in, put_name
+from belljar.context.sources import Memories, Sight, sight_of
+from belljar.errors import HostFault, InvalidInput, Refusal
 
-__all__ = ["ContextStore"]
+__all__ = ["DEFAULT_TENANT", "ContextStore", "ContextStores", "OnLeftOut", "Source", "Swept"]
 
-# Ticks of the clocks that file systems stamp with: 10 ms at worst on local ones, 2 s where only whole seconds are kept.
-_FINE_TICK_NS = 100_000_000
-_WHOLE_SECOND_TICK_NS = 2_000_000_000
+# A Path is a file or a folder on this host; all else is the value itself.
+Source: TypeAlias = "Path | str | Sequence[object] | Mapping[str, object]"
+OnLeftOut = Callable[[LeftOut], None]
+_Take = Callable[[Path], Draft]
+
+DEFAULT_TENANT = "default"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PREFIX = re.compile(r"[0-9a-f]{12,63}")
+_TENANT_DIGITS = 32
+# Each attempt is lost only if somebody removes the same document just then.
+_ATTEMPTS = 8
 
 
-class _Source(msgspec.Struct, frozen=True):
-    """What tells one state of a file on the host from another."""
+class Swept(msgspec.Struct, frozen=True):
+    """What `gc` has done: removed documents, and how many were old enough but in use."""
 
-    device: int
-    inode: int
-    size_bytes: int
-    mtime_ns: int
-    ctime_ns: int
-    sha256: str = ""
+    removed: list[Document]
+    in_use: int
 
-    @classmethod
-    def of(cls, file: BinaryIO) -> _Source:
-        seen = os.fstat(file.fileno())
-        return cls(seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
-    def settled(self, now_ns: int) -> bool:
-        tick_ns = _FINE_TICK_NS if self.mtime_ns % 1_000_000_000 else _WHOLE_SECOND_TICK_NS
-        return max(self.mtime_ns, self.ctime_ns) + tick_ns < now_ns
+class ContextStores:
+    """The stores of all tenants below one folder. Nothing is shared between two of them, not even equal bytes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def of(self, tenant: str = DEFAULT_TENANT) -> ContextStore:
+        """A tenant's store. Touches no disk."""
+        digest = hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()
+        return ContextStore(self._root / digest[:_TENANT_DIGITS], tenant=tenant)
+
+    def tenants(self) -> list[str]:
+        """All who have a store.
+
+        Raises:
+            HostFault: the folder cannot be read.
+        """
+        with _faults(self._root):
+            return sorted(file.read_text("utf-8") for file in self._root.glob(f"*/{TENANT_FILE}"))
 
 
 class ContextStore:
@@ -76,41 +105,105 @@ class ContextStore:
         HostFault: from every method, when the folder itself cannot be read or written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, tenant: str = DEFAULT_TENANT) -> None:
+        self.tenant = tenant
         self._root = root
         self._documents = root / "documents"
-        self._incoming = root / "incoming"
+        self._incoming = Incoming(root, tenant)
         self._sources = root / "sources"
+        self._memories = Memories(self._sources)
 
-    def add(self, source: Path | str, *, name: str | None = None, now_ns: int) -> Document:
-        """Take in a text. The copy is the store's own: later changes of the source do not matter.
+    def add(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        encoding: str | None = None,
+        errors: Errors = "strict",
+        now_ns: int,
+        on_progress: OnProgress | None = None,
+        on_left_out: OnLeftOut | None = None,
+    ) -> Document:
+        """Take in a context. The copy is the store's own: later changes of the source do not matter.
+
+        An unchanged file is not read a second time (one look at it), nor an unchanged folder (one look at each file).
+        A file that was interrupted halfway, also by a kill, goes on where it was.
 
         Args:
-            source: a Path is a UTF-8 file on this host, chosen by the operator and never by a guest (a byte order
-                mark is dropped); a str is the text itself.
-            name: what people call it; the file's name, or "text", when absent. When the same text is there already, the
-                result carries this name, while `ls` and `open` keep the first one.
+            source: a Path is a file or a folder on this host, chosen by the operator and never by a guest: a file
+                becomes a text, a folder a dict from relative path to text. A str is the text itself; a list, or a dict
+                with keys of type str, is one whose items are JSON values.
+            name: what people call it; for a Path its last part when absent. When the same content is there already,
+                the result carries this name, while `ls` keeps the first one; `find` knows both.
+            encoding: of the file or files; UTF-8, or what the byte order mark says, when absent.
+            errors: what to do about bytes that are no text: `strict` refuses them, `replace` makes each U+FFFD, `skip`
+                leaves out such files of a folder.
             now_ns: nanoseconds since the epoch.
+            on_progress: is told (done, total), at most 20 times a second, in bytes of the source (characters of a
+                str, items of a list or dict). What it raises ends the work.
+            on_left_out: is told what of a folder is not in the context, and why.
 
         Raises:
-            InvalidInput: context.missing, context.is_directory, context.unreadable, context.empty, context.binary,
-                context.encoding.
+            InvalidInput: context.missing, context.unreadable, context.empty, context.binary, context.encoding,
+                context.not_json, context.too_long.
         """
-        with self._faults():
-            if isinstance(source, str):
-                label = "the text"
-                return self._ingest(text_blocks(source, label), label, name or "text", now_ns, bom_dropped=False)
-            return self._add_file(source, name or source.name, now_ns)
+        with _faults(self._root):
+            if isinstance(source, Path):
+                called = source.name if name is None else name
+                reading = _Reading(encoding, errors, now_ns, on_progress, on_left_out)
+                return self._add_path(source, _printable(called or str(source)), reading)
+            draft = _taking(source, on_progress)
+            return self._ingest(draft, None if name is None else _printable(name), None, now_ns)
 
     def ls(self) -> list[Document]:
         """All documents, the oldest first."""
-        with self._faults():
-            names = os.listdir(self._documents) if self._documents.exists() else []
-            found = [self._load(name) for name in names if _SHA256.fullmatch(name)]
+        with _faults(self._root):
+            found = [self._load(sha256) for sha256 in self._sha256s()]
         return sorted((document for document in found if document), key=lambda d: (d.added_ns, d.sha256))
 
-    def open(self, sha256: str) -> OpenDocument:
-        """Map a document for reading; the caller closes it.
+    def names(self, sha256: str) -> list[str]:
+        """All that a document is called, the oldest name first."""
+        with _faults(self._root):
+            folder = self._documents / sha256 / NAMES_FOLDER
+            return [name.name for name in sorted(names_in(folder), key=lambda name: (name.added_ns, name.name))]
+
+    def used_ns(self, sha256: str) -> int:
+        """When a document was last opened or added, nanoseconds since the epoch.
+
+        Raises:
+            InvalidInput: context.unknown.
+        """
+        with _faults(self._root):
+            used_ns = self._used_ns(sha256)
+        if used_ns is None:
+            raise _unknown(sha256)
+        return used_ns
+
+    def find(self, ref: str) -> Document:
+        """The document that somebody means: `sha256:HEX`, all or at least 12 digits of its digest, or a name.
+
+        The result carries the name that was asked for. All digits mean a digest; else a name goes before a part of a
+        digest.
+
+        Raises:
+            InvalidInput: context.unknown; context.ambiguous: several digests begin so.
+        """
+        with _faults(self._root):
+            digits = ref.removeprefix("sha256:")
+            document = self._load(digits) if _SHA256.fullmatch(digits) else None
+            if document is None and digits == ref:
+                document = self._named(_printable(ref))
+            if document is None and _PREFIX.fullmatch(digits):
+                document = self._beginning(digits)
+            if document is None:
+                raise _unknown(ref)
+            return document
+
+    def open(self, sha256: str, *, now_ns: int | None = None) -> OpenDocument:
+        """Map a document for reading; the caller closes it. Until then, or his death, it is not removed.
+
+        Args:
+            now_ns: the time of this use; the clock's when absent.
 
         Raises:
             InvalidInput: context.bad_hash, context.unknown.
@@ -120,80 +213,216 @@ class ContextStore:
                 "a context is named by 64 lower-case hex digits; `belljar context ls` shows them",
                 code="context.bad_hash",
             )
-        with self._faults():
-            document = self._load(sha256)
+        with _faults(self._root), contextlib.ExitStack() as held:
+            hold = self._hold(sha256)
+            document = None
+            if hold is not None:
+                held.callback(os.close, hold)
+                document = self._load(sha256)
             if document is None:
-                raise InvalidInput(f"there is no context {sha256}; add it first", code="context.unknown")
-            return OpenDocument(self._documents / sha256, document)
+                raise _unknown(sha256)
+            self._touch(sha256, time.time_ns() if now_ns is None else now_ns)
+            held.pop_all()
+            return OpenDocument(self._documents / sha256, document, hold=hold)
 
-    def _add_file(self, path: Path, name: str, now_ns: int) -> Document:
-        label = repr(str(path))
-        with _opened(path, label) as file:
-            source = _Source.of(file)
-            memory = self._memory_of(path)
-            known = self._recall(memory, source)
-            if known is not None:
-                return msgspec.structs.replace(known, name=_printable(name))
-            document = self._ingest(file_blocks(file, label), label, name, now_ns, bom_dropped=True)
-            if _Source.of(file) == source and source.settled(now_ns):
-                self._remember(memory, msgspec.structs.replace(source, sha256=document.sha256))
+    def rm(self, ref: str) -> Document:
+        """Remove a document; `ref` as `find` takes it.
+
+        Raises:
+            InvalidInput: context.unknown, context.ambiguous.
+            Refusal: context.in_use.
+        """
+        document = self.find(ref)
+        with _faults(self._root):
+            if not self._remove(document.sha256):
+                raise Refusal(
+                    f"the context {document.name!r} ({document.sha256[:12]}) is in use by a run; wait for its end",
+                    code="context.in_use",
+                )
+            self._memories.forget({document.sha256})
         return document
 
-    def _ingest(self, blocks: Iterable[bytes], label: str, name: str, now_ns: int, *, bom_dropped: bool) -> Document:
-        with self._workspace() as folder:
-            with _created(folder / TEXT_FILE) as text, _created(folder / INDEX_FILE) as index:
-                measure = take_in(blocks, text, index, label, bom_dropped=bom_dropped)
-            document = _described(measure, _printable(name), now_ns)
+    def gc(self, older_than_ns: int, *, now_ns: int) -> Swept:
+        """Remove the documents that nobody has used for so long, and what interrupted writers left.
+
+        Those that a run has open are let be.
+        """
+        removed: list[Document] = []
+        in_use = 0
+        with _faults(self._root):
+            if not self._documents.exists():
+                return Swept(removed, in_use)
+            with self._incoming.locked():
+                self._incoming.sweep(now_ns, min(older_than_ns, KEPT_NS))
+            for document in self.ls():
+                used_ns = self._used_ns(document.sha256)
+                if used_ns is None or used_ns > now_ns - older_than_ns:
+                    continue
+                if self._remove(document.sha256, unused_since_ns=now_ns - older_than_ns):
+                    removed.append(document)
+                else:
+                    in_use += 1
+            self._memories.forget({document.sha256 for document in removed})
+        return Swept(removed, in_use)
+
+    # ------------------------------------------------------------------------------------------------------------ add
+
+    def _add_path(self, path: Path, name: str, reading: _Reading) -> Document:
+        label = repr(_printable(str(path)))
+        with opened(path, label) as descriptor:
+            seen = os.fstat(descriptor)
+            if stat.S_ISDIR(seen.st_mode):
+                return self._add_folder(path, name, reading)
+            refuse_unless_regular(seen.st_mode, label)
+            if reading.errors == "skip":
+                raise InvalidInput(
+                    f"{label} is a file: only files of a folder can be left out; choose strict or replace",
+                    code="context.encoding",
+                )
+            sight = sight_of(path, seen, reading.encoding, reading.errors)
+            known = self._recall(sight, name, reading)
+            if known is not None:
+                return known
+
+            def take(folder: Path) -> Draft:
+                return take_file(folder, descriptor, label, reading.encoding, reading.errors, reading.on_progress)
+
+            key = key_of(sight) if sight.settled_ns < reading.now_ns else None
+            document = self._ingest(take, name, key, reading.now_ns)
+            after = sight_of(path, os.fstat(descriptor), reading.encoding, reading.errors)
+            self._remember(sight, after, document, [], reading.now_ns)
+        return document
+
+    def _add_folder(self, path: Path, name: str, reading: _Reading) -> Document:
+        tree = walk(path, reading.errors)
+        sight = sight_of(path, tree, reading.encoding, reading.errors)
+        known = self._recall(sight, name, reading)
+        if known is not None:
+            return known
+        left_out = list(tree.left_out)
+
+        def take(folder: Path) -> Draft:
+            draft, more = take_tree(folder, tree, reading.encoding, reading.errors, reading.on_progress)
+            left_out.extend(more)
+            return draft
+
+        document = self._ingest(take, name, None, reading.now_ns)
+        reading.tell(left_out)
+        after = sight_of(path, walk(path, reading.errors), reading.encoding, reading.errors)
+        self._remember(sight, after, document, left_out, reading.now_ns)
+        return document
+
+    def _recall(self, sight: Sight, name: str, reading: _Reading) -> Document | None:
+        memory = self._memories.recall(sight)
+        if memory is None or not _SHA256.fullmatch(memory.sha256):
+            return None
+        document = self._again(memory.sha256, name, reading.now_ns)
+        if document is not None:
+            reading.tell(memory.left_out)
+        return document
+
+    def _remember(self, before: Sight, after: Sight, document: Document, left_out: list[LeftOut], now_ns: int) -> None:
+        if before == after and before.settled_ns < now_ns:
+            self._memories.keep(before, document.sha256, left_out)
+
+    def _ingest(self, take: _Take, name: str | None, key: str | None, now_ns: int) -> Document:
+        with self._incoming.workspace(key, now_ns) as folder:
+            document = _described(take(folder), name, now_ns)
             if document.ascii:
                 (folder / INDEX_FILE).unlink()
-            with _created(folder / DOCUMENT_FILE) as file:
+            with created(folder / DOCUMENT_FILE) as file:
                 file.write(msgspec.json.encode(document))
-            _flush_folder(folder)
-            return self._publish(folder, document)
+            os.utime(folder / DOCUMENT_FILE, ns=(now_ns, now_ns))
+            (folder / NAMES_FOLDER).mkdir(mode=0o700)
+            if name is not None:
+                put_name(folder / NAMES_FOLDER, name, now_ns)
+            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+            flush_folder(folder)
+            return self._publish(folder, document, name, now_ns)
 
-    def _publish(self, folder: Path, document: Document) -> Document:
-        try:
-            os.rename(folder, self._documents / document.sha256)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            first = self._load(document.sha256)
-            if first is None:
-                raise HostFault(f"the stored context {document.sha256} is damaged; remove its folder") from error
-            return msgspec.structs.replace(first, name=document.name)
-        _flush_folder(self._documents)
-        return document
-
-    @contextlib.contextmanager
-    def _workspace(self) -> Iterator[Path]:
-        """A folder in `incoming` that is ours until it is renamed away or deleted."""
-        with contextlib.ExitStack() as held:
-            with self._locked():
-                self._sweep()
-                folder = self._incoming / secrets.token_hex(16)
-                folder.mkdir(mode=0o700)
-                held.enter_context(_folder_lock(folder))
+    def _publish(self, folder: Path, document: Document, name: str | None, now_ns: int) -> Document:
+        for _ in range(_ATTEMPTS):
             try:
-                yield folder
-            finally:
+                os.rename(folder, self._documents / document.sha256)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            else:
+                flush_folder(self._documents)
+                return document
+            first = self._again(document.sha256, name, now_ns)
+            if first is not None:
                 shutil.rmtree(folder, ignore_errors=True)
+                return msgspec.structs.replace(first, name=document.name)
+        raise HostFault(f"the stored context {document.sha256} is damaged; remove its folder")
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        for folder in (self._root, self._documents, self._incoming, self._sources):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _again(self, sha256: str, name: str | None, now_ns: int) -> Document | None:
+        """Use a document once more, and under this name too; None if it is not there."""
+        hold = self._hold(sha256)
+        if hold is None:
+            return None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            document = self._load(sha256)
+            if document is None:
+                return None
+            self._touch(sha256, now_ns)
+            if name is None:
+                return document
+            put_name(self._documents / sha256 / NAMES_FOLDER, name, now_ns)
+            return msgspec.structs.replace(document, name=name)
         finally:
-            os.close(lock)
+            os.close(hold)
 
-    def _sweep(self) -> None:
-        """Delete what dead writers left. Call with `lock` held."""
-        for folder in self._incoming.iterdir():
-            with contextlib.suppress(FileNotFoundError, BlockingIOError), _folder_lock(folder):
-                shutil.rmtree(folder)
+    # ------------------------------------------------------------------------------------------------------ documents
+
+    def _hold(self, sha256: str) -> int | None:
+        """A descriptor of a document's folder that keeps it from being removed; None if it is not there."""
+        folder = self._documents / sha256
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            # Waits only for who has just published it, or is about to remove it: an instant.
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if same_folder(folder, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    def _remove(self, sha256: str, unused_since_ns: int | None = None) -> bool:
+        """Take a document away, unless it is in use, or was used since."""
+        grave = self._incoming.grave()
+        with self._incoming.locked():
+            try:
+                with folder_lock(self._documents / sha256):
+                    used_ns = self._used_ns(sha256)
+                    if unused_since_ns is not None and used_ns is not None and used_ns > unused_since_ns:
+                        return False
+                    os.rename(self._documents / sha256, grave)
+            except BlockingIOError:
+                return False
+            except FileNotFoundError:  # somebody else has removed it
+                return True
+            flush_folder(self._documents)
+            shutil.rmtree(grave)
+        return True
+
+    def _used_ns(self, sha256: str) -> int | None:
+        try:
+            return (self._documents / sha256 / DOCUMENT_FILE).stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def _touch(self, sha256: str, now_ns: int) -> None:
+        os.utime(self._documents / sha256 / DOCUMENT_FILE, ns=(now_ns, now_ns))
+
+    def _sha256s(self) -> list[str]:
+        names = os.listdir(self._documents) if self._documents.exists() else []
+        return [name for name in names if _SHA256.fullmatch(name)]
 
     def _load(self, sha256: str) -> Document | None:
         try:
@@ -204,48 +433,72 @@ class ContextStore:
         except msgspec.DecodeError as error:
             raise HostFault(f"the stored context {sha256} is damaged ({error}); remove its folder") from error
 
-    def _memory_of(self, path: Path) -> Path:
-        digest = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()
-        return self._sources / f"{digest}.json"
+    def _named(self, name: str) -> Document | None:
+        """What was last added under a name: one look per document."""
+        found: list[tuple[int, str]] = []
+        for sha256 in self._sha256s():
+            called = name_in(self._documents / sha256 / NAMES_FOLDER, name)
+            if called is not None:
+                found.append((called.added_ns, sha256))
+        document = self._load(max(found)[1]) if found else None
+        return None if document is None else msgspec.structs.replace(document, name=name)
 
-    def _recall(self, memory: Path, source: _Source) -> Document | None:
-        try:
-            kept = msgspec.json.decode(memory.read_bytes(), type=_Source)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return None  # a memory, not a record: without it the file is read again
-        if msgspec.structs.replace(kept, sha256="") != source or not _SHA256.fullmatch(kept.sha256):
-            return None
-        return self._load(kept.sha256)
-
-    def _remember(self, memory: Path, source: _Source) -> None:
-        fresh = memory.with_name(f"{secrets.token_hex(16)}.new")
-        try:
-            with _created(fresh) as file:
-                file.write(msgspec.json.encode(source))
-            os.rename(fresh, memory)
-        finally:
-            fresh.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise HostFault(
-                f"the context store at {str(self._root)!r} cannot be used ({error.strerror}); "
-                "make room or mend its permissions, or choose another state folder"
-            ) from error
+    def _beginning(self, digits: str) -> Document | None:
+        found = [sha256 for sha256 in self._sha256s() if sha256.startswith(digits)]
+        if len(found) > 1:
+            raise InvalidInput(f"several contexts begin with {digits}; give more digits", code="context.ambiguous")
+        return self._load(found[0]) if found else None
 
 
-def _described(measure: Measure, name: str, now_ns: int) -> Document:
+class _Reading(msgspec.Struct, frozen=True):
+    """How a path is to be taken in."""
+
+    encoding: str | None
+    errors: Errors
+    now_ns: int
+    on_progress: OnProgress | None
+    on_left_out: OnLeftOut | None
+
+    def tell(self, left_out: list[LeftOut]) -> None:
+        if self.on_left_out is not None:
+            for one in left_out:
+                self.on_left_out(one)
+
+
+def _taking(source: object, on_progress: OnProgress | None) -> _Take:
+    """How a value is written into a folder."""
+    match source:
+        case str():
+            return lambda folder: take_text(folder, source, "the text", on_progress)
+        case list():
+            return lambda folder: take_list(folder, source, on_progress)
+        case dict():
+            return lambda folder: take_dict(folder, source, on_progress)
+        case _:
+            raise InvalidInput(
+                f"a {type(source).__name__} cannot be a context; give a str, a list, a dict or a Path",
+                code="context.not_json",
+            )
+
+
+def _described(draft: Draft, name: str | None, now_ns: int) -> Document:
+    measure = draft.measure
     return Document(
-        sha256=measure.sha256,
-        name=name,
+        sha256=draft.sha256,
+        name=draft.kind if name is None else name,
+        kind=draft.kind,
         chars=measure.chars,
         bytes=measure.bytes,
         ascii=measure.chars == measure.bytes,
+        items=draft.items,
+        lines=measure.lines,
+        directory=draft.directory,
         added_ns=now_ns,
     )
+
+
+def _unknown(ref: str) -> InvalidInput:
+    return InvalidInput(f"there is no context {ref[:80]!r}; add it first", code="context.unknown")
 
 
 def _printable(name: str) -> str:
@@ -254,58 +507,11 @@ def _printable(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, label: str) -> Iterator[BinaryIO]:
+def _faults(root: Path) -> Iterator[None]:
     try:
-        # Without O_NONBLOCK, opening a FIFO waits for a writer that may never come.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InvalidInput(f"{label} does not exist; check the path", code="context.missing") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidInput(
-            f"{label} cannot be opened ({reason}); make it readable for this user", code="context.unreadable"
-        ) from error
-    try:
-        _refuse_unless_regular(os.fstat(descriptor).st_mode, label)
-        with open(descriptor, "rb", closefd=False) as file:
-            yield file
-    finally:
-        os.close(descriptor)
-
-
-def _refuse_unless_regular(mode: int, label: str) -> None:
-    if stat.S_ISDIR(mode):
-        raise InvalidInput(f"{label} is a directory; give one text file", code="context.is_directory")
-    if not stat.S_ISREG(mode):
-        raise InvalidInput(
-            f"{label} is not a regular file; write what it gives to a file, and add that", code="context.unreadable"
-        )
-
-
-@contextlib.contextmanager
-def _created(path: Path) -> Iterator[BinaryIO]:
-    """A new file, readable by us alone, and on disk when the block ends well."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's flock. Raises BlockingIOError when another holds it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        raise HostFault(
+            f"the context store at {str(root)!r} cannot be used ({error.strerror}); "
+            "make room or mend its permissions, or choose another state folder"
+        ) from error

@@ -115,6 +115,7 @@ class Docker:
             BoxFault: the daemon does not answer, or does not take the image.
         """
         try:
+            await daemon.negotiate()
             info: Any = await daemon.ask(daemon.client.info)
             if not isinstance(info, dict) or not {"Runtimes", "ServerVersion", "KernelVersion"} <= info.keys():
                 raise daemon.strange()
@@ -221,12 +222,15 @@ class Docker:
         account: Account | None = None
         outputs = Outputs()
         try:
-            await self._daemon.ask(client.start, container)
-            inspected: dict[str, Any]
-            report, inspected = await asyncio.gather(
-                self._talk(stream, outputs, spec, preload=preload),
-                self._daemon.ask(client.inspect_container, container),
-            )
+            # The order waits in the stream for the program that will read it; the daemon says last that it has started.
+            talking = asyncio.create_task(self._talk(stream, outputs, spec, preload=preload))
+            try:
+                await self._daemon.ask(client.start, container)
+                inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
+                report = await talking
+            finally:
+                talking.cancel()
+                await asyncio.gather(talking, return_exceptions=True)
             if self._runtime == "runc" and spec.processes < PROCESSES_MIN:
                 ordered = {**ordered, "PidsLimit": spec.processes}
                 inspected = await self._limit_processes(container, spec.processes)

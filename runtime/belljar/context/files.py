@@ -1,0 +1,129 @@
+"""Files and folders as the store makes and reads them: nobody else can look in, and on disk when we say so."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from belljar.errors import InvalidInput
+
+__all__ = [
+    "continued",
+    "created",
+    "flush_folder",
+    "folder_lock",
+    "opened",
+    "read_at",
+    "refuse_unless_regular",
+    "same_folder",
+    "unreadable",
+]
+
+_OPEN = os.O_RDONLY | os.O_CLOEXEC
+_FOLDER = _OPEN | os.O_DIRECTORY
+
+
+@contextlib.contextmanager
+def opened(path: Path, label: str) -> Iterator[int]:
+    """A descriptor for reading a source, of whatever kind it is.
+
+    Raises:
+        InvalidInput: context.missing, context.unreadable.
+    """
+    try:
+        # Without O_NONBLOCK, opening a FIFO waits for a writer that may never come.
+        descriptor = os.open(path, _OPEN | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidInput(f"{label} does not exist; check the path", code="context.missing") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InvalidInput(
+            f"{label} cannot be opened ({reason}); make it readable for this user", code="context.unreadable"
+        ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def refuse_unless_regular(mode: int, label: str) -> None:
+    """Raises InvalidInput (context.unreadable) for what is neither file nor folder."""
+    if not stat.S_ISREG(mode):
+        raise InvalidInput(
+            f"{label} is not a regular file; write what it gives to a file, and add that", code="context.unreadable"
+        )
+
+
+def read_at(descriptor: int, length: int, offset: int, label: str) -> bytes:
+    """A piece of a source. Raises InvalidInput (context.unreadable)."""
+    try:
+        return os.pread(descriptor, length, offset)
+    except OSError as error:
+        raise unreadable(label, error) from error
+
+
+def unreadable(label: str, error: OSError) -> InvalidInput:
+    """The refusal of a source that cannot be read."""
+    return InvalidInput(
+        f"{label} cannot be read ({error.strerror}); copy it to a local disk and add the copy",
+        code="context.unreadable",
+    )
+
+
+@contextlib.contextmanager
+def created(path: Path) -> Iterator[BinaryIO]:
+    """A new file, readable by us alone, and on disk when the block ends well."""
+    with _written(path, os.O_EXCL) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def continued(path: Path) -> Iterator[BinaryIO]:
+    """Like `created`, but one that an interrupted writer left may be there already; it can also be read."""
+    with _written(path, 0) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _written(path: Path, flags: int) -> Iterator[BinaryIO]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    with open(descriptor, "r+b") as file:
+        yield file
+        file.flush()
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder's flock alone. Raises BlockingIOError when another holds it."""
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not same_folder(folder, descriptor):
+            raise FileNotFoundError(f"{folder} has moved away")
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def same_folder(folder: Path, descriptor: int) -> bool:
+    """Whether a folder that was opened, and then locked, is still at its path."""
+    try:
+        there = os.stat(folder)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(descriptor))
+
+
+def flush_folder(folder: Path) -> None:
+    """Put the names in a folder on disk."""
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,194 @@
+"""A folder of files as a dict: relative path -> the file's text, sorted by path.
+
+Only regular files below the folder itself go in. Symbolic links are not followed, wherever they lead: a folder that
+somebody else made must not bring in what lies outside it. Hidden files are files like others, but the folders in which
+version control keeps its own (`.git` and its kind) are left out: they are no text. What is left out is told, one by
+one, with the reason.
+
+The folder is walked once for its names (memory grows with their number, not with the texts), and each file is opened
+later. Between the two somebody may put another file, or a link, in its place: what is opened must be the very file
+that was seen.
+
+A file that does not decode, or is binary, is refused with its name; with `skip` it is left out, with `replace` its bad
+bytes are replaced. Which files those are shows only while they are read, and the keys come before: so `skip` reads
+every file twice.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from belljar.context.document import DIRECTORY_FILE
+from belljar.context.encodings import Errors, chosen, decoded, utf8
+from belljar.context.files import created, opened, read_at, refuse_unless_regular, unreadable
+from belljar.context.intake import Draft, Meter, OnProgress, Writer, file_blocks
+from belljar.context.items import Directory, draft
+from belljar.errors import InvalidInput
+
+__all__ = ["Entry", "LeftOut", "Tree", "take_tree", "walk"]
+
+_VERSION_CONTROL = {".git", ".hg", ".svn", ".bzr", ".jj", "CVS", "_darcs"}
+_HEAD_BYTES = 4
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """Something in the folder that is not in the context."""
+
+    path: str
+    why: str
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A regular file as it was seen: what tells one state of it from another."""
+
+    path: str
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: str, seen: os.stat_result) -> Entry:
+        return cls(path, seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """A folder as it was seen."""
+
+    root: Path
+    entries: list[Entry]
+    left_out: list[LeftOut]
+
+
+def walk(root: Path, errors: Errors) -> Tree:
+    """See what is in a folder.
+
+    Raises:
+        InvalidInput: context.unreadable: a folder below cannot be listed; context.encoding: a name is no text.
+    """
+    entries: list[Entry] = []
+    left_out: list[LeftOut] = []
+    for found, path in _below(root, "", left_out):
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            _refuse_or_leave(path, errors, left_out)
+            continue
+        entries.append(Entry.of(path, _seen(found, path)))
+    entries.sort(key=lambda entry: entry.path)
+    left_out.sort(key=lambda one: one.path)
+    return Tree(root, entries, left_out)
+
+
+def take_tree(
+    folder: Path, tree: Tree, declared: str | None, errors: Errors, on_progress: OnProgress | None
+) -> tuple[Draft, list[LeftOut]]:
+    """Take in the files of a tree as a dict, and say what else was left out.
+
+    Raises:
+        InvalidInput: context.unreadable, context.empty, context.binary, context.encoding, context.too_long.
+    """
+    left_out: list[LeftOut] = []
+    entries = tree.entries
+    if errors == "skip":
+        entries = [entry for entry in entries if _is_text(tree.root, entry, declared, left_out)]
+    meter = Meter(on_progress, sum(entry.size_bytes for entry in entries))
+    done = 0
+    with created(folder / DIRECTORY_FILE) as records:
+        with Writer(folder, lines=False) as writer:
+            directory = Directory(writer)
+            directory.keys(entry.path for entry in entries)
+            for entry in entries:
+                label = _label(tree.root, entry)
+                for text in _texts(tree.root, entry, declared, errors, meter, done):
+                    writer.write(text, label, errors)
+                records.write(directory.item("t", label))
+                done += entry.size_bytes
+        taken = draft("dict", writer, directory)
+    meter.end()
+    return taken, left_out
+
+
+def _below(root: Path, inside: str, left_out: list[LeftOut]) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """The regular files below `root`/`inside`, with their relative paths."""
+    waiting = [inside]
+    while waiting:
+        inside = waiting.pop()
+        for found in _listed(root / inside):
+            path = f"{inside}/{found.name}" if inside else found.name
+            if found.is_symlink():
+                left_out.append(LeftOut(_shown(path), "a symbolic link"))
+            elif found.is_dir(follow_symlinks=False):
+                if found.name in _VERSION_CONTROL:
+                    left_out.append(LeftOut(_shown(path), "version control"))
+                else:
+                    waiting.append(path)
+            elif found.is_file(follow_symlinks=False):
+                yield found, path
+            else:
+                left_out.append(LeftOut(_shown(path), "no regular file"))
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError as error:
+        raise unreadable(repr(_shown(str(folder))), error) from error
+
+
+def _seen(found: os.DirEntry[str], path: str) -> os.stat_result:
+    try:
+        return found.stat(follow_symlinks=False)
+    except OSError as error:  # gone since it was listed
+        raise unreadable(repr(path), error) from error
+
+
+def _refuse_or_leave(path: str, errors: Errors, left_out: list[LeftOut]) -> None:
+    if errors == "strict":
+        raise InvalidInput(
+            f"the file name {_shown(path)!r} is not UTF-8; rename it, or have such files left out (--errors skip)",
+            code="context.encoding",
+        )
+    left_out.append(LeftOut(_shown(path), "its name is not UTF-8"))
+
+
+def _is_text(root: Path, entry: Entry, declared: str | None, left_out: list[LeftOut]) -> bool:
+    label = _label(root, entry)
+    try:
+        for text in _texts(root, entry, declared, "strict", Meter(None, 0), 0):
+            utf8(text, label)
+    except InvalidInput as error:
+        left_out.append(LeftOut(entry.path, _WHY.get(error.code, "it cannot be read")))
+        return False
+    return True
+
+
+_WHY = {"context.encoding": "it does not decode", "context.binary": "it is binary"}
+
+
+def _texts(root: Path, entry: Entry, declared: str | None, errors: Errors, meter: Meter, before: int) -> Iterator[str]:
+    label = _label(root, entry)
+    with opened(root / entry.path, label) as source:
+        seen = os.fstat(source)
+        refuse_unless_regular(seen.st_mode, label)
+        if (seen.st_dev, seen.st_ino) != (entry.device, entry.inode):
+            raise InvalidInput(
+                f"{label} was replaced while the folder was read; add it when nobody writes to it",
+                code="context.unreadable",
+            )
+        encoding = chosen(declared, read_at(source, _HEAD_BYTES, 0, label))
+        yield from decoded(file_blocks(source, label, meter, before), encoding, label, errors)
+
+
+def _label(root: Path, entry: Entry) -> str:
+    return repr(_shown(str(root / entry.path)))
+
+
+def _shown(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -1,0 +1,179 @@
+"""Lists and dicts: all strings in one text, and a directory that says where each item lies.
+
+The text of a dict is all keys, then all values, in order; that of a list is the values. The directory has one record
+per item, ASCII of fixed width, so that item n is a slice of it:
+
+    key_start 12 hex digits, key_chars 6, start 12, chars 10, form, line feed
+
+in characters of the text; of a list, key_start and key_chars are 0. The form is `t` where the item is this text, and
+`j` where it is the JSON value whose compact text this is: a number, a list, a dict, true, false or null.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from belljar.context.document import DIRECTORY_FILE, RECORD_BYTES
+from belljar.context.files import created
+from belljar.context.intake import Draft, Meter, OnProgress, Writer
+from belljar.errors import InvalidInput
+
+__all__ = ["Directory", "draft", "take_dict", "take_list"]
+
+Form = Literal["t", "j"]
+
+# What the widths of a record can say.
+_KEY_CHARS_MAX = 16**6 - 1
+_ITEM_CHARS_MAX = 16**10 - 1
+_LABEL_CHARS_MAX = 80
+
+
+def take_list(folder: Path, values: Sequence[object], on_progress: OnProgress | None) -> Draft:
+    """Take in a list. Progress counts items.
+
+    Raises:
+        InvalidInput: context.empty, context.binary, context.encoding, context.not_json.
+    """
+    named = ((f"item {number}", value) for number, value in enumerate(values))
+    return _take(folder, "list", (), named, Meter(on_progress, len(values)))
+
+
+def take_dict(folder: Path, values: Mapping[Any, object], on_progress: OnProgress | None) -> Draft:
+    """Take in a dict with keys of type str. Progress counts items.
+
+    Raises:
+        InvalidInput: context.empty, context.binary, context.encoding, context.not_json, context.too_long.
+    """
+    named = ((f"the value of {_short(key)}", value) for key, value in values.items())
+    return _take(folder, "dict", values, named, Meter(on_progress, len(values)))
+
+
+class Directory:
+    """Writes the records of one document, in order.
+
+    Args:
+        writer: what takes the text; `keys` writes the keys to it, `item` is called after each item was written.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._records: list[str] = []
+        self._keys: list[int] = []
+        self._key_start = 0
+        self._start = 0
+        self.items = 0
+        self._hash = hashlib.sha256()
+
+    def keys(self, keys: Iterable[object]) -> None:
+        """Write all keys to the text. Raises InvalidInput."""
+        for key in keys:
+            label = f"the key {_short(key)}"
+            if not isinstance(key, str):
+                raise InvalidInput(f"{label} is no str; make it one, for example with str()", code="context.not_json")
+            if len(key) > _KEY_CHARS_MAX:
+                raise InvalidInput(
+                    f"{label} is too long; make it shorter",
+                    code="context.too_long",
+                    limit=_KEY_CHARS_MAX,
+                    observed=len(key),
+                )
+            self._writer.write(key, label)
+            self._keys.append(len(key))
+        self._start = self._writer.chars
+
+    def item(self, form: Form, label: str) -> bytes:
+        """The record of the item that ends where the text does now. Raises InvalidInput."""
+        key_chars = self._keys[self.items] if self._keys else 0
+        chars = self._writer.chars - self._start
+        if chars > _ITEM_CHARS_MAX:
+            raise InvalidInput(
+                f"{label} is too long; cut it into several",
+                code="context.too_long",
+                limit=_ITEM_CHARS_MAX,
+                observed=chars,
+            )
+        record = f"{self._key_start:012x}{key_chars:06x}{self._start:012x}{chars:010x}{form}\n".encode()
+        assert len(record) == RECORD_BYTES
+        self._hash.update(record)
+        self._key_start += key_chars
+        self._start += chars
+        self.items += 1
+        return record
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+def draft(kind: Literal["list", "dict"], writer: Writer, directory: Directory) -> Draft:
+    """What has been written, when both files are complete. Raises InvalidInput (context.empty)."""
+    measure = writer.measure
+    if measure.chars == 0:
+        raise InvalidInput(
+            f"the {kind} has no text in it; give at least one item of at least one character", code="context.empty"
+        )
+    whole = hashlib.sha256(f"belljar {kind}\0".encode() + measure.sha256 + directory.digest())
+    return Draft(kind, whole.hexdigest(), measure, directory.items, directory.digest().hex())
+
+
+def _take(
+    folder: Path,
+    kind: Literal["list", "dict"],
+    keys: Iterable[object],
+    values: Iterator[tuple[str, object]],
+    meter: Meter,
+) -> Draft:
+    with created(folder / DIRECTORY_FILE) as records:
+        with Writer(folder, lines=False) as writer:
+            directory = Directory(writer)
+            directory.keys(keys)
+            for label, value in values:
+                text = value if isinstance(value, str) else _compact(value, label)
+                writer.write(text, label)
+                records.write(directory.item("t" if isinstance(value, str) else "j", label))
+                meter.at(directory.items)
+        taken = draft(kind, writer, directory)
+    meter.end()
+    return taken
+
+
+def _compact(value: object, label: str) -> str:
+    """The compact JSON text of a value. Raises InvalidInput (context.not_json) for what JSON cannot say."""
+    try:
+        _refuse_unless_json(value, label)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (RecursionError, ValueError):  # a circle, or a number that is none
+        raise InvalidInput(
+            f"{label} is nested too deeply, or has a number that JSON has not; flatten it", code="context.not_json"
+        ) from None
+
+
+def _refuse_unless_json(value: object, label: str) -> None:
+    """json.dumps turns tuples into lists and keys into strings without a word: the guest would get another value."""
+    match value:
+        case None | str() | bool() | int() | float():
+            return
+        case list():
+            for item in value:
+                _refuse_unless_json(item, label)
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise InvalidInput(
+                        f"{label} has the key {_short(key)}, which is no str; make it one", code="context.not_json"
+                    )
+                _refuse_unless_json(item, label)
+        case _:
+            raise InvalidInput(
+                f"{label} has a {type(value).__name__}, which JSON cannot say; give str, int, float, bool, None, list "
+                "or dict",
+                code="context.not_json",
+            )
+
+
+def _short(key: object) -> str:
+    shown = ascii(key) if isinstance(key, str | int | float) else f"of type {type(key).__name__}"
+    return shown if len(shown) <= _LABEL_CHARS_MAX else f"{shown[:_LABEL_CHARS_MAX]}..."
