@@ -543,7 +543,7 @@ def test_a_busy_program_far_away_meets_its_limit(docker_host: str, state: Path, 
     result = asyncio.run(main())
     assert result.status == "cpu", result
     assert (result.limit.code, result.limit.limit) == ("cpu_ms", 1000)
-    assert 1.0 <= result.cpu_s < 3.0
+    assert 1.0 <= result.cpu_s < 6.0
     assert result.max_rss_bytes > 64 * MIB
 
 

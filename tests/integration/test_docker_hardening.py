@@ -19,6 +19,7 @@ import pytest
 
 from belljar.sandbox import Image, ensure_image
 from belljar.sandbox.base import rlimits
+from belljar.sandbox.docker.backend import CPU_SPARE_S
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.seccomp import load_allowlist
 from tests.integration.docker_boxes import ABOUT, MIB, RUNTIMES, SPEC, Boxed, Name, bare, boxed, status_of
@@ -467,7 +468,7 @@ print(time.monotonic() - started)
 
 def test_ulimits_from_outside(box: Boxed) -> None:
     given = {limit["Name"]: (limit["Soft"], limit["Hard"]) for limit in box.host["Ulimits"]}
-    expected = rlimits(SPEC)
+    expected = {**rlimits(SPEC), "CPU": rlimits(SPEC)["CPU"] + CPU_SPARE_S}
     names = ("nofile", "fsize", "stack", "memlock", "msgqueue", "sigpending", "core")
     for name in names:
         assert given[name] == (expected[name.upper()], expected[name.upper()])
@@ -492,7 +493,8 @@ def test_ulimits_from_outside(box: Boxed) -> None:
 
 def test_ulimits_from_inside(box: Boxed) -> None:
     skipped = {"CPU", "MSGQUEUE", "SIGPENDING"} if box.name == "gvisor" else set()
-    expected = {name: [value, value] for name, value in rlimits(SPEC).items() if name not in skipped}
+    limits = {**rlimits(SPEC), "CPU": rlimits(SPEC)["CPU"] + CPU_SPARE_S}
+    expected = {name: [value, value] for name, value in limits.items() if name not in skipped}
     names = json.dumps(sorted(expected))
     found = box.inside(f"""
 import resource
