@@ -26,7 +26,8 @@ from belljar.context import ContextStore
 from belljar.engine.box import Box
 from belljar.errors import BelljarError, BoxFault
 from belljar.runtime import Language
-from belljar.sandbox import Daemon, Docker, Sandbox, ensure_image
+from belljar.sandbox import Sandbox, ensure_image
+from belljar.sandbox.docker import Daemon, Docker
 from belljar.sandbox.docker.creator import LABEL, creator
 from belljar.sandbox.docker.daemon import NotThere
 from belljar.sandbox.docker.image import LoadedImage, ensure_loaded

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from belljar.audit import JSON, AuditLog
 from belljar.context import ContextStores, Document, Searcher
@@ -20,8 +20,11 @@ from belljar.models import Model, Prices, Registry
 from belljar.policy import Policy, check_pin, load
 from belljar.processes import identity, is_alive
 from belljar.run import OnProgress, Run, Services, begin, box_spec
-from belljar.sandbox import Backend, Daemon, Docker, Jail, ensure_image
+from belljar.sandbox import Backend, Image, Jail, ensure_image
 from belljar.state import State
+
+if TYPE_CHECKING:
+    from belljar.sandbox.docker import Docker
 
 __all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtime", "Session"]
 
@@ -267,15 +270,17 @@ class Runtime:
         assert self._resources is not None
         image = await asyncio.to_thread(ensure_image, self.state.images)
         check_pin(self.policy, image.digest)
-        backend: Jail | Docker
-        if self.backend == "jail":
-            backend = Jail(image)
-        else:
-            backend = await Docker.open(self.backend, Daemon.at(self._environ), image)
+        backend = Jail(image) if self.backend == "jail" else await self._containers(self.backend, image)
         self._resources.push_async_callback(backend.aclose)
         if self._pool:
             await backend.warm(box_spec(self.policy), self._pool)
         return backend
+
+    async def _containers(self, name: Literal["docker", "gvisor"], image: Image) -> Docker:
+        # Here, because loading the Docker SDK takes longer than starting a jail.
+        from belljar.sandbox.docker import Daemon, Docker
+
+        return await Docker.open(name, Daemon.at(self._environ), image)
 
     def _model(self, name: str | Model) -> Model:
         """A model that the policy allows and that has a price."""

@@ -22,7 +22,7 @@ from typing import Any
 
 from . import regex, wrappers
 from .contexts import make_contexts
-from .names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, raise_failure
+from .names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
 from .wire import Channel, Closed
 
 __all__ = ["Agent", "Stream", "main"]

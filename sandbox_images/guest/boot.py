@@ -8,22 +8,26 @@ layers that hold from inside, or the step that failed. Up to the moment the agen
 is said here is ours. In this order, because each step takes away what only the ones before it need:
 
  1. look at what the runtime has made of us: identity, capabilities, namespaces' numbers, the kernel's name;
- 2. a user namespace in which only nobody exists; where the daemon maps users itself, that is so already;
+ 2. a user namespace in which only nobody exists. Where the host gives us none, two things of it are missing: covers
+    over folders, and the right to lock securebits, which lock nothing that an empty bounding set leaves open;
  3. Landlock's rules, made while their places can still be opened;
- 4. resource limits that count per user: now they count in the new user namespace;
+ 4. resource limits. What counts per user counts in the new user namespace; without one it would count all boxes;
  5. no capability in any set, not dumpable, Landlock;
  6. for the warm pool, load what programs commonly import;
- 7. say which layers hold; close every descriptor but the wire; the system call filter; the agent.
+ 7. say which layers hold; close every descriptor but the wire; the system call filter; a thread that watches over the
+    wire's end; the agent.
 
 Isolated mode puts neither this folder nor the working directory on the path; this adds the one folder that holds the
 guest package, read-only like the rest of the image.
 """
 
+import _thread
 import base64
 import ctypes
 import importlib
 import json
 import os
+import select
 import struct
 import sys
 
@@ -49,9 +53,13 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 # Read-only, no set-id, no devices, no programs.
 MS_EMPTY = 1 | 2 | 4 | 8
+MS_RDONLY, MS_NOSUID, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 8, 32, 4096
+DEVICES = ("null", "zero", "urandom")
 PR_SET_DUMPABLE = 4
 PR_GET_NO_NEW_PRIVS = 39
 LENGTH = struct.Struct("!I")
+M_ARENA_MAX = -8
+WATCH_STACK_BYTES = 256 * 1024
 WRITING, READING = 3, 4
 
 
@@ -105,27 +113,73 @@ def one_user_alone(proc: int, hide: "list[str]") -> bool:
         return False
     write_id_maps(proc, NOBODY, NOBODY)
     be_nobody()
+    if hide:
+        few_devices()
     for place in hide:
-        data = b"size=4k,nr_inodes=1,mode=0555"
-        check(f"hide {place}", "rootfs", libc.mount(b"none", place.encode(), b"tmpfs", ctypes.c_ulong(MS_EMPTY), data))
+        mount("none", place, "tmpfs", MS_EMPTY, "size=4k,nr_inodes=1,mode=0555")
     return True
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    texts = [text.encode() or None for text in (source, target, kind)]
+    check(f"mount {target}", "rootfs", libc.mount(*texts, ctypes.c_ulong(flags), data.encode() or None))
+
+
+def few_devices() -> None:
+    """Over /dev, one with the jail's three devices, read-only: there are no terminals to make.
+
+    Writing to a device works all the same; its times and modes do not change. Where the daemon maps users its devices
+    are the host's own, and what is set on one could be read in every other box.
+    """
+    places = {name: os.open(f"/dev/{name}", os.O_PATH) for name in DEVICES}
+    mount("none", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "size=4k,nr_inodes=4,mode=0755")
+    for name, place in places.items():
+        os.close(os.open(f"/dev/{name}", os.O_CREAT | os.O_WRONLY))
+        mount(f"/proc/self/fd/{place}", f"/dev/{name}", "", MS_BIND)
+        mount("", f"/dev/{name}", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
+        os.close(place)
+    mount("", "/dev", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
 
 
 def close_in(order: "dict") -> "list[str]":  # type: ignore[type-arg]
     layers = ["rlimits", "caps", "no_new_privs"]
+    limits = dict(order["rlimits"])
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
-    if one_user_alone(proc, order["hide"]):
+    alone = one_user_alone(proc, order["hide"])
+    if alone:
         layers.append("userns")
+    else:
+        limits.pop("NPROC", None)  # the pids group holds that line
     os.close(proc)
     os.chdir("/tmp")  # noqa: S108
     ruleset = landlock_ruleset(["/usr", "/dev"], ["/dev"], "/tmp")  # noqa: S108
-    set_limits(order["rlimits"])
-    drop_capabilities(securebits=order["securebits"])
+    set_limits(limits)
+    drop_capabilities(securebits=alone and order["securebits"])
     if ruleset is not None:
         restrict(ruleset)
         os.close(ruleset)
         layers.append("landlock")
     return layers
+
+
+def watch(wire: int) -> None:
+    """Have a thread that ends the box with the wire.
+
+    Nobody else would end the container of a host that was killed: the agent reads only when it waits for something.
+    """
+    if hasattr(libc, "mallopt"):
+        # With one more thread comes one more arena: 64 MiB of address space, of which a box has little.
+        libc.mallopt(M_ARENA_MAX, 1)
+    _thread.stack_size(WATCH_STACK_BYTES)
+    _thread.start_new_thread(end_with, (wire,))
+    _thread.stack_size(0)
+
+
+def end_with(wire: int) -> None:
+    hung_up = select.poll()
+    hung_up.register(wire, 0)
+    hung_up.poll()
+    os._exit(0)
 
 
 def main() -> None:
@@ -150,6 +204,7 @@ def main() -> None:
     close_all_but({1: WRITING, 0: READING})
     if program:
         Filter(program).load()
+    watch(READING)
     agent.main(READING, WRITING)
 
 

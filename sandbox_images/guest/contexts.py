@@ -1,7 +1,7 @@
 """From what `Start` says of the run's contexts to the objects that a program finds: `context` and `contexts`.
 
-A `Remote` is one document on the other side of the wall: it turns a range of characters into `Read`, and a question into
-`Search`. What the program sees is made of it in `paged` and `collection`; all of them share one cache of pages.
+A `Remote` is one document on the other side of the wall: it turns a range of characters into `Read`, and a question
+into `Search`. What the program sees is made of it in `paged` and `collection`; all of them share one cache of pages.
 """
 
 from __future__ import annotations

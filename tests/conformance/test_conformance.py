@@ -1,4 +1,4 @@
-"""The shipped checks and both corpora of programs, in real boxes.
+"""The shipped checks and both corpora of programs, in real boxes of every backend.
 
 `programs/` are programs of root models: the first line is `# expect: TEXT`, the last line that they print; they must
 print it in the box in both languages. `refusals/` are rejected by the restricted language, with advice.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +19,17 @@ from belljar.engine import CellResult
 from belljar.errors import ModelFailed
 from belljar.models import FREE, Usage
 from belljar.policy import load
+from belljar.runtime import BackendName, Language
 from belljar.sandbox import ensure_image
 from belljar.sandbox.conformance import POLICY, Check, checks, run_check
 from tests.unit.test_restricted_language import CONTEXT, PROGRAMS, REFUSALS, PolicyDenied, World, first_comment
 
-LANGUAGES = ("python", "restricted")
+LANGUAGES: tuple[Language, ...] = ("python", "restricted")
+BACKENDS: tuple[BackendName, ...] = ("jail", "docker", "gvisor")
+# Starting a container takes longer than most programs run: some are kept ready.
+POOLS = {"jail": 0, "docker": 2, "gvisor": 2}
+# Layers that a backend has not got, whatever the machine; SECURITY.md says what stands for them.
+NEVER: dict[BackendName, set[str]] = {"jail": set(), "docker": set(), "gvisor": {"landlock"}}
 # Where the faked names of the unit tests say something else than the real ones.
 EXPECT = {"probe_show_vars": "total: int", "query_budget_guard": "enough: 2000"}
 # Child runs are not in this version; and a model has no way to say what a policy says.
@@ -50,15 +56,18 @@ class Answering:
 
 
 class Boxes:
-    """A runtime for each language, in one loop."""
+    """A runtime of one backend for each language, in one loop."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, backend: BackendName, environ: Mapping[str, str]) -> None:
+        self.backend = backend
         self._runner = asyncio.Runner()
         self._stack = contextlib.AsyncExitStack()
         self._model = Answering()
         policy = load(str(POLICY))
         self.runtimes = {
-            language: Runtime(policy, state=folder, language=language, environ={})  # type: ignore[arg-type]
+            language: Runtime(
+                policy, state=folder, backend=backend, language=language, pool=POOLS[backend], environ=environ
+            )
             for language in LANGUAGES
         }
         for runtime in self.runtimes.values():
@@ -68,7 +77,7 @@ class Boxes:
     def drive(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)
 
-    def run(self, language: str, source: str) -> CellResult:
+    def run(self, language: Language, source: str) -> CellResult:
         """One program of the corpora."""
 
         async def once() -> CellResult:
@@ -82,11 +91,13 @@ class Boxes:
         self._runner.close()
 
 
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boxes]:
+@pytest.fixture(scope="module", params=BACKENDS)
+def boxes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boxes]:
+    # Whoever tests the jail alone needs no daemon.
+    environ = {} if request.param == "jail" else {"DOCKER_HOST": request.getfixturevalue("docker_host")}
     folder = tmp_path_factory.mktemp("conformance")
     ensure_image(folder / "images")
-    boxes = Boxes(folder)
+    boxes = Boxes(folder, request.param, environ)
     yield boxes
     boxes.close()
 
@@ -106,15 +117,18 @@ def test_every_check_has_a_name_of_its_own_and_says_what_it_expects() -> None:
 
 
 @pytest.mark.parametrize(("one", "language"), CASES)
-def test_it_holds_in_the_jail(boxes: Boxes, one: Check, language: str) -> None:
+def test_it_holds(boxes: Boxes, one: Check, language: Language) -> None:
+    if one.layer in NEVER[boxes.backend]:
+        assert one.layer not in boxes.layers
+        return
     if one.layer is not None and one.layer not in boxes.layers:
-        pytest.fail(f"this machine does not give the jail its {one.layer} layer: the check cannot be made")
-    assert boxes.drive(run_check(boxes.runtimes[language], one)) == []
+        pytest.fail(f"this machine does not give {boxes.backend} its {one.layer} layer: the check cannot be made")
+    assert boxes.drive(run_check(boxes.runtimes[language], one.under(boxes.layers))) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
-def test_a_program_prints_in_the_box_what_it_prints_in_cpython(boxes: Boxes, path: Path, language: str) -> None:
+def test_a_program_prints_in_the_box_what_it_prints_in_cpython(boxes: Boxes, path: Path, language: Language) -> None:
     source = path.read_text("utf-8")
     cell = boxes.run(language, source)
     if path.stem in DENIED:

@@ -9,7 +9,7 @@ import pytest
 
 from belljar.audit import verify
 from belljar.sandbox import ensure_image
-from tests.escape.harness import Canaries, Escapes
+from tests.escape.harness import BACKENDS, Canaries, Escapes
 
 
 @pytest.fixture(scope="session")
@@ -20,16 +20,20 @@ def box_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return images
 
 
-@pytest.fixture(scope="module")
-def escapes(tmp_path_factory: pytest.TempPathFactory, box_images: Path) -> Iterator[Escapes]:
-    """The boxes' surroundings. The environment of this process has a key in it while they last."""
+@pytest.fixture(scope="module", params=BACKENDS)
+def escapes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, box_images: Path
+) -> Iterator[Escapes]:
+    """The surroundings of one backend's boxes. The environment of this process has a key in it while they last."""
+    # Whoever tests the jail alone needs no daemon.
+    host = "" if request.param == "jail" else request.getfixturevalue("docker_host")
     folder = tmp_path_factory.mktemp("escape")
     canaries = Canaries(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANTHROPIC_API_KEY", canaries.key)
-        escapes = Escapes(folder, box_images, canaries)
+        escapes = Escapes(folder, box_images, canaries, backend=request.param, docker_host=host)
         yield escapes
-        escapes.close()
-    assert escapes.survivors() == []
+        left = escapes.close()
+    assert left == []
     assert not escapes.canaries.marker.exists()
     assert verify(escapes.audit).problems == []

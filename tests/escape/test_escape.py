@@ -22,6 +22,7 @@ def test_the_corpus_is_as_large_as_promised() -> None:
 
 @pytest.mark.parametrize(("program", "language"), CASES)
 def test_it_does_not_get_out(escapes: Escapes, program: Program, language: Language) -> None:
+    program = program.on(escapes.backend)
     outcome = escapes.run(program, language)
     cell = outcome.cell
     about = (cell, outcome.result.limit)

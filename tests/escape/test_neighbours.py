@@ -61,7 +61,7 @@ def test_a_box_that_has_ended_is_dead_while_its_session_is_still_open(escapes: E
         runtime = await escapes.runtime("python", hasty=source == STUBBORN)
         async with runtime.session(context=CONTEXT) as session:
             await session.execute(source)
-            return escapes.survivors()
+            return await escapes.left()
 
     assert escapes.drive(stay()) == []
 
@@ -72,7 +72,7 @@ def test_children_that_work_on_between_two_cells_meet_the_limit_on_cpu_time(esca
         async with runtime.session() as session:
             await session.execute(RELAY)
             await asyncio.sleep(3)
-            left = escapes.survivors()
+            left = await escapes.left()
             with pytest.raises(PolicyDenied, match="ended"):
                 await session.execute("x = 1")
         assert session.result is not None

@@ -41,8 +41,8 @@ def test_a_context_that_is_missing(jar: Jar) -> None:
     [
         (b"", "empty"),
         (b"text \x00 and more", "byte 5"),
-        (b"caf\xe9 au lait\n", "iconv"),
-        ("wide".encode("utf-16"), "UTF-16"),
+        (b"caf\xe9 au lait\n", "--encoding"),
+        ("wide".encode("utf-16") + b"!", "UTF-16"),
         (b"cut inside \xc3", "byte 11"),
     ],
     ids=["empty", "binary", "latin-1", "utf-16", "cut"],

@@ -40,7 +40,10 @@ def cost(input_tokens: int, output_tokens: int) -> Amounts:
 
 
 def only(**bounds: int) -> Limits:
-    return Limits("total", *[bounds.get(name) for name in ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")])
+    return Limits(
+        "total",
+        *[bounds.get(name) for name in ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")],
+    )
 
 
 def attempts(number: int) -> dict[str, dict[str, int]]:

@@ -153,7 +153,7 @@ def echo(frame: Frame[GuestMessage]) -> Reply | None:
 
 
 def read(channel: Channel, start: int) -> None:
-    header, body = channel.request("read", {"doc": 0, "start": start, "stop": start + 1})
+    header, body = channel.request("read", {"doc": 0, "start": start, "stop": start + 1, "line": 0})
     assert header["op"] == "data"
     assert body == f"{header['id']}:{start}".encode()
 
@@ -182,7 +182,7 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
         channel.send({"op": "done", "status": "ok", "error": None})
         channel.send({"op": "done", "status": "error", "error": failed}, text.encode())
         channel.send({"op": "done", "status": "interrupted", "error": {**failed, "line": None}})
-        channel.request("read", {"doc": 1023, "start": 0, "stop": 2**53 - 1})
+        channel.request("read", {"doc": 1023, "start": 0, "stop": 2**53 - 1, "line": 0})
         channel.request("query", {"model": text, "lengths": [1, 0]}, b"x")
         channel.request("query", {"model": None, "lengths": [0]})
         channel.request("recurse", {"model": None, "prompts": [1], "contexts": []}, b"x")

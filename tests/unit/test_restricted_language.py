@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 import pytest
 
 from guest import guards, restricted
+from guest.collection import PagedDict, PagedList
 from guest.paged import PagedText
 from guest.restricted import Rejected, compile_cell, make_globals, user_variables
+from tests.unit.paged_fakes import Stored
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"
 PROGRAMS = sorted((CONFORMANCE / "programs").glob("*.py"))
@@ -222,6 +224,16 @@ def test_a_paged_context_passes_for_a_string() -> None:
     assert lines[0] == "True str True str"
     assert lines[1].endswith("True True")
     assert lines[2] == "## Questions|True ##"
+
+
+@pytest.mark.parametrize("value", [["a", "b"], {"a": "b"}], ids=["list", "dict"])
+def test_a_paged_collection_passes_for_a_real_one(value: Any) -> None:
+    stored, look = Stored(value), PagedDict if isinstance(value, dict) else PagedList
+    context = look(stored.paged("text"), stored.paged("directory"), len(value))
+    program = "print(type(context) in (list, dict), type(context).__name__, context.__class__.__name__, len(context))"
+    assert run_restricted(program, context=context) == run_restricted(program, context=value)
+    with pytest.raises(AttributeError, match=r"not available|leading underscore"):
+        run_restricted("context._items", context=context)
 
 
 def test_print_goes_to_the_given_writer_and_nowhere_else() -> None:

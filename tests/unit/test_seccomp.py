@@ -141,6 +141,9 @@ why = "the wire itself"
 names = ["clone3"]
 error = "ENOSYS"
 why = "its flags are behind a pointer"
+[[boot]]
+names = ["execve"]
+why = "a container begins with it"
 """
 
 

@@ -218,6 +218,18 @@ def test_the_longer_agreement_wins() -> None:
     assert covers(traced([TEMPLATE.format(records[13])], text), at, at + len(records[13]))
 
 
+def test_lines_that_begin_alike_are_told_apart() -> None:
+    source = random.Random(11)
+    lines = [
+        f"2026-01-01 10:{n // 60:02d}:{n % 60:02d} INFO worker served {source.randrange(10**6)}" for n in range(600)
+    ]
+    where = offsets(lines)
+    shown = sorted(source.sample(range(600), 100))
+    found = traced([TEMPLATE.format("\n".join(lines[number] for number in shown))], "\n".join(lines))
+    assert all(covers(found, *where[number]) for number in shown)
+    assert found.covered <= sum(where[number][1] - where[number][0] + 2 for number in shown)
+
+
 def test_several_documents_each_get_their_own() -> None:
     one, two = ("\n".join(document(seed, 40)).encode() for seed in (5, 6))
     texts = [Traceable(3, one, [(0, len(one))]), Traceable(7, two, [(0, len(two))])]
@@ -279,4 +291,13 @@ def test_text_that_is_everywhere_costs_no_more_than_other_text() -> None:
     prompts = [TEMPLATE.format(re.sub("0", str(number), data[:3000].decode())).encode() for number in range(20)]
     started = time.process_time()
     assert trace(prompts, [Traceable(0, data, [(0, len(data))])]).complete
+    assert time.process_time() - started < 20
+
+
+def test_a_prompt_made_of_accidents_ends_with_the_budget() -> None:
+    data, prompt = b"abcdefghij" * 100_000, bytearray(b"abcdefghij" * 80_000)
+    prompt[::37] = b"Z" * len(prompt[::37])
+    started = time.process_time()
+    found = trace([bytes(prompt)], [Traceable(0, data, [(0, len(data))])], scan_bytes_max=1 << 28)
+    assert not found.complete
     assert time.process_time() - started < 20

@@ -133,13 +133,13 @@ class Shown:
             found, complete = await self._searcher.trace(prompts, tracked, deadline_s=_DEADLINE_S)
         except (Refusal, HostFault):
             found, complete = [], False
-        by_doc: dict[int, list[list[int]]] = {}
+        by_doc: dict[int, list[list[int]]] = {tracked[0].doc: []} if not complete else {}
         for doc, start, stop in found:
             self._texts[doc].shown.add(start, stop)
             by_doc.setdefault(doc, []).append([start, stop])
         for doc, spans in by_doc.items():
-            for at in range(0, len(spans), _SPANS_LOGGED_MAX):
+            for at in range(0, max(1, len(spans)), _SPANS_LOGGED_MAX):
                 about: dict[str, JSON] = {"cell": cell, "doc": doc, "spans": spans[at : at + _SPANS_LOGGED_MAX]}
+                if not complete:
+                    about["complete"] = False
                 await self._audit.note("query.shown", self._scope.run, about)
-        if not complete:
-            await self._audit.note("query.untraced", self._scope.run, {"cell": cell, "prompts": len(prompts)})

@@ -1,19 +1,37 @@
-"""`belljar context add|ls`."""
+"""`belljar context add|ls|rm|gc`."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from belljar.cli import options
 from belljar.cli.output import emit
-from belljar.context import ContextStore
+from belljar.context import DEFAULT_TENANT, ContextStore, ContextStores, Document, LeftOut, OnProgress
+from belljar.errors import InvalidInput
+from belljar.ledger import tenant_accounts
 from belljar.state import State
 
 __all__ = ["context"]
+
+_console = Console(stderr=True, highlight=False)
+_PLAIN_SECONDS = 2.0
+_AGE = re.compile(r"([0-9]{1,6}) ?(d|h|min)", re.ASCII)
+_AGE_NS = {"d": 86_400 * 10**9, "h": 3600 * 10**9, "min": 60 * 10**9}
+
+_tenant = click.option(
+    "--tenant", default=DEFAULT_TENANT, show_default=True, metavar="T", help="Whose contexts, as a/b/c."
+)
 
 
 @click.group()
@@ -22,28 +40,159 @@ def context() -> None:
 
 
 @context.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PATH...")
+@click.option("--name", metavar="NAME", help="What to call it; for one PATH. [default: the last part of PATH]")
+@_tenant
+@click.option("--encoding", metavar="CODEC", help="Of the files. [default: UTF-8, or what a byte order mark says]")
+@click.option(
+    "--errors",
+    type=click.Choice(["strict", "replace", "skip"]),
+    default="strict",
+    show_default=True,
+    help="Bytes that are no text: refuse, replace by U+FFFD, or leave out such files of a folder.",
+)
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @options.state
 @options.as_json
-def add(path: Path, state: Path | None, as_json: bool) -> None:
-    """Register the text file PATH. Later changes of the file do not matter."""
-    place = State.at(state, os.environ)
-    place.create()
-    document = ContextStore(place.contexts).add(path, now_ns=time.time_ns())
+def add(
+    paths: tuple[Path, ...],
+    name: str | None,
+    tenant: str,
+    encoding: str | None,
+    errors: Literal["strict", "replace", "skip"],
+    quiet: bool,
+    state: Path | None,
+    as_json: bool,
+) -> None:
+    """Register each PATH: a file as a text, a folder as a dict from path to text.
+
+    Later changes of the files do not matter. A large file that was interrupted goes on where it was.
+    """
+    if name is not None and len(paths) > 1:
+        raise InvalidInput("--name is for one PATH; add the others by themselves", code="context.name")
+    store = _store(state, tenant, create=True)
+    added = []
+    for path in paths:
+        left_out: list[LeftOut] = []
+        with _progress(path.name or str(path), quiet) as on_progress:
+            document = store.add(
+                path,
+                name=name,
+                encoding=encoding,
+                errors=errors,
+                now_ns=time.time_ns(),
+                on_progress=on_progress,
+                on_left_out=left_out.append,
+            )
+        added.append({**msgspec.to_builtins(document), "left_out": msgspec.to_builtins(left_out)})
+        if not as_json:
+            _show(document)
+            _complain(left_out)
     if as_json:
-        emit({"context": document})
-    else:
-        click.echo(f"{document.sha256}  {document.chars} characters  {document.name}")
+        emit({"contexts": added})
 
 
 @context.command()
+@_tenant
 @options.state
 @options.as_json
-def ls(state: Path | None, as_json: bool) -> None:
-    """List the registered texts, oldest first."""
-    documents = ContextStore(State.at(state, os.environ).contexts).ls()
+def ls(tenant: str, state: Path | None, as_json: bool) -> None:
+    """List the registered contexts, oldest first."""
+    store = _store(state, tenant)
+    documents = store.ls()
     if as_json:
-        emit({"contexts": documents})
+        emit({"contexts": [{**msgspec.to_builtins(one), "names": store.names(one.sha256)} for one in documents]})
         return
     for document in documents:
-        click.echo(f"{document.sha256}  {document.chars:>14} characters  {document.name}")
+        _show(document, store.names(document.sha256))
+
+
+@context.command()
+@click.argument("refs", nargs=-1, required=True, metavar="REF...")
+@_tenant
+@options.state
+@options.as_json
+def rm(refs: tuple[str, ...], tenant: str, state: Path | None, as_json: bool) -> None:
+    """Remove contexts: by name, by digest, or by at least 12 digits of it. What a run has open is refused."""
+    store = _store(state, tenant)
+    removed = [store.rm(ref) for ref in refs]
+    _removed(removed, as_json)
+
+
+@context.command()
+@click.option("--older-than", required=True, metavar="AGE", help="Unused for so long: 30d, 12h, 45min.")
+@click.option("--tenant", metavar="T", help="Whose contexts, as a/b/c. [default: everybody's]")
+@options.state
+@options.as_json
+def gc(older_than: str, tenant: str | None, state: Path | None, as_json: bool) -> None:
+    """Remove the contexts that nobody has used for some time. What a run has open is let be."""
+    age_ns = _age_ns(older_than)
+    stores = ContextStores(State.at(state, os.environ).contexts)
+    removed: list[Document] = []
+    in_use = 0
+    for whose in stores.tenants() if tenant is None else [tenant]:
+        swept = stores.of(whose).gc(age_ns, now_ns=time.time_ns())
+        removed += swept.removed
+        in_use += swept.in_use
+    _removed(removed, as_json, in_use=in_use)
+
+
+def _store(state: Path | None, tenant: str, *, create: bool = False) -> ContextStore:
+    tenant_accounts(tenant)  # refuses what is no tenant
+    place = State.at(state, os.environ)
+    if create:
+        place.create()
+    return ContextStores(place.contexts).of(tenant)
+
+
+def _show(document: Document, names: list[str] | None = None) -> None:
+    size = f"{document.chars:>14} characters" + (f" in {document.items} items" if document.items else "")
+    click.echo(f"{document.sha256}  {document.kind:<4}  {size}  {', '.join(names or [document.name])}")
+
+
+def _removed(documents: list[Document], as_json: bool, **more: Any) -> None:
+    if as_json:
+        emit({"removed": documents, **more})
+        return
+    for document in documents:
+        click.echo(f"{document.sha256}  {document.name}")
+
+
+def _complain(left_out: list[LeftOut]) -> None:
+    for one in left_out:
+        click.echo(f"left out: {one.path!r}: {one.why}", err=True)
+
+
+def _age_ns(text: str) -> int:
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise InvalidInput(f"{text[:40]!a} is no age; write 30d, 12h or 45min", code="unit.invalid")
+    return int(found[1]) * _AGE_NS[found[2]]
+
+
+@contextlib.contextmanager
+def _progress(label: str, quiet: bool) -> Iterator[OnProgress | None]:
+    """A bar on a terminal, a line now and then elsewhere."""
+    if quiet:
+        yield None
+    elif _console.is_terminal:
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Progress(
+            TextColumn("{task.description}", markup=False), *columns, console=_console, transient=True
+        ) as bar:
+            task = bar.add_task(ascii(label)[1:-1], total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        yield _plain(ascii(label)[1:-1])
+
+
+def _plain(label: str) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _PLAIN_SECONDS:
+            last = time.monotonic()
+            _console.print(f"{label}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", markup=False)
+
+    return show

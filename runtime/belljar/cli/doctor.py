@@ -21,8 +21,8 @@ from belljar.engine import Result
 from belljar.errors import BelljarError, LayerMissing
 from belljar.policy import BACKENDS, LAYERS, BackendName, Policy, load
 from belljar.runtime import Runtime
-from belljar.sandbox import Daemon
 from belljar.sandbox.base import check_layers
+from belljar.sandbox.docker import Daemon
 from belljar.sandbox.docker.daemon import DEFAULT_HOST
 from belljar.sandbox.docker.versions import Engine, read_engine, runc_holes
 

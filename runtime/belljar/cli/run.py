@@ -26,8 +26,8 @@ _context = click.option(
     "sources",
     multiple=True,
     metavar="[NAME=]PATH",
-    help="A text file or a folder, the program's `context`; again, with names, for more. Or sha256:DIGEST or @NAME, for "
-    "one that was registered with `belljar context add`.",
+    help="A text file or a folder, the program's `context`; again, with names, for more. Or sha256:DIGEST or @NAME, "
+    "for one that was registered with `belljar context add`.",
 )
 
 

@@ -22,6 +22,7 @@ removes contexts wants the lock alone, and so never takes one from under a run.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import mmap
 import os
@@ -238,15 +239,9 @@ class OpenDocument:
         base = _mark(self._index, mark)
         if beyond == 0:
             return base
-        stretch = self._stretch(view, mark, base)
+        # No character has more than four bytes; one that is cut there is beyond what is asked for.
+        stretch, _ = codecs.utf_8_decode(view[base : base + 4 * beyond], "strict", False)
         return base + len(stretch[:beyond].encode())
-
-    def _stretch(self, view: memoryview, mark: int, base: int) -> str:
-        """The characters from a mark to the next one, or to the end."""
-        assert self._index is not None
-        last = (mark + 1) * _MARK.size >= len(self._index)
-        end = self.document.bytes if last else _mark(self._index, mark + 1)
-        return str(view[base:end], "utf-8")
 
 
 def _file_of(document: Document) -> str:

@@ -99,8 +99,8 @@ class _Worker:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                     [sys.executable, "-I", "-B", str(_SCRIPT)],
-                    stdin=theirs,
-                    stdout=theirs,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
                     stderr=subprocess.DEVNULL,
                     env={},
                     # A Ctrl-C at the terminal is the host's to handle.

@@ -3,9 +3,9 @@
     standard input    one JSON document a line: what to look for, and where
     standard output   u32 length, JSON header, u32 length, body
 
-The pattern is the guest's. RE2 takes time linear in the text and bounded memory, whatever the pattern; but it is a large
-parser of hostile input, so it runs here: in a process of its own, that can be killed at any moment, holds no secret,
-may not write files, and gives way to whoever serves the others.
+The pattern is the guest's. RE2 takes time linear in the text and bounded memory, whatever the pattern; but it is a
+large parser of hostile input, so it runs here: in a process of its own, that can be killed at any moment, holds no
+secret, may not write files, and gives way to whoever serves the others.
 
 The text is searched as UTF-8 in the memory map, all of it in one call, so that a match may lie anywhere and be as long
 as it likes. What RE2 finds are byte offsets; the document's marks make them characters.

@@ -1,7 +1,7 @@
 """A tenant's contexts, named by their content.
 
     documents/<sha256>/   one folder per document (see `document`), complete or absent
-    incoming/<random>/    a document that is being written, or deleted
+    incoming/<random>/    a document that is being written, or deleted (see `incoming`)
     incoming/kept-<key>/  a large file that is being taken in, by the state of that file
     sources/              what sources looked like when they were taken in (see `sources`)
     tenant                whose store it is
@@ -9,17 +9,7 @@
 
 How a document comes in. Its folder is written under `incoming`, flushed to disk, and renamed to its digest: one rename,
 so that it is there whole or not at all. Two processes that add the same text both write it; the second rename finds the
-first one's folder and yields to it.
-
-How a crash is cleaned up. Whoever writes a folder in `incoming` holds an flock on it from before anyone else may look
-(creation happens under `lock`) until after the rename. The kernel lets go of it when the writer dies. So the next
-`add`, under `lock`, tries each folder: the ones it can lock have no writer. A folder that was renamed between our look
-and our lock is no longer at that path, and deletion goes by path: a published document cannot be hit.
-
-How an interrupted `add` goes on. The folder of a file that can be copied as it is has a name made of the file's state
-and of this boot of the machine. Whoever adds the same file in the same state again finds it, locks it, and goes on
-from its last checkpoint (see `intake`); if its writer lives, he starts a folder of his own. What nobody goes on with
-for a day is swept.
+first one's folder and yields to it. What a crash leaves, and how the next attempt goes on, is told in `incoming`.
 
 How a document goes. A run that has it open holds a shared flock on its folder. `rm` and `gc` take the lock alone, or
 let it be; with the lock they rename the folder into `incoming`, and delete it there. Who opens a document takes the
@@ -37,7 +27,6 @@ import fcntl
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -58,8 +47,10 @@ from belljar.context.files import (
     same_folder,
 )
 from belljar.context.folder import LeftOut, take_tree, walk
+from belljar.context.incoming import KEPT_NS, TENANT_FILE, Incoming, key_of
 from belljar.context.intake import CHECKPOINT_FILE, Draft, OnProgress, take_file, take_text
 from belljar.context.items import take_dict, take_list
+from belljar.context.names import name_in, names_in, put_name
 from belljar.context.sources import Memories, Sight, sight_of
 from belljar.errors import HostFault, InvalidInput, Refusal
 
@@ -75,9 +66,6 @@ DEFAULT_TENANT = "default"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{12,63}")
 _TENANT_DIGITS = 32
-_TENANT_FILE = "tenant"
-_KEPT = "kept-"
-_KEPT_NS = 24 * 3600 * 1_000_000_000
 # Each attempt is lost only if somebody removes the same document just then.
 _ATTEMPTS = 8
 
@@ -87,11 +75,6 @@ class Swept(msgspec.Struct, frozen=True):
 
     removed: list[Document]
     in_use: int
-
-
-class _Name(msgspec.Struct, frozen=True):
-    name: str
-    added_ns: int
 
 
 class ContextStores:
@@ -112,7 +95,7 @@ class ContextStores:
             HostFault: the folder cannot be read.
         """
         with _faults(self._root):
-            return sorted(file.read_text("utf-8") for file in self._root.glob(f"*/{_TENANT_FILE}"))
+            return sorted(file.read_text("utf-8") for file in self._root.glob(f"*/{TENANT_FILE}"))
 
 
 class ContextStore:
@@ -126,7 +109,7 @@ class ContextStore:
         self.tenant = tenant
         self._root = root
         self._documents = root / "documents"
-        self._incoming = root / "incoming"
+        self._incoming = Incoming(root, tenant)
         self._sources = root / "sources"
         self._memories = Memories(self._sources)
 
@@ -182,7 +165,7 @@ class ContextStore:
         """All that a document is called, the oldest name first."""
         with _faults(self._root):
             folder = self._documents / sha256 / NAMES_FOLDER
-            return [name.name for name in sorted(_names_in(folder), key=lambda name: (name.added_ns, name.name))]
+            return [name.name for name in sorted(names_in(folder), key=lambda name: (name.added_ns, name.name))]
 
     def used_ns(self, sha256: str) -> int:
         """When a document was last opened or added, nanoseconds since the epoch.
@@ -269,8 +252,8 @@ class ContextStore:
         with _faults(self._root):
             if not self._documents.exists():
                 return Swept(removed, in_use)
-            with self._locked():
-                self._sweep(now_ns, min(older_than_ns, _KEPT_NS))
+            with self._incoming.locked():
+                self._incoming.sweep(now_ns, min(older_than_ns, KEPT_NS))
             for document in self.ls():
                 used_ns = self._used_ns(document.sha256)
                 if used_ns is None or used_ns > now_ns - older_than_ns:
@@ -304,7 +287,7 @@ class ContextStore:
             def take(folder: Path) -> Draft:
                 return take_file(folder, descriptor, label, reading.encoding, reading.errors, reading.on_progress)
 
-            key = _key(sight) if sight.settled_ns < reading.now_ns else None
+            key = key_of(sight) if sight.settled_ns < reading.now_ns else None
             document = self._ingest(take, name, key, reading.now_ns)
             after = sight_of(path, os.fstat(descriptor), reading.encoding, reading.errors)
             self._remember(sight, after, document, [], reading.now_ns)
@@ -343,7 +326,7 @@ class ContextStore:
             self._memories.keep(before, document.sha256, left_out)
 
     def _ingest(self, take: _Take, name: str | None, key: str | None, now_ns: int) -> Document:
-        with self._workspace(key, now_ns) as folder:
+        with self._incoming.workspace(key, now_ns) as folder:
             document = _described(take(folder), name, now_ns)
             if document.ascii:
                 (folder / INDEX_FILE).unlink()
@@ -352,7 +335,7 @@ class ContextStore:
             os.utime(folder / DOCUMENT_FILE, ns=(now_ns, now_ns))
             (folder / NAMES_FOLDER).mkdir(mode=0o700)
             if name is not None:
-                _put_name(folder / NAMES_FOLDER, name, now_ns)
+                put_name(folder / NAMES_FOLDER, name, now_ns)
             (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
             flush_folder(folder)
             return self._publish(folder, document, name, now_ns)
@@ -385,68 +368,10 @@ class ContextStore:
             self._touch(sha256, now_ns)
             if name is None:
                 return document
-            _put_name(self._documents / sha256 / NAMES_FOLDER, name, now_ns)
+            put_name(self._documents / sha256 / NAMES_FOLDER, name, now_ns)
             return msgspec.structs.replace(document, name=name)
         finally:
             os.close(hold)
-
-    # ------------------------------------------------------------------------------------------------------- incoming
-
-    @contextlib.contextmanager
-    def _workspace(self, key: str | None, now_ns: int) -> Iterator[Path]:
-        """A folder in `incoming` that is ours until it is renamed away.
-
-        When the work fails it is deleted. When it is interrupted it may stay, for the next attempt.
-        """
-        with contextlib.ExitStack() as held:
-            with self._locked():
-                self._sweep(now_ns, _KEPT_NS, but=key)
-                folder = self._claim(held, key)
-            try:
-                yield folder
-            except Exception:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            except BaseException:
-                if not (folder / CHECKPOINT_FILE).exists():
-                    shutil.rmtree(folder, ignore_errors=True)
-                raise
-
-    def _claim(self, held: contextlib.ExitStack, key: str | None) -> Path:
-        """Take a folder, the kept one if there is a key and nobody is at it. Call with `lock` held."""
-        if key is not None:
-            folder = self._incoming / f"{_KEPT}{key}"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            with contextlib.suppress(BlockingIOError, FileNotFoundError):
-                held.enter_context(folder_lock(folder))
-                _clear_unless_kept(folder)
-                return folder
-        folder = self._incoming / secrets.token_hex(16)
-        folder.mkdir(mode=0o700)
-        held.enter_context(folder_lock(folder))
-        return folder
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        for folder in (self._root, self._documents, self._incoming, self._sources):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (self._root / _TENANT_FILE).exists():
-                with created(self._root / _TENANT_FILE) as file:
-                    file.write(self.tenant.encode("utf-8", "replace"))
-            yield
-        finally:
-            os.close(lock)
-
-    def _sweep(self, now_ns: int, kept_ns: int, but: str | None = None) -> None:
-        """Delete what dead writers left and nobody will go on with. Call with `lock` held."""
-        for folder in self._incoming.iterdir():
-            if folder.name == f"{_KEPT}{but}" or _is_fresh(folder / CHECKPOINT_FILE, now_ns - kept_ns):
-                continue
-            with contextlib.suppress(FileNotFoundError, BlockingIOError), folder_lock(folder):
-                shutil.rmtree(folder)
 
     # ------------------------------------------------------------------------------------------------------ documents
 
@@ -470,8 +395,8 @@ class ContextStore:
 
     def _remove(self, sha256: str, unused_since_ns: int | None = None) -> bool:
         """Take a document away, unless it is in use, or was used since."""
-        grave = self._incoming / secrets.token_hex(16)
-        with self._locked():
+        grave = self._incoming.grave()
+        with self._incoming.locked():
             try:
                 with folder_lock(self._documents / sha256):
                     used_ns = self._used_ns(sha256)
@@ -512,9 +437,9 @@ class ContextStore:
         """What was last added under a name: one look per document."""
         found: list[tuple[int, str]] = []
         for sha256 in self._sha256s():
-            with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-                stored = _name_file(self._documents / sha256 / NAMES_FOLDER, name).read_bytes()
-                found.append((msgspec.json.decode(stored, type=_Name).added_ns, sha256))
+            called = name_in(self._documents / sha256 / NAMES_FOLDER, name)
+            if called is not None:
+                found.append((called.added_ns, sha256))
         document = self._load(max(found)[1]) if found else None
         return None if document is None else msgspec.structs.replace(document, name=name)
 
@@ -570,53 +495,6 @@ def _described(draft: Draft, name: str | None, now_ns: int) -> Document:
         directory=draft.directory,
         added_ns=now_ns,
     )
-
-
-def _key(sight: Sight) -> str:
-    """What a kept folder is named by. Across a boot nothing is kept: a power cut may have eaten what was written."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
-    return hashlib.sha256(f"{boot}{sight.state}".encode()).hexdigest()
-
-
-def _clear_unless_kept(folder: Path) -> None:
-    """Leave in a folder what a pass can go on from, if it can, and nothing else."""
-    useful = {"text", INDEX_FILE, "lines", CHECKPOINT_FILE} if (folder / CHECKPOINT_FILE).exists() else set()
-    for found in folder.iterdir():
-        if found.is_dir():
-            shutil.rmtree(found)
-        elif found.name not in useful:
-            found.unlink()
-
-
-def _is_fresh(file: Path, since_ns: int) -> bool:
-    try:
-        return file.stat().st_mtime_ns > since_ns
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _name_file(folder: Path, name: str) -> Path:
-    return folder / hashlib.sha256(name.encode()).hexdigest()
-
-
-def _put_name(folder: Path, name: str, now_ns: int) -> None:
-    """Call a document by one more name, from now on."""
-    fresh = folder / f"{secrets.token_hex(16)}.new"
-    try:
-        with created(fresh) as file:
-            file.write(msgspec.json.encode(_Name(name, now_ns)))
-        os.rename(fresh, _name_file(folder, name))
-    finally:
-        fresh.unlink(missing_ok=True)
-
-
-def _names_in(folder: Path) -> list[_Name]:
-    found = []
-    for file in folder.glob("*"):
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-            if _SHA256.fullmatch(file.name):
-                found.append(msgspec.json.decode(file.read_bytes(), type=_Name))
-    return found
 
 
 def _unknown(ref: str) -> InvalidInput:

@@ -21,7 +21,8 @@ what it adjoins (a program that strips or joins lines leaves none, and nobody mi
 have been there: translated, encoded, in another case, or in pieces that are neither whole lines nor twice `_SHORT`
 bytes long. Lines under `_LINE_BYTES_MIN` bytes are taken only as the continuation of the find before them. Text that is
 in several places of the documents is attributed to one of them: to the continuation of the last find if it is there,
-else to where most around it agrees.
+else to where most around it agrees. Where the prompt leaves the document in the midst of a word, the agreement since
+the last line end is taken for an accident: lines of a log begin alike.
 
 Anchors that were not found are remembered for the call: the instructions around a thousand slices cost one search.
 Whoever makes prompts to keep us busy meets `scan_bytes_max`: then what is left stays untraced, and `complete` says so.

@@ -106,7 +106,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One run.
 
     `stdout` and `stderr` are the last cell's. `cpu_s` and `max_rss_bytes` are the kernel's accounts of the box; `cost`
-    is in nano-dollars; `coverage` says how much of the contexts was read and shown; `layers` are the layers of the wall that held; `scripted` says that no model was asked.
+    is in nano-dollars; `coverage` says how much of the contexts was read and shown; `layers` are the layers of the wall
+    that held; `scripted` says that no model was asked.
     """
 
     run: str

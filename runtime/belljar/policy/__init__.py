@@ -28,7 +28,6 @@ from belljar.policy.model import (
     Quotas,
     RunQuota,
     Spending,
-    Spending,
     Wire,
 )
 from belljar.policy.parse import parse

@@ -68,8 +68,13 @@ class Pool(Generic[_B]):
 
     async def _fill_quietly(self) -> None:
         await asyncio.sleep(_REFILL_S)
-        while self._dead:
-            await self._dead.pop().kill()
         # Whoever needs the next box gets the same error from `start`, where there is somebody to hear it.
         with contextlib.suppress(BelljarError):
-            await self.fill()
+            while self._dead or len(self._boxes) < self._size:  # others take meanwhile
+                await self._kill_dead()
+                await self.fill()
+        await self._kill_dead()
+
+    async def _kill_dead(self) -> None:
+        while self._dead:
+            await self._dead.pop().kill()

@@ -8,6 +8,9 @@ and look from inside whether it is really there. `check` runs all and gives what
     async with Runtime(policy, backend="mine", language="python") as runtime:
         assert await check(runtime) == []
 
+Where a box must end otherwise because of a layer that it has, the check says what is right there, and why (`Instead`);
+such differences are few, and SECURITY.md lists them by their names.
+
 The context of every check is the text `CONTEXT`. A check with `differs` runs in two boxes and must print different
 texts; this is how boxes that share their random numbers are found.
 """
@@ -21,12 +24,32 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-__all__ = ["CONTEXT", "POLICY", "Check", "Finding", "Sessions", "check", "checks", "run_check"]
+from belljar.errors import PolicyDenied
+
+__all__ = ["CONTEXT", "POLICY", "Check", "Finding", "Instead", "Sessions", "check", "checks", "run_check"]
 
 POLICY = Path(__file__).with_name("policy.toml")
 CONTEXT = "".join(f"line {number}: the grass is gr\N{LATIN SMALL LETTER E WITH DIAERESIS}n\n" for number in range(2000))
 
 _SHOWN_CHARS = 400
+
+
+class Instead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is right where a box reports `layer`. It replaces the check's own `expect`, `prints`, `shows` and `limit`.
+
+    Attributes:
+        layer: where it applies.
+        difference: its name in SECURITY.md.
+        why: one sentence.
+    """
+
+    layer: str
+    difference: str
+    why: str
+    expect: Sequence[str] = ("ok",)
+    prints: str | None = None
+    shows: str | None = None
+    limit: str | None = None
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +66,7 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         limit: the code of the limit that was met.
         truncated: whether output was cut.
         differs: run it in two boxes, which must not print the same.
+        instead: what is right where a layer makes a difference; the first that applies.
     """
 
     name: str
@@ -56,6 +80,16 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: str | None = None
     truncated: bool = False
     differs: bool = False
+    instead: Sequence[Instead] = ()
+
+    def under(self, layers: Collection[str]) -> Check:
+        """The same for a box that has these layers."""
+        for one in self.instead:
+            if one.layer in layers:
+                return msgspec.structs.replace(
+                    self, expect=one.expect, prints=one.prints, shows=one.shows, limit=one.limit, instead=()
+                )
+        return self
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -123,12 +157,12 @@ async def check(runtime: Sessions, *, on_check: Callable[[str], None] | None = N
         if runtime.language in one.languages and (one.layer is None or one.layer in layers):
             if on_check is not None:
                 on_check(one.name)
-            findings += await run_check(runtime, one)
+            findings += await run_check(runtime, one.under(layers))
     return findings
 
 
 async def run_check(runtime: Sessions, one: Check) -> list[Finding]:
-    """Run one check, whatever language and layers it is for."""
+    """Run one check as it stands, whatever language and layers it is for; see `Check.under`."""
     cell = await _last_cell(runtime, one)
     problems = _problems(one, cell)
     if one.differs and not problems and (await _last_cell(runtime, one)).stdout == cell.stdout:
@@ -144,10 +178,15 @@ async def _layers(runtime: Sessions) -> Collection[str]:
 
 
 async def _last_cell(runtime: Sessions, one: Check) -> _Cell:
+    """The last cell, or the one with which the box ended before its time."""
     async with runtime.session(context=CONTEXT) as session:
-        for source in one.cells[:-1]:
-            await session.execute(source)
-        return await session.execute(one.cells[-1])
+        cell = await session.execute(one.cells[0])
+        for source in one.cells[1:]:
+            try:
+                cell = await session.execute(source)
+            except PolicyDenied:  # the session has ended
+                break
+        return cell
 
 
 def _problems(one: Check, cell: _Cell) -> list[str]:

@@ -23,8 +23,8 @@ from belljar.sandbox.docker.daemon import Daemon
 
 __all__ = ["Account"]
 
-# Deadlines wait for whoever asks, and so cannot wait for the daemon.
-_PATIENCE_S: Final = 0.5
+# Deadlines wait for whoever asks, and so cannot wait long for a daemon; a healthy one counts once a second.
+_PATIENCE_S: Final = 1.5
 
 
 class Account:

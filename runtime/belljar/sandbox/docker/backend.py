@@ -8,7 +8,8 @@
     from here on the wire belongs to the engine
 
 Whatever fails on the way ends in a container that is removed. If this process is killed, its containers read the end
-of their standard input and end; what does not is removed by the next start of a backend, by its label.
+of their standard input and end; what does not is removed by the next start of a backend, by its label. What could not
+be removed because the daemon was away is removed when it is back, or at the latest when the backend is closed.
 
 Everything slow is done behind the caller's back: containers for the pool are made ahead, dead ones removed after.
 """
@@ -24,7 +25,7 @@ import platform
 import secrets
 import socket
 import struct
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from belljar.errors import BoxFault, LayerMissing
@@ -32,18 +33,27 @@ from belljar.sandbox.base import BoxSpec, check_layers, rlimits
 from belljar.sandbox.docker.account import Account
 from belljar.sandbox.docker.box import DockerBox, bury
 from belljar.sandbox.docker.creator import LABEL, creator, is_gone
-from belljar.sandbox.docker.daemon import Daemon
+from belljar.sandbox.docker.daemon import Daemon, NotThere
 from belljar.sandbox.docker.fates import Fates
 from belljar.sandbox.docker.image import LoadedImage, ensure_loaded
-from belljar.sandbox.docker.options import ENTRYPOINT, HOSTNAME, USER, RuntimeName, differences, host_config
+from belljar.sandbox.docker.options import (
+    ENTRYPOINT,
+    HOSTNAME,
+    PROCESSES_MIN,
+    USER,
+    RuntimeName,
+    differences,
+    host_config,
+)
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.docker.stream import Outputs
+from belljar.sandbox.docker.versions import read_engine
 from belljar.sandbox.image import Image
 from belljar.sandbox.pool import Pool
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
 from belljar.tasks import to_the_end
 
-__all__ = ["Docker"]
+__all__ = ["CPU_SPARE_S", "Docker"]
 
 BackendName = Literal["docker", "gvisor"]
 
@@ -52,14 +62,19 @@ _LENGTH: Final = struct.Struct("!I")
 # From the start to the report: an interpreter's start, under gVisor's slowest platform on a loaded machine.
 _BOOT_S: Final = 30.0
 _REPORT_BYTES_MAX: Final = 65536
+# The daemon's account, where it must be asked, is a second or two behind; the process's own limit must not be faster.
+CPU_SPARE_S: Final = 4
 _CLOSE_S: Final = 60.0
+# Which backend of its creator a container belongs to.
+_BACKEND: Final = "belljar.backend"
 # What the template alone gives, and the daemon's description confirms.
 _GIVEN: Final = ("pidns", "mountns", "netns", "ipcns", "utsns", "cgroupns", "rootfs")
 _GROUPS: Final = ("cgroup.memory", "cgroup.cpu", "cgroup.pids")
 # What every container is given and no box needs. gVisor's tell of nothing but itself, and it covers no folder.
 _HIDDEN: Final = ("/proc", "/etc")
-# Its kernel has neither queues nor queued signals to limit, and refuses to be told.
-_NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING")
+# Its kernel has neither queues nor queued signals to limit, and refuses to be told. And its clock of CPU time goes on
+# while a task waits for a core: on a busy host it would end a box that has not used up what it may.
+_NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING", "CPU")
 # The same text in every version of gVisor; no build of Linux says it.
 _GVISOR: Final = "Sun Jan 10 15:06:54 PST 2016"
 
@@ -71,20 +86,23 @@ class Docker:
         self,
         name: BackendName,
         daemon: Daemon,
+        source: Image,
         image: LoadedImage,
         allowlist: Allowlist,
         engine: Mapping[str, str],
     ) -> None:
         self.name: str = name
         self._daemon = daemon
+        self._source = source
         self._image = image
         self._runtime = _RUNTIMES[name]
         self._engine = engine
-        self._creator = creator()
+        self._labels = {LABEL: creator(), _BACKEND: secrets.token_hex(8)}
+        self._ours = f"{_BACKEND}={self._labels[_BACKEND]}"
         self._profile = docker_profile(allowlist)
         self._unknown_limits = _NOT_IN_GVISOR if name == "gvisor" else ()
         self._filter = compile_filter(allowlist) or b""
-        self._fates = Fates(daemon, f"{LABEL}={self._creator}")
+        self._fates = Fates(daemon, self._ours)
         self._pool: Pool[DockerBox] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -99,7 +117,10 @@ class Docker:
             BoxFault: the daemon does not answer, or does not take the image.
         """
         try:
-            info = await daemon.ask(daemon.client.info)
+            await daemon.negotiate()
+            info: Any = await daemon.ask(daemon.client.info)
+            if not isinstance(info, dict) or not {"Runtimes", "ServerVersion", "KernelVersion"} <= info.keys():
+                raise daemon.strange()
             if _RUNTIMES[name] not in info["Runtimes"]:
                 raise LayerMissing(
                     f"the Docker daemon at {daemon.host} has no runtime {_RUNTIMES[name]}: install gVisor, "
@@ -107,8 +128,10 @@ class Docker:
                     code="layer.gvisor",
                 )
             loaded = await ensure_loaded(daemon, image)
-            engine = {"engine": str(info["ServerVersion"])[:100], "kernel": str(info["KernelVersion"])[:100]}
-            backend = cls(name, daemon, loaded, allowlist or load_allowlist(), engine)
+            said = read_engine({}, info)
+            remaps = "yes" if said.userns_remap else "no"
+            engine = {"engine": said.engine[:100], "kernel": said.kernel[:100], "userns_remap": remaps}
+            backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine)
             await backend._reap()
         except BaseException:
             daemon.close()
@@ -144,6 +167,8 @@ class Docker:
             await self._pool.aclose()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+        with contextlib.suppress(BoxFault):
+            await self._bury_all(await self._found(self._ours))
         self._fates.close()
         self._daemon.close()
 
@@ -151,11 +176,12 @@ class Docker:
         return await self._build(spec, {}, preload=True)
 
     async def _build(self, spec: BoxSpec, about: Mapping[str, str], *, preload: bool) -> DockerBox:
-        await self._fates.listen()
-        name = f"belljar-{secrets.token_hex(8)}"
+        if await self._fates.listen():
+            self._background(self._sweep())
+        name = f"belljar-{about.get('run') or secrets.token_hex(8)}"
         ordered = host_config(spec, self._runtime, self._profile)
         try:
-            container = await to_the_end(self._create(name, ordered, about))
+            container = await to_the_end(self._create_from_image(name, ordered, about))
             box = await self._bring_up(container, spec, ordered, preload=preload)
         except BaseException:
             self._background(bury(self._daemon, name))
@@ -167,6 +193,13 @@ class Docker:
             raise
         return box
 
+    async def _create_from_image(self, name: str, ordered: Mapping[str, Any], about: Mapping[str, str]) -> str:
+        try:
+            return await self._create(name, ordered, about)
+        except NotThere:  # somebody has removed the image
+            self._image = await ensure_loaded(self._daemon, self._source)
+            return await self._create(name, ordered, about)
+
     async def _create(self, name: str, ordered: Mapping[str, Any], about: Mapping[str, str]) -> str:
         made = await self._daemon.ask(
             self._daemon.client.create_container,
@@ -177,7 +210,7 @@ class Docker:
             user=USER,
             hostname=HOSTNAME,
             stdin_open=True,
-            labels={LABEL: self._creator, **{f"belljar.{key}": value for key, value in about.items()}},
+            labels={**self._labels, **{f"belljar.{key}": value for key, value in about.items()}},
             network_disabled=True,
             host_config=dict(ordered),
             use_config_proxy=False,
@@ -191,12 +224,18 @@ class Docker:
         account: Account | None = None
         outputs = Outputs()
         try:
-            await self._daemon.ask(client.start, container)
-            inspected: dict[str, Any]
-            report, inspected = await asyncio.gather(
-                self._talk(stream, outputs, spec, preload=preload),
-                self._daemon.ask(client.inspect_container, container),
-            )
+            # The order waits in the stream for the program that will read it; the daemon says last that it has started.
+            talking = asyncio.create_task(self._talk(stream, outputs, spec, preload=preload))
+            try:
+                await self._daemon.ask(client.start, container)
+                inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
+                report = await talking
+            finally:
+                talking.cancel()
+                await asyncio.gather(talking, return_exceptions=True)
+            if self._runtime == "runc" and spec.processes < PROCESSES_MIN:
+                ordered = {**ordered, "PidsLimit": spec.processes}
+                inspected = await self._limit_processes(container, spec.processes)
             self._check(inspected, ordered, report)
             account = Account(self._daemon, container, inspected["State"]["Pid"])
             await account.begin()
@@ -206,12 +245,30 @@ class Docker:
             if account is not None:
                 account.close()
             raise
-        layers = (*_GIVEN, *report["layers"], *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
+        layers = self._layers(report["layers"])
         return DockerBox(self._daemon, container, stream, outputs, account, self._fates, layers, self._background)
+
+    def _layers(self, said: Sequence[str]) -> tuple[str, ...]:
+        """What holds: by the template, by the daemon's own mapping of users, by what `boot` said, by the runtime."""
+        remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in said else ()
+        return (*_GIVEN, *remapped, *said, *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
+
+    async def _limit_processes(self, container: str, count: int) -> dict[str, Any]:
+        """Order fewer than the start needs, now that nobody but our program is inside; the daemon's new description.
+
+        The SDK knows the request, but not this word of it.
+        """
+        client: Any = self._daemon.client
+        url = client._url("/containers/{0}/update", container)
+        await self._daemon.ask(lambda: client._result(client._post_json(url, {"PidsLimit": count})))
+        inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
+        return inspected
 
     async def _talk(self, stream: socket.socket, outputs: Outputs, spec: BoxSpec, *, preload: bool) -> dict[str, Any]:
         """Send the order, read the report."""
-        known = {name: value for name, value in rlimits(spec).items() if name not in self._unknown_limits}
+        limits = rlimits(spec)
+        limits["CPU"] += CPU_SPARE_S
+        known = {name: value for name, value in limits.items() if name not in self._unknown_limits}
         order = {
             "rlimits": known,
             "securebits": self.name != "gvisor",
@@ -232,6 +289,8 @@ class Docker:
             raise BoxFault(f"a container gave no sign within {_BOOT_S:.0f} s of its start") from None
         except OSError as error:
             raise _stillborn(outputs) from error
+        except ValueError as error:
+            raise BoxFault("a container said what `boot` does not say: is it our image?") from error
         if "failed" in report:
             raise BoxFault(f"a container could not close in on itself ({report['failed']}, {report['layer']})")
         return report
@@ -245,7 +304,10 @@ class Docker:
         """
         wrong = differences(inspected, ordered, self._image.id)
         if wrong:
-            raise BoxFault(f"the Docker daemon has not applied {', '.join(wrong)}: use Docker Engine 20.10 or newer")
+            raise BoxFault(
+                f"the Docker daemon has not applied {', '.join(wrong)}: see the warnings of `docker info`, "
+                "and use Docker Engine 20.10 or newer"
+            )
         facts = report["facts"]
         seen = {
             "pid": facts["pid"] == 1,
@@ -271,15 +333,32 @@ class Docker:
 
     async def _reap(self) -> None:
         """Remove the containers of dead creators, and of nobody else."""
-        client = self._daemon.client
-        found = await self._daemon.ask(client.containers, all=True, filters={"label": LABEL})
-        left = [one["Id"] for one in found if is_gone(one["Labels"][LABEL])]
-        await asyncio.gather(*(bury(self._daemon, container) for container in left))
+        found = await self._found(LABEL)
+        await self._bury_all([one for one in found if is_gone(one["Labels"][LABEL])])
 
-    def _background(self, work: Coroutine[Any, Any, object]) -> None:
+    async def _sweep(self) -> None:
+        """Remove those of ours that have been given up."""
+        with contextlib.suppress(BoxFault):
+            found = await self._found(self._ours)
+            await self._bury_all([one for one in found if self._is_given_up(one)])
+
+    def _is_given_up(self, container: Mapping[str, Any]) -> bool:
+        # One that was just created may not be watched yet.
+        return container["State"] != "created" and not self._fates.watches(container["Id"])
+
+    async def _found(self, label: str) -> list[dict[str, Any]]:
+        """The containers with this label, whatever has become of them."""
+        client = self._daemon.client
+        return list(await self._daemon.ask(client.containers, all=True, filters={"label": label}))
+
+    async def _bury_all(self, found: Iterable[Mapping[str, Any]]) -> None:
+        await asyncio.gather(*(bury(self._daemon, one["Id"]) for one in found))
+
+    def _background(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
         task: asyncio.Task[object] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _read(stream: socket.socket, outputs: Outputs, size: int) -> bytes:

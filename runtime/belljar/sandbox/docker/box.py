@@ -38,7 +38,7 @@ _FATE_S: Final = 5.0
 _LOOK: Final = "import os; left = os.statvfs('/tmp'); print(left.f_bavail == 0)"
 
 # Lets something go on behind the caller's back until the backend is closed.
-Background = Callable[[Coroutine[Any, Any, object]], object]
+Background = Callable[[Coroutine[Any, Any, object]], asyncio.Task[object]]
 
 
 class DockerBox:
@@ -67,6 +67,7 @@ class DockerBox:
         self._hung_up = False
         self._waiting = 0
         self._ended = False
+        self._interrupting: asyncio.Task[object] | None = None
         self._killing: asyncio.Task[BoxEnd] | None = None
 
     async def send(self, *parts: bytes | memoryview) -> None:
@@ -122,7 +123,7 @@ class DockerBox:
         return False
 
     def interrupt(self) -> None:
-        self._background(self._interrupt())
+        self._interrupting = self._background(self._interrupt())
 
     async def evidence(self) -> Evidence:
         return await self._account.evidence()
@@ -147,6 +148,8 @@ class DockerBox:
         return await asyncio.shield(self._killing)
 
     async def _kill(self) -> BoxEnd:
+        if self._interrupting is not None:
+            self._interrupting.cancel()  # nobody needs an interrupt any more that has not arrived
         evidence = await self.evidence()
         by_itself = self._hung_up
         self._end_stream()

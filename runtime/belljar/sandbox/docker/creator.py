@@ -1,8 +1,9 @@
 """Whose container is it? Every one of ours carries its creator's name, so that the next start can clear away what a
 creator who has died left behind, and nothing else.
 
-The name holds the machine and its name (copies of one machine may have one number), its boot, the pid namespace and the process with its start. Of a process on another machine,
-or in a pid namespace that we are not in, nobody here can say whether it lives: its containers are left to it.
+The name holds the machine and its host name (copies of a machine may share its number), its boot, the pid namespace and
+the process with its start. Of a process on another machine, or in a pid namespace that we are not in, nobody here can
+say whether it lives: its containers are left to it.
 """
 
 from __future__ import annotations

@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import docker
+import docker.constants
 import docker.errors
 import requests
 import urllib3
@@ -31,6 +33,7 @@ API_VERSION: Final = "1.41"
 # Creating takes some 10 ms, starting some 100; a machine under load may need seconds.
 ANSWER_S: Final = 30.0
 _THREADS: Final = 8
+_VERSION: Final = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 
 _T = TypeVar("_T")
 
@@ -79,6 +82,8 @@ class Daemon:
 
     def ask_now(self, call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
         """`ask`, in the caller's own thread."""
+        if self.host.startswith("unix://") and not os.path.exists(self.host.removeprefix("unix://")):
+            raise self._absent()  # the SDK would find out too, and lose a socket over it
         try:
             return call(*arguments, **options)
         except docker.errors.NotFound as error:
@@ -88,12 +93,25 @@ class Daemon:
         except requests.exceptions.Timeout:
             raise self.silent() from None
         except (requests.exceptions.RequestException, OSError) as error:
-            raise BoxFault(
-                f"no Docker daemon answers at {self.host}: start it, or name another in DOCKER_HOST"
-            ) from error
+            raise self._absent() from error
         # What the SDK makes of an answer that no Docker daemon gives.
         except (docker.errors.DockerException, urllib3.exceptions.HTTPError, ValueError, AttributeError) as error:
             raise self.strange() from error
+
+    async def negotiate(self) -> None:
+        """Speak the newest version that both know; new daemons refuse the old ones.
+
+        Raises: as `ask`.
+        """
+        client: Any = self.client
+        said = await self.ask(client.version, api_version=False)
+        spoken = said.get("ApiVersion") if isinstance(said, dict) else None
+        if not isinstance(spoken, str) or not _VERSION.fullmatch(spoken):
+            raise self.strange()
+        if _numbers(spoken) < _numbers(API_VERSION):
+            raise BoxFault(f"the Docker daemon at {self.host} is too old: use Docker Engine 20.10 or newer")
+        # The SDK asks once, when it is made, or never; there is no other way to tell it.
+        client._version = min(spoken, docker.constants.DEFAULT_DOCKER_API_VERSION, key=_numbers)
 
     async def takes_calls(self) -> bool:
         """Whether it takes new connections. One that is being stopped does not, and still answers over the old ones."""
@@ -111,8 +129,16 @@ class Daemon:
 
         Raises: as `ask`.
         """
+        attaching = asyncio.create_task(self.ask(self._attach, container))
+        try:
+            return await asyncio.shield(attaching)
+        except asyncio.CancelledError:
+            attaching.add_done_callback(_close_result)
+            raise
+
+    def _attach(self, container: str) -> socket.socket:
         params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        hijacked = await self.ask(self.client.attach_socket, container, params=params)
+        hijacked = self.client.attach_socket(container, params=params)
         # The SDK gives a reader around the socket and owns it; the copy is ours to close.
         stream = socket.socket(fileno=os.dup(hijacked.fileno()))
         hijacked._response.close()
@@ -124,6 +150,9 @@ class Daemon:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.client.close()
 
+    def _absent(self) -> BoxFault:
+        return BoxFault(f"no Docker daemon answers at {self.host}: start it, or name another in DOCKER_HOST")
+
     def silent(self) -> BoxFault:
         return BoxFault(
             f"the Docker daemon at {self.host} did not answer within {self.answer_s:.0f} s: "
@@ -132,6 +161,15 @@ class Daemon:
 
     def strange(self) -> BoxFault:
         return BoxFault(f"what answers at {self.host} is no Docker daemon: name one in DOCKER_HOST")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _close_result(attaching: asyncio.Task[socket.socket]) -> None:
+    if not attaching.cancelled() and attaching.exception() is None:
+        attaching.result().close()
 
 
 def _line(error: Exception) -> str:

@@ -101,7 +101,7 @@ class Fates:
         client, filters = self._daemon.client, {"type": "container", "label": self._label}
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             try:
-                stream = self._daemon.ask_now(client.events, decode=True, filters=filters)
+                stream: Any = self._daemon.ask_now(client.events, decode=True, filters=filters)
             except BoxFault as error:
                 loop.call_soon_threadsafe(_fail, begun, error)
                 return

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from belljar.sandbox.base import BoxSpec, rlimits
 from belljar.sandbox.image import AGENT, PYTHON
 
-__all__ = ["ENTRYPOINT", "HOSTNAME", "USER", "RuntimeName", "differences", "host_config"]
+__all__ = ["ENTRYPOINT", "HOSTNAME", "PROCESSES_MIN", "USER", "RuntimeName", "differences", "host_config"]
 
 RuntimeName = Literal["runc", "runsc"]
 
@@ -22,8 +22,8 @@ _SCRATCH: Final = "/tmp"  # noqa: S108 - inside the box
 USER: Final = f"{_NOBODY}:{_NOBODY}"
 HOSTNAME: Final = "belljar"
 ENTRYPOINT: Final = (PYTHON, "-I", "-S", "-B", "-X", "utf8", AGENT)
-# runc's own threads are in the container until it becomes our program, and need room.
-_PROCESSES_MIN: Final = 16
+# runc's own threads are in the container until it becomes our program, and need room. Who orders less gets it after.
+PROCESSES_MIN: Final = 16
 # gVisor's kernel and file server run in the container's group: their memory, and their threads.
 _SENTRY_BYTES: Final = 96 * 2**20
 _SENTRY_THREADS: Final = 512
@@ -60,7 +60,7 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str) -> dict[str, 
         # Version 1 of control groups has the host's as default.
         "CgroupnsMode": "private",
         # Tasks, threads included: what stops a fork bomb.
-        "PidsLimit": max(spec.processes, _PROCESSES_MIN) + (_SENTRY_THREADS if second_kernel else 0),
+        "PidsLimit": max(spec.processes, PROCESSES_MIN) + (_SENTRY_THREADS if second_kernel else 0),
         # Equal, so that there is no swap.
         "Memory": memory,
         "MemorySwap": memory,
@@ -73,6 +73,8 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str) -> dict[str, 
         ],
         # Its output is our wire; a log would be an unbounded copy of it on the host's disk.
         "LogConfig": {"Type": "none", "Config": {}},
+        # Ours is the first process, also where the daemon puts one of its own before every other.
+        "Init": False,
         # A box serves one run: it is never started again, and what is left of it is looked at before it is removed.
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": False,
@@ -82,32 +84,47 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str) -> dict[str, 
 def differences(inspected: Mapping[str, Any], ordered: Mapping[str, Any], image: str) -> list[str]:
     """The options that the daemon has not applied as ordered, by name; and those that it has added."""
     found: Mapping[str, Any] = inspected["HostConfig"]
-    wrong = [name for name, value in ordered.items() if found.get(name) != value]
+    config: Mapping[str, Any] = inspected["Config"]
+    wrong = [name for name, value in ordered.items() if not _holds(name, found.get(name), value)]
+    wrong += [name for name, value in _CONFIG.items() if config.get(name) != value]
     # What was not asked for must not be there.
     wrong += [name for name in _ABSENT if found.get(name)]
+    wrong += [name for name in _ABSENT_CONFIG if config.get(name)]
     if inspected["Image"] != image:
         wrong.append("Image")
-    if inspected["Config"]["User"] != USER:
-        wrong.append("User")
     if inspected["Mounts"]:
         wrong.append("Mounts")
     return wrong
 
 
+def _holds(name: str, found: Any, ordered: Any) -> bool:
+    if name == "Ulimits":  # beside ours may stand those that the daemon gives everybody
+        return all(limit in (found or ()) for limit in ordered)
+    return bool(found == ordered)
+
+
+_CONFIG: Final = {"User": USER, "Hostname": HOSTNAME, "Entrypoint": list(ENTRYPOINT)}
+_ABSENT_CONFIG: Final = ("Env", "Cmd", "Volumes", "Tty", "Healthcheck", "Domainname")
 _ABSENT: Final = (
     "Privileged",
     "CapAdd",
     "Binds",
     "Mounts",
+    "VolumesFrom",
+    "VolumeDriver",
     "Devices",
+    "DeviceCgroupRules",
     "DeviceRequests",
     "GroupAdd",
-    "VolumesFrom",
     "Links",
     "ExtraHosts",
     "PortBindings",
+    "PublishAllPorts",
     "Sysctls",
     "PidMode",
     "UTSMode",
     "UsernsMode",
+    # A box without memory would wait for some instead of ending.
+    "OomKillDisable",
+    "OomScoreAdj",
 )

@@ -4,6 +4,11 @@ Two filters guard a container, and a call must pass both. This one is there from
 must let the interpreter start and close in on itself, and so also allows what `policies/seccomp.toml` lists under
 `boot`. The other is the jail's own, byte for byte, which `boot` loads before any guest code runs. Conditions that this
 format cannot say (`never`, `pretend`) are left to the other.
+
+The container runtime makes its last calls under this filter. What it does not find in the kernel it does in an older
+way; what is forbidden to it is an error. So what is not listed does not exist here (ENOSYS; Docker 20.10 cannot say
+that, and its runc does not ask). A guest never sees it: where two filters refuse a call, the one that was loaded last
+says how, and that one says EPERM.
 """
 
 from __future__ import annotations
@@ -16,8 +21,7 @@ from belljar.sandbox.seccomp import Allowlist, Condition, Rule
 
 __all__ = ["docker_profile"]
 
-_WORD: Final = 0xFFFFFFFF
-_WHOLE: Final = 0xFFFFFFFFFFFFFFFF
+_HIGH: Final = 0xFFFFFFFF00000000
 
 
 def docker_profile(allowlist: Allowlist) -> str:
@@ -27,7 +31,7 @@ def docker_profile(allowlist: Allowlist) -> str:
     calls += [_refused(answer.names, answer.error) for answer in allowlist.answer]
     profile = {
         "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": errno.EPERM,
+        "defaultErrnoRet": errno.ENOSYS,
         "architectures": ["SCMP_ARCH_X86_64"],
         "syscalls": calls,
     }
@@ -44,7 +48,7 @@ def _calls(rule: Rule) -> list[dict[str, Any]]:
 
 
 def _argument(condition: Condition, value: int) -> dict[str, Any]:
-    mask = _WHOLE if condition.whole else _WORD & condition.mask
+    mask = condition.mask | (_HIGH if condition.whole else 0)
     return {"index": condition.arg, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
 
 

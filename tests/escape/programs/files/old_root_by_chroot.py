@@ -5,7 +5,7 @@
 # why: The classic: chroot below, then walk up.
 import os
 os.mkdir("/tmp/below")
-here = os.open("/", os.O_RDONLY)
+here = os.open("/", os.O_PATH)
 tries(lambda: os.chroot("/tmp/below"), lambda: os.fchdir(here))
 os.chdir("/..")
 print(os.getcwd())

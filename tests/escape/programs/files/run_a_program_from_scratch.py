@@ -3,6 +3,7 @@
 # use: tries
 # says: EPERM
 # why: Nothing that the program wrote may be run or mapped as code.
+# gvisor: says EPERM ; reaches 1 ; why noexec: it is asked for when a program is started, not when code is mapped
 import mmap, os
 with open("/tmp/code", "wb") as file:
     file.write(b"\xc3" * 4096)

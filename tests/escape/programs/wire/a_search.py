@@ -1,6 +1,12 @@
 # language: python
 # expect: ok protocol
 # use: wire
-# why: Not in this version: a refusal, not a violation.
-say(frame({"op": "search", "id": 1, "doc": 0, "start": 0, "limit": 10}, b"(a+)+$"), frame(DONE))
+# why: A pattern that takes exponential time where an engine backtracks; the host's does not.
+say(
+    frame(
+        {"op": "search", "id": 1, "doc": 0, "mode": "find", "start": 0, "stop": 29000, "limit": 10, "line": 0},
+        b"((([a-z ]+)+)+)+$x",
+    )
+)
+say(frame(DONE))
 time.sleep(30)

@@ -6,5 +6,5 @@
 # limit: cell_wall_ms
 import threading
 for number in range(1, 40):
-    say(frame({"op": "read", "id": number, "doc": 0, "start": 0, "stop": 20000}))
+    say(frame({"op": "read", "id": number, "doc": 0, "start": 0, "stop": 20000, "line": 0}))
 time.sleep(30)

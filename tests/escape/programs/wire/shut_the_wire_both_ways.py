@@ -2,6 +2,9 @@
 # expect: error
 # use: wire
 # why: Who hangs up has ended.
+# containers: expect timeout error ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
 import ctypes
-print(ctypes.CDLL(None).shutdown(3, 2))
+if ctypes.CDLL(None).shutdown(3, 2):  # a pair of pipes can only be closed
+    os.close({{wire_read}})
+    os.close(3)
 time.sleep(30)

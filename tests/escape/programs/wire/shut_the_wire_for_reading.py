@@ -3,7 +3,9 @@
 # use: wire
 # says: its wire
 # why: Requests go out, and no reply can come in.
+# containers: expect timeout error ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
 import ctypes
-ctypes.CDLL(None).shutdown(3, 0)
-say(frame({"op": "read", "id": 1, "doc": 0, "start": 0, "stop": 10}))
+if ctypes.CDLL(None).shutdown(3, 0):  # a pair of pipes can only be closed
+    os.close({{wire_read}})
+say(frame({"op": "read", "id": 1, "doc": 0, "start": 0, "stop": 10, "line": 0}))
 time.sleep(30)

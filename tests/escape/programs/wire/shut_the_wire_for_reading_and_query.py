@@ -3,7 +3,9 @@
 # use: wire
 # says: its wire
 # why: The same for what is answered in its own time.
+# containers: expect timeout error ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
 import ctypes
-ctypes.CDLL(None).shutdown(3, 0)
+if ctypes.CDLL(None).shutdown(3, 0):  # a pair of pipes can only be closed
+    os.close({{wire_read}})
 say(frame({"op": "query", "id": 1, "model": None, "lengths": [1]}, b"x"))
 time.sleep(30)

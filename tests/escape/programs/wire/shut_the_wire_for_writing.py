@@ -2,6 +2,8 @@
 # expect: error
 # use: wire
 # why: Who hangs up has ended.
+# containers: expect timeout error ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
 import ctypes
-print(ctypes.CDLL(None).shutdown(3, 1))
+if ctypes.CDLL(None).shutdown(3, 1):  # a pair of pipes can only be closed
+    os.close(3)
 time.sleep(30)

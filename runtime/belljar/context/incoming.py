@@ -1,0 +1,131 @@
+"""Where a document is written before it is there: a folder of its own in `incoming`, and what is done about leftovers.
+
+How a crash is cleaned up. Whoever writes a folder in `incoming` holds an flock on it from before anyone else may look
+(creation happens under `lock`) until after the rename. The kernel lets go of it when the writer dies. So the next
+`add`, under `lock`, tries each folder: the ones it can lock have no writer. A folder that was renamed between our look
+and our lock is no longer at that path, and deletion goes by path: a published document cannot be hit.
+
+How an interrupted `add` goes on. The folder of a file that can be copied as it is has a name made of the file's state
+and of this boot of the machine. Whoever adds the same file in the same state again finds it, locks it, and goes on
+from its last checkpoint (see `intake`); if its writer lives, he starts a folder of his own. What nobody goes on with
+for a day is swept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from belljar.context.document import INDEX_FILE, LINES_FILE, TEXT_FILE
+from belljar.context.files import created, folder_lock
+from belljar.context.intake import CHECKPOINT_FILE
+from belljar.context.sources import Sight
+
+__all__ = ["KEPT_NS", "TENANT_FILE", "Incoming", "key_of"]
+
+KEPT_NS = 24 * 3600 * 1_000_000_000
+_KEPT = "kept-"
+TENANT_FILE = "tenant"
+
+
+class Incoming:
+    """The folder `incoming` of a store, and the lock under which it changes hands.
+
+    Args:
+        root: the store; made when first needed.
+        tenant: whose it is.
+    """
+
+    def __init__(self, root: Path, tenant: str) -> None:
+        self._root = root
+        self._tenant = tenant
+        self._incoming = root / "incoming"
+
+    @contextlib.contextmanager
+    def workspace(self, key: str | None, now_ns: int) -> Iterator[Path]:
+        """A folder in `incoming` that is ours until it is renamed away.
+
+        When the work fails it is deleted. When it is interrupted it may stay, for the next attempt.
+        """
+        with contextlib.ExitStack() as held:
+            with self.locked():
+                self.sweep(now_ns, KEPT_NS, but=key)
+                folder = self._claim(held, key)
+            try:
+                yield folder
+            except Exception:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            except BaseException:
+                if not (folder / CHECKPOINT_FILE).exists():
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+    def _claim(self, held: contextlib.ExitStack, key: str | None) -> Path:
+        """Take a folder, the kept one if there is a key and nobody is at it. Call with `lock` held."""
+        if key is not None:
+            folder = self._incoming / f"{_KEPT}{key}"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                held.enter_context(folder_lock(folder))
+                _clear_unless_kept(folder)
+                return folder
+        folder = self._incoming / secrets.token_hex(16)
+        folder.mkdir(mode=0o700)
+        held.enter_context(folder_lock(folder))
+        return folder
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        for folder in (self._root, *(self._root / name for name in ("documents", "incoming", "sources"))):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (self._root / TENANT_FILE).exists():
+                with created(self._root / TENANT_FILE) as file:
+                    file.write(self._tenant.encode("utf-8", "replace"))
+            yield
+        finally:
+            os.close(lock)
+
+    def sweep(self, now_ns: int, kept_ns: int, but: str | None = None) -> None:
+        """Delete what dead writers left and nobody will go on with. Call with `lock` held."""
+        for folder in self._incoming.iterdir():
+            if folder.name == f"{_KEPT}{but}" or _is_fresh(folder / CHECKPOINT_FILE, now_ns - kept_ns):
+                continue
+            with contextlib.suppress(FileNotFoundError, BlockingIOError), folder_lock(folder):
+                shutil.rmtree(folder)
+
+    def grave(self) -> Path:
+        """A path to which a document can be moved with `locked` held, to be deleted there: by us, or by a sweep."""
+        return self._incoming / secrets.token_hex(16)
+
+
+def key_of(sight: Sight) -> str:
+    """What a kept folder is named by. Across a boot nothing is kept: a power cut may have eaten what was written."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+    return hashlib.sha256(f"{boot}{sight.state}".encode()).hexdigest()
+
+
+def _clear_unless_kept(folder: Path) -> None:
+    """Leave in a folder what a pass can go on from, if it can, and nothing else."""
+    useful = {TEXT_FILE, INDEX_FILE, LINES_FILE, CHECKPOINT_FILE} if (folder / CHECKPOINT_FILE).exists() else set()
+    for found in folder.iterdir():
+        if found.is_dir():
+            shutil.rmtree(found)
+        elif found.name not in useful:
+            found.unlink()
+
+
+def _is_fresh(file: Path, since_ns: int) -> bool:
+    try:
+        return file.stat().st_mtime_ns > since_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return False

@@ -1,0 +1,60 @@
+"""What people call a document: a file per name in the document's folder, so that it goes when the document goes.
+
+The file is named by the digest of the name, which may be any text, and says since when the document is called so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from belljar.context.files import created
+
+__all__ = ["Name", "name_in", "names_in", "put_name"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Name(msgspec.Struct, frozen=True):
+    """A name, and when it was last given."""
+
+    name: str
+    added_ns: int
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / hashlib.sha256(name.encode()).hexdigest()
+
+
+def put_name(folder: Path, name: str, now_ns: int) -> None:
+    """Call a document by one more name, from now on."""
+    fresh = folder / f"{secrets.token_hex(16)}.new"
+    try:
+        with created(fresh) as file:
+            file.write(msgspec.json.encode(Name(name, now_ns)))
+        os.rename(fresh, _file(folder, name))
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def names_in(folder: Path) -> list[Name]:
+    """All that a document is called, in no order."""
+    found = []
+    for file in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+            if _SHA256.fullmatch(file.name):
+                found.append(msgspec.json.decode(file.read_bytes(), type=Name))
+    return found
+
+
+def name_in(folder: Path, name: str) -> Name | None:
+    """Whether a document is called so, and since when."""
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        return msgspec.json.decode(_file(folder, name).read_bytes(), type=Name)
+    return None
