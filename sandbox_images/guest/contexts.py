@@ -1,6 +1,6 @@
 """From what `Start` says of the run's contexts to the objects that a program finds: `context` and `contexts`.
 
-A `Remote` is one document on the other side of the wall: it turns a range of characters into `Read`, and a question
+A `_Remote` is one document on the other side of the wall: it turns a range of characters into `Read`, and a question
 into `Search`. What the program sees is made of it in `paged` and `collection`; all of them share one cache of pages.
 """
 
@@ -26,7 +26,7 @@ _MATCH_CHARS_MAX = 1000
 _LIMIT_MAX = 100_000
 
 
-class Remote:
+class _Remote:
     """One document: fetches ranges, and asks for searches (`paged.Pushdown`)."""
 
     def __init__(self, channel: Channel, doc: int, info: dict[str, Any], read_bytes_max: int) -> None:
@@ -93,7 +93,7 @@ def _text(
     channel: Channel, doc: int, start: dict[str, Any], cache: PageCache, name: str, *, lines: int | None
 ) -> PagedText:
     info = start["documents"][doc]
-    remote = Remote(channel, doc, info, start["read_bytes_max"])
+    remote = _Remote(channel, doc, info, start["read_bytes_max"])
     limit = start["materialise_bytes_max"]
     # Bytes as stored; where they are more than one to a character, the whole may fit where a part of it is not sure to.
     ascii_only = info["bytes"] == info["chars"]

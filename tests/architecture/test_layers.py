@@ -38,7 +38,7 @@ NARROWER = {
     "policy": {"errors", "units", "assets"},
     "ledger": {"errors", "writer"},
     "audit": {"errors", "writer", "spans"},
-    "context": {"errors", "spans"},
+    "context": {"errors", "spans", "tasks"},
     "models": {"errors"},
     "sandbox": {"errors", "assets", "tasks", "processes"},
     "state": {"errors"},
@@ -71,7 +71,11 @@ PURE_BUT = {"policy/files.py": {"pathlib"}}
 
 # Run as scripts by an interpreter of their own, inside or just outside the box: never imported by the host. What
 # becomes the box has the guest's agent in it.
-SCRIPTS: dict[str, set[str]] = {"sandbox/jail/launcher.py": set(), "sandbox/jail/zygote.py": {"guest"}}
+SCRIPTS: dict[str, set[str]] = {
+    "sandbox/jail/launcher.py": set(),
+    "sandbox/jail/zygote.py": {"guest"},
+    "context/worker.py": {"belljar"},
+}
 GUEST_SCRIPTS = {"boot.py"}
 # Besides packages, what gives names of others as its own: the guest's `re`.
 FACADES = {"regex.py"}

@@ -217,7 +217,7 @@ def test_a_read_gives_exactly_the_characters_asked_for_and_one_record(tmp_path: 
                 assert said[0] == Data(number)
                 assert bytes(said[1]).decode() == text[start:stop]
             assert await here.data("context.read") == [
-                {"cell": 1, "doc": 1, "start": start, "stop": stop} for start, stop in ranges
+                {"cell": 1, "line": 0, "doc": 1, "start": start, "stop": stop} for start, stop in ranges
             ]
             assert here.broker.reads == len(ranges)
             assert here.broker.read_bytes == sum(len(text[start:stop].encode()) for start, stop in ranges)

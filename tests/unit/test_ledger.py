@@ -493,7 +493,7 @@ def test_no_ledger_no_answer(tmp_path: Path) -> None:
 # -- any order of calls ----------------------------------------------------------------------------------------------
 
 small = st.integers(0, 6)
-amounts = st.builds(Amounts, calls=small, output_tokens=small)
+amounts = st.builds(Amounts, calls=small, output_tokens=small, read_bytes=small)
 bounds = st.none() | st.integers(0, 15)
 all_limits = st.builds(
     Limits,
@@ -502,6 +502,7 @@ all_limits = st.builds(
     input_tokens=st.none(),
     output_tokens=bounds,
     cost_nanousd=st.none(),
+    read_bytes=bounds,
 )
 TENANTS = ("acme", "acme/research", "acme/research/alice", "other")
 

@@ -555,6 +555,8 @@ def value_of(kind: Kind[Any]) -> st.SearchStrategy[str]:
             return st.integers(kind.least, kind.most).map(kind.write)
         case kinds.Amount():
             return st.one_of(st.none(), st.integers(0, kind.most)).map(kind.write)
+        case kinds.Volume():
+            return st.just('"unlimited"') | st.integers(0, units.parse_size(kind.most)).map(kind.write)
         case kinds.Cost():
             return st.one_of(st.none(), st.integers(0, units.parse_money(kind.most))).map(kind.write)
         case kinds.Subset():

@@ -18,12 +18,14 @@ from belljar.protocol import (
     Answers,
     Budget,
     CellError,
+    ContextInfo,
     Data,
     DocumentInfo,
     Done,
     Execute,
     Failure,
     Final,
+    Found,
     GuestMessage,
     HostMessage,
     Left,
@@ -54,6 +56,9 @@ offsets = st.integers(0, 2**53 - 1)
 names = st.text(max_size=12)
 counts = st.none() | st.integers(0, 2**62)
 lengths = st.lists(offsets, min_size=1, max_size=5)
+lines = st.integers(0, 2**31 - 1)
+modes = st.sampled_from(["find", "count", "lines"])
+places = st.integers(0, 1023)
 cell_errors = st.builds(CellError, names, st.text(max_size=40), st.none() | st.integers(0, 2**31 - 1))
 failures = st.builds(
     Failure, st.sampled_from(["PolicyDenied", "QuotaExceeded", "ModelError"]), names, names, counts, counts
@@ -61,8 +66,8 @@ failures = st.builds(
 
 from_guest: st.SearchStrategy[GuestMessage] = st.one_of(
     st.builds(Ready, st.integers(0, 65535), names),
-    st.builds(Read, ids, st.integers(0, 1023), offsets, offsets),
-    st.builds(Search, ids, st.integers(0, 1023), offsets, st.integers(1, 100_000)),
+    st.builds(Read, ids, st.integers(0, 1023), offsets, offsets, lines),
+    st.builds(Search, ids, st.integers(0, 1023), modes, offsets, offsets, st.integers(1, 100_000), lines),
     st.builds(Query, ids, st.none() | names, lengths),
     st.builds(Recurse, ids, st.none() | names, lengths, st.lists(offsets, max_size=3)),
     st.builds(Budget, ids),
@@ -76,10 +81,23 @@ from_host: st.SearchStrategy[HostMessage] = st.one_of(
         offsets,
         st.sampled_from(["python", "restricted"]),
         st.lists(st.builds(DocumentInfo, names, offsets, offsets), max_size=2),
+        st.lists(
+            st.builds(
+                ContextInfo,
+                names,
+                st.sampled_from(["text", "list", "dict"]),
+                places,
+                st.none() | places,
+                offsets,
+                offsets,
+            ),
+            max_size=2,
+        ),
         *[offsets] * 6,
     ),
     st.builds(Execute, ids),
     st.builds(Data, ids),
+    st.builds(Found, ids, offsets, st.none() | offsets),
     st.builds(Answers, ids, st.lists(st.builds(Answer, offsets, st.none() | failures), max_size=3)),
     st.builds(Left, ids, counts, counts, counts, counts, offsets, offsets),
     st.builds(Refused, ids, failures),

@@ -8,6 +8,7 @@ import msgspec
 
 __all__ = [
     "CellResult",
+    "Coverage",
     "ErrorInfo",
     "Limit",
     "Receipt",

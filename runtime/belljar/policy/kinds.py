@@ -38,6 +38,7 @@ __all__ = [
     "Size",
     "Subset",
     "Version",
+    "Volume",
     "Wrong",
     "shown",
 ]

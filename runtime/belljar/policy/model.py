@@ -34,6 +34,7 @@ __all__ = [
     "Quota",
     "Quotas",
     "RunQuota",
+    "Spending",
     "Wire",
 ]
 
@@ -117,7 +118,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     materialise_bytes_max: Annotated[int, kinds.Size("materialise", "0 B", "64 GiB")]
     search_wall_s: Annotated[float, kinds.Duration("search_wall", "10 ms", "1 h")]
     search_hits_max: Annotated[int, kinds.Count("search_hits", 1, 100_000)]
-    search_total_bytes_max: Annotated[int, kinds.Size("search_total", "0 B", "1048576 GiB")]
+    search_total_bytes_max: Annotated[int, kinds.Size("search_total", "0 B", "524288 GiB")]
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,7 +152,7 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Quota(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all runs of a tenant together may spend, and read of their contexts."""
 
-    read_bytes: Annotated[int | None, kinds.Volume("read", "1048576 GiB")]
+    read_bytes: Annotated[int | None, kinds.Volume("read", "524288 GiB")]
 
 
 class RunQuota(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
