@@ -97,7 +97,7 @@ def _text(
     limit = start["materialise_bytes_max"]
     # Bytes as stored; where they are more than one to a character, the whole may fit where a part of it is not sure to.
     ascii_only = info["bytes"] == info["chars"]
-    chars_max = limit if ascii_only else info["chars"] if info["bytes"] <= limit else limit // 4
+    chars_max = limit if ascii_only else max(limit // 4, info["chars"] if info["bytes"] <= limit else 0)
     return PagedText(
         info["chars"],
         remote.fetch,

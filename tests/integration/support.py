@@ -48,7 +48,19 @@ BELLJAR = str(Path(sys.executable).with_name("belljar"))
 # All that a caller is promised of a result, and nothing besides.
 RESULT_FIELDS = {
     *("run", "tenant", "status", "answer", "stdout", "stderr", "truncated", "error", "limit", "wall_s", "cpu_s"),
-    *("max_rss_bytes", "cells", "turns", "reads", "read_bytes", "queries", "usage", "cost", "scripted", "layers"),
+    *(
+        "max_rss_bytes",
+        "cells",
+        "coverage",
+        "turns",
+        "reads",
+        "read_bytes",
+        "queries",
+        "usage",
+        "cost",
+        "scripted",
+        "layers",
+    ),
     "receipt",
 }
 

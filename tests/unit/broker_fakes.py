@@ -104,6 +104,7 @@ class World:
         rates = Rates(Decimal(INPUT_NANOUSD), Decimal(OUTPUT_NANOUSD))
         self.calls = Calls(self.scope, audit=audit, ledger=ledger, prices=Prices({"fake": rates}))
         self.broker: Broker
+        self.searcher: Searcher
 
     async def say(self, message: GuestMessage, body: bytes = b"") -> Reply | None:
         """Hand one sentence to the broker, as the engine does, and wait until the books show it."""
@@ -151,8 +152,9 @@ async def world(
     model: Model | None = None,
     limits: Limits = UNLIMITED,
     texts: Sequence[str] = (),
+    items: Sequence[str] = (),
 ) -> AsyncIterator[World]:
-    """A run of `TENANT` with an account and open documents; ends with `World.check`."""
+    """A run of `TENANT` with an account and open documents, the list of `items` last; ends with `World.check`."""
     audit = AuditLog(folder / "audit.db")
     ledger = SqliteLedger(None, owner="1:1")
     store = ContextStore(folder / "contexts")
@@ -162,6 +164,11 @@ async def world(
         await ledger.open_run(RUN, TENANT, run_limits=limits, tenant_limits=UNLIMITED, now=NOON)
         added = [store.add(text, now_ns=1) for text in texts]
         documents = [stack.enter_context(store.open(one.sha256)) for one in added]
+        of_texts = [*range(len(documents))]
+        if items:
+            listed = stack.enter_context(store.open(store.add(list(items), now_ns=1).sha256))
+            documents += [listed, stack.enter_context(listed.directory())]
+            of_texts.append(len(documents) - 2)
         made = World(folder / "audit.db", audit, ledger, policy or load("standard"))
         searcher = Searcher()
         stack.push_async_callback(searcher.aclose)
@@ -171,10 +178,11 @@ async def world(
             audit=audit,
             ledger=ledger,
             documents=documents,
-            texts=range(len(documents)),
+            texts=of_texts,
             sub_model=model,
             searcher=searcher,
         )
+        made.searcher = searcher
         yield made
         await made.broker.settled()
         await made.check()

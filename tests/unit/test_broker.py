@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from belljar.protocol import (
     Done,
     Execute,
     Final,
+    Found,
     GuestMessage,
     Left,
     Output,
@@ -350,6 +353,160 @@ def test_what_is_not_built_is_refused(tmp_path: Path, message: GuestMessage, bod
             await here.in_cell()
             answer = await refused(here, message, body)
             assert (answer.id, answer.failure.code) == (7, code)
+
+    drive(test())
+
+
+# -------------------------------------------------------------------------------------------------------- searches
+
+
+async def found(here: World, search: Search, pattern: bytes = b"") -> tuple[Found, bytes]:
+    said = await here.say(search, pattern)
+    assert said is not None
+    assert isinstance(said[0], Found), said[0]
+    return said[0], bytes(said[1])
+
+
+def test_the_line_of_the_cell_is_in_the_record_of_a_read(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII]) as here:
+            await here.in_cell()
+            await here.say(Read(1, 0, 0, 1, 17))
+            assert [(data["cell"], data["line"]) for data in await here.data("context.read")] == [(1, 17)]
+
+    drive(test())
+
+
+def test_a_search_is_answered_and_its_record_says_what_came_out(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=["other", f"{WIDE}\nneedle\n{WIDE}"]) as here:
+            await here.in_cell()
+            at, end = len(WIDE) + 1, 2 * len(WIDE) + 8
+            header, body = await found(here, Search(1, 1, "find", 0, 2**53 - 1, 10, 4), b"ne+dle")
+            assert (header, body) == (Found(1, 1, None), struct.pack("<QQ", at, at + 6) + b"needle")
+            assert await found(here, Search(2, 1, "count", 0, end, 1, 5), "é".encode()) == (Found(2, 1400, None), b"")
+            assert await found(here, Search(3, 1, "lines", 1, 2**53 - 1, 1, 6)) == (
+                Found(3, 7 + len(WIDE), None),
+                f"needle\n{WIDE}".encode(),
+            )
+            logged = await here.data("context.searched")
+            assert [(one["mode"], one["line"], one["count"], one["spans"]) for one in logged] == [
+                ("find", 4, 1, [[at, at + 6]]),
+                ("count", 5, 1400, []),
+                ("lines", 6, 7 + len(WIDE), [[at, end]]),
+            ]
+            assert logged[0]["pattern_sha256"] == hashlib.sha256(b"ne+dle").hexdigest()
+            assert "ne+dle" not in json.dumps(logged)
+            assert here.broker.read_bytes == 22 + 7 + len(WIDE.encode())
+            assert here.broker.coverage.read == 7 + len(WIDE)
+
+    drive(test())
+
+
+def test_the_spans_of_many_matches_are_spread_over_records(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=["a-" * 2500]) as here:
+            await here.in_cell()
+            header, _ = await found(here, Search(1, 0, "find", 0, 5000, 100_000, 0), b"a")
+            logged = await here.data("context.searched")
+            assert (header.count, [len(one["spans"]) for one in logged]) == (2500, [1000, 1000, 500])
+            assert [span for one in logged for span in one["spans"]] == [[at, at + 1] for at in range(0, 5000, 2)]
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    ("search", "pattern", "context", "code"),
+    [
+        (Search(1, 1, "find", 0, 10, 1, 0), b"a", {}, "read.no_document"),
+        (Search(1, 0, "find", 0, 10, 1, 0), b"(", {}, "search.pattern"),
+        (Search(1, 0, "count", 0, 10, 1, 0), b"(?=a)", {}, "search.pattern"),
+        (Search(1, 0, "count", 0, 10, 1, 0), b"a" * 65537, {}, "search.pattern"),
+        (Search(1, 0, "find", 0, 5000, 100, 0), b"[0-9]{40}", {"read_bytes_max": 4000}, "read.too_long"),
+        (Search(1, 0, "lines", 0, 1, 1, 0), b"", {"read_bytes_max": 4000}, "read.too_long"),
+        (Search(1, 0, "lines", 0, 1, 1, 0), b"", {"read_total_bytes_max": 4000}, "read.total"),
+        (Search(1, 0, "count", 0, 5000, 1, 0), b"1", {"search_total_bytes_max": 4999}, "search.total"),
+        (Search(1, 0, "count", 5, 4, 1, 0), b"1", {"search_total_bytes_max": 255}, "search.total"),
+    ],
+)
+def test_a_search_that_is_not_allowed_is_refused_and_logged(
+    tmp_path: Path, search: Search, pattern: bytes, context: dict[str, int], code: str
+) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(context=context), texts=[ASCII]) as here:
+            await here.in_cell()
+            failure = (await refused(here, search, pattern)).failure
+            assert failure.code == code
+            (logged,) = await here.data("request.refused")
+            assert (logged["asked"], logged["code"]) == ("search", code)
+            assert await here.data("context.searched") == []
+            assert here.broker.coverage.read == 0
+
+    drive(test())
+
+
+def test_the_policy_says_how_many_matches_come_at_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(context={"search_hits_max": 3}), texts=[ASCII]) as here:
+            await here.in_cell()
+            header, _ = await found(here, Search(1, 0, "find", 0, 5000, 100_000, 0), b"7")
+            assert (header.count, header.next) == (3, 28)
+
+    drive(test())
+
+
+def test_what_is_searched_adds_up_whether_it_is_found_or_not(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(context={"search_total_bytes_max": 12_000})
+        async with world(tmp_path, policy=policy, texts=[ASCII]) as here:
+            await here.in_cell()
+            for number in (1, 2):
+                assert (await found(here, Search(number, 0, "count", 0, 2**53 - 1, 1, 0), b"x"))[0].count == 0
+            failure = (await refused(here, Search(3, 0, "count", 0, 2**53 - 1, 1, 0), b"x")).failure
+            assert (failure.kind, failure.limit, failure.observed) == ("QuotaExceeded", 12_000, 15_000)
+            assert (await found(here, Search(4, 0, "count", 0, 2000, 1, 0), b"1"))[0].count == 200
+
+    drive(test())
+
+
+def test_a_pattern_that_is_no_text_ends_the_box(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII]) as here:
+            await here.in_cell()
+            assert "not UTF-8" in await violates(here, Search(1, 0, "find", 0, 10, 1, 0), b"\xff")
+
+    drive(test())
+
+
+def test_a_directory_is_not_searched_in_the_name_of_its_text(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, items=["a secret", "of items"]) as here:
+            await here.in_cell()
+            said = await here.say(Read(1, 1, 0, 84, 0))
+            assert said is not None
+            assert len(said[1]) == 84
+            failure = (await refused(here, Search(2, 1, "find", 0, 84, 10, 0), b".+")).failure
+            assert failure.code == "search.no_text"
+            assert (await found(here, Search(3, 0, "find", 0, 99, 10, 0), b"s.c"))[1][16:] == b"sec"
+            assert here.broker.coverage.read == 3
+
+    drive(test())
+
+
+def test_a_run_has_one_search_at_a_time_and_reads_go_on(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=["abcdefgh" * (1 << 18)]) as here:
+            await here.in_cell()
+            searches = [
+                asyncio.create_task(found(here, Search(number, 0, "count", 0, 1 << 21, 1, 0), b"[aceg]"))
+                for number in range(1, 5)
+            ]
+            await asyncio.sleep(0)
+            said = await here.say(Read(9, 0, 0, 4, 0))
+            assert said is not None
+            assert not any(task.done() for task in searches)
+            assert [header.count for header, _ in await asyncio.gather(*searches)] == [1 << 20] * 4
+            assert len(here.searcher._idle) == 1  # one process has done them all
 
     drive(test())
 

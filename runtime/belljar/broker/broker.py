@@ -111,6 +111,7 @@ class Broker:
         # One search at a time: what a run wants to look for elsewhere meanwhile, it may not take from the others.
         self._searching = asyncio.Lock()
         self._searched_bytes = 0
+        self._texts = frozenset(texts)
         self._account = Reads(scope, ledger)
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
         self._state = "idle"
@@ -364,6 +365,10 @@ class Broker:
 
     def _question(self, search: Search, body: bytes) -> Question:
         document = self._document(search.doc)
+        if search.doc not in self._texts:
+            raise PolicyDenied(
+                "a directory of items is not searched: search their text, or read it", code="search.no_text"
+            )
         try:
             pattern = body.decode("utf-8")
         except UnicodeDecodeError:
@@ -381,7 +386,7 @@ class Broker:
             mode=search.mode,
             pattern=pattern,
             start=search.start,
-            stop=search.stop if search.mode == "lines" else min(search.stop, document.document.chars),
+            stop=min(search.stop, document.document.lines if search.mode == "lines" else document.document.chars),
             limit=min(search.limit, self._policy.context.search_hits_max),
             bytes_max=longest,
         )

@@ -64,9 +64,8 @@ class Reads:
             reservation = await self._reserve(portion)
         except QuotaExceeded:
             left = (await self._ledger.remaining(self._scope.run, now=self._scope.now())).read_bytes
-            if left is None or left < size:
-                raise
-            portion = min(portion, left)
+            # Where not even this read fits, the refusal that counts is the one that has its numbers.
+            portion = max(size, min(portion, left or 0))
             reservation = await self._reserve(portion)
         self._reservation, self._portion, self._used = reservation, portion, 0
         self._next = min(2 * self._next, _PORTION_BYTES_MAX)

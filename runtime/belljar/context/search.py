@@ -121,9 +121,16 @@ class _Worker:
         header = json.loads(await self._part(_HEADER_BYTES_MAX))
         return header, await self._part(answer_bytes_max)
 
-    async def end(self) -> None:
+    def kill(self) -> None:
+        """Whoever waits for an answer is told that it has ended."""
         self._process.kill()
+
+    def close(self) -> None:
         self._stream.close()
+
+    async def end(self) -> None:
+        self.kill()
+        self.close()
         await asyncio.to_thread(self._process.wait)
 
     async def _part(self, bytes_max: int) -> bytes:
@@ -147,7 +154,9 @@ class Searcher:
     """The processes that search. Started when needed; end them with `aclose`."""
 
     def __init__(self, workers_max: int = _WORKERS_MAX) -> None:
+        self._workers_max = workers_max
         self._slots = asyncio.Semaphore(workers_max)
+        self._closed = False
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
 
@@ -156,7 +165,7 @@ class Searcher:
 
         Raises:
             PolicyDenied: `search.pattern`, `search.deadline`, `search.memory` or `read.too_long`.
-            HostFault: the process could not be started.
+            HostFault: the process could not be started, or the searcher was closed.
         """
         asked = {
             "folder": str(question.folder),
@@ -188,11 +197,16 @@ class Searcher:
         return list(_TRACED.iter_unpack(body)), header["complete"]
 
     async def aclose(self) -> None:
-        """End the processes; what is asked meanwhile is not answered."""
-        for worker in [*self._idle, *self._busy]:
-            await worker.end()
-        self._idle.clear()
-        self._busy.clear()
+        """End the processes. Who waits for an answer gets a HostFault, as does whoever asks from now on."""
+        self._closed = True
+        while self._idle:
+            await self._idle.pop().end()
+        for worker in self._busy:
+            worker.kill()
+        for _ in range(self._workers_max):  # each asker ends the process that it had, then lets the next one fail
+            await self._slots.acquire()
+        for _ in range(self._workers_max):
+            self._slots.release()
 
     async def _talk(
         self, asked: Mapping[str, object], answer_bytes_max: int, deadline_s: float
@@ -211,12 +225,15 @@ class Searcher:
                     observed=round(deadline_s * 1000),
                 ) from None
             except OSError as error:
+                if self._closed:
+                    raise HostFault("the search was ended: the runtime closes") from error
                 raise PolicyDenied(
                     "the search used up its memory: search for something simpler", code="search.memory"
                 ) from error
             else:
-                self._busy.discard(worker)
-                self._idle.append(worker)
+                if not self._closed:
+                    self._busy.discard(worker)
+                    self._idle.append(worker)
                 return answer
             finally:
                 if worker in self._busy:  # whatever it still does, nobody waits for it
@@ -224,10 +241,13 @@ class Searcher:
                     await to_the_end(worker.end())
 
     def _take(self) -> _Worker:
+        if self._closed:
+            raise HostFault("nothing can be searched any more: the runtime is closed")
         while self._idle:
             worker = self._idle.pop()
             if worker.alive:
                 break
+            worker.close()
         else:
             try:
                 worker = _Worker()

@@ -40,7 +40,8 @@ _PATTERN_BYTES_MAX: Final = 8 << 20
 _MEMORY_BYTES_MAX: Final = 1 << 30
 # A question may hold prompts to be traced.
 _LINE_BYTES_MAX: Final = 1 << 26
-_OPEN_FILES_MAX: Final = 32
+# Two for each of the documents that a run may have, while a prompt is looked for in them.
+_OPEN_FILES_MAX: Final = 2 * 1024 + 32
 _NICE: Final = 10
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -70,8 +71,16 @@ def _matches(text: OpenDocument, question: dict[str, Any]) -> Iterator[tuple[int
         raise _Refused("search.pattern", str(error.args[0], "utf-8", "replace")) from None
     chars, data = text.document.chars, text.view
     first, last = (text.byte_of(min(question[name], chars)) for name in ("start", "stop"))
-    for match in cast("Iterator[_Match]", pattern.finditer(data, first, last)):
+    if first > last:
+        return
+    before = None
+    # The range ends where the text seems to, as with `endpos` of `re`.
+    for match in cast("Iterator[_Match]", pattern.finditer(data[:last], first)):
         start, stop = match.span()
+        # An empty match that is not where the search went on from is found a second time from there.
+        if (start, stop) == before:
+            continue
+        before = start, stop
         # RE2 steps over an empty match by one byte, which may be in the middle of a character.
         if start == stop < len(data) and data[start] & 0xC0 == 0x80:
             continue
@@ -151,6 +160,8 @@ def _confine() -> None:
         (resource.RLIMIT_NOFILE, _OPEN_FILES_MAX),
     )
     for limit, value in limits:
+        _, hard = resource.getrlimit(limit)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
 
 

@@ -1,0 +1,365 @@
+"""Contexts of every kind in real boxes: what the program finds, what the caller is told, and whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from belljar import Result, Runtime
+from belljar.context import ContextStores
+from belljar.errors import InvalidInput, Refusal
+from belljar.models import NullModel, ScriptedModel
+from belljar.runtime import BackendName, ContextSource, Language
+from tests.integration.support import Jar, Outcome
+
+LANGUAGES: tuple[Language, ...] = ("python", "restricted")
+T = TypeVar("T")
+
+VALUES: list[Any] = ["one", "zwei → ö", {"a": [1, None, True]}, 4.5, [], ""]
+MAILS: dict[str, Any] = {"2024/a.txt": "first\nmail", "b": "zweite ö", "meta": {"n": [1, 2]}, "ö": "", "n": -3}
+
+
+def block(code: str) -> str:
+    return f"```repl\n{code}\n```\n"
+
+
+def drive(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def opened(jar: Jar, **options: Any) -> Runtime:
+    return Runtime(state=jar.at, **{"environ": {}, **options})
+
+
+def execute(jar: Jar, code: str, language: Language = "python", **run: Any) -> Result:
+    async def go() -> Result:
+        async with opened(jar, language=language) as runtime:
+            return await runtime.execute(code, **run)
+
+    result = drive(go())
+    assert result.status == "ok", result.error
+    return result
+
+
+def folder_of(jar: Jar, files: Mapping[str, str | bytes], name: str = "folder") -> Path:
+    for path, content in files.items():
+        place = jar.work / name / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content.encode() if isinstance(content, str) else content)
+    return jar.work / name
+
+
+# --------------------------------------------------------------------------------------------- kinds, in both languages
+
+TEXT_PROGRAM = """
+found = context.search("l[io]ne? [0-9]+", limit=3)
+FINAL([len(context), context[:6], context.count("line"), [hit.text for hit in found], found.next is None,
+       context.count_matches("(?m)^line"), context.lines(2, 4), isinstance(context, str),
+       contexts["context"] == context])
+"""
+LIST_PROGRAM = """
+FINAL([len(context), context[0], context[-2:], [item for item in context], context.index("zwei → ö"),
+       isinstance(context, list), "one" in context])
+"""
+DICT_PROGRAM = """
+FINAL([len(context), list(context), context["b"], context["meta"]["n"], context.get("none", 7), sorted(context)[0],
+       [[key, value] for key, value in context.items()], isinstance(context, dict), "ö" in context])
+"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_text(jar: Jar, language: Language) -> None:
+    text = "".join(f"line {number}\n" for number in range(3000))
+    assert execute(jar, TEXT_PROGRAM, language, context=text).answer == [
+        *(len(text), "line 0", 3000, ["line 0", "line 1", "line 2"], False, 3000, ["line 2", "line 3"], True, True)
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_list_of_json_values(jar: Jar, language: Language) -> None:
+    result = execute(jar, LIST_PROGRAM, language, context=VALUES)
+    assert result.answer == [6, "one", [[], ""], VALUES, 1, True, True]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_dict_of_json_values(jar: Jar, language: Language) -> None:
+    result = execute(jar, DICT_PROGRAM, language, context=MAILS)
+    pairs = [[key, value] for key, value in MAILS.items()]
+    assert result.answer == [5, list(MAILS), "zweite ö", [1, 2], 7, "2024/a.txt", pairs, True, True]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_folder(jar: Jar, language: Language) -> None:
+    folder = folder_of(jar, {"b.txt": "zwei", "a/c.txt": "eins\n", ".hidden": "h", ".git/config": "no"})
+    code = "FINAL([[path, text] for path, text in context.items()])"
+    expected = [[".hidden", "h"], ["a/c.txt", "eins\n"], ["b.txt", "zwei"]]
+    assert execute(jar, code, language, context=folder).answer == expected
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_several_by_name(jar: Jar, language: Language) -> None:
+    contexts: dict[str, ContextSource] = {"contract": "the contract", "mails": MAILS, "rows.v2": VALUES}
+    code = (
+        "FINAL([list(contexts), context[:3], contexts['contract'][4:], contexts['mails']['n'], contexts['rows.v2'][0]])"
+    )
+    result = execute(jar, code, language, context="abcdef", contexts=contexts)
+    assert result.answer == [["context", *contexts], "abc", "contract", -3, "one"]
+    without = execute(jar, "FINAL([list(contexts), context[:3]])", language, contexts=contexts)
+    assert without.answer == [[*contexts], "the"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_in_another_encoding(jar: Jar, encoding: str) -> None:
+    path = jar.file("text.txt", "zwölf Ärzte →\n\U0001f600".encode(encoding))
+    assert execute(jar, "FINAL([str(context), len(context)])", context=path).answer == ["zwölf Ärzte →\n\U0001f600", 15]
+
+
+@pytest.mark.parametrize("backend", ["docker", "gvisor"])
+def test_in_a_container_too(jar: Jar, docker_host: str, backend: BackendName) -> None:
+    async def go() -> list[Any]:
+        async with opened(jar, backend=backend, language="python", environ={"DOCKER_HOST": docker_host}) as runtime:
+            code = """
+hits = context.search("b+")
+FINAL([contexts["mails"]["b"], contexts["rows"][1], [hit.start for hit in hits], context.lines(1, 2)])
+"""
+            result = await runtime.execute(code, context="abb\nb", contexts={"mails": MAILS, "rows": VALUES})
+            assert result.status == "ok", result.error
+            answer = result.answer
+            assert isinstance(answer, list)
+            return answer
+
+    assert drive(go()) == ["zweite ö", "zwei → ö", [1, 4], ["b"]]
+
+
+def test_sixty_documents_are_all_read_shown_and_counted(jar: Jar) -> None:
+    contexts = {
+        f"n{number}": "".join(f"{number} → {line * 7919 + number:09}.\n" for line in range(5)) for number in range(60)
+    }
+    code = "FINAL(len(llm_query_batched(['Read: ' + str(text) for text in contexts.values()])))"
+
+    async def go() -> Result:
+        async with opened(jar) as runtime:
+            return await runtime.execute(code, contexts=contexts, model=NullModel("x", name="scripted:x"))
+
+    result = drive(go())
+    assert (result.answer, result.coverage.read_share, result.coverage.shown_share) == (60, 1.0, 1.0)
+
+
+# ------------------------------------------------------------------------------------------------------ command line
+
+
+def answer(outcome: Outcome) -> Any:
+    assert outcome.code == 0, outcome.stderr
+    return outcome.result["answer"]
+
+
+def test_contexts_of_the_command_line(jar: Jar) -> None:
+    text = jar.file("a text.txt", "some text")
+    equals = jar.file("x=y", "equals")
+    folder = folder_of(jar, {"one.json": '{"a": 1}', "rows.csv": "a,b\n1,2\n"})
+    code = "FINAL({name: str(one) if isinstance(one, str) else dict(one) for name, one in contexts.items()})"
+    files = {"one.json": '{"a": 1}', "rows.csv": "a,b\n1,2\n"}
+    assert answer(jar.exec(code, "--json", "--context", text)) == {"context": "some text"}
+    assert answer(jar.exec(code, "--json", "--context", equals.name)) == {"context": "equals"}
+    both = jar.exec(code, "--json", "--context", f"files={folder}", "--context", text)
+    assert answer(both) == {"context": "some text", "files": files}
+    digest = hashlib.sha256(b"some text").hexdigest()
+    assert jar("context", "add", folder, "--name", "mine").code == 0
+    known = jar.exec(code, "--json", "--context", f"t=sha256:{digest}", "--context", "@mine", "--context", "m=@mine")
+    assert answer(known) == {"context": files, "t": "some text", "m": files}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["missing.txt"], "missing.txt"),
+        (["@unknown"], "there is no context 'unknown'"),
+        (["sha256:" + "0" * 64], "there is no context"),
+        (["bad name=here.txt"], "is no name for one of several contexts"),
+        (["=here.txt"], "is no name for one of several contexts"),
+        (["here.txt", "here.txt"], "two contexts called context"),
+        (["a=here.txt", "a=here.txt"], "two contexts called a"),
+        (["binary"], "nul.bin"),
+        (["."], "nul.bin"),
+    ],
+)
+def test_what_is_no_context_is_refused_before_the_run(jar: Jar, arguments: list[str], complaint: str) -> None:
+    jar.file("here.txt", "text")
+    folder_of(jar, {"good.txt": "good", "nul.bin": b"a\0b"}, "binary")
+    outcome = jar.exec("FINAL(1)", *(word for argument in arguments for word in ("--context", argument)))
+    assert (outcome.code, outcome.stdout) == (2, ""), outcome.stderr
+    assert complaint in outcome.complaint
+    assert not jar.state.audit.exists() or jar.records("run.started") == []
+
+
+def test_a_value_that_is_no_json_and_a_name_that_is_taken(jar: Jar) -> None:
+    async def go() -> list[str]:
+        codes = []
+        async with opened(jar) as runtime:
+            wrong: list[dict[str, Any]] = [
+                *({"context": [object()]}, {"context": {1: "x"}}, {"context": 5}, {"context": [float("nan")]}),
+                *({"contexts": {"context": "x"}}, {"contexts": {"a/b": "x"}}, {"contexts": {"": "x"}}),
+            ]
+            for arguments in wrong:
+                with pytest.raises(InvalidInput) as caught:
+                    await runtime.execute("FINAL(1)", **arguments)
+                codes.append(caught.value.code)
+        return codes
+
+    assert drive(go()) == ["context.not_json"] * 4 + ["context.name"] * 3
+
+
+# ---------------------------------------------------------------------------------------------------- whose they are
+
+
+def test_two_tenants_with_the_same_text_share_nothing(jar: Jar) -> None:
+    text = "the same words " * 1000
+
+    async def go() -> None:
+        async with opened(jar) as runtime:
+            ours = await runtime.add_context(text, name="plan", tenant="acme/research")
+            for tenant in ("rival", "acme", "acme/research/alice"):
+                for reference in ("plan", f"sha256:{ours.sha256}", ours.sha256[:16]):
+                    with pytest.raises(InvalidInput) as caught:
+                        runtime.registered(reference, tenant=tenant)
+                    assert caught.value.code == "context.unknown"
+                with pytest.raises(InvalidInput):
+                    await runtime.execute("FINAL(str(context))", context=ours, tenant=tenant)
+            theirs = await runtime.add_context(text, tenant="rival")
+            assert theirs.sha256 == ours.sha256
+            assert (await runtime.execute("FINAL(len(context))", context=theirs, tenant="rival")).answer == len(text)
+            ContextStores(jar.state.contexts).of("rival").rm(ours.sha256)
+            kept = await runtime.execute("FINAL(len(context))", context=ours, tenant="acme/research")
+            assert kept.answer == len(text)
+
+    drive(go())
+    jar("context", "add", jar.file("again.txt", text), "--tenant", "rival")
+    copies = [path for path in jar.state.contexts.rglob("text") if path.read_text() == text]
+    assert len({path.stat().st_ino for path in copies}) == len(copies) == 2
+    assert all(path.stat().st_nlink == 1 for path in copies)
+    refused = jar.exec("FINAL(1)", "--context", "@plan", "--tenant", "rival")
+    assert (refused.code, "there is no context 'plan'" in refused.stderr) == (2, True)
+
+
+def test_what_a_run_has_open_is_neither_removed_nor_swept(jar: Jar) -> None:
+    async def go() -> None:
+        store = ContextStores(jar.state.contexts).of()
+        async with opened(jar) as runtime:
+            async with runtime.session(context="in use " * 9) as session:
+                (document,) = store.ls()
+                with pytest.raises(Refusal) as caught:
+                    store.rm(document.sha256)
+                assert caught.value.code == "context.in_use"
+                swept = await asyncio.to_thread(store.gc, 0, now_ns=time.time_ns() + 10**9)
+                assert (swept.removed, swept.in_use) == ([], 1)
+                assert (await session.execute("print(context.count('use'))")).stdout == "9\n"
+            assert [one.sha256 for one in store.gc(0, now_ns=time.time_ns() + 10**9).removed] == [document.sha256]
+
+    drive(go())
+
+
+# ---------------------------------------------------------------------------------------------------------- coverage
+
+READ_ALL = """
+parts = [context[at:at + 1000] for at in range({start}, len(context), 1000)]
+replies = llm_query_batched(["Summarise this part.\\n\\n" + part for part in parts])
+FINAL(len(replies))
+"""
+
+
+def coverage_run(jar: Jar, start: int, text: str) -> Result:
+    root = ScriptedModel([block(READ_ALL.format(start=start))])
+
+    async def go() -> Result:
+        async with opened(jar) as runtime:
+            sub = NullModel("a summary", name="scripted:sub")
+            return await runtime.run("What?", context=text, model=root, sub_model=sub)
+
+    result = drive(go())
+    assert (result.status, result.answer) == ("ok", (len(text) - start + 999) // 1000), result.error
+    return result
+
+
+def test_a_run_that_shows_all_is_found_to_have_shown_all(jar: Jar) -> None:
+    text = "".join(f"entry {number}: {number * 7919 % 10007} of the ledger → checked\n" for number in range(1500))
+    result = coverage_run(jar, 0, text)
+    assert (result.coverage.read_share, result.coverage.shown_share) == (1.0, 1.0)
+    for what in ("read", "shown"):
+        outcome = jar("audit", "coverage", result.run, "--require", "100%", "--what", what)
+        assert outcome.code == 0, outcome.stdout + outcome.stderr
+
+
+def test_a_run_that_leaves_a_part_out_is_found_out(jar: Jar) -> None:
+    text = "".join(f"entry {number}: {number * 7919 % 10007} of the ledger → checked\n" for number in range(1500))
+    result = coverage_run(jar, 3000, text)
+    assert 0.9 < result.coverage.shown_share < 1
+    outcome = jar("audit", "coverage", result.run, "--require", "100%", "--what", "shown", "--json")
+    assert outcome.code == 9
+    document = json.loads(outcome.stdout)["coverage"]["documents"][0]
+    # White space beside what was shown counts with it.
+    ((start, stop),) = document["never_shown"]["first"]
+    assert (start, document["chars"] - document["shown_chars"]) == (0, stop)
+    assert 2998 <= stop <= 3000
+
+
+# ------------------------------------------------------------------------------------------------- one beside another
+
+# So spread that hardly a page is there already.
+SAMPLES = """
+import random, time
+times = []
+for _ in range(300):
+    at = random.randrange(len(context) - 200)
+    begun = time.perf_counter()
+    context[at:at + 200]
+    times.append(time.perf_counter() - begun)
+print(times)
+"""
+
+
+def test_a_large_search_of_one_run_does_not_hold_up_the_reads_of_another(
+    jar: Jar, record_property: Callable[[str, object], None]
+) -> None:
+    path = jar.work / "large.txt"
+    with path.open("w") as file:
+        for number in range(36):
+            file.write(f"line {number} of a text that is gone through from end to end\n" * (10 << 20 >> 6))
+    assert path.stat().st_size > 300 << 20
+
+    async def go() -> tuple[list[float], list[float], int]:
+        async with opened(jar, language="python") as runtime:
+            large = await runtime.add_context(path)
+            async with (
+                runtime.session(context=large) as searching,
+                runtime.session(context=large) as reading,
+            ):
+                alone: list[float] = json.loads((await reading.execute(SAMPLES)).stdout)
+                await searching.execute("searched = 0")
+                code = (
+                    "for _ in range(3):\n    searched += context.count_matches('[x-z]{3}[a-q]') == 0\nprint(searched)"
+                )
+                busy = asyncio.create_task(searching.execute(code))
+                beside: list[float] = []
+                while not busy.done():
+                    beside += json.loads((await reading.execute(SAMPLES)).stdout)
+                cell = await busy
+                assert cell.status == "ok", cell.error
+                return alone, beside, int(cell.stdout)
+
+    alone, beside, searches = drive(go())
+    assert searches == 3
+    added_ms = {
+        name: 1000 * (pick(beside) - pick(alone))
+        for name, pick in (("median", statistics.median), ("p99", lambda times: statistics.quantiles(times, n=100)[98]))
+    }
+    record_property("added_ms", added_ms)
+    print("added in ms:", added_ms, "alone:", 1000 * statistics.median(alone), "samples:", len(beside))
+    assert added_ms["median"] < 50, added_ms

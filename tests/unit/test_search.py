@@ -1,0 +1,374 @@
+"""The processes that search: they find what `re` finds, and whatever they are asked, they end when they should.
+
+Where both engines take a pattern they must agree on every span. `re` is told to see ASCII classes only, which is what
+RE2 has, and goes on one character after an empty match.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from belljar.context import ContextStore, Question, Searcher, Tracked
+from belljar.context.search import MATCH_CHARS_MAX, Findings
+from belljar.errors import BelljarError, HostFault, PolicyDenied
+from tests.unit.broker_fakes import drive
+
+ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+WIDE = "aé→\U0001f600"
+HUGE_CHARS = 64 << 20
+# A pattern that has to look at every byte, and finds nothing.
+SLOW = "[a-q][^a]{3}z"
+T = TypeVar("T")
+
+
+def question(folder: Path, pattern: str, **fields: Any) -> Question:
+    given_fields = {"mode": "find", "start": 0, "stop": 1 << 40, "limit": 1000, "bytes_max": 4 << 20, **fields}
+    return Question(folder=folder, pattern=pattern, **given_fields)
+
+
+def hits(found: Findings) -> list[tuple[int, int, str]]:
+    """What a guest makes of the body."""
+    spans = [*struct.iter_unpack("<QQ", found.body[: 16 * found.count])]
+    texts, at, out = found.body[16 * found.count :].decode(), 0, []
+    for start, stop in spans:
+        size = min(stop - start, MATCH_CHARS_MAX)
+        out.append((start, stop, texts[at : at + size]))
+        at += size
+    assert at == len(texts)
+    return out
+
+
+def expected(pattern: str, text: str, start: int, stop: int) -> list[tuple[int, int]]:
+    compiled, at, out = re.compile(f"(?a){pattern}"), start, []
+    stop = min(stop, len(text))
+    while match := compiled.search(text, at, stop):
+        out.append(match.span())
+        at = match.end() + (match.start() == match.end())
+        if at > stop:
+            break
+    return out
+
+
+class Desk:
+    """One searcher in a loop of its own, with a store to put texts in."""
+
+    def __init__(self, folder: Path) -> None:
+        self._runner = asyncio.Runner()
+        self._searcher = Searcher()
+        self._store = ContextStore(folder)
+
+    def folder(self, text: str) -> Path:
+        with self._store.open(self._store.add(text, now_ns=1).sha256) as opened:
+            return opened.folder
+
+    def ask(self, text: str, pattern: str, **fields: Any) -> Findings:
+        asked = self._searcher.ask(question(self.folder(text), pattern, **fields), deadline_s=20)
+        return self._runner.run(asked)
+
+    def close(self) -> None:
+        self._runner.run(self._searcher.aclose())
+        self._runner.close()
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    yield desk
+    desk.close()
+
+
+# ------------------------------------------------------------------------------------------------------ what is found
+
+
+texts = st.one_of(
+    st.text("ab1 \n", min_size=1, max_size=60),
+    st.text(f"ab1 \n{WIDE}", min_size=1, max_size=60),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40),
+)
+atoms = st.sampled_from(["a", "b", "é", "→", "1", ".", "[ab]", "[^a]", r"\d", r"\w", r"\n", " ", "(?:ab|b1)", "(a|é)"])
+pieces = st.builds(str.__add__, atoms, st.sampled_from(["", "", "+", "*", "?", "{1,2}"]))
+bare = st.lists(pieces, min_size=1, max_size=4).map("".join)
+patterns = st.one_of(
+    bare,
+    st.builds("(?m)^{}".format, bare),
+    st.builds("(?m){}$".format, bare),
+    st.builds(r"\b{}".format, bare),
+    st.builds(r"{}\b".format, bare),
+    st.builds("(?i){}|B1".format, bare),
+    st.sampled_from(["(?m)^", "(?m)$", r"\b", r"\B", "", "x*", r"\A", r"\Aa", "(?s).+", "(?m)^$"]),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts, patterns)
+def test_every_match_is_where_re_finds_it(desk: Desk, text: str, pattern: str) -> None:
+    spans = expected(pattern, text, 0, len(text))
+    found = desk.ask(text, pattern)
+    assert hits(found) == [(start, stop, text[start:stop]) for start, stop in spans]
+    assert found.next is None
+    assert desk.ask(text, pattern, mode="count").count == len(spans)
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts, bare, st.data())
+def test_a_range_is_searched_as_re_searches_it(desk: Desk, text: str, pattern: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(text) + 2))
+    stop = data.draw(st.integers(0, len(text) + 2))
+    first, last = min(start, len(text)), min(stop, len(text))
+    spans = expected(pattern, text, first, last) if first <= last else []
+    assert [hit[:2] for hit in hits(desk.ask(text, pattern, start=start, stop=stop))] == spans
+    assert desk.ask(text, pattern, mode="count", start=start, stop=stop).count == len(spans)
+
+
+@settings(max_examples=50, deadline=None)
+@given(texts, patterns, st.integers(1, 3))
+def test_going_on_from_next_finds_each_match_once(desk: Desk, text: str, pattern: str, limit: int) -> None:
+    """As far as going on can: an empty match beside the last one is stepped over."""
+    found: list[tuple[int, int]] = []
+    at: int | None = 0
+    while at is not None:
+        some = desk.ask(text, pattern, start=at, limit=limit)
+        assert some.count <= limit
+        assert some.next is None or (some.count == limit and some.next > at)
+        found += [hit[:2] for hit in hits(some)]
+        at = some.next
+    assert found == expected(pattern, text, 0, len(text))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(f"ab{ENDS}é", min_size=1, max_size=60), st.integers(0, 70), st.integers(0, 70))
+def test_lines_are_those_of_splitlines(desk: Desk, text: str, first: int, last: int) -> None:
+    found = desk.ask(text, "", mode="lines", start=first, stop=last)
+    lines = text.splitlines(keepends=True)
+    assert found.body.decode() == "".join(lines[first:last])
+    assert found.count == len(found.body.decode())
+    if first <= last:
+        assert found.start == len("".join(lines[:first]))
+        assert found.spans("lines") == [[found.start, found.start + found.count]]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\u2028", "\x1d"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_lines_far_into_a_text(desk: Desk, end: str, ascii_only: bool) -> None:
+    lines = [f"{'x' if ascii_only else '→'} line {number}{end}" for number in range(9000)]
+    for first, last in ((0, 1), (1023, 1025), (4096, 4097), (8999, 9000), (2000, 6000), (9000, 9001), (5, 5)):
+        found = desk.ask("".join(lines), "", mode="lines", start=first, stop=last)
+        assert found.body.decode() == "".join(lines[first:last])
+        assert found.start == sum(map(len, lines[:first]))
+
+
+@pytest.mark.parametrize("char", ["y", "→", "\U0001f600"])
+def test_a_long_match_is_placed_whole_and_quoted_in_part(desk: Desk, char: str) -> None:
+    text = f"<{char * 5000}> <{char * 10}>"
+    assert hits(desk.ask(text, "<[^>]*>")) == [
+        (0, 5002, f"<{char * 5001}>"[:MATCH_CHARS_MAX]),
+        (5003, 5015, f"<{char * 10}>"),
+    ]
+    assert desk.ask(text, "<[^>]*>").spans("find") == [[0, 1000], [5003, 5015]]
+
+
+@pytest.mark.parametrize("pattern", ["a", "a|b", "[a-z]", "(?i)A"])
+def test_a_hundred_thousand_matches(desk: Desk, pattern: str) -> None:
+    text = "a→" * 100_000
+    found = desk.ask(text, pattern, limit=100_000)
+    assert (found.count, found.next) == (100_000, None)
+    assert [start for start, _, _ in hits(found)] == [*range(0, 200_000, 2)]
+    assert desk.ask(text, pattern, mode="count").count == 100_000
+
+
+def test_what_does_not_fit_one_reply_is_refused_with_both_sizes(desk: Desk) -> None:
+    for fields in ({"mode": "find"}, {"mode": "lines", "start": 1, "stop": 90}):
+        with pytest.raises(PolicyDenied) as caught:
+            desk.ask("a line of text\n" * 100, "line", bytes_max=1000, **fields)
+        assert (caught.value.code, caught.value.limit) == ("read.too_long", 1000)
+        assert "ask for fewer" in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ what is not searched
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("(", "a)", "[", "a**", "+", "(?P<n>", "a{2,1}", "\\", "(?<=a)b", "a(?=b)", "(?!a)", r"(a)\1", "(?P=n)"),
+        *(r"\Z", "(?>a)", "a++", "a{1001}", "((a{100}){100}){100}", "[[:nothing:]]"),
+        *("(((((((.{99}){99}){99}){99}){99}){99}){99})", r"\pX", "(?x) a"),
+    ],
+)
+def test_what_re2_does_not_take_is_refused_with_another_way(desk: Desk, pattern: str) -> None:
+    for mode in ("find", "count"):
+        with pytest.raises(PolicyDenied) as caught:
+            desk.ask("aaaa", pattern, mode=mode)
+        assert caught.value.code == "search.pattern"
+        assert "use re over slices or context.lines()" in str(caught.value)
+        assert len(str(caught.value)) < 2000
+    assert desk.ask("aaaa", "a").count == 4
+
+
+@pytest.mark.parametrize("pattern", ["(a{1000})", "(?:(?:a?){30}){30}a", "(.*)" * 500, "[^b]{500}|a{900}", "a\0b"])
+def test_a_pattern_that_is_large_or_strange_is_searched_for_in_bounded_memory(desk: Desk, pattern: str) -> None:
+    text = "a" * 999 + "\n" + "b" * 1000
+    assert desk.ask(text, pattern, mode="count").count == len(expected(pattern, text, 0, len(text)))
+    workers = [child for child in psutil.Process().children() if "worker.py" in " ".join(child.cmdline())]
+    assert workers
+    assert all(worker.memory_info().rss < 300 << 20 for worker in workers)
+
+
+# ------------------------------------------------------------------------------------------------------ how they end
+
+
+@contextlib.asynccontextmanager
+async def searching(folder: Path, text: str) -> AsyncIterator[tuple[Searcher, Callable[..., Question]]]:
+    """A searcher, and questions about one text. In the end no process of it is left."""
+    store = ContextStore(folder)
+    before = set(workers())
+    with store.open(store.add(text, now_ns=1).sha256) as opened:
+        searcher = Searcher()
+        try:
+            yield searcher, lambda pattern, **fields: question(opened.folder, pattern, **fields)
+        finally:
+            await searcher.aclose()
+    assert set(workers()) == before
+
+
+def workers() -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE and any("worker.py" in word for word in child.cmdline()):
+                found.append(child)
+    return found
+
+
+async def refusal(work: Coroutine[Any, Any, object]) -> PolicyDenied:
+    with pytest.raises(PolicyDenied) as caught:
+        await work
+    return caught.value
+
+
+async def busy(before: set[psutil.Process]) -> psutil.Process:
+    """The new process, as soon as it searches."""
+    while True:
+        for worker in set(workers()) - before:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if worker.cpu_times().user > 0.2:
+                    return worker
+        await asyncio.sleep(0.01)
+
+
+def test_a_search_that_takes_too_long_is_ended_and_its_process_replaced(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with searching(tmp_path, "abcdefgh" * (HUGE_CHARS // 8)) as (searcher, about):
+            before = set(workers())
+            assert (await searcher.ask(about("b", stop=10), deadline_s=5)).count == 2
+            first = set(workers()) - before
+            started = time.monotonic()
+            late = await refusal(searcher.ask(about(SLOW, mode="count"), deadline_s=0.01))
+            assert time.monotonic() - started < 2
+            assert (late.code, late.limit) == ("search.deadline", 10)
+            assert "search a smaller range" in str(late)
+            assert not any(worker.is_running() for worker in first), first
+            assert (await searcher.ask(about("b", stop=10), deadline_s=5)).count == 2
+
+    drive(test())
+
+
+def test_a_search_that_nobody_waits_for_leaves_no_process(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with searching(tmp_path, "abcdefgh" * (HUGE_CHARS // 8)) as (searcher, about):
+            before = set(workers())
+            task = asyncio.create_task(searcher.ask(about("(a|c|e|g)(b|d)", mode="count"), deadline_s=60))
+            worker = await busy(before)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not worker.is_running()
+            assert set(workers()) == before
+            assert (await searcher.ask(about("b", stop=10), deadline_s=5)).count == 2
+
+    drive(test())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_process_that_dies_is_replaced(tmp_path: Path, number: signal.Signals) -> None:
+    async def test() -> None:
+        async with searching(tmp_path, "abcdefgh" * (HUGE_CHARS // 8)) as (searcher, about):
+            before = set(workers())
+            task = asyncio.create_task(searcher.ask(about("(a|c|e|g)(b|d)", mode="count"), deadline_s=60))
+            os.kill((await busy(before)).pid, number)
+            assert (await refusal(_result(task))).code == "search.memory"
+            assert (await searcher.ask(about("b", stop=10), deadline_s=5)).count == 2
+            for worker in set(workers()) - before:  # now one that waits for a question
+                worker.send_signal(number)
+                await asyncio.to_thread(psutil.wait_procs, [worker], 5)
+            assert (await searcher.ask(about("b", stop=10), deadline_s=5)).count == 2
+
+    drive(test())
+
+
+async def _result(task: asyncio.Task[T]) -> T:
+    return await task
+
+
+def test_two_search_at_once_and_the_third_waits_its_turn(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with searching(tmp_path, "abcdefgh" * (1 << 16)) as (searcher, about):
+            before = set(workers())
+            asked = [searcher.ask(about("[aeg]", mode="count"), deadline_s=9) for _ in range(6)]
+            assert [found.count for found in await asyncio.gather(*asked)] == [3 << 16] * 6
+            assert len(set(workers()) - before) == 2
+
+    drive(test())
+
+
+def test_closing_ends_what_is_under_way_and_who_waits_is_told(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with searching(tmp_path, "abcdefgh" * (HUGE_CHARS // 8)) as (searcher, about):
+            before = set(workers())
+            tasks = [
+                asyncio.create_task(searcher.ask(about("(a|c|e|g)(b|d)", mode="count"), deadline_s=60))
+                for _ in range(4)
+            ]
+            await busy(before)
+            started = time.monotonic()
+            await searcher.aclose()
+            assert set(workers()) == before
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert time.monotonic() - started < 3
+            assert all(isinstance(outcome, BelljarError) for outcome in outcomes), outcomes
+            with pytest.raises(HostFault):
+                await searcher.ask(about("b"), deadline_s=5)
+            await searcher.aclose()
+
+    drive(test())
+
+
+def test_many_documents_are_traced_at_once(tmp_path: Path) -> None:
+    async def test() -> None:
+        store = ContextStore(tmp_path)
+        added = [store.add(f"document {number} is about → {number:07}\n" * 9, now_ns=1) for number in range(200)]
+        searcher = Searcher()
+        with contextlib.ExitStack() as opened:
+            documents = [opened.enter_context(store.open(one.sha256)) for one in added]
+            tracked = [Tracked(doc, one.folder, [(0, one.document.chars)]) for doc, one in enumerate(documents)]
+            prompts = [bytes(one.read(0, one.document.chars)) for one in documents]
+            found, complete = await searcher.trace(prompts, tracked, deadline_s=9)
+        await searcher.aclose()
+        assert complete
+        assert sorted(found) == [(doc, 0, one.chars) for doc, one in enumerate(added)]
+
+    drive(test())
