@@ -52,8 +52,10 @@ def test_a_context_that_is_no_text(jar: Jar, content: bytes, word: str) -> None:
     nothing_began(jar)
 
 
-def test_a_context_that_is_a_folder_or_a_device(jar: Jar) -> None:
-    refused(jar.exec(PROGRAM, "--context", jar.work), 2)
+def test_a_context_that_is_a_device_or_a_folder_without_files(jar: Jar) -> None:
+    empty = jar.work / "empty"
+    empty.mkdir()
+    refused(jar.exec(PROGRAM, "--context", empty), 2, "empty")
     refused(jar.exec(PROGRAM, "--context", "/dev/zero"), 2, "/dev/zero")
     pipe = jar.work / "pipe"
     os.mkfifo(pipe)

@@ -93,6 +93,7 @@ class Talk:
             "protocol": PROTOCOL,
             "language": language,
             "documents": [],
+            "contexts": [],
             "read_bytes_max": 65536,
             "materialise_bytes_max": 65536,
             "in_flight_max": 8,

@@ -89,7 +89,8 @@ def test_the_root_model_sees_the_output_between_markers_and_never_the_document(j
 
     asyncio.run(go())
     first, second = requests
-    assert first.messages == (Message("user", f"`context` has {len(secret)} characters.\nQuestion: How long?"),)
+    opening = f"`context` is a text (characters: {len(secret)}, lines: 1).\nQuestion: How long?"
+    assert first.messages == (Message("user", opening),)
     assert f"\n{len(secret)}\n" in second.messages[-1].text
     assert not any("only in the document" in message.text for request in requests for message in request.messages)
 

@@ -109,7 +109,7 @@ def take_tree(
                     writer.write(text, label, errors)
                 records.write(directory.item("t", label))
                 done += entry.size_bytes
-        taken = draft("dict", writer, directory)
+        taken = draft("dict", writer, directory, repr(_shown(str(tree.root))))
     meter.end()
     return taken, left_out
 

@@ -108,12 +108,12 @@ class Directory:
         return self._hash.digest()
 
 
-def draft(kind: Literal["list", "dict"], writer: Writer, directory: Directory) -> Draft:
+def draft(kind: Literal["list", "dict"], writer: Writer, directory: Directory, label: str) -> Draft:
     """What has been written, when both files are complete. Raises InvalidInput (context.empty)."""
     measure = writer.measure
     if measure.chars == 0:
         raise InvalidInput(
-            f"the {kind} has no text in it; give at least one item of at least one character", code="context.empty"
+            f"{label} has no text in it; give at least one item of at least one character", code="context.empty"
         )
     whole = hashlib.sha256(f"belljar {kind}\0".encode() + measure.sha256 + directory.digest())
     return Draft(kind, whole.hexdigest(), measure, directory.items, directory.digest().hex())
@@ -135,7 +135,7 @@ def _take(
                 writer.write(text, label)
                 records.write(directory.item("t" if isinstance(value, str) else "j", label))
                 meter.at(directory.items)
-        taken = draft(kind, writer, directory)
+        taken = draft(kind, writer, directory, f"the {kind}")
     meter.end()
     return taken
 

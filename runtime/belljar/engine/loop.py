@@ -137,8 +137,8 @@ def _opening(question: str, documents: Mapping[str, Document]) -> str:
 
 def _about(document: Document) -> str:
     if document.kind == "text":
-        return f"a text of {document.chars} characters in {document.lines} lines"
-    return f"a {document.kind} of {document.items} items with {document.chars} characters in all"
+        return f"a text (characters: {document.chars}, lines: {document.lines})"
+    return f"a {document.kind} (items: {document.items}, characters in all: {document.chars})"
 
 
 def _show(cell: CellResult, word: str) -> str:
