@@ -3,5 +3,5 @@
 # use: tries
 # says: ENOENT
 # why: The environment of this process, its parent and the host's process.
-# gvisor: says ENOENT ; reaches 2 ; why proc: its own process alone, and Docker's path and host name
+# gvisor: says ENOENT ; reaches 3 ; why proc: its own process and thread alone, and Docker's path and host name
 tries(*(lambda pid=pid: open(f"/proc/{pid}/environ", "rb").read() for pid in ("self", 1, 2, {{zygote}}, {{host_pid}})))
