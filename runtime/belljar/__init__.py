@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from belljar.engine import CellResult, ErrorInfo, Limit, Progress, Receipt, Result, RunUsage, Status
+from belljar.engine import CellResult, Coverage, ErrorInfo, Limit, Progress, Receipt, Result, RunUsage, Status
 from belljar.errors import (
     AuditUnavailable,
     BelljarError,
@@ -39,6 +39,7 @@ __all__ = [
     "BelljarError",
     "BoxFault",
     "CellResult",
+    "Coverage",
     "ErrorInfo",
     "GuestFault",
     "HostFault",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 from belljar.audit import JSON, AuditLog
-from belljar.context import ContextStores, Document, Searcher
+from belljar.context import ContextStores, Document, LeftOut, Searcher
 from belljar.engine import CellResult, Result, solve
 from belljar.errors import BelljarError, HostFault, InvalidInput, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
@@ -36,8 +37,11 @@ ContextSource = Path | str | Sequence[Any] | Mapping[str, Any] | Document
 DEFAULT_TENANT = "default"
 # What the first context is called where it has no other name.
 _CONTEXT: Final = "context"
+# Their names and places have to fit one header of the wire.
+_CONTEXTS_MAX: Final = 64
 _CONTEXT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _Name = TypeVar("_Name", bound=str)
+_log = logging.getLogger("belljar")
 
 
 class Session:
@@ -217,7 +221,13 @@ class Runtime:
         if isinstance(source, Document):
             return source
         store = self._contexts.of(tenant)
-        return await asyncio.to_thread(store.add, source, name=name, now_ns=time.time_ns())
+        left_out: list[LeftOut] = []
+        document = await asyncio.to_thread(
+            store.add, source, name=name, now_ns=time.time_ns(), on_left_out=left_out.append
+        )
+        for one in left_out:
+            _log.warning("belljar: not in the context: %r: %s", one.path, one.why)
+        return document
 
     def registered(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
         """A context that this tenant registered before, by its name or `sha256:DIGEST`.
@@ -245,6 +255,14 @@ class Runtime:
         services = await self._shared()
         sources = {} if context is None else {_CONTEXT: context}
         sources |= {_context_name(name): source for name, source in (contexts or {}).items()}
+        if len(sources) > _CONTEXTS_MAX:
+            raise InvalidInput(
+                f"a run has at most {_CONTEXTS_MAX} contexts, not {len(sources)}: put files into a folder, texts into "
+                "a list or dict, which is one context",
+                code="context.too_many",
+                limit=_CONTEXTS_MAX,
+                observed=len(sources),
+            )
         documents = {name: await self.add_context(source, tenant=tenant) for name, source in sources.items()}
         async with begin(services, tenant=tenant, documents=documents, root=root, sub=sub, about=about) as run:
             yield run

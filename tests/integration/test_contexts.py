@@ -217,6 +217,33 @@ def test_a_value_that_is_no_json_and_a_name_that_is_taken(jar: Jar) -> None:
     assert drive(go()) == ["context.not_json"] * 4 + ["context.name"] * 3
 
 
+def test_as_many_contexts_as_fit_one_sentence_and_no_more(jar: Jar) -> None:
+    async def go() -> tuple[object, InvalidInput]:
+        async with opened(jar) as runtime:
+            # Long names, of which each character takes as many bytes as one may.
+            many = {f"{number:064}": [f"text {number}"] for number in range(63)}
+            documents = {
+                name: await runtime.add_context(text, name="\N{CUNEIFORM SIGN A}" * 200 + name)
+                for name, text in many.items()
+            }
+            result = await runtime.execute("FINAL(len(contexts))", context="one", contexts=documents)
+            with pytest.raises(InvalidInput) as caught:
+                await runtime.execute("FINAL(1)", context="one", contexts={**documents, "another": "text"})
+            return result.answer, caught.value
+
+    answer, refused = drive(go())
+    assert answer == 64
+    assert (refused.code, refused.limit, refused.observed) == ("context.too_many", 64, 65)
+
+
+def test_what_of_a_folder_is_left_out_is_told(jar: Jar) -> None:
+    folder = folder_of(jar, {"one.txt": "text"})
+    (folder / "link").symlink_to("/etc/hostname")
+    outcome = jar.exec("FINAL(list(context))", "--json", "--context", folder)
+    assert answer(outcome) == ["one.txt"]
+    assert outcome.stderr == "belljar: not in the context: 'link': a symbolic link\n"
+
+
 # ---------------------------------------------------------------------------------------------------- whose they are
 
 

@@ -422,7 +422,7 @@ def test_the_spans_of_many_matches_are_spread_over_records(tmp_path: Path) -> No
         (Search(1, 0, "find", 0, 10, 1, 0), b"(", {}, "search.pattern"),
         (Search(1, 0, "count", 0, 10, 1, 0), b"(?=a)", {}, "search.pattern"),
         (Search(1, 0, "count", 0, 10, 1, 0), b"a" * 65537, {}, "search.pattern"),
-        (Search(1, 0, "find", 0, 5000, 100, 0), b"[0-9]{40}", {"read_bytes_max": 4000}, "read.too_long"),
+        (Search(1, 0, "find", 0, 5000, 100, 0), b"[0-9]+", {"read_bytes_max": 1000}, "read.too_long"),
         (Search(1, 0, "lines", 0, 1, 1, 0), b"", {"read_bytes_max": 4000}, "read.too_long"),
         (Search(1, 0, "lines", 0, 1, 1, 0), b"", {"read_total_bytes_max": 4000}, "read.total"),
         (Search(1, 0, "count", 0, 5000, 1, 0), b"1", {"search_total_bytes_max": 4999}, "search.total"),
@@ -441,6 +441,21 @@ def test_a_search_that_is_not_allowed_is_refused_and_logged(
             assert (logged["asked"], logged["code"]) == ("search", code)
             assert await here.data("context.searched") == []
             assert here.broker.coverage.read == 0
+
+    drive(test())
+
+
+def test_what_a_search_did_not_come_to_is_not_charged(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(context={"search_total_bytes_max": 6000})
+        async with world(tmp_path, policy=policy, texts=[ASCII]) as here:
+            await here.in_cell()
+            for number in range(4):  # each is charged as the least that one costs, 256 bytes
+                header, _ = await found(here, Search(number, 0, "find", 0, 5000, 1, 0), b"[0-9]")
+                assert header.next is not None
+            assert (await refused(here, Search(4, 0, "find", 0, 5000, 1, 0), b"[0-9]")).failure.code == "search.total"
+            await found(here, Search(5, 0, "count", 0, 6000 - 4 * 256, 1, 0), b"1")
+            assert (await refused(here, Search(6, 0, "count", 0, 1, 1, 0), b"1")).failure.code == "search.total"
 
     drive(test())
 
@@ -901,5 +916,28 @@ def test_the_guest_names_no_tenant_run_or_model_in_the_log(tmp_path: Path) -> No
             await here.say(Done("error", CellError("evil.Type", "evil message", 1)), b"evil trace")
             await here.audit.flush()
             assert "evil" not in repr(here.durable())
+
+    drive(test())
+
+
+def test_only_what_was_answered_counts_as_shown(tmp_path: Path) -> None:
+    async def answering(request: ModelRequest) -> ModelReply:
+        if request.messages[-1].text.startswith("fail"):
+            raise ModelFailed("no answer", charged=True)
+        return reply("fine")
+
+    async def test() -> None:
+        texts = ["The first text, long enough. ", "The second text, long enough. ", "The third text, long enough. "]
+        model = FakeModel(answering)
+        async with world(tmp_path, model=model, limits=calls_left(2), texts=["".join(texts)]) as here:
+            await here.in_cell()
+            await here.say(Read(1, 0, 0, len("".join(texts)), 0))
+            assert await answers(here, texts[0]) == ["fine"]
+            assert await answers(here, f"fail {texts[1]}") == [None]
+            assert await answers(here, texts[2]) == [None]  # the quota
+            await here.broker.settled()
+            shown = [span for one in await here.data("query.shown") for span in one["spans"]]
+            assert shown == [[0, len(texts[0])]]
+            assert here.broker.coverage.shown == len(texts[0])
 
     drive(test())

@@ -190,12 +190,27 @@ def test_a_hundred_thousand_matches(desk: Desk, pattern: str) -> None:
     assert desk.ask(text, pattern, mode="count").count == 100_000
 
 
-def test_what_does_not_fit_one_reply_is_refused_with_both_sizes(desk: Desk) -> None:
-    for fields in ({"mode": "find"}, {"mode": "lines", "start": 1, "stop": 90}):
+@pytest.mark.parametrize("bytes_max", [20, 21, 100, 999, 2000, 2001])
+def test_what_does_not_fit_one_reply_is_given_in_several(desk: Desk, bytes_max: int) -> None:
+    text = "a line of text\n" * 100
+    for mode, stop, expected in (("find", len(text), 100), ("lines", 90, 89 * 15)):
+        at: int | None = 0 if mode == "find" else 1
+        total, body = 0, b""
+        while at is not None:
+            found = desk.ask(text, "line", bytes_max=bytes_max, mode=mode, start=at, stop=stop, limit=1000)
+            assert 0 < len(found.body) <= bytes_max
+            total, body, at = total + found.count, body + found.body, found.next
+        assert total == expected
+        if mode == "lines":
+            assert body.decode() == text[15 : 90 * 15]
+
+
+def test_what_does_not_fit_any_reply_is_refused_with_both_sizes(desk: Desk) -> None:
+    for mode, stop in (("find", 3000), ("lines", 1)):
         with pytest.raises(PolicyDenied) as caught:
-            desk.ask("a line of text\n" * 100, "line", bytes_max=1000, **fields)
+            desk.ask("a" * 3000, "a+", bytes_max=1000, mode=mode, start=0, stop=stop)
         assert (caught.value.code, caught.value.limit) == ("read.too_long", 1000)
-        assert "ask for fewer" in str(caught.value)
+        assert "read it in slices" in str(caught.value)
 
 
 # ------------------------------------------------------------------------------------------------ what is not searched
@@ -310,7 +325,7 @@ def test_a_process_that_dies_is_replaced(tmp_path: Path, number: signal.Signals)
             before = set(workers())
             task = asyncio.create_task(searcher.ask(about("(a|c|e|g)(b|d)", mode="count"), deadline_s=60))
             os.kill((await busy(before)).pid, number)
-            assert (await refusal(_result(task))).code == "search.memory"
+            assert (await refusal(_result(task))).code == "search.died"
             assert (await searcher.ask(about("b", stop=10), deadline_s=5)).count == 2
             for worker in set(workers()) - before:  # now one that waits for a question
                 worker.send_signal(number)

@@ -4,8 +4,8 @@
 `query.shown` the ranges that were found in prompts (see `belljar.context.tracing`). A character counts once. What a log
 says outside a document, or of a document that is none (a list's directory), does not count.
 
-Read means: these bytes were given to the box. Shown means: these bytes stood in a prompt that was sent. Neither says
-that anything was done with them.
+Read means: these bytes were given to the box. Shown means: these bytes stood in a prompt that a model answered.
+Neither says that anything was done with them.
 """
 
 from __future__ import annotations

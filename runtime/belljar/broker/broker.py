@@ -33,7 +33,7 @@ from belljar.broker.run import RunScope
 from belljar.broker.shown import Coverage, Shown
 from belljar.context import OpenDocument, Question, Searcher
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
-from belljar.ledger import Ledger
+from belljar.ledger import Ledger, Remaining
 from belljar.models import Message, Model, ModelRequest
 from belljar.protocol import (
     BATCH_MAX,
@@ -341,7 +341,12 @@ class Broker:
 
     async def _search(self, search: Search, body: bytes) -> Reply:
         question = self._question(search, body)
-        found = await self._searcher.ask(question, deadline_s=self._permit_search(question))
+        before = self._searched_bytes
+        deadline_s = self._permit_search(question, search.doc)
+        found = await self._searcher.ask(question, deadline_s=deadline_s)
+        if search.mode == "find" and found.next is not None:  # what lies behind was not gone through
+            size = self._bytes_between(search.doc, question.start, found.next)
+            self._searched_bytes = before + max(size, _READ_COST_BYTES_MIN)
         self._permit_read(len(found.body))
         await self._charge(len(found.body))
         about: dict[str, JSON] = {
@@ -391,14 +396,23 @@ class Broker:
             bytes_max=longest,
         )
 
-    def _permit_search(self, question: Question) -> float:
-        """How long it may take, in seconds. What it goes through is charged whether anything is found or not."""
+    def _bytes_between(self, doc: int, start: int, stop: int) -> int:
+        """Of a range of characters."""
+        document = self._documents[doc]
+        chars = document.document.chars
+        return max(0, document.byte_of(min(stop, chars)) - document.byte_of(min(start, chars)))
+
+    def _permit_search(self, question: Question, doc: int) -> float:
+        """How long it may take, in seconds. What it goes through is charged whether anything is found or not.
+
+        Lines are found by the document's marks; of them only what comes out is charged, as a read.
+        """
         allowance = self._policy.context
-        chars = max(0, question.stop - question.start)
-        total = self._searched_bytes + max(chars, _READ_COST_BYTES_MIN)
+        size = 0 if question.mode == "lines" else self._bytes_between(doc, question.start, question.stop)
+        total = self._searched_bytes + max(size, _READ_COST_BYTES_MIN)
         if total > allowance.search_total_bytes_max:
             raise QuotaExceeded(
-                f"the run may search {allowance.search_total_bytes_max} characters in all and has searched "
+                f"the run may search {allowance.search_total_bytes_max} bytes in all and has searched "
                 f"{self._searched_bytes}: search a smaller range, or keep what was found in variables",
                 code="search.total",
                 limit=allowance.search_total_bytes_max,
@@ -437,11 +451,16 @@ class Broker:
                 input_tokens=left.input_tokens,
                 output_tokens=left.output_tokens,
                 cost_nanousd=left.cost_nanousd,
-                read_bytes=max(0, self._policy.context.read_total_bytes_max - self._read_cost_bytes),
+                read_bytes=self._left_to_read(left),
                 wall_ms=max(0, int(self._scope.left_s() * 1000)),
             ),
             b"",
         )
+
+    def _left_to_read(self, left: Remaining) -> int:
+        """What the policy leaves this run, or the books its tenant, whichever is less."""
+        of_run = max(0, self._policy.context.read_total_bytes_max - self._read_cost_bytes)
+        return of_run if left.read_bytes is None else min(of_run, left.read_bytes + self._account.held)
 
     # ------------------------------------------------------------------------------------------------------ queries
 
@@ -450,11 +469,9 @@ class Broker:
         model = self._permit_query(query, prompts)
         if len(prompts) == 1:
             self.queries += 1
-            await self._shown.prompts(self.cells, prompts)
             return self._answers(query.id, [await self._ask(model, prompts[0], self.cells)])
         await self._permit_calls(len(prompts))
         self.queries += len(prompts)
-        await self._shown.prompts(self.cells, prompts)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._ask(model, prompt, self.cells)) for prompt in prompts]
@@ -511,9 +528,12 @@ class Broker:
             purpose="sub",
         )
         try:
-            return (await self._calls.ask(model, request, cell=cell)).text
+            text = (await self._calls.ask(model, request, cell=cell)).text
         except (Refusal, ModelFailed) as error:
             return _failure(error)
+        # What was answered has been shown; of anything else nobody knows.
+        await self._shown.prompt(cell, prompt)
+        return text
 
     def _answers(self, request: int, results: list[str | Failure]) -> Reply:
         items: list[Answer] = []

@@ -46,6 +46,11 @@ class Reads:
                     await self._renew(size)
         self._used += size
 
+    @property
+    def held(self) -> int:
+        """Bytes that the books hold for this run and that it has not read yet."""
+        return self._portion - self._used
+
     async def settled(self) -> None:
         """Charge exactly what was read.
 

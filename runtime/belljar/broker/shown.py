@@ -1,7 +1,7 @@
 """What a run has read of its contexts, and what of it reached a sub-model: for the log, and for the result.
 
 Reads are known as they happen. Which parts of the documents a prompt is made of is found out afterwards, in the process
-that searches (`context.tracing`), while the model thinks: the prompt is looked for in what the run has read. Nobody
+that searches (`context.tracing`), for each prompt that was answered: it is looked for in what the run has read. Nobody
 waits for it but the end of the run, and who asks faster than it can be traced: at most so many bytes of prompts wait.
 
 The log gets ranges of characters, never text. What could not be traced in time is counted, and then counts as not
@@ -93,14 +93,13 @@ class Shown:
         if doc in self._texts:
             self._texts[doc].take(start, stop)
 
-    async def prompts(self, cell: int, prompts: Sequence[str]) -> None:
-        """These are about to be sent to a sub-model. Returns at once, unless too many wait to be traced."""
+    async def prompt(self, cell: int, prompt: str) -> None:
+        """A sub-model has answered this. Returns at once, unless too many wait to be traced."""
         if not any(text.recent for text in self._texts.values()):
             return
-        for prompt in prompts:
-            data = prompt.encode()
-            self._waiting.append((cell, data))
-            self._waiting_bytes += len(data)
+        data = prompt.encode()
+        self._waiting.append((cell, data))
+        self._waiting_bytes += len(data)
         if self._tracing is None or self._tracing.done():
             self._tracing = asyncio.create_task(self._trace_all())
         while self._waiting_bytes > _WAITING_BYTES_MAX and not self._tracing.done():

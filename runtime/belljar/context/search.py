@@ -164,7 +164,7 @@ class Searcher:
         """Answer `question` within so many seconds from when a process takes it.
 
         Raises:
-            PolicyDenied: `search.pattern`, `search.deadline`, `search.memory` or `read.too_long`.
+            PolicyDenied: `search.pattern`, `search.deadline`, `search.memory`, `search.died` or `read.too_long`.
             HostFault: the process could not be started, or the searcher was closed.
         """
         asked = {
@@ -177,8 +177,7 @@ class Searcher:
             "chars": MATCH_CHARS_MAX,
             "bytes": question.bytes_max,
         }
-        answer_bytes_max = question.limit * (16 + 4 * MATCH_CHARS_MAX) + question.bytes_max
-        header, body = await self._talk(asked, answer_bytes_max, deadline_s)
+        header, body = await self._talk(asked, question.bytes_max, deadline_s)
         return _findings(header, body, question)
 
     async def trace(
@@ -194,7 +193,7 @@ class Searcher:
             "texts": [{"doc": one.doc, "folder": str(one.folder), "ranges": one.ranges} for one in tracked],
         }
         header, body = await self._talk(asked, _TRACE_BYTES_MAX, deadline_s)
-        return list(_TRACED.iter_unpack(body)), header["complete"]
+        return list(_TRACED.iter_unpack(body)), header.get("complete", False)
 
     async def aclose(self) -> None:
         """End the processes. Who waits for an answer gets a HostFault, as does whoever asks from now on."""
@@ -228,7 +227,8 @@ class Searcher:
                 if self._closed:
                     raise HostFault("the search was ended: the runtime closes") from error
                 raise PolicyDenied(
-                    "the search used up its memory: search for something simpler", code="search.memory"
+                    "the process that searched died: search a smaller range, or for something simpler",
+                    code="search.died",
                 ) from error
             else:
                 if not self._closed:
@@ -261,13 +261,8 @@ def _findings(header: dict[str, Any], body: bytes, question: Question) -> Findin
     refused = header.get("refused")
     if refused == "search.pattern":
         raise PolicyDenied(f"RE2 does not take this pattern ({header['message']}): {_REMEDY}", code=refused)
+    if refused == "read.too_long":
+        raise PolicyDenied(f"{header['message']}: read it in slices", code=refused, limit=question.bytes_max)
     if refused is not None:
-        raise PolicyDenied(f"{header['message']}: ask for fewer", code=refused, limit=question.bytes_max)
-    if len(body) > question.bytes_max:
-        raise PolicyDenied(
-            f"the matches have {len(body)} bytes, {question.bytes_max} may be read at once: ask for fewer (limit)",
-            code="read.too_long",
-            limit=question.bytes_max,
-            observed=len(body),
-        )
+        raise PolicyDenied(header["message"], code=refused)
     return Findings(header["start"], header["count"], header["next"], body)

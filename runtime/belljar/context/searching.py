@@ -22,7 +22,6 @@ import signal
 import struct
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -88,18 +87,28 @@ def _matches(text: OpenDocument, question: dict[str, Any]) -> Iterator[tuple[int
 
 
 def _find(text: OpenDocument, question: dict[str, Any]) -> Answer:
-    limit, chars = question["limit"], question["chars"]
-    spans, texts, after = bytearray(), [], None
-    found = list(islice(_matches(text, question), limit + 1))
-    for start, stop in found[:limit]:
+    """As many matches as are wanted, or fit one reply; `next` is where to go on when there are more."""
+    spans, size, after, more = bytearray(), 0, 0, False
+    texts: list[bytes] = []
+    for start, stop in _matches(text, question):
+        said = _beginning(text, start, stop, question["chars"])
+        size += _SPAN.size + len(said)
+        if len(texts) == question["limit"] or size > question["bytes"]:
+            more = True
+            break
         first, last = text.char_of(start), text.char_of(stop)
         spans += _SPAN.pack(first, last)
+        texts.append(said)
         after = max(last, first + 1)
-        # At most four bytes a character; what is cut in two at the end is left out.
-        texts.append(bytes(text.view[start : min(stop, start + 4 * chars)]).decode("utf-8", "ignore")[:chars])
-    more = len(found) > limit
-    header = {"start": 0, "count": len(found[:limit]), "next": after if more else None}
-    return header, bytes(spans) + "".join(texts).encode()
+    if more and not texts:
+        raise _Refused("read.too_long", f"one match has {size} bytes; {question['bytes']} may be read at once")
+    return {"start": 0, "count": len(texts), "next": after if more else None}, bytes(spans) + b"".join(texts)
+
+
+def _beginning(text: OpenDocument, start: int, stop: int, chars: int) -> bytes:
+    """At most `chars` characters of a match. They have at most four bytes each; what is cut in two is left out."""
+    data = bytes(text.view[start : min(stop, start + 4 * chars)])
+    return data if len(data) <= chars else data.decode("utf-8", "ignore")[:chars].encode()
 
 
 def _count(text: OpenDocument, question: dict[str, Any]) -> Answer:
@@ -107,13 +116,26 @@ def _count(text: OpenDocument, question: dict[str, Any]) -> Answer:
 
 
 def _lines(text: OpenDocument, question: dict[str, Any]) -> Answer:
-    first, last = (text.line_start(min(question[name], text.document.lines)) for name in ("start", "stop"))
-    if last - first > question["bytes"]:
-        raise _Refused(
-            "read.too_long", f"these lines have {last - first} bytes; {question['bytes']} may be read at once"
-        )
-    start = text.char_of(first)
-    return {"start": start, "count": max(0, text.char_of(last) - start), "next": None}, bytes(text.view[first:last])
+    """As many of the lines as fit one reply; `next` is the line to go on with when there are more."""
+    low, high = (min(question[name], text.document.lines) for name in ("start", "stop"))
+    first = text.line_start(low)
+    fitting = _last_fitting(text, low, max(low, high), first + question["bytes"])
+    if fitting == low < high:
+        size = text.line_start(low + 1) - first
+        raise _Refused("read.too_long", f"line {low} has {size} bytes; {question['bytes']} may be read at once")
+    last, start = text.line_start(fitting), text.char_of(first)
+    header = {"start": start, "count": text.char_of(last) - start, "next": fitting if fitting < high else None}
+    return header, bytes(text.view[first:last])
+
+
+def _last_fitting(text: OpenDocument, low: int, high: int, end: int) -> int:
+    """The last line from `low` to `high` that begins at `end` or before. Found by halving: starts only grow."""
+    if text.line_start(high) <= end:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if text.line_start(middle) <= end else (low, middle)
+    return low
 
 
 def _trace(question: dict[str, Any]) -> Answer:
@@ -138,14 +160,16 @@ def _opened(folder: str) -> OpenDocument:
 
 
 def _answer(question: dict[str, Any]) -> Answer:
-    if question["mode"] == "trace":
-        return _trace(question)
     try:
+        if question["mode"] == "trace":
+            return _trace(question)
         with _opened(question["folder"]) as text:
             return _MODES[question["mode"]](text, question)
     except _Refused as refused:
         code, message = refused.args
-        return {"refused": code, "message": message[:1000]}, b""
+    except MemoryError:
+        code, message = "search.memory", "the search used up its memory: search for something simpler"
+    return {"refused": code, "message": message[:1000]}, b""
 
 
 def _confine() -> None:

@@ -113,7 +113,7 @@ class Box:
             protocol=PROTOCOL,
             language=language,
             documents=[
-                DocumentInfo(opened.document.name[:200], opened.document.chars, opened.document.bytes)
+                DocumentInfo(opened.document.name[:64], opened.document.chars, opened.document.bytes)
                 for opened in documents
             ],
             contexts=list(contexts),
