@@ -1,4 +1,4 @@
-"""Side by side with peers on one machine, in one run: `python -m benchmarks`, or one table of the three.
+"""Side by side with peers on one machine, in one run: `python -m benchmarks`, or one table of the four.
 
 `session` measures whole sessions. Reading order: `programs` (what every subject is made to do), `measure` (how it is
 timed), `ours`, `peers` and `floors` (the subjects), `report`.
@@ -8,6 +8,9 @@ timed), `ours`, `peers` and `floors` (the subjects), `report`.
 
 `docker` measures boxes in containers, on the daemon that `DOCKER_HOST` names: `containers` (ours), `by_hand`,
 `peer_image` and `peer_containers` (the others), `container_table`.
+
+`context` measures the paged context at several sizes: `context_texts`, `contexts` (ours), `context_peers` and
+`peer_contexts` (the floor and the others), `context_table`.
 
 Nothing here is a test: no number fails anything.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [session|jail|docker]`: measures, and prints tables on stdout; progress goes to stderr."""
+"""`python -m benchmarks [session|jail|docker|context]`: measures, and prints tables on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from belljar.sandbox.docker.versions import read_engine
 from belljar.state import State
 from benchmarks.box_table import measure_boxes
 from benchmarks.container_table import measure_containers
+from benchmarks.context_table import measure_contexts
+from benchmarks.context_texts import SIZES, Size
 from benchmarks.floors import Floor
-from benchmarks.measure import BenchmarkError, BoxPlan, Plan, Samples, Subject, measure
+from benchmarks.measure import BenchmarkError, BoxPlan, ContextPlan, Plan, Samples, Subject, measure
 from benchmarks.ours import POLICY, Belljar, BelljarInMemory
 from benchmarks.peers import Rlms, peer_python
 from benchmarks.programs import Text, write_text
@@ -38,6 +40,11 @@ _QUICK_BOXES = BoxPlan(rounds=3, starts=3, quiet=2, cells=10, queries=10, sustai
 # Containers are a hundred times slower: a round of these takes about a minute.
 _FULL_CONTAINERS = BoxPlan(rounds=10, starts=2, quiet=0, cells=20, queries=50, sustained_s=0, idle_boxes=0)
 _QUICK_CONTAINERS = BoxPlan(rounds=1, starts=1, quiet=0, cells=5, queries=5, sustained_s=0, idle_boxes=0)
+# A gigabyte takes all of them together more than a minute a round.
+_FULL_CONTEXTS = ContextPlan(rounds=3, starts=5)
+_QUICK_CONTEXTS = ContextPlan(rounds=1, starts=3)
+_FULL_SIZES = ("1KB", "1MB", "50MB", "1GB")
+_QUICK_SIZES = ("1KB", "1MB", "50MB")
 
 _NO_DAEMON = "name a Docker daemon in DOCKER_HOST, one with nothing else to do and with the runtimes runc and runsc"
 
@@ -75,8 +82,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "table",
         nargs="?",
-        choices=["session", "jail", "docker"],
-        help="whole sessions, boxes alone, or boxes in containers of the daemon that DOCKER_HOST names (default: all)",
+        choices=["session", "jail", "docker", "context"],
+        help="whole sessions, boxes alone, boxes in containers of the daemon that DOCKER_HOST names, or contexts of "
+        "several sizes (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
@@ -88,6 +96,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         default="restricted",
         help="of the table of sessions (boxes: both)",
     )
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        help=f"of contexts, of {', '.join(SIZES)} (default {','.join(_FULL_SIZES)}; quick {','.join(_QUICK_SIZES)})",
+    )
     parser.add_argument("--scratch", type=Path, help="where to make the temporary folder for state and text")
     return parser.parse_args(arguments)
 
@@ -97,6 +110,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return number
+
+
+def _sizes(text: str) -> list[Size]:
+    keys = text.split(",")
+    if unknown := [key for key in keys if key not in SIZES]:
+        raise argparse.ArgumentTypeError(f"no such size: {', '.join(unknown)}")
+    return [SIZES[key] for key in dict.fromkeys(keys)]
 
 
 async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
@@ -116,7 +136,9 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
             else:
                 versions["boxes in containers"] = _NO_DAEMON
                 _progress(f"no boxes in containers: {_NO_DAEMON}")
-    return Report(shlex.join(["python", "-m", "benchmarks", *arguments]), facts, versions, sessions, boxes, containers)
+        contexts = await _contexts(options, scratch) if options.table in (None, "context") else None
+    command = shlex.join(["python", "-m", "benchmarks", *arguments])
+    return Report(command, facts, versions, sessions, boxes, containers, contexts)
 
 
 async def _sessions(options: argparse.Namespace, scratch: Path, versions: dict[str, str]) -> SessionTable:
@@ -151,6 +173,17 @@ async def _containers(options: argparse.Namespace, scratch: Path, host: str, ver
     work.mkdir()
     images = State(scratch / "state").images
     return await measure_containers(plan, host, images, work, peers=not options.no_peers, progress=_progress)
+
+
+async def _contexts(options: argparse.Namespace, scratch: Path) -> BoxTable:
+    plan = _QUICK_CONTEXTS if options.quick else _FULL_CONTEXTS
+    if options.rounds:
+        plan = dataclasses.replace(plan, rounds=options.rounds)
+    sizes = options.sizes or [SIZES[key] for key in (_QUICK_SIZES if options.quick else _FULL_SIZES)]
+    _progress("contexts: getting ready")
+    work = scratch / "contexts"
+    work.mkdir()
+    return await measure_contexts(plan, sizes, scratch / "state", work, peers=not options.no_peers, progress=_progress)
 
 
 async def _docker_versions(host: str) -> str:

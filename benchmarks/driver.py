@@ -8,6 +8,7 @@ there is the reason.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -15,6 +16,8 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 from benchmarks.measure import BenchmarkError
 
@@ -47,6 +50,7 @@ class Driver:
         self._environ = environ or {}
         self._said = scratch / f"{next(_numbers)}.stderr"
         self._process: Process | None = None
+        self._late = False
         self.hello: dict[str, Any] = {}
 
     async def __aenter__(self) -> Self:
@@ -56,7 +60,7 @@ class Driver:
                 *self._command, stdin=PIPE, stdout=PIPE, stderr=stderr, env=environ, cwd=self._scratch
             )
         try:
-            self.hello = await self._answer()
+            self.hello = await self._answer(_ANSWER_S)
         except BaseException:
             await self._end()
             raise
@@ -65,8 +69,13 @@ class Driver:
     async def __aexit__(self, *_: object) -> None:
         await self._end()
 
-    async def ask(self, order: dict[str, Any]) -> dict[str, Any]:
-        """One order, one answer.
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not entered"
+        return self._process.pid
+
+    async def ask(self, order: dict[str, Any], *, within_s: float = _ANSWER_S) -> dict[str, Any]:
+        """One order, one answer. Who gives none in time is not asked again.
 
         Raises:
             BenchmarkError: it gave none.
@@ -74,15 +83,16 @@ class Driver:
         assert self._process is not None, "not entered"
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        return await self._answer()
+        return await self._answer(within_s)
 
-    async def _answer(self) -> dict[str, Any]:
+    async def _answer(self, within_s: float) -> dict[str, Any]:
         assert self._process is not None, "not entered"
         assert self._process.stdout is not None
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), _ANSWER_S)
+            line = await asyncio.wait_for(self._process.stdout.readline(), within_s)
         except TimeoutError:
-            raise BenchmarkError(f"{self._title} gave no answer within {_ANSWER_S:.0f} s") from None
+            self._late = True
+            raise BenchmarkError(f"{self._title} gave no answer within {within_s:.0f} s") from None
         if not line:
             raise BenchmarkError(f"{self._title}: its process ended: {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
@@ -99,7 +109,18 @@ class Driver:
         assert process.stdin is not None
         process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), _END_S)
+            await asyncio.wait_for(process.wait(), 0 if self._late else _END_S)
         except TimeoutError:
+            # Its own processes too, which would go on with what they were told.
+            for child in _descendants(process.pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
             process.kill()
             await process.wait()
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
+from benchmarks.context_texts import ContextText
 from benchmarks.programs import EMPTY, FIRST, LINES, SLICES, Text
 from benchmarks.programs import queries as asking
 
@@ -23,6 +24,8 @@ __all__ = [
     "BoxPlan",
     "BoxSubject",
     "Cell",
+    "ContextPlan",
+    "ContextSubject",
     "Plan",
     "Samples",
     "Subject",
@@ -75,6 +78,17 @@ class BoxPlan:
 
 
 @dataclass(frozen=True)
+class ContextPlan:
+    """For the table of contexts: in each of `rounds` a subject starts `starts` times, and reads all in every way once.
+
+    A subject that is no box of ours starts once.
+    """
+
+    rounds: int
+    starts: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """One cell that went well: how long the caller waited, in seconds, and what it printed."""
 
@@ -119,6 +133,17 @@ class BoxSubject(Titled, Protocol):
     def isolation(self) -> str: ...
 
     async def round_of_boxes(self, plan: BoxPlan) -> Samples: ...
+
+
+class ContextSubject(Titled, Protocol):
+    """Somebody in the table of contexts. `small` is the smallest text, for what is compared with it."""
+
+    @property
+    def isolation(self) -> str: ...
+
+    async def warm_up(self, text: ContextText) -> Samples: ...
+
+    async def round_of_context(self, plan: ContextPlan, text: ContextText, small: ContextText) -> Samples: ...
 
 
 _Subject = TypeVar("_Subject", bound=Titled)

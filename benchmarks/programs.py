@@ -11,7 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["EMPTY", "FIRST", "LINES", "REPLY", "SLICES", "SLICE_CHARS", "Text", "queries", "write_text"]
+__all__ = [
+    "EMPTY",
+    "FIRST",
+    "LINES",
+    "RANDOM",
+    "RANDOM_CHARS",
+    "RANDOM_COUNT",
+    "READS",
+    "REPLY",
+    "SLICES",
+    "SLICE_CHARS",
+    "Text",
+    "queries",
+    "reads",
+    "through",
+    "write_text",
+]
 
 SLICE_CHARS: Final = 1 << 20
 REPLY: Final = "ok"
@@ -22,7 +38,7 @@ EMPTY: Final = "pass"
 SLICES: Final = f"""\
 total = 0
 for start in range(0, len(context), {SLICE_CHARS}):
-    total += len(context[start : start + {SLICE_CHARS}])
+    total = total + len(context[start : start + {SLICE_CHARS}])
 print(total)
 """
 LINES: Final = """\
@@ -32,8 +48,58 @@ for line in context.splitlines():
 print(total)
 """
 
+RANDOM_COUNT: Final = 10_000
+RANDOM_CHARS: Final = 200
+# A generator of one's own, for not everybody lets guest code have one: Knuth's multiplier, of whose bits the high ones
+# are good.
+_STEP: Final = f"state = (state * 6364136223846793005 + 1442695040888963407) % {2**64}"
+RANDOM: Final = f"""\
+state = 1
+total = 0
+places = len(context) - {RANDOM_CHARS}
+for _ in range({RANDOM_COUNT}):
+    {_STEP}
+    start = (state >> 20) % places
+    total = total + len(context[start : start + {RANDOM_CHARS}])
+print(total)
+"""
+
+# Few enough that a cell of them is over in a tenth of a second.
+READS: Final = 500
+
 # Large enough that nothing fits in one page or one reply, small enough to be one `str` under every preset but strict.
 _TEXT_CHARS_MAX: Final = 30_000_000
+
+
+def through(lines: str) -> str:
+    """A program that goes through `lines`, an expression, and prints how many characters these have.
+
+    One of the peers has no `+=` for guest code.
+    """
+    return f"""\
+total = 0
+for line in {lines}:
+    total = total + len(line)
+print(total)
+"""
+
+
+def reads(seed: int) -> str:
+    """A program that takes `READS` random slices, other ones with each seed, and prints what each took in seconds."""
+    return f"""\
+import time
+state = {seed}
+taken = []
+places = len(context) - {RANDOM_CHARS}
+for _ in range({READS}):
+    {_STEP}
+    start = (state >> 20) % places
+    started = time.perf_counter()
+    piece = context[start : start + {RANDOM_CHARS}]
+    taken.append(time.perf_counter() - started)
+for seconds in taken:
+    print(seconds)
+"""
 
 
 def queries(count: int) -> str:

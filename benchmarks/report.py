@@ -13,9 +13,9 @@ from typing import Final
 
 import psutil
 
-from benchmarks.measure import BoxPlan, Plan, Samples
+from benchmarks.measure import BoxPlan, ContextPlan, Plan, Samples
 from benchmarks.programs import Text
-from benchmarks.rows import LABELS, Row
+from benchmarks.rows import Row
 from benchmarks.stats import milliseconds, summarise
 
 __all__ = ["SCHEMA_VERSION", "BoxTable", "Report", "SessionTable", "as_json", "as_markdown", "machine"]
@@ -52,7 +52,7 @@ class BoxTable:
 
     title: str
     about: str
-    plan: BoxPlan
+    plan: BoxPlan | ContextPlan
     rows: Sequence[Row]
     isolation: Mapping[str, str]
     absent: Mapping[str, str]
@@ -67,6 +67,7 @@ class Report:
     sessions: SessionTable | None
     boxes: BoxTable | None
     containers: BoxTable | None
+    contexts: BoxTable | None
 
 
 def machine(scratch: Path) -> dict[str, str]:
@@ -89,12 +90,13 @@ def as_markdown(report: Report) -> str:
         *(_sessions(report.sessions) if report.sessions else []),
         *(_boxes(report.boxes) if report.boxes else []),
         *(_boxes(report.containers) if report.containers else []),
+        *(_boxes(report.contexts) if report.contexts else []),
     ]
     return "\n".join(["# Benchmarks", "", f"`{report.command}`", "", *facts, "", *sections]).rstrip()
 
 
 def as_json(report: Report) -> str:
-    """The table of sessions is spread over the document, those of boxes are below `jail` and `docker`."""
+    """The table of sessions is spread over the document, the others are below `jail`, `docker` and `context`."""
     document: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "command": report.command,
@@ -107,6 +109,8 @@ def as_json(report: Report) -> str:
         document["jail"] = _boxes_json(report.boxes)
     if report.containers:
         document["docker"] = _boxes_json(report.containers)
+    if report.contexts:
+        document["context"] = _boxes_json(report.contexts)
     return json.dumps(document, indent=2)
 
 
@@ -194,7 +198,7 @@ def _line(row: Row) -> str:
     goal = "" if row.goal is None else str(row.goal)
     verdict = {None: "", True: "met", False: "not met"}[row.met]
     count = str(len(row.samples)) if row.samples else "–"
-    return f"| {LABELS[row.measure]} | {row.who} | {value} | {p90} | {count} | {row.unit} | {goal} | {verdict} |"
+    return f"| {row.label} | {row.who} | {value} | {p90} | {count} | {row.unit} | {goal} | {verdict} |"
 
 
 def _boxes_json(table: BoxTable) -> dict[str, object]:
@@ -210,7 +214,7 @@ def _boxes_json(table: BoxTable) -> dict[str, object]:
 def _row_json(row: Row) -> dict[str, object]:
     return {
         "measure": row.measure,
-        "label": LABELS[row.measure],
+        "label": row.label,
         "who": row.who,
         "unit": row.unit,
         "value": round(row.value, 6),

@@ -15,6 +15,7 @@ from benchmarks.stats import summarise
 
 __all__ = [
     "CONTAINER_GOALS",
+    "CONTEXT_GOALS",
     "GOALS",
     "LABELS",
     "Goal",
@@ -53,6 +54,17 @@ LABELS: Final[dict[str, str]] = {
     "ratio_context": "start with 50 MB, times start with 1 KB",
     "cell_large": "context of 50 MB: one empty cell",
     "read": "context of 50 MB: all of it read inside, 1 MiB slices",
+    "context_start": "request to first result",
+    "context_start_ratio": "the same, times that of 1 KB",
+    "context_memory": "peak memory above an empty box (largest of all rounds)",
+    "context_lines": "all of it by line",
+    "context_lines_ratio": "the same, times plain `for line in open(...)`",
+    "context_slices": "all of it in slices of 1 MiB",
+    "context_random": "one of 10,000 random slices of 200 characters",
+    "context_search": "search for a rare literal",
+    "context_search_ratio": "the same, times `grep -c`",
+    "context_register": "registration",
+    "context_stall": "what a count over all of it by another run adds to a read of 200 characters, 99th percentile",
 }
 
 
@@ -104,9 +116,26 @@ CONTAINER_GOALS: Final[dict[str, dict[str, Goal]]] = {
 }
 
 
+# By measure: the goal, and from which size in bytes on it is one. A program over a kilobyte takes as long as an empty
+# one, and whoever goes over a megabyte is done before anybody has to wait.
+CONTEXT_GOALS: Final[dict[str, tuple[Goal, int]]] = {
+    "context_start_ratio": (Goal(1.1), 0),
+    "context_memory": (Goal(64), 0),
+    "context_lines_ratio": (Goal(0.3, at_least=True), 1_000_000),
+    "context_slices": (Goal(800, at_least=True), 1_000_000),
+    "context_random": (Goal(0.15), 0),
+    "context_search_ratio": (Goal(0.7, at_least=True), 1_000_000_000),
+    "context_register": (Goal(300, at_least=True), 50_000_000),
+    "context_stall": (Goal(50), 1_000_000_000),
+}
+
+
 @dataclass(frozen=True)
 class Row:
-    """`value`, `p90` and `samples` are in `unit`. `p90` is None where it would say nothing."""
+    """`value`, `p90` and `samples` are in `unit`. `p90` is None where it would say nothing.
+
+    `scale` says how large the thing was, where one measure is taken at several sizes.
+    """
 
     measure: str
     who: str
@@ -115,6 +144,11 @@ class Row:
     p90: float | None
     samples: Sequence[float] = field(repr=False)
     goal: Goal | None = None
+    scale: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.scale}: {LABELS[self.measure]}" if self.scale else LABELS[self.measure]
 
     @property
     def met(self) -> bool | None:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Summary", "milliseconds", "summarise"]
+__all__ = ["Summary", "milliseconds", "percentile", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,18 @@ def summarise(samples: Sequence[float]) -> Summary:
     """
     if not samples:
         raise ValueError("there is nothing to summarise")
-    rank = math.ceil(len(samples) * 9 / 10)
-    return Summary(len(samples), statistics.median(samples), sorted(samples)[rank - 1])
+    return Summary(len(samples), statistics.median(samples), percentile(samples, 90))
+
+
+def percentile(samples: Sequence[float], percent: int) -> float:
+    """The smallest sample that at least so many per cent of all do not exceed.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    if not samples:
+        raise ValueError("there is nothing to summarise")
+    return sorted(samples)[math.ceil(len(samples) * percent / 100) - 1]
 
 
 def milliseconds(seconds: float) -> str:
