@@ -394,6 +394,12 @@ def test_a_daemon_that_maps_users(remapped: str, image: Image, name: Name) -> No
 def test_a_daemon_that_maps_users_where_the_box_can_make_none(remapped: str, image: Image) -> None:
     found = with_docker(Daemon(remapped), image, layers_of, allowlist=without_unshare())
     assert found.count("userns") == 1
+    # Nothing covers what the daemon puts into the root: Landlock closes it, or the root is not what it should be.
+    assert ("rootfs" in found) == ("landlock" in found)
+    open_root = with_docker(
+        Daemon(remapped), image, layers_of, allowlist=without_unshare().without_boot("landlock_create_ruleset")
+    )
+    assert not {"rootfs", "landlock"} & set(open_root)
 
 
 # -------------------------------------------------------------------------------------------------------- few processes

@@ -251,7 +251,10 @@ class Docker:
     def _layers(self, said: Sequence[str]) -> tuple[str, ...]:
         """What holds: by the template, by the daemon's own mapping of users, by what `boot` said, by the runtime."""
         remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in said else ()
-        return (*_GIVEN, *remapped, *said, *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
+        # What the daemon puts into the root is covered by who has users of its own, or else closed by Landlock.
+        rootfs = self.name == "gvisor" or "userns" in said or "landlock" in said
+        given = [layer for layer in _GIVEN if layer != "rootfs" or rootfs]
+        return (*given, *remapped, *said, *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
 
     async def _limit_processes(self, container: str, count: int) -> dict[str, Any]:
         """Order fewer than the start needs, now that nobody but our program is inside; the daemon's new description.
