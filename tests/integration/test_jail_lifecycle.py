@@ -525,7 +525,7 @@ def test_a_first_start_cancelled_at_any_moment_leaves_nothing(image: Image) -> N
             if step % 3 == 0:
                 assert (await run_in(jail, "print(1)")).output == "1\n"
             await jail.aclose()
-            assert processes_below() == []
+            no_process_left(seconds=2)  # the kernel may still be at it
             assert groups_of(os.getpid()) == []
         assert descriptors(os.getpid()) == before
 
