@@ -9,9 +9,10 @@ follows many additions.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Spans"]
+__all__ = ["Spans", "overlaps"]
 
 _WAITING_MAX = 1024
 
@@ -89,3 +90,18 @@ class Spans:
 
 def _start(span: tuple[int, int]) -> int:
     return span[0]
+
+
+def overlaps(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(start, stop, times): what is in several of the ranges, in order, and in how many beside the first."""
+    steps: Counter[int] = Counter()
+    for start, stop in ranges:
+        if start < stop:
+            steps[start] += 1
+            steps[stop] -= 1
+    found, depth, before = [], 0, 0
+    for at in sorted(steps):
+        if depth > 1:
+            found.append((before, at, depth - 1))
+        depth, before = depth + steps[at], at
+    return found

@@ -116,6 +116,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._gate = threading.Lock()  # makes "closed?" and "put" one step, so that nothing lands behind the end mark
         self._closed = False
+        self._hurry = threading.Event()  # somebody waits for what is in the queue
         self._lost: dict[str, Exception] = {}  # lane -> error; belongs to the thread
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._db = self._open(path, schema)
@@ -157,6 +158,7 @@ class Writer:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
+                self._hurry.set()
                 if self._inline:
                     self._db.close()
                     self._ended.set_result(None)
@@ -186,22 +188,21 @@ class Writer:
         """Wait for one job, then add what is there already. False when the end mark came.
 
         While nobody waits for any of them, a little longer: the next job that somebody waits for is then durable in one
-        commit with them, instead of behind theirs.
+        commit with them, instead of behind theirs. Until then this thread sleeps: to wake up for each job would take
+        more time, and that of the event loop, than the jobs themselves.
         """
         batch: list[_Entry] = []
-        until = None
         entry = self._queue.get()
+        if entry is not None and entry.lazy:
+            self._hurry.wait(_LINGER_S)
+        self._hurry.clear()  # before the queue is emptied: what comes from here on sets it again
         while entry is not None:
             batch.append(entry)
             if len(batch) >= self._round_max:
+                self._hurry.set()  # somebody may wait for what is left
                 return batch, True
-            if not entry.lazy:
-                until = 0.0
-            elif until is None:
-                until = time.monotonic() + _LINGER_S
             try:
-                wait_s = max(0.0, until - time.monotonic()) if until else 0.0
-                entry = self._queue.get(timeout=wait_s) if wait_s else self._queue.get_nowait()
+                entry = self._queue.get_nowait()
             except queue.Empty:
                 return batch, True
         return batch, False
@@ -271,6 +272,8 @@ class Writer:
                 raise self._unavailable(f"{self._name} is closed; open a new one")
             if not self._inline:
                 self._queue.put(entry)
+                if not entry.lazy:
+                    self._hurry.set()
                 return
             outcomes = self._round([entry])
         if entry.future is not None:

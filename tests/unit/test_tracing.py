@@ -156,10 +156,23 @@ def test_all_of_a_text_that_is_shown_in_slices_is_found(seed: int, size: int, nu
     assert traced(parts, text).missing(len(data)) == []
 
 
-def test_all_of_a_text_of_equal_lines_is_found_when_it_is_shown_in_order() -> None:
+def test_all_of_a_text_of_equal_lines_is_found_as_often_as_it_is_shown() -> None:
     text = "the same line again\n" * 1000
-    prompts = [TEMPLATE.format(text[at : at + 990]) for at in range(0, len(text), 990)]
-    assert traced(prompts, text).missing(len(text)) == []
+    prompts = [TEMPLATE.format(text[at : at + 990]).encode() for at in range(0, len(text), 990)]
+    found = trace(prompts, [Traceable(0, text.encode(), [(0, len(text))])])
+    assert len(text) - 50 <= sum(stop - start for _, start, stop in [*found.spans, *found.again]) <= len(text) + 50
+
+
+def test_what_stands_there_twice_is_told_once_more() -> None:
+    text = "\n".join(document(12, 40))
+    start, stop = max(offsets(text.split("\n")), key=lambda line: line[1] - line[0])
+    line = text.encode()[start:stop]
+    assert len(line) >= 24
+    found = trace(
+        [b"What is this? " + line, b"And what is that? " + line],
+        [Traceable(0, text.encode(), [(0, len(text.encode()))])],
+    )
+    assert found.again == [(0, start, stop)]
 
 
 def test_short_lines_count_as_the_continuation_of_the_find_before_them() -> None:

@@ -4,6 +4,9 @@ Reads are known as they happen. Which parts of the documents a prompt is made of
 that searches (`context.tracing`), for each prompt that was answered: it is looked for in what the run has read. Nobody
 waits for it but the end of the run, and who asks faster than it can be traced: at most so many bytes of prompts wait.
 
+The same text may stand at many places, and a prompt does not tell from which it was taken. So at the end of the run,
+when all prompts are known, what was found too often at one place is made good at others (`context.repeats`).
+
 The log gets ranges of characters, never text. What could not be traced in time is counted, and then counts as not
 shown: the account errs on that side alone.
 """
@@ -30,6 +33,8 @@ _DEADLINE_S: Final = 10.0
 _SPANS_LOGGED_MAX: Final = 1000
 # Ranges are looked through from the latest one back; so many are kept in their order, the rest merged.
 _RECENT_MAX: Final = 2000
+# What was found is kept as often as it was, until it is this many ranges.
+_FOUND_MAX: Final = 1 << 17
 
 
 class Coverage(msgspec.Struct, frozen=True):
@@ -48,6 +53,21 @@ class _Text:
         self.read = Spans()
         self.shown = Spans()
         self.recent: list[tuple[int, int]] = []
+        self.found: list[tuple[int, int]] = []
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing was found twice, or all is known to be shown."""
+        shown = self.shown.covered
+        return sum(stop - start for start, stop in self.found) == shown or shown == self.read.covered
+
+    def find(self, start: int, stop: int) -> None:
+        """A prompt has this."""
+        self.shown.add(start, stop)
+        if self.found and self.found[-1][1] == start:
+            self.found[-1] = (self.found[-1][0], stop)
+        else:
+            self.found.append((start, stop))
 
     def take(self, start: int, stop: int) -> None:
         self.read.add(start, stop)
@@ -55,7 +75,7 @@ class _Text:
             self.recent[-1] = (self.recent[-1][0], stop)
             return
         self.recent.append((start, stop))
-        if len(self.recent) > _RECENT_MAX:
+        if len(self.recent) > 2 * _RECENT_MAX:  # seldom: all of `read` is put in order for it
             self.recent = [*self.read, *self.recent[-_RECENT_MAX // 2 :]][-_RECENT_MAX:]
 
 
@@ -77,6 +97,7 @@ class Shown:
         self._texts: Mapping[int, _Text] = {doc: _Text(documents[doc]) for doc in texts}
         self._waiting: list[tuple[int, bytes]] = []
         self._waiting_bytes = 0
+        self._cell = 0
         self._tracing: asyncio.Task[None] | None = None
 
     @property
@@ -113,6 +134,7 @@ class Shown:
         """
         if self._tracing is not None:
             await self._tracing
+        await self._make_good()
 
     async def _trace_all(self) -> None:
         while self._waiting:
@@ -132,13 +154,33 @@ class Shown:
             found, complete = await self._searcher.trace(prompts, tracked, deadline_s=_DEADLINE_S)
         except (Refusal, HostFault):
             found, complete = [], False
-        by_doc: dict[int, list[list[int]]] = {tracked[0].doc: []} if not complete else {}
+        self._cell = cell
+        await self._note(tracked[0].doc, found, complete=complete)
+        if sum(len(text.found) for text in self._texts.values()) > _FOUND_MAX:
+            await self._make_good()
+
+    async def _make_good(self) -> None:
+        """Count other places of what was found twice at one. Then it is forgotten how often."""
+        texts = {doc: text for doc, text in self._texts.items() if text.read.covered}
+        if all(text.is_settled for text in texts.values()):
+            return
+        tracked = [Tracked(doc, text.opened.folder, [*text.read], text.found) for doc, text in texts.items()]
+        try:
+            found, complete = await self._searcher.repeats(tracked, deadline_s=_DEADLINE_S)
+        except (Refusal, HostFault):
+            found, complete = [], False
+        await self._note(tracked[0].doc, found, complete=complete)
+        for text in texts.values():
+            text.found = [*text.shown]
+
+    async def _note(self, first: int, found: list[tuple[int, int, int]], *, complete: bool) -> None:
+        by_doc: dict[int, list[list[int]]] = {first: []} if not complete else {}
         for doc, start, stop in found:
-            self._texts[doc].shown.add(start, stop)
+            self._texts[doc].find(start, stop)
             by_doc.setdefault(doc, []).append([start, stop])
         for doc, spans in by_doc.items():
             for at in range(0, max(1, len(spans)), _SPANS_LOGGED_MAX):
-                about: dict[str, JSON] = {"cell": cell, "doc": doc, "spans": spans[at : at + _SPANS_LOGGED_MAX]}
+                about: dict[str, JSON] = {"cell": self._cell, "doc": doc, "spans": spans[at : at + _SPANS_LOGGED_MAX]}
                 if not complete:
                     about["complete"] = False
                 await self._audit.note("query.shown", self._scope.run, about)

@@ -81,11 +81,16 @@ class Findings(msgspec.Struct, frozen=True):
 
 
 class Tracked(msgspec.Struct, frozen=True):
-    """A document in `folder`, and the ranges of its characters in which to look, the likeliest first."""
+    """A document in `folder`, and the ranges of its characters in which to look, the likeliest first.
+
+    Attributes:
+        found: what was found of it in prompts, as often as it was.
+    """
 
     doc: int
     folder: Path
     ranges: list[tuple[int, int]]
+    found: list[tuple[int, int]] = []
 
 
 class _Worker:
@@ -185,6 +190,8 @@ class Searcher:
     ) -> tuple[list[tuple[int, int, int]], bool]:
         """The parts of the documents that the prompts are made of: (doc, start, stop); and whether that is all.
 
+        What is in the prompts several times is there as often.
+
         Raises: as `ask`.
         """
         asked = {
@@ -193,6 +200,19 @@ class Searcher:
             "texts": [{"doc": one.doc, "folder": str(one.folder), "ranges": one.ranges} for one in tracked],
         }
         header, body = await self._talk(asked, _TRACE_BYTES_MAX, deadline_s)
+        return list(_TRACED.iter_unpack(body)), header.get("complete", False)
+
+    async def repeats(
+        self, tracked: Sequence[Tracked], *, deadline_s: float
+    ) -> tuple[list[tuple[int, int, int]], bool]:
+        """What else counts as shown, since its text was found too often elsewhere; and whether that is all.
+
+        Raises: as `ask`.
+        """
+        texts = [
+            {"doc": one.doc, "folder": str(one.folder), "ranges": one.ranges, "found": one.found} for one in tracked
+        ]
+        header, body = await self._talk({"mode": "repeats", "texts": texts}, _TRACE_BYTES_MAX, deadline_s)
         return list(_TRACED.iter_unpack(body)), header.get("complete", False)
 
     async def aclose(self) -> None:

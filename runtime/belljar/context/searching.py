@@ -21,14 +21,15 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
 import msgspec
 import re2
 
-from belljar.context.document import DOCUMENT_FILE, Document, OpenDocument
+from belljar.context.document import DOCUMENT_FILE, RECORD_BYTES, Document, OpenDocument
+from belljar.context.repeats import Found, repeats
 from belljar.context.tracing import Traceable, trace
 
 __all__ = ["main"]
@@ -41,6 +42,10 @@ _MEMORY_BYTES_MAX: Final = 1 << 30
 _LINE_BYTES_MAX: Final = 1 << 26
 # Two for each of the documents that a run may have, while a prompt is looked for in them.
 _OPEN_FILES_MAX: Final = 2 * 1024 + 32
+# Of a list with more items than this, equal items are not made good for each other.
+_ITEMS_MAX: Final = 1 << 20
+# In the record of an item.
+_ITEM_START: Final = 18
 _NICE: Final = 10
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -146,9 +151,39 @@ def _trace(question: dict[str, Any]) -> Answer:
             ranges = [(text.byte_of(start), text.byte_of(stop)) for start, stop in one["ranges"]]
             places.append(Traceable(one["doc"], text.view, ranges))
         found = trace([prompt.encode() for prompt in question["prompts"]], places)
-        spans = [(doc, texts[doc].char_of(first), texts[doc].char_of(last)) for doc, first, last in found.spans]
+        body = _in_characters([*found.spans, *found.again], texts)
         places.clear()
-    return {"complete": found.complete}, b"".join(_TRACED.pack(*span) for span in spans)
+    return {"complete": found.complete}, body
+
+
+def _repeats(question: dict[str, Any]) -> Answer:
+    with contextlib.ExitStack() as opened:
+        texts, places = {}, []
+        for one in question["texts"]:
+            text = texts[one["doc"]] = opened.enter_context(_opened(one["folder"]))
+            read, found = (
+                [(text.byte_of(start), text.byte_of(stop)) for start, stop in one[name]] for name in ("ranges", "found")
+            )
+            places.append(Found(one["doc"], text.view, read, found, _items(text)))
+        body = _in_characters(repeats(places), texts)
+        places.clear()
+    return {"complete": True}, body
+
+
+def _items(text: OpenDocument) -> list[int]:
+    """Where the items of a list or dict begin, in bytes."""
+    if text.document.kind == "text" or text.document.items > _ITEMS_MAX:
+        return []
+    with text.directory() as directory:
+        records = bytes(directory.view)
+    starts = [int(records[at : at + 12], 16) for at in range(_ITEM_START, len(records), RECORD_BYTES)]
+    return sorted({text.byte_of(start) for start in starts})
+
+
+def _in_characters(spans: list[tuple[int, int, int]], texts: Mapping[int, OpenDocument]) -> bytes:
+    return b"".join(
+        _TRACED.pack(doc, texts[doc].char_of(first), texts[doc].char_of(last)) for doc, first, last in spans
+    )
 
 
 _MODES = {"find": _find, "count": _count, "lines": _lines}
@@ -163,6 +198,8 @@ def _answer(question: dict[str, Any]) -> Answer:
     try:
         if question["mode"] == "trace":
             return _trace(question)
+        if question["mode"] == "repeats":
+            return _repeats(question)
         with _opened(question["folder"]) as text:
             return _MODES[question["mode"]](text, question)
     except _Refused as refused:

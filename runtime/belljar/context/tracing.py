@@ -15,6 +15,9 @@ next line begins like it). These ways lead to a find, the cheap and certain ones
              bytes says at once of nearly every line that it does not
     probe    as sound, but at every so many bytes of all gaps, and short finds count: first with long anchors, of which
              few are anywhere by accident, then with short ones. Of several places, that where most around agrees wins
+    edges    what is left beside a line that was found: the line may stand in many places, and only at one of them does
+             the document go on as the prompt does. So every place of it is tried. This finds the half lines at the ends
+             of a slice, and the short lines within
 
 What is found is true: each range's text stood in a prompt, but for white space beside it, which counts as shown with
 what it adjoins (a program that strips or joins lines leaves none, and nobody misses it). What is not found may still
@@ -24,6 +27,10 @@ in several places of the documents is attributed to one of them: to the continua
 else to where most around it agrees. Where the prompt leaves the document in the midst of a word, the agreement since
 the last line end is taken for an accident: lines of a log begin alike.
 
+Each byte of a prompt pays for one byte of a document. Where finds reach over each other, they are parted at a line end;
+and where one place was found more than once, that is told (`again`): `repeats` makes other places of it, once all is
+known. To choose among equal places right away would need to know what is to come.
+
 Anchors that were not found are remembered for the call: the instructions around a thousand slices cost one search.
 Whoever makes prompts to keep us busy meets `scan_bytes_max`: then what is left stays untraced, and `complete` says so.
 """
@@ -32,15 +39,17 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from mmap import mmap
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import re2
 
-from belljar.spans import Spans
+from belljar.spans import Spans, overlaps
 
 __all__ = ["SCAN_BYTES_MAX", "Traceable", "Traced", "trace"]
 
@@ -83,8 +92,23 @@ _NEEDLE_BYTES_MAX: Final = 64
 _OVERLAP_BYTES_MAX: Final = 1 << 10
 _ACCIDENT_BYTES_MAX: Final = 128
 _BLANK_BYTES_MAX: Final = 1 << 10
+# What is beside a find is compared so far to tell places apart.
+_EDGE_BYTES_MAX: Final = 256
+_EDGES_PER_LINE_MAX: Final = 256
+# What stands beside the finds of most prompts of a call, if they are this many, are the instructions.
+_PROMPTS_ALIKE_MIN: Final = 16
+_EDGE_COST_BYTES: Final = 1 << 10
+# So many lines back there is one that is long enough to be looked for.
+_EDGE_LINES_MAX: Final = 4
+# Places of a line that differ in what is beside them.
+_EDGE_PLACES_MAX: Final = 1000
 
 _GAP = re.compile(rb"[^\xfe\xff]{12,}")
+# What programs put before lines, and behind them.
+_FIELD = re.compile(rb"\s*(?:[-*>#]+\s+|\d+[.):]\s*)?[\"'\[(]*([^|\t]+)[|\t]*")
+_CLOSING = b" \t\r\"',;)]"
+_ANY_GAP = re.compile(rb"[^\xfe\xff]+")
+_REST_OF_ROW = re.compile(rb"[^\xfe\xff\n]*")
 _ROW = re.compile(rb"[^\xfe\xff\n]{12,}")
 _FOUND_RUN = re.compile(rb"\xff+")
 _LINE = re.compile(rb"[^\s][^\n]*")
@@ -103,10 +127,14 @@ class Traceable(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """(doc, first byte, byte after the last), in order, none touching the next; and whether all was looked for."""
+    """(doc, first byte, byte after the last), in order, none touching the next; and whether all was looked for.
+
+    What stood in the prompts n times is in `spans` once and in `again` n - 1 times.
+    """
 
     spans: list[tuple[int, int, int]]
     complete: bool
+    again: list[tuple[int, int, int]]
 
 
 def trace(prompts: Sequence[bytes], texts: Sequence[Traceable], *, scan_bytes_max: int = SCAN_BYTES_MAX) -> Traced:
@@ -137,6 +165,23 @@ class _Find(NamedTuple):
     size: int
 
 
+class _Edge:
+    """A line that was found, and beside it, beyond `known` bytes, something that was not. It is in the text `at`."""
+
+    def __init__(self, known: int, beside: bytes, *, behind: bool) -> None:
+        self.at: list[int] = []
+        self.known = known
+        self.beside = beside
+        self.behind = behind
+
+    def learns(self, before: bytes, after: bytes) -> bool:
+        """Whether a place with this before and behind it agrees further than all before it."""
+        shared = _shared(self.beside, after) if self.behind else _shared(self.beside[::-1], before[::-1])
+        better = shared > self.known
+        self.known = max(self.known, shared)
+        return better
+
+
 class _Untraced(Exception):
     """The budget is used up."""
 
@@ -161,7 +206,9 @@ class _Tracer:
         self._text = _BORDER.join([b"", *prompts, b""])
         self._rest = bytearray(self._text)
         self._starts = self._borders()
-        self._found = [Spans() for _ in sources]
+        self._finds: list[_Find] = []
+        # Where the stretches of the text that are left by `_compact` begin: there, and in the prompts.
+        self._kept = [(0, 0)]
         self._places: dict[bytes, list[_Place]] = {}
         self._used: dict[bytes, int] = {}
         self._last: _Find | None = None
@@ -172,10 +219,14 @@ class _Tracer:
             complete = True
         except _Untraced:
             complete = False
-        spans = [
-            (source.doc, *span) for source, found in zip(self._sources, self._found, strict=True) for span in found
-        ]
-        return Traced(sorted(spans), complete)
+        spans, again = [], []
+        finds: list[list[tuple[int, int]]] = [[] for _ in self._sources]
+        for find in _parted(self._finds, self._sources):
+            finds[find.source].append((find.start, find.start + find.size))
+        for source, found in zip(self._sources, finds, strict=True):
+            spans += [(source.doc, *span) for span in Spans(_with_blanks(source, *find) for find in found)]
+            again += [(source.doc, start, stop) for start, stop, times in overlaps(found) for _ in range(times)]
+        return Traced(sorted(spans), complete, sorted(again))
 
     def _trace(self) -> None:
         if not self._ranges or len(self._starts) == 1:
@@ -190,6 +241,8 @@ class _Tracer:
         self._lines(len(self._rest))
         for size in (_LONG, _SHORT):
             self._probe(size, len(self._rest))
+        self._compact()
+        self._edges()
 
     def _begin(self) -> None:
         for number, start, _ in self._ranges[:_PLACES_MAX]:
@@ -211,9 +264,19 @@ class _Tracer:
                 kept.append((at, first))
                 at = after
         kept.append((at, len(self._text)))
+        kept_from, size = [], 0
+        for start, stop in kept:
+            kept_from.append((size, self._in_prompts(start)))
+            size += stop - start + len(_FOUND)
+        self._kept = kept_from
         self._text = _FOUND.join(self._text[start:stop] for start, stop in kept)
         self._rest = bytearray(_FOUND.join(self._rest[start:stop] for start, stop in kept))
         self._starts = self._borders()
+
+    def _in_prompts(self, at: int) -> int:
+        """Where a place of the text was before anything was left out."""
+        now, before = self._kept[bisect_right(self._kept, at, key=itemgetter(0)) - 1]
+        return before + at - now
 
     def _borders(self) -> list[int]:
         """Where the prompts begin, and one more."""
@@ -266,14 +329,10 @@ class _Tracer:
         return _WORDLY.match(self._text, at) is not None
 
     def _take(self, find: _Find) -> int:
-        """Count it as shown, with the white space beside it. Gives where it ends in the rest."""
+        """Count it as shown. Gives where it ends in the rest."""
         end = find.at + find.size
         self._rest[find.at : end] = _FOUND * find.size
-        source, stop = self._sources[find.source], find.start + find.size
-        around = source.read.around(find.start)
-        assert around is not None
-        before = _blank_before(source.view, find.start, around[0])
-        self._found[find.source].add(find.start - before, stop + _blank_after(source.view, stop, around[1]))
+        self._finds.append(find._replace(at=self._in_prompts(find.at)))
         self._last = find
         return end
 
@@ -472,6 +531,11 @@ class _Tracer:
         for row in _ROW.finditer(self._text, 0, stop):
             if self._is_worth_it(row.start(), row.end()):
                 rows.setdefault(row[0], []).append(row.start())
+                # The same line behind many numbers: each row differs, but for this.
+                for field in _FIELD.finditer(row[0]):
+                    bare = field[1].rstrip(_CLOSING)
+                    if len(bare) >= _LINE_BYTES_MIN and bare != row[0]:
+                        rows.setdefault(bare, []).append(row.start() + field.start(1))
         texts = iter(rows)
         while grams := self._grams(texts):
             for number, start, stop in self._ranges:
@@ -484,12 +548,13 @@ class _Tracer:
         return left > _BULLET_BYTES_MAX or (left > 0 and not self._rest.endswith(_FOUND, start, end))
 
     def _grams(self, rows: Iterator[bytes]) -> dict[bytes, bytes]:
-        """The pieces of `_LINE_BYTES_MIN` bytes of the next rows, each with a row that has it."""
+        """The pieces of `_LINE_BYTES_MIN` bytes of the next rows, each with a row that has it; and the rows."""
         grams: dict[bytes, bytes] = {}
         for row in rows:
             self._spend(len(row))
             for at in range(len(row) - _LINE_BYTES_MIN + 1):
                 grams[row[at : at + _LINE_BYTES_MIN]] = row
+            grams[row] = row
             if len(grams) >= _GRAMS_MAX:
                 break
         return grams
@@ -500,7 +565,7 @@ class _Tracer:
         for at, block in _blocks(self._sources[number].view, start, stop):
             lines = block.split(b"\n")
             stripped = [line.strip() for line in lines]
-            if not any(line[:_LINE_BYTES_MIN] in grams for line in stripped):
+            if grams.keys().isdisjoint([line[:_LINE_BYTES_MIN] for line in stripped]):
                 continue
             for line, text in zip(lines, stripped, strict=True):
                 if text[:_LINE_BYTES_MIN] in grams and (where := self._row_with(text, grams, rows)) is not None:
@@ -517,7 +582,7 @@ class _Tracer:
         if not all(piece in grams for piece in pieces):
             return None
         # Lines that begin alike are told apart by the last row that has one of their pieces.
-        candidates = dict.fromkeys(grams[piece] for piece in reversed(pieces))
+        candidates = dict.fromkeys(grams[piece] for piece in (line, *reversed(pieces)) if piece in grams)
         row = next((row for row in islice(candidates, _PLACES_MAX) if line in row), None)
         if row is None:
             return None
@@ -528,6 +593,126 @@ class _Tracer:
             if self._is_new(wheres[number] + within, len(line)):
                 return wheres[number] + within
         return None
+
+    # ---------------------------------------------------------------------------------------------------------- edges
+
+    def _edges(self) -> None:
+        """Take what is beside a line that was found, where the document has both."""
+        edges = self._edges_by_line()
+        tried: dict[bytes, set[tuple[bytes, bytes]]] = {line: set() for line in edges}
+        for number, start, stop in self._ranges if edges else ():
+            self._spend(stop - start)
+            view = self._sources[number].view
+            for line, at in _places_of(edges, view, start, stop):
+                end = at + len(line)
+                before = bytes(view[max(start, at - _EDGE_BYTES_MAX) : at])
+                after = bytes(view[end : min(stop, end + _EDGE_BYTES_MAX)])
+                if (before, after) not in tried[line] and len(tried[line]) < _EDGE_PLACES_MAX:
+                    tried[line].add((before, after))
+                    self._spend(_EDGE_COST_BYTES * len(edges[line]))
+                    for edge in edges[line]:
+                        for where in edge.at if edge.learns(before, after) else ():
+                            self._take_new(self._grown(_Place(number, at), where, len(line)))
+
+    def _take_new(self, find: _Find) -> None:
+        if self._is_new(find.at, find.size):
+            self._take(find)
+
+    def _edges_by_line(self) -> dict[bytes, list[_Edge]]:
+        edges: dict[bytes, dict[tuple[int, bytes, bool], _Edge]] = {}
+        gaps = Counter(gap[0].strip() for gap in _ANY_GAP.finditer(self._rest))
+        prompts = len(self._starts) - 1
+        for gap in _ANY_GAP.finditer(self._rest):
+            if prompts >= _PROMPTS_ALIKE_MIN and gaps[gap[0].strip()] > prompts // 2:
+                continue
+            for row, known, beside, behind in self._edges_of(*gap.span()):
+                of_line = edges.setdefault(self._text[slice(*row)], {})
+                if len(of_line) < _EDGES_PER_LINE_MAX:
+                    edge = of_line.setdefault((known, beside, behind), _Edge(known, beside, behind=behind))
+                    edge.at.append(row[0])
+        return {line: [*of_line.values()] for line, of_line in edges.items()}
+
+    def _edges_of(self, start: int, stop: int) -> Iterator[tuple[tuple[int, int], int, bytes, bool]]:
+        """The lines beside a gap: where they are, how much beside them is known, what is there, and on which side."""
+        if self._rest[start : min(stop, start + _EDGE_BYTES_MAX)].isspace():
+            return
+        if self._rest.endswith(_FOUND, 0, start) and (row := self._row_before(start)) is not None:
+            yield row, start - row[1], self._text[row[1] : row[1] + _EDGE_BYTES_MAX], True
+        if self._rest.startswith(_FOUND, stop) and (row := self._row_behind(stop)) is not None:
+            yield row, row[0] - stop, self._text[max(0, row[0] - _EDGE_BYTES_MAX) : row[0]], False
+
+    def _row_before(self, gap: int) -> tuple[int, int] | None:
+        """The last whole row before a gap that is long enough, and was found."""
+        end = gap if self._text.startswith(b"\n", gap) else self._text.rfind(b"\n", max(0, gap - _EDGE_BYTES_MAX), gap)
+        for _ in range(_EDGE_LINES_MAX):
+            if end < 0:
+                break
+            start = self._text.rfind(b"\n", max(0, end - _LINE_BYTES_MAX), end) + 1
+            row = self._stripped(start, end)
+            if row is not None:
+                return row
+            end = start - 1
+        return None
+
+    def _row_behind(self, gap: int) -> tuple[int, int] | None:
+        start = gap if self._text.endswith(b"\n", 0, gap) else self._text.find(b"\n", gap, gap + _EDGE_BYTES_MAX) + 1
+        for _ in range(_EDGE_LINES_MAX):
+            match = _REST_OF_ROW.match(self._text, start, start + _LINE_BYTES_MAX)
+            if start < gap or match is None:
+                break
+            row = self._stripped(*match.span())
+            if row is not None:
+                return row
+            start = match.end() + 1
+        return None
+
+    def _stripped(self, start: int, end: int) -> tuple[int, int] | None:
+        """The row without the white space around it, if it is long enough and was found."""
+        row = self._text[start:end]
+        text = row.strip()
+        start += row.find(text)
+        end = start + len(text)
+        found = len(text) >= _LINE_BYTES_MIN and self._rest.count(_FOUND, start, end) == len(text)
+        return (start, end) if found else None
+
+
+def _places_of(lines: Collection[bytes], view: memoryview, start: int, stop: int) -> Iterator[tuple[bytes, int]]:
+    """Where lines of the range are, without the white space around them, that are among `lines`."""
+    wanted = frozenset(lines)
+    for at, block in _blocks(view, start, stop):
+        rows = block.split(b"\n")
+        stripped = [row.strip() for row in rows]
+        if wanted.isdisjoint(stripped):
+            continue
+        for row, text in zip(rows, stripped, strict=True):
+            if text in wanted:
+                yield text, at + row.find(text)
+            at += len(row) + 1
+
+
+def _parted(finds: Iterable[_Find], sources: Sequence[_Source]) -> list[_Find]:
+    """The finds in the order of the prompts, made disjoint there."""
+    parted: list[_Find] = []
+    for find in sorted(finds, key=lambda find: (find.at, -find.size)):
+        if parted and (shared := parted[-1].at + parted[-1].size - find.at) > 0:
+            if shared >= find.size:
+                continue
+            kept = _kept(parted[-1], find, shared, sources)
+            parted[-1] = parted[-1]._replace(size=parted[-1].size - shared + kept)
+            find = find._replace(start=find.start + kept, at=find.at + kept, size=find.size - kept)
+        parted.append(find)
+    return [find for find in parted if find.size]
+
+
+def _kept(one: _Find, other: _Find, shared: int, sources: Sequence[_Source]) -> int:
+    """How much of what both have the first keeps: whole lines, and a line that only its beginning is of."""
+    block = bytes(sources[other.source].view[other.start : other.start + shared + 1])
+    lines = block.rfind(b"\n", 0, shared) + 1
+    if lines:
+        return lines
+    begins = one.start + one.size - shared
+    is_whole = begins > one.start and sources[one.source].view[begins - 1] == 0x0A
+    return 0 if is_whole or not block.endswith(b"\n") else shared
 
 
 def _any_of(anchors: Iterable[bytes]) -> Any:
@@ -572,6 +757,12 @@ def _agreeing_back(view: memoryview, start: int, stop: int, text: bytes | bytear
     return size
 
 
+def _shared(left: bytes, right: bytes) -> int:
+    """How many leading bytes two strings share."""
+    size = min(len(left), len(right))
+    return size if left[:size] == right[:size] else _alike(left[:size], right[:size])
+
+
 def _alike(left: bytes | bytearray, right: bytes | bytearray) -> int:
     """How many leading bytes two different strings of one length share."""
     different = int.from_bytes(left, "little") ^ int.from_bytes(right, "little")
@@ -585,6 +776,14 @@ def _whole_characters(view: memoryview, start: int, stop: int, end: int) -> tupl
     while start < stop < end and view[stop] & 0xC0 == 0x80:
         stop -= 1
     return start, stop
+
+
+def _with_blanks(source: _Source, start: int, stop: int) -> tuple[int, int]:
+    """The range with the white space beside it, as far as it was read."""
+    around = source.read.around(start)
+    assert around is not None
+    before, after = _blank_before(source.view, start, around[0]), _blank_after(source.view, stop, around[1])
+    return start - before, stop + after
 
 
 def _blank_after(view: memoryview, start: int, stop: int) -> int:
