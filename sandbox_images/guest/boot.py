@@ -46,6 +46,7 @@ from guest.enclosure import (
     libc,
     restrict,
     set_limits,
+    tune_malloc,
     write_id_maps,
 )
 
@@ -58,7 +59,6 @@ DEVICES = ("null", "zero", "urandom")
 PR_SET_DUMPABLE = 4
 PR_GET_NO_NEW_PRIVS = 39
 LENGTH = struct.Struct("!I")
-M_ARENA_MAX = -8
 WATCH_STACK_BYTES = 256 * 1024
 WRITING, READING = 3, 4
 
@@ -167,9 +167,6 @@ def watch(wire: int) -> None:
 
     Nobody else would end the container of a host that was killed: the agent reads only when it waits for something.
     """
-    if hasattr(libc, "mallopt"):
-        # With one more thread comes one more arena: 64 MiB of address space, of which a box has little.
-        libc.mallopt(M_ARENA_MAX, 1)
     _thread.stack_size(WATCH_STACK_BYTES)
     _thread.start_new_thread(end_with, (wire,))
     _thread.stack_size(0)
@@ -204,6 +201,7 @@ def main() -> None:
     close_all_but({1: WRITING, 0: READING})
     if program:
         Filter(program).load()
+    tune_malloc()
     watch(READING)
     agent.main(READING, WRITING)
 

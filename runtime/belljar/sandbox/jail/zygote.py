@@ -44,6 +44,7 @@ from guest.enclosure import (
     prctl,
     restrict,
     set_limits,
+    tune_malloc,
     write_id_maps,
 )
 from guest.preload import preload
@@ -241,6 +242,7 @@ def main() -> None:
     os.set_inheritable(control.fileno(), False)
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.clear()  # it was started with none, but the interpreter itself sets a locale
+    tune_malloc()
     preload()
     # What lives now lives in every box: keep the collector from touching, and so copying, those pages.
     gc.collect()
