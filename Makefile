@@ -39,7 +39,7 @@ docker:
 		[ "$$CI" != true ]; \
 	}
 
-bench: $(READY)
+bench: $(READY) docker
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # Debian and Ubuntu split `venv` from Python; it is the one thing that may have to be installed first.

@@ -31,6 +31,7 @@ from benchmarks.peers import Rlms, peer_python
 from benchmarks.programs import Text, write_text
 from benchmarks.report import BoxTable, Report, SessionTable, as_json, as_markdown, machine
 from benchmarks.stats import milliseconds
+from tests.daemon import PrivateDaemon, Unavailable
 
 # 20 rounds are enough for a 90th percentile with two samples beyond it, and take about a minute.
 _FULL = Plan(rounds=20, cells=50, queries=20)
@@ -45,8 +46,6 @@ _FULL_CONTEXTS = ContextPlan(rounds=3, starts=5)
 _QUICK_CONTEXTS = ContextPlan(rounds=1, starts=3)
 _FULL_SIZES = ("1KB", "1MB", "50MB", "1GB")
 _QUICK_SIZES = ("1KB", "1MB", "50MB")
-
-_NO_DAEMON = "name a Docker daemon in DOCKER_HOST, one with nothing else to do and with the runtimes runc and runsc"
 
 _NOTES = (
     "Belljar runs guest code in a fresh box for each start: namespaces, its own root file system, resource limits, and "
@@ -83,8 +82,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "table",
         nargs="?",
         choices=["session", "jail", "docker", "context"],
-        help="whole sessions, boxes alone, boxes in containers of the daemon that DOCKER_HOST names, or contexts of "
-        "several sizes (default: all)",
+        help="whole sessions, boxes alone, boxes in containers (of the daemon that DOCKER_HOST names, else of one "
+        "of our own), or contexts of several sizes (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
@@ -120,25 +119,39 @@ def _sizes(text: str) -> list[Size]:
 
 
 async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
-    host = os.environ.get("DOCKER_HOST", "")
-    if options.table == "docker" and not host:
-        raise BenchmarkError(_NO_DAEMON)
-    with tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch) as folder:
-        scratch = Path(folder)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch))
+        )
+        no_daemon = "" if options.table in ("session", "jail") else _find_daemon(stack)
+        if options.table == "docker" and no_daemon:
+            raise BenchmarkError(no_daemon)
         facts = machine(scratch)
         versions = {"belljar": f"{version('belljar')}, policy {POLICY}"}
         sessions = await _sessions(options, scratch, versions) if options.table in (None, "session") else None
         boxes = await _boxes(options, scratch) if options.table in (None, "jail") else None
         containers = None
         if options.table in (None, "docker"):
-            if host:
-                containers = await _containers(options, scratch, host, versions)
+            if no_daemon:
+                versions["boxes in containers"] = no_daemon
             else:
-                versions["boxes in containers"] = _NO_DAEMON
-                _progress(f"no boxes in containers: {_NO_DAEMON}")
+                containers = await _containers(options, scratch, os.environ["DOCKER_HOST"], versions)
         contexts = await _contexts(options, scratch) if options.table in (None, "context") else None
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
     return Report(command, facts, versions, sessions, boxes, containers, contexts)
+
+
+def _find_daemon(stack: contextlib.ExitStack) -> str:
+    """See that DOCKER_HOST names a daemon: the caller's, else one of ours until `stack` ends. Or why there is none."""
+    if os.environ.get("DOCKER_HOST"):
+        return ""
+    try:
+        daemon = stack.enter_context(PrivateDaemon())
+    except Unavailable as error:
+        _progress(f"no containers: {error}")
+        return f"{error}; or name a daemon in DOCKER_HOST, one with nothing else to do"
+    os.environ["DOCKER_HOST"] = daemon.host
+    return ""
 
 
 async def _sessions(options: argparse.Namespace, scratch: Path, versions: dict[str, str]) -> SessionTable:

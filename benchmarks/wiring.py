@@ -73,8 +73,10 @@ class Wiring:
     async def first_result(
         self, start: Start, language: Language, books: Books, documents: Sequence[OpenDocument] = ()
     ) -> tuple[float, Box]:
-        """Seconds from the request for a box to its first result, and the box. It has no account, so no queries."""
+        """Seconds from the request for a box to its first result, and the box. With documents it has an account."""
         scope, broker = self._prepare(books, documents)
+        if documents:
+            await self._open_account(books, scope)
         started = time.perf_counter()
         box = Box(await start(), broker, scope)
         try:
@@ -90,9 +92,7 @@ class Wiring:
     async def session(self, start: Start, language: Language, books: Books) -> AsyncIterator[Box]:
         """A box with an account, which has run a cell."""
         scope, broker = self._prepare(books, ())
-        await books.ledger.open_run(
-            scope.run, scope.tenant, run_limits=_UNLIMITED, tenant_limits=_UNLIMITED, now=scope.now()
-        )
+        await self._open_account(books, scope)
         box = Box(await start(), broker, scope)
         try:
             await box.open(language, [], [])
@@ -101,6 +101,11 @@ class Wiring:
         finally:
             await box.close()
             await books.ledger.close_run(scope.run)
+
+    async def _open_account(self, books: Books, scope: RunScope) -> None:
+        await books.ledger.open_run(
+            scope.run, scope.tenant, run_limits=_UNLIMITED, tenant_limits=_UNLIMITED, now=scope.now()
+        )
 
     def _prepare(self, books: Books, documents: Sequence[OpenDocument]) -> tuple[RunScope, Broker]:
         scope = RunScope(

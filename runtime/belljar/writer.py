@@ -5,7 +5,7 @@ changes wait for each other: coroutines put *jobs* (functions of a connection) i
 there, and runs it as a *round*::
 
     BEGIN IMMEDIATE                  the write lock, also against other processes
-      SAVEPOINT job;  job(db);  RELEASE job            for each job, in the order of the queue
+      SAVEPOINT job;  job(db);  RELEASE job            for each job, in the order of the queue; one alone needs none
     COMMIT                           the flush (WAL, synchronous=FULL)
 
 Only then does any coroutine hear of its result, so a result that was seen is on the disk. While the disk flushes, the
@@ -210,8 +210,12 @@ class Writer:
     def _round(self, batch: Sequence[_Entry]) -> list[_Outcome]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            outcomes = [self._attempt(entry) for entry in batch]
-            self._db.execute("COMMIT")
+            alone = len(batch) == 1
+            outcomes = [self._attempt(entry, alone=alone) for entry in batch]
+            if alone and outcomes[0].error is not None:
+                self._undo()
+            else:
+                self._db.execute("COMMIT")
         except sqlite3.Error as error:
             self._undo()
             outcomes = [_Outcome(error=self._fault(error)) for _ in batch]
@@ -219,19 +223,22 @@ class Writer:
                 self._remember(entry, outcome)
         return outcomes
 
-    def _attempt(self, entry: _Entry) -> _Outcome:
+    def _attempt(self, entry: _Entry, *, alone: bool) -> _Outcome:
         if entry.future is not None and entry.lane in self._lost:
             return _Outcome(error=self._lost.pop(entry.lane))
-        self._db.execute("SAVEPOINT job")
+        if not alone:
+            self._db.execute("SAVEPOINT job")
         try:
             outcome = _Outcome(entry.job(self._db))
         except Exception as error:  # not handled here: carried to whoever awaits the job
             if isinstance(error, sqlite3.Error) and not self._db.in_transaction:
                 raise  # SQLite gave up the whole transaction, so the round is lost
-            self._db.execute("ROLLBACK TO job")
+            if not alone:
+                self._db.execute("ROLLBACK TO job")
             outcome = _Outcome(error=self._fault(error) if isinstance(error, sqlite3.Error) else error)
             self._remember(entry, outcome)
-        self._db.execute("RELEASE job")
+        if not alone:
+            self._db.execute("RELEASE job")
         return outcome
 
     def _remember(self, entry: _Entry, outcome: _Outcome) -> None:
