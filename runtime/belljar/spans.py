@@ -18,17 +18,23 @@ _WAITING_MAX = 1024
 
 
 class Spans:
-    """Half-open ranges [start, stop) of integers, united. Ranges that touch are one."""
+    """Half-open ranges [start, stop) of integers, united. Ranges that touch are one.
 
-    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+    Args:
+        ranges_max: when it has come to about so many that do not touch, no more is put in; None is any number.
+    """
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = (), *, ranges_max: int | None = None) -> None:
         self._merged: list[tuple[int, int]] = []
         self._waiting: list[tuple[int, int]] = []
+        self._ranges_max = ranges_max
+        self._full = False
         for start, stop in ranges:
             self.add(start, stop)
 
     def add(self, start: int, stop: int) -> None:
         """Put [start, stop) in; a range with nothing in it changes nothing."""
-        if start >= stop:
+        if start >= stop or self._full:
             return
         waiting = self._waiting
         if waiting and waiting[-1][0] <= start <= waiting[-1][1]:
@@ -37,6 +43,8 @@ class Spans:
         waiting.append((start, stop))
         if len(waiting) > max(_WAITING_MAX, len(self._merged)):
             self._settle()
+            # Half of what may be waiting, so that it is not put in order for every few that come.
+            self._full = self._ranges_max is not None and len(self._merged) > self._ranges_max // 2
 
     @property
     def covered(self) -> int:

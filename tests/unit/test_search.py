@@ -66,9 +66,9 @@ def expected(pattern: str, text: str, start: int, stop: int) -> list[tuple[int, 
 class Desk:
     """One searcher in a loop of its own, with a store to put texts in."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, slice_s: float = 60) -> None:
         self._runner = asyncio.Runner()
-        self._searcher = Searcher()
+        self._searcher = Searcher(slice_s=slice_s)
         self._store = ContextStore(folder)
 
     def folder(self, text: str) -> Path:
@@ -190,6 +190,25 @@ def test_a_hundred_thousand_matches(desk: Desk, pattern: str) -> None:
     assert desk.ask(text, pattern, mode="count").count == 100_000
 
 
+@pytest.mark.parametrize("pattern", ["a", "a*", "", "→|b", r"\ba", "(?m)^a"])
+def test_slices_of_time_add_up_to_the_whole(tmp_path: Path, pattern: str) -> None:
+    text = "a→aa\n" * 1000
+    hasty = Desk(tmp_path, slice_s=0)
+    matches = (
+        expected(pattern, text, 0, len(text)) if "(?m)" not in pattern else [(at, at + 1) for at in range(0, 5000, 5)]
+    )
+    for mode in ("find", "count"):
+        at: int | None = 0
+        count, slices, spans = 0, 0, []
+        while at is not None:
+            found = hasty.ask(text, pattern, mode=mode, start=at, stop=len(text), limit=100_000)
+            spans += [(start, stop) for start, stop, _ in hits(found)] if mode == "find" else []
+            count, slices, at = count + found.count, slices + 1, found.next
+        assert (count, slices > 3) == (len(matches), True)
+        assert spans == (matches if mode == "find" else [])
+    hasty.close()
+
+
 @pytest.mark.parametrize("bytes_max", [20, 21, 100, 999, 2000, 2001])
 def test_what_does_not_fit_one_reply_is_given_in_several(desk: Desk, bytes_max: int) -> None:
     text = "a line of text\n" * 100
@@ -252,7 +271,7 @@ async def searching(folder: Path, text: str) -> AsyncIterator[tuple[Searcher, Ca
     store = ContextStore(folder)
     before = set(workers())
     with store.open(store.add(text, now_ns=1).sha256) as opened:
-        searcher = Searcher()
+        searcher = Searcher(slice_s=60)
         try:
             yield searcher, lambda pattern, **fields: question(opened.folder, pattern, **fields)
         finally:
@@ -385,5 +404,22 @@ def test_many_documents_are_traced_at_once(tmp_path: Path) -> None:
         await searcher.aclose()
         assert complete
         assert sorted(found) == [(doc, 0, one.chars) for doc, one in enumerate(added)]
+
+    drive(test())
+
+
+def test_an_account_that_is_looked_up_holds_up_no_search(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with searching(tmp_path, "abc def ghi\n" * 400_000) as (searcher, about):
+            folder, chars = about("x").folder, 400_000 * 12
+            tracked = [Tracked(0, folder, [(0, chars)])]
+            prompt = b"".join(b"%07d abc def ghi %07d\n" % (at, at) for at in range(100_000))
+            traces = [asyncio.create_task(searcher.trace([prompt], tracked, deadline_s=20)) for _ in range(3)]
+            await asyncio.sleep(0.3)
+            assert (await searcher.ask(about("def", stop=100), deadline_s=5)).count == 8
+            assert not all(trace.done() for trace in traces)
+            for trace in traces:
+                trace.cancel()
+            await asyncio.gather(*traces, return_exceptions=True)
 
     drive(test())

@@ -69,3 +69,16 @@ def test_sequential_ranges_stay_one() -> None:
     for start in range(0, 10**6, 10):
         spans.add(start, start + 10)
     assert (list(spans), spans.covered, spans.missing(10**6)) == ([(0, 10**6)], 10**6, [])
+
+
+def test_no_more_than_so_many_ranges_are_kept() -> None:
+    spans = Spans(ranges_max=10_000)
+    for number in range(100_000):
+        spans.add(2 * number, 2 * number + 1)
+    assert 5_000 < len(spans) <= 10_000
+    assert spans.covered == len(spans)
+    # What grows one that is there, in order, is one range however long it gets.
+    spans = Spans(ranges_max=10)
+    for number in range(100_000):
+        spans.add(number, number + 1)
+    assert [*spans] == [(0, 100_000)]

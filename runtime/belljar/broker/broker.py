@@ -344,7 +344,7 @@ class Broker:
         before = self._searched_bytes
         deadline_s = self._permit_search(question, search.doc)
         found = await self._searcher.ask(question, deadline_s=deadline_s)
-        if search.mode == "find" and found.next is not None:  # what lies behind was not gone through
+        if search.mode != "lines" and found.next is not None:  # what lies behind was not gone through
             size = self._bytes_between(search.doc, question.start, found.next)
             self._searched_bytes = before + max(size, _READ_COST_BYTES_MIN)
         self._permit_read(len(found.body))
@@ -364,8 +364,11 @@ class Broker:
         for at in range(_SPANS_LOGGED_MAX, len(spans), _SPANS_LOGGED_MAX):
             more: dict[str, JSON] = {"cell": self.cells, "doc": search.doc, "spans": spans[at : at + _SPANS_LOGGED_MAX]}
             await self._audit.note("context.searched", self._scope.run, more)
-        for start, stop in spans:
+            await asyncio.sleep(0)  # others have their turn between two of them
+        for number, (start, stop) in enumerate(spans, 1):
             self._shown.read(search.doc, start, stop)
+            if number % _SPANS_LOGGED_MAX == 0:
+                await asyncio.sleep(0)
         return Found(search.id, found.count, found.next), found.body
 
     def _question(self, search: Search, body: bytes) -> Question:

@@ -2,13 +2,15 @@
 
 Reads are known as they happen. Which parts of the documents a prompt is made of is found out afterwards, in the process
 that searches (`context.tracing`), for each prompt that was answered: it is looked for in what the run has read. Nobody
-waits for it but the end of the run, and who asks faster than it can be traced: at most so many bytes of prompts wait.
+waits for it but the end of the run, and no longer than `_END_S`, and who asks faster than it can be traced: at most so
+many bytes of prompts wait.
 
 The same text may stand at many places, and a prompt does not tell from which it was taken. So at the end of the run,
 when all prompts are known, what was found too often at one place is made good at others (`context.repeats`).
 
 The log gets ranges of characters, never text. What could not be traced in time is counted, and then counts as not
-shown: the account errs on that side alone.
+shown: the account errs on that side alone. So does what is kept here of reads that are scattered over very many places;
+the log has them all.
 """
 
 from __future__ import annotations
@@ -29,11 +31,15 @@ __all__ = ["Coverage", "Shown"]
 
 _WAITING_BYTES_MAX: Final = 64 * 2**20
 _GROUP_BYTES_MAX: Final = 8 * 2**20
-_DEADLINE_S: Final = 10.0
+_DEADLINE_S: Final = 5.0
+# All that a run's end waits for.
+_END_S: Final = 10.0
 _SPANS_LOGGED_MAX: Final = 1000
-# Ranges are looked through from the latest one back; so many are kept in their order, the rest merged.
+# Ranges are looked through from the latest one back: so many in their order, then as many of the rest, merged.
 _RECENT_MAX: Final = 2000
-# What was found is kept as often as it was, until it is this many ranges.
+# Of one document, that do not touch. To put so many in order takes some 20 ms.
+_RANGES_MAX: Final = 1 << 17
+# What was found is kept as often as it was, until it has grown by so many ranges.
 _FOUND_MAX: Final = 1 << 17
 
 
@@ -50,8 +56,8 @@ class _Text:
 
     def __init__(self, opened: OpenDocument) -> None:
         self.opened = opened
-        self.read = Spans()
-        self.shown = Spans()
+        self.read = Spans(ranges_max=_RANGES_MAX)
+        self.shown = Spans(ranges_max=_RANGES_MAX)
         self.recent: list[tuple[int, int]] = []
         self.found: list[tuple[int, int]] = []
 
@@ -75,12 +81,19 @@ class _Text:
             self.recent[-1] = (self.recent[-1][0], stop)
             return
         self.recent.append((start, stop))
-        if len(self.recent) > 2 * _RECENT_MAX:  # seldom: all of `read` is put in order for it
-            self.recent = [*self.read, *self.recent[-_RECENT_MAX // 2 :]][-_RECENT_MAX:]
+        if len(self.recent) > 2 * _RECENT_MAX:
+            del self.recent[:_RECENT_MAX]
+
+    def likeliest_first(self) -> list[tuple[int, int]]:
+        """Where to look for a prompt: in what was read last, then in the rest."""
+        return [*self.recent[: -_RECENT_MAX - 1 : -1], *[*self.read][-_RECENT_MAX:]]
 
 
 class Shown:
-    """One run's account. `texts` are the places of its texts in `documents`; directories do not count."""
+    """One run's account. `texts` are the places of its texts in `documents`; directories do not count.
+
+    Its end takes `end_s` seconds at most.
+    """
 
     def __init__(
         self,
@@ -90,14 +103,17 @@ class Shown:
         searcher: Searcher,
         documents: Sequence[OpenDocument],
         texts: Sequence[int],
+        end_s: float = _END_S,
     ) -> None:
         self._scope = scope
+        self._end_s = end_s
         self._audit = audit
         self._searcher = searcher
         self._texts: Mapping[int, _Text] = {doc: _Text(documents[doc]) for doc in texts}
         self._waiting: list[tuple[int, bytes]] = []
         self._waiting_bytes = 0
         self._cell = 0
+        self._found_max = _FOUND_MAX
         self._tracing: asyncio.Task[None] | None = None
 
     @property
@@ -127,36 +143,41 @@ class Shown:
             await asyncio.wait([self._tracing], timeout=0.05)
 
     async def settled(self) -> None:
-        """Return when everything is traced and stands in the log.
+        """Return when everything is traced and stands in the log, or, after some seconds, that not all is.
 
         Raises:
             AuditUnavailable: it could not be written.
         """
-        if self._tracing is not None:
-            await self._tracing
-        await self._make_good()
+        try:
+            async with asyncio.timeout(self._end_s):
+                if self._tracing is not None:
+                    await self._tracing
+                await self._make_good()
+        except TimeoutError:
+            self._waiting.clear()
+            await self._note(min(self._texts), [], complete=False)
 
     async def _trace_all(self) -> None:
         while self._waiting:
-            cell = self._waiting[0][0]
             group: list[bytes] = []
-            while self._waiting and self._waiting[0][0] == cell and sum(map(len, group)) < _GROUP_BYTES_MAX:
-                group.append(self._waiting.pop(0)[1])
-            await self._trace(cell, group)
-            self._waiting_bytes -= sum(map(len, group))
+            size = 0
+            while self._waiting and size < _GROUP_BYTES_MAX:
+                self._cell, data = self._waiting.pop(0)
+                group.append(data)
+                size += len(data)
+            await self._trace(group)
+            self._waiting_bytes -= size
 
-    async def _trace(self, cell: int, prompts: list[bytes]) -> None:
-        # The latest reads are the likeliest.
+    async def _trace(self, prompts: list[bytes]) -> None:
         tracked = [
-            Tracked(doc, text.opened.folder, text.recent[::-1]) for doc, text in self._texts.items() if text.recent
+            Tracked(doc, text.opened.folder, text.likeliest_first()) for doc, text in self._texts.items() if text.recent
         ]
         try:
             found, complete = await self._searcher.trace(prompts, tracked, deadline_s=_DEADLINE_S)
         except (Refusal, HostFault):
             found, complete = [], False
-        self._cell = cell
         await self._note(tracked[0].doc, found, complete=complete)
-        if sum(len(text.found) for text in self._texts.values()) > _FOUND_MAX:
+        if sum(len(text.found) for text in self._texts.values()) > self._found_max:
             await self._make_good()
 
     async def _make_good(self) -> None:
@@ -172,15 +193,19 @@ class Shown:
         await self._note(tracked[0].doc, found, complete=complete)
         for text in texts.values():
             text.found = [*text.shown]
+        self._found_max = sum(len(text.found) for text in texts.values()) + _FOUND_MAX
 
     async def _note(self, first: int, found: list[tuple[int, int, int]], *, complete: bool) -> None:
-        by_doc: dict[int, list[list[int]]] = {first: []} if not complete else {}
+        by_doc: dict[int, list[tuple[int, int]]] = {first: []} if not complete else {}
         for doc, start, stop in found:
-            self._texts[doc].find(start, stop)
-            by_doc.setdefault(doc, []).append([start, stop])
+            by_doc.setdefault(doc, []).append((start, stop))
         for doc, spans in by_doc.items():
             for at in range(0, max(1, len(spans)), _SPANS_LOGGED_MAX):
-                about: dict[str, JSON] = {"cell": self._cell, "doc": doc, "spans": spans[at : at + _SPANS_LOGGED_MAX]}
+                part = spans[at : at + _SPANS_LOGGED_MAX]
+                about: dict[str, JSON] = {"cell": self._cell, "doc": doc, "spans": part}
                 if not complete:
                     about["complete"] = False
                 await self._audit.note("query.shown", self._scope.run, about)
+                for start, stop in part:
+                    self._texts[doc].find(start, stop)
+                await asyncio.sleep(0)  # others have their turn between two of them

@@ -5,6 +5,7 @@ this process's interpreter lock. It has a deadline, and it ends when whoever ask
 nothing softer stops a scan. A process that was killed, or died of a pattern, is replaced when the next question comes.
 
 Questions wait for a free process in the order in which they come; the broker lets no run have more than one at a time.
+What is looked up for the account of a run (`trace`, `repeats`) never takes the last process: no search waits for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import socket
 import struct
 import subprocess
 import sys
+from array import array
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,6 +34,8 @@ MATCH_CHARS_MAX: Final = 1000
 _SCRIPT: Final = Path(__file__).with_name("worker.py")
 # One for each core of a small machine: they leave the third to nobody, but give way (they are nice).
 _WORKERS_MAX: Final = 2
+# Short enough for others to have their turn soon, long enough that to begin anew costs little beside it.
+_SLICE_S: Final = 0.5
 _LENGTH: Final = struct.Struct("!I")
 _HEADER_BYTES_MAX: Final = 65536
 _PIECE_BYTES: Final = 1 << 20
@@ -119,10 +124,15 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    async def exchange(self, asked: Mapping[str, object], answer_bytes_max: int) -> tuple[dict[str, Any], bytes]:
+    async def exchange(
+        self, asked: Mapping[str, object], body: Sequence[bytes], answer_bytes_max: int
+    ) -> tuple[dict[str, Any], bytes]:
         """Ask, and read the answer. Raises OSError when it is not there any more."""
         loop = asyncio.get_running_loop()
+        asked = {**asked, "body": sum(map(len, body))}
         await loop.sock_sendall(self._stream, json.dumps(asked, ensure_ascii=False).encode() + b"\n")
+        for part in body:
+            await loop.sock_sendall(self._stream, part)
         header = json.loads(await self._part(_HEADER_BYTES_MAX))
         return header, await self._part(answer_bytes_max)
 
@@ -156,11 +166,17 @@ class _Worker:
 
 
 class Searcher:
-    """The processes that search. Started when needed; end them with `aclose`."""
+    """The processes that search. Started when needed; end them with `aclose`.
 
-    def __init__(self, workers_max: int = _WORKERS_MAX) -> None:
+    Args:
+        slice_s: after so many seconds a question is answered with the matches until then, and where to go on.
+    """
+
+    def __init__(self, workers_max: int = _WORKERS_MAX, slice_s: float = _SLICE_S) -> None:
         self._workers_max = workers_max
+        self._slice_s = slice_s
         self._slots = asyncio.Semaphore(workers_max)
+        self._account_slots = asyncio.Semaphore(max(1, workers_max - 1))
         self._closed = False
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
@@ -181,8 +197,9 @@ class Searcher:
             "limit": question.limit,
             "chars": MATCH_CHARS_MAX,
             "bytes": question.bytes_max,
+            "slice_s": self._slice_s,
         }
-        header, body = await self._talk(asked, question.bytes_max, deadline_s)
+        header, body = await self._talk(asked, (), question.bytes_max, deadline_s)
         return _findings(header, body, question)
 
     async def trace(
@@ -194,13 +211,7 @@ class Searcher:
 
         Raises: as `ask`.
         """
-        asked = {
-            "mode": "trace",
-            "prompts": [prompt.decode("utf-8", "replace") for prompt in prompts],
-            "texts": [{"doc": one.doc, "folder": str(one.folder), "ranges": one.ranges} for one in tracked],
-        }
-        header, body = await self._talk(asked, _TRACE_BYTES_MAX, deadline_s)
-        return list(_TRACED.iter_unpack(body)), header.get("complete", False)
+        return await self._look_up({"mode": "trace", "prompts": [*map(len, prompts)]}, tracked, prompts, deadline_s)
 
     async def repeats(
         self, tracked: Sequence[Tracked], *, deadline_s: float
@@ -209,10 +220,21 @@ class Searcher:
 
         Raises: as `ask`.
         """
+        return await self._look_up({"mode": "repeats"}, tracked, (), deadline_s)
+
+    async def _look_up(
+        self, asked: Mapping[str, object], tracked: Sequence[Tracked], prompts: Sequence[bytes], deadline_s: float
+    ) -> tuple[list[tuple[int, int, int]], bool]:
+        """The question's body: for each text its ranges, then what was found of it; then the prompts."""
         texts = [
-            {"doc": one.doc, "folder": str(one.folder), "ranges": one.ranges, "found": one.found} for one in tracked
+            {"doc": one.doc, "folder": str(one.folder), "ranges": len(one.ranges), "found": len(one.found)}
+            for one in tracked
         ]
-        header, body = await self._talk({"mode": "repeats", "texts": texts}, _TRACE_BYTES_MAX, deadline_s)
+        ranges = [_packed(part) for one in tracked for part in (one.ranges, one.found)]
+        async with self._account_slots:
+            header, body = await self._talk(
+                {**asked, "texts": texts}, [*ranges, *prompts], _TRACE_BYTES_MAX, deadline_s
+            )
         return list(_TRACED.iter_unpack(body)), header.get("complete", False)
 
     async def aclose(self) -> None:
@@ -228,13 +250,13 @@ class Searcher:
             self._slots.release()
 
     async def _talk(
-        self, asked: Mapping[str, object], answer_bytes_max: int, deadline_s: float
+        self, asked: Mapping[str, object], body: Sequence[bytes], answer_bytes_max: int, deadline_s: float
     ) -> tuple[dict[str, Any], bytes]:
         async with self._slots:
             worker = self._take()
             try:
                 async with asyncio.timeout(deadline_s):
-                    answer = await worker.exchange(asked, answer_bytes_max)
+                    answer = await worker.exchange(asked, body, answer_bytes_max)
             except TimeoutError:
                 raise PolicyDenied(
                     f"the search took longer than the policy's {deadline_s:g} s: "
@@ -275,6 +297,10 @@ class Searcher:
                 raise HostFault(f"no process could be started to search with: {error}") from error
         self._busy.add(worker)
         return worker
+
+
+def _packed(ranges: Sequence[tuple[int, int]]) -> bytes:
+    return array("Q", chain.from_iterable(ranges)).tobytes()
 
 
 def _findings(header: dict[str, Any], body: bytes, question: Question) -> Findings:

@@ -1,6 +1,6 @@
 """The process that searches: started by `search`, with nothing to do but this.
 
-    standard input    one JSON document a line: what to look for, and where
+    standard input    one JSON document a line: what to look for, and where; then as many bytes as it says in `body`
     standard output   u32 length, JSON header, u32 length, body
 
 The pattern is the guest's. RE2 takes time linear in the text and bounded memory, whatever the pattern; but it is a
@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import json
 import os
 import resource
 import signal
 import struct
 import sys
+import time
+from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, BinaryIO, Final, Protocol, cast
 
 import msgspec
 import re2
@@ -38,8 +41,9 @@ __all__ = ["main"]
 _PATTERN_BYTES_MAX: Final = 8 << 20
 # Far above what a question takes; a runaway ends here.
 _MEMORY_BYTES_MAX: Final = 1 << 30
-# A question may hold prompts to be traced.
 _LINE_BYTES_MAX: Final = 1 << 26
+# Matches between two looks at the clock.
+_LOOK_EVERY: Final = 256
 # Two for each of the documents that a run may have, while a prompt is looked for in them.
 _OPEN_FILES_MAX: Final = 2 * 1024 + 32
 # Of a list with more items than this, equal items are not made good for each other.
@@ -95,10 +99,12 @@ def _find(text: OpenDocument, question: dict[str, Any]) -> Answer:
     """As many matches as are wanted, or fit one reply; `next` is where to go on when there are more."""
     spans, size, after, more = bytearray(), 0, 0, False
     texts: list[bytes] = []
+    until = time.monotonic() + question["slice_s"]
     for start, stop in _matches(text, question):
         said = _beginning(text, start, stop, question["chars"])
         size += _SPAN.size + len(said)
-        if len(texts) == question["limit"] or size > question["bytes"]:
+        late = len(texts) % _LOOK_EVERY == _LOOK_EVERY - 1 and time.monotonic() > until
+        if late or len(texts) == question["limit"] or size > question["bytes"]:
             more = True
             break
         first, last = text.char_of(start), text.char_of(stop)
@@ -117,7 +123,15 @@ def _beginning(text: OpenDocument, start: int, stop: int, chars: int) -> bytes:
 
 
 def _count(text: OpenDocument, question: dict[str, Any]) -> Answer:
-    return {"start": 0, "count": sum(1 for _ in _matches(text, question)), "next": None}, b""
+    """All matches, or those up to `next`."""
+    until = time.monotonic() + question["slice_s"]
+    count = 0
+    for start, stop in _matches(text, question):
+        count += 1
+        if count % _LOOK_EVERY == 0 and time.monotonic() > until:
+            after = max(text.char_of(stop), text.char_of(start) + 1)
+            return {"start": 0, "count": count, "next": after}, b""
+    return {"start": 0, "count": count, "next": None}, b""
 
 
 def _lines(text: OpenDocument, question: dict[str, Any]) -> Answer:
@@ -143,31 +157,39 @@ def _last_fitting(text: OpenDocument, low: int, high: int, end: int) -> int:
     return low
 
 
-def _trace(question: dict[str, Any]) -> Answer:
+def _trace(question: dict[str, Any], body: BinaryIO) -> Answer:
     with contextlib.ExitStack() as opened:
         texts, places = {}, []
         for one in question["texts"]:
             text = texts[one["doc"]] = opened.enter_context(_opened(one["folder"]))
-            ranges = [(text.byte_of(start), text.byte_of(stop)) for start, stop in one["ranges"]]
+            ranges, _ = _ranges(text, one, body)
             places.append(Traceable(one["doc"], text.view, ranges))
-        found = trace([prompt.encode() for prompt in question["prompts"]], places)
-        body = _in_characters([*found.spans, *found.again], texts)
+        found = trace([body.read(size) for size in question["prompts"]], places)
+        spans = _in_characters([*found.spans, *found.again], texts)
         places.clear()
-    return {"complete": found.complete}, body
+    return {"complete": found.complete}, spans
 
 
-def _repeats(question: dict[str, Any]) -> Answer:
+def _repeats(question: dict[str, Any], body: BinaryIO) -> Answer:
     with contextlib.ExitStack() as opened:
         texts, places = {}, []
         for one in question["texts"]:
             text = texts[one["doc"]] = opened.enter_context(_opened(one["folder"]))
-            read, found = (
-                [(text.byte_of(start), text.byte_of(stop)) for start, stop in one[name]] for name in ("ranges", "found")
-            )
+            read, found = _ranges(text, one, body)
             places.append(Found(one["doc"], text.view, read, found, _items(text)))
-        body = _in_characters(repeats(places), texts)
+        spans = _in_characters(repeats(places), texts)
         places.clear()
-    return {"complete": True}, body
+    return {"complete": True}, spans
+
+
+def _ranges(text: OpenDocument, about: dict[str, Any], body: BinaryIO) -> list[list[tuple[int, int]]]:
+    """The two lists of ranges of one text, in bytes: those that were read, and those that were found."""
+    both = []
+    for name in ("ranges", "found"):
+        numbers = array("Q", body.read(16 * about[name]))
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        both.append([(text.byte_of(start), text.byte_of(stop)) for start, stop in pairs])
+    return both
 
 
 def _items(text: OpenDocument) -> list[int]:
@@ -194,12 +216,12 @@ def _opened(folder: str) -> OpenDocument:
     return OpenDocument(Path(folder), document)
 
 
-def _answer(question: dict[str, Any]) -> Answer:
+def _answer(question: dict[str, Any], body: BinaryIO) -> Answer:
     try:
         if question["mode"] == "trace":
-            return _trace(question)
+            return _trace(question, body)
         if question["mode"] == "repeats":
-            return _repeats(question)
+            return _repeats(question, body)
         with _opened(question["folder"]) as text:
             return _MODES[question["mode"]](text, question)
     except _Refused as refused:
@@ -230,7 +252,8 @@ def main() -> None:
     _confine()
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
     while line := questions.readline(_LINE_BYTES_MAX):
-        header, body = _answer(json.loads(line))
+        question = json.loads(line)
+        header, body = _answer(question, io.BytesIO(questions.read(question["body"])))
         said = json.dumps(header).encode()
         answers.write(_LENGTH.pack(len(said)) + said + _LENGTH.pack(len(body)))
         answers.write(body)
