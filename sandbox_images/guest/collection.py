@@ -13,6 +13,9 @@ storage. They pass `isinstance`, and C functions take them for what they are: so
 and `__getitem__`. What insists on a real list or dict raises TypeError, whose message has the type's name and with it
 what to write instead. They cannot be changed: every method that would do so says how to get a copy that can.
 
+`print(context.keys())` shows the keys as a dict does, if they are not too many; else what to write. `repr` always says
+what to write: it is called where nobody asked to read the context, as by a traceback that shows the variables.
+
 An item too large to be one `str` is given as a PagedText over its range.
 """
 
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, MappingView, Sequence, ValuesView
 from collections.abc import ItemsView as _ItemsView
 from typing import Any, NamedTuple, NoReturn, SupportsIndex
 
@@ -41,6 +44,9 @@ _ITEM_CHARS = 64
 # Keys are kept in a dict of their own up to this much memory; with more of them each look-up goes through the keys.
 _KEYS_BYTES_MAX = 16 << 20
 _KEY_BYTES = 160
+# What the views of a dict print as a dict's do, in characters of the context. A root model reads it.
+_VIEW_CHARS_MAX = 1 << 14
+_QUOTES_CHARS = 4
 
 
 class _Record(NamedTuple):
@@ -139,6 +145,20 @@ class _Items:
             return held[start - base : stop - base]
 
         return cut
+
+    def key_chars(self) -> int:
+        """Of all keys: they lie together at the beginning."""
+        if not self._count:
+            return 0
+        last = self.record(self._count - 1)
+        return last.key_start + last.key_chars
+
+    def value_chars(self) -> int:
+        """Of all values, as they are written."""
+        if not self._count:
+            return 0
+        first, last = self.record(0), self.record(self._count - 1)
+        return last.start + last.chars - first.start
 
     def afforded(self, positions: range) -> Iterator[Any]:
         """The same. Raises TextTooLarge as soon as it is clear that they are too much to have at once."""
@@ -380,9 +400,8 @@ class PagedDict(LookAlike):
         """Whether they fit. Asked when a key is looked for: nothing may be read before the program runs."""
         if self._numbers is not None or not len(self):
             return True
-        last = self._items.record(len(self) - 1)
-        # Keys lie together at the beginning; a character takes up to four bytes.
-        return len(self) * _KEY_BYTES + 4 * (last.key_start + last.key_chars) <= self._keys_bytes_max
+        # A character takes up to four bytes.
+        return len(self) * _KEY_BYTES + 4 * self._items.key_chars() <= self._keys_bytes_max
 
     def _known(self) -> dict[str, int]:
         if self._numbers is None:
@@ -473,15 +492,43 @@ class PagedDict(LookAlike):
     __delitem__ = _immutable("del", "entries = dict(context)")
 
 
-class _Keys(KeysView[str]):
+class _View(MappingView):
+    """How a view shows itself."""
+
     _mapping: PagedDict
+    _look: str
+    _advice: str
+
+    def _chars(self) -> int:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        if len(self) * _QUOTES_CHARS + self._chars() > _VIEW_CHARS_MAX:
+            return repr(self)
+        return f"{self._look}({list(self)!r})"  # type: ignore[call-overload]
+
+    def __repr__(self) -> str:
+        name = self._mapping._name
+        return f"<{self._look} of {len(self):,} in {name}; {self._advice.format(name=name)}>"
+
+
+class _Keys(_View, KeysView[str]):
+    _look = "dict_keys"
+    _advice = "list({name})[:10] gives the first ones, for key in {name} all of them"
+
+    def _chars(self) -> int:
+        return self._mapping._items.key_chars()
 
     def __reversed__(self) -> Iterator[str]:
         return reversed(self._mapping)
 
 
-class _Values(ValuesView[Any]):
-    _mapping: PagedDict
+class _Values(_View, ValuesView[Any]):
+    _look = "dict_values"
+    _advice = "for value in {name}.values() gives one after the other"
+
+    def _chars(self) -> int:
+        return self._mapping._items.value_chars()
 
     def __iter__(self) -> Iterator[Any]:
         return self._mapping._values()
@@ -494,8 +541,12 @@ class _Values(ValuesView[Any]):
         return next(items.numbers_of(value, range(len(items))), None) is not None
 
 
-class _Pairs(_ItemsView[str, Any]):
-    _mapping: PagedDict
+class _Pairs(_View, _ItemsView[str, Any]):
+    _look = "dict_items"
+    _advice = "for key, value in {name}.items() gives one after the other"
+
+    def _chars(self) -> int:
+        return self._mapping._items.key_chars() + self._mapping._items.value_chars()
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return zip(self._mapping, self._mapping._values(), strict=True)
@@ -507,8 +558,8 @@ class _Pairs(_ItemsView[str, Any]):
 # Patterns (`case [first, *rest]`, `case {"a": a}`) ask for these, not for the look.
 Sequence.register(PagedList)
 Mapping.register(PagedDict)
-# What C functions say they found, as with PagedText.
-PagedList.__name__ = "PagedList (write list(context) or a slice context[a:b])"
-PagedDict.__name__ = "PagedDict (write dict(context) or one value context[key])"
-for _class, _look in ((_Keys, "dict_keys"), (_Values, "dict_values"), (_Pairs, "dict_items")):
-    _class.__name__ = _look
+# What C functions say they found, as with PagedText. An AttributeError has the first 50 characters.
+PagedList.__name__ = "PagedList (write list(context) or context[a:b])"
+PagedDict.__name__ = "PagedDict (write dict(context) or context[key])"
+for _class in (_Keys, _Values, _Pairs):
+    _class.__name__ = _class._look

@@ -60,6 +60,15 @@ def test_what_people_read(jar: Jar) -> None:
     assert jar("context", "rm", "mine").stdout.split()[1:] == ["mine"]
 
 
+def test_a_name_forges_no_row_and_steers_no_terminal(jar: Jar) -> None:
+    hostile = jar.file("a\n0000  text\t\x1b]0;owned\x07\u202e.txt", "text")
+    for command in (["add", "--quiet", hostile], ["ls"], ["rm", hostile.name]):
+        outcome = jar("context", *command)
+        assert outcome.code == 0
+        assert outcome.stdout.endswith("  a\\n0000  text\\t\\x1b]0;owned\\x07\\u202e.txt\n")
+        assert outcome.stdout.count("\n") == 1
+
+
 def test_names_encodings_and_errors(jar: Jar) -> None:
     latin = jar.file("latin.txt", b"caf\xe9")
     refused = jar("context", "add", latin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import random
@@ -21,6 +22,7 @@ import pytest
 
 from belljar.context import ContextStore, ContextStores, Document
 from belljar.context.copying import Copier
+from belljar.context.files import replaced
 from belljar.context.intake import CHECKPOINT_BYTES
 from belljar.errors import InvalidInput, Refusal
 
@@ -68,6 +70,41 @@ def test_a_tenant_is_never_a_path(tmp_path: Path, tenant: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["contexts"]
     (folder,) = (tmp_path / "contexts").iterdir()
     assert re.fullmatch("[0-9a-f]{32}", folder.name)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"ac", b"somebody else", b"\xff"])
+def test_whose_store_it_is_is_written_again_when_it_is_damaged(tmp_path: Path, damaged: bytes) -> None:
+    stores = ContextStores(tmp_path)
+    stores.of("acme").add("one", now_ns=NOW_NS)
+    (signed,) = tmp_path.glob("*/tenant")
+    signed.write_bytes(damaged)
+    assert stores.tenants() == []
+    stores.of("acme").add("two", now_ns=NOW_NS)
+    assert stores.tenants() == ["acme"]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    def replace(content: bytes) -> None:
+        with replaced(tmp_path / "file") as file:
+            file.write(content)
+            if content == b"half":
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        replace(b"half")
+    assert list(tmp_path.iterdir()) == []
+    replace(b"whole")
+    with pytest.raises(OSError, match="No space"):
+        replace(b"half")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"whole")]
+
+
+def test_what_was_half_written_beside_a_file_is_swept(store: ContextStore, tmp_path: Path) -> None:
+    store.add("one", now_ns=NOW_NS)
+    for folder in ("", "sources"):
+        (tmp_path / "store" / folder / f"{'0' * 32}.new").write_bytes(b"{")
+    store.add("two", now_ns=NOW_NS)
+    assert list((tmp_path / "store").rglob("*.new")) == []
 
 
 # -------------------------------------------------------------------------------------------------------------- names

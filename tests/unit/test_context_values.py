@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,37 @@ def test_a_file_name_that_is_no_text(store: ContextStore, tmp_path: Path) -> Non
     document = store.add(root, errors="replace", now_ns=NOW_NS, on_left_out=told.append)
     assert items(store, document) == [("good", "good")]
     assert told == [LeftOut("caf\ufffd", "its name is not UTF-8")]
+
+
+def deepen(root: Path) -> None:
+    """A folder below `root` whose path no system call takes, a file in it, and one whose own name makes it too long."""
+    folder = os.open(root, os.O_RDONLY)
+    for depth in range(25):
+        name = f"{depth:0200}"
+        os.mkdir(name, dir_fd=folder)
+        inner = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(os.open("f" * 255, os.O_CREAT | os.O_WRONLY, dir_fd=inner))
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+
+
+def test_a_path_that_is_too_long(store: ContextStore, tmp_path: Path) -> None:
+    root = folder_of(tmp_path, {"good": b"good"})
+    deepen(root)
+    for errors in ("strict", "replace"):
+        error = refused(store, root, errors=errors)
+        assert error.code == "context.unreadable"
+        assert re.search(
+            r"the path of '0.{79}'\.\.\. in the folder, \d{4} bytes, is too long.*\(--errors skip\)", str(error)
+        )
+    told: list[LeftOut] = []
+    document = store.add(root, errors="skip", now_ns=NOW_NS, on_left_out=told.append)
+    taken = [key for key, _ in items(store, document)]
+    assert taken[-1] == "good"
+    assert len(taken) > 15
+    assert {one.why for one in told} == {"its path is too long"}
+    assert {one.path.count("f" * 255) for one in told} == {0, 1}  # the folder, and the last file before it
 
 
 def test_folders_with_nothing_in_them(store: ContextStore, tmp_path: Path) -> None:

@@ -275,6 +275,34 @@ def test_repr_never_shows_what_is_in_it(value: Any) -> None:
     assert len(repr(look_alike(value).keys() if isinstance(value, dict) else look_alike(value))) < 150
 
 
+@pytest.mark.parametrize("entries", [{}, {"a": "b", "c": [1, {"d": "e"}]}, {str(number): "" for number in range(1000)}])
+def test_views_print_as_those_of_a_dict(entries: dict[str, Any]) -> None:
+    twin = look_alike(entries)
+    assert (str(twin.keys()), str(twin.items())) == (str(entries.keys()), str(entries.items()))
+    assert f"{twin.values()}" == f"{entries.values()}"
+
+
+@pytest.mark.parametrize("view", [PagedDict.keys, PagedDict.values, PagedDict.items])
+@pytest.mark.parametrize("entries", [{f"secret {number}": "" for number in range(9000)}, {"secret": "secret" * 9000}])
+def test_views_never_show_much(view: Callable[[Any], Any], entries: dict[str, str]) -> None:
+    if view is PagedDict.keys and len(entries) == 1:
+        entries = {"secret" * 9000: ""}
+    twin = view(look_alike(entries))
+    assert str(twin) == repr(twin)
+    assert "secret" not in str(twin)
+    assert f"of {len(entries):,} in context; " in str(twin)
+    assert " in context" in str(twin)
+    assert len(str(twin)) < 150
+
+
+@pytest.mark.parametrize("value", [["a"], {"a": "b"}])
+def test_a_missing_attribute_says_what_to_write_instead(value: Any) -> None:
+    twin = look_alike(value)
+    for one in (twin, twin._items._text):
+        with pytest.raises(AttributeError, match=r"'Paged\w+ \(write .*\)' object has no attribute 'nothing'"):
+            _ = one.nothing
+
+
 @pytest.mark.parametrize("value", [["a"], {"a": "b"}])
 def test_no_c_function_takes_them_for_empty(value: Any) -> None:
     twin = look_alike(value)

@@ -185,6 +185,13 @@ def test_items_of_a_list_pay_for_equal_items() -> None:
     assert len(missed(text, shown(text, [[prompt] for prompt in prompts]))) > 3
 
 
+def test_of_the_white_space_beside_what_is_paid_for_64_bytes_count() -> None:
+    line = b"a line that is there twice"
+    data = (line + b" " * 999 + b"\n") * 2
+    found = Found(0, data, [(0, len(data))], [(0, len(line)), (0, len(line))])
+    assert repeats([found]) == [(0, len(line) + 1000 - 64, 2 * len(line) + 1000 + 64)]
+
+
 def test_what_was_not_read_is_not_paid_for() -> None:
     data = b"a line that stands here twice\n" * 2
     assert repeats([Found(0, data, [(0, 30)], [(0, 30), (0, 30)])]) == []

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.context.tracing import Traceable, trace
+from belljar.context.tracing import BLANK_BYTES_MAX, Traceable, trace
 from belljar.spans import Spans
 
 TEMPLATE = "You label lines. Tell for each which kind of question it is, one label a line.\n\nLINES:\n{}\n\nAnswer now:"
@@ -194,6 +194,21 @@ def test_items_of_a_list_are_found_though_nothing_is_between_them() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- what is not
+
+
+@pytest.mark.parametrize("blank", [" ", "\u3000", "\r\n"])
+@pytest.mark.parametrize("blanks", [1, 20, 1000])
+def test_of_the_white_space_beside_it_64_bytes_count(blank: str, blanks: int) -> None:
+    before, after = "a line that nobody shows", "nor this one, which is the last"
+    text = f"{before}{blank * blanks}the line that is in the prompt{blank * blanks}{after}"
+    size, start = len(blank.encode()), text.encode().index(b"the line that is")
+    counted = min(blanks * size, BLANK_BYTES_MAX // size * size)
+    assert list(traced(["the line that is in the prompt"], text)) == [(start - counted, start + 30 + counted)]
+
+
+def test_white_space_that_is_in_the_prompt_counts_as_other_text() -> None:
+    text = "".join(f"{number:04} is the number of this line{' ' * 200}\n" for number in range(40))
+    assert list(traced([text], text)) == [(0, len(text))]
 
 
 def test_the_instructions_are_not_found() -> None:

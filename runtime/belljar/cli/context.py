@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from belljar.cli import options
-from belljar.cli.output import emit
+from belljar.cli.output import emit, printable
 from belljar.context import DEFAULT_TENANT, ContextStore, ContextStores, Document, LeftOut, OnProgress
 from belljar.errors import InvalidInput
 from belljar.ledger import tenant_accounts
@@ -147,7 +147,7 @@ def _store(state: Path | None, tenant: str, *, create: bool = False) -> ContextS
 
 def _show(document: Document, names: list[str] | None = None) -> None:
     size = f"{document.chars:>14} characters" + (f" in {document.items} items" if document.items else "")
-    click.echo(f"{document.sha256}  {document.kind:<4}  {size}  {', '.join(names or [document.name])}")
+    click.echo(f"{document.sha256}  {document.kind:<4}  {size}  {', '.join(map(_shown, names or [document.name]))}")
 
 
 def _removed(documents: list[Document], as_json: bool, **more: Any) -> None:
@@ -155,7 +155,12 @@ def _removed(documents: list[Document], as_json: bool, **more: Any) -> None:
         emit({"removed": documents, **more})
         return
     for document in documents:
-        click.echo(f"{document.sha256}  {document.name}")
+        click.echo(f"{document.sha256}  {_shown(document.name)}")
+
+
+def _shown(name: str) -> str:
+    """A name may come from a file that somebody else made: a line end in it would forge a row, for a script as well."""
+    return printable(name, but="")
 
 
 def _complain(left_out: list[LeftOut]) -> None:

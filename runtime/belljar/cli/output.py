@@ -12,7 +12,7 @@ import msgspec
 from belljar.engine import Result
 from belljar.errors import GuestFault, HostFault, ModelFailed, Refusal
 
-__all__ = ["SCHEMA_VERSION", "complain", "emit", "exit_code", "explain", "show"]
+__all__ = ["SCHEMA_VERSION", "complain", "emit", "exit_code", "explain", "printable", "show"]
 
 SCHEMA_VERSION = 1
 
@@ -44,7 +44,7 @@ def complain(culprit: object, message: str, *, as_json: bool = False) -> None:
 def show(text: str, *, file: TextIO | None = None) -> None:
     """Write a program's text: to a file or a pipe as it is, to a terminal with control characters shown."""
     stream = sys.stdout if file is None else file
-    stream.write(_printable(text) if stream.isatty() else text)
+    stream.write(printable(text) if stream.isatty() else text)
     stream.flush()
 
 
@@ -70,7 +70,7 @@ def explain(result: Result) -> None:
     words = f": {_one_line(error.message)}" if error.message else ""
     print(f"belljar: {culprit}: {result.status}: {_one_line(error.type)}{where}{words}", file=sys.stderr)
     if error.traceback:
-        print(_printable(error.traceback), file=sys.stderr)
+        print(printable(error.traceback), file=sys.stderr)
 
 
 def _word(error: object) -> str:
@@ -84,9 +84,9 @@ def _word(error: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    return _printable(text).replace("\n", " ")
+    return printable(text).replace("\n", " ")
 
 
-def _printable(text: str) -> str:
-    """Guest text must not steer the terminal: control characters are shown, not sent."""
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+def printable(text: str, *, but: str = "\n\t") -> str:
+    """Nobody else's text may steer the terminal: control characters are shown, not sent, but for these."""
+    return "".join(char if char.isprintable() or char in but else repr(char)[1:-1] for char in text)

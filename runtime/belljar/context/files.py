@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +19,11 @@ __all__ = [
     "created",
     "flush_folder",
     "folder_lock",
+    "is_too_long",
     "opened",
     "read_at",
     "refuse_unless_regular",
+    "replaced",
     "same_folder",
     "unreadable",
 ]
@@ -42,9 +46,8 @@ def opened(path: Path, label: str) -> Iterator[int]:
         raise InvalidInput(f"{label} does not exist; check the path", code="context.missing") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidInput(
-            f"{label} cannot be opened ({reason}); make it readable for this user", code="context.unreadable"
-        ) from error
+        advice = "give a shorter path to it" if is_too_long(error) else "make it readable for this user"
+        raise InvalidInput(f"{label} cannot be opened ({reason}); {advice}", code="context.unreadable") from error
     try:
         yield descriptor
     finally:
@@ -75,6 +78,11 @@ def unreadable(label: str, error: OSError) -> InvalidInput:
     )
 
 
+def is_too_long(error: BaseException | None) -> bool:
+    """Whether it is the path itself that the system does not take."""
+    return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
+
+
 @contextlib.contextmanager
 def created(path: Path) -> Iterator[BinaryIO]:
     """A new file, readable by us alone, and on disk when the block ends well."""
@@ -87,6 +95,21 @@ def continued(path: Path) -> Iterator[BinaryIO]:
     """Like `created`, but one that an interrupted writer left may be there already; it can also be read."""
     with _written(path, 0) as file:
         yield file
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file that is at `path` when the block ends well, in place of what was there: whole or not at all.
+
+    A crash leaves a file beside it whose name ends in `.new`.
+    """
+    fresh = path.with_name(f"{secrets.token_hex(16)}.new")
+    try:
+        with created(fresh) as file:
+            yield file
+        os.rename(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

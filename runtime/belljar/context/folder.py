@@ -5,6 +5,8 @@ somebody else made must not bring in what lies outside it. Hidden files are file
 version control keeps its own (`.git` and its kind) are left out: they are no text. What is left out is told, one by
 one, with the reason.
 
+A path may be longer than the system takes, for it was made from below. Such a one is refused, and left out with `skip`.
+
 The folder is walked once for its names (memory grows with their number, not with the texts), and each file is opened
 later. Between the two somebody may put another file, or a link, in its place: what is opened must be the very file
 that was seen.
@@ -16,6 +18,7 @@ every file twice.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +27,7 @@ import msgspec
 
 from belljar.context.document import DIRECTORY_FILE
 from belljar.context.encodings import Errors, chosen, decoded, utf8
-from belljar.context.files import created, opened, read_at, refuse_unless_regular, unreadable
+from belljar.context.files import created, is_too_long, opened, read_at, refuse_unless_regular, unreadable
 from belljar.context.intake import Draft, Meter, OnProgress, Writer, file_blocks
 from belljar.context.items import Directory, draft
 from belljar.errors import InvalidInput
@@ -33,6 +36,8 @@ __all__ = ["Entry", "LeftOut", "Tree", "take_tree", "walk"]
 
 _VERSION_CONTROL = {".git", ".hg", ".svn", ".bzr", ".jj", "CVS", "_darcs"}
 _HEAD_BYTES = 4
+# Of a path that is too long so much is told.
+_TOLD_CHARS = 80
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -69,17 +74,19 @@ def walk(root: Path, errors: Errors) -> Tree:
     """See what is in a folder.
 
     Raises:
-        InvalidInput: context.unreadable: a folder below cannot be listed; context.encoding: a name is no text.
+        InvalidInput: context.unreadable: a folder below cannot be listed, or a path is too long; context.encoding: a
+            name is no text.
     """
     entries: list[Entry] = []
     left_out: list[LeftOut] = []
-    for found, path in _below(root, "", left_out):
+    for found, path in _below(root, errors, left_out):
         try:
             path.encode()
         except UnicodeEncodeError:
             _refuse_or_leave(path, errors, left_out)
             continue
-        entries.append(Entry.of(path, _seen(found, path)))
+        with _if_not_too_long(path, errors, left_out):
+            entries.append(Entry.of(path, _seen(found, path)))
     entries.sort(key=lambda entry: entry.path)
     left_out.sort(key=lambda one: one.path)
     return Tree(root, entries, left_out)
@@ -114,12 +121,15 @@ def take_tree(
     return taken, left_out
 
 
-def _below(root: Path, inside: str, left_out: list[LeftOut]) -> Iterator[tuple[os.DirEntry[str], str]]:
-    """The regular files below `root`/`inside`, with their relative paths."""
-    waiting = [inside]
+def _below(root: Path, errors: Errors, left_out: list[LeftOut]) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """The regular files below `root`, with their relative paths."""
+    waiting = [""]
     while waiting:
         inside = waiting.pop()
-        for found in _listed(root / inside):
+        listed: list[os.DirEntry[str]] = []
+        with _if_not_too_long(inside, errors, left_out):
+            listed = _listed(root / inside)
+        for found in listed:
             path = f"{inside}/{found.name}" if inside else found.name
             if found.is_symlink():
                 left_out.append(LeftOut(_shown(path), "a symbolic link"))
@@ -147,6 +157,23 @@ def _seen(found: os.DirEntry[str], path: str) -> os.stat_result:
         return found.stat(follow_symlinks=False)
     except OSError as error:  # gone since it was listed
         raise unreadable(repr(path), error) from error
+
+
+@contextlib.contextmanager
+def _if_not_too_long(path: str, errors: Errors, left_out: list[LeftOut]) -> Iterator[None]:
+    """Refuse, or leave out, what the system cannot open because of the length of its path."""
+    try:
+        yield
+    except InvalidInput as error:
+        if not is_too_long(error.__cause__):
+            raise
+        if errors != "skip":
+            raise InvalidInput(
+                f"the path of {_shown(path)[:_TOLD_CHARS]!r}... in the folder, {len(os.fsencode(path))} bytes, is too "
+                "long for this system; shorten its names, or have such files left out (--errors skip)",
+                code="context.unreadable",
+            ) from error
+        left_out.append(LeftOut(_shown(path), "its path is too long"))
 
 
 def _refuse_or_leave(path: str, errors: Errors, left_out: list[LeftOut]) -> None:

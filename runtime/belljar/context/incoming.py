@@ -9,6 +9,9 @@ How an interrupted `add` goes on. The folder of a file that can be copied as it 
 and of this boot of the machine. Whoever adds the same file in the same state again finds it, locks it, and goes on
 from its last checkpoint (see `intake`); if its writer lives, he starts a folder of his own. What nobody goes on with
 for a day is swept.
+
+What is written beside a file and renamed over it (`tenant`, the memories of sources) is written with `lock` held. So
+whoever holds `lock` and finds such a file half written knows that its writer is dead.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from belljar.context.document import INDEX_FILE, LINES_FILE, TEXT_FILE
-from belljar.context.files import created, folder_lock
+from belljar.context.files import flush_folder, folder_lock, replaced
 from belljar.context.intake import CHECKPOINT_FILE
 from belljar.context.sources import Sight
 
@@ -88,12 +91,20 @@ class Incoming:
         lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (self._root / TENANT_FILE).exists():
-                with created(self._root / TENANT_FILE) as file:
-                    file.write(self._tenant.encode("utf-8", "replace"))
+            self._sign()
             yield
         finally:
             os.close(lock)
+
+    def _sign(self) -> None:
+        """Say whose store it is, unless that is there already."""
+        tenant = self._tenant.encode("utf-8", "surrogatepass")
+        with contextlib.suppress(FileNotFoundError):
+            if (self._root / TENANT_FILE).read_bytes() == tenant:
+                return
+        with replaced(self._root / TENANT_FILE) as file:
+            file.write(tenant)
+        flush_folder(self._root)
 
     def sweep(self, now_ns: int, kept_ns: int, but: str | None = None) -> None:
         """Delete what dead writers left and nobody will go on with. Call with `lock` held."""
@@ -102,6 +113,9 @@ class Incoming:
                 continue
             with contextlib.suppress(FileNotFoundError, BlockingIOError), folder_lock(folder):
                 shutil.rmtree(folder)
+        for place in (self._root, self._root / "sources"):
+            for file in place.glob("*.new"):
+                file.unlink(missing_ok=True)
 
     def grave(self) -> Path:
         """A path to which a document can be moved with `locked` held, to be deleted there: by us, or by a sweep."""

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import secrets
 from pathlib import Path
 
 import msgspec
 
-from belljar.context.files import created
+from belljar.context.files import replaced
 
 __all__ = ["Name", "name_in", "names_in", "put_name"]
 
@@ -34,13 +32,8 @@ def _file(folder: Path, name: str) -> Path:
 
 def put_name(folder: Path, name: str, now_ns: int) -> None:
     """Call a document by one more name, from now on."""
-    fresh = folder / f"{secrets.token_hex(16)}.new"
-    try:
-        with created(fresh) as file:
-            file.write(msgspec.json.encode(Name(name, now_ns)))
-        os.rename(fresh, _file(folder, name))
-    finally:
-        fresh.unlink(missing_ok=True)
+    with replaced(_file(folder, name)) as file:
+        file.write(msgspec.json.encode(Name(name, now_ns)))
 
 
 def names_in(folder: Path) -> list[Name]:

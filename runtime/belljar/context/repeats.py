@@ -25,6 +25,7 @@ from itertools import accumulate, islice, pairwise
 from mmap import mmap
 from typing import Final, NamedTuple
 
+from belljar.context.tracing import BLANK_BYTES_MAX
 from belljar.spans import Spans, overlaps
 
 __all__ = ["Found", "repeats"]
@@ -38,7 +39,8 @@ _SPARE_BYTES_MAX: Final = 128 << 20
 _PARTS_MAX: Final = 1 << 18
 # Of the texts that are spare, so many are tried for one that begins or ends as a half does.
 _LONGER_MAX: Final = 256
-_BLANK_BYTES_MAX: Final = 1 << 10
+# How far a short line looks over white space for something shown.
+_BESIDE_BYTES_MAX: Final = 1 << 10
 
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 
@@ -91,10 +93,10 @@ def repeats(documents: Iterable[Found]) -> list[tuple[int, int, int]]:
 
 
 def _with_blanks(view: memoryview | mmap | bytes, read: Spans, start: int, stop: int) -> tuple[int, int]:
-    """The range with the white space beside it, as far as it was read: it counts with what it adjoins."""
+    """The range with the white space beside it that counts, as far as it was read, as in `tracing`."""
     first, last = read.around(start) or (start, stop)
-    before = bytes(view[max(first, start - _BLANK_BYTES_MAX) : start])
-    after = bytes(view[stop : min(last, stop + _BLANK_BYTES_MAX)])
+    before = bytes(view[max(first, start - BLANK_BYTES_MAX) : start])
+    after = bytes(view[stop : min(last, stop + BLANK_BYTES_MAX)])
     return start - (len(before) - len(before.rstrip())), stop + len(after) - len(after.lstrip())
 
 
@@ -211,8 +213,8 @@ def _pay_short(
 def _is_beside(view: memoryview | mmap | bytes, part: _Part, shown: Spans, last: tuple[int, int]) -> bool:
     """Whether there is something shown before or behind the part, but for white space: in `shown`, or the last one."""
     start, stop = part.at + part.first, part.at + part.last
-    before = bytes(view[max(0, start - _BLANK_BYTES_MAX) : start])
-    after = bytes(view[stop : stop + _BLANK_BYTES_MAX])
+    before = bytes(view[max(0, start - _BESIDE_BYTES_MAX) : start])
+    after = bytes(view[stop : stop + _BESIDE_BYTES_MAX])
     end = start - (len(before) - len(before.rstrip()))
     beginning = stop + (len(after) - len(after.lstrip()))
     return any(shown.around(at) is not None or last[0] <= at < last[1] for at in (end - 1, beginning))
@@ -220,12 +222,14 @@ def _is_beside(view: memoryview | mmap | bytes, part: _Part, shown: Spans, last:
 
 def _pay_halves(halves: Iterable[_Part], spare: Counter[bytes]) -> Iterator[tuple[int, int]]:
     for half in halves:
-        text = half.line[half.first : half.last].strip()
+        columns = half.line[half.first : half.last]
+        text = columns.strip()
         payer = text if spare[text] else _longer(text, spare)
         if text and payer is not None:
             spare[payer] -= 1
             spare[payer[len(text) :].strip() if payer.startswith(text) else payer[: -len(text)].strip()] += 1
-            yield half.at + half.first, half.at + half.last
+            start = half.at + half.first + columns.find(text)
+            yield start, start + len(text)
 
 
 def _longer(text: bytes, spare: Mapping[bytes, int]) -> bytes | None:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from pathlib import Path
 
 import msgspec
 
 from belljar.context.encodings import Errors
-from belljar.context.files import created
+from belljar.context.files import replaced
 from belljar.context.folder import Entry, LeftOut, Tree
 
 __all__ = ["Memories", "Memory", "Sight", "sight_of"]
@@ -65,13 +64,9 @@ class Memories:
         return memory if memory.state == sight.state else None
 
     def keep(self, sight: Sight, sha256: str, left_out: list[LeftOut]) -> None:
-        fresh = self._folder / f"{secrets.token_hex(16)}.new"
-        try:
-            with created(fresh) as file:
-                file.write(msgspec.json.encode(Memory(sight.state, sha256, left_out)))
-            os.rename(fresh, self._file(sight))
-        finally:
-            fresh.unlink(missing_ok=True)
+        """Remember a source. Call with the store's `lock` held: what is half written without it is swept."""
+        with replaced(self._file(sight)) as file:
+            file.write(msgspec.json.encode(Memory(sight.state, sha256, left_out)))
 
     def forget(self, sha256s: set[str]) -> None:
         """Delete the memories of documents that are gone."""

@@ -85,8 +85,7 @@ class ContextStores:
 
     def of(self, tenant: str = DEFAULT_TENANT) -> ContextStore:
         """A tenant's store. Touches no disk."""
-        digest = hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()
-        return ContextStore(self._root / digest[:_TENANT_DIGITS], tenant=tenant)
+        return ContextStore(self._root / _tenant_folder(tenant.encode("utf-8", "surrogatepass")), tenant=tenant)
 
     def tenants(self) -> list[str]:
         """All who have a store.
@@ -95,7 +94,10 @@ class ContextStores:
             HostFault: the folder cannot be read.
         """
         with _faults(self._root):
-            return sorted(file.read_text("utf-8") for file in self._root.glob(f"*/{TENANT_FILE}"))
+            signed = [(file.parent.name, file.read_bytes()) for file in self._root.glob(f"*/{TENANT_FILE}")]
+        # A file that was damaged says somebody else's name, or none.
+        found = [tenant for folder, tenant in signed if folder == _tenant_folder(tenant)]
+        return sorted(tenant.decode("utf-8", "surrogatepass") for tenant in found)
 
 
 class ContextStore:
@@ -323,7 +325,8 @@ class ContextStore:
 
     def _remember(self, before: Sight, after: Sight, document: Document, left_out: list[LeftOut], now_ns: int) -> None:
         if before == after and before.settled_ns < now_ns:
-            self._memories.keep(before, document.sha256, left_out)
+            with self._incoming.locked():
+                self._memories.keep(before, document.sha256, left_out)
 
     def _ingest(self, take: _Take, name: str | None, key: str | None, now_ns: int) -> Document:
         with self._incoming.workspace(key, now_ns) as folder:
@@ -448,6 +451,10 @@ class ContextStore:
         if len(found) > 1:
             raise InvalidInput(f"several contexts begin with {digits}; give more digits", code="context.ambiguous")
         return self._load(found[0]) if found else None
+
+
+def _tenant_folder(tenant: bytes) -> str:
+    return hashlib.sha256(tenant).hexdigest()[:_TENANT_DIGITS]
 
 
 class _Reading(msgspec.Struct, frozen=True):

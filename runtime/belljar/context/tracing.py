@@ -19,13 +19,13 @@ next line begins like it). These ways lead to a find, the cheap and certain ones
              the document go on as the prompt does. So every place of it is tried. This finds the half lines at the ends
              of a slice, and the short lines within
 
-What is found is true: each range's text stood in a prompt, but for white space beside it, which counts as shown with
-what it adjoins (a program that strips or joins lines leaves none, and nobody misses it). What is not found may still
-have been there: translated, encoded, in another case, or in pieces that are neither whole lines nor twice `_SHORT`
-bytes long. Lines under `_LINE_BYTES_MIN` bytes are taken only as the continuation of the find before them. Text that is
-in several places of the documents is attributed to one of them: to the continuation of the last find if it is there,
-else to where most around it agrees. Where the prompt leaves the document in the midst of a word, the agreement since
-the last line end is taken for an accident: lines of a log begin alike.
+What is found is true: each range's text stood in a prompt, but for white space beside it: up to `BLANK_BYTES_MAX` of it
+count as shown with what they adjoin (a program that strips or joins lines leaves none, and nobody misses it). What is
+not found may still have been there: translated, encoded, in another case, or in pieces that are neither whole lines nor
+twice `_SHORT` bytes long. Lines under `_LINE_BYTES_MIN` bytes are taken only as the continuation of the find before
+them. Text that is in several places of the documents is attributed to one of them: to the continuation of the last find
+if it is there, else to where most around it agrees. Where the prompt leaves the document in the midst of a word, the
+agreement since the last line end is taken for an accident: lines of a log begin alike.
 
 Each byte of a prompt pays for one byte of a document. Where finds reach over each other, they are parted at a line end;
 and where one place was found more than once, that is told (`again`): `repeats` makes other places of it, once all is
@@ -51,9 +51,11 @@ import re2
 
 from belljar.spans import Spans, overlaps
 
-__all__ = ["SCAN_BYTES_MAX", "Traceable", "Traced", "trace"]
+__all__ = ["BLANK_BYTES_MAX", "SCAN_BYTES_MAX", "Traceable", "Traced", "trace"]
 
 SCAN_BYTES_MAX: Final = 4 << 30
+# Of the white space on either side of what was shown: indentation and a few line ends, no more than a short line.
+BLANK_BYTES_MAX: Final = 64
 
 # In no UTF-8 text: what was found, and what stands between two prompts.
 _FOUND: Final = b"\xff"
@@ -91,7 +93,6 @@ _NEEDLE_BYTES_MAX: Final = 64
 # How far a find may reach over what was found before.
 _OVERLAP_BYTES_MAX: Final = 1 << 10
 _ACCIDENT_BYTES_MAX: Final = 128
-_BLANK_BYTES_MAX: Final = 1 << 10
 # What is beside a find is compared so far to tell places apart.
 _EDGE_BYTES_MAX: Final = 256
 _EDGES_PER_LINE_MAX: Final = 256
@@ -779,7 +780,7 @@ def _whole_characters(view: memoryview, start: int, stop: int, end: int) -> tupl
 
 
 def _with_blanks(source: _Source, start: int, stop: int) -> tuple[int, int]:
-    """The range with the white space beside it, as far as it was read."""
+    """The range with the white space beside it that counts, as far as it was read."""
     around = source.read.around(start)
     assert around is not None
     before, after = _blank_before(source.view, start, around[0]), _blank_after(source.view, stop, around[1])
@@ -788,10 +789,10 @@ def _with_blanks(source: _Source, start: int, stop: int) -> tuple[int, int]:
 
 def _blank_after(view: memoryview, start: int, stop: int) -> int:
     """How many bytes of white space there are from `start`, line ends of every kind among them."""
-    text = str(view[start : min(start + _BLANK_BYTES_MAX, stop)], "utf-8", "ignore")
+    text = str(view[start : min(start + BLANK_BYTES_MAX, stop)], "utf-8", "ignore")
     return len(text[: len(text) - len(text.lstrip())].encode())
 
 
 def _blank_before(view: memoryview, start: int, stop: int) -> int:
-    text = str(view[max(start - _BLANK_BYTES_MAX, stop) : start], "utf-8", "ignore")
+    text = str(view[max(start - BLANK_BYTES_MAX, stop) : start], "utf-8", "ignore")
     return len(text[len(text.rstrip()) :].encode())

@@ -76,7 +76,8 @@ class Receipt(msgspec.Struct, frozen=True):
 class Coverage(msgspec.Struct, frozen=True):
     """How much of all contexts together the program read, and how much of them stood in prompts to sub-models.
 
-    In characters, each counted once; the shares are rounded down, so that 1.0 means all of it.
+    In characters, each counted once; the shares are rounded down, so that 1.0 means all of it. Where reads are
+    scattered over very many places this is less than what was read; `belljar audit coverage` counts all from the log.
     """
 
     chars: int = 0
