@@ -351,7 +351,8 @@ class Writer:
             raise self._unavailable(f"cannot open {self._name}: the file is something else; choose another path")
         if version != schema.version:
             raise self._unavailable(
-                f"cannot open {self._name}: its format is {version}, not {schema.version}; use the program that made it"
+                f"cannot open {self._name}: its format is {version}, not {schema.version}; another version of Belljar "
+                "made it: choose another state folder, or move it away"
             )
 
 
