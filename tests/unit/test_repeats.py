@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from belljar.context.repeats import Found, repeats
 from belljar.context.tracing import Traceable, trace
 from belljar.spans import Spans, overlaps
+from tests.unit.test_tracing import TEMPLATE
 
-TEMPLATE = "You label lines. Tell for each which kind of question it is, one label a line.\n\nLINES:\n{}\n\nAnswer now:"
 WORDS = [
     "horse",
     "river",

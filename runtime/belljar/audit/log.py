@@ -209,8 +209,7 @@ def _mapping(value: Mapping[object, object], depth: int) -> dict[str, object]:
 
 def _string(value: str) -> str:
     """Refuse what is too long; join surrogates that are a pair, since a reader would join them."""
-    if len(value) > STRING_CHARS_MAX:
-        _bounded(value, len(value), STRING_CHARS_MAX, "string")
+    _bounded(value, len(value), STRING_CHARS_MAX, "string")
     if value.isascii():
         return value
     try:

@@ -30,7 +30,7 @@ from belljar.broker.calls import Calls, refusal_fields
 from belljar.broker.cell import Cell
 from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
-from belljar.broker.shown import Coverage, Shown
+from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
 from belljar.context import OpenDocument, Question, Searcher
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.ledger import Ledger, Remaining
@@ -76,8 +76,6 @@ _OUTPUT_COST_BYTES_MIN: Const = 64
 _DENIALS_LOGGED_MAX: Const = 100
 # Patterns are written by hand, or are a few hundred names joined by bars.
 _PATTERN_BYTES_MAX: Const = 64 * 1024
-# In one record of the log: two numbers each.
-_SPANS_LOGGED_MAX: Const = 1000
 # What one answer takes of the reply's header, `{"length":4294967295,"failure":null},`, and the header without any.
 _ITEM_BYTES: Const = 40
 _ITEMS_BYTES: Const = 64
@@ -360,15 +358,13 @@ class Broker:
         }
         # Whoever reads the log sees which characters came out, a record for every so many matches.
         spans = found.spans(search.mode)
-        await self._audit.note("context.searched", self._scope.run, {**about, "spans": spans[:_SPANS_LOGGED_MAX]})
-        for at in range(_SPANS_LOGGED_MAX, len(spans), _SPANS_LOGGED_MAX):
-            more: dict[str, JSON] = {"cell": self.cells, "doc": search.doc, "spans": spans[at : at + _SPANS_LOGGED_MAX]}
-            await self._audit.note("context.searched", self._scope.run, more)
+        for at in range(0, max(1, len(spans)), SPANS_LOGGED_MAX):
+            part = spans[at : at + SPANS_LOGGED_MAX]
+            await self._audit.note("context.searched", self._scope.run, {**about, "spans": part})
+            about = {"cell": self.cells, "doc": search.doc}
+            for start, stop in part:
+                self._shown.read(search.doc, start, stop)
             await asyncio.sleep(0)  # others have their turn between two of them
-        for number, (start, stop) in enumerate(spans, 1):
-            self._shown.read(search.doc, start, stop)
-            if number % _SPANS_LOGGED_MAX == 0:
-                await asyncio.sleep(0)
         return Found(search.id, found.count, found.next), found.body
 
     def _question(self, search: Search, body: bytes) -> Question:

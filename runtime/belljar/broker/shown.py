@@ -27,14 +27,15 @@ from belljar.context import OpenDocument, Searcher, Tracked
 from belljar.errors import HostFault, Refusal
 from belljar.spans import Spans
 
-__all__ = ["Coverage", "Shown"]
+__all__ = ["SPANS_LOGGED_MAX", "Coverage", "Shown"]
 
 _WAITING_BYTES_MAX: Final = 64 * 2**20
 _GROUP_BYTES_MAX: Final = 8 * 2**20
 _DEADLINE_S: Final = 5.0
 # All that a run's end waits for.
 _END_S: Final = 10.0
-_SPANS_LOGGED_MAX: Final = 1000
+# In one record of the log: two numbers each.
+SPANS_LOGGED_MAX: Final = 1000
 # Ranges are looked through from the latest one back: so many in their order, then as many of the rest, merged.
 _RECENT_MAX: Final = 2000
 # Of one document, that do not touch. To put so many in order takes some 20 ms.
@@ -200,8 +201,8 @@ class Shown:
         for doc, start, stop in found:
             by_doc.setdefault(doc, []).append((start, stop))
         for doc, spans in by_doc.items():
-            for at in range(0, max(1, len(spans)), _SPANS_LOGGED_MAX):
-                part = spans[at : at + _SPANS_LOGGED_MAX]
+            for at in range(0, max(1, len(spans)), SPANS_LOGGED_MAX):
+                part = spans[at : at + SPANS_LOGGED_MAX]
                 about: dict[str, JSON] = {"cell": self._cell, "doc": doc, "spans": part}
                 if not complete:
                     about["complete"] = False

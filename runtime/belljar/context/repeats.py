@@ -12,7 +12,7 @@ that shows every place once, each column of each line is shown as often as it is
 is counted at more places than the prompts have it.
 
 What is left are halves that were found at a line which only begins (or ends) as theirs does. They are paid for by equal
-halves. Lines under `_LINE_BYTES_MIN` bytes are everywhere, and are paid for only beside something that was shown.
+halves. Lines under `LINE_BYTES_MIN` bytes are everywhere, and are paid for only beside something that was shown.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ from itertools import accumulate, islice, pairwise
 from mmap import mmap
 from typing import Final, NamedTuple
 
-from belljar.context.tracing import BLANK_BYTES_MAX
+from belljar.context.tracing import BLANK_BYTES_MAX, BLOCK_BYTES, LINE_BYTES_MAX, LINE_BYTES_MIN
 from belljar.spans import Spans, overlaps
 
 __all__ = ["Found", "repeats"]
 
-_LINE_BYTES_MIN: Final = 12
-_LINE_BYTES_MAX: Final = 4 << 10
-_BLOCK_BYTES: Final = 1 << 20
 # Different lines that are spare, and halves that wait: what memory allows. What goes beyond counts as not shown.
 _SPARE_LINES_MAX: Final = 1 << 20
 _SPARE_BYTES_MAX: Final = 128 << 20
@@ -175,7 +172,7 @@ def _pay(document: Found, spare: _Spare, halves: list[_Part]) -> list[tuple[int,
     short: list[_Part] = []
     for hole in _holes(document):
         for part in _parts(document, *hole, spare.lines):
-            if part.last - part.first >= _LINE_BYTES_MIN:
+            if part.last - part.first >= LINE_BYTES_MIN:
                 paid += _pay_part(part, spare, halves)
             elif len(short) < _PARTS_MAX:
                 short.append(part)
@@ -252,7 +249,7 @@ def _parts(document: Found, start: int, stop: int, wanted: Mapping[bytes, int] |
             if text and (wanted is None or text in wanted or not start <= at <= stop - len(line)):
                 begin = at + line.find(text)
                 first, last = max(0, start - begin), min(len(text), stop - begin)
-                if first < last and len(text) <= _LINE_BYTES_MAX:
+                if first < last and len(text) <= LINE_BYTES_MAX:
                     yield _Part(text, begin, first, last)
             at += len(line)
 
@@ -260,7 +257,7 @@ def _parts(document: Found, start: int, stop: int, wanted: Mapping[bytes, int] |
 def _blocks(document: Found, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
     """The range in blocks of whole lines, as far as lines are shorter than a block."""
     while start < stop:
-        block = bytes(document.view[start : min(start + _BLOCK_BYTES, stop)])
+        block = bytes(document.view[start : min(start + BLOCK_BYTES, stop)])
         if start + len(block) < stop:
             item = document.items[bisect_right(document.items, start + len(block)) - 1] if document.items else 0
             block = block[: max(block.rfind(b"\n") + 1, item - start) or len(block)]
@@ -281,14 +278,14 @@ def _lines(document: Found, at: int, block: bytes) -> list[bytes]:
 
 def _line_start(document: Found, at: int) -> int:
     """Where the line begins that `at` is in, or as far back as a line may be long."""
-    least = max(0, at - _LINE_BYTES_MAX)
+    least = max(0, at - LINE_BYTES_MAX)
     start = least + bytes(document.view[least:at]).rfind(b"\n") + 1
     item = bisect_right(document.items, at) - 1
     return max(start, document.items[item]) if item >= 0 else start
 
 
 def _line_end(document: Found, at: int) -> int:
-    most = min(len(document.view), at + _LINE_BYTES_MAX)
+    most = min(len(document.view), at + LINE_BYTES_MAX)
     # If what is before it is a line end, it ends there.
     end = bytes(document.view[max(0, at - 1) : most]).find(b"\n")
     stop = max(0, at - 1) + end + 1 if end >= 0 else most

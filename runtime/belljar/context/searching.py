@@ -157,39 +157,31 @@ def _last_fitting(text: OpenDocument, low: int, high: int, end: int) -> int:
     return low
 
 
-def _trace(question: dict[str, Any], body: BinaryIO) -> Answer:
+def _look_up(question: dict[str, Any], body: BinaryIO) -> Answer:
+    """What a run's account asks: of what its prompts are made (`trace`), or what else counts as shown (`repeats`)."""
     with contextlib.ExitStack() as opened:
-        texts, places = {}, []
+        texts = {one["doc"]: opened.enter_context(_opened(one["folder"])) for one in question["texts"]}
+        read: dict[int, list[tuple[int, int]]] = {}
+        shown: dict[int, list[tuple[int, int]]] = {}
         for one in question["texts"]:
-            text = texts[one["doc"]] = opened.enter_context(_opened(one["folder"]))
-            ranges, _ = _ranges(text, one, body)
-            places.append(Traceable(one["doc"], text.view, ranges))
-        found = trace([body.read(size) for size in question["prompts"]], places)
-        spans = _in_characters([*found.spans, *found.again], texts)
-        places.clear()
-    return {"complete": found.complete}, spans
+            for part, size in ((read, one["ranges"]), (shown, one["found"])):
+                part[one["doc"]] = _ranges(texts[one["doc"]], body, size)
+        if question["mode"] == "trace":
+            places = [Traceable(doc, text.view, read[doc]) for doc, text in texts.items()]
+            found = trace([body.read(size) for size in question["prompts"]], places)
+            places.clear()  # no view may outlive its text
+            spans, complete = [*found.spans, *found.again], found.complete
+        else:
+            known = [Found(doc, text.view, read[doc], shown[doc], _items(text)) for doc, text in texts.items()]
+            spans, complete = repeats(known), True
+            known.clear()
+        return {"complete": complete}, _in_characters(spans, texts)
 
 
-def _repeats(question: dict[str, Any], body: BinaryIO) -> Answer:
-    with contextlib.ExitStack() as opened:
-        texts, places = {}, []
-        for one in question["texts"]:
-            text = texts[one["doc"]] = opened.enter_context(_opened(one["folder"]))
-            read, found = _ranges(text, one, body)
-            places.append(Found(one["doc"], text.view, read, found, _items(text)))
-        spans = _in_characters(repeats(places), texts)
-        places.clear()
-    return {"complete": True}, spans
-
-
-def _ranges(text: OpenDocument, about: dict[str, Any], body: BinaryIO) -> list[list[tuple[int, int]]]:
-    """The two lists of ranges of one text, in bytes: those that were read, and those that were found."""
-    both = []
-    for name in ("ranges", "found"):
-        numbers = array("Q", body.read(16 * about[name]))
-        pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        both.append([(text.byte_of(start), text.byte_of(stop)) for start, stop in pairs])
-    return both
+def _ranges(text: OpenDocument, body: BinaryIO, count: int) -> list[tuple[int, int]]:
+    """The next so many ranges of characters, in bytes."""
+    numbers = array("Q", body.read(16 * count))
+    return [(text.byte_of(start), text.byte_of(stop)) for start, stop in zip(numbers[::2], numbers[1::2], strict=True)]
 
 
 def _items(text: OpenDocument) -> list[int]:
@@ -218,10 +210,8 @@ def _opened(folder: str) -> OpenDocument:
 
 def _answer(question: dict[str, Any], body: BinaryIO) -> Answer:
     try:
-        if question["mode"] == "trace":
-            return _trace(question, body)
-        if question["mode"] == "repeats":
-            return _repeats(question, body)
+        if question["mode"] in ("trace", "repeats"):
+            return _look_up(question, body)
         with _opened(question["folder"]) as text:
             return _MODES[question["mode"]](text, question)
     except _Refused as refused:

@@ -22,7 +22,7 @@ next line begins like it). These ways lead to a find, the cheap and certain ones
 What is found is true: each range's text stood in a prompt, but for white space beside it: up to `BLANK_BYTES_MAX` of it
 count as shown with what they adjoin (a program that strips or joins lines leaves none, and nobody misses it). What is
 not found may still have been there: translated, encoded, in another case, or in pieces that are neither whole lines nor
-twice `_SHORT` bytes long. Lines under `_LINE_BYTES_MIN` bytes are taken only as the continuation of the find before
+twice `_SHORT` bytes long. Lines under `LINE_BYTES_MIN` bytes are taken only as the continuation of the find before
 them. Text that is in several places of the documents is attributed to one of them: to the continuation of the last find
 if it is there, else to where most around it agrees. Where the prompt leaves the document in the midst of a word, the
 agreement since the last line end is taken for an accident: lines of a log begin alike.
@@ -51,7 +51,16 @@ import re2
 
 from belljar.spans import Spans, overlaps
 
-__all__ = ["BLANK_BYTES_MAX", "SCAN_BYTES_MAX", "Traceable", "Traced", "trace"]
+__all__ = [
+    "BLANK_BYTES_MAX",
+    "BLOCK_BYTES",
+    "LINE_BYTES_MAX",
+    "LINE_BYTES_MIN",
+    "SCAN_BYTES_MAX",
+    "Traceable",
+    "Traced",
+    "trace",
+]
 
 SCAN_BYTES_MAX: Final = 4 << 30
 # Of the white space on either side of what was shown: indentation and a few line ends, no more than a short line.
@@ -60,8 +69,8 @@ BLANK_BYTES_MAX: Final = 64
 # In no UTF-8 text: what was found, and what stands between two prompts.
 _FOUND: Final = b"\xff"
 _BORDER: Final = b"\xfe"
-_LINE_BYTES_MIN: Final = 12
-_LINE_BYTES_MAX: Final = 4 << 10
+LINE_BYTES_MIN: Final = 12
+LINE_BYTES_MAX: Final = 4 << 10
 _LONG: Final = 48
 _SHORT: Final = 24
 # So much in agreement is no accident: nobody looks for a better place.
@@ -80,7 +89,7 @@ _GROWTH_COST_BYTES: Final = 1 << 12
 # Rulers, indentation and padding are everywhere and say nothing.
 _DIFFERENT_BYTES_MIN: Final = 5
 _AUTOMATON_BYTES_MAX: Final = 64 << 20
-_BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 1 << 20
 _GRAMS_MAX: Final = 1 << 18
 # Where the document's next line may stand: after the instructions of a prompt, and after what was just found.
 _FIRST_REACH_BYTES: Final = 64 << 10
@@ -363,7 +372,7 @@ class _Tracer:
 
     def _continuation(self, needles: Iterable[tuple[_Place, bytes]], at: int, stop: int) -> _Find | None:
         for place, needle in needles:
-            if len(needle) < _LINE_BYTES_MIN:
+            if len(needle) < LINE_BYTES_MIN:
                 where = self._rest.find(needle, at, min(stop, at + _DECORATION_BYTES_MAX + len(needle)))
                 if where >= 0 and self._stands_alone(at, where, len(needle)):
                     return self._grown(place, where, len(needle))
@@ -371,7 +380,7 @@ class _Tracer:
             where = self._nearby(needle, at, stop)
             if where >= 0:
                 find = self._grown(place, where, len(needle))
-                whole = len(needle) > _LINE_BYTES_MIN or find.size >= _NEEDLE_BYTES_MAX
+                whole = len(needle) > LINE_BYTES_MIN or find.size >= _NEEDLE_BYTES_MAX
                 if whole or self._ends_a_word(find.at + find.size):
                     return find
         return None
@@ -392,7 +401,7 @@ class _Tracer:
                 yield place, text
             else:
                 # A list's items stand in its text with nothing between them, and the next one may be short.
-                yield from ((place, text), (place, text[:_LINE_BYTES_MIN]))
+                yield from ((place, text), (place, text[:LINE_BYTES_MIN]))
 
     def _same_again(self) -> Iterator[tuple[_Place, bytes]]:
         """The last find itself: several questions about one slice."""
@@ -535,7 +544,7 @@ class _Tracer:
                 # The same line behind many numbers: each row differs, but for this.
                 for field in _FIELD.finditer(row[0]):
                     bare = field[1].rstrip(_CLOSING)
-                    if len(bare) >= _LINE_BYTES_MIN and bare != row[0]:
+                    if len(bare) >= LINE_BYTES_MIN and bare != row[0]:
                         rows.setdefault(bare, []).append(row.start() + field.start(1))
         texts = iter(rows)
         while grams := self._grams(texts):
@@ -549,12 +558,12 @@ class _Tracer:
         return left > _BULLET_BYTES_MAX or (left > 0 and not self._rest.endswith(_FOUND, start, end))
 
     def _grams(self, rows: Iterator[bytes]) -> dict[bytes, bytes]:
-        """The pieces of `_LINE_BYTES_MIN` bytes of the next rows, each with a row that has it; and the rows."""
+        """The pieces of `LINE_BYTES_MIN` bytes of the next rows, each with a row that has it; and the rows."""
         grams: dict[bytes, bytes] = {}
         for row in rows:
             self._spend(len(row))
-            for at in range(len(row) - _LINE_BYTES_MIN + 1):
-                grams[row[at : at + _LINE_BYTES_MIN]] = row
+            for at in range(len(row) - LINE_BYTES_MIN + 1):
+                grams[row[at : at + LINE_BYTES_MIN]] = row
             grams[row] = row
             if len(grams) >= _GRAMS_MAX:
                 break
@@ -566,18 +575,18 @@ class _Tracer:
         for at, block in _blocks(self._sources[number].view, start, stop):
             lines = block.split(b"\n")
             stripped = [line.strip() for line in lines]
-            if grams.keys().isdisjoint([line[:_LINE_BYTES_MIN] for line in stripped]):
+            if grams.keys().isdisjoint([line[:LINE_BYTES_MIN] for line in stripped]):
                 continue
             for line, text in zip(lines, stripped, strict=True):
-                if text[:_LINE_BYTES_MIN] in grams and (where := self._row_with(text, grams, rows)) is not None:
+                if text[:LINE_BYTES_MIN] in grams and (where := self._row_with(text, grams, rows)) is not None:
                     place = _Place(number, at + line.find(text))
                     self._follow(self._take(self._grown(place, where, len(text))), _REACH_BYTES)
                 at += len(line) + 1
 
     def _row_with(self, line: bytes, grams: Mapping[bytes, bytes], rows: Mapping[bytes, list[int]]) -> int | None:
         """Where in the rest the whole line is."""
-        size = _LINE_BYTES_MIN
-        if len(line) > _LINE_BYTES_MAX:  # an anchor finds it
+        size = LINE_BYTES_MIN
+        if len(line) > LINE_BYTES_MAX:  # an anchor finds it
             return None
         pieces = [*(line[at : at + size] for at in range(0, len(line) - size, size)), line[-size:]]
         if not all(piece in grams for piece in pieces):
@@ -648,7 +657,7 @@ class _Tracer:
         for _ in range(_EDGE_LINES_MAX):
             if end < 0:
                 break
-            start = self._text.rfind(b"\n", max(0, end - _LINE_BYTES_MAX), end) + 1
+            start = self._text.rfind(b"\n", max(0, end - LINE_BYTES_MAX), end) + 1
             row = self._stripped(start, end)
             if row is not None:
                 return row
@@ -658,7 +667,7 @@ class _Tracer:
     def _row_behind(self, gap: int) -> tuple[int, int] | None:
         start = gap if self._text.endswith(b"\n", 0, gap) else self._text.find(b"\n", gap, gap + _EDGE_BYTES_MAX) + 1
         for _ in range(_EDGE_LINES_MAX):
-            match = _REST_OF_ROW.match(self._text, start, start + _LINE_BYTES_MAX)
+            match = _REST_OF_ROW.match(self._text, start, start + LINE_BYTES_MAX)
             if start < gap or match is None:
                 break
             row = self._stripped(*match.span())
@@ -673,7 +682,7 @@ class _Tracer:
         text = row.strip()
         start += row.find(text)
         end = start + len(text)
-        found = len(text) >= _LINE_BYTES_MIN and self._rest.count(_FOUND, start, end) == len(text)
+        found = len(text) >= LINE_BYTES_MIN and self._rest.count(_FOUND, start, end) == len(text)
         return (start, end) if found else None
 
 
@@ -727,7 +736,7 @@ def _any_of(anchors: Iterable[bytes]) -> Any:
 def _blocks(view: memoryview, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
     """The range in blocks of whole lines, as far as lines are shorter than a block."""
     while start < stop:
-        block = bytes(view[start : min(start + _BLOCK_BYTES, stop)])
+        block = bytes(view[start : min(start + BLOCK_BYTES, stop)])
         if start + len(block) < stop and (cut := block.rfind(b"\n")) >= 0:
             block = block[: cut + 1]
         yield start, block

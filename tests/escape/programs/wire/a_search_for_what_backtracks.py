@@ -1,17 +1,7 @@
 # language: python
 # expect: error
-# use: wire
+# use: wire replies
 # says: "count":0
 # why: Exponential where an engine backtracks; the host's does not.
-come = b""
-def take(size):
-    global come
-    while len(come) < size:
-        come += os.read({{wire_read}}, 65536)
-    data, come = come[:size], come[size:]
-    return data
-def reply():
-    header, body = struct.unpack("!II", take(8))
-    return take(header), take(body)
 say(frame({"op": "search", "id": 1, "doc": 0, "mode": "count", "start": 0, "stop": 29000, "limit": 10, "line": 0}, b"((([a-z ]+)+)+)+$x"))
 raise RuntimeError(reply())

@@ -1,18 +1,8 @@
 # language: python
 # expect: error
-# use: wire
+# use: wire replies
 # says: RE2 does not take this pattern
 # refused: search.pattern
 # why: Brackets in brackets.
-come = b""
-def take(size):
-    global come
-    while len(come) < size:
-        come += os.read({{wire_read}}, 65536)
-    data, come = come[:size], come[size:]
-    return data
-def reply():
-    header, body = struct.unpack("!II", take(8))
-    return take(header), take(body)
 say(frame({"op": "search", "id": 1, "doc": 0, "mode": "find", "start": 0, "stop": 29000, "limit": 10, "line": 0}, b"(" * 60000))
 raise RuntimeError(reply())
