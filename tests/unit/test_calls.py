@@ -314,8 +314,9 @@ def test_a_call_gets_no_more_time_than_the_run_has_left_and_none_after_it(tmp_pa
             here.clock.now = here.scope.deadline - 2.5
             await here.calls.ask(model, question(), cell=1)
             here.clock.now = here.scope.deadline
-            with pytest.raises(ModelFailed, match="time is up"):
+            with pytest.raises(PolicyDenied, match="time is up") as caught:
                 await here.calls.ask(model, question(), cell=1)
+            assert caught.value.code == "run_wall_ms"
             wall = here.scope.policy.models.call_wall_s
             assert [request.deadline_s for request in model.requests] == [wall, 2.5]
 

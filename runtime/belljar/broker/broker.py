@@ -114,7 +114,6 @@ class Broker:
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
         self._state = "idle"
         self._ready = False
-        self._answers_void = False
         self._in_flight = 0
         self._emitted_bytes = 0
         self._read_cost_bytes = 0
@@ -141,12 +140,13 @@ class Broker:
     def denials(self) -> int:
         return self._denials
 
-    def void_answers(self) -> None:
-        """The running cell's time is up: what it still gives as an answer is logged and does not count."""
-        self._answers_void = True
+    def cut_short(self) -> None:
+        """The running cell's time is up now: what it still gives as an answer is logged and does not count."""
+        assert self.cell is not None
+        self.cell.deadline = min(self.cell.deadline, self._scope.monotonic())
 
     async def begin(self, code: str) -> Reply:
-        """Log the next cell and give the order to run it.
+        """Log the next cell, let its time begin, and give the order to run it.
 
         Raises:
             PolicyDenied: `code.too_long`.
@@ -161,9 +161,10 @@ class Broker:
                 observed=len(source),
             )
         self.cells += 1
-        self.cell = Cell(self.cells, self._policy.limits)
+        began = self._scope.monotonic()
+        deadline = min(began + self._policy.limits.cell_wall_s, self._scope.deadline)
+        self.cell = Cell(self.cells, self._policy.limits, began=began, deadline=deadline)
         self._state = "running"
-        self._answers_void = False
         about: dict[str, JSON] = {
             "cell": self.cells,
             "code_sha256": hashlib.sha256(source).hexdigest(),
@@ -219,7 +220,7 @@ class Broker:
         if self._state != "running" or self.cell is None:
             raise ProtocolViolation(f"a Done while the box was {self._state}")
         self._state = "idle"
-        self.cell.end(done, body)
+        self.cell.end(done, body, now=self._scope.monotonic())
         about: dict[str, JSON] = {
             "cell": self.cell.number,
             "status": done.status,
@@ -228,7 +229,7 @@ class Broker:
         await self._audit.note("cell.finished", self._scope.run, about)
 
     async def _final(self, final: Final, body: bytes) -> None:
-        if self._state != "running":
+        if self._state != "running" or self.cell is None:
             raise ProtocolViolation(f"a Final while the box was {self._state}")
         limit = self._policy.limits.answer_bytes
         if len(body) > limit:
@@ -244,7 +245,7 @@ class Broker:
             "answer_sha256": hashlib.sha256(body).hexdigest(),
             "answer_bytes": len(body),
         }
-        if self._answers_void:
+        if self._scope.monotonic() >= self.cell.deadline:
             await self._audit.note("answer.void", self._scope.run, about)
             return
         await self._audit.note("answer.given", self._scope.run, about)

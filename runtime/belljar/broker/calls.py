@@ -70,13 +70,17 @@ class Calls:
 
         Raises:
             QuotaExceeded: it would spend more than is left.
+            PolicyDenied: `run_wall_ms`: the run's time was up before there was an answer.
             ModelFailed: no attempt gave an answer.
+            HostFault: the model object raised what no model may raise.
         """
         async with self._slots:
             for attempt in range(1, self._scope.policy.models.attempts_max + 1):
                 try:
                     return await self._attempt(model, self._timed(request), cell, attempt)
                 except ModelFailed as failure:
+                    if self._scope.left_s() <= 0:  # the call was cut short by the run's own deadline
+                        raise self._scope.time_up() from failure
                     pause_s = failure.retry_after_s
                     if pause_s is None:
                         pause_s = min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_S_MAX)
@@ -94,7 +98,7 @@ class Calls:
     def _timed(self, request: ModelRequest) -> ModelRequest:
         seconds = min(self._scope.policy.models.call_wall_s, self._scope.left_s())
         if seconds <= 0:
-            raise ModelFailed("the run's time is up: no further model call is made", charged=False)
+            raise self._scope.time_up()
         return msgspec.structs.replace(request, deadline_s=seconds)
 
     async def settled(self) -> None:
@@ -153,6 +157,11 @@ class Calls:
             charge = self._failed(model, failure, held)
             outcome = {"error": str(failure)[:1000]}
             raise
+        except Exception as defect:  # of a model object; nobody outside is to blame, and the program least of all
+            outcome = {"error": f"the model object raised {type(defect).__name__}"}
+            raise HostFault(
+                f"the model {model.name} raised {type(defect).__name__}, which a model must not: mend it"
+            ) from defect
         finally:
             # The answer need not wait for the disk: until this is written, the books hold the worst case.
             self.spent.add(charge)

@@ -218,6 +218,8 @@ def _answer(question: dict[str, Any], body: BinaryIO) -> Answer:
         code, message = refused.args
     except MemoryError:
         code, message = "search.memory", "the search used up its memory: search for something simpler"
+    except Exception as error:  # a damaged context, a full table of files: whoever asked is not to blame
+        return {"fault": f"{type(error).__name__}: {error}"[:1000]}, b""
     return {"refused": code, "message": message[:1000]}, b""
 
 

@@ -36,6 +36,7 @@ Status = Literal[
     "quota",
     "protocol",
     "killed",
+    "model_failed",
     "host_fault",
 ]
 
