@@ -143,7 +143,7 @@ def test_a_program_that_dies_of_the_interrupt_met_its_deadline(jar: Jar) -> None
 
 def test_the_run_s_time_is_up_while_the_root_model_thinks(jar: Jar) -> None:
     policy = with_limits(run_wall_s=1.5, cell_wall_s=1.5)
-    result = run(jar, Root(block("print(1)"), block("FINAL(1)"), think=lambda: asyncio.sleep(60)), policy)
+    result = run(jar, Root(block("print(1)"), block("FINAL(1)"), think=lambda: asyncio.Event().wait()), policy)
     assert (result.status, result.answer, result.turns) == ("timeout", None, 2)
     assert result.limit is not None
     assert (result.limit.code, result.limit.limit) == ("run_wall_ms", 1500)
@@ -159,7 +159,7 @@ def test_what_a_program_left_running_uses_up_its_cpu_time_while_the_root_model_t
                 return
             await asyncio.sleep(0.05)
 
-    root = Root(block(SPIN + "print(1)"), block("FINAL(1)"), think=until_the_box_is_gone)
+    root = Root(block(SPIN + "print(1)"), "Let me think.", think=until_the_box_is_gone)
     result = run(jar, root, with_limits(cpu_s=1.0))
     assert (result.status, result.answer, result.turns) == ("cpu", None, 2)
     assert result.limit is not None

@@ -31,6 +31,8 @@ __all__ = ["Calls", "Spent", "refusal_fields"]
 
 # Below this an answer is no use: better a clear refusal than a word cut in half.
 _OUTPUT_TOKENS_MIN = 16
+# A model keeps its deadline itself, and can then tell what it used; one that does not is given up so much later.
+_DEADLINE_SPARE_S = 1.0
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
 
@@ -149,7 +151,7 @@ class Calls:
         charge, event = held, "query.failed"
         outcome: dict[str, JSON] = {"error": "interrupted before the model answered"}
         try:
-            reply = await model.complete(request)
+            reply = await _complete(model, request)
             charge = self._amounts(model, reply.usage)
             event, outcome = "query.completed", _outcome(reply)
             return reply
@@ -241,6 +243,16 @@ class Calls:
         if failure.input_tokens is None or failure.output_tokens is None:
             return held
         return self._amounts(model, Usage(input_tokens=failure.input_tokens, output_tokens=failure.output_tokens))
+
+
+async def _complete(model: Model, request: ModelRequest) -> ModelReply:
+    try:
+        async with asyncio.timeout(request.deadline_s + _DEADLINE_SPARE_S):
+            return await model.complete(request)
+    except TimeoutError:
+        raise ModelFailed(
+            f"{model.name} did not answer within {request.deadline_s:g} s: try again, or allow it more time"
+        ) from None
 
 
 def refusal_fields(error: BaseException) -> dict[str, JSON]:
