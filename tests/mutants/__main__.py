@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -77,6 +78,7 @@ class Copy:
             shutil.copy2(ROOT / name, target)
         self._python = self.root / ".venv" / "bin" / "python"
         self._make_environment()
+        self._folder = folder
         self._report = folder / "report.xml"
 
     def _make_environment(self) -> None:
@@ -121,6 +123,7 @@ class Copy:
         process = subprocess.Popen(
             [str(self._python), "-m", "pytest", *options, test],
             cwd=self.root,
+            env={**os.environ, "BELLJAR_TEST_IMAGES": str(self._images())},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -136,6 +139,14 @@ class Copy:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
         return self._read(process.returncode, said)
+
+    def _images(self) -> Path:
+        """Where box images are kept between runs, because to make one takes longer than most tests do.
+
+        In there an image is named by what went into it; which recipe made it, says the folder.
+        """
+        recipe = (self.root / "runtime/belljar/sandbox/image.py").read_bytes()
+        return self._folder / f"images-{zlib.crc32(recipe):08x}"
 
     def _read(self, code: int, said: str) -> Run:
         if not self._report.is_file():
