@@ -46,7 +46,7 @@ def test_exec_json_is_one_document_with_every_field(jar: Jar, language: str) -> 
     assert result["reads"] >= 1
     assert result["read_bytes"] >= 4
     assert {"userns", "pidns", "mountns", "netns", "rlimits"} <= set(result["layers"])
-    assert 0 < result["cpu_s"] <= result["wall_s"] < 20
+    assert 0 < result["cpu_s"] <= result["wall_s"]
     assert result["max_rss_bytes"] > 1_000_000
     (finished,) = jar.records("run.finished")
     assert result["receipt"] == {"run": result["run"], "seq": finished.seq, "head": finished.hash}

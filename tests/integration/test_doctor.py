@@ -163,7 +163,6 @@ def test_a_daemon_that_says_nothing(jar: Jar) -> None:
         outcome = jar("doctor", "--json", "--backend", "docker", env={"DOCKER_HOST": f"unix://{jar.work}/s"})
     assert outcome.code == 4
     assert "did not answer within 5 s" in outcome.document["reason"]
-    assert outcome.seconds < 30
 
 
 @pytest.mark.parametrize("host", ["unix://", "nonsense://x", "tcp://127.0.0.1:1"])

@@ -736,11 +736,13 @@ def test_more_requests_in_flight_than_allowed_end_the_box(tmp_path: Path) -> Non
             await gate.wait()
             return reply("x")
 
+        model = FakeModel(answering)
         policy = policy_with(wire={"in_flight_max": 2})
-        async with world(tmp_path, policy=policy, model=FakeModel(answering), texts=[ASCII]) as here:
+        async with world(tmp_path, policy=policy, model=model, texts=[ASCII]) as here:
             await here.in_cell()
             waiting = [asyncio.create_task(here.say(*ask("x", number=number))) for number in (1, 2)]
-            await asyncio.sleep(0.01)
+            while len(model.requests) < 2:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
             assert "in flight" in await violates(here, Read(3, 0, 0, 1, 0))
             gate.set()
             await asyncio.gather(*waiting)

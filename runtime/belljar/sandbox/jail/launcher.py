@@ -4,7 +4,8 @@ Run by the host as `python3 -I -S -B launcher.py CONFIG`, standard library only,
 descriptor, *control*. It holds no secret: it is a fresh interpreter. What it does, in this order, and why each step is
 safe when what comes later is hostile:
 
- 1. die with the host: parent-death signal; the zygote also ends when *control* does;
+ 1. die with the host: parent-death signal; the zygote also ends when *control* does. What the host ignores or blocks of
+    signals, because of how it was started itself, ends here: a box that blocks SIGINT could not be interrupted;
  2. stand in the image folder (the only thing of the host it will see again; the path comes from the host);
  3. give up root, if it has it, for an unprivileged uid: whatever breaks out later is nobody;
  4. fresh user, mount, network, ipc, uts and cgroup namespaces; one uid is mapped and it is nobody's, so no set-id file
@@ -89,6 +90,14 @@ def write_file(path: str, text: str) -> None:
         raise Failed(f"write {path}", "userns", error.errno) from None
 
 
+def take_signals_as_usual() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    # Python ignores these two for itself, in every process of its own.
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def give_up_root() -> None:
     if os.geteuid() == 0:
         try:
@@ -152,6 +161,7 @@ def main() -> None:
     control = socket.socket(fileno=config["control"])
     try:
         prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
+        take_signals_as_usual()
         os.chdir(config["root"])
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
         give_up_root()
