@@ -28,8 +28,8 @@ from belljar.errors import BoxFault
 __all__ = ["BLOCK_UIDS", "NOBODY", "RANGE_FIRST", "RANGE_UIDS", "Uids"]
 
 NOBODY: Final = 65534
-# Above what distributions give to users and to their containers (subuid). systemd-nspawn may pick these too, one
-# of some 28,000 such ranges, and looks first who has it. Below 2^31, from where on some tools take a uid for a negative number.
+# Above what distributions give to users and to their containers (subuid). systemd-nspawn may pick these too, one of
+# some 28,000 such ranges, and looks first who has it. Below 2^31, from where on some tools take a uid as negative.
 RANGE_FIRST: Final = 0x6A61_0000
 RANGE_UIDS: Final = 65536
 # More boxes than one backend ever has at a time on a machine, and 128 backends.
