@@ -517,7 +517,7 @@ def test_an_account_without_a_view_of_the_groups_asks_the_daemon(docker_host: st
         try:
             talk = Talk(cast("Any", box))
             assert (await talk.begin()).status == "ready"
-            far, near = Account(daemon, box.container, 0), box
+            far, near = Account(daemon, box.container, 0, SPEC.scratch_bytes), box
             await far.begin()
             await talk.execute(f"kept = b'x' * {64 * MIB}; import time\nwhile time.process_time() < 0.5: pass")
             async with asyncio.timeout(20):  # the daemon counts once a second, and is not waited for
@@ -528,7 +528,7 @@ def test_an_account_without_a_view_of_the_groups_asks_the_daemon(docker_host: st
             assert (seen.cpu_s or 0.0) > 0.4
             assert 64 * MIB < (seen.memory_peak_bytes or 0) < SPEC.memory_bytes
             # Nothing is claimed that the daemon does not count.
-            assert (seen.memory_kills, seen.tasks_refused, far.scratch_full()) == (None, None, None)
+            assert (seen.memory_kills, seen.tasks_refused, far.scratch_full()) == (None, None, False)
             await box.kill()
             # Of a container that has ended nothing more can be asked: the last account stays.
             assert (await far.evidence()).cpu_s == seen.cpu_s

@@ -26,7 +26,10 @@ import secrets
 import socket
 import struct
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
 
 from belljar.errors import BoxFault, LayerMissing
 from belljar.sandbox.base import BoxSpec, check_layers, rlimits
@@ -39,11 +42,12 @@ from belljar.sandbox.docker.image import LoadedImage, ensure_loaded
 from belljar.sandbox.docker.options import (
     ENTRYPOINT,
     HOSTNAME,
+    NOBODY,
     PROCESSES_MIN,
-    USER,
     RuntimeName,
     differences,
     host_config,
+    user,
 )
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.docker.stream import Outputs
@@ -69,7 +73,7 @@ _CLOSE_S: Final = 60.0
 _BACKEND: Final = "belljar.backend"
 # What the template alone gives, and the daemon's description confirms.
 _GIVEN: Final = ("pidns", "mountns", "netns", "ipcns", "utsns", "cgroupns", "rootfs")
-_GROUPS: Final = ("cgroup.memory", "cgroup.cpu", "cgroup.pids")
+_GROUPS: Final = ("cgroup.cpu", "cgroup.pids")
 # What every container is given and no box needs. gVisor's tell of nothing but itself, and it covers no folder.
 _HIDDEN: Final = ("/proc", "/etc")
 # Its kernel has neither queues nor queued signals to limit, and refuses to be told. And its clock of CPU time goes on
@@ -77,6 +81,22 @@ _HIDDEN: Final = ("/proc", "/etc")
 _NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING", "CPU")
 # The same text in every version of gVisor; no build of Linux says it.
 _GVISOR: Final = "Sun Jan 10 15:06:54 PST 2016"
+
+
+class Leases(Protocol):
+    """Gives out numbers of users, each to one at a time."""
+
+    def lease(self) -> int: ...
+
+    def release(self, uid: int) -> None: ...
+
+
+class _Order(msgspec.Struct, frozen=True):
+    """What a container is made by: the limits, its user, and both in the daemon's words."""
+
+    spec: BoxSpec
+    uid: int
+    config: Mapping[str, Any]
 
 
 class Docker:
@@ -90,6 +110,7 @@ class Docker:
         image: LoadedImage,
         allowlist: Allowlist,
         engine: Mapping[str, str],
+        uids: Leases | None = None,
     ) -> None:
         self.name: str = name
         self._daemon = daemon
@@ -103,14 +124,23 @@ class Docker:
         self._unknown_limits = _NOT_IN_GVISOR if name == "gvisor" else ()
         self._filter = compile_filter(allowlist) or b""
         self._fates = Fates(daemon, self._ours)
+        self._uids = uids
         self._pool: Pool[DockerBox] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
     @classmethod
     async def open(
-        cls, name: BackendName, daemon: Daemon, image: Image, *, allowlist: Allowlist | None = None
+        cls,
+        name: BackendName,
+        daemon: Daemon,
+        image: Image,
+        *,
+        allowlist: Allowlist | None = None,
+        uids: Leases | None = None,
     ) -> Docker:
         """A backend on `daemon`, which it takes over; the image is loaded if need be, and what the dead left removed.
+
+        Each box gets a user of `uids`, where the daemon can give it one.
 
         Raises:
             LayerMissing: the daemon has no such runtime.
@@ -129,9 +159,16 @@ class Docker:
                 )
             loaded = await ensure_loaded(daemon, image)
             said = read_engine({}, info)
-            remaps = "yes" if said.userns_remap else "no"
-            engine = {"engine": said.engine[:100], "kernel": said.kernel[:100], "userns_remap": remaps}
-            backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine)
+            engine = {
+                "engine": said.engine[:100],
+                "kernel": said.kernel[:100],
+                "userns_remap": "yes" if said.userns_remap else "no",
+                "swap_limit": "yes" if said.swap_limit else "no",
+            }
+            # A daemon that maps users has none of the numbers that `uids` are of, and gVisor's runtime makes nobody of
+            # everybody.
+            free = uids if name == "docker" and not (said.userns_remap or said.rootless) else None
+            backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine, free)
             await backend._reap()
         except BaseException:
             daemon.close()
@@ -179,12 +216,13 @@ class Docker:
         if await self._fates.listen():
             self._background(self._sweep())
         name = f"belljar-{about.get('run') or secrets.token_hex(8)}"
-        ordered = host_config(spec, self._runtime, self._profile)
+        uid = NOBODY if self._uids is None else self._uids.lease()
+        order = _Order(spec, uid, host_config(spec, self._runtime, self._profile, uid))
         try:
-            container = await to_the_end(self._create_from_image(name, ordered, about))
-            box = await self._bring_up(container, spec, ordered, preload=preload)
+            container = await to_the_end(self._create_from_image(name, order, about))
+            box = await self._bring_up(container, order, preload=preload)
         except BaseException:
-            self._background(bury(self._daemon, name))
+            self._background(self._remove(name, uid))
             raise
         try:
             check_layers(self.name, spec.requires, box.layers)
@@ -193,32 +231,38 @@ class Docker:
             raise
         return box
 
-    async def _create_from_image(self, name: str, ordered: Mapping[str, Any], about: Mapping[str, str]) -> str:
+    async def _remove(self, container: str, uid: int) -> None:
+        """Its user is free again when nothing can run under it any more."""
+        if await bury(self._daemon, container) and self._uids is not None:
+            self._uids.release(uid)
+
+    async def _create_from_image(self, name: str, order: _Order, about: Mapping[str, str]) -> str:
         try:
-            return await self._create(name, ordered, about)
+            return await self._create(name, order, about)
         except NotThere:  # somebody has removed the image
             self._image = await ensure_loaded(self._daemon, self._source)
-            return await self._create(name, ordered, about)
+            return await self._create(name, order, about)
 
-    async def _create(self, name: str, ordered: Mapping[str, Any], about: Mapping[str, str]) -> str:
+    async def _create(self, name: str, order: _Order, about: Mapping[str, str]) -> str:
         made = await self._daemon.ask(
             self._daemon.client.create_container,
             self._image.id,
+            lane="build",
             entrypoint=list(ENTRYPOINT),
             command=[],
             name=name,
-            user=USER,
+            user=user(order.uid),
             hostname=HOSTNAME,
             stdin_open=True,
             labels={**self._labels, **{f"belljar.{key}": value for key, value in about.items()}},
             network_disabled=True,
-            host_config=dict(ordered),
+            host_config=dict(order.config),
             use_config_proxy=False,
         )
         return str(made["Id"])
 
-    async def _bring_up(self, container: str, spec: BoxSpec, ordered: Mapping[str, Any], *, preload: bool) -> DockerBox:
-        client = self._daemon.client
+    async def _bring_up(self, container: str, order: _Order, *, preload: bool) -> DockerBox:
+        client, spec = self._daemon.client, order.spec
         self._fates.watch(container)  # from before it can end
         stream = await self._daemon.attach(container)
         account: Account | None = None
@@ -227,17 +271,17 @@ class Docker:
             # The order waits in the stream for the program that will read it; the daemon says last that it has started.
             talking = asyncio.create_task(self._talk(stream, outputs, spec, preload=preload))
             try:
-                await self._daemon.ask(client.start, container)
+                await self._daemon.ask(client.start, container, lane="build")
                 inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
                 report = await talking
             finally:
                 talking.cancel()
                 await asyncio.gather(talking, return_exceptions=True)
             if self._runtime == "runc" and spec.processes < PROCESSES_MIN:
-                ordered = {**ordered, "PidsLimit": spec.processes}
+                order = _Order(spec, order.uid, {**order.config, "PidsLimit": spec.processes})
                 inspected = await self._limit_processes(container, spec.processes)
-            self._check(inspected, ordered, report)
-            account = Account(self._daemon, container, inspected["State"]["Pid"])
+            self._check(inspected, order, report)
+            account = Account(self._daemon, container, inspected["State"]["Pid"], spec.scratch_bytes)
             await account.begin()
         except BaseException:
             stream.close()
@@ -245,16 +289,39 @@ class Docker:
             if account is not None:
                 account.close()
             raise
-        layers = self._layers(report["layers"])
-        return DockerBox(self._daemon, container, stream, outputs, account, self._fates, layers, self._background)
+        layers = self._layers(report["layers"], swaps=self._can_swap(inspected["HostConfig"], nearby=account.nearby))
+        return DockerBox(
+            self._daemon,
+            container,
+            stream,
+            outputs,
+            account,
+            self._fates,
+            layers,
+            memory_bytes=order.config["Memory"],
+            remove=lambda: self._background(self._remove(container, order.uid)),
+            background=self._background,
+        )
 
-    def _layers(self, said: Sequence[str]) -> tuple[str, ...]:
+    def _layers(self, said: Sequence[str], *, swaps: bool) -> tuple[str, ...]:
         """What holds: by the template, by the daemon's own mapping of users, by what `boot` said, by the runtime."""
         remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in said else ()
         # What the daemon puts into the root is covered by who has users of its own, or else closed by Landlock.
         rootfs = self.name == "gvisor" or "userns" in said or "landlock" in said
         given = [layer for layer in _GIVEN if layer != "rootfs" or rootfs]
-        return (*given, *remapped, *said, *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
+        groups = _GROUPS if swaps else ("cgroup.memory", *_GROUPS)
+        return (*given, *remapped, *said, *groups, *(("gvisor",) if self.name == "gvisor" else ()))
+
+    def _can_swap(self, host: Mapping[str, Any], *, nearby: bool) -> bool:
+        """Whether a box can have more than its memory, by way of swap; `nearby`: the daemon is on this machine.
+
+        Where the daemon cannot limit swap, that way is shut by a swappiness of 0, or by there being no swap.
+        """
+        if host["MemorySwap"] == host["Memory"]:
+            return False
+        if self._runtime == "runc" and host.get("MemorySwappiness") == 0:  # runsc does not pass it on
+            return False
+        return not (nearby and _no_swap())
 
     async def _limit_processes(self, container: str, count: int) -> dict[str, Any]:
         """Order fewer than the start needs, now that nobody but our program is inside; the daemon's new description.
@@ -263,7 +330,7 @@ class Docker:
         """
         client: Any = self._daemon.client
         url = client._url("/containers/{0}/update", container)
-        await self._daemon.ask(lambda: client._result(client._post_json(url, {"PidsLimit": count})))
+        await self._daemon.ask(lambda: client._result(client._post_json(url, {"PidsLimit": count})), lane="build")
         inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
         return inspected
 
@@ -298,14 +365,17 @@ class Docker:
             raise BoxFault(f"a container could not close in on itself ({report['failed']}, {report['layer']})")
         return report
 
-    def _check(self, inspected: Mapping[str, Any], ordered: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    def _check(self, inspected: Mapping[str, Any], order: _Order, report: Mapping[str, Any]) -> None:
         """Nothing that was ordered may be missing, by the daemon's word and by what was seen from inside.
 
         Raises:
             BoxFault: something is.
             LayerMissing: the kernel inside is not gVisor's.
         """
-        wrong = differences(inspected, ordered, self._image.id)
+        ordered = order.config
+        if self._engine["swap_limit"] == "no":
+            ordered = {**ordered, "MemorySwap": -1}  # what such a daemon makes of every other number
+        wrong = differences(inspected, ordered, self._image.id, order.uid)
         if wrong:
             raise BoxFault(
                 f"the Docker daemon has not applied {', '.join(wrong)}: see the warnings of `docker info`, "
@@ -314,7 +384,7 @@ class Docker:
         facts = report["facts"]
         seen = {
             "pid": facts["pid"] == 1,
-            "user": set(facts["uids"]) == {65534},
+            "user": set(facts["uids"]) == {order.uid},
             "capabilities": not any(int(mask, 16) for mask in facts["capabilities"]),
             "no-new-privileges": facts["no_new_privs"] == 1,
             # gVisor's kernel does not get this filter: there it guards nothing, and `boot` loads the other.
@@ -362,6 +432,11 @@ class Docker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _no_swap() -> bool:
+    """Whether this machine has none: the kernel lists it below a heading."""
+    return len(Path("/proc/swaps").read_text().splitlines()) <= 1
 
 
 async def _read(stream: socket.socket, outputs: Outputs, size: int) -> bytes:
