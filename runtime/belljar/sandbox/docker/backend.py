@@ -25,9 +25,9 @@ import platform
 import secrets
 import socket
 import struct
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -42,7 +42,6 @@ from belljar.sandbox.docker.image import LoadedImage, ensure_loaded
 from belljar.sandbox.docker.options import (
     ENTRYPOINT,
     HOSTNAME,
-    NOBODY,
     PROCESSES_MIN,
     RuntimeName,
     differences,
@@ -55,6 +54,7 @@ from belljar.sandbox.docker.versions import read_engine
 from belljar.sandbox.image import Image
 from belljar.sandbox.pool import Pool
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
+from belljar.sandbox.uids import NOBODY, Uids
 from belljar.tasks import to_the_end
 
 __all__ = ["CPU_SPARE_S", "Docker"]
@@ -83,14 +83,6 @@ _NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING", "CPU")
 _GVISOR: Final = "Sun Jan 10 15:06:54 PST 2016"
 
 
-class Leases(Protocol):
-    """Gives out numbers of users, each to one at a time."""
-
-    def lease(self) -> int: ...
-
-    def release(self, uid: int) -> None: ...
-
-
 class _Order(msgspec.Struct, frozen=True):
     """What a container is made by: the limits, its user, and both in the daemon's words."""
 
@@ -110,7 +102,7 @@ class Docker:
         image: LoadedImage,
         allowlist: Allowlist,
         engine: Mapping[str, str],
-        uids: Leases | None = None,
+        uids: Uids | None,
     ) -> None:
         self.name: str = name
         self._daemon = daemon
@@ -125,6 +117,8 @@ class Docker:
         self._filter = compile_filter(allowlist) or b""
         self._fates = Fates(daemon, self._ours)
         self._uids = uids
+        # Containers that the daemon has not removed when it was told to, and their users.
+        self._owed: list[tuple[str, int]] = []
         self._pool: Pool[DockerBox] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -136,16 +130,14 @@ class Docker:
         image: Image,
         *,
         allowlist: Allowlist | None = None,
-        uids: Leases | None = None,
     ) -> Docker:
         """A backend on `daemon`, which it takes over; the image is loaded if need be, and what the dead left removed.
-
-        Each box gets a user of `uids`, where the daemon can give it one.
 
         Raises:
             LayerMissing: the daemon has no such runtime.
             BoxFault: the daemon does not answer, or does not take the image.
         """
+        uids: Uids | None = None
         try:
             await daemon.negotiate()
             info: Any = await daemon.ask(daemon.client.info)
@@ -165,13 +157,15 @@ class Docker:
                 "userns_remap": "yes" if said.userns_remap else "no",
                 "swap_limit": "yes" if said.swap_limit else "no",
             }
-            # A daemon that maps users has none of the numbers that `uids` are of, and gVisor's runtime makes nobody of
-            # everybody.
-            free = uids if name == "docker" and not (said.userns_remap or said.rootless) else None
-            backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine, free)
+            # A daemon that maps users has none of our range, and gVisor's runtime makes nobody of everybody.
+            if name == "docker" and not (said.userns_remap or said.rootless):
+                uids = Uids()
+            backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine, uids)
             await backend._reap()
         except BaseException:
             daemon.close()
+            if uids is not None:
+                uids.close()
             raise
         return backend
 
@@ -208,6 +202,8 @@ class Docker:
             await self._bury_all(await self._found(self._ours))
         self._fates.close()
         self._daemon.close()
+        if self._uids is not None:
+            self._uids.close()
 
     async def _build_ahead(self, spec: BoxSpec) -> DockerBox:
         return await self._build(spec, {}, preload=True)
@@ -215,6 +211,9 @@ class Docker:
     async def _build(self, spec: BoxSpec, about: Mapping[str, str], *, preload: bool) -> DockerBox:
         if await self._fates.listen():
             self._background(self._sweep())
+        owed, self._owed = self._owed, []
+        for one in owed:
+            self._background(self._remove(*one))
         name = f"belljar-{about.get('run') or secrets.token_hex(8)}"
         uid = NOBODY if self._uids is None else self._uids.lease()
         order = _Order(spec, uid, host_config(spec, self._runtime, self._profile, uid))
@@ -232,8 +231,10 @@ class Docker:
         return box
 
     async def _remove(self, container: str, uid: int) -> None:
-        """Its user is free again when nothing can run under it any more."""
-        if await bury(self._daemon, container) and self._uids is not None:
+        """Its user is free when nothing can run under it any more; what fails is tried again with the next box."""
+        if not await bury(self._daemon, container):
+            self._owed.append((container, uid))
+        elif self._uids is not None:
             self._uids.release(uid)
 
     async def _create_from_image(self, name: str, order: _Order, about: Mapping[str, str]) -> str:
@@ -289,7 +290,8 @@ class Docker:
             if account is not None:
                 account.close()
             raise
-        layers = self._layers(report["layers"], swaps=self._can_swap(inspected["HostConfig"], nearby=account.nearby))
+        pid = inspected["State"]["Pid"] if account.nearby else None
+        layers = (*self._layers(report["layers"]), *self._seen(inspected["HostConfig"], order.uid, pid))
         return DockerBox(
             self._daemon,
             container,
@@ -303,25 +305,25 @@ class Docker:
             background=self._background,
         )
 
-    def _layers(self, said: Sequence[str], *, swaps: bool) -> tuple[str, ...]:
+    def _layers(self, said: Sequence[str]) -> tuple[str, ...]:
         """What holds: by the template, by the daemon's own mapping of users, by what `boot` said, by the runtime."""
         remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in said else ()
         # What the daemon puts into the root is covered by who has users of its own, or else closed by Landlock.
         rootfs = self.name == "gvisor" or "userns" in said or "landlock" in said
         given = [layer for layer in _GIVEN if layer != "rootfs" or rootfs]
-        groups = _GROUPS if swaps else ("cgroup.memory", *_GROUPS)
-        return (*given, *remapped, *said, *groups, *(("gvisor",) if self.name == "gvisor" else ()))
+        return (*given, *remapped, *said, *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
 
-    def _can_swap(self, host: Mapping[str, Any], *, nearby: bool) -> bool:
-        """Whether a box can have more than its memory, by way of swap; `nearby`: the daemon is on this machine.
+    def _seen(self, host: Mapping[str, Any], uid: int, pid: int | None) -> Iterator[str]:
+        """What holds of a started container besides. `pid`: its first process, where that is on this machine.
 
-        Where the daemon cannot limit swap, that way is shut by a swappiness of 0, or by there being no swap.
+        A box can have more than its memory where it can be swapped out. Where the daemon cannot limit that, that way is
+        shut by a swappiness of 0, which runsc does not pass on, or by there being no swap.
         """
-        if host["MemorySwap"] == host["Memory"]:
-            return False
-        if self._runtime == "runc" and host.get("MemorySwappiness") == 0:  # runsc does not pass it on
-            return False
-        return not (nearby and _no_swap())
+        unswapped = self._runtime == "runc" and host.get("MemorySwappiness") == 0
+        if host["MemorySwap"] == host["Memory"] or unswapped or (pid is not None and _no_swap()):
+            yield "cgroup.memory"
+        if pid is not None and uid != NOBODY and _users_of(pid) == {uid}:
+            yield "own_uid"
 
     async def _limit_processes(self, container: str, count: int) -> dict[str, Any]:
         """Order fewer than the start needs, now that nobody but our program is inside; the daemon's new description.
@@ -432,6 +434,15 @@ class Docker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _users_of(pid: int) -> set[int]:
+    """The users and groups that this process is to its host's kernel; none when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return set()
+    return {int(number) for line in lines if line.startswith(("Uid:", "Gid:")) for number in line.split()[1:]}
 
 
 def _no_swap() -> bool:

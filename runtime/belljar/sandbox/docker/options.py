@@ -12,11 +12,11 @@ from typing import Any, Final, Literal
 
 from belljar.sandbox.base import BoxSpec, rlimits
 from belljar.sandbox.image import AGENT, PYTHON
+from belljar.sandbox.uids import NOBODY
 
 __all__ = [
     "ENTRYPOINT",
     "HOSTNAME",
-    "NOBODY",
     "PROCESSES_MIN",
     "USER",
     "RuntimeName",
@@ -27,8 +27,6 @@ __all__ = [
 
 RuntimeName = Literal["runc", "runsc"]
 
-# The user and group of a box for which the host gives no number of its own.
-NOBODY: Final = 65534
 _SCRATCH: Final = "/tmp"  # noqa: S108 - inside the box
 USER: Final = f"{NOBODY}:{NOBODY}"
 HOSTNAME: Final = "belljar"
