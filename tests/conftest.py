@@ -24,6 +24,7 @@ import requests
 
 from belljar.sandbox.docker.creator import LABEL, creator, is_gone
 from tests.daemon import PrivateDaemon, Unavailable, answers
+from tests.devices import devices
 
 LABEL_DIGEST = "belljar.digest"
 _ANSWER_S = 60
@@ -48,7 +49,11 @@ _signals_as_usual()
 
 @pytest.fixture(scope="session")
 def docker_host() -> Iterator[str]:
-    """The address of a Docker daemon. In the end no container of ours is on it, and no image that the tests loaded."""
+    """The address of a Docker daemon. In the end no container of ours is on it, and no image that the tests loaded.
+
+    The host's devices are as they were, whatever was started there.
+    """
+    at_first = devices()
     with contextlib.ExitStack() as stack:
         host = os.environ.get("DOCKER_HOST", "")
         if not host or not _reachable(host):
@@ -66,6 +71,7 @@ def docker_host() -> Iterator[str]:
             with contextlib.suppress(docker.errors.APIError):  # somebody else uses it by now
                 client.remove_image(image)
         assert not left, f"containers left behind: {left}"
+    assert devices() == at_first
 
 
 @pytest.fixture

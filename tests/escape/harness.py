@@ -8,6 +8,7 @@ A box is judged by evidence from outside, never by what its program says. Around
     a marker    a path on the host that no box can name: nothing may ever be there
     the kernel  after each run no control group of a box is left, and no process but the zygotes
     the daemon  after each run no container is left but those kept ready, which have run nothing
+    devices     the host's own have the owner, group and mode that they had
     the log     begins with `run.started`, ends with `run.finished` and the status that the caller was given
 
 A program says on its first lines what it is and what must come of it::
@@ -62,6 +63,7 @@ from belljar.sandbox.docker.creator import LABEL, creator
 from belljar.sandbox.docker.daemon import API_VERSION
 from belljar.sandbox.numbers import NUMBERS
 from belljar.sandbox.seccomp import load_allowlist
+from tests.devices import devices
 
 __all__ = [
     "BACKENDS",
@@ -315,6 +317,7 @@ class Escapes:
         self._stack = contextlib.AsyncExitStack()
         self._runtimes: dict[tuple[Language, bool], Runtime] = {}
         self._seq = 0
+        self._devices = devices()
         self._model = NullModel("the reply of a model " * 2000, name="scripted:escape")
         allowlist = load_allowlist()
         pretended = [name for answer in allowlist.answer if answer.error == "success" for name in answer.names]
@@ -348,6 +351,7 @@ class Escapes:
         self.canaries.check(outcome.text() + log)
         assert "ESCAPED" not in log
         assert self.survivors() == []
+        assert devices() == self._devices
         assert outcome.records[0].event == "run.started"
         assert outcome.records[-1].event == "run.finished"
         assert outcome.records[-1].data["status"] == outcome.result.status

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,6 +22,7 @@ from belljar.policy import load
 from belljar.sandbox import Backend, BoxSpec, Image, ensure_image
 from belljar.sandbox.docker import Daemon, Docker
 from belljar.sandbox.docker.account import Account
+from belljar.sandbox.docker.daemon import Lane
 from belljar.sandbox.numbers import NUMBERS
 from belljar.sandbox.seccomp import Allowlist, load_allowlist
 from tests.daemon import PROGRAMS, PrivateDaemon, Unavailable
@@ -260,6 +262,8 @@ def with_capabilities(order: Document) -> None:
 
 def as_somebody(order: Document) -> None:
     order["user"] = "1000:1000"
+    scratch = re.sub(r"(uid|gid)=\d+", r"\1=1000", order["host_config"]["Tmpfs"]["/tmp"])
+    order["host_config"]["Tmpfs"] = {**order["host_config"]["Tmpfs"], "/tmp": scratch}
 
 
 def behind_an_init(order: Document) -> None:
@@ -273,8 +277,7 @@ def behind_an_init(order: Document) -> None:
         (raising, "without what was ordered for it: no-new-privileges, seccomp"),
         (with_capabilities, "without what was ordered for it: capabilities"),
         (behind_an_init, "without what was ordered for it: pid, seccomp"),
-        # Nobody else can become nobody.
-        (as_somebody, r"could not close in on itself \(.*Operation not permitted"),
+        (as_somebody, "without what was ordered for it: user"),
     ],
 )
 def test_a_daemon_that_lies_is_found_out_from_inside(
@@ -284,12 +287,12 @@ def test_a_daemon_that_lies_is_found_out_from_inside(
     orders: list[Document] = []
 
     def make_otherwise(order: Document) -> None:
-        orders.append({**order["host_config"]})
+        orders.append({"HostConfig": {**order["host_config"]}, "Config": {"User": order["user"]}})
         make(order)
 
     def tell_as_ordered(document: Document) -> None:
-        document["HostConfig"] |= orders[-1]
-        document["Config"]["User"] = "65534:65534"
+        for part, ordered in orders[-1].items():
+            document[part] |= ordered
 
     with pytest.raises(BoxFault, match=complaint):
         with_docker(Retelling(docker_host, make=make_otherwise, tell=tell_as_ordered), image, layers_of)
@@ -400,6 +403,57 @@ def test_a_daemon_that_maps_users_where_the_box_can_make_none(remapped: str, ima
         Daemon(remapped), image, layers_of, allowlist=without_unshare().without_boot("landlock_create_ruleset")
     )
     assert not {"rootfs", "landlock"} & set(open_root)
+
+
+def users_of(pid: int) -> str:
+    return status_of(Path(f"/proc/{pid}/status").read_text())["Uid"]
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="only root has users to give")
+def test_two_boxes_are_two_users_of_the_host_and_neither_is_nobody(
+    docker_host: str, image: Image, client: docker.APIClient
+) -> None:
+    async def body(backend: Docker) -> list[str]:
+        boxes = [await backend.start(SPEC) for _ in range(2)]
+        try:
+            assert all("own_uid" in box.layers for box in boxes)
+            pids = [client.inspect_container(box.container)["State"]["Pid"] for box in boxes]
+            return list(map(users_of, pids))
+        finally:
+            for box in boxes:
+                await box.kill()
+
+    users = [set(text.split()) for text in with_docker(Daemon(docker_host), image, body)]
+    assert [len(each) for each in users] == [1, 1]
+    assert len(set.union(*users)) == 2
+    assert "65534" not in set.union(*users)
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="only root has users to give")
+def test_a_user_is_free_again_when_its_box_is_gone_and_not_before(docker_host: str, image: Image) -> None:
+    class Forgetful(Daemon):
+        """Removes nothing until it is told to."""
+
+        removes = False
+
+        async def ask(self, call: Callable[..., T], *arguments: Any, lane: Lane = "ask", **options: Any) -> T:
+            if call == self.client.remove_container and not self.removes:
+                raise BoxFault("not now")
+            return await super().ask(call, *arguments, lane=lane, **options)
+
+    async def body(backend: Docker) -> None:
+        assert backend._uids is not None
+        whole = len(backend._uids._free)
+        await (await backend.start(SPEC)).kill()
+        await asyncio.to_thread(until, lambda: backend._owed, seconds=10, what="it could not be removed")
+        assert len(backend._uids._free) == whole - 1
+        daemon.removes = True
+        await (await backend.start(SPEC)).kill()
+        free = backend._uids._free
+        await asyncio.to_thread(until, lambda: len(free) == whole, seconds=10, what="both are free")
+
+    daemon = Forgetful(docker_host)
+    with_docker(daemon, image, body)
 
 
 # -------------------------------------------------------------------------------------------------------- few processes
@@ -517,7 +571,7 @@ def test_an_account_without_a_view_of_the_groups_asks_the_daemon(docker_host: st
         try:
             talk = Talk(cast("Any", box))
             assert (await talk.begin()).status == "ready"
-            far, near = Account(daemon, box.container, 0), box
+            far, near = Account(daemon, box.container, 0, SPEC.scratch_bytes), box
             await far.begin()
             await talk.execute(f"kept = b'x' * {64 * MIB}; import time\nwhile time.process_time() < 0.5: pass")
             async with asyncio.timeout(60):  # the daemon counts once a second, and is not waited for
@@ -528,7 +582,7 @@ def test_an_account_without_a_view_of_the_groups_asks_the_daemon(docker_host: st
             assert (seen.cpu_s or 0.0) > 0.4
             assert 64 * MIB < (seen.memory_peak_bytes or 0) < SPEC.memory_bytes
             # Nothing is claimed that the daemon does not count.
-            assert (seen.memory_kills, seen.tasks_refused, far.scratch_full()) == (None, None, None)
+            assert (seen.memory_kills, seen.tasks_refused, far.scratch_full()) == (None, None, False)
             await box.kill()
             # Of a container that has ended nothing more can be asked: the last account stays.
             assert (await far.evidence()).cpu_s == seen.cpu_s

@@ -435,14 +435,14 @@ def test_an_account_from_the_daemon_s_words_alone(jar: Jar, dock: Dock) -> None:
         daemon = Daemon(dock.host)
         async with backend_on(dock.host, jar) as backend:
             box = await backend.start(SPEC)
-            account = Account(daemon, box.container, 0)
-            assert account.scratch_full() is None
-            evidence = await account.evidence()
+            account = Account(daemon, box.container, 0, SPEC.scratch_bytes)
+            assert not account.scratch_full()
+            evidence = await account.evidence(last=True)
             assert evidence.cpu_s is not None
             assert evidence.cpu_s > 0
             assert evidence.memory_peak_bytes is not None
             await account.begin()
-            now = await account.evidence()
+            now = await account.evidence(last=True)
             assert now.cpu_s is not None
             assert 0 <= now.cpu_s < evidence.cpu_s
             await box.kill()
@@ -465,7 +465,7 @@ def test_a_slow_account_holds_up_nobody(jar: Jar, dock: Dock, tmp_path: Path) ->
         daemon = Daemon(host, answer_s=10)
         async with backend_on(dock.host, jar) as backend:
             box = await backend.start(SPEC)
-            account = Account(daemon, box.container, 0)
+            account = Account(daemon, box.container, 0, SPEC.scratch_bytes)
             for _ in range(2):
                 assert (await account.evidence()).cpu_s is None
             assert len(asked) == 1

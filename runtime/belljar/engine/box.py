@@ -261,7 +261,7 @@ class Box:
         refused, self._refused = self._refused, evidence.tasks_refused or 0
         if said in ("RuntimeError", "BlockingIOError", "OSError") and self._refused > refused:
             return Limit("processes", limits.processes, limits.processes + 1)
-        if said == "OSError" and await self._sandbox.scratch_full():
+        if said == "OSError" and self._sandbox.scratch_full():
             return Limit("scratch_bytes", limits.scratch_bytes, limits.scratch_bytes)
         peak = evidence.memory_peak_bytes or 0
         if said == "MemoryError" and peak >= limits.memory_bytes * _MEMORY_SHARE:

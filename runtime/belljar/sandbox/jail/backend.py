@@ -357,7 +357,7 @@ class JailBox:
         # Once the box is closed its descriptors and groups are gone, or somebody else's.
         return self._group.evidence() if self._last is None else self._last
 
-    async def scratch_full(self) -> bool:
+    def scratch_full(self) -> bool:
         if self._last is not None:
             return False
         left = os.statvfs(self._scratch)
