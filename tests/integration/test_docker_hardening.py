@@ -20,6 +20,7 @@ import pytest
 from belljar.sandbox import Image, ensure_image
 from belljar.sandbox.base import rlimits
 from belljar.sandbox.docker.backend import CPU_SPARE_S
+from belljar.sandbox.docker.options import host_config
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.seccomp import load_allowlist
 from belljar.sandbox.uids import RANGE_FIRST, RANGE_UIDS
@@ -553,3 +554,35 @@ def test_labels_from_outside(box: Boxed) -> None:
 def test_the_image_is_the_one_that_was_loaded_from_outside(box: Boxed) -> None:
     assert box.config["Image"] == box.inspected["Image"]
     assert box.config["Labels"]["belljar.digest"] == box.backend.about()["image"]
+
+
+# Each option of the template, and the tests above that look at it.
+LOOKS = {
+    "Runtime": "runtime",
+    "NetworkMode": "network_none",
+    "ReadonlyRootfs": "read_only_root",
+    "Tmpfs": "scratch",
+    "CapDrop": "capabilities",
+    "SecurityOpt": "no_new_privileges seccomp",
+    "IpcMode": "ipc_private",
+    "CgroupnsMode": "cgroup_namespace_private",
+    "PidsLimit": "pids_limit",
+    "Memory": "memory_without_swap",
+    "MemorySwap": "memory_without_swap",
+    "NanoCpus": "nano_cpus",
+    "Ulimits": "ulimits",
+    "LogConfig": "log_driver_none",
+    "Init": "init",
+    "RestartPolicy": "never_started_again",
+    "AutoRemove": "never_started_again",
+}
+# What a program can see nothing of.
+OUTSIDE_ALONE = {"never_started_again"}
+
+
+def test_every_option_is_looked_at_from_outside_and_from_inside() -> None:
+    assert host_config(SPEC, "runc", "").keys() == LOOKS.keys()
+    looks = {name for names in LOOKS.values() for name in names.split()}
+    wanted = {f"test_{name}_from_outside" for name in looks}
+    wanted |= {f"test_{name}_from_inside" for name in looks - OUTSIDE_ALONE}
+    assert wanted <= {name for name, value in globals().items() if callable(value)}

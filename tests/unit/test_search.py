@@ -314,6 +314,32 @@ def test_two_search_at_once_and_the_third_waits_its_turn(tmp_path: Path) -> None
     drive(test())
 
 
+def test_long_searches_take_turns_with_a_short_one(tmp_path: Path) -> None:
+    """As the agent does it: a question that was answered in part is asked again from where it stopped."""
+
+    async def test() -> None:
+        async with searching(tmp_path, HUGE) as (_, about):
+            searcher = Searcher()
+
+            async def all_of(pattern: str) -> None:
+                at: int | None = 0
+                while at is not None:
+                    asked = about(pattern, mode="count", start=at)
+                    at = (await searcher.ask(asked, deadline_s=PATIENCE_S)).next
+
+            before = set(workers())
+            tasks = [asyncio.create_task(all_of(LONG)) for _ in range(2)]
+            await busy(before)
+            assert (await searcher.ask(about("b", stop=10), deadline_s=PATIENCE_S)).count == 2
+            assert not any(task.done() for task in tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await searcher.aclose()
+
+    drive(test())
+
+
 def test_closing_ends_what_is_under_way_and_who_waits_is_told(tmp_path: Path) -> None:
     async def test() -> None:
         async with searching(tmp_path, HUGE) as (searcher, about):

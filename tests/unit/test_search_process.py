@@ -145,7 +145,7 @@ def confined(script: str, *arguments: str, output: int | None = None) -> subproc
 
 
 @pytest.mark.parametrize(("version", "attempt"), ATTEMPTS.values(), ids=ATTEMPTS)
-def test_it_changes_no_file_starts_no_program_and_reaches_nobody(tmp_path: Path, version: int, attempt: str) -> None:
+def test_it_makes_no_file_starts_no_program_and_reaches_nobody(tmp_path: Path, version: int, attempt: str) -> None:
     if landlock_version() < version:
         pytest.skip("this kernel's Landlock does not know it")
     (tmp_path / "old").write_text("as it was")

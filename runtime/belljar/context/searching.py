@@ -5,7 +5,7 @@
 
 The pattern is the guest's. RE2 takes time linear in the text and bounded memory, whatever the pattern; but it is a
 large parser of hostile input, so it runs here: in a process of its own, that can be killed at any moment, holds no
-secret, changes no file, reaches nobody, and gives way to whoever serves the others.
+secret, writes no file, reaches nobody, and gives way to whoever serves the others.
 
 The text is searched as UTF-8 in the memory map, all of it in one call, so that a match may lie anywhere and be as long
 as it likes. What RE2 finds are byte offsets; the document's marks make them characters.
@@ -248,7 +248,7 @@ def _confine() -> None:
 
 
 def _touch_nothing(libc: ctypes.CDLL) -> None:
-    """By Landlock, as far as the kernel has it: change no file, start no program, speak no TCP, signal nobody."""
+    """By Landlock, as far as the kernel has it: make no file, start no program, speak no TCP, signal nobody."""
     version = libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_CREATE_RULESET_VERSION)
     if version < 1:
         return
