@@ -217,7 +217,7 @@ def _free_or_tied(function: types.FunctionType) -> object:
     return function
 
 
-def _tied(function: types.FunctionType, owner: type) -> types.FunctionType:
+def _tied(function: types.FunctionType, owner: type) -> Callable[..., object]:
     """A method as it is taken from a class: for instances of that class only."""
 
     def method(subject: object, /, *args: object, **kwargs: object) -> object:
@@ -241,7 +241,7 @@ def _methods_of(cls: type) -> Iterable[types.FunctionType]:
             parts = (value.fget, value.fset, value.fdel)
         elif type_of(value) is functools.cached_property or (type_of(value) is staticmethod and name == "__new__"):
             parts = (getattr(value, "func", None), getattr(value, "__func__", None))
-        yield from (part for part in parts if type_of(part) is types.FunctionType)  # type: ignore[misc]
+        yield from (part for part in parts if type_of(part) is types.FunctionType)
 
 
 def _tie_methods(cls: type) -> None:
@@ -511,6 +511,7 @@ class _Named:
     """A guest object whose name or documentation is about to be set: to a real text, for others will show it."""
 
     __slots__ = ("_named",)
+    _named: object
 
     def __init__(self, named: object) -> None:
         object.__setattr__(self, "_named", named)
@@ -770,14 +771,14 @@ def _without_traceback(function: Any) -> Callable[..., object]:
     return leave
 
 
-def _settled_slots(name: str, slots: object) -> tuple[str, ...]:
+def _settled_slots(name: str, slots: Any) -> tuple[str, ...]:
     """A copy, for the program may change a list while the class is made; it is this copy that is checked and used."""
     # An iterator, or a class of the program's own, may say something else each time.
-    listed = (slots,) if type_of(slots) is str else (*slots,) if type_of(slots) in (tuple, list, dict) else (None,)  # type: ignore[misc]
+    listed = (slots,) if type_of(slots) is str else (*slots,) if type_of(slots) in (tuple, list, dict) else (None,)
     for one in listed:
         if type_of(one) is not str or is_dunder(one) or one in _DENIED:
             raise TypeError(f"class {name}: __slots__ must be a tuple or list of plain attribute names")
-    return listed  # type: ignore[return-value]
+    return listed
 
 
 def check_fields(cls: type, names: Iterable[str]) -> None:

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from . import guards
 
 __all__ = ["PATTERN_GUARDS", "lowered"]
 
+_Node = TypeVar("_Node", bound=ast.AST)
 _Visit = Callable[[ast.expr], ast.expr]
 
 # A class with this flag matches `C(x)` with the object itself as x: int, str, list and their subclasses.
@@ -92,9 +93,11 @@ class _Test:
             case ast.MatchMapping(keys, patterns, rest):
                 return self._mapping(keys, patterns, rest, subject)
             case ast.MatchClass(cls, patterns, names, keyword_patterns):
-                arguments = [subject, self.visit(cls), ast.Constant(len(patterns)), ast.Constant(tuple(names))]
+                listed = ast.Tuple([ast.Constant(name) for name in names], ast.Load())
+                arguments = [subject, self.visit(cls), ast.Constant(len(patterns)), listed]
                 return self._parts_of("match_class", arguments, [*patterns, *keyword_patterns])
-        raise TypeError(f"{type(pattern).__name__} is not a pattern")
+            case _:
+                raise TypeError(f"{type(pattern).__name__} is not a pattern")
 
     def _sequence(self, patterns: Sequence[ast.pattern], subject: ast.expr) -> ast.expr:
         stars = [at for at, one in enumerate(patterns) if isinstance(one, ast.MatchStar)]
@@ -149,7 +152,7 @@ def _store(name: str) -> ast.Name:
     return ast.Name(name, ast.Store())
 
 
-def _at(node: ast.AST, new: Any) -> Any:
+def _at(node: ast.AST, new: _Node) -> _Node:
     return ast.copy_location(new, node)
 
 
