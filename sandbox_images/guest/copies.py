@@ -51,8 +51,8 @@ _ANEW: dict[type, Callable[[Any], Any]] = {
 }
 # Library containers, each with what makes an empty one like it.
 _CONTAINERS: dict[type, Callable[[Any], Any]] = {
-    collections.deque: lambda value: (collections.deque.maxlen.__get__(value),),
-    collections.defaultdict: lambda value: (collections.defaultdict.default_factory.__get__(value),),
+    collections.deque: lambda value: ((), vars(collections.deque)["maxlen"].__get__(value)),
+    collections.defaultdict: lambda value: (vars(collections.defaultdict)["default_factory"].__get__(value),),
 }
 _SEQUENCES: tuple[type, ...] = (list, collections.deque)
 _FROZEN: tuple[type, ...] = (tuple, frozenset)
@@ -151,7 +151,7 @@ _BUILT_IN: tuple[type, ...] = (
 )
 
 
-def _base(cls: type) -> type:
+def _base(cls: type) -> Any:
     """The library's class that says what the object's storage is."""
     if issubclass(cls, BaseException):
         return next(one for one in cls.__mro__ if one.__module__ == "builtins")
@@ -159,16 +159,18 @@ def _base(cls: type) -> type:
 
 
 def _filled(value: Any, cls: type, each: _Each, made: Callable[[Any], object]) -> Any:
-    base = _base(cls)
+    base: Any = _base(cls)
+    new: Any
     if issubclass(base, _FROZEN):
-        items = [each(item) for item in base.__iter__(value)]  # type: ignore[attr-defined]
-        if cls is base and all(one is item for one, item in zip(items, base.__iter__(value), strict=True)):  # type: ignore[attr-defined]
+        given = [*exact(value)]
+        items = [each(item) for item in given]
+        if cls is base and all(one is item for one, item in zip(items, given, strict=True)):
             return value
-        new = base.__new__(cls, items)  # type: ignore[call-arg]
+        new = base.__new__(cls, items)
     elif issubclass(base, _SINGLE):
-        new = base.__new__(cls, exact(value))  # type: ignore[call-arg]
+        new = base.__new__(cls, exact(value))
     elif issubclass(base, BaseException):
-        new = base.__new__(cls, *BaseException.args.__get__(value))  # type: ignore[attr-defined]
+        new = base.__new__(cls, *vars(BaseException)["args"].__get__(value))
     else:
         new = _empty(value, base, cls)
     made(new)
@@ -177,17 +179,16 @@ def _filled(value: Any, cls: type, each: _Each, made: Callable[[Any], object]) -
     return new
 
 
-def _empty(value: Any, base: type, cls: type) -> Any:
+def _empty(value: Any, base: Any, cls: type) -> Any:
     new = base.__new__(cls)
     if base in _CONTAINERS:
-        arguments = _CONTAINERS[base](value)
-        base.__init__(new, *(((),) if base is collections.deque else ()), *arguments)  # type: ignore[misc]
+        base.__init__(new, *_CONTAINERS[base](value))
     return new
 
 
-def _fill(new: Any, value: Any, base: type, each: _Each) -> None:
+def _fill(new: Any, value: Any, base: Any, each: _Each) -> None:
     if issubclass(base, _SEQUENCES):
-        base.extend(new, [each(item) for item in base.__iter__(value)])  # type: ignore[attr-defined]
+        base.extend(new, [each(item) for item in base.__iter__(value)])
     elif issubclass(base, set):
         set.update(new, [each(item) for item in set.__iter__(value)])
     elif issubclass(base, bytearray):
@@ -214,7 +215,8 @@ def _copy_attributes(new: Any, value: Any, each: _Each) -> None:
 
 def _dict_of(value: Any) -> dict[str, Any]:
     try:
-        return object.__getattribute__(value, "__dict__")  # type: ignore[no-any-return]
+        own: dict[str, Any] = object.__getattribute__(value, "__dict__")
+        return own
     except AttributeError:
         return {}
 
@@ -266,7 +268,7 @@ def _taken_apart(value: Any, whole: Callable[[list[tuple[str, Any]]], Any]) -> A
         return _dict_taken_apart(value, whole)
     if not issubclass(type(value), (list, tuple)):
         return deepcopy(value)
-    base = list if issubclass(type(value), list) else tuple
+    base: Any = list if issubclass(type(value), list) else tuple
     items = [_taken_apart(item, whole) for item in base.__iter__(value)]
     return tuple.__new__(type(value), items) if hasattr(type(value), "_fields") else type(value)(items)
 
@@ -278,5 +280,5 @@ def _dict_taken_apart(value: dict[Any, Any], whole: Callable[[list[tuple[str, An
         return type(value)(pairs)
     made = _empty(value, base, type(value) if own else base)
     for key, item in pairs:
-        base.__setitem__(made, key, item)  # type: ignore[attr-defined]
+        base.__setitem__(made, key, item)
     return made

@@ -16,6 +16,7 @@ import abc
 import collections
 import collections.abc
 import concurrent.futures
+import contextlib
 import dataclasses
 import decimal
 import enum
@@ -168,7 +169,7 @@ def _typing_members() -> dict[str, object]:
 
 
 def _type_variable(name: str, *constraints: object, **options: object) -> Form:
-    return Form(str(name))
+    return Form(exact_text(str(name)))
 
 
 def _cast(form: object, value: object) -> object:
@@ -348,18 +349,32 @@ def _wraps(wrapped: Any) -> Callable[[Any], Any]:
     """`functools.wraps` for guest functions: copies the name and the documentation, nothing else."""
 
     def decorate(wrapper: Any) -> Any:
-        if guards.is_guest_function(wrapper):
-            for name in ("__name__", "__qualname__", "__doc__"):
-                found = getattr(wrapped, name, None)
-                if type(found) is str:
-                    setattr(wrapper, name, found)
-        return wrapper
+        return _named_like(wrapped, wrapper) if guards.is_guest_function(wrapper) else wrapper
 
     return decorate
 
 
+def _named_like(wrapped: Any, wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    for name in ("__name__", "__qualname__", "__doc__"):
+        found = getattr(wrapped, name, None)
+        if type(found) is str:
+            setattr(wrapper, name, found)
+    return wrapper
+
+
 def _update_wrapper(wrapper: Any, wrapped: Any) -> Any:
     return _wraps(wrapped)(wrapper)
+
+
+def _contextmanager(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Anything else than a real generator would be thrown the traceback.
+    def make(*args: object, **kwargs: object) -> Any:
+        made = function(*args, **kwargs)
+        if type(made) is not types.GeneratorType:
+            raise TypeError("contextmanager() decorates generator functions: it must yield once")
+        return made
+
+    return _named_like(function, contextlib.contextmanager(make))
 
 
 def _lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
@@ -532,7 +547,7 @@ _NAMED: dict[str, str] = {
     "cmath": "*",
     "collections": "ChainMap Counter OrderedDict defaultdict deque",
     "concurrent.futures": "ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION CancelledError Future TimeoutError",
-    "contextlib": "closing contextmanager nullcontext suppress",
+    "contextlib": "closing nullcontext suppress",
     "csv": "DictWriter Error QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC writer",
     "dataclasses": "FrozenInstanceError InitVar KW_ONLY MISSING field fields is_dataclass",
     "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone",
@@ -585,6 +600,7 @@ _OWN: dict[str, dict[str, object]] = {
     "collections": {"namedtuple": _namedtuple},
     "collections.abc": _abc_forms(),
     "concurrent.futures": {"ThreadPoolExecutor": ThreadPoolExecutor, "as_completed": _as_completed, "wait": _wait},
+    "contextlib": {"contextmanager": _contextmanager},
     "copy": {"copy": copies.copy, "deepcopy": copies.deepcopy},
     "csv": {"DictReader": wrappers.DictReader, "reader": wrappers.reader},
     "dataclasses": {

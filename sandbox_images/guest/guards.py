@@ -34,6 +34,7 @@ import string
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
 
@@ -60,6 +61,7 @@ __all__ = [
     "guest_setattr",
     "guest_super",
     "guest_vars",
+    "is_class_like",
     "is_dunder",
     "is_guest_class",
     "is_guest_function",
@@ -180,7 +182,7 @@ def denial(name: str) -> str:
 _LOOKED_AT_TYPES = frozenset(
     {
         *(types.ModuleType, types.CodeType, types.FrameType, types.CellType),
-        *(types.FunctionType, types.MappingProxyType),
+        *(types.TracebackType, types.FunctionType, types.MappingProxyType),
     }
 )
 
@@ -215,7 +217,7 @@ def _free_or_tied(function: types.FunctionType) -> object:
     return function
 
 
-def _tied(function: types.FunctionType, owner: type) -> types.FunctionType:
+def _tied(function: types.FunctionType, owner: type) -> Callable[..., object]:
     """A method as it is taken from a class: for instances of that class only."""
 
     def method(subject: object, /, *args: object, **kwargs: object) -> object:
@@ -239,7 +241,7 @@ def _methods_of(cls: type) -> Iterable[types.FunctionType]:
             parts = (value.fget, value.fset, value.fdel)
         elif type_of(value) is functools.cached_property or (type_of(value) is staticmethod and name == "__new__"):
             parts = (getattr(value, "func", None), getattr(value, "__func__", None))
-        yield from (part for part in parts if type_of(part) is types.FunctionType)  # type: ignore[misc]
+        yield from (part for part in parts if type_of(part) is types.FunctionType)
 
 
 def _tie_methods(cls: type) -> None:
@@ -255,6 +257,11 @@ def _checked_of(found: object, order: Iterable[type]) -> object:
         if owner is not None:
             return _tied(found, owner)
     return checked(found)
+
+
+def is_class_like(value: object) -> bool:
+    """Whether it is a class, or stands for one in `isinstance(x, value)`."""
+    return isinstance(value, type_of) or type_of(value) in (TypeView, TypeFunction) or type_of(value) in _BASE_FORMS
 
 
 def is_guest_class(cls: object) -> bool:
@@ -504,6 +511,7 @@ class _Named:
     """A guest object whose name or documentation is about to be set: to a real text, for others will show it."""
 
     __slots__ = ("_named",)
+    _named: object
 
     def __init__(self, named: object) -> None:
         object.__setattr__(self, "_named", named)
@@ -745,19 +753,32 @@ class _Maker:
     def __call__(self, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
         if "__slots__" in body:
             dict.__setitem__(body, "__slots__", _settled_slots(name, body["__slots__"]))
+        if is_guest_function(body.get("__exit__")):
+            dict.__setitem__(body, "__exit__", _without_traceback(body["__exit__"]))
         # Marked at birth: hooks of what stands in the body run before the class statement ends.
         dict.__setitem__(body, MARK, TOKEN)
         return self._meta(name, bases, body)
 
 
-def _settled_slots(name: str, slots: object) -> tuple[str, ...]:
+def _without_traceback(function: Any) -> Callable[..., object]:
+    """`__exit__` of a program's class, which sees its exception but not the frames that it came through."""
+
+    def leave(self: object, kind: object = None, error: object = None, _trace: object = None) -> object:
+        return function(self, kind, error, None)
+
+    leave.__dict__.update(function.__dict__)  # it may be marked as abstract
+    leave.__name__, leave.__qualname__, leave.__doc__ = "__exit__", function.__qualname__, function.__doc__
+    return leave
+
+
+def _settled_slots(name: str, slots: Any) -> tuple[str, ...]:
     """A copy, for the program may change a list while the class is made; it is this copy that is checked and used."""
     # An iterator, or a class of the program's own, may say something else each time.
-    listed = (slots,) if type_of(slots) is str else (*slots,) if type_of(slots) in (tuple, list, dict) else (None,)  # type: ignore[misc]
+    listed = (slots,) if type_of(slots) is str else (*slots,) if type_of(slots) in (tuple, list, dict) else (None,)
     for one in listed:
         if type_of(one) is not str or is_dunder(one) or one in _DENIED:
             raise TypeError(f"class {name}: __slots__ must be a tuple or list of plain attribute names")
-    return listed  # type: ignore[return-value]
+    return listed
 
 
 def check_fields(cls: type, names: Iterable[str]) -> None:
