@@ -202,9 +202,12 @@ def main() -> None:
     if program:
         layers.append("seccomp")
     send({"layers": layers, "facts": before})
+    # The program can walk the frames below its own.
+    del order, before, layers
     close_all_but({1: WRITING, 0: READING})
     if program:
         Filter(program).load()
+    del program
     tune_malloc()
     watch(READING)
     agent.main(READING, WRITING)

@@ -68,6 +68,8 @@ from tests.devices import devices
 __all__ = [
     "BACKENDS",
     "CONTEXT",
+    "ESCAPED",
+    "PROGRAMS",
     "BackendName",
     "Canaries",
     "Escapes",
@@ -81,6 +83,8 @@ Language = Literal["restricted", "python"]
 BackendName = Literal["jail", "docker", "gvisor"]
 BACKENDS: tuple[BackendName, ...] = ("jail", "docker", "gvisor")
 PROGRAMS = Path(__file__).with_name("programs")
+# What several programs use, and programs in two halves (`pairing`).
+_NO_GROUPS = ("shared", "pairs")
 _HEADER = re.compile(r"# (\w+)(?:: (.*))?")
 _CELL = re.compile(r"^#%%.*\n", re.MULTILINE)
 _LEFT_S = 5.0
@@ -95,7 +99,7 @@ _POOL = 2
 # A container that is kept ready has a random name, one that serves a run has the run's name or label.
 _READY_NAME = re.compile(r"/belljar-[0-9a-f]{16}")
 # Spelled so that a traceback that quotes the program does not hold the word.
-_ESCAPED = 'def escaped(*what):\n    print("ESC" + "APED", *what)\n'
+ESCAPED = 'def escaped(*what):\n    print("ESC" + "APED", *what)\n'
 CONTEXT = "".join(f"line {number}: the grass is green\n" for number in range(1000))
 T = TypeVar("T")
 
@@ -180,7 +184,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def load_programs() -> list[Program]:
     """The corpus, by path."""
-    return [_program(path) for path in sorted(PROGRAMS.rglob("*.py")) if path.parent.name != "shared"]
+    return [_program(path) for path in sorted(PROGRAMS.rglob("*.py")) if path.parent.name not in _NO_GROUPS]
 
 
 def _program(path: Path) -> Program:
@@ -197,7 +201,7 @@ def _program(path: Path) -> Program:
     cells = _CELL.split(source)
     return Program(
         name=f"{path.parent.name}/{path.stem}",
-        cells=["".join([_ESCAPED, *shared, cells[0]]), *cells[1:]],
+        cells=["".join([ESCAPED, *shared, cells[0]]), *cells[1:]],
         languages=["python", "restricted"] if language == "both" else [language],  # type: ignore[list-item]
         expect=header["expect"].split(),
         says=header.get("says"),

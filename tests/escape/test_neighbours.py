@@ -12,6 +12,7 @@ from belljar import ModelReply, ModelRequest, Session
 from belljar.errors import BoxFault, PolicyDenied
 from belljar.models import FREE
 from tests.escape.harness import CONTEXT, Escapes, Language
+from tests.escape.pairing import Pair, load_pairs, run_pair
 
 STUBBORN = """
 import time
@@ -152,3 +153,14 @@ def test_a_flood_does_not_hold_up_a_neighbour(escapes: Escapes, flood: str) -> N
     alone, beside = escapes.drive(side_by_side())
     # On a machine that others keep busy both are longer.
     assert beside < LATENCY_S + 10 * alone
+
+
+@pytest.mark.parametrize("pair", load_pairs(), ids=lambda pair: pair.name)
+def test_two_boxes_do_not_notice_each_other(escapes: Escapes, pair: Pair) -> None:
+    cells = escapes.drive(run_pair(escapes, pair))
+    text = repr(cells)
+    assert "ESCAPED" not in text, text
+    assert [cell.status for cell in cells] == ["ok", "ok"], text
+    assert pair.says in "".join(cell.stdout for cell in cells), text
+    escapes.canaries.check(text)
+    assert escapes.survivors() == []

@@ -29,7 +29,7 @@ from belljar.sandbox.docker.options import HOSTNAME, USER, RuntimeName, host_con
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.docker.stream import Outputs
 from belljar.sandbox.image import PYTHON
-from belljar.sandbox.seccomp import load_allowlist
+from belljar.sandbox.seccomp import Allowlist, load_allowlist
 from tests.integration.test_jail_lifecycle import Talk, Told
 
 __all__ = [
@@ -162,13 +162,13 @@ class Bare(msgspec.Struct, frozen=True):
         return json.loads(self.output)
 
 
-def bare(name: Name, host: str, image: Image, program: str) -> Bare:
+def bare(name: Name, host: str, image: Image, program: str, allowlist: Allowlist | None = None) -> Bare:
     """Run `program` as the first process of a container made by the template.
 
     All three of its pipes are attached: for one that is not, the host's /dev/null would be opened, and runsc makes the
     box's user the owner of what it is given.
     """
-    config = host_config(SPEC, RUNTIMES[name], docker_profile(load_allowlist()))
+    config = host_config(SPEC, RUNTIMES[name], docker_profile(allowlist or load_allowlist()))
     with contextlib.closing(talking_to(host)) as client:
         made = client.create_container(
             asyncio.run(_loaded(host, image)),

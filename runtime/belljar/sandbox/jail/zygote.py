@@ -177,7 +177,11 @@ def clone() -> int:
 
 
 def be_a_box(order: dict, descriptors: "list[int]", proc: int) -> None:  # type: ignore[type-arg]
-    """In the clone. Never returns."""
+    """In the clone. Never returns.
+
+    The program can walk the frames below its own, and the host's orders and descriptors count the boxes of every
+    tenant: nothing of them is left in any.
+    """
     status = 127
     try:
         wire, report, *groups = descriptors
@@ -192,6 +196,9 @@ def be_a_box(order: dict, descriptors: "list[int]", proc: int) -> None:  # type:
             send(channel, {"failed": str(error.strerror), "layer": "rootfs", "errno": error.errno}, [])
             return
         channel.detach()
+        order.clear()
+        descriptors.clear()
+        del wire, report, groups, channel
         agent.main()
         status = 0
     finally:
@@ -221,9 +228,11 @@ class Zygote:
         if not message:
             return False
         order = json.loads(message)
+        del message
         try:
             pid = clone()
             if pid == 0:
+                self.boxes.clear()
                 be_a_box(order, descriptors, self.proc)
             pidfd = os.pidfd_open(pid)
             self.boxes[pidfd] = (order["box"], pid)
