@@ -25,7 +25,7 @@ import msgspec
 
 from belljar.broker import Broker, Reply, RunScope
 from belljar.context import OpenDocument
-from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, cell_result, decode_answer
+from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, answer_json, cell_result
 from belljar.errors import (
     BelljarError,
     BoxFault,
@@ -36,6 +36,7 @@ from belljar.errors import (
     QuotaExceeded,
     Refusal,
 )
+from belljar.heavy import off_loop
 from belljar.protocol import PROTOCOL, ContextInfo, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
 from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Sandbox
@@ -80,6 +81,9 @@ class Box:
         self._over = asyncio.Event()
         self._sending = asyncio.Lock()
         self._slow: set[asyncio.Task[None]] = set()
+        # What the requests under way hold of our memory, and whether it has just become less.
+        self._held_bytes = 0
+        self._freed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
         # From here on the sandbox gives up what it holds: it is neither asked nor told anything but `kill`.
@@ -153,10 +157,15 @@ class Box:
         late = await self._until_over()
         status, error, limit = await self._outcome(late)
         # An answer that came after the deadline is void.
-        answer = decode_answer(self._broker.final, self._broker.final_body) if status == "ok" else None
         wall_s = self._scope.monotonic() - started
         await self._bury()
-        return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=answer)
+        final, body = (self._broker.final, self._broker.final_body) if status == "ok" else (None, b"")
+
+        def result() -> CellResult:
+            given = answer_json(final, body)
+            return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=given)
+
+        return await off_loop(len(body) + len(cell.stdout) + len(cell.stderr), result)
 
     async def close(self) -> BoxEnd:
         """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns."""
@@ -302,9 +311,14 @@ class Box:
 
     async def _take(self, frame: Frame[GuestMessage]) -> None:
         if isinstance(frame.message, Query | Recurse | Search):
+            weight = self._weight(frame)
+            if not await self._room(weight):
+                await self._send((Refused(frame.message.id, _CELL_OVER), b""))
+                return
             task = asyncio.create_task(self._answer_slowly(frame, frame.message.id))
             self._slow.add(task)
             task.add_done_callback(self._look_at)
+            task.add_done_callback(lambda _: self._hold(-weight))
             return
         reply = await self._broker.handle(frame)
         if reply is not None:
@@ -315,10 +329,39 @@ class Box:
                 task.cancel()
             self._over.set()
 
+    def _weight(self, frame: Frame[GuestMessage]) -> int:
+        """What a request holds of our memory while it is open. Of a search that is what it may find."""
+        found = self._scope.policy.context.read_bytes_max if isinstance(frame.message, Search) else 0
+        return len(frame.body) + found
+
+    async def _room(self, size: int) -> bool:
+        """Wait until the open requests leave room for one more, and take it; False when the cell's time is up.
+
+        Meanwhile nothing is read from the box. The only one open has room in any case.
+        """
+        room = self._scope.policy.wire.in_flight_bytes_max - size
+        while self._held_bytes and self._held_bytes > room and not self.finished:
+            if self._broker.answers_void:
+                return False
+            self._freed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_S):
+                    await self._freed.wait()
+        self._held_bytes += size
+        return True
+
+    def _hold(self, size: int) -> None:
+        """So much more is held, or less."""
+        self._held_bytes += size
+        self._freed.set()
+
     async def _answer_slowly(self, frame: Frame[GuestMessage], request: int) -> None:
+        answers = 0
         try:
             reply = await self._broker.handle(frame)
             if reply is not None:
+                if isinstance(frame.message, Query):
+                    self._hold(answers := len(reply[1]))
                 # Half a frame would put the stream out of step for every cell that follows.
                 await to_the_end(self._send(reply))
         except asyncio.CancelledError:
@@ -331,6 +374,8 @@ class Box:
                 self._end(await self._died())
         except BelljarError as error:
             self._fail(error)
+        finally:
+            self._hold(-answers)
 
     def _look_at(self, task: asyncio.Task[None]) -> None:
         """A task that failed as nobody foresaw, by a defect of ours or of a model object, ends the box now.

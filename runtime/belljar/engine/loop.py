@@ -21,13 +21,15 @@ from belljar.context import Document
 from belljar.engine.box import Box
 from belljar.engine.result import CellResult
 from belljar.errors import QuotaExceeded
+from belljar.heavy import off_loop
 from belljar.models import Message, Model, ModelRequest
 
 __all__ = ["Progress", "Work", "solve"]
 
 # What one cell's output may take of the root model's window.
 _SHOWN_CHARS_MAX: Const = 20_000
-_BLOCK: Const = re.compile(r"^```(?:repl|python)[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+# A line that opens a block, or one that closes it. Nothing here looks beyond its line: time is linear in the reply.
+_FENCE: Const = re.compile(r"^```(repl|python)?[ \t]*$", re.MULTILINE)
 
 _SYSTEM: Const = """\
 You answer a question about a document that is far too long to be shown to you. It is in the variable `context` of a \
@@ -112,7 +114,7 @@ async def solve(run: Work, model: Model, question: str) -> None:
         run.turns += 1
         text = (await run.calls.ask(model, request, cell=run.box.broker.cells)).text
         shown: list[str] = []
-        for code in _BLOCK.findall(text):
+        for code in await off_loop(len(text), _blocks, text):
             cell = await run.execute(code)
             if run.box.finished:
                 return
@@ -124,6 +126,19 @@ async def solve(run: Work, model: Model, question: str) -> None:
         limit=policy.models.turns_max,
         observed=policy.models.turns_max,
     )
+
+
+def _blocks(text: str) -> list[str]:
+    """The code in the reply's blocks. One that is not closed is none."""
+    blocks: list[str] = []
+    start: int | None = None
+    for fence in _FENCE.finditer(text):
+        if start is None:
+            start = fence.end() + 1 if fence[1] else None
+        elif not fence[1]:
+            blocks.append(text[start : fence.start()])
+            start = None
+    return blocks
 
 
 def _opening(question: str, documents: Mapping[str, Document]) -> str:
