@@ -148,10 +148,6 @@ class Broker:
     def denials(self) -> int:
         return self._denials
 
-    @property
-    def answers_void(self) -> bool:
-        return self._answers_void
-
     def void_answers(self) -> None:
         """The running cell's time is up: what it still gives as an answer is logged and does not count."""
         self._answers_void = True
@@ -298,11 +294,19 @@ class Broker:
         except ModelFailed as failure:
             return Refused(message.id, _failure(failure)), b""
         except Refusal as refusal:
-            await self._log_denial(message, refusal)
-            self._emit(len(body))
-            return Refused(message.id, _failure(refusal)), b""
+            return await self.refuse(message, refusal)
         finally:
             self._in_flight -= 1
+
+    async def refuse(self, message: Read | Search | Query | Recurse | Budget, refusal: Refusal) -> Reply:
+        """The reply to a request that is not served; it stands in the log and is charged as a frame.
+
+        Raises:
+            Refusal: `output.flood`.
+        """
+        await self._log_denial(message, refusal)
+        self._emit(0)
+        return Refused(message.id, _failure(refusal)), b""
 
     async def _serve(self, message: Read | Search | Query | Recurse | Budget, body: bytes) -> Reply:
         match message:

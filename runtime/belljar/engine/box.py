@@ -47,6 +47,8 @@ __all__ = ["Box", "Verdict", "verdict_of"]
 
 # How long the pump may go on without letting others run.
 _SLICE_S: Const = 0.005
+# How long a request that finds no room among the open ones waits before it is refused.
+_ROOM_S: Const = 0.5
 # A reply that the guest does not take for so long ends the box.
 _SEND_S: Const = 10.0
 # How often the CPU time of a busy box is looked at.
@@ -81,6 +83,7 @@ class Box:
         self._over = asyncio.Event()
         self._sending = asyncio.Lock()
         self._slow: set[asyncio.Task[None]] = set()
+        self._found_bytes_max = min(scope.policy.context.read_bytes_max, wire.body_bytes_max)
         # What the requests under way hold of our memory, and whether it has just become less.
         self._held_bytes = 0
         self._freed = asyncio.Event()
@@ -121,12 +124,13 @@ class Box:
                 for opened in documents
             ],
             contexts=list(contexts),
-            read_bytes_max=min(policy.context.read_bytes_max, policy.wire.body_bytes_max),
+            read_bytes_max=self._found_bytes_max,
             materialise_bytes_max=policy.context.materialise_bytes_max,
             in_flight_max=policy.wire.in_flight_max,
             batch_max=self._broker.batch_max,
             body_bytes_max=policy.wire.body_bytes_max,
             header_bytes_max=policy.wire.header_bytes_max,
+            in_flight_bytes_max=policy.wire.in_flight_bytes_max,
         )
         self._pump = asyncio.create_task(self._run_pump())
         self._pump.add_done_callback(self._look_at)
@@ -313,7 +317,7 @@ class Box:
         if isinstance(frame.message, Query | Recurse | Search):
             weight = self._weight(frame)
             if not await self._room(weight):
-                await self._send((Refused(frame.message.id, _CELL_OVER), b""))
+                await self._send(await self._broker.refuse(frame.message, self._no_room(weight)))
                 return
             task = asyncio.create_task(self._answer_slowly(frame, frame.message.id))
             self._slow.add(task)
@@ -330,25 +334,34 @@ class Box:
             self._over.set()
 
     def _weight(self, frame: Frame[GuestMessage]) -> int:
-        """What a request holds of our memory while it is open. Of a search that is what it may find."""
-        found = self._scope.policy.context.read_bytes_max if isinstance(frame.message, Search) else 0
-        return len(frame.body) + found
+        """What a request holds of our memory while it is open: its body, and what a search may find."""
+        return len(frame.body) + (self._found_bytes_max if isinstance(frame.message, Search) else 0)
 
     async def _room(self, size: int) -> bool:
-        """Wait until the open requests leave room for one more, and take it; False when the cell's time is up.
+        """Take room for a request that holds `size`; False where the open ones leave none. A single one has it always.
 
-        Meanwhile nothing is read from the box. The only one open has room in any case.
+        The agent keeps within the room by itself, so there is little to wait for: that its last reply is off our hands.
+        Meanwhile nothing is read from the box.
         """
         room = self._scope.policy.wire.in_flight_bytes_max - size
-        while self._held_bytes and self._held_bytes > room and not self.finished:
-            if self._broker.answers_void:
-                return False
-            self._freed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_WATCH_S):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROOM_S):
+                while 0 < self._held_bytes > room:
+                    self._freed.clear()
                     await self._freed.wait()
+        if 0 < self._held_bytes > room:
+            return False
         self._held_bytes += size
         return True
+
+    def _no_room(self, size: int) -> PolicyDenied:
+        limit = self._scope.policy.wire.in_flight_bytes_max
+        return PolicyDenied(
+            f"the open requests may hold {limit} bytes: wait for their replies",
+            code="wire.in_flight_bytes",
+            limit=limit,
+            observed=self._held_bytes + size,
+        )
 
     def _hold(self, size: int) -> None:
         """So much more is held, or less."""
@@ -433,7 +446,7 @@ def verdict_of(error: BelljarError) -> Verdict:
         return Verdict("protocol", about)
     if isinstance(error, Refusal):
         limit = Limit(error.code, error.limit, error.observed)
-        if error.code in ("output.flood", "answer.too_long"):
+        if error.code == "output.flood" or error.code.startswith("answer."):
             return Verdict("output", about, limit)
         return Verdict("quota" if isinstance(error, QuotaExceeded) else "denied", about, limit)
     return Verdict("host_fault", about)
