@@ -221,6 +221,7 @@ class Start(_Sentence, frozen=True):
     batch_max: int
     body_bytes_max: int
     header_bytes_max: int
+    in_flight_bytes_max: int = _OFFSET_MAX
 
 
 class Execute(_Sentence, frozen=True):

@@ -102,7 +102,8 @@ class Agent:
 
     def run(self) -> None:
         start, _ = self._channel.command()
-        self._channel.limit_in_flight(start["in_flight_max"])
+        held, found = start["in_flight_bytes_max"], start["read_bytes_max"]
+        self._channel.limit_in_flight(start["in_flight_max"], held, found)
         self._build(start)
         sys.stdout, sys.stderr = self._stdout, self._stderr
         signal.signal(signal.SIGINT, self._on_interrupt)

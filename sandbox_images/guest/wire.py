@@ -24,6 +24,7 @@ import json
 import os
 import select
 import struct
+import sys
 import threading
 import time
 from typing import Any
@@ -66,13 +67,22 @@ class Channel:
         self._queue: collections.deque[object] = collections.deque()
         self._in_flight = 0
         self._in_flight_max = 1
+        self._held_bytes = 0
+        self._held_bytes_max = sys.maxsize
+        self._found_bytes_max = 0
         self._main = threading.get_ident()
         self._shielded = False
         self._interrupted = False
 
-    def limit_in_flight(self, requests: int) -> None:
-        """At most so many requests are under way; further threads wait their turn."""
+    def limit_in_flight(self, requests: int, held_bytes: int = sys.maxsize, found_bytes: int = 0) -> None:
+        """At most so many requests are under way; further threads wait their turn.
+
+        Nor may those requests hold more than `held_bytes` on the host, unless there is only one: each its body, a
+        search `found_bytes` too. The wait is here because the host, where there is no room, would have to stop reading.
+        """
         self._in_flight_max = requests
+        self._held_bytes_max = held_bytes
+        self._found_bytes_max = found_bytes
 
     def interrupt(self) -> None:
         """For the SIGINT handler: raise here and now if nothing can be lost, else at the next open place."""
@@ -98,9 +108,10 @@ class Channel:
     def request(self, op: str, fields: dict[str, Any], body: bytes = b"") -> Frame:
         """Send a request, wait for its reply: `(header, body)`."""
         was = self._shield(True)
+        weight = len(body) + (self._found_bytes_max if op == "search" else 0)
         try:
             with self._turn:
-                self._take_slot()
+                self._take_slot(weight)
                 self._last_id += 1
                 number = self._last_id
                 self._waiting.add(number)
@@ -110,6 +121,7 @@ class Channel:
             finally:
                 with self._turn:
                     self._in_flight -= 1
+                    self._held_bytes -= weight
                     self._waiting.discard(number)
                     self._inbox.pop(number, None)
                     self._turn.notify_all()
@@ -125,18 +137,24 @@ class Channel:
         finally:
             self._shield(was)
 
-    def _take_slot(self) -> None:
+    def _take_slot(self, weight: int) -> None:
         """Wait for one of the requests that may be under way, first come, first served."""
         ticket = object()
         self._queue.append(ticket)
         try:
-            while self._in_flight >= self._in_flight_max or self._queue[0] is not ticket:
+            while self._queue[0] is not ticket or not self._room(weight):
                 self._wait_turn()
             self._in_flight += 1
+            self._held_bytes += weight
         finally:
             self._queue.remove(ticket)
             if self._queue:
                 self._turn.notify_all()
+
+    def _room(self, weight: int) -> bool:
+        if self._in_flight == 0:
+            return True
+        return self._in_flight < self._in_flight_max and self._held_bytes + weight <= self._held_bytes_max
 
     def _await(self, number: int) -> Frame:
         while True:

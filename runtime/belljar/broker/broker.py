@@ -7,7 +7,9 @@ The rules it keeps, whoever speaks:
   an exception and the log as a record;
 * one record for a read or a search, before its reply leaves; a pair for a query (`calls` writes it);
 * the first `Final` before the deadline is the answer; from then on the box has nothing more to say;
-* work per request is bounded by the policy: bytes read, prompts a batch, requests in flight, output kept.
+* work per request is bounded by the policy: bytes read, prompts a batch, requests in flight, output kept;
+* a frame is charged what it costs the host, also where nothing is in it; and work that grows with what is in it is done
+  off the event loop (`heavy`).
 
 State: idle <-> running -> final. `Ready` comes once and before all else; the first cell's order may be on its way by
 then. `Final` and `Done` come while running. A thread that the program left behind may still ask between two cells: it
@@ -26,6 +28,7 @@ from typing import assert_never
 import msgspec
 
 from belljar.audit import JSON, AuditLog
+from belljar.broker.answer import check_answer
 from belljar.broker.calls import Calls, refusal_fields
 from belljar.broker.cell import Cell
 from belljar.broker.reads import Reads
@@ -33,8 +36,9 @@ from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
 from belljar.context import OpenDocument, Question, Searcher
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
+from belljar.heavy import is_utf8, off_loop, sha256, text_of
 from belljar.ledger import Ledger, Remaining
-from belljar.models import Message, Model, ModelRequest
+from belljar.models import Model, ModelRequest
 from belljar.protocol import (
     BATCH_MAX,
     PROTOCOL,
@@ -69,9 +73,12 @@ _SUB_SYSTEM: Const = (
     "from the text given here alone."
 )
 # A read of one character still costs a record in the log, so it is charged as this many bytes of the run's allowance.
-_READ_COST_BYTES_MIN: Const = 256
-# A frame is work for the host even with nothing in it: a flood of empty ones ends like any other.
-_OUTPUT_COST_BYTES_MIN: Const = 64
+_READ_COST_BYTES_MIN: Const = 1024
+# A frame is work for the host even with nothing in it, some 16 µs, as much as for a KiB of output. So a flood of empty
+# ones, or of requests that are refused, ends like any other.
+_FRAME_COST_BYTES_MIN: Const = 1024
+# A call that the books refuse costs two records in the log and a transaction.
+_REFUSED_CALL_COST_BYTES: Const = 4096
 # A program that is refused over and over is told so each time; the log has the first ones and then the count.
 _DENIALS_LOGGED_MAX: Const = 100
 # Patterns are written by hand, or are a few hundred names joined by bars.
@@ -151,14 +158,15 @@ class Broker:
         Raises:
             PolicyDenied: `code.too_long`.
         """
-        source = code.encode("utf-8", "surrogatepass")
         limit = min(self._policy.limits.code_bytes, self._policy.wire.body_bytes_max)
+        # A root model may write any length; what is surely too long need not be encoded to be refused.
+        source = code[: limit + 1].encode("utf-8", "surrogatepass")
         if len(source) > limit:
             raise PolicyDenied(
-                f"a cell of {len(source)} bytes is over the policy's {limit}: send it in parts",
+                f"a cell of {max(len(source), len(code))} bytes is over the policy's {limit}: send it in parts",
                 code="code.too_long",
                 limit=limit,
-                observed=len(source),
+                observed=max(len(source), len(code)),
             )
         self.cells += 1
         began = self._scope.monotonic()
@@ -181,7 +189,7 @@ class Broker:
 
         Raises:
             ProtocolViolation: the sentence is out of turn or contradicts itself.
-            Refusal: `output.flood` or `answer.too_long`; other refusals are replies.
+            Refusal: `output.flood` or one of `answer.`; other refusals are replies.
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
@@ -196,7 +204,10 @@ class Broker:
                 await self._done(message, body)
             case Final():
                 await self._final(message, body)
-            case Read() | Search() | Query() | Recurse() | Budget():
+            case Budget():
+                self._emit(len(body))
+                return await self._request(message, body)
+            case Read() | Search() | Query() | Recurse():
                 return await self._request(message, body)
             case _:
                 assert_never(message)
@@ -210,23 +221,43 @@ class Broker:
         self._ready = True
 
     def _output(self, output: Output, body: bytes) -> None:
-        self._emitted_bytes += max(len(body), _OUTPUT_COST_BYTES_MIN)
         # What a left-behind thread prints between two cells belongs to the last one.
         if self.cell is None:
             raise ProtocolViolation("output before the first cell")
-        self.cell.write(output, body, emitted_bytes=self._emitted_bytes)
+        self.cell.write(output, body)
+        self._emit(len(body))
+
+    def _emit(self, size: int) -> None:
+        """Charge a frame with a body of `size`.
+
+        Raises:
+            Refusal: `output.flood`: the run has sent more than the policy lets it.
+        """
+        self._emitted_bytes += max(size, _FRAME_COST_BYTES_MIN)
+        limit = self._policy.limits.output_flood_bytes
+        if self._emitted_bytes > limit:
+            raise Refusal(
+                "the program sent more than the policy lets a run emit: print less, or keep it in variables",
+                code="output.flood",
+                limit=limit,
+                observed=self._emitted_bytes,
+            )
 
     async def _done(self, done: Done, body: bytes) -> None:
         if self._state != "running" or self.cell is None:
             raise ProtocolViolation(f"a Done while the box was {self._state}")
         self._state = "idle"
-        self.cell.end(done, body, now=self._scope.monotonic())
+        # No longer than what it may print: the agent's own cut is far below.
+        kept = body[: self._policy.limits.output_bytes]
+        came = self._scope.monotonic()
+        self.cell.end(done, await off_loop(len(kept), text_of, kept, "replace"), now=came)
         about: dict[str, JSON] = {
             "cell": self.cell.number,
             "status": done.status,
             "output_bytes": self.cell.output_bytes,
         }
         await self._audit.note("cell.finished", self._scope.run, about)
+        self._emit(len(body))
 
     async def _final(self, final: Final, body: bytes) -> None:
         if self._state != "running" or self.cell is None:
@@ -239,13 +270,14 @@ class Broker:
                 limit=limit,
                 observed=len(body),
             )
-        _check_answer(final, body)
+        await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
         about: dict[str, JSON] = {
             "cell": self.cells,
-            "answer_sha256": hashlib.sha256(body).hexdigest(),
+            "answer_sha256": await off_loop(len(body), sha256, body),
             "answer_bytes": len(body),
         }
         if self._scope.monotonic() >= self.cell.deadline:
+            self._emit(len(body))
             await self._audit.note("answer.void", self._scope.run, about)
             return
         await self._audit.note("answer.given", self._scope.run, about)
@@ -264,10 +296,19 @@ class Broker:
         except ModelFailed as failure:
             return Refused(message.id, _failure(failure)), b""
         except Refusal as refusal:
-            await self._log_denial(message, refusal)
-            return Refused(message.id, _failure(refusal)), b""
+            return await self.refuse(message, refusal)
         finally:
             self._in_flight -= 1
+
+    async def refuse(self, message: Read | Search | Query | Recurse | Budget, refusal: Refusal) -> Reply:
+        """The reply to a request that is not served; it stands in the log and is charged as a frame.
+
+        Raises:
+            Refusal: `output.flood`.
+        """
+        await self._log_denial(message, refusal)
+        self._emit(0)
+        return Refused(message.id, _failure(refusal)), b""
 
     async def _serve(self, message: Read | Search | Query | Recurse | Budget, body: bytes) -> Reply:
         match message:
@@ -374,10 +415,6 @@ class Broker:
             raise PolicyDenied(
                 "a directory of items is not searched: search their text, or read it", code="search.no_text"
             )
-        try:
-            pattern = body.decode("utf-8")
-        except UnicodeDecodeError:
-            raise ProtocolViolation("a pattern that is not UTF-8") from None
         if len(body) > _PATTERN_BYTES_MAX:
             raise PolicyDenied(
                 f"a pattern of {len(body)} bytes is over the limit of {_PATTERN_BYTES_MAX}: look for less at once",
@@ -385,6 +422,10 @@ class Broker:
                 limit=_PATTERN_BYTES_MAX,
                 observed=len(body),
             )
+        try:
+            pattern = body.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ProtocolViolation("a pattern that is not UTF-8") from None
         longest = min(self._policy.context.read_bytes_max, self._policy.wire.body_bytes_max)
         return Question(
             folder=document.folder,
@@ -465,21 +506,34 @@ class Broker:
     # ------------------------------------------------------------------------------------------------------ queries
 
     async def _query(self, query: Query, body: bytes) -> Reply:
-        prompts = _split(query.lengths, body)
-        model = self._permit_query(query, prompts)
-        if len(prompts) == 1:
-            self.queries += 1
-            return self._answers(query.id, [await self._ask(model, prompts[0], self.cells)])
-        await self._permit_calls(len(prompts))
+        prompts = await off_loop(len(body), _split, query.lengths, body)
+        model = self._permit_query(query)
+        if len(prompts) > 1:
+            await self._permit_calls(len(prompts))
         self.queries += len(prompts)
+        return self._answers(query.id, await self._ask_all(model, prompts))
+
+    async def _ask_all(self, model: Model, prompts: Sequence[memoryview]) -> list[bytes | Failure]:
+        """Each prompt's answer in its place. As many are under way as the policy lets run side by side."""
+        cell, left = self.cells, iter(enumerate(prompts))
+        results: list[bytes | Failure] = [b""] * len(prompts)
+
+        async def work() -> None:
+            for place, prompt in left:
+                results[place] = await self._ask(model, prompt, cell)
+
+        if len(prompts) == 1:
+            await work()
+            return results
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._ask(model, prompt, self.cells)) for prompt in prompts]
+                for _ in range(min(len(prompts), self._policy.models.parallel_max)):
+                    group.create_task(work())
         except BaseExceptionGroup as faults:
             raise _first(faults) from None
-        return self._answers(query.id, [task.result() for task in tasks])
+        return results
 
-    def _permit_query(self, query: Query, prompts: list[str]) -> Model:
+    def _permit_query(self, query: Query) -> Model:
         rules, batch_max = self._policy.models, self.batch_max
         if self._sub_model is None:
             raise PolicyDenied(
@@ -490,12 +544,12 @@ class Broker:
             raise PolicyDenied(
                 f"the model of this run's queries is {self._sub_model.name}: leave `model` out", code="model.denied"
             )
-        if len(prompts) > batch_max:
+        if len(query.lengths) > batch_max:
             raise PolicyDenied(
-                f"a batch of {len(prompts)} prompts is over the policy's {batch_max}: split it",
+                f"a batch of {len(query.lengths)} prompts is over the policy's {batch_max}: split it",
                 code="query.batch",
                 limit=batch_max,
-                observed=len(prompts),
+                observed=len(query.lengths),
             )
         longest = max(query.lengths)
         if longest > rules.prompt_bytes_max:
@@ -519,28 +573,32 @@ class Broker:
                 observed=calls,
             )
 
-    async def _ask(self, model: Model, prompt: str, cell: int) -> str | Failure:
+    async def _ask(self, model: Model, prompt: memoryview, cell: int) -> bytes | Failure:
         request = ModelRequest(
             system=_SUB_SYSTEM,
-            messages=(Message("user", prompt),),
+            messages=(),
             output_tokens_max=self._policy.models.output_tokens_max,
             deadline_s=self._policy.models.call_wall_s,
             purpose="sub",
         )
         try:
-            text = (await self._calls.ask(model, request, cell=cell)).text
-        except (Refusal, ModelFailed) as error:
-            return _failure(error)
+            text = (await self._calls.ask(model, request, cell=cell, prompt=prompt)).text
+        except Refusal as refusal:
+            self._denials += 1
+            self._emit(_REFUSED_CALL_COST_BYTES)
+            return _failure(refusal)
+        except ModelFailed as failure:
+            return _failure(failure)
         # What was answered has been shown; of anything else nobody knows.
         await self._shown.prompt(cell, prompt)
-        return text
+        return await off_loop(len(text), text.encode, "utf-8", "replace")
 
-    def _answers(self, request: int, results: list[str | Failure]) -> Reply:
+    def _answers(self, request: int, results: list[bytes | Failure]) -> Reply:
         items: list[Answer] = []
         parts: list[bytes] = []
         room = self._policy.wire.body_bytes_max
         for result in results:
-            data = b"" if isinstance(result, Failure) else result.encode("utf-8", "replace")
+            data = b"" if isinstance(result, Failure) else result
             if len(data) > room:
                 result = Failure("ModelError", "answer.too_long", "the answers do not fit one reply", room, len(data))
                 data = b""
@@ -567,25 +625,15 @@ class Broker:
             await self._audit.note("request.refused", self._scope.run, about)
 
 
-def _check_answer(final: Final, body: bytes) -> None:
-    """Refuse an answer that is not what it says it is, without repeating any of it."""
-    try:
-        if final.form == "text":
-            body.decode("utf-8")
-        else:
-            msgspec.json.decode(body)
-    except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError):
-        raise ProtocolViolation(f"a Final that is no {final.form}") from None
-
-
-def _split(lengths: list[int], body: bytes) -> list[str]:
-    """Cut the body at `lengths`. A sum that is off, or a cut inside a character, is a violation."""
+def _split(lengths: list[int], body: bytes) -> list[memoryview]:
+    """Cut the body at `lengths`, without a copy. A sum that is off, or a cut inside a character, is a violation."""
     if sum(lengths) != len(body):
         raise ProtocolViolation("lengths that do not add up to the body")
-    try:
-        return [body[start:stop].decode("utf-8") for start, stop in pairwise(accumulate(lengths, initial=0))]
-    except UnicodeDecodeError:
-        raise ProtocolViolation("a prompt that is not UTF-8") from None
+    view = memoryview(body)
+    prompts = [view[start:stop] for start, stop in pairwise(accumulate(lengths, initial=0))]
+    if not all(map(is_utf8, prompts)):
+        raise ProtocolViolation("a prompt that is not UTF-8")
+    return prompts
 
 
 def _failure(error: Refusal | ModelFailed) -> Failure:

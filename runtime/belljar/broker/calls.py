@@ -7,6 +7,9 @@ The two writes before the call go to two files side by side, because each waits 
 waited for by nobody but the end of the run (`settled`): until they are written the books hold the worst case, and a
 crash charges that.
 
+A prompt of the guest stays bytes until a call may begin, and what grows with it (its text, its digest, the bound of its
+tokens) is made then, off the event loop: of a batch, only as many prompts as may run side by side are texts.
+
 Each attempt at the provider is one such sequence with its own action id, so a retry cannot hide a spend. Whatever
 happens in between (an error, a cancellation), the reservation ends exactly once: a call that may have reached the
 provider and left no usage is charged in full.
@@ -23,8 +26,9 @@ import msgspec
 from belljar.audit import JSON, AuditLog
 from belljar.broker.run import RunScope
 from belljar.errors import BelljarError, HostFault, LedgerUnavailable, ModelFailed, QuotaExceeded
+from belljar.heavy import off_loop, slices, text_of
 from belljar.ledger import Amounts, Ledger
-from belljar.models import Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
+from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
 from belljar.tasks import to_the_end
 
 __all__ = ["Calls", "Spent", "refusal_fields"]
@@ -52,6 +56,24 @@ class Spent(msgspec.Struct):
         self.cost_nanousd += amounts.cost_nanousd
 
 
+class _Question(msgspec.Struct, frozen=True):
+    """A request, and what was found out about its texts: their digest, their bytes, their tokens at most."""
+
+    request: ModelRequest
+    prompt_sha256: str
+    prompt_bytes: int
+    input_tokens: int
+
+    def but(self, *, deadline_s: float | None = None, output_tokens_max: int | None = None) -> _Question:
+        old = self.request
+        request = msgspec.structs.replace(
+            old,
+            deadline_s=old.deadline_s if deadline_s is None else deadline_s,
+            output_tokens_max=old.output_tokens_max if output_tokens_max is None else output_tokens_max,
+        )
+        return msgspec.structs.replace(self, request=request)
+
+
 class Calls:
     """The metered way to a model, for one run: the engine's root calls and the guest's queries alike."""
 
@@ -67,8 +89,10 @@ class Calls:
         self._fault: HostFault | None = None
         self.spent = Spent()
 
-    async def ask(self, model: Model, request: ModelRequest, *, cell: int) -> ModelReply:
-        """Ask, with as many attempts as the policy allows.
+    async def ask(
+        self, model: Model, request: ModelRequest, *, cell: int, prompt: bytes | memoryview | None = None
+    ) -> ModelReply:
+        """Ask, with as many attempts as the policy allows. `prompt` is the last message, in UTF-8.
 
         Raises:
             QuotaExceeded: it would spend more than is left.
@@ -77,9 +101,11 @@ class Calls:
             HostFault: the model object raised what no model may raise.
         """
         async with self._slots:
+            size = sum(len(message.text) for message in request.messages) + len(prompt or b"")
+            question = await off_loop(size, _question, request, prompt)
             for attempt in range(1, self._scope.policy.models.attempts_max + 1):
                 try:
-                    return await self._attempt(model, self._timed(request), cell, attempt)
+                    return await self._attempt(model, self._timed(question), cell, attempt)
                 except ModelFailed as failure:
                     if self._scope.left_s() <= 0:  # the call was cut short by the run's own deadline
                         raise self._scope.time_up() from failure
@@ -97,11 +123,11 @@ class Calls:
         self._actions += 1
         return f"{self._scope.run}.{self._actions}"
 
-    def _timed(self, request: ModelRequest) -> ModelRequest:
+    def _timed(self, question: _Question) -> _Question:
         seconds = min(self._scope.policy.models.call_wall_s, self._scope.left_s())
         if seconds <= 0:
             raise self._scope.time_up()
-        return msgspec.structs.replace(request, deadline_s=seconds)
+        return question.but(deadline_s=seconds)
 
     async def settled(self) -> None:
         """Return when every call that has ended stands in the books and in the log.
@@ -120,19 +146,19 @@ class Calls:
             self._loose_ends = False
         self._refuse_after_fault()
 
-    async def _attempt(self, model: Model, request: ModelRequest, cell: int, attempt: int) -> ModelReply:
+    async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int) -> ModelReply:
         self._refuse_after_fault()
         action = self.next_action()
-        fields = {"action": action, "cell": cell, "attempt": attempt, "model": model.name, **_about(request)}
+        fields = {"action": action, "cell": cell, "attempt": attempt, "model": model.name, **_about(question)}
         requested = self._audit.submit("query.requested", self._scope.run, fields)
         reservation = None
         try:
-            reservation, held, request = await self._reserve(model, request)
+            reservation, held, question = await self._reserve(model, question)
             await asyncio.shield(requested)
         except (BelljarError, asyncio.CancelledError) as error:
             await to_the_end(self._unsent(action, error, requested, reservation))
             raise
-        return await self._send(model, request, action, reservation, held)
+        return await self._send(model, question.request, action, reservation, held)
 
     async def _unsent(
         self, action: str, error: BaseException, requested: asyncio.Future[tuple[int, str]], reservation: str | None
@@ -153,7 +179,7 @@ class Calls:
         try:
             reply = await _complete(model, request)
             charge = self._amounts(model, reply.usage)
-            event, outcome = "query.completed", _outcome(reply)
+            event, outcome = "query.completed", await off_loop(len(reply.text), _outcome, reply)
             return reply
         except ModelFailed as failure:
             charge = self._failed(model, failure, held)
@@ -191,31 +217,31 @@ class Calls:
         if self._fault is not None:
             raise self._fault
 
-    async def _reserve(self, model: Model, request: ModelRequest) -> tuple[str, Amounts, ModelRequest]:
+    async def _reserve(self, model: Model, question: _Question) -> tuple[str, Amounts, _Question]:
         """Hold the worst case; where the whole answer does not fit, ask for as long an answer as does."""
         try:
-            return await self._hold(model, request)
+            return await self._hold(model, question)
         except QuotaExceeded:
             await self.settled()  # what calls that have ended still hold is about to be given back
-            tokens = await self._affordable(model, request)
-            if tokens < min(_OUTPUT_TOKENS_MIN, request.output_tokens_max):
+            tokens = await self._affordable(model, question)
+            if tokens < min(_OUTPUT_TOKENS_MIN, question.request.output_tokens_max):
                 raise
-        return await self._hold(model, msgspec.structs.replace(request, output_tokens_max=tokens))
+        return await self._hold(model, question.but(output_tokens_max=tokens))
 
-    async def _hold(self, model: Model, request: ModelRequest) -> tuple[str, Amounts, ModelRequest]:
-        amounts = self._bound(model, request)
+    async def _hold(self, model: Model, question: _Question) -> tuple[str, Amounts, _Question]:
+        amounts = self._bound(model, question)
         run, now = self._scope.run, self._scope.now()
-        return await self._ledger.reserve(run, amounts, now=now, dispatched=True), amounts, request
+        return await self._ledger.reserve(run, amounts, now=now, dispatched=True), amounts, question
 
-    async def _affordable(self, model: Model, request: ModelRequest) -> int:
+    async def _affordable(self, model: Model, question: _Question) -> int:
         """The longest answer, in tokens, whose worst case fits what is left now; 0 when none does."""
         left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
-        low, high = 0, request.output_tokens_max
+        low, high = 0, question.request.output_tokens_max
         if left.output_tokens is not None:
             high = min(high, left.output_tokens)
         if left.cost_nanousd is None:
             return high
-        inputs = input_tokens_bound(request)
+        inputs = question.input_tokens
         while low < high:
             middle = (low + high + 1) // 2
             if self._prices.bound(model.name, inputs, middle) <= left.cost_nanousd:
@@ -224,10 +250,10 @@ class Calls:
                 high = middle - 1
         return low
 
-    def _bound(self, model: Model, request: ModelRequest) -> Amounts:
-        inputs = input_tokens_bound(request)
-        cost = self._prices.bound(model.name, inputs, request.output_tokens_max)
-        return Amounts(calls=1, input_tokens=inputs, output_tokens=request.output_tokens_max, cost_nanousd=cost)
+    def _bound(self, model: Model, question: _Question) -> Amounts:
+        inputs, outputs = question.input_tokens, question.request.output_tokens_max
+        cost = self._prices.bound(model.name, inputs, outputs)
+        return Amounts(calls=1, input_tokens=inputs, output_tokens=outputs, cost_nanousd=cost)
 
     def _amounts(self, model: Model, usage: Usage) -> Amounts:
         return Amounts(
@@ -265,26 +291,40 @@ def refusal_fields(error: BaseException) -> dict[str, JSON]:
     }
 
 
-def _about(request: ModelRequest) -> dict[str, JSON]:
-    digest = hashlib.sha256(request.system.encode("utf-8", "surrogatepass"))
-    size = len(request.system.encode("utf-8", "surrogatepass"))
-    for message in request.messages:
-        data = message.text.encode("utf-8", "surrogatepass")
-        digest.update(b"\0" + data)
-        size += len(data)
+def _question(request: ModelRequest, prompt: bytes | memoryview | None) -> _Question:
+    if prompt is not None:
+        last = Message("user", text_of(prompt))
+        request = msgspec.structs.replace(request, messages=(*request.messages, last))
+    digest, size = _digest(request.system, *(message.text for message in request.messages))
+    return _Question(request, digest, size, input_tokens_bound(request))
+
+
+def _digest(*texts: str) -> tuple[str, int]:
+    """The SHA-256 of the texts, a zero between two of them, and how many bytes they have."""
+    digest, size = hashlib.sha256(), 0
+    for number, text in enumerate(texts):
+        digest.update(b"\0" if number else b"")
+        for start, stop in slices(len(text)):
+            data = text[start:stop].encode("utf-8", "surrogatepass")
+            digest.update(data)
+            size += len(data)
+    return digest.hexdigest(), size
+
+
+def _about(question: _Question) -> dict[str, JSON]:
     return {
-        "purpose": request.purpose,
-        "prompt_sha256": digest.hexdigest(),
-        "prompt_bytes": size,
-        "output_tokens_max": request.output_tokens_max,
+        "purpose": question.request.purpose,
+        "prompt_sha256": question.prompt_sha256,
+        "prompt_bytes": question.prompt_bytes,
+        "output_tokens_max": question.request.output_tokens_max,
     }
 
 
 def _outcome(reply: ModelReply) -> dict[str, JSON]:
-    data = reply.text.encode("utf-8", "surrogatepass")
+    digest, size = _digest(reply.text)
     return {
-        "reply_sha256": hashlib.sha256(data).hexdigest(),
-        "reply_bytes": len(data),
+        "reply_sha256": digest,
+        "reply_bytes": size,
         "answered_by": reply.model[:200],
         "stop_reason": reply.stop_reason[:200],
     }

@@ -6,7 +6,6 @@ may stand still for longer than a cell lasts, and both the end of the cell and t
 
 from __future__ import annotations
 
-from belljar.errors import Refusal
 from belljar.policy import Limits
 from belljar.protocol import CellError, Done, Output
 
@@ -44,24 +43,13 @@ class Cell:
     def error(self) -> CellError | None:
         return self.done.error if self.done else None
 
-    def write(self, output: Output, data: bytes, *, emitted_bytes: int) -> None:
-        """Keep what fits.
-
-        Raises:
-            Refusal: `output.flood`: the run has emitted more than the policy lets it.
-        """
+    def write(self, output: Output, data: bytes) -> None:
+        """Keep what fits."""
         self.output_bytes += len(data)
         room = self._limits.output_bytes - len(self.stdout) - len(self.stderr)
         (self.stdout if output.stream == "stdout" else self.stderr).extend(data[: max(room, 0)])
-        if emitted_bytes > self._limits.output_flood_bytes:
-            raise Refusal(
-                "the program printed more than the policy lets a run emit: print less, or keep it in variables",
-                code="output.flood",
-                limit=self._limits.output_flood_bytes,
-                observed=emitted_bytes,
-            )
 
-    def end(self, done: Done, traceback: bytes, *, now: float) -> None:
+    def end(self, done: Done, traceback: str, *, now: float) -> None:
         self.done = done
         self.ended = now
-        self.traceback = traceback.decode("utf-8", "replace")
+        self.traceback = traceback

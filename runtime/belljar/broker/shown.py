@@ -131,11 +131,11 @@ class Shown:
         if doc in self._texts:
             self._texts[doc].take(start, stop)
 
-    async def prompt(self, cell: int, prompt: str) -> None:
+    async def prompt(self, cell: int, prompt: bytes | memoryview) -> None:
         """A sub-model has answered this. Returns at once, unless too many wait to be traced."""
         if not any(text.recent for text in self._texts.values()):
             return
-        data = prompt.encode()
+        data = bytes(prompt)  # a copy: the batch that it was part of need not wait with it
         self._waiting.append((cell, data))
         self._waiting_bytes += len(data)
         if self._tracing is None or self._tracing.done():

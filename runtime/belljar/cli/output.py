@@ -1,8 +1,14 @@
-"""What the commands print: one JSON document or plain text on stdout, one line of complaint on stderr."""
+"""What the commands print: one JSON document or plain text on stdout, one line of complaint on stderr.
+
+A document has one line for each of its fields, and a field's value is not indented: a program that nests its answer
+deeply would multiply it. It is ASCII, whoever reads it: no character of a program's text can steer a terminal, or be
+drawn as another. So it is at most six times as long as what is in it.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -16,6 +22,12 @@ __all__ = ["SCHEMA_VERSION", "complain", "emit", "exit_code", "explain", "printa
 
 SCHEMA_VERSION = 1
 
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# White space between the tokens of somebody else's JSON; inside its strings it is always escaped.
+_SPACES = bytes.maketrans(b"\t\n\r", b"   ")
+_NOT_ASCII = re.compile(r"[\x7f-\U0010ffff]+")
+_PERHAPS_CONTROL = re.compile(r"[^ -~]+")
+
 _EXIT = {"ok": 0, "denied": 4, "quota": 5, "model_failed": 7}
 _EXIT_GUEST = 6
 # A run that our side could not finish: the type of the error chooses.
@@ -24,8 +36,16 @@ _EXIT_FAULTS = {"AuditUnavailable": 8, "LedgerUnavailable": 5}
 
 def emit(document: Mapping[str, Any] | msgspec.Struct) -> None:
     """Print exactly one JSON document, with its schema's version first."""
-    fields = msgspec.to_builtins(document)
-    print(json.dumps({"schema_version": SCHEMA_VERSION, **fields}, indent=2, ensure_ascii=False))
+    fields = {"schema_version": msgspec.Raw(b"%d" % SCHEMA_VERSION), **_FIELDS.decode(msgspec.json.encode(document))}
+    lines = [
+        f"  {json.dumps(name)}: {_ascii(bytes(value).translate(_SPACES).decode())}" for name, value in fields.items()
+    ]
+    print("{\n" + ",\n".join(lines) + "\n}")
+
+
+def _ascii(document: str) -> str:
+    """The same JSON, with everything escaped that is not printable ASCII. Only strings can hold such characters."""
+    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1].replace("\x7f", "\\u007f"), document)
 
 
 def complain(culprit: object, message: str, *, as_json: bool = False) -> None:
@@ -33,7 +53,8 @@ def complain(culprit: object, message: str, *, as_json: bool = False) -> None:
     word = culprit if isinstance(culprit, str) else _word(culprit)
     print(f"belljar: {word}: {_one_line(message)}", file=sys.stderr)
     if as_json:
-        error: dict[str, Any] = {"culprit": word, "message": message}
+        # A path may hold bytes that are no text, which no JSON can hold.
+        error: dict[str, Any] = {"culprit": word, "message": message.encode(errors="backslashreplace").decode()}
         if not isinstance(culprit, str):
             error["type"] = type(culprit).__name__
         if isinstance(culprit, Refusal):
@@ -90,4 +111,8 @@ def _one_line(text: str) -> str:
 
 def printable(text: str, *, but: str = "\n\t") -> str:
     """Nobody else's text may steer the terminal: control characters are shown, not sent, but for these."""
-    return "".join(char if char.isprintable() or char in but else repr(char)[1:-1] for char in text)
+
+    def shown(found: re.Match[str]) -> str:
+        return "".join(char if char.isprintable() or char in but else repr(char)[1:-1] for char in found[0])
+
+    return _PERHAPS_CONTROL.sub(shown, text)

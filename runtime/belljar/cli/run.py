@@ -121,9 +121,10 @@ def print_result(result: Result, *, as_json: bool, show_output: bool) -> None:
     if show_output:
         show(result.stdout)
         show(result.stderr, file=sys.stderr)
-    if result.answer is not None:
-        answer = result.answer
-        show(f"{answer if isinstance(answer, str) else msgspec.json.encode(answer).decode()}\n")
+    if (answer := result.answer_json) is not None:
+        # JSON that is no text is shown as such: to build its value would only take time.
+        is_text = bytes(answer).lstrip().startswith(b'"')
+        show(f"{result.answer if is_text else msgspec.json.format(answer, indent=-1).decode()}\n")
 
 
 def _read_program(path: Path) -> str:

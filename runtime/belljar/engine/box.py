@@ -29,7 +29,7 @@ import msgspec
 
 from belljar.broker import Broker, Cell, Reply, RunScope
 from belljar.context import OpenDocument
-from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, cell_result, decode_answer
+from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, answer_json, cell_result
 from belljar.errors import (
     BelljarError,
     BoxFault,
@@ -41,6 +41,7 @@ from belljar.errors import (
     QuotaExceeded,
     Refusal,
 )
+from belljar.heavy import off_loop
 from belljar.protocol import PROTOCOL, ContextInfo, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
 from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Sandbox
@@ -51,6 +52,8 @@ __all__ = ["Box", "Verdict", "verdict_of"]
 
 # How long the pump may go on without letting others run.
 _SLICE_S: Const = 0.005
+# How long a request that finds no room among the open ones waits before it is refused.
+_ROOM_S: Const = 0.5
 # A reply that the guest does not take for so long ends the box.
 _SEND_S: Const = 10.0
 # How often the CPU time of a busy box is looked at.
@@ -104,6 +107,10 @@ class Box:
         self._over = asyncio.Event()
         self._sending = asyncio.Lock()
         self._slow: set[asyncio.Task[None]] = set()
+        self._found_bytes_max = min(scope.policy.context.read_bytes_max, wire.body_bytes_max)
+        # What the requests under way hold of our memory, and whether it has just become less.
+        self._held_bytes = 0
+        self._freed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
         # Between two cells nobody but the guard sees the run's time pass; meanwhile `execute` does.
@@ -145,12 +152,13 @@ class Box:
                 for opened in documents
             ],
             contexts=list(contexts),
-            read_bytes_max=min(policy.context.read_bytes_max, policy.wire.body_bytes_max),
+            read_bytes_max=self._found_bytes_max,
             materialise_bytes_max=policy.context.materialise_bytes_max,
             in_flight_max=policy.wire.in_flight_max,
             batch_max=self._broker.batch_max,
             body_bytes_max=policy.wire.body_bytes_max,
             header_bytes_max=policy.wire.header_bytes_max,
+            in_flight_bytes_max=policy.wire.in_flight_bytes_max,
         )
         self._pump = asyncio.create_task(self._run_pump())
         self._pump.add_done_callback(self._look_at)
@@ -190,10 +198,15 @@ class Box:
             self._fail(violation)
         await self._until_over(cell, await self._spare_cpu() if spare_cpu else None)
         status, error, limit = await self._outcome(cell)
-        answer = decode_answer(self._broker.final, self._broker.final_body) if status == "ok" else None
         wall_s = self._scope.monotonic() - started
         await self._bury()
-        return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=answer)
+        final, body = (self._broker.final, self._broker.final_body) if status == "ok" else (None, b"")
+
+        def result() -> CellResult:
+            given = answer_json(final, body)
+            return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=given)
+
+        return await off_loop(len(body) + len(cell.stdout) + len(cell.stderr), result)
 
     async def close(self) -> BoxEnd:
         """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns."""
@@ -345,9 +358,14 @@ class Box:
 
     async def _take(self, frame: Frame[GuestMessage]) -> None:
         if isinstance(frame.message, Query | Recurse | Search):
+            weight = self._weight(frame)
+            if not await self._room(weight):
+                await self._send(await self._broker.refuse(frame.message, self._no_room(weight)))
+                return
             task = asyncio.create_task(self._answer_slowly(frame, frame.message.id))
             self._slow.add(task)
             task.add_done_callback(self._look_at)
+            task.add_done_callback(lambda _: self._hold(-weight))
             return
         reply = await self._broker.handle(frame)
         if reply is not None:
@@ -358,10 +376,48 @@ class Box:
                 task.cancel()
             self._over.set()
 
+    def _weight(self, frame: Frame[GuestMessage]) -> int:
+        """What a request holds of our memory while it is open: its body, and what a search may find."""
+        return len(frame.body) + (self._found_bytes_max if isinstance(frame.message, Search) else 0)
+
+    async def _room(self, size: int) -> bool:
+        """Take room for a request that holds `size`; False where the open ones leave none. A single one has it always.
+
+        The agent keeps within the room by itself, so there is little to wait for: that its last reply is off our hands.
+        Meanwhile nothing is read from the box.
+        """
+        room = self._scope.policy.wire.in_flight_bytes_max - size
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ROOM_S):
+                while 0 < self._held_bytes > room:
+                    self._freed.clear()
+                    await self._freed.wait()
+        if 0 < self._held_bytes > room:
+            return False
+        self._held_bytes += size
+        return True
+
+    def _no_room(self, size: int) -> PolicyDenied:
+        limit = self._scope.policy.wire.in_flight_bytes_max
+        return PolicyDenied(
+            f"the open requests may hold {limit} bytes: wait for their replies",
+            code="wire.in_flight_bytes",
+            limit=limit,
+            observed=self._held_bytes + size,
+        )
+
+    def _hold(self, size: int) -> None:
+        """So much more is held, or less."""
+        self._held_bytes += size
+        self._freed.set()
+
     async def _answer_slowly(self, frame: Frame[GuestMessage], request: int) -> None:
+        answers = 0
         try:
             reply = await self._broker.handle(frame)
             if reply is not None:
+                if isinstance(frame.message, Query):
+                    self._hold(answers := len(reply[1]))
                 # Half a frame would put the stream out of step for every cell that follows.
                 await to_the_end(self._send(reply))
         except asyncio.CancelledError:
@@ -374,6 +430,8 @@ class Box:
                 self._end(await self._died())
         except BelljarError as error:
             self._fail(error)
+        finally:
+            self._hold(-answers)
 
     def _look_at(self, task: asyncio.Task[None]) -> None:
         """A task that failed as nobody foresaw, by a defect of ours or of a model object, ends the box now.
@@ -431,7 +489,7 @@ def verdict_of(error: BelljarError) -> Verdict:
         return Verdict("protocol", about)
     if isinstance(error, Refusal):
         limit = Limit(error.code, error.limit, error.observed)
-        if error.code in ("output.flood", "answer.too_long"):
+        if error.code == "output.flood" or error.code.startswith("answer."):
             return Verdict("output", about, limit)
         if error.code == "run_wall_ms":
             return Verdict("timeout", msgspec.structs.replace(about, type="Timeout"), limit)

@@ -21,6 +21,7 @@ from belljar.context import Document
 from belljar.engine.box import Box
 from belljar.engine.result import CellResult
 from belljar.errors import QuotaExceeded
+from belljar.heavy import off_loop
 from belljar.models import Message, Model, ModelRequest
 
 __all__ = ["Progress", "Work", "solve"]
@@ -29,7 +30,8 @@ __all__ = ["Progress", "Work", "solve"]
 _SHOWN_CHARS_MAX: Const = 20_000
 # Of these the error's message is ours, and not the program's.
 _OUR_WORDS: Const = frozenset({"timeout", "cpu"})
-_BLOCK: Const = re.compile(r"^```(?:repl|python)[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+# A line that opens a block, or one that closes it. Nothing here looks beyond its line: time is linear in the reply.
+_FENCE: Const = re.compile(r"^```(repl|python)?[ \t]*$", re.MULTILINE)
 
 _SYSTEM: Const = """\
 You answer a question about a document that is far too long to be shown to you. It is in the variable `context` of a \
@@ -117,7 +119,7 @@ async def solve(run: Work, model: Model, question: str) -> None:
         if text is None:
             return
         shown: list[str] = []
-        for code in _BLOCK.findall(text):
+        for code in await off_loop(len(text), _blocks, text):
             cell = await run.execute(code, spare_cpu=True)
             if run.box.finished:
                 return
@@ -138,6 +140,19 @@ async def _think(run: Work, model: Model, request: ModelRequest) -> str | None:
     """
     reply = await run.calls.ask(model, request, cell=run.box.broker.cells)
     return None if run.box.finished else reply.text
+
+
+def _blocks(text: str) -> list[str]:
+    """The code in the reply's blocks. One that is not closed is none."""
+    blocks: list[str] = []
+    start: int | None = None
+    for fence in _FENCE.finditer(text):
+        if start is None:
+            start = fence.end() + 1 if fence[1] else None
+        elif not fence[1]:
+            blocks.append(text[start : fence.start()])
+            start = None
+    return blocks
 
 
 def _opening(question: str, documents: Mapping[str, Document]) -> str:

@@ -1,8 +1,17 @@
-"""What a caller gets: one status, and the numbers behind it."""
+"""What a caller gets: one status, and the numbers behind it.
+
+An answer stays the JSON that it came as (`answer_json`; the broker has checked it) and becomes a Python value when
+somebody asks for `answer`, once. `msgspec.json.encode` of a result writes it out as it is.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
+from collections.abc import Iterator
 from typing import Any, Literal
+from typing import Final as Const
 
 import msgspec
 
@@ -15,12 +24,17 @@ __all__ = [
     "Result",
     "RunUsage",
     "Status",
+    "answer_json",
     "cell_result",
-    "decode_answer",
 ]
 
 from belljar.broker import Cell
+from belljar.heavy import slices, text_of
 from belljar.protocol import Final
+
+# Floats by Python's own reader: msgspec's takes seconds for a MiB of very small ones.
+_DECODER: Const = msgspec.json.Decoder(float_hook=float)
+_ENCODER: Const = msgspec.json.Encoder()
 
 Status = Literal[
     "ok",
@@ -92,7 +106,21 @@ class Coverage(msgspec.Struct, frozen=True):
         return cls(chars, read, shown, _share(read, chars), _share(shown, chars))
 
 
-class CellResult(msgspec.Struct, frozen=True, kw_only=True):
+class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"answer_json": "answer"}):
+    """What can hold an answer: None, or its JSON."""
+
+    answer_json: msgspec.Raw | None = None
+
+    @functools.cached_property
+    def answer(self) -> Any:
+        """The answer as a Python value; None where there is none. The first time it takes as long as decoding does."""
+        if self.answer_json is None:
+            return None
+        with _no_collection():
+            return _DECODER.decode(self.answer_json)
+
+
+class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     """One cell. `answer` is set when the cell gave the final answer."""
 
     status: Status
@@ -102,10 +130,9 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None
     limit: Limit | None
     wall_s: float
-    answer: Any = None
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(_Answered, frozen=True, kw_only=True, dict=True):
     """One run.
 
     `stdout` and `stderr` are the last cell's. `cpu_s` and `max_rss_bytes` are the kernel's accounts of the box; `cost`
@@ -116,7 +143,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     tenant: str
     status: Status
-    answer: Any
     stdout: str
     stderr: str
     truncated: bool
@@ -142,23 +168,45 @@ def _share(part: int, whole: int) -> float:
     return part * 1_000_000 // whole / 1_000_000 if whole else 0.0
 
 
-def decode_answer(final: Final | None, body: bytes) -> Any:
-    """The answer as a Python value. The broker has checked that it decodes."""
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """A million new lists are no garbage: to look for some among them takes three times as long as to make them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def answer_json(final: Final | None, body: bytes) -> msgspec.Raw | None:
+    """The answer as JSON; a text becomes a string. The broker has checked it."""
     if final is None:
         return None
-    return body.decode("utf-8") if final.form == "text" else msgspec.json.decode(body)
+    if final.form == "json":
+        return msgspec.Raw(body)
+    text = text_of(body)
+    parts = [_ENCODER.encode(text[start:stop])[1:-1] for start, stop in slices(len(text))]
+    return msgspec.Raw(b'"' + b"".join(parts) + b'"')
 
 
 def cell_result(
-    cell: Cell, *, status: Status, error: ErrorInfo | None, limit: Limit | None, wall_s: float, answer: Any
+    cell: Cell,
+    *,
+    status: Status,
+    error: ErrorInfo | None,
+    limit: Limit | None,
+    wall_s: float,
+    answer: msgspec.Raw | None,
 ) -> CellResult:
     return CellResult(
         status=status,
-        stdout=cell.stdout.decode("utf-8", "replace"),
-        stderr=cell.stderr.decode("utf-8", "replace"),
+        stdout=text_of(cell.stdout, "replace"),
+        stderr=text_of(cell.stderr, "replace"),
         truncated=cell.truncated,
         error=error,
         limit=limit,
         wall_s=wall_s,
-        answer=answer,
+        answer_json=answer,
     )

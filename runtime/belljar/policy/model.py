@@ -97,15 +97,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     output_bytes: Annotated[int, kinds.Size("output", "1 KiB", "1 GiB")]
     output_flood_bytes: Annotated[int, kinds.Size("output_flood", "1 KiB", "64 GiB")]
     answer_bytes: Annotated[int, kinds.Size("answer", "1 KiB", "1 GiB")]
+    answer_values: Annotated[int, kinds.Count("answer_values", 1000, 1_000_000_000)]
     code_bytes: Annotated[int, kinds.Size("code", "1 KiB", "4 MiB")]
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How large a frame may be, and how many requests may be open at once."""
+    """How large a frame may be, and how many requests may be open at once, with how many bytes in all."""
 
     header_bytes_max: Annotated[int, kinds.Size("header", "1 KiB", "1 MiB")]
     body_bytes_max: Annotated[int, kinds.Size("body", "64 KiB", "1 GiB")]
     in_flight_max: Annotated[int, kinds.Count("in_flight", 1, 4096)]
+    in_flight_bytes_max: Annotated[int, kinds.Size("in_flight_bytes", "64 KiB", "1024 GiB")]
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -49,6 +49,7 @@ FITS: Final[tuple[tuple[str, str], ...]] = (
     ("limits.code", "wire.body"),
     ("context.read", "context.read_total"),
     ("context.read", "wire.body"),
+    ("wire.body", "wire.in_flight_bytes"),
     ("models.prompt", "wire.body"),
     ("context.materialise", "limits.memory"),
 )

@@ -1,0 +1,79 @@
+"""Work on data as large as a guest or a model makes it: off the event loop, in slices, linear.
+
+All runs of a process share one event loop. What is done in it holds up everybody's deadlines, so it may not grow with
+what one program sends. Two rules:
+
+* Above `LOOP_BYTES_MAX` the work is done in a thread (`off_loop`).
+* A call into C keeps the interpreter's lock until it returns, and then a thread stops the loop as well as the loop
+  itself would. So what is done in the thread goes through the data in slices (`slices`), and gives way between two.
+
+64 KiB are where both come out even: the slowest of the checks here takes some 2 ms for them, decoding or hashing 0.1 to
+0.3 ms, and handing work to a thread and back about 0.2 ms. A slice stays far below the 50 ms that the loop may stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, ParamSpec, TypeVar
+
+__all__ = ["LOOP_BYTES_MAX", "SLICE_BYTES", "is_utf8", "off_loop", "sha256", "slices", "text_of"]
+
+LOOP_BYTES_MAX: Final = 64 * 1024
+SLICE_BYTES: Final = 64 * 1024
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+async def off_loop(size: int, work: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """`work(...)`, which goes through `size` bytes or characters: here if they are few, else in a thread."""
+    if size <= LOOP_BYTES_MAX:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
+
+
+def slices(size: int, slice_bytes: int = SLICE_BYTES) -> Iterator[tuple[int, int]]:
+    """[start, stop) of one slice after the other; others may have the interpreter between two of them."""
+    for start in range(0, size, slice_bytes):
+        if start:
+            # Waiting for the interpreter's next switch takes the loop 5 ms each time that it comes back from the
+            # kernel; here it takes as long as one slice.
+            time.sleep(0)
+        yield start, min(start + slice_bytes, size)
+
+
+def is_utf8(data: bytes | memoryview) -> bool:
+    """Whether all of it is UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start, stop in slices(len(data)):
+            decoder.decode(data[start:stop])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def text_of(data: bytes | bytearray | memoryview, errors: str = "strict") -> str:
+    """The text of UTF-8.
+
+    Raises:
+        UnicodeDecodeError: it is none, and `errors` is "strict".
+    """
+    if len(data) <= SLICE_BYTES:
+        return str(data, "utf-8", errors)
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
+    parts = [decoder.decode(data[start:stop]) for start, stop in slices(len(data))]
+    return "".join(parts) + decoder.decode(b"", final=True)
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """Its digest in hexadecimal."""
+    digest = hashlib.sha256()
+    for start, stop in slices(len(data)):
+        digest.update(data[start:stop])
+    return digest.hexdigest()
