@@ -480,6 +480,50 @@ def test_a_user_is_free_again_when_its_box_is_gone_and_not_before(docker_host: s
     with_docker(daemon, image, body)
 
 
+# ----------------------------------------------------------------------------------------------------------------- swap
+
+
+def uncounted(document: Document) -> None:
+    document["SwapLimit"] = False
+
+
+def without_a_limit(swappiness: int | None, *, pid: int | None = None) -> Callable[[Document], None]:
+    """How a daemon describes a container whose swap it cannot limit."""
+
+    def tell(document: Document) -> None:
+        document["HostConfig"] |= {"MemorySwap": -1, "MemorySwappiness": swappiness}
+        if pid is not None:
+            document["State"]["Pid"] = pid
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("name", "swappiness", "far", "claimed"),
+    [
+        ("docker", 0, False, True),
+        ("docker", 0, True, True),
+        ("docker", None, True, False),
+        # runsc passes no swappiness on, whatever the daemon says.
+        ("gvisor", 0, True, False),
+    ],
+)
+def test_memory_is_a_layer_only_where_swap_is_no_way_out(
+    docker_host: str, image: Image, name: Name, swappiness: int | None, far: bool, claimed: bool
+) -> None:
+    daemon = Retelling(docker_host, info=uncounted, tell=without_a_limit(swappiness, pid=0 if far else None))
+    found = with_docker(daemon, image, layers_of, name=name)
+    assert ("cgroup.memory" in found) is claimed
+    assert {"cgroup.cpu", "cgroup.pids"} <= set(found)
+
+
+@pytest.mark.parametrize("name", ["docker", "gvisor"])
+def test_where_there_is_no_swap_no_limit_on_it_is_needed(docker_host: str, image: Image, name: Name) -> None:
+    daemon = Retelling(docker_host, info=uncounted, tell=without_a_limit(None))
+    found = with_docker(daemon, image, layers_of, name=name)
+    assert ("cgroup.memory" in found) == (len(Path("/proc/swaps").read_text().splitlines()) == 1)
+
+
 # -------------------------------------------------------------------------------------------------------- few processes
 
 BOMB = """

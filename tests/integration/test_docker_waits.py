@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from belljar import Result, Runtime
 from belljar.engine import CellResult
 from belljar.policy import Policy, load
+from belljar.run import box_spec
 from belljar.sandbox import Backend, ensure_image
-from belljar.sandbox.docker import Docker
+from belljar.sandbox.docker import Daemon, Docker
 from tests.devices import devices, healthy
 from tests.escape.harness import load_programs
-from tests.integration.daemons import BUSY, HANG_S, Between, Dock, dock_at, drive, under_way
+from tests.integration.daemons import BUSY, HANG_S, Between, Dock, dock_at, drive, soon, under_way
 from tests.integration.docker_boxes import Name, Retelling
 from tests.integration.support import Jar, until
 
@@ -183,6 +185,33 @@ def test_a_far_daemon_that_hangs_holds_up_no_deadline(jar: Jar, dock: Dock, tmp_
         result = drive(main(between.host))
     assert result.status == "timeout"
     assert result.wall_s < 1.5 + LAST_WORDS_S
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="only root kills what runs as somebody else")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_box_is_killed_without_the_daemon(jar: Jar, dock: Dock, tmp_path: Path, name: Name) -> None:
+    """A removal that does not arrive leaves a container, and nothing that runs in it."""
+    requests = Requests(r"DELETE|/kill[? ]")
+
+    async def main(host: str) -> None:
+        backend = await Docker.open(name, Daemon(host, answer_s=ANSWER_S), ensure_image(jar.state.images))
+        try:
+            box = await backend.start(box_spec(load("dev")))
+            pid = dock.state(box.container)["Pid"]
+            requests.deaf.set()
+            assert (await box.kill()).killed
+            await soon(lambda: not psutil.pid_exists(pid), "its process has ended")
+            assert [one["Id"] for one in dock.ours()] == [box.container]
+            requests.deaf.clear()
+            # What was owed is removed with the next box.
+            await soon(lambda: backend._owed, "the removal is given up")
+            await (await backend.start(box_spec(load("dev")))).kill()
+            await soon(lambda: dock.ours() == [], "both are removed")
+        finally:
+            await backend.aclose()
+
+    with Between(tmp_path, dock.host, requests) as between:
+        drive(main(between.host))
 
 
 def test_a_box_that_ends_while_the_daemon_hangs_is_not_waited_for(jar: Jar, dock: Dock, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the outside can prove about a living container.
+"""What the outside can prove about a living container, and its end.
 
 Where this process sees the container's control groups, it reads them itself: that costs some 50 µs and cannot be slow.
 Where it does not (the daemon is on another machine, or we are in a container of it), it asks the daemon, which costs
@@ -8,12 +8,17 @@ The scratch folder is looked at through a descriptor of it, taken by way of the 
 code runs. It shows what is left of that file system whatever becomes of the process. Where it cannot be had (no root,
 another machine, gVisor, whose files the host does not see) nobody knows whether scratch is full: nothing inside the
 box is ever asked, and no program started there, because whatever answered would be the guest's to stop or to answer.
+
+By another handle, of the first process (under gVisor, of the kernel that it has), the container is killed without the
+daemon, which may be slow. It then still has to be removed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,13 +38,19 @@ _LAST_S: Final = 1.5
 
 
 class Account:
-    """The account of one container. `close` gives back its handle."""
+    """The account of one container. `close` gives back its handles."""
 
     def __init__(self, daemon: Daemon, container: str, pid: int, scratch_bytes: int) -> None:
         self._daemon = daemon
         self._container = container
+        # The handle first: by then the number may be another process's, which is in another group.
+        process = _process(pid)
         self._group = group_of(pid, container)
         self._scratch = _scratch(pid, scratch_bytes) if self._group is not None else None
+        self._process = process
+        if self._group is None:
+            self._process = None
+            _close(process)
         # What building the box took is not the guest's to pay.
         self._cpu_before_s = 0.0
         self._last = Evidence()
@@ -74,10 +85,17 @@ class Account:
         left = os.fstatvfs(self._scratch)
         return left.f_bavail == 0 or left.f_favail == 0
 
+    def kill(self) -> None:
+        """SIGKILL, where the container is on this machine and we may; nobody is asked."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
     def close(self) -> None:
-        scratch, self._scratch = self._scratch, None
-        if scratch is not None:
-            os.close(scratch)
+        handles = self._scratch, self._process
+        self._scratch = self._process = None
+        for handle in handles:
+            _close(handle)
         if self._asking is not None:
             self._asking.cancel()
 
@@ -96,6 +114,19 @@ class Account:
         except BoxFault:
             return Evidence()
         return _evidence(stats)
+
+
+def _process(pid: int) -> int | None:
+    """A handle of this process, or None where there is no such."""
+    try:
+        return os.pidfd_open(pid) if pid > 0 else None
+    except OSError:
+        return None
+
+
+def _close(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)
 
 
 def _scratch(pid: int, scratch_bytes: int) -> int | None:

@@ -1,9 +1,10 @@
 """One container as a box. See `belljar.sandbox.base.Sandbox`.
 
 How it ends is told by `fates` and by the daemon's last description, never by the exit code. Whoever closes a living box
-waits for no daemon: the account is read, the stream is ended, and the removal, which begins with SIGKILL, goes on
-behind. The stream goes first, because a daemon that still copies output into a full connection is slow to kill. Its
-descriptor is closed by the last who waits at it: the loop must not find another box's stream under the same number.
+waits for no daemon: the account is read, the stream is ended, the process is killed where it is on this machine, and
+the removal, which begins with SIGKILL as well, goes on behind. The stream goes first, because a daemon that still
+copies output into a full connection is slow to kill. Its descriptor is closed by the last who waits at it: the loop
+must not find another box's stream under the same number.
 """
 
 from __future__ import annotations
@@ -154,6 +155,7 @@ class DockerBox:
         try:
             if by_itself:
                 return await self._post_mortem(evidence)
+            self._account.kill()
             return _end(evidence, killed=True, signal=signal.SIGKILL)
         finally:
             self._account.close()
