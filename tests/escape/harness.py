@@ -123,7 +123,7 @@ output_flood = "2 MiB"
 answer = "64 KiB"
 [context]
 read = "64 KiB"
-read_total = "4 MiB"
+read_total = "1 MiB"
 [wire]
 body = "1 MiB"
 in_flight = 8
