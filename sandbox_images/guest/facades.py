@@ -285,7 +285,7 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
         if not guards.is_guest_class(target):
             raise TypeError("dataclass() decorates classes of your own")
         _settle_annotations(target)
-        guards.check_fields(target, target.__annotations__)
+        guards.check_fields(target, [*target.__annotations__, *getattr(target, "__dataclass_fields__", ())])
         made = guards.mark_class(dataclasses.dataclass(**options)(target))
         guards.check_fields(made, ())
         return made
@@ -310,7 +310,7 @@ def _total_ordering(cls: type) -> type:
     given = next((name for name in _ORDERS if getattr(cls, name) is not getattr(object, name)), None)
     if given is None:
         raise ValueError("must define at least one ordering operation: < > <= >=")
-    for name, order in _ordering(cls, given).items():
+    for name, order in _ordering(given).items():
         if getattr(cls, name) is getattr(object, name):
             type.__setattr__(cls, name, order)
     return cls
@@ -326,11 +326,9 @@ _ORDERS: dict[str, dict[str, tuple[bool, str]]] = {
 }
 
 
-def _ordering(owner: type, given: str) -> dict[str, Callable[[object, object], object]]:
+def _ordering(given: str) -> dict[str, Callable[[object, object], object]]:
     def made(name: str, turned: bool, equal: str) -> Callable[[object, object], object]:
         def order(self: object, other: object) -> object:
-            if owner not in type(self).__mro__:
-                raise TypeError(f"{name!r} of {owner.__name__} works on its own objects only")
             answer = getattr(type(self), given)(self, other)
             if answer is NotImplemented:
                 return answer
@@ -813,7 +811,7 @@ def _register() -> None:
     guards.register_base_form(_NamedTupleForm, _bases_of_form)
     guards.allow_subclassing(abc.ABC, *_ENUMS, *(getattr(collections.abc, name) for name in _ABCS.split()))
     guards.allow_subclassing(collections.Counter, collections.defaultdict, collections.OrderedDict, collections.deque)
-    guards.allow_type(re.Pattern, re.Match, uuid.UUID, time.struct_time)
+    guards.allow_type(re.Pattern, re.Match, uuid.UUID, time.struct_time, random.Random, random.SystemRandom)
     copies.never_copied(Facade, Form)
     guards.allow_writing(decimal.Context, "prec", "rounding")
     guards.allow_writing(threading.Thread, "daemon", "name")
