@@ -159,11 +159,14 @@ def _abc_forms() -> dict[str, object]:
     return {name: Form(name, getattr(collections.abc, name)) for name in _ABCS.split()}
 
 
+_CLASS_VAR = Form("ClassVar")
+
+
 def _typing_members() -> dict[str, object]:
     members: dict[str, object] = {name: Form(name) for name in _PLAIN_FORMS.split()}
     members |= {name: Form(name, origin) for name, origin in _CONTAINER_FORMS.items()}
     members |= _abc_forms() | {"AbstractSet": Form("AbstractSet", collections.abc.Set), "TYPE_CHECKING": False}
-    members |= {"ClassVar": typing.ClassVar, "NamedTuple": _NamedTupleForm("NamedTuple"), "TypeVar": _type_variable}
+    members |= {"ClassVar": _CLASS_VAR, "NamedTuple": _NamedTupleForm("NamedTuple"), "TypeVar": _type_variable}
     members |= {"cast": _cast, "NewType": _new_type}
     return members | dict.fromkeys(("overload", "final", "runtime_checkable", "no_type_check"), _unchanged)
 
@@ -192,6 +195,8 @@ class _EnumType(enum.EnumType):
     def __new__(metacls, name: str, bases: Any, body: Any, **options: Any) -> Any:
         for method in guards.METHOD_DUNDERS & dict.keys(body):
             _check_method(body[method])
+        if any(issubclass(base, enum.Flag) for base in bases):
+            _check_mixins(bases)
         return super().__new__(metacls, name, bases, body, **options)
 
     @classmethod
@@ -212,6 +217,13 @@ def _check_method(value: object) -> None:
 
 
 _FUNCTION_TYPES = (types.FunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+
+
+def _check_mixins(bases: tuple[type, ...]) -> None:
+    # Members that a Flag makes later, for values without a name, are what `__new__` of its data type gives.
+    mixins = {one for base in bases for one in base.__mro__ if not issubclass(one, enum.Enum)}
+    if any(guards.is_guest_class(one) and "__new__" in vars(one) for one in mixins):
+        raise TypeError("a Flag cannot derive from a class that defines __new__: define __new__ in the Flag itself")
 
 
 def _of_its_class(new: Callable[..., object]) -> Callable[..., object]:
@@ -294,11 +306,11 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
 
 
 def _settle_annotations(cls: type) -> None:
-    """Turn `"ClassVar[int]"` into the real thing: dataclasses would look the text up in the agent's own module."""
+    """Turn `ClassVar` into the real thing, as text too: dataclasses would look that up in the agent's own module."""
     annotations: dict[str, Any] = cls.__annotations__
     for name, annotation in annotations.items():
         head = annotation.partition("[")[0].rpartition(".")[2].strip() if type(annotation) is str else ""
-        if head == "ClassVar":
+        if head == "ClassVar" or annotation is _CLASS_VAR:
             annotations[name] = typing.ClassVar
         elif head == "InitVar":
             annotations[name] = dataclasses.InitVar
@@ -352,8 +364,11 @@ def _wraps(wrapped: Any) -> Callable[[Any], Any]:
     return decorate
 
 
-def _named_like(wrapped: Any, wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    for name in ("__name__", "__qualname__", "__doc__"):
+_NAMES = ("__name__", "__qualname__", "__doc__")
+
+
+def _named_like(wrapped: Any, wrapper: Callable[..., Any], names: tuple[str, ...] = _NAMES) -> Callable[..., Any]:
+    for name in names:
         found = getattr(wrapped, name, None)
         if type(found) is str:
             setattr(wrapper, name, found)
@@ -372,7 +387,8 @@ def _contextmanager(function: Callable[..., Any]) -> Callable[..., Any]:
             raise TypeError("contextmanager() decorates generator functions: it must yield once")
         return made
 
-    return _named_like(function, contextlib.contextmanager(make))
+    # Without its qualified name: dots in that are for methods of classes.
+    return _named_like(function, contextlib.contextmanager(make), ("__name__", "__doc__"))
 
 
 def _lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
