@@ -715,9 +715,7 @@ def build_class(body: Callable[[], object], name: str, *bases: object, **keyword
         raise TypeError(f"class {name}: keyword arguments are not available in a class statement: leave them out")
     real = [resolved for base in bases for resolved in _resolve_base(name, base)]
     meta, _, _ = types.prepare_class(name, types.resolve_bases(real))
-    cls: type = builtins.__build_class__(body, name, *real, metaclass=_Maker(meta))
-    if typing.NamedTuple in real:
-        check_fields(cls, cls._fields)  # type: ignore[attr-defined]
+    cls: type = builtins.__build_class__(body, name, *real, metaclass=_Maker(meta, real))
     if generic:
         type_of.__setattr__(cls, "__class_getitem__", classmethod(lambda cls, item: cls))
     return mark_class(cls)
@@ -744,8 +742,9 @@ def _resolve_base(name: str, base: object) -> tuple[object, ...]:
 class _Maker:
     """Stands for the metaclass in a class statement: looks at the body between its end and the making of the class."""
 
-    def __init__(self, meta: Callable[..., type]) -> None:
+    def __init__(self, meta: Callable[..., type], bases: list[object]) -> None:
         self._meta = meta
+        self._bases = bases
 
     def __prepare__(self, name: str, bases: tuple[type, ...]) -> dict[str, object]:
         return self._meta.__prepare__(name, bases)  # type: ignore[attr-defined,no-any-return]
@@ -753,15 +752,29 @@ class _Maker:
     def __call__(self, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
         if "__slots__" in body:
             dict.__setitem__(body, "__slots__", _settled_slots(name, body["__slots__"]))
-        if is_guest_function(body.get("__exit__")):
-            dict.__setitem__(body, "__exit__", _without_traceback(body["__exit__"]))
+        if "__exit__" in body:
+            dict.__setitem__(body, "__exit__", _without_traceback(name, body["__exit__"]))
         # Marked at birth: hooks of what stands in the body run before the class statement ends.
         dict.__setitem__(body, MARK, TOKEN)
+        if typing.NamedTuple in self._bases:
+            return self._named_tuple(name, bases, body)
         return self._meta(name, bases, body)
 
+    def _named_tuple(self, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
+        """The library compares annotations with its own special forms: it gets none of the program's."""
+        annotations = body.get("__annotations__")
+        if type_of(annotations) is not dict:
+            return self._meta(name, bases, body)
+        cls = self._meta(name, bases, {**body, "__annotations__": dict.fromkeys(annotations, object)})
+        check_fields(cls, annotations)
+        cls.__annotations__ = annotations
+        return cls
 
-def _without_traceback(function: Any) -> Callable[..., object]:
+
+def _without_traceback(name: str, function: Any) -> Callable[..., object]:
     """`__exit__` of a program's class, which sees its exception but not the frames that it came through."""
+    if not is_guest_function(function):
+        raise TypeError(f"class {name}: __exit__ must be a function of your own: write def __exit__(self, *exc)")
 
     def leave(self: object, kind: object = None, error: object = None, _trace: object = None) -> object:
         return function(self, kind, error, None)
