@@ -232,8 +232,9 @@ class Zygote:
         try:
             pid = clone()
             if pid == 0:
-                self.boxes.clear()
-                be_a_box(order, descriptors, self.proc)
+                proc = self.proc
+                vars(self).clear()
+                be_a_box(order, descriptors, proc)
             pidfd = os.pidfd_open(pid)
             self.boxes[pidfd] = (order["box"], pid)
             self.poller.register(pidfd, select.POLLIN)
