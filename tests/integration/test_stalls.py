@@ -206,7 +206,7 @@ def test_a_neighbour_s_cell_takes_less_than_twice_as_long_beside_an_answer_that_
 
 
 def test_the_bytes_of_open_requests_are_bounded_by_the_policy(jar: Jar) -> None:
-    """Requests of 15 MB of which none is answered: ten threads, and 64 frames of a program that does not wait."""
+    """Requests of 15 MB of which none is answered: ten threads, and 24 frames of a program that does not wait."""
     wire, models = LIMITS.wire, LIMITS.models
     threads = """
 import threading, time
@@ -218,7 +218,7 @@ time.sleep(3)
     frames = """
 import time
 head = b'{"op":"query","id":%d,"model":null,"lengths":[1000000' + b",1000000" * 14 + b"]}"
-for n in range(64): frame(head % (n + 1), b"x" * 15_000_000)
+for n in range(24): frame(head % (n + 1), b"x" * 15_000_000)
 time.sleep(1)
 """
 

@@ -74,7 +74,7 @@ def _check_size(body: bytes, values_max: int) -> None:
     for outside in _outside_strings(body):
         values += sum(map(outside.count, (b",", b":", b"[", b"{")))
         if values > values_max:
-            raise _refused("too_many_values", f"more than {values_max} values and keys", values_max, values + 1)
+            raise _refused("too_many_values", f"more than {values_max} values and keys", values_max, values)
         steps = array("b", outside.translate(_TO_STEPS, _NO_BRACKETS))
         depth, deepest = _depths(steps, depth)
         if deepest > _DEPTH_MAX:
