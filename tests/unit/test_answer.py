@@ -100,6 +100,7 @@ def test_values_and_depth_are_counted_whatever_is_in_the_strings(window: int, va
         b'"a',
         b"]",
         b"[}",
+        b"[" * 5000 + b"]" * 5000,
     ],
 )
 def test_what_is_no_json_is_a_violation(body: bytes) -> None:
