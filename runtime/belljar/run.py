@@ -256,7 +256,7 @@ class Run:
             run=self.scope.run,
             tenant=self.scope.tenant,
             status=self._verdict.status,
-            answer_json=last.answer_json if last is not None and self._verdict.status == "ok" else None,
+            given=last.given if last is not None and self._verdict.status == "ok" else None,
             stdout=last.stdout if last else "",
             stderr=last.stderr if last else "",
             truncated=last.truncated if last else False,

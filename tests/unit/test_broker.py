@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from belljar.broker import calls
 from belljar.broker.shown import Shown
 from belljar.context import Searcher
 from belljar.errors import AuditUnavailable, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
@@ -861,6 +862,121 @@ def test_a_flood_of_empty_output_ends_the_run_too(tmp_path: Path) -> None:
             assert caught.value.code == "output.flood"
 
     drive(test())
+
+
+@pytest.mark.parametrize(
+    ("message", "body"),
+    [
+        (Output("stdout"), b""),
+        (Output("stderr"), b"x"),
+        (Budget(1), b""),
+        (Read(1, 0, 10**9, 10**9, 0), b""),
+        (Search(1, 9, "count", 0, 1, 1, 0), b"x"),
+        (Query(1, "another", [1]), b"x"),
+        (Query(1, None, [1]), b"x"),
+        (Recurse(1, None, [1], []), b"x"),
+    ],
+)
+def test_a_flood_of_frames_that_cost_the_program_nothing_ends_early(
+    tmp_path: Path, message: GuestMessage, body: bytes
+) -> None:
+    """Each costs the host as much as a KiB of output, a call that the books refuse four times that."""
+
+    async def test() -> None:
+        policy = policy_with(limits={"output_flood_bytes": 20 * 1024})
+        async with world(tmp_path, policy=policy, texts=[ASCII], model=FakeModel(), limits=calls_left(0)) as here:
+            await here.in_cell()
+            by_the_books = isinstance(message, Query) and message.model is None
+            for _ in range(5 if by_the_books else 20):
+                await here.say(message, body)
+            with pytest.raises(Refusal) as caught:
+                await here.say(message, body)
+            assert caught.value.code == "output.flood"
+
+    drive(test())
+
+
+def test_a_flood_of_reads_that_give_nothing_ends_by_the_read_allowance_and_then_as_a_flood(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(limits={"output_flood_bytes": 8 * 1024}, context={"read_total_bytes_max": 8 * 1024})
+        async with world(tmp_path, policy=policy, texts=[ASCII]) as here:
+            await here.in_cell()
+            for number in range(17):
+                await here.say(Read(number + 1, 0, 5, 5, 0))
+            assert (here.broker.reads, here.broker.denials) == (9, 8)
+            with pytest.raises(Refusal) as caught:
+                await here.say(Read(18, 0, 5, 5, 0))
+            assert caught.value.code == "output.flood"
+
+    drive(test())
+
+
+def test_a_traceback_is_cut_and_charged_like_output(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(limits={"output_bytes": 1024, "output_flood_bytes": 40_000})
+        async with world(tmp_path, policy=policy) as here:
+            await here.in_cell()
+            await here.say(Done("error", CellError("E", "m", None)), b"x" * 30_000)
+            assert here.broker.cell is not None
+            assert here.broker.cell.traceback == "x" * 1024
+            await here.broker.begin("pass")
+            with pytest.raises(Refusal) as caught:
+                await here.say(Done("error", CellError("E", "m", None)), b"x" * 30_000)
+            assert (caught.value.code, caught.value.observed) == ("output.flood", 60_000)
+
+    drive(test())
+
+
+def test_no_traceback_is_longer_than_the_agent_would_send_it(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            await here.say(Done("error", CellError("E", "m", None)), b"\xff" * (16 << 20))
+            assert here.broker.cell is not None
+            assert len(here.broker.cell.traceback) == 64_000
+
+    drive(test())
+
+
+def test_calls_that_the_books_refuse_are_counted_as_refused(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel(), limits=calls_left(1)) as here:
+            await here.in_cell()
+            assert await answers(here, "one") == ["to one"]
+            assert await answers(here, "two") == [None]
+            assert here.broker.denials == 1
+
+    drive(test())
+
+
+def test_only_as_many_prompts_of_a_batch_are_texts_as_may_run_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others wait as the bytes that they came as."""
+    made = done = most = 0
+
+    def counted(data: bytes | memoryview) -> str:
+        nonlocal made
+        made += 1
+        return str(data, "utf-8")
+
+    async def answering(request: ModelRequest) -> ModelReply:
+        nonlocal done, most
+        most = max(most, made - done)
+        await asyncio.sleep(0.001)
+        done += 1
+        return reply("to " + request.messages[-1].text)
+
+    async def test() -> None:
+        monkeypatch.setattr(calls, "text_of", counted)
+        policy = policy_with(models={"parallel_max": 2})
+        async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            prompts = [f"prompt {number}" for number in range(12)]
+            assert await answers(here, *prompts) == [f"to {prompt}" for prompt in prompts]
+
+    drive(test())
+    assert (made, most) == (12, 2)
 
 
 def test_an_answer_over_the_limit_is_refused(tmp_path: Path) -> None:

@@ -243,6 +243,32 @@ def test_no_more_requests_are_under_way_than_the_limit() -> None:
     assert worst == 3
 
 
+def test_requests_under_way_hold_no_more_bytes_than_the_limit() -> None:
+    """A body counts as what it is, a search as what it may find, and one request alone has room in any case."""
+    worst = 0
+    held = {"query": 300, "search": 400}
+
+    def counted(frame: Frame[GuestMessage]) -> Reply | None:
+        nonlocal worst
+        open_frames = host.frames[host.replies :]
+        worst = max(worst, sum(held[type(one.message).__name__.lower()] for one in open_frames))
+        return Left(frame.message.id, None, 1, 2, 3, 4, 5), b""  # type: ignore[union-attr]
+
+    def ask(number: int) -> None:
+        if number % 2:
+            channel.request("query", {"model": None, "lengths": [300]}, b"x" * 300)
+        else:
+            place = {"doc": 0, "mode": "count", "start": 0, "stop": 1, "limit": 1, "line": 0}
+            channel.request("search", place, b"")
+
+    for limit, most in ((1000, 1000), (100, 400)):
+        worst = 0
+        with wired(counted, shuffle=4) as (channel, host), concurrent.futures.ThreadPoolExecutor(12) as pool:
+            channel.limit_in_flight(16, limit, 400)
+            list(pool.map(ask, range(60)))
+        assert most - 100 <= worst <= most
+
+
 def test_whoever_waits_for_a_slot_gets_one_in_turn() -> None:
     stop = threading.Event()
 

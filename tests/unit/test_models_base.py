@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import time
+import unicodedata
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from belljar.models import Message, ModelRequest, Usage, input_tokens_bound
+
+NO_TEXT = range(0xD800, 0xE000)
+# Marks, and letters with marks on them: what is taken apart and put together again.
+JOINING = "".join(chr(code) for code in range(0x0C00) if unicodedata.normalize("NFKD", chr(code)) != chr(code))
+MARKS = "".join(chr(code) for code in range(0x3100) if unicodedata.combining(chr(code)))
 
 
 def request(*texts: str, system: str = "") -> ModelRequest:
@@ -29,6 +37,49 @@ def test_each_message_adds_an_overhead() -> None:
 def test_a_character_that_grows_when_normalised_counts_as_grown() -> None:
     ligature = "\ufdfa"  # 3 bytes that NFKC makes 33
     assert input_tokens_bound(request(ligature * 100)) >= 3300
+
+
+def in_normal_form(text: str) -> int:
+    """How many bytes a tokenizer gets that normalises."""
+    return len(unicodedata.normalize("NFKC", text).encode())
+
+
+def bound_of(text: str) -> int:
+    return input_tokens_bound(request(text)) - input_tokens_bound(request(""))
+
+
+def test_no_character_has_more_bytes_in_its_normal_form_than_its_bound() -> None:
+    characters = (chr(code) for code in range(0x80, 0x110000) if code not in NO_TEXT)
+    low = [char for char in characters if unicodedata.normalize("NFKC", char) != char]
+    assert [char for char in low if bound_of(char) < in_normal_form(char)] == []
+
+
+def test_no_letter_with_a_mark_behind_it_has_more_bytes_than_its_bound() -> None:
+    for letter in JOINING[::5]:
+        for mark in MARKS[::7]:
+            assert in_normal_form(letter + mark) <= bound_of(letter + mark), ascii(letter + mark)
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("aoe" + JOINING + 3 * MARKS) | st.characters(exclude_categories=["Cs"])))
+def test_no_text_has_more_bytes_in_its_normal_form_than_its_bound(text: str) -> None:
+    assert max(len(text.encode()), in_normal_form(text)) <= bound_of(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["straße, Ärger, čeština", "日本語のテキスト", "한국어 텍스트", "Tiếng Việt", "русский \U0001f600"]
+)
+def test_ordinary_text_is_bounded_by_its_bytes(text: str) -> None:
+    assert bound_of(text) == len(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text", ["a" + "\u0301" * 250_000 + "\u0327" * 250_000, "\ufdfa" * 340_000, "é" * 500_000, "é" + "x" * 1_000_000]
+)
+def test_the_bound_of_a_large_text_takes_linear_time(text: str) -> None:
+    started = time.thread_time()
+    input_tokens_bound(request(text))
+    assert time.thread_time() - started < 1
 
 
 def test_half_a_surrogate_pair_has_a_bound_too() -> None:

@@ -31,6 +31,8 @@ __all__ = ["check_answer"]
 
 # Data that people make is a dozen deep at most. Readers recurse, and each has its own limit: Python's is near 1000.
 _DEPTH_MAX: Const = 64
+# Deeper than this nothing that an honest program uses has written it.
+_WRITABLE_DEPTH_MAX: Const = 1000
 # What `int` reads by default; it takes time that grows with the square of them.
 _DIGITS_MAX: Const = 4300
 # A window is looked through in half a millisecond.
@@ -74,9 +76,11 @@ def _check_size(body: bytes, values_max: int) -> None:
     for outside in _outside_strings(body):
         values += sum(map(outside.count, (b",", b":", b"[", b"{")))
         if values > values_max:
-            raise _refused("too_many_values", f"more than {values_max} values and keys", values_max, values + 1)
+            raise _refused("too_many_values", f"more than {values_max} values and keys", values_max, values)
         steps = array("b", outside.translate(_TO_STEPS, _NO_BRACKETS))
         depth, deepest = _depths(steps, depth)
+        if deepest > _WRITABLE_DEPTH_MAX:
+            raise ProtocolViolation("a Final that is no json")
         if deepest > _DEPTH_MAX:
             raise _refused("too_deep", f"lists and dicts nested {deepest} deep or more", _DEPTH_MAX, deepest)
         digits = _longest_begun(digits + outside)

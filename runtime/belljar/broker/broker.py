@@ -36,7 +36,7 @@ from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
 from belljar.context import OpenDocument, Question, Searcher
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
-from belljar.heavy import is_utf8, off_loop, sha256, text_of
+from belljar.heavy import is_utf8, off_loop, sha256
 from belljar.ledger import Ledger, Remaining
 from belljar.models import Model, ModelRequest
 from belljar.protocol import (
@@ -79,6 +79,8 @@ _READ_COST_BYTES_MIN: Const = 1024
 _FRAME_COST_BYTES_MIN: Const = 1024
 # A call that the books refuse costs two records in the log and a transaction.
 _REFUSED_CALL_COST_BYTES: Const = 4096
+# The agent cuts a traceback to 16,000 characters; who writes its own has no more room than that.
+_TRACEBACK_BYTES_MAX: Const = 64_000
 # A program that is refused over and over is told so each time; the log has the first ones and then the count.
 _DENIALS_LOGGED_MAX: Const = 100
 # Patterns are written by hand, or are a few hundred names joined by bars.
@@ -247,10 +249,8 @@ class Broker:
         if self._state != "running" or self.cell is None:
             raise ProtocolViolation(f"a Done while the box was {self._state}")
         self._state = "idle"
-        # No longer than what it may print: the agent's own cut is far below.
-        kept = body[: self._policy.limits.output_bytes]
-        came = self._scope.monotonic()
-        self.cell.end(done, await off_loop(len(kept), text_of, kept, "replace"), now=came)
+        kept = body[: min(self._policy.limits.output_bytes, _TRACEBACK_BYTES_MAX)]
+        self.cell.end(done, kept.decode("utf-8", "replace"), now=self._scope.monotonic())
         about: dict[str, JSON] = {
             "cell": self.cell.number,
             "status": done.status,

@@ -121,10 +121,15 @@ def print_result(result: Result, *, as_json: bool, show_output: bool) -> None:
     if show_output:
         show(result.stdout)
         show(result.stderr, file=sys.stderr)
-    if (answer := result.answer_json) is not None:
-        # JSON that is no text is shown as such: to build its value would only take time.
-        is_text = bytes(answer).lstrip().startswith(b'"')
-        show(f"{result.answer if is_text else msgspec.json.format(answer, indent=-1).decode()}\n")
+    if result.given is not None:
+        show(f"{_as_text(result)}\n")
+
+
+def _as_text(result: Result) -> str:
+    """The answer as it is read: a text itself, anything else as JSON, which need not become a value for that."""
+    if not isinstance(result.given, msgspec.Raw) or bytes(result.given).lstrip().startswith(b'"'):
+        return str(result.answer)
+    return msgspec.json.format(bytes(result.given), indent=-1).decode()
 
 
 def _read_program(path: Path) -> str:

@@ -29,7 +29,7 @@ import msgspec
 
 from belljar.broker import Broker, Cell, Reply, RunScope
 from belljar.context import OpenDocument
-from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, answer_json, cell_result
+from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, cell_result, given
 from belljar.errors import (
     BelljarError,
     BoxFault,
@@ -203,8 +203,8 @@ class Box:
         final, body = (self._broker.final, self._broker.final_body) if status == "ok" else (None, b"")
 
         def result() -> CellResult:
-            given = answer_json(final, body)
-            return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=given)
+            answer = given(final, body)
+            return cell_result(cell, status=status, error=error, limit=limit, wall_s=wall_s, answer=answer)
 
         return await off_loop(len(body) + len(cell.stdout) + len(cell.stderr), result)
 

@@ -1,6 +1,6 @@
 """What a caller gets: one status, and the numbers behind it.
 
-An answer stays the JSON that it came as (`answer_json`; the broker has checked it) and becomes a Python value when
+An answer in JSON stays the bytes that it came as (`given`; the broker has checked them) and becomes a Python value when
 somebody asks for `answer`, once. `msgspec.json.encode` of a result writes it out as it is.
 """
 
@@ -24,17 +24,16 @@ __all__ = [
     "Result",
     "RunUsage",
     "Status",
-    "answer_json",
     "cell_result",
+    "given",
 ]
 
 from belljar.broker import Cell
-from belljar.heavy import slices, text_of
+from belljar.heavy import text_of
 from belljar.protocol import Final
 
 # Floats by Python's own reader: msgspec's takes seconds for a MiB of very small ones.
 _DECODER: Const = msgspec.json.Decoder(float_hook=float)
-_ENCODER: Const = msgspec.json.Encoder()
 
 Status = Literal[
     "ok",
@@ -106,18 +105,18 @@ class Coverage(msgspec.Struct, frozen=True):
         return cls(chars, read, shown, _share(read, chars), _share(shown, chars))
 
 
-class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"answer_json": "answer"}):
-    """What can hold an answer: None, or its JSON."""
+class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"given": "answer"}):
+    """What can hold an answer: as it was given, a text or JSON, or None."""
 
-    answer_json: msgspec.Raw | None = None
+    given: str | msgspec.Raw | None = None
 
     @functools.cached_property
     def answer(self) -> Any:
         """The answer as a Python value; None where there is none. The first time it takes as long as decoding does."""
-        if self.answer_json is None:
-            return None
+        if not isinstance(self.given, msgspec.Raw):
+            return self.given
         with _no_collection():
-            return _DECODER.decode(self.answer_json)
+            return _DECODER.decode(self.given)
 
 
 class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
@@ -180,15 +179,11 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def answer_json(final: Final | None, body: bytes) -> msgspec.Raw | None:
-    """The answer as JSON; a text becomes a string. The broker has checked it."""
+def given(final: Final | None, body: bytes) -> str | msgspec.Raw | None:
+    """The answer, which the broker has checked."""
     if final is None:
         return None
-    if final.form == "json":
-        return msgspec.Raw(body)
-    text = text_of(body)
-    parts = [_ENCODER.encode(text[start:stop])[1:-1] for start, stop in slices(len(text))]
-    return msgspec.Raw(b'"' + b"".join(parts) + b'"')
+    return msgspec.Raw(body) if final.form == "json" else text_of(body)
 
 
 def cell_result(
@@ -198,7 +193,7 @@ def cell_result(
     error: ErrorInfo | None,
     limit: Limit | None,
     wall_s: float,
-    answer: msgspec.Raw | None,
+    answer: str | msgspec.Raw | None,
 ) -> CellResult:
     return CellResult(
         status=status,
@@ -208,5 +203,5 @@ def cell_result(
         error=error,
         limit=limit,
         wall_s=wall_s,
-        answer_json=answer,
+        given=answer,
     )

@@ -1,5 +1,6 @@
 # language: both
-# expect: cpu timeout error quota
+# expect: output
+# limit: output.flood
 # why: A question that costs nothing is asked for ever.
 while True:
     budget()

@@ -1,5 +1,6 @@
 # language: python
-# expect: cpu output timeout
+# expect: output
+# limit: output.flood
 # use: wire
 # why: Frames without content cost the host more than the guest.
 crumbs = frame({"op": "output", "stream": "stdout"}) * 500

@@ -1,6 +1,7 @@
 # language: both
-# expect: cpu timeout
-# why: Refused ten thousand times, told ten thousand times, logged a hundred times.
+# expect: output
+# limit: output.flood
+# why: Refused two thousand times, told two thousand times, logged a hundred times.
 while True:
     try:
         rlm_query("child")

@@ -1,5 +1,6 @@
 # language: python
-# expect: protocol ok
+# expect: output
+# limit: answer.too_many_digits
 # use: wire
 # why: A number of five thousand digits.
 say(frame({"op": "final", "form": "json"}, b"1" * 5000))

@@ -1,0 +1,167 @@
+"""An answer is what it says it is, found out without building it; and becomes a value only where somebody asks."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given as given_any
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from belljar.broker import answer as module
+from belljar.broker.answer import check_answer
+from belljar.engine import CellResult
+from belljar.errors import ProtocolViolation, Refusal
+from belljar.protocol import Final
+
+JSON, TEXT = Final("json"), Final("text")
+MIB = 2**20
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+
+
+def check(body: bytes, *, values_max: int = 1_000_000) -> None:
+    check_answer(JSON, body, values_max=values_max)
+
+
+def code_of(body: bytes, *, values_max: int = 1_000_000) -> tuple[str, int | None, int | None]:
+    with pytest.raises(Refusal) as caught:
+        check(body, values_max=values_max)
+    return caught.value.code, caught.value.limit, caught.value.observed
+
+
+def cell(body: bytes) -> CellResult:
+    return CellResult(
+        status="ok", stdout="", stderr="", truncated=False, error=None, limit=None, wall_s=0.0, given=msgspec.Raw(body)
+    )
+
+
+def size_of(value: Any) -> tuple[int, int]:
+    """Values and keys in this value, an empty list or dict as if it had one, and how deep it is."""
+    if isinstance(value, dict):
+        inner, below = list(value.values()), 2 * len(value) or 1
+    elif isinstance(value, list):
+        inner, below = value, len(value) or 1
+    else:
+        return 0, 0
+    sizes = [size_of(one) for one in inner]
+    return below + sum(values for values, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+
+
+@pytest.mark.parametrize("window", [1, 2, 7, 16 * 1024])
+@settings(deadline=None, max_examples=50)
+@given_any(value=VALUES)
+def test_every_json_value_is_taken_and_comes_out_again(window: int, value: Any) -> None:
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WINDOW_BYTES", window)
+        check(body)
+    assert cell(body).answer == json.loads(body)
+
+
+@pytest.mark.parametrize("window", [1, 2, 7, 16 * 1024])
+@settings(deadline=None, max_examples=50)
+@given_any(value=VALUES)
+def test_values_and_depth_are_counted_whatever_is_in_the_strings(window: int, value: Any) -> None:
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    values, depth = size_of(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WINDOW_BYTES", window)
+        patch.setattr(module, "_DEPTH_MAX", depth)
+        check(body, values_max=values)
+        if depth:
+            assert code_of(body, values_max=values - 1)[0] == "answer.too_many_values"
+            patch.setattr(module, "_DEPTH_MAX", depth - 1)
+            assert code_of(body)[0] == "answer.too_deep"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"NaN",
+        b"[1] [2]",
+        b"'a'",
+        b'"\xff"',
+        b'"\xed\xa0\x80"',
+        b"[1,]",
+        b'"\\x"',
+        b"[01]",
+        b'"a',
+        b"]",
+        b"[}",
+        b"[" * 5000 + b"]" * 5000,
+    ],
+)
+def test_what_is_no_json_is_a_violation(body: bytes) -> None:
+    with pytest.raises(ProtocolViolation, match="a Final that is no json"):
+        check(body)
+
+
+def test_a_text_is_only_utf8() -> None:
+    check_answer(TEXT, b"[" * 1000, values_max=1)
+    for body in (b"\xff", b"a" * 70_000 + b"\xc3"):
+        with pytest.raises(ProtocolViolation, match="a Final that is no text"):
+            check_answer(TEXT, body, values_max=1)
+
+
+def test_the_bounds_are_met_exactly() -> None:
+    check(b"[" * 64 + b"]" * 64)
+    assert code_of(b"[" * 65 + b"]" * 65) == ("answer.too_deep", 64, 65)
+    check(b'{"a":' * 64 + b"1" + b"}" * 64)
+    check(b"[0" + b",0" * 999 + b"]", values_max=1000)
+    assert code_of(b"[0" + b",0" * 1000 + b"]", values_max=1000) == ("answer.too_many_values", 1000, 1001)
+    check(b"-" + b"9" * 4300)
+    assert code_of(b"[1," + b"9" * 4301 + b"]") == ("answer.too_many_digits", 4300, 4301)
+    check(b'"' + b"9" * 5000 + b'"')
+
+
+@pytest.mark.parametrize("before", range(16 * 1024 - 4302, 16 * 1024 + 2, 717))
+def test_a_long_number_is_found_across_two_windows(before: int) -> None:
+    assert code_of(b'["' + b"x" * before + b'",' + b"9" * 4301 + b"]")[0] == "answer.too_many_digits"
+    check(b'["' + b"x" * before + b'",' + b"9" * 4300 + b"]")
+
+
+def nest(depth: int, body: bytes) -> bytes:
+    return b"[" * depth + body + b"]" * depth
+
+
+WORST: dict[str, Callable[[], bytes]] = {
+    "very small floats": lambda: b"[" + b"5e-324," * 999_000 + b"0]",
+    "lists": lambda: b"[" + b"[]," * 490_000 + b"0]",
+    "keys": lambda: b"{" + b",".join(b'"%x":1' % n for n in range(490_000)) + b"}",
+    "long integers": lambda: b"[" + (b"9" * 4000 + b",") * 2000 + b"0]",
+    "nested": lambda: b"[" + (nest(63, b"") + b",") * 15_000 + b"0]",
+}
+
+
+@pytest.mark.parametrize("case", WORST)
+def test_the_worst_answer_costs_little_to_check_and_to_decode(case: str) -> None:
+    """Processor time: a check that builds the value, or a decoder that is slow for some of it, takes seconds."""
+    body = WORST[case]()
+    assert min(_cpu_s(lambda: check(body)) for _ in range(3)) < 0.5
+    assert min(_cpu_s(lambda: cell(body).answer) for _ in range(3)) < 2.0
+
+
+def test_an_answer_is_decoded_once_and_only_when_asked_for() -> None:
+    result = cell(b'[1, 2.5, "a"]')
+    first = result.answer
+    assert first == [1, 2.5, "a"]
+    assert result.answer is first
+    assert b'"answer":[1, 2.5, "a"]' in msgspec.json.encode(result)
+
+
+def _cpu_s(work: Callable[[], object]) -> float:
+    started = time.thread_time()
+    work()
+    return time.thread_time() - started

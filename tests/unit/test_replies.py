@@ -1,0 +1,34 @@
+"""Which blocks of a root model's reply are run: found line by line, in linear time."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from belljar.engine.loop import _blocks
+
+# What a block is, said in one expression. To search by it takes time that grows with the square of the reply.
+BLOCK = re.compile(r"^```(?:repl|python)[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
+LINES = ["```", "```repl", "```python", "```repl \t", "``` ", "```json", "````", " ```", "x = 1", "", "\r", "```repl x"]
+
+
+@given(st.lists(st.sampled_from(LINES) | st.text("`repl \n\t", max_size=8)), st.sampled_from(["", "\n"]))
+def test_blocks_are_what_stands_between_fences(lines: list[str], end: str) -> None:
+    reply = "\n".join(lines) + end
+    assert _blocks(reply) == BLOCK.findall(reply)
+
+
+def test_each_block_has_its_code() -> None:
+    reply = "First:\n```repl\nx = 1\n```\nand\n```python \ny = 2\nz\n``` \n```json\n{}\n```\n```repl\nunclosed"
+    assert _blocks(reply) == ["x = 1\n", "y = 2\nz\n"]
+
+
+@pytest.mark.parametrize("reply", ["```repl\n" * 125_000, "```" + " \t" * 500_000 + "x", "```repl\n```\n" * 80_000])
+def test_a_large_reply_takes_linear_time(reply: str) -> None:
+    started = time.thread_time()
+    _blocks(reply)
+    assert time.thread_time() - started < 1
