@@ -121,6 +121,7 @@ open_files = 64
 output = "64 KiB"
 output_flood = "2 MiB"
 answer = "64 KiB"
+answer_values = 4000
 [context]
 read = "64 KiB"
 read_total = "1 MiB"
