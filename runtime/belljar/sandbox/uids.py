@@ -25,7 +25,7 @@ from typing import Final
 
 from belljar.errors import BoxFault
 
-__all__ = ["BLOCK_UIDS", "NOBODY", "RANGE_FIRST", "RANGE_UIDS", "Uids"]
+__all__ = ["BLOCK_UIDS", "NOBODY", "RANGE_FIRST", "RANGE_UIDS", "Uids", "ids_of"]
 
 NOBODY: Final = 65534
 # Above what distributions give to users and to their containers (subuid). systemd-nspawn may pick these too, one of
@@ -78,6 +78,16 @@ class Uids:
             # A child that was forked meanwhile may hold a copy of the descriptor.
             fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
+
+
+def ids_of(pid: int) -> set[int]:
+    """The uids and gids that process `pid` has on this host, all of them; none where it is not to be seen."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return set()
+    lines = [line.split()[1:] for line in status.splitlines() if line.startswith(("Uid:", "Gid:"))]
+    return {int(number) for line in lines for number in line}
 
 
 def _claim(folder: Path) -> tuple[int, range] | None:
