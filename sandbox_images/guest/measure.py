@@ -49,7 +49,6 @@ KINDS = {
 }
 # The same text in every version of gVisor; no build of Linux says it.
 GVISOR = "Sun Jan 10 15:06:54 PST 2016"
-TIED_DOWN = os.ST_NOSUID | os.ST_NODEV
 DEVICES = ["null", "urandom", "zero"]
 HOSTNAME = "belljar"
 SYSCALLS = {"x86_64": {"unshare": 272}, "aarch64": {"unshare": 97}}
@@ -147,26 +146,38 @@ class Measure:
                 devices |= {way.split()[column] for way in self._read(table).splitlines() if way.strip()}
         return devices <= {"Iface", "lo"}
 
-    def _root_is_tied_down(self, mounts: Iterable[str] | None) -> bool:
-        flags = _flags("/")
-        read_only = _refused(lambda: os.open("/probe", os.O_CREAT | os.O_WRONLY), errno.EROFS)
-        found = [(line.split()[4], line.split()[5].split(",")) for line in self._read("mountinfo").splitlines()]
-        if mounts is not None:
-            closed = sorted(point for point, options in found if {"ro", "nosuid"} <= {*options})
-            read_only = read_only and closed == sorted(mounts) and len(found) == len(closed) + 1
+    def _mounts(self) -> list[tuple[str, set[str]]]:
+        """Where something is mounted, and its options."""
+        lines = [line.split() for line in self._read("mountinfo").splitlines()]
+        return [(words[4], set(words[5].split(","))) for words in lines]
+
+    def _root_is_tied_down(self, wanted: Iterable[str] | None) -> bool:
+        found = self._mounts()
+        roots = [options for point, options in found if point == "/"]
         # Where the host's root was not detached it lies upon the image's.
-        one_root = [point for point, _ in found].count("/") == 1
-        return bool(flags & os.ST_RDONLY) and read_only is True and one_root
+        tied = len(roots) == 1 and "ro" in roots[0] and self._is_read_only()
+        if wanted is not None:
+            closed = sorted(point for point, options in found if {"ro", "nosuid"} <= options)
+            tied = tied and closed == sorted(wanted) and len(found) == len(closed) + 1
+        return tied
+
+    def _is_read_only(self) -> bool:
+        """Whether a file can be made beside the image's. gVisor's kernel asks first who may."""
+        number = errno.EACCES if self._second_kernel else errno.EROFS
+        return _refused(lambda: os.open("/probe", os.O_CREAT | os.O_WRONLY), number) is True
 
     def _scratch_is_bounded(self, size: int, files: int) -> bool:
-        with _opened("/tmp") as folder:  # noqa: S108
-            about, owner = os.fstatvfs(folder), os.fstat(folder)
+        descriptor = os.open("/tmp", os.O_RDONLY | os.O_DIRECTORY)  # noqa: S108
+        about, owner = os.fstatvfs(descriptor), os.fstat(descriptor)
+        os.close(descriptor)
         private = (owner.st_uid, stat.S_IMODE(owner.st_mode)) == (os.getuid(), 0o700)
         # The kernel rounds up to whole pages. None is no bound for it: then it is no file that may have a byte.
         bounded = 0 < about.f_blocks * about.f_frsize < size + mmap.PAGESIZE or size == 0
+        options = dict(self._mounts())["/tmp"]  # noqa: S108
         if self._second_kernel:  # counts no files, and asks for `noexec` only when a program is started
-            return private and bounded
-        return private and bounded and 0 < about.f_files <= files and _no_programs(about.f_flag)
+            return private and bounded and "noexec" in options
+        tied = {"nosuid", "nodev", "noexec"} <= options and 0 < about.f_files <= files
+        return private and bounded and tied and _cannot_be_run()
 
     def _no_capability(self, *, locked: bool) -> bool:
         said = self._status()
@@ -265,28 +276,17 @@ def _unshare_nothing() -> None:
         raise OSError(ctypes.get_errno(), "refused")
 
 
-def _no_programs(flags: int) -> bool:
-    """Whether nothing in the scratch folder can be run: by its flags, and by loading a page of it."""
-    with open("/tmp/probe", "w+b") as file:  # noqa: S108
-        file.write(bytes(mmap.PAGESIZE))
-        file.flush()
-        mapped = _refused(lambda: mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC), errno.EPERM)
-    os.unlink("/tmp/probe")  # noqa: S108
-    return flags & (TIED_DOWN | os.ST_NOEXEC) == TIED_DOWN | os.ST_NOEXEC and mapped is not False
-
-
-def _flags(path: str) -> int:
-    with _opened(path) as folder:
-        return os.fstatvfs(folder).f_flag
-
-
-@contextlib.contextmanager
-def _opened(path: str):  # type: ignore[no-untyped-def]
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _cannot_be_run() -> bool:
+    """Whether a page of a file in the scratch folder cannot be loaded as code."""
     try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        with open("/tmp/probe", "w+b") as file:  # noqa: S108
+            file.write(b"page")
+            file.flush()
+            loaded = _refused(lambda: mmap.mmap(file.fileno(), 4, prot=mmap.PROT_READ | mmap.PROT_EXEC), errno.EPERM)
+        os.unlink("/tmp/probe")  # noqa: S108
+    except OSError:  # a policy that leaves no room for a file with a byte in it
+        return True
+    return loaded is True
 
 
 def _landlock_version() -> int:

@@ -21,6 +21,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import secrets
 import socket
@@ -51,6 +52,7 @@ from belljar.sandbox.docker.versions import read_engine
 from belljar.sandbox.image import Image
 from belljar.sandbox.pool import Pool
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
+from belljar.sandbox.uids import OWN, ids_of
 from belljar.tasks import to_the_end
 
 __all__ = ["CPU_SPARE_S", "Docker"]
@@ -67,8 +69,8 @@ CPU_SPARE_S: Final = 4
 _CLOSE_S: Final = 60.0
 # Which backend of its creator a container belongs to.
 _BACKEND: Final = "belljar.backend"
-# What the template alone gives, and the daemon's description confirms.
-_GIVEN: Final = ("pidns", "mountns", "netns", "ipcns", "utsns", "cgroupns", "rootfs")
+_NAMESPACES: Final = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
+# What the daemon's description confirms, where the groups themselves are not to be seen from here.
 _GROUPS: Final = ("cgroup.memory", "cgroup.cpu", "cgroup.pids")
 # What every container is given and no box needs. gVisor's tell of nothing but itself, and it covers no folder.
 _HIDDEN: Final = ("/proc", "/etc")
@@ -245,16 +247,24 @@ class Docker:
             if account is not None:
                 account.close()
             raise
-        layers = self._layers(report["layers"])
+        layers = self._layers(report["layers"], inspected["State"]["Pid"], account)
         return DockerBox(self._daemon, container, stream, outputs, account, self._fates, layers, self._background)
 
-    def _layers(self, said: Sequence[str]) -> tuple[str, ...]:
-        """What holds: by the template, by the daemon's own mapping of users, by what `boot` said, by the runtime."""
-        remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in said else ()
+    def _layers(self, found: Sequence[str], pid: int, account: Account) -> tuple[str, ...]:
+        """What holds: as it was found inside, by the daemon's own mapping of users, and as seen from outside."""
+        remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in found else ()
         # What the daemon puts into the root is covered by who has users of its own, or else closed by Landlock.
-        rootfs = self.name == "gvisor" or "userns" in said or "landlock" in said
-        given = [layer for layer in _GIVEN if layer != "rootfs" or rootfs]
-        return (*given, *remapped, *said, *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
+        rootfs = self.name == "gvisor" or "userns" in found or "landlock" in found
+        inside = [layer for layer in found if layer != "rootfs" or rootfs]
+        groups = account.limiting(pid)
+        ids = ids_of(pid) if self._is_local else set()
+        own = ("own_uid",) if ids and all(number in OWN for number in ids) else ()
+        second_kernel = ("gvisor",) if self.name == "gvisor" else ()
+        return (*inside, *remapped, *own, *(_GROUPS if groups is None else groups), *second_kernel)
+
+    @property
+    def _is_local(self) -> bool:
+        return self._daemon.host.startswith("unix://")
 
     async def _limit_processes(self, container: str, count: int) -> dict[str, Any]:
         """Order fewer than the start needs, now that nobody but our program is inside; the daemon's new description.
@@ -278,6 +288,11 @@ class Docker:
             "hide": () if self.name == "gvisor" else _HIDDEN,
             "filter": base64.b64encode(self._filter).decode(),
             "preload": preload,
+            "measure": {
+                # Of another machine's they would mean nothing.
+                "host": {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _NAMESPACES if self._is_local},
+                "scratch": [spec.scratch_bytes, spec.scratch_files],
+            },
         }
         data = json.dumps(order).encode()
         loop = asyncio.get_running_loop()
