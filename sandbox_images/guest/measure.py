@@ -29,8 +29,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
-from guest.enclosure import LANDLOCK_CREATE_RULESET_VERSION, NOBODY, SECUREBITS, libc
-from guest.enclosure import numbers as landlock_numbers
+from guest.enclosure import NOBODY, SECUREBITS, landlock_version, libc
 
 __all__ = ["Measure"]
 
@@ -68,7 +67,7 @@ class Measure:
     def __init__(self, proc: int, fresh: Iterable[str]) -> None:
         self._proc = proc
         self._outcomes: dict[str, list[bool | None]] = {}
-        self._outsider: Outsider | None = None
+        self._outsider: _Outsider | None = None
         # For a clone of a process that has namespaces of its own, other than the host's is not enough.
         self._before = {layer: self._number(layer) for layer in fresh}
         with open(os.open("version", os.O_RDONLY, dir_fd=proc), encoding="ascii", errors="replace") as file:
@@ -92,11 +91,11 @@ class Measure:
         self._saw("rlimits", *_limits_are_set(ordered["limits"]))
         self._saw("caps", self._no_capability(locked=ordered["locked"]), libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0)
         self._saw("no_new_privs", libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1)
-        if _landlock_version() >= 1:
-            self._outsider = Outsider()
+        if landlock_version() >= 1:
+            self._outsider = _Outsider()
 
     def before_filter(self) -> None:
-        version, outsider = _landlock_version(), self._outsider
+        version, outsider = landlock_version(), self._outsider
         if outsider is None:
             return
         self._saw("landlock", *_files_are_closed())
@@ -185,7 +184,7 @@ class Measure:
         return none and (not locked or libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0) == SECUREBITS)
 
 
-class Outsider:
+class _Outsider:
     """A process outside of the Landlock domain, because it was there before, and an address that it listens on."""
 
     def __init__(self) -> None:
@@ -287,8 +286,3 @@ def _cannot_be_run() -> bool:
     except OSError:  # a policy that leaves no room for a file with a byte in it
         return True
     return loaded is True
-
-
-def _landlock_version() -> int:
-    arguments = (None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
-    return int(libc.syscall(landlock_numbers["landlock"], *arguments))
