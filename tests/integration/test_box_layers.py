@@ -585,6 +585,13 @@ ORDERED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("name", ["docker", "gvisor"])
+def test_every_layer_that_a_container_gives_is_told(docker_host: str, image: Image, name: docker_boxes.Name) -> None:
+    with docker_boxes.boxed(name, docker_host, image) as one:
+        told = {*one.box.layers} - {"own_uid"}
+    assert told == (in_containers() if name == "docker" else in_containers() - {"landlock"} | {"gvisor"})
+
+
 @pytest.mark.parametrize("what", CONTAINED)
 def test_a_container_does_not_tell_a_layer_whose_step_is_left_out(
     docker_host: str, image: Image, tmp_path: Path, what: str
