@@ -35,7 +35,7 @@ from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 from belljar.sandbox.pool import Pool
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
-from belljar.sandbox.uids import NOBODY, Uids
+from belljar.sandbox.uids import NOBODY, Uids, ids_of
 
 __all__ = ["Jail", "JailBox", "Zygote"]
 
@@ -58,6 +58,8 @@ _MEASURED = BoxSpec(
     requires=(),
 )
 _NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
+# Made by each box itself; it is born into that of its processes.
+_FRESH = ("userns", "mountns", "netns", "ipcns", "utsns", "cgroupns")
 # Up to here copying a body is cheaper than a second system call.
 _JOINED_BYTES_MAX = 64 * 1024
 
@@ -389,7 +391,7 @@ class JailBox:
         except TimeoutError:
             raise BoxFault(f"the jail's layers could not be measured within {_BOX_S:.0f} s") from None
         pid = _pid_of(self._pidfd)
-        own = ("own_uid",) if self._uids.block is not None and _uids_of(pid) == {self._uid} else ()
+        own = ("own_uid",) if self._uids.block is not None and ids_of(pid) == {self._uid} else ()
         return (*json.loads(said), *own, *self._group.limiting(pid))
 
     async def _kill(self) -> BoxEnd:
@@ -464,10 +466,12 @@ def _to_measure(spec: BoxSpec) -> dict[str, object]:
     """What `guest.measure` compares with."""
     return {
         "host": {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _NAMESPACES},
+        "fresh": _FRESH,
         "limits": rlimits(spec),
         "scratch": [spec.scratch_bytes, spec.scratch_files],
         "locked": True,
         "alone": True,
+        "mounts": ["/", *(f"/dev/{name}" for name in ("null", "zero", "urandom"))],
     }
 
 
@@ -475,13 +479,6 @@ def _pid_of(pidfd: int) -> int:
     """By our own pid namespace; -1 when it is dead."""
     about = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
     return next(int(line.split()[1]) for line in about.splitlines() if line.startswith("Pid:"))
-
-
-def _uids_of(pid: int) -> set[int]:
-    """The uids and gids of the host that a process has."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    lines = [line.split()[1:] for line in status.splitlines() if line.startswith(("Uid:", "Gid:"))]
-    return {int(number) for line in lines for number in line}
 
 
 def _spawn(image: Image, control: socket.socket, uids: Uids) -> subprocess.Popen[bytes]:
