@@ -35,6 +35,7 @@ _DENIED: Final = 4
 _DAEMON_S: Final = 5.0
 _NAMESPACES: Final = "allow user namespaces (sysctl user.max_user_namespaces), or run outside of the container"
 _GROUPS: Final = "run as root, or in a systemd scope with Delegate=yes"
+_WATCHED: Final = "use the backend jail"
 
 # For each layer: what is open without it, and how a host comes to have it.
 _ABOUT: Final[dict[str, tuple[str, str]]] = {
@@ -51,9 +52,15 @@ _ABOUT: Final[dict[str, tuple[str, str]]] = {
     "caps": ("the guest keeps rights inside its namespaces", _NAMESPACES),
     "seccomp": ("the whole kernel is open to attack", "an x86_64 kernel with CONFIG_SECCOMP_FILTER"),
     "landlock": ("files are guarded by the mount namespace alone", "a kernel from 5.13 with Landlock in its LSM list"),
-    "cgroup.memory": ("memory is limited per process, not per box", _GROUPS),
-    "cgroup.cpu": ("CPU is limited per process, and a box may take every core", _GROUPS),
-    "cgroup.pids": ("tasks are limited per user, not per box", _GROUPS),
+    "cgroup.memory": (
+        "the host looks at the box's memory some times a second (watched.memory), and the kernel's own is not counted",
+        f"{_GROUPS}; where only this one is missing, swap is a way out: boot with swapaccount=1, or without swap",
+    ),
+    "cgroup.cpu": ("CPU time is counted by the host (watched.cpu), and a box may take every core", _GROUPS),
+    "cgroup.pids": ("tasks are limited for each user namespace (watched.pids), from Linux 5.14 on", _GROUPS),
+    "watched.memory": ("memory is limited for each process, not for the box", _WATCHED),
+    "watched.cpu": ("CPU time is limited for each process, not for the box", _WATCHED),
+    "watched.pids": ("tasks are limited for each user, not for the box", _WATCHED),
     "gvisor": ("a hole in this host's kernel is a way out of the box", "use the backend gvisor"),
 }
 

@@ -60,6 +60,9 @@ Layer: TypeAlias = Literal[
     "cgroup.memory",
     "cgroup.cpu",
     "cgroup.pids",
+    "watched.memory",
+    "watched.cpu",
+    "watched.pids",
     "gvisor",
 ]
 

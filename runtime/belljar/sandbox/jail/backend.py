@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -22,7 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 from belljar.sandbox.pool import Pool
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
+from belljar.sandbox.watch import Born, Watch, address_peak_bytes, born, pid_of
 
 __all__ = ["Jail", "JailBox", "Zygote"]
 
@@ -97,12 +99,12 @@ class Jail:
         zygote = await self._living_zygote()
         group = self._groups.take(spec)
         try:
-            box = await zygote.spawn(spec, group)
+            box = await zygote.spawn(spec, group, self._groups.uncounted)
         except BaseException:
             await asyncio.to_thread(group.remove)
             raise
         self._groups.prepare(spec)
-        box.layers += self._groups.layers
+        box.layers += (*self._groups.layers, *(f"watched.{name}" for name in self._groups.uncounted))
         try:
             check_layers("jail", spec.requires, box.layers)
         except LayerMissing:
@@ -139,6 +141,7 @@ class Zygote:
         self._numbers = itertools.count(1)
         self._ends: dict[int, asyncio.Future[Mapping[str, int] | None]] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._born = Born(0, 0)
         self.alive = True
         control.setblocking(False)
 
@@ -165,18 +168,18 @@ class Zygote:
             raise
         return zygote
 
-    async def spawn(self, spec: BoxSpec, group: BoxGroup) -> JailBox:
-        """A new box with all its layers closed, charged to `group`.
+    async def spawn(self, spec: BoxSpec, group: BoxGroup, watched: Sequence[str]) -> JailBox:
+        """A new box with all its layers closed, charged to `group`, and watched for what that does not count.
 
         Raises:
             LayerMissing, BoxFault: it could not be built.
         """
         try:
-            return await self._spawn(spec, group)
+            return await self._spawn(spec, group, watched)
         except OSError as error:
             raise BoxFault(f"a box could not be built: {error}: raise the limit of open files, or run fewer") from error
 
-    async def _spawn(self, spec: BoxSpec, group: BoxGroup) -> JailBox:
+    async def _spawn(self, spec: BoxSpec, group: BoxGroup, watched: Sequence[str]) -> JailBox:
         number = next(self._numbers)
         wire, guest_wire = socket.socketpair()
         try:
@@ -191,7 +194,7 @@ class Zygote:
             "box": number,
             "scratch_bytes": spec.scratch_bytes,
             "scratch_files": spec.scratch_files,
-            "rlimits": rlimits(spec),
+            "rlimits": self._rlimits(spec, watched),
         }
         try:
             with guest_wire, guest_report, group.doors() as doors:
@@ -204,7 +207,19 @@ class Zygote:
             raise
         finally:
             report.close()
-        return JailBox(wire, pidfd, scratch, tuple(layers), end, group)
+        pid = pid_of(pidfd)
+        watch = None
+        if watched:
+            kill = functools.partial(signal.pidfd_send_signal, pidfd, signal.SIGKILL)
+            watch = Watch(pid, spec, scratch, born=self._born, covers=watched, kill=kill)
+        return JailBox(wire, pid, pidfd, scratch, tuple(layers), end, group, watch, self._born)
+
+    def _rlimits(self, spec: BoxSpec, watched: Sequence[str]) -> dict[str, int]:
+        limits = rlimits(spec, self._born.address_bytes)
+        if "pids" in watched:
+            # Nothing else refuses one more. The kernel counts for each user namespace, and each box has its own.
+            limits["NPROC"] = spec.processes
+        return limits
 
     async def aclose(self) -> None:
         """End the zygote and, by that, every box it has made."""
@@ -232,6 +247,7 @@ class Zygote:
             await loop.sock_sendall(self._control, seccomp or b"none")
         except ConnectionError as error:
             raise BoxFault("the jail's zygote died while it started: run it again") from error
+        self._born = born(self._process.pid)
         self._reader = asyncio.create_task(self._read_ends())
 
     async def _read_ends(self) -> None:
@@ -271,13 +287,19 @@ class JailBox:
     def __init__(
         self,
         wire: socket.socket,
+        pid: int,
         pidfd: int,
         scratch: int,
         layers: tuple[str, ...],
         end: asyncio.Future[Mapping[str, int] | None],
         group: BoxGroup,
+        watch: Watch | None,
+        born: Born,
     ) -> None:
         self._group = group
+        self._watch = watch
+        self._born = born
+        self._pid = pid
         self.layers = layers
         self._wire = wire
         self._pidfd = pidfd
@@ -286,6 +308,8 @@ class JailBox:
         self._last: Evidence | None = None
         self._killing: asyncio.Task[BoxEnd] | None = None
         wire.setblocking(False)
+        if watch is not None:
+            watch.start()
 
     async def send(self, *parts: bytes | memoryview) -> None:
         loop = asyncio.get_running_loop()
@@ -310,8 +334,18 @@ class JailBox:
         self._signal(signal.SIGINT)
 
     async def evidence(self) -> Evidence:
+        if self._watch is not None and not self._watch.fresh and self._last is None:
+            await asyncio.to_thread(self._watch.look)
         # Once the box is closed its descriptors and groups are gone, or somebody else's.
-        return self._group.evidence() if self._last is None else self._last
+        return self._account() if self._last is None else self._last
+
+    def _account(self) -> Evidence:
+        evidence = self._group.evidence()
+        if self._watch is not None:
+            evidence = evidence.completed(self._watch.evidence())
+        if self._end.done():
+            return evidence  # its number may be somebody else's
+        return evidence.completed(Evidence(address_peak_bytes=address_peak_bytes(self._pid, self._born)))
 
     async def scratch_full(self) -> bool:
         if self._last is not None:
@@ -329,6 +363,7 @@ class JailBox:
         return await asyncio.shield(self._killing)
 
     async def _kill(self) -> BoxEnd:
+        await self.evidence()  # a last look at what the watch counts: with the processes their account goes
         died_before = self._end.done()
         self._signal(signal.SIGKILL)
         try:
@@ -336,7 +371,9 @@ class JailBox:
                 ended = await asyncio.shield(self._end)
         except TimeoutError:
             ended = None
-        evidence = self._last = await self.evidence()
+        evidence = self._last = self._account()
+        if self._watch is not None:
+            await asyncio.to_thread(self._watch.stop)
         self._wire.close()
         os.close(self._pidfd)
         os.close(self._scratch)
@@ -344,14 +381,16 @@ class JailBox:
         if ended is None:
             return BoxEnd(killed=False, signal=0, code=0, cpu_s=0.0, max_rss_bytes=0, lost=True, evidence=evidence)
         slain = ended["signal"] == signal.SIGKILL
+        by_watch = self._watch is not None and bool(self._watch.evidence().memory_kills)
         return BoxEnd(
-            killed=slain and not died_before,
+            killed=slain and not died_before and not by_watch,
             # Nothing inside can kill the first process of a pid namespace; what the kernel did is in the evidence.
             by_other=slain and died_before and not evidence.memory_kills,
             signal=ended["signal"],
             code=ended["code"],
-            cpu_s=evidence.cpu_s if evidence.cpu_s is not None else ended["cpu_ms"] / 1000,
-            max_rss_bytes=ended["max_rss_bytes"],
+            # A watch may have missed the last moments; the kernel's record of the first process has not.
+            cpu_s=max(evidence.cpu_s or 0.0, ended["cpu_ms"] / 1000),
+            max_rss_bytes=evidence.memory_peak_bytes or ended["max_rss_bytes"],
             evidence=evidence,
         )
 
