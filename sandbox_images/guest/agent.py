@@ -249,7 +249,7 @@ def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
 
 
 def _interrupted(trace: str) -> tuple[str, dict[str, Any], bytes]:
-    report = {"type": "KeyboardInterrupt", "message": "the cell was interrupted: its time was up", "line": None}
+    report = {"type": "KeyboardInterrupt", "message": "the cell was interrupted", "line": None}
     return "interrupted", report, trace.encode("utf-8", "replace")
 
 

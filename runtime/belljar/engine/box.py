@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Sequence
 from typing import Final as Const
 from typing import Literal
@@ -38,7 +39,7 @@ from belljar.errors import (
 )
 from belljar.protocol import PROTOCOL, ContextInfo, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
 from belljar.protocol import Failure as GuestFailure
-from belljar.sandbox import BoxEnd, Sandbox
+from belljar.sandbox import BoxEnd, Evidence, Sandbox
 from belljar.tasks import to_the_end
 from belljar.wire import Frame, encode, guest_decoder
 
@@ -54,8 +55,10 @@ _WATCH_S: Const = 0.1
 _WATCH_IDLE_S: Const = 0.5
 # A wire that ends by itself ends because its process does; the supervisor learns of it a moment later.
 _DEATH_S: Const = 1.0
-# Address space runs out a little before memory does: a MemoryError this near to the limit is the limit's.
-_MEMORY_SHARE: Const = 0.7
+# What grows by doubling asks for as much again as it has: a MemoryError from half of the limit on is the limit's.
+_MEMORY_SHARE: Const = 0.5
+# The process's own clock and the box's account have been seen 2 % apart.
+_CPU_SHARE: Const = 0.9
 _STATUS_OF: Const[dict[str, Status]] = {"processes": "processes", "scratch_bytes": "disk", "memory_bytes": "memory"}
 _CELL_OVER: Const = GuestFailure("PolicyDenied", "cell.over", "the cell is over: the request was cancelled", None, None)
 
@@ -84,7 +87,8 @@ class Box:
         self._guard: asyncio.Task[None] | None = None
         # From here on the sandbox gives up what it holds: it is neither asked nor told anything but `kill`.
         self._dying = False
-        self._refused = 0
+        # The last account, and the last before the cell that runs.
+        self._account = self._before = Evidence()
         self.verdict: Verdict | None = None
         self.fault: HostFault | None = None
 
@@ -143,6 +147,7 @@ class Box:
         cell = self._broker.cell
         assert cell is not None
         self._over.clear()
+        self._before = self._account
         started = self._scope.monotonic()
         try:
             await self._send(order)
@@ -223,12 +228,17 @@ class Box:
         if self._dying:
             return None
         limits, evidence = self._scope.policy.limits, await self._sandbox.evidence()
-        refused, self._refused = self._refused, evidence.tasks_refused or 0
-        if said in ("RuntimeError", "BlockingIOError", "OSError") and self._refused > refused:
+        before, self._before = self._before, evidence
+        peak = max(evidence.memory_peak_bytes or 0, evidence.address_peak_bytes or 0)
+        # Of a child that was killed for memory the program says what it likes.
+        if (evidence.memory_kills or 0) > (before.memory_kills or 0):
+            return Limit("memory_bytes", limits.memory_bytes, peak)
+        refused = (evidence.tasks_refused or 0) > (before.tasks_refused or 0)
+        full = evidence.tasks_refused is None and (evidence.tasks or 0) >= limits.processes
+        if said in ("RuntimeError", "BlockingIOError", "OSError") and (refused or full):
             return Limit("processes", limits.processes, limits.processes + 1)
         if said == "OSError" and await self._sandbox.scratch_full():
             return Limit("scratch_bytes", limits.scratch_bytes, limits.scratch_bytes)
-        peak = evidence.memory_peak_bytes or 0
         if said == "MemoryError" and peak >= limits.memory_bytes * _MEMORY_SHARE:
             return Limit("memory_bytes", limits.memory_bytes, peak)
         return None
@@ -272,6 +282,7 @@ class Box:
         if self._dying:
             return
         evidence, limit_s = await self._sandbox.evidence(), self._scope.policy.limits.cpu_s
+        self._account = evidence
         if evidence.cpu_s is not None and evidence.cpu_s >= limit_s:
             self._end(_spent_cpu(limit_s, evidence.cpu_s))
 
@@ -371,7 +382,8 @@ class Box:
         if end.signal == 9 and not end.killed and end.evidence.memory_kills:
             met = Limit("memory_bytes", limits.memory_bytes, end.evidence.memory_peak_bytes)
             return Verdict("memory", ErrorInfo("MemoryLimit", "the program used up its memory: keep less at once"), met)
-        if not end.killed and end.cpu_s >= limits.cpu_s:
+        slain = end.signal in (signal.SIGKILL, signal.SIGXCPU)
+        if not end.killed and end.cpu_s >= limits.cpu_s * (_CPU_SHARE if slain else 1):
             return _spent_cpu(limits.cpu_s, end.cpu_s)
         if end.by_other:
             return Verdict("killed", ErrorInfo("Killed", "somebody outside killed or removed the box: run it again"))

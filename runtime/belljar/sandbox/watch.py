@@ -23,6 +23,11 @@ those that came and went before it: it is charged the whole time since then.
 
 Tasks are counted to say which limit it was; the kernel refuses more by itself, and counts for each user namespace.
 
+Shares are dear to read: the kernel goes through all page tables, and waits for a process that is just being cloned. So
+between two such counts the growth is estimated from numbers that cost nothing, and upwards: each fault of a page that
+was there before may have copied it. When that estimate is above `memory`, the box is counted again, and its processes
+are stopped meanwhile, so that it does not grow further and no lock is held.
+
 How far beyond `memory` a box can get: by what it can touch between two looks. The pause before the next look is how
 long the room that is left would last if `_TOUCH_BYTES_PER_S` were filled by each core that the box can have busy, but
 at least `_PAUSE_MIN_S`, and at least `_DUTY` times what the last look took.
@@ -36,6 +41,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -43,7 +49,17 @@ from typing import Final, NamedTuple
 
 from belljar.sandbox.base import BoxSpec, Evidence
 
-__all__ = ["Born", "Process", "Watch", "address_peak_bytes", "born", "pid_of", "processes_below", "ticks_between"]
+__all__ = [
+    "Born",
+    "Process",
+    "Watch",
+    "address_peak_bytes",
+    "born",
+    "growth_bytes",
+    "pid_of",
+    "processes_below",
+    "ticks_between",
+]
 
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -68,24 +84,30 @@ _SHARED: Final = re.compile(rb"^(\w+)-(\w+) ...s (\w+) \S+ (\d+) +/dev/zero \(de
 # What one mapping can be filled with, and all but given back, between two looks in the shortest pause.
 _HIDDEN_BYTES: Final = int(_TOUCH_BYTES_PER_S * _PAUSE_MIN_S)
 _HIDDEN_SHARE: Final = 0.25
+# A count that takes no longer is made with every look; another one at least so often, to be done with what was freed.
+_CHEAP_S: Final = 0.002
+_COUNT_S: Final = 0.5
 
 
 class Born(NamedTuple):
     """The sizes that a box has from its birth on, because it is a clone."""
 
-    address_bytes: int
-    shared_bytes: int
+    address_bytes: int = 0
+    private_bytes: int = 0
+    shared_bytes: int = 0
 
 
 class Process(NamedTuple):
     """One process at one moment. `at` is its folder in /proc.
 
-    `own` is its own CPU time, `inherited` that of the children it waited for, both in ticks, as `started` is.
+    `own` is its own CPU time, `inherited` that of the children it waited for, both in ticks, as `started` is. `faults`:
+    how often a page was made, copied or found for it.
     """
 
     at: str
     parent: int
     running: bool
+    faults: int
     own: int
     inherited: int
     threads: int
@@ -93,6 +115,10 @@ class Process(NamedTuple):
     address_bytes: int
     resident_bytes: int
     shared_bytes: int
+
+    @property
+    def private_bytes(self) -> int:
+        return self.resident_bytes - self.shared_bytes
 
 
 class Watch:
@@ -119,6 +145,10 @@ class Watch:
         self._known: dict[int, Process] = {}
         self._looked = time.monotonic()
         self._took_s = 0.0
+        # As of the last count of shares.
+        self._counted: dict[int, Process] = {}
+        self._counted_at = 0.0
+        self._count_took_s = 0.0
         self._cpu_ticks = 0.0
         self._shared_before = _shared_on_machine()
         self._mappings: dict[bytes, int] = {}
@@ -161,13 +191,13 @@ class Watch:
             processes = processes_below(self._pid)
             if not processes:
                 return  # it has ended: the account stands
-            self._count(processes, (began - self._looked) * TICKS_PER_S)
+            self._tasks = sum(process.threads for process in processes.values())
+            if "cpu" in self._covers:
+                self._cpu_ticks += ticks_between(self._known, processes, (began - self._looked) * TICKS_PER_S)
+            if "memory" in self._covers:
+                self._measure(processes, began)
             self._known, self._looked = processes, began
             self._took_s = time.monotonic() - began
-            if self._memory_bytes > self._spec.memory_bytes:
-                self._kills += 1
-                self._over.set()
-                self._kill()
 
     def _run(self) -> None:
         while not self._over.wait(self._pause_s()):
@@ -184,17 +214,32 @@ class Watch:
                 pause = _PAUSE_MIN_S
         return max(pause, _DUTY * self._took_s)
 
-    def _count(self, processes: dict[int, Process], passed_ticks: float) -> None:
-        self._tasks = sum(process.threads for process in processes.values())
-        if "cpu" in self._covers:
-            self._cpu_ticks += ticks_between(self._known, processes, passed_ticks)
-        if "memory" not in self._covers:
-            return
+    def _measure(self, processes: dict[int, Process], now: float) -> None:
         scratch_bytes = _used_bytes(self._scratch)
-        if processes != self._known:  # whoever has not run has touched nothing
-            self._pages_bytes = self._pages(processes.values(), scratch_bytes)
-        self._memory_bytes = self._pages_bytes + scratch_bytes + _sockets(self._pid) * _SOCKET_BYTES
-        self._memory_peak_bytes = max(self._memory_peak_bytes, self._memory_bytes)
+        others_bytes = scratch_bytes + _sockets(self._pid) * _SOCKET_BYTES
+        self._memory_bytes = others_bytes + self._pages_bytes + growth_bytes(self._counted, processes, self._born)
+        above = self._memory_bytes > self._spec.memory_bytes
+        if not above and not self._is_cheap(processes, now):
+            return
+        with contextlib.ExitStack() as stack:
+            if above and len(processes) > 1:
+                processes = stack.enter_context(_stopped(self._pid))
+            if processes != self._counted:  # whoever has not run has touched nothing
+                self._pages_bytes = self._pages(processes.values(), scratch_bytes)
+            self._memory_bytes = others_bytes + self._pages_bytes
+            self._memory_peak_bytes = max(self._memory_peak_bytes, self._memory_bytes)
+            if self._memory_bytes > self._spec.memory_bytes:
+                self._kills += 1
+                self._over.set()
+                self._kill()
+        self._counted, self._counted_at = processes, now
+        self._count_took_s = time.monotonic() - now
+
+    def _is_cheap(self, processes: Mapping[int, Process], now: float) -> bool:
+        """Whether to count though nothing asks for it: so that the estimate does not drift, and for the account."""
+        if len(processes) > 1 and sum(each.running for each in processes.values()) > _CORES:
+            return False  # those that wait for a core hold locks meanwhile
+        return self._count_took_s < _CHEAP_S or now - self._counted_at > _COUNT_S
 
     def _pages(self, processes: Collection[Process], scratch_bytes: int) -> int:
         shares = [self._share(process) for process in processes]
@@ -213,8 +258,7 @@ class Watch:
         with contextlib.suppress(PermissionError):
             return _proportional(process.at)
         # Not to be read on this host: then a page counts in full for each of those who share it.
-        private = process.resident_bytes - process.shared_bytes
-        return private, max(0, process.shared_bytes - self._born.shared_bytes)
+        return process.private_bytes, max(0, process.shared_bytes - self._born.shared_bytes)
 
 
 def born(pid: int) -> Born:
@@ -223,8 +267,8 @@ def born(pid: int) -> Born:
     Raises:
         OSError: there is no such process.
     """
-    address, _, shared = _sizes(f"/proc/{pid}")
-    return Born(address, shared)
+    address, resident, shared = _sizes(f"/proc/{pid}")
+    return Born(address, resident - shared, shared)
 
 
 def address_peak_bytes(pid: int, born: Born) -> int | None:
@@ -254,6 +298,21 @@ def ticks_between(before: Mapping[int, Process], after: Mapping[int, Process], p
     new = sum(now.running for pid, now in after.items() if not _same(before.get(pid), now)) if before else 0
     least = sum(now.own - then.own for then, now in stayed) + min(new, _CORES) * passed
     return max(0.0, all_of_it, least)
+
+
+def growth_bytes(before: Mapping[int, Process], after: Mapping[int, Process], born: Born) -> int:
+    """By how much memory can have grown between two looks; more than it has, if pages were given back as well."""
+    # What is new can have come to its pages by inheritance.
+    inherited = max((each.private_bytes for each in before.values()), default=born.private_bytes)
+    grown = 0
+    for pid, now in after.items():
+        then = before.get(pid)
+        if then is not None and _same(then, now):
+            made, private = now.faults - then.faults, then.private_bytes
+        else:
+            made, private = now.faults, inherited
+        grown += max(made * _PAGE_BYTES, now.private_bytes - private, 0)
+    return grown
 
 
 def _same(before: Process | None, now: Process) -> bool:
@@ -298,6 +357,7 @@ def _process(pid: int) -> Process | None:
         at=at,
         parent=int(fields[1]),
         running=state == b"R",
+        faults=int(fields[7]),
         own=int(fields[11]) + int(fields[12]),
         inherited=int(fields[13]) + int(fields[14]),
         threads=threads,
@@ -323,6 +383,33 @@ def _threads(pid: int) -> list[str]:
     with contextlib.suppress(OSError):
         return [f"/proc/{pid}/task/{name}" for name in os.listdir(f"/proc/{pid}/task")]
     return []
+
+
+@contextlib.contextmanager
+def _stopped(first: int) -> Iterator[dict[int, Process]]:
+    """All processes of a box, none of which runs while the block lasts."""
+    handles: dict[int, int] = {}
+    found: dict[int, Process] = {}
+    try:
+        for _ in range(_PASSES_MAX):
+            found = processes_below(first)
+            new = found.keys() - handles.keys()
+            for pid in new:
+                with contextlib.suppress(OSError):
+                    handles[pid] = os.pidfd_open(pid)
+                    _signal(handles[pid], signal.SIGSTOP)
+            if not new:
+                break
+        yield found
+    finally:
+        for handle in handles.values():
+            _signal(handle, signal.SIGCONT)
+            os.close(handle)
+
+
+def _signal(handle: int, number: signal.Signals) -> None:
+    with contextlib.suppress(OSError):  # it has ended
+        signal.pidfd_send_signal(handle, number)
 
 
 def _family() -> dict[int, list[int]]:

@@ -141,7 +141,7 @@ class Zygote:
         self._numbers = itertools.count(1)
         self._ends: dict[int, asyncio.Future[Mapping[str, int] | None]] = {}
         self._reader: asyncio.Task[None] | None = None
-        self._born = Born(0, 0)
+        self._born = Born()
         self.alive = True
         control.setblocking(False)
 
