@@ -697,9 +697,12 @@ print(json.dumps({name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) 
 """
     seen = with_jail(image, lambda jail: seen_in(jail, code))
     assert seen.pop("moved") == []
+    (address, hard) = seen.pop("AS")
+    # What it was born with, and seven eighths of its memory.
+    assert address == hard
+    assert 7 / 8 * SPEC.memory_bytes < address < 7 / 8 * SPEC.memory_bytes + 64 * MIB
     assert {name: soft for name, (soft, hard) in seen.items() if soft == hard} == {
-        "CPU": SPEC.cpu_s + 1,
-        "AS": SPEC.memory_bytes,
+        "CPU": 2 * SPEC.cpu_s + 5,
         "NPROC": SPEC.processes + 8,
         "NOFILE": SPEC.open_files,
         "FSIZE": SPEC.scratch_bytes,
@@ -895,4 +898,8 @@ def test_a_box_tells_the_layers_that_it_has(image: Image) -> None:
     promised = "userns pidns mountns netns ipcns utsns cgroupns rootfs rlimits caps no_new_privs seccomp"
     layers = with_jail(image, body)
     assert layers >= set(promised.split())
-    assert layers - set(promised.split()) <= {"landlock", "cgroup.memory", "cgroup.cpu", "cgroup.pids"}
+    counted = {f"{by}.{what}" for by in ("cgroup", "watched") for what in ("memory", "cpu", "pids")}
+    assert layers - set(promised.split()) <= {"landlock", *counted}
+    # Somebody counts, and only one.
+    assert [what for what in ("memory", "cpu", "pids") if {f"cgroup.{what}", f"watched.{what}"} <= layers] == []
+    assert {name.partition(".")[2] for name in layers & counted} == {"memory", "cpu", "pids"}

@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import re
 import signal
 import threading
@@ -70,8 +71,6 @@ _PAUSE_MIN_S: Final = 0.005
 _PAUSE_MAX_S: Final = 0.1
 # Looking takes a third of a core at most.
 _DUTY: Final = 2.0
-# Whoever asks is content with an account that is no older.
-_FRESH_S: Final = 0.03
 # What one end of a pair of sockets can hold: net.core.wmem_default, which a program in a box cannot raise, and half of
 # it again, because the last piece may go beyond.
 _SOCKET_BYTES: Final = 212_992 * 3 // 2
@@ -141,6 +140,8 @@ class Watch:
         self._kill = kill
         self._looking = threading.Lock()
         self._over = threading.Event()
+        self._wake = threading.Event()
+        self._asked: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="belljar watch", daemon=True)
         self._known: dict[int, Process] = {}
         self._looked = time.monotonic()
@@ -164,13 +165,14 @@ class Watch:
     def stop(self) -> None:
         """No look after this. Waits for one that is under way."""
         self._over.set()
+        self._wake.set()
         if self._thread.ident is not None:
             self._thread.join()
 
-    @property
-    def fresh(self) -> bool:
-        """Whether the account is good enough without another look."""
-        return time.monotonic() - self._looked < _FRESH_S
+    def ask(self, answered: Callable[[], None]) -> None:
+        """Look now; `answered` is called, in another thread, when that is done. Not called after the end."""
+        self._asked.put(answered)
+        self._wake.set()
 
     def evidence(self) -> Evidence:
         """The account as of the last look."""
@@ -200,8 +202,13 @@ class Watch:
             self._took_s = time.monotonic() - began
 
     def _run(self) -> None:
-        while not self._over.wait(self._pause_s()):
+        while not self._over.is_set():
+            self._wake.wait(self._pause_s())
+            self._wake.clear()
+            answers = [self._asked.get() for _ in range(self._asked.qsize())]
             self.look()
+            for answered in answers:
+                answered()
 
     def _pause_s(self) -> float:
         pause = _PAUSE_MAX_S

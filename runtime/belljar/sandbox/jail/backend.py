@@ -43,6 +43,8 @@ _ZYGOTE_S = 30.0
 _BOX_S = 20.0
 # SIGKILL is prompt unless the guest sits in an uninterruptible call.
 _KILL_S = 10.0
+# How long whoever asks for a box's account waits for a new look at its processes; then the last one does.
+_LOOK_S = 0.1
 _PIECE_BYTES = 256 * 1024
 _MESSAGE_BYTES_MAX = 65536
 # Up to here copying a body is cheaper than a second system call.
@@ -334,10 +336,26 @@ class JailBox:
         self._signal(signal.SIGINT)
 
     async def evidence(self) -> Evidence:
-        if self._watch is not None and not self._watch.fresh and self._last is None:
-            await asyncio.to_thread(self._watch.look)
+        if self._watch is not None and self._last is None:
+            await self._look(self._watch)
         # Once the box is closed its descriptors and groups are gone, or somebody else's.
         return self._account() if self._last is None else self._last
+
+    async def _look(self, watch: Watch) -> None:
+        """Bring the watch's account up to date, as far as that is possible soon: deadlines wait for whoever asks."""
+        loop = asyncio.get_running_loop()
+        looked: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not looked.done():
+                looked.set_result(None)
+
+        def answered() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(wake)
+
+        watch.ask(answered)
+        await asyncio.wait([looked], timeout=_LOOK_S)
 
     def _account(self) -> Evidence:
         evidence = self._group.evidence()
