@@ -329,11 +329,14 @@ def _same(before: Process | None, now: Process) -> bool:
 # ------------------------------------------------------------------------------------------------------------ processes
 
 
-def processes_below(first: int) -> dict[int, Process]:
-    """Process `first` and all below it, as far as they still live. A number that went to a stranger is left out."""
+def processes_below(first: int, *, listed: bool = _CHILDREN_LISTED) -> dict[int, Process]:
+    """Process `first` and all below it, as far as they still live. A number that went to a stranger is left out.
+
+    `listed`: this kernel lists the children of a process; else they are looked for among all.
+    """
     found: dict[int, Process] = {}
     for _ in range(_PASSES_MAX):
-        family = None if _CHILDREN_LISTED else _family()
+        family = None if listed else _family()
         before = len(found)
         waiting = [first] if first not in found else _children(first, found[first].threads, family)
         while waiting:
