@@ -890,6 +890,35 @@ def test_every_mount_of_a_box_is_tied_down(image: Image) -> None:
     with_jail(image, body)
 
 
+@pytest.mark.parametrize("answer", ["exec", "refuse"])
+def test_a_zygote_is_started_in_a_scope_where_the_user_manager_gives_one(
+    image: Image, tmp_path: Path, answer: str
+) -> None:
+    """By a stand-in for `systemd-run`, which becomes the command, or fails as it does without a bus."""
+    asked = tmp_path / "asked"
+    program = tmp_path / "systemd-run"
+    end = 'shift\nexec "$@"' if answer == "exec" else "exit 1"
+    program.write_text(f'#!/bin/sh\necho "$1 $$" >> {asked}\n{end}\n')
+    program.chmod(0o755)
+
+    async def body() -> tuple[str, set[str], int]:
+        jail = Jail(image, scope=[str(program), "--scope"])
+        try:
+            async with opened(jail) as talk:
+                said, layers = (await talk.execute("print(6 * 7)")).output, set(talk.box.layers)
+            assert jail._zygote is not None
+            return said, layers, jail._zygote.pid
+        finally:
+            await jail.aclose()
+
+    said, layers, pid = asyncio.run(body())
+    assert said == "42\n"
+    word, number = asked.read_text().split()
+    # The same process, so it dies with us, and what it makes is in the scope.
+    assert (word, int(number) == pid) == ("--scope", answer == "exec")
+    assert {name.partition(".")[2] for name in layers if "." in name} == {"memory", "cpu", "pids"}
+
+
 def test_a_box_tells_the_layers_that_it_has(image: Image) -> None:
     async def body(jail: Jail) -> set[str]:
         async with opened(jail) as talk:

@@ -30,7 +30,7 @@ from belljar.errors import BoxFault
 from belljar.processes import identity, is_alive
 from belljar.sandbox.base import BoxSpec, Evidence
 
-__all__ = ["BoxGroup", "Cgroups", "Place", "find_places", "group_of"]
+__all__ = ["BoxGroup", "Cgroups", "Place", "find_places", "folder_of", "group_of"]
 
 _PREFIX: Final = "belljar-"
 _COUNTED: Final = ("memory", "cpu", "pids")
@@ -259,6 +259,11 @@ def group_of(pid: int, name: str, mounts: Path = Path("/proc/self/mountinfo")) -
         elif (folder / "memory.max").exists():
             folders.append((Place(folder, frozenset({"memory", "cpu", "pids"}), 2), folder))
     return BoxGroup(folders) if folders else None
+
+
+def folder_of(cgroup: Path, mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
+    """The version 2 group that a process is in, by its table `/proc/PID/cgroup`."""
+    return next((folder for folder, _, controllers in _hierarchies(mounts, cgroup) if not controllers), None)
 
 
 def _below(mounted: Path, root: str, path: str) -> Path:

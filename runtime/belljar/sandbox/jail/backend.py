@@ -32,6 +32,7 @@ from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, check_layers, rlimit
 from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 from belljar.sandbox.pool import Pool
+from belljar.sandbox.scope import delegated, scope_command
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
 from belljar.sandbox.watch import Born, Watch, address_peak_bytes, born, pid_of
 
@@ -66,6 +67,8 @@ class Jail:
     Args:
         image: the root file system.
         allowlist: the system calls a box may make; the one that comes with the package when None.
+        scope: words in front of a command that start it in a scope with control groups of its own; looked for when
+            None and there are no other groups.
 
     Raises:
         HostFault: the allowlist is damaged.
@@ -73,11 +76,13 @@ class Jail:
 
     name = "jail"
 
-    def __init__(self, image: Image, *, allowlist: Allowlist | None = None) -> None:
+    def __init__(self, image: Image, *, allowlist: Allowlist | None = None, scope: Sequence[str] | None = None) -> None:
         self._image = image
         self._filter = compile_filter(allowlist or load_allowlist())
         self._groups = Cgroups(find_places())
         self._groups.reap()
+        self._found = self._groups
+        self._scope = scope if scope is not None else scope_command() if self._groups.uncounted else ()
         self._pool: Pool[JailBox] | None = None
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()
@@ -118,7 +123,8 @@ class Jail:
         if self._pool is not None:
             await self._pool.aclose()
         await self._end_zygote()
-        await asyncio.to_thread(self._groups.aclose)
+        for groups in (self._groups, self._found):
+            await asyncio.to_thread(groups.aclose)
 
     async def _end_zygote(self) -> None:
         zygote, self._zygote = self._zygote, None
@@ -130,8 +136,19 @@ class Jail:
             if self._zygote is not None and not self._zygote.alive:
                 await self._end_zygote()
             if self._zygote is None:
-                self._zygote = await Zygote.launch(self._image, self._filter)
+                self._zygote = await self._launch()
         return self._zygote
+
+    async def _launch(self) -> Zygote:
+        """A zygote, in a scope with control groups of its own if it can have one."""
+        if self._scope:
+            with contextlib.suppress(BoxFault):
+                zygote = await Zygote.launch(self._image, self._filter, self._scope)
+                groups = Cgroups(delegated(zygote.pid))
+                self._groups = groups if len(groups.uncounted) < len(self._found.uncounted) else self._found
+                return zygote
+            self._scope, self._groups = (), self._found  # the user manager does not answer, or gives none
+        return await Zygote.launch(self._image, self._filter)
 
 
 class Zygote:
@@ -148,8 +165,8 @@ class Zygote:
         control.setblocking(False)
 
     @classmethod
-    async def launch(cls, image: Image, seccomp: bytes | None) -> Zygote:
-        """Start one and wait until it is warm.
+    async def launch(cls, image: Image, seccomp: bytes | None, scope: Sequence[str] = ()) -> Zygote:
+        """Start one, behind the words of `scope`, and wait until it is warm.
 
         Raises:
             LayerMissing: this host does not give a layer that the jail is made of.
@@ -157,7 +174,7 @@ class Zygote:
         """
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            zygote = cls(control, _spawn(image, theirs))
+            zygote = cls(control, _spawn(image, theirs, scope))
         except OSError as error:
             control.close()
             raise BoxFault(f"the jail's launcher did not start: {error}") from error
@@ -169,6 +186,10 @@ class Zygote:
             await asyncio.shield(zygote.aclose())
             raise
         return zygote
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def spawn(self, spec: BoxSpec, group: BoxGroup, watched: Sequence[str]) -> JailBox:
         """A new box with all its layers closed, charged to `group`, and watched for what that does not count.
@@ -452,19 +473,20 @@ async def _receive_with_handles(channel: socket.socket) -> tuple[bytes, list[int
         return message, handles
 
 
-def _spawn(image: Image, control: socket.socket) -> subprocess.Popen[bytes]:
+def _spawn(image: Image, control: socket.socket, scope: Sequence[str]) -> subprocess.Popen[bytes]:
     config = {
         "control": control.fileno(),
         "root": str(image.root),
         "program": [PYTHON, "-I", "-S", "-B", "-X", "utf8", ZYGOTE],
     }
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-I", "-S", "-B", str(_LAUNCHER), json.dumps(config)],
+        [*scope, sys.executable, "-I", "-S", "-B", str(_LAUNCHER), json.dumps(config)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=(control.fileno(),),
-        env={},
+        # What asks for the scope finds the user manager by this; the zygote itself gets nothing.
+        env={name: os.environ[name] for name in ("XDG_RUNTIME_DIR",) if scope and name in os.environ},
         # A Ctrl-C at the terminal is the host's to handle.
         start_new_session=True,
     )
