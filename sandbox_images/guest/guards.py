@@ -775,12 +775,14 @@ class _Maker:
 
     def _named_tuple(self, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
         """The library compares annotations with its own special forms: it gets none of the program's."""
-        annotations: Any = body.get("__annotations__", {})
-        cls = self._meta(name, bases, {**body, "__annotations__": dict.fromkeys(annotations, object)})
-        check_fields(cls, annotations)
+        annotations: Any = body.get("__annotations__")
+        inert = {} if annotations is None else {"__annotations__": dict.fromkeys(annotations, object)}
+        cls: Any = self._meta(name, bases, {**body, **inert})
+        check_fields(cls, cls._fields)
         tie_generated(cls, body.values())
-        cls.__annotations__ = annotations
-        return cls
+        if annotations is not None:
+            cls.__annotations__ = annotations
+        return cls  # type: ignore[no-any-return]
 
 
 def _without_traceback(name: str, function: Any) -> Callable[..., object]:
