@@ -64,10 +64,11 @@ _REVIEWED = """
 # Special names in the classes of programs that may be there: what guards allow, and what the library writes itself.
 _WRITTEN = """
     __abstractmethods__ __annotations__ __class_getitem__ __dataclass_fields__ __dataclass_params__ __delattr__ __dict__
-    __doc__ __firstlineno__ __getnewargs__ __getstate__ __match_args__ __module__ __new_member__ __objclass__
+    __doc__ __firstlineno__ __getnewargs__ __getstate__ __match_args__ __module__ __new_member__
     __orig_bases__ __parameters__ __qualname__ __reduce_ex__ __replace__ __setattr__ __setstate__ __slots__
     __static_attributes__ __weakref__
 """
+_WRITTEN_BY_PYTHON = {"__notes__", "__objclass__", "__slotnames__"}
 _WRITTEN_BY_LIBRARY = guards.METHOD_DUNDERS | set(_WRITTEN.split())
 # Iterators over the program's own values.
 _ITERATORS = ("builtins", "itertools", "collections", "_collections")
@@ -131,7 +132,7 @@ class Oracle:
         } - _WRITTEN_BY_LIBRARY
         own = {} if isinstance(value, type) or guards.is_guest_function(value) else state_of(value)
         planted = [name for name in names if guards.is_dunder(name)] + [name for name in own if guards.is_dunder(name)]
-        return f"{sorted(planted)} planted in a class of the program" if set(planted) - {"__notes__"} else None
+        return f"{sorted(planted)} planted in a class of the program" if set(planted) - _WRITTEN_BY_PYTHON else None
 
     def _danger_of_class(self, value: Any) -> str | None:
         if value in guards._TYPES or issubclass(value, BaseException) or is_guest_made(value):
