@@ -280,6 +280,7 @@ def _namedtuple(
     options: dict[str, Any] = {"rename": rename is True, "defaults": defaults, "module": "__main__"}
     made = collections.namedtuple(name, listed, **options)  # type: ignore[misc]
     guards.check_fields(made, made._fields)
+    guards.tie_generated(made)
     return guards.mark_class(made)
 
 
@@ -298,7 +299,9 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
             raise TypeError("dataclass() decorates classes of your own")
         _settle_annotations(target)
         guards.check_fields(target, [*target.__annotations__, *getattr(target, "__dataclass_fields__", ())])
+        before = [*vars(target).values()]
         made = guards.mark_class(dataclasses.dataclass(**options)(target))
+        guards.tie_generated(made, before)
         guards.check_fields(made, ())
         return made
 
@@ -392,7 +395,23 @@ def _contextmanager(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
-    return functools.lru_cache(maxsize, typed is True)
+    if maxsize is not None and type(maxsize) is not int:
+        return _lru_cache()(maxsize)
+    decorate = functools.lru_cache(maxsize, typed is True)
+    return lambda function: decorate(_as_function(function))
+
+
+def _cache(function: Any) -> Any:
+    return _lru_cache(None)(function)
+
+
+def _as_function(value: Any) -> Callable[..., Any]:
+    """Whatever can be called as a function of ours: the library copies all attributes of what it wraps."""
+    if guards.is_guest_function(value):
+        return value  # type: ignore[no-any-return]
+    if not callable(value):
+        raise TypeError("the first argument must be callable")
+    return _named_like(value, lambda *args, **kwargs: value(*args, **kwargs), ("__name__", "__doc__"))
 
 
 def _abstractmethod(function: Any) -> Any:
@@ -570,7 +589,7 @@ _NAMED: dict[str, str] = {
     "difflib": "Differ SequenceMatcher context_diff get_close_matches ndiff restore unified_diff",
     "enum": "auto unique",
     "fractions": "Fraction",
-    "functools": "cache cached_property cmp_to_key partial reduce",
+    "functools": "cached_property cmp_to_key partial reduce",
     "hashlib": "blake2b blake2s md5 sha1 sha224 sha256 sha384 sha3_256 sha3_512 sha512",
     "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
     "html": "escape unescape",
@@ -625,6 +644,7 @@ _OWN: dict[str, dict[str, object]] = {
     },
     "enum": {cls.__name__: cls for cls in _ENUMS},
     "functools": {
+        "cache": _cache,
         "lru_cache": _lru_cache,
         "total_ordering": _total_ordering,
         "update_wrapper": _update_wrapper,

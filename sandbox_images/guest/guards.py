@@ -72,6 +72,7 @@ __all__ = [
     "safe_format",
     "safe_format_map",
     "special",
+    "tie_generated",
     "writable",
 ]
 
@@ -204,16 +205,20 @@ def _looked_at(value: object) -> object:
 
 # Methods of library classes that the guest may hold, by function: the class whose instances they are for.
 _OWNERS: dict[types.FunctionType, type] = {}
+# Where a generated method has that class: with it it goes.
+_OWNER = ".owner"
 
 
 def _free_or_tied(function: types.FunctionType) -> object:
     """A function that was read as an attribute: the guest's own and a facade's as it is, a method tied to its class."""
     if function.__globals__.get(MARK) is TOKEN:
         return function
-    if function in _OWNERS:
-        return _tied(function, _OWNERS[function])
-    if "." in function.__qualname__ and "<locals>" not in function.__qualname__:
-        raise AttributeError(f"the method {function.__qualname__!r} is not available here: call it on an object")
+    owner = _OWNERS.get(function) or function.__dict__.get(_OWNER)
+    if owner is not None:
+        return _tied(function, owner)
+    written = function.__code__.co_qualname  # as its author has it: `functools.wraps` gives it another's name
+    if "." in written and "<locals>" not in written:
+        raise AttributeError(f"the method {written!r} is not available here: call it on an object")
     return function
 
 
@@ -700,6 +705,14 @@ def _is_exception_class(cls: type) -> bool:
     return issubclass(cls, BaseException) and not issubclass(cls, BaseExceptionGroup)
 
 
+def tie_generated(cls: type, before: Iterable[object] = ()) -> None:
+    """Tie the methods that the library generated for a guest class to it: those that were not there `before`."""
+    known = {id(value) for value in before}
+    for function in _methods_of(cls):
+        if id(function) not in known and not is_guest_function(function):
+            function.__dict__[_OWNER] = cls
+
+
 def mark_class(cls: type) -> type:
     """Mark a class as made by the guest program."""
     type_of.__setattr__(cls, MARK, TOKEN)
@@ -762,13 +775,14 @@ class _Maker:
 
     def _named_tuple(self, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
         """The library compares annotations with its own special forms: it gets none of the program's."""
-        annotations = body.get("__annotations__")
-        if type_of(annotations) is not dict:
-            return self._meta(name, bases, body)
-        cls = self._meta(name, bases, {**body, "__annotations__": dict.fromkeys(annotations, object)})
-        check_fields(cls, annotations)
-        cls.__annotations__ = annotations
-        return cls
+        annotations: Any = body.get("__annotations__")
+        inert = {} if annotations is None else {"__annotations__": dict.fromkeys(annotations, object)}
+        cls: Any = self._meta(name, bases, {**body, **inert})
+        check_fields(cls, cls._fields)
+        tie_generated(cls, body.values())
+        if annotations is not None:
+            cls.__annotations__ = annotations
+        return cls  # type: ignore[no-any-return]
 
 
 def _without_traceback(name: str, function: Any) -> Callable[..., object]:
