@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint types unit docker bench clean
+.PHONY: demo test lint types unit docker mutants bench clean
 
 demo: $(READY)
 	$(BIN)/belljar demo $(ARGS)
@@ -38,6 +38,10 @@ docker:
 		echo "belljar: cannot install Docker Engine and gVisor here: do it, or name a daemon in DOCKER_HOST" >&2; \
 		[ "$$CI" != true ]; \
 	}
+
+# Every promise and every layer, broken on purpose in a copy: its test must fail. Takes long; ARGS="name..." takes some.
+mutants: $(READY) docker
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(READY) docker
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -87,6 +87,7 @@ _FLAGS: Final[dict[str, Callable[[Any, Path], list[str]]]] = {
     "PidsLimit": _plain("--pids-limit"),
     "Memory": _plain("--memory"),
     "MemorySwap": _plain("--memory-swap"),
+    "MemorySwappiness": _plain("--memory-swappiness"),
     "NanoCpus": lambda value, _: ["--cpus", f"{value / 10**9:g}"],
     "Ulimits": lambda value, _: [
         word for one in value for word in ("--ulimit", f"{one['Name']}={one['Soft']}:{one['Hard']}")

@@ -1,32 +1,59 @@
-"""Docker for whoever asks: the daemon that `DOCKER_HOST` names, else a private one, started when it is first needed.
+"""What holds for all tests: how they are started does not matter, and Docker is there for whoever asks.
 
-It is the only thing for which a test may be skipped, and not under `CI=true`: there, what cannot be tested fails.
+A test waits for a state and not for a time, so a property has no deadline, and a signal does in a process that a test
+starts what it does everywhere, though this one was started by `nohup`, or in the background, with signals ignored.
+
+Docker is the daemon that `DOCKER_HOST` names, else a private one, started when it is first needed. It is the only thing
+for which a test may be skipped, and not under `CI=true`: there, what cannot be tested fails.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import docker
 import docker.errors
+import hypothesis
 import pytest
 import requests
 
 from belljar.sandbox.docker.creator import LABEL, creator, is_gone
 from tests.daemon import PrivateDaemon, Unavailable, answers
+from tests.devices import devices
 
 LABEL_DIGEST = "belljar.digest"
-_ANSWER_S = 10
-_LEFT_S = 5.0
+_ANSWER_S = 60
+_LEFT_S = 60.0
+
+hypothesis.settings.register_profile("belljar", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("belljar")
+
+
+def _signals_as_usual() -> None:
+    """For the processes that tests start. This one goes on ignoring what it was told to ignore."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # a handler is not inherited by a program, as to ignore is
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+_signals_as_usual()
 
 
 @pytest.fixture(scope="session")
 def docker_host() -> Iterator[str]:
-    """The address of a Docker daemon. In the end no container of ours is on it, and no image that the tests loaded."""
+    """The address of a Docker daemon. In the end no container of ours is on it, and no image that the tests loaded.
+
+    The host's devices are as they were, whatever was started there.
+    """
+    at_first = devices()
     with contextlib.ExitStack() as stack:
         host = os.environ.get("DOCKER_HOST", "")
         if not host or not _reachable(host):
@@ -44,6 +71,7 @@ def docker_host() -> Iterator[str]:
             with contextlib.suppress(docker.errors.APIError):  # somebody else uses it by now
                 client.remove_image(image)
         assert not left, f"containers left behind: {left}"
+    assert devices() == at_first
 
 
 @pytest.fixture

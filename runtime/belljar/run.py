@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -36,7 +37,7 @@ from belljar.engine import (
     Verdict,
     verdict_of,
 )
-from belljar.errors import AuditUnavailable, BelljarError
+from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Spending, digest
@@ -47,6 +48,7 @@ from belljar.tasks import to_the_end
 __all__ = ["OnProgress", "Run", "Services", "begin", "box_spec"]
 
 OnProgress = Callable[[Progress], None]
+_log = logging.getLogger("belljar")
 # How often whoever watches is told.
 _TICK_S = 0.1
 
@@ -97,14 +99,16 @@ class Run:
         self._receipt: Receipt | None = None
         self.last: CellResult | None = None
         self.turns = 0
+        # In a session the caller's own code runs within the run: what that raises is not our fault.
+        self.in_callers_hands = False
 
     @property
     def box(self) -> Box:
         assert self._box is not None, "the run was not opened"
         return self._box
 
-    async def execute(self, code: str) -> CellResult:
-        self.last = await self.box.execute(code)
+    async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult:
+        self.last = await self.box.execute(code, spare_cpu=spare_cpu)
         return self.last
 
     def progress(self) -> Progress:
@@ -121,7 +125,10 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def reporting(self, on_progress: OnProgress | None) -> AsyncIterator[None]:
-        """Tell `on_progress` how far the run is, while the block lasts and once at its end."""
+        """Tell `on_progress` how far the run is, while the block lasts and once at its end.
+
+        If it raises, that is logged and it is not called again: the run goes on, and its result is the caller's.
+        """
         if on_progress is None:
             yield
             return
@@ -129,13 +136,23 @@ class Run:
         try:
             yield
         finally:
-            ticking.cancel()
-            on_progress(self.progress())
+            if ticking.cancel():
+                self._tell(on_progress)
 
     async def _tick(self, on_progress: OnProgress) -> None:
         while True:
-            on_progress(self.progress())
+            if not self._tell(on_progress):
+                return
             await asyncio.sleep(_TICK_S)
+
+    def _tell(self, on_progress: OnProgress) -> bool:
+        """Whether it wants to be told again."""
+        try:
+            on_progress(self.progress())
+        except Exception:
+            _log.exception("belljar: on_progress raised and is not called again; the run goes on")
+            return False
+        return True
 
     # ------------------------------------------------------------------------------------------------ open and close
 
@@ -206,13 +223,30 @@ class Run:
                 stack.push_async_callback(self._box.broker.settled)
                 self._end = await self._box.close()
 
-    def own_verdict(self) -> Verdict:
-        """How it ended, when no exception says so: by the box's verdict, or as the last cell did."""
-        if self.box.verdict is not None:
-            return self.box.verdict
-        if self.last is None:
-            return Verdict("ok")
-        return Verdict(self.last.status, self.last.error, self.last.limit)
+    def verdict(self, raised: BaseException | None) -> Verdict:
+        """How it ended. The one place that decides, and the first cause wins.
+
+        What the box met came before any error that then followed from it; an error counts before the last cell, which
+        was over when it was raised.
+        """
+        box, last = self._box, self.last
+        if box is not None and box.verdict is not None:
+            return box.verdict
+        if isinstance(raised, PolicyDenied) and raised.code == "session.ended":
+            raised = None  # the answer was given before
+        if raised is not None:
+            return self._verdict_of(raised)
+        return Verdict("ok") if last is None else Verdict(last.status, last.error, last.limit)
+
+    def _verdict_of(self, raised: BaseException) -> Verdict:
+        if isinstance(raised, BelljarError):
+            return verdict_of(raised)
+        name = type(raised).__name__
+        if not isinstance(raised, Exception):  # a cancellation, Ctrl-C
+            return Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled from outside"))
+        if self.in_callers_hands:
+            return Verdict("killed", ErrorInfo(name, f"the code that held the session raised {name}"))
+        return Verdict("host_fault", ErrorInfo(name, f"an unforeseen {name}: report it"))
 
     def result(self) -> Result:
         """What the caller gets. Only after `close`."""
@@ -301,23 +335,21 @@ async def begin(
     An error of ours inside the block becomes the run's verdict once the run has begun; before that, it is raised.
     """
     run = Run(services, tenant, documents, root, sub)
-    verdict = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled from outside"))
     try:
         await run.open(about)
     except BaseException as error:
-        if isinstance(error, BelljarError):
-            verdict = verdict_of(error)
-        await to_the_end(run.close(verdict))
+        await to_the_end(run.close(run.verdict(error)))
         raise
+    raised: BaseException | None = None
     try:
         yield run
-        verdict = run.own_verdict()
-    except BelljarError as error:
-        verdict = verdict_of(error)
-        if isinstance(error, AuditUnavailable):  # without a log there is no result to vouch for
+    except BaseException as error:
+        raised = error
+        # Without a log there is no result to vouch for; and what is not ours is not for us to keep.
+        if isinstance(error, AuditUnavailable) or not isinstance(error, BelljarError):
             raise
     finally:
-        await to_the_end(run.close(verdict))
+        await to_the_end(run.close(run.verdict(raised)))
 
 
 def _run_id() -> str:

@@ -201,6 +201,7 @@ class Runtime:
         raised: BelljarError | None = None
         async with self._begin(context, contexts, tenant, None, sub, {}) as run:
             session = Session(run)
+            run.in_callers_hands = True
             try:
                 yield session
             except BelljarError as error:

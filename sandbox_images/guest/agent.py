@@ -22,7 +22,9 @@ from typing import Any
 
 from . import regex, wrappers
 from .contexts import make_contexts
+from .exact import exact_text
 from .names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
+from .paged import plain
 from .wire import Channel, Closed
 
 __all__ = ["Agent", "Stream", "main"]
@@ -52,10 +54,11 @@ class Stream:
         self._last = 0.0
 
     def write(self, text: str) -> int:
-        if not isinstance(text, str):
+        text = plain(text)
+        if type(text) is not str:
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         with self._lock:
-            self._parts.append(str(text))
+            self._parts.append(text)
             self._chars += len(text)
             if self._chars >= _FLUSH_BYTES or ("\n" in text and time.monotonic() - self._last > _FLUSH_SECONDS):
                 self.flush()
@@ -159,7 +162,8 @@ class Agent:
 
     def _show_vars(self) -> str:
         """What the program has defined so far, one `name: type` a line."""
-        lines = (f"{name}: {type(value).__name__}" for name, value in sorted(self._variables().items()))
+        variables = self._variables()
+        lines = (f"{name}: {_type_name(type(variables[name]))}" for name in sorted(variables))
         return "\n".join(lines) or "(no variables yet)"
 
     # ----------------------------------------------------------------------------------------------------- one cell
@@ -241,12 +245,18 @@ def _refused(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
 
 def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
     try:
-        message = str(error)
+        message = exact_text(str(error))
     except BaseException:  # the program's own __str__ may do anything
         message = "(its message could not be shown)"
     trace = _traceback(error)
-    report = {"type": type(error).__name__[:200], "message": message[:_MESSAGE_CHARS], "line": _line_of(error)}
+    report = {"type": _type_name(type(error))[:200], "message": message[:_MESSAGE_CHARS], "line": _line_of(error)}
     return "error", report, trace.encode("utf-8", "replace")
+
+
+def _type_name(cls: type) -> str:
+    """A class may have been given a name of a class that the program wrote."""
+    name: str = exact_text(cls.__name__)
+    return name
 
 
 def _interrupted(trace: str) -> tuple[str, dict[str, Any], bytes]:
@@ -272,7 +282,7 @@ def _traceback(error: BaseException) -> str:
         report.stack = traceback.StackSummary.from_list(kept)
         text = "".join(report.format())
     except BaseException:  # the exception's own methods may do anything
-        return f"{type(error).__name__}: (its traceback could not be shown)"
+        return f"{_type_name(type(error))}: (its traceback could not be shown)"
     if len(text) > _TRACEBACK_CHARS:
         text = f"{text[: _TRACEBACK_CHARS // 2]}\n...\n{text[-_TRACEBACK_CHARS // 2 :]}"
     return text

@@ -106,12 +106,16 @@ def facts() -> "dict[str, object]":
 
 
 def one_user_alone(proc: int, hide: "list[str]") -> bool:
-    """Whether no other id than nobody's exists from here on. Empty folders cover those of `hide`."""
+    """Whether no other id than nobody's exists from here on, whoever that is outside.
+
+    Empty folders cover those of `hide`.
+    """
+    outside = os.getuid()  # the host's number for this box, and for its group; in there nobody has a number yet
     # A process that may not be looked at may not write its own maps either.
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     if libc.unshare(CLONE_NEWUSER | (CLONE_NEWNS if hide else 0)) < 0:
         return False
-    write_id_maps(proc, NOBODY, NOBODY)
+    write_id_maps(proc, NOBODY, outside)
     be_nobody()
     if hide:
         few_devices()
@@ -198,9 +202,12 @@ def main() -> None:
     if program:
         layers.append("seccomp")
     send({"layers": layers, "facts": before})
+    # The program can walk the frames below its own.
+    del order, before, layers
     close_all_but({1: WRITING, 0: READING})
     if program:
         Filter(program).load()
+    del program
     tune_malloc()
     watch(READING)
     agent.main(READING, WRITING)

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Map
 from collections.abc import ItemsView as _ItemsView
 from typing import Any, NamedTuple, NoReturn, SupportsIndex
 
+from .exact import exact, exact_text
 from .paged import LookAlike, PagedText, TextTooLarge, plain
 
 __all__ = ["RECORD_CHARS", "PagedDict", "PagedList"]
@@ -184,6 +185,7 @@ class _Items:
 
     def numbers_of(self, value: Any, positions: range) -> Iterator[int]:
         """Where `value` is. Only what has its length is read."""
+        value = exact_text(value)
         wanted = f"{len(value):010x}t" if isinstance(value, str) else "j"
         for number, line in zip(positions, self.lines(positions), strict=True):
             if line[30:41].endswith(wanted):
@@ -293,7 +295,8 @@ class PagedList(LookAlike):
         return str(self.copy())
 
     def __eq__(self, other: object) -> bool:
-        if not issubclass(type(other), (list, PagedList)):
+        other = exact(other)
+        if type(other) not in (list, PagedList):
             return NotImplemented
         return len(self) == len(other) and self._first_difference(other) is None  # type: ignore[arg-type]
 
@@ -310,7 +313,8 @@ class PagedList(LookAlike):
         return self._ordered(other, operator.ge)
 
     def _ordered(self, other: Any, compare: Callable[[Any, Any], Any]) -> Any:
-        if not issubclass(type(other), (list, PagedList)):
+        other = exact(other)
+        if type(other) not in (list, PagedList):
             return NotImplemented
         return compare(*self._first_difference(other) or (len(self), len(other)))
 
@@ -319,10 +323,10 @@ class PagedList(LookAlike):
         return next(((mine, theirs) for mine, theirs in pairs if mine is not theirs and mine != theirs), None)
 
     def __add__(self, other: Any) -> list[Any]:
-        return self.copy() + plain(other) if issubclass(type(other), (list, PagedList)) else NotImplemented
+        return self.copy() + exact(plain(other)) if issubclass(type(other), (list, PagedList)) else NotImplemented
 
     def __radd__(self, other: Any) -> list[Any]:
-        return other + self.copy() if issubclass(type(other), list) else NotImplemented
+        return exact(other) + self.copy() if issubclass(type(other), list) else NotImplemented
 
     def __mul__(self, times: SupportsIndex) -> list[Any]:
         # Items are not copied: their places are all that is new.
@@ -390,9 +394,9 @@ class PagedDict(LookAlike):
 
     def _number(self, key: object) -> int | None:
         """Where the key is, or None. Raises TypeError for what cannot be a key of a dict."""
-        hash(key)
         key = plain(key)
-        if not isinstance(key, str):
+        hash(key)
+        if type(key) is not str:
             return None
         return self._known().get(key) if self._keeps_keys() else self._looked_for(key)
 
@@ -470,17 +474,17 @@ class PagedDict(LookAlike):
         return str(self.copy())
 
     def __eq__(self, other: object) -> bool:
-        if not issubclass(type(other), (dict, PagedDict)):
+        theirs = exact(other)
+        if type(theirs) not in (dict, PagedDict):
             return NotImplemented
-        theirs: Any = other
         nothing = object()
         return len(self) == len(theirs) and all(theirs.get(key, nothing) == value for key, value in self.items())
 
     def __or__(self, other: Any) -> dict[str, Any]:
-        return self.copy() | plain(other) if issubclass(type(other), (dict, PagedDict)) else NotImplemented
+        return self.copy() | exact(plain(other)) if issubclass(type(other), (dict, PagedDict)) else NotImplemented
 
     def __ror__(self, other: Any) -> dict[str, Any]:
-        return other | self.copy() if issubclass(type(other), dict) else NotImplemented
+        return exact(other) | self.copy() if issubclass(type(other), dict) else NotImplemented
 
     fromkeys: Any = staticmethod(dict.fromkeys)
     clear = _immutable("clear", "entries = dict(context)")

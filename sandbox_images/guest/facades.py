@@ -16,13 +16,14 @@ import abc
 import collections
 import collections.abc
 import concurrent.futures
-import copy
+import contextlib
 import dataclasses
 import decimal
 import enum
 import functools
 import importlib
 import io
+import operator
 import pprint
 import random
 import re
@@ -35,7 +36,9 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from . import guards, wrappers
+from . import copies, guards, wrappers
+from .exact import exact, exact_text
+from .paged import plain
 
 __all__ = [
     "Enum",
@@ -166,7 +169,7 @@ def _typing_members() -> dict[str, object]:
 
 
 def _type_variable(name: str, *constraints: object, **options: object) -> Form:
-    return Form(str(name))
+    return Form(exact_text(str(name)))
 
 
 def _cast(form: object, value: object) -> object:
@@ -187,13 +190,41 @@ def _unchanged(value: object) -> object:
 
 class _EnumType(enum.EnumType):
     def __new__(metacls, name: str, bases: Any, body: Any, **options: Any) -> Any:
-        # Members are made, and the guest's `__init__` runs, before the class statement ends: mark the class now.
-        if body.get("__module__") != __name__:
-            dict.__setitem__(body, guards.MARK, guards.TOKEN)
+        for method in guards.METHOD_DUNDERS & dict.keys(body):
+            _check_method(body[method])
         return super().__new__(metacls, name, bases, body, **options)
+
+    @classmethod
+    def _find_new_(cls, *args: Any) -> Any:
+        # The library names, numbers and initialises whatever a program's `__new__` gives it for a member.
+        new, *rest = super()._find_new_(*args)  # type: ignore[misc]
+        return _of_its_class(new), *rest
 
     def __call__(cls, value: object) -> Any:  # type: ignore[override]
         return super().__call__(value)
+
+
+def _check_method(value: object) -> None:
+    # The library compares these with its own, which anything else than a function would get to see.
+    inner = value.__func__ if type(value) in (classmethod, staticmethod) else value  # type: ignore[attr-defined]
+    if inner is not None and not isinstance(inner, _FUNCTION_TYPES):
+        raise TypeError("special methods of an Enum must be written as functions")
+
+
+_FUNCTION_TYPES = (types.FunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+
+
+def _of_its_class(new: Callable[..., object]) -> Callable[..., object]:
+    if not guards.is_guest_function(new):
+        return new
+
+    def checked_new(cls: type, *args: object) -> object:
+        member = new(cls, *args)
+        if type(member) is not cls:
+            raise TypeError("__new__ of an Enum must give an object of the Enum itself: write object.__new__(cls)")
+        return member
+
+    return checked_new
 
 
 class Enum(enum.Enum, metaclass=_EnumType):
@@ -236,6 +267,7 @@ def _namedtuple(
         raise TypeError("namedtuple names must be plain strings")
     options: dict[str, Any] = {"rename": rename is True, "defaults": defaults, "module": "__main__"}
     made = collections.namedtuple(name, listed, **options)  # type: ignore[misc]
+    guards.check_fields(made, made._fields)
     return guards.mark_class(made)
 
 
@@ -253,7 +285,10 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
         if not guards.is_guest_class(target):
             raise TypeError("dataclass() decorates classes of your own")
         _settle_annotations(target)
-        return guards.mark_class(dataclasses.dataclass(**options)(target))
+        guards.check_fields(target, target.__annotations__)
+        made = guards.mark_class(dataclasses.dataclass(**options)(target))
+        guards.check_fields(made, ())
+        return made
 
     return decorate if cls is None else decorate(cls)
 
@@ -269,32 +304,77 @@ def _settle_annotations(cls: type) -> None:
             annotations[name] = dataclasses.InitVar
 
 
-def _replace(instance: Any, /, **changes: object) -> Any:
-    return dataclasses.replace(instance, **changes)
-
-
 def _total_ordering(cls: type) -> type:
     if not guards.is_guest_class(cls):
         raise TypeError("total_ordering() decorates classes of your own")
-    return functools.total_ordering(cls)
+    given = next((name for name in _ORDERS if getattr(cls, name) is not getattr(object, name)), None)
+    if given is None:
+        raise ValueError("must define at least one ordering operation: < > <= >=")
+    for name, order in _ordering(cls, given).items():
+        if getattr(cls, name) is getattr(object, name):
+            type.__setattr__(cls, name, order)
+    return cls
+
+
+# For each method that a class may give, and each that it lacks: whether the answer is turned round, and how equality
+# counts: not at all, `or equal`, `and not equal`.
+_ORDERS: dict[str, dict[str, tuple[bool, str]]] = {
+    "__lt__": {"__gt__": (True, "and"), "__le__": (False, "or"), "__ge__": (True, "")},
+    "__le__": {"__ge__": (True, "or"), "__lt__": (False, "and"), "__gt__": (True, "")},
+    "__gt__": {"__lt__": (True, "and"), "__ge__": (False, "or"), "__le__": (True, "")},
+    "__ge__": {"__le__": (True, "or"), "__gt__": (False, "and"), "__lt__": (True, "")},
+}
+
+
+def _ordering(owner: type, given: str) -> dict[str, Callable[[object, object], object]]:
+    def made(name: str, turned: bool, equal: str) -> Callable[[object, object], object]:
+        def order(self: object, other: object) -> object:
+            if owner not in type(self).__mro__:
+                raise TypeError(f"{name!r} of {owner.__name__} works on its own objects only")
+            answer = getattr(type(self), given)(self, other)
+            if answer is NotImplemented:
+                return answer
+            answer = not answer if turned else answer
+            if equal == "and":
+                return answer and self != other
+            return answer or self == other if equal == "or" else answer
+
+        order.__name__ = order.__qualname__ = name
+        return order
+
+    return {name: made(name, *rule) for name, rule in _ORDERS[given].items()}
 
 
 def _wraps(wrapped: Any) -> Callable[[Any], Any]:
     """`functools.wraps` for guest functions: copies the name and the documentation, nothing else."""
 
     def decorate(wrapper: Any) -> Any:
-        if guards.is_guest_function(wrapper):
-            for name in ("__name__", "__qualname__", "__doc__"):
-                found = getattr(wrapped, name, None)
-                if type(found) is str:
-                    setattr(wrapper, name, found)
-        return wrapper
+        return _named_like(wrapped, wrapper) if guards.is_guest_function(wrapper) else wrapper
 
     return decorate
 
 
+def _named_like(wrapped: Any, wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    for name in ("__name__", "__qualname__", "__doc__"):
+        found = getattr(wrapped, name, None)
+        if type(found) is str:
+            setattr(wrapper, name, found)
+    return wrapper
+
+
 def _update_wrapper(wrapper: Any, wrapped: Any) -> Any:
     return _wraps(wrapped)(wrapper)
+
+
+def _contextmanager(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Anything else than a real generator would be thrown the traceback.
+    def make(*args: object, **kwargs: object) -> Any:
+        made = function(*args, **kwargs)
+        if type(made) is not types.GeneratorType:
+            raise TypeError("contextmanager() decorates generator functions: it must yield once")
+        return made
+
+    return _named_like(function, contextlib.contextmanager(make))
 
 
 def _lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
@@ -384,15 +464,43 @@ def _load(file: io.StringIO, **options: Any) -> Any:
     return _loads(file.read(), **options)
 
 
-def _deepcopy(value: object, memo: dict[int, object] | None = None, /) -> object:
-    return copy.deepcopy(value, memo)
+def _exactly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A library function in Python that gets exact values: no method of a program's own str is called in it."""
+
+    def call(*args: object, **options: object) -> Any:
+        return function(*map(_exact, args), **{name: _exact(value) for name, value in options.items()})
+
+    call.__name__ = call.__qualname__ = function.__name__
+    call.__doc__ = function.__doc__
+    return call
+
+
+def _exact(value: object) -> object:
+    return exact(plain(value))
+
+
+def _futures(given: Iterable[Any]) -> list[concurrent.futures.Future[Any]]:
+    """What is waited for is asked for its insides, and given the waiter's."""
+    futures = [*given]
+    if any(type(future) is not concurrent.futures.Future for future in futures):
+        raise TypeError("only futures can be waited for: what executor.submit() gives")
+    return futures
+
+
+def _wait(fs: Iterable[Any], timeout: Any = None, return_when: str = "ALL_COMPLETED") -> Any:
+    return concurrent.futures.wait(_futures(fs), timeout, exact_text(return_when))
+
+
+def _as_completed(fs: Iterable[Any], timeout: Any = None) -> Any:
+    return concurrent.futures.as_completed(_futures(fs), timeout)
 
 
 class ThreadPoolExecutor(concurrent.futures.ThreadPoolExecutor):
     """The standard executor with a bounded number of threads."""
 
     def __init__(self, max_workers: int | None = None, thread_name_prefix: str = "") -> None:
-        super().__init__(min(max_workers or _WORKERS_MAX, _WORKERS_MAX), str(thread_name_prefix))
+        workers = _WORKERS_MAX if max_workers is None else operator.index(max_workers)
+        super().__init__(min(workers, _WORKERS_MAX), exact_text(str(thread_name_prefix)))
 
 
 def _guest_traceback(error: BaseException | None) -> str:
@@ -438,11 +546,10 @@ _NAMED: dict[str, str] = {
     "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
     "cmath": "*",
     "collections": "ChainMap Counter OrderedDict defaultdict deque",
-    "concurrent.futures": "ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION CancelledError Future TimeoutError "
-    "as_completed wait",
-    "contextlib": "closing contextmanager nullcontext suppress",
+    "concurrent.futures": "ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION CancelledError Future TimeoutError",
+    "contextlib": "closing nullcontext suppress",
     "csv": "DictWriter Error QUOTE_ALL QUOTE_MINIMAL QUOTE_NONE QUOTE_NONNUMERIC writer",
-    "dataclasses": "FrozenInstanceError InitVar KW_ONLY MISSING asdict astuple field fields is_dataclass",
+    "dataclasses": "FrozenInstanceError InitVar KW_ONLY MISSING field fields is_dataclass",
     "datetime": "MAXYEAR MINYEAR UTC date datetime time timedelta timezone",
     "decimal": "Context Decimal DecimalException DivisionByZero InvalidOperation ROUND_CEILING ROUND_DOWN ROUND_FLOOR "
     "ROUND_HALF_DOWN ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP getcontext localcontext setcontext",
@@ -474,6 +581,10 @@ _NAMED: dict[str, str] = {
     "uuid": "NAMESPACE_DNS NAMESPACE_OID NAMESPACE_URL UUID uuid3 uuid4 uuid5",
     "zlib": "adler32 compress crc32 decompress",
 }
+# Functions in Python over texts that call methods of what they are given.
+_EXACT_MODULES = ("base64", "html", "shlex", "urllib.parse")
+_EXACTLY = {(name, key) for name in _EXACT_MODULES for key in _NAMED[name].split()} | {("string", "capwords")}
+_EXACTLY |= {("difflib", "get_close_matches")}
 _RANDOM = (
     "betavariate choice choices expovariate gammavariate gauss getrandbits getstate lognormvariate normalvariate "
     "paretovariate randbytes randint random randrange sample seed setstate shuffle triangular uniform vonmisesvariate "
@@ -488,10 +599,16 @@ _OWN: dict[str, dict[str, object]] = {
     "abc": {"ABC": abc.ABC, "abstractmethod": _abstractmethod},
     "collections": {"namedtuple": _namedtuple},
     "collections.abc": _abc_forms(),
-    "concurrent.futures": {"ThreadPoolExecutor": ThreadPoolExecutor},
-    "copy": {"copy": copy.copy, "deepcopy": _deepcopy},
+    "concurrent.futures": {"ThreadPoolExecutor": ThreadPoolExecutor, "as_completed": _as_completed, "wait": _wait},
+    "contextlib": {"contextmanager": _contextmanager},
+    "copy": {"copy": copies.copy, "deepcopy": copies.deepcopy},
     "csv": {"DictReader": wrappers.DictReader, "reader": wrappers.reader},
-    "dataclasses": {"dataclass": _dataclass, "replace": _replace},
+    "dataclasses": {
+        "asdict": copies.asdict,
+        "astuple": copies.astuple,
+        "dataclass": _dataclass,
+        "replace": copies.replace,
+    },
     "enum": {cls.__name__: cls for cls in _ENUMS},
     "functools": {
         "lru_cache": _lru_cache,
@@ -522,7 +639,8 @@ def _shared_members(name: str) -> dict[str, object]:
         module = importlib.import_module(name)
         wanted = _NAMED[name].split()
         names = [key for key in dir(module) if not key.startswith("_")] if wanted == ["*"] else wanted
-        members |= {key: getattr(module, key) for key in names if hasattr(module, key)}
+        taken = {key: getattr(module, key) for key in names if hasattr(module, key)}
+        members |= {key: _exactly(value) if (name, key) in _EXACTLY else value for key, value in taken.items()}
     guards.allow_type(*(member for member in members.values() if isinstance(member, type)))
     return members
 
@@ -669,6 +787,7 @@ class Importer:
     def _regex_members(self) -> dict[str, object]:
         members = {key: getattr(self._regex, key, getattr(re, key)) for key in _REGEX_CONSTANTS.split()}
         members |= {key: getattr(self._regex, key) for key in _REGEX.split()}
+        guards.allow_type(*(member for member in members.values() if isinstance(member, type)))
         return members | {"PatternError": re.error, "RegexFlag": Form("RegexFlag", re.RegexFlag), "purge": re.purge}
 
     def _pprint(self, value: object, *args: object, **options: Any) -> None:
@@ -695,6 +814,7 @@ def _register() -> None:
     guards.allow_subclassing(abc.ABC, *_ENUMS, *(getattr(collections.abc, name) for name in _ABCS.split()))
     guards.allow_subclassing(collections.Counter, collections.defaultdict, collections.OrderedDict, collections.deque)
     guards.allow_type(re.Pattern, re.Match, uuid.UUID, time.struct_time)
+    copies.never_copied(Facade, Form)
     guards.allow_writing(decimal.Context, "prec", "rounding")
     guards.allow_writing(threading.Thread, "daemon", "name")
 

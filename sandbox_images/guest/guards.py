@@ -9,24 +9,32 @@ The compile step (see `restricted`) decides by *name*; this file decides by *obj
     dunder   `x.__name__`        a short list, each with its own rule (`dunder`)
     denied   `x.gi_frame`        never, with advice on what to write instead
 
-Three rules keep the guest inside:
+Four rules keep the guest inside:
 
 1. No attribute is ever looked up by a name that the guest chose and `kind_of` did not see. Whatever does such
    look-ups in C (`str.format`, `operator.attrgetter`, `__match_args__`, `update_wrapper`) is replaced or refused.
 2. Attributes are written only on what the guest made: instances of its classes, its classes, its functions. Guest
    classes carry a mark under a name that no identifier can spell, so it can be neither forged nor removed.
 3. Guards live in the builtins mapping under names that start with a dot, for the same reason.
+4. A function that is written in Python and belongs to a class (a library's method, or one that `@dataclass` generated)
+   reads and writes hidden attributes of its first argument. Taken from the class, it works on that class's own
+   instances only (`_tied`); C functions see to that themselves. Such functions are taken only through these guards.
+
+What is checked is what is used: a value is looked up once, and a mutable one is copied before it is checked.
 
 Guards decide with `type(x)` and exact types, never with `isinstance` on guest objects' own word.
 """
 
+import abc
 import builtins
+import enum
 import functools
+import itertools
 import string
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
+from typing import Any
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
 
@@ -42,6 +50,7 @@ __all__ = [
     "allow_type",
     "allow_writing",
     "build_class",
+    "check_fields",
     "checked",
     "denial",
     "dunder",
@@ -52,6 +61,7 @@ __all__ = [
     "guest_setattr",
     "guest_super",
     "guest_vars",
+    "is_class_like",
     "is_dunder",
     "is_guest_class",
     "is_guest_function",
@@ -87,6 +97,7 @@ METHOD_DUNDERS = frozenset(f"__{name}__" for name in _METHODS.split()) | frozens
 """Special methods that a guest class may define, and that may be named on guest objects and through `super()`."""
 
 _FORMATS = frozenset({"format", "format_map"})
+_SPECIAL = _FORMATS | {"obj", "register"}
 _DENIED = INSPECT_ATTRIBUTES | {
     "mro",
     "with_traceback",
@@ -130,7 +141,7 @@ _ADVICE = {
 type_of = type  # `type` itself: the guest's name of the same spelling is `TypeFunction`
 
 
-class Kind(Enum):
+class Kind(enum.Enum):
     """The sort of an attribute name; see the top of the file."""
 
     PLAIN = "plain"
@@ -153,7 +164,7 @@ def kind_of(name: str) -> Kind:
         return Kind.PRIVATE if name.isidentifier() else Kind.DENIED
     if name in _DENIED or not name.isidentifier():
         return Kind.DENIED
-    return Kind.SPECIAL if name in _FORMATS or name == "obj" else Kind.PLAIN
+    return Kind.SPECIAL if name in _SPECIAL else Kind.PLAIN
 
 
 _kind_cached = functools.lru_cache(maxsize=4096)(kind_of)
@@ -168,14 +179,89 @@ def denial(name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading attributes
 
-_FORBIDDEN_TYPES = frozenset({types.ModuleType, types.CodeType, types.FrameType, types.CellType})
+_LOOKED_AT_TYPES = frozenset(
+    {
+        *(types.ModuleType, types.CodeType, types.FrameType, types.CellType),
+        *(types.TracebackType, types.FunctionType, types.MappingProxyType),
+    }
+)
 
 
 def checked(value: object) -> object:
     """The result of a plain attribute read. The one guard on the hot path, so it does one set look-up."""
-    if type_of(value) in _FORBIDDEN_TYPES or value is type_of:
-        raise AttributeError(f"a {type_of(value).__name__} object is not available here")
+    if type_of(value) in _LOOKED_AT_TYPES or value is type_of:
+        return _looked_at(value)
     return value
+
+
+def _looked_at(value: object) -> object:
+    if type_of(value) is types.FunctionType:
+        return _free_or_tied(value)
+    if type_of(value) is types.MappingProxyType:
+        return types.MappingProxyType({**value})  # the original hands its own dict to whatever it is compared with
+    raise AttributeError(f"a {type_of(value).__name__} object is not available here")
+
+
+# Methods of library classes that the guest may hold, by function: the class whose instances they are for.
+_OWNERS: dict[types.FunctionType, type] = {}
+
+
+def _free_or_tied(function: types.FunctionType) -> object:
+    """A function that was read as an attribute: the guest's own and a facade's as it is, a method tied to its class."""
+    if function.__globals__.get(MARK) is TOKEN:
+        return function
+    if function in _OWNERS:
+        return _tied(function, _OWNERS[function])
+    if "." in function.__qualname__ and "<locals>" not in function.__qualname__:
+        raise AttributeError(f"the method {function.__qualname__!r} is not available here: call it on an object")
+    return function
+
+
+def _tied(function: types.FunctionType, owner: type) -> Callable[..., object]:
+    """A method as it is taken from a class: for instances of that class only."""
+
+    def method(subject: object, /, *args: object, **kwargs: object) -> object:
+        cls = subject if function.__name__ == "__new__" else type_of(subject)
+        if not isinstance(cls, type_of) or owner not in _order_of(cls):
+            raise TypeError(f"{method.__name__!r} of {_name_of(owner)} works on its own objects only")
+        return function(subject, *args, **kwargs)
+
+    method.__name__ = method.__qualname__ = function.__name__
+    return method
+
+
+_order_of: Callable[[type], tuple[type, ...]] = type_of.__dict__["__mro__"].__get__
+
+
+def _methods_of(cls: type) -> Iterable[types.FunctionType]:
+    """The functions in Python that a class has as methods or behind properties."""
+    for name, value in (*vars(cls).items(),):
+        parts: tuple[object, ...] = (value,)
+        if type_of(value) is property:
+            parts = (value.fget, value.fset, value.fdel)
+        elif type_of(value) is functools.cached_property or (type_of(value) is staticmethod and name == "__new__"):
+            parts = (getattr(value, "func", None), getattr(value, "__func__", None))
+        yield from (part for part in parts if type_of(part) is types.FunctionType)
+
+
+def _tie_methods(cls: type) -> None:
+    for owner in _order_of(cls):
+        for function in _methods_of(owner):
+            _OWNERS.setdefault(function, owner)
+
+
+def _checked_of(found: object, order: Iterable[type]) -> object:
+    """A result of a read from one of these classes: a function in Python that is not the guest's is tied to it."""
+    if type_of(found) is types.FunctionType and not is_guest_function(found):
+        owner = next((cls for cls in order if any(found is one for one in _methods_of(cls))), None)
+        if owner is not None:
+            return _tied(found, owner)
+    return checked(found)
+
+
+def is_class_like(value: object) -> bool:
+    """Whether it is a class, or stands for one in `isinstance(x, value)`."""
+    return isinstance(value, type_of) or type_of(value) in (TypeView, TypeFunction) or type_of(value) in _BASE_FORMS
 
 
 def is_guest_class(cls: object) -> bool:
@@ -205,14 +291,15 @@ def private(value: object, name: str) -> object:
         return checked(getattr(value, name))
     if name in _NAMED_TUPLE and issubclass(type_of(value), tuple):
         return checked(getattr(value, name))
-    for cls in _lookup_order(value):
-        if name in cls.__dict__:
-            if MARK in cls.__dict__:
-                return checked(getattr(value, name))
-            break
-    else:
-        if getattr(type_of(value), MARK, None) is TOKEN and not isinstance(value, type_of):
-            return checked(getattr(value, name))  # in no class: the object's own
+    order = _lookup_order(value)
+    owner, found = _looked_up(order, name)
+    own = _own_attributes(value) if order and type_of(value) is not super else {}
+    if name in own and not hasattr(type_of(found), "__set__"):
+        return checked(own[name])
+    if owner is not None and MARK in owner.__dict__:
+        return _as_read(value, found, owner)
+    if order and owner is None:
+        raise AttributeError(f"{_name_of_type(value)!r} object has no attribute {name!r}")
     raise AttributeError(
         f"{_name_of_type(value)!r} object gives no private attribute {name!r}: "
         "names with a leading underscore are for classes of your own"
@@ -221,6 +308,7 @@ def private(value: object, name: str) -> object:
 
 _super_class: Callable[[object], type] = super.__dict__["__thisclass__"].__get__
 _super_self_class: Callable[[object], type] = super.__dict__["__self_class__"].__get__
+_super_self: Callable[[object], object] = super.__dict__["__self__"].__get__
 
 
 def _lookup_order(value: object) -> tuple[type, ...]:
@@ -232,10 +320,44 @@ def _lookup_order(value: object) -> tuple[type, ...]:
     return cls.__mro__ if getattr(cls, MARK, None) is TOKEN else ()
 
 
+def _looked_up(order: tuple[type, ...], name: str) -> tuple[type | None, object]:
+    """The first class that has the name, and what it has there: one look, so nothing changes after it is checked."""
+    nothing = object()
+    for cls in order:
+        found = cls.__dict__.get(name, nothing)
+        if found is not nothing:
+            return cls, found
+    return None, None
+
+
+def _own_attributes(value: object) -> Mapping[str, object]:
+    """What an instance, not its class, has."""
+    if isinstance(value, type_of):
+        return {}
+    try:
+        return object.__getattribute__(value, "__dict__")  # type: ignore[no-any-return]
+    except AttributeError:
+        return {}
+
+
+def _as_read(value: object, found: object, owner: type) -> object:
+    """What reading gives for `found`, which stands in the class `owner`: functions bind, properties are called."""
+    bind = getattr(type_of(found), "__get__", None)
+    if bind is None:
+        return checked(found)
+    instance, cls = (None, value) if isinstance(value, type_of) else (value, type_of(value))
+    if type_of(value) is super:
+        instance, cls = _super_self(value), _super_self_class(value)
+        instance = None if instance is cls else instance
+    return _checked_of(bind(found, instance, cls), (owner,))
+
+
 def special(value: object, name: str) -> object:
-    """Read `format`, `format_map` or `obj`."""
+    """Read `format`, `format_map`, `obj` or `register`."""
     if name == "obj":
         return _read_obj(value)
+    if name == "register":
+        return _read_register(value)
     found = getattr(value, name)
     if type_of(found) is types.BuiltinMethodType and issubclass(type_of(found.__self__), str):
         return functools.partial(_FORMAT_FUNCTIONS[name], found.__self__)
@@ -260,6 +382,20 @@ def _read_obj(value: object) -> object:
     return checked(value.obj)  # type: ignore[attr-defined]
 
 
+def _read_register(value: object) -> object:
+    # Virtual subclasses would let the guest decide what the library takes for a Mapping, or for a class of its own.
+    found = value.register  # type: ignore[attr-defined]
+    if type_of(found) is not types.MethodType or found.__func__ is not abc.ABCMeta.register:
+        return checked(found)
+
+    def register(cls: type) -> type:
+        if not is_guest_class(value) or not is_guest_class(cls):
+            raise TypeError("register() takes classes of your own: use isinstance() with the class itself")
+        return found(cls)  # type: ignore[no-any-return]
+
+    return register
+
+
 def dunder(value: object, name: str) -> object:
     """Read one of the few permitted `__names__`."""
     if name in METHOD_DUNDERS:
@@ -277,6 +413,7 @@ def dunder(value: object, name: str) -> object:
         allowed = found is None or issubclass(type_of(found), BaseException)
     elif name == "__members__":
         allowed = is_guest_class(value) and type_of(found) is types.MappingProxyType
+        found = checked(found)
     elif name == "__annotations__":
         allowed = is_guest_class(value) or is_guest_function(value)
         found = dict(found) if allowed else None
@@ -300,7 +437,8 @@ def _read_method(value: object, name: str) -> object:
         name in _SYNTAX or _is_guest_made(value) or cls is super or cls in _PLAIN_VALUES or _is_permitted_base(value)
     ):
         raise AttributeError(denial(name))
-    return checked(getattr(value, name))
+    order = _lookup_order(value) or _order_of(value if isinstance(value, type_of) else cls)
+    return _checked_of(getattr(value, name), order)
 
 
 def guest_getattr(value: object, name: str, *default: object) -> object:
@@ -358,13 +496,33 @@ def writable(value: object, name: str) -> object:
         return value
     if is_dunder(name):
         if name in _WRITABLE_DUNDERS and (is_guest_function(value) or _is_guest_made(value)):
-            return value
+            return _Named(value)
+    elif name.startswith("_") and name.endswith("_") and issubclass(type_of(value), enum.EnumType):
+        pass  # `_member_type_` and its like: what the library makes members with
     elif is_guest_class(value) or is_guest_function(value) or name in _WRITABLE.get(type_of(value), ()):
         return value
     raise TypeError(
         f"cannot set the attribute {name!r} of this {_name_of_type(value)!r} object: "
         "attributes can be set on objects of your own classes; keep other values in a variable or a dict"
     )
+
+
+class _Named:
+    """A guest object whose name or documentation is about to be set: to a real text, for others will show it."""
+
+    __slots__ = ("_named",)
+    _named: object
+
+    def __init__(self, named: object) -> None:
+        object.__setattr__(self, "_named", named)
+
+    def __setattr__(self, name: str, text: object) -> None:
+        if type_of(text) is not str and not (text is None and name == "__doc__"):
+            raise TypeError(f"{name} must be a plain string")
+        setattr(self._named, name, text)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._named, name)
 
 
 def _set_on_frozen(value: object, name: str, new: object) -> None:
@@ -518,12 +676,14 @@ _BASE_FORMS: dict[type, Callable[[object], tuple[object, ...]]] = {}
 def allow_type(*classes: type) -> None:
     """Let `type(x)` give these classes."""
     _TYPES.update(classes)
+    for cls in classes:
+        _tie_methods(cls)
 
 
 def allow_subclassing(*classes: type) -> None:
     """Let guest classes derive from these classes."""
     _BASES.update(classes)
-    _TYPES.update(classes)
+    allow_type(*classes)
 
 
 def register_base_form(cls: type, resolve: Callable[[object], tuple[object, ...]]) -> None:
@@ -554,8 +714,10 @@ def build_class(body: Callable[[], object], name: str, *bases: object, **keyword
     if keywords:
         raise TypeError(f"class {name}: keyword arguments are not available in a class statement: leave them out")
     real = [resolved for base in bases for resolved in _resolve_base(name, base)]
-    cls: type = builtins.__build_class__(body, name, *real)
-    _check_slots(cls)
+    meta, _, _ = types.prepare_class(name, types.resolve_bases(real))
+    cls: type = builtins.__build_class__(body, name, *real, metaclass=_Maker(meta))
+    if typing.NamedTuple in real:
+        check_fields(cls, cls._fields)  # type: ignore[attr-defined]
     if generic:
         type_of.__setattr__(cls, "__class_getitem__", classmethod(lambda cls, item: cls))
     return mark_class(cls)
@@ -579,13 +741,55 @@ def _resolve_base(name: str, base: object) -> tuple[object, ...]:
     raise TypeError(f"class {name} cannot derive from {_name_of(base)}: keep such an object in an attribute instead")
 
 
-def _check_slots(cls: type) -> None:
-    slots = cls.__dict__.get("__slots__", ())
-    # An iterator would be used up by now and show nothing.
-    names = (slots,) if type_of(slots) is str else slots if type_of(slots) in (tuple, list, dict) else (None,)
-    for name in names:
-        if type_of(name) is not str or is_dunder(name) or name in _DENIED:
-            raise TypeError(f"class {cls.__name__}: __slots__ must be a tuple or list of plain attribute names")
+class _Maker:
+    """Stands for the metaclass in a class statement: looks at the body between its end and the making of the class."""
+
+    def __init__(self, meta: Callable[..., type]) -> None:
+        self._meta = meta
+
+    def __prepare__(self, name: str, bases: tuple[type, ...]) -> dict[str, object]:
+        return self._meta.__prepare__(name, bases)  # type: ignore[attr-defined,no-any-return]
+
+    def __call__(self, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
+        if "__slots__" in body:
+            dict.__setitem__(body, "__slots__", _settled_slots(name, body["__slots__"]))
+        if is_guest_function(body.get("__exit__")):
+            dict.__setitem__(body, "__exit__", _without_traceback(body["__exit__"]))
+        # Marked at birth: hooks of what stands in the body run before the class statement ends.
+        dict.__setitem__(body, MARK, TOKEN)
+        return self._meta(name, bases, body)
+
+
+def _without_traceback(function: Any) -> Callable[..., object]:
+    """`__exit__` of a program's class, which sees its exception but not the frames that it came through."""
+
+    def leave(self: object, kind: object = None, error: object = None, _trace: object = None) -> object:
+        return function(self, kind, error, None)
+
+    leave.__dict__.update(function.__dict__)  # it may be marked as abstract
+    leave.__name__, leave.__qualname__, leave.__doc__ = "__exit__", function.__qualname__, function.__doc__
+    return leave
+
+
+def _settled_slots(name: str, slots: Any) -> tuple[str, ...]:
+    """A copy, for the program may change a list while the class is made; it is this copy that is checked and used."""
+    # An iterator, or a class of the program's own, may say something else each time.
+    listed = (slots,) if type_of(slots) is str else (*slots,) if type_of(slots) in (tuple, list, dict) else (None,)
+    for one in listed:
+        if type_of(one) is not str or is_dunder(one) or one in _DENIED:
+            raise TypeError(f"class {name}: __slots__ must be a tuple or list of plain attribute names")
+    return listed
+
+
+def check_fields(cls: type, names: Iterable[str]) -> None:
+    """Refuse generated classes with fields that attributes cannot be named; patterns get the leading plain ones."""
+    kinds = [kind_of(name) for name in names]
+    for name, kind in zip(names, kinds, strict=True):
+        if kind in (Kind.DENIED, Kind.DUNDER):
+            raise TypeError(f"class {_name_of(cls)}: a field cannot be called {name!r}: choose another name")
+    if "__match_args__" in vars(cls):
+        plain = tuple(itertools.takewhile(lambda name: kind_of(name) is Kind.PLAIN, vars(cls)["__match_args__"]))
+        type_of.__setattr__(cls, "__match_args__", plain)
 
 
 class TypeView:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .exact import exact_json, exact_text
 from .paged import plain
 from .wire import Channel
 
@@ -65,14 +66,15 @@ def raise_failure(header: dict[str, Any]) -> None:
 def _text(value: object, what: str) -> bytes:
     # Slices of the context are real strings; the paged context itself is taken whole when it fits.
     value = plain(value)
-    if not isinstance(value, str):
+    if type(value) is not str:
         raise TypeError(f"{what} must be a str, not {type(value).__name__}")
     return value.encode("utf-8", "replace")
 
 
 def _wish(model: object) -> str | None:
     # The host decides about the name; one that it could not even read would end the box.
-    if model is not None and not isinstance(model, str):
+    model = exact_text(model)
+    if model is not None and type(model) is not str:
         raise TypeError(f"model must be a str or None, not {type(model).__name__}")
     return model and model[:_NAME_CHARS]
 
@@ -105,7 +107,7 @@ class Queries:
         """
         if isinstance(prompts, str):
             raise TypeError("llm_query_batched takes a list of prompts; llm_query takes one")
-        return self._ask(list(prompts), model, return_exceptions=return_exceptions)
+        return self._ask(list(prompts), model, return_exceptions=bool(return_exceptions))
 
     def rlm_query(self, prompt: str, context: str | None = None, model: str | None = None) -> str:
         """Start a child run over `context` (the whole of this run's own when None)."""
@@ -118,7 +120,8 @@ class Queries:
         model: str | None = None,
         return_exceptions: bool = False,
     ) -> list[Any]:
-        return self._recurse(list(prompts), None if contexts is None else list(contexts), model, return_exceptions)
+        others = None if contexts is None else list(contexts)
+        return self._recurse(list(prompts), others, model, bool(return_exceptions))
 
     def budget(self) -> dict[str, int | None]:
         """What is left: calls, input_tokens, output_tokens, cost_nanousd, read_bytes, wall_ms. None is unlimited."""
@@ -209,7 +212,7 @@ class Endings:
     def final_var(self, name: str) -> None:
         """Give the variable called `name` as the final answer and stop."""
         variables = self._variables()
-        key = str(name).strip().strip("'\"")
+        key = exact_text(str(name)).strip().strip("'\"")
         if key not in variables:
             known = ", ".join(sorted(variables)) or "none yet"
             raise NameError(f"FINAL_VAR: there is no variable {key!r}; there are: {known}")
@@ -220,17 +223,19 @@ class Endings:
         self._finish(fields)
 
     def after_cell(self) -> None:
-        if self.answer.get("ready") is True:
-            self._finish(self.answer.get("content", ""))
+        # Look-ups would ask keys of the program's own classes whether they are equal.
+        answer = {key: value for key, value in self.answer.items() if type(key) is str}
+        if answer.get("ready") is True:
+            self._finish(answer.get("content", ""))
 
     def _finish(self, value: object) -> None:
         value = plain(value)
-        form, text = "text", value if isinstance(value, str) else ""
-        if not isinstance(value, str):
+        form, text = "text", value if type(value) is str else ""
+        if type(value) is not str:
             try:
-                form, text = "json", json.dumps(value, ensure_ascii=False, allow_nan=False)
+                form, text = "json", json.dumps(exact_json(value), ensure_ascii=False, allow_nan=False)
             except (TypeError, ValueError, RecursionError):
-                form, text = "text", str(value)
+                form, text = "text", exact_text(str(value))
         body = text.encode("utf-8", "replace")
         _check_size("an answer", len(body), self._body_bytes_max)
         self._flush()

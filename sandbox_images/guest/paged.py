@@ -28,6 +28,7 @@ from itertools import chain, islice
 from typing import Any, NoReturn, SupportsIndex, overload
 
 from . import scan
+from .exact import exact, exact_text
 from .pages import Block, PageCache, Pages
 from .pushdown import HIT_CHARS, Hit, Hits, Pushdown, source_of
 
@@ -61,8 +62,8 @@ class LookAlike:
 
 
 def plain(value: Any) -> Any:
-    """The real `str`, `list` or `dict` behind a look-alike; anything else unchanged."""
-    return value._real() if issubclass(type(value), LookAlike) else value
+    """The real `str`, `list` or `dict` behind a look-alike, the exact text of a subclass's; anything else unchanged."""
+    return value._real() if issubclass(type(value), LookAlike) else exact_text(value)
 
 
 def _whole(name: str) -> Callable[..., Any]:
@@ -353,7 +354,7 @@ class PagedText(LookAlike):
 
     def __contains__(self, sub: object) -> bool:
         sub = plain(sub)
-        if not isinstance(sub, str):
+        if type(sub) is not str:
             raise TypeError(f"'in <string>' requires string as left operand, not {type(sub).__name__}")
         return self.find(sub) >= 0
 
@@ -631,7 +632,8 @@ class PagedText(LookAlike):
     def __eq__(self, other: object) -> bool:
         if other is self:
             return True
-        if not issubclass(type(other), (str, PagedText)):
+        other = exact_text(other)
+        if type(other) not in (str, PagedText):
             return NotImplemented
         return len(self) == len(other) and self._first_difference(other) is None  # type: ignore[arg-type]
 
@@ -648,13 +650,15 @@ class PagedText(LookAlike):
         return self._ordered(other, operator.ge)
 
     def __add__(self, other: Any) -> str:
-        if not issubclass(type(other), (str, PagedText)):
+        other = exact_text(other)
+        if type(other) not in (str, PagedText):
             return NotImplemented
         self._afford(self._chars + len(other))
         return f"{self!s}{plain(other)}"
 
     def __radd__(self, other: Any) -> str:
-        if not issubclass(type(other), str):
+        other = exact_text(other)
+        if type(other) is not str:
             return NotImplemented
         self._afford(self._chars + len(other))
         return f"{other}{self!s}"
@@ -672,7 +676,8 @@ class PagedText(LookAlike):
         return getattr(str, "__rmod__")(str(self), template)  # noqa: B009 - typing does not know it
 
     def _ordered(self, other: Any, compare: Callable[[Any, Any], bool]) -> Any:
-        if not issubclass(type(other), (str, PagedText)):
+        other = exact_text(other)
+        if type(other) not in (str, PagedText):
             return NotImplemented
         pair = self._first_difference(other)
         return compare(*pair or (len(self), len(other)))
@@ -870,7 +875,7 @@ def _found(at: int) -> int:
 
 def _choices(method: str, parts: Any) -> Iterator[str]:
     """The texts that `startswith` and `endswith` are given. Raises what `str` raises for anything else."""
-    parts = plain(parts)
+    parts = exact(plain(parts))
     for part in parts if isinstance(parts, tuple) else (parts,):
         part = plain(part)
         getattr("", method)((part,) if isinstance(parts, tuple) else part)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple, Protocol
 
+from .exact import exact, exact_text
+
 __all__ = ["HIT_CHARS", "Hit", "Hits", "Pushdown", "source_of"]
 
 HIT_CHARS = 1000
@@ -55,10 +57,10 @@ class Pushdown(Protocol):
 
 def source_of(pattern: Any) -> str:
     """A pattern's text; flags of a compiled one are written into it. Raises TypeError or ValueError for any other."""
-    if isinstance(pattern, str):
-        return pattern
-    source, flags = getattr(pattern, "pattern", None), getattr(pattern, "flags", 0)
-    if not isinstance(source, str):
+    source, flags = exact_text(pattern), 0
+    if type(source) is not str:
+        source, flags = exact_text(getattr(pattern, "pattern", None)), exact(getattr(pattern, "flags", 0))
+    if type(source) is not str or type(flags) is not int:
         raise TypeError(f"search() needs a pattern as a str, not {type(pattern).__name__}")
     if flags & re.VERBOSE:
         raise ValueError("search() has no VERBOSE patterns: write it without comments and spaces")

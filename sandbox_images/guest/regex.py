@@ -38,6 +38,7 @@ from re import (
 from typing import Any
 
 from . import scan
+from .exact import exact
 from .paged import LookAlike, PagedText, plain
 
 __all__ = [
@@ -84,6 +85,8 @@ class Pattern:
     __class_getitem__: Any = classmethod(types.GenericAlias)
 
     def __init__(self, compiled: re.Pattern[Any]) -> None:
+        if type(compiled) is not re.Pattern:  # a look-alike would see the texts' insides
+            raise TypeError("write re.compile(pattern) to make a pattern")
         self._compiled = compiled
 
     @property
@@ -104,7 +107,7 @@ class Pattern:
     @property
     def groupindex(self) -> Mapping[str, int]:
         """Group names and their numbers."""
-        return self._compiled.groupindex
+        return types.MappingProxyType(dict(self._compiled.groupindex))
 
     def search(self, string: Any, pos: int = 0, endpos: int = sys.maxsize) -> Match[Any] | None:
         return _search(self._compiled, string, pos, endpos)
@@ -134,7 +137,7 @@ class Pattern:
         return repr(self._compiled)
 
     def __eq__(self, other: object) -> bool:
-        return self._compiled == other._compiled if isinstance(other, Pattern) else NotImplemented
+        return self._compiled == other._compiled if type(other) is Pattern else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._compiled)
@@ -152,7 +155,7 @@ class Pattern:
 def compile(pattern: Any, flags: int = 0) -> Pattern:  # noqa: A001  # the name that `re` gives it
     """A pattern that can be used again and again. Raises re.error where it is no regular expression."""
     compiled = _engine(pattern, flags)
-    return pattern if isinstance(pattern, Pattern) else Pattern(compiled)
+    return pattern if type(pattern) is Pattern else Pattern(compiled)
 
 
 def search(pattern: Any, string: Any, flags: int = 0) -> Match[Any] | None:
@@ -215,7 +218,12 @@ def as_module() -> types.ModuleType:
 
 def _engine(pattern: Any, flags: int) -> re.Pattern[Any]:
     """The engine's own pattern. `re.compile` knows its cache, and refuses flags for what is compiled already."""
-    return re.compile(pattern._compiled if isinstance(pattern, Pattern) else plain(pattern), flags)
+    # The parser is Python over the pattern's characters: it gets an exact text, and exact flags.
+    return re.compile(pattern._compiled if type(pattern) is Pattern else plain(pattern), _exact_flags(flags))
+
+
+def _exact_flags(flags: Any) -> Any:
+    return flags if type(flags) is RegexFlag else exact(flags)
 
 
 # ------------------------------------------------------------------------------------------------- over look-alikes

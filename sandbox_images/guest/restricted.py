@@ -18,6 +18,7 @@ What the visitor writes:
     a.b = v         .writable(a, 'b').b = v              del a.b      del .writable(a, 'b').b
     a.b += v        .t0 = a; .t1 = .checked(.t0.b); .t1 += v; .writable(.t0, 'b').b = .t1; del .t0, .t1
     super()         .super(__class__, self)
+    match           tests and assignments (see `patterns`)
 
 Names with a leading dot cannot be written in Python source, so a guest program can neither call, replace nor shadow a
 guard. Items, iteration and calls carry no guard: there is no policy to hang on them (CPython iterates in C in more
@@ -34,7 +35,7 @@ from typing import Any, NoReturn, TypeVar
 
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
-from . import facades, guards, wrappers
+from . import facades, guards, patterns, wrappers
 from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
 
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
@@ -81,6 +82,8 @@ def transform(source: str, filename: str = "<cell>") -> ast.Module:
     """The first three stations: source text to a guarded tree."""
     tree = _parse(source, filename)
     _survey(tree)
+    if any(isinstance(node, ast.Match) for node in ast.walk(tree)):
+        _compile(tree, filename)  # what is wrong with a pattern cannot be told any more once it is rewritten
     policy = _Policy()
     policy.visit(tree)
     policy.raise_if_rejected()
@@ -533,55 +536,24 @@ class _Policy(RestrictingNodeTransformer):
     def visit_Module(self, node: ast.Module) -> ast.AST:
         return self._inside(node)
 
-    # Patterns: CPython looks their attributes up in C, so the names are settled here
+    # Patterns
 
-    def visit_Match(self, node: ast.Match) -> ast.AST:
-        return self._inside(node)
+    def visit_Match(self, node: ast.Match) -> list[ast.stmt]:
+        if self._scopes[-1].kind == "class":
+            self.error(node, "match is not available in a class body: write it in a function")
+        for case in node.cases:
+            for part in ast.walk(case.pattern):
+                self._check_pattern(part)
+        return patterns.lowered(node, self.visit, self._each)
 
-    def visit_match_case(self, node: ast.match_case) -> ast.AST:
-        return self._inside(node)
-
-    def visit_MatchValue(self, node: ast.MatchValue) -> ast.AST:
-        self._check_dotted(node.value)
-        return node
-
-    def visit_MatchSingleton(self, node: ast.MatchSingleton) -> ast.AST:
-        return node
-
-    def visit_MatchSequence(self, node: ast.MatchSequence) -> ast.AST:
-        return self._inside(node)
-
-    def visit_MatchOr(self, node: ast.MatchOr) -> ast.AST:
-        return self._inside(node)
-
-    def visit_MatchMapping(self, node: ast.MatchMapping) -> ast.AST:
-        self._check_identifier(node, node.rest)
-        for key in node.keys:
-            self._check_dotted(key)
-        node.patterns = self._each(node.patterns)
-        return node
-
-    def visit_MatchClass(self, node: ast.MatchClass) -> ast.AST:
-        self._check_dotted(node.cls)
-        for name in node.kwd_attrs:
-            self._check_pattern_attribute(node, name)
-        node.patterns, node.kwd_patterns = self._each(node.patterns), self._each(node.kwd_patterns)
-        return node
-
-    def visit_MatchStar(self, node: ast.MatchStar) -> ast.AST:
-        self._check_identifier(node, node.name)
-        return node
-
-    def visit_MatchAs(self, node: ast.MatchAs) -> ast.AST:
-        self._check_identifier(node, node.name)
-        return self._inside(node)
-
-    def _check_dotted(self, node: ast.expr) -> None:
-        for part in ast.walk(node):
-            if isinstance(part, ast.Attribute):
-                self._check_pattern_attribute(part, part.attr)
-            elif isinstance(part, ast.Name):
-                self._check_identifier(part, part.id, reading=True)
+    def _check_pattern(self, node: ast.AST) -> None:
+        if isinstance(node, ast.MatchAs | ast.MatchStar):
+            self._check_identifier(node, node.name)
+        elif isinstance(node, ast.MatchMapping):
+            self._check_identifier(node, node.rest)
+        elif isinstance(node, ast.MatchClass):
+            for name in node.kwd_attrs:
+                self._check_pattern_attribute(node, name)
 
     def _check_pattern_attribute(self, node: ast.AST, name: str) -> None:
         if kind_of(name) is not Kind.PLAIN:
@@ -620,6 +592,7 @@ _GUARDS: dict[str, object] = {
     ".writable": guards.writable,
     ".super": guards.guest_super,
     "__build_class__": guards.build_class,
+    **patterns.PATTERN_GUARDS,
 }
 _BUILTINS = (
     "abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod enumerate filter float "

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import operator
 import re
 import sys
 from collections.abc import Iterator
@@ -190,7 +191,7 @@ def fullmatch(pattern: re.Pattern[str], far: Reach, text: Source, pos: int = 0, 
 def _clamped(text: Source, pos: int, endpos: int) -> tuple[int, int]:
     # The engine takes what is out of range for the nearest end; counting from the end is not its way.
     chars = len(text)
-    return min(max(pos, 0), chars), min(max(endpos, 0), chars)
+    return min(max(operator.index(pos), 0), chars), min(max(operator.index(endpos), 0), chars)
 
 
 def _limit(far: Reach, text: Source, at: int, endpos: int, window_chars: int) -> int:

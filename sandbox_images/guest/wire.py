@@ -93,6 +93,8 @@ class Channel:
 
     def send(self, header: dict[str, Any], body: bytes = b"") -> None:
         """Write one frame. Fields of `header` stand in the protocol's order, `op` first."""
+        if type(body) is not bytes:  # what only says that it is could write any frame
+            raise TypeError(f"the body of a frame must be bytes, not {type(body).__name__}")
         text = _dumps(header).encode("utf-8", "replace")
         was = self._shield(True)
         try:

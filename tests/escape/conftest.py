@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from tests.escape.harness import BACKENDS, Canaries, Escapes
 
 @pytest.fixture(scope="session")
 def box_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the image of the running interpreter."""
-    images = tmp_path_factory.mktemp("images")
+    """A folder with the image of the running interpreter: one of the tests' own, or one that outlives them."""
+    kept = os.environ.get("BELLJAR_TEST_IMAGES")
+    images = Path(kept) if kept else tmp_path_factory.mktemp("images")
     ensure_image(images)
     return images
 

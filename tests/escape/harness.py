@@ -8,6 +8,7 @@ A box is judged by evidence from outside, never by what its program says. Around
     a marker    a path on the host that no box can name: nothing may ever be there
     the kernel  after each run no control group of a box is left, and no process but the zygotes
     the daemon  after each run no container is left but those kept ready, which have run nothing
+    devices     the host's own have the owner, group and mode that they had
     the log     begins with `run.started`, ends with `run.finished` and the status that the caller was given
 
 A program says on its first lines what it is and what must come of it::
@@ -62,10 +63,13 @@ from belljar.sandbox.docker.creator import LABEL, creator
 from belljar.sandbox.docker.daemon import API_VERSION
 from belljar.sandbox.numbers import NUMBERS
 from belljar.sandbox.seccomp import load_allowlist
+from tests.devices import devices
 
 __all__ = [
     "BACKENDS",
     "CONTEXT",
+    "ESCAPED",
+    "PROGRAMS",
     "BackendName",
     "Canaries",
     "Escapes",
@@ -79,6 +83,8 @@ Language = Literal["restricted", "python"]
 BackendName = Literal["jail", "docker", "gvisor"]
 BACKENDS: tuple[BackendName, ...] = ("jail", "docker", "gvisor")
 PROGRAMS = Path(__file__).with_name("programs")
+# What several programs use, and programs in two halves (`pairing`).
+_NO_GROUPS = ("shared", "pairs")
 _HEADER = re.compile(r"# (\w+)(?:: (.*))?")
 _CELL = re.compile(r"^#%%.*\n", re.MULTILINE)
 _LEFT_S = 5.0
@@ -93,7 +99,7 @@ _POOL = 2
 # A container that is kept ready has a random name, one that serves a run has the run's name or label.
 _READY_NAME = re.compile(r"/belljar-[0-9a-f]{16}")
 # Spelled so that a traceback that quotes the program does not hold the word.
-_ESCAPED = 'def escaped(*what):\n    print("ESC" + "APED", *what)\n'
+ESCAPED = 'def escaped(*what):\n    print("ESC" + "APED", *what)\n'
 CONTEXT = "".join(f"line {number}: the grass is green\n" for number in range(1000))
 T = TypeVar("T")
 
@@ -106,8 +112,8 @@ extends = "standard"
 memory = "128 MiB"
 processes = 24
 cpu = "1 s"
-cell_wall = "5 s"
-run_wall = "20 s"
+cell_wall = "60 s"
+run_wall = "120 s"
 grace = "300 ms"
 scratch = "4 MiB"
 scratch_files = 64
@@ -123,12 +129,12 @@ body = "1 MiB"
 in_flight = 8
 [models]
 batch = 16
-call_wall = "5 s"
+call_wall = "60 s"
 [quota.run]
 calls = 20
 """
 # For programs that must meet the deadline, and not the limit on CPU time.
-HASTY = LIMITS.replace('cell_wall = "5 s"', 'cell_wall = "800 ms"')
+HASTY = LIMITS.replace('cell_wall = "60 s"', 'cell_wall = "1 s"')
 
 
 class Instead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,7 +184,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def load_programs() -> list[Program]:
     """The corpus, by path."""
-    return [_program(path) for path in sorted(PROGRAMS.rglob("*.py")) if path.parent.name != "shared"]
+    return [_program(path) for path in sorted(PROGRAMS.rglob("*.py")) if path.parent.name not in _NO_GROUPS]
 
 
 def _program(path: Path) -> Program:
@@ -195,7 +201,7 @@ def _program(path: Path) -> Program:
     cells = _CELL.split(source)
     return Program(
         name=f"{path.parent.name}/{path.stem}",
-        cells=["".join([_ESCAPED, *shared, cells[0]]), *cells[1:]],
+        cells=["".join([ESCAPED, *shared, cells[0]]), *cells[1:]],
         languages=["python", "restricted"] if language == "both" else [language],  # type: ignore[list-item]
         expect=header["expect"].split(),
         says=header.get("says"),
@@ -315,6 +321,7 @@ class Escapes:
         self._stack = contextlib.AsyncExitStack()
         self._runtimes: dict[tuple[Language, bool], Runtime] = {}
         self._seq = 0
+        self._devices = devices()
         self._model = NullModel("the reply of a model " * 2000, name="scripted:escape")
         allowlist = load_allowlist()
         pretended = [name for answer in allowlist.answer if answer.error == "success" for name in answer.names]
@@ -348,6 +355,7 @@ class Escapes:
         self.canaries.check(outcome.text() + log)
         assert "ESCAPED" not in log
         assert self.survivors() == []
+        assert devices() == self._devices
         assert outcome.records[0].event == "run.started"
         assert outcome.records[-1].event == "run.finished"
         assert outcome.records[-1].data["status"] == outcome.result.status
@@ -388,6 +396,14 @@ class Escapes:
             )
             self._runtimes[language, hasty] = await self._stack.enter_async_context(runtime)
         return self._runtimes[language, hasty]
+
+    def runtime_with(self, **limits: Any) -> Runtime:
+        """Another runtime, not opened yet, for Python under the same policy with other limits."""
+        path = self._folder / "small.toml"
+        path.write_text(LIMITS)
+        policy = load(str(path))
+        policy = msgspec.structs.replace(policy, limits=msgspec.structs.replace(policy.limits, **limits))
+        return Runtime(policy, state=self._state, backend=self.backend, language="python", environ=self._environ)
 
     async def _plant(self) -> None:
         """Another tenant's context, in the same store."""

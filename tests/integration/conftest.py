@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from tests.integration.support import Jar, adopting_orphans
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the image of the running interpreter."""
-    folder = tmp_path_factory.mktemp("images")
+    """A folder with the image of the running interpreter: one of the tests' own, or one that outlives them."""
+    kept = os.environ.get("BELLJAR_TEST_IMAGES")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("images")
     ensure_image(folder)
     return folder
 

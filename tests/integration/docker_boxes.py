@@ -23,12 +23,13 @@ from belljar.sandbox import BoxSpec, Image
 from belljar.sandbox.docker import Daemon, Docker
 from belljar.sandbox.docker.box import DockerBox
 from belljar.sandbox.docker.creator import creator
+from belljar.sandbox.docker.daemon import ANSWER_S
 from belljar.sandbox.docker.image import ensure_loaded
 from belljar.sandbox.docker.options import HOSTNAME, USER, RuntimeName, host_config
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.docker.stream import Outputs
 from belljar.sandbox.image import PYTHON
-from belljar.sandbox.seccomp import load_allowlist
+from belljar.sandbox.seccomp import Allowlist, load_allowlist
 from tests.integration.test_jail_lifecycle import Talk, Told
 
 __all__ = [
@@ -161,9 +162,13 @@ class Bare(msgspec.Struct, frozen=True):
         return json.loads(self.output)
 
 
-def bare(name: Name, host: str, image: Image, program: str) -> Bare:
-    """Run `program` as the first process of a container made by the template."""
-    config = host_config(SPEC, RUNTIMES[name], docker_profile(load_allowlist()))
+def bare(name: Name, host: str, image: Image, program: str, allowlist: Allowlist | None = None) -> Bare:
+    """Run `program` as the first process of a container made by the template.
+
+    All three of its pipes are attached: for one that is not, the host's /dev/null would be opened, and runsc makes the
+    box's user the owner of what it is given.
+    """
+    config = host_config(SPEC, RUNTIMES[name], docker_profile(allowlist or load_allowlist()))
     with contextlib.closing(talking_to(host)) as client:
         made = client.create_container(
             asyncio.run(_loaded(host, image)),
@@ -171,6 +176,7 @@ def bare(name: Name, host: str, image: Image, program: str) -> Bare:
             command=[],
             user=USER,
             hostname=HOSTNAME,
+            stdin_open=True,
             network_disabled=True,
             host_config=config,
             use_config_proxy=False,
@@ -188,7 +194,7 @@ def bare(name: Name, host: str, image: Image, program: str) -> Bare:
 
 
 def _attached(client: docker.APIClient, container: str) -> socket.socket:
-    hijacked = client.attach_socket(container, params={"stdout": 1, "stderr": 1, "stream": 1})
+    hijacked = client.attach_socket(container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
     stream = socket.socket(fileno=os.dup(hijacked.fileno()))
     hijacked._response.close()
     return stream
@@ -211,9 +217,15 @@ class Retelling(Daemon):
     """A real daemon, but for what it is told to make (`make` changes the order) and what it says (`tell`, `info`)."""
 
     def __init__(
-        self, host: str, *, make: Change | None = None, tell: Change | None = None, info: Change | None = None
+        self,
+        host: str,
+        *,
+        make: Change | None = None,
+        tell: Change | None = None,
+        info: Change | None = None,
+        answer_s: float = ANSWER_S,
     ) -> None:
-        super().__init__(host)
+        super().__init__(host, answer_s=answer_s)
         self._make = make
         self._changes: dict[Callable[..., Any], Change | None] = {
             self.client.inspect_container: tell,

@@ -33,6 +33,7 @@ from belljar.state import State
 
 __all__ = [
     "BELLJAR",
+    "PATIENCE_S",
     "RESULT_FIELDS",
     "Jar",
     "Outcome",
@@ -65,7 +66,8 @@ RESULT_FIELDS = {
 }
 
 _PR_SET_CHILD_SUBREAPER = 36
-_LEFT_S = 5.0
+# For what comes at once, on a machine however busy: a test that waits so long waits in vain.
+PATIENCE_S = 60.0
 
 SMALL = """
 schema = 1
@@ -75,7 +77,7 @@ extends = "standard"
 """
 
 
-def until(condition: Callable[[], object], *, seconds: float, what: str) -> None:
+def until(condition: Callable[[], object], *, seconds: float = PATIENCE_S, what: str) -> None:
     """Wait for a condition, looking often."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -121,7 +123,7 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, *, seconds: float = 60.0) -> Outcome:
+    def wait(self, *, seconds: float = PATIENCE_S) -> Outcome:
         started = time.monotonic()
         try:
             stdout, stderr = self.process.communicate(timeout=seconds)
@@ -271,7 +273,7 @@ def adopting_orphans() -> Iterator[None]:
         libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def no_process_left(*, seconds: float = _LEFT_S) -> None:
+def no_process_left(*, seconds: float = PATIENCE_S) -> None:
     """Every process below this one ends within `seconds`."""
     deadline = time.monotonic() + seconds
     while left := _alive():

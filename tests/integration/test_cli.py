@@ -46,7 +46,7 @@ def test_exec_json_is_one_document_with_every_field(jar: Jar, language: str) -> 
     assert result["reads"] >= 1
     assert result["read_bytes"] >= 4
     assert {"userns", "pidns", "mountns", "netns", "rlimits"} <= set(result["layers"])
-    assert 0 < result["cpu_s"] <= result["wall_s"] < 20
+    assert 0 < result["cpu_s"] <= result["wall_s"]
     assert result["max_rss_bytes"] > 1_000_000
     (finished,) = jar.records("run.finished")
     assert result["receipt"] == {"run": result["run"], "seq": finished.seq, "head": finished.hash}
@@ -168,7 +168,7 @@ def test_run_prints_the_answer_alone_on_stdout_and_progress_on_stderr(jar: Jar) 
 
 def test_a_script_that_is_too_short_fails_as_a_model_and_says_what_to_do(jar: Jar) -> None:
     code, result, complaint = run_json(jar, jar.script(block("print(1)")))
-    assert (code, result["status"], result["answer"]) == (7, "host_fault", None)
+    assert (code, result["status"], result["answer"]) == (7, "model_failed", None)
     assert complaint.startswith("belljar: model: ")
     assert "a 2nd was asked for" in complaint
     assert "FINAL(...)" in complaint

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,8 +22,9 @@ from belljar.policy import load
 from belljar.sandbox import Backend, BoxSpec, Image, ensure_image
 from belljar.sandbox.docker import Daemon, Docker
 from belljar.sandbox.docker.account import Account
+from belljar.sandbox.docker.daemon import Lane
 from belljar.sandbox.numbers import NUMBERS
-from belljar.sandbox.seccomp import Allowlist, load_allowlist
+from belljar.sandbox.seccomp import Allowlist, Rule, load_allowlist
 from tests.daemon import PROGRAMS, PrivateDaemon, Unavailable
 from tests.integration.docker_boxes import (
     ABOUT,
@@ -98,6 +100,9 @@ async def layers_of(backend: Docker, spec: BoxSpec = SPEC) -> tuple[str, ...]:
 # of their own: it stops with "unsafe procfs detected". Each only looks, as openat and newfstatat do, and the box's own
 # filter takes it away again.
 OF_NEWER_RUNC = {"openat2", "fstat", "statx"}
+# Calls that the box has as well, here with more flags. Newer runtimes use some of them with every openat; and any makes
+# one more thread when another is held up in the kernel: seldom at this moment, but then it must.
+SELDOM_WITH_MORE = {"openat", "clone"}
 # The first thread knows its own number only if it could ask for it.
 WITNESS = """
 import signal, threading
@@ -148,7 +153,7 @@ def test_no_call_of_the_beginning_is_unneeded(docker_host: str, image: Image) ->
     names = beginning(load_allowlist())
     assert len(names) == len(set(names))
     found = outcomes(docker_host, image, names)
-    assert {name for name, how in found.items() if how == "well"} - OF_NEWER_RUNC == set()
+    assert {name for name, how in found.items() if how == "well"} - OF_NEWER_RUNC - SELDOM_WITH_MORE == set()
 
 
 def test_a_call_that_nobody_needs_is_found_out(docker_host: str, image: Image) -> None:
@@ -192,12 +197,21 @@ result = libc.syscall(*map(ctypes.c_long, {words!r}))
 print('"made"' if result >= 0 else f'"{{errno.errorcode[ctypes.get_errno()]}}"')
 """
 KILLED_BY_FILTER = 128 + 31
+
+
+def allowing_code() -> Allowlist:
+    """The list with memory that is writable and executable, for a program that brings code of its own."""
+    allowlist = load_allowlist()
+    return msgspec.structs.replace(allowlist, allow=[*allowlist.allow, Rule(names=["mmap"], why="for this test only")])
+
+
 CLONE_NEWUSER, CLONE_NEWNS, SIGCHLD = 0x10000000, 0x00020000, 17
 
 
 def test_calls_of_32_bit_kill_by_the_daemon_s_filter_alone(docker_host: str, image: Image) -> None:
-    assert bare("docker", docker_host, image, RUN_CODE.format(code=NATIVE)).said == 1
-    refused = bare("docker", docker_host, image, RUN_CODE.format(code=OF_32_BIT))
+    wider = allowing_code()
+    assert bare("docker", docker_host, image, RUN_CODE.format(code=NATIVE), wider).said == 1
+    refused = bare("docker", docker_host, image, RUN_CODE.format(code=OF_32_BIT), wider)
     assert (refused.code, refused.output) == (KILLED_BY_FILTER, "")
 
 
@@ -216,6 +230,18 @@ def test_numbers_of_x32_kill_by_the_daemon_s_filter_alone(docker_host: str, imag
         ([56, CLONE_NEWUSER | SIGCHLD, 0], False),
         ([56, CLONE_NEWNS | SIGCHLD | 1 << 32, 0], False),
         ([72, 0, 1], True),
+        ([72, 1, 4, 0x800], True),
+        ([72, 1, 4, 0x4000], False),
+        ([72, 1, 6, 0], False),
+        ([202, 4096, 0x81, 1], True),
+        ([202, 4096, 0, 1], False),
+        ([202, 4096, 1, 1], False),
+        ([202, 4096, 0x109, 1], False),
+        ([9, 0, 4096, 7, 0x22, -1, 0], False),
+        ([9, 0, 4096, 5, 0x22, -1, 0], False),
+        ([9, 0, 4096, 3, 0x40022, -1, 0], False),
+        ([53, 1, 2, 0, 0], False),
+        ([257, -100, 0, 0x4000], False),
         ([16, 0, 0x5451], True),
         ([16, 0, 0x5412], False),
         ([41, 1, 1, 0], False),
@@ -225,7 +251,7 @@ def test_numbers_of_x32_kill_by_the_daemon_s_filter_alone(docker_host: str, imag
 def test_a_condition_holds_by_the_daemon_s_filter_alone(
     docker_host: str, image: Image, words: list[int], made: bool
 ) -> None:
-    """`only`: one value, a mask, the whole word; for unshare, clone, fcntl, ioctl; and socket, which has no rule."""
+    """One value, flags, the whole word, several conditions and several entries; and socket, which has no entry."""
     said = bare("docker", docker_host, image, CALL.format(words=words)).said
     assert said == "made" if made else said in ("ENOSYS", "EPERM")
 
@@ -260,6 +286,8 @@ def with_capabilities(order: Document) -> None:
 
 def as_somebody(order: Document) -> None:
     order["user"] = "1000:1000"
+    scratch = re.sub(r"(uid|gid)=\d+", r"\1=1000", order["host_config"]["Tmpfs"]["/tmp"])
+    order["host_config"]["Tmpfs"] = {**order["host_config"]["Tmpfs"], "/tmp": scratch}
 
 
 def behind_an_init(order: Document) -> None:
@@ -273,8 +301,7 @@ def behind_an_init(order: Document) -> None:
         (raising, "without what was ordered for it: no-new-privileges, seccomp"),
         (with_capabilities, "without what was ordered for it: capabilities"),
         (behind_an_init, "without what was ordered for it: pid, seccomp"),
-        # Nobody else can become nobody.
-        (as_somebody, r"could not close in on itself \(.*Operation not permitted"),
+        (as_somebody, "without what was ordered for it: user"),
     ],
 )
 def test_a_daemon_that_lies_is_found_out_from_inside(
@@ -284,12 +311,12 @@ def test_a_daemon_that_lies_is_found_out_from_inside(
     orders: list[Document] = []
 
     def make_otherwise(order: Document) -> None:
-        orders.append({**order["host_config"]})
+        orders.append({"HostConfig": {**order["host_config"]}, "Config": {"User": order["user"]}})
         make(order)
 
     def tell_as_ordered(document: Document) -> None:
-        document["HostConfig"] |= orders[-1]
-        document["Config"]["User"] = "65534:65534"
+        for part, ordered in orders[-1].items():
+            document[part] |= ordered
 
     with pytest.raises(BoxFault, match=complaint):
         with_docker(Retelling(docker_host, make=make_otherwise, tell=tell_as_ordered), image, layers_of)
@@ -400,6 +427,101 @@ def test_a_daemon_that_maps_users_where_the_box_can_make_none(remapped: str, ima
         Daemon(remapped), image, layers_of, allowlist=without_unshare().without_boot("landlock_create_ruleset")
     )
     assert not {"rootfs", "landlock"} & set(open_root)
+
+
+def users_of(pid: int) -> str:
+    return status_of(Path(f"/proc/{pid}/status").read_text())["Uid"]
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="only root has users to give")
+def test_two_boxes_are_two_users_of_the_host_and_neither_is_nobody(
+    docker_host: str, image: Image, client: docker.APIClient
+) -> None:
+    async def body(backend: Docker) -> list[str]:
+        boxes = [await backend.start(SPEC) for _ in range(2)]
+        try:
+            assert all("own_uid" in box.layers for box in boxes)
+            pids = [client.inspect_container(box.container)["State"]["Pid"] for box in boxes]
+            return list(map(users_of, pids))
+        finally:
+            for box in boxes:
+                await box.kill()
+
+    users = [set(text.split()) for text in with_docker(Daemon(docker_host), image, body)]
+    assert [len(each) for each in users] == [1, 1]
+    assert len(set.union(*users)) == 2
+    assert "65534" not in set.union(*users)
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="only root has users to give")
+def test_a_user_is_free_again_when_its_box_is_gone_and_not_before(docker_host: str, image: Image) -> None:
+    class Forgetful(Daemon):
+        """Removes nothing until it is told to."""
+
+        removes = False
+
+        async def ask(self, call: Callable[..., T], *arguments: Any, lane: Lane = "ask", **options: Any) -> T:
+            if call == self.client.remove_container and not self.removes:
+                raise BoxFault("not now")
+            return await super().ask(call, *arguments, lane=lane, **options)
+
+    async def body(backend: Docker) -> None:
+        assert backend._uids is not None
+        whole = len(backend._uids._free)
+        await (await backend.start(SPEC)).kill()
+        await asyncio.to_thread(until, lambda: backend._owed, seconds=10, what="it could not be removed")
+        assert len(backend._uids._free) == whole - 1
+        daemon.removes = True
+        await (await backend.start(SPEC)).kill()
+        free = backend._uids._free
+        await asyncio.to_thread(until, lambda: len(free) == whole, seconds=10, what="both are free")
+
+    daemon = Forgetful(docker_host)
+    with_docker(daemon, image, body)
+
+
+# ----------------------------------------------------------------------------------------------------------------- swap
+
+
+def uncounted(document: Document) -> None:
+    document["SwapLimit"] = False
+
+
+def without_a_limit(swappiness: int | None, *, pid: int | None = None) -> Callable[[Document], None]:
+    """How a daemon describes a container whose swap it cannot limit."""
+
+    def tell(document: Document) -> None:
+        document["HostConfig"] |= {"MemorySwap": -1, "MemorySwappiness": swappiness}
+        if pid is not None:
+            document["State"]["Pid"] = pid
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("name", "swappiness", "far", "claimed"),
+    [
+        ("docker", 0, False, True),
+        ("docker", 0, True, True),
+        ("docker", None, True, False),
+        # runsc passes no swappiness on, whatever the daemon says.
+        ("gvisor", 0, True, False),
+    ],
+)
+def test_memory_is_a_layer_only_where_swap_is_no_way_out(
+    docker_host: str, image: Image, name: Name, swappiness: int | None, far: bool, claimed: bool
+) -> None:
+    daemon = Retelling(docker_host, info=uncounted, tell=without_a_limit(swappiness, pid=0 if far else None))
+    found = with_docker(daemon, image, layers_of, name=name)
+    assert ("cgroup.memory" in found) is claimed
+    assert {"cgroup.cpu", "cgroup.pids"} <= set(found)
+
+
+@pytest.mark.parametrize("name", ["docker", "gvisor"])
+def test_where_there_is_no_swap_no_limit_on_it_is_needed(docker_host: str, image: Image, name: Name) -> None:
+    daemon = Retelling(docker_host, info=uncounted, tell=without_a_limit(None))
+    found = with_docker(daemon, image, layers_of, name=name)
+    assert ("cgroup.memory" in found) == (len(Path("/proc/swaps").read_text().splitlines()) == 1)
 
 
 # -------------------------------------------------------------------------------------------------------- few processes
@@ -517,10 +639,10 @@ def test_an_account_without_a_view_of_the_groups_asks_the_daemon(docker_host: st
         try:
             talk = Talk(cast("Any", box))
             assert (await talk.begin()).status == "ready"
-            far, near = Account(daemon, box.container, 0), box
+            far, near = Account(daemon, box.container, 0, SPEC.scratch_bytes), box
             await far.begin()
             await talk.execute(f"kept = b'x' * {64 * MIB}; import time\nwhile time.process_time() < 0.5: pass")
-            async with asyncio.timeout(20):  # the daemon counts once a second, and is not waited for
+            async with asyncio.timeout(60):  # the daemon counts once a second, and is not waited for
                 while ((seen := await far.evidence()).cpu_s or 0.0) < 0.4:
                     pass
             truth = await near.evidence()
@@ -528,7 +650,7 @@ def test_an_account_without_a_view_of_the_groups_asks_the_daemon(docker_host: st
             assert (seen.cpu_s or 0.0) > 0.4
             assert 64 * MIB < (seen.memory_peak_bytes or 0) < SPEC.memory_bytes
             # Nothing is claimed that the daemon does not count.
-            assert (seen.memory_kills, seen.tasks_refused, far.scratch_full()) == (None, None, None)
+            assert (seen.memory_kills, seen.tasks_refused, far.scratch_full()) == (None, None, False)
             await box.kill()
             # Of a container that has ended nothing more can be asked: the last account stays.
             assert (await far.evidence()).cpu_s == seen.cpu_s
@@ -591,7 +713,7 @@ def test_a_box_from_the_pool_gets_its_run_s_name(
             labels = inspected()["Config"]["Labels"]
             assert labels["belljar.creator"].split("/")[-1].startswith(f"{os.getpid()}-")
             assert not {"belljar.run", "belljar.tenant"} & labels.keys()
-            await asyncio.to_thread(until, named, seconds=10, what="it has its run's name")
+            await asyncio.to_thread(until, named, what="it has its run's name")
         finally:
             await box.kill()
 

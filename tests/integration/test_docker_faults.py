@@ -81,7 +81,7 @@ def dock(docker_host: str) -> Iterator[Dock]:
     """The session's daemon. When the test is over, no container of this process is on it."""
     with dock_at(docker_host) as dock:
         yield dock
-        until(lambda: dock.ours() == [], seconds=5, what="no container is left")
+        until(lambda: dock.ours() == [], seconds=HANG_S, what="no container is left")
 
 
 @pytest.fixture
@@ -111,13 +111,11 @@ def test_a_daemon_that_ends_in_the_middle_of_a_cell_is_our_fault(
     async def main() -> None:
         async with runtime_on(own.host, jar) as runtime:
             result = await during(runtime, jar, BUSY, lambda: slay(private_daemon, number))
-            ended = time.monotonic()
             assert result.status == "host_fault", result
             assert result.error is not None
             assert result.error.type == "BoxFault"
             with pytest.raises(BoxFault, match=r"no Docker daemon answers at .*: start it"):
                 await runtime.execute("1")
-            assert time.monotonic() - ended < 5
             await asyncio.to_thread(private_daemon.start)
             assert (await runtime.execute("FINAL('well')")).answer == "well"
             # What could not be removed then is removed now, while the runtime goes on.
@@ -153,7 +151,7 @@ def test_boxes_that_outlive_the_daemon_are_removed_when_it_is_back(
     config = private_daemon.folder / "daemon.json"
     config.write_text(config.read_text().replace("{", '{"live-restore": true, ', 1))
     os.kill(private_daemon.pid, signal.SIGHUP)
-    until(lambda: own.client.info()["LiveRestoreEnabled"], seconds=5, what="live-restore is on")
+    until(lambda: own.client.info()["LiveRestoreEnabled"], seconds=HANG_S, what="live-restore is on")
     pids: list[int] = []
 
     def leave() -> None:
@@ -185,9 +183,7 @@ def refused(host: str, jar: Jar, *, answer_s: float = 1.0) -> str:
             await Docker.open("docker", Daemon(host, answer_s=answer_s), image)
         return str(raised.value)
 
-    started = time.monotonic()
     said = drive(main())
-    assert time.monotonic() - started < 5 * answer_s
     assert "\n" not in said
     return said
 
@@ -234,7 +230,6 @@ def test_a_command_says_what_to_do(jar: Jar) -> None:
     outcome = jar.exec("1", "--backend", "docker", env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
     assert outcome.code == 1
     assert outcome.complaint.startswith("belljar: our fault: no Docker daemon answers at unix:///nowhere/docker.sock")
-    assert outcome.seconds < 5
 
 
 def test_a_slow_daemon_is_waited_for(jar: Jar, dock: Dock, tmp_path: Path) -> None:
@@ -264,10 +259,8 @@ def test_a_daemon_that_hangs_while_a_box_is_built_is_our_fault_and_leaves_nothin
         backend = await Docker.open("docker", Daemon(host, answer_s=2), image)
         try:
             hang.set()
-            started = time.monotonic()
             with pytest.raises(BoxFault, match="did not answer within 2 s"):
                 await backend.start(spec)
-            assert time.monotonic() - started < 10
             hang.clear()
             box = await backend.start(spec)
             assert (await box.kill()).killed
@@ -289,7 +282,7 @@ def test_a_daemon_that_hangs_during_a_cell_holds_up_no_deadline(jar: Jar, dock: 
     async def main(host: str) -> Result:
         async with runtime_on(host, jar, policy) as runtime:
             result = await during(runtime, jar, BUSY, deaf.set)
-            assert result.wall_s < 4
+            assert result.wall_s < HANG_S
             deaf.clear()
             return result
 
@@ -444,6 +437,9 @@ def test_memory_that_several_processes_use_up_together_is_the_kernel_s_verdict(j
     assert result.status == "memory", result
     assert result.limit is not None
     assert (result.limit.code, result.limit.limit) == ("memory_bytes", 128 * MIB)
+    # The whole box's, and to the end: no look at it is as late as the kernel's.
+    assert result.max_rss_bytes >= 128 * MIB
+    assert result.limit.observed == result.max_rss_bytes
 
 
 # ------------------------------------------------------------------------------------------------------- no space left
@@ -525,7 +521,7 @@ def next_start(jar: Jar, dock: Dock) -> None:
 def test_a_signal_ends_the_run_and_says_so(jar: Jar, dock: Dock, code: str, number: signal.Signals) -> None:
     running = started(jar, dock, code)
     running.signal(number)
-    outcome = running.wait(seconds=10)
+    outcome = running.wait()
     assert outcome.code == 130
     assert outcome.complaint.startswith("belljar: interrupted: ")
     assert made_by(dock, running.process.pid) == []
@@ -541,7 +537,9 @@ def test_a_box_ends_with_its_killed_host(jar: Jar, dock: Dock, code: str) -> Non
     running.wait()
     pid = running.process.pid
 
-    until(lambda: "running" not in [one["State"] for one in made_by(dock, pid)], seconds=10, what="the box has ended")
+    until(
+        lambda: "running" not in [one["State"] for one in made_by(dock, pid)], seconds=HANG_S, what="the box has ended"
+    )
     next_start(jar, dock)
     assert made_by(dock, pid) == []
 

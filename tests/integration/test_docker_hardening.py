@@ -20,8 +20,10 @@ import pytest
 from belljar.sandbox import Image, ensure_image
 from belljar.sandbox.base import rlimits
 from belljar.sandbox.docker.backend import CPU_SPARE_S
+from belljar.sandbox.docker.options import host_config
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.seccomp import load_allowlist
+from belljar.sandbox.uids import RANGE_FIRST, RANGE_UIDS
 from tests.integration.docker_boxes import ABOUT, MIB, RUNTIMES, SPEC, Boxed, Name, bare, boxed, status_of
 
 NAMES: list[Name] = ["docker", "gvisor"]
@@ -168,7 +170,8 @@ def test_scratch_from_outside(box: Boxed) -> None:
     if box.name == "docker":
         scratch = mounts(box.proc("mountinfo"))["/tmp"]
         assert scratch["kind"] == "tmpfs"
-        assert {"noexec", "nosuid", "nodev", "size=4096k", "nr_inodes=64", "mode=700", "uid=65534"} <= scratch["all"]
+        owner = f"uid={user_of(box)}"
+        assert {"noexec", "nosuid", "nodev", "size=4096k", "nr_inodes=64", "mode=700", owner} <= scratch["all"]
         at = os.statvfs(Path("/proc", str(box.pid), "root", "tmp"))
         assert (at.f_frsize * at.f_blocks, at.f_files) == (SPEC.scratch_bytes, SPEC.scratch_files)
 
@@ -301,15 +304,26 @@ def test_seccomp_from_inside(box: Boxed, docker_host: str, image: Image) -> None
         assert set(by_template) in ({"ENOSYS"}, {"EPERM"})
 
 
+def user_of(box: Boxed) -> str:
+    """The box's number on the host, the same for its group."""
+    user, _, group = str(box.config["User"]).partition(":")
+    assert user == group
+    return user
+
+
 def test_user_from_outside(box: Boxed) -> None:
-    assert box.config["User"] == "65534:65534"
-    status = box.status()
+    """One of our own range where we may give one out; gVisor's runtime makes nobody of everybody."""
+    user, status = user_of(box), box.status()
+    if box.name == "docker" and os.geteuid() == 0:
+        assert RANGE_FIRST <= int(user) < RANGE_FIRST + RANGE_UIDS
+    else:
+        assert user == "65534"
     assert not box.host["GroupAdd"]
-    nobody = {"65534"}
-    assert {*status["Uid"].split(), *status["Gid"].split(), *status["Groups"].split()} == nobody
+    assert {*status["Uid"].split(), *status["Gid"].split(), *status["Groups"].split()} == {user}
+    assert ("own_uid" in box.box.layers) == (user != "65534")
     if box.name == "docker":
-        assert box.proc("uid_map").split() == ["65534", "65534", "1"]
-        assert box.proc("gid_map").split() == ["65534", "65534", "1"]
+        assert box.proc("uid_map").split() == ["65534", user, "1"]
+        assert box.proc("gid_map").split() == ["65534", user, "1"]
 
 
 def test_user_from_inside(box: Boxed, alone: dict[str, Any]) -> None:
@@ -540,3 +554,35 @@ def test_labels_from_outside(box: Boxed) -> None:
 def test_the_image_is_the_one_that_was_loaded_from_outside(box: Boxed) -> None:
     assert box.config["Image"] == box.inspected["Image"]
     assert box.config["Labels"]["belljar.digest"] == box.backend.about()["image"]
+
+
+# Each option of the template, and the tests above that look at it.
+LOOKS = {
+    "Runtime": "runtime",
+    "NetworkMode": "network_none",
+    "ReadonlyRootfs": "read_only_root",
+    "Tmpfs": "scratch",
+    "CapDrop": "capabilities",
+    "SecurityOpt": "no_new_privileges seccomp",
+    "IpcMode": "ipc_private",
+    "CgroupnsMode": "cgroup_namespace_private",
+    "PidsLimit": "pids_limit",
+    "Memory": "memory_without_swap",
+    "MemorySwap": "memory_without_swap",
+    "NanoCpus": "nano_cpus",
+    "Ulimits": "ulimits",
+    "LogConfig": "log_driver_none",
+    "Init": "init",
+    "RestartPolicy": "never_started_again",
+    "AutoRemove": "never_started_again",
+}
+# What a program can see nothing of.
+OUTSIDE_ALONE = {"never_started_again"}
+
+
+def test_every_option_is_looked_at_from_outside_and_from_inside() -> None:
+    assert host_config(SPEC, "runc", "").keys() == LOOKS.keys()
+    looks = {name for names in LOOKS.values() for name in names.split()}
+    wanted = {f"test_{name}_from_outside" for name in looks}
+    wanted |= {f"test_{name}_from_inside" for name in looks - OUTSIDE_ALONE}
+    assert wanted <= {name for name, value in globals().items() if callable(value)}

@@ -16,7 +16,7 @@ import pytest
 
 from belljar.audit import verify
 from belljar.errors import AuditUnavailable, InvalidInput
-from tests.integration.support import Jar, Outcome, Running, no_process_left, processes_below, until
+from tests.integration.support import PATIENCE_S, Jar, Outcome, Running, no_process_left, processes_below, until
 
 # Each reads a character of the context when it is where it should be stopped: that is seen in the log.
 SLEEPS = "import time\ncontext[0:1]\ntime.sleep(300)"
@@ -95,13 +95,13 @@ def started(jar: Jar, code: str, *arguments: str, env: dict[str, str] | None = N
             return bool(jar.records("context.read"))
         return False
 
-    until(has_read, seconds=20, what="the program runs")
+    until(has_read, what="the program runs")
     return running
 
 
 def stop(running: Running, number: signal.Signals) -> Outcome:
     running.signal(number)
-    return running.wait(seconds=5)
+    return running.wait()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
@@ -111,7 +111,7 @@ def test_a_signal_ends_the_run_and_says_so(jar: Jar, code: str, number: signal.S
     assert outcome.code == 130
     assert outcome.complaint.startswith("belljar: interrupted: ")
     assert outcome.stderr.count("\n") == 1
-    no_process_left(seconds=2)
+    no_process_left()
     (finished,) = jar.records("run.finished")
     assert finished.data["status"] == "killed"
 
@@ -126,7 +126,7 @@ def test_a_signal_while_a_model_is_asked_charges_what_may_have_been_spent(
     jar: Jar, provider: Provider, number: signal.Signals
 ) -> None:
     running = started(jar, ASKS, "--model", "claude-haiku-5-5", env=provider.environ)
-    assert provider.asked.wait(20)
+    assert provider.asked.wait(PATIENCE_S)
     assert jar.open_reservations() == 2  # the query's, and that of what is read
     outcome = stop(running, number)
     assert outcome.code == 130
@@ -141,7 +141,7 @@ def test_a_signal_while_a_model_is_asked_charges_what_may_have_been_spent(
 def test_a_signal_while_the_root_model_is_asked(jar: Jar, provider: Provider) -> None:
     context = jar.file("context.txt", "text")
     running = jar.start("run", "What?", "--context", context, "--model", "claude-haiku-5-5", env=provider.environ)
-    assert provider.asked.wait(20)
+    assert provider.asked.wait(PATIENCE_S)
     outcome = stop(running, signal.SIGINT)
     assert outcome.code == 130
     assert "belljar: interrupted: " in outcome.stderr
@@ -154,15 +154,15 @@ def test_a_killed_host_takes_its_boxes_with_it(jar: Jar, code: str) -> None:
     running = started(jar, code)
     assert len(processes_below()) >= 3  # the command, its supervisor, the box
     assert stop(running, signal.SIGKILL).code == -signal.SIGKILL
-    no_process_left(seconds=2)
+    no_process_left()
 
 
 def test_the_next_start_settles_what_a_killed_host_left(jar: Jar, provider: Provider) -> None:
     jar.expect_unfinished = True
     running = started(jar, ASKS, "--model", "claude-haiku-5-5", env=provider.environ)
-    assert provider.asked.wait(20)
+    assert provider.asked.wait(PATIENCE_S)
     stop(running, signal.SIGKILL)
-    no_process_left(seconds=2)
+    no_process_left()
     assert (jar.open_reservations(), jar.spent().calls) == (2, 0)
     report = verify(jar.state.audit)
     assert (report.problems, len(report.unfinished)) == ([], 1)
@@ -176,5 +176,5 @@ def test_the_next_start_settles_what_a_killed_host_left(jar: Jar, provider: Prov
 def test_a_signal_before_anything_runs_is_clean_too(jar: Jar) -> None:
     context = jar.file("context.txt", "x" * 50_000_000)
     running = jar.start("exec", jar.file("program.py", "print(1)"), "--context", context, "--quiet")
-    until(jar.state.contexts.exists, seconds=20, what="the context is taken in")
+    until(jar.state.contexts.exists, what="the context is taken in")
     assert stop(running, signal.SIGINT).code in (0, 130)

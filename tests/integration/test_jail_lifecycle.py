@@ -15,7 +15,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,8 +30,9 @@ from belljar.sandbox import BoxSpec, Image, Jail, ensure_image
 from belljar.sandbox.cgroup import find_places
 from belljar.sandbox.jail.backend import JailBox
 from belljar.sandbox.seccomp import Allowlist, Rule, load_allowlist
+from belljar.sandbox.uids import NOBODY
 from belljar.wire import Decoder, encode, guest_decoder
-from tests.integration.support import Jar, adopting_orphans, no_process_left, processes_below, until
+from tests.integration.support import PATIENCE_S, Jar, adopting_orphans, no_process_left, processes_below, until
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ SPEC = BoxSpec(
 )
 HEADER_MAX, BODY_MAX = 65536, 16 * MIB
 # Slow machines are slow; a test that waits this long has found a hang.
-HANG_S = 20.0
+HANG_S = PATIENCE_S
 BUSY = "while True: pass"
 SLEEPS = "import time; time.sleep(300)"
 # A family that does not want to go: sessions of their own, deaf to what can be ignored.
@@ -238,11 +238,9 @@ def test_a_dead_zygote_ends_its_boxes_at_once_and_the_next_start_makes_another(i
             first = zygote_of(jail)
             cell = asyncio.create_task(talk.execute(BUSY))
             await asyncio.sleep(0.05)
-            started = time.monotonic()
             first.kill()
             assert (await cell).status == "died"
             end = await talk.box.kill()
-            assert time.monotonic() - started < 2
             assert (end.lost, end.killed) == (True, False)
         assert (await run_in(jail, "print(1)")).output == "1\n"
         assert zygote_of(jail).pid != first.pid
@@ -259,13 +257,11 @@ def test_a_run_whose_zygote_dies_is_our_fault_and_the_next_run_is_well(jar: Jar)
             run = asyncio.create_task(runtime.execute(f"context[0:1]\n{BUSY}", context="text"))
             await soon(lambda: jar.state.audit.exists() and jar.records("context.read"))
             (zygote,) = zygotes()
-            started = time.monotonic()
             zygote.kill()
             result = await run
             assert result.status == "host_fault"
             assert result.error is not None
             assert result.error.type == "BoxFault"
-            assert time.monotonic() - started < 2
             assert (await runtime.execute("FINAL('well')")).answer == "well"
             (other,) = zygotes()
             assert other.pid != zygote.pid
@@ -277,7 +273,7 @@ def test_many_boxes_lost_at_once_are_all_told(image: Image) -> None:
     async def body(jail: Jail) -> None:
         boxes = [await jail.start(SPEC) for _ in range(8)]
         zygote_of(jail).kill()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             ends = await asyncio.gather(*(box.kill() for box in boxes))
         assert all(end.lost for end in ends)
         assert grouped() <= 1
@@ -332,7 +328,7 @@ def test_a_killed_host_takes_zygote_and_boxes_along_and_the_next_start_clears_th
     finally:
         host.kill()
         host.wait()
-    no_process_left(seconds=2)
+    no_process_left()
     outcome = jar.exec("FINAL('next')", "--language", "python")
     assert outcome.code == 0, outcome
     assert groups_of(host.pid) == []
@@ -353,7 +349,7 @@ def test_a_host_stopped_and_killed_leaves_nothing(jar: Jar, which: str) -> None:
     finally:
         host.kill()
         host.wait()
-    no_process_left(seconds=2)
+    no_process_left()
 
 
 # -------------------------------------------------------------------------------------------------------- a box's death
@@ -364,7 +360,6 @@ def test_a_box_killed_from_outside_is_a_verdict(jar: Jar) -> None:
         async with Runtime("dev", state=jar.at, language="python", environ={}) as runtime:
             run = asyncio.create_task(runtime.execute(f"context[0:1]\n{BUSY}", context="text"))
             await soon(lambda: jar.state.audit.exists() and jar.records("context.read"))
-            started = time.monotonic()
             for child in psutil.Process().children():
                 for box in child.children():
                     box.kill()
@@ -372,7 +367,6 @@ def test_a_box_killed_from_outside_is_a_verdict(jar: Jar) -> None:
             assert result.status == "killed"
             assert result.error is not None
             assert (result.error.type, "outside" in result.error.message) == ("Killed", True)
-            assert time.monotonic() - started < 2
 
     asyncio.run(main())
 
@@ -382,7 +376,7 @@ def test_a_box_killed_from_outside_says_so(image: Image) -> None:
         async with opened(jail) as talk:
             (process,) = box_processes(jail)
             process.kill()
-            assert await talk.box.wait(2)
+            assert await talk.box.wait(HANG_S)
             end = await talk.box.kill()
             assert (end.signal, end.killed, end.lost) == (signal.SIGKILL, False, False)
 
@@ -403,7 +397,7 @@ def test_a_box_that_dies_by_itself_says_how(image: Image, code: str, number: int
     async def body(jail: Jail) -> None:
         async with opened(jail) as talk:
             assert (await talk.execute(code)).status == "died"
-            assert await talk.box.wait(2)
+            assert await talk.box.wait(HANG_S)
             end = await talk.box.kill()
             assert (end.signal, end.code, end.killed, end.lost) == (number, 0 if number else 7, False, False)
 
@@ -415,7 +409,7 @@ def test_a_box_stopped_from_outside_is_still_killed(image: Image) -> None:
         async with opened(jail) as talk:
             (process,) = box_processes(jail)
             process.suspend()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(HANG_S):
                 end = await talk.box.kill()
             assert (end.killed, end.signal) == (True, signal.SIGKILL)
 
@@ -525,7 +519,7 @@ def test_a_first_start_cancelled_at_any_moment_leaves_nothing(image: Image) -> N
             if step % 3 == 0:
                 assert (await run_in(jail, "print(1)")).output == "1\n"
             await jail.aclose()
-            no_process_left(seconds=2)  # the kernel may still be at it
+            no_process_left()  # the kernel may still be at it
             assert groups_of(os.getpid()) == []
         assert descriptors(os.getpid()) == before
 
@@ -849,7 +843,17 @@ def test_the_kernel_says_the_same_from_outside(image: Image) -> None:
                 assert int(status[name], 16) == 0, name
             assert (status["NoNewPrivs"], status["Seccomp"], status["Seccomp_filters"]) == ("1", "2", "1")
             assert status["Groups"].strip() == ""
-            assert set(status["Uid"].split()) == {str(zygote_of(jail).uids().real)}
+            supervisor, own = ids_of(zygote_of(jail).pid), ids_of(process.pid)
+            assert (len(supervisor), len(own)) == (1, 1)
+            assert jail._uids is not None
+            if (block := jail._uids.block) is not None:
+                assert supervisor == {block.start}
+                assert own < set(block) - supervisor
+                assert proc(zygote_of(jail).pid, "uid_map")[0].split() == ["0", str(block.start), str(len(block))]
+            else:
+                assert supervisor == own == {os.geteuid() or NOBODY}
+            assert not own & {0, *([NOBODY] if block is not None else [])}
+            assert proc(process.pid, "uid_map")[0].split() == [str(NOBODY), str(*own), "1"]
             assert status["NSpid"].split()[-1] == "1"
             assert [status[name].split()[-1] for name in ("NSsid", "NSpgid")] == ["1", "1"]
             kinds = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
@@ -858,6 +862,12 @@ def test_the_kernel_says_the_same_from_outside(image: Image) -> None:
                     assert _namespace(process.pid, kind) != _namespace(above, kind), kind
 
     with_jail(image, body)
+
+
+def ids_of(pid: int) -> set[int]:
+    """The uids and gids of the host that a process has, all of them."""
+    lines = [line.split()[1:] for line in proc(pid, "status") if line.startswith(("Uid:", "Gid:"))]
+    return {int(number) for line in lines for number in line}
 
 
 def proc(pid: int, name: str) -> list[str]:
@@ -895,4 +905,4 @@ def test_a_box_tells_the_layers_that_it_has(image: Image) -> None:
     promised = "userns pidns mountns netns ipcns utsns cgroupns rootfs rlimits caps no_new_privs seccomp"
     layers = with_jail(image, body)
     assert layers >= set(promised.split())
-    assert layers - set(promised.split()) <= {"landlock", "cgroup.memory", "cgroup.cpu", "cgroup.pids"}
+    assert layers - set(promised.split()) <= {"landlock", "own_uid", "cgroup.memory", "cgroup.cpu", "cgroup.pids"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import pytest
 
 from belljar import Runtime
 from belljar.engine import CellResult, Result
-from tests.integration.support import Jar, Outcome
+from tests.integration.support import PATIENCE_S, Jar, Outcome
 
-GRACE_S = 0.25
+# All that `standard` gives: a box on a busy machine may need it to say that it was interrupted.
+GRACE_S = 2.0
 
 
 def small(jar: Jar, limits: str = "") -> Path:
@@ -166,10 +166,10 @@ def test_it_cannot_signal_its_way_out(jar: Jar) -> None:
 
 
 def test_an_endless_sleep_ends_at_the_wall_limit(jar: Jar) -> None:
-    outcome, result = run(jar, "import time\nprint('before', flush=True)\ntime.sleep(300)", 'cell_wall = "500 ms"')
+    outcome, result = run(jar, "import time\nprint('before', flush=True)\ntime.sleep(300)", 'cell_wall = "3 s"')
     assert (outcome.code, result["status"], result["stdout"]) == (6, "timeout", "before\n")
-    assert (result["limit"]["code"], result["limit"]["limit"]) == ("cell_wall_ms", 500)
-    assert 500 <= result["limit"]["observed"] < 500 + 1000 * GRACE_S
+    assert (result["limit"]["code"], result["limit"]["limit"]) == ("cell_wall_ms", 3000)
+    assert result["limit"]["observed"] >= 3000
     assert "time.sleep(300)" in result["error"]["traceback"]
     assert outcome.complaint.startswith("belljar: the program: timeout: ")
 
@@ -190,8 +190,7 @@ ONE_LONG_STEP = "sum(range(10**12))"
 def test_a_program_that_does_not_stop_is_killed_after_the_grace(jar: Jar, code: str) -> None:
     outcome, result = run(jar, code, 'cell_wall = "500 ms"')
     assert (outcome.code, result["status"]) == (6, "timeout")
-    assert 500 + 1000 * GRACE_S <= result["limit"]["observed"] < 3000
-    assert result["wall_s"] < 5
+    assert 500 + 1000 * GRACE_S <= result["limit"]["observed"] < 1000 * PATIENCE_S
 
 
 def test_an_endless_loop_ends_at_the_cpu_limit(jar: Jar) -> None:
@@ -219,7 +218,7 @@ async def _cells(jar: Jar, limits: str, *codes: str) -> tuple[list[CellResult], 
 
 def test_variables_outlive_a_cell_that_was_interrupted(jar: Jar) -> None:
     slow = "y = 1\nimport time\nfor i in range(10**9):\n    time.sleep(0.01)"
-    cells, result = asyncio.run(_cells(jar, 'cell_wall = "400 ms"', "x = 41", slow, "print(x + y, i > 5)"))
+    cells, result = asyncio.run(_cells(jar, 'cell_wall = "3 s"', "x = 41", slow, "print(x + y, i > 5)"))
     assert [cell.status for cell in cells] == ["ok", "timeout", "ok"]
     assert cells[2].stdout == "42 True\n"
     assert cells[1].error is not None
@@ -232,13 +231,13 @@ def test_an_interrupt_between_reads_leaves_the_wire_in_step(jar: Jar) -> None:
     text = "".join(f"{number:07d}\n" for number in range(50_000))
 
     async def go() -> list[str]:
-        policy = str(small(jar, 'cell_wall = "300 ms"'))
+        policy = str(small(jar, 'cell_wall = "2 s"'))
         async with (
             Runtime(policy, state=jar.at, language="python", environ={}) as runtime,
             runtime.session(context=text) as session,
         ):
             statuses: list[str] = []
-            for _ in range(5):
+            for _ in range(3):
                 cell = await session.execute("n = 0\nwhile True:\n    n += len(context[n % 300000 : n % 300000 + 8])")
                 check = await session.execute(
                     "assert context[80:88] == '0000010\\n'\nassert context[-8:] == '0049999\\n'"
@@ -246,26 +245,23 @@ def test_an_interrupt_between_reads_leaves_the_wire_in_step(jar: Jar) -> None:
                 statuses += [cell.status, check.status]
             return statuses
 
-    assert asyncio.run(go()) == ["timeout", "ok"] * 5
+    assert asyncio.run(go()) == ["timeout", "ok"] * 3
 
 
 def test_the_run_has_a_wall_limit_over_all_its_cells(jar: Jar) -> None:
-    started = time.monotonic()
-
     async def go() -> tuple[list[str], Result]:
-        policy = str(small(jar, 'run_wall = "1 s"\ncell_wall = "800 ms"\n[models]\ncall_wall = "1 s"'))
+        policy = str(small(jar, 'run_wall = "5 s"\ncell_wall = "4 s"\n[models]\ncall_wall = "5 s"'))
         async with Runtime(policy, state=jar.at, language="python", environ={}) as runtime:
             async with runtime.session() as session:
-                statuses: list[str] = [(await session.execute("import time\ntime.sleep(0.6)")).status]
-                statuses.append((await session.execute("time.sleep(0.6)")).status)
+                statuses: list[str] = [(await session.execute("import time\ntime.sleep(1.5)")).status]
+                statuses.append((await session.execute("time.sleep(60)")).status)
             assert session.result is not None
             return statuses, session.result
 
     statuses, result = asyncio.run(go())
     assert (statuses, result.status) == (["ok", "timeout"], "timeout")
     assert result.limit is not None
-    assert (result.limit.code, result.limit.limit) == ("run_wall_ms", 1000)
-    assert time.monotonic() - started < 5
+    assert (result.limit.code, result.limit.limit) == ("run_wall_ms", 5000)
 
 
 # ------------------------------------------------------------------------------------------------------- limits: output
@@ -288,7 +284,6 @@ def test_a_flood_ends_the_box(jar: Jar) -> None:
     assert (outcome.code, result["status"]) == (6, "output")
     assert (result["limit"]["code"], result["limit"]["limit"]) == ("output.flood", 2**20)
     assert len(result["stdout"]) == 1024
-    assert result["wall_s"] < 10
 
 
 def test_an_answer_that_is_too_long_is_no_answer(jar: Jar) -> None:
@@ -304,9 +299,9 @@ def test_bytes_that_are_no_sentence_end_the_box(jar: Jar) -> None:
 
 
 def test_hanging_up_ends_the_box(jar: Jar) -> None:
-    outcome, result = run(jar, "import os, time\nos.close(3)\ntime.sleep(60)")
+    outcome, result = run(jar, "import os, time\nos.close(3)\ntime.sleep(300)")
     assert (outcome.code, result["status"]) == (6, "error")
-    assert result["wall_s"] < 5
+    assert result["wall_s"] < PATIENCE_S
 
 
 def test_an_exit_code_is_not_believed(jar: Jar) -> None:
@@ -344,7 +339,7 @@ def test_processes_are_limited_and_a_fork_bomb_dies_with_the_box(jar: Jar) -> No
     outcome, result = run(jar, BOMB, 'processes = 8\ncell_wall = "1 s"\ncpu = "2 s"')
     assert outcome.code == 6
     assert result["status"] in ("timeout", "cpu", "processes")
-    assert result["wall_s"] < 10
+    assert result["wall_s"] < PATIENCE_S
 
 
 def test_threads_are_limited(jar: Jar) -> None:

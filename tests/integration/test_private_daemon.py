@@ -97,7 +97,7 @@ def test_it_starts_again_with_its_data(private_daemon: PrivateDaemon, orphan: bo
         (image,) = client.images(IMAGE)
     if orphan:
         os.kill(before, signal.SIGKILL)
-        until(lambda: not psutil.pid_exists(before), seconds=5, what="dockerd is gone")
+        until(lambda: not psutil.pid_exists(before), what="dockerd is gone")
     else:
         private_daemon.stop()
         assert private_daemon.pid == 0
@@ -139,7 +139,7 @@ def test_it_goes_with_a_process_that_is_killed(private_daemon: PrivateDaemon) ->
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     folder, *boxes = ended.stdout.split()
-    until(lambda: traces(folder) == [], seconds=15, what="nothing is left")
+    until(lambda: traces(folder) == [], what="nothing is left")
     assert not [pid for pid in boxes if psutil.pid_exists(int(pid))]
 
 

@@ -1,4 +1,8 @@
-"""Each promise in the README names the test that proves it, or says that it is pending. Here the names are checked."""
+"""Each promise in the README names the tests that prove it, or says that it is pending. Here the names are checked.
+
+A test is named, not a file of them: whoever reads the promise should find what shows it. That it is there is seen in
+the file; that it is run, by pytest; and where a promise is for every backend, on which backends it is run.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.collecting import collected, not_collected
+
 ROOT = Path(__file__).resolve().parents[2]
 HEADING = ("promise", "test")
+BACKENDS = ("jail", "docker", "gvisor")
 PILLARS = ("Contained", "Brokered", "Metered", "Accountable", "Whole")
 _NAME = re.compile(r"`([^`]+)`")
 
@@ -50,7 +57,9 @@ def missing(cell: str, root: Path = ROOT) -> list[str]:
         path = root / file
         if not file.startswith("tests/") or not path.is_file():
             wrong.append(f"{name}: there is no such file")
-        elif not (named_tests(path) if not function else {function} & named_tests(path)):
+        elif not function:
+            wrong.append(f"{name}: which test in there?")
+        elif function not in named_tests(path):
             wrong.append(f"{name}: there is no such test")
     return wrong
 
@@ -65,6 +74,23 @@ def test_there_are_promises_for_each_pillar() -> None:
 @pytest.mark.parametrize(("promise", "cell"), PROMISES, ids=[promise for promise, _ in PROMISES])
 def test_the_test_of_a_promise_exists(promise: str, cell: str) -> None:
     assert missing(cell) == []
+
+
+NAMED = [name for _, cell in PROMISES for name in _NAME.findall(cell)]
+
+
+def test_the_tests_of_all_promises_are_collected() -> None:
+    assert not_collected(NAMED, ROOT) == []
+
+
+def test_a_promise_for_every_backend_has_a_test_that_runs_on_each() -> None:
+    cells = [cell for promise, cell in PROMISES if promise.endswith("on every backend")]
+    assert len(cells) >= 3
+    names = [_NAME.findall(cell) for cell in cells]
+    found = collected((name.partition("::")[0] for name in NAMED), ROOT)
+    for one in names:
+        runs = {case for case in found if case.partition("[")[0] in one}
+        assert {backend for backend in BACKENDS if any(f"[{backend}" in case for case in runs)} == set(BACKENDS), one
 
 
 def test_no_promise_is_made_twice() -> None:
@@ -85,14 +111,14 @@ def test_a_table_is_found_among_others() -> None:
     ("cell", "problem"),
     [
         ("pending", None),
-        ("`tests/a.py`", None),
+        ("`tests/a.py`", "which test"),
         ("`tests/a.py::test_one`", None),
-        ("`tests/a.py::TestMore::test_two`, `tests/a.py`", None),
+        ("`tests/a.py::TestMore::test_two`, `tests/a.py::test_one`", None),
         ("", "neither a test nor pending"),
         ("soon", "neither a test nor pending"),
         ("`tests/b.py`", "no such file"),
         ("`a.py`", "no such file"),
-        ("`tests/empty.py`", "no such test"),
+        ("`tests/empty.py::test_one`", "no such test"),
         ("`tests/a.py::test_three`", "no such test"),
         ("`tests/a.py::helper`", "no such test"),
     ],

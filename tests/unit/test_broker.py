@@ -301,6 +301,22 @@ def test_the_run_s_allowance_of_reads_ends(tmp_path: Path) -> None:
     drive(test())
 
 
+def test_a_read_that_cannot_be_charged_gives_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, limits=Limits("total", None, None, None, None, 5000), texts=[ASCII]) as here:
+            await here.in_cell()
+            said = await here.say(Read(1, 0, 0, 3000, 0))
+            assert said is not None
+            failure = (await refused(here, Read(2, 0, 0, 2001, 0))).failure
+            assert (failure.kind, failure.code) == ("QuotaExceeded", "quota.read_bytes")
+            said = await here.say(Read(3, 0, 0, 2000, 0))
+            assert said is not None
+            await here.broker.settled()
+            assert (await here.balance()).used.read_bytes == 5000
+
+    drive(test())
+
+
 def test_small_reads_are_not_free(tmp_path: Path) -> None:
     async def test() -> None:
         policy = policy_with(context={"read_total_bytes_max": 10 * 1024})
@@ -737,11 +753,13 @@ def test_more_requests_in_flight_than_allowed_end_the_box(tmp_path: Path) -> Non
             await gate.wait()
             return reply("x")
 
+        model = FakeModel(answering)
         policy = policy_with(wire={"in_flight_max": 2})
-        async with world(tmp_path, policy=policy, model=FakeModel(answering), texts=[ASCII]) as here:
+        async with world(tmp_path, policy=policy, model=model, texts=[ASCII]) as here:
             await here.in_cell()
             waiting = [asyncio.create_task(here.say(*ask("x", number=number))) for number in (1, 2)]
-            await asyncio.sleep(0.01)
+            while len(model.requests) < 2:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.001)
             assert "in flight" in await violates(here, Read(3, 0, 0, 1, 0))
             gate.set()
             await asyncio.gather(*waiting)

@@ -314,10 +314,40 @@ def test_a_call_gets_no_more_time_than_the_run_has_left_and_none_after_it(tmp_pa
             here.clock.now = here.scope.deadline - 2.5
             await here.calls.ask(model, question(), cell=1)
             here.clock.now = here.scope.deadline
-            with pytest.raises(ModelFailed, match="time is up"):
+            with pytest.raises(PolicyDenied, match="time is up") as caught:
                 await here.calls.ask(model, question(), cell=1)
+            assert caught.value.code == "run_wall_ms"
             wall = here.scope.policy.models.call_wall_s
             assert [request.deadline_s for request in model.requests] == [wall, 2.5]
+
+    drive(test())
+
+
+def test_a_call_that_fails_when_the_run_s_time_is_up_failed_for_that(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+
+            async def until_the_end(_: ModelRequest) -> ModelReply:
+                here.clock.now = here.scope.deadline
+                raise ModelFailed("no answer within 2.5 s", retryable=True)
+
+            here.clock.now = here.scope.deadline - 2.5
+            with pytest.raises(PolicyDenied, match="time is up") as caught:
+                await here.calls.ask(FakeModel(until_the_end), question(), cell=1)
+            assert caught.value.code == "run_wall_ms"
+
+    drive(test())
+
+
+def test_a_model_that_keeps_no_deadline_is_given_up(tmp_path: Path) -> None:
+    async def never(_: ModelRequest) -> ModelReply:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(models={"call_wall_s": 0.1, "attempts_max": 1})) as here:
+            with pytest.raises(ModelFailed, match=r"did not answer within 0\.1 s"):
+                await here.calls.ask(FakeModel(never), question(), cell=1)
 
     drive(test())
 

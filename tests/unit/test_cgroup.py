@@ -387,7 +387,7 @@ def start_in(group: BoxGroup, code: str) -> subprocess.Popen[bytes]:
 
 def run_in(group: BoxGroup, code: str) -> tuple[int, bytes]:
     process = start_in(group, code)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     return process.returncode, output
 
 
@@ -460,7 +460,7 @@ def test_removing_kills_who_is_in_it(groups: Cgroups, places: list[Place]) -> No
     group = groups.create(SPEC)
     process = sleeper_in(group)
     group.remove()
-    assert process.wait(5) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     assert process.stdout is not None
     process.stdout.close()
     assert [list(place.folder.glob("*/box-*")) for place in places] == [[]] * len(places)
@@ -514,7 +514,7 @@ def test_what_a_dead_process_left_is_killed_and_removed(groups: Cgroups, places:
     folders = made(places, dead_owner())
     with sleeper_at(folders) as process:
         assert groups.reap() == len(places)
-        assert process.wait(5) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
     assert not any(folder.parent.exists() for folder in folders)
     assert groups.reap() == 0
 

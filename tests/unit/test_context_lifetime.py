@@ -381,7 +381,7 @@ def test_a_kill_at_any_moment_leaves_nothing_half_there(tmp_path: Path) -> None:
         store = ContextStore(place)
         with running(ADDER, place, source) as process:
             assert process.stdout is not None
-            select.select([process.stdout], [], [], 10)  # the interpreter is up, the work has begun
+            select.select([process.stdout], [], [], 60)  # the interpreter is up, the work has begun
             time.sleep(chance.random() * 0.06)
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -285,7 +285,7 @@ def test_the_oracle_says_that_it_is_no_model() -> None:
     asyncio.run(model.aclose())
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "hostile",
     [

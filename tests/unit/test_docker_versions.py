@@ -33,6 +33,7 @@ DEBIAN_INFO: dict[str, Any] = {
         "runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--platform=ptrace", "--network=none"]},
     },
     "SecurityOptions": ["name=seccomp,profile=default"],
+    "SwapLimit": True,
 }
 UPSTREAM_VERSION: dict[str, Any] = {
     "Platform": {"Name": "Docker Engine - Community"},
@@ -75,6 +76,7 @@ def test_debian_s_own_daemon() -> None:
         seccomp="default",
         userns_remap=False,
         rootless=False,
+        swap_limit=True,
     )
 
 
@@ -89,6 +91,7 @@ def test_a_rootless_daemon_of_today() -> None:
         seccomp="builtin",
         userns_remap=True,
         rootless=True,
+        swap_limit=False,
     )
 
 
@@ -98,6 +101,7 @@ def test_what_is_not_said_is_empty(nothing: dict[str, Any]) -> None:
     assert (engine.engine, engine.containerd, engine.runc, engine.seccomp, engine.runsc) == ("", "", "", "", None)
     assert not engine.rootless
     assert not engine.userns_remap
+    assert not engine.swap_limit
 
 
 @pytest.mark.parametrize(

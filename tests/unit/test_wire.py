@@ -446,3 +446,19 @@ def test_a_body_is_handed_on_without_a_copy() -> None:
 def test_a_frame_shows_the_size_of_its_body_only() -> None:
     assert repr(Frame(Final("text"), b"secret")) == "Frame(Final(form='text'), body=6 bytes)"
     assert Frame(Budget(1), b"") != Budget(1)
+
+
+# All that a guest can say anything with. Who it is, for whom, how deep and where is not among it: whoever adds a field
+# decides here that it is neither.
+FIELDS = {
+    *("id", "line", "doc", "start", "stop", "mode", "limit"),
+    *("model", "lengths", "prompts", "contexts"),
+    *("protocol", "python", "stream", "form", "status", "error", "cell"),
+}
+
+
+def test_no_sentence_has_a_field_for_who_is_asking_or_for_a_place() -> None:
+    sentences = get_args(GuestMessage)
+    assert len(sentences) == 9
+    assert {field for sentence in sentences for field in sentence.__struct_fields__} <= FIELDS
+    assert all(sentence.__struct_config__.forbid_unknown_fields for sentence in sentences)

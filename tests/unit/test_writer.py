@@ -197,7 +197,7 @@ def test_room_waits_while_too_much_is_queued(tmp_path: Path) -> None:
         go = await block(writer)
         for x in range(9):
             writer.submit_soon(insert(x))
-        await asyncio.wait_for(writer.room(), 1)
+        await asyncio.wait_for(writer.room(), 60)
         writer.submit_soon(insert(9))
         writer.submit_soon(insert(10))
         waiting = asyncio.ensure_future(writer.room())

@@ -123,7 +123,6 @@ class Broker:
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
         self._state = "idle"
         self._ready = False
-        self._answers_void = False
         self._in_flight = 0
         self._emitted_bytes = 0
         self._read_cost_bytes = 0
@@ -150,12 +149,13 @@ class Broker:
     def denials(self) -> int:
         return self._denials
 
-    def void_answers(self) -> None:
-        """The running cell's time is up: what it still gives as an answer is logged and does not count."""
-        self._answers_void = True
+    def cut_short(self) -> None:
+        """The running cell's time is up now: what it still gives as an answer is logged and does not count."""
+        assert self.cell is not None
+        self.cell.deadline = min(self.cell.deadline, self._scope.monotonic())
 
     async def begin(self, code: str) -> Reply:
-        """Log the next cell and give the order to run it.
+        """Log the next cell, let its time begin, and give the order to run it.
 
         Raises:
             PolicyDenied: `code.too_long`.
@@ -171,9 +171,10 @@ class Broker:
                 observed=max(len(source), len(code)),
             )
         self.cells += 1
-        self.cell = Cell(self.cells, self._policy.limits)
+        began = self._scope.monotonic()
+        deadline = min(began + self._policy.limits.cell_wall_s, self._scope.deadline)
+        self.cell = Cell(self.cells, self._policy.limits, began=began, deadline=deadline)
         self._state = "running"
-        self._answers_void = False
         about: dict[str, JSON] = {
             "cell": self.cells,
             "code_sha256": hashlib.sha256(source).hexdigest(),
@@ -249,7 +250,7 @@ class Broker:
             raise ProtocolViolation(f"a Done while the box was {self._state}")
         self._state = "idle"
         kept = body[: min(self._policy.limits.output_bytes, _TRACEBACK_BYTES_MAX)]
-        self.cell.end(done, kept.decode("utf-8", "replace"))
+        self.cell.end(done, kept.decode("utf-8", "replace"), now=self._scope.monotonic())
         about: dict[str, JSON] = {
             "cell": self.cell.number,
             "status": done.status,
@@ -259,9 +260,9 @@ class Broker:
         self._emit(len(body))
 
     async def _final(self, final: Final, body: bytes) -> None:
-        if self._state != "running":
+        if self._state != "running" or self.cell is None:
             raise ProtocolViolation(f"a Final while the box was {self._state}")
-        limit = self._policy.limits.answer_bytes
+        came, limit = self._scope.monotonic(), self._policy.limits.answer_bytes
         if len(body) > limit:
             raise Refusal(
                 f"the answer has {len(body)} bytes, the policy allows {limit}: give a shorter answer",
@@ -275,7 +276,7 @@ class Broker:
             "answer_sha256": await off_loop(len(body), sha256, body),
             "answer_bytes": len(body),
         }
-        if self._answers_void:
+        if came >= self.cell.deadline:  # however long it took to be checked
             self._emit(len(body))
             await self._audit.note("answer.void", self._scope.run, about)
             return

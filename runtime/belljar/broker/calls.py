@@ -35,6 +35,8 @@ __all__ = ["Calls", "Spent", "refusal_fields"]
 
 # Below this an answer is no use: better a clear refusal than a word cut in half.
 _OUTPUT_TOKENS_MIN = 16
+# A model keeps its deadline itself, and can then tell what it used; one that does not is given up so much later.
+_DEADLINE_SPARE_S = 1.0
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
 
@@ -94,7 +96,9 @@ class Calls:
 
         Raises:
             QuotaExceeded: it would spend more than is left.
+            PolicyDenied: `run_wall_ms`: the run's time was up before there was an answer.
             ModelFailed: no attempt gave an answer.
+            HostFault: the model object raised what no model may raise.
         """
         async with self._slots:
             size = sum(len(message.text) for message in request.messages) + len(prompt or b"")
@@ -103,6 +107,8 @@ class Calls:
                 try:
                     return await self._attempt(model, self._timed(question), cell, attempt)
                 except ModelFailed as failure:
+                    if self._scope.left_s() <= 0:  # the call was cut short by the run's own deadline
+                        raise self._scope.time_up() from failure
                     pause_s = failure.retry_after_s
                     if pause_s is None:
                         pause_s = min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_S_MAX)
@@ -120,7 +126,7 @@ class Calls:
     def _timed(self, question: _Question) -> _Question:
         seconds = min(self._scope.policy.models.call_wall_s, self._scope.left_s())
         if seconds <= 0:
-            raise ModelFailed("the run's time is up: no further model call is made", charged=False)
+            raise self._scope.time_up()
         return question.but(deadline_s=seconds)
 
     async def settled(self) -> None:
@@ -171,7 +177,7 @@ class Calls:
         charge, event = held, "query.failed"
         outcome: dict[str, JSON] = {"error": "interrupted before the model answered"}
         try:
-            reply = await model.complete(request)
+            reply = await _complete(model, request)
             charge = self._amounts(model, reply.usage)
             event, outcome = "query.completed", await off_loop(len(reply.text), _outcome, reply)
             return reply
@@ -179,6 +185,11 @@ class Calls:
             charge = self._failed(model, failure, held)
             outcome = {"error": str(failure)[:1000]}
             raise
+        except Exception as defect:  # of a model object; nobody outside is to blame, and the program least of all
+            outcome = {"error": f"the model object raised {type(defect).__name__}"}
+            raise HostFault(
+                f"the model {model.name} raised {type(defect).__name__}, which a model must not: mend it"
+            ) from defect
         finally:
             # The answer need not wait for the disk: until this is written, the books hold the worst case.
             self.spent.add(charge)
@@ -258,6 +269,16 @@ class Calls:
         if failure.input_tokens is None or failure.output_tokens is None:
             return held
         return self._amounts(model, Usage(input_tokens=failure.input_tokens, output_tokens=failure.output_tokens))
+
+
+async def _complete(model: Model, request: ModelRequest) -> ModelReply:
+    try:
+        async with asyncio.timeout(request.deadline_s + _DEADLINE_SPARE_S):
+            return await model.complete(request)
+    except TimeoutError:
+        raise ModelFailed(
+            f"{model.name} did not answer within {request.deadline_s:g} s: try again, or allow it more time"
+        ) from None
 
 
 def refusal_fields(error: BaseException) -> dict[str, JSON]:

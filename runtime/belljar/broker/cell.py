@@ -1,4 +1,8 @@
-"""What one cell did, as far as the host saw it."""
+"""What one cell did, as far as the host saw it, and until when it counts.
+
+Whether something came in time is judged by the clock, never by what the event loop happened to look at first: the host
+may stand still for longer than a cell lasts, and both the end of the cell and the end of its time lie waiting then.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,16 @@ __all__ = ["Cell"]
 
 
 class Cell:
-    """The transcript of one cell. Output beyond the policy's bound is counted, not kept."""
+    """The transcript of one cell. Output beyond the policy's bound is counted, not kept.
 
-    def __init__(self, number: int, limits: Limits) -> None:
+    `began`, `deadline` and `ended` are on the run's monotonic clock, in seconds; `ended` is None until it is over.
+    """
+
+    def __init__(self, number: int, limits: Limits, *, began: float, deadline: float) -> None:
         self.number = number
+        self.began = began
+        self.deadline = deadline
+        self.ended: float | None = None
         self.stdout = bytearray()
         self.stderr = bytearray()
         self.output_bytes = 0
@@ -25,6 +35,11 @@ class Cell:
         return self.output_bytes > len(self.stdout) + len(self.stderr)
 
     @property
+    def late(self) -> bool:
+        """Whether it was over, but not in time."""
+        return self.ended is not None and self.ended >= self.deadline
+
+    @property
     def error(self) -> CellError | None:
         return self.done.error if self.done else None
 
@@ -34,6 +49,7 @@ class Cell:
         room = self._limits.output_bytes - len(self.stdout) - len(self.stderr)
         (self.stdout if output.stream == "stdout" else self.stderr).extend(data[: max(room, 0)])
 
-    def end(self, done: Done, traceback: str) -> None:
+    def end(self, done: Done, traceback: str, *, now: float) -> None:
         self.done = done
+        self.ended = now
         self.traceback = traceback

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from belljar.errors import PolicyDenied
 from belljar.policy import Policy
 
 __all__ = ["RunScope"]
@@ -26,3 +27,14 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
     def left_s(self) -> float:
         """Seconds until the deadline; negative when it has passed."""
         return self.deadline - self.monotonic()
+
+    def time_up(self) -> PolicyDenied:
+        """What is said when the deadline has passed: `run_wall_ms`, the bound and the time used."""
+        bound_s = self.policy.limits.run_wall_s
+        used_s = bound_s - self.left_s()
+        return PolicyDenied(
+            f"the run's time is up after {used_s:.1f} s: allow it more, or ask for less",
+            code="run_wall_ms",
+            limit=round(bound_s * 1000),
+            observed=round(used_s * 1000),
+        )

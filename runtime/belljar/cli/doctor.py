@@ -22,6 +22,7 @@ from belljar.errors import BelljarError, LayerMissing
 from belljar.policy import BACKENDS, LAYERS, BackendName, Policy, load
 from belljar.runtime import Runtime
 from belljar.sandbox.base import check_layers
+from belljar.sandbox.devices import devices_not_of_root
 from belljar.sandbox.docker import Daemon
 from belljar.sandbox.docker.daemon import DEFAULT_HOST
 from belljar.sandbox.docker.versions import Engine, read_engine, runc_holes
@@ -35,6 +36,10 @@ _DENIED: Final = 4
 _DAEMON_S: Final = 5.0
 _NAMESPACES: Final = "allow user namespaces (sysctl user.max_user_namespaces), or run outside of the container"
 _GROUPS: Final = "run as root, or in a systemd scope with Delegate=yes"
+_NO_SWAP_LIMIT: Final = (
+    "the daemon's kernel cannot limit swap, so a box may use as much of it as there is",
+    "start that machine with swapaccount=1, or turn its swap off",
+)
 
 # For each layer: what is open without it, and how a host comes to have it.
 _ABOUT: Final[dict[str, tuple[str, str]]] = {
@@ -54,6 +59,11 @@ _ABOUT: Final[dict[str, tuple[str, str]]] = {
     "cgroup.memory": ("memory is limited per process, not per box", _GROUPS),
     "cgroup.cpu": ("CPU is limited per process, and a box may take every core", _GROUPS),
     "cgroup.pids": ("tasks are limited per user, not per box", _GROUPS),
+    "own_uid": (
+        "boxes share one uid of the host with each other and with whatever else has it, and so what the kernel counts "
+        "per uid",
+        "run as root",
+    ),
     "gvisor": ("a hole in this host's kernel is a way out of the box", "use the backend gvisor"),
 }
 
@@ -162,7 +172,8 @@ async def _examine(policy: Policy, backend: BackendName, state: Path) -> Backend
         return _backend_report(backend, [], str(error), 0, facts)
     reach, kernel = _said(result.stdout)
     facts["guest_kernel"] = kernel
-    findings = [*(_layer(layer, policy, backend, result.layers) for layer in LAYERS), *reach]
+    swaps = engine is not None and not engine.swap_limit
+    findings = [*(_layer(layer, policy, backend, result.layers, swaps) for layer in LAYERS), *reach, _devices()]
     if engine is not None:
         findings.append(_runc(engine.runc) if backend == "docker" else _second_kernel(kernel, engine.kernel))
     why = "" if result.status == "ok" else f"a probe ended with {result.status}"
@@ -183,15 +194,30 @@ async def _run_probe(runtime: Runtime) -> tuple[Result, int]:
     return result, round((time.perf_counter() - started) * 1000)
 
 
-def _layer(layer: str, policy: Policy, backend: str, held: tuple[str, ...]) -> Finding:
+def _layer(layer: str, policy: Policy, backend: str, held: tuple[str, ...], swaps: bool) -> Finding:
+    """`swaps`: the backend's daemon cannot limit swap."""
     required = layer in policy.box.requires
     try:
         check_layers(backend, (layer,), held)
     except LayerMissing:
-        exposes, remedy = _ABOUT[layer]
+        exposes, remedy = _NO_SWAP_LIMIT if swaps and layer == "cgroup.memory" else _ABOUT[layer]
         return Finding(name=layer, ok=False, required=required, exposes=exposes, remedy=remedy)
     note = "" if layer in held else "another layer stands for it"
     return Finding(name=layer, ok=True, required=required, note=note)
+
+
+def _devices() -> Finding:
+    """A container runtime can give a device away, for every program of this machine and for good."""
+    wrong = devices_not_of_root()
+    about = ", ".join(f"{device.path} belongs to {device.owner} with mode {device.mode}" for device in wrong)
+    paths = " ".join(device.path for device in wrong)
+    return Finding(
+        name="devices of this machine that boxes have",
+        ok=not wrong,
+        required=False,
+        exposes=about and f"{about}: its owner can take it from every program of this machine",
+        remedy=paths and f"chown root:root {paths}; chmod 666 {paths}",
+    )
 
 
 def _said(stdout: str) -> tuple[list[Finding], str]:

@@ -28,10 +28,10 @@ _SPACES = bytes.maketrans(b"\t\n\r", b"   ")
 _NOT_ASCII = re.compile(r"[\x7f-\U0010ffff]+")
 _PERHAPS_CONTROL = re.compile(r"[^ -~]+")
 
-_EXIT = {"ok": 0, "denied": 4, "quota": 5}
+_EXIT = {"ok": 0, "denied": 4, "quota": 5, "model_failed": 7}
 _EXIT_GUEST = 6
 # A run that our side could not finish: the type of the error chooses.
-_EXIT_FAULTS = {"ModelFailed": 7, "AuditUnavailable": 8, "LedgerUnavailable": 5}
+_EXIT_FAULTS = {"AuditUnavailable": 8, "LedgerUnavailable": 5}
 
 
 def emit(document: Mapping[str, Any] | msgspec.Struct) -> None:
@@ -83,7 +83,8 @@ def explain(result: Result) -> None:
     error = result.error
     where = f", line {error.line}" if error.line else ""
     culprit = {
-        "host_fault": "model" if error.type == "ModelFailed" else "our fault",
+        "host_fault": "our fault",
+        "model_failed": "model",
         "denied": "refused",
         "quota": "quota",
         "killed": "stopped",

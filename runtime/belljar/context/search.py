@@ -273,6 +273,8 @@ class Searcher:
                     code="search.died",
                 ) from error
             else:
+                if "fault" in answer[0]:
+                    raise HostFault(f"a stored context could not be searched: {answer[0]['fault']}")
                 if not self._closed:
                     self._busy.discard(worker)
                     self._idle.append(worker)

@@ -6,11 +6,15 @@ waits for the first of: Done, Final, the box's end, a violation, a fault of ours
 
     pump:     receive -> decode -> broker.handle -> send          ends the box by setting a verdict
     execute:  Execute ->  ... Done            status from the cell
-                          ... deadline        interrupt, grace, then a verdict `timeout` and the box is dead
+                          ... its time is up  interrupt, grace, then a verdict `timeout` or `cpu` and the box is dead
                           ... verdict         the box is dead
 
 A *verdict* is final for the box: it is set once, from the outside's evidence, and whatever comes over the wire later
-is not read. The pump gives way to the event loop every few milliseconds, so that a flood cannot hold back deadlines.
+is not read. The first cause wins: what a cell does after its time was up, also if it dies of it, is still that. And the
+clock says which was first, not the order in which the host happens to see things: after a pause of the host several
+ends lie waiting at once, so the broker stamps the end of a cell and refuses an answer by the cell's own deadline.
+
+The pump gives way to the event loop every few milliseconds, so that a flood cannot hold back deadlines.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import Literal
 
 import msgspec
 
-from belljar.broker import Broker, Reply, RunScope
+from belljar.broker import Broker, Cell, Reply, RunScope
 from belljar.context import OpenDocument
 from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, cell_result, given
 from belljar.errors import (
@@ -31,6 +35,7 @@ from belljar.errors import (
     BoxFault,
     GuestDied,
     HostFault,
+    ModelFailed,
     PolicyDenied,
     ProtocolViolation,
     QuotaExceeded,
@@ -57,6 +62,11 @@ _WATCH_S: Const = 0.1
 _WATCH_IDLE_S: Const = 0.5
 # A wire that ends by itself ends because its process does; the supervisor learns of it a moment later.
 _DEATH_S: Const = 1.0
+# Where further cells can follow, one of them may use this share of the CPU time that is left, so that an endless loop
+# costs the cell and not the run ...
+_CELL_CPU_SHARE: Const = 1 / 2
+# ... but always this share of the whole, so that the last of it is of use too.
+_CELL_CPU_SHARE_MIN: Const = 1 / 8
 # Address space runs out a little before memory does: a MemoryError this near to the limit is the limit's.
 _MEMORY_SHARE: Const = 0.7
 _STATUS_OF: Const[dict[str, Status]] = {"processes": "processes", "scratch_bytes": "disk", "memory_bytes": "memory"}
@@ -69,6 +79,20 @@ class Verdict(msgspec.Struct, frozen=True):
     status: Status
     error: ErrorInfo | None = None
     limit: Limit | None = None
+
+
+_LATE: Const = Verdict("timeout")
+
+
+class _Share(msgspec.Struct, frozen=True):
+    """What one cell may use of the box's CPU time, in seconds; `began_s` was used before it."""
+
+    began_s: float
+    share_s: float
+
+    @property
+    def until_s(self) -> float:
+        return self.began_s + self.share_s
 
 
 class Box:
@@ -89,6 +113,10 @@ class Box:
         self._freed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
+        # Between two cells nobody but the guard sees the run's time pass; meanwhile `execute` does.
+        self._executing = False
+        # Why the running cell was cut short: whatever ends the box from then on, this is the cause.
+        self._cut: Verdict | None = None
         # From here on the sandbox gives up what it holds: it is neither asked nor told anything but `kill`.
         self._dying = False
         self._refused = 0
@@ -139,14 +167,24 @@ class Box:
         with contextlib.suppress(OSError):  # the pump sees the end and says why
             await self._send((start, b""))
 
-    async def execute(self, code: str) -> CellResult:
+    async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult:
         """Run one cell to its end, whatever that is.
+
+        Args:
+            spare_cpu: other cells are to follow: interrupt this one before it uses up their CPU time.
 
         Raises:
             PolicyDenied: the code is too long, or the box has ended.
         """
         if self.finished:
             raise PolicyDenied("the session has ended: open a new one", code="session.ended")
+        self._executing, self._cut = True, None
+        try:
+            return await self._execute(code, spare_cpu)
+        finally:
+            self._executing = False
+
+    async def _execute(self, code: str, spare_cpu: bool) -> CellResult:
         order = await self._broker.begin(code)
         cell = self._broker.cell
         assert cell is not None
@@ -158,9 +196,8 @@ class Box:
             pass  # the box is gone; the pump says why
         except ProtocolViolation as violation:
             self._fail(violation)
-        late = await self._until_over()
-        status, error, limit = await self._outcome(late)
-        # An answer that came after the deadline is void.
+        await self._until_over(cell, await self._spare_cpu() if spare_cpu else None)
+        status, error, limit = await self._outcome(cell)
         wall_s = self._scope.monotonic() - started
         await self._bury()
         final, body = (self._broker.final, self._broker.final_body) if status == "ok" else (None, b"")
@@ -191,34 +228,32 @@ class Box:
 
     # ------------------------------------------------------------------------------------------------- ends of a cell
 
-    async def _until_over(self) -> Limit | None:
-        """Wait for the end of the cell; give the limit that cut it short, if one did."""
-        limits = self._scope.policy.limits
-        started = self._scope.monotonic()
-        allowed = min(limits.cell_wall_s, self._scope.left_s())
-        if await self._wait_over(allowed):
-            return None
-        code = "cell_wall_ms" if allowed == limits.cell_wall_s else "run_wall_ms"
-        bound = limits.cell_wall_s if allowed == limits.cell_wall_s else limits.run_wall_s
-        self._broker.void_answers()
-        if not self._dying:
+    async def _until_over(self, cell: Cell, cpu: _Share | None) -> None:
+        """Wait for the end of the cell; if its time is up before, interrupt it, and after the grace end the box."""
+        of_run = cell.deadline == self._scope.deadline
+        cut = await self._wait_over(cell.deadline, cpu)
+        if cut is None and not cell.late:
+            return
+        now, limits = self._scope.monotonic(), self._scope.policy.limits
+        if cut is None or cut.status == "timeout":
+            cut = verdict_of(self._scope.time_up()) if of_run else _cell_late(limits.cell_wall_s, now - cell.began)
+        self._cut = cut
+        self._broker.cut_short()
+        if not self._over.is_set() and not self._dying:
             self._sandbox.interrupt()
-        stopped = await self._wait_over(limits.grace_s)
-        used = limits.run_wall_s - self._scope.left_s() if code == "run_wall_ms" else self._scope.monotonic() - started
-        late = Limit(code, round(bound * 1000), round(used * 1000))
-        if not stopped or self._scope.left_s() <= 0:
-            self._end(Verdict("timeout", _timeout(late), late))
-        return late
+            await self._wait_over(now + limits.grace_s, None)
+        stopped = self._over.is_set() and self._scope.left_s() > 0
+        if not stopped and self._broker.final is None:
+            self._end(cut)
 
-    async def _outcome(self, late: Limit | None) -> tuple[Status, ErrorInfo | None, Limit | None]:
-        if self._broker.final is not None and late is None:
+    async def _outcome(self, cell: Cell) -> tuple[Status, ErrorInfo | None, Limit | None]:
+        if self._broker.final is not None:
             return "ok", None, None
-        if self.verdict is not None:
-            return self.verdict.status, self.verdict.error, self.verdict.limit
-        cell = self._broker.cell
-        assert cell is not None
-        if late is not None:
-            return "timeout", _timeout(late, cell.traceback), late
+        if (cut := self._cut or self.verdict) is not None:
+            error = cut.error
+            if error is not None and cut is self._cut:
+                error = msgspec.structs.replace(error, traceback=cell.traceback)
+            return cut.status, error, cut.limit
         assert cell.done is not None
         said = cell.done.error
         error = ErrorInfo(said.type, said.message, said.line, cell.traceback) if said else None
@@ -239,7 +274,7 @@ class Box:
         refused, self._refused = self._refused, evidence.tasks_refused or 0
         if said in ("RuntimeError", "BlockingIOError", "OSError") and self._refused > refused:
             return Limit("processes", limits.processes, limits.processes + 1)
-        if said == "OSError" and await self._sandbox.scratch_full():
+        if said == "OSError" and self._sandbox.scratch_full():
             return Limit("scratch_bytes", limits.scratch_bytes, limits.scratch_bytes)
         peak = evidence.memory_peak_bytes or 0
         if said == "MemoryError" and peak >= limits.memory_bytes * _MEMORY_SHARE:
@@ -248,22 +283,23 @@ class Box:
 
     def _end(self, verdict: Verdict) -> None:
         if self.verdict is None:
-            self.verdict = verdict
+            self.verdict = self._cut or verdict
         self._over.set()
 
-    async def _wait_over(self, seconds: float) -> bool:
-        """Whether the cell is over within `seconds`. Meanwhile the box's CPU time is watched."""
-        until = self._scope.monotonic() + seconds
+    async def _wait_over(self, until: float, cpu: _Share | None) -> Verdict | None:
+        """None when the cell is over; why it has to end, when its time or its share of the CPU's is up before."""
         while not self._over.is_set():
             left = until - self._scope.monotonic()
             if left <= 0:
-                return False
+                return _LATE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, _WATCH_S)):
                     await self._over.wait()
                 break
             await self._watch_cpu()
-        return True
+            if cpu is not None and (used_s := await self._cpu_used_s()) >= cpu.until_s:
+                return _cell_spent_cpu(cpu, used_s)
+        return None
 
     async def _watch_always(self) -> None:
         """Between two cells as well: what a program left running there is charged to it like anything else."""
@@ -275,18 +311,25 @@ class Box:
 
     def _watch_deadline(self) -> None:
         """The run's time passes between cells too; a running cell has its own, gentler end."""
-        cell = self._broker.cell
-        if self._scope.left_s() <= 0 and (cell is None or cell.done is not None):
-            bound = self._scope.policy.limits.run_wall_s
-            late = Limit("run_wall_ms", round(bound * 1000), round((bound - self._scope.left_s()) * 1000))
-            self._end(Verdict("timeout", _timeout(late), late))
+        if self._scope.left_s() <= 0 and not self._executing:
+            self._end(verdict_of(self._scope.time_up()))
 
     async def _watch_cpu(self) -> None:
+        limit_s = self._scope.policy.limits.cpu_s
+        if (used_s := await self._cpu_used_s()) >= limit_s:
+            self._end(_spent_cpu(limit_s, used_s))
+
+    async def _cpu_used_s(self) -> float:
+        """The box's CPU time so far; 0 where nobody can tell any more."""
         if self._dying:
-            return
-        evidence, limit_s = await self._sandbox.evidence(), self._scope.policy.limits.cpu_s
-        if evidence.cpu_s is not None and evidence.cpu_s >= limit_s:
-            self._end(_spent_cpu(limit_s, evidence.cpu_s))
+            return 0.0
+        return (await self._sandbox.evidence()).cpu_s or 0.0
+
+    async def _spare_cpu(self) -> _Share:
+        """What one cell of several may use."""
+        used_s, limit_s = await self._cpu_used_s(), self._scope.policy.limits.cpu_s
+        share_s = max((limit_s - used_s) * _CELL_CPU_SHARE, limit_s * _CELL_CPU_SHARE_MIN)
+        return _Share(began_s=used_s, share_s=share_s)
 
     # ------------------------------------------------------------------------------------------------------- the pump
 
@@ -448,8 +491,10 @@ def verdict_of(error: BelljarError) -> Verdict:
         limit = Limit(error.code, error.limit, error.observed)
         if error.code == "output.flood" or error.code.startswith("answer."):
             return Verdict("output", about, limit)
+        if error.code == "run_wall_ms":
+            return Verdict("timeout", msgspec.structs.replace(about, type="Timeout"), limit)
         return Verdict("quota" if isinstance(error, QuotaExceeded) else "denied", about, limit)
-    return Verdict("host_fault", about)
+    return Verdict("model_failed" if isinstance(error, ModelFailed) else "host_fault", about)
 
 
 def _spent_cpu(limit_s: float, used_s: float) -> Verdict:
@@ -457,6 +502,14 @@ def _spent_cpu(limit_s: float, used_s: float) -> Verdict:
     return Verdict("cpu", ErrorInfo("CpuLimit", "the program used up its CPU time: do less work"), spent)
 
 
-def _timeout(late: Limit, traceback: str = "") -> ErrorInfo:
-    message = f"the cell was stopped after {(late.observed or 0) / 1000:.1f} s: do less work per cell"
-    return ErrorInfo("Timeout", message, None, traceback)
+def _cell_spent_cpu(share: _Share, used_s: float) -> Verdict:
+    used_s -= share.began_s
+    spent = Limit("cpu_ms", round(share.share_s * 1000), round(used_s * 1000))
+    message = f"the cell was stopped after {used_s:.1f} s of CPU time, to leave some for others: do less work per cell"
+    return Verdict("cpu", ErrorInfo("CpuLimit", message), spent)
+
+
+def _cell_late(bound_s: float, used_s: float) -> Verdict:
+    late = Limit("cell_wall_ms", round(bound_s * 1000), round(used_s * 1000))
+    message = f"the cell was stopped after {used_s:.1f} s: do less work per cell"
+    return Verdict("timeout", ErrorInfo("Timeout", message), late)

@@ -28,6 +28,8 @@ __all__ = ["Progress", "Work", "solve"]
 
 # What one cell's output may take of the root model's window.
 _SHOWN_CHARS_MAX: Const = 20_000
+# Of these the error's message is ours, and not the program's.
+_OUR_WORDS: Const = frozenset({"timeout", "cpu"})
 # A line that opens a block, or one that closes it. Nothing here looks beyond its line: time is linear in the reply.
 _FENCE: Const = re.compile(r"^```(repl|python)?[ \t]*$", re.MULTILINE)
 
@@ -90,7 +92,7 @@ class Work(Protocol):
     @property
     def documents(self) -> Mapping[str, Document]: ...
 
-    async def execute(self, code: str) -> CellResult: ...
+    async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult: ...
 
 
 async def solve(run: Work, model: Model, question: str) -> None:
@@ -98,6 +100,7 @@ async def solve(run: Work, model: Model, question: str) -> None:
 
     Raises:
         QuotaExceeded: `models.turns`: the root model never finished; or what a call was refused for.
+        PolicyDenied: `run_wall_ms`: the run's time was up while the root model thought.
         ModelFailed: the root model gave no answer.
     """
     policy = run.scope.policy
@@ -112,10 +115,12 @@ async def solve(run: Work, model: Model, question: str) -> None:
             purpose="root",
         )
         run.turns += 1
-        text = (await run.calls.ask(model, request, cell=run.box.broker.cells)).text
+        text = await _think(run, model, request)
+        if text is None:
+            return
         shown: list[str] = []
         for code in await off_loop(len(text), _blocks, text):
-            cell = await run.execute(code)
+            cell = await run.execute(code, spare_cpu=True)
             if run.box.finished:
                 return
             shown.append(_show(cell, word))
@@ -126,6 +131,15 @@ async def solve(run: Work, model: Model, question: str) -> None:
         limit=policy.models.turns_max,
         observed=policy.models.turns_max,
     )
+
+
+async def _think(run: Work, model: Model, request: ModelRequest) -> str | None:
+    """The root model's answer; None where the box has ended meanwhile.
+
+    What a program left running may meet a limit, and the run's time passes: that is then how the run ended.
+    """
+    reply = await run.calls.ask(model, request, cell=run.box.broker.cells)
+    return None if run.box.finished else reply.text
 
 
 def _blocks(text: str) -> list[str]:
@@ -163,7 +177,8 @@ def _show(cell: CellResult, word: str) -> str:
     if cell.truncated:
         lines.append("The output was longer than what is kept; print less.")
     if cell.status != "ok":
-        lines.append(f"The block ended with status {cell.status}.")
+        why = f": {cell.error.message}" if cell.error and cell.status in _OUR_WORDS else ""
+        lines.append(f"The block ended with status {cell.status}{why}.")
     if cell.error is not None:
         trace = _cut(cell.error.traceback or cell.error.message)
         lines.append(f"<error {word}>\n{trace.rstrip()}\n</error {word}>")

@@ -49,6 +49,7 @@ Status = Literal[
     "quota",
     "protocol",
     "killed",
+    "model_failed",
     "host_fault",
 ]
 

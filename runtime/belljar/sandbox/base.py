@@ -81,8 +81,11 @@ class Sandbox(Protocol):
     async def evidence(self) -> Evidence:
         """The outside's account of the box up to now."""
 
-    async def scratch_full(self) -> bool:
-        """Whether the scratch folder has no byte or no file left at this moment, as far as the outside can tell."""
+    def scratch_full(self) -> bool:
+        """Whether it is proved that the scratch folder has no byte or no file left at this moment.
+
+        By what the host holds already: nothing inside the box is asked, and nobody is waited for.
+        """
 
     async def wait(self, seconds: float) -> bool:
         """Whether the box dies by itself within `seconds`."""

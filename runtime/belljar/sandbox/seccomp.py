@@ -2,15 +2,19 @@
 
 The program checks the architecture first (a 32-bit call has other numbers), then refuses the x32 numbers, then goes
 through the list. What is not on it gets `EPERM`; the kernel remembers per number what is allowed whatever the
-arguments, so the length of the list costs nothing in running. A rule can look at arguments: `only` names values of
-which one must match, `never` names bits that must not all be set, `pretend` names values with which the call is not
-made and answers 0 all the same. A filter cannot follow pointers, which is why `clone3` (its flags are behind one)
-answers `ENOSYS`: the C library then takes `clone`.
+arguments, so the length of the list costs nothing in running.
+
+An entry can look at arguments, and says what they may be, never what they may not: `only` is a list of conditions that
+must all hold. A call may stand in several entries; the first whose conditions hold decides, and where none do it is
+refused. An entry without conditions holds always, so its calls stand nowhere else. A filter cannot follow pointers,
+which is why `clone3` (its flags are behind one) answers `ENOSYS`: the C library then takes `clone`.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
+import operator
 import platform
 import struct
 import tomllib
@@ -49,39 +53,57 @@ _SUCCESS: Final[Instruction] = (_RET, 0, 0, _RET_ERRNO)
 
 
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The low 32 bits of argument `arg`, masked: one of `values`. With `whole`, the high 32 bits must be zero."""
+    """The low 32 bits of argument `arg`: one of `values`, each with any of `bits` or none.
+
+    So `bits` alone is a list of flags of which any may be set and no other. With `whole`, the high 32 bits must be
+    zero: of an argument that is a pointer, or that the kernel reads as a long.
+    """
 
     arg: Annotated[int, msgspec.Meta(ge=0, le=5)]
-    # The length of a rule must fit in a jump of eight bits, with all three conditions.
-    values: Annotated[list[Word], msgspec.Meta(min_length=1, max_length=32)]
-    mask: Word = 0xFFFFFFFF
+    # The length of an entry must fit in a jump of eight bits, with a condition for every argument.
+    values: Annotated[list[Word], msgspec.Meta(min_length=1, max_length=32)] = msgspec.field(
+        default_factory=lambda: [0]
+    )
+    bits: list[Word] = []
     whole: bool = False
+
+    def __post_init__(self) -> None:
+        if any(value & ~self.mask for value in self.values):
+            raise ValueError("a value has bits that are not compared")
+
+    @property
+    def mask(self) -> int:
+        """What of the low half is compared."""
+        return 0xFFFFFFFF & ~functools.reduce(operator.or_, self.bits, 0)
+
+
+Only = Annotated[list[Condition], msgspec.Meta(max_length=6)]
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`names` may be called; with `only` and `never` under these conditions. `why` is for whoever reviews it.
-
-    Where `pretend` matches, the call answers 0 without being made, whatever the other conditions say. `never_both`
-    names two conditions of one value each that must not hold together.
-    """
+    """`names` may be called, where all of `only` hold. `why` is for whoever reviews it."""
 
     names: Annotated[list[str], msgspec.Meta(min_length=1)]
     why: Annotated[str, msgspec.Meta(min_length=10)]
-    only: Condition | None = None
-    never: Condition | None = None
-    pretend: Condition | None = None
-    never_both: tuple[Condition, Condition] | None = None
+    only: Only = []
+
+    def __post_init__(self) -> None:
+        _check_one_for_each(self.only)
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`names` are not made and answer something else than `EPERM`.
+    """Where all of `only` hold, `names` are not made and answer something else than `EPERM`.
 
     `error`: one that a library knows a way around, or `success` for a call that has nothing to do in a box.
     """
 
     names: Annotated[list[str], msgspec.Meta(min_length=1)]
-    error: Literal["ENOSYS", "EOPNOTSUPP", "success"]
+    error: Literal["EAGAIN", "ENOSYS", "EOPNOTSUPP", "success"]
     why: Annotated[str, msgspec.Meta(min_length=10)]
+    only: Only = []
+
+    def __post_init__(self) -> None:
+        _check_one_for_each(self.only)
 
 
 _Entry = TypeVar("_Entry", Rule, Answer)
@@ -98,11 +120,11 @@ class Allowlist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def names(self) -> list[str]:
         """Every system call that may be made, in the file's order."""
-        return [name for rule in self.allow for name in rule.names]
+        return _names(self.allow)
 
     def answered(self) -> list[str]:
-        """Every system call that is not made and answers something else than `EPERM`, in the file's order."""
-        return [name for answer in self.answer for name in answer.names]
+        """Every system call that is not made, whatever its arguments, and answers something else than `EPERM`."""
+        return _names([answer for answer in self.answer if not answer.only])
 
     def without(self, name: str) -> Allowlist:
         """The same list with one call taken out, for the test that asks whether it is needed."""
@@ -124,9 +146,8 @@ def load_allowlist(path: Path | None = None) -> Allowlist:
         allowlist = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Allowlist)
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise HostFault(f"{path}: {error}: reinstall belljar") from error
-    names = [*allowlist.names(), *allowlist.answered()]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    unknown = sorted({*names, *(name for rule in allowlist.boot for name in rule.names)} - NUMBERS.keys())
+    doubled = sorted({*_doubled([*allowlist.allow, *allowlist.answer]), *_doubled(allowlist.boot)})
+    unknown = sorted({*_names([*allowlist.allow, *allowlist.answer, *allowlist.boot])} - NUMBERS.keys())
     if doubled or unknown:
         raise HostFault(f"{path}: named twice: {doubled}, no system call: {unknown}")
     return allowlist
@@ -145,15 +166,33 @@ def compile_filter(allowlist: Allowlist) -> bytes | None:
         (_JMP_JGE, 0, 1, _X32_BIT),
         (_RET, 0, 0, _RET_KILL_PROCESS),
     ]
-    for rule in allowlist.allow:
-        for name in rule.names:
-            code += _call(NUMBERS[name], _verdict(rule))
-    for answer in allowlist.answer:
-        for name in answer.names:
-            code += _call(NUMBERS[name], [_SUCCESS if answer.error == "success" else _refuse(answer.error)])
+    entries: list[tuple[Rule | Answer, Instruction]] = [(answer, _told(answer)) for answer in allowlist.answer]
+    entries += [(rule, (_RET, 0, 0, _RET_ALLOW)) for rule in allowlist.allow]
+    for entry, verdict in entries:
+        for name in entry.names:
+            code += _call(NUMBERS[name], entry.only, verdict)
     code.append(_refuse("EPERM"))
     assert len(code) <= _INSTRUCTIONS_MAX
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def _check_one_for_each(only: Sequence[Condition]) -> None:
+    """A daemon takes two conditions on one argument for alternatives."""
+    if len({condition.arg for condition in only}) < len(only):
+        raise ValueError("two conditions on one argument")
+
+
+def _names(entries: Sequence[Rule | Answer]) -> list[str]:
+    """Each name once, in order."""
+    return list(dict.fromkeys(name for entry in entries for name in entry.names))
+
+
+def _doubled(entries: Sequence[Rule | Answer]) -> set[str]:
+    """What is named again beside an entry that holds always, or twice in one."""
+    names = [name for entry in entries for name in entry.names]
+    always = {name for entry in entries if not entry.only for name in entry.names}
+    twice = {name for entry in entries for name in entry.names if entry.names.count(name) > 1}
+    return twice | {name for name in always if names.count(name) > 1}
 
 
 def _without(name: str, entries: Sequence[_Entry]) -> list[_Entry]:
@@ -164,56 +203,36 @@ def _without(name: str, entries: Sequence[_Entry]) -> list[_Entry]:
     ]
 
 
-def _call(number: int, verdict: Sequence[Instruction]) -> list[Instruction]:
-    """`verdict` for this number; every path through it returns, so the next comparison still sees the number."""
-    return [(_JMP_JEQ, 0, len(verdict), number), *verdict]
+def _call(number: int, only: Sequence[Condition], verdict: Instruction) -> list[Instruction]:
+    """`verdict` for this number where all conditions hold, else go on; the next comparison still sees the number."""
+    code = [verdict]
+    for condition in reversed(only):
+        code = [*_compare(condition, len(code)), *code]
+    if only:
+        # Whoever goes on from within has loaded something else meanwhile.
+        return [(_JMP_JEQ, 0, len(code) + 1, number), *code, (_LD_ABS, 0, 0, _NR_OFFSET)]
+    return [(_JMP_JEQ, 0, len(code), number), *code]
 
 
-def _verdict(rule: Rule) -> list[Instruction]:
-    code: list[Instruction] = []
-    if rule.pretend is not None:
-        code += _when(rule.pretend, _SUCCESS)
-    if rule.never is not None:
-        code += _when(rule.never, _refuse("EPERM"))
-    if rule.never_both is not None:
-        code += _when_both(*rule.never_both, _refuse("EPERM"))
-    if rule.only is not None:
-        code += _only(rule.only)
-    return [*code, (_RET, 0, 0, _RET_ALLOW)]
-
-
-def _when(condition: Condition, verdict: Instruction) -> list[Instruction]:
-    """Give this verdict when the masked argument is one of the values, else go on."""
-    code = _load(condition)
-    for value in condition.values:
-        code += [(_JMP_JEQ, 0, 1, value), verdict]
-    return code
-
-
-def _when_both(first: Condition, second: Condition, verdict: Instruction) -> list[Instruction]:
-    """Give this verdict when the first condition's value and the second's match, else go on."""
-    rest = [*_load(second), (_JMP_JEQ, 0, 1, second.values[0]), verdict]
-    return [*_load(first), (_JMP_JEQ, 0, len(rest), first.values[0]), *rest]
-
-
-def _only(condition: Condition) -> list[Instruction]:
-    """Go on when the masked argument is one of the values, else refuse."""
-    code: list[Instruction] = []
-    if condition.whole:
-        code += [(_LD_ABS, 0, 0, _offset(condition.arg) + 4), (_JMP_JEQ, 1, 0, 0), _refuse("EPERM")]
-    code += _load(condition)
+def _compare(condition: Condition, rest: int) -> list[Instruction]:
+    """Go on where the condition holds, else jump over the `rest` instructions that follow."""
     count = len(condition.values)
-    code += [(_JMP_JEQ, count - index, 0, value) for index, value in enumerate(condition.values)]
-    return [*code, _refuse("EPERM")]
-
-
-def _load(condition: Condition) -> list[Instruction]:
-    return [(_LD_ABS, 0, 0, _offset(condition.arg)), (_ALU_AND, 0, 0, condition.mask)]
+    code = [(_LD_ABS, 0, 0, _offset(condition.arg)), (_ALU_AND, 0, 0, condition.mask)]
+    for index, value in enumerate(condition.values):
+        last = index == count - 1
+        code.append((_JMP_JEQ, count - 1 - index, rest if last else 0, value))
+    if condition.whole:
+        code = [(_LD_ABS, 0, 0, _offset(condition.arg) + 4), (_JMP_JEQ, 0, len(code) + rest, 0), *code]
+    return code
 
 
 def _offset(arg: int) -> int:
     """Of the low half: both machines that we know are little-endian."""
     return _ARGS_OFFSET + 8 * arg
+
+
+def _told(answer: Answer) -> Instruction:
+    return _SUCCESS if answer.error == "success" else _refuse(answer.error)
 
 
 def _refuse(name: str) -> Instruction:

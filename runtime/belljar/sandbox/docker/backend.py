@@ -25,8 +25,11 @@ import platform
 import secrets
 import socket
 import struct
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
+
+import msgspec
 
 from belljar.errors import BoxFault, LayerMissing
 from belljar.sandbox.base import BoxSpec, check_layers, rlimits
@@ -40,10 +43,10 @@ from belljar.sandbox.docker.options import (
     ENTRYPOINT,
     HOSTNAME,
     PROCESSES_MIN,
-    USER,
     RuntimeName,
     differences,
     host_config,
+    user,
 )
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.docker.stream import Outputs
@@ -51,6 +54,7 @@ from belljar.sandbox.docker.versions import read_engine
 from belljar.sandbox.image import Image
 from belljar.sandbox.pool import Pool
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
+from belljar.sandbox.uids import NOBODY, Uids
 from belljar.tasks import to_the_end
 
 __all__ = ["CPU_SPARE_S", "Docker"]
@@ -69,7 +73,7 @@ _CLOSE_S: Final = 60.0
 _BACKEND: Final = "belljar.backend"
 # What the template alone gives, and the daemon's description confirms.
 _GIVEN: Final = ("pidns", "mountns", "netns", "ipcns", "utsns", "cgroupns", "rootfs")
-_GROUPS: Final = ("cgroup.memory", "cgroup.cpu", "cgroup.pids")
+_GROUPS: Final = ("cgroup.cpu", "cgroup.pids")
 # What every container is given and no box needs. gVisor's tell of nothing but itself, and it covers no folder.
 _HIDDEN: Final = ("/proc", "/etc")
 # Its kernel has neither queues nor queued signals to limit, and refuses to be told. And its clock of CPU time goes on
@@ -77,6 +81,14 @@ _HIDDEN: Final = ("/proc", "/etc")
 _NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING", "CPU")
 # The same text in every version of gVisor; no build of Linux says it.
 _GVISOR: Final = "Sun Jan 10 15:06:54 PST 2016"
+
+
+class _Order(msgspec.Struct, frozen=True):
+    """What a container is made by: the limits, its user, and both in the daemon's words."""
+
+    spec: BoxSpec
+    uid: int
+    config: Mapping[str, Any]
 
 
 class Docker:
@@ -90,6 +102,7 @@ class Docker:
         image: LoadedImage,
         allowlist: Allowlist,
         engine: Mapping[str, str],
+        uids: Uids | None,
     ) -> None:
         self.name: str = name
         self._daemon = daemon
@@ -103,12 +116,20 @@ class Docker:
         self._unknown_limits = _NOT_IN_GVISOR if name == "gvisor" else ()
         self._filter = compile_filter(allowlist) or b""
         self._fates = Fates(daemon, self._ours)
+        self._uids = uids
+        # Containers that the daemon has not removed when it was told to, and their users.
+        self._owed: list[tuple[str, int]] = []
         self._pool: Pool[DockerBox] | None = None
         self._tasks: set[asyncio.Task[object]] = set()
 
     @classmethod
     async def open(
-        cls, name: BackendName, daemon: Daemon, image: Image, *, allowlist: Allowlist | None = None
+        cls,
+        name: BackendName,
+        daemon: Daemon,
+        image: Image,
+        *,
+        allowlist: Allowlist | None = None,
     ) -> Docker:
         """A backend on `daemon`, which it takes over; the image is loaded if need be, and what the dead left removed.
 
@@ -116,6 +137,7 @@ class Docker:
             LayerMissing: the daemon has no such runtime.
             BoxFault: the daemon does not answer, or does not take the image.
         """
+        uids: Uids | None = None
         try:
             await daemon.negotiate()
             info: Any = await daemon.ask(daemon.client.info)
@@ -129,12 +151,21 @@ class Docker:
                 )
             loaded = await ensure_loaded(daemon, image)
             said = read_engine({}, info)
-            remaps = "yes" if said.userns_remap else "no"
-            engine = {"engine": said.engine[:100], "kernel": said.kernel[:100], "userns_remap": remaps}
-            backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine)
+            engine = {
+                "engine": said.engine[:100],
+                "kernel": said.kernel[:100],
+                "userns_remap": "yes" if said.userns_remap else "no",
+                "swap_limit": "yes" if said.swap_limit else "no",
+            }
+            # A daemon that maps users has none of our range, and gVisor's runtime makes nobody of everybody.
+            if name == "docker" and not (said.userns_remap or said.rootless):
+                uids = Uids()
+            backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine, uids)
             await backend._reap()
         except BaseException:
             daemon.close()
+            if uids is not None:
+                uids.close()
             raise
         return backend
 
@@ -171,6 +202,8 @@ class Docker:
             await self._bury_all(await self._found(self._ours))
         self._fates.close()
         self._daemon.close()
+        if self._uids is not None:
+            self._uids.close()
 
     async def _build_ahead(self, spec: BoxSpec) -> DockerBox:
         return await self._build(spec, {}, preload=True)
@@ -178,13 +211,17 @@ class Docker:
     async def _build(self, spec: BoxSpec, about: Mapping[str, str], *, preload: bool) -> DockerBox:
         if await self._fates.listen():
             self._background(self._sweep())
+        owed, self._owed = self._owed, []
+        for one in owed:
+            self._background(self._remove(*one))
         name = f"belljar-{about.get('run') or secrets.token_hex(8)}"
-        ordered = host_config(spec, self._runtime, self._profile)
+        uid = NOBODY if self._uids is None else self._uids.lease()
+        order = _Order(spec, uid, host_config(spec, self._runtime, self._profile, uid))
         try:
-            container = await to_the_end(self._create_from_image(name, ordered, about))
-            box = await self._bring_up(container, spec, ordered, preload=preload)
+            container = await to_the_end(self._create_from_image(name, order, about))
+            box = await self._bring_up(container, order, preload=preload)
         except BaseException:
-            self._background(bury(self._daemon, name))
+            self._background(self._remove(name, uid))
             raise
         try:
             check_layers(self.name, spec.requires, box.layers)
@@ -193,32 +230,40 @@ class Docker:
             raise
         return box
 
-    async def _create_from_image(self, name: str, ordered: Mapping[str, Any], about: Mapping[str, str]) -> str:
+    async def _remove(self, container: str, uid: int) -> None:
+        """Its user is free when nothing can run under it any more; what fails is tried again with the next box."""
+        if not await bury(self._daemon, container):
+            self._owed.append((container, uid))
+        elif self._uids is not None:
+            self._uids.release(uid)
+
+    async def _create_from_image(self, name: str, order: _Order, about: Mapping[str, str]) -> str:
         try:
-            return await self._create(name, ordered, about)
+            return await self._create(name, order, about)
         except NotThere:  # somebody has removed the image
             self._image = await ensure_loaded(self._daemon, self._source)
-            return await self._create(name, ordered, about)
+            return await self._create(name, order, about)
 
-    async def _create(self, name: str, ordered: Mapping[str, Any], about: Mapping[str, str]) -> str:
+    async def _create(self, name: str, order: _Order, about: Mapping[str, str]) -> str:
         made = await self._daemon.ask(
             self._daemon.client.create_container,
             self._image.id,
+            lane="build",
             entrypoint=list(ENTRYPOINT),
             command=[],
             name=name,
-            user=USER,
+            user=user(order.uid),
             hostname=HOSTNAME,
             stdin_open=True,
             labels={**self._labels, **{f"belljar.{key}": value for key, value in about.items()}},
             network_disabled=True,
-            host_config=dict(ordered),
+            host_config=dict(order.config),
             use_config_proxy=False,
         )
         return str(made["Id"])
 
-    async def _bring_up(self, container: str, spec: BoxSpec, ordered: Mapping[str, Any], *, preload: bool) -> DockerBox:
-        client = self._daemon.client
+    async def _bring_up(self, container: str, order: _Order, *, preload: bool) -> DockerBox:
+        client, spec = self._daemon.client, order.spec
         self._fates.watch(container)  # from before it can end
         stream = await self._daemon.attach(container)
         account: Account | None = None
@@ -227,17 +272,17 @@ class Docker:
             # The order waits in the stream for the program that will read it; the daemon says last that it has started.
             talking = asyncio.create_task(self._talk(stream, outputs, spec, preload=preload))
             try:
-                await self._daemon.ask(client.start, container)
+                await self._daemon.ask(client.start, container, lane="build")
                 inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
                 report = await talking
             finally:
                 talking.cancel()
                 await asyncio.gather(talking, return_exceptions=True)
             if self._runtime == "runc" and spec.processes < PROCESSES_MIN:
-                ordered = {**ordered, "PidsLimit": spec.processes}
+                order = _Order(spec, order.uid, {**order.config, "PidsLimit": spec.processes})
                 inspected = await self._limit_processes(container, spec.processes)
-            self._check(inspected, ordered, report)
-            account = Account(self._daemon, container, inspected["State"]["Pid"])
+            self._check(inspected, order, report)
+            account = Account(self._daemon, container, inspected["State"]["Pid"], spec.scratch_bytes)
             await account.begin()
         except BaseException:
             stream.close()
@@ -245,8 +290,20 @@ class Docker:
             if account is not None:
                 account.close()
             raise
-        layers = self._layers(report["layers"])
-        return DockerBox(self._daemon, container, stream, outputs, account, self._fates, layers, self._background)
+        pid = inspected["State"]["Pid"] if account.nearby else None
+        layers = (*self._layers(report["layers"]), *self._seen(inspected["HostConfig"], order.uid, pid))
+        return DockerBox(
+            self._daemon,
+            container,
+            stream,
+            outputs,
+            account,
+            self._fates,
+            layers,
+            memory_bytes=order.config["Memory"],
+            remove=lambda: self._background(self._remove(container, order.uid)),
+            background=self._background,
+        )
 
     def _layers(self, said: Sequence[str]) -> tuple[str, ...]:
         """What holds: by the template, by the daemon's own mapping of users, by what `boot` said, by the runtime."""
@@ -256,6 +313,18 @@ class Docker:
         given = [layer for layer in _GIVEN if layer != "rootfs" or rootfs]
         return (*given, *remapped, *said, *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
 
+    def _seen(self, host: Mapping[str, Any], uid: int, pid: int | None) -> Iterator[str]:
+        """What holds of a started container besides. `pid`: its first process, where that is on this machine.
+
+        A box can have more than its memory where it can be swapped out. Where the daemon cannot limit that, that way is
+        shut by a swappiness of 0, which runsc does not pass on, or by there being no swap.
+        """
+        unswapped = self._runtime == "runc" and host.get("MemorySwappiness") == 0
+        if host["MemorySwap"] == host["Memory"] or unswapped or (pid is not None and _no_swap()):
+            yield "cgroup.memory"
+        if pid is not None and uid != NOBODY and _users_of(pid) == {uid}:
+            yield "own_uid"
+
     async def _limit_processes(self, container: str, count: int) -> dict[str, Any]:
         """Order fewer than the start needs, now that nobody but our program is inside; the daemon's new description.
 
@@ -263,7 +332,7 @@ class Docker:
         """
         client: Any = self._daemon.client
         url = client._url("/containers/{0}/update", container)
-        await self._daemon.ask(lambda: client._result(client._post_json(url, {"PidsLimit": count})))
+        await self._daemon.ask(lambda: client._result(client._post_json(url, {"PidsLimit": count})), lane="build")
         inspected: dict[str, Any] = await self._daemon.ask(client.inspect_container, container)
         return inspected
 
@@ -298,14 +367,17 @@ class Docker:
             raise BoxFault(f"a container could not close in on itself ({report['failed']}, {report['layer']})")
         return report
 
-    def _check(self, inspected: Mapping[str, Any], ordered: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    def _check(self, inspected: Mapping[str, Any], order: _Order, report: Mapping[str, Any]) -> None:
         """Nothing that was ordered may be missing, by the daemon's word and by what was seen from inside.
 
         Raises:
             BoxFault: something is.
             LayerMissing: the kernel inside is not gVisor's.
         """
-        wrong = differences(inspected, ordered, self._image.id)
+        ordered = order.config
+        if self._engine["swap_limit"] == "no":
+            ordered = {**ordered, "MemorySwap": -1}  # what such a daemon makes of every other number
+        wrong = differences(inspected, ordered, self._image.id, order.uid)
         if wrong:
             raise BoxFault(
                 f"the Docker daemon has not applied {', '.join(wrong)}: see the warnings of `docker info`, "
@@ -314,7 +386,7 @@ class Docker:
         facts = report["facts"]
         seen = {
             "pid": facts["pid"] == 1,
-            "user": set(facts["uids"]) == {65534},
+            "user": set(facts["uids"]) == {order.uid},
             "capabilities": not any(int(mask, 16) for mask in facts["capabilities"]),
             "no-new-privileges": facts["no_new_privs"] == 1,
             # gVisor's kernel does not get this filter: there it guards nothing, and `boot` loads the other.
@@ -362,6 +434,20 @@ class Docker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _users_of(pid: int) -> set[int]:
+    """The users and groups that this process is to its host's kernel; none when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return set()
+    return {int(number) for line in lines if line.startswith(("Uid:", "Gid:")) for number in line.split()[1:]}
+
+
+def _no_swap() -> bool:
+    """Whether this machine has none: the kernel lists it below a heading."""
+    return len(Path("/proc/swaps").read_text().splitlines()) <= 1
 
 
 async def _read(stream: socket.socket, outputs: Outputs, size: int) -> bytes:

@@ -1,9 +1,10 @@
 """One container as a box. See `belljar.sandbox.base.Sandbox`.
 
 How it ends is told by `fates` and by the daemon's last description, never by the exit code. Whoever closes a living box
-waits for no daemon: the account is read, the stream is ended, and the removal, which begins with SIGKILL, goes on
-behind. The stream goes first, because a daemon that still copies output into a full connection is slow to kill. Its
-descriptor is closed by the last who waits at it: the loop must not find another box's stream under the same number.
+waits for no daemon: the account is read, the stream is ended, the process is killed where it is on this machine, and
+the removal, which begins with SIGKILL as well, goes on behind. The stream goes first, because a daemon that still
+copies output into a full connection is slow to kill. Its descriptor is closed by the last who waits at it: the loop
+must not find another box's stream under the same number.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from belljar.sandbox.docker.account import Account
 from belljar.sandbox.docker.daemon import Daemon, NotThere
 from belljar.sandbox.docker.fates import Fates
 from belljar.sandbox.docker.stream import Outputs
-from belljar.sandbox.image import PYTHON
 
 __all__ = ["Background", "DockerBox", "bury"]
 
@@ -34,8 +34,8 @@ _JOINED_BYTES_MAX: Final = 64 * 1024
 _KILLED: Final = 128 + signal.SIGKILL
 # The end of the stream comes first, the daemon's word on why a moment later.
 _FATE_S: Final = 5.0
-# Says whether the scratch folder is full, from a process of its own inside the box. gVisor counts no files.
-_LOOK: Final = "import os; left = os.statvfs('/tmp'); print(left.f_bavail == 0)"
+# Then two questions at most, which a daemon answers in milliseconds: whoever waits has a deadline of their own to keep.
+_INQUEST_S: Final = 2.0
 
 # Lets something go on behind the caller's back until the backend is closed.
 Background = Callable[[Coroutine[Any, Any, object]], asyncio.Task[object]]
@@ -53,8 +53,12 @@ class DockerBox:
         account: Account,
         fates: Fates,
         layers: tuple[str, ...],
+        *,
+        memory_bytes: int,
+        remove: Callable[[], object],
         background: Background,
     ) -> None:
+        """`memory_bytes`: the container's limit. `remove` begins its removal, and waits for nothing."""
         self.container = container
         self.layers = layers
         self._daemon = daemon
@@ -63,6 +67,8 @@ class DockerBox:
         self._account = account
         self._fates = fates
         self._fate = fates.watch(container)
+        self._memory_bytes = memory_bytes
+        self._remove = remove
         self._background = background
         self._hung_up = False
         self._waiting = 0
@@ -128,15 +134,8 @@ class DockerBox:
     async def evidence(self) -> Evidence:
         return await self._account.evidence()
 
-    async def scratch_full(self) -> bool:
-        full = self._account.scratch_full()
-        if full is not None:
-            return full
-        if "gvisor" not in self.layers:
-            return False  # a program started inside by the host's own kernel is a door that we do not open
-        with contextlib.suppress(BoxFault):
-            return await self._look_inside()
-        return False
+    def scratch_full(self) -> bool:
+        return self._account.scratch_full()
 
     async def wait(self, seconds: float) -> bool:
         await self._fates.wait(self._fate, seconds)
@@ -150,17 +149,18 @@ class DockerBox:
     async def _kill(self) -> BoxEnd:
         if self._interrupting is not None:
             self._interrupting.cancel()  # nobody needs an interrupt any more that has not arrived
-        evidence = await self.evidence()
+        evidence = await self._account.evidence(last=True)
         by_itself = self._hung_up
         self._end_stream()
         try:
             if by_itself:
                 return await self._post_mortem(evidence)
+            self._account.kill()
             return _end(evidence, killed=True, signal=signal.SIGKILL)
         finally:
             self._account.close()
             self._fates.forget(self.container)
-            self._background(bury(self._daemon, self.container))
+            self._remove()
 
     def _end_stream(self) -> None:
         self._ended = True
@@ -170,8 +170,15 @@ class DockerBox:
             self._stream.close()
 
     async def _post_mortem(self, evidence: Evidence) -> BoxEnd:
-        """It ended before we said so. Who did it?"""
+        """It ended before we said so. Who did it? A daemon that does not say so soon gives no account."""
         await self._fates.wait(self._fate, _FATE_S)
+        try:
+            async with asyncio.timeout(_INQUEST_S):
+                return await self._inquest(evidence)
+        except TimeoutError:
+            return _end(evidence, killed=False, lost=True)
+
+    async def _inquest(self, evidence: Evidence) -> BoxEnd:
         fate = self._fate
         if fate.lost:
             return _end(evidence, killed=False, lost=True)
@@ -189,27 +196,34 @@ class DockerBox:
         if fate.killed:
             return _end(evidence, killed=False, code=state["ExitCode"], by_other=True)
         if (state["OOMKilled"] or fate.memory_kills) and state["ExitCode"] == _KILLED:
-            evidence = msgspec.structs.replace(evidence, memory_kills=max(1, fate.memory_kills))
+            evidence = self._of_memory(evidence)
             return _end(evidence, killed=False, signal=signal.SIGKILL)
         return _end(evidence, killed=False, code=state["ExitCode"])
+
+    def _of_memory(self, evidence: Evidence) -> Evidence:
+        """The account of a box that the kernel has ended for its memory: it had all that it may have.
+
+        The group is gone with the box, and the last look at it may have been long before.
+        """
+        return msgspec.structs.replace(
+            evidence,
+            memory_kills=max(1, self._fate.memory_kills),
+            memory_peak_bytes=max(self._memory_bytes, evidence.memory_peak_bytes or 0),
+        )
 
     async def _interrupt(self) -> None:
         # If it does not arrive, the grace passes and the box is killed.
         with contextlib.suppress(BoxFault):
-            await self._daemon.ask(self._daemon.client.kill, self.container, "SIGINT")
-
-    async def _look_inside(self) -> bool:
-        client = self._daemon.client
-        command = [PYTHON, "-I", "-S", "-B", "-c", _LOOK]
-        made = await self._daemon.ask(client.exec_create, self.container, command, stderr=False)
-        said = await self._daemon.ask(client.exec_start, made["Id"])
-        return bytes(said).strip() == b"True"
+            await self._daemon.ask(self._daemon.client.kill, self.container, "SIGINT", lane="end")
 
 
-async def bury(daemon: Daemon, container: str) -> None:
-    """Kill it, if it lives, and remove it. If the daemon does not, the next start of a backend will."""
-    with contextlib.suppress(BoxFault):
-        await daemon.ask(daemon.client.remove_container, container, force=True, v=True)
+async def bury(daemon: Daemon, container: str) -> bool:
+    """Kill it, if it lives, and remove it; whether it is gone. If not, the next start of a backend sees to it."""
+    try:
+        await daemon.ask(daemon.client.remove_container, container, force=True, v=True, lane="end")
+    except BoxFault as fault:
+        return isinstance(fault, NotThere)
+    return True
 
 
 def _end(

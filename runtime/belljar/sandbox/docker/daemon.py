@@ -1,7 +1,15 @@
 """The Docker daemon, asked with deadlines from threads of our own: every answer is an answer or a `BoxFault`.
 
-The SDK blocks, and a daemon may be slow, stopped or gone at any moment. So that neither can hold up other runs, calls
-go to a few threads that do nothing else, each call has the SDK's deadline, and whoever waits has one besides.
+The SDK blocks, and a daemon may be slow, stopped or gone at any moment, for one container or for all. So that no run
+waits for another's, calls go to threads that do nothing else, in three lanes; each call has the SDK's deadline, and
+whoever waits has one besides:
+
+    build   create, attach, start: a few at a time, because a daemon gets no faster by being asked for fifty boxes
+    end     interrupts, kills and removals
+    ask     everything else
+
+In `end` and `ask` every call has a thread of its own: one that hangs holds up no other. There are never many, because
+a box asks one thing at a time and is interrupted and removed once.
 
 Nothing of the user's own Docker configuration is used: no proxies that would become the environment of a box, no
 credentials, no context; only `DOCKER_HOST` says where the daemon is.
@@ -15,7 +23,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import docker
 import docker.constants
@@ -25,16 +33,19 @@ import urllib3
 
 from belljar.errors import BoxFault
 
-__all__ = ["ANSWER_S", "API_VERSION", "DEFAULT_HOST", "Daemon", "NotThere"]
+__all__ = ["ANSWER_S", "API_VERSION", "DEFAULT_HOST", "Daemon", "Lane", "NotThere"]
 
 DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
 # Docker Engine 20.10, the oldest that is supported: cgroup namespaces and one-shot statistics came with it.
 API_VERSION: Final = "1.41"
 # Creating takes some 10 ms, starting some 100; a machine under load may need seconds.
 ANSWER_S: Final = 30.0
-_THREADS: Final = 8
+# A stand-in for "no bound": more than a machine has boxes.
+_THREADS_MAX: Final = 4096
+_BUILDS_MAX: Final = 8
 _VERSION: Final = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 
+Lane = Literal["build", "end", "ask"]
 _T = TypeVar("_T")
 
 
@@ -59,15 +70,15 @@ class Daemon:
             raise BoxFault(f"DOCKER_HOST={host} cannot be used: {_line(error)}") from error
         # It would read proxies and passwords from the environment and the home folder.
         self.client.trust_env = False
-        self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, thread_name_prefix="belljar docker")
+        self._lanes = {lane: _threads(lane) for lane in get_args(Lane)}
 
     @classmethod
     def at(cls, environ: Mapping[str, str]) -> Daemon:
         """The daemon that `DOCKER_HOST` names, or the machine's own."""
         return cls(environ.get("DOCKER_HOST") or DEFAULT_HOST)
 
-    async def ask(self, call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
-        """`call`, a method of `client`, with these arguments.
+    async def ask(self, call: Callable[..., _T], *arguments: Any, lane: Lane = "ask", **options: Any) -> _T:
+        """`call`, a method of `client`, with these arguments, from a thread of this lane.
 
         Raises:
             NotThere: no such container or image.
@@ -76,7 +87,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.answer_s * 2):
-                return await loop.run_in_executor(self._threads, lambda: self.ask_now(call, *arguments, **options))
+                return await loop.run_in_executor(self._lanes[lane], lambda: self.ask_now(call, *arguments, **options))
         except TimeoutError:
             raise self.silent() from None
 
@@ -129,7 +140,7 @@ class Daemon:
 
         Raises: as `ask`.
         """
-        attaching = asyncio.create_task(self.ask(self._attach, container))
+        attaching = asyncio.create_task(self.ask(self._attach, container, lane="build"))
         try:
             return await asyncio.shield(attaching)
         except asyncio.CancelledError:
@@ -147,7 +158,8 @@ class Daemon:
 
     def close(self) -> None:
         """Do not wait for calls under way: each ends by its deadline."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in self._lanes.values():
+            threads.shutdown(wait=False, cancel_futures=True)
         self.client.close()
 
     def _absent(self) -> BoxFault:
@@ -161,6 +173,11 @@ class Daemon:
 
     def strange(self) -> BoxFault:
         return BoxFault(f"what answers at {self.host} is no Docker daemon: name one in DOCKER_HOST")
+
+
+def _threads(lane: Lane) -> concurrent.futures.ThreadPoolExecutor:
+    count = _BUILDS_MAX if lane == "build" else _THREADS_MAX
+    return concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix=f"belljar docker {lane}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -12,14 +12,23 @@ from typing import Any, Final, Literal
 
 from belljar.sandbox.base import BoxSpec, rlimits
 from belljar.sandbox.image import AGENT, PYTHON
+from belljar.sandbox.uids import NOBODY
 
-__all__ = ["ENTRYPOINT", "HOSTNAME", "PROCESSES_MIN", "USER", "RuntimeName", "differences", "host_config"]
+__all__ = [
+    "ENTRYPOINT",
+    "HOSTNAME",
+    "PROCESSES_MIN",
+    "USER",
+    "RuntimeName",
+    "differences",
+    "host_config",
+    "user",
+]
 
 RuntimeName = Literal["runc", "runsc"]
 
-_NOBODY: Final = 65534
 _SCRATCH: Final = "/tmp"  # noqa: S108 - inside the box
-USER: Final = f"{_NOBODY}:{_NOBODY}"
+USER: Final = f"{NOBODY}:{NOBODY}"
 HOSTNAME: Final = "belljar"
 ENTRYPOINT: Final = (PYTHON, "-I", "-S", "-B", "-X", "utf8", AGENT)
 # runc's own threads are in the container until it becomes our program, and need room. Who orders less gets it after.
@@ -31,8 +40,13 @@ _SENTRY_THREADS: Final = 512
 _ULIMITS: Final = ("nofile", "fsize", "stack", "memlock", "msgqueue", "sigpending", "core")
 
 
-def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str) -> dict[str, Any]:
-    """The `HostConfig` of a container for `spec`, with `profile` as its seccomp filter."""
+def user(uid: int) -> str:
+    """The user and the group of a box, in Docker's words: one number for both."""
+    return f"{uid}:{uid}"
+
+
+def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str, uid: int = NOBODY) -> dict[str, Any]:
+    """The `HostConfig` of a container for `spec` that runs as `uid`, with `profile` as its seccomp filter."""
     limits = rlimits(spec)
     second_kernel = runtime == "runsc"
     memory = spec.memory_bytes + (_SENTRY_BYTES if second_kernel else 0)
@@ -46,7 +60,7 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str) -> dict[str, 
         # one over /sys, of which Docker hides only parts.
         "Tmpfs": {
             _SCRATCH: f"rw,noexec,nosuid,nodev,size={spec.scratch_bytes},nr_inodes={spec.scratch_files},"
-            f"mode=0700,uid={_NOBODY},gid={_NOBODY}",
+            f"mode=0700,uid={uid},gid={uid}",
             "/sys": "ro,noexec,nosuid,nodev,size=4k",
             # gVisor makes one that can be written if there is none.
             **({"/dev/shm": "ro,noexec,nosuid,nodev,size=4k"} if second_kernel else {}),  # noqa: S108
@@ -61,9 +75,10 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str) -> dict[str, 
         "CgroupnsMode": "private",
         # Tasks, threads included: what stops a fork bomb.
         "PidsLimit": max(spec.processes, PROCESSES_MIN) + (_SENTRY_THREADS if second_kernel else 0),
-        # Equal, so that there is no swap.
+        # Equal, so that there is no swap; and where a daemon counts none, the kernel is told not to swap this box out.
         "Memory": memory,
         "MemorySwap": memory,
+        "MemorySwappiness": 0,
         # One CPU over all processes of the box.
         "NanoCpus": 10**9,
         "Ulimits": [
@@ -81,12 +96,12 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str) -> dict[str, 
     }
 
 
-def differences(inspected: Mapping[str, Any], ordered: Mapping[str, Any], image: str) -> list[str]:
+def differences(inspected: Mapping[str, Any], ordered: Mapping[str, Any], image: str, uid: int = NOBODY) -> list[str]:
     """The options that the daemon has not applied as ordered, by name; and those that it has added."""
     found: Mapping[str, Any] = inspected["HostConfig"]
     config: Mapping[str, Any] = inspected["Config"]
     wrong = [name for name, value in ordered.items() if not _holds(name, found.get(name), value)]
-    wrong += [name for name, value in _CONFIG.items() if config.get(name) != value]
+    wrong += [name for name, value in {"User": user(uid), **_CONFIG}.items() if config.get(name) != value]
     # What was not asked for must not be there.
     wrong += [name for name in _ABSENT if found.get(name)]
     wrong += [name for name in _ABSENT_CONFIG if config.get(name)]
@@ -100,10 +115,14 @@ def differences(inspected: Mapping[str, Any], ordered: Mapping[str, Any], image:
 def _holds(name: str, found: Any, ordered: Any) -> bool:
     if name == "Ulimits":  # beside ours may stand those that the daemon gives everybody
         return all(limit in (found or ()) for limit in ordered)
+    if name == "MemorySwappiness":  # version 2 of control groups has none; there swap has a limit of its own
+        return found in (None, ordered)
     return bool(found == ordered)
 
 
-_CONFIG: Final = {"User": USER, "Hostname": HOSTNAME, "Entrypoint": list(ENTRYPOINT)}
+# For an input that is not attached, whoever starts the container opens the host's /dev/null, and gVisor's runtime makes
+# the box's user the owner of whatever it is given.
+_CONFIG: Final = {"OpenStdin": True, "Hostname": HOSTNAME, "Entrypoint": list(ENTRYPOINT)}
 _ABSENT_CONFIG: Final = ("Env", "Cmd", "Volumes", "Tty", "Healthcheck", "Domainname")
 _ABSENT: Final = (
     "Privileged",

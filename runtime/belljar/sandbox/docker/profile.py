@@ -2,18 +2,18 @@
 
 Two filters guard a container, and a call must pass both. This one is there from the first instruction of the image; it
 must let the interpreter start and close in on itself, and so also allows what `policies/seccomp.toml` lists under
-`boot`. The other is the jail's own, byte for byte, which `boot` loads before any guest code runs. Conditions that this
-format cannot say (`never`, `pretend`) are left to the other.
+`boot`. The other is the jail's own, byte for byte, which `boot` loads before any guest code runs.
 
 The container runtime makes its last calls under this filter. What it does not find in the kernel it does in an older
 way; what is forbidden to it is an error. So what is not listed does not exist here (ENOSYS; Docker 20.10 cannot say
 that, and its runc does not ask). A guest never sees it: where two filters refuse a call, the one that was loaded last
-says how, and that one says EPERM.
+says how, and that one says EPERM, or what the list has it answer for certain arguments.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ def docker_profile(allowlist: Allowlist) -> str:
     """The profile as JSON. For x86-64 alone, so that 32-bit and x32 calls are refused."""
     # A rule without a condition allows the call whatever another rule says.
     calls = [call for rule in (*allowlist.allow, *allowlist.boot) for call in _calls(rule)]
-    calls += [_refused(answer.names, answer.error) for answer in allowlist.answer]
+    calls += [_refused(answer.names, answer.error) for answer in allowlist.answer if not answer.only]
     profile = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": errno.ENOSYS,
@@ -39,11 +39,11 @@ def docker_profile(allowlist: Allowlist) -> str:
 
 
 def _calls(rule: Rule) -> list[dict[str, Any]]:
-    if rule.only is None or rule.pretend is not None:
-        return [{"names": rule.names, "action": "SCMP_ACT_ALLOW"}]
+    """One for each combination of values: this format knows one comparison for an argument, and all must hold."""
+    choices = itertools.product(*([_argument(each, value) for value in each.values] for each in rule.only))
     return [
-        {"names": rule.names, "action": "SCMP_ACT_ALLOW", "args": [_argument(rule.only, value)]}
-        for value in rule.only.values
+        {"names": rule.names, "action": "SCMP_ACT_ALLOW", **({"args": list(arguments)} if arguments else {})}
+        for arguments in choices
     ]
 
 

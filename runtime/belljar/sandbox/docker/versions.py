@@ -43,7 +43,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """A daemon. What it did not say is empty.
 
     `runc` has a distribution's suffix with it. `seccomp` is the profile that containers have without one of their own,
-    and is empty where the daemon cannot filter. `kernel` is the release that the daemon's host runs.
+    and is empty where the daemon cannot filter. `kernel` is the release that the daemon's host runs. `swap_limit`: its
+    kernel counts swap, so that a container can be kept from it.
     """
 
     engine: str
@@ -55,6 +56,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: str
     userns_remap: bool
     rootless: bool
+    swap_limit: bool
 
 
 def read_engine(version: Mapping[str, Any], info: Mapping[str, Any]) -> Engine:
@@ -71,6 +73,7 @@ def read_engine(version: Mapping[str, Any], info: Mapping[str, Any]) -> Engine:
         seccomp=security.get("seccomp", ""),
         userns_remap="userns" in security,
         rootless="rootless" in security,
+        swap_limit=bool(info.get("SwapLimit")),
     )
 
 

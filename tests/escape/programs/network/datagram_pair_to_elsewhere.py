@@ -1,9 +1,15 @@
 # language: python
 # expect: ok
 # use: tries
-# why: A pair is allowed; a datagram end of it may be told another destination with each message.
+# says: EPERM
+# why: A datagram end of a pair may be told another destination with each message. Pairs are streams, and have none.
 import socket
-left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+tries(
+    lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
+    lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+    lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW),
+)
+left, right = socket.socketpair()
 tries(
     lambda: left.sendto(b"x", "\0{{abstract}}"),
     lambda: left.sendto(b"x", "{{unix_datagram}}"),

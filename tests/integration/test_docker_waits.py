@@ -1,0 +1,233 @@
+"""Nobody waits for another's box, and no deadline for anybody: whatever a box does, and whatever the daemon does not.
+
+Nothing inside a box is asked, so nothing in there can be slow to answer. What the daemon is asked is asked with a
+deadline, and by a thread of its own. The proxy in front of the daemon sees every request, and can swallow it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from belljar import Result, Runtime
+from belljar.engine import CellResult
+from belljar.policy import Policy, load
+from belljar.run import box_spec
+from belljar.sandbox import Backend, ensure_image
+from belljar.sandbox.docker import Daemon, Docker
+from tests.devices import devices, healthy
+from tests.escape.harness import load_programs
+from tests.integration.daemons import BUSY, HANG_S, Between, Dock, dock_at, drive, soon, under_way
+from tests.integration.docker_boxes import Name, Retelling
+from tests.integration.support import Jar, until
+
+# The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+NAMES: list[Name] = ["docker", "gvisor"]
+SOURCES = {program.name: program.cells[0] for program in load_programs()}
+STOPS_ALL = SOURCES["processes/stop_all_that_come_later"]
+MANY_CHILDREN = SOURCES["processes/many_children_and_an_error"]
+RAISES = SOURCES["lies/raise_an_error_of_the_system"]
+FILLS = SOURCES["resources/disk_bytes"]
+HOSTILE = 8
+# A box whose end had to be asked for inside took a minute. Eight of gVisor's on two cores that others use need seconds.
+HELD_UP_S = 30.0
+# What the last questions to a daemon that does not answer may take: see `belljar.sandbox.docker.box` and `account`.
+LAST_WORDS_S = 8.0
+# How long a call that is never answered occupies its own thread.
+ANSWER_S = 5.0
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What a test leaves to the garbage collector is collected while its own filter holds."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def dock(docker_host: str) -> Iterator[Dock]:
+    """The session's daemon. When the test is over, no container of this process is on it."""
+    with dock_at(docker_host) as dock:
+        yield dock
+        until(lambda: dock.ours() == [], seconds=HANG_S, what="no container is left")
+
+
+class Requests:
+    """What a proxy was asked. While `deaf` is set, requests that match `swallowed` are not answered."""
+
+    def __init__(self, swallowed: str = "$^") -> None:
+        self.seen: list[str] = []
+        self.deaf = threading.Event()
+        self._swallowed = re.compile(swallowed)
+
+    def __call__(self, request: str) -> bool:
+        self.seen.append(request)
+        return not (self.deaf.is_set() and self._swallowed.search(request))
+
+
+def with_limits(**limits: Any) -> Policy:
+    policy = load("dev")
+    return msgspec.structs.replace(policy, limits=msgspec.structs.replace(policy.limits, **limits))
+
+
+def runtime(host: str, jar: Jar, name: Name, policy: Policy) -> Runtime:
+    return Runtime(policy, state=jar.at, backend=name, language="python", environ={"DOCKER_HOST": host})
+
+
+class FarRuntime(Runtime):
+    """A runtime whose daemon is on another machine: its process numbers mean nothing here."""
+
+    def __init__(self, host: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._host = host
+
+    async def _backend(self) -> Backend:
+        assert self._resources is not None
+        image = await asyncio.to_thread(ensure_image, self.state.images)
+        daemon = Retelling(self._host, tell=lambda document: document["State"].update(Pid=0), answer_s=ANSWER_S)
+        backend = await Docker.open("docker", daemon, image)
+        self._resources.push_async_callback(backend.aclose)
+        return backend
+
+
+# ------------------------------------------------------------------------------------------- nothing inside is asked
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_of_the_system_starts_no_program_in_the_box(jar: Jar, dock: Dock, tmp_path: Path, name: Name) -> None:
+    requests = Requests()
+    before = devices()
+    assert healthy(), "repair this machine first: chown root:root /dev/null; chmod 666 /dev/null (zero and urandom too)"
+
+    async def main(host: str) -> None:
+        async with runtime(host, jar, name, with_limits(scratch_bytes=2 << 20)) as one:
+            assert (await one.execute(RAISES)).status == "error"
+            assert (await one.execute(FILLS)).status == ("disk" if name == "docker" else "error")
+
+    with Between(tmp_path, dock.host, requests) as between:
+        drive(main(between.host))
+    assert any("/start" in request for request in requests.seen)
+    assert [request for request in requests.seen if "/exec" in request] == []
+    assert devices() == before
+
+
+def test_a_full_disk_far_away_is_the_programs_own_error(jar: Jar, dock: Dock) -> None:
+    async def main() -> Result:
+        policy = with_limits(scratch_bytes=2 << 20)
+        async with FarRuntime(dock.host, policy=policy, state=jar.at, language="python", environ={}) as far:
+            return await far.execute(FILLS)
+
+    result = drive(main())
+    assert (result.status, result.limit) == ("error", None)
+    assert result.error is not None
+    assert "No space left on device" in result.error.message
+
+
+@pytest.mark.parametrize("code", [STOPS_ALL, MANY_CHILDREN], ids=["stops all", "many children"])
+@pytest.mark.parametrize("name", NAMES)
+def test_boxes_that_stop_all_that_comes_hold_up_no_neighbour(jar: Jar, dock: Dock, name: Name, code: str) -> None:
+    """Eight of them beside a neighbour, whose cells are short, and each of them over in its own time."""
+
+    async def attack(one: Runtime) -> CellResult:
+        async with one.session() as session:
+            return await session.execute(code)
+
+    async def main() -> None:
+        async with runtime(dock.host, jar, name, with_limits(cell_wall_s=10.0, grace_s=1.0)) as one:
+            async with one.session() as neighbour:
+                assert (await neighbour.execute("print(0)")).status == "ok"
+                hostile = [asyncio.create_task(attack(one)) for _ in range(HOSTILE)]
+                waits = []
+                while not all(run.done() for run in hostile):
+                    cell = await neighbour.execute("print(1)")
+                    assert (cell.status, cell.stdout) == ("ok", "1\n")
+                    waits.append(cell.wall_s)
+                    await asyncio.sleep(0.05)
+            cells = await asyncio.gather(*hostile)
+            # So many children on few cores may need their whole time, which is theirs.
+            assert {cell.status for cell in cells} <= {"error", "timeout"}
+            assert max(waits) < HELD_UP_S
+            assert max(cell.wall_s for cell in cells) < 11.0 + LAST_WORDS_S
+
+    drive(main())
+
+
+# --------------------------------------------------------------------------------------- a daemon that does not answer
+
+
+def test_a_far_daemon_that_hangs_holds_up_no_deadline(jar: Jar, dock: Dock, tmp_path: Path) -> None:
+    """Neither the account nor the interrupt nor the removal arrives."""
+    policy = with_limits(cell_wall_s=1.0, grace_s=0.5)
+    requests = Requests(r"/(kill|stats|json)[? ]|DELETE")
+
+    async def main(host: str) -> Result:
+        async with FarRuntime(host, policy=policy, state=jar.at, language="python", environ={}) as far:
+            async with under_way(far, jar, BUSY) as run:
+                requests.deaf.set()
+                async with asyncio.timeout(HANG_S):
+                    result = await run
+            requests.deaf.clear()
+            return result
+
+    with Between(tmp_path, dock.host, requests) as between:
+        result = drive(main(between.host))
+    assert result.status == "timeout"
+    assert result.wall_s < 1.5 + LAST_WORDS_S
+
+
+@pytest.mark.skipif("os.geteuid() != 0", reason="only root kills what runs as somebody else")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_box_is_killed_without_the_daemon(jar: Jar, dock: Dock, tmp_path: Path, name: Name) -> None:
+    """A removal that does not arrive leaves a container, and nothing that runs in it."""
+    requests = Requests(r"DELETE|/kill[? ]")
+
+    async def main(host: str) -> None:
+        backend = await Docker.open(name, Daemon(host, answer_s=ANSWER_S), ensure_image(jar.state.images))
+        try:
+            box = await backend.start(box_spec(load("dev")))
+            pid = dock.state(box.container)["Pid"]
+            requests.deaf.set()
+            assert (await box.kill()).killed
+            await soon(lambda: not psutil.pid_exists(pid), "its process has ended")
+            assert [one["Id"] for one in dock.ours()] == [box.container]
+            requests.deaf.clear()
+            # What was owed is removed with the next box.
+            await soon(lambda: backend._owed, "the removal is given up")
+            await (await backend.start(box_spec(load("dev")))).kill()
+            await soon(lambda: dock.ours() == [], "both are removed")
+        finally:
+            await backend.aclose()
+
+    with Between(tmp_path, dock.host, requests) as between:
+        drive(main(between.host))
+
+
+def test_a_box_that_ends_while_the_daemon_hangs_is_not_waited_for(jar: Jar, dock: Dock, tmp_path: Path) -> None:
+    """Why it ended nobody says: that is our fault, told soon."""
+    requests = Requests(r"/(stats|json|_ping)[? ]")
+
+    async def main(host: str) -> Result:
+        async with runtime(host, jar, "docker", with_limits(cell_wall_s=60.0)) as one:
+            async with under_way(one, jar, "import time; time.sleep(1); __import__('os')._exit(3)") as run:
+                requests.deaf.set()
+                started = time.monotonic()
+                async with asyncio.timeout(HANG_S):
+                    result = await run
+                assert time.monotonic() - started < 1 + LAST_WORDS_S
+            requests.deaf.clear()
+            return result
+
+    with Between(tmp_path, dock.host, requests) as between:
+        assert drive(main(between.host)).status == "host_fault"

@@ -1,0 +1,93 @@
+"""The calls to a daemon: none waits behind another's, and no program is ever started in a container by one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import belljar
+from belljar.sandbox.docker.box import bury
+from belljar.sandbox.docker.daemon import Daemon, Lane
+from tests.integration.daemons import HANG_S, Talker, silence
+
+# The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+# As many as make a queue of any pool that is not made for it.
+HELD = 40
+DONE = b"HTTP/1.1 204 No Content\r\n\r\n"
+CALLS: dict[Lane, Callable[[Daemon, str], Any]] = {
+    "build": lambda daemon, box: daemon.ask(daemon.client.start, box, lane="build"),
+    "end": lambda daemon, box: daemon.ask(daemon.client.kill, box, "SIGINT", lane="end"),
+    "ask": lambda daemon, box: daemon.ask(daemon.client.rename, box, "other"),
+}
+
+
+def holding(connection: socket.socket) -> None:
+    """Answers at once, but not when it is asked about a container called `held`."""
+    while data := connection.recv(65536):
+        if b"/containers/held" in data.partition(b"\r\n")[0]:
+            silence(connection)
+            return
+        connection.sendall(DONE)
+
+
+@pytest.mark.parametrize(
+    ("held", "other"),
+    [("ask", "end"), ("ask", "build"), ("ask", "ask"), ("end", "end"), ("end", "build"), ("build", "end")],
+)
+def test_a_call_that_hangs_holds_up_no_other(tmp_path: Path, held: Lane, other: Lane) -> None:
+    async def main(host: str) -> None:
+        daemon = Daemon(host, answer_s=HANG_S)
+        calls = [asyncio.ensure_future(CALLS[held](daemon, "held")) for _ in range(HELD)]
+        try:
+            async with asyncio.timeout(HANG_S / 2):
+                await CALLS[other](daemon, "free")
+            assert not any(call.done() for call in calls)
+        finally:
+            for call in calls:
+                call.cancel()
+            daemon.close()
+
+    with Talker(tmp_path, holding) as talker:
+        asyncio.run(main(talker.host))
+
+
+def test_removals_that_hang_hold_up_no_other(tmp_path: Path) -> None:
+    async def main(host: str) -> None:
+        daemon = Daemon(host, answer_s=HANG_S)
+        removals = [asyncio.create_task(bury(daemon, "held")) for _ in range(HELD)]
+        try:
+            async with asyncio.timeout(HANG_S / 2):
+                assert await bury(daemon, "free")
+            assert not any(removal.done() for removal in removals)
+        finally:
+            for removal in removals:
+                removal.cancel()
+            await asyncio.gather(*removals, return_exceptions=True)
+            daemon.close()
+
+    with Talker(tmp_path, holding) as talker:
+        asyncio.run(main(talker.host))
+
+
+def test_whoever_is_not_removed_is_said_to_be_there(tmp_path: Path) -> None:
+    async def main(host: str) -> list[bool]:
+        with contextlib.closing(Daemon(host, answer_s=1)) as daemon:
+            return [await bury(daemon, name) for name in ("free", "held")]
+
+    with Talker(tmp_path, holding) as talker:
+        assert asyncio.run(main(talker.host)) == [True, False]
+
+
+def test_no_program_is_started_in_a_container_that_runs() -> None:
+    """It would be the guest's to stop and to answer for; and gVisor gives its standard streams to the guest's user."""
+    for path in Path(belljar.__file__).parent.rglob("*.py"):
+        assert not re.search(r"exec_(create|start|run|inspect)|/exec\b", path.read_text("utf-8")), path

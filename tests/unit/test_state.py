@@ -1,0 +1,46 @@
+"""The state folder: where it is, and that nobody but its user looks into it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from belljar.errors import AuditUnavailable
+from belljar.state import State
+
+
+def test_a_new_state_folder_is_its_users_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        State(tmp_path / "above" / "state").create()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "above" / "state").stat().st_mode) == 0o700
+
+
+def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    State(tmp_path).create()
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AuditUnavailable, match="choose another with --state or BELLJAR_HOME"):
+        State(tmp_path / "file" / "state").create()
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"HOME": "/h"}, "/h/.local/state/belljar"),
+        ({"HOME": "/h", "XDG_STATE_HOME": "/x"}, "/x/belljar"),
+        ({"HOME": "/h", "XDG_STATE_HOME": "/x", "BELLJAR_HOME": "/b"}, "/b"),
+    ],
+)
+def test_where_it_is_without_a_word(environ: dict[str, str], expected: str) -> None:
+    assert State.at(None, environ).root == Path(expected)
+    assert State.at(Path("/said"), environ).root == Path("/said")
