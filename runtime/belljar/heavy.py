@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, ParamSpec, TypeVar
 
-__all__ = ["LOOP_BYTES_MAX", "SLICE_BYTES", "is_utf8", "off_loop", "sha256", "slices", "text_of"]
+__all__ = ["LOOP_BYTES_MAX", "SLICE_BYTES", "give_way", "is_utf8", "off_loop", "sha256", "slices", "text_of"]
 
 LOOP_BYTES_MAX: Final = 64 * 1024
 SLICE_BYTES: Final = 64 * 1024
@@ -40,10 +40,17 @@ def slices(size: int, slice_bytes: int = SLICE_BYTES) -> Iterator[tuple[int, int
     """[start, stop) of one slice after the other; others may have the interpreter between two of them."""
     for start in range(0, size, slice_bytes):
         if start:
-            # Waiting for the interpreter's next switch takes the loop 5 ms each time that it comes back from the
-            # kernel; here it takes as long as one slice.
-            time.sleep(0)
+            give_way()
         yield start, min(start + slice_bytes, size)
+
+
+def give_way() -> None:
+    """Let another thread have the interpreter.
+
+    Waiting for the interpreter's next switch takes the loop 5 ms each time that it comes back from the kernel; with
+    this it takes as long as one slice.
+    """
+    time.sleep(0)
 
 
 def is_utf8(data: bytes | memoryview) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import example, settings
 from hypothesis import given as given_any
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from belljar.broker import answer as module
@@ -64,6 +64,7 @@ def test_every_json_value_is_taken_and_comes_out_again(window: int, value: Any) 
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_WINDOW_BYTES", window)
+        patch.setattr(module, "_PIECE_BYTES", window)
         check(body)
     assert cell(body).answer == json.loads(body)
 
@@ -76,12 +77,45 @@ def test_values_and_depth_are_counted_whatever_is_in_the_strings(window: int, va
     values, depth = size_of(value)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_WINDOW_BYTES", window)
+        patch.setattr(module, "_PIECE_BYTES", window)
         patch.setattr(module, "_DEPTH_MAX", depth)
         check(body, values_max=values)
         if depth:
             assert code_of(body, values_max=values - 1)[0] == "answer.too_many_values"
             patch.setattr(module, "_DEPTH_MAX", depth - 1)
             assert code_of(body)[0] == "answer.too_deep"
+
+
+@st.composite
+def nearly_json(draw: st.DrawFn) -> str:
+    """JSON of brackets, commas and awkward strings, with a character too many, too few, or another."""
+    strings = st.sampled_from(["", '"', "\\", ",", "[", '\\"{', "a"])
+    values = st.recursive(
+        strings | st.integers(0, 12), lambda one: st.lists(one, max_size=3) | st.dictionaries(strings, one, max_size=2)
+    )
+    text = json.dumps(draw(values))
+    at = draw(st.integers(0, len(text)))
+    other: str = draw(st.sampled_from(["", *'[]{},:"0']))
+    return text[:at] + other + text[at + draw(st.integers(0, 1)) :]
+
+
+@settings(deadline=None, max_examples=300)
+@given_any(text=nearly_json())
+@example(text='[[,["[", "\\\\"]]]')
+@example(text="[1,]")
+@example(text='{"a":1,}')
+@example(text="1,2")
+def test_in_pieces_nothing_else_is_json_than_as_a_whole(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WINDOW_BYTES", 1)
+        patch.setattr(module, "_PIECE_BYTES", 1)
+        try:
+            check(text.encode())
+        except ProtocolViolation:
+            with pytest.raises(msgspec.DecodeError):
+                msgspec.json.decode(text)
+        else:
+            msgspec.json.decode(text)
 
 
 @pytest.mark.parametrize(

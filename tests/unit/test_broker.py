@@ -303,16 +303,16 @@ def test_the_run_s_allowance_of_reads_ends(tmp_path: Path) -> None:
 
 def test_a_read_that_cannot_be_charged_gives_nothing(tmp_path: Path) -> None:
     async def test() -> None:
-        async with world(tmp_path, limits=Limits("total", None, None, None, None, 1000), texts=[ASCII]) as here:
+        async with world(tmp_path, limits=Limits("total", None, None, None, None, 5000), texts=[ASCII]) as here:
             await here.in_cell()
-            said = await here.say(Read(1, 0, 0, 600, 0))
+            said = await here.say(Read(1, 0, 0, 3000, 0))
             assert said is not None
-            failure = (await refused(here, Read(2, 0, 0, 401, 0))).failure
+            failure = (await refused(here, Read(2, 0, 0, 2001, 0))).failure
             assert (failure.kind, failure.code) == ("QuotaExceeded", "quota.read_bytes")
-            said = await here.say(Read(3, 0, 0, 400, 0))
+            said = await here.say(Read(3, 0, 0, 2000, 0))
             assert said is not None
             await here.broker.settled()
-            assert (await here.balance()).used.read_bytes == 1000
+            assert (await here.balance()).used.read_bytes == 5000
 
     drive(test())
 
