@@ -29,7 +29,7 @@ from belljar.sandbox.docker.options import HOSTNAME, USER, RuntimeName, host_con
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.docker.stream import Outputs
 from belljar.sandbox.image import PYTHON
-from belljar.sandbox.seccomp import load_allowlist
+from belljar.sandbox.seccomp import Allowlist, load_allowlist
 from tests.integration.test_jail_lifecycle import Talk, Told
 
 __all__ = [
@@ -134,10 +134,10 @@ def status_of(text: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def boxed(name: Name, host: str, image: Image) -> Iterator[Boxed]:
+def boxed(name: Name, host: str, image: Image, allowlist: Allowlist | None = None) -> Iterator[Boxed]:
     """A box on the daemon at `host`."""
     with asyncio.Runner() as runner, contextlib.closing(talking_to(host)) as client:
-        backend = runner.run(Docker.open(name, Daemon(host), image))
+        backend = runner.run(Docker.open(name, Daemon(host), image, allowlist=allowlist))
         try:
             box = Boxed(name, runner, client, backend)
             yield box

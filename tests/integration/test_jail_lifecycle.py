@@ -31,6 +31,7 @@ from belljar.sandbox import BoxSpec, Image, Jail, ensure_image
 from belljar.sandbox.cgroup import find_places
 from belljar.sandbox.jail.backend import JailBox
 from belljar.sandbox.seccomp import Allowlist, Rule, load_allowlist
+from belljar.sandbox.uids import NOBODY
 from belljar.wire import Decoder, encode, guest_decoder
 from tests.integration.support import Jar, adopting_orphans, no_process_left, processes_below, until
 
@@ -849,7 +850,17 @@ def test_the_kernel_says_the_same_from_outside(image: Image) -> None:
                 assert int(status[name], 16) == 0, name
             assert (status["NoNewPrivs"], status["Seccomp"], status["Seccomp_filters"]) == ("1", "2", "1")
             assert status["Groups"].strip() == ""
-            assert set(status["Uid"].split()) == {str(zygote_of(jail).uids().real)}
+            supervisor, own = ids_of(zygote_of(jail).pid), ids_of(process.pid)
+            assert (len(supervisor), len(own)) == (1, 1)
+            assert jail._uids is not None
+            if (block := jail._uids.block) is not None:
+                assert supervisor == {block.start}
+                assert own < set(block) - supervisor
+                assert proc(zygote_of(jail).pid, "uid_map")[0].split() == ["0", str(block.start), str(len(block))]
+            else:
+                assert supervisor == own == {os.geteuid() or NOBODY}
+            assert not own & {0, *([NOBODY] if block is not None else [])}
+            assert proc(process.pid, "uid_map")[0].split() == [str(NOBODY), str(*own), "1"]
             assert status["NSpid"].split()[-1] == "1"
             assert [status[name].split()[-1] for name in ("NSsid", "NSpgid")] == ["1", "1"]
             kinds = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
@@ -858,6 +869,12 @@ def test_the_kernel_says_the_same_from_outside(image: Image) -> None:
                     assert _namespace(process.pid, kind) != _namespace(above, kind), kind
 
     with_jail(image, body)
+
+
+def ids_of(pid: int) -> set[int]:
+    """The uids and gids of the host that a process has, all of them."""
+    lines = [line.split()[1:] for line in proc(pid, "status") if line.startswith(("Uid:", "Gid:"))]
+    return {int(number) for line in lines for number in line}
 
 
 def proc(pid: int, name: str) -> list[str]:
@@ -895,4 +912,4 @@ def test_a_box_tells_the_layers_that_it_has(image: Image) -> None:
     promised = "userns pidns mountns netns ipcns utsns cgroupns rootfs rlimits caps no_new_privs seccomp"
     layers = with_jail(image, body)
     assert layers >= set(promised.split())
-    assert layers - set(promised.split()) <= {"landlock", "cgroup.memory", "cgroup.cpu", "cgroup.pids"}
+    assert layers - set(promised.split()) <= {"landlock", "own_uid", "cgroup.memory", "cgroup.cpu", "cgroup.pids"}

@@ -59,6 +59,11 @@ _ABOUT: Final[dict[str, tuple[str, str]]] = {
     "cgroup.memory": ("memory is limited per process, not per box", _GROUPS),
     "cgroup.cpu": ("CPU is limited per process, and a box may take every core", _GROUPS),
     "cgroup.pids": ("tasks are limited per user, not per box", _GROUPS),
+    "own_uid": (
+        "boxes share one uid of the host with each other and with whatever else has it, and so what the kernel counts "
+        "per uid",
+        "run as root",
+    ),
     "gvisor": ("a hole in this host's kernel is a way out of the box", "use the backend gvisor"),
 }
 

@@ -60,6 +60,7 @@ Layer: TypeAlias = Literal[
     "cgroup.memory",
     "cgroup.cpu",
     "cgroup.pids",
+    "own_uid",
     "gvisor",
 ]
 

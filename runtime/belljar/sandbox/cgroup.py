@@ -36,6 +36,14 @@ _PREFIX: Final = "belljar-"
 # One box, one CPU: a root model's program is one thread of Python, and neighbours have a right to the others.
 _PERIOD_US: Final = 100_000
 _QUOTA_US: Final = 100_000
+# For each controller, where its limit is read in versions 1 and 2.
+_LIMITS: Final = {
+    "memory": ("memory.limit_in_bytes", "memory.max"),
+    "cpu": ("cpu.cfs_quota_us", "cpu.max"),
+    "pids": ("pids.max", "pids.max"),
+}
+# How version 1 says that there is none: the largest number of whole pages.
+_UNLIMITED_MIN: Final = 2**60
 # A killed process leaves its group a moment later.
 _REMOVE_S: Final = 5.0
 # Tells the groups of several `Cgroups` of one process apart.
@@ -156,6 +164,19 @@ class BoxGroup:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def limiting(self, pid: int) -> tuple[str, ...]:
+        """The layers that really hold for process `pid`: it is in the group, and the group has a limit."""
+        return tuple(
+            f"cgroup.{name}"
+            for name, files in _LIMITS.items()
+            if name in self._by_controller and self._limits(name, files, pid)
+        )
+
+    def _limits(self, name: str, files: tuple[str, str], pid: int) -> bool:
+        folder, version = self._by_controller[name], self._versions[name]
+        limit = (folder / files[version - 1]).read_text().split()[0]
+        return pid in _pids(folder) and limit not in ("max", "-1") and int(limit) < _UNLIMITED_MIN
 
     def evidence(self) -> Evidence:
         """The kernel's account so far; None for what this host does not count, or no longer."""

@@ -1,9 +1,12 @@
 """The host's side of the jail: one zygote, and a box for every `start`.
 
 Streams: *control* to the zygote (orders out, ends in), and for each box its *wire*, whose other end only the guest
-holds, and for its first milliseconds *report*, on which the newborn box says which layers it has closed and hands over
+holds, and for its first milliseconds *report*, on which the newborn box says that its layers are closed and hands over
 two descriptors: a pidfd of its first process, by which we interrupt and kill without asking anybody, and its scratch
 folder, by which we can tell a full disk from a lie.
+
+Which layers a zygote's boxes have is measured, not told: its first box is one of ours, closes in on itself like every
+other, and finds out (`guest.measure`); what only the outside can see, its uid and its control groups, we look at.
 
 If this process dies at any moment, the end of *control* and the parent-death signals end zygote and boxes. If the
 zygote dies, its boxes die with it; the runs in them get a fault of ours, and the next `start` makes a new zygote.
@@ -32,6 +35,7 @@ from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 from belljar.sandbox.pool import Pool
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
+from belljar.sandbox.uids import NOBODY, Uids, ids_of
 
 __all__ = ["Jail", "JailBox", "Zygote"]
 
@@ -43,6 +47,19 @@ _BOX_S = 20.0
 _KILL_S = 10.0
 _PIECE_BYTES = 256 * 1024
 _MESSAGE_BYTES_MAX = 65536
+# The box that measures. What it may use is the same everywhere, so that no policy can make it fail.
+_MEASURED = BoxSpec(
+    cpu_s=30,
+    memory_bytes=512 * 2**20,
+    processes=16,
+    scratch_bytes=2**20,
+    scratch_files=16,
+    open_files=64,
+    requires=(),
+)
+_NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
+# Made by each box itself; it is born into that of its processes.
+_FRESH = ("userns", "mountns", "netns", "ipcns", "utsns", "cgroupns")
 # Up to here copying a body is cheaper than a second system call.
 _JOINED_BYTES_MAX = 64 * 1024
 
@@ -74,6 +91,7 @@ class Jail:
         self._filter = compile_filter(allowlist or load_allowlist())
         self._groups = Cgroups(find_places())
         self._groups.reap()
+        self._uids: Uids | None = None
         self._pool: Pool[JailBox] | None = None
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()
@@ -102,7 +120,6 @@ class Jail:
             await asyncio.to_thread(group.remove)
             raise
         self._groups.prepare(spec)
-        box.layers += self._groups.layers
         try:
             check_layers("jail", spec.requires, box.layers)
         except LayerMissing:
@@ -115,6 +132,8 @@ class Jail:
             await self._pool.aclose()
         await self._end_zygote()
         await asyncio.to_thread(self._groups.aclose)
+        if self._uids is not None:
+            self._uids.close()
 
     async def _end_zygote(self) -> None:
         zygote, self._zygote = self._zygote, None
@@ -126,16 +145,33 @@ class Jail:
             if self._zygote is not None and not self._zygote.alive:
                 await self._end_zygote()
             if self._zygote is None:
-                self._zygote = await Zygote.launch(self._image, self._filter)
+                self._uids = self._uids or Uids()
+                self._zygote = await Zygote.launch(self._image, self._filter, self._uids)
+                self._zygote.layers = await self._measure(self._zygote)
         return self._zygote
+
+    async def _measure(self, zygote: Zygote) -> tuple[str, ...]:
+        """What holds of the boxes of this zygote."""
+        group = self._groups.take(_MEASURED)
+        try:
+            box = await zygote.spawn(_MEASURED, group, measure=True)
+        except BaseException:
+            await asyncio.to_thread(group.remove)
+            raise
+        try:
+            return await box.measured()
+        finally:
+            await box.kill()
 
 
 class Zygote:
     """The warm process that boxes are cloned from."""
 
-    def __init__(self, control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, control: socket.socket, process: subprocess.Popen[bytes], uids: Uids) -> None:
+        self.layers: tuple[str, ...] = ()
         self._control = control
         self._process = process
+        self._uids = uids
         self._numbers = itertools.count(1)
         self._ends: dict[int, asyncio.Future[Mapping[str, int] | None]] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -143,8 +179,8 @@ class Zygote:
         control.setblocking(False)
 
     @classmethod
-    async def launch(cls, image: Image, seccomp: bytes | None) -> Zygote:
-        """Start one and wait until it is warm.
+    async def launch(cls, image: Image, seccomp: bytes | None, uids: Uids) -> Zygote:
+        """Start one and wait until it is warm. Its boxes get their uids of `uids`.
 
         Raises:
             LayerMissing: this host does not give a layer that the jail is made of.
@@ -152,7 +188,7 @@ class Zygote:
         """
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            zygote = cls(control, _spawn(image, theirs))
+            zygote = cls(control, _spawn(image, theirs, uids), uids)
         except OSError as error:
             control.close()
             raise BoxFault(f"the jail's launcher did not start: {error}") from error
@@ -165,18 +201,22 @@ class Zygote:
             raise
         return zygote
 
-    async def spawn(self, spec: BoxSpec, group: BoxGroup) -> JailBox:
-        """A new box with all its layers closed, charged to `group`.
+    async def spawn(self, spec: BoxSpec, group: BoxGroup, *, measure: bool = False) -> JailBox:
+        """A new box with all its layers closed, charged to `group`; or one that measures them.
 
         Raises:
             LayerMissing, BoxFault: it could not be built.
         """
+        uid = self._uids.lease()
         try:
-            return await self._spawn(spec, group)
-        except OSError as error:
+            return await self._spawn(spec, group, uid, measure=measure)
+        except BaseException as error:
+            self._uids.release(uid)
+            if not isinstance(error, OSError):
+                raise
             raise BoxFault(f"a box could not be built: {error}: raise the limit of open files, or run fewer") from error
 
-    async def _spawn(self, spec: BoxSpec, group: BoxGroup) -> JailBox:
+    async def _spawn(self, spec: BoxSpec, group: BoxGroup, uid: int, *, measure: bool) -> JailBox:
         number = next(self._numbers)
         wire, guest_wire = socket.socketpair()
         try:
@@ -187,24 +227,28 @@ class Zygote:
             raise
         end: asyncio.Future[Mapping[str, int] | None] = asyncio.get_running_loop().create_future()
         self._ends[number] = end
-        order = {
+        order: dict[str, object] = {
             "box": number,
+            # As the zygote's user namespace numbers it: the block from 0 on, or one uid.
+            "uid": uid - self._uids.block.start if self._uids.block is not None else 0,
             "scratch_bytes": spec.scratch_bytes,
             "scratch_files": spec.scratch_files,
             "rlimits": rlimits(spec),
         }
+        if measure:
+            order["measure"] = _to_measure(spec)
         try:
             with guest_wire, guest_report, group.doors() as doors:
                 handles = [guest_wire.fileno(), guest_report.fileno(), *doors]
                 await self._order(json.dumps(order).encode(), handles)
-            layers, pidfd, scratch = await _first_report(report)
+            pidfd, scratch = await _first_report(report)
         except BaseException:
             wire.close()
             self._ends.pop(number, None)
             raise
         finally:
             report.close()
-        return JailBox(wire, pidfd, scratch, tuple(layers), end, group)
+        return JailBox(wire, pidfd, scratch, self.layers, end, group, (self._uids, uid))
 
     async def aclose(self) -> None:
         """End the zygote and, by that, every box it has made."""
@@ -276,8 +320,10 @@ class JailBox:
         layers: tuple[str, ...],
         end: asyncio.Future[Mapping[str, int] | None],
         group: BoxGroup,
+        lease: tuple[Uids, int],
     ) -> None:
         self._group = group
+        self._uids, self._uid = lease
         self.layers = layers
         self._wire = wire
         self._pidfd = pidfd
@@ -328,6 +374,26 @@ class JailBox:
             self._killing = asyncio.create_task(self._kill())
         return await asyncio.shield(self._killing)
 
+    async def measured(self) -> tuple[str, ...]:
+        """Of a box that measures: what holds, seen from inside and from outside.
+
+        Raises:
+            BoxFault: it did not tell.
+        """
+        said = b""
+        try:
+            async with asyncio.timeout(_BOX_S):
+                while not said.endswith(b"\n"):
+                    piece = await self.receive()
+                    if not piece:
+                        raise BoxFault("the box that measures the jail's layers died: run `belljar doctor`")
+                    said += piece
+        except TimeoutError:
+            raise BoxFault(f"the jail's layers could not be measured within {_BOX_S:.0f} s") from None
+        pid = _pid_of(self._pidfd)
+        own = ("own_uid",) if self._uids.block is not None and ids_of(pid) == {self._uid} else ()
+        return (*json.loads(said), *own, *self._group.limiting(pid))
+
     async def _kill(self) -> BoxEnd:
         died_before = self._end.done()
         self._signal(signal.SIGKILL)
@@ -341,6 +407,7 @@ class JailBox:
         os.close(self._pidfd)
         os.close(self._scratch)
         await asyncio.to_thread(self._group.remove)
+        self._uids.release(self._uid)
         if ended is None:
             return BoxEnd(killed=False, signal=0, code=0, cpu_s=0.0, max_rss_bytes=0, lost=True, evidence=evidence)
         slain = ended["signal"] == signal.SIGKILL
@@ -362,7 +429,7 @@ class JailBox:
             signal.pidfd_send_signal(self._pidfd, number)
 
 
-async def _first_report(report: socket.socket) -> tuple[list[str], int, int]:
+async def _first_report(report: socket.socket) -> tuple[int, int]:
     report.setblocking(False)
     try:
         async with asyncio.timeout(_BOX_S):
@@ -375,7 +442,7 @@ async def _first_report(report: socket.socket) -> tuple[list[str], int, int]:
     if "failed" in told:
         raise _missing(told)
     pidfd, scratch = handles
-    return told["layers"], pidfd, scratch
+    return pidfd, scratch
 
 
 async def _receive_with_handles(channel: socket.socket) -> tuple[bytes, list[int]]:
@@ -395,9 +462,29 @@ async def _receive_with_handles(channel: socket.socket) -> tuple[bytes, list[int
         return message, handles
 
 
-def _spawn(image: Image, control: socket.socket) -> subprocess.Popen[bytes]:
+def _to_measure(spec: BoxSpec) -> dict[str, object]:
+    """What `guest.measure` compares with."""
+    return {
+        "host": {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _NAMESPACES},
+        "fresh": _FRESH,
+        "limits": rlimits(spec),
+        "scratch": [spec.scratch_bytes, spec.scratch_files],
+        "locked": True,
+        "alone": True,
+        "mounts": ["/", *(f"/dev/{name}" for name in ("null", "zero", "urandom"))],
+    }
+
+
+def _pid_of(pidfd: int) -> int:
+    """By our own pid namespace; -1 when it is dead."""
+    about = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
+    return next(int(line.split()[1]) for line in about.splitlines() if line.startswith("Pid:"))
+
+
+def _spawn(image: Image, control: socket.socket, uids: Uids) -> subprocess.Popen[bytes]:
     config = {
         "control": control.fileno(),
+        "uids": (NOBODY, 1) if uids.block is None else (uids.block.start, len(uids.block)),
         "root": str(image.root),
         "program": [PYTHON, "-I", "-S", "-B", "-X", "utf8", ZYGOTE],
     }

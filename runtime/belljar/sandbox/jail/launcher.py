@@ -6,9 +6,11 @@ safe when what comes later is hostile:
 
  1. die with the host: parent-death signal; the zygote also ends when *control* does;
  2. stand in the image folder (the only thing of the host it will see again; the path comes from the host);
- 3. give up root, if it has it, for an unprivileged uid: whatever breaks out later is nobody;
- 4. fresh user, mount, network, ipc, uts and cgroup namespaces; one uid is mapped and it is nobody's, so no set-id file
-    and no capability can lead to a uid that matters;
+ 3. give up root, if it has it, for an unprivileged uid: whatever breaks out later is nobody that matters;
+ 4. fresh user, mount, network, ipc, uts and cgroup namespaces; mapped is one unprivileged uid, or the block that the
+    host has claimed for its boxes and nobody else on this machine has, so no set-id file and no capability can lead to
+    a uid that matters. Only root may map more than itself: a child (`Mapper`) stays root until it has written the maps,
+    does nothing else, and takes nothing from anybody but the word that the namespace is there;
  5. mounts: the image read-only with three harmless devices, an empty place for scratch; pivot, detach the rest;
  6. become the image's own interpreter (`execve`), running the zygote. A descriptor of the host's /proc goes along: each
     box needs its own `uid_map` once, and closes it before it runs anything.
@@ -17,6 +19,7 @@ A step that fails is reported on *control* as {"failed", "layer", "errno"} and n
 """
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -43,7 +46,6 @@ PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
-NOBODY = 65534
 # Namespaces one by one, so that a refusal names the layer that this host does not give.
 NAMESPACES = (
     ("userns", CLONE_NEWUSER),
@@ -89,12 +91,48 @@ def write_file(path: str, text: str) -> None:
         raise Failed(f"write {path}", "userns", error.errno) from None
 
 
-def give_up_root() -> None:
+class Mapper:
+    """A child that keeps root for one thing: to map `count` ids from `first` on into its parent's user namespace."""
+
+    def __init__(self, first: int, count: int) -> None:
+        self.channel, theirs = socket.socketpair()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.channel.close()
+            os._exit(self.serve(theirs, f"/proc/{parent}", f"0 {first} {count}"))
+        theirs.close()
+
+    def serve(self, channel: socket.socket, parent: str, ids: str) -> int:
+        """In the child: its exit code, an errno."""
+        try:
+            if channel.recv(1):
+                write_maps(parent, ids, ids)
+        except Failed as failed:
+            return int(failed.args[2])
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
+
+    def map(self) -> None:
+        self.channel.send(b"1")
+        _, status = os.waitpid(self.pid, 0)
+        if status:
+            raise Failed("map the boxes' uids", "userns", os.waitstatus_to_exitcode(status))
+
+
+def write_maps(process: str, uids: str, gids: str) -> None:
+    write_file(f"{process}/setgroups", "deny")
+    write_file(f"{process}/uid_map", uids)
+    write_file(f"{process}/gid_map", gids)
+
+
+def give_up_root(uid: int) -> None:
     if os.geteuid() == 0:
         try:
             os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
         except OSError as error:
             # Root of a user namespace with no other uid: what it is outside cannot be known, so nobody is put into it.
             raise Failed("give up root", "userns", error.errno) from None
@@ -104,15 +142,16 @@ def give_up_root() -> None:
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def enter_namespaces() -> None:
+def enter_namespaces(mapper: "Mapper | None") -> None:
     uid, gid = os.getuid(), os.getgid()
     for layer, flag in NAMESPACES:
         call("unshare", layer, libc.unshare, flag)
         if flag == CLONE_NEWUSER:
-            write_file("/proc/self/setgroups", "deny")
             # Root in here, so that the zygote may make boxes; outside it is the unprivileged uid from above.
-            write_file("/proc/self/uid_map", f"0 {uid} 1")
-            write_file("/proc/self/gid_map", f"0 {gid} 1")
+            if mapper is None:
+                write_maps("/proc/self", f"0 {uid} 1", f"0 {gid} 1")
+            else:
+                mapper.map()
     socket.sethostname("belljar")
 
 
@@ -154,8 +193,10 @@ def main() -> None:
         prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
         os.chdir(config["root"])
         proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-        give_up_root()
-        enter_namespaces()
+        first, count = config["uids"]
+        mapper = Mapper(first, count) if count > 1 else None
+        give_up_root(first)
+        enter_namespaces(mapper)
         build_root()
         become_zygote(config, control.fileno(), proc)
     except Failed as failed:

@@ -4,10 +4,10 @@ It lies in the image and is started by the launcher, with *control* (a SOCK_SEQP
 the host's /proc. It has loaded everything a guest program commonly uses, and has run no guest code, ever; a box is a
 clone of it in fresh namespaces, so a box costs what the kernel takes for that and not an interpreter's start.
 
-    host    {"box": 7, "limits": ...} + [wire, report, cgroup.procs...]   ->  zygote
-    zygote  clone(user, pid, mount, net, ipc, uts, cgroup)
+    host    {"box": 7, "uid": 3, "limits": ...} + [wire, report, cgroup.procs...]   ->  zygote
+    zygote  clone(pid)
       box     closes in on itself (`Enclosure`, the order is the theory)
-      box     {"layers": [...]} + [pidfd, scratch]  on *report*  ->  host      or {"failed", "layer", "errno"}
+      box     {"closed": true} + [pidfd, scratch]  on *report*  ->  host      or {"failed", "layer", "errno"}
       box     runs the guest agent on the wire
     zygote  {"box": 7, "ended": {...}}                            ->  host      when the box's process 1 is dead
 
@@ -15,13 +15,18 @@ The host kills and interrupts over the pidfd and needs nobody's help for it. The
 tells their end. It ends when *control* does, and by the parent-death signal when the host dies; its boxes die with it
 by the same signal.
 
-The clone is the raw system call, because no library call makes all namespaces at once. The process has one thread, and
+The first box of a zygote is one of ours. It takes the very steps that every other box takes, and what it finds to hold
+(`guest.measure`) are the layers that the host tells of all of them.
+
+The clone is the raw system call, because no library call makes a namespace with it. The process has one thread, and
 Python's own preparations around a fork are called by hand (they also reseed `random`).
 """
 
 import array
 import ctypes
+import errno
 import gc
+import importlib
 import json
 import os
 import select
@@ -49,22 +54,12 @@ from guest.enclosure import (
 )
 from guest.preload import preload
 
-CLONE_FLAGS = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000
-LAYERS = (
-    "userns",
-    "pidns",
-    "mountns",
-    "netns",
-    "ipcns",
-    "utsns",
-    "cgroupns",
-    "rootfs",
-    "rlimits",
-    "caps",
-    "no_new_privs",
-)
+CLONE_NEWPID = 0x20000000
+# In the order of the names: user, mount, net, ipc, uts, cgroup.
+NAMESPACES = 0x10000000 | 0x00020000 | 0x40000000 | 0x08000000 | 0x04000000 | 0x02000000
 MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
 SYSCALLS = {"x86_64": {"clone": 56, "keyctl": 250}, "aarch64": {"clone": 220, "keyctl": 219}}
 NOBODY = 65534
@@ -80,8 +75,8 @@ class Enclosure:
     """What a newborn box does to itself, in this order. Every step is irreversible and each needs the ones before it.
 
     1. charge everything from here on to the box's own cgroups;
-    2. die with the zygote; a session of its own; a keyring of its own;
-    3. be nobody in the new user namespace, and nobody else;
+    2. take the box's own uid of the host, then fresh namespaces: in that of users be nobody, and nobody else;
+    3. die with the zygote, which a change of uid would undo; a session and a keyring of its own;
     4. a private tmpfs, the only writable place, bounded in bytes and inodes;
     5. tell the host the handles it needs (pidfd, scratch), which are made before the doors close;
     6. close every descriptor but the wire;
@@ -97,31 +92,46 @@ class Enclosure:
         self.report = report
         self.groups = groups
         self.proc = proc
-        self.layers = list(LAYERS)
+        # A box of ours: it looks at each layer and tells instead of running a program (`guest.measure`).
+        self.measure = None
+        if "measure" in order:
+            self.measure = importlib.import_module("guest.measure").Measure(proc, order["measure"]["fresh"])
 
     def close(self) -> None:
         for group in self.groups:
             os.write(group, b"0")
+        self.leave_the_host(self.order["uid"])
         prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
         os.setsid()
-        libc.syscall(numbers["keyctl"], KEYCTL_JOIN_SESSION_KEYRING, None)
-        write_id_maps(self.proc, NOBODY, 0)
-        be_nobody()
+        own_keyring()
         self.mount_scratch()
         landlock = landlock_ruleset(["/"], ["/dev"], "/tmp")  # noqa: S108
         scratch = os.open("/tmp", os.O_PATH | os.O_DIRECTORY)  # noqa: S108
         pidfd = os.pidfd_open(os.getpid())
         set_limits(self.order["rlimits"])
         drop_capabilities()
+        if self.measure is not None:
+            self.measure.before_landlock(self.order["measure"])
         if landlock is not None:
             restrict(landlock)
-            self.layers.append("landlock")
-        if FILTER is not None:
-            self.layers.append("seccomp")
-        send(self.report, {"layers": self.layers}, [pidfd, scratch])
+        if self.measure is not None:
+            self.measure.before_filter()
+        send(self.report, {"closed": True}, [pidfd, scratch])
         close_all_but({self.wire: WIRE_FD})
         if FILTER is not None:
             FILTER.load()
+        if self.measure is not None:
+            tell_and_wait(WIRE_FD, self.measure.behind_filter())
+
+    def leave_the_host(self, uid: int) -> None:
+        """Be `uid` in the zygote's user namespace and nobody in a new one. Its owner has no right in the zygote's."""
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        # Who has changed its uid may not be looked at, not even by itself, and its maps are then root's to write.
+        prctl("userns", PR_SET_DUMPABLE, 1)
+        check("unshare", "userns", libc.unshare(NAMESPACES))
+        write_id_maps(self.proc, NOBODY, uid)
+        be_nobody()
 
     def mount_scratch(self) -> None:
         size, files = self.order["scratch_bytes"], self.order["scratch_files"]
@@ -136,18 +146,33 @@ def send(channel: socket.socket, message: object, descriptors: "list[int]") -> N
     channel.sendmsg([json.dumps(message).encode()], rights)
 
 
+def own_keyring() -> None:
+    """Leave the session keyring of the host, whose keys this process could read."""
+    if libc.syscall(numbers["keyctl"], KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+        number = ctypes.get_errno()
+        if number != errno.ENOSYS:  # a kernel without keys
+            raise Failed("keyctl", "caps", number)
+
+
+def tell_and_wait(wire: int, layers: "list[str]") -> None:
+    """Never returns. The host looks at this process from outside as well, and kills it."""
+    os.write(wire, json.dumps(layers).encode() + b"\n")
+    os.read(wire, 1)
+    os._exit(0)
+
+
 def clone() -> int:
-    """fork() into fresh namespaces: 0 in the child, its pid in the parent."""
+    """fork() into a fresh namespace of processes: 0 in the child, its pid in the parent."""
     api = ctypes.pythonapi
     api.PyOS_BeforeFork()
-    pid = locked.syscall(numbers["clone"], ctypes.c_ulong(CLONE_FLAGS | signal.SIGCHLD), None, None, None, None)
+    pid = locked.syscall(numbers["clone"], ctypes.c_ulong(CLONE_NEWPID | signal.SIGCHLD), None, None, None, None)
     if pid == 0:
         api.PyOS_AfterFork_Child()
     else:
         number = ctypes.get_errno()
         api.PyOS_AfterFork_Parent()
         if pid < 0:
-            raise Failed("clone", "userns", number)
+            raise Failed("clone", "pidns", number)
     return int(pid)
 
 
