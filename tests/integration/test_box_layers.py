@@ -393,17 +393,17 @@ def test_a_uid_comes_back_when_its_box_has_ended(image: Image) -> None:
         try:
             await (await jail.start(SPEC)).kill()
             assert jail._uids is not None
-            free = len(jail._uids._free)
+            uids, free = jail._uids, len(jail._uids._free)
             alive = [await jail.start(SPEC) for _ in range(3)]
-            assert len(jail._uids._free) == free - 3
+            assert len(uids._free) == free - 3
             for one in alive:
                 await one.kill()
             with pytest.raises(LayerMissing):
                 await jail.start(msgspec.structs.replace(SPEC, requires=("fairydust",)))
-            assert len(jail._uids._free) == free
+            assert len(uids._free) == free
         finally:
             await jail.aclose()
-        assert jail._uids.block is None
+        assert uids.block is None
 
     asyncio.run(main())
 

@@ -132,8 +132,9 @@ class Jail:
             await self._pool.aclose()
         await self._end_zygote()
         await asyncio.to_thread(self._groups.aclose)
-        if self._uids is not None:
-            self._uids.close()
+        uids, self._uids = self._uids, None
+        if uids is not None:
+            uids.close()
 
     async def _end_zygote(self) -> None:
         zygote, self._zygote = self._zygote, None
