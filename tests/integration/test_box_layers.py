@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from belljar.errors import LayerMissing
+from belljar.errors import BoxFault, LayerMissing
 from belljar.sandbox import Image, Jail, cgroup, ensure_image
 from belljar.sandbox.docker import Docker
 from belljar.sandbox.docker.options import host_config
@@ -454,6 +454,31 @@ def test_every_layer_that_this_host_gives_is_told(image: Image) -> None:
     with boxes(image, 1) as (one,):
         assert set(one.box.layers) == expected(one.jail)
         assert len(one.box.layers) == len(set(one.box.layers))
+
+
+def test_a_zygote_that_was_not_measured_makes_no_box(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = JailBox.measured
+    failed: list[JailBox] = []
+
+    async def fails_once(box: JailBox) -> tuple[str, ...]:
+        if not failed:
+            failed.append(box)
+            raise BoxFault("the box that measures died")
+        return await measured(box)
+
+    async def main() -> None:
+        jail = Jail(image)
+        try:
+            with pytest.raises(BoxFault, match="measures"):
+                await jail.start(SPEC)
+            box = await jail.start(SPEC)
+            await box.kill()
+            assert set(box.layers) == expected(jail)
+        finally:
+            await jail.aclose()
+
+    monkeypatch.setattr(JailBox, "measured", fails_once)
+    asyncio.run(main())
 
 
 def test_a_filter_that_lets_everything_through_is_none(jailed: Boxed) -> None:

@@ -147,8 +147,13 @@ class Jail:
                 await self._end_zygote()
             if self._zygote is None:
                 self._uids = self._uids or Uids()
-                self._zygote = await Zygote.launch(self._image, self._filter, self._uids)
-                self._zygote.layers = await self._measure(self._zygote)
+                zygote = await Zygote.launch(self._image, self._filter, self._uids)
+                try:
+                    zygote.layers = await self._measure(zygote)
+                except BaseException:
+                    await asyncio.shield(zygote.aclose())
+                    raise
+                self._zygote = zygote
         return self._zygote
 
     async def _measure(self, zygote: Zygote) -> tuple[str, ...]:
