@@ -132,8 +132,9 @@ class Jail:
             await self._pool.aclose()
         await self._end_zygote()
         await asyncio.to_thread(self._groups.aclose)
-        if self._uids is not None:
-            self._uids.close()
+        uids, self._uids = self._uids, None
+        if uids is not None:
+            uids.close()
 
     async def _end_zygote(self) -> None:
         zygote, self._zygote = self._zygote, None
@@ -146,8 +147,13 @@ class Jail:
                 await self._end_zygote()
             if self._zygote is None:
                 self._uids = self._uids or Uids()
-                self._zygote = await Zygote.launch(self._image, self._filter, self._uids)
-                self._zygote.layers = await self._measure(self._zygote)
+                zygote = await Zygote.launch(self._image, self._filter, self._uids)
+                try:
+                    zygote.layers = await self._measure(zygote)
+                except BaseException:
+                    await asyncio.shield(zygote.aclose())
+                    raise
+                self._zygote = zygote
         return self._zygote
 
     async def _measure(self, zygote: Zygote) -> tuple[str, ...]:
