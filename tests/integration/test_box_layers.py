@@ -27,15 +27,13 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from belljar.errors import LayerMissing
+from belljar.errors import BoxFault, LayerMissing
 from belljar.sandbox import Image, Jail, cgroup, ensure_image
 from belljar.sandbox.docker import Docker
-from belljar.sandbox.docker.options import host_config
-from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.jail import backend
 from belljar.sandbox.jail.backend import JailBox
 from belljar.sandbox.numbers import NUMBERS
-from belljar.sandbox.seccomp import Allowlist, Rule, load_allowlist
+from belljar.sandbox.seccomp import Allowlist, Rule
 from belljar.sandbox.uids import NOBODY, Uids
 from tests.integration import docker_boxes
 from tests.integration.test_jail_lifecycle import SPEC, Talk, box_processes, ids_of, opened, proc, zygote_of
@@ -393,17 +391,17 @@ def test_a_uid_comes_back_when_its_box_has_ended(image: Image) -> None:
         try:
             await (await jail.start(SPEC)).kill()
             assert jail._uids is not None
-            free = len(jail._uids._free)
+            uids, free = jail._uids, len(jail._uids._free)
             alive = [await jail.start(SPEC) for _ in range(3)]
-            assert len(jail._uids._free) == free - 3
+            assert len(uids._free) == free - 3
             for one in alive:
                 await one.kill()
             with pytest.raises(LayerMissing):
                 await jail.start(msgspec.structs.replace(SPEC, requires=("fairydust",)))
-            assert len(jail._uids._free) == free
+            assert len(uids._free) == free
         finally:
             await jail.aclose()
-        assert jail._uids.block is None
+        assert uids.block is None
 
     asyncio.run(main())
 
@@ -454,6 +452,31 @@ def test_every_layer_that_this_host_gives_is_told(image: Image) -> None:
     with boxes(image, 1) as (one,):
         assert set(one.box.layers) == expected(one.jail)
         assert len(one.box.layers) == len(set(one.box.layers))
+
+
+def test_a_zygote_that_was_not_measured_makes_no_box(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = JailBox.measured
+    failed: list[JailBox] = []
+
+    async def fails_once(box: JailBox) -> tuple[str, ...]:
+        if not failed:
+            failed.append(box)
+            raise BoxFault("the box that measures died")
+        return await measured(box)
+
+    async def main() -> None:
+        jail = Jail(image)
+        try:
+            with pytest.raises(BoxFault, match="measures"):
+                await jail.start(SPEC)
+            box = await jail.start(SPEC)
+            await box.kill()
+            assert set(box.layers) == expected(jail)
+        finally:
+            await jail.aclose()
+
+    monkeypatch.setattr(JailBox, "measured", fails_once)
+    asyncio.run(main())
 
 
 def test_a_filter_that_lets_everything_through_is_none(jailed: Boxed) -> None:
@@ -602,10 +625,12 @@ def test_a_container_does_not_tell_a_layer_whose_step_is_left_out(
 
 @pytest.mark.parametrize("what", ORDERED)
 def test_a_container_does_not_tell_what_the_daemon_only_says(docker_host: str, image: Image, what: str) -> None:
-    ordered = host_config(docker_boxes.SPEC, "runc", docker_profile(load_allowlist()))
+    ordered: docker_boxes.Document = {}
 
     def make(options: docker_boxes.Document) -> None:
-        options["host_config"] |= ORDERED[what]
+        ordered.update(options["host_config"])
+        own = json.dumps(ORDERED[what]).replace("65534", options["user"].partition(":")[0])
+        options["host_config"] |= json.loads(own)
         options["network_disabled"] = False
 
     def tell(inspected: docker_boxes.Document) -> None:

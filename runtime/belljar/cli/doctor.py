@@ -176,7 +176,9 @@ async def _examine(policy: Policy, backend: BackendName, state: Path) -> Backend
             await _add_runtime(backend, engine, facts)
         result, run_ms = await _run_probe(runtime)
     except BelljarError as error:
-        return _backend_report(backend, [], str(error), 0, facts)
+        # What no box could be asked is unknown; but a device may be why there is no box.
+        known = [finding for finding in (_devices(),) if not finding.ok]
+        return _backend_report(backend, known, str(error), 0, facts)
     reach, kernel = _said(result.stdout)
     facts["guest_kernel"] = kernel
     swaps = engine is not None and not engine.swap_limit

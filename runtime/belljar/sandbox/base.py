@@ -87,7 +87,10 @@ class BoxEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sandbox(Protocol):
-    """One box, alive from birth. Serves one run; never reused."""
+    """One box, alive from birth. Serves one run; never reused.
+
+    `layers` are those that were seen to hold in boxes of its kind, by trying them, and not those that were asked for.
+    """
 
     layers: tuple[str, ...]
 

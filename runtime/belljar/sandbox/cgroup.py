@@ -189,7 +189,10 @@ class BoxGroup:
 
     def _limits(self, name: str, files: tuple[str, str], pid: int) -> bool:
         folder, version = self._by_controller[name], self._versions[name]
-        limit = (folder / files[version - 1]).read_text().split()[0]
+        try:
+            limit = (folder / files[version - 1]).read_text().split()[0]
+        except OSError:  # removed: it limits nobody
+            return False
         return pid in _pids(folder) and limit not in ("max", "-1") and int(limit) < _UNLIMITED_MIN
 
     def evidence(self) -> Evidence:

@@ -26,7 +26,7 @@ import platform
 import secrets
 import socket
 import struct
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -291,6 +291,7 @@ class Docker:
             if account is not None:
                 account.close()
             raise
+        layers = (*self._layers(report["layers"]), *self._seen(inspected, account, order.uid))
         return DockerBox(
             self._daemon,
             container,
@@ -298,39 +299,37 @@ class Docker:
             outputs,
             account,
             self._fates,
-            self._layers(report["layers"], inspected, order.uid, account),
+            layers,
             memory_bytes=order.config["Memory"],
             remove=lambda: self._background(self._remove(container, order.uid)),
             background=self._background,
         )
 
-    def _layers(
-        self, found: Sequence[str], inspected: Mapping[str, Any], uid: int, account: Account
-    ) -> tuple[str, ...]:
-        """What holds: as it was found inside, by the daemon's own mapping of users, and as seen from outside."""
-        pid = inspected["State"]["Pid"]
+    def _layers(self, found: Sequence[str]) -> tuple[str, ...]:
+        """What holds: as it was found inside, by the daemon's own mapping of users, by the runtime."""
         remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in found else ()
         # What the daemon puts into the root is covered by who has users of its own, or else closed by Landlock.
         rootfs = self.name == "gvisor" or "userns" in found or "landlock" in found
         inside = [layer for layer in found if layer != "rootfs" or rootfs]
-        own = ("own_uid",) if account.nearby and uid != NOBODY and ids_of(pid) == {uid} else ()
-        groups = account.limiting(pid)
-        counted = [
-            layer
-            for layer in (_GROUPS if groups is None else groups)
-            if layer != "cgroup.memory" or self._is_unswapped(inspected["HostConfig"], account)
-        ]
-        second_kernel = ("gvisor",) if self.name == "gvisor" else ()
-        return (*inside, *remapped, *own, *counted, *second_kernel)
+        return (*inside, *remapped, *(("gvisor",) if self.name == "gvisor" else ()))
 
-    def _is_unswapped(self, host: Mapping[str, Any], account: Account) -> bool:
-        """Whether a box cannot have more than its memory by being swapped out.
+    def _seen(self, inspected: Mapping[str, Any], account: Account, uid: int) -> Iterator[str]:
+        """What holds as seen from outside; by the daemon's word where the container is not on this machine."""
+        pid = inspected["State"]["Pid"] if account.nearby else None
+        for layer in _GROUPS if pid is None else account.limiting(pid):
+            if layer != "cgroup.memory" or not self._can_swap(inspected["HostConfig"], nearby=account.nearby):
+                yield layer
+        if pid is not None and uid != NOBODY and ids_of(pid) == {uid}:
+            yield "own_uid"
 
-        Where the daemon cannot limit that, that way is shut by a swappiness of 0, which runsc does not pass on, or by
-        there being no swap.
+    def _can_swap(self, host: Mapping[str, Any], *, nearby: bool) -> bool:
+        """Whether a box can have more than its memory, by being swapped out; `nearby`: the daemon is on this machine.
+
+        Where the daemon cannot limit that, it is shut by a swappiness of 0, which runsc does not pass on, or by there
+        being no swap.
         """
-        never = self._runtime == "runc" and host.get("MemorySwappiness") == 0
-        return host["MemorySwap"] == host["Memory"] or never or (account.nearby and _no_swap())
+        unswapped = self._runtime == "runc" and host.get("MemorySwappiness") == 0
+        return not (host["MemorySwap"] == host["Memory"] or unswapped or (nearby and _no_swap()))
 
     @property
     def _is_local(self) -> bool:

@@ -143,8 +143,9 @@ class Jail:
         await self._end_zygote()
         for groups in (self._groups, self._found):
             await asyncio.to_thread(groups.aclose)
-        if self._uids is not None:
-            self._uids.close()
+        uids, self._uids = self._uids, None
+        if uids is not None:
+            uids.close()
 
     async def _end_zygote(self) -> None:
         zygote, self._zygote = self._zygote, None
@@ -157,8 +158,13 @@ class Jail:
                 await self._end_zygote()
             if self._zygote is None:
                 self._uids = self._uids or Uids()
-                self._zygote = await self._launch(self._uids)
-                self._zygote.layers = await self._measure(self._zygote)
+                zygote = await self._launch(self._uids)
+                try:
+                    zygote.layers = await self._measure(zygote)
+                except BaseException:
+                    await asyncio.shield(zygote.aclose())
+                    raise
+                self._zygote = zygote
         return self._zygote
 
     async def _launch(self, uids: Uids) -> Zygote:
