@@ -382,6 +382,17 @@ def test_two_boxes_alive_have_two_uids_and_neither_is_anybodys(image: Image) -> 
         assert "own_uid" in one.box.layers
 
 
+def test_where_no_block_is_free_the_boxes_of_root_are_nobodys(
+    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = tmp_path / "not there" / "deeper"
+    monkeypatch.setattr(backend, "Uids", lambda: Uids(nowhere))
+    with boxes(image, 1) as (one,):
+        assert ids_of(one.pid) == ids_of(zygote_of(one.jail).pid) == {os.geteuid() or NOBODY}
+        assert set(one.box.layers) == expected(one.jail)
+        assert "own_uid" not in one.box.layers
+
+
 def test_a_uid_comes_back_when_its_box_has_ended(image: Image) -> None:
     if not owned():
         pytest.skip("only root may give a box a uid of its own")
