@@ -416,7 +416,9 @@ def test_memory_is_limited_from_the_least_that_a_policy_may_say(
     assert (outcome.code, result["status"]) == (6, "memory"), result["error"]
     limit = result["limit"]
     assert (limit["code"], limit["limit"]) == ("memory_bytes", memory_mib * 2**20)
-    assert limit["limit"] / 2 <= limit["observed"] <= limit["limit"] * 1.25
+    # Small steps come near; what doubles asks for as much again as it has.
+    least = 3 / 4 if kind in ("texts", "zeros") else 1 / 2
+    assert limit["limit"] * least <= limit["observed"] <= limit["limit"] * 1.25
     assert result["max_rss_bytes"] <= limit["limit"] * 1.25
 
 

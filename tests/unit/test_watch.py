@@ -6,7 +6,9 @@ Its arithmetic is tested with made-up processes, the rest with processes of the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -279,3 +281,34 @@ def test_who_asks_is_answered_after_a_look() -> None:
     watch.ask(answered.set)
     assert answered.wait(20)
     watch.stop()
+
+
+def test_a_box_that_cannot_be_looked_at_any_more_is_killed() -> None:
+    """Whoever looks may run out of descriptors; what nobody limits must not run on."""
+    killed = threading.Event()
+
+    class Blind(Watch):
+        def look(self) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    watch = Blind(os.getpid(), spec(2**50), -1, born=Born(), covers=ALL, kill=killed.set)
+    watch.start()
+    assert killed.wait(20)
+    watch.stop()
+    assert watch.failed
+
+
+def test_a_process_that_cannot_be_read_has_not_ended(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(tmp_path, os.O_PATH))
+        with pytest.raises(OSError, match="Too many open files"):
+            processes_below(os.getpid())
+    finally:
+        for handle in held:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -77,6 +77,8 @@ _SOCKET_BYTES: Final = 212_992 * 3 // 2
 # Orphans may move while we read. Who has so many generations die within one look is found by the next.
 _PASSES_MAX: Final = 5
 _FILE_BYTES_MAX: Final = 2**20
+# What reading of a process says when it has ended. Anything else, such as no descriptor left, is no end.
+_ENDED: Final = (FileNotFoundError, ProcessLookupError)
 _CHILDREN_LISTED: Final = os.path.exists("/proc/thread-self/children")
 # Begin, end, offset and number of a shared anonymous mapping.
 _SHARED: Final = re.compile(rb"^(\w+)-(\w+) ...s (\w+) \S+ (\d+) +/dev/zero \(deleted\)$", re.MULTILINE)
@@ -158,6 +160,8 @@ class Watch:
         self._memory_peak_bytes = 0
         self._tasks = 1
         self._kills = 0
+        # It could not look any more, and has killed the box for that: nobody would have limited it.
+        self.failed = False
 
     def start(self) -> None:
         self._thread.start()
@@ -202,13 +206,20 @@ class Watch:
             self._took_s = time.monotonic() - began
 
     def _run(self) -> None:
-        while not self._over.is_set():
-            self._wake.wait(self._pause_s())
-            self._wake.clear()
-            answers = [self._asked.get() for _ in range(self._asked.qsize())]
-            self.look()
-            for answered in answers:
-                answered()
+        try:
+            while not self._over.is_set():
+                self._wake.wait(self._pause_s())
+                self._wake.clear()
+                answers = [self._asked.get() for _ in range(self._asked.qsize())]
+                self.look()
+                for answered in answers:
+                    answered()
+        except OSError:
+            pass  # no descriptor left, for one: the end of the box tells of it
+        finally:
+            if not self._over.is_set():
+                self.failed = True
+                self._kill()
 
     def _pause_s(self) -> float:
         pause = _PAUSE_MAX_S
@@ -361,7 +372,7 @@ def _process(pid: int) -> Process | None:
             # Its first thread has ended, and the memory is only to be seen through the others.
             at = next((path for path in _threads(pid) if any(_sizes(path))), at)
             address, resident, shared = _sizes(at)
-    except OSError:
+    except _ENDED:
         return None
     return Process(
         at=at,
@@ -384,13 +395,13 @@ def _children(pid: int, threads: int, family: Mapping[int, list[int]] | None) ->
     paths = [f"/proc/{pid}/task/{pid}"] if threads == 1 else _threads(pid)
     found: list[int] = []
     for path in paths:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*_ENDED):
             found += map(int, _read(f"{path}/children").split())
     return found
 
 
 def _threads(pid: int) -> list[str]:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*_ENDED):
         return [f"/proc/{pid}/task/{name}" for name in os.listdir(f"/proc/{pid}/task")]
     return []
 
@@ -426,7 +437,7 @@ def _family() -> dict[int, list[int]]:
     """Children by parent, from all processes of the machine: for kernels that do not list them."""
     family: dict[int, list[int]] = {}
     for name in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*_ENDED):
             parent = int(_read(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
             family.setdefault(parent, []).append(int(name))
     return family
@@ -449,10 +460,8 @@ def _proportional(at: str) -> tuple[int, int]:
     """
     try:
         lines = _read(f"{at}/smaps_rollup").splitlines()[1:]
-    except PermissionError:
-        raise
-    except OSError:
-        return 0, 0  # it has ended
+    except _ENDED:
+        return 0, 0
     kib = {name: int(value.split()[0]) for name, _, value in (line.partition(b":") for line in lines)}
     anonymous = kib.get(b"Pss_Anon", kib.get(b"Pss", 0)) + kib.get(b"SwapPss", 0)
     return anonymous * 1024, kib.get(b"Pss_Shmem", 0) * 1024

@@ -497,7 +497,7 @@ class JailBox:
         os.close(self._scratch)
         await asyncio.to_thread(self._group.remove)
         self._uids.release(self._uid)
-        if ended is None:
+        if ended is None or (self._watch is not None and self._watch.failed):
             return BoxEnd(killed=False, signal=0, code=0, cpu_s=0.0, max_rss_bytes=0, lost=True, evidence=evidence)
         slain = ended["signal"] == signal.SIGKILL
         by_watch = self._watch is not None and bool(self._watch.evidence().memory_kills)
