@@ -17,6 +17,7 @@ import belljar
 from belljar.sandbox.docker.box import bury
 from belljar.sandbox.docker.daemon import _BUILDS_MAX, Daemon, Lane
 from tests.integration.daemons import HANG_S, Talker, silence
+from tests.waiting import in_time
 
 # The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -66,7 +67,7 @@ def test_a_call_that_hangs_holds_up_no_other(tmp_path: Path, held: Lane, other: 
         calls = [asyncio.ensure_future(CALLS[held](daemon, "held")) for _ in range(HELD)]
         try:
             await holding.are_held()
-            async with asyncio.timeout(HANG_S / 2):
+            async with in_time(HANG_S / 2):
                 await CALLS[other](daemon, "free")
             assert not any(call.done() for call in calls)
         finally:
@@ -86,7 +87,7 @@ def test_removals_that_hang_hold_up_no_other(tmp_path: Path) -> None:
         removals = [asyncio.create_task(bury(daemon, "held")) for _ in range(HELD)]
         try:
             await holding.are_held()
-            async with asyncio.timeout(HANG_S / 2):
+            async with in_time(HANG_S / 2):
                 assert await bury(daemon, "free")
             assert not any(removal.done() for removal in removals)
         finally:
