@@ -299,6 +299,7 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
             raise TypeError("dataclass() decorates classes of your own")
         _settle_annotations(target)
         guards.check_fields(target, [*target.__annotations__, *getattr(target, "__dataclass_fields__", ())])
+        _check_defaults(target)
         before = [*vars(target).values()]
         made = guards.mark_class(dataclasses.dataclass(**options)(target))
         guards.tie_generated(made, before)
@@ -306,6 +307,16 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
         return made
 
     return decorate if cls is None else decorate(cls)
+
+
+def _check_defaults(cls: type) -> None:
+    # What the class has under a field's name becomes the field's default, and can be read there: also a method of the
+    # metaclass, or a private one of a library base, which no guard would let out.
+    for name in cls.__annotations__:
+        owner = next((one for one in cls.__mro__ if name in vars(one)), type(cls))
+        hidden = owner is type(cls) or guards.kind_of(name) is guards.Kind.PRIVATE
+        if hidden and hasattr(cls, name) and not guards.is_guest_class(owner):
+            raise TypeError(f"a field cannot be called {name!r} in this class: choose another name")
 
 
 def _settle_annotations(cls: type) -> None:

@@ -199,7 +199,8 @@ def _match_class(subject: Any, cls: Any, positional: int, names: tuple[str, ...]
     accepted = 1 if listed is None else len(listed)
     if positional > accepted or (positional and listed == ()):
         plural = "" if accepted == 1 else "s"
-        raise TypeError(f"{cls.__name__}() accepts {accepted} positional sub-pattern{plural} ({positional} given)")
+        name = getattr(cls, "__name__", cls)
+        raise TypeError(f"{name}() accepts {accepted} positional sub-pattern{plural} ({positional} given)")
     try:
         own = [subject][:positional] if listed is None else _attributes(subject, listed[:positional])
         return own + _attributes(subject, names)

@@ -56,7 +56,8 @@ _WALL = ("guest.guards", "guest.facades", "guest.restricted", "guest.wrappers", 
 _REVIEWED = """
     builtins.memoryview builtins.odict_items builtins.odict_keys builtins.odict_values _io._BytesIOBuffer
     contextlib.ContextDecorator.__call__.<locals>.inner datetime.IsoCalendarDate dataclasses.Field decimal.DecimalTuple
-    decimal.SignalDict difflib.Match guest.copies.Memo functools.lru_cache.<locals>.decorating_function
+    decimal.SignalDict difflib.Match guest.copies._Memo _abc._abc_data
+    functools.lru_cache.<locals>.decorating_function
     functools.lru_cache.<locals>.decorating_function.<locals>.<lambda> guest.pushdown.Hit guest.pushdown.Hits
     statistics.LinearRegression _sre.SRE_Scanner
     urllib.parse.ParseResult urllib.parse.ParseResultBytes urllib.parse.SplitResult urllib.parse.SplitResultBytes
@@ -182,6 +183,8 @@ class Oracle:
         if kind is types.MethodType:
             if any(value == known for known in self._allowed.values() if type(known) is types.MethodType):
                 return None
+            if _is_of_metaclass(value):
+                return f"{value.__name__} of a metaclass"
             return self._danger_of_owner(value.__self__, given, depth)
         if kind in _C_CALLABLES:
             return self._danger_of_builtin(value, given, depth)
@@ -206,6 +209,14 @@ class Oracle:
         if isinstance(owner, type):
             return "a method of a metaclass" if issubclass(owner, type) else None
         return self.danger(owner, given, depth + 1)
+
+
+def _is_of_metaclass(method: types.MethodType) -> bool:
+    """A method of a class's class. Special ones are what syntax calls anyhow."""
+    if not isinstance(method.__self__, type) or method.__name__ in guards.METHOD_DUNDERS:
+        return False
+    every = (one for cls in type.mro(type(method.__self__)) for one in vars(cls).values())
+    return any(method.__func__ is one for one in every)
 
 
 def _keeps(holder: Any, value: object) -> bool:

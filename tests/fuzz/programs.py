@@ -7,6 +7,8 @@ or fail; what it must not do is to show something, or to change the object.
 
 from __future__ import annotations
 
+import abc
+import enum
 import random
 import re
 import types
@@ -51,6 +53,14 @@ for name in ("__eq__", "__lt__", "__ge__"):
             getattr(D, name)(*pair)
         except Exception as error:
             see("an error", (error,), {{}})
+"""
+# A field's default is what the class has under its name.
+DEFAULTS = """
+@dataclasses.dataclass
+class D({base}):
+{fields}
+for field in dataclasses.fields(D):
+    see("a field", (field.default, field.default_factory, field.metadata, field.type, field), {{}})
 """
 BY_POSITION = """
 for kind in (type(V), V.__class__, V):
@@ -248,6 +258,12 @@ def _dataclasses(names: list[str]) -> Iterator[str]:
         yield DATACLASS.format(options="", fields=_fields([name])) + BY_POSITION.format(captures="c0")
 
 
+def _of_metaclasses() -> Iterator[str]:
+    for base, metaclass in (("enum.Enum", enum.EnumMeta), ("enum.Flag", enum.EnumMeta), ("abc.ABC", abc.ABCMeta)):
+        for name in dir(metaclass):
+            yield DEFAULTS.format(base=base, fields=_fields([name]))
+
+
 def _patterns(names: list[str]) -> Iterator[str]:
     for at, name in enumerate(names):
         yield BY_KEYWORD.format(pairs=f"{name}=c{at}", captures=f"c{at}")
@@ -296,6 +312,9 @@ class ProgramFuzzer:
 
     def run(self, way: str = "", share: float = 1.0) -> int:
         watch = self.world.watch()
+        self.world.recorder.doing = "dataclass with names of a metaclass"
+        for source in _of_metaclasses() if re.search(way, "dataclass") else ():
+            self._one(source, None)
         victims = self._victims()
         for victim in self.random.sample(victims, round(len(victims) * share)):
             for kind, names in _hidden_names(victim).items():

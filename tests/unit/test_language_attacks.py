@@ -100,6 +100,14 @@ GENERATED_METHODS = {
     "    def _make(self, fields): leak(fields)\n    def __iter__(self): return iter([1])\nN._replace(T())",
     "total_ordering": "from functools import total_ordering\n@total_ordering\nclass T:\n    def __lt__(self, o):\n"
     "        return True\nleak(T.__ge__(1, 2))",
+    "a field called like the metaclass's method": "from enum import Enum\nfrom dataclasses import dataclass, fields\n"
+    "@dataclass\nclass E(Enum):\n    _create_: object\n"
+    "leak(fields(E)[0].default('F', {'x': 1, '__getattr__': lambda s, n: n}))",
+    "a field called like an abstract class's method": "from abc import ABC\nfrom dataclasses import dataclass, fields\n"
+    "@dataclass\nclass D(ABC):\n    register: object\nfields(D)[0].default(int)\nleak(isinstance(1, D))",
+    "a field called like a library's private method": "from collections import Counter\n"
+    "from dataclasses import dataclass, fields\n@dataclass\nclass D(Counter):\n    _keep_positive: object\n"
+    "leak(fields(D)[0].default(D('a')))",
     "a slot by an enumeration's member": "from enum import Enum\nnames = []\nclass E(Enum):\n    __slots__ = names\n"
     "    def __new__(cls, value):\n        names.append('__getattr__')\n        return object.__new__(cls)\n    A = 1\n"
     "leak(E.__slots__) if '__getattr__' in E.__slots__ else None",
@@ -227,10 +235,13 @@ def test_an_attack_comes_to_nothing(source: str) -> None:
         "from enum import Flag, auto\nclass F(Flag):\n    A = auto()\n    B = auto()\nx = F.A | F.B",
         "from typing import ClassVar\nfrom dataclasses import dataclass\n@dataclass\nclass D:\n"
         "    n: ClassVar[int] = 1\n    m: ClassVar = 2\n    x: int = 3\nx = D(4)",
+        "from enum import Enum\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass P:\n    x: int = 0\n"
+        "    _y: int = 1\nclass E(P, Enum):\n    A = 2\nx = E.A.x\n"
+        "@dataclass\nclass Oops(Exception):\n    code: int = 1\n    args: tuple = ()\nx = Oops(2).code",
         "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, trace): return True\n"
         "with C(): 1 / 0",
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_is_meant_still_works(source: str) -> None:
     run_plain(source)
