@@ -260,7 +260,7 @@ def _type_name(cls: type) -> str:
 
 
 def _interrupted(trace: str) -> tuple[str, dict[str, Any], bytes]:
-    report = {"type": "KeyboardInterrupt", "message": "the cell was interrupted: its time was up", "line": None}
+    report = {"type": "KeyboardInterrupt", "message": "the cell was interrupted", "line": None}
     return "interrupted", report, trace.encode("utf-8", "replace")
 
 

@@ -14,8 +14,8 @@ is said here is ours. In this order, because each step takes away what only the 
  4. resource limits. What counts per user counts in the new user namespace; without one it would count all boxes;
  5. no capability in any set, not dumpable, Landlock;
  6. for the warm pool, load what programs commonly import;
- 7. say which layers hold; close every descriptor but the wire; the system call filter; a thread that watches over the
-    wire's end; the agent.
+ 7. close every descriptor but the wire; the system call filter; say which layers hold, as they were found to from 4 on
+    (`guest.measure`); a thread that watches over the wire's end; the agent.
 
 Isolated mode puts neither this folder nor the working directory on the path; this adds the one folder that holds the
 guest package, read-only like the rest of the image.
@@ -49,6 +49,7 @@ from guest.enclosure import (
     tune_malloc,
     write_id_maps,
 )
+from guest.measure import Measure
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -78,11 +79,11 @@ def read(size: int) -> bytes:
     return data
 
 
-def send(message: object) -> None:
+def send(message: object, to: int = 1) -> None:
     data = json.dumps(message).encode()
     data = LENGTH.pack(len(data)) + data
     while data:
-        data = data[os.write(1, data) :]
+        data = data[os.write(to, data) :]
 
 
 def status() -> "dict[str, str]":
@@ -145,25 +146,26 @@ def few_devices() -> None:
     mount("", "/dev", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
 
 
-def close_in(order: "dict") -> "list[str]":  # type: ignore[type-arg]
-    layers = ["rlimits", "caps", "no_new_privs"]
+def close_in(order: "dict") -> Measure:  # type: ignore[type-arg]
     limits = dict(order["rlimits"])
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    measure = Measure(proc, ["userns"])
     alone = one_user_alone(proc, order["hide"])
-    if alone:
-        layers.append("userns")
-    else:
+    if not alone:
         limits.pop("NPROC", None)  # the pids group holds that line
-    os.close(proc)
     os.chdir("/tmp")  # noqa: S108
     ruleset = landlock_ruleset(["/usr", "/dev"], ["/dev"], "/tmp")  # noqa: S108
     set_limits(limits)
-    drop_capabilities(securebits=alone and order["securebits"])
+    locked = alone and order["securebits"]
+    drop_capabilities(securebits=locked)
+    covered = bool(alone and order["hide"])
+    measure.before_landlock(order["measure"] | {"limits": limits, "locked": locked, "alone": covered, "mounts": None})
+    os.close(proc)
     if ruleset is not None:
         restrict(ruleset)
         os.close(ruleset)
-        layers.append("landlock")
-    return layers
+    measure.before_filter()
+    return measure
 
 
 def watch(wire: int) -> None:
@@ -188,7 +190,7 @@ def main() -> None:
         os.environ.clear()  # the daemon adds a path and a host name
         before = facts()
         order = receive()
-        layers = close_in(order)
+        measure = close_in(order)
         program = base64.b64decode(order["filter"])
         if order["preload"]:
             importlib.import_module("guest.preload").preload()
@@ -199,15 +201,12 @@ def main() -> None:
     except OSError as error:
         send({"failed": str(error), "layer": "rootfs", "errno": error.errno})
         return
-    if program:
-        layers.append("seccomp")
-    send({"layers": layers, "facts": before})
-    # The program can walk the frames below its own.
-    del order, before, layers
     close_all_but({1: WRITING, 0: READING})
     if program:
         Filter(program).load()
-    del program
+    send({"layers": measure.behind_filter(), "facts": before}, WRITING)
+    # The program can walk the frames below its own.
+    del order, before, measure, program
     tune_malloc()
     watch(READING)
     agent.main(READING, WRITING)

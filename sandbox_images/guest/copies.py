@@ -60,7 +60,7 @@ _SINGLE: tuple[type, ...] = (str, bytes, int, float, complex)
 _Each = Callable[[Any], Any]
 
 
-class Memo(dict[Any, Any]):
+class _Memo(dict[Any, Any]):
     """What `__deepcopy__` of a program's class is given: empty, and without effect."""
 
     __slots__ = ("_copies", "_kept")
@@ -79,10 +79,10 @@ def copy(value: Any) -> Any:
 
 def deepcopy(value: Any, memo: Any = None, /) -> Any:
     """`copy.deepcopy`. A memo of the program's own is not looked at."""
-    return _deep(value, memo if type(memo) is Memo else Memo())
+    return _deep(value, memo if type(memo) is _Memo else _Memo())
 
 
-def _deep(value: Any, memo: Memo) -> Any:
+def _deep(value: Any, memo: _Memo) -> Any:
     if id(value) in memo._copies:
         return memo._copies[id(value)]
     hook = _hook(value, "__deepcopy__")

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 
 __all__ = [
     "NOBODY",
+    "SECUREBITS",
     "Failed",
     "Filter",
     "be_nobody",
@@ -24,6 +25,7 @@ __all__ = [
     "close_all_but",
     "drop_capabilities",
     "landlock_ruleset",
+    "landlock_version",
     "libc",
     "prctl",
     "restrict",
@@ -129,13 +131,18 @@ def tune_malloc() -> None:
     libc.mallopt(M_ARENA_MAX, 1)
 
 
+def landlock_version() -> int:
+    """What this kernel's Landlock knows: files from 1 on, the network from 4, scopes from 6. Below 1 there is none."""
+    return int(libc.syscall(numbers["landlock"], None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION))
+
+
 def landlock_ruleset(readable: Iterable[str], writable: Iterable[str], scratch: str) -> int | None:
     """A ruleset: everything that the kernel can handle is handled, and only these places are allowed.
 
     `readable` may be read, in `writable` existing files may be written, and `scratch` may be changed. None where the
     kernel has no Landlock.
     """
-    version = libc.syscall(numbers["landlock"], None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
+    version = landlock_version()
     if version < 1:
         return None
     files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1

@@ -159,11 +159,14 @@ def _abc_forms() -> dict[str, object]:
     return {name: Form(name, getattr(collections.abc, name)) for name in _ABCS.split()}
 
 
+_CLASS_VAR = Form("ClassVar")
+
+
 def _typing_members() -> dict[str, object]:
     members: dict[str, object] = {name: Form(name) for name in _PLAIN_FORMS.split()}
     members |= {name: Form(name, origin) for name, origin in _CONTAINER_FORMS.items()}
     members |= _abc_forms() | {"AbstractSet": Form("AbstractSet", collections.abc.Set), "TYPE_CHECKING": False}
-    members |= {"ClassVar": typing.ClassVar, "NamedTuple": _NamedTupleForm("NamedTuple"), "TypeVar": _type_variable}
+    members |= {"ClassVar": _CLASS_VAR, "NamedTuple": _NamedTupleForm("NamedTuple"), "TypeVar": _type_variable}
     members |= {"cast": _cast, "NewType": _new_type}
     return members | dict.fromkeys(("overload", "final", "runtime_checkable", "no_type_check"), _unchanged)
 
@@ -192,6 +195,8 @@ class _EnumType(enum.EnumType):
     def __new__(metacls, name: str, bases: Any, body: Any, **options: Any) -> Any:
         for method in guards.METHOD_DUNDERS & dict.keys(body):
             _check_method(body[method])
+        if any(issubclass(base, enum.Flag) for base in bases):
+            _check_mixins(bases)
         return super().__new__(metacls, name, bases, body, **options)
 
     @classmethod
@@ -212,6 +217,13 @@ def _check_method(value: object) -> None:
 
 
 _FUNCTION_TYPES = (types.FunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+
+
+def _check_mixins(bases: tuple[type, ...]) -> None:
+    # Members that a Flag makes later, for values without a name, are what `__new__` of its data type gives.
+    mixins = {one for base in bases for one in base.__mro__ if not issubclass(one, enum.Enum)}
+    if any(guards.is_guest_class(one) and "__new__" in vars(one) for one in mixins):
+        raise TypeError("a Flag cannot derive from a class that defines __new__: define __new__ in the Flag itself")
 
 
 def _of_its_class(new: Callable[..., object]) -> Callable[..., object]:
@@ -268,6 +280,7 @@ def _namedtuple(
     options: dict[str, Any] = {"rename": rename is True, "defaults": defaults, "module": "__main__"}
     made = collections.namedtuple(name, listed, **options)  # type: ignore[misc]
     guards.check_fields(made, made._fields)
+    guards.tie_generated(made)
     return guards.mark_class(made)
 
 
@@ -285,8 +298,10 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
         if not guards.is_guest_class(target):
             raise TypeError("dataclass() decorates classes of your own")
         _settle_annotations(target)
-        guards.check_fields(target, target.__annotations__)
+        guards.check_fields(target, [*target.__annotations__, *getattr(target, "__dataclass_fields__", ())])
+        before = [*vars(target).values()]
         made = guards.mark_class(dataclasses.dataclass(**options)(target))
+        guards.tie_generated(made, before)
         guards.check_fields(made, ())
         return made
 
@@ -294,11 +309,11 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
 
 
 def _settle_annotations(cls: type) -> None:
-    """Turn `"ClassVar[int]"` into the real thing: dataclasses would look the text up in the agent's own module."""
+    """Turn `ClassVar` into the real thing, as text too: dataclasses would look that up in the agent's own module."""
     annotations: dict[str, Any] = cls.__annotations__
     for name, annotation in annotations.items():
         head = annotation.partition("[")[0].rpartition(".")[2].strip() if type(annotation) is str else ""
-        if head == "ClassVar":
+        if head == "ClassVar" or annotation is _CLASS_VAR:
             annotations[name] = typing.ClassVar
         elif head == "InitVar":
             annotations[name] = dataclasses.InitVar
@@ -310,7 +325,7 @@ def _total_ordering(cls: type) -> type:
     given = next((name for name in _ORDERS if getattr(cls, name) is not getattr(object, name)), None)
     if given is None:
         raise ValueError("must define at least one ordering operation: < > <= >=")
-    for name, order in _ordering(cls, given).items():
+    for name, order in _ordering(given).items():
         if getattr(cls, name) is getattr(object, name):
             type.__setattr__(cls, name, order)
     return cls
@@ -326,11 +341,9 @@ _ORDERS: dict[str, dict[str, tuple[bool, str]]] = {
 }
 
 
-def _ordering(owner: type, given: str) -> dict[str, Callable[[object, object], object]]:
+def _ordering(given: str) -> dict[str, Callable[[object, object], object]]:
     def made(name: str, turned: bool, equal: str) -> Callable[[object, object], object]:
         def order(self: object, other: object) -> object:
-            if owner not in type(self).__mro__:
-                raise TypeError(f"{name!r} of {owner.__name__} works on its own objects only")
             answer = getattr(type(self), given)(self, other)
             if answer is NotImplemented:
                 return answer
@@ -354,8 +367,11 @@ def _wraps(wrapped: Any) -> Callable[[Any], Any]:
     return decorate
 
 
-def _named_like(wrapped: Any, wrapper: Callable[..., Any]) -> Callable[..., Any]:
-    for name in ("__name__", "__qualname__", "__doc__"):
+_NAMES = ("__name__", "__qualname__", "__doc__")
+
+
+def _named_like(wrapped: Any, wrapper: Callable[..., Any], names: tuple[str, ...] = _NAMES) -> Callable[..., Any]:
+    for name in names:
         found = getattr(wrapped, name, None)
         if type(found) is str:
             setattr(wrapper, name, found)
@@ -374,11 +390,28 @@ def _contextmanager(function: Callable[..., Any]) -> Callable[..., Any]:
             raise TypeError("contextmanager() decorates generator functions: it must yield once")
         return made
 
-    return _named_like(function, contextlib.contextmanager(make))
+    # Without its qualified name: dots in that are for methods of classes.
+    return _named_like(function, contextlib.contextmanager(make), ("__name__", "__doc__"))
 
 
 def _lru_cache(maxsize: Any = 128, typed: bool = False) -> Any:
-    return functools.lru_cache(maxsize, typed is True)
+    if maxsize is not None and type(maxsize) is not int:
+        return _lru_cache()(maxsize)
+    decorate = functools.lru_cache(maxsize, typed is True)
+    return lambda function: decorate(_as_function(function))
+
+
+def _cache(function: Any) -> Any:
+    return _lru_cache(None)(function)
+
+
+def _as_function(value: Any) -> Callable[..., Any]:
+    """Whatever can be called as a function of ours: the library copies all attributes of what it wraps."""
+    if guards.is_guest_function(value):
+        return value  # type: ignore[no-any-return]
+    if not callable(value):
+        raise TypeError("the first argument must be callable")
+    return _named_like(value, lambda *args, **kwargs: value(*args, **kwargs), ("__name__", "__doc__"))
 
 
 def _abstractmethod(function: Any) -> Any:
@@ -556,7 +589,7 @@ _NAMED: dict[str, str] = {
     "difflib": "Differ SequenceMatcher context_diff get_close_matches ndiff restore unified_diff",
     "enum": "auto unique",
     "fractions": "Fraction",
-    "functools": "cache cached_property cmp_to_key partial reduce",
+    "functools": "cached_property cmp_to_key partial reduce",
     "hashlib": "blake2b blake2s md5 sha1 sha224 sha256 sha384 sha3_256 sha3_512 sha512",
     "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
     "html": "escape unescape",
@@ -611,6 +644,7 @@ _OWN: dict[str, dict[str, object]] = {
     },
     "enum": {cls.__name__: cls for cls in _ENUMS},
     "functools": {
+        "cache": _cache,
         "lru_cache": _lru_cache,
         "total_ordering": _total_ordering,
         "update_wrapper": _update_wrapper,
@@ -813,7 +847,7 @@ def _register() -> None:
     guards.register_base_form(_NamedTupleForm, _bases_of_form)
     guards.allow_subclassing(abc.ABC, *_ENUMS, *(getattr(collections.abc, name) for name in _ABCS.split()))
     guards.allow_subclassing(collections.Counter, collections.defaultdict, collections.OrderedDict, collections.deque)
-    guards.allow_type(re.Pattern, re.Match, uuid.UUID, time.struct_time)
+    guards.allow_type(re.Pattern, re.Match, uuid.UUID, time.struct_time, random.Random, random.SystemRandom)
     copies.never_copied(Facade, Form)
     guards.allow_writing(decimal.Context, "prec", "rounding")
     guards.allow_writing(threading.Thread, "daemon", "name")

@@ -72,6 +72,7 @@ __all__ = [
     "safe_format",
     "safe_format_map",
     "special",
+    "tie_generated",
     "writable",
 ]
 
@@ -204,16 +205,20 @@ def _looked_at(value: object) -> object:
 
 # Methods of library classes that the guest may hold, by function: the class whose instances they are for.
 _OWNERS: dict[types.FunctionType, type] = {}
+# Where a generated method has that class: with it it goes.
+_OWNER = ".owner"
 
 
 def _free_or_tied(function: types.FunctionType) -> object:
     """A function that was read as an attribute: the guest's own and a facade's as it is, a method tied to its class."""
     if function.__globals__.get(MARK) is TOKEN:
         return function
-    if function in _OWNERS:
-        return _tied(function, _OWNERS[function])
-    if "." in function.__qualname__ and "<locals>" not in function.__qualname__:
-        raise AttributeError(f"the method {function.__qualname__!r} is not available here: call it on an object")
+    owner = _OWNERS.get(function) or function.__dict__.get(_OWNER)
+    if owner is not None:
+        return _tied(function, owner)
+    written = function.__code__.co_qualname  # as its author has it: `functools.wraps` gives it another's name
+    if "." in written and "<locals>" not in written:
+        raise AttributeError(f"the method {written!r} is not available here: call it on an object")
     return function
 
 
@@ -700,6 +705,14 @@ def _is_exception_class(cls: type) -> bool:
     return issubclass(cls, BaseException) and not issubclass(cls, BaseExceptionGroup)
 
 
+def tie_generated(cls: type, before: Iterable[object] = ()) -> None:
+    """Tie the methods that the library generated for a guest class to it: those that were not there `before`."""
+    known = {id(value) for value in before}
+    for function in _methods_of(cls):
+        if id(function) not in known and not is_guest_function(function):
+            function.__dict__[_OWNER] = cls
+
+
 def mark_class(cls: type) -> type:
     """Mark a class as made by the guest program."""
     type_of.__setattr__(cls, MARK, TOKEN)
@@ -715,9 +728,7 @@ def build_class(body: Callable[[], object], name: str, *bases: object, **keyword
         raise TypeError(f"class {name}: keyword arguments are not available in a class statement: leave them out")
     real = [resolved for base in bases for resolved in _resolve_base(name, base)]
     meta, _, _ = types.prepare_class(name, types.resolve_bases(real))
-    cls: type = builtins.__build_class__(body, name, *real, metaclass=_Maker(meta))
-    if typing.NamedTuple in real:
-        check_fields(cls, cls._fields)  # type: ignore[attr-defined]
+    cls: type = builtins.__build_class__(body, name, *real, metaclass=_Maker(meta, real))
     if generic:
         type_of.__setattr__(cls, "__class_getitem__", classmethod(lambda cls, item: cls))
     return mark_class(cls)
@@ -744,8 +755,9 @@ def _resolve_base(name: str, base: object) -> tuple[object, ...]:
 class _Maker:
     """Stands for the metaclass in a class statement: looks at the body between its end and the making of the class."""
 
-    def __init__(self, meta: Callable[..., type]) -> None:
+    def __init__(self, meta: Callable[..., type], bases: list[object]) -> None:
         self._meta = meta
+        self._bases = bases
 
     def __prepare__(self, name: str, bases: tuple[type, ...]) -> dict[str, object]:
         return self._meta.__prepare__(name, bases)  # type: ignore[attr-defined,no-any-return]
@@ -753,15 +765,30 @@ class _Maker:
     def __call__(self, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
         if "__slots__" in body:
             dict.__setitem__(body, "__slots__", _settled_slots(name, body["__slots__"]))
-        if is_guest_function(body.get("__exit__")):
-            dict.__setitem__(body, "__exit__", _without_traceback(body["__exit__"]))
+        if "__exit__" in body:
+            dict.__setitem__(body, "__exit__", _without_traceback(name, body["__exit__"]))
         # Marked at birth: hooks of what stands in the body run before the class statement ends.
         dict.__setitem__(body, MARK, TOKEN)
+        if typing.NamedTuple in self._bases:
+            return self._named_tuple(name, bases, body)
         return self._meta(name, bases, body)
 
+    def _named_tuple(self, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
+        """The library compares annotations with its own special forms: it gets none of the program's."""
+        annotations: Any = body.get("__annotations__")
+        inert = {} if annotations is None else {"__annotations__": dict.fromkeys(annotations, object)}
+        cls: Any = self._meta(name, bases, {**body, **inert})
+        check_fields(cls, cls._fields)
+        tie_generated(cls, body.values())
+        if annotations is not None:
+            cls.__annotations__ = annotations
+        return cls  # type: ignore[no-any-return]
 
-def _without_traceback(function: Any) -> Callable[..., object]:
+
+def _without_traceback(name: str, function: Any) -> Callable[..., object]:
     """`__exit__` of a program's class, which sees its exception but not the frames that it came through."""
+    if not is_guest_function(function):
+        raise TypeError(f"class {name}: __exit__ must be a function of your own: write def __exit__(self, *exc)")
 
     def leave(self: object, kind: object = None, error: object = None, _trace: object = None) -> object:
         return function(self, kind, error, None)

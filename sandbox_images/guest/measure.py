@@ -1,9 +1,10 @@
 """Which layers hold? Tried, and read from the kernel, by a box of ours before any guest's code is in reach.
 
 What a list of steps says proves nothing: a step may be missing, or do nothing on this kernel. And a layer that stands
-behind another is not seen to be missing. So whoever closes in on itself calls this at three moments, each layer is
+behind another is not seen to be missing. So whoever closes in on itself calls this at four moments, each layer is
 judged where nothing else is in front of it, and it is told as held only if that showed:
 
+    when it is made   which namespaces it is in
     before_landlock   identity, namespaces, mounts, limits and capabilities; what the kernel says of them, and attempts
     before_filter     what Landlock alone forbids: files, the network, signals and abstract sockets to outside
     behind_filter     system calls that only the filter refuses
@@ -26,15 +27,15 @@ import os
 import resource
 import socket
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from guest.enclosure import LANDLOCK_CREATE_RULESET_VERSION, NOBODY, SECUREBITS, libc
-from guest.enclosure import numbers as landlock_numbers
+from guest.enclosure import NOBODY, SECUREBITS, landlock_version, libc
 
 __all__ = ["Measure"]
 
 PR_GET_DUMPABLE = 3
 PR_GET_SECUREBITS = 27
+PR_GET_NO_NEW_PRIVS = 39
 # Namespaces by the names of their layers, and as the kernel numbers the first of each.
 KINDS = {
     "userns": ("user", 0xEFFFFFFD),
@@ -47,12 +48,10 @@ KINDS = {
 }
 # The same text in every version of gVisor; no build of Linux says it.
 GVISOR = "Sun Jan 10 15:06:54 PST 2016"
-TIED_DOWN = os.ST_NOSUID | os.ST_NODEV
 DEVICES = ["null", "urandom", "zero"]
 HOSTNAME = "belljar"
 SYSCALLS = {"x86_64": {"unshare": 272}, "aarch64": {"unshare": 97}}
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-PATH_BYTES_MAX = 4096
 # No such program: where the call is made at all, that is the answer.
 NO_PROGRAM = "/usr/bin/no-such-program"
 
@@ -62,35 +61,41 @@ class Measure:
 
     Args:
         proc: a descriptor of a /proc that has this process.
-        order: `host`, numbers of the host's namespaces by kind; `limits`, by the names of setrlimit(2);
-            `scratch`, its bytes and files; `locked`, whether securebits are; `alone`, whether the root has nothing but
-            the image, the scratch and three devices.
+        fresh: the layers whose namespaces are made after this.
     """
 
-    def __init__(self, proc: int, order: Mapping) -> None:  # type: ignore[type-arg]
+    def __init__(self, proc: int, fresh: Iterable[str]) -> None:
         self._proc = proc
-        self._order = order
         self._outcomes: dict[str, list[bool | None]] = {}
-        self._outsider: Outsider | None = None
+        self._outsider: _Outsider | None = None
+        # For a clone of a process that has namespaces of its own, other than the host's is not enough.
+        self._before = {layer: self._number(layer) for layer in fresh}
         with open(os.open("version", os.O_RDONLY, dir_fd=proc), encoding="ascii", errors="replace") as file:
             self._second_kernel = GVISOR in file.read()
 
-    def before_landlock(self) -> None:
-        for layer, (kind, first) in KINDS.items():
-            self._saw(layer, self._is_own(kind, first))
+    def before_landlock(self, ordered: Mapping) -> None:  # type: ignore[type-arg]
+        """Compare with what was ordered.
+
+        `host`: numbers of the host's namespaces by kind; `limits`, by the names of setrlimit(2); `scratch`, its bytes
+        and files; `locked`: whether securebits are; `alone`: whether the root has nothing but the image, the scratch
+        and three devices; `mounts`: all mount points but the scratch's, where they are known.
+        """
+        for layer in KINDS:
+            self._saw(layer, self._is_own(layer, ordered["host"]))
         self._saw("userns", self._only_nobody(), _refused(lambda: os.setresuid(0, 0, 0), errno.EINVAL))
-        self._saw("pidns", os.getpid() == 1, os.getppid() == 0)
+        self._saw("pidns", os.getpid() == 1)
         self._saw("netns", self._no_route())
         self._saw("utsns", os.uname().nodename == HOSTNAME)
-        self._saw("rootfs", self._root_is_tied_down(), self._scratch_is_bounded(), self._nothing_else())
-        self._saw("rlimits", self._limits_are_set(), _refused(self._raise_a_limit, errno.EPERM))
-        self._saw("caps", self._no_capability(), libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0)
-        self._saw("no_new_privs", self._status()["NoNewPrivs"] == "1" if "NoNewPrivs" in self._status() else None)
-        if _landlock_version() >= 1:
-            self._outsider = Outsider()
+        self._saw("rootfs", self._root_is_tied_down(ordered["mounts"]), self._scratch_is_bounded(*ordered["scratch"]))
+        self._saw("rootfs", _nothing_else() if ordered["alone"] else None)
+        self._saw("rlimits", *_limits_are_set(ordered["limits"]))
+        self._saw("caps", self._no_capability(locked=ordered["locked"]), libc.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0)
+        self._saw("no_new_privs", libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1)
+        if landlock_version() >= 1:
+            self._outsider = _Outsider()
 
     def before_filter(self) -> None:
-        version, outsider = _landlock_version(), self._outsider
+        version, outsider = landlock_version(), self._outsider
         if outsider is None:
             return
         self._saw("landlock", *_files_are_closed())
@@ -117,12 +122,15 @@ class Measure:
     def _status(self) -> dict[str, str]:
         return dict(line.split(":\t", 1) for line in self._read("status").splitlines() if ":\t" in line)
 
-    def _is_own(self, kind: str, first: int) -> bool:
-        """Whether this process has a namespace other than the host's. Of gVisor's kernel each box has one."""
+    def _is_own(self, layer: str, host: Mapping[str, int]) -> bool:
+        """Whether this process has a namespace of its own. Of gVisor's kernel each box has one."""
         if self._second_kernel:
             return True
-        number = int(os.readlink(f"self/ns/{kind}", dir_fd=self._proc).strip(f"{kind}:[]"))
-        return number not in (first, self._order["host"].get(kind))
+        kind, first = KINDS[layer]
+        return self._number(layer) not in (first, host.get(kind), self._before.get(layer))
+
+    def _number(self, layer: str) -> int:
+        return os.stat(f"self/ns/{KINDS[layer][0]}", dir_fd=self._proc).st_ino
 
     def _only_nobody(self) -> bool:
         maps = [self._read(name).split() for name in ("uid_map", "gid_map")]
@@ -131,56 +139,52 @@ class Measure:
 
     def _no_route(self) -> bool:
         """Nothing but a loopback, if that: no way leads anywhere."""
-        ways = self._read("net/route").splitlines()[1:]
-        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
-            ways += self._read("net/ipv6_route").splitlines()
-        return {way.split()[-1] for way in ways if way.strip()} <= {"lo"}
+        devices = set()
+        for table, column in (("net/route", 0), ("net/ipv6_route", -1)):
+            with contextlib.suppress(FileNotFoundError):  # a kernel without
+                devices |= {way.split()[column] for way in self._read(table).splitlines() if way.strip()}
+        return devices <= {"Iface", "lo"}
 
-    def _root_is_tied_down(self) -> bool:
-        flags = _flags("/")
-        read_only = _refused(lambda: os.open("/probe", os.O_CREAT | os.O_WRONLY), errno.EROFS)
+    def _mounts(self) -> list[tuple[str, set[str]]]:
+        """Where something is mounted, and its options."""
+        lines = [line.split() for line in self._read("mountinfo").splitlines()]
+        return [(words[4], set(words[5].split(","))) for words in lines]
+
+    def _root_is_tied_down(self, wanted: Iterable[str] | None) -> bool:
+        found = self._mounts()
+        roots = [options for point, options in found if point == "/"]
         # Where the host's root was not detached it lies upon the image's.
-        roots = [line for line in self._read("mountinfo").splitlines() if line.split()[4] == "/"]
-        return bool(flags & os.ST_RDONLY) and read_only is True and len(roots) == 1
+        tied = len(roots) == 1 and "ro" in roots[0] and self._is_read_only()
+        if wanted is not None:
+            closed = sorted(point for point, options in found if {"ro", "nosuid"} <= options)
+            tied = tied and closed == sorted(wanted) and len(found) == len(closed) + 1
+        return tied
 
-    def _scratch_is_bounded(self) -> bool:
-        size, files = self._order["scratch"]
-        with _opened("/tmp") as folder:  # noqa: S108
-            about, owner = os.fstatvfs(folder), os.fstat(folder)
+    def _is_read_only(self) -> bool:
+        """Whether a file can be made beside the image's. gVisor's kernel asks first who may."""
+        number = errno.EACCES if self._second_kernel else errno.EROFS
+        return _refused(lambda: os.open("/probe", os.O_CREAT | os.O_WRONLY), number) is True
+
+    def _scratch_is_bounded(self, size: int, files: int) -> bool:
+        descriptor = os.open("/tmp", os.O_RDONLY | os.O_DIRECTORY)  # noqa: S108
+        about, owner = os.fstatvfs(descriptor), os.fstat(descriptor)
+        os.close(descriptor)
         private = (owner.st_uid, stat.S_IMODE(owner.st_mode)) == (os.getuid(), 0o700)
-        # The kernel rounds up to whole pages.
-        bounded = 0 < about.f_blocks * about.f_frsize < size + mmap.PAGESIZE
+        # The kernel rounds up to whole pages. None is no bound for it: then it is no file that may have a byte.
+        bounded = 0 < about.f_blocks * about.f_frsize < size + mmap.PAGESIZE or size == 0
+        options = dict(self._mounts())["/tmp"]  # noqa: S108
         if self._second_kernel:  # counts no files, and asks for `noexec` only when a program is started
-            return private and bounded
-        return private and bounded and 0 < about.f_files <= files and _no_programs(about.f_flag)
+            return private and bounded and "noexec" in options
+        tied = {"nosuid", "nodev", "noexec"} <= options and 0 < about.f_files <= files
+        return private and bounded and tied and _cannot_be_run()
 
-    def _nothing_else(self) -> bool | None:
-        if not self._order["alone"]:
-            return None
-        nowhere = not os.path.exists("/proc/self") and not os.path.exists("/sys/kernel")
-        return nowhere and sorted(os.listdir("/dev")) == DEVICES
-
-    def _limits_are_set(self) -> bool:
-        return all(
-            resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) == (value, value)
-            for name, value in self._order["limits"].items()
-        )
-
-    def _raise_a_limit(self) -> None:
-        files = self._order["limits"]["NOFILE"] + 1
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-        except ValueError:  # how Python tells EPERM here
-            raise PermissionError(errno.EPERM, "refused") from None
-
-    def _no_capability(self) -> bool:
+    def _no_capability(self, *, locked: bool) -> bool:
         said = self._status()
         none = not any(int(said[name], 16) for name in CAPABILITIES if name in said)
-        locked = not self._order["locked"] or libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0) == SECUREBITS
-        return none and locked
+        return none and (not locked or libc.prctl(PR_GET_SECUREBITS, 0, 0, 0, 0) == SECUREBITS)
 
 
-class Outsider:
+class _Outsider:
     """A process outside of the Landlock domain, because it was there before, and an address that it listens on."""
 
     def __init__(self) -> None:
@@ -228,6 +232,25 @@ def _refused(attempt: Callable[[], object], number: int) -> bool | None:
     return False
 
 
+def _nothing_else() -> bool:
+    nowhere = not os.path.exists("/proc/self") and not os.path.exists("/sys/kernel")
+    return nowhere and sorted(os.listdir("/dev")) == DEVICES
+
+
+def _limits_are_set(limits: Mapping[str, int]) -> list[bool | None]:
+    numbers = {getattr(resource, f"RLIMIT_{name}"): value for name, value in limits.items()}
+    every = all(resource.getrlimit(number) == (value, value) for number, value in numbers.items())
+
+    def raise_one() -> None:
+        more = limits["NOFILE"] + 1
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (more, more))
+        except ValueError:  # how Python tells EPERM here
+            raise PermissionError(errno.EPERM, "refused") from None
+
+    return [every, _refused(raise_one, errno.EPERM)]
+
+
 def _files_are_closed() -> list[bool | None]:
     """What the mounts would allow: a pipe in the scratch folder, or to list what only a container has."""
     made = _refused(lambda: os.mkfifo("/tmp/probe"), errno.EACCES)  # noqa: S108
@@ -252,30 +275,14 @@ def _unshare_nothing() -> None:
         raise OSError(ctypes.get_errno(), "refused")
 
 
-def _no_programs(flags: int) -> bool:
-    """Whether nothing in the scratch folder can be run: by its flags, and by loading a page of it."""
-    with open("/tmp/probe", "w+b") as file:  # noqa: S108
-        file.write(bytes(mmap.PAGESIZE))
-        file.flush()
-        mapped = _refused(lambda: mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC), errno.EPERM)
-    os.unlink("/tmp/probe")  # noqa: S108
-    return flags & (TIED_DOWN | os.ST_NOEXEC) == TIED_DOWN | os.ST_NOEXEC and mapped is not False
-
-
-def _flags(path: str) -> int:
-    with _opened(path) as folder:
-        return os.fstatvfs(folder).f_flag
-
-
-@contextlib.contextmanager
-def _opened(path: str):  # type: ignore[no-untyped-def]
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _cannot_be_run() -> bool:
+    """Whether a page of a file in the scratch folder cannot be loaded as code."""
     try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _landlock_version() -> int:
-    arguments = (None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION)
-    return int(libc.syscall(landlock_numbers["landlock"], *arguments))
+        with open("/tmp/probe", "w+b") as file:  # noqa: S108
+            file.write(b"page")
+            file.flush()
+            loaded = _refused(lambda: mmap.mmap(file.fileno(), 4, prot=mmap.PROT_READ | mmap.PROT_EXEC), errno.EPERM)
+        os.unlink("/tmp/probe")  # noqa: S108
+    except OSError:  # a policy that leaves no room for a file with a byte in it
+        return True
+    return loaded is True

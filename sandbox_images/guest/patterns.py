@@ -160,7 +160,7 @@ def _at(node: ast.AST, new: _Node) -> _Node:
 # At run time: the parts of a subject, or None where it does not match
 
 
-def match_sequence(subject: Any, count: int, star: int | None, wanted: bool) -> Sequence[Any] | None:
+def _match_sequence(subject: Any, count: int, star: int | None, wanted: bool) -> Sequence[Any] | None:
     """The items for `count` patterns, of which the one at `star` takes what the others leave, if it is `wanted`."""
     if isinstance(subject, (str, bytes, bytearray)) or not isinstance(subject, Sequence):
         return None
@@ -175,7 +175,7 @@ def match_sequence(subject: Any, count: int, star: int | None, wanted: bool) -> 
     return [*before, middle, *(subject[at] for at in range(length - after, length))]
 
 
-def match_mapping(subject: Any, keys: tuple[Any, ...], rest: bool) -> Sequence[Any] | None:
+def _match_mapping(subject: Any, keys: tuple[Any, ...], rest: bool) -> Sequence[Any] | None:
     """The values of the keys and, if wanted, a dict of everything else."""
     if not isinstance(subject, Mapping) or len(subject) < len(keys):
         return None
@@ -189,7 +189,7 @@ def match_mapping(subject: Any, keys: tuple[Any, ...], rest: bool) -> Sequence[A
     return [*values, left]
 
 
-def match_class(subject: Any, cls: Any, positional: int, names: tuple[str, ...]) -> Sequence[Any] | None:
+def _match_class(subject: Any, cls: Any, positional: int, names: tuple[str, ...]) -> Sequence[Any] | None:
     """The object's attributes: those that the class lists for positional patterns, then the named ones."""
     if not guards.is_class_like(cls):
         raise TypeError("called match pattern must be a class")
@@ -220,7 +220,7 @@ def _attributes(subject: Any, names: Iterable[str]) -> list[Any]:
 
 
 PATTERN_GUARDS: dict[str, object] = {
-    ".match_class": match_class,
-    ".match_mapping": match_mapping,
-    ".match_sequence": match_sequence,
+    ".match_class": _match_class,
+    ".match_mapping": _match_mapping,
+    ".match_sequence": _match_sequence,
 }

@@ -9,6 +9,7 @@ had as a whole, the program gets TextTooLarge, which names `context.search`.
 
 from __future__ import annotations
 
+import operator
 import re
 import sys
 import types
@@ -38,7 +39,6 @@ from re import (
 from typing import Any
 
 from . import scan
-from .exact import exact
 from .paged import LookAlike, PagedText, plain
 
 __all__ = [
@@ -223,7 +223,7 @@ def _engine(pattern: Any, flags: int) -> re.Pattern[Any]:
 
 
 def _exact_flags(flags: Any) -> Any:
-    return flags if type(flags) is RegexFlag else exact(flags)
+    return flags if type(flags) is RegexFlag else operator.index(flags)
 
 
 # ------------------------------------------------------------------------------------------------- over look-alikes

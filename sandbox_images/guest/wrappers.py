@@ -74,10 +74,13 @@ def _lines(source: Any) -> Any:
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with a real `str` as its first argument, which is called `text`."""
+    """The function with real texts as its arguments, of which the first is called `text`."""
 
     def call(text: Any, *args: Any, **options: Any) -> Any:
-        return function(plain(text), *args, **options)
+        text = plain(text)
+        if type(text) is not str:  # anything else would be given the table that all texts are translated by
+            raise TypeError(f"{function.__name__}() needs a str, not {type(text).__name__}")
+        return function(text, *map(plain, args), **{name: plain(value) for name, value in options.items()})
 
     call.__name__ = call.__qualname__ = function.__name__
     call.__doc__ = function.__doc__

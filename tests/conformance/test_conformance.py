@@ -12,13 +12,14 @@ from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from belljar import ModelReply, ModelRequest, Runtime
 from belljar.engine import CellResult
 from belljar.errors import ModelFailed
 from belljar.models import FREE, Usage
-from belljar.policy import load
+from belljar.policy import Policy, load
 from belljar.runtime import BackendName, Language
 from belljar.sandbox import ensure_image
 from belljar.sandbox.conformance import POLICY, Check, checks, run_check
@@ -56,22 +57,38 @@ class Answering:
 
 
 class Boxes:
-    """A runtime of one backend for each language, in one loop."""
+    """Runtimes of one backend for each language, in one loop: `runtimes` for checks, others for the corpora.
+
+    A check meets limits, so they are small. A program of the corpora should meet none, on a machine however busy.
+    """
 
     def __init__(self, folder: Path, backend: BackendName, environ: Mapping[str, str]) -> None:
         self.backend = backend
         self._runner = asyncio.Runner()
         self._stack = contextlib.AsyncExitStack()
         self._model = Answering()
-        policy = load(str(POLICY))
-        self.runtimes = {
-            language: Runtime(
-                policy, state=folder, backend=backend, language=language, pool=POOLS[backend], environ=environ
-            )
-            for language in LANGUAGES
-        }
-        for runtime in self.runtimes.values():
-            self.drive(self._stack.enter_async_context(runtime))
+        small = load(str(POLICY))
+        patient = msgspec.structs.replace(small.limits, run_wall_s=120.0, cell_wall_s=60.0, cpu_s=30.0)
+
+        def opened(policy: Policy) -> dict[Language, Runtime]:
+            return {
+                language: self.drive(
+                    self._stack.enter_async_context(
+                        Runtime(
+                            policy,
+                            state=folder,
+                            backend=backend,
+                            language=language,
+                            pool=POOLS[backend],
+                            environ=environ,
+                        )
+                    )
+                )
+                for language in LANGUAGES
+            }
+
+        self.runtimes = opened(small)
+        self._patient = opened(msgspec.structs.replace(small, limits=patient))
         self.layers = self.drive(self.runtimes["python"].execute("")).layers
 
     def drive(self, work: Coroutine[Any, Any, T]) -> T:
@@ -81,7 +98,7 @@ class Boxes:
         """One program of the corpora."""
 
         async def once() -> CellResult:
-            async with self.runtimes[language].session(context=CONTEXT, model=self._model) as session:
+            async with self._patient[language].session(context=CONTEXT, model=self._model) as session:
                 return await session.execute(source)
 
         return self.drive(once())

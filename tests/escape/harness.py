@@ -121,9 +121,10 @@ open_files = 64
 output = "64 KiB"
 output_flood = "2 MiB"
 answer = "64 KiB"
+answer_values = 4000
 [context]
 read = "64 KiB"
-read_total = "4 MiB"
+read_total = "1 MiB"
 [wire]
 body = "1 MiB"
 in_flight = 8

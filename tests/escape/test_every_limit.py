@@ -24,6 +24,7 @@ VERDICTS = {
     "scratch_files": ("resources/disk_files", "scratch_bytes"),
     "output_flood": ("resources/output_flood", "output.flood"),
     "answer": ("resources/an_answer_too_long", "answer.too_long"),
+    "answer_values": ("resources/an_answer_of_many_values", "answer.too_many_values"),
 }
 # What is told to the program or its caller, who may go on.
 TOLD = {"open_files": "resources/descriptors", "output": "resources/output_is_cut"}

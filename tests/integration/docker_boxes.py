@@ -134,10 +134,10 @@ def status_of(text: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def boxed(name: Name, host: str, image: Image) -> Iterator[Boxed]:
+def boxed(name: Name, host: str, image: Image, allowlist: Allowlist | None = None) -> Iterator[Boxed]:
     """A box on the daemon at `host`."""
     with asyncio.Runner() as runner, contextlib.closing(talking_to(host)) as client:
-        backend = runner.run(Docker.open(name, Daemon(host), image))
+        backend = runner.run(Docker.open(name, Daemon(host), image, allowlist=allowlist))
         try:
             box = Boxed(name, runner, client, backend)
             yield box

@@ -211,13 +211,21 @@ def test_the_agent_wakes_up_in_it_and_leaves_when_nobody_speaks(
 def left_alone(client: docker.APIClient, image: str) -> tuple[int, str]:
     """How a container of `image` ends whose standard input is empty, and what it says."""
     host = client.create_host_config(network_mode="none", read_only=True, cap_drop=["ALL"])
-    container = client.create_container(image, host_config=host)["Id"]
+    container = client.create_container(image, stdin_open=True, host_config=host)["Id"]
     try:
         client.start(container)
+        _attached(client, container).close()
         code = client.wait(container, timeout=60)["StatusCode"]
         return code, client.logs(container).decode()
     finally:
         client.remove_container(container, force=True)
+
+
+def _attached(client: docker.APIClient, container: str) -> socket.socket:
+    hijacked = client.attach_socket(container, params={"stdin": 1, "stream": 1})
+    stream = socket.socket(fileno=os.dup(hijacked.fileno()))
+    hijacked._response.close()
+    return stream
 
 
 def test_one_that_is_there_is_listed(small: Callable[[], Image], docker_host: str) -> None:

@@ -67,6 +67,17 @@ def test_it_tries_every_backend_of_the_policy(examined: Outcome) -> None:
         assert {finding["name"] for finding in entry["findings"]} >= set(LAYERS)
         assert len([finding for finding in entry["findings"] if finding["name"].startswith("out of reach: ")]) > 20
         assert all(finding["ok"] for finding in entry["findings"] if finding["required"])
+    assert findings(found["jail"])["own_uid"]["ok"] is (os.geteuid() == 0)
+
+
+def test_who_cannot_give_boxes_uids_of_their_own_is_told_so(jar: Jar) -> None:
+    """In a user namespace that maps one uid nobody can have another; so it is for every ordinary user."""
+    alone = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+    outcome = jar("doctor", "--json", "--backend", "jail", before=alone)
+    assert outcome.code == 0, outcome
+    found = findings(outcome.document)["own_uid"]
+    assert (found["ok"], found["required"]) == (False, False)
+    assert "boxes share one uid of the host" in found["exposes"]
 
 
 def test_the_top_of_the_document_is_of_the_default_backend(examined: Outcome) -> None:

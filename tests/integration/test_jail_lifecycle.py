@@ -691,9 +691,12 @@ print(json.dumps({name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) 
 """
     seen = with_jail(image, lambda jail: seen_in(jail, code))
     assert seen.pop("moved") == []
+    (address, hard) = seen.pop("AS")
+    # What it was born with, and seven eighths of its memory.
+    assert address == hard
+    assert 7 / 8 * SPEC.memory_bytes < address < 7 / 8 * SPEC.memory_bytes + 64 * MIB
     assert {name: soft for name, (soft, hard) in seen.items() if soft == hard} == {
-        "CPU": SPEC.cpu_s + 1,
-        "AS": SPEC.memory_bytes,
+        "CPU": 2 * SPEC.cpu_s + 5,
         "NPROC": SPEC.processes + 8,
         "NOFILE": SPEC.open_files,
         "FSIZE": SPEC.scratch_bytes,
@@ -897,6 +900,35 @@ def test_every_mount_of_a_box_is_tied_down(image: Image) -> None:
     with_jail(image, body)
 
 
+@pytest.mark.parametrize("answer", ["exec", "refuse"])
+def test_a_zygote_is_started_in_a_scope_where_the_user_manager_gives_one(
+    image: Image, tmp_path: Path, answer: str
+) -> None:
+    """By a stand-in for `systemd-run`, which becomes the command, or fails as it does without a bus."""
+    asked = tmp_path / "asked"
+    program = tmp_path / "systemd-run"
+    end = 'shift\nexec "$@"' if answer == "exec" else "exit 1"
+    program.write_text(f'#!/bin/sh\necho "$1 $$" >> {asked}\n{end}\n')
+    program.chmod(0o755)
+
+    async def body() -> tuple[str, set[str], int]:
+        jail = Jail(image, scope=[str(program), "--scope"])
+        try:
+            async with opened(jail) as talk:
+                said, layers = (await talk.execute("print(6 * 7)")).output, set(talk.box.layers)
+            assert jail._zygote is not None
+            return said, layers, jail._zygote.pid
+        finally:
+            await jail.aclose()
+
+    said, layers, pid = asyncio.run(body())
+    assert said == "42\n"
+    word, number = asked.read_text().split()
+    # The same process, so it dies with us, and what it makes is in the scope.
+    assert (word, int(number) == pid) == ("--scope", answer == "exec")
+    assert {name.partition(".")[2] for name in layers if "." in name} == {"memory", "cpu", "pids"}
+
+
 def test_a_box_tells_the_layers_that_it_has(image: Image) -> None:
     async def body(jail: Jail) -> set[str]:
         async with opened(jail) as talk:
@@ -905,4 +937,8 @@ def test_a_box_tells_the_layers_that_it_has(image: Image) -> None:
     promised = "userns pidns mountns netns ipcns utsns cgroupns rootfs rlimits caps no_new_privs seccomp"
     layers = with_jail(image, body)
     assert layers >= set(promised.split())
-    assert layers - set(promised.split()) <= {"landlock", "own_uid", "cgroup.memory", "cgroup.cpu", "cgroup.pids"}
+    counted = {f"{by}.{what}" for by in ("cgroup", "watched") for what in ("memory", "cpu", "pids")}
+    assert layers - set(promised.split()) <= {"landlock", "own_uid", *counted}
+    # Somebody counts, and only one.
+    assert [what for what in ("memory", "cpu", "pids") if {f"cgroup.{what}", f"watched.{what}"} <= layers] == []
+    assert {name.partition(".")[2] for name in layers & counted} == {"memory", "cpu", "pids"}

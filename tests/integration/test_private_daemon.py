@@ -51,7 +51,10 @@ def start_box(client: docker.APIClient, runtime: str) -> int:
     if not client.images(IMAGE):
         client.import_image_from_data(sleeper(), repository="sleeper", tag="1")
     config = client.create_host_config(network_mode="none", runtime=runtime)
-    container = client.create_container(IMAGE, ["/sleep", "1000"], host_config=config, use_config_proxy=False)
+    # With an input of its own: for none, runsc is given the host's /dev/null, and gives it away.
+    container = client.create_container(
+        IMAGE, ["/sleep", "1000"], stdin_open=True, host_config=config, use_config_proxy=False
+    )
     client.start(container)
     state: dict[str, Any] = client.inspect_container(container)["State"]
     assert state["Running"]

@@ -35,6 +35,7 @@ from typing import Literal
 
 import msgspec
 
+from tests.architecture.test_style import FILES
 from tests.mutants.mutant import ROOT, Malformed, Mutant, load_all
 
 # More than a test may take by itself (pyproject.toml).
@@ -72,10 +73,10 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "project"
-        for name in _project_files():
-            target = self.root / name
+        for path in FILES:
+            target = self.root / path.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
+            shutil.copy2(path, target)
         self._python = self.root / ".venv" / "bin" / "python"
         self._make_environment()
         self._folder = folder
@@ -158,13 +159,6 @@ class Copy:
             return Run(False, bool(_VERDICT.match(message)), _one_line(message))
         ran = [case for case in cases if case.find("skipped") is None]
         return Run(code == 0 and bool(ran), False, "passed" if ran else "nothing ran: skipped, or no such test")
-
-
-def _project_files() -> list[str]:
-    """What git knows, and what is new and not ignored."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
 def _one_line(text: str) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from belljar.errors import BoxFault
 from belljar.sandbox.base import BoxSpec, Evidence
-from belljar.sandbox.cgroup import BoxGroup, Cgroups, Place, find_places
+from belljar.sandbox.cgroup import BoxGroup, Cgroups, Place, _limit, find_places
 
 MIB = 2**20
 SPEC = BoxSpec(
@@ -250,6 +250,40 @@ def test_version_2_that_takes_no_controller_is_not_used_and_leaves_no_group(tmp_
             return usable
 
     assert Refusing([Place(tmp_path, ALL, 2)]).layers == ()
+
+
+class NoWord(Cgroups):
+    """On a kernel that does not let swap be forbidden: folders stand where the control files should be."""
+
+    def _usable(self, place: Place) -> bool:
+        usable = super()._usable(place)
+        for name in ("memory.swappiness", "memory.swap.max"):
+            (place.folder / self._own / name).mkdir()
+        return usable
+
+
+@pytest.mark.skipif(not Path("/proc/swaps").exists(), reason="this kernel knows no swap")
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_with_swap_as_a_way_out_is_no_layer(tmp_path: Path, version: int) -> None:
+    groups = NoWord([Place(tmp_path, ALL, version)])
+    assert groups.layers == ("cgroup.cpu", "cgroup.pids")
+    assert groups.uncounted == ("memory",)
+
+
+def test_memory_whose_swap_is_counted_is_a_layer(tmp_path: Path) -> None:
+    class Counted(NoWord):
+        def _usable(self, place: Place) -> bool:
+            usable = super()._usable(place)
+            (place.folder / self._own / "memory.memsw.limit_in_bytes").touch()
+            return usable
+
+    assert Counted([Place(tmp_path, ALL, 1)]).uncounted == ()
+
+
+def test_a_box_swaps_nothing_where_swap_is_not_counted(tmp_path: Path) -> None:
+    (tmp_path / "memory.memsw.limit_in_bytes").mkdir()  # refuses to be written, as a file that is not there
+    _limit(Place(tmp_path.parent, frozenset({"memory"}), 1), tmp_path, SPEC)
+    assert (tmp_path / "memory.swappiness").read_text() == "0"
 
 
 def test_without_any_group_there_is_no_evidence_and_no_layer() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 import belljar
 from belljar.sandbox.docker.box import bury
-from belljar.sandbox.docker.daemon import Daemon, Lane
+from belljar.sandbox.docker.daemon import _BUILDS_MAX, Daemon, Lane
 from tests.integration.daemons import HANG_S, Talker, silence
 
 # The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
@@ -30,13 +31,27 @@ CALLS: dict[Lane, Callable[[Daemon, str], Any]] = {
 }
 
 
-def holding(connection: socket.socket) -> None:
-    """Answers at once, but not when it is asked about a container called `held`."""
-    while data := connection.recv(65536):
-        if b"/containers/held" in data.partition(b"\r\n")[0]:
-            silence(connection)
-            return
-        connection.sendall(DONE)
+class Holding:
+    """Answers at once, but not when it is asked about a container called `held`; those calls are `held`."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, connection: socket.socket) -> None:
+        while data := connection.recv(65536):
+            if b"/containers/held" in data.partition(b"\r\n")[0]:
+                with self._lock:
+                    self.held += 1
+                silence(connection)
+                return
+            connection.sendall(DONE)
+
+    async def are_held(self) -> None:
+        """As many as a lane of a few takes at a time have arrived."""
+        async with asyncio.timeout(HANG_S):
+            while self.held < _BUILDS_MAX:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +59,13 @@ def holding(connection: socket.socket) -> None:
     [("ask", "end"), ("ask", "build"), ("ask", "ask"), ("end", "end"), ("end", "build"), ("build", "end")],
 )
 def test_a_call_that_hangs_holds_up_no_other(tmp_path: Path, held: Lane, other: Lane) -> None:
+    holding = Holding()
+
     async def main(host: str) -> None:
         daemon = Daemon(host, answer_s=HANG_S)
         calls = [asyncio.ensure_future(CALLS[held](daemon, "held")) for _ in range(HELD)]
         try:
+            await holding.are_held()
             async with asyncio.timeout(HANG_S / 2):
                 await CALLS[other](daemon, "free")
             assert not any(call.done() for call in calls)
@@ -61,10 +79,13 @@ def test_a_call_that_hangs_holds_up_no_other(tmp_path: Path, held: Lane, other: 
 
 
 def test_removals_that_hang_hold_up_no_other(tmp_path: Path) -> None:
+    holding = Holding()
+
     async def main(host: str) -> None:
         daemon = Daemon(host, answer_s=HANG_S)
         removals = [asyncio.create_task(bury(daemon, "held")) for _ in range(HELD)]
         try:
+            await holding.are_held()
             async with asyncio.timeout(HANG_S / 2):
                 assert await bury(daemon, "free")
             assert not any(removal.done() for removal in removals)
@@ -83,7 +104,7 @@ def test_whoever_is_not_removed_is_said_to_be_there(tmp_path: Path) -> None:
         with contextlib.closing(Daemon(host, answer_s=1)) as daemon:
             return [await bury(daemon, name) for name in ("free", "held")]
 
-    with Talker(tmp_path, holding) as talker:
+    with Talker(tmp_path, Holding()) as talker:
         assert asyncio.run(main(talker.host)) == [True, False]
 
 

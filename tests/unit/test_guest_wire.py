@@ -547,3 +547,19 @@ def test_the_other_endings() -> None:
         with pytest.raises(Ended):
             ends.after_cell()
     assert [frame.body for frame in host.frames] == [b"[1, 2]", b'{"a": 1}', b"c"]
+
+
+def test_a_body_that_is_not_bytes_is_not_sent() -> None:
+    class Evil(bytes):
+        def __len__(self) -> int:
+            raise AssertionError("asked")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(ours.fileno())
+        for body in (Evil(b"x"), bytearray(b"x"), "x"):
+            with pytest.raises(TypeError, match="must be bytes"):
+                channel.send({"op": "final", "form": "text"}, body)  # type: ignore[arg-type]
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)

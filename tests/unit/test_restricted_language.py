@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from guest import guards, restricted
+from guest import regex as paged_regex
 from guest.collection import PagedDict, PagedList
 from guest.paged import PagedText
 from guest.restricted import Rejected, compile_cell, make_globals, user_variables
@@ -552,6 +553,41 @@ def test_a_known_way_out_is_closed(source: str) -> None:
     with pytest.raises(Exception, match=r"\S") as caught:
         exec(compile_cell(source), namespace)
     assert caught.type in (Rejected, AttributeError, NameError, TypeError, ImportError, ValueError, KeyError)
+
+
+LANGUAGE = sorted((CONFORMANCE.parent / "escape" / "programs" / "language").glob("*.py"))
+# The first needs a process of its own, the others the real agent.
+BOXED = {"a_crash_without_an_import", "answer_of_its_own", "text_of_its_own_on_the_wire"}
+LANGUAGE = [path for path in LANGUAGE if path.stem not in BOXED]
+
+
+@pytest.mark.parametrize("path", LANGUAGE, ids=lambda path: path.stem)
+def test_a_program_of_the_escape_tests_gets_nothing_outside_of_a_box_either(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    got: list[tuple[object, ...]] = []
+    world = World(PagedText(len(CONTEXT), lambda start, stop: CONTEXT[start:stop]))
+    names = {**world.names, "escaped": lambda *what: got.append(what)}
+    namespace = make_globals(write=world.write, names=names, regex=paged_regex.as_module())
+    ended: BaseException | None = None
+    try:
+        for cell in text.split("#%%\n"):
+            exec(compile_cell(cell), namespace)
+    except (Exception, Ended) as error:
+        ended = error
+    assert got == []
+    says = next((line[8:] for line in text.splitlines() if line.startswith("# says: ")), "")
+    assert says in f"{world.text()} {ended!r}"
+
+
+def test_hidden_fields_are_kept_out_of_positional_patterns() -> None:
+    namespace = make_globals(write=lambda stream, text: None, names={})
+    body = "    a: int = 1\n    format: str = ''\n    c: int = 2\n"
+    source = f"from dataclasses import dataclass\n@dataclass\nclass D:\n{body}"
+    exec(compile_cell(source + "match D():\n    case D(a): pass"), namespace)
+    assert namespace["D"].__match_args__ == ("a",)  # type: ignore[attr-defined]
+    assert namespace["a"] == 1
+    with pytest.raises(TypeError, match="accepts 1 positional sub-pattern"):
+        exec(compile_cell("match D():\n    case D(a, b): pass"), namespace)
 
 
 @pytest.mark.parametrize(

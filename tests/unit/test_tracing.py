@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.context.tracing import BLANK_BYTES_MAX, Traceable, trace
+from belljar.context.tracing import Traceable, trace
 from belljar.spans import Spans
 
 TEMPLATE = "You label lines. Tell for each which kind of question it is, one label a line.\n\nLINES:\n{}\n\nAnswer now:"
@@ -202,7 +202,7 @@ def test_of_the_white_space_beside_it_64_bytes_count(blank: str, blanks: int) ->
     before, after = "a line that nobody shows", "nor this one, which is the last"
     text = f"{before}{blank * blanks}the line that is in the prompt{blank * blanks}{after}"
     size, start = len(blank.encode()), text.encode().index(b"the line that is")
-    counted = min(blanks * size, BLANK_BYTES_MAX // size * size)
+    counted = min(blanks * size, 64 // size * size)
     assert list(traced(["the line that is in the prompt"], text)) == [(start - counted, start + 30 + counted)]
 
 

@@ -40,6 +40,7 @@ _NO_SWAP_LIMIT: Final = (
     "the daemon's kernel cannot limit swap, so a box may use as much of it as there is",
     "start that machine with swapaccount=1, or turn its swap off",
 )
+_WATCHED: Final = "use the backend jail"
 
 # For each layer: what is open without it, and how a host comes to have it.
 _ABOUT: Final[dict[str, tuple[str, str]]] = {
@@ -56,14 +57,20 @@ _ABOUT: Final[dict[str, tuple[str, str]]] = {
     "caps": ("the guest keeps rights inside its namespaces", _NAMESPACES),
     "seccomp": ("the whole kernel is open to attack", "an x86_64 kernel with CONFIG_SECCOMP_FILTER"),
     "landlock": ("files are guarded by the mount namespace alone", "a kernel from 5.13 with Landlock in its LSM list"),
-    "cgroup.memory": ("memory is limited per process, not per box", _GROUPS),
-    "cgroup.cpu": ("CPU is limited per process, and a box may take every core", _GROUPS),
-    "cgroup.pids": ("tasks are limited per user, not per box", _GROUPS),
     "own_uid": (
         "boxes share one uid of the host with each other and with whatever else has it, and so what the kernel counts "
         "per uid",
         "run as root",
     ),
+    "cgroup.memory": (
+        "the host looks at the box's memory some times a second (watched.memory), and the kernel's own is not counted",
+        f"{_GROUPS}; where only this one is missing, swap is a way out: boot with swapaccount=1, or without swap",
+    ),
+    "cgroup.cpu": ("CPU time is counted by the host (watched.cpu), and a box may take every core", _GROUPS),
+    "cgroup.pids": ("tasks are limited for each user namespace (watched.pids), from Linux 5.14 on", _GROUPS),
+    "watched.memory": ("memory is limited for each process, not for the box", _WATCHED),
+    "watched.cpu": ("CPU time is limited for each process, not for the box", _WATCHED),
+    "watched.pids": ("tasks are limited for each user, not for the box", _WATCHED),
     "gvisor": ("a hole in this host's kernel is a way out of the box", "use the backend gvisor"),
 }
 
@@ -169,7 +176,9 @@ async def _examine(policy: Policy, backend: BackendName, state: Path) -> Backend
             await _add_runtime(backend, engine, facts)
         result, run_ms = await _run_probe(runtime)
     except BelljarError as error:
-        return _backend_report(backend, [], str(error), 0, facts)
+        # What no box could be asked is unknown; but a device may be why there is no box.
+        known = [finding for finding in (_devices(),) if not finding.ok]
+        return _backend_report(backend, known, str(error), 0, facts)
     reach, kernel = _said(result.stdout)
     facts["guest_kernel"] = kernel
     swaps = engine is not None and not engine.swap_limit

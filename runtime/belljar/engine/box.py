@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Sequence
 from typing import Final as Const
 from typing import Literal
@@ -44,7 +45,7 @@ from belljar.errors import (
 from belljar.heavy import off_loop
 from belljar.protocol import PROTOCOL, ContextInfo, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
 from belljar.protocol import Failure as GuestFailure
-from belljar.sandbox import BoxEnd, Sandbox
+from belljar.sandbox import BoxEnd, Evidence, Sandbox
 from belljar.tasks import to_the_end
 from belljar.wire import Frame, encode, guest_decoder
 
@@ -67,8 +68,10 @@ _DEATH_S: Const = 1.0
 _CELL_CPU_SHARE: Const = 1 / 2
 # ... but always this share of the whole, so that the last of it is of use too.
 _CELL_CPU_SHARE_MIN: Const = 1 / 8
-# Address space runs out a little before memory does: a MemoryError this near to the limit is the limit's.
-_MEMORY_SHARE: Const = 0.7
+# What grows by doubling asks for as much again as it has: a MemoryError from half of the limit on is the limit's.
+_MEMORY_SHARE: Const = 0.5
+# The process's own clock and the box's account have been seen 2 % apart.
+_CPU_SHARE: Const = 0.9
 _STATUS_OF: Const[dict[str, Status]] = {"processes": "processes", "scratch_bytes": "disk", "memory_bytes": "memory"}
 _CELL_OVER: Const = GuestFailure("PolicyDenied", "cell.over", "the cell is over: the request was cancelled", None, None)
 
@@ -119,7 +122,8 @@ class Box:
         self._cut: Verdict | None = None
         # From here on the sandbox gives up what it holds: it is neither asked nor told anything but `kill`.
         self._dying = False
-        self._refused = 0
+        # The last account, and the last before the cell that runs.
+        self._account = self._before = Evidence()
         self.verdict: Verdict | None = None
         self.fault: HostFault | None = None
 
@@ -189,6 +193,7 @@ class Box:
         cell = self._broker.cell
         assert cell is not None
         self._over.clear()
+        self._before = self._account
         started = self._scope.monotonic()
         try:
             await self._send(order)
@@ -271,12 +276,17 @@ class Box:
         if self._dying:
             return None
         limits, evidence = self._scope.policy.limits, await self._sandbox.evidence()
-        refused, self._refused = self._refused, evidence.tasks_refused or 0
-        if said in ("RuntimeError", "BlockingIOError", "OSError") and self._refused > refused:
+        before, self._before = self._before, evidence
+        peak = max(evidence.memory_peak_bytes or 0, evidence.address_peak_bytes or 0)
+        # Of a child that was killed for memory the program says what it likes.
+        if (evidence.memory_kills or 0) > (before.memory_kills or 0):
+            return Limit("memory_bytes", limits.memory_bytes, peak)
+        refused = (evidence.tasks_refused or 0) > (before.tasks_refused or 0)
+        full = evidence.tasks_refused is None and (evidence.tasks or 0) >= limits.processes
+        if said in ("RuntimeError", "BlockingIOError", "OSError") and (refused or full):
             return Limit("processes", limits.processes, limits.processes + 1)
         if said == "OSError" and self._sandbox.scratch_full():
             return Limit("scratch_bytes", limits.scratch_bytes, limits.scratch_bytes)
-        peak = evidence.memory_peak_bytes or 0
         if said == "MemoryError" and peak >= limits.memory_bytes * _MEMORY_SHARE:
             return Limit("memory_bytes", limits.memory_bytes, peak)
         return None
@@ -323,7 +333,8 @@ class Box:
         """The box's CPU time so far; 0 where nobody can tell any more."""
         if self._dying:
             return 0.0
-        return (await self._sandbox.evidence()).cpu_s or 0.0
+        self._account = await self._sandbox.evidence()
+        return self._account.cpu_s or 0.0
 
     async def _spare_cpu(self) -> _Share:
         """What one cell of several may use."""
@@ -472,7 +483,8 @@ class Box:
         if end.signal == 9 and not end.killed and end.evidence.memory_kills:
             met = Limit("memory_bytes", limits.memory_bytes, end.evidence.memory_peak_bytes)
             return Verdict("memory", ErrorInfo("MemoryLimit", "the program used up its memory: keep less at once"), met)
-        if not end.killed and end.cpu_s >= limits.cpu_s:
+        slain = end.signal in (signal.SIGKILL, signal.SIGXCPU)
+        if not end.killed and end.cpu_s >= limits.cpu_s * (_CPU_SHARE if slain else 1):
             return _spent_cpu(limits.cpu_s, end.cpu_s)
         if end.by_other:
             return Verdict("killed", ErrorInfo("Killed", "somebody outside killed or removed the box: run it again"))

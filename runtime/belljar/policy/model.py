@@ -61,6 +61,9 @@ Layer: TypeAlias = Literal[
     "cgroup.cpu",
     "cgroup.pids",
     "own_uid",
+    "watched.memory",
+    "watched.cpu",
+    "watched.pids",
     "gvisor",
 ]
 

@@ -17,9 +17,22 @@ __all__ = ["Backend", "BoxEnd", "BoxSpec", "Evidence", "Sandbox", "check_layers"
 
 # A backstop behind the pids group, which counts and can be read; the limit per user only refuses.
 _NPROC_SPARE: Final = 8
+# The kernel counts a process's time by ticks, the box's account to the nanosecond: the two have been seen 2 % apart,
+# and a program that wakes with the tick can make it more. This limit must never be the first to be met.
+_CPU_SPARE_SHARE: Final = 1.0
+_CPU_SPARE_S: Final = 5
+# The rest of `memory` is for what is not new address space of the process that asks: pages it was born with and has
+# changed, page tables, scratch. So a program that fills its memory gets a MemoryError, and is not killed.
+_ADDRESS_SHARE: Final = 7 / 8
 # gVisor's kernel has no Landlock. What Landlock guards in the jail, the host's files and sockets against a guest that
 # speaks to the host's kernel, is guarded there by the guest not speaking to it.
-_STANDS_FOR: Final = {"landlock": "gvisor"}
+# A control group's account is the kernel's own; a watch is what there is without one.
+_STANDS_FOR: Final = {
+    "landlock": "gvisor",
+    "watched.memory": "cgroup.memory",
+    "watched.cpu": "cgroup.cpu",
+    "watched.pids": "cgroup.pids",
+}
 
 
 class BoxSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,13 +50,22 @@ class BoxSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What the outside can prove about a living box. None: this host does not count it.
 
-    `memory_kills` and `tasks_refused` count the kernel's refusals.
+    `memory_kills`: processes killed for the box's memory, by the kernel or by the host's watch. `tasks_refused`: how
+    often the kernel refused one; where it does not count that, `tasks` is how many there are. `address_peak_bytes`: the
+    most address space that the box's first process has had since its birth, beyond what it was born with.
     """
 
     cpu_s: float | None = None
     memory_peak_bytes: int | None = None
     memory_kills: int | None = None
     tasks_refused: int | None = None
+    tasks: int | None = None
+    address_peak_bytes: int | None = None
+
+    def completed(self, other: Evidence) -> Evidence:
+        """This account, and what the other one knows where this one knows nothing."""
+        mine = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        return msgspec.structs.replace(other, **mine)
 
 
 class BoxEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +87,10 @@ class BoxEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sandbox(Protocol):
-    """One box, alive from birth. Serves one run; never reused."""
+    """One box, alive from birth. Serves one run; never reused.
+
+    `layers` are those that were seen to hold in boxes of its kind, by trying them, and not those that were asked for.
+    """
 
     layers: tuple[str, ...]
 
@@ -132,13 +157,17 @@ def check_layers(backend: str, requires: Collection[str], layers: Collection[str
         )
 
 
-def rlimits(spec: BoxSpec) -> dict[str, int]:
-    """What one process of a box may use: the names of setrlimit(2), without their prefix."""
+def rlimits(spec: BoxSpec, born_bytes: int | None = None) -> dict[str, int]:
+    """What one process of a box may use: the names of setrlimit(2), without their prefix.
+
+    `born_bytes`: the address space that a box has at its birth, most of it shared with its parent; what a program may
+    add to that is a share of its memory. None where it is not known: then all of it is within `memory`.
+    """
+    address = spec.memory_bytes if born_bytes is None else born_bytes + int(spec.memory_bytes * _ADDRESS_SHARE)
     return {
-        # Whole seconds, rounded up: the kernel knows no others. One to spare, because whoever watches the box's own
-        # account is more exact, and says why; this holds when nobody can watch.
-        "CPU": max(1, math.ceil(spec.cpu_s)) + 1,
-        "AS": spec.memory_bytes,
+        # Whoever watches the box's own account is more exact, and says why; this holds when nobody can watch.
+        "CPU": math.ceil(spec.cpu_s * (1 + _CPU_SPARE_SHARE)) + _CPU_SPARE_S,
+        "AS": address,
         "NPROC": spec.processes + _NPROC_SPARE,
         "NOFILE": spec.open_files,
         "FSIZE": spec.scratch_bytes,

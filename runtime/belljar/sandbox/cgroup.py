@@ -30,9 +30,10 @@ from belljar.errors import BoxFault
 from belljar.processes import identity, is_alive
 from belljar.sandbox.base import BoxSpec, Evidence
 
-__all__ = ["BoxGroup", "Cgroups", "Place", "find_places", "group_of"]
+__all__ = ["BoxGroup", "Cgroups", "Place", "find_places", "folder_of", "group_of"]
 
 _PREFIX: Final = "belljar-"
+_COUNTED: Final = ("memory", "cpu", "pids")
 # One box, one CPU: a root model's program is one thread of Python, and neighbours have a right to the others.
 _PERIOD_US: Final = 100_000
 _QUOTA_US: Final = 100_000
@@ -44,6 +45,7 @@ _LIMITS: Final = {
 }
 # How version 1 says that there is none: the largest number of whole pages.
 _UNLIMITED_MIN: Final = 2**60
+_SWAPS: Final = Path("/proc/swaps")
 # A killed process leaves its group a moment later.
 _REMOVE_S: Final = 5.0
 # Tells the groups of several `Cgroups` of one process apart.
@@ -61,7 +63,8 @@ class Place(msgspec.Struct, frozen=True):
 class Cgroups:
     """The groups of this process's boxes.
 
-    `layers` names what it really limits: `cgroup.memory`, `cgroup.cpu`, `cgroup.pids`.
+    `layers` names what it really limits: `cgroup.memory`, `cgroup.cpu`, `cgroup.pids`; `uncounted` the rest of the
+    three, which somebody else has to watch. Memory with swap as a way out is not limited.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
@@ -69,11 +72,11 @@ class Cgroups:
         self._ready: tuple[BoxSpec, BoxGroup] | None = None
         self._own = f"{_PREFIX}{identity(os.getpid())}-{_namespace()}-{next(_INSTANCES)}"
         self._places = [place for place in places if self._usable(place)]
-        self.layers = tuple(
-            f"cgroup.{name}"
-            for name in ("memory", "cpu", "pids")
-            if any(name in place.controllers for place in self._places)
-        )
+        counted = [name for name in _COUNTED if any(name in place.controllers for place in self._places)]
+        if not all(self._without_swap(place) for place in self._places if "memory" in place.controllers):
+            counted.remove("memory")
+        self.layers = tuple(f"cgroup.{name}" for name in counted)
+        self.uncounted = tuple(name for name in _COUNTED if name not in counted)
 
     def create(self, spec: BoxSpec) -> BoxGroup:
         """Groups for one box, limits set.
@@ -139,6 +142,17 @@ class Cgroups:
             return False
         return True
 
+    def _without_swap(self, place: Place) -> bool:
+        """Whether memory that a box must give back cannot go to swap instead, where nobody counts it."""
+        own = place.folder / self._own
+        name = "memory.swappiness" if place.version == 1 else "memory.swap.max"
+        try:
+            _put(own, name, "0")
+        except OSError:
+            # Swap that is counted is limited with each box; and a kernel without any has no list of it either.
+            return (own / "memory.memsw.limit_in_bytes").exists() or not _SWAPS.exists()
+        return True
+
 
 class BoxGroup:
     """One box's groups."""
@@ -175,7 +189,10 @@ class BoxGroup:
 
     def _limits(self, name: str, files: tuple[str, str], pid: int) -> bool:
         folder, version = self._by_controller[name], self._versions[name]
-        limit = (folder / files[version - 1]).read_text().split()[0]
+        try:
+            limit = (folder / files[version - 1]).read_text().split()[0]
+        except OSError:  # removed: it limits nobody
+            return False
         return pid in _pids(folder) and limit not in ("max", "-1") and int(limit) < _UNLIMITED_MIN
 
     def evidence(self) -> Evidence:
@@ -268,6 +285,11 @@ def group_of(pid: int, name: str, mounts: Path = Path("/proc/self/mountinfo")) -
     return BoxGroup(folders) if folders else None
 
 
+def folder_of(cgroup: Path, mounts: Path = Path("/proc/self/mountinfo")) -> Path | None:
+    """The version 2 group that a process is in, by its table `/proc/PID/cgroup`."""
+    return next((folder for folder, _, controllers in _hierarchies(mounts, cgroup) if not controllers), None)
+
+
 def _below(mounted: Path, root: str, path: str) -> Path:
     """Our group's folder. In a container the mount may show only the part of the tree below `root`."""
     return mounted / path.removeprefix(root if root != "/" else "").lstrip("/")
@@ -300,8 +322,11 @@ def _limit(place: Place, folder: Path, spec: BoxSpec) -> None:
     if "memory" in place.controllers:
         if place.version == 1:
             _put(folder, "memory.limit_in_bytes", str(spec.memory_bytes))
-            with contextlib.suppress(OSError):  # only where swap is counted, and then it must be no way out
+            try:  # only where swap is counted
                 _put(folder, "memory.memsw.limit_in_bytes", str(spec.memory_bytes))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    _put(folder, "memory.swappiness", "0")
         else:
             _put(folder, "memory.max", str(spec.memory_bytes))
             with contextlib.suppress(OSError):

@@ -25,13 +25,14 @@ from typing import Final
 
 from belljar.errors import BoxFault
 
-__all__ = ["BLOCK_UIDS", "NOBODY", "RANGE_FIRST", "RANGE_UIDS", "Uids"]
+__all__ = ["BLOCK_UIDS", "NOBODY", "OWN", "RANGE_FIRST", "RANGE_UIDS", "Uids", "ids_of"]
 
 NOBODY: Final = 65534
 # Above what distributions give to users and to their containers (subuid). systemd-nspawn may pick these too, one of
 # some 28,000 such ranges, and looks first who has it. Below 2^31, from where on some tools take a uid as negative.
 RANGE_FIRST: Final = 0x6A61_0000
 RANGE_UIDS: Final = 65536
+OWN: Final = range(RANGE_FIRST, RANGE_FIRST + RANGE_UIDS)
 # More boxes than one backend ever has at a time on a machine, and 128 backends.
 BLOCK_UIDS: Final = 512
 _FOLDER: Final = Path("/run/belljar-uids")
@@ -78,6 +79,16 @@ class Uids:
             # A child that was forked meanwhile may hold a copy of the descriptor.
             fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
+
+
+def ids_of(pid: int) -> set[int]:
+    """The uids and gids that process `pid` has on this host, all of them; none where it is not to be seen."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return set()
+    lines = [line.split()[1:] for line in status.splitlines() if line.startswith(("Uid:", "Gid:"))]
+    return {int(number) for line in lines for number in line}
 
 
 def _claim(folder: Path) -> tuple[int, range] | None:

@@ -61,6 +61,10 @@ class Account:
         """Whether the container is on this machine, as far as can be seen."""
         return self._group is not None
 
+    def limiting(self, pid: int) -> tuple[str, ...]:
+        """The layers of control groups that are seen to hold for process `pid`."""
+        return () if self._group is None else self._group.limiting(pid)
+
     async def begin(self) -> None:
         """From here on it is the guest's."""
         now = self._group.evidence() if self._group is not None else await self._ask()

@@ -21,6 +21,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import secrets
 import socket
@@ -54,7 +55,7 @@ from belljar.sandbox.docker.versions import read_engine
 from belljar.sandbox.image import Image
 from belljar.sandbox.pool import Pool
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
-from belljar.sandbox.uids import NOBODY, Uids
+from belljar.sandbox.uids import NOBODY, Uids, ids_of
 from belljar.tasks import to_the_end
 
 __all__ = ["CPU_SPARE_S", "Docker"]
@@ -71,9 +72,9 @@ CPU_SPARE_S: Final = 4
 _CLOSE_S: Final = 60.0
 # Which backend of its creator a container belongs to.
 _BACKEND: Final = "belljar.backend"
-# What the template alone gives, and the daemon's description confirms.
-_GIVEN: Final = ("pidns", "mountns", "netns", "ipcns", "utsns", "cgroupns", "rootfs")
-_GROUPS: Final = ("cgroup.cpu", "cgroup.pids")
+_NAMESPACES: Final = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
+# What the daemon's description confirms, where the groups themselves are not to be seen from here.
+_GROUPS: Final = ("cgroup.memory", "cgroup.cpu", "cgroup.pids")
 # What every container is given and no box needs. gVisor's tell of nothing but itself, and it covers no folder.
 _HIDDEN: Final = ("/proc", "/etc")
 # Its kernel has neither queues nor queued signals to limit, and refuses to be told. And its clock of CPU time goes on
@@ -290,8 +291,7 @@ class Docker:
             if account is not None:
                 account.close()
             raise
-        pid = inspected["State"]["Pid"] if account.nearby else None
-        layers = (*self._layers(report["layers"]), *self._seen(inspected["HostConfig"], order.uid, pid))
+        layers = (*self._layers(report["layers"]), *self._seen(inspected, account, order.uid))
         return DockerBox(
             self._daemon,
             container,
@@ -305,25 +305,35 @@ class Docker:
             background=self._background,
         )
 
-    def _layers(self, said: Sequence[str]) -> tuple[str, ...]:
-        """What holds: by the template, by the daemon's own mapping of users, by what `boot` said, by the runtime."""
-        remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in said else ()
+    def _layers(self, found: Sequence[str]) -> tuple[str, ...]:
+        """What holds: as it was found inside, by the daemon's own mapping of users, by the runtime."""
+        remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in found else ()
         # What the daemon puts into the root is covered by who has users of its own, or else closed by Landlock.
-        rootfs = self.name == "gvisor" or "userns" in said or "landlock" in said
-        given = [layer for layer in _GIVEN if layer != "rootfs" or rootfs]
-        return (*given, *remapped, *said, *_GROUPS, *(("gvisor",) if self.name == "gvisor" else ()))
+        rootfs = self.name == "gvisor" or "userns" in found or "landlock" in found
+        inside = [layer for layer in found if layer != "rootfs" or rootfs]
+        return (*inside, *remapped, *(("gvisor",) if self.name == "gvisor" else ()))
 
-    def _seen(self, host: Mapping[str, Any], uid: int, pid: int | None) -> Iterator[str]:
-        """What holds of a started container besides. `pid`: its first process, where that is on this machine.
+    def _seen(self, inspected: Mapping[str, Any], account: Account, uid: int) -> Iterator[str]:
+        """What holds as seen from outside; by the daemon's word where the container is not on this machine."""
+        pid = inspected["State"]["Pid"] if account.nearby else None
+        for layer in _GROUPS if pid is None else account.limiting(pid):
+            if layer != "cgroup.memory" or not self._can_swap(inspected["HostConfig"], nearby=account.nearby):
+                yield layer
+        if pid is not None and uid != NOBODY and ids_of(pid) == {uid}:
+            yield "own_uid"
 
-        A box can have more than its memory where it can be swapped out. Where the daemon cannot limit that, that way is
-        shut by a swappiness of 0, which runsc does not pass on, or by there being no swap.
+    def _can_swap(self, host: Mapping[str, Any], *, nearby: bool) -> bool:
+        """Whether a box can have more than its memory, by being swapped out; `nearby`: the daemon is on this machine.
+
+        Where the daemon cannot limit that, it is shut by a swappiness of 0, which runsc does not pass on, or by there
+        being no swap.
         """
         unswapped = self._runtime == "runc" and host.get("MemorySwappiness") == 0
-        if host["MemorySwap"] == host["Memory"] or unswapped or (pid is not None and _no_swap()):
-            yield "cgroup.memory"
-        if pid is not None and uid != NOBODY and _users_of(pid) == {uid}:
-            yield "own_uid"
+        return not (host["MemorySwap"] == host["Memory"] or unswapped or (nearby and _no_swap()))
+
+    @property
+    def _is_local(self) -> bool:
+        return self._daemon.host.startswith("unix://")
 
     async def _limit_processes(self, container: str, count: int) -> dict[str, Any]:
         """Order fewer than the start needs, now that nobody but our program is inside; the daemon's new description.
@@ -347,6 +357,11 @@ class Docker:
             "hide": () if self.name == "gvisor" else _HIDDEN,
             "filter": base64.b64encode(self._filter).decode(),
             "preload": preload,
+            "measure": {
+                # Of another machine's they would mean nothing.
+                "host": {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _NAMESPACES if self._is_local},
+                "scratch": [spec.scratch_bytes, spec.scratch_files],
+            },
         }
         data = json.dumps(order).encode()
         loop = asyncio.get_running_loop()
@@ -434,15 +449,6 @@ class Docker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _users_of(pid: int) -> set[int]:
-    """The users and groups that this process is to its host's kernel; none when it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return set()
-    return {int(number) for line in lines if line.startswith(("Uid:", "Gid:")) for number in line.split()[1:]}
 
 
 def _no_swap() -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -25,7 +26,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, check_layers, rlimit
 from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 from belljar.sandbox.pool import Pool
+from belljar.sandbox.scope import delegated, scope_command
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
-from belljar.sandbox.uids import NOBODY, Uids
+from belljar.sandbox.uids import NOBODY, Uids, ids_of
+from belljar.sandbox.watch import Born, Watch, address_peak_bytes, born, pid_of
 
 __all__ = ["Jail", "JailBox", "Zygote"]
 
@@ -45,6 +48,8 @@ _ZYGOTE_S = 30.0
 _BOX_S = 20.0
 # SIGKILL is prompt unless the guest sits in an uninterruptible call.
 _KILL_S = 10.0
+# How long whoever asks for a box's account waits for a new look at its processes; then the last one does.
+_LOOK_S = 0.1
 _PIECE_BYTES = 256 * 1024
 _MESSAGE_BYTES_MAX = 65536
 # The box that measures. What it may use is the same everywhere, so that no policy can make it fail.
@@ -58,6 +63,8 @@ _MEASURED = BoxSpec(
     requires=(),
 )
 _NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
+# Made by each box itself; it is born into that of its processes.
+_FRESH = ("userns", "mountns", "netns", "ipcns", "utsns", "cgroupns")
 # Up to here copying a body is cheaper than a second system call.
 _JOINED_BYTES_MAX = 64 * 1024
 
@@ -77,6 +84,8 @@ class Jail:
     Args:
         image: the root file system.
         allowlist: the system calls a box may make; the one that comes with the package when None.
+        scope: words in front of a command that start it in a scope with control groups of its own; looked for when
+            None and there are no other groups.
 
     Raises:
         HostFault: the allowlist is damaged.
@@ -84,12 +93,14 @@ class Jail:
 
     name = "jail"
 
-    def __init__(self, image: Image, *, allowlist: Allowlist | None = None) -> None:
+    def __init__(self, image: Image, *, allowlist: Allowlist | None = None, scope: Sequence[str] | None = None) -> None:
         self._image = image
         self._filter = compile_filter(allowlist or load_allowlist())
         self._groups = Cgroups(find_places())
         self._groups.reap()
         self._uids: Uids | None = None
+        self._found = self._groups
+        self._scope = scope if scope is not None else scope_command() if self._groups.uncounted else ()
         self._pool: Pool[JailBox] | None = None
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()
@@ -113,11 +124,12 @@ class Jail:
         zygote = await self._living_zygote()
         group = self._groups.take(spec)
         try:
-            box = await zygote.spawn(spec, group)
+            box = await zygote.spawn(spec, group, self._groups.uncounted)
         except BaseException:
             await asyncio.to_thread(group.remove)
             raise
         self._groups.prepare(spec)
+        box.layers += tuple(f"watched.{name}" for name in self._groups.uncounted)
         try:
             check_layers("jail", spec.requires, box.layers)
         except LayerMissing:
@@ -129,9 +141,11 @@ class Jail:
         if self._pool is not None:
             await self._pool.aclose()
         await self._end_zygote()
-        await asyncio.to_thread(self._groups.aclose)
-        if self._uids is not None:
-            self._uids.close()
+        for groups in (self._groups, self._found):
+            await asyncio.to_thread(groups.aclose)
+        uids, self._uids = self._uids, None
+        if uids is not None:
+            uids.close()
 
     async def _end_zygote(self) -> None:
         zygote, self._zygote = self._zygote, None
@@ -144,22 +158,40 @@ class Jail:
                 await self._end_zygote()
             if self._zygote is None:
                 self._uids = self._uids or Uids()
-                self._zygote = await Zygote.launch(self._image, self._filter, self._uids)
-                self._zygote.layers = await self._measure(self._zygote)
+                zygote = await self._launch(self._uids)
+                try:
+                    zygote.layers = await self._measure(zygote)
+                except BaseException:
+                    await asyncio.shield(zygote.aclose())
+                    raise
+                self._zygote = zygote
         return self._zygote
+
+    async def _launch(self, uids: Uids) -> Zygote:
+        """A zygote, in a scope with control groups of its own if it can have one."""
+        if self._scope:
+            with contextlib.suppress(BoxFault):
+                zygote = await Zygote.launch(self._image, self._filter, uids, self._scope)
+                groups = Cgroups(delegated(zygote.pid))
+                self._groups = groups if len(groups.uncounted) < len(self._found.uncounted) else self._found
+                return zygote
+            self._scope, self._groups = (), self._found  # the user manager does not answer, or gives none
+        return await Zygote.launch(self._image, self._filter, uids)
 
     async def _measure(self, zygote: Zygote) -> tuple[str, ...]:
         """What holds of the boxes of this zygote."""
         group = self._groups.take(_MEASURED)
         try:
-            box = await zygote.spawn(_MEASURED, group, measure=True)
+            box = await zygote.spawn(_MEASURED, group, self._groups.uncounted, measure=True)
         except BaseException:
             await asyncio.to_thread(group.remove)
             raise
         try:
-            return await box.measured()
+            found = await box.measured()
         finally:
             await box.kill()
+        # A group may limit and yet be no layer: where swap is a way out.
+        return tuple(name for name in found if not name.startswith("cgroup.") or name in self._groups.layers)
 
 
 class Zygote:
@@ -173,12 +205,13 @@ class Zygote:
         self._numbers = itertools.count(1)
         self._ends: dict[int, asyncio.Future[Mapping[str, int] | None]] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._born = Born()
         self.alive = True
         control.setblocking(False)
 
     @classmethod
-    async def launch(cls, image: Image, seccomp: bytes | None, uids: Uids) -> Zygote:
-        """Start one and wait until it is warm. Its boxes get their uids of `uids`.
+    async def launch(cls, image: Image, seccomp: bytes | None, uids: Uids, scope: Sequence[str] = ()) -> Zygote:
+        """Start one, behind the words of `scope`, and wait until it is warm. Its boxes get their uids of `uids`.
 
         Raises:
             LayerMissing: this host does not give a layer that the jail is made of.
@@ -186,7 +219,7 @@ class Zygote:
         """
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            zygote = cls(control, _spawn(image, theirs, uids), uids)
+            zygote = cls(control, _spawn(image, theirs, uids, scope), uids)
         except OSError as error:
             control.close()
             raise BoxFault(f"the jail's launcher did not start: {error}") from error
@@ -199,22 +232,30 @@ class Zygote:
             raise
         return zygote
 
-    async def spawn(self, spec: BoxSpec, group: BoxGroup, *, measure: bool = False) -> JailBox:
-        """A new box with all its layers closed, charged to `group`; or one that measures them.
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def spawn(self, spec: BoxSpec, group: BoxGroup, watched: Sequence[str], *, measure: bool = False) -> JailBox:
+        """A new box with all its layers closed, charged to `group`, and watched for what that does not count.
+
+        With `measure` it is one that measures its layers.
 
         Raises:
             LayerMissing, BoxFault: it could not be built.
         """
         uid = self._uids.lease()
         try:
-            return await self._spawn(spec, group, uid, measure=measure)
+            return await self._spawn(spec, group, uid, watched, measure=measure)
         except BaseException as error:
             self._uids.release(uid)
             if not isinstance(error, OSError):
                 raise
             raise BoxFault(f"a box could not be built: {error}: raise the limit of open files, or run fewer") from error
 
-    async def _spawn(self, spec: BoxSpec, group: BoxGroup, uid: int, *, measure: bool) -> JailBox:
+    async def _spawn(
+        self, spec: BoxSpec, group: BoxGroup, uid: int, watched: Sequence[str], *, measure: bool
+    ) -> JailBox:
         number = next(self._numbers)
         wire, guest_wire = socket.socketpair()
         try:
@@ -225,16 +266,17 @@ class Zygote:
             raise
         end: asyncio.Future[Mapping[str, int] | None] = asyncio.get_running_loop().create_future()
         self._ends[number] = end
+        limits = self._rlimits(spec, watched)
         order: dict[str, object] = {
             "box": number,
             # As the zygote's user namespace numbers it: the block from 0 on, or one uid.
             "uid": uid - self._uids.block.start if self._uids.block is not None else 0,
             "scratch_bytes": spec.scratch_bytes,
             "scratch_files": spec.scratch_files,
-            "rlimits": rlimits(spec),
+            "rlimits": limits,
         }
         if measure:
-            order["measure"] = _to_measure(spec)
+            order["measure"] = _to_measure(spec, limits)
         try:
             with guest_wire, guest_report, group.doors() as doors:
                 handles = [guest_wire.fileno(), guest_report.fileno(), *doors]
@@ -246,7 +288,19 @@ class Zygote:
             raise
         finally:
             report.close()
-        return JailBox(wire, pidfd, scratch, self.layers, end, group, (self._uids, uid))
+        pid = pid_of(pidfd)
+        watch = None
+        if watched:
+            kill = functools.partial(signal.pidfd_send_signal, pidfd, signal.SIGKILL)
+            watch = Watch(pid, spec, scratch, born=self._born, covers=watched, kill=kill)
+        return JailBox(wire, pid, pidfd, scratch, self.layers, end, group, (self._uids, uid), watch, self._born)
+
+    def _rlimits(self, spec: BoxSpec, watched: Sequence[str]) -> dict[str, int]:
+        limits = rlimits(spec, self._born.address_bytes)
+        if "pids" in watched:
+            # Nothing else refuses one more. The kernel counts for each user namespace, and each box has its own.
+            limits["NPROC"] = spec.processes
+        return limits
 
     async def aclose(self) -> None:
         """End the zygote and, by that, every box it has made."""
@@ -274,6 +328,7 @@ class Zygote:
             await loop.sock_sendall(self._control, seccomp or b"none")
         except ConnectionError as error:
             raise BoxFault("the jail's zygote died while it started: run it again") from error
+        self._born = born(self._process.pid)
         self._reader = asyncio.create_task(self._read_ends())
 
     async def _read_ends(self) -> None:
@@ -313,15 +368,21 @@ class JailBox:
     def __init__(
         self,
         wire: socket.socket,
+        pid: int,
         pidfd: int,
         scratch: int,
         layers: tuple[str, ...],
         end: asyncio.Future[Mapping[str, int] | None],
         group: BoxGroup,
         lease: tuple[Uids, int],
+        watch: Watch | None,
+        born: Born,
     ) -> None:
         self._group = group
         self._uids, self._uid = lease
+        self._watch = watch
+        self._born = born
+        self._pid = pid
         self.layers = layers
         self._wire = wire
         self._pidfd = pidfd
@@ -330,6 +391,8 @@ class JailBox:
         self._last: Evidence | None = None
         self._killing: asyncio.Task[BoxEnd] | None = None
         wire.setblocking(False)
+        if watch is not None:
+            watch.start()
 
     async def send(self, *parts: bytes | memoryview) -> None:
         loop = asyncio.get_running_loop()
@@ -354,8 +417,34 @@ class JailBox:
         self._signal(signal.SIGINT)
 
     async def evidence(self) -> Evidence:
+        if self._watch is not None and self._last is None:
+            await self._look(self._watch)
         # Once the box is closed its descriptors and groups are gone, or somebody else's.
-        return self._group.evidence() if self._last is None else self._last
+        return self._account() if self._last is None else self._last
+
+    async def _look(self, watch: Watch) -> None:
+        """Bring the watch's account up to date, as far as that is possible soon: deadlines wait for whoever asks."""
+        loop = asyncio.get_running_loop()
+        looked: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not looked.done():
+                looked.set_result(None)
+
+        def answered() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(wake)
+
+        watch.ask(answered)
+        await asyncio.wait([looked], timeout=_LOOK_S)
+
+    def _account(self) -> Evidence:
+        evidence = self._group.evidence()
+        if self._watch is not None:
+            evidence = evidence.completed(self._watch.evidence())
+        if self._end.done():
+            return evidence  # its number may be somebody else's
+        return evidence.completed(Evidence(address_peak_bytes=address_peak_bytes(self._pid, self._born)))
 
     def scratch_full(self) -> bool:
         if self._last is not None:
@@ -388,11 +477,11 @@ class JailBox:
                     said += piece
         except TimeoutError:
             raise BoxFault(f"the jail's layers could not be measured within {_BOX_S:.0f} s") from None
-        pid = _pid_of(self._pidfd)
-        own = ("own_uid",) if self._uids.block is not None and _uids_of(pid) == {self._uid} else ()
-        return (*json.loads(said), *own, *self._group.limiting(pid))
+        own = ("own_uid",) if self._uids.block is not None and ids_of(self._pid) == {self._uid} else ()
+        return (*json.loads(said), *own, *self._group.limiting(self._pid))
 
     async def _kill(self) -> BoxEnd:
+        await self.evidence()  # a last look at what the watch counts: with the processes their account goes
         died_before = self._end.done()
         self._signal(signal.SIGKILL)
         try:
@@ -400,23 +489,27 @@ class JailBox:
                 ended = await asyncio.shield(self._end)
         except TimeoutError:
             ended = None
-        evidence = self._last = await self.evidence()
+        evidence = self._last = self._account()
+        if self._watch is not None:
+            await asyncio.to_thread(self._watch.stop)
         self._wire.close()
         os.close(self._pidfd)
         os.close(self._scratch)
         await asyncio.to_thread(self._group.remove)
         self._uids.release(self._uid)
-        if ended is None:
+        if ended is None or (self._watch is not None and self._watch.failed):
             return BoxEnd(killed=False, signal=0, code=0, cpu_s=0.0, max_rss_bytes=0, lost=True, evidence=evidence)
         slain = ended["signal"] == signal.SIGKILL
+        by_watch = self._watch is not None and bool(self._watch.evidence().memory_kills)
         return BoxEnd(
-            killed=slain and not died_before,
+            killed=slain and not died_before and not by_watch,
             # Nothing inside can kill the first process of a pid namespace; what the kernel did is in the evidence.
             by_other=slain and died_before and not evidence.memory_kills,
             signal=ended["signal"],
             code=ended["code"],
-            cpu_s=evidence.cpu_s if evidence.cpu_s is not None else ended["cpu_ms"] / 1000,
-            max_rss_bytes=ended["max_rss_bytes"],
+            # A watch may have missed the last moments; the kernel's record of the first process has not.
+            cpu_s=max(evidence.cpu_s or 0.0, ended["cpu_ms"] / 1000),
+            max_rss_bytes=evidence.memory_peak_bytes or ended["max_rss_bytes"],
             evidence=evidence,
         )
 
@@ -460,31 +553,20 @@ async def _receive_with_handles(channel: socket.socket) -> tuple[bytes, list[int
         return message, handles
 
 
-def _to_measure(spec: BoxSpec) -> dict[str, object]:
+def _to_measure(spec: BoxSpec, limits: Mapping[str, int]) -> dict[str, object]:
     """What `guest.measure` compares with."""
     return {
         "host": {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _NAMESPACES},
-        "limits": rlimits(spec),
+        "fresh": _FRESH,
+        "limits": limits,
         "scratch": [spec.scratch_bytes, spec.scratch_files],
         "locked": True,
         "alone": True,
+        "mounts": ["/", *(f"/dev/{name}" for name in ("null", "zero", "urandom"))],
     }
 
 
-def _pid_of(pidfd: int) -> int:
-    """By our own pid namespace; -1 when it is dead."""
-    about = Path(f"/proc/self/fdinfo/{pidfd}").read_text()
-    return next(int(line.split()[1]) for line in about.splitlines() if line.startswith("Pid:"))
-
-
-def _uids_of(pid: int) -> set[int]:
-    """The uids and gids of the host that a process has."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    lines = [line.split()[1:] for line in status.splitlines() if line.startswith(("Uid:", "Gid:"))]
-    return {int(number) for line in lines for number in line}
-
-
-def _spawn(image: Image, control: socket.socket, uids: Uids) -> subprocess.Popen[bytes]:
+def _spawn(image: Image, control: socket.socket, uids: Uids, scope: Sequence[str]) -> subprocess.Popen[bytes]:
     config = {
         "control": control.fileno(),
         "uids": (NOBODY, 1) if uids.block is None else (uids.block.start, len(uids.block)),
@@ -492,12 +574,13 @@ def _spawn(image: Image, control: socket.socket, uids: Uids) -> subprocess.Popen
         "program": [PYTHON, "-I", "-S", "-B", "-X", "utf8", ZYGOTE],
     }
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-I", "-S", "-B", str(_LAUNCHER), json.dumps(config)],
+        [*scope, sys.executable, "-I", "-S", "-B", str(_LAUNCHER), json.dumps(config)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=(control.fileno(),),
-        env={},
+        # What asks for the scope finds the user manager by this; the zygote itself gets nothing.
+        env={name: os.environ[name] for name in ("XDG_RUNTIME_DIR",) if scope and name in os.environ},
         # A Ctrl-C at the terminal is the host's to handle.
         start_new_session=True,
     )

@@ -95,7 +95,7 @@ class Enclosure:
         # A box of ours: it looks at each layer and tells instead of running a program (`guest.measure`).
         self.measure = None
         if "measure" in order:
-            self.measure = importlib.import_module("guest.measure").Measure(proc, order["measure"])
+            self.measure = importlib.import_module("guest.measure").Measure(proc, order["measure"]["fresh"])
 
     def close(self) -> None:
         for group in self.groups:
@@ -111,7 +111,7 @@ class Enclosure:
         set_limits(self.order["rlimits"])
         drop_capabilities()
         if self.measure is not None:
-            self.measure.before_landlock()
+            self.measure.before_landlock(self.order["measure"])
         if landlock is not None:
             restrict(landlock)
         if self.measure is not None:
@@ -232,8 +232,9 @@ class Zygote:
         try:
             pid = clone()
             if pid == 0:
-                self.boxes.clear()
-                be_a_box(order, descriptors, self.proc)
+                proc = self.proc
+                vars(self).clear()
+                be_a_box(order, descriptors, proc)
             pidfd = os.pidfd_open(pid)
             self.boxes[pidfd] = (order["box"], pid)
             self.poller.register(pidfd, select.POLLIN)

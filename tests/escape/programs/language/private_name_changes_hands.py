@@ -15,7 +15,7 @@ T._keep_positive = None
 thread = threading.Thread(target=vanish)
 thread.start()
 try:
-    for turn in range(20000):
+    for turn in range(2000):
         try:
             found = T()._keep_positive
         except AttributeError:

@@ -1,6 +1,6 @@
 # language: both
 # expect: ok
 # why: Only True is ready.
-# says: answer=None
+# says: given=None
 answer['content'] = 'x'
 answer['ready'] = 'yes'
