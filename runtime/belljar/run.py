@@ -252,6 +252,7 @@ class Run:
         """What the caller gets. Only after `close`."""
         assert self._verdict is not None, "the run is not closed"
         broker, spent, last = self.box.broker, self.calls.spent, self.last
+        coverage = broker.coverage  # a sum over very many ranges, so once
         return Result(
             run=self.scope.run,
             tenant=self.scope.tenant,
@@ -274,7 +275,7 @@ class Run:
             cost=spent.cost_nanousd,
             scripted=self._scripted,
             layers=self.box.layers,
-            coverage=Coverage.of(broker.coverage.chars, broker.coverage.read, broker.coverage.shown),
+            coverage=Coverage.of(coverage.chars, coverage.read, coverage.shown),
             receipt=self._receipt,
         )
 

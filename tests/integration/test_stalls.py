@@ -51,7 +51,7 @@ ANSWERS = {
     "lists": ("final(filled(b'[', b'[],', b'[]]', 490_000))", "ok"),
     "keys": ("final(b'{' + b','.join(b'\"%x\":1' % n for n in range(490_000)) + b'}')", "ok"),
     "nested as deep as may be": ("final(filled(b'[', b'[' * 63 + b']' * 63 + b',', b'[]]', 15_000))", "ok"),
-    "nested deeper": ("final(b'[' * 4_000_000 + b']' * 4_000_000)", "output"),
+    "nested deeper": ("final(b'[' * 4_000_000 + b']' * 4_000_000)", "protocol"),
     "escapes": ("final(filled(b'\"', b'\\\\\\\\', b'\"', 5_000_000))", "ok"),
     "one wide text": ("final(filled(b'', '\\U0001f600'.encode(), b'', 5_000_000), 'text')", "ok"),
     "text that has to be escaped": ("final(filled(b'', b'\\x01', b'', 9_000_000), 'text')", "ok"),
