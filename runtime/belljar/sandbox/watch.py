@@ -85,6 +85,9 @@ _SHARED: Final = re.compile(rb"^(\w+)-(\w+) ...s (\w+) \S+ (\d+) +/dev/zero \(de
 # What one mapping can be filled with, and all but given back, between two looks in the shortest pause.
 _HIDDEN_BYTES: Final = int(_TOUCH_BYTES_PER_S * _PAUSE_MIN_S)
 _HIDDEN_SHARE: Final = 0.25
+# A crowd is slow to be stopped, and so is counted from this share of `memory` on, each time it has grown by that one.
+_CROWD_SHARE: Final = 0.75
+_CROWD_GROWTH_SHARE: Final = 0.125
 # A count that takes no longer is made with every look; another one at least so often, to be done with what was freed.
 _CHEAP_S: Final = 0.002
 _COUNT_S: Final = 0.5
@@ -235,8 +238,11 @@ class Watch:
     def _measure(self, processes: dict[int, Process], now: float) -> None:
         scratch_bytes = _used_bytes(self._scratch)
         others_bytes = scratch_bytes + _sockets(self._pid) * _SOCKET_BYTES
-        self._memory_bytes = others_bytes + self._pages_bytes + growth_bytes(self._counted, processes, self._born)
+        grown_bytes = growth_bytes(self._counted, processes, self._born)
+        self._memory_bytes = others_bytes + self._pages_bytes + grown_bytes
         above = self._memory_bytes > self._spec.memory_bytes
+        if grown_bytes > self._spec.memory_bytes * _CROWD_GROWTH_SHARE and _are_a_crowd(processes):
+            above = self._memory_bytes > self._spec.memory_bytes * _CROWD_SHARE
         if not above and not self._is_cheap(processes, now):
             return
         with contextlib.ExitStack() as stack:
@@ -255,8 +261,8 @@ class Watch:
 
     def _is_cheap(self, processes: Mapping[int, Process], now: float) -> bool:
         """Whether to count though nothing asks for it: so that the estimate does not drift, and for the account."""
-        if len(processes) > 1 and sum(each.running for each in processes.values()) > _CORES:
-            return False  # those that wait for a core hold locks meanwhile
+        if _are_a_crowd(processes):
+            return False
         return self._count_took_s < _CHEAP_S or now - self._counted_at > _COUNT_S
 
     def _pages(self, processes: Collection[Process], scratch_bytes: int) -> int:
@@ -408,9 +414,13 @@ def _threads(pid: int) -> list[str]:
 
 @contextlib.contextmanager
 def _stopped(first: int) -> Iterator[dict[int, Process]]:
-    """All processes of a box, none of which runs while the block lasts."""
+    """All processes of a box, none of which runs while the block lasts.
+
+    A box is one process group to begin with, and that stops in one call, before they can go on growing. Whoever has
+    left the group is stopped after.
+    """
     handles: dict[int, int] = {}
-    found: dict[int, Process] = {}
+    _signal_group(first, signal.SIGSTOP)
     try:
         for _ in range(_PASSES_MAX):
             found = processes_below(first)
@@ -423,9 +433,20 @@ def _stopped(first: int) -> Iterator[dict[int, Process]]:
                 break
         yield found
     finally:
+        _signal_group(first, signal.SIGCONT)
         for handle in handles.values():
             _signal(handle, signal.SIGCONT)
             os.close(handle)
+
+
+def _signal_group(first: int, number: signal.Signals) -> None:
+    with contextlib.suppress(OSError):  # it has ended
+        os.killpg(first, number)
+
+
+def _are_a_crowd(processes: Mapping[int, Process]) -> bool:
+    """Whether more of them run than can at once: those that wait for a core hold locks, and hold up who looks."""
+    return len(processes) > 1 and sum(each.running for each in processes.values()) > _CORES
 
 
 def _signal(handle: int, number: signal.Signals) -> None:
