@@ -281,7 +281,9 @@ def _cannot_be_run() -> bool:
         with open("/tmp/probe", "w+b") as file:  # noqa: S108
             file.write(b"page")
             file.flush()
-            loaded = _refused(lambda: mmap.mmap(file.fileno(), 4, prot=mmap.PROT_READ | mmap.PROT_EXEC), errno.EPERM)
+            # Private, because a filter in front may refuse what is shared and executable, for a reason of its own.
+            code = {"flags": mmap.MAP_PRIVATE, "prot": mmap.PROT_READ | mmap.PROT_EXEC}
+            loaded = _refused(lambda: mmap.mmap(file.fileno(), 4, **code), errno.EPERM)
         os.unlink("/tmp/probe")  # noqa: S108
     except OSError:  # a policy that leaves no room for a file with a byte in it
         return True

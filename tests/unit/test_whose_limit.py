@@ -37,7 +37,7 @@ class Ended:
     async def evidence(self) -> Evidence:
         return self._end.evidence
 
-    async def scratch_full(self) -> bool:
+    def scratch_full(self) -> bool:
         return False
 
 
@@ -60,6 +60,11 @@ ENDS = {
         end(signal=KILL, evidence=Evidence(memory_kills=1, memory_peak_bytes=LIMITS.memory_bytes)),
         "memory",
     ),
+    "memory, and slow to die of it": (
+        end(killed=True, signal=KILL, evidence=Evidence(memory_kills=1, memory_peak_bytes=LIMITS.memory_bytes)),
+        "memory",
+    ),
+    "its wire's end": (end(killed=True, signal=KILL), "error"),
     "somebody outside": (end(signal=KILL, by_other=True), "killed"),
     "itself, shortly before its limit": (end(code=1, cpu_s=LIMITS.cpu_s * 0.98), "error"),
 }

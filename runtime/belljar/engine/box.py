@@ -480,7 +480,9 @@ class Box:
             return Verdict("host_fault", ErrorInfo("BoxFault", why))
         if not self._broker.ready:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the agent in the box did not start: reinstall belljar"))
-        if end.signal == 9 and not end.killed and end.evidence.memory_kills:
+        # One that is slow to die of it is killed by us as well; what happened before this cell is not why.
+        kills = (end.evidence.memory_kills or 0) - ((self._before.memory_kills or 0) if end.killed else 0)
+        if end.signal == signal.SIGKILL and kills > 0:
             met = Limit("memory_bytes", limits.memory_bytes, end.evidence.memory_peak_bytes)
             return Verdict("memory", ErrorInfo("MemoryLimit", "the program used up its memory: keep less at once"), met)
         slain = end.signal in (signal.SIGKILL, signal.SIGXCPU)

@@ -19,9 +19,9 @@ import contextlib
 import errno
 import functools
 import hashlib
-import itertools
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -202,7 +202,6 @@ class Zygote:
         self._control = control
         self._process = process
         self._uids = uids
-        self._numbers = itertools.count(1)
         self._ends: dict[int, asyncio.Future[Mapping[str, int] | None]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._born = Born()
@@ -256,7 +255,8 @@ class Zygote:
     async def _spawn(
         self, spec: BoxSpec, group: BoxGroup, uid: int, watched: Sequence[str], *, measure: bool
     ) -> JailBox:
-        number = next(self._numbers)
+        # Random, because it passes through the zygote, whose memory every box begins with: no box can count the others.
+        number = secrets.randbits(48)
         wire, guest_wire = socket.socketpair()
         try:
             report, guest_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
