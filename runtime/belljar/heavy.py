@@ -3,7 +3,9 @@
 All runs of a process share one event loop. What is done in it holds up everybody's deadlines, so it may not grow with
 what one program sends. Two rules:
 
-* Above `LOOP_BYTES_MAX` the work is done in a thread (`off_loop`).
+* Above `LOOP_BYTES_MAX` the work is done in a thread (`off_loop`), of which there is one: several would not be faster,
+  as they share the interpreter, and the loop would stand in line behind each of them whenever it comes back from the
+  kernel.
 * A call into C keeps the interpreter's lock until it returns, and then a thread stops the loop as well as the loop
   itself would. So what is done in the thread goes through the data in slices (`slices`), and gives way between two.
 
@@ -15,15 +17,19 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 __all__ = ["LOOP_BYTES_MAX", "SLICE_BYTES", "give_way", "is_utf8", "off_loop", "sha256", "slices", "text_of"]
 
 LOOP_BYTES_MAX: Final = 64 * 1024
 SLICE_BYTES: Final = 64 * 1024
+
+_THREAD: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="belljar-heavy")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -33,7 +39,7 @@ async def off_loop(size: int, work: Callable[_P, _T], /, *args: _P.args, **kwarg
     """`work(...)`, which goes through `size` bytes or characters: here if they are few, else in a thread."""
     if size <= LOOP_BYTES_MAX:
         return work(*args, **kwargs)
-    return await asyncio.to_thread(work, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_THREAD, functools.partial(work, *args, **kwargs))
 
 
 def slices(size: int, slice_bytes: int = SLICE_BYTES) -> Iterator[tuple[int, int]]:
