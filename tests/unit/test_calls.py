@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 
@@ -77,6 +79,25 @@ def test_before_the_model_is_asked_the_request_is_durable_and_the_worst_case_is_
             assert (completed["input_tokens"], completed["output_tokens"], completed["reply_bytes"]) == (5, 7, 7)
             assert completed["cost_nanousd"] == cost(5, 7).cost_nanousd
             assert here.calls.spent.cost_nanousd == cost(5, 7).cost_nanousd
+
+    drive(test())
+
+
+def test_a_call_waits_for_its_record_however_long_that_takes(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path) as here:
+            with contextlib.closing(sqlite3.connect(here.log)) as other:
+                other.execute("BEGIN IMMEDIATE")  # nobody else writes to the log meanwhile
+                asking = asyncio.create_task(here.calls.ask(model, question(), cell=3))
+                while True:
+                    await asyncio.sleep(0.2)  # as long as it would take, were it not for the record
+                    if model.requests or (await here.balance()).held == worst(question()):
+                        break
+                asked = len(model.requests)
+                other.rollback()
+            await asking
+            assert (asked, len(model.requests)) == (0, 1)
 
     drive(test())
 
