@@ -1,6 +1,7 @@
 # language: python
 # expect: error
 # says: mine
+# gvisor: expect error cpu ; why tasks: its kernel takes the CPU time of so many children, and the box meets its limit
 # why: Children that stop one another and whoever else comes, while the host judges an error of the system.
 import os, signal, time
 for _ in range(8):
