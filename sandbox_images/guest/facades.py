@@ -311,11 +311,12 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
 
 def _check_defaults(cls: type) -> None:
     # What the class has under a field's name becomes the field's default, and can be read there: also a method of the
-    # metaclass, or a private one of a library base, which no guard would let out.
+    # metaclass, or a private one of a library base, which no guard would let out. What stands before those in a class of
+    # the program's own does not count: it may be gone when the library looks.
+    library = [one for one in cls.__mro__ if not guards.is_guest_class(one)]
     for name in cls.__annotations__:
-        owner = next((one for one in cls.__mro__ if name in vars(one)), type(cls))
-        hidden = owner is type(cls) or guards.kind_of(name) is guards.Kind.PRIVATE
-        if hidden and hasattr(cls, name) and not guards.is_guest_class(owner):
+        inherited = guards.kind_of(name) is guards.Kind.PRIVATE and any(name in vars(one) for one in library)
+        if inherited or hasattr(type(cls), name):
             raise TypeError(f"a field cannot be called {name!r} in this class: choose another name")
 
 

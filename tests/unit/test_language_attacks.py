@@ -108,6 +108,14 @@ GENERATED_METHODS = {
     "a field called like a library's private method": "from collections import Counter\n"
     "from dataclasses import dataclass, fields\n@dataclass\nclass D(Counter):\n    _keep_positive: object\n"
     "leak(fields(D)[0].default(D('a')))",
+    "a metaclass's method when its name is bare": "from enum import Enum\nfrom dataclasses import dataclass, fields\n"
+    "class M: _create_ = 1\ndef bare(cls): del M._create_\nclass E(M, Enum):\n"
+    "    a: object = classmethod(property(bare))\n    _create_: object\n"
+    "dataclass(E)\nleak(fields(E)[1].default('F', {'x': 1, '__getattr__': lambda s, n: n}))",
+    "a library's private method when its name is bare": "from collections import Counter\n"
+    "from dataclasses import dataclass, fields\ndef bare(cls): del cls._keep_positive\nclass D(Counter):\n"
+    "    a: object = classmethod(property(bare))\n    _keep_positive: object = 1\n"
+    "dataclass(D)\nleak(fields(D)[1].default(D('a')))",
     "a slot by an enumeration's member": "from enum import Enum\nnames = []\nclass E(Enum):\n    __slots__ = names\n"
     "    def __new__(cls, value):\n        names.append('__getattr__')\n        return object.__new__(cls)\n    A = 1\n"
     "leak(E.__slots__) if '__getattr__' in E.__slots__ else None",
