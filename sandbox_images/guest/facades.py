@@ -311,8 +311,8 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
 
 def _check_defaults(cls: type) -> None:
     # What the class has under a field's name becomes the field's default, and can be read there: also a method of the
-    # metaclass, or a private one of a library base, which no guard would let out. What stands before those in a class of
-    # the program's own does not count: it may be gone when the library looks.
+    # metaclass, or a private one of a library base, which no guard would let out. What hides those in a class of the
+    # program does not count: it may be gone when the library looks.
     library = [one for one in cls.__mro__ if not guards.is_guest_class(one)]
     for name in cls.__annotations__:
         inherited = guards.kind_of(name) is guards.Kind.PRIVATE and any(name in vars(one) for one in library)
@@ -394,13 +394,31 @@ def _update_wrapper(wrapper: Any, wrapped: Any) -> Any:
     return _wraps(wrapped)(wrapper)
 
 
+class _Thrown:
+    """A generator that is thrown exceptions without their traceback: it may hand them on, with `yield from`."""
+
+    __slots__ = ("_generator",)
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def __next__(self) -> Any:
+        return next(self._generator)
+
+    def throw(self, kind: Any, error: Any = None, _trace: object = None) -> Any:
+        return self._generator.throw(kind if error is None else error)
+
+    def close(self) -> None:
+        self._generator.close()
+
+
 def _contextmanager(function: Callable[..., Any]) -> Callable[..., Any]:
     # Anything else than a real generator would be thrown the traceback.
     def make(*args: object, **kwargs: object) -> Any:
         made = function(*args, **kwargs)
         if type(made) is not types.GeneratorType:
             raise TypeError("contextmanager() decorates generator functions: it must yield once")
-        return made
+        return _Thrown(made)
 
     # Without its qualified name: dots in that are for methods of classes.
     return _named_like(function, contextlib.contextmanager(make), ("__name__", "__doc__"))

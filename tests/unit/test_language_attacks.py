@@ -182,6 +182,10 @@ TRACEBACKS = {
     "    def inner(*given): return f(*given)\n    return inner\nclass C(Base): __exit__ = around(leave)" + ENTERED,
     "a generator of one's own": "from contextlib import contextmanager\nclass G:\n    def __next__(self): return 1\n"
     "    def throw(self, *given): leak(given[-1])\n@contextmanager\ndef make(): return G()\nwith make(): 1 / 0",
+    "what a generator delegates to": "from contextlib import contextmanager\nclass G:\n"
+    "    def __iter__(self): return self\n    def __next__(self): return 1\n"
+    "    def throw(self, kind, error=None, trace=None): leak(trace)\n@contextmanager\n"
+    "def make(): yield from G()\nwith make(): 1 / 0",
     "an enumeration": "from enum import Enum\nclass E(Enum):\n    A = 1\n    def __enter__(self): pass\n"
     "    def __exit__(self, *given): leak(given[-1])\nwith E.A: 1 / 0",
     "a dataclass with slots": "from dataclasses import dataclass\n@dataclass(slots=True)\nclass D:\n    x: int = 1\n"
@@ -246,10 +250,14 @@ def test_an_attack_comes_to_nothing(source: str) -> None:
         "from enum import Enum\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass P:\n    x: int = 0\n"
         "    _y: int = 1\nclass E(P, Enum):\n    A = 2\nx = E.A.x\n"
         "@dataclass\nclass Oops(Exception):\n    code: int = 1\n    args: tuple = ()\nx = Oops(2).code",
+        "from contextlib import contextmanager\n@contextmanager\ndef inner():\n    try: yield 1\n"
+        "    except ZeroDivisionError: pass\n@contextmanager\ndef outer():\n    with inner() as x: yield x\n"
+        "with outer() as x: x / 0\n@contextmanager\ndef plain():\n    try: yield 2\n    finally: done.append(1)\n"
+        "done = []\ntry:\n    with plain(): [][0]\nexcept IndexError: done.append(2)\nassert done == [1, 2]",
         "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, trace): return True\n"
         "with C(): 1 / 0",
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_what_is_meant_still_works(source: str) -> None:
     run_plain(source)
