@@ -78,6 +78,8 @@ METHODS_ON_OTHERS = {
     "    def go(cls): super().__init__(other, {})\nV.go()\nleak(other)",
     "a virtual subclass of a library class": "from collections import ChainMap\nclass G: pass\nChainMap.register(G)\n"
     "leak(isinstance(G(), ChainMap))",
+    "a virtual subclass by an inherited register": "from collections.abc import Mapping\nclass D(Mapping): pass\n"
+    "class G: pass\ndel D._abc_impl\nD.register(G)\nleak(isinstance(G(), Mapping))",
     "a virtual subclass by getattr": "from fractions import Fraction\nclass G: pass\n"
     "getattr(Fraction, 'reg' + 'ister')(G)\nleak(isinstance(G(), Fraction))",
 }
