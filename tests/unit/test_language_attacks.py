@@ -118,6 +118,10 @@ GENERATED_METHODS = {
     "from dataclasses import dataclass, fields\ndef bare(cls): del cls._keep_positive\nclass D(Counter):\n"
     "    a: object = classmethod(property(bare))\n    _keep_positive: object = 1\n"
     "dataclass(D)\nleak(fields(D)[1].default(D('a')))",
+    "a field with the name of another class": "from collections import Counter\n"
+    "from dataclasses import dataclass, field, replace\nf = field(default=None)\n@dataclass\nclass A(Counter):\n"
+    "    x: object = f\n    def __init__(self, **k): leak(k.get('_keep_positive'))\n"
+    "@dataclass\nclass B: _keep_positive: object = f\nreplace(A())",
     "a slot by an enumeration's member": "from enum import Enum\nnames = []\nclass E(Enum):\n    __slots__ = names\n"
     "    def __new__(cls, value):\n        names.append('__getattr__')\n        return object.__new__(cls)\n    A = 1\n"
     "leak(E.__slots__) if '__getattr__' in E.__slots__ else None",
@@ -256,10 +260,14 @@ def test_an_attack_comes_to_nothing(source: str) -> None:
         "    except ZeroDivisionError: pass\n@contextmanager\ndef outer():\n    with inner() as x: yield x\n"
         "with outer() as x: x / 0\n@contextmanager\ndef plain():\n    try: yield 2\n    finally: done.append(1)\n"
         "done = []\ntry:\n    with plain(): [][0]\nexcept IndexError: done.append(2)\nassert done == [1, 2]",
+        "from dataclasses import InitVar, dataclass, field, replace\nfrom typing import ClassVar\n@dataclass\nclass D:\n"
+        "    x: int\n    n: ClassVar[int] = 1\n    i: InitVar[int] = 5\n    y: int = field(init=False, default=0)\n"
+        "    def __post_init__(self, i): self.y = i\na = D(1, 7)\nb = replace(a, x=3)\nassert (b.x, b.y) == (3, 5)\n"
+        "try: replace(a, y=1)\nexcept ValueError as e: assert 'init=False' in str(e)\nelse: assert False",
         "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, trace): return True\n"
         "with C(): 1 / 0",
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_what_is_meant_still_works(source: str) -> None:
     run_plain(source)
