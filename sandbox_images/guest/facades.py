@@ -32,6 +32,7 @@ import time
 import traceback
 import types
 import typing
+import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -542,6 +543,16 @@ def _exact(value: object) -> object:
     return exact(plain(value))
 
 
+def _urlencode(
+    query: Any, doseq: Any = False, safe: Any = "", encoding: Any = None, errors: Any = None, quote_via: Any = None
+) -> str:
+    # The library takes apart what `str(key)` gives, and keeps what it finds for everybody.
+    def quoted(text: Any, *rest: Any) -> Any:
+        return (quote_via or urllib.parse.quote_plus)(exact(text), *rest)
+
+    return urllib.parse.urlencode(plain(query), doseq, exact(safe), exact(encoding), exact(errors), quoted)
+
+
 def _futures(given: Iterable[Any]) -> list[concurrent.futures.Future[Any]]:
     """What is waited for is asked for its insides, and given the waiter's."""
     futures = [*given]
@@ -640,7 +651,7 @@ _NAMED: dict[str, str] = {
     "sleep strftime strptime struct_time thread_time time time_ns",
     "unicodedata": "bidirectional category combining decimal decomposition digit east_asian_width is_normalized lookup "
     "mirrored name normalize numeric unidata_version",
-    "urllib.parse": "parse_qs parse_qsl quote quote_plus unquote unquote_plus urlencode urljoin urlparse urlsplit",
+    "urllib.parse": "parse_qs parse_qsl quote quote_plus unquote unquote_plus urljoin urlparse urlsplit",
     "uuid": "NAMESPACE_DNS NAMESPACE_OID NAMESPACE_URL UUID uuid3 uuid4 uuid5",
     "zlib": "adler32 compress crc32 decompress",
 }
@@ -685,6 +696,7 @@ _OWN: dict[str, dict[str, object]] = {
     "operator": {"attrgetter": _attrgetter, "methodcaller": _methodcaller},
     "textwrap": {**wrappers.wrapped_textwrap()},
     "typing": _typing_members(),
+    "urllib.parse": {"urlencode": _urlencode},
     "typing_extensions": _typing_members(),
 }
 _PER_RUN = frozenset({"pprint", "random", "re", "traceback"})  # these hold the run's own state: built by `Importer`

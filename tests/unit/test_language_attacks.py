@@ -149,6 +149,11 @@ INSIDES = {
     "a wrapper's table by its name": TEXT + "import textwrap\ntextwrap.wrap(text=S('a b'))",
     "a wrapper's table by a duck": TEXT + "import textwrap\nclass T:\n    def expandtabs(self, n): return S('a')\n"
     "textwrap.fill(T())",
+    "a table of quoted characters": "from urllib.parse import urlencode\nclass N(int):\n"
+    "    def __format__(self, spec): leak('asked by the table')\nclass B(bytes):\n"
+    "    def __iter__(self): return iter([N(33)])\n    def rstrip(self, safe): return b'x'\nclass S(str):\n"
+    "    def __str__(self): return self\n    def __contains__(self, part): return False\n"
+    "    def encode(self, *given): return B(b'!')\nurlencode({'k': S('a')}, safe='-_')",
     "a pattern's table of specials": TEXT + "import re\nre.escape(S('a'))",
     "a waiter": "import concurrent.futures as f\nclass L(list):\n    def append(self, waiter): leak(waiter)\nclass C:\n"
     "    def acquire(self): pass\n    def release(self): pass\nclass F:\n    _waiters, _state = L(), 'PENDING'\n"
@@ -260,14 +265,18 @@ def test_an_attack_comes_to_nothing(source: str) -> None:
         "    except ZeroDivisionError: pass\n@contextmanager\ndef outer():\n    with inner() as x: yield x\n"
         "with outer() as x: x / 0\n@contextmanager\ndef plain():\n    try: yield 2\n    finally: done.append(1)\n"
         "done = []\ntry:\n    with plain(): [][0]\nexcept IndexError: done.append(2)\nassert done == [1, 2]",
-        "from dataclasses import InitVar, dataclass, field, replace\nfrom typing import ClassVar\n@dataclass\nclass D:\n"
-        "    x: int\n    n: ClassVar[int] = 1\n    i: InitVar[int] = 5\n    y: int = field(init=False, default=0)\n"
-        "    def __post_init__(self, i): self.y = i\na = D(1, 7)\nb = replace(a, x=3)\nassert (b.x, b.y) == (3, 5)\n"
+        "from dataclasses import InitVar, dataclass, field, replace\nfrom typing import ClassVar\n@dataclass\n"
+        "class D:\n    x: int\n    n: ClassVar[int] = 1\n    i: InitVar[int] = 5\n"
+        "    y: int = field(init=False, default=0)\n    def __post_init__(self, i): self.y = i\n"
+        "a = D(1, 7)\nb = replace(a, x=3)\nassert (b.x, b.y) == (3, 5)\n"
         "try: replace(a, y=1)\nexcept ValueError as e: assert 'init=False' in str(e)\nelse: assert False",
+        "from urllib.parse import quote, urlencode\n"
+        "assert urlencode({'a b': [1, 'c d']}, doseq=True) == 'a+b=1&a+b=c+d'\n"
+        "assert urlencode([('k', b'/ ')], safe='/', quote_via=quote) == 'k=/%20'",
         "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, trace): return True\n"
         "with C(): 1 / 0",
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_what_is_meant_still_works(source: str) -> None:
     run_plain(source)
