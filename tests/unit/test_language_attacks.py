@@ -154,6 +154,9 @@ INSIDES = {
     "    def __iter__(self): return iter([N(33)])\n    def rstrip(self, safe): return b'x'\nclass S(str):\n"
     "    def __str__(self): return self\n    def __contains__(self, part): return False\n"
     "    def encode(self, *given): return B(b'!')\nurlencode({'k': S('a')}, safe='-_')",
+    "a pattern's flags": "import re\nready = []\nclass I(int):\n    def __ror__(self, other): return self\n"
+    "    def __and__(self, other):\n        if ready: leak('asked by the parser')\n"
+    "        return int.__and__(self, other)\nflags = re.I | I(1 << 20)\nready.append(1)\nre.compile('(a)', flags)",
     "a pattern's table of specials": TEXT + "import re\nre.escape(S('a'))",
     "a waiter": "import concurrent.futures as f\nclass L(list):\n    def append(self, waiter): leak(waiter)\nclass C:\n"
     "    def acquire(self): pass\n    def release(self): pass\nclass F:\n    _waiters, _state = L(), 'PENDING'\n"
