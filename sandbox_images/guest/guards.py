@@ -30,6 +30,7 @@ import builtins
 import enum
 import functools
 import itertools
+import re
 import string
 import types
 import typing
@@ -37,6 +38,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
+
+from . import regex
+from .exact import exact_text
 
 __all__ = [
     "MARK",
@@ -98,7 +102,8 @@ METHOD_DUNDERS = frozenset(f"__{name}__" for name in _METHODS.split()) | frozens
 """Special methods that a guest class may define, and that may be named on guest objects and through `super()`."""
 
 _FORMATS = frozenset({"format", "format_map"})
-_SPECIAL = _FORMATS | {"obj", "register"}
+_TEXT_READERS = frozenset({"expand", "strptime"})
+_SPECIAL = _FORMATS | _TEXT_READERS | {"obj", "re", "register"}
 _DENIED = INSPECT_ATTRIBUTES | {
     "mro",
     "with_traceback",
@@ -358,7 +363,12 @@ def _as_read(value: object, found: object, owner: type) -> object:
 
 
 def special(value: object, name: str) -> object:
-    """Read `format`, `format_map`, `obj` or `register`."""
+    """Read a name of `_SPECIAL`."""
+    if name in _TEXT_READERS:
+        return _read_text_reader(value, name)
+    if name == "re":
+        found = checked(value.re)  # type: ignore[attr-defined]
+        return regex.Pattern(found) if type_of(found) is re.Pattern else found
     if name == "obj":
         return _read_obj(value)
     if name == "register":
@@ -373,6 +383,15 @@ def special(value: object, name: str) -> object:
     if isinstance(value, str):  # a paged text, which only says that it is one
         return functools.partial(_FORMAT_FUNCTIONS[name], str(value))
     raise AttributeError(f"{_name_of_type(value)!r} object gives no {name!r} here: use an f-string")
+
+
+def _read_text_reader(value: object, name: str) -> object:
+    # The library reads these texts in Python, and keeps what it made of them: it gets none of a program's own class.
+    found: Any = getattr(value, name)
+    methods = (types.BuiltinMethodType, types.MethodDescriptorType, types.MethodType)
+    if type_of(found) not in methods or _is_guest_method(found):
+        return checked(found)
+    return lambda *args, **options: found(*map(exact_text, args), **{key: exact_text(options[key]) for key in options})
 
 
 def _is_guest_method(value: object) -> bool:

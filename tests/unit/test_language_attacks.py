@@ -154,6 +154,14 @@ INSIDES = {
     "    def __iter__(self): return iter([N(33)])\n    def rstrip(self, safe): return b'x'\nclass S(str):\n"
     "    def __str__(self): return self\n    def __contains__(self, part): return False\n"
     "    def encode(self, *given): return B(b'!')\nurlencode({'k': S('a')}, safe='-_')",
+    "a table of dates": "import datetime\nclass S(str):\n    def __hash__(self): leak('asked by the table')\n"
+    "datetime.datetime.strptime('2020', S('%Y'))",
+    "a table of dates by another name": "import time\nclass S(str):\n"
+    "    def __hash__(self): leak('asked by the table')\nread = time.strptime\nread('2020', S('%Y'))",
+    "a template's reader": "import re\nclass S(str):\n    def __getitem__(self, at): leak('asked by the reader')\n"
+    "re.search('(a)', 'xa').expand(S(chr(92) + '1'))",
+    "a template's reader by a match's pattern": "import re\nclass S(str):\n"
+    "    def __getitem__(self, at): leak('asked by the reader')\nre.search('(a)', 'xa').re.sub(S(chr(92) + '1'), 'a')",
     "a pattern's flags": "import re\nready = []\nclass I(int):\n    def __ror__(self, other): return self\n"
     "    def __and__(self, other):\n        if ready: leak('asked by the parser')\n"
     "        return int.__and__(self, other)\nflags = re.I | I(1 << 20)\nready.append(1)\nre.compile('(a)', flags)",
@@ -276,10 +284,15 @@ def test_an_attack_comes_to_nothing(source: str) -> None:
         "from urllib.parse import quote, urlencode\n"
         "assert urlencode({'a b': [1, 'c d']}, doseq=True) == 'a+b=1&a+b=c+d'\n"
         "assert urlencode([('k', b'/ ')], safe='/', quote_via=quote) == 'k=/%20'",
+        "import datetime, re, time\nassert datetime.datetime.strptime('2020-01-02', '%Y-%m-%d').day == 2\n"
+        "m = re.search('(a)(?P<n>b)', 'xab')\nassert m.expand(r'\\2\\1') == 'ba'\n"
+        "assert m.re.sub('c', 'abab') == 'cc'\n"
+        "assert m.re.pattern == '(a)(?P<n>b)' and re.Match.expand(m, 'z') == 'z'\n"
+        "assert time.strptime('2020', '%Y').tm_year == 2020",
         "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, trace): return True\n"
         "with C(): 1 / 0",
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_is_meant_still_works(source: str) -> None:
     run_plain(source)
