@@ -103,7 +103,7 @@ METHOD_DUNDERS = frozenset(f"__{name}__" for name in _METHODS.split()) | frozens
 
 _FORMATS = frozenset({"format", "format_map"})
 _TEXT_READERS = frozenset({"expand", "strptime"})
-_SPECIAL = _FORMATS | _TEXT_READERS | {"obj", "re", "register"}
+_SPECIAL = _FORMATS | _TEXT_READERS | {"obj", "register"}
 _DENIED = INSPECT_ATTRIBUTES | {
     "mro",
     "with_traceback",
@@ -188,7 +188,7 @@ def denial(name: str) -> str:
 _LOOKED_AT_TYPES = frozenset(
     {
         *(types.ModuleType, types.CodeType, types.FrameType, types.CellType),
-        *(types.TracebackType, types.FunctionType, types.MappingProxyType),
+        *(types.TracebackType, types.FunctionType, types.MappingProxyType, re.Pattern),
     }
 )
 
@@ -205,6 +205,8 @@ def _looked_at(value: object) -> object:
         return _free_or_tied(value)
     if type_of(value) is types.MappingProxyType:
         return types.MappingProxyType({**value})  # the original hands its own dict to whatever it is compared with
+    if type_of(value) is re.Pattern:
+        return regex.Pattern(value)  # the engine's own reads templates in Python, of whatever class
     raise AttributeError(f"a {type_of(value).__name__} object is not available here")
 
 
@@ -366,9 +368,6 @@ def special(value: object, name: str) -> object:
     """Read a name of `_SPECIAL`."""
     if name in _TEXT_READERS:
         return _read_text_reader(value, name)
-    if name == "re":
-        found = checked(value.re)  # type: ignore[attr-defined]
-        return regex.Pattern(found) if type_of(found) is re.Pattern else found
     if name == "obj":
         return _read_obj(value)
     if name == "register":

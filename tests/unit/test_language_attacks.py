@@ -162,6 +162,9 @@ INSIDES = {
     "re.search('(a)', 'xa').expand(S(chr(92) + '1'))",
     "a template's reader by a match's pattern": "import re\nclass S(str):\n"
     "    def __getitem__(self, at): leak('asked by the reader')\nre.search('(a)', 'xa').re.sub(S(chr(92) + '1'), 'a')",
+    "a template's reader by a template's pattern": "import string\nclass S(str):\n"
+    "    def __getitem__(self, at): leak('asked by the reader')\n"
+    "string.Template.pattern.sub(S(chr(92) + 'g<named>'), '$a')",
     "a pattern's flags": "import re\nready = []\nclass I(int):\n    def __ror__(self, other): return self\n"
     "    def __and__(self, other):\n        if ready: leak('asked by the parser')\n"
     "        return int.__and__(self, other)\nflags = re.I | I(1 << 20)\nready.append(1)\nre.compile('(a)', flags)",
