@@ -245,10 +245,22 @@ def astuple(obj: Any, *, tuple_factory: Callable[[list[Any]], Any] = tuple) -> A
     return _taken_apart(obj, lambda pairs: tuple_factory([item for _, item in pairs]))
 
 
-def replace(obj: Any, /, **changes: object) -> Any:
+def replace(obj: Any, /, **changes: Any) -> Any:
     """`dataclasses.replace`."""
     _need_instance(obj, "replace")
-    return dataclasses.replace(obj, **changes)
+    # A field has the name that the last class with it gave it, whoever else has it: it is read as the program reads.
+    fields: dict[str, Any] = type(obj).__dataclass_fields__
+    for field in [*fields.values()]:
+        name, kind = field.name, field._field_type.name
+        if kind == "_FIELD_CLASSVAR":
+            continue
+        if name in changes and not field.init:
+            raise ValueError(f"field {name} is declared with init=False, it cannot be specified with replace()")
+        if field.init and name not in changes:
+            if kind == "_FIELD_INITVAR" and field.default is dataclasses.MISSING:
+                raise ValueError(f"InitVar {name!r} must be specified with replace()")
+            changes[name] = guards.guest_getattr(obj, name)
+    return type(obj)(**changes)
 
 
 def _need_instance(obj: Any, what: str) -> None:

@@ -32,6 +32,7 @@ import time
 import traceback
 import types
 import typing
+import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -311,11 +312,12 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
 
 def _check_defaults(cls: type) -> None:
     # What the class has under a field's name becomes the field's default, and can be read there: also a method of the
-    # metaclass, or a private one of a library base, which no guard would let out.
+    # metaclass, or a private one of a library base, which no guard would let out. What hides those in a class of the
+    # program does not count: it may be gone when the library looks.
+    library = [one for one in cls.__mro__ if not guards.is_guest_class(one)]
     for name in cls.__annotations__:
-        owner = next((one for one in cls.__mro__ if name in vars(one)), type(cls))
-        hidden = owner is type(cls) or guards.kind_of(name) is guards.Kind.PRIVATE
-        if hidden and hasattr(cls, name) and not guards.is_guest_class(owner):
+        inherited = guards.kind_of(name) is guards.Kind.PRIVATE and any(name in vars(one) for one in library)
+        if inherited or hasattr(type(cls), name):
             raise TypeError(f"a field cannot be called {name!r} in this class: choose another name")
 
 
@@ -393,13 +395,31 @@ def _update_wrapper(wrapper: Any, wrapped: Any) -> Any:
     return _wraps(wrapped)(wrapper)
 
 
+class _Thrown:
+    """A generator that is thrown exceptions without their traceback: it may hand them on, with `yield from`."""
+
+    __slots__ = ("_generator",)
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def __next__(self) -> Any:
+        return next(self._generator)
+
+    def throw(self, kind: Any, error: Any = None, _trace: object = None) -> Any:
+        return self._generator.throw(kind if error is None else error)
+
+    def close(self) -> None:
+        self._generator.close()
+
+
 def _contextmanager(function: Callable[..., Any]) -> Callable[..., Any]:
     # Anything else than a real generator would be thrown the traceback.
     def make(*args: object, **kwargs: object) -> Any:
         made = function(*args, **kwargs)
         if type(made) is not types.GeneratorType:
             raise TypeError("contextmanager() decorates generator functions: it must yield once")
-        return made
+        return _Thrown(made)
 
     # Without its qualified name: dots in that are for methods of classes.
     return _named_like(function, contextlib.contextmanager(make), ("__name__", "__doc__"))
@@ -523,6 +543,16 @@ def _exact(value: object) -> object:
     return exact(plain(value))
 
 
+def _urlencode(
+    query: Any, doseq: Any = False, safe: Any = "", encoding: Any = None, errors: Any = None, quote_via: Any = None
+) -> str:
+    # The library takes apart what `str(key)` gives, and keeps what it finds for everybody.
+    def quoted(text: Any, *rest: Any) -> Any:
+        return (quote_via or urllib.parse.quote_plus)(exact(text), *rest)
+
+    return urllib.parse.urlencode(plain(query), doseq, exact(safe), exact(encoding), exact(errors), quoted)
+
+
 def _futures(given: Iterable[Any]) -> list[concurrent.futures.Future[Any]]:
     """What is waited for is asked for its insides, and given the waiter's."""
     futures = [*given]
@@ -621,7 +651,7 @@ _NAMED: dict[str, str] = {
     "sleep strftime strptime struct_time thread_time time time_ns",
     "unicodedata": "bidirectional category combining decimal decomposition digit east_asian_width is_normalized lookup "
     "mirrored name normalize numeric unidata_version",
-    "urllib.parse": "parse_qs parse_qsl quote quote_plus unquote unquote_plus urlencode urljoin urlparse urlsplit",
+    "urllib.parse": "parse_qs parse_qsl quote quote_plus unquote unquote_plus urljoin urlparse urlsplit",
     "uuid": "NAMESPACE_DNS NAMESPACE_OID NAMESPACE_URL UUID uuid3 uuid4 uuid5",
     "zlib": "adler32 compress crc32 decompress",
 }
@@ -666,6 +696,7 @@ _OWN: dict[str, dict[str, object]] = {
     "operator": {"attrgetter": _attrgetter, "methodcaller": _methodcaller},
     "textwrap": {**wrappers.wrapped_textwrap()},
     "typing": _typing_members(),
+    "urllib.parse": {"urlencode": _urlencode},
     "typing_extensions": _typing_members(),
 }
 _PER_RUN = frozenset({"pprint", "random", "re", "traceback"})  # these hold the run's own state: built by `Importer`

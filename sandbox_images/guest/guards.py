@@ -30,6 +30,7 @@ import builtins
 import enum
 import functools
 import itertools
+import re
 import string
 import types
 import typing
@@ -37,6 +38,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
+
+from . import regex
+from .exact import exact_text
 
 __all__ = [
     "MARK",
@@ -98,7 +102,8 @@ METHOD_DUNDERS = frozenset(f"__{name}__" for name in _METHODS.split()) | frozens
 """Special methods that a guest class may define, and that may be named on guest objects and through `super()`."""
 
 _FORMATS = frozenset({"format", "format_map"})
-_SPECIAL = _FORMATS | {"obj", "register"}
+_TEXT_READERS = frozenset({"expand", "strptime"})
+_SPECIAL = _FORMATS | _TEXT_READERS | {"obj", "register"}
 _DENIED = INSPECT_ATTRIBUTES | {
     "mro",
     "with_traceback",
@@ -183,7 +188,7 @@ def denial(name: str) -> str:
 _LOOKED_AT_TYPES = frozenset(
     {
         *(types.ModuleType, types.CodeType, types.FrameType, types.CellType),
-        *(types.TracebackType, types.FunctionType, types.MappingProxyType),
+        *(types.TracebackType, types.FunctionType, types.MappingProxyType, re.Pattern),
     }
 )
 
@@ -200,6 +205,8 @@ def _looked_at(value: object) -> object:
         return _free_or_tied(value)
     if type_of(value) is types.MappingProxyType:
         return types.MappingProxyType({**value})  # the original hands its own dict to whatever it is compared with
+    if type_of(value) is re.Pattern:
+        return regex.Pattern(value)  # the engine's own reads templates in Python, of whatever class
     raise AttributeError(f"a {type_of(value).__name__} object is not available here")
 
 
@@ -358,7 +365,9 @@ def _as_read(value: object, found: object, owner: type) -> object:
 
 
 def special(value: object, name: str) -> object:
-    """Read `format`, `format_map`, `obj` or `register`."""
+    """Read a name of `_SPECIAL`."""
+    if name in _TEXT_READERS:
+        return _read_text_reader(value, name)
     if name == "obj":
         return _read_obj(value)
     if name == "register":
@@ -373,6 +382,15 @@ def special(value: object, name: str) -> object:
     if isinstance(value, str):  # a paged text, which only says that it is one
         return functools.partial(_FORMAT_FUNCTIONS[name], str(value))
     raise AttributeError(f"{_name_of_type(value)!r} object gives no {name!r} here: use an f-string")
+
+
+def _read_text_reader(value: object, name: str) -> object:
+    # The library reads these texts in Python, and keeps what it made of them: it gets none of a program's own class.
+    found: Any = getattr(value, name)
+    methods = (types.BuiltinMethodType, types.MethodDescriptorType, types.MethodType)
+    if type_of(found) not in methods or _is_guest_method(found):
+        return checked(found)
+    return lambda *args, **options: found(*map(exact_text, args), **{key: exact_text(options[key]) for key in options})
 
 
 def _is_guest_method(value: object) -> bool:
@@ -504,6 +522,8 @@ def writable(value: object, name: str) -> object:
             return _Named(value)
     elif name.startswith("_") and name.endswith("_") and issubclass(type_of(value), enum.EnumType):
         pass  # `_member_type_` and its like: what the library makes members with
+    elif name == "_abc_impl" and is_guest_class(value):
+        pass  # a class without its register of virtual subclasses would write into the one of its library base
     elif is_guest_class(value) or is_guest_function(value) or name in _WRITABLE.get(type_of(value), ()):
         return value
     raise TypeError(

@@ -223,7 +223,8 @@ def _engine(pattern: Any, flags: int) -> re.Pattern[Any]:
 
 
 def _exact_flags(flags: Any) -> Any:
-    return flags if type(flags) is RegexFlag else operator.index(flags)
+    # Also of the library's own class: `re.I | flags` keeps a value of the program's own int.
+    return operator.index(flags)
 
 
 # ------------------------------------------------------------------------------------------------- over look-alikes

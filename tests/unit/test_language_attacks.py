@@ -78,6 +78,8 @@ METHODS_ON_OTHERS = {
     "    def go(cls): super().__init__(other, {})\nV.go()\nleak(other)",
     "a virtual subclass of a library class": "from collections import ChainMap\nclass G: pass\nChainMap.register(G)\n"
     "leak(isinstance(G(), ChainMap))",
+    "a virtual subclass by an inherited register": "from collections.abc import Mapping\nclass D(Mapping): pass\n"
+    "class G: pass\ndel D._abc_impl\nD.register(G)\nleak(isinstance(G(), Mapping))",
     "a virtual subclass by getattr": "from fractions import Fraction\nclass G: pass\n"
     "getattr(Fraction, 'reg' + 'ister')(G)\nleak(isinstance(G(), Fraction))",
 }
@@ -108,6 +110,18 @@ GENERATED_METHODS = {
     "a field called like a library's private method": "from collections import Counter\n"
     "from dataclasses import dataclass, fields\n@dataclass\nclass D(Counter):\n    _keep_positive: object\n"
     "leak(fields(D)[0].default(D('a')))",
+    "a metaclass's method when its name is bare": "from enum import Enum\nfrom dataclasses import dataclass, fields\n"
+    "class M: _create_ = 1\ndef bare(cls): del M._create_\nclass E(M, Enum):\n"
+    "    a: object = classmethod(property(bare))\n    _create_: object\n"
+    "dataclass(E)\nleak(fields(E)[1].default('F', {'x': 1, '__getattr__': lambda s, n: n}))",
+    "a library's private method when its name is bare": "from collections import Counter\n"
+    "from dataclasses import dataclass, fields\ndef bare(cls): del cls._keep_positive\nclass D(Counter):\n"
+    "    a: object = classmethod(property(bare))\n    _keep_positive: object = 1\n"
+    "dataclass(D)\nleak(fields(D)[1].default(D('a')))",
+    "a field with the name of another class": "from collections import Counter\n"
+    "from dataclasses import dataclass, field, replace\nf = field(default=None)\n@dataclass\nclass A(Counter):\n"
+    "    x: object = f\n    def __init__(self, **k): leak(k.get('_keep_positive'))\n"
+    "@dataclass\nclass B: _keep_positive: object = f\nreplace(A())",
     "a slot by an enumeration's member": "from enum import Enum\nnames = []\nclass E(Enum):\n    __slots__ = names\n"
     "    def __new__(cls, value):\n        names.append('__getattr__')\n        return object.__new__(cls)\n    A = 1\n"
     "leak(E.__slots__) if '__getattr__' in E.__slots__ else None",
@@ -135,6 +149,25 @@ INSIDES = {
     "a wrapper's table by its name": TEXT + "import textwrap\ntextwrap.wrap(text=S('a b'))",
     "a wrapper's table by a duck": TEXT + "import textwrap\nclass T:\n    def expandtabs(self, n): return S('a')\n"
     "textwrap.fill(T())",
+    "a table of quoted characters": "from urllib.parse import urlencode\nclass N(int):\n"
+    "    def __format__(self, spec): leak('asked by the table')\nclass B(bytes):\n"
+    "    def __iter__(self): return iter([N(33)])\n    def rstrip(self, safe): return b'x'\nclass S(str):\n"
+    "    def __str__(self): return self\n    def __contains__(self, part): return False\n"
+    "    def encode(self, *given): return B(b'!')\nurlencode({'k': S('a')}, safe='-_')",
+    "a table of dates": "import datetime\nclass S(str):\n    def __hash__(self): leak('asked by the table')\n"
+    "datetime.datetime.strptime('2020', S('%Y'))",
+    "a table of dates by another name": "import time\nclass S(str):\n"
+    "    def __hash__(self): leak('asked by the table')\nread = time.strptime\nread('2020', S('%Y'))",
+    "a template's reader": "import re\nclass S(str):\n    def __getitem__(self, at): leak('asked by the reader')\n"
+    "re.search('(a)', 'xa').expand(S(chr(92) + '1'))",
+    "a template's reader by a match's pattern": "import re\nclass S(str):\n"
+    "    def __getitem__(self, at): leak('asked by the reader')\nre.search('(a)', 'xa').re.sub(S(chr(92) + '1'), 'a')",
+    "a template's reader by a template's pattern": "import string\nclass S(str):\n"
+    "    def __getitem__(self, at): leak('asked by the reader')\n"
+    "string.Template.pattern.sub(S(chr(92) + 'g<named>'), '$a')",
+    "a pattern's flags": "import re\nready = []\nclass I(int):\n    def __ror__(self, other): return self\n"
+    "    def __and__(self, other):\n        if ready: leak('asked by the parser')\n"
+    "        return int.__and__(self, other)\nflags = re.I | I(1 << 20)\nready.append(1)\nre.compile('(a)', flags)",
     "a pattern's table of specials": TEXT + "import re\nre.escape(S('a'))",
     "a waiter": "import concurrent.futures as f\nclass L(list):\n    def append(self, waiter): leak(waiter)\nclass C:\n"
     "    def acquire(self): pass\n    def release(self): pass\nclass F:\n    _waiters, _state = L(), 'PENDING'\n"
@@ -174,6 +207,10 @@ TRACEBACKS = {
     "    def inner(*given): return f(*given)\n    return inner\nclass C(Base): __exit__ = around(leave)" + ENTERED,
     "a generator of one's own": "from contextlib import contextmanager\nclass G:\n    def __next__(self): return 1\n"
     "    def throw(self, *given): leak(given[-1])\n@contextmanager\ndef make(): return G()\nwith make(): 1 / 0",
+    "what a generator delegates to": "from contextlib import contextmanager\nclass G:\n"
+    "    def __iter__(self): return self\n    def __next__(self): return 1\n"
+    "    def throw(self, kind, error=None, trace=None): leak(trace)\n@contextmanager\n"
+    "def make(): yield from G()\nwith make(): 1 / 0",
     "an enumeration": "from enum import Enum\nclass E(Enum):\n    A = 1\n    def __enter__(self): pass\n"
     "    def __exit__(self, *given): leak(given[-1])\nwith E.A: 1 / 0",
     "a dataclass with slots": "from dataclasses import dataclass\n@dataclass(slots=True)\nclass D:\n    x: int = 1\n"
@@ -238,10 +275,27 @@ def test_an_attack_comes_to_nothing(source: str) -> None:
         "from enum import Enum\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass P:\n    x: int = 0\n"
         "    _y: int = 1\nclass E(P, Enum):\n    A = 2\nx = E.A.x\n"
         "@dataclass\nclass Oops(Exception):\n    code: int = 1\n    args: tuple = ()\nx = Oops(2).code",
+        "from contextlib import contextmanager\n@contextmanager\ndef inner():\n    try: yield 1\n"
+        "    except ZeroDivisionError: pass\n@contextmanager\ndef outer():\n    with inner() as x: yield x\n"
+        "with outer() as x: x / 0\n@contextmanager\ndef plain():\n    try: yield 2\n    finally: done.append(1)\n"
+        "done = []\ntry:\n    with plain(): [][0]\nexcept IndexError: done.append(2)\nassert done == [1, 2]",
+        "from dataclasses import InitVar, dataclass, field, replace\nfrom typing import ClassVar\n@dataclass\n"
+        "class D:\n    x: int\n    n: ClassVar[int] = 1\n    i: InitVar[int] = 5\n"
+        "    y: int = field(init=False, default=0)\n    def __post_init__(self, i): self.y = i\n"
+        "a = D(1, 7)\nb = replace(a, x=3)\nassert (b.x, b.y) == (3, 5)\n"
+        "try: replace(a, y=1)\nexcept ValueError as e: assert 'init=False' in str(e)\nelse: assert False",
+        "from urllib.parse import quote, urlencode\n"
+        "assert urlencode({'a b': [1, 'c d']}, doseq=True) == 'a+b=1&a+b=c+d'\n"
+        "assert urlencode([('k', b'/ ')], safe='/', quote_via=quote) == 'k=/%20'",
+        "import datetime, re, time\nassert datetime.datetime.strptime('2020-01-02', '%Y-%m-%d').day == 2\n"
+        "m = re.search('(a)(?P<n>b)', 'xab')\nassert m.expand(r'\\2\\1') == 'ba'\n"
+        "assert m.re.sub('c', 'abab') == 'cc'\n"
+        "assert m.re.pattern == '(a)(?P<n>b)' and re.Match.expand(m, 'z') == 'z'\n"
+        "assert time.strptime('2020', '%Y').tm_year == 2020",
         "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, trace): return True\n"
         "with C(): 1 / 0",
     ],
-    ids=range(9),
+    ids=range(13),
 )
 def test_what_is_meant_still_works(source: str) -> None:
     run_plain(source)
