@@ -216,11 +216,11 @@ class Calls:
     def _ended(self, end: asyncio.Task[None]) -> None:
         self._ends.discard(end)
         error = None if end.cancelled() else end.exception()
-        if error is not None and self._fault is None:
-            known = isinstance(error, HostFault)
-            self._fault = (
-                error if known else HostFault(f"a call could not be settled: {type(error).__name__}: report it")
-            )
+        if isinstance(error, HostFault | None):
+            self._fault = self._fault or error
+        else:
+            name = type(error).__name__
+            self._fault = HostFault(f"a call could not be settled, by an unforeseen {name}: report it")
 
     def _refuse_after_fault(self) -> None:
         if self._fault is not None:
