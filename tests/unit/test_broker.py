@@ -599,6 +599,35 @@ def test_a_failure_stands_in_its_place_and_harms_no_other(tmp_path: Path) -> Non
     drive(test())
 
 
+def test_a_failure_whose_words_are_no_text_can_be_told(tmp_path: Path) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("lost \udc80 here", charged=False)
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            said = await here.say(*ask("a"))
+            assert said is not None
+            header, _ = encode(*said, header_bytes_max=1 << 16, body_bytes_max=1 << 20)
+            assert b"lost ? here" in header
+
+    drive(test())
+
+
+def test_a_batch_that_is_refused_is_not_taken_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(*_: object) -> None:
+        raise AssertionError
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel()) as here:
+            await here.in_cell()
+            monkeypatch.setattr("belljar.broker.broker._split", taken)
+            too_many = here.broker.batch_max + 1
+            assert (await refused(here, *ask(*["x"] * too_many))).failure.code == "query.batch"
+
+    drive(test())
+
+
 def test_a_quota_that_ends_inside_a_batch_fails_the_rest_of_it_only(tmp_path: Path) -> None:
     async def test() -> None:
         limits = Limits("total", None, None, None, 33_500, None)

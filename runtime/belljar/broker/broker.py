@@ -83,6 +83,8 @@ _REFUSED_CALL_COST_BYTES: Const = 4096
 _TRACEBACK_BYTES_MAX: Const = 64_000
 # A program that is refused over and over is told so each time; the log has the first ones and then the count.
 _DENIALS_LOGGED_MAX: Const = 100
+# To take a prompt out of a batch is work as for so many of its bytes, however short it is.
+_PROMPT_COST_BYTES: Const = 128
 # Patterns are written by hand, or are a few hundred names joined by bars.
 _PATTERN_BYTES_MAX: Const = 64 * 1024
 # What one answer takes of the reply's header, `{"length":4294967295,"failure":null},`, and the header without any.
@@ -132,6 +134,8 @@ class Broker:
         self.reads = 0
         self.read_bytes = 0
         self.queries = 0
+        # An answer came in time and is looked at: however long that takes, no later limit is met before it.
+        self.checking = False
         self.final: Final | None = None
         self.final_body = b""
 
@@ -270,18 +274,21 @@ class Broker:
                 limit=limit,
                 observed=len(body),
             )
-        await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
-        about: dict[str, JSON] = {
-            "cell": self.cells,
-            "answer_sha256": await off_loop(len(body), sha256, body),
-            "answer_bytes": len(body),
-        }
-        if came >= self.cell.deadline:  # however long it took to be checked
-            self._emit(len(body))
-            await self._audit.note("answer.void", self._scope.run, about)
-            return
-        await self._audit.note("answer.given", self._scope.run, about)
-        self._state, self.final, self.final_body = "final", final, body
+        self.checking = came < self.cell.deadline
+        try:
+            await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
+            about: dict[str, JSON] = {
+                "cell": self.cells,
+                "answer_sha256": await off_loop(len(body), sha256, body),
+                "answer_bytes": len(body),
+            }
+            if not self.checking:
+                self._emit(len(body))
+            await self._audit.note("answer.given" if self.checking else "answer.void", self._scope.run, about)
+            if self.checking:
+                self._state, self.final, self.final_body = "final", final, body
+        finally:
+            self.checking = False
 
     # ---------------------------------------------------------------------------------------------------- requests
 
@@ -506,7 +513,8 @@ class Broker:
     # ------------------------------------------------------------------------------------------------------ queries
 
     async def _query(self, query: Query, body: bytes) -> Reply:
-        prompts = await off_loop(len(body), _split, query.lengths, body)
+        self._permit_batch(len(query.lengths))
+        prompts = await off_loop(len(body) + _PROMPT_COST_BYTES * len(query.lengths), _split, query.lengths, body)
         model = self._permit_query(query)
         if len(prompts) > 1:
             await self._permit_calls(len(prompts))
@@ -533,8 +541,18 @@ class Broker:
             raise _first(faults) from None
         return results
 
+    def _permit_batch(self, prompts: int) -> None:
+        """Before it is taken apart: what is refused is to cost us little."""
+        if prompts > self.batch_max:
+            raise PolicyDenied(
+                f"a batch of {prompts} prompts is over the policy's {self.batch_max}: split it",
+                code="query.batch",
+                limit=self.batch_max,
+                observed=prompts,
+            )
+
     def _permit_query(self, query: Query) -> Model:
-        rules, batch_max = self._policy.models, self.batch_max
+        rules = self._policy.models
         if self._sub_model is None:
             raise PolicyDenied(
                 "this run has no model to ask: start it with --model, or do without llm_query", code="model.none"
@@ -543,13 +561,6 @@ class Broker:
         if query.model is not None and query.model != self._sub_model.name:
             raise PolicyDenied(
                 f"the model of this run's queries is {self._sub_model.name}: leave `model` out", code="model.denied"
-            )
-        if len(query.lengths) > batch_max:
-            raise PolicyDenied(
-                f"a batch of {len(query.lengths)} prompts is over the policy's {batch_max}: split it",
-                code="query.batch",
-                limit=batch_max,
-                observed=len(query.lengths),
             )
         longest = max(query.lengths)
         if longest > rules.prompt_bytes_max:
@@ -638,14 +649,19 @@ def _split(lengths: list[int], body: bytes) -> list[memoryview]:
 
 def _failure(error: Refusal | ModelFailed) -> Failure:
     if isinstance(error, ModelFailed):
-        return Failure("ModelError", "model.failed", str(error)[:_FAILURE_CHARS_MAX], None, None)
+        return Failure("ModelError", "model.failed", _words_of(error), None, None)
     return Failure(
         "QuotaExceeded" if isinstance(error, QuotaExceeded) else "PolicyDenied",
         error.code,
-        str(error)[:_FAILURE_CHARS_MAX],
+        _words_of(error),
         error.limit,
         error.observed,
     )
+
+
+def _words_of(error: BaseException) -> str:
+    """What a provider or a name says may also be no text, which no sentence of the wire can hold."""
+    return str(error)[:_FAILURE_CHARS_MAX].encode("utf-8", "replace").decode()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
