@@ -461,6 +461,37 @@ def test_a_wait_that_is_no_number_is_ours_to_choose(tmp_path: Path) -> None:
     drive(test())
 
 
+@pytest.mark.parametrize("ends", ["deadline", "cancellation"])
+def test_a_model_that_does_not_let_itself_be_cancelled_is_left_behind(tmp_path: Path, ends: str) -> None:
+    asked, enough = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(_: ModelRequest) -> ModelReply:
+        asked.set()
+        while not enough.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await enough.wait()
+        return reply("too late")
+
+    async def test() -> None:
+        wall_s = 0.1 if ends == "deadline" else 3600.0
+        async with world(tmp_path, policy=policy_with(models={"call_wall_s": wall_s, "attempts_max": 1})) as here:
+            call = asyncio.create_task(here.calls.ask(FakeModel(stubborn), question(), cell=1))
+            await asked.wait()
+            if ends == "cancellation":
+                call.cancel()
+            try:
+                await asyncio.wait([call], timeout=20)
+                assert call.done()
+                with pytest.raises(ModelFailed if ends == "deadline" else asyncio.CancelledError):
+                    call.result()
+                assert (await here.balance()).used == worst(question())
+                assert here.events() == ["query.requested", "query.failed"]
+            finally:
+                enough.set()
+
+    drive(test())
+
+
 # ---------------------------------------------------------------------------------------------------- cancellation
 
 

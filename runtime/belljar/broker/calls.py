@@ -39,6 +39,8 @@ __all__ = ["Calls", "Spent", "refusal_fields"]
 _OUTPUT_TOKENS_MIN = 16
 # A model keeps its deadline itself, and can then tell what it used; one that does not is given up so much later.
 _DEADLINE_SPARE_S = 1.0
+# To close what it has open, once it is given up.
+_CANCEL_S = 1.0
 # Of one call, above all that a model takes or gives; what it costs still fits the books.
 _TOKENS_MAX = 2**32
 _BACKOFF_S = 0.5
@@ -281,13 +283,20 @@ class Calls:
 
 
 async def _complete(model: Model, request: ModelRequest) -> ModelReply:
+    """In a task of its own: one that does not let itself be cancelled is left behind, and nothing of it counts."""
+    asking = asyncio.ensure_future(model.complete(request))
     try:
-        async with asyncio.timeout(request.deadline_s + _DEADLINE_SPARE_S):
-            return await model.complete(request)
-    except TimeoutError:
-        raise ModelFailed(
-            f"{model.name} did not answer within {request.deadline_s:g} s: try again, or allow it more time"
-        ) from None
+        await asyncio.wait([asking], timeout=request.deadline_s + _DEADLINE_SPARE_S)
+        if not asking.done():
+            raise ModelFailed(
+                f"{model.name} did not answer within {request.deadline_s:g} s: try again, or allow it more time"
+            )
+        return asking.result()
+    finally:
+        if not asking.done():
+            asking.cancel()
+            await to_the_end(asyncio.wait([asking], timeout=_CANCEL_S))
+            asking.add_done_callback(lambda late: late.cancelled() or late.exception())
 
 
 def _checked(reply: ModelReply) -> ModelReply:
