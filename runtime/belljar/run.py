@@ -149,7 +149,9 @@ class Run:
         """Whether it wants to be told again."""
         try:
             on_progress(self.progress())
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # nothing is awaited here, so a cancellation is its own, too
             _log.exception("belljar: on_progress raised and is not called again; the run goes on")
             return False
         return True

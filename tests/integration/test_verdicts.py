@@ -232,10 +232,13 @@ def test_a_defect_of_the_sub_model_s_object_is_ours_too(jar: Jar) -> None:
     assert finished(jar)["status"] == "host_fault"
 
 
-def test_an_on_progress_that_raises_loses_no_result(jar: Jar, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("raised", [ValueError, asyncio.CancelledError, GeneratorExit])
+def test_an_on_progress_that_raises_loses_no_result(
+    jar: Jar, caplog: pytest.LogCaptureFixture, raised: type[BaseException]
+) -> None:
     def on_progress(_: Progress) -> None:
         calls.append(1)
-        raise ValueError("mine")
+        raise raised
 
     calls: list[int] = []
     result = run(jar, Root(block("print(1)"), block("FINAL('paid')")), load("standard"), on_progress=on_progress)
