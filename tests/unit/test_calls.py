@@ -407,6 +407,21 @@ def test_a_model_that_says_it_was_cancelled_when_nobody_did_is_at_fault(
     drive(test())
 
 
+@pytest.mark.parametrize("wish", [SystemExit, KeyboardInterrupt])
+def test_a_model_that_ends_the_process_ends_it_in_order(tmp_path: Path, wish: type[BaseException]) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise wish
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            with pytest.raises(wish):
+                await here.calls.ask(FakeModel(answering), question(), cell=1)
+            assert (await here.balance()).used == worst(question())
+            assert here.events() == ["query.requested", "query.failed"]
+
+    drive(test())
+
+
 @pytest.mark.parametrize("reads", range(2, 8))
 def test_a_name_that_raises_leaves_no_open_action(tmp_path: Path, reads: int) -> None:
     class Shy(FakeModel):

@@ -36,7 +36,7 @@ from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
 from belljar.context import OpenDocument, Question, Searcher
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
-from belljar.heavy import is_utf8, off_loop, sha256
+from belljar.heavy import bytes_of, is_utf8, off_loop, sha256
 from belljar.ledger import Ledger, Remaining
 from belljar.models import Model, ModelRequest
 from belljar.protocol import (
@@ -602,7 +602,7 @@ class Broker:
             return _failure(failure)
         # What was answered has been shown; of anything else nobody knows.
         await self._shown.prompt(cell, prompt)
-        return await off_loop(len(text), text.encode, "utf-8", "replace")
+        return await off_loop(len(text), bytes_of, text)
 
     def _answers(self, request: int, results: list[bytes | Failure]) -> Reply:
         items: list[Answer] = []

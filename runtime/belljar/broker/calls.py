@@ -284,19 +284,29 @@ class Calls:
 
 async def _complete(model: Model, request: ModelRequest) -> ModelReply:
     """In a task of its own: one that does not let itself be cancelled is left behind, and nothing of it counts."""
-    asking = asyncio.ensure_future(model.complete(request))
+    asking = asyncio.create_task(_reply_or_exit(model, request))
     try:
         await asyncio.wait([asking], timeout=request.deadline_s + _DEADLINE_SPARE_S)
         if not asking.done():
             raise ModelFailed(
                 f"{model.name} did not answer within {request.deadline_s:g} s: try again, or allow it more time"
             )
-        return asking.result()
+        if isinstance(said := asking.result(), BaseException):
+            raise said
+        return said
     finally:
         if not asking.done():
             asking.cancel()
             await to_the_end(asyncio.wait([asking], timeout=_CANCEL_S))
             asking.add_done_callback(lambda late: late.cancelled() or late.exception())
+
+
+async def _reply_or_exit(model: Model, request: ModelRequest) -> ModelReply | KeyboardInterrupt | SystemExit:
+    """From a task these two would stop the event loop where it stands, with nothing closed."""
+    try:
+        return await model.complete(request)
+    except (KeyboardInterrupt, SystemExit) as wish:
+        return wish
 
 
 def _checked(reply: ModelReply) -> ModelReply:
