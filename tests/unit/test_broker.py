@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import struct
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -735,6 +736,28 @@ def test_answers_that_do_not_fit_one_reply_are_failures_and_the_reply_fits(tmp_p
         async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
             await here.in_cell()
             assert await answers(here, "0123456789", "abcdefghij", "x") == ["0123456789" * 60, None, "x" * 60]
+
+    drive(test())
+
+
+def test_a_batch_holds_no_more_answers_than_fit_its_reply(tmp_path: Path) -> None:
+    size, held = 1 << 20, [0]
+
+    async def answering(request: ModelRequest) -> ModelReply:
+        held.append(tracemalloc.get_traced_memory()[0])
+        return reply("x" * size)
+
+    async def test() -> None:
+        policy = policy_with(wire={"body_bytes_max": size}, models={"parallel_max": 1})
+        async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            tracemalloc.start()
+            try:
+                given = await answers(here, *["q"] * 20)
+            finally:
+                tracemalloc.stop()
+            assert [answer is None for answer in given] == [False] + [True] * 19
+            assert max(held) < 5 * size
 
     drive(test())
 

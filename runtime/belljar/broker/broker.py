@@ -522,13 +522,25 @@ class Broker:
         return self._answers(query.id, await self._ask_all(model, prompts))
 
     async def _ask_all(self, model: Model, prompts: Sequence[memoryview]) -> list[bytes | Failure]:
-        """Each prompt's answer in its place. As many are under way as the policy lets run side by side."""
+        """Each prompt's answer in its place. As many are under way as the policy lets run side by side.
+
+        What does not fit the reply is let go at once, so that a batch never holds more than one reply.
+        """
         cell, left = self.cells, iter(enumerate(prompts))
         results: list[bytes | Failure] = [b""] * len(prompts)
 
+        room = longest = self._policy.wire.body_bytes_max
+
         async def work() -> None:
+            nonlocal room
             for place, prompt in left:
-                results[place] = await self._ask(model, prompt, cell)
+                result = await self._ask(model, prompt, cell)
+                size = 0 if isinstance(result, Failure) else len(result)
+                if size > room:
+                    why = "the answers do not fit one reply"
+                    result, size = Failure("ModelError", "answer.too_long", why, longest, size), 0
+                room -= size
+                results[place] = result
 
         if len(prompts) == 1:
             await work()
@@ -605,17 +617,9 @@ class Broker:
         return await off_loop(len(text), bytes_of, text)
 
     def _answers(self, request: int, results: list[bytes | Failure]) -> Reply:
-        items: list[Answer] = []
-        parts: list[bytes] = []
-        room = self._policy.wire.body_bytes_max
-        for result in results:
-            data = b"" if isinstance(result, Failure) else result
-            if len(data) > room:
-                result = Failure("ModelError", "answer.too_long", "the answers do not fit one reply", room, len(data))
-                data = b""
-            room -= len(data)
-            parts.append(data)
-            items.append(Answer(len(data), result if isinstance(result, Failure) else None))
+        failures = [result if isinstance(result, Failure) else None for result in results]
+        parts = [b"" if isinstance(result, Failure) else result for result in results]
+        items = [Answer(len(part), failure) for part, failure in zip(parts, failures, strict=True)]
         return self._fit(Answers(request, items)), b"".join(parts)
 
     def _fit(self, answers: Answers) -> HostMessage:
