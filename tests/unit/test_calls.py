@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from belljar import heavy
 from belljar.audit import AuditLog
 from belljar.broker import Calls
 from belljar.errors import AuditUnavailable, HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
+from belljar.heavy import LOOP_BYTES_MAX, off_loop
 from belljar.ledger import Amounts, Limits, SqliteLedger
 from belljar.models import Message, ModelReply, ModelRequest, Prices, Rates, Usage, input_tokens_bound
 from belljar.protocol import Query
@@ -405,6 +408,40 @@ def test_a_model_that_says_it_was_cancelled_when_nobody_did_is_at_fault(
                 await here.broker.handle(Frame(Query(1, None, [1, 1]), b"ab"))
 
     drive(test())
+
+
+def test_one_run_stands_in_line_for_heavy_work_once(tmp_path: Path) -> None:
+    """The thread is busy; behind eight prompts of one run that wait for it, another's work is the second in line."""
+    order: list[str] = []
+    taken, gate = threading.Event(), threading.Event()
+    large = "x" * (LOOP_BYTES_MAX + 1)
+
+    async def answering(_: ModelRequest) -> ModelReply:
+        order.append("prompt")
+        return reply("x")
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(models={"parallel_max": 8})) as here:
+            busy = asyncio.create_task(off_loop(LOOP_BYTES_MAX + 1, lambda: (taken.set(), gate.wait())))
+            await asyncio.to_thread(taken.wait, 30)
+            calls = [
+                asyncio.create_task(here.calls.ask(FakeModel(answering), question(large), cell=1)) for _ in range(8)
+            ]
+            while heavy._THREAD._work_queue.qsize() < 1:  # noqa: ASYNC110 - a queue tells nobody
+                await asyncio.sleep(0.001)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert heavy._THREAD._work_queue.qsize() == 1
+            other = asyncio.create_task(off_loop(LOOP_BYTES_MAX + 1, order.append, "other"))
+            await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(busy, other, *calls)
+            assert order.index("other") <= 1
+
+    try:
+        drive(test())
+    finally:
+        gate.set()
 
 
 @pytest.mark.parametrize("wish", [SystemExit, KeyboardInterrupt])

@@ -89,6 +89,8 @@ class Calls:
         self._ledger = ledger
         self._prices = prices
         self._slots = asyncio.Semaphore(scope.policy.models.parallel_max)
+        # Of one run only one prompt at a time stands in line for the thread that all runs share.
+        self._preparing = asyncio.Lock()
         self._actions = 0
         self._ends: set[asyncio.Task[None]] = set()
         self._loose_ends = False
@@ -108,7 +110,8 @@ class Calls:
         """
         async with self._slots:
             size = sum(len(message.text) for message in request.messages) + len(prompt or b"")
-            question = await off_loop(size, _question, request, prompt)
+            async with self._preparing:
+                question = await off_loop(size, _question, request, prompt)
             for attempt in range(1, self._scope.policy.models.attempts_max + 1):
                 try:
                     return await self._attempt(model, self._timed(question), cell, attempt)
