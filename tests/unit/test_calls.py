@@ -416,13 +416,17 @@ def test_one_run_stands_in_line_for_heavy_work_once(tmp_path: Path) -> None:
     taken, gate = threading.Event(), threading.Event()
     large = "x" * (LOOP_BYTES_MAX + 1)
 
+    def block() -> None:
+        taken.set()
+        gate.wait()
+
     async def answering(_: ModelRequest) -> ModelReply:
         order.append("prompt")
         return reply("x")
 
     async def test() -> None:
         async with world(tmp_path, policy=policy_with(models={"parallel_max": 8})) as here:
-            busy = asyncio.create_task(off_loop(LOOP_BYTES_MAX + 1, lambda: (taken.set(), gate.wait())))
+            busy = asyncio.create_task(off_loop(LOOP_BYTES_MAX + 1, block))
             await asyncio.to_thread(taken.wait, 30)
             calls = [
                 asyncio.create_task(here.calls.ask(FakeModel(answering), question(large), cell=1)) for _ in range(8)
