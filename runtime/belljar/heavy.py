@@ -24,7 +24,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
-__all__ = ["LOOP_BYTES_MAX", "SLICE_BYTES", "give_way", "is_utf8", "off_loop", "sha256", "slices", "text_of"]
+__all__ = [
+    "LOOP_BYTES_MAX",
+    "SLICE_BYTES",
+    "bytes_of",
+    "give_way",
+    "is_utf8",
+    "off_loop",
+    "sha256",
+    "slices",
+    "text_of",
+]
 
 LOOP_BYTES_MAX: Final = 64 * 1024
 SLICE_BYTES: Final = 64 * 1024
@@ -82,6 +92,11 @@ def text_of(data: bytes | bytearray | memoryview, errors: str = "strict") -> str
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     parts = [decoder.decode(data[start:stop]) for start, stop in slices(len(data))]
     return "".join(parts) + decoder.decode(b"", final=True)
+
+
+def bytes_of(text: str) -> bytes:
+    """Its UTF-8, with a question mark for each character that has none."""
+    return b"".join(text[start:stop].encode("utf-8", "replace") for start, stop in slices(len(text)))
 
 
 def sha256(data: bytes | memoryview) -> str:

@@ -92,6 +92,9 @@ class Run:
         self.calls = Calls(self.scope, audit=services.audit, ledger=services.ledger, prices=services.prices)
         self._opened: list[OpenDocument] = []
         self._contexts: list[ContextInfo] = []
+        # A model object is asked once: what it says later must not cost a result that is there.
+        self._scripted = any(model.scripted for model in (root, sub) if model is not None)
+        self._announced = False
         self._booked = False
         self._box: Box | None = None
         self._end: BoxEnd | None = None
@@ -149,7 +152,9 @@ class Run:
         """Whether it wants to be told again."""
         try:
             on_progress(self.progress())
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # nothing is awaited here, so a cancellation is its own, too
             _log.exception("belljar: on_progress raised and is not called again; the run goes on")
             return False
         return True
@@ -165,7 +170,9 @@ class Run:
         services = self._services
         for name, document in self.documents.items():
             self._open_context(name, document)
-        await services.audit.append("run.started", self.scope.run, {**self._controls(), **about})
+        started = services.audit.submit("run.started", self.scope.run, {**self._controls(), **about})
+        self._announced = True  # also when it is cancelled from here on: it may stand in the log
+        await started
         await self._open_account()
         broker = Broker(
             self.scope,
@@ -213,7 +220,8 @@ class Run:
         """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
         self._verdict = verdict
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(self._finish_log)
+            if self._announced:  # no run ends in the log that did not begin there
+                stack.push_async_callback(self._finish_log)
             if self._booked:
                 stack.push_async_callback(self._services.ledger.close_run, self.scope.run)
             stack.push_async_callback(self.calls.settled)
@@ -278,10 +286,6 @@ class Run:
             coverage=Coverage.of(coverage.chars, coverage.read, coverage.shown),
             receipt=self._receipt,
         )
-
-    @property
-    def _scripted(self) -> bool:
-        return any(model.scripted for model in (self.root, self._sub) if model is not None)
 
     def _controls(self) -> dict[str, JSON]:
         """The controls in force, for the log's first record of the run."""

@@ -65,7 +65,7 @@ def test_a_run_with_model_objects(jar: Jar) -> None:
     result = asyncio.run(go())
     assert (result.status, result.answer, result.turns, result.cells, result.queries) == ("ok", "seen", 2, 2, 1)
     assert (result.usage.calls, result.scripted, result.cost) == (3, True, 0)
-    assert set(result.__struct_fields__) == RESULT_FIELDS
+    assert set(result.__struct_encode_fields__) == RESULT_FIELDS
     assert json.loads(msgspec.json.encode(result))["answer"] == "seen"
     assert (seen[-1].turns, seen[-1].calls) == (2, 3)
     assert result.receipt is not None

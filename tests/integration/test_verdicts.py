@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from belljar import HostFault, ModelReply, ModelRequest, Runtime, Usage
+from belljar import HostFault, InvalidInput, ModelReply, ModelRequest, Runtime, Usage
 from belljar.cli.output import exit_code
 from belljar.engine import Progress, Result
 from belljar.models import FREE
@@ -232,10 +232,37 @@ def test_a_defect_of_the_sub_model_s_object_is_ours_too(jar: Jar) -> None:
     assert finished(jar)["status"] == "host_fault"
 
 
-def test_an_on_progress_that_raises_loses_no_result(jar: Jar, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_run_ends_in_the_log_that_did_not_begin_there(jar: Jar) -> None:
+    class LongNamed(Root):
+        name = "scripted:" + "x" * 5000
+
+    with pytest.raises(InvalidInput, match="too long for the audit log"):
+        run(jar, LongNamed(block("FINAL(1)")), load("standard"))
+    assert jar.records() == []
+
+
+def test_a_model_that_cannot_say_any_more_whether_it_is_scripted_takes_no_result(jar: Jar) -> None:
+    class Forgetful(Root):
+        told = 0
+
+        @property
+        def scripted(self) -> bool:  # type: ignore[override]
+            self.told += 1
+            if self.told > 1:
+                raise KeyError("scripted")
+            return True
+
+    result = run(jar, Forgetful(block("FINAL('paid')")), load("standard"))
+    assert (result.status, result.answer, result.scripted) == ("ok", "paid", True)
+
+
+@pytest.mark.parametrize("raised", [ValueError, asyncio.CancelledError, GeneratorExit])
+def test_an_on_progress_that_raises_loses_no_result(
+    jar: Jar, caplog: pytest.LogCaptureFixture, raised: type[BaseException]
+) -> None:
     def on_progress(_: Progress) -> None:
         calls.append(1)
-        raise ValueError("mine")
+        raise raised
 
     calls: list[int] = []
     result = run(jar, Root(block("print(1)"), block("FINAL('paid')")), load("standard"), on_progress=on_progress)

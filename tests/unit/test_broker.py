@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import struct
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -599,6 +600,35 @@ def test_a_failure_stands_in_its_place_and_harms_no_other(tmp_path: Path) -> Non
     drive(test())
 
 
+def test_a_failure_whose_words_are_no_text_can_be_told(tmp_path: Path) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("lost \udc80 here", charged=False)
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            said = await here.say(*ask("a"))
+            assert said is not None
+            header, _ = encode(*said, header_bytes_max=1 << 16, body_bytes_max=1 << 20)
+            assert b"lost ? here" in header
+
+    drive(test())
+
+
+def test_a_batch_that_is_refused_is_not_taken_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(*_: object) -> None:
+        raise AssertionError
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel()) as here:
+            await here.in_cell()
+            monkeypatch.setattr("belljar.broker.broker._split", taken)
+            too_many = here.broker.batch_max + 1
+            assert (await refused(here, *ask(*["x"] * too_many))).failure.code == "query.batch"
+
+    drive(test())
+
+
 def test_a_quota_that_ends_inside_a_batch_fails_the_rest_of_it_only(tmp_path: Path) -> None:
     async def test() -> None:
         limits = Limits("total", None, None, None, 33_500, None)
@@ -706,6 +736,28 @@ def test_answers_that_do_not_fit_one_reply_are_failures_and_the_reply_fits(tmp_p
         async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
             await here.in_cell()
             assert await answers(here, "0123456789", "abcdefghij", "x") == ["0123456789" * 60, None, "x" * 60]
+
+    drive(test())
+
+
+def test_a_batch_holds_no_more_answers_than_fit_its_reply(tmp_path: Path) -> None:
+    size, held = 1 << 20, [0]
+
+    async def answering(request: ModelRequest) -> ModelReply:
+        held.append(tracemalloc.get_traced_memory()[0])
+        return reply("x" * size)
+
+    async def test() -> None:
+        policy = policy_with(wire={"body_bytes_max": size}, models={"parallel_max": 1})
+        async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            tracemalloc.start()
+            try:
+                given = await answers(here, *["q"] * 20)
+            finally:
+                tracemalloc.stop()
+            assert [answer is None for answer in given] == [False] + [True] * 19
+            assert max(held) < 5 * size
 
     drive(test())
 

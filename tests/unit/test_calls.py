@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from belljar import heavy
 from belljar.audit import AuditLog
 from belljar.broker import Calls
-from belljar.errors import AuditUnavailable, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
+from belljar.errors import AuditUnavailable, HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
+from belljar.heavy import LOOP_BYTES_MAX, off_loop
 from belljar.ledger import Amounts, Limits, SqliteLedger
-from belljar.models import Message, ModelReply, ModelRequest, Prices, Rates, input_tokens_bound
+from belljar.models import Message, ModelReply, ModelRequest, Prices, Rates, Usage, input_tokens_bound
+from belljar.protocol import Query
+from belljar.wire import Frame
 from tests.unit.broker_fakes import (
     INPUT_NANOUSD,
     OUTPUT_NANOUSD,
@@ -369,6 +375,195 @@ def test_a_model_that_keeps_no_deadline_is_given_up(tmp_path: Path) -> None:
         async with world(tmp_path, policy=policy_with(models={"call_wall_s": 0.1, "attempts_max": 1})) as here:
             with pytest.raises(ModelFailed, match=r"did not answer within 0\.1 s"):
                 await here.calls.ask(FakeModel(never), question(), cell=1)
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "a text",
+        ModelReply(None, Usage(), "fake-1", "end_turn"),  # type: ignore[arg-type]
+        ModelReply("x", None, "fake-1", "end_turn"),  # type: ignore[arg-type]
+        ModelReply("x", Usage(), b"fake-1", "end_turn"),  # type: ignore[arg-type]
+        ModelReply("x", Usage(), "fake-1", ["end_turn"]),  # type: ignore[arg-type]
+        ModelReply("x", Usage(1.5, 2), "fake-1", "end_turn"),  # type: ignore[arg-type]
+        ModelReply("x", Usage(True, 2), "fake-1", "end_turn"),
+        ModelReply("x", Usage(2**60, 2), "fake-1", "end_turn"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_reply_is_a_fault_and_charged_in_full(tmp_path: Path, given: Any) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        return given  # type: ignore[no-any-return]
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            with pytest.raises(HostFault, match=r"the model fake raised \w+, which a model must not"):
+                await here.calls.ask(FakeModel(answering), question(), cell=1)
+            assert (await here.balance()).used == worst(question())
+            assert here.events() == ["query.requested", "query.failed"]
+
+    drive(test())
+
+
+class _Odd(BaseException):
+    """Neither an error nor a cancellation."""
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, _Odd])
+def test_a_model_that_says_it_was_cancelled_when_nobody_did_is_at_fault(
+    tmp_path: Path, raised: type[BaseException]
+) -> None:
+    async def answering(request: ModelRequest) -> ModelReply:
+        if request.messages[-1].text == "b":
+            raise raised
+        return reply("fine")
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            with pytest.raises(HostFault, match=f"the model fake raised {raised.__name__}"):
+                await here.broker.handle(Frame(Query(1, None, [1, 1]), b"ab"))
+
+    drive(test())
+
+
+def test_one_run_stands_in_line_for_heavy_work_once(tmp_path: Path) -> None:
+    """The thread is busy; behind eight prompts of one run that wait for it, another's work is the second in line."""
+    order: list[str] = []
+    taken, gate = threading.Event(), threading.Event()
+    large = "x" * (LOOP_BYTES_MAX + 1)
+
+    def block() -> None:
+        taken.set()
+        gate.wait()
+
+    async def answering(_: ModelRequest) -> ModelReply:
+        order.append("prompt")
+        return reply("x")
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(models={"parallel_max": 8})) as here:
+            busy = asyncio.create_task(off_loop(LOOP_BYTES_MAX + 1, block))
+            await asyncio.to_thread(taken.wait, 30)
+            calls = [
+                asyncio.create_task(here.calls.ask(FakeModel(answering), question(large), cell=1)) for _ in range(8)
+            ]
+            while heavy._THREAD._work_queue.qsize() < 1:  # noqa: ASYNC110 - a queue tells nobody
+                await asyncio.sleep(0.001)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert heavy._THREAD._work_queue.qsize() == 1
+            other = asyncio.create_task(off_loop(LOOP_BYTES_MAX + 1, order.append, "other"))
+            await asyncio.sleep(0)
+            gate.set()
+            await asyncio.gather(busy, other, *calls)
+            assert order.index("other") <= 1
+
+    try:
+        drive(test())
+    finally:
+        gate.set()
+
+
+@pytest.mark.parametrize("wish", [SystemExit, KeyboardInterrupt])
+def test_a_model_that_ends_the_process_ends_it_in_order(tmp_path: Path, wish: type[BaseException]) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise wish
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            with pytest.raises(wish):
+                await here.calls.ask(FakeModel(answering), question(), cell=1)
+            assert (await here.balance()).used == worst(question())
+            assert here.events() == ["query.requested", "query.failed"]
+
+    drive(test())
+
+
+@pytest.mark.parametrize("reads", range(2, 8))
+def test_a_name_that_raises_leaves_no_open_action(tmp_path: Path, reads: int) -> None:
+    class Shy(FakeModel):
+        left = reads
+
+        @property
+        def name(self) -> str:
+            self.left -= 1
+            if not self.left:
+                raise ZeroDivisionError
+            return "fake"
+
+        @name.setter
+        def name(self, _: str) -> None: ...
+
+    async def test() -> None:
+        async with world(tmp_path) as here:  # which ends with a look at the log and the books
+            with contextlib.suppress(ZeroDivisionError, HostFault):
+                await here.calls.ask(Shy(), question(), cell=1)
+
+    drive(test())
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, 2**70])
+def test_a_failure_with_no_count_of_tokens_is_charged_in_full(tmp_path: Path, count: Any) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("half", input_tokens=count, output_tokens=1)
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            with pytest.raises(ModelFailed, match="half"):
+                await here.calls.ask(FakeModel(answering), question(), cell=1)
+            assert (await here.balance()).used == worst(question())
+
+    drive(test())
+
+
+def test_a_wait_that_is_no_number_is_ours_to_choose(tmp_path: Path) -> None:
+    tries = 0
+
+    async def answering(_: ModelRequest) -> ModelReply:
+        nonlocal tries
+        tries += 1
+        raise ModelFailed("down", retryable=True, retry_after_s=float("nan"), charged=False)
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(**attempts(2))) as here:
+            with pytest.raises(ModelFailed, match="down"):
+                await here.calls.ask(FakeModel(answering), question(), cell=1)
+        assert tries == 2
+
+    drive(test())
+
+
+@pytest.mark.parametrize("ends", ["deadline", "cancellation"])
+def test_a_model_that_does_not_let_itself_be_cancelled_is_left_behind(tmp_path: Path, ends: str) -> None:
+    asked, enough = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(_: ModelRequest) -> ModelReply:
+        asked.set()
+        while not enough.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await enough.wait()
+        return reply("too late")
+
+    async def test() -> None:
+        wall_s = 0.1 if ends == "deadline" else 3600.0
+        async with world(tmp_path, policy=policy_with(models={"call_wall_s": wall_s, "attempts_max": 1})) as here:
+            call = asyncio.create_task(here.calls.ask(FakeModel(stubborn), question(), cell=1))
+            await asked.wait()
+            if ends == "cancellation":
+                call.cancel()
+            try:
+                await asyncio.wait([call], timeout=20)
+                assert call.done()
+                with pytest.raises(ModelFailed if ends == "deadline" else asyncio.CancelledError):
+                    call.result()
+                assert (await here.balance()).used == worst(question())
+                assert here.events() == ["query.requested", "query.failed"]
+            finally:
+                enough.set()
 
     drive(test())
 

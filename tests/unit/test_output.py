@@ -58,6 +58,7 @@ def test_a_document_says_what_it_was_given(value: Any) -> None:
         msgspec.Raw(b"[" + (b"[" * 60 + b"]" * 60 + b",") * 1500 + b"0]"),
         msgspec.Raw(b"[" + b"5e-324," * 30_000 + b"0]"),
         "\x01\u202e" * 50_000,
+        "é-" * 1_000_000,
     ],
 )
 def test_a_document_is_not_many_times_as_long_as_its_answer(

@@ -36,7 +36,7 @@ from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
 from belljar.context import OpenDocument, Question, Searcher
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
-from belljar.heavy import is_utf8, off_loop, sha256
+from belljar.heavy import bytes_of, is_utf8, off_loop, sha256
 from belljar.ledger import Ledger, Remaining
 from belljar.models import Model, ModelRequest
 from belljar.protocol import (
@@ -83,6 +83,8 @@ _REFUSED_CALL_COST_BYTES: Const = 4096
 _TRACEBACK_BYTES_MAX: Const = 64_000
 # A program that is refused over and over is told so each time; the log has the first ones and then the count.
 _DENIALS_LOGGED_MAX: Const = 100
+# To take a prompt out of a batch is work as for so many of its bytes, however short it is.
+_PROMPT_COST_BYTES: Const = 128
 # Patterns are written by hand, or are a few hundred names joined by bars.
 _PATTERN_BYTES_MAX: Const = 64 * 1024
 # What one answer takes of the reply's header, `{"length":4294967295,"failure":null},`, and the header without any.
@@ -132,6 +134,8 @@ class Broker:
         self.reads = 0
         self.read_bytes = 0
         self.queries = 0
+        # An answer came in time and is looked at: however long that takes, no later limit is met before it.
+        self.checking = False
         self.final: Final | None = None
         self.final_body = b""
 
@@ -270,18 +274,21 @@ class Broker:
                 limit=limit,
                 observed=len(body),
             )
-        await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
-        about: dict[str, JSON] = {
-            "cell": self.cells,
-            "answer_sha256": await off_loop(len(body), sha256, body),
-            "answer_bytes": len(body),
-        }
-        if came >= self.cell.deadline:  # however long it took to be checked
-            self._emit(len(body))
-            await self._audit.note("answer.void", self._scope.run, about)
-            return
-        await self._audit.note("answer.given", self._scope.run, about)
-        self._state, self.final, self.final_body = "final", final, body
+        self.checking = came < self.cell.deadline
+        try:
+            await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
+            about: dict[str, JSON] = {
+                "cell": self.cells,
+                "answer_sha256": await off_loop(len(body), sha256, body),
+                "answer_bytes": len(body),
+            }
+            if not self.checking:
+                self._emit(len(body))
+            await self._audit.note("answer.given" if self.checking else "answer.void", self._scope.run, about)
+            if self.checking:
+                self._state, self.final, self.final_body = "final", final, body
+        finally:
+            self.checking = False
 
     # ---------------------------------------------------------------------------------------------------- requests
 
@@ -506,7 +513,8 @@ class Broker:
     # ------------------------------------------------------------------------------------------------------ queries
 
     async def _query(self, query: Query, body: bytes) -> Reply:
-        prompts = await off_loop(len(body), _split, query.lengths, body)
+        self._permit_batch(len(query.lengths))
+        prompts = await off_loop(len(body) + _PROMPT_COST_BYTES * len(query.lengths), _split, query.lengths, body)
         model = self._permit_query(query)
         if len(prompts) > 1:
             await self._permit_calls(len(prompts))
@@ -514,13 +522,25 @@ class Broker:
         return self._answers(query.id, await self._ask_all(model, prompts))
 
     async def _ask_all(self, model: Model, prompts: Sequence[memoryview]) -> list[bytes | Failure]:
-        """Each prompt's answer in its place. As many are under way as the policy lets run side by side."""
+        """Each prompt's answer in its place. As many are under way as the policy lets run side by side.
+
+        What does not fit the reply is let go at once, so that a batch never holds more than one reply.
+        """
         cell, left = self.cells, iter(enumerate(prompts))
         results: list[bytes | Failure] = [b""] * len(prompts)
 
+        room = longest = self._policy.wire.body_bytes_max
+
         async def work() -> None:
+            nonlocal room
             for place, prompt in left:
-                results[place] = await self._ask(model, prompt, cell)
+                result = await self._ask(model, prompt, cell)
+                size = 0 if isinstance(result, Failure) else len(result)
+                if size > room:
+                    why = "the answers do not fit one reply"
+                    result, size = Failure("ModelError", "answer.too_long", why, longest, size), 0
+                room -= size
+                results[place] = result
 
         if len(prompts) == 1:
             await work()
@@ -533,8 +553,18 @@ class Broker:
             raise _first(faults) from None
         return results
 
+    def _permit_batch(self, prompts: int) -> None:
+        """Before it is taken apart: what is refused is to cost us little."""
+        if prompts > self.batch_max:
+            raise PolicyDenied(
+                f"a batch of {prompts} prompts is over the policy's {self.batch_max}: split it",
+                code="query.batch",
+                limit=self.batch_max,
+                observed=prompts,
+            )
+
     def _permit_query(self, query: Query) -> Model:
-        rules, batch_max = self._policy.models, self.batch_max
+        rules = self._policy.models
         if self._sub_model is None:
             raise PolicyDenied(
                 "this run has no model to ask: start it with --model, or do without llm_query", code="model.none"
@@ -543,13 +573,6 @@ class Broker:
         if query.model is not None and query.model != self._sub_model.name:
             raise PolicyDenied(
                 f"the model of this run's queries is {self._sub_model.name}: leave `model` out", code="model.denied"
-            )
-        if len(query.lengths) > batch_max:
-            raise PolicyDenied(
-                f"a batch of {len(query.lengths)} prompts is over the policy's {batch_max}: split it",
-                code="query.batch",
-                limit=batch_max,
-                observed=len(query.lengths),
             )
         longest = max(query.lengths)
         if longest > rules.prompt_bytes_max:
@@ -591,20 +614,12 @@ class Broker:
             return _failure(failure)
         # What was answered has been shown; of anything else nobody knows.
         await self._shown.prompt(cell, prompt)
-        return await off_loop(len(text), text.encode, "utf-8", "replace")
+        return await off_loop(len(text), bytes_of, text)
 
     def _answers(self, request: int, results: list[bytes | Failure]) -> Reply:
-        items: list[Answer] = []
-        parts: list[bytes] = []
-        room = self._policy.wire.body_bytes_max
-        for result in results:
-            data = b"" if isinstance(result, Failure) else result
-            if len(data) > room:
-                result = Failure("ModelError", "answer.too_long", "the answers do not fit one reply", room, len(data))
-                data = b""
-            room -= len(data)
-            parts.append(data)
-            items.append(Answer(len(data), result if isinstance(result, Failure) else None))
+        failures = [result if isinstance(result, Failure) else None for result in results]
+        parts = [b"" if isinstance(result, Failure) else result for result in results]
+        items = [Answer(len(part), failure) for part, failure in zip(parts, failures, strict=True)]
         return self._fit(Answers(request, items)), b"".join(parts)
 
     def _fit(self, answers: Answers) -> HostMessage:
@@ -638,14 +653,19 @@ def _split(lengths: list[int], body: bytes) -> list[memoryview]:
 
 def _failure(error: Refusal | ModelFailed) -> Failure:
     if isinstance(error, ModelFailed):
-        return Failure("ModelError", "model.failed", str(error)[:_FAILURE_CHARS_MAX], None, None)
+        return Failure("ModelError", "model.failed", _words_of(error), None, None)
     return Failure(
         "QuotaExceeded" if isinstance(error, QuotaExceeded) else "PolicyDenied",
         error.code,
-        str(error)[:_FAILURE_CHARS_MAX],
+        _words_of(error),
         error.limit,
         error.observed,
     )
+
+
+def _words_of(error: BaseException) -> str:
+    """What a provider or a name says may also be no text, which no sentence of the wire can hold."""
+    return str(error)[:_FAILURE_CHARS_MAX].encode("utf-8", "replace").decode()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -20,12 +20,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
+from typing import TypeGuard
 
 import msgspec
 
 from belljar.audit import JSON, AuditLog
 from belljar.broker.run import RunScope
-from belljar.errors import BelljarError, HostFault, LedgerUnavailable, ModelFailed, QuotaExceeded
+from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, QuotaExceeded
 from belljar.heavy import off_loop, slices, text_of
 from belljar.ledger import Amounts, Ledger
 from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
@@ -37,6 +39,10 @@ __all__ = ["Calls", "Spent", "refusal_fields"]
 _OUTPUT_TOKENS_MIN = 16
 # A model keeps its deadline itself, and can then tell what it used; one that does not is given up so much later.
 _DEADLINE_SPARE_S = 1.0
+# To close what it has open, once it is given up.
+_CANCEL_S = 1.0
+# Of one call, above all that a model takes or gives; what it costs still fits the books.
+_TOKENS_MAX = 2**32
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
 
@@ -83,6 +89,8 @@ class Calls:
         self._ledger = ledger
         self._prices = prices
         self._slots = asyncio.Semaphore(scope.policy.models.parallel_max)
+        # Of one run only one prompt at a time stands in line for the thread that all runs share.
+        self._preparing = asyncio.Lock()
         self._actions = 0
         self._ends: set[asyncio.Task[None]] = set()
         self._loose_ends = False
@@ -102,7 +110,8 @@ class Calls:
         """
         async with self._slots:
             size = sum(len(message.text) for message in request.messages) + len(prompt or b"")
-            question = await off_loop(size, _question, request, prompt)
+            async with self._preparing:
+                question = await off_loop(size, _question, request, prompt)
             for attempt in range(1, self._scope.policy.models.attempts_max + 1):
                 try:
                     return await self._attempt(model, self._timed(question), cell, attempt)
@@ -110,7 +119,7 @@ class Calls:
                     if self._scope.left_s() <= 0:  # the call was cut short by the run's own deadline
                         raise self._scope.time_up() from failure
                     pause_s = failure.retry_after_s
-                    if pause_s is None:
+                    if pause_s is None or not math.isfinite(pause_s):
                         pause_s = min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_S_MAX)
                     last = attempt == self._scope.policy.models.attempts_max
                     if last or not failure.retryable or pause_s >= self._scope.left_s():
@@ -155,7 +164,7 @@ class Calls:
         try:
             reservation, held, question = await self._reserve(model, question)
             await asyncio.shield(requested)
-        except (BelljarError, asyncio.CancelledError) as error:
+        except BaseException as error:  # a name of a model object may raise anything, too
             await to_the_end(self._unsent(action, error, requested, reservation))
             raise
         return await self._send(model, question.request, action, reservation, held)
@@ -177,7 +186,7 @@ class Calls:
         charge, event = held, "query.failed"
         outcome: dict[str, JSON] = {"error": "interrupted before the model answered"}
         try:
-            reply = await _complete(model, request)
+            reply = _checked(await _complete(model, request))
             charge = self._amounts(model, reply.usage)
             event, outcome = "query.completed", await off_loop(len(reply.text), _outcome, reply)
             return reply
@@ -185,7 +194,9 @@ class Calls:
             charge = self._failed(model, failure, held)
             outcome = {"error": str(failure)[:1000]}
             raise
-        except Exception as defect:  # of a model object; nobody outside is to blame, and the program least of all
+        except BaseException as defect:  # of a model object; nobody outside is to blame, and the program least of all
+            if isinstance(defect, KeyboardInterrupt | SystemExit) or _is_cancelled(defect):
+                raise
             outcome = {"error": f"the model object raised {type(defect).__name__}"}
             raise HostFault(
                 f"the model {model.name} raised {type(defect).__name__}, which a model must not: mend it"
@@ -210,8 +221,11 @@ class Calls:
     def _ended(self, end: asyncio.Task[None]) -> None:
         self._ends.discard(end)
         error = None if end.cancelled() else end.exception()
-        if isinstance(error, HostFault) and self._fault is None:
-            self._fault = error
+        if isinstance(error, HostFault | None):
+            self._fault = self._fault or error
+        else:
+            name = type(error).__name__
+            self._fault = HostFault(f"a call could not be settled, by an unforeseen {name}: report it")
 
     def _refuse_after_fault(self) -> None:
         if self._fault is not None:
@@ -266,19 +280,60 @@ class Calls:
     def _failed(self, model: Model, failure: ModelFailed, held: Amounts) -> Amounts:
         if not failure.charged:
             return Amounts(calls=1)
-        if failure.input_tokens is None or failure.output_tokens is None:
+        if not (_is_count(failure.input_tokens) and _is_count(failure.output_tokens)):
             return held
         return self._amounts(model, Usage(input_tokens=failure.input_tokens, output_tokens=failure.output_tokens))
 
 
 async def _complete(model: Model, request: ModelRequest) -> ModelReply:
+    """In a task of its own: one that does not let itself be cancelled is left behind, and nothing of it counts."""
+    asking = asyncio.create_task(_reply_or_exit(model, request))
     try:
-        async with asyncio.timeout(request.deadline_s + _DEADLINE_SPARE_S):
-            return await model.complete(request)
-    except TimeoutError:
-        raise ModelFailed(
-            f"{model.name} did not answer within {request.deadline_s:g} s: try again, or allow it more time"
-        ) from None
+        await asyncio.wait([asking], timeout=request.deadline_s + _DEADLINE_SPARE_S)
+        if not asking.done():
+            raise ModelFailed(
+                f"{model.name} did not answer within {request.deadline_s:g} s: try again, or allow it more time"
+            )
+        if isinstance(said := asking.result(), BaseException):
+            raise said
+        return said
+    finally:
+        if not asking.done():
+            asking.cancel()
+            await to_the_end(asyncio.wait([asking], timeout=_CANCEL_S))
+            asking.add_done_callback(lambda late: late.cancelled() or late.exception())
+
+
+async def _reply_or_exit(model: Model, request: ModelRequest) -> ModelReply | KeyboardInterrupt | SystemExit:
+    """From a task these two would stop the event loop where it stands, with nothing closed."""
+    try:
+        return await model.complete(request)
+    except (KeyboardInterrupt, SystemExit) as wish:
+        return wish
+
+
+def _checked(reply: ModelReply) -> ModelReply:
+    """What a model object gave, which can be anything.
+
+    Raises:
+        TypeError, AttributeError: it is no reply.
+    """
+    usage, texts = reply.usage, (reply.text, reply.model, reply.stop_reason)
+    counts = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
+    if not (all(isinstance(text, str) for text in texts) and all(map(_is_count, counts))):
+        raise TypeError("a reply with something else for a text or a count of tokens")
+    return reply
+
+
+def _is_count(tokens: object) -> TypeGuard[int]:
+    """Whether the books can take it."""
+    return type(tokens) is int and 0 <= tokens <= _TOKENS_MAX
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Whether it came from outside: a model object may raise the same when something of its own was cancelled."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def refusal_fields(error: BaseException) -> dict[str, JSON]:

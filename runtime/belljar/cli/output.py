@@ -25,7 +25,6 @@ SCHEMA_VERSION = 1
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # White space between the tokens of somebody else's JSON; inside its strings it is always escaped.
 _SPACES = bytes.maketrans(b"\t\n\r", b"   ")
-_NOT_ASCII = re.compile(r"[\x7f-\U0010ffff]+")
 _PERHAPS_CONTROL = re.compile(r"[^ -~]+")
 
 _EXIT = {"ok": 0, "denied": 4, "quota": 5, "model_failed": 7}
@@ -45,7 +44,9 @@ def emit(document: Mapping[str, Any] | msgspec.Struct) -> None:
 
 def _ascii(document: str) -> str:
     """The same JSON, with everything escaped that is not printable ASCII. Only strings can hold such characters."""
-    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1].replace("\x7f", "\\u007f"), document)
+    escaped = json.dumps(document)[1:-1]
+    # That has escaped quotes and backslashes too, of which every one stood as it should.
+    return escaped.replace('\\"', '"').replace("\\\\", "\\")
 
 
 def complain(culprit: object, message: str, *, as_json: bool = False) -> None:

@@ -72,6 +72,8 @@ _CELL_CPU_SHARE_MIN: Const = 1 / 8
 _MEMORY_SHARE: Const = 0.5
 # The process's own clock and the box's account have been seen 2 % apart.
 _CPU_SHARE: Const = 0.9
+# Of an error that ends a run.
+_MESSAGE_CHARS_MAX: Const = 4000
 _STATUS_OF: Const[dict[str, Status]] = {"processes": "processes", "scratch_bytes": "disk", "memory_bytes": "memory"}
 _CELL_OVER: Const = GuestFailure("PolicyDenied", "cell.over", "the cell is over: the request was cancelled", None, None)
 
@@ -299,6 +301,9 @@ class Box:
     async def _wait_over(self, until: float, cpu: _Share | None) -> Verdict | None:
         """None when the cell is over; why it has to end, when its time or its share of the CPU's is up before."""
         while not self._over.is_set():
+            if self._broker.checking:  # the box has said its last word, and in time
+                await self._over.wait()
+                break
             left = until - self._scope.monotonic()
             if left <= 0:
                 return _LATE
@@ -325,6 +330,8 @@ class Box:
             self._end(verdict_of(self._scope.time_up()))
 
     async def _watch_cpu(self) -> None:
+        if self._broker.checking:
+            return
         limit_s = self._scope.policy.limits.cpu_s
         if (used_s := await self._cpu_used_s()) >= limit_s:
             self._end(_spent_cpu(limit_s, used_s))
@@ -498,7 +505,9 @@ class Box:
 
 def verdict_of(error: BelljarError) -> Verdict:
     """The status that an error of ours gives a run."""
-    about = ErrorInfo(type(error).__name__, str(error))
+    # A provider's words may be of any length, and no text.
+    message = str(error)[:_MESSAGE_CHARS_MAX].encode("utf-8", "replace").decode()
+    about = ErrorInfo(type(error).__name__, message)
     if isinstance(error, ProtocolViolation):
         return Verdict("protocol", about)
     if isinstance(error, Refusal):

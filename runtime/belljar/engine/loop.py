@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final as Const
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from belljar.context import Document
 from belljar.engine.box import Box
 from belljar.engine.result import CellResult
 from belljar.errors import QuotaExceeded
-from belljar.heavy import off_loop
+from belljar.heavy import off_loop, slices
 from belljar.models import Message, Model, ModelRequest
 
 __all__ = ["Progress", "Work", "solve"]
@@ -30,8 +30,8 @@ __all__ = ["Progress", "Work", "solve"]
 _SHOWN_CHARS_MAX: Const = 20_000
 # Of these the error's message is ours, and not the program's.
 _OUR_WORDS: Const = frozenset({"timeout", "cpu"})
-# A line that opens a block, or one that closes it. Nothing here looks beyond its line: time is linear in the reply.
-_FENCE: Const = re.compile(r"^```(repl|python)?[ \t]*$", re.MULTILINE)
+# A line that opens a block, or one that closes it, with as many blanks behind as anybody leaves there.
+_FENCE: Const = re.compile(r"```(repl|python)?[ \t]{0,1000}$", re.MULTILINE)
 
 _SYSTEM: Const = """\
 You answer a question about a document that is far too long to be shown to you. It is in the variable `context` of a \
@@ -146,13 +146,23 @@ def _blocks(text: str) -> list[str]:
     """The code in the reply's blocks. One that is not closed is none."""
     blocks: list[str] = []
     start: int | None = None
-    for fence in _FENCE.finditer(text):
+    for fence in _fences(text):
         if start is None:
             start = fence.end() + 1 if fence[1] else None
         elif not fence[1]:
             blocks.append(text[start : fence.start()])
             start = None
     return blocks
+
+
+def _fences(text: str) -> Iterator[re.Match[str]]:
+    """In slices: a search through all of it would be one call, and keep the interpreter to itself."""
+    if (first := _FENCE.match(text)) is not None:
+        yield first
+    for at, stop in slices(len(text)):
+        while (at := text.find("\n```", at, stop + len("```")) + 1) > 0:
+            if (fence := _FENCE.match(text, at)) is not None:
+                yield fence
 
 
 def _opening(question: str, documents: Mapping[str, Document]) -> str:
