@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,8 +77,10 @@ class Boxed:
         self.client = client
         self.backend = backend
         self._runner = runner
-        self.box: DockerBox = runner.run(backend.start(SPEC, ABOUT))
-        labels = [f"belljar.creator={creator()}", f"belljar.run={ABOUT['run']}"]
+        # Another one may be alive, or on its way out.
+        self.about = {**ABOUT, "run": f"{ABOUT['run']}-{secrets.token_hex(4)}"}
+        self.box: DockerBox = runner.run(backend.start(SPEC, self.about))
+        labels = [f"belljar.creator={creator()}", f"belljar.run={self.about['run']}"]
         (found,) = client.containers(filters={"label": labels})
         self.container = str(found["Id"])
         self.inspected: Document = client.inspect_container(self.container)

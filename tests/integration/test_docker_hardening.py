@@ -24,7 +24,7 @@ from belljar.sandbox.docker.options import host_config
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.seccomp import load_allowlist
 from belljar.sandbox.uids import RANGE_FIRST, RANGE_UIDS
-from tests.integration.docker_boxes import ABOUT, MIB, RUNTIMES, SPEC, Boxed, Name, bare, boxed, status_of
+from tests.integration.docker_boxes import MIB, RUNTIMES, SPEC, Boxed, Name, bare, boxed, status_of
 
 NAMES: list[Name] = ["docker", "gvisor"]
 # What gVisor's kernel and file server get besides.
@@ -438,6 +438,7 @@ def test_pids_limit_from_inside(box: Boxed) -> None:
 def test_memory_without_swap_from_outside(box: Boxed) -> None:
     limit = SPEC.memory_bytes + (SENTRY_BYTES if box.name == "gvisor" else 0)
     assert box.host["Memory"] == box.host["MemorySwap"] == limit
+    assert box.host["MemorySwappiness"] == 0
     assert not box.host["OomKillDisable"]
     assert box.group("memory.limit_in_bytes", "memory.max") == str(limit)
     # Version 1 counts memory and swap together, version 2 swap alone.
@@ -543,7 +544,7 @@ def test_never_started_again_from_outside(box: Boxed) -> None:
 def test_labels_from_outside(box: Boxed) -> None:
     """Run, tenant (with its slashes) and creator: found by each of them."""
     labels = box.config["Labels"]
-    assert (labels["belljar.run"], labels["belljar.tenant"]) == (ABOUT["run"], "acme/research/alice")
+    assert (labels["belljar.run"], labels["belljar.tenant"]) == (box.about["run"], "acme/research/alice")
     assert labels["belljar.creator"].split("/")[-1].startswith(f"{os.getpid()}-")
     for name in ("run", "tenant", "creator"):
         wanted = f"belljar.{name}={labels[f'belljar.{name}']}"
@@ -569,6 +570,7 @@ LOOKS = {
     "PidsLimit": "pids_limit",
     "Memory": "memory_without_swap",
     "MemorySwap": "memory_without_swap",
+    "MemorySwappiness": "memory_without_swap",
     "NanoCpus": "nano_cpus",
     "Ulimits": "ulimits",
     "LogConfig": "log_driver_none",

@@ -210,7 +210,7 @@ def test_starts_cancelled_at_any_moment_leave_nothing(jar: Jar, dock: Dock) -> N
 
 def test_an_interrupt_keeps_the_variables_and_the_next_cell_has_them(jar: Jar, dock: Dock) -> None:
     async def main() -> None:
-        async with runtime_on(dock.host, jar, policy_with(cell_wall_s=4.0, grace_s=30.0)) as runtime:
+        async with runtime_on(dock.host, jar, policy_with(cell_wall_s=4.0, grace_s=30.0, cpu_s=60.0)) as runtime:
             async with runtime.session() as session:
                 assert (await session.execute("x = [1]\nx.append(2)\nwhile True: pass")).status == "timeout"
                 assert (await session.execute("import time; x.append(3)\ntime.sleep(60)")).status == "timeout"

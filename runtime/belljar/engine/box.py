@@ -241,17 +241,24 @@ class Box:
         cut = await self._wait_over(cell.deadline, cpu)
         if cut is None and not cell.late:
             return
-        now, limits = self._scope.monotonic(), self._scope.policy.limits
-        if cut is None or cut.status == "timeout":
-            cut = verdict_of(self._scope.time_up()) if of_run else _cell_late(limits.cell_wall_s, now - cell.began)
-        self._cut = cut
+        now = self._scope.monotonic()
+        late = cut is None or cut.status == "timeout"
+        self._cut = cut = self._late(cell, of_run) if late or cut is None else cut
         self._broker.cut_short()
         if not self._over.is_set() and not self._dying:
             self._sandbox.interrupt()
-            await self._wait_over(now + limits.grace_s, None)
+            await self._wait_over(now + self._scope.policy.limits.grace_s, None)
+        if late:
+            self._cut = cut = self._late(cell, of_run)  # with the grace
         stopped = self._over.is_set() and self._scope.left_s() > 0
         if not stopped and self._broker.final is None:
             self._end(cut)
+
+    def _late(self, cell: Cell, of_run: bool) -> Verdict:
+        """That the cell took too long, or with it the run, and how long until now."""
+        if of_run:
+            return verdict_of(self._scope.time_up())
+        return _cell_late(self._scope.policy.limits.cell_wall_s, self._scope.monotonic() - cell.began)
 
     async def _outcome(self, cell: Cell) -> tuple[Status, ErrorInfo | None, Limit | None]:
         if self._broker.final is not None:
