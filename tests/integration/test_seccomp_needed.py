@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from belljar.sandbox import Image, Jail, ensure_image
+from belljar.sandbox.jail.backend import Zygote
 from belljar.sandbox.seccomp import Allowlist, Answer, Condition, Rule, load_allowlist
 from tests.integration.support import adopting_orphans, no_process_left
 from tests.integration.test_jail_lifecycle import SPEC, Told, run_in
@@ -433,8 +434,15 @@ def outcome_without(image: Image, allowlist: Allowlist, entries: list[str]) -> d
     return asyncio.run(main())
 
 
+class Unmeasured(Jail):
+    """Makes its boxes without a look at their layers first, which needs calls too, and not by a program of anybody."""
+
+    async def _measure(self, zygote: Zygote) -> tuple[str, ...]:
+        return ()
+
+
 async def _try(image: Image, allowlist: Allowlist, code: str) -> Told:
-    jail = Jail(image, allowlist=allowlist)
+    jail = Unmeasured(image, allowlist=allowlist)
     try:
         async with asyncio.timeout(PATIENCE_S):
             return await run_in(jail, code)
