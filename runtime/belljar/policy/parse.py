@@ -45,11 +45,11 @@ FITS: Final[tuple[tuple[str, str], ...]] = (
     ("limits.grace", "limits.cell_wall"),
     ("models.call_wall", "limits.run_wall"),
     ("limits.output", "limits.output_flood"),
+    ("wire.body", "wire.in_flight_bytes"),
     ("limits.answer", "wire.body"),
     ("limits.code", "wire.body"),
     ("context.read", "context.read_total"),
     ("context.read", "wire.body"),
-    ("wire.body", "wire.in_flight_bytes"),
     ("models.prompt", "wire.body"),
     ("context.materialise", "limits.memory"),
 )
