@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from belljar import ModelReply, ModelRequest, Session
-from belljar.errors import BoxFault, PolicyDenied
+from belljar.errors import HostFault, PolicyDenied
 from belljar.models import FREE
 from tests.escape.harness import CONTEXT, PROGRAMS, BackendName, Escapes, Language
 from tests.escape.pairing import Pair, load_pairs, run_pair
@@ -129,7 +129,7 @@ def test_a_defect_of_a_model_is_a_fault_of_ours_and_told_at_once(escapes: Escape
         async with runtime.session(model=Broken()) as session:
             await session.execute("llm_query('x')")
 
-    with pytest.raises(BoxFault, match="KeyError"):
+    with pytest.raises(HostFault, match="KeyError"):
         escapes.drive(ask())
 
 
