@@ -677,6 +677,24 @@ def test_a_busy_program_far_away_meets_its_limit(docker_host: str, state: Path, 
     assert result.max_rss_bytes > 64 * MIB
 
 
+@pytest.mark.parametrize("language", ["python", "restricted"])
+@pytest.mark.parametrize("name", ["docker", "gvisor"])
+def test_memory_is_told_from_the_least_that_a_policy_may_say(
+    docker_host: str, state: Path, tmp_path: Path, name: Any, language: Any
+) -> None:
+    async def main() -> Any:
+        small = policy(tmp_path, 'memory = "64 MiB"\nscratch = "16 MiB"')
+        environ = {"DOCKER_HOST": docker_host}
+        async with Runtime(small, state=state, backend=name, language=language, environ=environ) as runtime:
+            return await runtime.execute("kept = []\nwhile True:\n    kept.append('y' * 1_000_000)")
+
+    result = asyncio.run(main())
+    assert result.status == "memory", result
+    assert (result.limit.code, result.limit.limit) == ("memory_bytes", 64 * MIB)
+    assert result.limit.observed >= 32 * MIB
+    assert result.max_rss_bytes >= 32 * MIB
+
+
 def test_a_bomb_of_threads_under_a_small_policy(docker_host: str, state: Path, tmp_path: Path) -> None:
     async def main() -> Any:
         small = policy(tmp_path, "processes = 8")
