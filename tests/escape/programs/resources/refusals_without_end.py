@@ -1,6 +1,7 @@
 # language: both
 # expect: output
 # limit: output.flood
+# gvisor: expect output cpu ; why clock: a question costs the box more CPU time there than the host lets it ask
 # why: Refused two thousand times, told two thousand times, logged a hundred times.
 while True:
     try:
