@@ -93,7 +93,7 @@ class Host:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    self._sock.settimeout(0.001 if pending else None)
+                    self._sock.settimeout(0.02 if pending else None)
                     data = self._sock.recv(1 << 16)
                     if not data:
                         return
@@ -261,12 +261,12 @@ def test_requests_under_way_hold_no_more_bytes_than_the_limit() -> None:
             place = {"doc": 0, "mode": "count", "start": 0, "stop": 1, "limit": 1, "line": 0}
             channel.request("search", place, b"")
 
-    for limit, most in ((1000, 1000), (100, 400)):
+    for limit, least, most in ((1000, 600, 1000), (100, 300, 400)):
         worst = 0
         with wired(counted, shuffle=4) as (channel, host), concurrent.futures.ThreadPoolExecutor(12) as pool:
             channel.limit_in_flight(16, limit, 400)
             list(pool.map(ask, range(60)))
-        assert most - 100 <= worst <= most
+        assert least <= worst <= most
 
 
 def test_whoever_waits_for_a_slot_gets_one_in_turn() -> None:
