@@ -38,6 +38,7 @@ __all__ = [
 
 LOOP_BYTES_MAX: Final = 64 * 1024
 SLICE_BYTES: Final = 64 * 1024
+_WAY_S: Final = 0.0001
 
 _THREAD: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="belljar-heavy")
 
@@ -64,9 +65,10 @@ def give_way() -> None:
     """Let another thread have the interpreter.
 
     Waiting for the interpreter's next switch takes the loop 5 ms each time that it comes back from the kernel; with
-    this it takes as long as one slice.
+    this it takes as long as one slice. To sleep for no time at all does not do: whoever gives the lock back and asks
+    for it again has it before another thread is awake.
     """
-    time.sleep(0)
+    time.sleep(_WAY_S)
 
 
 def is_utf8(data: bytes | memoryview) -> bool:
