@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from . import guards
 
-__all__ = ["PATTERN_GUARDS", "lowered"]
+__all__ = ["PATTERN_GUARDS", "at", "load", "lowered", "store"]
 
 _Node = TypeVar("_Node", bound=ast.AST)
 _Visit = Callable[[ast.expr], ast.expr]
@@ -46,22 +46,22 @@ def lowered(node: ast.Match, visit: _Visit, statements: Callable[[list[ast.stmt]
     branches: list[ast.stmt] = []
     for number, case in enumerate(node.cases, start=1):
         tests.append(_case_test(case, cases[number - 1], subject, number))
-        wanted = ast.Compare(_load(chosen), [ast.Eq()], [ast.Constant(number)])
-        branches.append(_at(case.pattern, ast.If(wanted, statements(case.body), [])))
+        wanted = ast.Compare(load(chosen), [ast.Eq()], [ast.Constant(number)])
+        branches.append(at(case.pattern, ast.If(wanted, statements(case.body), [])))
     choice = ast.BoolOp(ast.Or(), [*tests, ast.Constant(0)])
-    made: list[ast.stmt] = [ast.Assign([_store(subject)], visit(node.subject)), ast.Assign([_store(chosen)], choice)]
+    made: list[ast.stmt] = [ast.Assign([store(subject)], visit(node.subject)), ast.Assign([store(chosen)], choice)]
     # What is held here lives no longer than it would have.
     held = [subject, *(name for one in cases for name in one.held)]
-    made.append(ast.Assign([_store(name) for name in held], ast.Constant(None)))
-    return [*(_at(node, one) for one in made), *branches]
+    made.append(ast.Assign([store(name) for name in held], ast.Constant(None)))
+    return [*(at(node, one) for one in made), *branches]
 
 
 def _case_test(case: ast.match_case, test: _Test, subject: str, number: int) -> ast.expr:
-    parts = [test.of(case.pattern, _load(subject))]
-    parts += [_bound(_store(name), _load(held)) for name, held in test.captures.items()]
+    parts = [test.of(case.pattern, load(subject))]
+    parts += [_bound(store(name), load(held)) for name, held in test.captures.items()]
     if case.guard is not None:
         parts.append(test.visit(case.guard))
-    return _at(case.pattern, ast.BoolOp(ast.And(), [*parts, ast.Constant(number)]))
+    return at(case.pattern, ast.BoolOp(ast.And(), [*parts, ast.Constant(number)]))
 
 
 class _Test:
@@ -75,7 +75,7 @@ class _Test:
 
     def of(self, pattern: ast.pattern, subject: ast.expr) -> ast.expr:
         """An expression that is true when `pattern` matches `subject`."""
-        return _at(pattern, self._of(pattern, subject))
+        return at(pattern, self._of(pattern, subject))
 
     def _of(self, pattern: ast.pattern, subject: ast.expr) -> ast.expr:
         match pattern:
@@ -118,17 +118,17 @@ class _Test:
 
     def _parts_of(self, guard: str, arguments: list[ast.expr], patterns: Sequence[ast.pattern]) -> ast.expr:
         held = self._hold(str(len(self.held)))
-        call = ast.NamedExpr(_store(held), ast.Call(_load(f".{guard}"), arguments, []))
+        call = ast.NamedExpr(store(held), ast.Call(load(f".{guard}"), arguments, []))
         tests: list[ast.expr] = [ast.Compare(call, [ast.IsNot()], [ast.Constant(None)])]
         for at, pattern in enumerate(patterns):
-            part = ast.Subscript(_load(held), ast.Constant(at), ast.Load())
+            part = ast.Subscript(load(held), ast.Constant(at), ast.Load())
             tests.append(self.of(pattern, part))
         return _all(tests)
 
     def _captured(self, name: str, subject: ast.expr) -> ast.expr:
         if name not in self.captures:
             self.captures[name] = self._hold(name)
-        return _bound(_store(self.captures[name]), subject)
+        return _bound(store(self.captures[name]), subject)
 
     def _hold(self, name: str) -> str:
         self.held.append(f"{self._prefix}.{name}")
@@ -144,15 +144,15 @@ def _all(tests: list[ast.expr]) -> ast.expr:
     return ast.BoolOp(ast.And(), tests) if len(tests) > 1 else tests[0] if tests else ast.Constant(True)
 
 
-def _load(name: str) -> ast.Name:
+def load(name: str) -> ast.Name:
     return ast.Name(name, ast.Load())
 
 
-def _store(name: str) -> ast.Name:
+def store(name: str) -> ast.Name:
     return ast.Name(name, ast.Store())
 
 
-def _at(node: ast.AST, new: _Node) -> _Node:
+def at(node: ast.AST, new: _Node) -> _Node:
     return ast.copy_location(new, node)
 
 

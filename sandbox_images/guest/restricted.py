@@ -31,16 +31,16 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
 from . import facades, guards, patterns, wrappers
 from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
+from .patterns import at, load, store
 
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
 
-_Node = TypeVar("_Node", bound=ast.AST)
 
 # A model's turn is a few KB; a table pasted into code may be larger. Compiling this much takes below a second.
 _SOURCE_BYTES_MAX = 256 * 1024
@@ -403,12 +403,12 @@ class _Policy(RestrictingNodeTransformer):
 
     def _read(self, node: ast.AST, owner: ast.expr, name: str, kind: Kind) -> ast.Call:
         if kind is Kind.PLAIN:
-            return _at(node, _guard("checked", ast.Attribute(owner, name, ast.Load())))
-        return _at(node, _guard(kind.value, owner, ast.Constant(name)))
+            return at(node, _guard("checked", ast.Attribute(owner, name, ast.Load())))
+        return at(node, _guard(kind.value, owner, ast.Constant(name)))
 
     def _place(self, node: ast.Attribute, owner: ast.expr, name: str) -> ast.Attribute:
         """The target of a store or a deletion."""
-        return _at(node, ast.Attribute(_guard("writable", owner, ast.Constant(name)), name, node.ctx))
+        return at(node, ast.Attribute(_guard("writable", owner, ast.Constant(name)), name, node.ctx))
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         return self._inside(node)
@@ -422,9 +422,9 @@ class _Policy(RestrictingNodeTransformer):
         if isinstance(node.target, ast.Name):
             return self._inside(node)
         if node.value is None:
-            return _at(node, ast.Pass())
+            return at(node, ast.Pass())
         # `self.x: int = 1` keeps no annotation anywhere: an assignment says the same.
-        return self._inside(_at(node, ast.Assign([node.target], node.value)))
+        return self._inside(at(node, ast.Assign([node.target], node.value)))
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST | list[ast.stmt]:
         if not isinstance(node.target, ast.Attribute):
@@ -435,13 +435,13 @@ class _Policy(RestrictingNodeTransformer):
         self._kind(node, name, reading=False)
         first, second = self._temporary(), self._temporary()
         statements: list[ast.stmt] = [
-            ast.Assign([_store(first)], owner),
-            ast.Assign([_store(second)], self._read(target, _load(first), name, kind_of(name))),
-            ast.AugAssign(_store(second), node.op, value),
-            ast.Assign([self._place(target, _load(first), name)], _load(second)),
+            ast.Assign([store(first)], owner),
+            ast.Assign([store(second)], self._read(target, load(first), name, kind_of(name))),
+            ast.AugAssign(store(second), node.op, value),
+            ast.Assign([self._place(target, load(first), name)], load(second)),
             ast.Delete([ast.Name(first, ast.Del()), ast.Name(second, ast.Del())]),
         ]
-        return [_at(node, statement) for statement in statements]
+        return [at(node, statement) for statement in statements]
 
     def _temporary(self) -> str:
         self._temporaries += 1
@@ -479,7 +479,7 @@ class _Policy(RestrictingNodeTransformer):
         if first is None or not any(scope.kind == "class" for scope in self._scopes):
             self.error(node, "super() works inside the methods of a class: write super(ClassName, self) elsewhere")
             return node
-        return _at(node, _guard("super", _load("__class__"), _load(first)))
+        return at(node, _guard("super", load("__class__"), load(first)))
 
     # Functions and classes
 
@@ -566,19 +566,7 @@ def _first_argument(arguments: ast.arguments) -> str | None:
 
 
 def _guard(name: str, *arguments: ast.expr) -> ast.Call:
-    return ast.Call(_load(f".{name}"), list(arguments), [])
-
-
-def _load(name: str) -> ast.Name:
-    return ast.Name(name, ast.Load())
-
-
-def _store(name: str) -> ast.Name:
-    return ast.Name(name, ast.Store())
-
-
-def _at(node: ast.AST, new: _Node) -> _Node:
-    return ast.copy_location(new, node)
+    return ast.Call(load(f".{name}"), list(arguments), [])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
