@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from belljar.context import Document, FileSource
 from belljar.engine import CellResult, Coverage, ErrorInfo, Limit, Progress, Receipt, Result, RunUsage, Status
 from belljar.errors import (
     AuditUnavailable,
@@ -40,7 +41,9 @@ __all__ = [
     "BoxFault",
     "CellResult",
     "Coverage",
+    "Document",
     "ErrorInfo",
+    "FileSource",
     "GuestFault",
     "HostFault",
     "InvalidInput",

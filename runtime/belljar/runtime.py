@@ -7,13 +7,14 @@ import contextlib
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Self, TypeVar
 
 from belljar.audit import JSON, AuditLog
-from belljar.context import ContextStores, Document, LeftOut, Searcher
+from belljar.context import ContextStore, ContextStores, Document, FileSource, LeftOut, Loan, Searcher
 from belljar.engine import CellResult, Result, solve
 from belljar.errors import BelljarError, HostFault, InvalidInput, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
@@ -23,6 +24,7 @@ from belljar.processes import identity, is_alive
 from belljar.run import OnProgress, Run, Services, begin, box_spec
 from belljar.sandbox import Backend, Image, Jail, ensure_image
 from belljar.state import State
+from belljar.tasks import to_the_end
 
 if TYPE_CHECKING:
     from belljar.sandbox.docker import Docker
@@ -31,8 +33,8 @@ __all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtim
 
 Language = Literal["restricted", "python"]
 BackendName = Literal["jail", "docker", "gvisor"]
-# A file or folder of this host, a text, a list or dict of JSON values, or what was registered before.
-ContextSource = Path | str | Sequence[Any] | Mapping[str, Any] | Document
+# A file or folder of this host, an open binary file, a text, a list or dict of JSON values, or what was registered.
+ContextSource = Path | FileSource | BinaryIO | str | Sequence[Any] | Mapping[str, Any] | Document
 
 DEFAULT_TENANT = "default"
 # What the first context is called where it has no other name.
@@ -129,6 +131,7 @@ class Runtime:
             self._searcher = Searcher()
             stack.push_async_callback(self._searcher.aclose)
             await self._ledger.recover(is_alive)
+            await asyncio.to_thread(self._contexts.sweep_lent)
             self._resources = stack.pop_all()
         return self
 
@@ -151,8 +154,9 @@ class Runtime:
         """Answer `question` over `context` with a root model that writes code.
 
         Args:
-            context: a text file or a folder as a Path, the text itself as a str, a list or dict of JSON values, or a
-                `Document` that was registered for this tenant.
+            context: a text file or a folder as a Path, a `FileSource` where it is no UTF-8 or lines of JSON, an open
+                binary file, the text itself as a str, a list or dict of JSON values, or a `Document` that was
+                registered for this tenant. What was not registered is removed after the run.
             contexts: more of them, by name; the program finds all in its `contexts`.
             model: the root model; `sub_model` answers the program's queries, the same model when None.
 
@@ -214,7 +218,7 @@ class Runtime:
     async def add_context(
         self, source: ContextSource, *, name: str | None = None, tenant: str = DEFAULT_TENANT
     ) -> Document:
-        """Register a context of one tenant, so that runs over it start at once. `source` is as in `run`.
+        """Register a context of one tenant, which stays, so that runs over it start at once. `source` is as in `run`.
 
         Raises:
             InvalidInput: it cannot be read, or cannot be a context.
@@ -222,13 +226,13 @@ class Runtime:
         if isinstance(source, Document):
             return source
         store = self._contexts.of(tenant)
-        left_out: list[LeftOut] = []
-        document = await asyncio.to_thread(
-            store.add, source, name=name, now_ns=time.time_ns(), on_left_out=left_out.append
+        how: dict[str, Any] = {}
+        if isinstance(source, FileSource):
+            how = {"encoding": source.encoding, "errors": source.errors, "json_lines": source.json_lines}
+            source = source.source
+        return await asyncio.to_thread(
+            store.add, source, name=name, now_ns=time.time_ns(), on_left_out=_tell_left_out, **how
         )
-        for one in left_out:
-            _log.warning("belljar: not in the context: %r: %s", one.path, one.why)
-        return document
 
     def registered(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
         """A context that this tenant registered before, by its name or `sha256:DIGEST`.
@@ -264,9 +268,13 @@ class Runtime:
                 limit=_CONTEXTS_MAX,
                 observed=len(sources),
             )
-        documents = {name: await self.add_context(source, tenant=tenant) for name, source in sources.items()}
-        async with begin(services, tenant=tenant, documents=documents, root=root, sub=sub, about=about) as run:
-            yield run
+        async with _Loans() as loans:
+            documents = {
+                name: source if isinstance(source, Document) else await loans.take(self._contexts.of(tenant), source)
+                for name, source in sources.items()
+            }
+            async with begin(services, tenant=tenant, documents=documents, root=root, sub=sub, about=about) as run:
+                yield run
 
     async def _shared(self) -> Services:
         if self._resources is None:
@@ -313,6 +321,47 @@ class Runtime:
         self._prices.adopt(model)
         self._prices.bound(model.name, 1, 1)  # refuses a model without a price before anything is begun
         return model
+
+
+class _Loans:
+    """The contexts that a run brings along, given back when it is over."""
+
+    def __init__(self) -> None:
+        self._taken: list[Loan] = []
+        self._over = False
+        self._lock = threading.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with self._lock:
+            self._over = True
+        if self._taken:
+            await to_the_end(asyncio.to_thread(self._give_back))
+
+    async def take(self, store: ContextStore, source: Any) -> Document:
+        return await asyncio.to_thread(self._take, store, source)
+
+    def _take(self, store: ContextStore, source: Any) -> Document:
+        loan = store.lend(source, now_ns=time.time_ns(), on_left_out=_tell_left_out)
+        with self._lock:
+            self._taken.append(loan)
+            over = self._over
+        if over:  # the run was cancelled meanwhile
+            self._give_back()
+        return loan.document
+
+    def _give_back(self) -> None:
+        while self._taken:
+            try:
+                self._taken.pop().close()
+            except HostFault as fault:  # the result is there, and must not be lost for it
+                _log.warning("belljar: a run's context stays on the disk until the next start: %s", fault)
+
+
+def _tell_left_out(one: LeftOut) -> None:
+    _log.warning("belljar: not in the context: %r: %s", one.path, one.why)
 
 
 def _context_name(name: str) -> str:

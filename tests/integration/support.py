@@ -249,6 +249,7 @@ class Jar:
                 # What a killed host had reserved is settled by whoever comes next.
                 assert self.exec("print('next')").code == 0
             assert self.open_reservations() == 0
+        assert list(self.state.contexts.glob("*/lent/*")) == [], "what runs brought along went with them"
 
 
 async def _book_errors(path: Path) -> list[str]:

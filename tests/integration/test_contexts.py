@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import hashlib
 import json
 import time
@@ -19,7 +21,7 @@ from belljar.errors import InvalidInput, Refusal
 from belljar.models import NullModel, ScriptedModel
 from belljar.policy import load
 from belljar.runtime import BackendName, ContextSource, Language
-from tests.integration.support import Jar, Outcome
+from tests.integration.support import Jar, Outcome, until
 from tests.unit.searches import workers
 
 LANGUAGES: tuple[Language, ...] = ("python", "restricted")
@@ -49,6 +51,11 @@ def execute(jar: Jar, code: str, language: Language = "python", **run: Any) -> R
     result = drive(go())
     assert result.status == "ok", result.error
     return result
+
+
+def piping(text: str) -> tuple[str, ...]:
+    """Before a command: it gets this text through a pipe."""
+    return ("sh", "-c", 'text=$0; printf %s "$text" | "$@"', text)
 
 
 def folder_of(jar: Jar, files: Mapping[str, str | bytes], name: str = "folder") -> Path:
@@ -175,8 +182,77 @@ def test_contexts_of_the_command_line(jar: Jar) -> None:
     assert answer(both) == {"context": "some text", "files": files}
     digest = hashlib.sha256(b"some text").hexdigest()
     assert jar("context", "add", folder, "--name", "mine").code == 0
+    assert jar("context", "add", text).code == 0
     known = jar.exec(code, "--json", "--context", f"t=sha256:{digest}", "--context", "@mine", "--context", "m=@mine")
     assert answer(known) == {"context": files, "t": "some text", "m": files}
+
+
+def test_what_a_run_brings_along_is_in_no_file_afterwards(jar: Jar) -> None:
+    private = "a private word"
+
+    async def go() -> None:
+        async with opened(jar) as runtime:
+            result = await runtime.execute(
+                "FINAL([len(context), len(contexts['more'])])", context=private, contexts={"more": [private, private]}
+            )
+            assert result.answer == [len(private), 2]
+
+    drive(go())
+    assert answer(jar.exec("FINAL(len(context))", "--json", "--context", jar.file("private.txt", private))) == 14
+    kept = [path for path in jar.state.root.rglob("*") if path.is_file() and private.encode() in path.read_bytes()]
+    assert kept == []
+    listed = jar("context", "ls")
+    assert (listed.code, listed.stdout) == (0, "")
+
+
+def test_a_run_that_is_cancelled_while_it_takes_its_context_in_leaves_none(jar: Jar) -> None:
+    async def go() -> None:
+        async with opened(jar) as runtime:
+            await runtime.prepare()
+            for _ in range(8):
+                running = asyncio.create_task(runtime.execute("FINAL(1)", context="x" * 3_000_000))
+                await asyncio.sleep(0)
+                running.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await running
+
+    drive(go())
+    # A thread that was taking it in then gives it back; `Jar.check` looks.
+    until(lambda: not list(jar.state.contexts.glob("*/lent/*")), what="the text is removed")
+
+
+def test_other_forms_on_the_command_line(jar: Jar) -> None:
+    rows = jar.file("rows.jsonl", '{"id": 1}\n{"id": 2}\n')
+    code = "FINAL(list(context) if isinstance(context, list) else str(context))"
+    assert answer(jar.exec(code, "--json", "--jsonl", "--context", rows)) == [{"id": 1}, {"id": 2}]
+    latin = jar.file("latin.txt", b"caf\xe9")
+    assert answer(jar.exec(code, "--json", "--context", latin, "--encoding", "latin-1")) == "café"
+    assert answer(jar.exec(code, "--json", "--context", latin, "--errors", "replace")) == "caf\ufffd"
+    packed = jar.file("log.gz", gzip.compress(b"packed"))
+    assert answer(jar.exec(code, "--json", "--context", packed)) == "packed"
+    program = jar.file("program.py", code)
+    assert answer(jar("exec", program, "--json", "--context", "-", before=piping("piped"))) == "piped"
+    assert jar("context", "add", "-", "--name", "p", "--jsonl", before=piping('{"id": 3}')).code == 0
+    assert answer(jar.exec(code, "--json", "--context", "@p")) == [{"id": 3}]
+
+
+def test_a_folder_with_a_binary_file_names_the_remedy_and_takes_it(jar: Jar) -> None:
+    folder = folder_of(jar, {"good.txt": "good", "photo.png": b"\x89PNG\0"})
+    refused = jar.exec("FINAL(1)", "--context", folder)
+    assert refused.code == 2
+    assert "--errors skip" in refused.complaint
+    assert answer(jar.exec("FINAL(list(context))", "--json", "--context", folder, "--errors", "skip")) == ["good.txt"]
+
+
+def test_removing_a_name_keeps_the_text_of_others(jar: Jar) -> None:
+    rows = jar.file("rows.csv", "a,b")
+    for name in ("one", "two"):
+        assert jar("context", "add", rows, "--name", name).code == 0
+    removed = jar("context", "rm", "one")
+    assert "the text stays, as two" in removed.stdout
+    assert answer(jar.exec("FINAL(str(context))", "--json", "--context", "@two")) == "a,b"
+    assert jar("context", "rm", "two", "--json").code == 0
+    assert jar("context", "ls").stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -282,8 +358,8 @@ def test_what_a_run_has_open_is_neither_removed_nor_swept(jar: Jar) -> None:
     async def go() -> None:
         store = ContextStores(jar.state.contexts).of()
         async with opened(jar) as runtime:
-            async with runtime.session(context="in use " * 9) as session:
-                (document,) = store.ls()
+            document = await runtime.add_context("in use " * 9)
+            async with runtime.session(context=document) as session:
                 with pytest.raises(Refusal) as caught:
                     store.rm(document.sha256)
                 assert caught.value.code == "context.in_use"

@@ -141,11 +141,20 @@ def test_bad_bytes_can_be_replaced(store: ContextStore, tmp_path: Path) -> None:
     content = b"caf\xe9 " * 50_000 + b"\xe2\x82"
     assert taken(store, tmp_path, content, errors="replace") == content.decode("utf-8", "replace")
     assert taken(store, tmp_path, b"a\0b", encoding="utf-16-le", errors="replace") == "a\ufffd"
-    assert refused(ContextStore(tmp_path / "other"), tmp_path, b"a\0b", errors="replace").code == "context.binary"
+    assert taken(store, tmp_path, b"a\0b", errors="replace") == "a\ufffdb"
+    assert taken(store, tmp_path, "x\0y".encode("utf-16-le"), encoding="utf-16-le", errors="replace") == "x\ufffdy"
 
 
 def test_a_single_file_is_not_left_out(store: ContextStore, tmp_path: Path) -> None:
-    assert "choose strict or replace" in str(refused(store, tmp_path, b"caf\xe9", errors="skip"))
+    assert "is not UTF-8, at byte 3" in str(refused(store, tmp_path, b"caf\xe9", errors="skip"))
+    assert taken(store, tmp_path, b"good", errors="skip") == "good"
+
+
+def test_the_encoding_that_was_tried_is_not_advised(store: ContextStore, tmp_path: Path) -> None:
+    assert "--encoding windows-1252" in str(refused(store, tmp_path, b"caf\xe9"))
+    tried = str(refused(store, tmp_path, b"caf\x81", encoding="windows-1252"))
+    assert "--encoding iso-8859-1" in tried
+    assert "--encoding windows-1252" not in tried
 
 
 def test_utf_16_without_a_mark_is_told_from_a_binary(store: ContextStore, tmp_path: Path) -> None:

@@ -463,3 +463,99 @@ print(peak() - before)
     with running(measured, tmp_path / "store", large) as process:
         grown_kb, _ = process.communicate()
     assert int(grown_kb) < 16 * 1024
+
+
+# ---------------------------------------------------------------------------------------------- what runs bring along
+
+
+def lent(store: ContextStore, tmp_path: Path) -> list[str]:
+    return [folder.name for folder in (tmp_path / "store" / "lent").glob("*")]
+
+
+def test_what_a_run_brings_along_goes_with_it(store: ContextStore, tmp_path: Path) -> None:
+    path = tmp_path / "private.txt"
+    path.write_text("private words")
+    with store.lend(path, now_ns=NOW_NS) as loan:
+        assert loan.document.name == "private.txt"
+        assert whole(store, loan.document) == b"private words"
+        assert store.ls() == []
+        with pytest.raises(InvalidInput, match="there is no context"):
+            store.find("private.txt")
+    assert lent(store, tmp_path) == []
+    assert not any(b"private words" in file.read_bytes() for file in tmp_path.rglob("store/**/*") if file.is_file())
+
+
+def test_it_stays_for_whoever_else_has_it(store: ContextStore, tmp_path: Path) -> None:
+    first = store.lend("the same", now_ns=NOW_NS)
+    second = store.lend("the same", now_ns=NOW_NS)
+    first.close()
+    assert whole(store, second.document) == b"the same"
+    second.close()
+    assert lent(store, tmp_path) == []
+
+
+def test_what_is_registered_is_lent_without_a_copy_and_stays(store: ContextStore, tmp_path: Path) -> None:
+    path = tmp_path / "kept.txt"
+    path.write_text("kept")
+    later = path.stat().st_ctime_ns + 10**10
+    registered = store.add(path, now_ns=later)
+    with store.lend(path, now_ns=later) as loan:
+        assert loan.document.sha256 == registered.sha256
+        assert lent(store, tmp_path) == []
+        with pytest.raises(Refusal):
+            store.rm("kept.txt")
+    assert [document.sha256 for document in store.ls()] == [registered.sha256]
+
+
+def test_registering_what_is_lent_keeps_it(store: ContextStore, tmp_path: Path) -> None:
+    with store.lend("both", now_ns=NOW_NS) as loan:
+        store.add("both", name="mine", now_ns=NOW_NS)
+        assert whole(store, loan.document) == b"both"
+    assert lent(store, tmp_path) == []
+    assert whole(store, store.find("mine")) == b"both"
+
+
+def test_what_a_dead_host_left_is_swept_and_what_lives_is_not(store: ContextStore, tmp_path: Path) -> None:
+    stores = ContextStores(tmp_path)
+    own = stores.of("acme")
+    left = own.lend("left behind", now_ns=NOW_NS)
+    lives = own.lend("in use", now_ns=NOW_NS)
+    left._of_runs = None  # as after a kill: the lock goes, the text does not
+    left.close()
+    stores.sweep_lent()
+    assert [path.read_text() for path in tmp_path.rglob("lent/*/text")] == ["in use"]
+    lives.close()
+
+
+def test_lending_and_giving_back_at_once(store: ContextStore, tmp_path: Path) -> None:
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(40):
+            with store.lend(f"text {chance.randrange(2)}", now_ns=NOW_NS) as loan:
+                assert whole(store, loan.document).startswith(b"text ")
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lent(store, tmp_path) == []
+
+
+def test_a_name_goes_and_the_text_stays_under_its_others(store: ContextStore, tmp_path: Path) -> None:
+    one = store.add("text", name="one", now_ns=NOW_NS)
+    store.add("text", name="two", now_ns=NOW_NS + 1)
+    assert store.rm("one").name == "one"
+    assert store.names(one.sha256) == ["two"]
+    assert whole(store, store.find("two")) == b"text"
+    with pytest.raises(InvalidInput, match="there is no context"):
+        store.find("one")
+    store.rm("two")
+    assert store.ls() == []
+
+
+def test_by_its_digest_a_text_goes_with_all_its_names(store: ContextStore) -> None:
+    document = store.add("text", name="one", now_ns=NOW_NS)
+    store.add("text", name="two", now_ns=NOW_NS)
+    store.rm(f"sha256:{document.sha256}")
+    assert store.ls() == []

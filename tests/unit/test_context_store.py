@@ -239,7 +239,7 @@ def tally() -> Tally:
         (
             b"caf\xe9 au lait",
             "context.encoding",
-            "is not UTF-8, at byte 3 (0xe9); add it with its real encoding (belljar context add ",
+            "is not UTF-8, at byte 3 (0xe9); give its real encoding (--encoding windows-1252, say), or have such ",
         ),
         (b"x" * (BLOCK_BYTES - 1) + b"\xe2\x82(", "context.encoding", f"at byte {BLOCK_BYTES - 1} (0xe2)"),
         (b"x" * 10 + b"\xe2\x82", "context.encoding", "at byte 10 (0xe2)"),

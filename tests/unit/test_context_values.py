@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -125,7 +126,8 @@ def deep() -> list[Any]:
         ({}, "context.empty", "at least one"),
         (["", ""], "context.empty", "at least one"),
         (["a", b"b"], "context.not_json", "item 1 has a bytes"),
-        (["a", {"k": (1, 2)}], "context.not_json", "item 1 has a tuple"),
+        (["a", {"k": {1, 2}}], "context.not_json", "item 1 has a set"),
+        (["a", float("nan")], "context.not_json", "a number that JSON has not (NaN or an infinity)"),
         (["a", {1: 2}], "context.not_json", "has the key 1, which is no str"),
         ({1: "a"}, "context.not_json", "the key 1 is no str"),
         ({"k": object()}, "context.not_json", "the value of 'k' has a object"),
@@ -141,7 +143,8 @@ def deep() -> list[Any]:
         (circle(), "context.not_json", "nested too deeply"),
         (deep(), "context.not_json", "nested too deeply"),
         (3, "context.not_json", "a int cannot be a context"),
-        (("a",), "context.not_json", "a tuple cannot be a context"),
+        ({"a"}, "context.not_json", "a set cannot be a context"),
+        (io.StringIO("a"), "context.not_json", "a StringIO cannot be a context"),
         (None, "context.not_json", "a NoneType cannot be a context"),
     ],
 )
@@ -226,9 +229,13 @@ def test_a_folder_with_files_that_are_no_text(store: ContextStore, tmp_path: Pat
     latin = refused(store, root)
     assert latin.code == "context.encoding"
     assert "latin' is not UTF-8, at byte 3 (0xe9)" in str(latin)
-    binary = refused(store, root, errors="replace")
+    assert "--errors skip" in str(latin)
+    (root / "latin").rename(root / "z")
+    binary = refused(store, root)
     assert binary.code == "context.binary"
     assert "photo' looks binary, at byte 4" in str(binary)
+    assert "--errors skip" in str(binary)
+    (root / "z").rename(root / "latin")
     told: list[LeftOut] = []
     document = store.add(root, errors="skip", now_ns=later_ns(root), on_left_out=told.append)
     assert items(store, document) == [("good", "good")]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import msgspec
@@ -43,14 +44,7 @@ def context() -> None:
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PATH...")
 @click.option("--name", metavar="NAME", help="What to call it; for one PATH. [default: the last part of PATH]")
 @_tenant
-@click.option("--encoding", metavar="CODEC", help="Of the files. [default: UTF-8, or what a byte order mark says]")
-@click.option(
-    "--errors",
-    type=click.Choice(["strict", "replace", "skip"]),
-    default="strict",
-    show_default=True,
-    help="Bytes that are no text: refuse, replace by U+FFFD, or leave out such files of a folder.",
-)
+@options.reading
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @options.state
 @options.as_json
@@ -60,13 +54,15 @@ def add(
     tenant: str,
     encoding: str | None,
     errors: Literal["strict", "replace", "skip"],
+    jsonl: bool,
     quiet: bool,
     state: Path | None,
     as_json: bool,
 ) -> None:
-    """Register each PATH: a file as a text, a folder as a dict from path to text.
+    """Register each PATH: a file as a text, a folder as a dict from path to text, - for what comes on stdin.
 
-    Later changes of the files do not matter. A large file that was interrupted goes on where it was.
+    What gzip has packed is unpacked. Later changes of the files do not matter. A large file that was interrupted goes
+    on where it was.
     """
     if name is not None and len(paths) > 1:
         raise InvalidInput("--name is for one PATH; add the others by themselves", code="context.name")
@@ -74,12 +70,14 @@ def add(
     added = []
     for path in paths:
         left_out: list[LeftOut] = []
+        piped = str(path) == "-"
         with _progress(path.name or str(path), quiet) as on_progress:
             document = store.add(
-                path,
-                name=name,
+                sys.stdin.buffer if piped else path,
+                name="stdin" if piped and name is None else name,
                 encoding=encoding,
                 errors=errors,
+                json_lines=jsonl,
                 now_ns=time.time_ns(),
                 on_progress=on_progress,
                 on_left_out=left_out.append,
@@ -113,10 +111,21 @@ def ls(tenant: str, state: Path | None, as_json: bool) -> None:
 @options.state
 @options.as_json
 def rm(refs: tuple[str, ...], tenant: str, state: Path | None, as_json: bool) -> None:
-    """Remove contexts: by name, by digest, or by at least 12 digits of it. What a run has open is refused."""
+    """Remove contexts: by digest, or by at least 12 digits of it; or a name of one, and with its last name the text.
+
+    What a run has open is refused.
+    """
     store = _store(state, tenant)
-    removed = [store.rm(ref) for ref in refs]
-    _removed(removed, as_json)
+    removed = []
+    for ref in refs:
+        document = store.rm(ref)
+        removed.append({**msgspec.to_builtins(document), "names_left": store.names(document.sha256)})
+    if as_json:
+        emit({"removed": removed})
+        return
+    for one in removed:
+        left = ", ".join(map(_shown, one["names_left"]))
+        click.echo(f"{one['sha256']}  {_shown(one['name'])}" + (f"  (the text stays, as {left})" if left else ""))
 
 
 @context.command()
@@ -134,7 +143,12 @@ def gc(older_than: str, tenant: str | None, state: Path | None, as_json: bool) -
         swept = stores.of(whose).gc(age_ns, now_ns=time.time_ns())
         removed += swept.removed
         in_use += swept.in_use
-    _removed(removed, as_json, in_use=in_use)
+    stores.sweep_lent()
+    if as_json:
+        emit({"removed": removed, "in_use": in_use})
+        return
+    for document in removed:
+        click.echo(f"{document.sha256}  {_shown(document.name)}")
 
 
 def _store(state: Path | None, tenant: str, *, create: bool = False) -> ContextStore:
@@ -148,14 +162,6 @@ def _store(state: Path | None, tenant: str, *, create: bool = False) -> ContextS
 def _show(document: Document, names: list[str] | None = None) -> None:
     size = f"{document.chars:>14} characters" + (f" in {document.items} items" if document.items else "")
     click.echo(f"{document.sha256}  {document.kind:<4}  {size}  {', '.join(map(_shown, names or [document.name]))}")
-
-
-def _removed(documents: list[Document], as_json: bool, **more: Any) -> None:
-    if as_json:
-        emit({"removed": documents, **more})
-        return
-    for document in documents:
-        click.echo(f"{document.sha256}  {_shown(document.name)}")
 
 
 def _shown(name: str) -> str:

@@ -10,7 +10,7 @@ import click
 
 from belljar.policy import BACKENDS, LANGUAGES
 
-__all__ = ["as_json", "box_options", "state"]
+__all__ = ["as_json", "box_options", "reading", "state"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +21,27 @@ state = click.option(
     help="Where ledger, log, contexts and images are kept. [default: $BELLJAR_HOME, else the XDG state folder]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
+
+
+def reading(command: F) -> F:
+    """How files become contexts."""
+    for option in reversed(
+        (
+            click.option(
+                "--encoding", metavar="CODEC", help="Of the files. [default: UTF-8, or what a byte order mark says]"
+            ),
+            click.option(
+                "--errors",
+                type=click.Choice(["strict", "replace", "skip"]),
+                default="strict",
+                show_default=True,
+                help="Bytes that are no text: refuse, replace by U+FFFD, or leave out such files of a folder.",
+            ),
+            click.option("--jsonl", is_flag=True, help="A file is a list: each of its lines is an item, as JSON."),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 def box_options(command: F) -> F:

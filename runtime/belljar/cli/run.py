@@ -13,6 +13,7 @@ from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, exit_code, explain, show
 from belljar.cli.progress import progress
+from belljar.context import FileSource
 from belljar.engine import Result
 from belljar.errors import InvalidInput
 from belljar.runtime import Runtime
@@ -26,8 +27,8 @@ _context = click.option(
     "sources",
     multiple=True,
     metavar="[NAME=]PATH",
-    help="A text file or a folder, the program's `context`; again, with names, for more. Or sha256:DIGEST or @NAME, "
-    "for one that was registered with `belljar context add`.",
+    help="A text file or a folder, the program's `context`; again, with names, for more. - is what comes on stdin. Or "
+    "sha256:DIGEST or @NAME, for one that was registered with `belljar context add`.",
 )
 
 
@@ -41,6 +42,7 @@ _context = click.option(
     metavar="NAME",
     help="The root model: claude-NAME (needs ANTHROPIC_API_KEY) or scripted:FILE.",
 )
+@options.reading
 @options.box_options
 def run(question: str, sources: tuple[str, ...], model: str, sub_model: str | None, **rest: Any) -> int:
     """Answer QUESTION over a text of any length with a root model that writes code."""
@@ -48,7 +50,7 @@ def run(question: str, sources: tuple[str, ...], model: str, sub_model: str | No
     async def work(runtime: Runtime, on_progress: Any) -> Result:
         return await runtime.run(
             question,
-            **_contexts(runtime, sources, rest["tenant"]),
+            **_contexts(runtime, sources, rest),
             model=model,
             sub_model=sub_model,
             tenant=rest["tenant"],
@@ -62,6 +64,7 @@ def run(question: str, sources: tuple[str, ...], model: str, sub_model: str | No
 @click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM.py")
 @_context
 @click.option("--model", metavar="NAME", help="Answers the program's queries; without one they are refused.")
+@options.reading
 @options.box_options
 def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model: str | None, **rest: Any) -> int:
     """Run PROGRAM.py in a box, no root model."""
@@ -70,7 +73,7 @@ def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model:
     async def work(runtime: Runtime, on_progress: Any) -> Result:
         return await runtime.execute(
             code,
-            **_contexts(runtime, sources, rest["tenant"]),
+            **_contexts(runtime, sources, rest),
             model=sub_model or model,
             tenant=rest["tenant"],
             on_progress=on_progress,
@@ -79,7 +82,7 @@ def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model:
     return _go(work, rest, show_output=True)
 
 
-def _contexts(runtime: Runtime, sources: tuple[str, ...], tenant: str) -> dict[str, Any]:
+def _contexts(runtime: Runtime, sources: tuple[str, ...], rest: dict[str, Any]) -> dict[str, Any]:
     """The `context` and `contexts` of a run: the first without a name is `context`, the others need one."""
     contexts: dict[str, Any] = {}
     for source in sources:
@@ -88,16 +91,18 @@ def _contexts(runtime: Runtime, sources: tuple[str, ...], tenant: str) -> dict[s
             name, place = "context", source
         if name in contexts:
             raise InvalidInput(
-                f"there are two contexts called {name}: name them, as in --context contract=FILE", code="context.name"
+                f"there are two contexts called {name}: give each a name of its own, as in --context contract=FILE",
+                code="context.name",
             )
-        contexts[name] = _source(runtime, place, tenant)
+        contexts[name] = _source(runtime, place, rest)
     return {"context": contexts.pop("context", None), "contexts": contexts}
 
 
-def _source(runtime: Runtime, place: str, tenant: str) -> Any:
+def _source(runtime: Runtime, place: str, rest: dict[str, Any]) -> Any:
     if place.startswith(("sha256:", "@")):
-        return runtime.registered(place.removeprefix("@"), tenant=tenant)
-    return Path(place)
+        return runtime.registered(place.removeprefix("@"), tenant=rest["tenant"])
+    source = sys.stdin.buffer if place == "-" else Path(place)
+    return FileSource(source, rest["encoding"], rest["errors"], rest["jsonl"])
 
 
 def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:

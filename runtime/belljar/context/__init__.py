@@ -5,7 +5,16 @@ from belljar.context.encodings import Errors
 from belljar.context.folder import LeftOut
 from belljar.context.intake import OnProgress
 from belljar.context.search import Question, Searcher, Tracked
-from belljar.context.store import DEFAULT_TENANT, ContextStore, ContextStores, OnLeftOut, Source, Swept
+from belljar.context.store import (
+    DEFAULT_TENANT,
+    ContextStore,
+    ContextStores,
+    FileSource,
+    Loan,
+    OnLeftOut,
+    Source,
+    Swept,
+)
 
 __all__ = [
     "DEFAULT_TENANT",
@@ -13,8 +22,10 @@ __all__ = [
     "ContextStores",
     "Document",
     "Errors",
+    "FileSource",
     "Kind",
     "LeftOut",
+    "Loan",
     "OnLeftOut",
     "OnProgress",
     "OpenDocument",

@@ -74,12 +74,14 @@ def decoded(blocks: Iterable[bytes], encoding: Encoding, label: str, errors: Err
     decoder = codecs.getincrementaldecoder(encoding.codec)("replace" if errors == "replace" else "strict")
     given = chars = 0
     for block in blocks:
-        if not encoding.wide:
+        if not encoding.wide and errors != "replace":
             refuse_nul(block, given, label)
         data = block[encoding.mark_bytes :] if given == 0 else block
         given += len(block)
         text = _decode(decoder, data, given, label, encoding)
-        if encoding.wide:
+        if errors == "replace":
+            text = text.replace("\0", "\ufffd")
+        elif encoding.wide:
             _refuse_nul_char(text, chars, label)
         chars += len(text)
         yield text
@@ -109,17 +111,20 @@ def refuse_nul(block: bytes, offset: int, label: str) -> None:
     at = block.find(0)
     if at >= 0:
         raise InvalidInput(
-            f"{label} looks binary, at byte {offset + at} (a NUL); extract its text first, or, if it is UTF-16 without "
-            "a byte order mark, declare that",
+            f"{label} looks binary, at byte {offset + at} (a NUL); extract its text first, or have such bytes replaced "
+            "(--errors replace), or, in a folder, such files left out (--errors skip); if it is UTF-16 without a byte "
+            "order mark, declare that (--encoding utf-16)",
             code="context.binary",
         )
 
 
 def not_text(label: str, codec: str, offset: int, byte: int) -> InvalidInput:
     """The refusal of a source that does not decode."""
+    another = "iso-8859-1" if codec in ("windows-1252", "cp1252") else "windows-1252"
     return InvalidInput(
-        f"{label} is not {codec.upper()}, at byte {offset} (0x{byte:02x}); add it with its real encoding (belljar "
-        "context add --encoding windows-1252, say), or with such bytes replaced (--errors replace)",
+        f"{label} is not {codec.upper()}, at byte {offset} (0x{byte:02x}); give its real encoding (--encoding "
+        f"{another}, say), or have such bytes replaced (--errors replace), or, in a folder, such files left out "
+        "(--errors skip)",
         code="context.encoding",
     )
 

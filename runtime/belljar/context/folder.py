@@ -26,16 +26,15 @@ from pathlib import Path
 import msgspec
 
 from belljar.context.document import DIRECTORY_FILE
-from belljar.context.encodings import Errors, chosen, decoded, utf8
-from belljar.context.files import created, is_too_long, opened, read_at, refuse_unless_regular, unreadable
-from belljar.context.intake import Draft, Meter, OnProgress, Writer, file_blocks
+from belljar.context.encodings import Errors, utf8
+from belljar.context.files import created, is_too_long, opened, refuse_unless_regular, unreadable
+from belljar.context.intake import Draft, Meter, OnProgress, Writer, file_texts
 from belljar.context.items import Directory, draft
 from belljar.errors import InvalidInput
 
 __all__ = ["Entry", "LeftOut", "Tree", "take_tree", "walk"]
 
 _VERSION_CONTROL = {".git", ".hg", ".svn", ".bzr", ".jj", "CVS", "_darcs"}
-_HEAD_BYTES = 4
 # Of a path that is too long so much is told.
 _TOLD_CHARS = 80
 
@@ -209,8 +208,7 @@ def _texts(root: Path, entry: Entry, declared: str | None, errors: Errors, meter
                 f"{label} was replaced while the folder was read; add it when nobody writes to it",
                 code="context.unreadable",
             )
-        encoding = chosen(declared, read_at(source, _HEAD_BYTES, 0, label))
-        yield from decoded(file_blocks(source, label, meter, before), encoding, label, errors)
+        yield from file_texts(source, label, declared, errors, lambda done: meter.at(before + done))
 
 
 def _label(root: Path, entry: Entry) -> str:

@@ -30,11 +30,14 @@ from belljar.context.files import flush_folder, folder_lock, replaced
 from belljar.context.intake import CHECKPOINT_FILE
 from belljar.context.sources import Sight
 
-__all__ = ["KEPT_NS", "TENANT_FILE", "Incoming", "key_of"]
+__all__ = ["DOCUMENTS", "KEPT_NS", "LENT", "TENANT_FILE", "Incoming", "key_of"]
 
 KEPT_NS = 24 * 3600 * 1_000_000_000
 _KEPT = "kept-"
 TENANT_FILE = "tenant"
+DOCUMENTS = "documents"
+LENT = "lent"
+FOLDERS = (DOCUMENTS, LENT, "incoming", "sources")
 
 
 class Incoming:
@@ -86,7 +89,7 @@ class Incoming:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        for folder in (self._root, *(self._root / name for name in ("documents", "incoming", "sources"))):
+        for folder in (self._root, *(self._root / name for name in FOLDERS)):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -6,29 +6,46 @@ Nothing here holds more than a block of the text, however long it is. There are 
               and marked. Every `CHECKPOINT_BYTES` the state of that is written down, so that a second attempt after a
               kill copies and checks only what is left; what was done is hashed once more (see `tally`). It is the
               store that removes it.
-    written   all else (other encodings, replaced bytes, values in memory, many files in one): text comes as str, and
-              is encoded, hashed, marked and written.
+    written   all else (other encodings, replaced bytes, what is compressed, what comes through a pipe, values in
+              memory, many files in one): text comes as str, and is encoded, hashed, marked and written.
+
+What begins like gzip is unpacked as it is read, wherever it comes from: no text begins so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
+import io
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from belljar.context.copying import Copier
 from belljar.context.document import INDEX_FILE, LINES_FILE, TEXT_FILE, Kind
 from belljar.context.encodings import Encoding, Errors, chosen, decoded, not_text, refuse_nul, utf8
-from belljar.context.files import continued, created, read_at
+from belljar.context.files import continued, created, read_at, unreadable
 from belljar.context.tally import BLOCK_BYTES, Measure, State, Tally
 from belljar.errors import InvalidInput
 
-__all__ = ["CHECKPOINT_FILE", "Draft", "Meter", "OnProgress", "Writer", "file_blocks", "take_file", "take_text"]
+__all__ = [
+    "CHECKPOINT_FILE",
+    "Draft",
+    "Meter",
+    "OnProgress",
+    "Writer",
+    "file_texts",
+    "stream_texts",
+    "take_file",
+    "take_text",
+    "take_texts",
+]
 
 OnProgress = Callable[[int, int], None]
 
@@ -37,6 +54,7 @@ CHECKPOINT_FILE = "checkpoint"
 CHECKPOINT_BYTES = 64 * 1024 * 1024
 _SHOWN_SECONDS = 0.05
 _HEAD_BYTES = 4
+_GZIP: Final = b"\x1f\x8b"
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -87,16 +105,26 @@ def take_file(
         InvalidInput: context.unreadable, context.empty, context.binary, context.encoding.
     """
     meter = Meter(on_progress, os.fstat(source).st_size)
-    encoding = chosen(declared, read_at(source, _HEAD_BYTES, 0, label))
-    if encoding.codec == "utf-8" and errors == "strict":
-        measure = _take_copy(folder, source, label, encoding, meter)
+    head = read_at(source, _HEAD_BYTES, 0, label)
+    encoding = chosen(declared, head)
+    if encoding.codec == "utf-8" and errors == "strict" and not head.startswith(_GZIP):
+        taken = _text_draft(_take_copy(folder, source, label, encoding, meter), label)
     else:
-        with Writer(folder, lines=True) as writer:
-            for text in decoded(file_blocks(source, label, meter), encoding, label, errors):
-                writer.write(text, label, errors)
-        measure = writer.measure
+        taken = take_texts(folder, file_texts(source, label, declared, errors, meter.at), label, errors)
     meter.end()
-    return _text_draft(measure, label)
+    return taken
+
+
+def take_texts(folder: Path, texts: Iterator[str], label: str, errors: Errors) -> Draft:
+    """Take in a text that comes piece by piece.
+
+    Raises:
+        InvalidInput: as what gives the pieces; context.empty.
+    """
+    with Writer(folder, lines=True) as writer:
+        for text in texts:
+            writer.write(text, label, errors)
+    return _text_draft(writer.measure, label)
 
 
 def take_text(folder: Path, text: str, label: str, on_progress: OnProgress | None) -> Draft:
@@ -112,13 +140,94 @@ def take_text(folder: Path, text: str, label: str, on_progress: OnProgress | Non
     return _text_draft(writer.measure, label)
 
 
-def file_blocks(source: int, label: str, meter: Meter, before: int = 0) -> Iterator[bytes]:
-    """The bytes of a file, block by block; `before` bytes of the whole work were done before it."""
-    offset = 0
-    while block := read_at(source, BLOCK_BYTES, offset, label):
-        yield block
-        offset += len(block)
-        meter.at(before + offset)
+def file_texts(
+    source: int, label: str, declared: str | None, errors: Errors, on_bytes: Callable[[int], None]
+) -> Iterator[str]:
+    """The text of a file, piece by piece; `on_bytes` is told how many bytes of it are read.
+
+    Raises:
+        InvalidInput: context.unreadable, context.binary, context.encoding.
+    """
+    with open(source, "rb", closefd=False) as file:
+        file.seek(0)
+        yield from stream_texts(file, label, declared, errors, on_bytes)
+
+
+def stream_texts(
+    file: BinaryIO, label: str, declared: str | None, errors: Errors, on_bytes: Callable[[int], None]
+) -> Iterator[str]:
+    """The same of an open file that can only be read forwards, like a pipe."""
+    given = 0
+
+    def blocks(reader: BinaryIO) -> Iterator[bytes]:
+        nonlocal given
+        while block := _read(reader, label):
+            yield block
+            given += len(block)
+            on_bytes(given)
+
+    raw = blocks(file)
+    head = next(raw, b"")
+    raw = chain([head], raw)
+    plain = _unpacked(raw, label) if head.startswith(_GZIP) else raw
+    first = next(plain, b"")
+    encoding = chosen(declared, first[:_HEAD_BYTES])
+    yield from decoded(chain([first], plain), encoding, label, errors)
+
+
+def _read(file: BinaryIO, label: str) -> bytes:
+    """A block of a file, shorter than others only at its end."""
+    parts: list[bytes] = []
+    size = 0
+    while size < BLOCK_BYTES:
+        try:
+            part = file.read(BLOCK_BYTES - size)
+        except OSError as error:
+            raise unreadable(label, error) from error
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
+
+
+def _unpacked(packed: Iterator[bytes], label: str) -> Iterator[bytes]:
+    """What gzip has packed."""
+    with gzip.GzipFile(fileobj=io.BufferedReader(_Joined(packed)), mode="rb") as file:
+        while True:
+            try:
+                block = file.read(BLOCK_BYTES)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise InvalidInput(
+                    f"{label} is damaged: it begins like gzip, and then {_why(error)}; pack it again",
+                    code="context.unreadable",
+                ) from None
+            if not block:
+                return
+            yield block
+
+
+def _why(error: Exception) -> str:
+    return "ends too early" if isinstance(error, EOFError) else f"is none ({error})"
+
+
+class _Joined(io.RawIOBase):
+    """Blocks as a file that can be read forwards."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left:
+            self._left = memoryview(next(self._blocks, b""))
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
 
 
 class Writer:

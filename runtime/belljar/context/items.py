@@ -22,7 +22,7 @@ from belljar.context.files import created
 from belljar.context.intake import Draft, Meter, OnProgress, Writer
 from belljar.errors import InvalidInput
 
-__all__ = ["Directory", "draft", "take_dict", "take_list"]
+__all__ = ["Directory", "draft", "take_dict", "take_json_lines", "take_list"]
 
 Form = Literal["t", "j"]
 
@@ -30,6 +30,7 @@ Form = Literal["t", "j"]
 _KEY_CHARS_MAX = 16**6 - 1
 _ITEM_CHARS_MAX = 16**10 - 1
 _LABEL_CHARS_MAX = 80
+_LINE_CHARS_MAX = 256 * 2**20
 
 
 def take_list(folder: Path, values: Sequence[object], on_progress: OnProgress | None) -> Draft:
@@ -40,6 +41,15 @@ def take_list(folder: Path, values: Sequence[object], on_progress: OnProgress | 
     """
     named = ((f"item {number}", value) for number, value in enumerate(values))
     return _take(folder, "list", (), named, Meter(on_progress, len(values)))
+
+
+def take_json_lines(folder: Path, texts: Iterable[str], label: str) -> Draft:
+    """Take in a list of which each line of the text is an item, as JSON. Blank lines count for nothing.
+
+    Raises:
+        InvalidInput: as what gives the text; context.empty, context.not_json, context.too_long.
+    """
+    return _take(folder, "list", (), _json_lines(texts, label), Meter(None, 0), label)
 
 
 def take_dict(folder: Path, values: Mapping[Any, object], on_progress: OnProgress | None) -> Draft:
@@ -125,19 +135,55 @@ def _take(
     keys: Iterable[object],
     values: Iterator[tuple[str, object]],
     meter: Meter,
+    label: str = "",
 ) -> Draft:
     with created(folder / DIRECTORY_FILE) as records:
         with Writer(folder, lines=False) as writer:
             directory = Directory(writer)
             directory.keys(keys)
-            for label, value in values:
-                text = value if isinstance(value, str) else _compact(value, label)
-                writer.write(text, label)
-                records.write(directory.item("t" if isinstance(value, str) else "j", label))
+            for which, value in values:
+                text = value if isinstance(value, str) else _compact(value, which)
+                writer.write(text, which)
+                records.write(directory.item("t" if isinstance(value, str) else "j", which))
                 meter.at(directory.items)
-        taken = draft(kind, writer, directory, f"the {kind}")
+        taken = draft(kind, writer, directory, label or f"the {kind}")
     meter.end()
     return taken
+
+
+def _json_lines(texts: Iterable[str], label: str) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(_lines(texts, label), 1):
+        if line.strip():
+            which = f"line {number} of {label}"
+            try:
+                yield which, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be read"
+                raise InvalidInput(
+                    f"{which} is no JSON ({why}); mend it, or leave out --jsonl to take it as a text",
+                    code="context.not_json",
+                ) from None
+
+
+def _lines(texts: Iterable[str], label: str) -> Iterator[str]:
+    """By line feeds alone: in JSON no other character ends a line."""
+    begun: list[str] = []
+    chars = 0
+    for text in texts:
+        *whole, rest = text.split("\n")
+        for line in whole:
+            yield "".join([*begun, line])
+            begun, chars = [], 0
+        begun.append(rest)
+        chars += len(rest)
+        if chars > _LINE_CHARS_MAX:
+            raise InvalidInput(
+                f"{label} has a line of over {_LINE_CHARS_MAX} characters; leave out --jsonl to take it as a text",
+                code="context.too_long",
+                limit=_LINE_CHARS_MAX,
+                observed=chars,
+            )
+    yield "".join(begun)
 
 
 def _compact(value: object, label: str) -> str:
@@ -145,18 +191,22 @@ def _compact(value: object, label: str) -> str:
     try:
         _refuse_unless_json(value, label)
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    except (RecursionError, ValueError):  # a circle, or a number that is none
+    except RecursionError:
+        raise InvalidInput(f"{label} is nested too deeply; flatten it", code="context.not_json") from None
+    except ValueError:
         raise InvalidInput(
-            f"{label} is nested too deeply, or has a number that JSON has not; flatten it", code="context.not_json"
+            f"{label} has a number that JSON has not (NaN or an infinity), or holds itself; write None or a str in "
+            "its place",
+            code="context.not_json",
         ) from None
 
 
 def _refuse_unless_json(value: object, label: str) -> None:
-    """json.dumps turns tuples into lists and keys into strings without a word: the guest would get another value."""
+    """json.dumps turns keys into strings without a word: the guest would get another value."""
     match value:
         case None | str() | bool() | int() | float():
             return
-        case list():
+        case list() | tuple():
             for item in value:
                 _refuse_unless_json(item, label)
         case dict():

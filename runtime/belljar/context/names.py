@@ -14,7 +14,7 @@ import msgspec
 
 from belljar.context.files import replaced
 
-__all__ = ["Name", "name_in", "names_in", "put_name"]
+__all__ = ["Name", "drop_name", "name_in", "names_in", "put_name"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -34,6 +34,11 @@ def put_name(folder: Path, name: str, now_ns: int) -> None:
     """Call a document by one more name, from now on."""
     with replaced(_file(folder, name)) as file:
         file.write(msgspec.json.encode(Name(name, now_ns)))
+
+
+def drop_name(folder: Path, name: str) -> None:
+    """Call a document so no more."""
+    _file(folder, name).unlink(missing_ok=True)
 
 
 def names_in(folder: Path) -> list[Name]:

@@ -82,11 +82,13 @@ class Memories:
         return self._folder / f"{sight.place}.json"
 
 
-def sight_of(path: Path, tree: Tree | os.stat_result, encoding: str | None, errors: Errors) -> Sight:
+def sight_of(
+    path: Path, tree: Tree | os.stat_result, encoding: str | None, errors: Errors, json_lines: bool = False
+) -> Sight:
     """One look at a file (given what `fstat` says) or at a folder."""
     entries = tree.entries if isinstance(tree, Tree) else [Entry.of("", tree)]
     left_out = tree.left_out if isinstance(tree, Tree) else []
-    read_as = (os.fsencode(os.path.realpath(path)), encoding, errors)
+    read_as = (os.fsencode(os.path.realpath(path)), encoding, errors, json_lines)
     place = hashlib.sha256(msgspec.json.encode(read_as)).hexdigest()
     state = hashlib.sha256(msgspec.json.encode((place, entries, left_out))).hexdigest()
     return Sight(place, state, max(map(_settled_ns, entries), default=0))

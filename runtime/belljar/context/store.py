@@ -1,6 +1,7 @@
 """A tenant's contexts, named by their content.
 
-    documents/<sha256>/   one folder per document (see `document`), complete or absent
+    documents/<sha256>/   one folder per document (see `document`), complete or absent: what somebody registered
+    lent/<sha256>/        the same, of what runs brought along themselves
     incoming/<random>/    a document that is being written, or deleted (see `incoming`)
     incoming/kept-<key>/  a large file that is being taken in, by the state of that file
     sources/              what sources looked like when they were taken in (see `sources`)
@@ -15,6 +16,10 @@ How a document goes. A run that has it open holds a shared flock on its folder. 
 let it be; with the lock they rename the folder into `incoming`, and delete it there. Who opens a document takes the
 lock first, and then looks whether the folder is still in its place: from then on it stays there.
 
+What runs bring along. A text that nobody registered belongs to the runs that have it, and goes with the last of them:
+who closes its `Loan` takes the lock alone and removes it, or leaves that to whoever still holds it. What a killed host
+leaves has no lock on it; `sweep_lent` at the next start removes it. `find` and `ls` do not know it.
+
 What a name means. A name is kept in the folder of the document that was added under it. When several have the same
 name, it means the one that was added under it last; when that one is removed, the one before.
 """
@@ -25,6 +30,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -32,7 +38,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 
@@ -46,19 +52,49 @@ from belljar.context.files import (
     refuse_unless_regular,
     same_folder,
 )
-from belljar.context.folder import LeftOut, take_tree, walk
-from belljar.context.incoming import KEPT_NS, TENANT_FILE, Incoming, key_of
-from belljar.context.intake import CHECKPOINT_FILE, Draft, OnProgress, take_file, take_text
-from belljar.context.items import take_dict, take_list
-from belljar.context.names import name_in, names_in, put_name
+from belljar.context.folder import LeftOut, Tree, take_tree, walk
+from belljar.context.incoming import DOCUMENTS, KEPT_NS, LENT, TENANT_FILE, Incoming, key_of
+from belljar.context.intake import (
+    CHECKPOINT_FILE,
+    Draft,
+    Meter,
+    OnProgress,
+    file_texts,
+    stream_texts,
+    take_file,
+    take_text,
+    take_texts,
+)
+from belljar.context.items import take_dict, take_json_lines, take_list
+from belljar.context.names import drop_name, name_in, names_in, put_name
 from belljar.context.sources import Memories, Sight, sight_of
 from belljar.errors import HostFault, InvalidInput, Refusal
 
-__all__ = ["DEFAULT_TENANT", "ContextStore", "ContextStores", "OnLeftOut", "Source", "Swept"]
+__all__ = [
+    "DEFAULT_TENANT",
+    "ContextStore",
+    "ContextStores",
+    "FileSource",
+    "Loan",
+    "OnLeftOut",
+    "Source",
+    "Swept",
+]
 
-# A Path is a file or a folder on this host; all else is the value itself.
-Source: TypeAlias = "Path | str | Sequence[object] | Mapping[str, object]"
+# A Path is a file or a folder on this host, an open binary file is read to its end; all else is the value itself.
+Source: TypeAlias = "Path | BinaryIO | str | Sequence[object] | Mapping[str, object]"
 OnLeftOut = Callable[[LeftOut], None]
+
+
+class FileSource(msgspec.Struct, frozen=True):
+    """A source that is not read as a file of UTF-8 would be; the fields are as in `ContextStore.add`."""
+
+    source: Path | BinaryIO
+    encoding: str | None = None
+    errors: Errors = "strict"
+    json_lines: bool = False
+
+
 _Take = Callable[[Path], Draft]
 
 DEFAULT_TENANT = "default"
@@ -75,6 +111,31 @@ class Swept(msgspec.Struct, frozen=True):
 
     removed: list[Document]
     in_use: int
+
+
+class Loan:
+    """A document for as long as somebody needs it. Close it, or use it as a context manager."""
+
+    def __init__(self, document: Document, hold: int, of_runs: ContextStore | None) -> None:
+        self.document = document
+        self._hold = hold
+        self._of_runs = of_runs
+
+    def close(self) -> None:
+        """Let go of the document; what is only lent is removed when nobody else has it.
+
+        Raises:
+            HostFault: it could not be removed. The next start tries again.
+        """
+        os.close(self._hold)
+        if self._of_runs is not None:
+            self._of_runs.discard(self.document.sha256)
+
+    def __enter__(self) -> Loan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class ContextStores:
@@ -99,6 +160,15 @@ class ContextStores:
         found = [tenant for folder, tenant in signed if folder == _tenant_folder(tenant)]
         return sorted(tenant.decode("utf-8", "surrogatepass") for tenant in found)
 
+    def sweep_lent(self) -> None:
+        """Remove what dead hosts left of the texts of their runs.
+
+        Raises:
+            HostFault: a folder cannot be read or written.
+        """
+        for tenant in self.tenants():
+            self.of(tenant).sweep_lent()
+
 
 class ContextStore:
     """Documents under one folder, shared by any number of threads and processes. Touches the disk only when used.
@@ -107,13 +177,15 @@ class ContextStore:
         HostFault: from every method, when the folder itself cannot be read or written.
     """
 
-    def __init__(self, root: Path, *, tenant: str = DEFAULT_TENANT) -> None:
+    def __init__(self, root: Path, *, tenant: str = DEFAULT_TENANT, lent: bool = False) -> None:
         self.tenant = tenant
         self._root = root
-        self._documents = root / "documents"
+        self._documents = root / (LENT if lent else DOCUMENTS)
         self._incoming = Incoming(root, tenant)
         self._sources = root / "sources"
         self._memories = Memories(self._sources)
+        # The other half of the store: what runs brought along.
+        self._of_runs = None if lent else ContextStore(root, tenant=tenant, lent=True)
 
     def add(
         self,
@@ -122,6 +194,7 @@ class ContextStore:
         name: str | None = None,
         encoding: str | None = None,
         errors: Errors = "strict",
+        json_lines: bool = False,
         now_ns: int,
         on_progress: OnProgress | None = None,
         on_left_out: OnLeftOut | None = None,
@@ -133,13 +206,15 @@ class ContextStore:
 
         Args:
             source: a Path is a file or a folder on this host, chosen by the operator and never by a guest: a file
-                becomes a text, a folder a dict from relative path to text. A str is the text itself; a list, or a dict
-                with keys of type str, is one whose items are JSON values.
+                becomes a text, a folder a dict from relative path to text. An open binary file is read to its end. A
+                str is the text itself; a list, or a dict with keys of type str, is one whose items are JSON values.
+                What gzip has packed is unpacked.
             name: what people call it; for a Path its last part when absent. When the same content is there already,
                 the result carries this name, while `ls` keeps the first one; `find` knows both.
             encoding: of the file or files; UTF-8, or what the byte order mark says, when absent.
             errors: what to do about bytes that are no text: `strict` refuses them, `replace` makes each U+FFFD, `skip`
-                leaves out such files of a folder.
+                leaves out such files of a folder, and is `strict` for anything else.
+            json_lines: a file is a list: each of its lines is an item, as JSON.
             now_ns: nanoseconds since the epoch.
             on_progress: is told (done, total), at most 20 times a second, in bytes of the source (characters of a
                 str, items of a list or dict). What it raises ends the work.
@@ -149,13 +224,50 @@ class ContextStore:
             InvalidInput: context.missing, context.unreadable, context.empty, context.binary, context.encoding,
                 context.not_json, context.too_long.
         """
+        return self._add(source, name, _Reading(encoding, errors, json_lines, now_ns, on_progress, on_left_out))
+
+    def lend(
+        self,
+        source: Source | FileSource,
+        *,
+        now_ns: int,
+        on_left_out: OnLeftOut | None = None,
+    ) -> Loan:
+        """Take in a context for one run, which `open` then finds: it goes when its last `Loan` is closed.
+
+        A file or folder that was registered and has not changed since is not copied.
+
+        Raises:
+            InvalidInput: as from `add`.
+        """
+        assert self._of_runs is not None, "a run borrows from the store itself"
+        how = source if isinstance(source, FileSource) else FileSource(Path())
+        reading = _Reading(how.encoding, how.errors, how.json_lines, now_ns, None, on_left_out)
+        given = source.source if isinstance(source, FileSource) else source
+        for _ in range(_ATTEMPTS):
+            with _faults(self._root):
+                known = self._registered(given, reading) if isinstance(given, Path) else None
+            store = self if known is not None else self._of_runs
+            document = known or store._add(given, None, reading)
+            with _faults(self._root):
+                hold = store._hold(document.sha256)
+            if hold is not None:  # else it was removed just now, with the last run that had it
+                return Loan(document, hold, None if store is self else store)
+            if not isinstance(given, Path | str | list | tuple | dict):
+                break  # what comes through a pipe comes once
+        raise HostFault(f"the context {document.sha256} was removed again by the end of another run; give it once more")
+
+    def discard(self, sha256: str) -> None:
+        """Remove a document unless somebody has it open."""
         with _faults(self._root):
-            if isinstance(source, Path):
-                called = source.name if name is None else name
-                reading = _Reading(encoding, errors, now_ns, on_progress, on_left_out)
-                return self._add_path(source, _printable(called or str(source)), reading)
-            draft = _taking(source, on_progress)
-            return self._ingest(draft, None if name is None else _printable(name), None, now_ns)
+            self._remove(sha256)
+
+    def sweep_lent(self) -> None:
+        """Remove what dead hosts left of the texts of their runs."""
+        assert self._of_runs is not None, "only a whole store is swept"
+        with _faults(self._root):
+            for sha256 in self._of_runs._sha256s():
+                self._of_runs._remove(sha256)
 
     def ls(self) -> list[Document]:
         """All documents, the oldest first."""
@@ -217,6 +329,8 @@ class ContextStore:
             )
         with _faults(self._root), contextlib.ExitStack() as held:
             hold = self._hold(sha256)
+            if hold is None and self._of_runs is not None:
+                return self._of_runs.open(sha256, now_ns=now_ns)
             document = None
             if hold is not None:
                 held.callback(os.close, hold)
@@ -228,7 +342,8 @@ class ContextStore:
             return OpenDocument(self._documents / sha256, document, hold=hold)
 
     def rm(self, ref: str) -> Document:
-        """Remove a document; `ref` as `find` takes it.
+        """Remove what `ref` means, as `find` takes it: a document by its digest, with all its names; or a name, and
+        with its last name the document.
 
         Raises:
             InvalidInput: context.unknown, context.ambiguous.
@@ -236,12 +351,14 @@ class ContextStore:
         """
         document = self.find(ref)
         with _faults(self._root):
-            if not self._remove(document.sha256):
+            name = document.name if document.name == _printable(ref) and self._is_called(document, ref) else None
+            if not self._remove(document.sha256, name=name):
                 raise Refusal(
                     f"the context {document.name!r} ({document.sha256[:12]}) is in use by a run; wait for its end",
                     code="context.in_use",
                 )
-            self._memories.forget({document.sha256})
+            if not (self._documents / document.sha256).exists():
+                self._memories.forget({document.sha256})
         return document
 
     def gc(self, older_than_ns: int, *, now_ns: int) -> Swept:
@@ -269,6 +386,15 @@ class ContextStore:
 
     # ------------------------------------------------------------------------------------------------------------ add
 
+    def _add(self, source: Source, name: str | None, reading: _Reading) -> Document:
+        with _faults(self._root):
+            if isinstance(source, Path):
+                called = source.name if name is None else name
+                return self._add_path(source, _printable(called or str(source)), reading)
+            return self._ingest(
+                _taking(source, reading), None if name is None else _printable(name), None, reading.now_ns
+            )
+
     def _add_path(self, path: Path, name: str, reading: _Reading) -> Document:
         label = repr(_printable(str(path)))
         with opened(path, label) as descriptor:
@@ -276,28 +402,27 @@ class ContextStore:
             if stat.S_ISDIR(seen.st_mode):
                 return self._add_folder(path, name, reading)
             refuse_unless_regular(seen.st_mode, label)
-            if reading.errors == "skip":
-                raise InvalidInput(
-                    f"{label} is a file: only files of a folder can be left out; choose strict or replace",
-                    code="context.encoding",
-                )
-            sight = sight_of(path, seen, reading.encoding, reading.errors)
+            sight = reading.sight_of(path, seen)
             known = self._recall(sight, name, reading)
             if known is not None:
                 return known
 
             def take(folder: Path) -> Draft:
-                return take_file(folder, descriptor, label, reading.encoding, reading.errors, reading.on_progress)
+                return _take_file(folder, descriptor, label, reading)
 
-            key = key_of(sight) if sight.settled_ns < reading.now_ns else None
-            document = self._ingest(take, name, key, reading.now_ns)
-            after = sight_of(path, os.fstat(descriptor), reading.encoding, reading.errors)
+            resumable = self._of_runs is not None and sight.settled_ns < reading.now_ns
+            document = self._ingest(take, name, key_of(sight) if resumable else None, reading.now_ns)
+            after = reading.sight_of(path, os.fstat(descriptor))
             self._remember(sight, after, document, [], reading.now_ns)
         return document
 
     def _add_folder(self, path: Path, name: str, reading: _Reading) -> Document:
+        if reading.json_lines:
+            raise InvalidInput(
+                f"{_printable(str(path))!r} is a folder: only a file can be read as --jsonl", code="context.not_json"
+            )
         tree = walk(path, reading.errors)
-        sight = sight_of(path, tree, reading.encoding, reading.errors)
+        sight = reading.sight_of(path, tree)
         known = self._recall(sight, name, reading)
         if known is not None:
             return known
@@ -310,11 +435,21 @@ class ContextStore:
 
         document = self._ingest(take, name, None, reading.now_ns)
         reading.tell(left_out)
-        after = sight_of(path, walk(path, reading.errors), reading.encoding, reading.errors)
+        after = reading.sight_of(path, walk(path, reading.errors))
         self._remember(sight, after, document, left_out, reading.now_ns)
         return document
 
-    def _recall(self, sight: Sight, name: str, reading: _Reading) -> Document | None:
+    def _registered(self, path: Path, reading: _Reading) -> Document | None:
+        """What a file or folder was registered as, if it has not changed since."""
+        label = repr(_printable(str(path)))
+        with opened(path, label) as descriptor:
+            seen = os.fstat(descriptor)
+            tree = walk(path, reading.errors) if stat.S_ISDIR(seen.st_mode) else seen
+            return self._recall(reading.sight_of(path, tree), None, reading)
+
+    def _recall(self, sight: Sight, name: str | None, reading: _Reading) -> Document | None:
+        if self._of_runs is None:
+            return None
         memory = self._memories.recall(sight)
         if memory is None or not _SHA256.fullmatch(memory.sha256):
             return None
@@ -324,7 +459,7 @@ class ContextStore:
         return document
 
     def _remember(self, before: Sight, after: Sight, document: Document, left_out: list[LeftOut], now_ns: int) -> None:
-        if before == after and before.settled_ns < now_ns:
+        if self._of_runs is not None and before == after and before.settled_ns < now_ns:
             with self._incoming.locked():
                 self._memories.keep(before, document.sha256, left_out)
 
@@ -337,7 +472,7 @@ class ContextStore:
                 file.write(msgspec.json.encode(document))
             os.utime(folder / DOCUMENT_FILE, ns=(now_ns, now_ns))
             (folder / NAMES_FOLDER).mkdir(mode=0o700)
-            if name is not None:
+            if name is not None and self._of_runs is not None:
                 put_name(folder / NAMES_FOLDER, name, now_ns)
             (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
             flush_folder(folder)
@@ -371,7 +506,8 @@ class ContextStore:
             self._touch(sha256, now_ns)
             if name is None:
                 return document
-            put_name(self._documents / sha256 / NAMES_FOLDER, name, now_ns)
+            if self._of_runs is not None:
+                put_name(self._documents / sha256 / NAMES_FOLDER, name, now_ns)
             return msgspec.structs.replace(document, name=name)
         finally:
             os.close(hold)
@@ -396,10 +532,17 @@ class ContextStore:
         os.close(descriptor)
         return None
 
-    def _remove(self, sha256: str, unused_since_ns: int | None = None) -> bool:
-        """Take a document away, unless it is in use, or was used since."""
+    def _is_called(self, document: Document, name: str) -> bool:
+        return name_in(self._documents / document.sha256 / NAMES_FOLDER, _printable(name)) is not None
+
+    def _remove(self, sha256: str, unused_since_ns: int | None = None, name: str | None = None) -> bool:
+        """Take a document away, unless it is in use, or was used since; or this name, if it is not its only one."""
         grave = self._incoming.grave()
+        names = self._documents / sha256 / NAMES_FOLDER
         with self._incoming.locked():
+            if name is not None and any(other.name != name for other in names_in(names)):
+                drop_name(names, name)
+                return True
             try:
                 with folder_lock(self._documents / sha256):
                     used_ns = self._used_ns(sha256)
@@ -462,9 +605,18 @@ class _Reading(msgspec.Struct, frozen=True):
 
     encoding: str | None
     errors: Errors
+    json_lines: bool
     now_ns: int
     on_progress: OnProgress | None
     on_left_out: OnLeftOut | None
+
+    @property
+    def errors_in_file(self) -> Errors:
+        """A file by itself cannot be left out."""
+        return "strict" if self.errors == "skip" else self.errors
+
+    def sight_of(self, path: Path, tree: Tree | os.stat_result) -> Sight:
+        return sight_of(path, tree, self.encoding, self.errors, self.json_lines)
 
     def tell(self, left_out: list[LeftOut]) -> None:
         if self.on_left_out is not None:
@@ -472,20 +624,43 @@ class _Reading(msgspec.Struct, frozen=True):
                 self.on_left_out(one)
 
 
-def _taking(source: object, on_progress: OnProgress | None) -> _Take:
+def _taking(source: object, reading: _Reading) -> _Take:
     """How a value is written into a folder."""
+    on_progress = reading.on_progress
     match source:
         case str():
             return lambda folder: take_text(folder, source, "the text", on_progress)
-        case list():
+        case list() | tuple():
             return lambda folder: take_list(folder, source, on_progress)
         case dict():
             return lambda folder: take_dict(folder, source, on_progress)
+        case io.RawIOBase() | io.BufferedIOBase():
+            return lambda folder: _take_stream(folder, source, reading)
         case _:
             raise InvalidInput(
-                f"a {type(source).__name__} cannot be a context; give a str, a list, a dict or a Path",
+                f"a {type(source).__name__} cannot be a context; give a str, a list, a dict, a Path or an open binary "
+                "file",
                 code="context.not_json",
             )
+
+
+def _take_file(folder: Path, source: int, label: str, reading: _Reading) -> Draft:
+    errors = reading.errors_in_file
+    if not reading.json_lines:
+        return take_file(folder, source, label, reading.encoding, errors, reading.on_progress)
+    meter = Meter(reading.on_progress, os.fstat(source).st_size)
+    taken = take_json_lines(folder, file_texts(source, label, reading.encoding, errors, meter.at), label)
+    meter.end()
+    return taken
+
+
+def _take_stream(folder: Path, source: Any, reading: _Reading) -> Draft:
+    """How long it is shows at its end, so no progress is told before."""
+    label, errors = "the input", reading.errors_in_file
+    texts = stream_texts(source, label, reading.encoding, errors, lambda _: None)
+    if reading.json_lines:
+        return take_json_lines(folder, texts, label)
+    return take_texts(folder, texts, label, errors)
 
 
 def _described(draft: Draft, name: str | None, now_ns: int) -> Document:
