@@ -55,9 +55,10 @@ def docker_host() -> Iterator[str]:
     """
     at_first = devices()
     with contextlib.ExitStack() as stack:
-        host = os.environ.get("DOCKER_HOST", "")
+        host, daemon = os.environ.get("DOCKER_HOST", ""), None
         if not host or not _reachable(host):
-            host = _private_daemon(stack).host
+            daemon = _private_daemon(stack)
+            host = daemon.host
         client = stack.enter_context(contextlib.closing(_client(host)))
         containers, images = set(_left(client)), _images(client)
         yield host
@@ -70,7 +71,7 @@ def docker_host() -> Iterator[str]:
         for image in _images(client) - images:
             with contextlib.suppress(docker.errors.APIError):  # somebody else uses it by now
                 client.remove_image(image)
-        assert not left, f"containers left behind: {left}"
+        assert not left, f"containers left behind: {left}\n{daemon.log() if daemon else ''}"
     assert devices() == at_first
 
 

@@ -112,7 +112,7 @@ extends = "standard"
 memory = "128 MiB"
 processes = 24
 cpu = "1 s"
-cell_wall = "60 s"
+cell_wall = "30 s"
 run_wall = "120 s"
 grace = "300 ms"
 scratch = "4 MiB"
@@ -135,7 +135,7 @@ call_wall = "60 s"
 calls = 20
 """
 # For programs that must meet the deadline, and not the limit on CPU time.
-HASTY = LIMITS.replace('cell_wall = "60 s"', 'cell_wall = "1 s"')
+HASTY = LIMITS.replace('cell_wall = "30 s"', 'cell_wall = "1 s"')
 
 
 class Instead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

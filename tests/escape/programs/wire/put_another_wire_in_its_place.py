@@ -8,4 +8,4 @@ import socket
 os.close(3)
 pair = socket.socketpair()
 print([one.fileno() for one in pair])
-time.sleep(30)
+time.sleep(5)

@@ -7,4 +7,4 @@ import ctypes
 if ctypes.CDLL(None).shutdown(3, 2):  # a pair of pipes can only be closed
     os.close({{wire_read}})
     os.close(3)
-time.sleep(30)
+time.sleep(5)
