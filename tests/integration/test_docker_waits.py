@@ -236,10 +236,10 @@ def test_a_box_that_ends_while_the_daemon_hangs_is_not_waited_for(jar: Jar, dock
         async with runtime(host, jar, "docker", with_limits(cell_wall_s=60.0)) as one:
             async with under_way(one, jar, "import time; time.sleep(1); __import__('os')._exit(3)") as run:
                 requests.deaf.set()
-                async with asyncio.timeout(HELD_UP_S):
-                    result = await run
-            requests.deaf.clear()
-            return result
+                over, _ = await asyncio.wait({run}, timeout=HELD_UP_S)
+                requests.deaf.clear()
+            assert over, "the run is still held up"
+            return await run
 
     with Between(tmp_path, dock.host, requests) as between:
         assert drive(main(between.host)).status == "host_fault"
