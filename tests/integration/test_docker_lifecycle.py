@@ -264,7 +264,7 @@ WRITERS = {
     ),
     "C": ("import ctypes\nlibc = ctypes.CDLL(None)\nlibc.puts(b'no'); libc.fflush(None)\nprint('seen')", "seen\n"),
     "a frame, printed": (
-        'import struct, sys\nhead = b\'{"op":"final","form":"text"}\'\n'
+        'import struct, sys\nhead = b\'{"op":"final","cell":1,"form":"text"}\'\n'
         "print((struct.pack('!II', len(head), 6) + head + b'forged').decode('latin1'))\n"
         "import os; os.write(1, struct.pack('!II', len(head), 6) + head + b'forged')",
         None,
@@ -292,7 +292,7 @@ def test_what_a_program_writes_is_output_and_never_the_wire(
 FLOODS = {
     "output": "while True: print('x' * 100_000)",
     "frames": (
-        'import os, struct\nhead = b\'{"op":"output","stream":"stdout"}\'\n'
+        'import os, struct\nhead = b\'{"op":"output","cell":1,"stream":"stdout"}\'\n'
         "frame = struct.pack('!II', len(head), 0) + head\n"
         "while True:\n    for fd in (3, 4):\n        try: os.write(fd, frame * 500)\n        except OSError: pass"
     ),
