@@ -158,7 +158,7 @@ class Runtime:
     async def __aexit__(self, *_: object) -> None:
         resources, self._resources, self._services = self._resources, None, None
         if resources is not None:
-            await resources.aclose()
+            await to_the_end(resources.aclose())
 
     async def run(
         self,

@@ -199,10 +199,10 @@ class Broker:
         return order, source
 
     async def lost(self, status: str) -> None:
-        """The box has come to its end, of this `status`, in the middle of the running cell: that is over, too."""
-        assert self.cell is not None
-        self._state = "idle"
-        await self._log_end(self.cell, status)
+        """The box has come to its end, of this `status`: so has the running cell, if it has not yet."""
+        if self._state == "running" and self.cell is not None:
+            self._state = "idle"
+            await self._log_end(self.cell, status)
 
     async def handle(self, frame: Frame[GuestMessage]) -> Reply | None:
         """Do what one sentence asks, if it may be done.

@@ -269,8 +269,7 @@ class Box:
 
     async def _result(self, cell: Cell) -> CellResult:
         status, error, limit = await self._outcome(cell)
-        if cell.done is None and self._broker.final is None:
-            await self._broker.lost(status)
+        await self._broker.lost(status)
         wall_s = self._scope.monotonic() - cell.began
         await self._bury()
         final, body = (self._broker.final, self._broker.final_body) if status == "ok" else (None, b"")
