@@ -244,6 +244,8 @@ class Run:
             if self._box is not None:
                 stack.push_async_callback(self._box.broker.settled)
                 self._end = await self._box.close()
+                met = self._box.verdict or verdict
+                stack.push_async_callback(self._box.broker.lost, met.status)
 
     def verdict(self, raised: BaseException | None) -> Verdict:
         """How it ended. The one place that decides, and the first cause wins.

@@ -195,6 +195,36 @@ def test_who_waits_for_its_turn_and_gives_up_has_begun_nothing(jar: Jar) -> None
     assert ends(jar) == [(1, "killed"), (2, "ok")]
 
 
+def test_closing_a_session_ends_the_cell_that_somebody_else_waits_for(jar: Jar) -> None:
+    async def main() -> None:
+        async with Runtime(with_limits(), state=jar.at, language="python") as runtime:
+            async with runtime.session(context="abc") as session:
+                running = await held(jar, session, HELD["loops"])
+            cell = await running
+            assert (cell.status, cell.answer) == ("killed", None)
+            with pytest.raises(PolicyDenied) as refused:
+                await session.execute("print(1)")
+            assert refused.value.code == "session.ended"
+
+    asyncio.run(main())
+    assert ends(jar) == [(1, "killed")]
+    assert [record.event for record in jar.records()][-1] == "run.finished"
+
+
+def test_a_run_that_is_cancelled_ends_its_cell_in_the_log(jar: Jar) -> None:
+    async def main() -> None:
+        async with Runtime(state=jar.at, language="python") as runtime:
+            task = asyncio.create_task(runtime.execute(STUBBORN, context="abc"))
+            await asyncio.to_thread(until, lambda: jar.records("context.read"), what="it waits")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())
+    assert ends(jar) == [(1, "killed")]
+    assert [record.event for record in jar.records()][-1] == "run.finished"
+
+
 # ------------------------------------------------------------------------------------------------------------ timeouts
 
 

@@ -106,6 +106,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 _LATE: Const = Verdict("timeout")
 _CANCELLED: Const = Verdict("killed", ErrorInfo("Cancelled", "the cell was cancelled from outside"))
+_CLOSED: Const = Verdict("killed", ErrorInfo("Closed", "the session was closed before the cell was over"))
 
 
 class _Share(msgspec.Struct, frozen=True):
@@ -281,7 +282,11 @@ class Box:
         return await off_loop(len(body) + len(cell.stdout) + len(cell.stderr), result)
 
     async def close(self) -> BoxEnd:
-        """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns."""
+        """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns.
+
+        An `execute` that still waits elsewhere gets its result, of status `killed`.
+        """
+        self._end(_CLOSED)
         end = await self._kill()
         tasks = [*self._slow, *(task for task in (self._pump, self._guard) if task)]
         for task in tasks:
