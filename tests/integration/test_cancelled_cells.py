@@ -38,13 +38,10 @@ HELD = {
     ),
 }
 STUBBORN = """\
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 context[0:1]
-while True:
-    try:
-        time.sleep(300)
-    except BaseException:
-        pass
+time.sleep(300)
 """
 
 
@@ -114,6 +111,26 @@ def test_the_next_cell_has_its_own_result_and_the_variables(jar: Jar, code: str)
 
     asyncio.run(main())
     assert ends(jar)[2:] == [(3, "ok"), (4, "ok"), (5, "error")]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first cell", "a later cell"])
+def test_a_cell_that_is_cancelled_before_it_has_begun_in_the_box(jar: Jar, first: bool) -> None:
+    """The interrupt meets an agent that still starts, or has not read the order yet: it is not lost."""
+
+    async def main() -> None:
+        async with Runtime(with_limits(), state=jar.at, language="python") as runtime:
+            for steps in range(1, 13):
+                async with runtime.session() as session:
+                    if not first:
+                        await session.execute("x = 1")
+                    task = asyncio.create_task(session.execute("while True: pass"))
+                    for _ in range(steps):
+                        await asyncio.sleep(0)
+                    await cancelled(task)
+                    assert (await session.execute("x = 1\nprint(x)")).stdout == "1\n"
+                    assert (await session.execute("x += 1\nprint(x)")).stdout == "2\n"
+
+    asyncio.run(main())
 
 
 def test_a_cell_that_does_not_stop_ends_the_session_and_says_so(jar: Jar) -> None:
