@@ -63,9 +63,9 @@ class SyncSession:
         self._session = session
         self._loop = loop
 
-    def execute(self, code: str) -> CellResult:
-        """Run one cell. Ctrl-C cancels it and ends the box. Raises as `Session.execute`."""
-        return _wait(self._session.execute(code), self._loop)
+    def execute(self, code: str, *, timeout: float | None = None) -> CellResult:
+        """Run one cell, as `Session.execute`. Ctrl-C stops the cell, and is raised when that is done."""
+        return _wait(self._session.execute(code, timeout=timeout), self._loop)
 
     @property
     def result(self) -> Result | None:
@@ -102,11 +102,21 @@ def session(
 
 
 def _wait(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
-    future = asyncio.run_coroutine_threadsafe(work, loop)
+    ended = threading.Event()
+
+    async def whole() -> T:
+        try:
+            return await work
+        finally:
+            ended.set()
+
+    future = asyncio.run_coroutine_threadsafe(whole(), loop)
     try:
         return future.result()
     except BaseException:
-        future.cancel()
+        # Ctrl-C: what is under way ends before it gets out. Another one does not wait for that.
+        if future.cancel():
+            ended.wait()
         raise
 
 

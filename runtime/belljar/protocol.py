@@ -13,6 +13,10 @@ Turn order::
     guest    Final                        at most once; from then on nothing the guest says counts
     guest  Done                           ends the cell; no request may be pending
 
+What belongs to a cell names it: `Output`, `Final` and `Done` carry the number that `Execute` gave. So nothing that is
+said late, or twice, or before its time can count for another cell, whatever made host and guest lose their step. A
+request has a number of its own, and its reply goes to whoever asked; it is served while a cell runs.
+
 Identity, tenant, depth, budget and deadline appear in no guest sentence: the stream itself is the identity, and the
 host keeps the rest. `doc` is an index into the table that `Start` gave, never a name or a path.
 
@@ -68,6 +72,7 @@ _NAME_MAX = 256
 _MESSAGE_MAX = 4096
 
 Id = Annotated[int, Meta(ge=1, le=_ID_MAX)]
+CellNumber = Annotated[int, Meta(ge=1, le=_ID_MAX)]
 Offset = Annotated[int, Meta(ge=0, le=_OFFSET_MAX)]
 DocIndex = Annotated[int, Meta(ge=0, le=1023)]
 Name = Annotated[str, Meta(max_length=_NAME_MAX)]
@@ -154,14 +159,19 @@ class Budget(_Sentence, frozen=True):
 
 
 class Output(_Sentence, frozen=True):
-    """What the program printed. Body: UTF-8 text, not cut at characters. No reply."""
+    """What the program printed. Body: UTF-8 text, not cut at characters. No reply.
 
+    `cell` is the one that runs, or ran last: a thread that it left behind may print until the next one begins.
+    """
+
+    cell: CellNumber
     stream: Literal["stdout", "stderr"]
 
 
 class Final(_Sentence, frozen=True):
     """The answer. Body: text, or one JSON value. No reply; the first one before the deadline is the result."""
 
+    cell: CellNumber
     form: Literal["text", "json"]
 
 
@@ -176,6 +186,7 @@ class CellError(_Part, frozen=True):
 class Done(_Sentence, frozen=True):
     """The cell is over. Body: the guest-side traceback, UTF-8, empty when `error` is None."""
 
+    cell: CellNumber
     status: Literal["ok", "error", "rejected", "interrupted"]
     error: CellError | None
 
@@ -225,9 +236,14 @@ class Start(_Sentence, frozen=True):
 
 
 class Execute(_Sentence, frozen=True):
-    """Run one cell. Body: Python source."""
+    """Run one cell. Body: Python source.
+
+    `interrupted`: the cell before was sent an interrupt, which may have found it over, or may even come later than this
+    order. It is not meant for this cell.
+    """
 
     cell: int
+    interrupted: bool = False
 
 
 class Data(_Sentence, frozen=True):

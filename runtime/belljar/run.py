@@ -110,9 +110,23 @@ class Run:
         assert self._box is not None, "the run was not opened"
         return self._box
 
-    async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult:
-        self.last = await self.box.execute(code, spare_cpu=spare_cpu)
+    async def execute(
+        self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None, last: bool = False
+    ) -> CellResult:
+        """One cell, as in `Box.execute`."""
+        self.last = await self.box.execute(code, spare_cpu=spare_cpu, wall_s=wall_s, last=last)
         return self.last
+
+    async def abandon(self) -> None:
+        """Stop the cell that somebody gave up waiting for, if any; on return its end and calls are in log and books.
+
+        Raises:
+            HostFault: they could not be written.
+        """
+        if (cell := await self.box.abandon()) is not None:
+            self.last = cell
+            await self.calls.settled()
+            await self._services.audit.flush()
 
     def progress(self) -> Progress:
         broker, spent = self.box.broker, self.calls.spent
@@ -230,6 +244,8 @@ class Run:
             if self._box is not None:
                 stack.push_async_callback(self._box.broker.settled)
                 self._end = await self._box.close()
+                met = self._box.verdict or verdict
+                stack.push_async_callback(self._box.broker.lost, met.status)
 
     def verdict(self, raised: BaseException | None) -> Verdict:
         """How it ended. The one place that decides, and the first cause wins.

@@ -57,15 +57,37 @@ class Session:
         self._turn = asyncio.Lock()
         self.result: Result | None = None
 
-    async def execute(self, code: str) -> CellResult:
-        """Run one cell; variables live on to the next. One at a time.
+    async def execute(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it ends the cell, and not the wait for it
+    ) -> CellResult:
+        """Run one cell; variables live on to the next. Calls at the same time wait for each other, first come first.
+
+        Cancelled, it stops the cell as its deadline would before the cancellation gets out: the program is interrupted,
+        and if it goes on after the policy's grace, the box is killed and the session has ended. Otherwise the session
+        goes on, with all variables.
+
+        Args:
+            timeout: seconds that the cell may take, if the policy does not allow it less anyway; then its status is
+                `timeout`, and variables are kept.
 
         Raises:
             PolicyDenied: `session.ended`: the answer was given or a limit ended the box; `code.too_long`.
+            InvalidInput: `cell.timeout`: it is no number of seconds.
             HostFault: the log, the ledger or the box failed on our side.
         """
+        if timeout is not None and not timeout > 0:
+            raise InvalidInput(
+                f"a timeout of {timeout} is not possible: give a number of seconds above 0", code="cell.timeout"
+            )
         async with self._turn:
-            cell = await self._run.execute(code)
+            try:
+                cell = await self._run.execute(code, wall_s=timeout)
+            except (Exception, asyncio.CancelledError):
+                await to_the_end(self._run.abandon())
+                raise
         if self._run.box.fault is not None:
             raise self._run.box.fault
         return cell
@@ -138,7 +160,7 @@ class Runtime:
     async def __aexit__(self, *_: object) -> None:
         resources, self._resources, self._services = self._resources, None, None
         if resources is not None:
-            await resources.aclose()
+            await to_the_end(resources.aclose())
 
     async def run(
         self,
@@ -188,7 +210,7 @@ class Runtime:
         """Run one given program, no root model. `model` answers its queries; without one they are refused."""
         sub = None if model is None else self._model(model)
         async with self._begin(context, contexts, tenant, None, sub, {}) as run, run.reporting(on_progress):
-            await run.execute(code)
+            await run.execute(code, last=True)
         return run.result()
 
     @contextlib.asynccontextmanager

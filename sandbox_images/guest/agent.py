@@ -4,6 +4,12 @@
 
 It runs as the first process of the box and shares that process with the guest program. Standard output and error are
 replaced by writers that send `Output` frames; the real descriptors 0, 1 and 2 lead nowhere.
+
+Interrupts. The host sends SIGINT to end a cell, at most one a cell, and a signal does not say which cell it is for. It
+may come before the cell it is for has begun here, where the host gave the order a moment ago and has thought better of
+it: then it is kept, and that cell ends at once. Or it comes when the cell is over already, perhaps only in the next
+one. Each order says whether the cell before was sent one, so the two can be told apart: an interrupt that an earlier
+cell was sent and has not met is dropped when it comes.
 """
 
 from __future__ import annotations
@@ -74,7 +80,8 @@ class Stream:
             self._last = time.monotonic()
         data = "".join(parts).encode("utf-8", "replace")
         for start in range(0, len(data), 65536):
-            self._channel.send({"op": "output", "stream": self._stream}, data[start : start + 65536])
+            header = {"op": "output", "cell": self._channel.cell, "stream": self._stream}
+            self._channel.send(header, data[start : start + 65536])
 
     def isatty(self) -> bool:
         return False
@@ -94,6 +101,10 @@ class Agent:
         self._stdout = Stream(channel, "stdout")
         self._stderr = Stream(channel, "stderr")
         self._in_cell = False
+        # Of interrupts: the last cell met its own; one came while no cell ran; so many of earlier cells are to come.
+        self._met = False
+        self._early = False
+        self._owed = 0
         self._pid = os.getpid()
         self._globals: dict[str, Any] = {}
         self._compile: Callable[[str, str], types.CodeType] = _compile_python
@@ -113,6 +124,7 @@ class Agent:
         self._channel.send({"op": "ready", "protocol": _PROTOCOL, "python": version})
         while True:
             command, body = self._channel.command()
+            self._begin(command["cell"], interrupted=command["interrupted"])
             self._cell(command["cell"], body.decode("utf-8", "surrogatepass"))
 
     # ------------------------------------------------------------------------------------------------ the namespace
@@ -168,22 +180,35 @@ class Agent:
 
     # ----------------------------------------------------------------------------------------------------- one cell
 
+    def _begin(self, number: int, *, interrupted: bool) -> None:
+        """From here on all that is said belongs to this cell. `interrupted`: the cell before was sent an interrupt."""
+        self._flush()  # what was printed since belongs to the cell before
+        self._channel.cell = number
+        if interrupted and not self._met:
+            self._owed += not self._early
+            self._early = False
+        self._met = False
+
     def _cell(self, number: int, source: str) -> None:
         filename = f"<cell {number}>"
         linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
         try:
             done = self._run(source, filename)
+            self._in_cell = False
         except KeyboardInterrupt:
             done = _interrupted("")
-        self._in_cell = False
+            self._in_cell = False
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the program forked and that came out at the end of the cell: not its to say Done
         self._flush()
         status, error, trace = done
-        self._channel.send({"op": "done", "status": status, "error": error}, trace)
+        self._channel.send({"op": "done", "cell": number, "status": status, "error": error}, trace)
 
     def _run(self, source: str, filename: str) -> tuple[str, dict[str, Any] | None, bytes]:
         self._in_cell = True
+        if self._early:
+            self._early, self._met = False, True
+            return _interrupted("")
         try:
             code = self._compile(source, filename)
         except KeyboardInterrupt:
@@ -202,8 +227,13 @@ class Agent:
         return "ok", None, b""
 
     def _on_interrupt(self, _signal: int, _frame: object) -> None:
-        if self._in_cell:
+        if self._owed:
+            self._owed -= 1
+        elif self._in_cell:
+            self._met = True
             self._channel.interrupt()
+        else:
+            self._early = True
 
     def _write(self, stream: str, text: str) -> None:
         (self._stderr if stream == "stderr" else self._stdout).write(text)

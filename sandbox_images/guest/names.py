@@ -239,5 +239,5 @@ class Endings:
         body = text.encode("utf-8", "replace")
         _check_size("an answer", len(body), self._body_bytes_max)
         self._flush()
-        self._channel.send({"op": "final", "form": form}, body)
+        self._channel.send({"op": "final", "cell": self._channel.cell, "form": form}, body)
         raise Ended

@@ -71,6 +71,8 @@ class Channel:
         self._held_bytes_max = sys.maxsize
         self._found_bytes_max = 0
         self._main = threading.get_ident()
+        # The number of the cell that runs, or ran last. Sentences that belong to a cell carry it.
+        self.cell = 0
         self._shielded = False
         self._interrupted = False
 

@@ -30,7 +30,7 @@ while True:
 """
 CRUMBS = """
 import json, os, struct
-header = b'{"op":"output","stream":"stdout"}'
+header = b'{"op":"output","cell":1,"stream":"stdout"}'
 crumbs = (struct.pack("!II", len(header), 0) + header) * 4000
 while True:
     os.write(3, crumbs)

@@ -221,6 +221,27 @@ def test_an_interrupt_keeps_the_variables_and_the_next_cell_has_them(jar: Jar, d
     drive(main())
 
 
+def test_cells_cancelled_early_and_late_leave_the_next_ones_alone(jar: Jar, dock: Dock) -> None:
+    """The daemon brings an interrupt when it likes: before its cell has begun in the box, or when another one runs."""
+
+    async def main() -> None:
+        async with runtime_on(dock.host, jar, policy_with(grace_s=30.0, cpu_s=60.0)) as runtime:
+            async with runtime.session() as session:
+                await session.execute("import time\nx = 1")
+                for number, cell in enumerate(["while True: pass", "time.sleep(0.005)", "x = 1"] * 4):
+                    task = asyncio.create_task(session.execute(cell))
+                    await asyncio.sleep(0.002 * number)
+                    task.cancel()
+                    await asyncio.wait([task])
+                    for _ in range(3):
+                        after = await session.execute("time.sleep(0.01)\nprint(x)")
+                        assert (after.status, after.stdout, after.error) == ("ok", "1\n", None)
+            assert session.result is not None
+            assert session.result.status == "ok"
+
+    drive(main())
+
+
 def test_a_program_that_ignores_the_interrupt_is_killed_after_the_grace(jar: Jar, dock: Dock) -> None:
     code = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
 
@@ -264,7 +285,7 @@ WRITERS = {
     ),
     "C": ("import ctypes\nlibc = ctypes.CDLL(None)\nlibc.puts(b'no'); libc.fflush(None)\nprint('seen')", "seen\n"),
     "a frame, printed": (
-        'import struct, sys\nhead = b\'{"op":"final","form":"text"}\'\n'
+        'import struct, sys\nhead = b\'{"op":"final","cell":1,"form":"text"}\'\n'
         "print((struct.pack('!II', len(head), 6) + head + b'forged').decode('latin1'))\n"
         "import os; os.write(1, struct.pack('!II', len(head), 6) + head + b'forged')",
         None,
@@ -292,7 +313,7 @@ def test_what_a_program_writes_is_output_and_never_the_wire(
 FLOODS = {
     "output": "while True: print('x' * 100_000)",
     "frames": (
-        'import os, struct\nhead = b\'{"op":"output","stream":"stdout"}\'\n'
+        'import os, struct\nhead = b\'{"op":"output","cell":1,"stream":"stdout"}\'\n'
         "frame = struct.pack('!II', len(head), 0) + head\n"
         "while True:\n    for fd in (3, 4):\n        try: os.write(fd, frame * 500)\n        except OSError: pass"
     ),

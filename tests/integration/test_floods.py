@@ -21,7 +21,7 @@ HOST_GROWTH_BYTES_MAX = 48 * MIB
 FLOODS = {
     "output": "while True: print('x' * 100_000)",
     "empty output": (
-        'import os, struct\nhead = b\'{"op":"output","stream":"stdout"}\'\n'
+        'import os, struct\nhead = b\'{"op":"output","cell":1,"stream":"stdout"}\'\n'
         "frame = struct.pack('!II', len(head), 0) + head\nwhile True: os.write(3, frame * 500)"
     ),
     "requests whose replies nobody reads": (
@@ -29,7 +29,7 @@ FLOODS = {
         "    os.write(3, struct.pack('!II', len(head), 0) + head)"
     ),
     "bodies that never end": (
-        'import os, struct\nhead = b\'{"op":"final","form":"text"}\'\n'
+        'import os, struct\nhead = b\'{"op":"final","cell":1,"form":"text"}\'\n'
         "os.write(3, struct.pack('!II', len(head), 8 << 20) + head)\n"
         "while True: os.write(3, b'x' * 1000) and __import__('time').sleep(0.0001)"
     ),

@@ -37,7 +37,7 @@ def frame(head, body=b""):
     view = memoryview(data)
     while view: view = view[os.write(3, view):]
 def final(body, form="json"):
-    frame(b'{"op":"final","form":"%s"}' % form.encode(), body[:8 * 2**20])
+    frame(b'{"op":"final","cell":1,"form":"%s"}' % form.encode(), body[:8 * 2**20])
     import time; time.sleep(60)
 def filled(head, unit, last, values=999_000):
     return head + unit * min(values, (8 * 2**20 - len(head) - len(last)) // len(unit)) + last
@@ -65,15 +65,16 @@ PROMPTS = {
 
 OTHERS = {
     "a traceback as large as a frame": (
-        'frame(b\'{"op":"done","status":"error","error":{"type":"E","message":"m","line":null}}\', b"\\xff" * 2**24)',
+        'error = b\'{"type":"E","message":"m","line":null}\'\n'
+        'frame(b\'{"op":"done","cell":1,"status":"error","error":\' + error + b"}", b"\\xff" * 2**24)',
         "error",
     ),
     "output that is no text": (
-        'for _ in range(9): frame(b\'{"op":"output","stream":"stdout"}\', b"\\xff" * 2**23)',
+        'for _ in range(9): frame(b\'{"op":"output","cell":1,"stream":"stdout"}\', b"\\xff" * 2**23)',
         "output",
     ),
     "empty frames": (
-        'head = b\'{"op":"output","stream":"stdout"}\'\n'
+        'head = b\'{"op":"output","cell":1,"stream":"stdout"}\'\n'
         "data = (struct.pack('!II', len(head), 0) + head) * 1000\nwhile True: os.write(3, data)",
         "output",
     ),

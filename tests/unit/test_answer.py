@@ -19,7 +19,7 @@ from belljar.engine import CellResult
 from belljar.errors import ProtocolViolation, Refusal
 from belljar.protocol import Final
 
-JSON, TEXT = Final("json"), Final("text")
+JSON, TEXT = Final(1, "json"), Final(1, "text")
 MIB = 2**20
 
 VALUES = st.recursive(

@@ -96,6 +96,27 @@ def test_a_sound_log_has_no_problems(story: Path) -> None:
     assert verify(story).ok
 
 
+@pytest.mark.parametrize(
+    ("events", "problems"),
+    [
+        ("start 1, end 1, start 2, end 2", 0),
+        ("start 1, end 1, start 2", 0),
+        ("start 1, start 2, end 2", 1),
+        ("start 1, start 2, end 1", 2),
+        ("start 1, end 2", 1),
+        ("start 1, end 1, end 1", 1),
+        ("end 1", 1),
+    ],
+)
+def test_the_cells_of_a_run_do_not_overlap(tmp_path: Path, events: str, problems: int) -> None:
+    names = {"start": "cell.started", "end": "cell.finished"}
+    cells = [event.split() for event in events.split(", ")]
+    entries: list[Entry] = [(names[name], run, {"cell": int(cell)}) for name, cell in cells for run in ("r1", "r2")]
+    found = problems_of(entries, tmp_path / "a.db")
+    assert len(found) == 2 * problems
+    assert all("was not over" in problem or "was not running" in problem for problem in found)
+
+
 def test_an_empty_log_is_sound(tmp_path: Path) -> None:
     write(tmp_path / "a.db", [])
     assert verify(tmp_path / "a.db") == Report(records=0, runs=0, head="0" * 64, problems=[], unfinished=[])

@@ -45,7 +45,7 @@ from tests.unit.broker_fakes import FakeModel, World, drive, policy_with, reply,
 ASCII = "0123456789" * 500
 # One to four bytes a character, and longer than one stretch of the index.
 WIDE = "aé→\U0001f600" * 700
-DONE = Done("ok", None)
+DONE = Done(1, "ok", None)
 
 
 async def refused(here: World, message: GuestMessage, body: bytes = b"") -> Refused:
@@ -92,8 +92,8 @@ def calls_left(number: int) -> Limits:
 @pytest.mark.parametrize(
     "message",
     [
-        Output("stdout"),
-        Final("text"),
+        Output(1, "stdout"),
+        Final(1, "text"),
         DONE,
         Read(1, 0, 0, 1, 0),
         Budget(1),
@@ -128,13 +128,13 @@ def test_between_cells_nothing_ends_and_nothing_is_answered(tmp_path: Path) -> N
     async def test() -> None:
         async with world(tmp_path) as here:
             await here.say(Ready(1, "3.11"))
-            await violates(here, Output("stdout"), b"early")
+            await violates(here, Output(1, "stdout"), b"early")
             await violates(here, DONE)
-            await violates(here, Final("text"), b"x")
+            await violates(here, Final(1, "text"), b"x")
             await here.broker.begin("pass")
             await here.say(DONE)
             await violates(here, DONE)
-            await violates(here, Final("text"), b"x")
+            await violates(here, Final(1, "text"), b"x")
             assert here.broker.final is None
 
     drive(test())
@@ -144,11 +144,11 @@ def test_after_the_first_final_nothing_counts(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path, texts=[ASCII]) as here:
             await here.in_cell()
-            await here.say(Final("text"), "first ü".encode())
-            await violates(here, Final("text"), b"second")
+            await here.say(Final(1, "text"), "first ü".encode())
+            await violates(here, Final(1, "text"), b"second")
             await violates(here, DONE)
             assert (await refused(here, Read(1, 0, 0, 1, 0))).failure.code == "cell.over"
-            assert (here.broker.final, here.broker.final_body) == (Final("text"), "first ü".encode())
+            assert (here.broker.final, here.broker.final_body) == (Final(1, "text"), "first ü".encode())
             assert [data["answer_bytes"] for data in await here.data("answer.given")] == [8]
 
     drive(test())
@@ -163,9 +163,9 @@ def test_a_request_between_two_cells_is_refused_and_not_punished(tmp_path: Path)
             asked: list[tuple[GuestMessage, bytes]] = [(Read(1, 0, 0, 1, 0), b""), (Budget(2), b""), ask("x")]
             for message, body in [*asked, (Search(3, 0, "find", 0, 10, 1, 0), b"a")]:
                 assert (await refused(here, message, body)).failure.code == "cell.over"
-            await here.say(Output("stdout"), b"late")
+            await here.say(Output(1, "stdout"), b"late")
             assert here.broker.cell is not None
-            assert here.broker.cell.stdout == b"late"
+            assert here.broker.cell.stdout == b""
             assert model.requests == []
             assert [data["asked"] for data in await here.data("request.refused")] == [
                 "read",
@@ -178,12 +178,107 @@ def test_a_request_between_two_cells_is_refused_and_not_punished(tmp_path: Path)
     drive(test())
 
 
+@pytest.mark.parametrize("cell", [1, 3])
+@pytest.mark.parametrize("body", [b"", b"x"])
+def test_the_end_and_the_answer_of_another_cell_are_violations(tmp_path: Path, cell: int, body: bytes) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            await here.say(DONE)
+            await here.broker.begin("pass")
+            assert f"Done of cell {cell} while cell 2 ran" in await violates(here, Done(cell, "ok", None), body)
+            assert f"Final of cell {cell} while cell 2 ran" in await violates(here, Final(cell, "text"), body)
+            assert here.broker.final is None
+            assert [data["cell"] for data in await here.data("cell.finished")] == [1]
+            await here.say(Done(2, "ok", None))
+
+    drive(test())
+
+
+def test_output_counts_for_the_cell_that_it_names_while_that_runs(tmp_path: Path) -> None:
+    """A thread that is left behind prints when the next order is on its way; nobody prints for a cell to come."""
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(limits={"output_flood_bytes": 8 * 1024})) as here:
+            await here.in_cell()
+            await here.say(Output(1, "stdout"), b"of the first")
+            await here.say(DONE)
+            await here.broker.begin("pass")
+            await here.say(Output(1, "stdout"), b"late")
+            await here.say(Output(2, "stdout"), b"of the second")
+            assert here.broker.cell is not None
+            assert here.broker.cell.stdout == b"of the second"
+            assert "cell 3, which has not begun" in await violates(here, Output(3, "stdout"), b"early")
+            for _ in range(4):
+                await here.say(Output(1, "stdout"), b"late")
+            with pytest.raises(Refusal, match="print less"):  # what does not count is charged all the same
+                await here.say(Output(1, "stdout"), b"late")
+
+    drive(test())
+
+
+def test_no_cell_begins_while_another_runs(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            with pytest.raises(PolicyDenied, match="a cell is running") as caught:
+                await here.broker.begin("x = 2")
+            assert (caught.value.code, here.broker.cells) == ("cell.running", 1)
+            assert len(await here.data("cell.started")) == 1
+            await here.say(DONE)
+            assert (await here.broker.begin("x = 2"))[0] == Execute(2)
+
+    drive(test())
+
+
+def test_the_order_says_whether_the_cell_before_was_sent_an_interrupt(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            assert here.broker.cell is not None
+            here.broker.cell.interrupted = True
+            await here.say(DONE)
+            assert (await here.broker.begin("pass"))[0] == Execute(2, interrupted=True)
+            await here.say(Done(2, "ok", None))
+            assert (await here.broker.begin("pass"))[0] == Execute(3, interrupted=False)
+
+    drive(test())
+
+
+def test_a_cell_that_is_stopped_reads_on_but_asks_no_model_and_is_logged_as_stopped(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, model=model, texts=[ASCII]) as here:
+            await here.in_cell()
+            here.broker.cut_short("killed")
+            here.broker.cut_short("timeout")  # the first cause wins
+            assert (await refused(here, *ask("x"))).failure.code == "cell.over"
+            assert (await refused(here, Recurse(1, None, [1], []), b"x")).failure.code == "cell.over"
+            assert await here.say(Read(1, 0, 0, 1, 0)) == (Data(1), b"0")
+            await here.say(Done(1, "interrupted", None))
+            assert model.requests == []
+            assert [data["status"] for data in await here.data("cell.finished")] == ["killed"]
+
+    drive(test())
+
+
+def test_a_cell_that_the_box_did_not_outlive_is_logged_as_over(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            await here.in_cell()
+            await here.say(Output(1, "stdout"), b"abc")
+            await here.broker.lost("memory")
+            assert await here.data("cell.finished") == [{"cell": 1, "status": "memory", "output_bytes": 3}]
+
+    drive(test())
+
+
 def test_a_cell_is_logged_by_the_hash_of_its_code(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as here:
             await here.say(Ready(1, "3.11"))
             assert await here.broker.begin("x = 'ü'") == (Execute(1), "x = 'ü'".encode())
-            await here.say(Done("error", CellError("ValueError", "no", 1)), b"Traceback \xff")
+            await here.say(Done(1, "error", CellError("ValueError", "no", 1)), b"Traceback \xff")
             cell = here.broker.cell
             assert cell is not None
             assert (cell.error, cell.traceback) == (CellError("ValueError", "no", 1), "Traceback \ufffd")
@@ -847,7 +942,7 @@ def test_without_a_log_nothing_is_done_and_the_fault_is_ours(tmp_path: Path) -> 
         async with world(tmp_path, model=model, texts=[ASCII]) as here:
             await here.in_cell()
             await here.audit.aclose()
-            said: list[tuple[GuestMessage, bytes]] = [ask("a"), ask("a", "b"), (Final("text"), b"x"), (DONE, b"")]
+            said: list[tuple[GuestMessage, bytes]] = [ask("a"), ask("a", "b"), (Final(1, "text"), b"x"), (DONE, b"")]
             for message, body in [(Read(1, 0, 0, 1, 0), b""), *said]:
                 with pytest.raises(AuditUnavailable):
                     await here.say(message, body)
@@ -869,18 +964,18 @@ def test_output_over_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
             await here.in_cell()
             cell = here.broker.cell
             assert cell is not None
-            await here.say(Output("stdout"), b"12345")
-            await here.say(Output("stderr"), b"abc")
+            await here.say(Output(1, "stdout"), b"12345")
+            await here.say(Output(1, "stderr"), b"abc")
             seen = [cell.truncated]
-            await here.say(Output("stdout"), b"67890")
-            await here.say(Output("stderr"), b"def")
+            await here.say(Output(1, "stdout"), b"67890")
+            await here.say(Output(1, "stderr"), b"def")
             assert (bytes(cell.stdout), bytes(cell.stderr)) == (b"1234567", b"abc")
             assert [*seen, cell.truncated] == [False, True]
             assert cell.output_bytes == 16
             await here.say(DONE)
             assert [data["output_bytes"] for data in await here.data("cell.finished")] == [16]
             await here.broker.begin("pass")
-            await here.say(Output("stdout"), b"x" * 10)
+            await here.say(Output(1, "stdout"), b"x" * 10)
             assert here.broker.cell is not None
             assert not here.broker.cell.truncated
 
@@ -892,12 +987,12 @@ def test_a_flood_over_all_cells_ends_the_run(tmp_path: Path) -> None:
         policy = policy_with(limits={"output_bytes": 10, "output_flood_bytes": 5000})
         async with world(tmp_path, policy=policy) as here:
             await here.in_cell()
-            await here.say(Output("stdout"), bytes(2000))
+            await here.say(Output(1, "stdout"), bytes(2000))
             await here.say(DONE)
             await here.broker.begin("pass")
-            await here.say(Output("stderr"), bytes(1976))
+            await here.say(Output(1, "stderr"), bytes(1976))
             with pytest.raises(Refusal) as caught:
-                await here.say(Output("stdout"), b"x")
+                await here.say(Output(1, "stdout"), b"x")
             assert (caught.value.code, caught.value.limit, caught.value.observed) == ("output.flood", 5000, 6024)
 
     drive(test())
@@ -908,9 +1003,9 @@ def test_a_flood_of_empty_output_ends_the_run_too(tmp_path: Path) -> None:
         async with world(tmp_path, policy=policy_with(limits={"output_flood_bytes": 10 * 1024})) as here:
             await here.in_cell()
             for _ in range(10):
-                await here.say(Output("stdout"), b"")
+                await here.say(Output(1, "stdout"), b"")
             with pytest.raises(Refusal) as caught:
-                await here.say(Output("stdout"), b"")
+                await here.say(Output(1, "stdout"), b"")
             assert caught.value.code == "output.flood"
 
     drive(test())
@@ -919,8 +1014,8 @@ def test_a_flood_of_empty_output_ends_the_run_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("message", "body"),
     [
-        (Output("stdout"), b""),
-        (Output("stderr"), b"x"),
+        (Output(1, "stdout"), b""),
+        (Output(1, "stderr"), b"x"),
         (Budget(1), b""),
         (Read(1, 0, 10**9, 10**9, 0), b""),
         (Search(1, 9, "count", 0, 1, 1, 0), b"x"),
@@ -968,12 +1063,12 @@ def test_a_traceback_is_cut_and_charged_like_output(tmp_path: Path) -> None:
         policy = policy_with(limits={"output_bytes": 1024, "output_flood_bytes": 40_000})
         async with world(tmp_path, policy=policy) as here:
             await here.in_cell()
-            await here.say(Done("error", CellError("E", "m", None)), b"x" * 30_000)
+            await here.say(Done(1, "error", CellError("E", "m", None)), b"x" * 30_000)
             assert here.broker.cell is not None
             assert here.broker.cell.traceback == "x" * 1024
             await here.broker.begin("pass")
             with pytest.raises(Refusal) as caught:
-                await here.say(Done("error", CellError("E", "m", None)), b"x" * 30_000)
+                await here.say(Done(2, "error", CellError("E", "m", None)), b"x" * 30_000)
             assert (caught.value.code, caught.value.observed) == ("output.flood", 60_000)
 
     drive(test())
@@ -983,7 +1078,7 @@ def test_no_traceback_is_longer_than_the_agent_would_send_it(tmp_path: Path) -> 
     async def test() -> None:
         async with world(tmp_path) as here:
             await here.in_cell()
-            await here.say(Done("error", CellError("E", "m", None)), b"\xff" * (16 << 20))
+            await here.say(Done(1, "error", CellError("E", "m", None)), b"\xff" * (16 << 20))
             assert here.broker.cell is not None
             assert len(here.broker.cell.traceback) == 64_000
 
@@ -1036,7 +1131,7 @@ def test_an_answer_over_the_limit_is_refused(tmp_path: Path) -> None:
         async with world(tmp_path, policy=policy_with(limits={"answer_bytes": 10})) as here:
             await here.in_cell()
             with pytest.raises(Refusal) as caught:
-                await here.say(Final("text"), b"x" * 11)
+                await here.say(Final(1, "text"), b"x" * 11)
             assert (caught.value.code, caught.value.limit, caught.value.observed) == ("answer.too_long", 10, 11)
             assert here.broker.final is None
 
@@ -1060,7 +1155,7 @@ def test_an_answer_that_is_not_what_it_says_ends_the_box(tmp_path: Path, form: A
     async def test() -> None:
         async with world(tmp_path) as here:
             await here.in_cell()
-            message = await violates(here, Final(form), body)
+            message = await violates(here, Final(1, form), body)
             assert message == f"a Final that is no {form}"
             assert here.broker.final is None
 
@@ -1072,8 +1167,8 @@ def test_an_answer_in_json_is_taken(tmp_path: Path, value: Any) -> None:
     async def test() -> None:
         async with world(tmp_path) as here:
             await here.in_cell()
-            await here.say(Final("json"), json.dumps(value).encode())
-            assert here.broker.final == Final("json")
+            await here.say(Final(1, "json"), json.dumps(value).encode())
+            assert here.broker.final == Final(1, "json")
 
     drive(test())
 
@@ -1101,7 +1196,7 @@ def test_the_guest_names_no_tenant_run_or_model_in_the_log(tmp_path: Path) -> No
             await here.say(Ready(1, "evil\nrecord"))
             await here.broker.begin("pass")
             await refused(here, *ask("x", model="evil-model"))
-            await here.say(Done("error", CellError("evil.Type", "evil message", 1)), b"evil trace")
+            await here.say(Done(1, "error", CellError("evil.Type", "evil message", 1)), b"evil trace")
             await here.audit.flush()
             assert "evil" not in repr(here.durable())
 

@@ -175,13 +175,13 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
     failed = {"type": text, "message": text, "line": 3}
     with wired(echo) as (channel, host):
         channel.send({"op": "ready", "protocol": 1, "python": text})
-        channel.send({"op": "output", "stream": "stdout"}, text.encode())
-        channel.send({"op": "output", "stream": "stderr"}, b"\xff\x00")
-        channel.send({"op": "final", "form": "text"}, text.encode())
-        channel.send({"op": "final", "form": "json"}, b"[1]")
-        channel.send({"op": "done", "status": "ok", "error": None})
-        channel.send({"op": "done", "status": "error", "error": failed}, text.encode())
-        channel.send({"op": "done", "status": "interrupted", "error": {**failed, "line": None}})
+        channel.send({"op": "output", "cell": 1, "stream": "stdout"}, text.encode())
+        channel.send({"op": "output", "cell": 1, "stream": "stderr"}, b"\xff\x00")
+        channel.send({"op": "final", "cell": 1, "form": "text"}, text.encode())
+        channel.send({"op": "final", "cell": 1, "form": "json"}, b"[1]")
+        channel.send({"op": "done", "cell": 1, "status": "ok", "error": None})
+        channel.send({"op": "done", "cell": 1, "status": "error", "error": failed}, text.encode())
+        channel.send({"op": "done", "cell": 1, "status": "interrupted", "error": {**failed, "line": None}})
         channel.request("read", {"doc": 1023, "start": 0, "stop": 2**53 - 1, "line": 0})
         channel.request("query", {"model": text, "lengths": [1, 0]}, b"x")
         channel.request("query", {"model": None, "lengths": [0]})
@@ -189,13 +189,13 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
         channel.request("budget", {})
     assert host.frames == [
         Frame(Ready(1, text), b""),
-        Frame(Output("stdout"), text.encode()),
-        Frame(Output("stderr"), b"\xff\x00"),
-        Frame(Final("text"), text.encode()),
-        Frame(Final("json"), b"[1]"),
-        Frame(Done("ok", None), b""),
-        Frame(Done("error", CellError(text, text, 3)), text.encode()),
-        Frame(Done("interrupted", CellError(text, text, None)), b""),
+        Frame(Output(1, "stdout"), text.encode()),
+        Frame(Output(1, "stderr"), b"\xff\x00"),
+        Frame(Final(1, "text"), text.encode()),
+        Frame(Final(1, "json"), b"[1]"),
+        Frame(Done(1, "ok", None), b""),
+        Frame(Done(1, "error", CellError(text, text, 3)), text.encode()),
+        Frame(Done(1, "interrupted", CellError(text, text, None)), b""),
         Frame(Read(1, 1023, 0, 2**53 - 1, 0), b""),
         Frame(Query(2, text, [1, 0]), b"x"),
         Frame(Query(3, None, [0]), b""),
@@ -292,9 +292,9 @@ def test_a_command_that_arrives_while_a_thread_reads_is_kept_for_the_main_thread
 
     with wired(order_first) as (channel, host):
         host.say(Execute(1), b"pass")
-        assert channel.command() == ({"op": "execute", "cell": 1}, b"pass")
+        assert channel.command() == ({"op": "execute", "cell": 1, "interrupted": False}, b"pass")
         read(channel, 5)
-        assert channel.command() == ({"op": "execute", "cell": 2}, b"x = 1")
+        assert channel.command() == ({"op": "execute", "cell": 2, "interrupted": False}, b"x = 1")
 
 
 def test_a_reply_that_nobody_waits_for_is_dropped() -> None:
@@ -323,7 +323,7 @@ def test_a_host_that_hangs_up_ends_every_waiting_thread() -> None:
             with pytest.raises(Closed):
                 future.result(10)
         with pytest.raises(Closed):
-            channel.send({"op": "output", "stream": "stdout"}, b"x")
+            channel.send({"op": "output", "cell": 1, "stream": "stdout"}, b"x")
         with pytest.raises(Closed):
             channel.command()
 
@@ -369,7 +369,7 @@ def overlong_cell(channel: Channel, start: int, body: bytes) -> None:
     """It asks and prints, without an end."""
     while True:
         read(channel, start)
-        channel.send({"op": "output", "stream": "stdout"}, body)
+        channel.send({"op": "output", "cell": 1, "stream": "stdout"}, body)
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
@@ -514,6 +514,7 @@ def test_budget_gives_what_is_left_and_a_refusal_is_raised() -> None:
 
 
 def endings(channel: Channel, body_bytes_max: int = BODY_MAX) -> Endings:
+    channel.cell = 1
     return Endings(channel, lambda: {"found": [1, 2]}, lambda: None, body_bytes_max=body_bytes_max)
 
 
@@ -530,7 +531,7 @@ def endings(channel: Channel, body_bytes_max: int = BODY_MAX) -> Endings:
 def test_an_answer_is_text_or_json_or_else_its_text(value: object, form: str, body: bytes) -> None:
     with wired(silent) as (channel, host), pytest.raises(Ended):
         endings(channel).final(value)
-    assert host.frames == [Frame(Final(form), body)]  # type: ignore[arg-type]
+    assert host.frames == [Frame(Final(1, form), body)]  # type: ignore[arg-type]
 
 
 def test_the_other_endings() -> None:
@@ -559,7 +560,7 @@ def test_a_body_that_is_not_bytes_is_not_sent() -> None:
         channel = Channel(ours.fileno())
         for body in (Evil(b"x"), bytearray(b"x"), "x"):
             with pytest.raises(TypeError, match="must be bytes"):
-                channel.send({"op": "final", "form": "text"}, body)  # type: ignore[arg-type]
+                channel.send({"op": "final", "cell": 1, "form": "text"}, body)  # type: ignore[arg-type]
         theirs.setblocking(False)
         with pytest.raises(BlockingIOError):
             theirs.recv(1)

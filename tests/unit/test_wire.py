@@ -71,9 +71,9 @@ from_guest: st.SearchStrategy[GuestMessage] = st.one_of(
     st.builds(Query, ids, st.none() | names, lengths),
     st.builds(Recurse, ids, st.none() | names, lengths, st.lists(offsets, max_size=3)),
     st.builds(Budget, ids),
-    st.builds(Output, st.sampled_from(["stdout", "stderr"])),
-    st.builds(Final, st.sampled_from(["text", "json"])),
-    st.builds(Done, st.sampled_from(["ok", "error", "rejected", "interrupted"]), st.none() | cell_errors),
+    st.builds(Output, ids, st.sampled_from(["stdout", "stderr"])),
+    st.builds(Final, ids, st.sampled_from(["text", "json"])),
+    st.builds(Done, ids, st.sampled_from(["ok", "error", "rejected", "interrupted"]), st.none() | cell_errors),
 )
 from_host: st.SearchStrategy[HostMessage] = st.one_of(
     st.builds(
@@ -95,7 +95,7 @@ from_host: st.SearchStrategy[HostMessage] = st.one_of(
         ),
         *[offsets] * 6,
     ),
-    st.builds(Execute, ids),
+    st.builds(Execute, ids, st.booleans()),
     st.builds(Data, ids),
     st.builds(Found, ids, offsets, st.none() | offsets),
     st.builds(Answers, ids, st.lists(st.builds(Answer, offsets, st.none() | failures), max_size=3)),
@@ -280,19 +280,19 @@ def test_the_largest_frame_passes_and_is_held_once() -> None:
     header = msgspec.json.encode(message)
     assert fed(new("guest", header_max=len(header)), iter([raw(header)])) == ([Frame(message, b"")], None)
     assert fed(new("guest", header_max=len(header) - 1), iter([raw(header)]))[1] is not None
-    sent = raw(msgspec.json.encode(Output("stdout")), body)
-    assert fed(new("guest"), iter([sent]))[0] == [Frame(Output("stdout"), body)]
+    sent = raw(msgspec.json.encode(Output(1, "stdout")), body)
+    assert fed(new("guest"), iter([sent]))[0] == [Frame(Output(1, "stdout"), body)]
 
 
 def test_a_frame_is_pending_until_its_last_byte() -> None:
-    data = written(Frame(Output("stdout"), b"abc"))
+    data = written(Frame(Output(1, "stdout"), b"abc"))
     decoder = new("guest")
     assert decoder.buffered == 0
     for at in range(len(data)):
         assert decoder.next() is None
         decoder.receive(memoryview(data)[at : at + 1])
         assert decoder.buffered > 0
-    assert decoder.next() == Frame(Output("stdout"), b"abc")
+    assert decoder.next() == Frame(Output(1, "stdout"), b"abc")
     assert decoder.buffered == 0
 
 
@@ -444,7 +444,7 @@ def test_a_body_is_handed_on_without_a_copy() -> None:
 
 
 def test_a_frame_shows_the_size_of_its_body_only() -> None:
-    assert repr(Frame(Final("text"), b"secret")) == "Frame(Final(form='text'), body=6 bytes)"
+    assert repr(Frame(Final(1, "text"), b"secret")) == "Frame(Final(cell=1, form='text'), body=6 bytes)"
     assert Frame(Budget(1), b"") != Budget(1)
 
 

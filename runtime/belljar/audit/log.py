@@ -117,7 +117,18 @@ class AuditLog:
 
         Raises: as `append`; but when the disk refuses the record, the next `append` of this run raises it.
         """
+        self.put(event, run, fields)
+        await self.room()
+
+    def put(self, event: str, run: str, fields: Mapping[str, JSON]) -> None:
+        """`note`, for a caller that has waited for `room` and cannot be stopped between the record and what it is of.
+
+        Raises: as `note`.
+        """
         self._writer.submit_soon(self._record(event, run, fields), lane=run)
+
+    async def room(self) -> None:
+        """Return at once while few records are queued; otherwise when those are durable."""
         await self._writer.room()
 
     async def flush(self) -> None:

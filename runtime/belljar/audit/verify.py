@@ -90,6 +90,7 @@ class _Checker:
         self._runs: set[str] = set()
         self._finished: set[str] = set()
         self._actions: dict[tuple[str, str], _Action] = {}
+        self._cells: dict[str, object] = {}  # run -> the cell that has begun there and not ended
 
     def problem(self, line: str) -> None:
         if len(self._problems) < _PROBLEMS_MAX:
@@ -117,6 +118,8 @@ class _Checker:
         if record.prev != self._head:
             self.problem(f"record {record.seq}: it does not continue the record before it")
         self._runs.add(record.run)
+        if record.event in ("cell.started", "cell.finished"):
+            self._cell(record)
         kind, _, end = record.event.rpartition(".")
         if end == "requested":
             self._request(record, kind)
@@ -124,6 +127,17 @@ class _Checker:
             self._outcome(record, kind)
         elif record.event == "run.finished":
             self._finished.add(record.run)
+
+    def _cell(self, record: Record) -> None:
+        """The cells of a run come one after the other, and only one that runs can end."""
+        cell = record.data.get("cell")
+        running = self._cells.pop(record.run, None)
+        if record.event == "cell.started":
+            if running is not None:
+                self.problem(f"record {record.seq}: cell {cell!a:.80} began while cell {running!a:.80} was not over")
+            self._cells[record.run] = cell
+        elif running != cell:
+            self.problem(f"record {record.seq}: cell {cell!a:.80} ended, which was not running")
 
     def _request(self, record: Record, kind: str) -> None:
         action = self._action(record)

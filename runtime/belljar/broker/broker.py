@@ -12,14 +12,16 @@ The rules it keeps, whoever speaks:
   off the event loop (`heavy`).
 
 State: idle <-> running -> final. `Ready` comes once and before all else; the first cell's order may be on its way by
-then. `Final` and `Done` come while running. A thread that the program left behind may still ask between two cells: it
-is refused, not punished.
+then. `Final` and `Done` come while running, and name the cell that runs; one of another cell is a violation. A thread
+that the program left behind may still ask between two cells: it is refused, not punished. What it prints then is
+charged, but the cell that it names is over, so it stands in no result.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Final as Const
@@ -153,16 +155,23 @@ class Broker:
     def denials(self) -> int:
         return self._denials
 
-    def cut_short(self) -> None:
-        """The running cell's time is up now: what it still gives as an answer is logged and does not count."""
+    def cut_short(self, why: str) -> None:
+        """The running cell is stopped now: what it still gives as an answer is logged and does not count.
+
+        `why` is the status that this gives it.
+        """
         assert self.cell is not None
         self.cell.deadline = min(self.cell.deadline, self._scope.monotonic())
+        self.cell.cut = self.cell.cut or why
 
-    async def begin(self, code: str) -> Reply:
-        """Log the next cell, let its time begin, and give the order to run it.
+    async def begin(self, code: str, *, wall_s: float | None = None) -> Reply:
+        """Log the next cell, let its time begin, and give the order to run it. Cancelled, it has not begun.
+
+        Args:
+            wall_s: what it may take, where that is less than the policy allows.
 
         Raises:
-            PolicyDenied: `code.too_long`.
+            PolicyDenied: `code.too_long`; `cell.running`: the one before is not over.
         """
         limit = min(self._policy.limits.code_bytes, self._policy.wire.body_bytes_max)
         # A root model may write any length; what is surely too long need not be encoded to be refused.
@@ -174,18 +183,26 @@ class Broker:
                 limit=limit,
                 observed=max(len(source), len(code)),
             )
+        about: dict[str, JSON] = {"code_sha256": hashlib.sha256(source).hexdigest(), "code_bytes": len(source)}
+        await self._audit.room()
+        # Nothing is awaited from here on: a cell has begun wholly or not at all.
+        if self._state == "running":
+            raise PolicyDenied("a cell is running: wait for its end", code="cell.running")
+        self._audit.put("cell.started", self._scope.run, {"cell": self.cells + 1, **about})
+        order = Execute(self.cells + 1, interrupted=self.cell is not None and self.cell.interrupted)
         self.cells += 1
+        wall_s = min(math.inf if wall_s is None else wall_s, self._policy.limits.cell_wall_s)
         began = self._scope.monotonic()
-        deadline = min(began + self._policy.limits.cell_wall_s, self._scope.deadline)
-        self.cell = Cell(self.cells, self._policy.limits, began=began, deadline=deadline)
+        deadline = min(began + wall_s, self._scope.deadline)
+        self.cell = Cell(self.cells, self._policy.limits, began=began, deadline=deadline, wall_s=wall_s)
         self._state = "running"
-        about: dict[str, JSON] = {
-            "cell": self.cells,
-            "code_sha256": hashlib.sha256(source).hexdigest(),
-            "code_bytes": len(source),
-        }
-        await self._audit.note("cell.started", self._scope.run, about)
-        return Execute(self.cells), source
+        return order, source
+
+    async def lost(self, status: str) -> None:
+        """The box has come to its end, of this `status`: so has the running cell, if it has not yet."""
+        if self._state == "running" and self.cell is not None:
+            self._state = "idle"
+            await self._log_end(self.cell, status)
 
     async def handle(self, frame: Frame[GuestMessage]) -> Reply | None:
         """Do what one sentence asks, if it may be done.
@@ -227,10 +244,11 @@ class Broker:
         self._ready = True
 
     def _output(self, output: Output, body: bytes) -> None:
-        # What a left-behind thread prints between two cells belongs to the last one.
-        if self.cell is None:
-            raise ProtocolViolation("output before the first cell")
-        self.cell.write(output, body)
+        if output.cell > self.cells:
+            raise ProtocolViolation(f"output of cell {output.cell}, which has not begun")
+        # A left-behind thread may have printed when the next order was on its way; its own cell is over then.
+        if self.cell is not None and output.cell == self.cell.number:
+            self.cell.write(output, body)
         self._emit(len(body))
 
     def _emit(self, size: int) -> None:
@@ -250,22 +268,28 @@ class Broker:
             )
 
     async def _done(self, done: Done, body: bytes) -> None:
-        if self._state != "running" or self.cell is None:
-            raise ProtocolViolation(f"a Done while the box was {self._state}")
+        cell = self._of_running(done)
         self._state = "idle"
         kept = body[: min(self._policy.limits.output_bytes, _TRACEBACK_BYTES_MAX)]
-        self.cell.end(done, kept.decode("utf-8", "replace"), now=self._scope.monotonic())
-        about: dict[str, JSON] = {
-            "cell": self.cell.number,
-            "status": done.status,
-            "output_bytes": self.cell.output_bytes,
-        }
-        await self._audit.note("cell.finished", self._scope.run, about)
+        cell.end(done, kept.decode("utf-8", "replace"), now=self._scope.monotonic())
+        await self._log_end(cell, cell.cut or done.status)
         self._emit(len(body))
 
-    async def _final(self, final: Final, body: bytes) -> None:
+    async def _log_end(self, cell: Cell, status: str) -> None:
+        about: dict[str, JSON] = {"cell": cell.number, "status": status, "output_bytes": cell.output_bytes}
+        await self._audit.note("cell.finished", self._scope.run, about)
+
+    def _of_running(self, message: Done | Final) -> Cell:
+        """The cell that runs, which the message must be of."""
+        name = type(message).__name__
         if self._state != "running" or self.cell is None:
-            raise ProtocolViolation(f"a Final while the box was {self._state}")
+            raise ProtocolViolation(f"a {name} while the box was {self._state}")
+        if message.cell != self.cell.number:
+            raise ProtocolViolation(f"a {name} of cell {message.cell} while cell {self.cell.number} ran")
+        return self.cell
+
+    async def _final(self, final: Final, body: bytes) -> None:
+        cell = self._of_running(final)
         came, limit = self._scope.monotonic(), self._policy.limits.answer_bytes
         if len(body) > limit:
             raise Refusal(
@@ -274,7 +298,7 @@ class Broker:
                 limit=limit,
                 observed=len(body),
             )
-        self.checking = came < self.cell.deadline
+        self.checking = came < cell.deadline
         try:
             await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
             about: dict[str, JSON] = {
@@ -297,8 +321,7 @@ class Broker:
         try:
             if self._in_flight > self._policy.wire.in_flight_max:
                 raise ProtocolViolation(f"more than {self._policy.wire.in_flight_max} requests in flight")
-            if self._state != "running":
-                raise PolicyDenied("no cell is running: ask from inside a cell", code="cell.over")
+            self._permit_now(message)
             return await self._serve(message, body)
         except ModelFailed as failure:
             return Refused(message.id, _failure(failure)), b""
@@ -306,6 +329,12 @@ class Broker:
             return await self.refuse(message, refusal)
         finally:
             self._in_flight -= 1
+
+    def _permit_now(self, message: Read | Search | Query | Recurse | Budget) -> None:
+        if self._state != "running" or self.cell is None:
+            raise PolicyDenied("no cell is running: ask from inside a cell", code="cell.over")
+        if self.cell.cut is not None and isinstance(message, Query | Recurse):
+            raise PolicyDenied("the cell is being stopped: it can ask no model any more", code="cell.over")
 
     async def refuse(self, message: Read | Search | Query | Recurse | Budget, refusal: Refusal) -> Reply:
         """The reply to a request that is not served; it stands in the log and is charged as a frame.

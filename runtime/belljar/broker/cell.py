@@ -16,13 +16,19 @@ class Cell:
     """The transcript of one cell. Output beyond the policy's bound is counted, not kept.
 
     `began`, `deadline` and `ended` are on the run's monotonic clock, in seconds; `ended` is None until it is over.
+    `wall_s` is what it may take itself; the run may leave it less.
     """
 
-    def __init__(self, number: int, limits: Limits, *, began: float, deadline: float) -> None:
+    def __init__(self, number: int, limits: Limits, *, began: float, deadline: float, wall_s: float) -> None:
         self.number = number
         self.began = began
         self.deadline = deadline
+        self.wall_s = wall_s
         self.ended: float | None = None
+        # The status that it was cut short for: it may go on for its grace, but can neither answer nor ask a model.
+        self.cut: str | None = None
+        # It was sent an interrupt.
+        self.interrupted = False
         self.stdout = bytearray()
         self.stderr = bytearray()
         self.output_bytes = 0
@@ -44,7 +50,9 @@ class Cell:
         return self.done.error if self.done else None
 
     def write(self, output: Output, data: bytes) -> None:
-        """Keep what fits."""
+        """Keep what fits, until it is over: from then on its output is as it is."""
+        if self.done is not None:
+            return
         self.output_bytes += len(data)
         room = self._limits.output_bytes - len(self.stdout) - len(self.stderr)
         (self.stdout if output.stream == "stdout" else self.stderr).extend(data[: max(room, 0)])

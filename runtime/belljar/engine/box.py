@@ -8,9 +8,15 @@ waits for the first of: Done, Final, the box's end, a violation, a fault of ours
     execute:  Execute ->  ... Done            status from the cell
                           ... its time is up  interrupt, grace, then a verdict `timeout` or `cpu` and the box is dead
                           ... verdict         the box is dead
+                          ... cancelled       by `abandon`: interrupt, grace, then a verdict `killed`
+
+Who gives up waiting for a cell (a cancellation, which may come at any `await`) leaves it running. It then owes either
+`close` or `abandon`, which stops the cell as the deadline would, so that the next one finds a box that does nothing
+else. Until then there is no next one.
 
 A *verdict* is final for the box: it is set once, from the outside's evidence, and whatever comes over the wire later
-is not read. The first cause wins: what a cell does after its time was up, also if it dies of it, is still that. And the
+is not read. The first cause wins: what a cell does after its time was up, also if it dies of it, is still that; and
+what the box does after a cell's Done is not the cell's, whether or not it was seen before the result was made. And the
 clock says which was first, not the order in which the host happens to see things: after a pause of the host several
 ends lie waiting at once, so the broker stamps the end of a cell and refuses an answer by the cell's own deadline.
 
@@ -21,6 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import Sequence
 from typing import Final as Const
@@ -43,7 +50,18 @@ from belljar.errors import (
     Refusal,
 )
 from belljar.heavy import off_loop
-from belljar.protocol import PROTOCOL, ContextInfo, DocumentInfo, GuestMessage, Query, Recurse, Refused, Search, Start
+from belljar.protocol import (
+    PROTOCOL,
+    ContextInfo,
+    DocumentInfo,
+    GuestMessage,
+    Query,
+    Ready,
+    Recurse,
+    Refused,
+    Search,
+    Start,
+)
 from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Evidence, Sandbox
 from belljar.tasks import to_the_end
@@ -87,6 +105,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 _LATE: Const = Verdict("timeout")
+_CANCELLED: Const = Verdict("killed", ErrorInfo("Cancelled", "the cell was cancelled from outside"))
+_CLOSED: Const = Verdict("killed", ErrorInfo("Closed", "the session was closed before the cell was over"))
 
 
 class _Share(msgspec.Struct, frozen=True):
@@ -118,8 +138,13 @@ class Box:
         self._freed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
-        # Between two cells nobody but the guard sees the run's time pass; meanwhile `execute` does.
-        self._executing = False
+        # The cell that `execute` began and did not see the end of. Between two cells nobody but the guard sees the
+        # run's time pass; meanwhile `execute` does.
+        self._cell: Cell | None = None
+        # It is the box's last; and it is over.
+        self._last = self._through = False
+        # The agent listens to interrupts, or the box has ended.
+        self._listens = asyncio.Event()
         # Why the running cell was cut short: whatever ends the box from then on, this is the cause.
         self._cut: Verdict | None = None
         # From here on the sandbox gives up what it holds: it is neither asked nor told anything but `kill`.
@@ -141,6 +166,11 @@ class Box:
     def finished(self) -> bool:
         """Whether no further cell can run: the answer is given, or the box is dead."""
         return self.verdict is not None or self._broker.final is not None
+
+    @property
+    def _deaf(self) -> bool:
+        """Whether nothing that the box still says counts."""
+        return self.finished or self._through
 
     async def open(
         self,
@@ -173,39 +203,75 @@ class Box:
         with contextlib.suppress(OSError):  # the pump sees the end and says why
             await self._send((start, b""))
 
-    async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult:
-        """Run one cell to its end, whatever that is.
+    async def execute(
+        self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None, last: bool = False
+    ) -> CellResult:
+        """Run one cell to its end, whatever that is. Where this raises or is cancelled, `abandon` or `close` is owed.
 
         Args:
             spare_cpu: other cells are to follow: interrupt this one before it uses up their CPU time.
+            wall_s: what the cell may take, where that is less than the policy allows.
+            last: no other cell is to follow: what the box says or does after this one does not count.
 
         Raises:
-            PolicyDenied: the code is too long, or the box has ended.
+            PolicyDenied: the code is too long, the box has ended, or a cell is running.
         """
         if self.finished:
             raise PolicyDenied("the session has ended: open a new one", code="session.ended")
-        self._executing, self._cut = True, None
-        try:
-            return await self._execute(code, spare_cpu)
-        finally:
-            self._executing = False
-
-    async def _execute(self, code: str, spare_cpu: bool) -> CellResult:
-        order = await self._broker.begin(code)
-        cell = self._broker.cell
+        order = await self._broker.begin(code, wall_s=wall_s)
+        cell = self._cell = self._broker.cell
         assert cell is not None
         self._over.clear()
-        self._before = self._account
-        started = self._scope.monotonic()
+        self._before, self._last = self._account, last
+        await self._give(order)
+        await self._until_over(cell, await self._spare_cpu() if spare_cpu else None)
+        result = await self._result(cell)
+        self._cell = self._cut = None
+        return result
+
+    async def abandon(self) -> CellResult | None:
+        """Stop the cell whose `execute` was cut off, as one whose time is up; do nothing if none was.
+
+        On return it is over, and in the log; none of its requests is under way; the next cell can follow, unless the
+        box is `finished`.
+
+        Returns:
+            What became of it.
+        """
+        cell = self._cell
+        if cell is None:
+            return None
+        try:
+            if not self._over.is_set():
+                self._cut = self._cut or _CANCELLED
+                await self._stop(cell, self._cut)
+                if not self._over.is_set():
+                    self._end(self._cut)
+            self._drop_requests()
+            if self._slow:
+                await asyncio.wait(self._slow)
+            return await self._result(cell)
+        except BelljarError as error:  # with nobody to tell: it stands as how the box ended
+            self._fail(error)
+            return None
+        finally:
+            self._cell = self._cut = None
+
+    async def _give(self, order: Reply) -> None:
         try:
             await self._send(order)
         except OSError:
             pass  # the box is gone; the pump says why
         except ProtocolViolation as violation:
             self._fail(violation)
-        await self._until_over(cell, await self._spare_cpu() if spare_cpu else None)
+        except asyncio.CancelledError:
+            self._end(_CANCELLED)  # a part of it may be on the wire, and nothing can follow that
+            raise
+
+    async def _result(self, cell: Cell) -> CellResult:
         status, error, limit = await self._outcome(cell)
-        wall_s = self._scope.monotonic() - started
+        await self._broker.lost(status)
+        wall_s = self._scope.monotonic() - cell.began
         await self._bury()
         final, body = (self._broker.final, self._broker.final_body) if status == "ok" else (None, b"")
 
@@ -216,7 +282,11 @@ class Box:
         return await off_loop(len(body) + len(cell.stdout) + len(cell.stderr), result)
 
     async def close(self) -> BoxEnd:
-        """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns."""
+        """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns.
+
+        An `execute` that still waits elsewhere gets its result, of status `killed`.
+        """
+        self._end(_CLOSED)
         end = await self._kill()
         tasks = [*self._slow, *(task for task in (self._pump, self._guard) if task)]
         for task in tasks:
@@ -241,29 +311,41 @@ class Box:
         cut = await self._wait_over(cell.deadline, cpu)
         if cut is None and not cell.late:
             return
-        now = self._scope.monotonic()
         late = cut is None or cut.status == "timeout"
         self._cut = cut = self._late(cell, of_run) if late or cut is None else cut
-        self._broker.cut_short()
-        if not self._over.is_set() and not self._dying:
-            self._sandbox.interrupt()
-            await self._wait_over(now + self._scope.policy.limits.grace_s, None)
+        await self._stop(cell, cut)
         if late:
             self._cut = cut = self._late(cell, of_run)  # with the grace
         stopped = self._over.is_set() and self._scope.left_s() > 0
         if not stopped and self._broker.final is None:
             self._end(cut)
 
+    async def _stop(self, cell: Cell, cut: Verdict) -> None:
+        """Interrupt the cell, and give it the grace to end. It can ask no model from now on, nor wait for one."""
+        grace_s = self._scope.policy.limits.grace_s
+        until = self._scope.monotonic() + grace_s
+        self._broker.cut_short(cut.status)
+        if self._over.is_set() or self._dying:
+            return
+        with contextlib.suppress(TimeoutError):  # an agent that still starts would die of it
+            async with asyncio.timeout(grace_s):
+                await self._listens.wait()
+        if not cell.interrupted:
+            cell.interrupted = True
+            self._sandbox.interrupt()
+        self._drop_requests()
+        await self._wait_over(until, None)
+
     def _late(self, cell: Cell, of_run: bool) -> Verdict:
         """That the cell took too long, or with it the run, and how long until now."""
         if of_run:
             return verdict_of(self._scope.time_up())
-        return _cell_late(self._scope.policy.limits.cell_wall_s, self._scope.monotonic() - cell.began)
+        return _cell_late(cell.wall_s, self._scope.monotonic() - cell.began)
 
     async def _outcome(self, cell: Cell) -> tuple[Status, ErrorInfo | None, Limit | None]:
         if self._broker.final is not None:
             return "ok", None, None
-        if (cut := self._cut or self.verdict) is not None:
+        if (cut := self._cut or (self.verdict if cell.done is None else None)) is not None:
             error = cut.error
             if error is not None and cut is self._cut:
                 error = msgspec.structs.replace(error, traceback=cell.traceback)
@@ -301,9 +383,10 @@ class Box:
         return None
 
     def _end(self, verdict: Verdict) -> None:
-        if self.verdict is None:
+        if self.verdict is None and not self._through:
             self.verdict = self._cut or verdict
         self._over.set()
+        self._listens.set()
 
     async def _wait_over(self, until: float, cpu: _Share | None) -> Verdict | None:
         """None when the cell is over; why it has to end, when its time or its share of the CPU's is up before."""
@@ -333,7 +416,7 @@ class Box:
 
     def _watch_deadline(self) -> None:
         """The run's time passes between cells too; a running cell has its own, gentler end."""
-        if self._scope.left_s() <= 0 and not self._executing:
+        if self._scope.left_s() <= 0 and self._cell is None:
             self._end(verdict_of(self._scope.time_up()))
 
     async def _watch_cpu(self) -> None:
@@ -361,7 +444,7 @@ class Box:
     async def _run_pump(self) -> None:
         try:
             await self._read_frames()
-            if not self.finished:
+            if not self._deaf:
                 self._end(await self._died())
         except OSError:  # it hung up on its reading side alone, or died with a reply on the way
             self._end(await self._died())
@@ -373,13 +456,13 @@ class Box:
         slice_end = loop.time() + _SLICE_S
         while data := await self._sandbox.receive():
             self._decoder.receive(data)
-            while (frame := self._decoder.next()) is not None:
+            while not self._deaf and (frame := self._decoder.next()) is not None:
                 await self._take(frame)
-                if self.finished:
-                    return
                 if loop.time() > slice_end:
                     await asyncio.sleep(0)
                     slice_end = loop.time() + _SLICE_S
+            if self._deaf:
+                return
 
     async def _take(self, frame: Frame[GuestMessage]) -> None:
         if isinstance(frame.message, Query | Recurse | Search):
@@ -390,16 +473,35 @@ class Box:
             task = asyncio.create_task(self._answer_slowly(frame, frame.message.id))
             self._slow.add(task)
             task.add_done_callback(self._look_at)
+            task.add_done_callback(functools.partial(self._refuse_unheard, frame.message.id))
             task.add_done_callback(lambda _: self._hold(-weight))
             return
         reply = await self._broker.handle(frame)
         if reply is not None:
             await self._send(reply)
+        if isinstance(frame.message, Ready):
+            self._listens.set()
         cell = self._broker.cell
         if self._broker.final is not None or (cell is not None and cell.done is not None):
-            for task in self._slow:
-                task.cancel()
+            self._drop_requests()
+            self._through = self._last
             self._over.set()
+
+    def _drop_requests(self) -> None:
+        """Of a cell that is over or has to stop: each is refused, and a call under way is charged."""
+        for task in self._slow:
+            task.cancel()
+
+    def _refuse_unheard(self, request: int, task: asyncio.Task[None]) -> None:
+        """One that was dropped before it was begun has told the program nothing, whose thread would wait for ever."""
+        if task.cancelled() and not self._dying:
+            refusing = asyncio.create_task(self._answer_over(request))
+            self._slow.add(refusing)
+            refusing.add_done_callback(self._look_at)
+
+    async def _answer_over(self, request: int) -> None:
+        with contextlib.suppress(OSError, ProtocolViolation):  # the pump sees the box's end
+            await to_the_end(self._send((Refused(request, _CELL_OVER), b"")))
 
     def _weight(self, frame: Frame[GuestMessage]) -> int:
         """What a request holds of our memory while it is open: its body, and what a search may find."""
@@ -448,8 +550,7 @@ class Box:
         except asyncio.CancelledError:
             # Either the cell is over and its thread still waits for a reply, or the box is being closed.
             if not self.finished:
-                with contextlib.suppress(OSError):
-                    await self._send((Refused(request, _CELL_OVER), b""))
+                await self._answer_over(request)
         except OSError:  # as in the pump, which may not notice: it only reads
             if not self.finished:
                 self._end(await self._died())

@@ -3,6 +3,6 @@
 # limit: output.flood
 # use: wire
 # why: Frames without content cost the host more than the guest.
-crumbs = frame({"op": "output", "stream": "stdout"}) * 500
+crumbs = frame({"op": "output", "cell": 1, "stream": "stdout"}) * 500
 while True:
     say(crumbs)

@@ -2,5 +2,5 @@
 # expect: ok protocol
 # use: wire
 # why: The cell is over: there is no more to say in it.
-say(frame(DONE), frame({"op": "final", "form": "text"}, b"late"))
+say(frame(DONE), frame({"op": "final", "cell": 1, "form": "text"}, b"late"))
 time.sleep(30)

@@ -2,5 +2,5 @@
 # expect: protocol ok
 # use: wire
 # why: A number beyond all floats.
-say(frame({"op": "final", "form": "json"}, b"1e999"))
+say(frame({"op": "final", "cell": 1, "form": "json"}, b"1e999"))
 time.sleep(30)

@@ -2,5 +2,5 @@
 # expect: protocol
 # use: wire
 # why: Text that is no value.
-say(frame({"op": "final", "form": "json"}, b"{"))
+say(frame({"op": "final", "cell": 1, "form": "json"}, b"{"))
 time.sleep(30)

@@ -2,5 +2,5 @@
 # expect: protocol
 # use: wire
 # why: JSON has no NaN.
-say(frame({"op": "final", "form": "json"}, b"NaN"))
+say(frame({"op": "final", "cell": 1, "form": "json"}, b"NaN"))
 time.sleep(30)

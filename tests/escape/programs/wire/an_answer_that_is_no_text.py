@@ -2,5 +2,5 @@
 # expect: protocol
 # use: wire
 # why: Bytes that are no text.
-say(frame({"op": "final", "form": "text"}, b"\xff"))
+say(frame({"op": "final", "cell": 1, "form": "text"}, b"\xff"))
 time.sleep(30)

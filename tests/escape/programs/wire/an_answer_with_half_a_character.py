@@ -2,5 +2,5 @@
 # expect: protocol ok
 # use: wire
 # why: A lone surrogate in a JSON string.
-say(frame({"op": "final", "form": "json"}, b'"\\ud800"'))
+say(frame({"op": "final", "cell": 1, "form": "json"}, b'"\\ud800"'))
 time.sleep(30)

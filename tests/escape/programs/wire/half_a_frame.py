@@ -4,5 +4,5 @@
 # why: The rest never comes.
 # limit: cell_wall_ms
 # hasty
-say(frame({"op": "final", "form": "text"}, b"x" * 1000)[:-1])
+say(frame({"op": "final", "cell": 1, "form": "text"}, b"x" * 1000)[:-1])
 time.sleep(30)

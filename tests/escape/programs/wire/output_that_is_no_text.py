@@ -2,5 +2,5 @@
 # expect: ok protocol
 # use: wire
 # why: Bytes are replaced, not refused: a program may print what it likes.
-say(frame({"op": "output", "stream": "stdout"}, b"\xff\xfe"), frame(DONE))
+say(frame({"op": "output", "cell": 1, "stream": "stdout"}, b"\xff\xfe"), frame(DONE))
 time.sleep(30)
