@@ -490,8 +490,7 @@ class Broker:
             )
 
     async def _budget(self, budget: Budget) -> Reply:
-        await self._calls.settled()
-        left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
+        left = await self._calls.left()
         return (
             Left(
                 id=budget.id,
@@ -586,8 +585,7 @@ class Broker:
 
     async def _permit_calls(self, calls: int) -> None:
         """A batch that cannot be finished is refused before its first call, not after its last affordable one."""
-        await self._calls.settled()
-        left = (await self._ledger.remaining(self._scope.run, now=self._scope.now())).calls
+        left = (await self._calls.left()).calls
         if left is not None and calls > left:
             raise QuotaExceeded(
                 f"{calls} calls are asked for and {left} are left: ask fewer or larger questions",
