@@ -103,7 +103,6 @@ def test_it_is_not_waited_for_what_would_not_fit_afterwards_either() -> None:
             with pytest.raises(QuotaExceeded) as caught:
                 await door.enter(input_tokens=140)
             assert (caught.value.code, caught.value.limit, caught.value.observed) == ("quota.cost_nanousd", 150, 240)
-            assert "110 nano" not in str(caught.value)
             assert "held by what is under way" in str(caught.value)
 
     drive(test())
