@@ -226,6 +226,26 @@ def test_another_run_of_the_tenant_is_waited_for_no_longer_than_a_call_may_take(
     drive(test())
 
 
+def test_a_ledger_is_waited_at_in_one_event_loop_after_the_other() -> None:
+    clock = Clock()
+    ledger = SqliteLedger(None, owner="1:1")
+
+    async def test(run: str) -> None:
+        await ledger.open_run(run, TENANT, run_limits=money(150), tenant_limits=UNLIMITED, now=NOON)
+        door = Door(ledger, run, clock)
+        await door.enter()
+        second = asyncio.create_task(door.enter())
+        await door.waiting(1)
+        await asyncio.sleep(0.1)
+        second.cancel()
+        await asyncio.wait([second])
+        await ledger.close_run(run)
+
+    for run in ("r1", "r2"):
+        drive(test(run))
+    drive(ledger.aclose())
+
+
 def test_what_is_kept_is_left_and_not_held() -> None:
     async def test() -> None:
         kept = Amounts(calls=1, cost_nanousd=100)

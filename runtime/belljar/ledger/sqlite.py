@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import secrets
 import sqlite3
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -133,7 +134,8 @@ class SqliteLedger:
     def __init__(self, path: Path | None, *, owner: str) -> None:
         self._owner = owner
         self._writer = Writer(path, what="ledger", schema=_SCHEMA, unavailable=LedgerUnavailable)
-        self._freed = asyncio.Event()
+        # Not one for all: an event belongs to the loop that first waits for it, and a ledger may outlive a loop.
+        self._watching = weakref.WeakSet[asyncio.Event]()
 
     async def open_run(self, run: str, tenant: str, *, run_limits: Limits, tenant_limits: Limits, now: float) -> None:
         check_run(run)
@@ -197,11 +199,13 @@ class SqliteLedger:
         return await self._writer.submit(lambda db: _room(db, run, day))
 
     def freed(self) -> asyncio.Event:
-        return self._freed
+        event = asyncio.Event()
+        self._watching.add(event)
+        return event
 
     def _tell(self) -> None:
-        told, self._freed = self._freed, asyncio.Event()
-        told.set()
+        for event in self._watching:
+            event.set()
 
     async def close_run(self, run: str) -> None:
         await self._writer.submit(lambda db: _close_run(db, run))
