@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -59,9 +60,10 @@ class Door:
         assert held.input_tokens == input_tokens
         return reservation
 
-    async def waiting(self, calls: int) -> None:
-        """Return when so many stand in line."""
-        while self.admission._waiting < calls:  # noqa: ASYNC110 - a line tells nobody
+    async def waiting(self, *line: asyncio.Task[Any]) -> None:
+        """Return when these stand in line. None of them is through."""
+        while self.admission._waiting < len(line):
+            assert not any(task.done() for task in line)
             await asyncio.sleep(0.001)
 
 
@@ -84,12 +86,18 @@ async def doors(
         assert await ledgers[0].check_books() == []
 
 
+async def over(task: asyncio.Task[Any]) -> None:
+    """Return when the task is over, which it soon is."""
+    await asyncio.wait([task], timeout=20)
+    assert task.done()
+
+
 def test_what_is_in_the_way_only_while_it_is_held_is_waited_for() -> None:
     async def test() -> None:
         async with doors(money(150)) as [door]:
             first = await door.enter()
             second = asyncio.create_task(door.enter())
-            await door.waiting(1)
+            await door.waiting(second)
             await door.ledger.settle(first, bound(1))
             await second  # and it holds the whole answer, not what was left beside the first
 
@@ -113,7 +121,7 @@ def test_the_answer_is_shortened_by_what_is_used_and_not_by_what_is_held() -> No
         async with doors(money(160)) as [door]:
             first = await door.enter()
             second = asyncio.create_task(door.admission.hold(bound, OUTPUT, kept=NOTHING))
-            await door.waiting(1)
+            await door.waiting(second)
             await door.ledger.settle(first, bound(80))  # 90 of 160 used: 70 are left, 60 of them for the answer
             assert (await second)[1:] == (bound(60), 60)
 
@@ -134,9 +142,9 @@ def test_the_line_is_first_come_first_served() -> None:
 
             first = await door.enter(150, 16)
             line = [asyncio.create_task(come("large", 180, 16))]
-            await door.waiting(1)
+            await door.waiting(*line)
             line += [asyncio.create_task(come(f"small {number}", 1, 1)) for number in range(3)]
-            await door.waiting(4)
+            await door.waiting(*line)
             for _ in range(3):  # several looks of the head
                 await asyncio.sleep(0.1)
             assert entered == []
@@ -152,9 +160,9 @@ def test_who_leaves_the_line_does_not_hold_it_up() -> None:
         async with doors(money(150)) as [door]:
             first = await door.enter()
             line = []
-            for number in range(3):
+            for _ in range(3):
                 line.append(asyncio.create_task(door.enter()))
-                await door.waiting(number + 1)
+                await door.waiting(*line)
             line[0].cancel()
             line[1].cancel()
             await asyncio.wait(line[:2])
@@ -172,7 +180,7 @@ def test_the_runs_time_ends_the_wait() -> None:
         async with doors(money(150)) as [door]:
             await door.enter()
             second = asyncio.create_task(door.enter())
-            await door.waiting(1)
+            await door.waiting(second)
             door.clock.now = door.scope.deadline
             with pytest.raises(PolicyDenied) as caught:
                 await second
@@ -186,8 +194,9 @@ def test_who_waits_for_what_cannot_be_settled_is_told() -> None:
         async with doors(money(150)) as [door]:
             await door.enter()
             second = asyncio.create_task(door.enter())
-            await door.waiting(1)
+            await door.waiting(second)
             door.fault = LedgerUnavailable("gone")
+            await over(second)
             with pytest.raises(LedgerUnavailable, match="gone"):
                 await second
 
@@ -203,7 +212,7 @@ def test_another_run_of_the_tenant_is_waited_for(tmp_path: Path, processes: int)
         ]:
             first = await one.enter()
             second = asyncio.create_task(other.enter())
-            await other.waiting(1)
+            await other.waiting(second)
             await one.ledger.settle(first, bound(1))
             await second
 
@@ -215,10 +224,11 @@ def test_another_run_of_the_tenant_is_waited_for_no_longer_than_a_call_may_take(
         async with doors(UNLIMITED, UNLIMITED, tenant=money(150)) as [one, other]:
             await one.enter()
             second = asyncio.create_task(other.enter())
-            await other.waiting(1)
+            await other.waiting(second)
             await asyncio.sleep(0.3)
             assert not second.done()
             other.clock.now += other.scope.policy.models.call_wall_s
+            await over(second)
             with pytest.raises(QuotaExceeded) as caught:
                 await second
             assert (caught.value.limit, caught.value.observed) == (150, 220)
@@ -235,7 +245,7 @@ def test_a_ledger_is_waited_at_in_one_event_loop_after_the_other() -> None:
         door = Door(ledger, run, clock)
         await door.enter()
         second = asyncio.create_task(door.enter())
-        await door.waiting(1)
+        await door.waiting(second)
         await asyncio.sleep(0.1)
         second.cancel()
         await asyncio.wait([second])

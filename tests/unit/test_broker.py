@@ -17,7 +17,7 @@ import pytest
 from belljar.broker import calls
 from belljar.broker.shown import Shown
 from belljar.context import Searcher
-from belljar.errors import AuditUnavailable, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
+from belljar.errors import AuditUnavailable, HostFault, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import Amounts, Limits
 from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.protocol import (
@@ -862,7 +862,10 @@ def test_a_batch_ends_before_its_cell_where_something_is_answered(tmp_path: Path
         policy = policy_with(limits={"cell_wall_s": 0.5}, models={"parallel_max": 2})
         async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
             await here.in_cell()
-            said = await here.say(*ask("a", "slow", "b", "slow", "c"))
+            batch = asyncio.create_task(here.say(*ask("a", "slow", "b", "slow", "c")))
+            await asyncio.wait([batch], timeout=20)
+            assert batch.done()
+            said = batch.result()
             assert said is not None
             assert isinstance(said[0], Answers)
             assert said[1] == b"quickquick"
@@ -1184,6 +1187,37 @@ def test_the_guest_names_no_tenant_run_or_model_in_the_log(tmp_path: Path) -> No
             await here.say(Done("error", CellError("evil.Type", "evil message", 1)), b"evil trace")
             await here.audit.flush()
             assert "evil" not in repr(here.durable())
+
+    drive(test())
+
+
+@pytest.mark.parametrize("queries", [1, 2])
+def test_what_goes_wrong_while_prompts_are_traced_is_the_run_s_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queries: int
+) -> None:
+    failures = [ZeroDivisionError()]
+
+    async def failing(*_: object, **__: object) -> tuple[list[Any], bool]:
+        if failures:
+            raise failures.pop()
+        return [], True
+
+    async def test() -> None:
+        text = "A text that is long enough to be found again. "
+        async with world(tmp_path, model=FakeModel(), texts=[text]) as here:
+            await here.in_cell()
+            await here.say(Read(1, 0, 0, len(text), 0))
+            with monkeypatch.context() as patch:
+                patch.setattr(here.searcher, "trace", failing)
+                with pytest.raises(HostFault, match="unforeseen ZeroDivisionError"):
+                    await ask_and_settle(here, text, queries)
+            here.broker._shown._tracing = None
+
+    async def ask_and_settle(here: World, text: str, queries: int) -> None:
+        for number in range(queries):
+            await answers(here, f"{number} {text}")
+            await asyncio.sleep(0.01)
+        await here.broker.settled()
 
     drive(test())
 
