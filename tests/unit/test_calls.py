@@ -757,6 +757,36 @@ def test_a_call_cancelled_at_any_moment_ends_its_action_and_its_reservation(tmp_
     assert asked[-1]
 
 
+def test_a_call_that_waits_for_room_may_be_cancelled_at_any_moment(tmp_path: Path) -> None:
+    """Cancels after 0, 1, 2 ... moments, while another holds the room, and while it is given back."""
+
+    async def cancelled(folder: Path, moments: int) -> None:
+        leave = asyncio.Event()
+
+        async def answering(_: ModelRequest) -> ModelReply:
+            await leave.wait()
+            return reply("x")
+
+        limit = worst(question()).cost_nanousd * 3 // 2
+        async with world(folder, limits=only(cost_nanousd=limit)) as here:
+            model = FakeModel(answering)
+            first = asyncio.create_task(here.calls.ask(model, question(), cell=1))
+            while not model.requests:  # noqa: ASYNC110 - the model tells nobody
+                await asyncio.sleep(0.001)
+            waiting = asyncio.create_task(here.calls.ask(model, question(), cell=1))
+            for moment in range(moments):
+                if moment == 12:
+                    leave.set()
+                await asyncio.sleep(0.0005)
+            waiting.cancel()
+            leave.set()
+            await asyncio.gather(first, waiting, return_exceptions=True)
+            await here.calls.ask(model, question(), cell=1)  # nobody is in the way any more
+
+    for moments in range(0, 32, 2):
+        drive(cancelled(new_folder(tmp_path, moments), moments))
+
+
 def test_cancelled_while_the_request_is_logged_it_is_logged_as_denied(tmp_path: Path) -> None:
     async def test() -> None:
         model = FakeModel()
