@@ -230,6 +230,7 @@ class Start(_Sentence, frozen=True):
     materialise_bytes_max: int
     in_flight_max: int
     batch_max: int
+    prompt_bytes_max: int
     body_bytes_max: int
     header_bytes_max: int
     in_flight_bytes_max: int = _OFFSET_MAX
@@ -274,18 +275,20 @@ class Failure(_Part, frozen=True):
     observed: int | None
 
 
-class Answer(_Part, frozen=True):
-    """One reply of a batch: `length` bytes of the body, or a failure."""
+class Answer(_Part, frozen=True, omit_defaults=True):
+    """One reply of a batch: `length` bytes of the body, `cut` where the model was stopped, or a failure's place."""
 
     length: int
-    failure: Failure | None
+    failure: int | None = None
+    cut: bool = False
 
 
 class Answers(_Sentence, frozen=True):
-    """Body: the replies one after another."""
+    """Body: the replies one after another. Of many failures alike only one may be listed."""
 
     id: int
     items: list[Answer]
+    failures: list[Failure]
 
 
 class Left(_Sentence, frozen=True):

@@ -297,6 +297,7 @@ class Run:
             queries=broker.queries,
             usage=RunUsage(spent.calls, spent.input_tokens, spent.output_tokens),
             cost=spent.cost_nanousd,
+            cost_assumed=spent.assumed_nanousd,
             scripted=self._scripted,
             layers=self.box.layers,
             coverage=Coverage.of(coverage.chars, coverage.read, coverage.shown),

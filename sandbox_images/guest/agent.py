@@ -29,7 +29,7 @@ from typing import Any
 from . import regex, wrappers
 from .contexts import make_contexts
 from .exact import exact_text
-from .names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
+from .names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
 from .paged import plain
 from .wire import Channel, Closed
 
@@ -131,7 +131,12 @@ class Agent:
 
     def _build(self, start: dict[str, Any]) -> None:
         queries = Queries(
-            self._channel, batch_max=start["batch_max"], body_bytes_max=start["body_bytes_max"], flush=self._flush
+            self._channel,
+            batch_max=start["batch_max"],
+            prompt_bytes_max=start["prompt_bytes_max"],
+            body_bytes_max=start["body_bytes_max"],
+            flush=self._flush,
+            warn=self._stderr.write,
         )
         self._endings = Endings(self._channel, self._variables, self._flush, body_bytes_max=start["body_bytes_max"])
         contexts = make_contexts(self._channel, start)
@@ -151,6 +156,7 @@ class Agent:
             "PolicyDenied": PolicyDenied,
             "QuotaExceeded": QuotaExceeded,
             "ModelError": ModelError,
+            "CutAnswer": CutAnswer,
         }
         if start["language"] == "restricted":
             self._use_restricted()

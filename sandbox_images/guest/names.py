@@ -6,6 +6,7 @@ into a sentence on the wire; whatever is decided is decided on the host.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from .paged import plain
 from .wire import Channel
 
 __all__ = [
+    "CutAnswer",
     "Ended",
     "Endings",
     "ModelError",
@@ -30,12 +32,17 @@ _NAME_CHARS = 256
 
 
 class PolicyDenied(Exception):
-    """The policy does not allow it. `limit` and `observed` say how far off it was, where that makes sense."""
+    """The policy does not allow it. `limit` and `observed` say how far off it was, where that makes sense.
 
-    def __init__(self, message: str, limit: int | None = None, observed: int | None = None) -> None:
+    `code` says in a word what was the matter. From a batch, `answers` has each prompt's answer, or why there is none.
+    """
+
+    def __init__(self, message: str, limit: int | None = None, observed: int | None = None, code: str = "") -> None:
         super().__init__(message)
         self.limit = limit
         self.observed = observed
+        self.code = code
+        self.answers: list[Any] = []
 
 
 class QuotaExceeded(PolicyDenied):
@@ -43,7 +50,18 @@ class QuotaExceeded(PolicyDenied):
 
 
 class ModelError(Exception):
-    """The model gave no answer."""
+    """The model gave no answer. `code` and `answers` as in `PolicyDenied`."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.answers: list[Any] = []
+
+
+class CutAnswer(str):
+    """An answer that the model was stopped in the middle of."""
+
+    __slots__ = ()
 
 
 class Ended(BaseException):
@@ -52,9 +70,9 @@ class Ended(BaseException):
 
 def as_exception(failure: dict[str, Any]) -> Exception:
     if failure["kind"] == "ModelError":
-        return ModelError(failure["message"])
+        return ModelError(failure["message"], failure["code"])
     kind = QuotaExceeded if failure["kind"] == "QuotaExceeded" else PolicyDenied
-    return kind(failure["message"], failure["limit"], failure["observed"])
+    return kind(failure["message"], failure["limit"], failure["observed"], failure["code"])
 
 
 def raise_failure(header: dict[str, Any]) -> None:
@@ -69,6 +87,36 @@ def _text(value: object, what: str) -> bytes:
     if type(value) is not str:
         raise TypeError(f"{what} must be a str, not {type(value).__name__}")
     return value.encode("utf-8", "replace")
+
+
+def _check_prompts(texts: list[bytes], bytes_max: int) -> None:
+    """As the host does for all of a request: here for a batch that takes several, before the first is sent."""
+    for place, text in enumerate(texts):
+        _check_size(f"prompts[{place}]", len(text), bytes_max)
+        if not text[:256].decode("utf-8", "ignore").strip() and not text.decode("utf-8").strip():
+            raise PolicyDenied(
+                f"prompts[{place}] has nothing but white space, so nothing was sent: leave it out", code="query.blank"
+            )
+
+
+def _with_answers(answers: list[Any], refusal: Exception | None = None) -> Exception:
+    """What a batch raises, with the answers that there are: why the rest was refused, or its first failure."""
+    answered = sum(isinstance(answer, str) for answer in answers)
+    if refusal is None:
+        place = next(place for place, answer in enumerate(answers) if isinstance(answer, Exception))
+        first: Any = answers[place]
+        words = f"{first} (prompts[{place}] failed first; {answered} of {len(answers)} were answered"
+    else:
+        first = refusal
+        words = f"{first} ({answered} of {len(answers)} were answered before"
+    if len(answers) == 1 or (refusal is not None and not answered):
+        error: Any = first
+    else:
+        words += ": read them in this exception's `answers`, or ask the same again, which pays only for the others)"
+        numbers = () if isinstance(first, ModelError) else (first.limit, first.observed)
+        error = type(first)(words, *numbers, code=first.code)
+    error.answers = [None if answer is error else answer for answer in answers]
+    return error  # type: ignore[no-any-return]
 
 
 def _wish(model: object) -> str | None:
@@ -88,22 +136,37 @@ def _check_size(what: str, size: int, limit: int) -> None:
 class Queries:
     """`llm_query`, `llm_query_batched`, `rlm_query`, `rlm_query_batched`, `budget`."""
 
-    def __init__(self, channel: Channel, *, batch_max: int, body_bytes_max: int, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        batch_max: int,
+        body_bytes_max: int,
+        flush: Callable[[], None],
+        prompt_bytes_max: int | None = None,
+        warn: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._warn = warn
         self._channel = channel
         self._batch_max = batch_max
+        self._prompt_bytes_max = body_bytes_max if prompt_bytes_max is None else prompt_bytes_max
+        # Answers of the last batch that failed, by model and prompt: who asks the same again does not pay them twice.
+        self._paid: dict[tuple[str | None, bytes], list[str]] = {}
         self._body_bytes_max = body_bytes_max
         self._flush = flush
 
     def llm_query(self, prompt: str, model: str | None = None) -> str:
         """Ask a fresh sub-model. Raises PolicyDenied, QuotaExceeded or ModelError."""
-        return str(self._ask([prompt], model, return_exceptions=False)[0])
+        answer: str = self._ask([prompt], model, return_exceptions=False)[0]
+        return answer
 
     def llm_query_batched(
         self, prompts: Sequence[str], model: str | None = None, return_exceptions: bool = False
     ) -> list[Any]:
         """Ask once for each prompt, side by side; answers come in the same order.
 
-        With `return_exceptions` a failed prompt's place holds its exception; without, the first failure is raised.
+        With `return_exceptions` a failed prompt's place holds its exception; without, the first failure is raised, and
+        its `answers` are what this would have returned.
         """
         if isinstance(prompts, str):
             raise TypeError("llm_query_batched takes a list of prompts; llm_query takes one")
@@ -134,11 +197,50 @@ class Queries:
         wish = _wish(model)
         texts = [_text(prompt, "a prompt") for prompt in prompts]
         _check_size("a prompt", max(map(len, texts), default=0), self._body_bytes_max)
-        answers: list[Any] = []
-        for group in self._groups(texts):
+        keys = [(wish, hashlib.sha256(text).digest()) for text in texts] if len(texts) > 1 else []
+        answers: list[Any] = [self._take_paid(key) for key in keys] or [None] * len(texts)
+        try:
+            refusal = self._ask_others(wish, texts, answers)
+        except BaseException:
+            self._keep_paid(keys, answers)
+            raise
+        cut = sum(isinstance(answer, CutAnswer) for answer in answers)
+        if cut:
+            self._warn(f"{cut} of {len(answers)} answers were cut at the longest that was allowed (CutAnswer)\n")
+        failed = any(isinstance(answer, Exception) for answer in answers)
+        if refusal is None and (return_exceptions or not failed):
+            return answers
+        self._keep_paid(keys, answers)
+        raise _with_answers(answers, refusal)
+
+    def _take_paid(self, key: tuple[str | None, bytes]) -> str | None:
+        kept = self._paid.get(key)
+        return kept.pop() if kept else None
+
+    def _keep_paid(self, keys: list[tuple[str | None, bytes]], answers: list[Any]) -> None:
+        self._paid = {}
+        for key, answer in zip(keys, answers, strict=False):
+            if isinstance(answer, str):
+                self._paid.setdefault(key, []).append(answer)
+
+    def _ask_others(self, wish: str | None, texts: list[bytes], answers: list[Any]) -> Exception | None:
+        """Put an answer or an exception where there is none. Returns why a request was refused: then no other is made.
+
+        Each request is taken apart before the next, so whatever happens what was answered is there.
+        """
+        places = [place for place, answer in enumerate(answers) if answer is None]
+        groups = self._groups([texts[place] for place in places])
+        if len(groups) > 1:
+            _check_prompts(texts, self._prompt_bytes_max)
+        at = iter(places)
+        for group in groups:
             fields = {"model": wish, "lengths": [len(one) for one in group]}
-            answers += self._answers(self._channel.request("query", fields, b"".join(group)), return_exceptions)
-        return answers
+            header, body = self._channel.request("query", fields, b"".join(group))
+            if header["op"] == "refused":
+                return as_exception(header["failure"])
+            for answer in self._answers(header, body):
+                answers[next(at)] = answer
+        return None
 
     def _recurse(
         self, prompts: list[str], contexts: list[str] | None, model: str | None, return_exceptions: bool
@@ -156,7 +258,12 @@ class Queries:
             "prompts": [len(one) for one in texts],
             "contexts": [len(one) for one in others],
         }
-        return self._answers(self._channel.request("recurse", fields, b"".join(texts + others)), return_exceptions)
+        header, body = self._channel.request("recurse", fields, b"".join(texts + others))
+        raise_failure(header)
+        answers = self._answers(header, body)
+        if return_exceptions or not any(isinstance(answer, Exception) for answer in answers):
+            return answers
+        raise _with_answers(answers)
 
     def _groups(self, texts: list[bytes]) -> list[list[bytes]]:
         """Split a batch so that each part fits in one frame."""
@@ -171,20 +278,16 @@ class Queries:
         return groups
 
     @staticmethod
-    def _answers(reply: tuple[dict[str, Any], bytes], return_exceptions: bool) -> list[Any]:
-        header, body = reply
-        raise_failure(header)
+    def _answers(header: dict[str, Any], body: bytes) -> list[Any]:
         answers: list[Any] = []
         at = 0
         for item in header["items"]:
-            if item["failure"] is None:
-                answers.append(body[at : at + item["length"]].decode("utf-8"))
-                at += item["length"]
+            if "failure" in item:
+                answers.append(as_exception(header["failures"][item["failure"]]))
                 continue
-            failure = as_exception(item["failure"])
-            if not return_exceptions:
-                raise failure
-            answers.append(failure)
+            text = body[at : at + item["length"]].decode("utf-8")
+            answers.append(CutAnswer(text) if "cut" in item else text)
+            at += item["length"]
         return answers
 
 

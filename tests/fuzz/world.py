@@ -240,6 +240,7 @@ def _start(documents: list[str]) -> dict[str, Any]:
         "language": "restricted",
         "in_flight_max": 4,
         "batch_max": 4,
+        "prompt_bytes_max": 1 << 16,
         "body_bytes_max": 1 << 16,
         "read_bytes_max": 1 << 16,
         "materialise_bytes_max": 1 << 20,

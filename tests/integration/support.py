@@ -59,6 +59,7 @@ RESULT_FIELDS = {
         "queries",
         "usage",
         "cost",
+        "cost_assumed",
         "scripted",
         "layers",
     ),

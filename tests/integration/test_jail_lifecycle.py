@@ -98,6 +98,7 @@ class Talk:
             "materialise_bytes_max": 65536,
             "in_flight_max": 8,
             "batch_max": 8,
+            "prompt_bytes_max": BODY_MAX,
             "body_bytes_max": BODY_MAX,
             "header_bytes_max": HEADER_MAX,
         }

@@ -15,7 +15,7 @@ import pytest
 import belljar
 from belljar import Message, ModelReply, ModelRequest, Progress, Result, Runtime
 from belljar.errors import PolicyDenied
-from belljar.models import NullModel, ScriptedModel
+from belljar.models import NullModel, ScriptedModel, Usage
 from belljar.policy import load
 from belljar.sandbox.image import stored_images
 from tests.integration.support import RESULT_FIELDS, Jar, no_process_left, processes_below, until
@@ -70,6 +70,65 @@ def test_a_run_with_model_objects(jar: Jar) -> None:
     assert (seen[-1].turns, seen[-1].calls) == (2, 3)
     assert result.receipt is not None
     assert [record.hash for record in jar.records("run.finished")] == [result.receipt.head]
+
+
+@pytest.mark.parametrize("language", ["restricted", "python"])
+def test_a_program_that_spends_all_it_may_leaves_the_root_its_next_turn(jar: Jar, language: Any) -> None:
+    (jar.work / "few.toml").write_text(
+        'schema = 1\nname = "few"\nextends = "standard"\n[quota.run]\ncalls = 12\n', encoding="utf-8"
+    )
+    spending = """
+found = []
+try:
+    while True:
+        found.append(llm_query("next"))
+except QuotaExceeded as error:
+    print(error.code, budget()["calls"])
+"""
+    root = ScriptedModel([block(spending), block("FINAL(len(found))")], [("next", "here")])
+
+    async def go() -> Result:
+        async with opened(jar, policy=str(jar.work / "few.toml"), language=language) as runtime:
+            return await runtime.run("What?", context="abcdef", model=root)
+
+    result = asyncio.run(go())
+    assert (result.status, result.answer, result.usage.calls) == ("ok", 10, 12)
+
+
+@pytest.mark.parametrize("language", ["restricted", "python"])
+def test_a_batch_keeps_its_answers_when_the_cell_s_time_or_the_money_ends(jar: Jar, language: Any) -> None:
+    (jar.work / "short.toml").write_text(
+        'schema = 1\nname = "short"\nextends = "standard"\n[limits]\ncell_wall = "4 s"\n[quota.run]\ncalls = 4\n',
+        encoding="utf-8",
+    )
+
+    class Some(NullModel):
+        async def complete(self, request: ModelRequest) -> ModelReply:
+            text = request.messages[-1].text
+            await asyncio.sleep(3600 if text == "slow" else 0)
+            return ModelReply(text.upper(), Usage(1, 1), self.name, "max_tokens" if text == "cut" else "end_turn")
+
+    code = """
+kept = []
+for prompts in (["a", "cut"], ["a", "slow"], ["c", "d"]):
+    try:
+        kept.append([type(answer).__name__ for answer in llm_query_batched(prompts)])
+    except (PolicyDenied, QuotaExceeded) as error:
+        kept.append([error.code, *map(str, error.answers)])
+FINAL(kept)
+"""
+
+    async def go() -> Result:
+        async with opened(jar, policy=str(jar.work / "short.toml"), language=language) as runtime:
+            return await runtime.execute(code, model=Some("", name="scripted:some"))
+
+    result = asyncio.run(go())
+    assert result.status == "ok", result.error
+    whole, timed, refused = result.answer
+    assert whole == ["str", "CutAnswer"]
+    assert timed[:2] == ["cell.time", "A"]
+    assert refused == ["quota.calls", "None", "None"]
+    assert result.stderr.startswith("1 of 2 answers were cut")
 
 
 class Recording(ScriptedModel):

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from belljar.broker import calls
 from belljar.broker.shown import Shown
 from belljar.context import Searcher
-from belljar.errors import AuditUnavailable, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
+from belljar.errors import AuditUnavailable, HostFault, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import Amounts, Limits
-from belljar.models import ModelReply, ModelRequest
+from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.protocol import (
     Answer,
     Answers,
@@ -76,7 +77,7 @@ async def answers(here: World, *prompts: str) -> list[str | None]:
     texts: list[str | None] = []
     at = 0
     for item in header.items:
-        texts.append(None if item.failure else bytes(body[at : at + item.length]).decode())
+        texts.append(None if item.failure is not None else bytes(body[at : at + item.length]).decode())
         at += item.length
     assert at == len(body)
     return texts
@@ -665,8 +666,8 @@ def test_a_prompt_reaches_the_model_as_it_is_and_alone(tmp_path: Path) -> None:
         model = FakeModel()
         async with world(tmp_path, model=model) as here:
             await here.in_cell()
-            await answers(here, "", "é", "\0")
-            assert sorted(request.messages[0].text for request in model.requests) == ["", "\0", "é"]
+            await answers(here, "x", "é", "\0")
+            assert sorted(request.messages[0].text for request in model.requests) == ["\0", "x", "é"]
             assert {request.purpose for request in model.requests} == {"sub"}
             assert {len(request.messages) for request in model.requests} == {1}
 
@@ -686,8 +687,8 @@ def test_a_failure_stands_in_its_place_and_harms_no_other(tmp_path: Path) -> Non
             said = await here.say(*ask("bad"))
             assert said is not None
             assert isinstance(said[0], Answers)
-            failure = said[0].items[0].failure
-            assert failure is not None
+            assert said[0].items == [Answer(0, 0)]
+            [failure] = said[0].failures
             assert (failure.kind, failure.code) == ("ModelError", "model.failed")
             assert len(failure.message) <= 1000
             assert here.broker.denials == 0
@@ -733,8 +734,8 @@ def test_a_quota_that_ends_inside_a_batch_fails_the_rest_of_it_only(tmp_path: Pa
             said = await here.say(*ask("a", "b", "c"))
             assert said is not None
             assert isinstance(said[0], Answers)
-            kinds = [item.failure and item.failure.kind for item in said[0].items]
-            assert kinds == [None, "QuotaExceeded", "QuotaExceeded"]
+            kinds = [item.failure is not None and said[0].failures[item.failure].kind for item in said[0].items]
+            assert kinds == [False, "QuotaExceeded", "QuotaExceeded"]
             assert (await here.balance()).used.calls == 1
 
     async def expensive(_: ModelRequest) -> ModelReply:
@@ -871,23 +872,105 @@ def test_the_largest_batch_still_fits_the_reply_s_header(tmp_path: Path, header_
             assert said is not None
             encode(*said, header_bytes_max=header_bytes_max, body_bytes_max=1 << 20)
             assert (await refused(here, *ask(*["x"] * (here.broker.batch_max + 1)))).failure.code == "query.batch"
-            widest = Answers(2**32 - 1, [Answer(2**32 - 1, None)] * here.broker.batch_max)
+            widest = Answers(2**32 - 1, [Answer(2**32 - 1, cut=True)] * here.broker.batch_max, [])
             encode(widest, header_bytes_max=header_bytes_max, body_bytes_max=0)
 
     drive(test())
 
 
-def test_a_reply_full_of_failures_becomes_one_refusal_that_fits(tmp_path: Path) -> None:
-    async def answering(_: ModelRequest) -> ModelReply:
-        raise ModelFailed("long " * 50, charged=False)
+@pytest.mark.parametrize("header_bytes_max", [2048, 1 << 16])
+def test_failures_that_do_not_fit_the_header_cost_no_answer(tmp_path: Path, header_bytes_max: int) -> None:
+    """Each failure has long words of its own, and of some kinds the first comes last; yet all answers are there."""
+
+    async def answering(request: ModelRequest) -> ModelReply:
+        prompt = request.messages[-1].text
+        if prompt.startswith("fail"):
+            raise ModelFailed(f"{prompt} " + "\x01" * 900, charged=False)
+        return msgspec.structs.replace(reply(prompt), stop_reason="refusal" if prompt == "refuse" else "end_turn")
 
     async def test() -> None:
-        policy = policy_with(wire={"header_bytes_max": 2048})
+        policy = policy_with(wire={"header_bytes_max": header_bytes_max})
         async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
             await here.in_cell()
-            answer = await refused(here, *ask(*["x"] * 20))
-            assert answer.failure.kind == "ModelError"
-            encode(answer, header_bytes_max=2048, body_bytes_max=0)
+            many = here.broker.batch_max - 2
+            said = await here.say(*ask("good", *(f"fail {number}" for number in range(many)), "refuse"))
+            assert said is not None
+            assert isinstance(said[0], Answers)
+            encode(*said, header_bytes_max=header_bytes_max, body_bytes_max=1 << 20)
+            assert said[1] == b"good"
+            codes = ["" if item.failure is None else said[0].failures[item.failure].code for item in said[0].items]
+            assert codes == ["", *["model.failed"] * many, "model.refused"]
+            assert said[0].failures[0].message.startswith("fail 0")
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    ("answer", "stop_reason", "given"),
+    [
+        ("whole", "end_turn", Answer(5)),
+        ("half an ans", "max_tokens", Answer(11, cut=True)),
+        ("sorry", "refusal", "model.refused"),
+        ("", "end_turn", "model.blank"),
+        (" \n\u3000", "max_tokens", "model.blank"),
+    ],
+)
+def test_how_a_model_stopped_is_told(tmp_path: Path, answer: str, stop_reason: str, given: Answer | str) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        return ModelReply(answer, Usage(5, 7), "fake-1", stop_reason)
+
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            said = await here.say(*ask("a"))
+            assert said is not None
+            assert isinstance(said[0], Answers)
+            [item] = said[0].items
+            assert (said[0].failures[0].code if item.failure is not None else item) == given
+            assert (await here.balance()).used.calls == 1
+
+    drive(test())
+
+
+@pytest.mark.parametrize("bad", ["", " \n\t", "\u3000\u2003", "x" * 2000])
+def test_a_prompt_that_a_provider_would_refuse_is_refused_before_any_is_sent(tmp_path: Path, bad: str) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, model=model, policy=policy_with(models={"prompt_bytes_max": 1000})) as here:
+            await here.in_cell()
+            for prompts in (["a", "b", bad, "d"], [bad]):
+                failure = (await refused(here, *ask(*prompts))).failure
+                assert failure.code == ("query.prompt" if bad.strip() else "query.blank")
+                assert ("prompts[2]" in failure.message) == (len(prompts) > 1)
+            assert model.requests == []
+
+    drive(test())
+
+
+def test_a_batch_ends_before_its_cell_where_something_is_answered(tmp_path: Path) -> None:
+    async def answering(request: ModelRequest) -> ModelReply:
+        if request.messages[-1].text.startswith("slow"):
+            await asyncio.Event().wait()
+        return reply("quick")
+
+    async def test() -> None:
+        policy = policy_with(limits={"cell_wall_s": 0.5}, models={"parallel_max": 2})
+        async with world(tmp_path, policy=policy, model=FakeModel(answering)) as here:
+            await here.in_cell()
+            batch = asyncio.create_task(here.say(*ask("a", "slow", "b", "slow", "c")))
+            await asyncio.wait([batch], timeout=20)
+            assert batch.done()
+            said = batch.result()
+            assert said is not None
+            assert isinstance(said[0], Answers)
+            assert said[1] == b"quickquick"
+            assert [item.failure for item in said[0].items] == [None, 0, None, 0, 0]
+            assert [failure.code for failure in said[0].failures] == ["cell.time"]
+            asking = asyncio.create_task(here.say(*ask("slow", "slow")))  # nothing to keep: the deadline ends it
+            await asyncio.sleep(0.7)
+            assert not asking.done()
+            asking.cancel()
+            await asyncio.wait([asking])
 
     drive(test())
 
@@ -1199,6 +1282,37 @@ def test_the_guest_names_no_tenant_run_or_model_in_the_log(tmp_path: Path) -> No
             await here.say(Done(1, "error", CellError("evil.Type", "evil message", 1)), b"evil trace")
             await here.audit.flush()
             assert "evil" not in repr(here.durable())
+
+    drive(test())
+
+
+@pytest.mark.parametrize("queries", [1, 2])
+def test_what_goes_wrong_while_prompts_are_traced_is_the_run_s_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queries: int
+) -> None:
+    failures = [ZeroDivisionError()]
+
+    async def failing(*_: object, **__: object) -> tuple[list[Any], bool]:
+        if failures:
+            raise failures.pop()
+        return [], True
+
+    async def test() -> None:
+        text = "A text that is long enough to be found again. "
+        async with world(tmp_path, model=FakeModel(), texts=[text]) as here:
+            await here.in_cell()
+            await here.say(Read(1, 0, 0, len(text), 0))
+            with monkeypatch.context() as patch:
+                patch.setattr(here.searcher, "trace", failing)
+                with pytest.raises(HostFault, match="unforeseen ZeroDivisionError"):
+                    await ask_and_settle(here, text, queries)
+            here.broker._shown._tracing = None
+
+    async def ask_and_settle(here: World, text: str, queries: int) -> None:
+        for number in range(queries):
+            await answers(here, f"{number} {text}")
+            await asyncio.sleep(0.01)
+        await here.broker.settled()
 
     drive(test())
 

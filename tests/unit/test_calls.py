@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from belljar import heavy
@@ -19,6 +20,7 @@ from belljar.errors import AuditUnavailable, HostFault, LedgerUnavailable, Model
 from belljar.heavy import LOOP_BYTES_MAX, off_loop
 from belljar.ledger import Amounts, Limits, SqliteLedger
 from belljar.models import Message, ModelReply, ModelRequest, Prices, Rates, Usage, input_tokens_bound
+from belljar.policy import load
 from belljar.protocol import Query
 from belljar.wire import Frame
 from tests.unit.broker_fakes import (
@@ -234,6 +236,86 @@ def test_a_model_without_a_price_is_denied_in_the_log_as_well(tmp_path: Path) ->
     drive(test())
 
 
+def root_question(*texts: str, output_tokens_max: int = 200) -> ModelRequest:
+    """A conversation: the texts are by turns the user's and the model's."""
+    roles: list[Any] = ["user", "assistant"]
+    messages = tuple(Message(roles[place % 2], text) for place, text in enumerate(texts))
+    return ModelRequest("system", messages, output_tokens_max, 60.0, "root")
+
+
+def test_a_conversation_that_goes_on_holds_what_was_told_and_the_bytes_of_what_is_new(tmp_path: Path) -> None:
+    held: list[int] = []
+    here: World
+
+    async def answering(_: ModelRequest) -> ModelReply:
+        held.append((await here.balance()).held.input_tokens)
+        return reply("done", input_tokens=told[len(held) - 1])
+
+    told = [1000, 1, 1]
+
+    async def test() -> None:
+        nonlocal here
+        async with world(tmp_path) as here:
+            model, long = FakeModel(answering), "x" * 4000
+            talk = [[long], [long, "done", "more"], [long, "done", "more", "done", "again"]]
+            for texts in talk:
+                await here.calls.ask(model, root_question(*texts), cell=1)
+            by_bytes = [input_tokens_bound(root_question(*texts)) for texts in talk]
+            # The second told fewer tokens than anybody can make of it, so the third is bounded by its bytes again.
+            assert held == [by_bytes[0], 1000 + 64 + 2 * 32 + len("donemore"), by_bytes[2]]
+
+    drive(test())
+
+
+def test_the_root_s_next_call_is_kept_back_from_the_program(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, limits=only(calls=3)) as here:
+            await here.calls.ask(model, root_question("go"), cell=0)
+            assert (await here.calls.left()).calls == 1
+            await here.calls.ask(model, question(), cell=1)
+            with pytest.raises(QuotaExceeded, match="1 calls kept for the root model") as caught:
+                await here.calls.ask(model, question(), cell=1)
+            assert caught.value.code == "quota.calls"
+            await here.calls.ask(model, root_question("go", "on", "then"), cell=1)
+            assert (await here.balance()).used.calls == 3
+
+    drive(test())
+
+
+def test_money_is_kept_back_for_the_root_too_and_never_more_than_a_quarter(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        limit = 30 * worst(question()).cost_nanousd
+        quota = msgspec.structs.replace(load("standard").quota.run, cost_nanousd=limit)
+        policy = policy_with(quota={"run": quota})
+        async with world(tmp_path, policy=policy, limits=only(cost_nanousd=limit)) as here:
+            await here.calls.ask(model, root_question("go", output_tokens_max=10_000), cell=0)
+            used = (await here.balance()).used.cost_nanousd
+            assert (await here.calls.left()).cost_nanousd == limit - used - limit // 4
+            model = FakeModel(lavish)
+            with contextlib.suppress(QuotaExceeded):
+                while True:
+                    await here.calls.ask(model, question(), cell=1)
+            assert limit // 4 <= limit - (await here.balance()).used.cost_nanousd < limit // 2
+            await here.calls.ask(model, root_question("go", "on", "then", output_tokens_max=10_000), cell=1)
+
+    async def lavish(request: ModelRequest) -> ModelReply:
+        return reply("x", input_tokens=input_tokens_bound(request), output_tokens=request.output_tokens_max)
+
+    drive(test())
+
+
+def test_without_a_root_model_nothing_is_kept_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, limits=only(calls=2)) as here:
+            for _ in range(2):
+                await here.calls.ask(FakeModel(), question(), cell=1)
+            assert (await here.balance()).used.calls == 2
+
+    drive(test())
+
+
 # -------------------------------------------------------------------------------------------------------- failures
 
 
@@ -404,6 +486,56 @@ def test_what_is_no_reply_is_a_fault_and_charged_in_full(tmp_path: Path, given: 
                 await here.calls.ask(FakeModel(answering), question(), cell=1)
             assert (await here.balance()).used == worst(question())
             assert here.events() == ["query.requested", "query.failed"]
+
+    drive(test())
+
+
+def test_a_usage_that_the_books_cannot_take_is_no_usage(tmp_path: Path) -> None:
+    """Each count is one that there could be; at this price they come to more than a million dollars."""
+
+    async def answering(_: ModelRequest) -> ModelReply:
+        return reply("x", output_tokens=2**31)
+
+    async def failing(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("late", input_tokens=1, output_tokens=2**31)
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            dear = Prices({"fake": Rates(Decimal(10), Decimal(10**6))})
+            for model, fault in ((FakeModel(answering), HostFault), (FakeModel(failing), ModelFailed)):
+                calls = Calls(here.scope, audit=here.audit, ledger=here.ledger, prices=dear)
+                calls.next_action = here.calls.next_action  # type: ignore[method-assign]
+                with pytest.raises(fault):
+                    await calls.ask(model, question(), cell=1)
+                await calls.settled()
+                assert calls.spent.cost_nanousd == calls.spent.assumed_nanousd > 0
+            assert (await here.data("query.failed"))[0]["error"] == "the model object raised TypeError"
+
+    drive(test())
+
+
+def test_what_no_provider_told_is_told_apart(tmp_path: Path) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        match len(model.requests):
+            case 1:
+                return reply("fine")
+            case 2:
+                raise ModelFailed("lost")
+            case 3:
+                raise ModelFailed("late", input_tokens=9, output_tokens=4)
+            case _:
+                raise ModelFailed("down", charged=False)
+
+    model = FakeModel(answering)
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(**attempts(1))) as here:
+            for _ in range(4):
+                with contextlib.suppress(ModelFailed):
+                    await here.calls.ask(model, question(), cell=1)
+            spent, assumed = here.calls.spent, worst(question()).cost_nanousd
+            assert spent.assumed_nanousd == assumed
+            assert spent.cost_nanousd == assumed + cost(5 + 9, 7 + 4).cost_nanousd
 
     drive(test())
 
@@ -625,6 +757,36 @@ def test_a_call_cancelled_at_any_moment_ends_its_action_and_its_reservation(tmp_
     assert asked[-1]
 
 
+def test_a_call_that_waits_for_room_may_be_cancelled_at_any_moment(tmp_path: Path) -> None:
+    """Cancels after 0, 1, 2 ... moments, while another holds the room, and while it is given back."""
+
+    async def cancelled(folder: Path, moments: int) -> None:
+        leave = asyncio.Event()
+
+        async def answering(_: ModelRequest) -> ModelReply:
+            await leave.wait()
+            return reply("x")
+
+        limit = worst(question()).cost_nanousd * 3 // 2
+        async with world(folder, limits=only(cost_nanousd=limit)) as here:
+            model = FakeModel(answering)
+            first = asyncio.create_task(here.calls.ask(model, question(), cell=1))
+            while not model.requests:  # noqa: ASYNC110 - the model tells nobody
+                await asyncio.sleep(0.001)
+            waiting = asyncio.create_task(here.calls.ask(model, question(), cell=1))
+            for moment in range(moments):
+                if moment == 12:
+                    leave.set()
+                await asyncio.sleep(0.0005)
+            waiting.cancel()
+            leave.set()
+            await asyncio.gather(first, waiting, return_exceptions=True)
+            await here.calls.ask(model, question(), cell=1)  # nobody is in the way any more
+
+    for moments in range(0, 32, 2):
+        drive(cancelled(new_folder(tmp_path, moments), moments))
+
+
 def test_cancelled_while_the_request_is_logged_it_is_logged_as_denied(tmp_path: Path) -> None:
     async def test() -> None:
         model = FakeModel()
@@ -694,6 +856,51 @@ def test_a_ledger_that_fails_after_the_call_does_not_keep_the_outcome_out_of_the
             with pytest.raises(LedgerUnavailable):
                 await calls.ask(FakeModel(), question(), cell=1)
             assert here.events() == ["query.requested", "query.completed"]
+
+    drive(test())
+
+
+class _Crooked(SqliteLedger):
+    """Settles in ways that nobody foresaw."""
+
+    raises: BaseException
+
+    async def settle(self, reservation: str, actual: Amounts, *, lazy: bool = False) -> None:
+        raise self.raises
+
+
+@pytest.mark.parametrize("raised", [ZeroDivisionError(), asyncio.CancelledError(), LedgerUnavailable("gone")])
+def test_whatever_goes_wrong_with_an_end_is_the_run_s_fault(tmp_path: Path, raised: BaseException) -> None:
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            ledger = _Crooked(None, owner="1:1")
+            ledger.raises = raised
+            await ledger.open_run("r1", "acme", run_limits=only(), tenant_limits=only(), now=here.scope.now())
+            calls = Calls(here.scope, audit=here.audit, ledger=ledger, prices=free_prices())
+            await calls.ask(FakeModel(), question(), cell=1)
+            with pytest.raises(HostFault):
+                await calls.settled()
+            with pytest.raises(HostFault):
+                await calls.ask(FakeModel(), question(), cell=1)
+            await ledger.aclose()
+
+    drive(test())
+
+
+def test_an_outcome_that_has_no_form_in_the_log_is_logged_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("belljar.broker.calls._outcome", lambda _: {"reply_bytes": 1.5})
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            calls = Calls(here.scope, audit=here.audit, ledger=here.ledger, prices=free_prices())
+            await calls.ask(FakeModel(), question(), cell=1)
+            with pytest.raises(HostFault, match="TypeError"):
+                await calls.settled()
+            assert [data["error"] for data in await here.data("query.failed")] == [
+                "its outcome could not be logged: TypeError"
+            ]
 
     drive(test())
 

@@ -14,6 +14,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import accumulate, pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -41,7 +43,7 @@ from belljar.protocol import (
     Refused,
 )
 from belljar.wire import Frame, encode, guest_decoder
-from guest.names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
+from guest.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
 from guest.wire import Channel, Closed
 
 HEADER_MAX = 1 << 16
@@ -143,7 +145,7 @@ def echo(frame: Frame[GuestMessage]) -> Reply | None:
         case Read(id=number, start=start):
             return Data(number), f"{number}:{start}".encode()
         case Query(id=number, lengths=lengths):
-            return Answers(number, [Answer(length, None) for length in lengths]), frame.body
+            return Answers(number, [Answer(length) for length in lengths], []), frame.body
         case Budget(id=number):
             return Left(number, None, 1, 2, 3, 4, 5), b""
         case Recurse(id=number):
@@ -159,7 +161,7 @@ def read(channel: Channel, start: int) -> None:
 
 
 def queries(channel: Channel, **options: int) -> Queries:
-    limits = {"batch_max": 100, "body_bytes_max": BODY_MAX} | options
+    limits: dict[str, Any] = {"batch_max": 100, "body_bytes_max": BODY_MAX, **options}
     return Queries(channel, flush=lambda: None, **limits)
 
 
@@ -482,10 +484,14 @@ def test_failures_are_raised_or_stand_in_their_place() -> None:
         return Answers(
             frame.message.id,
             [
-                Answer(3, None),
-                Answer(0, Failure("QuotaExceeded", "quota.calls", "none left", 5, 6)),
-                Answer(0, Failure("ModelError", "model.failed", "no", None, None)),
-                Answer(2, None),
+                Answer(3),
+                Answer(0, 0),
+                Answer(0, 1),
+                Answer(2),
+            ],
+            [
+                Failure("QuotaExceeded", "quota.calls", "none left", 5, 6),
+                Failure("ModelError", "model.failed", "no", None, None),
             ],
         ), b"onezw"
 
@@ -495,8 +501,81 @@ def test_failures_are_raised_or_stand_in_their_place() -> None:
         assert isinstance(quota, QuotaExceeded)
         assert (quota.limit, quota.observed) == (5, 6)
         assert isinstance(model, ModelError)
-        with pytest.raises(QuotaExceeded, match="none left"):
+        with pytest.raises(QuotaExceeded, match="none left") as caught:
             queries(channel).llm_query_batched(list("abcd"))
+        assert "prompts[1] failed first; 2 of 4 were answered" in str(caught.value)
+        assert (caught.value.limit, caught.value.observed, caught.value.code) == (5, 6, "quota.calls")
+        assert [str(answer) for answer in caught.value.answers] == ["one", "none left", "no", "zw"]
+        assert isinstance(caught.value.answers[2], ModelError)
+
+
+def upper_but(*bad: bytes) -> Callable[[Frame[GuestMessage]], Reply]:
+    """Answers in capitals; the prompts in `bad` fail."""
+
+    def handler(frame: Frame[GuestMessage]) -> Reply:
+        assert isinstance(frame.message, Query)
+        starts = [0, *accumulate(frame.message.lengths)]
+        prompts = [frame.body[start:stop] for start, stop in pairwise(starts)]
+        items = [Answer(0, 0) if prompt in bad else Answer(len(prompt)) for prompt in prompts]
+        failures = [Failure("ModelError", "model.failed", "bad prompt", None, None)]
+        return Answers(frame.message.id, items, failures), b"".join(p.upper() for p in prompts if p not in bad)
+
+    return handler
+
+
+def test_what_a_failed_batch_has_paid_for_is_not_asked_again() -> None:
+    with wired(upper_but(b"b")) as (channel, host):
+        asking = queries(channel)
+        with pytest.raises(ModelError, match="3 of 4 were answered") as caught:
+            asking.llm_query_batched(["a", "b", "a", "d"])
+        assert caught.value.answers[::2] == ["A", "A"]
+        assert asking.llm_query_batched(["d", "c", "a", "a", "a"]) == ["D", "C", "A", "A", "A"]
+        assert asking.llm_query_batched(["a", "d"]) == ["A", "D"]  # each was kept once
+    assert [frame.body for frame in host.frames] == [b"abad", b"ca", b"ad"]
+
+
+def test_a_batch_of_several_requests_keeps_what_was_answered_before_one_was_refused() -> None:
+    calls = 0
+
+    def second_refused(frame: Frame[GuestMessage]) -> Reply:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            return Refused(calls, Failure("QuotaExceeded", "quota.calls", "none left", 5, 6)), b""
+        return upper(frame)
+
+    upper = upper_but()
+
+    with wired(second_refused) as (channel, host):
+        asking = Queries(channel, batch_max=2, body_bytes_max=BODY_MAX, flush=lambda: None)
+        with pytest.raises(QuotaExceeded, match=r"none left \(2 of 5 were answered before") as caught:
+            asking.llm_query_batched(list("abcde"), return_exceptions=True)
+        assert caught.value.answers == ["A", "B", None, None, None]
+        assert asking.llm_query_batched(list("abc")) == ["A", "B", "C"]
+    assert [frame.body for frame in host.frames] == [b"ab", b"cd", b"c"]
+
+
+@pytest.mark.parametrize("bad", ["", " \n", "\u3000", "x" * 11])
+def test_a_batch_of_several_requests_is_looked_at_before_the_first(bad: str) -> None:
+    with wired(echo) as (channel, host):
+        asking = Queries(channel, batch_max=2, body_bytes_max=BODY_MAX, prompt_bytes_max=10, flush=lambda: None)
+        with pytest.raises(PolicyDenied, match=r"prompts\[3\]"):
+            asking.llm_query_batched(["a", "b", "c", bad])
+    assert host.frames == []
+
+
+def test_an_answer_that_was_cut_says_so() -> None:
+    def cut(frame: Frame[GuestMessage]) -> Reply:
+        assert isinstance(frame.message, Query)
+        return Answers(frame.message.id, [Answer(4), Answer(4, cut=True)], []), b"goodhalf"
+
+    said: list[str] = []
+    with wired(cut) as (channel, _):
+        asking = Queries(channel, batch_max=9, body_bytes_max=BODY_MAX, flush=lambda: None, warn=said.append)
+        good, half = asking.llm_query_batched(["a", "b"])
+    assert (good, half) == ("good", "half")
+    assert (type(good), type(half)) == (str, CutAnswer)
+    assert said == ["1 of 2 answers were cut at the longest that was allowed (CutAnswer)\n"]
 
 
 def test_budget_gives_what_is_left_and_a_refusal_is_raised() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.models import Message, ModelRequest, Usage, input_tokens_bound
+from belljar.models import Counted, Message, ModelRequest, Usage, input_tokens_bound
 
 NO_TEXT = range(0xD800, 0xE000)
 # Marks, and letters with marks on them: what is taken apart and put together again.
@@ -32,6 +32,22 @@ def test_each_message_adds_an_overhead() -> None:
     one, two = request("ab"), request("a", "b")
     assert input_tokens_bound(two) - input_tokens_bound(one) == 32
     assert input_tokens_bound(request()) == 64
+
+
+def test_of_a_request_that_goes_on_only_what_is_new_is_bounded_by_its_bytes() -> None:
+    before = request("x" * 4000, system="s" * 100)
+    counted = Counted(before, 1000)
+    after = request("x" * 4000, "y" * 50, "é", system="s" * 100)
+    assert input_tokens_bound(after, counted) == 1000 + 64 + 2 * 32 + 50 + input_tokens_bound(request("é")) - 64 - 32
+    assert input_tokens_bound(before, counted) == 1000 + 64
+
+
+@pytest.mark.parametrize(
+    "other", [request("x", "y", system="t"), request("z", "y", system="s"), request(system="s"), request("x")]
+)
+def test_a_request_that_does_not_go_on_is_bounded_by_all_its_bytes(other: ModelRequest) -> None:
+    counted = Counted(request("x", system="s"), 0)
+    assert input_tokens_bound(other, counted) == input_tokens_bound(other)
 
 
 def test_a_character_that_grows_when_normalised_counts_as_grown() -> None:

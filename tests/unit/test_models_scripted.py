@@ -185,6 +185,6 @@ def test_a_file_without_a_price_is_free(tmp_path: Path) -> None:
 
 
 def test_the_null_model_says_one_thing_for_nothing() -> None:
-    assert ask(NullModel()) == ModelReply("", Usage(input_tokens=2), "null", "end_turn")
+    assert ask(NullModel()) == ModelReply("ok", Usage(input_tokens=2, output_tokens=1), "null", "end_turn")
     assert ask(NullModel("yes"), purpose="sub").text == "yes"
     assert NullModel().rates.input_nanousd_per_token == Decimal(0)

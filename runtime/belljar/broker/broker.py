@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Final as Const
@@ -40,7 +41,7 @@ from belljar.context import OpenDocument, Question, Searcher
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, sha256
 from belljar.ledger import Ledger, Remaining
-from belljar.models import Model, ModelRequest
+from belljar.models import Model, ModelReply, ModelRequest
 from belljar.protocol import (
     BATCH_MAX,
     PROTOCOL,
@@ -68,6 +69,15 @@ from belljar.wire import Frame
 
 __all__ = ["Broker", "Reply"]
 
+
+class _Text(msgspec.Struct, frozen=True):
+    """What a model answered, in UTF-8; `cut` where it was stopped before its end."""
+
+    data: bytes
+    cut: bool
+
+
+_Outcome = _Text | Failure
 Reply = tuple[HostMessage, bytes | memoryview]
 
 _SUB_SYSTEM: Const = (
@@ -89,9 +99,20 @@ _DENIALS_LOGGED_MAX: Const = 100
 _PROMPT_COST_BYTES: Const = 128
 # Patterns are written by hand, or are a few hundred names joined by bars.
 _PATTERN_BYTES_MAX: Const = 64 * 1024
-# What one answer takes of the reply's header, `{"length":4294967295,"failure":null},`, and the header without any.
+# What one answer takes of the reply's header, `{"length":4294967295,"cut":true},`, and the header without any.
 _ITEM_BYTES: Const = 40
 _ITEMS_BYTES: Const = 64
+# Room in that header for the words of failures, where the policy's header has as much again.
+_FAILURES_BYTES: Const = 4096
+# Of a failure that has little room: its kind, its code, and so much of its message.
+_BRIEF_CHARS: Const = 80
+# A batch of which something is answered ends so long before its cell does, that the program may keep the answers.
+_CELL_SPARE_S: Const = 1.0
+_CELL_SPARE_SHARE: Const = 1 / 10
+# How providers say that an answer is not whole.
+_CUT: Const = frozenset({"max_tokens", "model_context_window_exceeded", "length"})
+# A prompt that has one of these is not blank.
+_VISIBLE: Const = re.compile(rb"[!-~]")
 # Providers' messages may be of any length; a guest and its root model need the beginning.
 _FAILURE_CHARS_MAX: Const = 1000
 
@@ -148,7 +169,8 @@ class Broker:
     @property
     def batch_max(self) -> int:
         """The largest batch whose answers are sure to fit the wire, if the policy allows it."""
-        fits = (self._policy.wire.header_bytes_max - _ITEMS_BYTES) // _ITEM_BYTES
+        header = self._policy.wire.header_bytes_max
+        fits = (header - _ITEMS_BYTES - min(_FAILURES_BYTES, header // 2)) // _ITEM_BYTES
         return min(self._policy.models.batch_max, BATCH_MAX, fits)
 
     @property
@@ -519,8 +541,7 @@ class Broker:
             )
 
     async def _budget(self, budget: Budget) -> Reply:
-        await self._calls.settled()
-        left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
+        left = await self._calls.left()
         return (
             Left(
                 id=budget.id,
@@ -545,18 +566,20 @@ class Broker:
         self._permit_batch(len(query.lengths))
         prompts = await off_loop(len(body) + _PROMPT_COST_BYTES * len(query.lengths), _split, query.lengths, body)
         model = self._permit_query(query)
+        await off_loop(len(body), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
         if len(prompts) > 1:
             await self._permit_calls(len(prompts))
         self.queries += len(prompts)
         return self._answers(query.id, await self._ask_all(model, prompts))
 
-    async def _ask_all(self, model: Model, prompts: Sequence[memoryview]) -> list[bytes | Failure]:
-        """Each prompt's answer in its place. As many are under way as the policy lets run side by side.
+    async def _ask_all(self, model: Model, prompts: Sequence[memoryview]) -> list[_Outcome]:
+        """Each prompt's outcome in its place. As many are under way as the policy lets run side by side.
 
-        What does not fit the reply is let go at once, so that a batch never holds more than one reply.
+        What does not fit the reply is let go at once, so that a batch never holds more than one reply. Shortly before
+        the cell's time is up, what is not answered is given up, for the sake of what is.
         """
         cell, left = self.cells, iter(enumerate(prompts))
-        results: list[bytes | Failure] = [b""] * len(prompts)
+        results: list[_Outcome | None] = [None] * len(prompts)
 
         room = longest = self._policy.wire.body_bytes_max
 
@@ -564,23 +587,38 @@ class Broker:
             nonlocal room
             for place, prompt in left:
                 result = await self._ask(model, prompt, cell)
-                size = 0 if isinstance(result, Failure) else len(result)
+                size = len(result.data) if isinstance(result, _Text) else 0
                 if size > room:
                     why = "the answers do not fit one reply"
                     result, size = Failure("ModelError", "answer.too_long", why, longest, size), 0
                 room -= size
                 results[place] = result
 
+        def give_up() -> None:
+            if any(isinstance(result, _Text) for result in results):
+                for worker in workers:
+                    worker.cancel()
+
         if len(prompts) == 1:
             await work()
-            return results
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(len(prompts), self._policy.models.parallel_max)):
-                    group.create_task(work())
-        except BaseExceptionGroup as faults:
-            raise _first(faults) from None
-        return results
+        else:
+            alarm = asyncio.get_running_loop().call_later(self._batch_s(), give_up)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    workers = [
+                        group.create_task(work()) for _ in range(min(len(prompts), self._policy.models.parallel_max))
+                    ]
+            except BaseExceptionGroup as faults:
+                raise _first(faults) from None
+            finally:
+                alarm.cancel()
+        return [_late() if result is None else result for result in results]
+
+    def _batch_s(self) -> float:
+        """How long a batch may take, so that the cell is left some time."""
+        assert self.cell is not None
+        whole_s = self.cell.deadline - self.cell.began
+        return self.cell.deadline - self._scope.monotonic() - min(_CELL_SPARE_S, whole_s * _CELL_SPARE_SHARE)
 
     def _permit_batch(self, prompts: int) -> None:
         """Before it is taken apart: what is refused is to cost us little."""
@@ -593,7 +631,6 @@ class Broker:
             )
 
     def _permit_query(self, query: Query) -> Model:
-        rules = self._policy.models
         if self._sub_model is None:
             raise PolicyDenied(
                 "this run has no model to ask: start it with --model, or do without llm_query", code="model.none"
@@ -603,20 +640,11 @@ class Broker:
             raise PolicyDenied(
                 f"the model of this run's queries is {self._sub_model.name}: leave `model` out", code="model.denied"
             )
-        longest = max(query.lengths)
-        if longest > rules.prompt_bytes_max:
-            raise PolicyDenied(
-                f"a prompt of {longest} bytes is over the policy's {rules.prompt_bytes_max}: send a shorter slice",
-                code="query.prompt",
-                limit=rules.prompt_bytes_max,
-                observed=longest,
-            )
         return self._sub_model
 
     async def _permit_calls(self, calls: int) -> None:
         """A batch that cannot be finished is refused before its first call, not after its last affordable one."""
-        await self._calls.settled()
-        left = (await self._ledger.remaining(self._scope.run, now=self._scope.now())).calls
+        left = (await self._calls.left()).calls
         if left is not None and calls > left:
             raise QuotaExceeded(
                 f"{calls} calls are asked for and {left} are left: ask fewer or larger questions",
@@ -625,7 +653,7 @@ class Broker:
                 observed=calls,
             )
 
-    async def _ask(self, model: Model, prompt: memoryview, cell: int) -> bytes | Failure:
+    async def _ask(self, model: Model, prompt: memoryview, cell: int) -> _Outcome:
         request = ModelRequest(
             system=_SUB_SYSTEM,
             messages=(),
@@ -634,7 +662,7 @@ class Broker:
             purpose="sub",
         )
         try:
-            text = (await self._calls.ask(model, request, cell=cell, prompt=prompt)).text
+            reply = await self._calls.ask(model, request, cell=cell, prompt=prompt)
         except Refusal as refusal:
             self._denials += 1
             self._emit(_REFUSED_CALL_COST_BYTES)
@@ -643,20 +671,18 @@ class Broker:
             return _failure(failure)
         # What was answered has been shown; of anything else nobody knows.
         await self._shown.prompt(cell, prompt)
-        return await off_loop(len(text), bytes_of, text)
+        return await off_loop(len(reply.text), _outcome_of, reply)
 
-    def _answers(self, request: int, results: list[bytes | Failure]) -> Reply:
-        failures = [result if isinstance(result, Failure) else None for result in results]
-        parts = [b"" if isinstance(result, Failure) else result for result in results]
-        items = [Answer(len(part), failure) for part, failure in zip(parts, failures, strict=True)]
-        return self._fit(Answers(request, items)), b"".join(parts)
-
-    def _fit(self, answers: Answers) -> HostMessage:
-        """A header full of failures may outgrow the wire; then one failure speaks for all."""
-        first = next((item.failure for item in answers.items if item.failure), None)
-        if first and len(msgspec.json.encode(answers)) > self._policy.wire.header_bytes_max:
-            return Refused(answers.id, first)
-        return answers
+    def _answers(self, request: int, results: list[_Outcome]) -> Reply:
+        parts = [result.data if isinstance(result, _Text) else b"" for result in results]
+        failures = [result for result in results if isinstance(result, Failure)]
+        room = self._policy.wire.header_bytes_max - _ITEMS_BYTES - _ITEM_BYTES * len(results)
+        listed, place_of = _listing(failures, room)
+        items = [
+            Answer(len(result.data), cut=result.cut) if isinstance(result, _Text) else Answer(0, place_of[result])
+            for result in results
+        ]
+        return Answers(request, items, listed), b"".join(parts)
 
     async def _log_denial(self, message: GuestMessage, refusal: Refusal) -> None:
         self._denials += 1
@@ -678,6 +704,70 @@ def _split(lengths: list[int], body: bytes) -> list[memoryview]:
     if not all(map(is_utf8, prompts)):
         raise ProtocolViolation("a prompt that is not UTF-8")
     return prompts
+
+
+def _permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
+    """All of a batch before any of it is sent: what a provider would refuse must not cost the answers of the others."""
+    for place, prompt in enumerate(prompts):
+        which = f"prompts[{place}]" if len(prompts) > 1 else "the prompt"
+        if len(prompt) > bytes_max:
+            raise PolicyDenied(
+                f"{which} of {len(prompt)} bytes is over the policy's {bytes_max}: send a shorter slice",
+                code="query.prompt",
+                limit=bytes_max,
+                observed=len(prompt),
+            )
+        if _VISIBLE.search(prompt) is None and not str(prompt, "utf-8").strip():
+            raise PolicyDenied(
+                f"{which} has nothing but white space, so nothing was sent: leave it out", code="query.blank"
+            )
+
+
+def _outcome_of(reply: ModelReply) -> _Outcome:
+    """What the program gets. A refusal and an empty reply are no answers, though they were paid for."""
+    if reply.stop_reason == "refusal":
+        why = "the model refused to answer this prompt: ask in another way, or leave it out"
+        return Failure("ModelError", "model.refused", why, None, None)
+    if not reply.text.strip():
+        words = reply.stop_reason[:_BRIEF_CHARS].encode("utf-8", "replace").decode()
+        why = f"the model gave an empty answer (it stopped with {words!a}): ask again or in another way"
+        return Failure("ModelError", "model.blank", why, None, None)
+    return _Text(bytes_of(reply.text), reply.stop_reason in _CUT)
+
+
+def _late() -> Failure:
+    why = "the cell's time was nearly up before this prompt was answered: ask fewer at once"
+    return Failure("PolicyDenied", "cell.time", why, None, None)
+
+
+def _listing(failures: Sequence[Failure], room: int) -> tuple[list[Failure], dict[Failure, int]]:
+    """As many failures as fit, and for each its place, or that of one alike.
+
+    There is no end to what providers say, but to our codes there is. So the first of each code comes first, briefly if
+    it must be; and what does not fit shares the words of that one.
+    """
+    firsts: dict[tuple[str, str], Failure] = {}
+    for failure in failures:
+        firsts.setdefault((failure.kind, failure.code), failure)
+    listed: list[Failure] = []
+    places: dict[Failure, int] = {}
+    for failure in dict.fromkeys((*firsts.values(), *failures)):
+        first = firsts[failure.kind, failure.code]
+        words, size = failure, _size(failure)
+        if failure is first and size > room // 2:
+            words = msgspec.structs.replace(failure, message=failure.message[:_BRIEF_CHARS])
+            size = _size(words)
+        elif size > room:
+            places[failure] = places[first]
+            continue
+        places[failure] = len(listed)
+        listed.append(words)
+        room -= size
+    return listed, places
+
+
+def _size(failure: Failure) -> int:
+    return len(msgspec.json.encode(failure)) + 1
 
 
 def _failure(error: Refusal | ModelFailed) -> Failure:

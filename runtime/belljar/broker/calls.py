@@ -3,6 +3,9 @@
     audit *requested* and ledger *reserved and dispatched*, both durable -> the model, under a deadline
         -> ledger *settled*, audit *completed* | *failed*       or, when there is no room: audit *denied*, no call
 
+Who waits for room and who is refused is said in `admission`. Once a root model has answered, one further call of it is
+kept back from what the program may spend: a program that spends all it can leaves the root its next turn.
+
 The two writes before the call go to two files side by side, because each waits for the disk. The two after it are
 waited for by nobody but the end of the run (`settled`): until they are written the books hold the worst case, and a
 crash charges that.
@@ -26,36 +29,45 @@ from typing import TypeGuard
 import msgspec
 
 from belljar.audit import JSON, AuditLog
+from belljar.broker.admission import Admission
 from belljar.broker.run import RunScope
-from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, QuotaExceeded
+from belljar.errors import HostFault, LedgerUnavailable, ModelFailed
 from belljar.heavy import off_loop, slices, text_of
-from belljar.ledger import Amounts, Ledger
-from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
+from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Remaining
+from belljar.models import Counted, Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
 from belljar.tasks import to_the_end
 
 __all__ = ["Calls", "Spent", "refusal_fields"]
 
-# Below this an answer is no use: better a clear refusal than a word cut in half.
-_OUTPUT_TOKENS_MIN = 16
 # A model keeps its deadline itself, and can then tell what it used; one that does not is given up so much later.
 _DEADLINE_SPARE_S = 1.0
 # To close what it has open, once it is given up.
 _CANCEL_S = 1.0
 # Of one call, above all that a model takes or gives; what it costs still fits the books.
 _TOKENS_MAX = 2**32
+# A provider that tells fewer tokens than a twentieth of the bytes has not read all of them, or cannot count.
+_BYTES_PER_TOKEN_MAX = 20
+# What a turn may add to the root's conversation: some 20,000 characters of output and as many of traceback, and words
+# of ours.
+_TURN_TOKENS = 48 * 1024
+# What is kept for the root is no more than this share of what the run may spend in all; with less than it needs, the
+# root gets a shorter answer.
+_KEPT_SHARE_MAX = 1 / 4
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
 
 
 class Spent(msgspec.Struct):
-    """What a run's calls have come to so far."""
+    """What a run's calls have come to so far. `assumed_nanousd` is the part of the cost that no provider has told."""
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_nanousd: int = 0
+    assumed_nanousd: int = 0
 
-    def add(self, amounts: Amounts) -> None:
+    def add(self, amounts: Amounts, *, assumed: bool) -> None:
+        self.assumed_nanousd += amounts.cost_nanousd if assumed else 0
         self.calls += amounts.calls
         self.input_tokens += amounts.input_tokens
         self.output_tokens += amounts.output_tokens
@@ -88,6 +100,9 @@ class Calls:
         self._audit = audit
         self._ledger = ledger
         self._prices = prices
+        self._admission = Admission(scope, ledger, check=self._refuse_after_fault)
+        self._counted: tuple[Model, Counted] | None = None
+        self._kept = NOTHING
         self._slots = asyncio.Semaphore(scope.policy.models.parallel_max)
         # Of one run only one prompt at a time stands in line for the thread that all runs share.
         self._preparing = asyncio.Lock()
@@ -111,10 +126,14 @@ class Calls:
         async with self._slots:
             size = sum(len(message.text) for message in request.messages) + len(prompt or b"")
             async with self._preparing:
-                question = await off_loop(size, _question, request, prompt)
+                counted = self._counted[1] if self._counted is not None and self._counted[0] is model else None
+                question = await off_loop(size, _question, request, prompt, counted)
             for attempt in range(1, self._scope.policy.models.attempts_max + 1):
                 try:
-                    return await self._attempt(model, self._timed(question), cell, attempt)
+                    reply = await self._attempt(model, self._timed(question), cell, attempt)
+                    if request.purpose == "root":
+                        self._keep_for(model, question, reply)
+                    return reply
                 except ModelFailed as failure:
                     if self._scope.left_s() <= 0:  # the call was cut short by the run's own deadline
                         raise self._scope.time_up() from failure
@@ -137,6 +156,34 @@ class Calls:
         if seconds <= 0:
             raise self._scope.time_up()
         return question.but(deadline_s=seconds)
+
+    async def left(self) -> Remaining:
+        """What the program may still spend, with all that has ended settled, and without what is kept for the root."""
+        await self.settled()
+        left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
+        kept = {name: getattr(self._kept, name) for name in Remaining.__struct_fields__}
+        return Remaining(
+            **{name: None if (room := getattr(left, name)) is None else max(0, room - kept[name]) for name in kept}
+        )
+
+    def _keep_for(self, model: Model, question: _Question, reply: ModelReply) -> None:
+        """Note what the root's request came to, and keep back the worst case of the next one."""
+        told = reply.usage.total_input_tokens
+        trusted = told * _BYTES_PER_TOKEN_MAX >= question.prompt_bytes
+        self._counted = (model, Counted(question.request, told)) if trusted else None
+        inputs = (told if trusted else question.input_tokens) + reply.usage.output_tokens + _TURN_TOKENS
+        worst = self._bound(model.name, inputs, question.request.output_tokens_max)
+        quota = self._scope.policy.quota.run
+
+        def share(amount: int, limit: int | None) -> int:
+            return amount if limit is None else min(amount, int(limit * _KEPT_SHARE_MAX))
+
+        self._kept = Amounts(
+            calls=1,
+            input_tokens=share(worst.input_tokens, quota.input_tokens),
+            output_tokens=share(worst.output_tokens, quota.output_tokens),
+            cost_nanousd=share(worst.cost_nanousd, quota.cost_nanousd),
+        )
 
     async def settled(self) -> None:
         """Return when every call that has ended stands in the books and in the log.
@@ -164,6 +211,7 @@ class Calls:
         try:
             reservation, held, question = await self._reserve(model, question)
             await asyncio.shield(requested)
+            question = self._timed(question)  # again: it may have waited
         except BaseException as error:  # a name of a model object may raise anything, too
             await to_the_end(self._unsent(action, error, requested, reservation))
             raise
@@ -183,15 +231,16 @@ class Calls:
     async def _send(
         self, model: Model, request: ModelRequest, action: str, reservation: str, held: Amounts
     ) -> ModelReply:
-        charge, event = held, "query.failed"
+        charge, assumed, event = held, True, "query.failed"
         outcome: dict[str, JSON] = {"error": "interrupted before the model answered"}
         try:
             reply = _checked(await _complete(model, request))
-            charge = self._amounts(model, reply.usage)
+            charge, assumed = _within_books(self._amounts(model, reply.usage)), False
             event, outcome = "query.completed", await off_loop(len(reply.text), _outcome, reply)
             return reply
         except ModelFailed as failure:
             charge = self._failed(model, failure, held)
+            assumed = charge is held
             outcome = {"error": str(failure)[:1000]}
             raise
         except BaseException as defect:  # of a model object; nobody outside is to blame, and the program least of all
@@ -203,7 +252,7 @@ class Calls:
             ) from defect
         finally:
             # The answer need not wait for the disk: until this is written, the books hold the worst case.
-            self.spent.add(charge)
+            self.spent.add(charge, assumed=assumed)
             self._loose_ends = True
             end = asyncio.create_task(self._end(action, reservation, charge, event, outcome))
             self._ends.add(end)
@@ -214,59 +263,44 @@ class Calls:
         tokens = {"input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
         if event == "query.completed":
             await asyncio.sleep(0)  # the answer goes out first: somebody waits for it
+        about: dict[str, JSON] = {"action": action, **spent, **tokens}
         # Logged first, and so also where the books cannot be kept. A note that is lost fails the run's next record.
-        await self._audit.note(event, self._scope.run, {"action": action, **spent, **tokens, **outcome})
+        try:
+            await self._audit.note(event, self._scope.run, {**about, **outcome})
+        except HostFault:
+            raise
+        except Exception as defect:  # it has no form in the log; an action without an end would spoil all of the log
+            error = f"its outcome could not be logged: {type(defect).__name__}"
+            await self._audit.note("query.failed", self._scope.run, {**about, "error": error})
+            await self._ledger.settle(reservation, charge)
+            raise
         await self._ledger.settle(reservation, charge, lazy=True)
 
     def _ended(self, end: asyncio.Task[None]) -> None:
+        """Whatever went wrong with an end is the run's fault to bear: nobody else waits for it."""
         self._ends.discard(end)
-        error = None if end.cancelled() else end.exception()
-        if isinstance(error, HostFault | None):
-            self._fault = self._fault or error
-        else:
+        error = asyncio.CancelledError() if end.cancelled() else end.exception()
+        if not isinstance(error, HostFault | None):
             name = type(error).__name__
-            self._fault = HostFault(f"a call could not be settled, by an unforeseen {name}: report it")
+            error = HostFault(f"a call could not be settled, by an unforeseen {name}: report it")
+        self._fault = self._fault or error
 
     def _refuse_after_fault(self) -> None:
         if self._fault is not None:
             raise self._fault
 
     async def _reserve(self, model: Model, question: _Question) -> tuple[str, Amounts, _Question]:
-        """Hold the worst case; where the whole answer does not fit, ask for as long an answer as does."""
-        try:
-            return await self._hold(model, question)
-        except QuotaExceeded:
-            await self.settled()  # what calls that have ended still hold is about to be given back
-            tokens = await self._affordable(model, question)
-            if tokens < min(_OUTPUT_TOKENS_MIN, question.request.output_tokens_max):
-                raise
-        return await self._hold(model, question.but(output_tokens_max=tokens))
+        """Hold the worst case; where the whole answer does not fit, of as long an answer as does."""
+        name = model.name
+        reservation, held, tokens = await self._admission.hold(
+            lambda tokens: self._bound(name, question.input_tokens, tokens),
+            question.request.output_tokens_max,
+            kept=NOTHING if question.request.purpose == "root" else self._kept,
+        )
+        return reservation, held, question.but(output_tokens_max=tokens)
 
-    async def _hold(self, model: Model, question: _Question) -> tuple[str, Amounts, _Question]:
-        amounts = self._bound(model, question)
-        run, now = self._scope.run, self._scope.now()
-        return await self._ledger.reserve(run, amounts, now=now, dispatched=True), amounts, question
-
-    async def _affordable(self, model: Model, question: _Question) -> int:
-        """The longest answer, in tokens, whose worst case fits what is left now; 0 when none does."""
-        left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
-        low, high = 0, question.request.output_tokens_max
-        if left.output_tokens is not None:
-            high = min(high, left.output_tokens)
-        if left.cost_nanousd is None:
-            return high
-        inputs = question.input_tokens
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._prices.bound(model.name, inputs, middle) <= left.cost_nanousd:
-                low = middle
-            else:
-                high = middle - 1
-        return low
-
-    def _bound(self, model: Model, question: _Question) -> Amounts:
-        inputs, outputs = question.input_tokens, question.request.output_tokens_max
-        cost = self._prices.bound(model.name, inputs, outputs)
+    def _bound(self, model: str, inputs: int, outputs: int) -> Amounts:
+        cost = self._prices.bound(model, inputs, outputs)
         return Amounts(calls=1, input_tokens=inputs, output_tokens=outputs, cost_nanousd=cost)
 
     def _amounts(self, model: Model, usage: Usage) -> Amounts:
@@ -282,7 +316,8 @@ class Calls:
             return Amounts(calls=1)
         if not (_is_count(failure.input_tokens) and _is_count(failure.output_tokens)):
             return held
-        return self._amounts(model, Usage(input_tokens=failure.input_tokens, output_tokens=failure.output_tokens))
+        told = self._amounts(model, Usage(input_tokens=failure.input_tokens, output_tokens=failure.output_tokens))
+        return told if told.cost_nanousd <= AMOUNT_MAX else held
 
 
 async def _complete(model: Model, request: ModelRequest) -> ModelReply:
@@ -330,6 +365,17 @@ def _is_count(tokens: object) -> TypeGuard[int]:
     return type(tokens) is int and 0 <= tokens <= _TOKENS_MAX
 
 
+def _within_books(amounts: Amounts) -> Amounts:
+    """What one call cost, which the books must be able to take.
+
+    Raises:
+        TypeError: nothing costs so much, so it is no usage.
+    """
+    if amounts.cost_nanousd > AMOUNT_MAX:
+        raise TypeError("a usage that costs more than the books can hold")
+    return amounts
+
+
 def _is_cancelled(error: BaseException) -> bool:
     """Whether it came from outside: a model object may raise the same when something of its own was cancelled."""
     task = asyncio.current_task()
@@ -346,12 +392,12 @@ def refusal_fields(error: BaseException) -> dict[str, JSON]:
     }
 
 
-def _question(request: ModelRequest, prompt: bytes | memoryview | None) -> _Question:
+def _question(request: ModelRequest, prompt: bytes | memoryview | None, counted: Counted | None) -> _Question:
     if prompt is not None:
         last = Message("user", text_of(prompt))
         request = msgspec.structs.replace(request, messages=(*request.messages, last))
     digest, size = _digest(request.system, *(message.text for message in request.messages))
-    return _Question(request, digest, size, input_tokens_bound(request))
+    return _Question(request, digest, size, input_tokens_bound(request, counted))
 
 
 def _digest(*texts: str) -> tuple[str, int]:

@@ -132,12 +132,18 @@ class Shown:
             self._texts[doc].take(start, stop)
 
     async def prompt(self, cell: int, prompt: bytes | memoryview) -> None:
-        """A sub-model has answered this. Returns at once, unless too many wait to be traced."""
+        """A sub-model has answered this. Returns at once, unless too many wait to be traced.
+
+        Raises:
+            HostFault: what was shown earlier could not be traced or logged.
+        """
         if not any(text.recent for text in self._texts.values()):
             return
         data = bytes(prompt)  # a copy: the batch that it was part of need not wait with it
         self._waiting.append((cell, data))
         self._waiting_bytes += len(data)
+        if self._tracing is not None and self._tracing.done():
+            self._tracing.result()  # what ended it by an error is not to be forgotten with it
         if self._tracing is None or self._tracing.done():
             self._tracing = asyncio.create_task(self._trace_all())
         while self._waiting_bytes > _WAITING_BYTES_MAX and not self._tracing.done():
@@ -159,6 +165,15 @@ class Shown:
             await self._note(min(self._texts), [], complete=False)
 
     async def _trace_all(self) -> None:
+        try:
+            await self._trace_waiting()
+        except HostFault:
+            raise
+        except Exception as defect:
+            name = type(defect).__name__
+            raise HostFault(f"what was shown could not be traced, by an unforeseen {name}: report it") from defect
+
+    async def _trace_waiting(self) -> None:
         while self._waiting:
             group: list[bytes] = []
             size = 0

@@ -192,6 +192,7 @@ class Box:
             materialise_bytes_max=policy.context.materialise_bytes_max,
             in_flight_max=policy.wire.in_flight_max,
             batch_max=self._broker.batch_max,
+            prompt_bytes_max=policy.models.prompt_bytes_max,
             body_bytes_max=policy.wire.body_bytes_max,
             header_bytes_max=policy.wire.header_bytes_max,
             in_flight_bytes_max=policy.wire.in_flight_bytes_max,

@@ -49,7 +49,9 @@ back-references. Where the document is a list or a dict of texts, `context` is u
 - `llm_query(prompt)`: asks a fresh model that sees only this prompt, and returns its answer as a str. It reads well \
 up to several hundred thousand characters.
 - `llm_query_batched(prompts)`: the same for a list, all at once, answers in order. Use it to read every part of the \
-document with a model's understanding: split the document, put each part into a prompt with the question, and combine.
+document with a model's understanding: split the document, put each part into a prompt with the question, and combine. \
+One that fails raises after all are done, with every answer in the exception's `.answers`; with return_exceptions=True \
+its place holds the exception instead. An answer that was cut short is a `CutAnswer`, a kind of str.
 - `budget()`: what is left to spend. `SHOW_VARS()`: what you have defined.
 - `FINAL(value)`: gives the final answer and ends the work; `FINAL_VAR("name")` gives a variable.
 

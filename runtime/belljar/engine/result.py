@@ -135,7 +135,8 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True):
     """One run.
 
     `stdout` and `stderr` are the last cell's. `cpu_s` and `max_rss_bytes` are the kernel's accounts of the box; `cost`
-    is in nano-dollars; `coverage` says how much of the contexts was read and shown; `layers` are the layers of the wall
+    is in nano-dollars, `cost_assumed` the part of it that no provider told: of calls that failed on their way, all that
+    they may have cost; `coverage` says how much of the contexts was read and shown; `layers` are the layers of the wall
     that held; `scripted` says that no model was asked.
     """
 
@@ -157,6 +158,7 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True):
     queries: int
     usage: RunUsage
     cost: int
+    cost_assumed: int = 0
     scripted: bool
     layers: tuple[str, ...]
     coverage: Coverage

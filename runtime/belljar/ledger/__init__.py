@@ -1,13 +1,16 @@
 """Quotas: reserve before the spend, settle after. `base` says what is promised, `sqlite` keeps it in one file."""
 
 from belljar.ledger.base import (
+    AMOUNT_MAX,
     DIMENSIONS,
+    NOTHING,
     Amounts,
     Balance,
     Ledger,
     Limits,
     Period,
     Remaining,
+    Room,
     period_key,
     run_account,
     tenant_accounts,
@@ -15,13 +18,16 @@ from belljar.ledger.base import (
 from belljar.ledger.sqlite import SqliteLedger
 
 __all__ = [
+    "AMOUNT_MAX",
     "DIMENSIONS",
+    "NOTHING",
     "Amounts",
     "Balance",
     "Ledger",
     "Limits",
     "Period",
     "Remaining",
+    "Room",
     "SqliteLedger",
     "period_key",
     "run_account",

@@ -20,6 +20,7 @@ it chooses the day and month (UTC) that a reservation belongs to until it ends, 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -32,12 +33,14 @@ from belljar.errors import InvalidInput
 __all__ = [
     "AMOUNT_MAX",
     "DIMENSIONS",
+    "NOTHING",
     "Amounts",
     "Balance",
     "Ledger",
     "Limits",
     "Period",
     "Remaining",
+    "Room",
     "check_amounts",
     "check_limits",
     "check_run",
@@ -67,6 +70,9 @@ class Amounts(msgspec.Struct, frozen=True):
     read_bytes: int = 0
 
 
+NOTHING = Amounts()
+
+
 class Limits(msgspec.Struct, frozen=True):
     """The most that may be used and held in one `period`. None means unlimited, and has to be said."""
 
@@ -86,6 +92,17 @@ class Remaining(msgspec.Struct, frozen=True):
     output_tokens: int | None
     cost_nanousd: int | None
     read_bytes: int | None
+
+
+class Room(msgspec.Struct, frozen=True):
+    """What is left to a run now, once its own calls under way have cost nothing, and once everybody's have.
+
+    What is used only grows: what does not fit `empty` never will, and what fits it may be waited for.
+    """
+
+    now: Remaining
+    alone: Remaining
+    empty: Remaining
 
 
 class Balance(msgspec.Struct, frozen=True):
@@ -127,10 +144,13 @@ class Ledger(Protocol):
         """What `set_limits` said about this level, at most one for each period."""
         ...
 
-    async def reserve(self, run: str, amounts: Amounts, *, now: float, dispatched: bool = False) -> str:
+    async def reserve(
+        self, run: str, amounts: Amounts, *, now: float, dispatched: bool = False, kept: Amounts = NOTHING
+    ) -> str:
         """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
 
-        With `dispatched` it begins as if `dispatch` had been called: one commit for who sends at once.
+        With `dispatched` it begins as if `dispatch` had been called: one commit for who sends at once. `kept` must be
+        left besides; it is not held. Of what is not asked for, nothing need be left.
 
         Raises:
             QuotaExceeded: `quota.<dimension>`, with the limit and what it would have come to.
@@ -163,6 +183,17 @@ class Ledger(Protocol):
 
     async def remaining(self, run: str, *, now: float) -> Remaining:
         """What `reserve` would still admit, in each dimension by itself."""
+        ...
+
+    async def room(self, run: str, *, now: float) -> Room:
+        """`remaining`, and what it would be without what is held."""
+        ...
+
+    def freed(self) -> asyncio.Event:
+        """Set once something held is given back through this object, from this moment on.
+
+        A hint, to look again early: other processes set none, and it may be set for what is no use to the caller.
+        """
         ...
 
     async def close_run(self, run: str) -> None:

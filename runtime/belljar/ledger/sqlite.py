@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import secrets
 import sqlite3
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -32,10 +33,12 @@ import msgspec
 from belljar.errors import InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.ledger.base import (
     DIMENSIONS,
+    NOTHING,
     Amounts,
     Balance,
     Limits,
     Remaining,
+    Room,
     check_amounts,
     check_limits,
     check_run,
@@ -96,7 +99,9 @@ _JOURNAL = f"""SELECT run, day,
     {_columns("sum(CASE WHEN state IN ('held', 'dispatched') THEN {} ELSE 0 END)")}
     FROM reservations GROUP BY run, day"""  # noqa: S608
 
-_NOTHING = Amounts()
+# Of one run, on the pages of one key: `2026-11-23`, `2026-11`, or all of them for `total`.
+_HELD_BY = f"""SELECT {_columns("coalesce(sum({}), 0)")} FROM reservations
+    WHERE run = ? AND state IN ('held', 'dispatched') AND (? = 'total' OR substr(day, 1, length(?)) = ?)"""  # noqa: S608
 
 
 class _Run(NamedTuple):
@@ -129,6 +134,8 @@ class SqliteLedger:
     def __init__(self, path: Path | None, *, owner: str) -> None:
         self._owner = owner
         self._writer = Writer(path, what="ledger", schema=_SCHEMA, unavailable=LedgerUnavailable)
+        # Not one for all: an event belongs to the loop that first waits for it, and a ledger may outlive a loop.
+        self._watching = weakref.WeakSet[asyncio.Event]()
 
     async def open_run(self, run: str, tenant: str, *, run_limits: Limits, tenant_limits: Limits, now: float) -> None:
         check_run(run)
@@ -152,13 +159,15 @@ class SqliteLedger:
         account = tenant_accounts(tenant)[-1]
         return await self._writer.submit(lambda db: _limits(db, account))
 
-    async def reserve(self, run: str, amounts: Amounts, *, now: float, dispatched: bool = False) -> str:
+    async def reserve(
+        self, run: str, amounts: Amounts, *, now: float, dispatched: bool = False, kept: Amounts = NOTHING
+    ) -> str:
         check_amounts(amounts)
         reservation = secrets.token_hex(12)
         day = period_key("day", now)
         state = "dispatched" if dispatched else "held"
         try:
-            await self._writer.submit(lambda db: _reserve(db, reservation, run, amounts, day, state))
+            await self._writer.submit(lambda db: _reserve(db, reservation, run, amounts, kept, day, state))
         except asyncio.CancelledError:  # the job may still run, and nobody will know the id: queue its end behind it
             with contextlib.suppress(LedgerUnavailable):  # closed: `recover` refunds it
                 self._writer.submit_soon(lambda db: _release_if_open(db, reservation))
@@ -173,18 +182,34 @@ class SqliteLedger:
         await self._writer.submit(
             lambda db: _end(db, _open_reservation(db, reservation, "settled"), "settled", actual), lazy=lazy
         )
+        self._tell()
 
     async def release(self, reservation: str) -> None:
         await self._writer.submit(
-            lambda db: _end(db, _open_reservation(db, reservation, "released"), "released", _NOTHING)
+            lambda db: _end(db, _open_reservation(db, reservation, "released"), "released", NOTHING)
         )
+        self._tell()
 
     async def remaining(self, run: str, *, now: float) -> Remaining:
         day = period_key("day", now)
         return await self._writer.submit(lambda db: _remaining(db, run, day))
 
+    async def room(self, run: str, *, now: float) -> Room:
+        day = period_key("day", now)
+        return await self._writer.submit(lambda db: _room(db, run, day))
+
+    def freed(self) -> asyncio.Event:
+        event = asyncio.Event()
+        self._watching.add(event)
+        return event
+
+    def _tell(self) -> None:
+        for event in self._watching:
+            event.set()
+
     async def close_run(self, run: str) -> None:
         await self._writer.submit(lambda db: _close_run(db, run))
+        self._tell()
 
     async def balance(self, account: str, key: str) -> Balance:
         return await self._writer.submit(lambda db: _balance(db, account, key))
@@ -264,37 +289,46 @@ def _key(limits: Limits, day: str) -> str:
 # -- reservations ------------------------------------------------------------------------------------------------------
 
 
-def _reserve(db: sqlite3.Connection, reservation: str, run_id: str, asked: Amounts, day: str, state: str) -> None:
+def _reserve(
+    db: sqlite3.Connection, reservation: str, run_id: str, asked: Amounts, kept: Amounts, day: str, state: str
+) -> None:
     run = _open_run(db, run_id)
     for account, limits in _bounds(db, run):
-        _admit(_balance(db, account, _key(limits, day)), asked, account, limits, day)
+        _admit(_balance(db, account, _key(limits, day)), asked, kept, account, limits, day)
     values = _values(asked)
     db.executemany(_HOLD, [(*page, *values) for page in _pages(run, day)])
     db.execute(_RESERVE, (reservation, run_id, day, state, *values))
 
 
-def _admit(balance: Balance, asked: Amounts, account: str, limits: Limits, day: str) -> None:
+def _admit(balance: Balance, asked: Amounts, kept: Amounts, account: str, limits: Limits, day: str) -> None:
     for dimension in DIMENSIONS:
         limit = getattr(limits, dimension)
-        taken = getattr(balance.used, dimension) + getattr(balance.held, dimension)
-        wanted = getattr(asked, dimension)
-        if limit is None or taken + wanted <= limit:
+        used, held = getattr(balance.used, dimension), getattr(balance.held, dimension)
+        wanted, spare = getattr(asked, dimension), getattr(kept, dimension)
+        if limit is None or not wanted or used + held + spare + wanted <= limit:
             continue
+        alone = used + spare + wanted  # what is held is given back, so it counts only where it alone is in the way
         raise QuotaExceeded(
-            _refusal(account, limits, day, dimension, limit, max(0, limit - taken), wanted),
+            _refusal(account, limits, day, dimension, limit, (used, held, spare, wanted)),
             code=f"quota.{dimension}",
             limit=limit,
-            observed=taken + wanted,
+            observed=alone if alone > limit else alone + held,
         )
 
 
-def _refusal(account: str, limits: Limits, day: str, dimension: str, limit: int, left: int, wanted: int) -> str:
+def _refusal(
+    account: str, limits: Limits, day: str, dimension: str, limit: int, amounts: tuple[int, int, int, int]
+) -> str:
+    used, held, spare, wanted = amounts
     who = account.replace("run:", "run ", 1) if account.startswith("run:") else f"tenant {account}"
     when = {"day": f"for the day {day} (UTC)", "month": f"for the month {day[:7]} (UTC)", "total": "in total"}
     remedy = {"day": "wait for the next day", "month": "wait for the next month", "total": "raise the limit"}
+    parts = [(used, "used"), (held, "held by what is under way"), (spare, "kept for the root model")]
+    taken = ", ".join(f"{_shown(dimension, part)} {what}" for part, what in parts if part)
     return (
-        f"{who} has {_shown(dimension, left)} of {_shown(dimension, limit)} left {when[limits.period]}, "
-        f"{_shown(dimension, wanted)} asked; ask for less or {remedy[limits.period]}"
+        f"{who} has {_shown(dimension, max(0, limit - used - held - spare))} of {_shown(dimension, limit)} left "
+        f"{when[limits.period]}, {_shown(dimension, wanted)} asked{f' ({taken})' if taken else ''}; "
+        f"ask for less or {remedy[limits.period]}"
     )
 
 
@@ -340,7 +374,7 @@ def _end(db: sqlite3.Connection, found: _Reservation, state: str, charged: Amoun
 def _release_if_open(db: sqlite3.Connection, reservation: str) -> None:
     found = _find(db, reservation)
     if found is not None and found.state in ("held", "dispatched"):
-        _end(db, found, "released", _NOTHING)
+        _end(db, found, "released", NOTHING)
 
 
 def _close_run(db: sqlite3.Connection, run: str) -> None:
@@ -353,7 +387,7 @@ def _close_run(db: sqlite3.Connection, run: str) -> None:
         if found.state == "dispatched":
             _end(db, found, "settled", found.asked)
         else:
-            _end(db, found, "released", _NOTHING)
+            _end(db, found, "released", NOTHING)
     db.execute("UPDATE runs SET is_open = 0 WHERE run = ?", (run,))
 
 
@@ -382,22 +416,30 @@ def _values(amounts: Amounts | Limits) -> tuple[int | None, ...]:
 def _balance(db: sqlite3.Connection, account: str, key: str) -> Balance:
     row = db.execute(_BALANCE, (account, key)).fetchone()
     if row is None:
-        return Balance(_NOTHING, _NOTHING)
+        return Balance(NOTHING, NOTHING)
     return Balance(Amounts(*row[: len(DIMENSIONS)]), Amounts(*row[len(DIMENSIONS) :]))
 
 
 def _remaining(db: sqlite3.Connection, run_id: str, day: str) -> Remaining:
-    left: dict[str, int | None] = dict.fromkeys(DIMENSIONS)
+    return _room(db, run_id, day).now
+
+
+def _room(db: sqlite3.Connection, run_id: str, day: str) -> Room:
+    now, alone, empty = (dict[str, int | None].fromkeys(DIMENSIONS) for _ in range(3))
     for account, limits in _bounds(db, _open_run(db, run_id)):
-        balance = _balance(db, account, _key(limits, day))
+        key = _key(limits, day)
+        balance = _balance(db, account, key)
+        own = Amounts(*db.execute(_HELD_BY, (run_id, key, key, key)).fetchone())
         for dimension in DIMENSIONS:
             limit = getattr(limits, dimension)
             if limit is None:
                 continue
-            here = max(0, limit - getattr(balance.used, dimension) - getattr(balance.held, dimension))
-            before = left[dimension]
-            left[dimension] = here if before is None else min(before, here)
-    return Remaining(**left)
+            held = getattr(balance.held, dimension)
+            for left, in_the_way in ((now, held), (alone, held - getattr(own, dimension)), (empty, 0)):
+                here = max(0, limit - getattr(balance.used, dimension) - in_the_way)
+                before = left[dimension]
+                left[dimension] = here if before is None else min(before, here)
+    return Room(Remaining(**now), Remaining(**alone), Remaining(**empty))
 
 
 def _check_books(db: sqlite3.Connection) -> list[str]:

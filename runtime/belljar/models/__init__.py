@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from belljar.models.base import Message, Model, ModelReply, ModelRequest, Usage, input_tokens_bound
+from belljar.models.base import Counted, Message, Model, ModelReply, ModelRequest, Usage, input_tokens_bound
 from belljar.models.prices import FREE, Prices, Rates
 from belljar.models.resolve import Registry
 from belljar.models.scripted import NullModel, ScriptedModel
 
 __all__ = [
     "FREE",
+    "Counted",
     "Message",
     "Model",
     "ModelReply",

@@ -176,7 +176,7 @@ class NullModel:
     scripted: Final = True
     rates: Final = FREE
 
-    def __init__(self, text: str = "", *, name: str = "null") -> None:
+    def __init__(self, text: str = "ok", *, name: str = "null") -> None:
         self.name: Final = name
         self._text = text
 
