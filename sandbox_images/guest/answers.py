@@ -22,7 +22,7 @@ import json
 import math
 import sys
 import types
-from collections import ChainMap, UserDict, UserList, deque
+from collections import deque
 from collections.abc import Callable, Iterable, MappingView
 from typing import Any, Literal
 
@@ -49,9 +49,9 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ("uuid", "UUID", "__str__"),
     ("pathlib", "PurePath", "__str__"),
 )
-_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()), MappingView)
-_LISTS: tuple[type, ...] = (set, frozenset, deque, UserList, range, *_VIEWS)
-_MAPPINGS: tuple[type, ...] = (types.MappingProxyType, ChainMap, UserDict)
+# What nobody can derive from.
+_LISTS: tuple[type, ...] = (set, frozenset, range, type({}.keys()), type({}.values()), type({}.items()))
+_LIBRARY = ("collections.abc", "guest.collection")
 _FUNCTIONS = (
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.MethodWrapperType),
     *(types.MethodDescriptorType, types.WrapperDescriptorType),
@@ -135,11 +135,13 @@ class _Encoder:
         cls = type(value)
         if issubclass(cls, LookAlike):
             self._afford_more(value._items.key_chars() + value._items.value_chars())
-        if cls is dict or issubclass(cls, (PagedDict, *_MAPPINGS)):
-            return self._object(value.items() if cls is dict or cls is PagedDict else dict(value).items())
-        if cls is list or cls is tuple or issubclass(cls, PagedList):
+        if cls is dict or cls is PagedDict or cls is types.MappingProxyType:
+            return self._object(value.items())
+        if cls is list or cls is tuple or cls is PagedList:
             return self._list(value)
-        if issubclass(cls, _LISTS) or _is_a(cls, "array", "array"):
+        if issubclass(cls, deque):
+            return self._list(deque.__iter__(value))
+        if cls in _LISTS or _is_view(cls) or _is_a(cls, "array", "array"):
             made = self._list(value)
             return _sorted(made) if cls in (set, frozenset) else made
         if _is_a(cls, "enum", "Enum"):
@@ -200,6 +202,11 @@ def _class_of(module: str, name: str) -> Any:
 def _is_a(cls: type, module: str, name: str) -> bool:
     base = _class_of(module, name)
     return base is not None and issubclass(cls, base)
+
+
+def _is_view(cls: type) -> bool:
+    """Of the library's own views of mappings, and of ours."""
+    return cls.__module__ in _LIBRARY and issubclass(cls, MappingView)
 
 
 def _text_of(value: object) -> str | None:
