@@ -142,6 +142,7 @@ class Agent:
         self._main: program.Main | None = None
         self._more = False  # whether other cells may follow
         self._interrupted = False
+        self._failed = False  # the cell before
         self._kept: set[str] = set()
         self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
         self._given: dict[str, Any] = {}
@@ -242,6 +243,7 @@ class Agent:
             self._give_back()
         self._flush()
         status, error, trace = done
+        self._failed = status != "ok"
         self._channel.send({"op": "done", "status": status, "error": error}, trace)
 
     def _run(self, source: str, filename: str) -> tuple[str, dict[str, Any] | None, bytes]:
@@ -253,10 +255,12 @@ class Agent:
         except BaseException as error:
             return _refused(error)
         try:
-            self._endings.before_cell()
+            if self._failed:
+                self._endings.after_a_failure()
             self._execute(code)
             self._endings.after_cell()
         except (Ended, Closed):
+            self._more = False
             return "ok", None, b""
         except KeyboardInterrupt as error:
             # One that nobody sent is the program's own.

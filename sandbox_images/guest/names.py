@@ -281,8 +281,8 @@ class Endings:
             raise TypeError("SUBMIT takes fields by name: SUBMIT(answer=value); FINAL(value) gives one value")
         self._finish(fields)
 
-    def before_cell(self) -> None:
-        """What a cell before said and then failed is not ready any more."""
+    def after_a_failure(self) -> None:
+        """What the cell before said of its answer, and then failed, is not ready any more."""
         if _is_true(self._entries().get("ready")):
             dict.__setitem__(self.namespace["answer"], "ready", False)
 

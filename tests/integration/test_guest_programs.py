@@ -267,6 +267,10 @@ def test_names_come_back_after_a_cell_that_failed(box: Box) -> None:
     assert cells[1].stdout == "a line\n"
 
 
+def test_behind_the_answer_nobody_is_told_of_names(box: Box) -> None:
+    assert [(cell.answer, cell.stderr) for cell in box.cells("context = 5\nFINAL(context)")] == [(5, "")]
+
+
 def test_variables_are_what_the_program_made(box: Box) -> None:
     source = "import json, math\nfrom collections import Counter\nfrom typing import List\n"
     source += "def f(): pass\nclass C: pass\nx = context[0]\nc = Counter()\nprint(SHOW_VARS())"
