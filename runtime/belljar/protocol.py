@@ -220,7 +220,11 @@ class ContextInfo(_Part, frozen=True):
 
 
 class Start(_Sentence, frozen=True):
-    """The box's whole configuration; limits are told so that the agent can split its requests, the host checks them."""
+    """The box's whole configuration; limits are told so that the agent can split its requests, the host checks them.
+
+    `more` is whether other cells may follow the first: then the given names come back after each, and a last line that
+    is an expression is shown.
+    """
 
     protocol: int
     language: Literal["python", "restricted"]
@@ -234,6 +238,7 @@ class Start(_Sentence, frozen=True):
     body_bytes_max: int
     header_bytes_max: int
     in_flight_bytes_max: int = _OFFSET_MAX
+    more: bool = False
 
 
 class Execute(_Sentence, frozen=True):

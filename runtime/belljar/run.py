@@ -175,7 +175,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------ open and close
 
-    async def open(self, about: Mapping[str, JSON]) -> None:
+    async def open(self, about: Mapping[str, JSON], *, alone: bool = False) -> None:
         """Log the start, open the account, build the box.
 
         Raises:
@@ -202,7 +202,7 @@ class Run:
         sandbox = await services.backend.start(box_spec(services.policy), whose)
         self._box = Box(sandbox, broker, self.scope)
         await services.audit.note("box.started", self.scope.run, {"layers": list(sandbox.layers)})
-        await self._box.open(services.language, self._opened, self._contexts)
+        await self._box.open(services.language, self._opened, self._contexts, more=not alone)
 
     def _open_context(self, name: str, document: Document) -> None:
         """Two places in the table of documents for a list or dict, one for a text."""
@@ -351,14 +351,15 @@ async def begin(
     root: Model | None,
     sub: Model | None,
     about: Mapping[str, JSON],
+    alone: bool = False,
 ) -> AsyncIterator[Run]:
-    """A run for the length of a block.
+    """A run for the length of a block. `alone`: of one program, and no other cell.
 
     An error of ours inside the block becomes the run's verdict once the run has begun; before that, it is raised.
     """
     run = Run(services, tenant, documents, root, sub)
     try:
-        await run.open(about)
+        await run.open(about, alone=alone)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
         raise

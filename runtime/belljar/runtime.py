@@ -209,7 +209,8 @@ class Runtime:
     ) -> Result:
         """Run one given program, no root model. `model` answers its queries; without one they are refused."""
         sub = None if model is None else self._model(model)
-        async with self._begin(context, contexts, tenant, None, sub, {}) as run, run.reporting(on_progress):
+        begun = self._begin(context, contexts, tenant, None, sub, {}, alone=True)
+        async with begun as run, run.reporting(on_progress):
             await run.execute(code, last=True)
         return run.result()
 
@@ -277,6 +278,8 @@ class Runtime:
         root: Model | None,
         sub: Model | None,
         about: Mapping[str, JSON],
+        *,
+        alone: bool = False,
     ) -> AsyncIterator[Run]:
         tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
         services = await self._shared()
@@ -295,7 +298,9 @@ class Runtime:
                 name: source if isinstance(source, Document) else await loans.take(self._contexts.of(tenant), source)
                 for name, source in sources.items()
             }
-            async with begin(services, tenant=tenant, documents=documents, root=root, sub=sub, about=about) as run:
+            async with begin(
+                services, tenant=tenant, documents=documents, root=root, sub=sub, about=about, alone=alone
+            ) as run:
                 yield run
 
     async def _shared(self) -> Services:

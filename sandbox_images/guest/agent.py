@@ -15,6 +15,8 @@ cell was sent and has not met is dropped when it comes.
 from __future__ import annotations
 
 import builtins
+import codecs
+import io
 import linecache
 import os
 import signal
@@ -26,10 +28,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import regex, wrappers
+from . import program, regex, wrappers
 from .contexts import make_contexts
 from .exact import exact_text
-from .names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
+from .names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, called
 from .paged import plain
 from .wire import Channel, Closed
 
@@ -43,6 +45,7 @@ _FLUSH_SECONDS = 0.02
 _THREAD_STACK_BYTES = 1 << 20
 _MESSAGE_CHARS = 4000
 _TRACEBACK_CHARS = 16000
+_NOTHING = object()
 
 
 class Stream:
@@ -58,6 +61,7 @@ class Stream:
         self._parts: list[str] = []
         self._chars = 0
         self._last = 0.0
+        self._bytes: _Bytes | None = None
 
     def write(self, text: str) -> int:
         text = plain(text)
@@ -92,6 +96,44 @@ class Stream:
     def readable(self) -> bool:
         return False
 
+    def seekable(self) -> bool:
+        return False
+
+    def reconfigure(self, **_options: Any) -> None:
+        """Programs write this to be sure of UTF-8, which it is anyway."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno: there is no file behind this stream; use print() or write()")
+
+    @property
+    def buffer(self) -> _Bytes:
+        if self._bytes is None:
+            self._bytes = _Bytes(self)
+        return self._bytes
+
+
+class _Bytes(io.RawIOBase):
+    """`sys.stdout.buffer`: bytes of UTF-8 for the stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        data = bytes(data)
+        self._stream.write(self._decoder.decode(data))
+        return len(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        """A wrapper closes it when the program lets go of it; the stream goes on."""
+        self.flush()
+
 
 class Agent:
     """One session: the namespace, the guest names, and the loop over cells."""
@@ -107,7 +149,11 @@ class Agent:
         self._owed = 0
         self._pid = os.getpid()
         self._globals: dict[str, Any] = {}
-        self._compile: Callable[[str, str], types.CodeType] = _compile_python
+        self._compile: Callable[..., types.CodeType] = program.compile_cell
+        self._main: program.Main | None = None
+        self._more = False  # whether other cells may follow
+        self._failed = False  # the cell before
+        self._kept: set[str] = set()
         self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
         self._given: dict[str, Any] = {}
 
@@ -117,6 +163,7 @@ class Agent:
         self._channel.limit_in_flight(start["in_flight_max"], held, found)
         self._build(start)
         sys.stdout, sys.stderr = self._stdout, self._stderr
+        sys.__stdout__, sys.__stderr__ = self._stdout, self._stderr  # type: ignore[assignment,misc]
         signal.signal(signal.SIGINT, self._on_interrupt)
         # The default of eight MiB of address space a thread would use up the box's allowance with a pool of threads.
         threading.stack_size(_THREAD_STACK_BYTES)
@@ -125,7 +172,7 @@ class Agent:
         while True:
             command, body = self._channel.command()
             self._begin(command["cell"], interrupted=command["interrupted"])
-            self._cell(command["cell"], body.decode("utf-8", "surrogatepass"))
+            self._cell(command["cell"], body.decode("utf-8", "surrogatepass").removeprefix("\ufeff"))
 
     # ------------------------------------------------------------------------------------------------ the namespace
 
@@ -158,26 +205,39 @@ class Agent:
             "ModelError": ModelError,
             "CutAnswer": CutAnswer,
         }
+        self._more = start["more"]
         if start["language"] == "restricted":
             self._use_restricted()
         else:
-            self._globals = {"__name__": "__main__", "__builtins__": _BUILTINS, **self._given}
+            self._use_python()
+        self._endings.namespace = self._globals
+
+    def _use_python(self) -> None:
+        self._main = program.Main()
+        self._globals = self._main.__dict__
+        self._globals |= {"__builtins__": _BUILTINS, **self._given}
+        sys.modules["__main__"] = self._main
+        sys.argv, sys.orig_argv = [""], [sys.executable]
 
     def _use_restricted(self) -> None:
-        from . import restricted
+        from . import guards, restricted
 
         self._compile = restricted.compile_cell
         self._user = restricted.user_variables
         self._globals = restricted.make_globals(write=self._write, names=self._given, regex=regex.as_module())
+        self._endings.read = guards.guest_getattr
 
     def _variables(self) -> dict[str, object]:
         given = self._given
         return {
             name: value
             for name, value in self._user(self._globals).items()
-            if not (name in given and value is given[name]) and not (name.startswith("__") and name.endswith("__"))
+            if not (name in given and value is given[name])
+            and not (name.startswith("__") and name.endswith("__"))
+            and not program.is_imported(value)
         }
 
+    @called("SHOW_VARS")
     def _show_vars(self) -> str:
         """What the program has defined so far, one `name: type` a line."""
         variables = self._variables()
@@ -206,8 +266,11 @@ class Agent:
             self._in_cell = False
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the program forked and that came out at the end of the cell: not its to say Done
+        if self._more:
+            self._give_back()
         self._flush()
         status, error, trace = done
+        self._failed = status != "ok"
         self._channel.send({"op": "done", "cell": number, "status": status, "error": error}, trace)
 
     def _run(self, source: str, filename: str) -> tuple[str, dict[str, Any] | None, bytes]:
@@ -216,21 +279,58 @@ class Agent:
             self._early, self._met = False, True
             return _interrupted("")
         try:
-            code = self._compile(source, filename)
+            code = self._compile(source, filename, show=self._more)
         except KeyboardInterrupt:
             return _interrupted("")
         except BaseException as error:
             return _refused(error)
         try:
-            exec(code, self._globals)  # noqa: S102 - that is what a box is for
+            if self._failed:
+                self._endings.after_a_failure()
+            self._execute(code)
             self._endings.after_cell()
         except (Ended, Closed):
+            self._more = False
             return "ok", None, b""
         except KeyboardInterrupt as error:
-            return _interrupted(_traceback(error))
+            # One that nobody sent is the program's own.
+            return _interrupted(_traceback(error)) if self._met else _raised(error)
         except BaseException as error:
             return _raised(error)
         return "ok", None, b""
+
+    def _execute(self, code: types.CodeType) -> None:
+        if self._main is not None:
+            self._main.ran(code.co_filename)
+        try:
+            exec(code, self._globals)  # noqa: S102 - that is what a box is for
+        except SystemExit as leaving:
+            if program.exit_status(leaving) is not None:
+                raise
+        if self._main is not None and sys.stdout is not self._stdout:
+            sys.stdout.flush()  # the program's own, which may hold something back
+
+    def _give_back(self) -> None:
+        """The names that a program finds are there for each cell, whatever the one before made of them."""
+        taken = []
+        for name, value in self._given.items():
+            own = self._globals.get(name, _NOTHING)
+            # `answer` is what the program says it is.
+            if own is value or (name == "answer" and own is not _NOTHING):
+                continue
+            self._globals[name] = value
+            taken.append(f"`{name}` ({'deleted' if own is _NOTHING else self._keep(name, own)})")
+        if taken:
+            self._write("stderr", f"note: given names were overwritten and are back: {', '.join(taken)}\n")
+
+    def _keep(self, name: str, value: object) -> str:
+        """Keep what the program had under a given name under another."""
+        kept = f"my_{name}"
+        while kept in self._globals and kept not in self._kept:
+            kept += "_"
+        self._kept.add(kept)
+        self._globals[kept] = value
+        return f"your value is now `{kept}`"
 
     def _on_interrupt(self, _signal: int, _frame: object) -> None:
         if self._owed:
@@ -249,10 +349,6 @@ class Agent:
         self._stderr.flush()
 
 
-def _compile_python(source: str, filename: str) -> types.CodeType:
-    return compile(source, filename, "exec", dont_inherit=True)
-
-
 def _builtins() -> dict[str, Any]:
     """Builtins of the `python` language: all of them; but `import` gives some modules that know paged text."""
     names = dict(vars(builtins))
@@ -266,7 +362,7 @@ def _builtins() -> dict[str, Any]:
         return own.get(wanted, found) if level == 0 else found
 
     names["__import__"] = import_
-    return names
+    return names | program.CONSOLE
 
 
 def _refused(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
@@ -284,6 +380,8 @@ def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
         message = exact_text(str(error))
     except BaseException:  # the program's own __str__ may do anything
         message = "(its message could not be shown)"
+    if type(program.exit_status(error)) is int:
+        message = f"the program ended with exit status {message}"
     trace = _traceback(error)
     report = {"type": _type_name(type(error))[:200], "message": message[:_MESSAGE_CHARS], "line": _line_of(error)}
     return "error", report, trace.encode("utf-8", "replace")

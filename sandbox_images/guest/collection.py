@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, NoReturn, SupportsIndex
 
 from .exact import exact, exact_text
 from .paged import LookAlike, PagedText, TextTooLarge, plain
+from .placeholder import mark
 
 __all__ = ["RECORD_CHARS", "PagedDict", "PagedList"]
 
@@ -287,9 +288,8 @@ class PagedList(LookAlike):
 
     def __repr__(self) -> str:
         name = self._name
-        return (
-            f"<{name}: a list of {len(self):,} items; {name}[:10] gives the first ones, for item in {name} all of them>"
-        )
+        about = f"{name} {mark()}: a list of {len(self):,} items"
+        return f"<{about}; {name}[:10] gives the first ones, for item in {name} all of them>"
 
     def __str__(self) -> str:
         return str(self.copy())
@@ -468,7 +468,8 @@ class PagedDict(LookAlike):
 
     def __repr__(self) -> str:
         name = self._name
-        return f"<{name}: a dict of {len(self):,} entries; list({name})[:10] gives the first keys, {name}[key] a value>"
+        about = f"{name} {mark()}: a dict of {len(self):,} entries"
+        return f"<{about}; list({name})[:10] gives the first keys, {name}[key] a value>"
 
     def __str__(self) -> str:
         return str(self.copy())
@@ -513,7 +514,7 @@ class _View(MappingView):
 
     def __repr__(self) -> str:
         name = self._mapping._name
-        return f"<{self._look} of {len(self):,} in {name}; {self._advice.format(name=name)}>"
+        return f"<{self._look} {mark()} of {len(self):,} in {name}; {self._advice.format(name=name)}>"
 
 
 class _Keys(_View, KeysView[str]):

@@ -7,12 +7,13 @@ into a sentence on the wire; whatever is decided is decided on the host.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from .exact import exact_json, exact_text
-from .paged import plain
+from .answers import encoded
+from .exact import exact, exact_text
+from .paged import PagedText, plain
+from .placeholder import holds_placeholder
 from .wire import Channel
 
 __all__ = [
@@ -24,11 +25,25 @@ __all__ = [
     "Queries",
     "QuotaExceeded",
     "as_exception",
+    "called",
     "raise_failure",
 ]
 
 # The longest name that a sentence of the protocol may hold.
 _NAME_CHARS = 256
+_SHOWN_CHARS = 80
+_KNOWN_MAX = 40
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def called(name: str) -> Callable[[_Method], _Method]:
+    """A method that Python's own messages call what the program calls it."""
+
+    def rename(method: _Method) -> _Method:
+        method.__name__ = method.__qualname__ = name
+        return method
+
+    return rename
 
 
 class PolicyDenied(Exception):
@@ -83,10 +98,22 @@ def raise_failure(header: dict[str, Any]) -> None:
 
 def _text(value: object, what: str) -> bytes:
     # Slices of the context are real strings; the paged context itself is taken whole when it fits.
-    value = plain(value)
-    if type(value) is not str:
-        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
-    return value.encode("utf-8", "replace")
+    text = plain(value)
+    if type(text) is not str:
+        kind = type(text).__name__
+        raise TypeError(
+            f"{what} must be a str, not {kind}: write one with an f-string, str(value) or json.dumps(value)"
+        )
+    _check_placeholder(what, text)
+    return text.encode("utf-8", "replace")
+
+
+def _check_placeholder(what: str, text: str) -> None:
+    if holds_placeholder(text):
+        raise TypeError(
+            f"{what} has a placeholder of the context in it, not its text: write str(context) or context[a:b] for a "
+            "text, and json.dumps(value) for a list or dict that holds it"
+        )
 
 
 def _check_prompts(texts: list[bytes], bytes_max: int) -> None:
@@ -122,6 +149,11 @@ def _with_answers(answers: list[Any], refusal: Exception | None = None) -> Excep
 def _wish(model: object) -> str | None:
     # The host decides about the name; one that it could not even read would end the box.
     model = exact_text(model)
+    if issubclass(type(model), PagedText) or (type(model) is str and model.split(maxsplit=1)[1:]):
+        raise TypeError(
+            "the second argument is the name of a model, not a text: put all of it into one prompt, as in "
+            'llm_query(f"{question}\\n\\n{text}")'
+        )
     if model is not None and type(model) is not str:
         raise TypeError(f"model must be a str or None, not {type(model).__name__}")
     return model and model[:_NAME_CHARS]
@@ -155,11 +187,13 @@ class Queries:
         self._body_bytes_max = body_bytes_max
         self._flush = flush
 
+    @called("llm_query")
     def llm_query(self, prompt: str, model: str | None = None) -> str:
         """Ask a fresh sub-model. Raises PolicyDenied, QuotaExceeded or ModelError."""
         answer: str = self._ask([prompt], model, return_exceptions=False)[0]
         return answer
 
+    @called("llm_query_batched")
     def llm_query_batched(
         self, prompts: Sequence[str], model: str | None = None, return_exceptions: bool = False
     ) -> list[Any]:
@@ -172,10 +206,12 @@ class Queries:
             raise TypeError("llm_query_batched takes a list of prompts; llm_query takes one")
         return self._ask(list(prompts), model, return_exceptions=bool(return_exceptions))
 
+    @called("rlm_query")
     def rlm_query(self, prompt: str, context: str | None = None, model: str | None = None) -> str:
         """Start a child run over `context` (the whole of this run's own when None)."""
         return str(self._recurse([prompt], None if context is None else [context], model, False)[0])
 
+    @called("rlm_query_batched")
     def rlm_query_batched(
         self,
         prompts: Sequence[str],
@@ -186,6 +222,7 @@ class Queries:
         others = None if contexts is None else list(contexts)
         return self._recurse(list(prompts), others, model, bool(return_exceptions))
 
+    @called("budget")
     def budget(self) -> dict[str, int | None]:
         """What is left: calls, input_tokens, output_tokens, cost_nanousd, read_bytes, wall_ms. None is unlimited."""
         header, _ = self._channel.request("budget", {})
@@ -292,7 +329,11 @@ class Queries:
 
 
 class Endings:
-    """`FINAL`, `FINAL_VAR`, `SUBMIT`, and the `answer` dictionary."""
+    """`FINAL`, `FINAL_VAR`, `SUBMIT`, and the `answer` dictionary.
+
+    `answer` is a name like any other: whatever dict with "content" and "ready" the program has under it when a cell is
+    over counts, if "ready" is true by then. What an earlier cell set there and did not live to give does not.
+    """
 
     def __init__(
         self,
@@ -307,40 +348,82 @@ class Endings:
         self._flush = flush
         self._body_bytes_max = body_bytes_max
         self.answer: dict[str, Any] = {"content": "", "ready": False}
+        # The agent sets both: all the program's names, and what reads a field of its objects.
+        self.namespace: dict[str, Any] = {"answer": self.answer}
+        self.read: Callable[[Any, str], Any] = getattr
 
-    def final(self, value: object) -> None:
-        """Give the final answer and stop. A str is given as it is, other JSON values as JSON, anything else as str."""
-        self._finish(value)
+    @called("FINAL")
+    def final(self, *values: object, **fields: object) -> None:
+        """Give the final answer and stop. A str is given as it is, anything else as JSON; what has no form there is a
+        TypeError."""
+        if len(values) != 1 or fields:
+            raise TypeError("FINAL takes one value: FINAL(value), FINAL([a, b]), or SUBMIT(name=value)")
+        self._finish(values[0])
 
-    def final_var(self, name: str) -> None:
-        """Give the variable called `name` as the final answer and stop."""
+    @called("FINAL_VAR")
+    def final_var(self, *names: object) -> None:
+        """Give the variable called so as the final answer and stop. A value that is no name is given itself."""
+        if len(names) != 1:
+            raise TypeError('FINAL_VAR takes the name of one variable: FINAL_VAR("name")')
+        given = exact_text(names[0])
+        if type(given) is not str:
+            self._finish(given)
+        key = given.strip().strip("'\"")
+        if key in self.namespace and _is_name(key):
+            self._finish(self.namespace[key])
         variables = self._variables()
-        key = exact_text(str(name)).strip().strip("'\"")
-        if key not in variables:
-            known = ", ".join(sorted(variables)) or "none yet"
-            raise NameError(f"FINAL_VAR: there is no variable {key!r}; there are: {known}")
-        self._finish(variables[key])
+        if not _is_name(key) or any(value is names[0] for value in variables.values()):
+            self._finish(given)
+        known = ", ".join(sorted(variables)[:_KNOWN_MAX]) or "none yet"
+        raise NameError(f"FINAL_VAR: there is no variable {key[:_SHOWN_CHARS]!r}; there are: {known}")
 
-    def submit(self, **fields: object) -> None:
+    @called("SUBMIT")
+    def submit(self, *values: object, **fields: object) -> None:
         """Give the named fields as the final answer and stop."""
+        if values or not fields:
+            raise TypeError("SUBMIT takes fields by name: SUBMIT(answer=value); FINAL(value) gives one value")
         self._finish(fields)
 
+    def after_a_failure(self) -> None:
+        """What the cell before said of its answer, and then failed, is not ready any more."""
+        if _is_true(self._entries().get("ready")):
+            dict.__setitem__(self.namespace["answer"], "ready", False)
+
     def after_cell(self) -> None:
+        entries = self._entries()
+        if "content" in entries and _is_true(entries.get("ready")):
+            self._finish(entries["content"])
+
+    def _entries(self) -> dict[str, Any]:
+        """What stands in `answer`, if that is a dict."""
+        answer = self.namespace.get("answer")
+        if not issubclass(type(answer), dict):
+            return {}
         # Look-ups would ask keys of the program's own classes whether they are equal.
-        answer = {key: value for key, value in self.answer.items() if type(key) is str}
-        if answer.get("ready") is True:
-            self._finish(answer.get("content", ""))
+        return {key: value for key, value in exact(answer).items() if type(key) is str}
 
     def _finish(self, value: object) -> None:
-        value = plain(value)
-        form, text = "text", value if type(value) is str else ""
-        if type(value) is not str:
-            try:
-                form, text = "json", json.dumps(exact_json(value), ensure_ascii=False, allow_nan=False)
-            except (TypeError, ValueError, RecursionError):
-                form, text = "text", exact_text(str(value))
+        if value is None:
+            raise TypeError(
+                "the answer is None: give the value itself (print() and list.sort(), for example, return None)"
+            )
+        form, text = encoded(value, afford=self._check_chars, chars_max=self._body_bytes_max, read=self.read)
+        _check_placeholder("the answer", text)
         body = text.encode("utf-8", "replace")
         _check_size("an answer", len(body), self._body_bytes_max)
         self._flush()
         self._channel.send({"op": "final", "cell": self._channel.cell, "form": form}, body)
         raise Ended
+
+    def _check_chars(self, chars: int) -> None:
+        _check_size("an answer", chars, self._body_bytes_max)
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not (text.startswith("__") and text.endswith("__"))
+
+
+def _is_true(value: object) -> bool:
+    """Of what has no say in that itself."""
+    value = exact(value)
+    return type(value) in (bool, int, float, str) and bool(value)

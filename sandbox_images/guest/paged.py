@@ -30,6 +30,7 @@ from typing import Any, NoReturn, SupportsIndex, overload
 from . import scan
 from .exact import exact, exact_text
 from .pages import Block, PageCache, Pages
+from .placeholder import mark
 from .pushdown import HIT_CHARS, Hit, Hits, Pushdown, source_of
 
 __all__ = ["LookAlike", "PagedText", "TextTooLarge", "plain", "rows"]
@@ -197,7 +198,8 @@ class PagedText(LookAlike):
         return (str(self),)
 
     def __repr__(self) -> str:
-        return f"<{self._name}: a text of {self._chars:,} characters; print({self._name}[:1000]) shows its beginning>"
+        name = self._name
+        return f"<{name} {mark()}: a text of {self._chars:,} characters; print({name}[:1000]) shows its beginning>"
 
     def __format__(self, spec: str) -> str:
         spec = plain(spec)

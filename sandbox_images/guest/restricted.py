@@ -38,6 +38,7 @@ from RestrictedPython.transformer import RestrictingNodeTransformer
 from . import facades, guards, patterns, wrappers
 from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
 from .patterns import at, load, store
+from .program import show_last, shown
 
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
 
@@ -64,10 +65,16 @@ class Rejected(Exception):
         super().__init__(message if line is None else f"line {line}: {message}")
 
 
-def compile_cell(source: str, filename: str = "<cell>") -> types.CodeType:
-    """Compile one cell for `exec` in a namespace from `make_globals`. Raises `Rejected`, nothing else."""
+def compile_cell(source: str, filename: str = "<cell>", *, show: bool = False) -> types.CodeType:
+    """Compile one cell for `exec` in a namespace from `make_globals`. Raises `Rejected`, nothing else.
+
+    With `show` the value of a last line that is an expression is shown, as in a notebook.
+    """
     try:
-        return _compile(transform(source, filename), filename)
+        tree = transform(source, filename)
+        if show:
+            show_last(tree, source)
+        return _compile(tree, filename)
     except Rejected:
         raise
     except SyntaxError as error:
@@ -638,6 +645,7 @@ def make_globals(
     scope = _spare_scopes.pop() if _spare_scopes else _common_scope()
     scope["__import__"] = facades.Importer(write, regex)
     scope |= _introspection(namespace) | {"print": _printer(write), ".names": dict(names)}
+    scope[".show"] = lambda value: write("stdout", shown(value))
     namespace["__builtins__"] = scope
     return namespace
 
@@ -683,9 +691,29 @@ def _is_own_name(name: str) -> bool:
     return not name.startswith(".") and not is_dunder(name)
 
 
+class _NamesView(guards.AttributeView):
+    """`globals()`: a dict whose changes are the program's names'."""
+
+    __slots__ = ()
+
+    def __init__(self, namespace: dict[str, object]) -> None:
+        dict.__init__(self, {name: value for name, value in namespace.items() if _is_own_name(name)})
+        self._owner: dict[str, object] = namespace
+
+    def __setitem__(self, name: str, value: object) -> None:
+        if type(name) is not str or not name.isidentifier() or not _is_own_name(name):
+            raise TypeError("a name must be an identifier without two leading and trailing underscores")
+        self._owner[name] = value
+        dict.__setitem__(self, name, value)
+
+    def __delitem__(self, name: str) -> None:
+        dict.__delitem__(self, name)
+        self._owner.pop(name, None)
+
+
 def _introspection(namespace: dict[str, object]) -> dict[str, object]:
     def variables() -> dict[str, object]:
-        return {name: value for name, value in namespace.items() if _is_own_name(name)}
+        return _NamesView(namespace)
 
     def guest_vars(*value: object) -> object:
         return guards.guest_vars(*value) if value else variables()

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from guest.collection import PagedDict, PagedList
 from guest.paged import PagedText, TextTooLarge, plain
 from guest.pages import PageCache
+from guest.placeholder import mark
 from tests.unit.paged_fakes import Stored
 
 
@@ -374,9 +375,9 @@ def test_an_item_too_large_for_a_str_is_paged_itself() -> None:
     assert issubclass(type(item), PagedText)
     assert (item == long, len(item), item.count("line"), item[-5:], twin[2]) == (True, 2500, 500, "line\n", "b")
     assert (long in twin, twin.index(long), list(twin)[1] == long) == (True, 1, True)
-    assert repr(item).startswith("<context[1]: a text of 2,500 characters")
+    assert repr(item).startswith(f"<context[1] {mark()}: a text of 2,500 characters")
     entries = look_alike({"k": long, "j": [long]}, materialise_chars_max=1000)
-    assert repr(entries["k"]).startswith("<context['k']: a text of")
+    assert repr(entries["k"]).startswith(f"<context['k'] {mark()}: a text of")
     with pytest.raises(TextTooLarge):
         entries["j"]
 

@@ -177,8 +177,14 @@ class Box:
         language: Literal["python", "restricted"],
         documents: Sequence[OpenDocument],
         contexts: Sequence[ContextInfo],
+        *,
+        more: bool = True,
     ) -> None:
-        """Configure the agent. Whether it gets ready is seen with the first cell, which need not wait for it."""
+        """Configure the agent. Whether it gets ready is seen with the first cell, which need not wait for it.
+
+        Args:
+            more: other cells may follow the first.
+        """
         policy = self._scope.policy
         start = Start(
             protocol=PROTOCOL,
@@ -196,6 +202,7 @@ class Box:
             body_bytes_max=policy.wire.body_bytes_max,
             header_bytes_max=policy.wire.header_bytes_max,
             in_flight_bytes_max=policy.wire.in_flight_bytes_max,
+            more=more,
         )
         self._pump = asyncio.create_task(self._run_pump())
         self._pump.add_done_callback(self._look_at)

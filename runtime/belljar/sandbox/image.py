@@ -1,11 +1,12 @@
 """The image: a root file system made from the running interpreter, out of nothing but what is on this machine.
 
-It holds CPython, its standard library, the shared objects these need, RestrictedPython and the guest agent; no shell,
-no package manager, no set-id file, no site-packages, no path of the host. Layout::
+It holds CPython, its standard library, the shared objects these need, time zones, RestrictedPython and the guest agent;
+no shell, no package manager, no set-id file, no site-packages, no path of the host. Layout::
 
     /usr/bin/python3              the interpreter
     /usr/lib/pythonX.Y/           the standard library, compiled (hash-based: the same input gives the same bytes)
     /usr/lib/*.so*                the shared objects, flat; /lib and /lib64 point here, which every loader searches
+    /usr/share/zoneinfo/          time zones, from the package `tzdata` and not from this machine
     /usr/lib/belljar/             the guest package, RestrictedPython, and the jail's zygote
     /dev /tmp                     mount points; /tmp is private: a container runtime gives its mode to what it mounts
 
@@ -15,7 +16,7 @@ not build twice. `key` remembers which inputs gave which digest, so that the sec
 
 `python -m belljar.sandbox.image FOLDER` lays the same root out in an empty folder and prints its digest, for recipes
 that are not run by belljar (`sandbox_images/Dockerfile`). It needs this module, `assets`, `errors` and the sources that
-go into the image, and of packages only msgspec and RestrictedPython.
+go into the image, and of packages only msgspec, RestrictedPython and tzdata.
 """
 
 from __future__ import annotations
@@ -90,8 +91,11 @@ _LDD_LINE = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$")
 _LDD_SECONDS_MAX = 60
 _COMPILE_SECONDS_MAX = 300
 _DIGEST = re.compile("[0-9a-f]{64}")
+_ZONES = "/usr/share/zoneinfo"
+# What a file of a time zone begins with; beside them the package has tables that nobody reads.
+_ZONE_MAGIC = b"TZif"
 # Changes whenever the recipe below does, so that images of an older recipe are not taken for this one's.
-RECIPE = 3
+RECIPE = 4
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -193,7 +197,7 @@ def _key() -> str:
     """What the image is made from, cheaply: the interpreter's identity, our sources, the recipe."""
     about = _interpreter().stat()
     facts = [RECIPE, sys.version, str(_interpreter()), about.st_size, about.st_mtime_ns]
-    facts.append(metadata.version("RestrictedPython"))
+    facts += [metadata.version("RestrictedPython"), metadata.version("tzdata")]
     sources = [_ZYGOTE_SOURCE, *sorted(assets.guest_dir().rglob("*.py"))]
     facts += [[source.name, hashlib.sha256(source.read_bytes()).hexdigest()] for source in sources]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
@@ -219,6 +223,7 @@ def _populate(root: Path) -> None:
     (root / "usr/lib/belljar/guest/boot.py").rename(root / "usr/lib/belljar/boot.py")
     _copy_file(_ZYGOTE_SOURCE, root / "usr/lib/belljar/zygote.py", 0o644)
     _copy_tree(_package("RestrictedPython"), root / "usr/lib/belljar/RestrictedPython")
+    _copy_zones(root)
     _copy_shared_objects(root)
     _compile(root)
     _settle_modes(root)
@@ -236,7 +241,16 @@ def _settle_modes(root: Path) -> None:
 def _write_build_facts(library: Path) -> None:
     """`sysconfig` and `zoneinfo` ask how the interpreter was built; the real answer is full of this host's paths."""
     name = f"_sysconfigdata_{sys.abiflags}_{sys.platform}_{getattr(sys.implementation, '_multiarch', '')}"
-    (library / f"{name}.py").write_text('build_time_vars = {"TZPATH": ""}\n')
+    (library / f"{name}.py").write_text(f'build_time_vars = {{"TZPATH": "{_ZONES}"}}\n')
+
+
+def _copy_zones(root: Path) -> None:
+    source = _package("tzdata") / "zoneinfo"
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and path.read_bytes().startswith(_ZONE_MAGIC):
+            target = root / _ZONES.lstrip("/") / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy_file(path, target, 0o644)
 
 
 def _package(name: str) -> Path:
