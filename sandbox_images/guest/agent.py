@@ -227,6 +227,8 @@ def _builtins() -> dict[str, Any]:
         found = real_import(name, globals, locals, fromlist, level)
         # `import json.decoder` gives `json` as well; `from json.decoder import ...` gives the submodule.
         wanted = name if fromlist else name.partition(".")[0]
+        if level == 0 and wanted in wrappers.LATER and wanted not in own:
+            own[wanted] = wrappers.later(found)
         return own.get(wanted, found) if level == 0 else found
 
     names["__import__"] = import_

@@ -28,16 +28,17 @@ places than a guard could stand). Limits on time, memory and output belong to th
 import ast
 import builtins
 import types
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
-from . import facades, guards, patterns, wrappers
+from . import facades, guards, patterns
 from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
 from .patterns import at, load, store
+from .streams import Streams
+from .trees import quiet
 
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
 
@@ -97,21 +98,13 @@ def _parse(source: str, filename: str) -> ast.Module:
         raise Rejected(None, "the program contains a lone surrogate: write '\\udXXX' as an escape instead") from None
     if size > _SOURCE_BYTES_MAX:
         raise Rejected(None, f"the program has {size} bytes, at most {_SOURCE_BYTES_MAX} are allowed: send it in parts")
-    with _quiet():
+    with quiet():
         return ast.parse(source, filename)
 
 
 def _compile(tree: ast.Module, filename: str) -> types.CodeType:
-    with _quiet():
+    with quiet():
         return compile(tree, filename, "exec", dont_inherit=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # Models write '\d' in plain strings: a SyntaxWarning is not worth a line of output.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -636,8 +629,9 @@ def make_globals(
     """
     namespace: dict[str, object] = {"__name__": "__main__", "__doc__": None, MARK: TOKEN, **names}
     scope = _spare_scopes.pop() if _spare_scopes else _common_scope()
-    scope["__import__"] = facades.Importer(write, regex)
-    scope |= _introspection(namespace) | {"print": _printer(write), ".names": dict(names)}
+    streams = Streams(write)
+    scope["__import__"] = facades.Importer(write, regex, streams)
+    scope |= _introspection(namespace) | {"print": _printer(streams), ".names": dict(names)}
     namespace["__builtins__"] = scope
     return namespace
 
@@ -696,7 +690,7 @@ def _introspection(namespace: dict[str, object]) -> dict[str, object]:
     return {"globals": variables, "locals": variables, "vars": guest_vars, "dir": guest_dir}
 
 
-def _printer(write: Callable[[str, str], None]) -> Callable[..., None]:
+def _printer(streams: Streams) -> Callable[..., None]:
     def guest_print(
         *values: object, sep: str | None = " ", end: str | None = "\n", file: object = None, flush: bool = False
     ) -> None:
@@ -704,10 +698,7 @@ def _printer(write: Callable[[str, str], None]) -> Callable[..., None]:
             if option is not None and type(option) is not str:
                 raise TypeError("sep and end of print() must be strings")
         text = (" " if sep is None else sep).join([str(value) for value in values]) + ("\n" if end is None else end)
-        if type(file) is wrappers.StringIO:
-            file.write(text)
-        else:
-            write("stdout", text)
+        streams.into(file, "stdout", text)
 
     guest_print.__name__ = guest_print.__qualname__ = "print"
     return guest_print
