@@ -20,7 +20,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import regex, wrappers
+from . import regex, rejection, wrappers
 from .contexts import make_contexts
 from .exact import exact_text
 from .names import Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
@@ -189,7 +189,7 @@ class Agent:
         except KeyboardInterrupt:
             return _interrupted("")
         except BaseException as error:
-            return _refused(error)
+            return _refused(error, source, filename)
         try:
             exec(code, self._globals)  # noqa: S102 - that is what a box is for
             self._endings.after_cell()
@@ -235,14 +235,14 @@ def _builtins() -> dict[str, Any]:
     return names
 
 
-def _refused(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
+def _refused(error: BaseException, source: str, filename: str) -> tuple[str, dict[str, Any], bytes]:
     """The cell did not compile: `rejected`, with the line."""
     line = getattr(error, "line", None) or getattr(error, "lineno", None)
     kind = type(error).__name__
     message = str(getattr(error, "message", None) or getattr(error, "msg", None) or error)
     report = {"type": kind, "message": message[:_MESSAGE_CHARS], "line": line if isinstance(line, int) else None}
-    place = f", line {line}" if line else ""
-    return "rejected", report, f"{kind}{place}: {message}"[:_TRACEBACK_CHARS].encode("utf-8", "replace")
+    trace = rejection.shown(error, source, filename)
+    return "rejected", report, trace[:_TRACEBACK_CHARS].encode("utf-8", "replace")
 
 
 def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
