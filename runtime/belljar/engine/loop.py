@@ -177,7 +177,7 @@ def _opening(question: str, documents: Mapping[str, Document]) -> str:
 def _about(document: Document) -> str:
     if document.kind == "text":
         return f"a text (characters: {document.chars}, lines: {document.lines})"
-    return f"a {document.kind} (items: {document.items}, characters in all: {document.chars})"
+    return f"a {document.kind} (items: {document.items}, characters in all: {document.chars - document.key_chars})"
 
 
 def _show(cell: CellResult, word: str) -> str:
