@@ -208,7 +208,7 @@ class _Items:
         """The character of the text at which item `start` begins, or at which the place (item, character) is."""
         refuse_flags(start)
         item, char = start if type(start) is tuple and len(start) == 2 else (start, 0)
-        item, char = operator.index(item), operator.index(char)
+        item, char = exact(operator.index(item)), exact(operator.index(char))
         item = max(item + self._count, 0) if item < 0 else item
         return min(max(0, self.record(item).start + char), len(self._text)) if item < self._count else None
 

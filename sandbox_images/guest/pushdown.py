@@ -156,7 +156,7 @@ class Pushdown(Protocol):
 
 def wanted_of(limit: Any) -> int:
     """How many hits are wanted. Raises ValueError for none."""
-    wanted = operator.index(limit)
+    wanted: int = exact(operator.index(limit))
     if wanted < 1:
         raise ValueError("limit must be at least 1")
     return wanted

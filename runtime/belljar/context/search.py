@@ -40,6 +40,8 @@ _HEADER_BYTES_MAX: Final = 65536
 _PIECE_BYTES: Final = 1 << 20
 # One part of a document that a prompt contains: doc, start, stop.
 _TRACED: Final = struct.Struct("<IQQ")
+# After so much of its time a process tells what it has found: at the deadline it would be killed with it.
+_TRACE_SHARE: Final = 0.7
 _TRACE_BYTES_MAX: Final = 64 * 2**20
 
 
@@ -212,7 +214,8 @@ class Searcher:
 
         Raises: as `ask`.
         """
-        return await self._look_up({"mode": "trace", "prompts": [*map(len, prompts)]}, tracked, prompts, deadline_s)
+        asked = {"mode": "trace", "prompts": [*map(len, prompts)], "seconds": _TRACE_SHARE * deadline_s}
+        return await self._look_up(asked, tracked, prompts, deadline_s)
 
     async def repeats(
         self, tracked: Sequence[Tracked], *, deadline_s: float

@@ -315,8 +315,9 @@ def _look_up(question: dict[str, Any], body: BinaryIO) -> Answer:
             for part, size in ((read, one["ranges"]), (shown, one["found"])):
                 part[one["doc"]] = _ranges(texts[one["doc"]], body, size)
         if question["mode"] == "trace":
-            places = [Traceable(doc, text.view, read[doc]) for doc, text in texts.items()]
-            found = trace([body.read(size) for size in question["prompts"]], places)
+            places = [Traceable(doc, text.view, read[doc], _items(text)) for doc, text in texts.items()]
+            prompts = [body.read(size) for size in question["prompts"]]
+            found = trace(prompts, places, seconds=question["seconds"])
             places.clear()  # no view may outlive its text
             spans, complete = [*found.spans, *found.again], found.complete
         else:
