@@ -76,6 +76,13 @@ class Stream:
         for start in range(0, len(data), 65536):
             self._channel.send({"op": "output", "stream": self._stream}, data[start : start + 65536])
 
+    def reconfigure(self, **options: object) -> None:
+        pass  # it is UTF-8, and stays so
+
+    @property
+    def buffer(self) -> wrappers.BytesInto:
+        return wrappers.BytesInto(self.write)
+
     def isatty(self) -> bool:
         return False
 

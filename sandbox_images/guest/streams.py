@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from . import guards
 from .exact import exact_text
 from .paged import plain
-from .wrappers import StringIO
+from .wrappers import BytesInto, StringIO
 
 __all__ = ["Redirect", "Stream", "Streams", "Warnings"]
 
@@ -111,6 +111,10 @@ class Stream:
 
     def reconfigure(self, **options: object) -> None:
         pass  # it is UTF-8, and stays so
+
+    @property
+    def buffer(self) -> BytesInto:
+        return BytesInto(self.write)
 
     def isatty(self) -> bool:
         return False

@@ -21,6 +21,7 @@ from .paged import LookAlike, PagedText, plain, rows
 
 __all__ = [
     "LATER",
+    "BytesInto",
     "DictReader",
     "StringIO",
     "Template",
@@ -42,6 +43,23 @@ class StringIO(io.StringIO):
 
     def write(self, text: Any, /) -> int:
         return super().write(plain(text))
+
+
+class BytesInto:
+    """`sys.stdout.buffer`: takes UTF-8, and writes it as text."""
+
+    __slots__ = ("_write",)
+
+    def __init__(self, write: Callable[[str], Any]) -> None:
+        self._write = write
+
+    def write(self, data: Any, /) -> int:
+        exactly = bytes(memoryview(data))
+        self._write(exactly.decode("utf-8", "replace"))
+        return len(exactly)
+
+    def flush(self) -> None:
+        pass  # what is written is on its way
 
 
 class Template(string.Template):

@@ -163,6 +163,7 @@ hits = context.search("(?P<word>[a-z])(q)?", limit=2)
 samples = [
     *ast.walk(tree), tree.body, ast.iter_fields(tree), ast.walk(tree), ast.Name, Visitor(), Visitor, Visitor().up(),
     ast.NodeVisitor, ast.dump(tree), ast.unparse(tree), wrapper, wrapper.__wrapped__, wrapper.__name__, sys.stdout,
+    sys.stdout.buffer,
     sys.version_info, sys.float_info, contextlib.redirect_stdout(buffer), redirected, warnings.catch_warnings(), caught,
     zoneinfo.ZoneInfo("UTC"), zoneinfo.ZoneInfo, zoneinfo.available_timezones(), element, element[0], ET.Element,
     element.attrib, element.iter(), element.itertext(), hits, hits[0], hits[0].groups, ", ".join, str.join,
