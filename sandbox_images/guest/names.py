@@ -19,6 +19,7 @@ __all__ = [
     "Ended",
     "Endings",
     "ModelError",
+    "PatternDenied",
     "PolicyDenied",
     "Queries",
     "QuotaExceeded",

@@ -19,7 +19,7 @@ from .exact import exact_text
 from .paged import plain
 from .wrappers import BytesInto, StringIO
 
-__all__ = ["Redirect", "Stream", "Streams", "Warnings"]
+__all__ = ["CatchWarnings", "Caught", "Redirect", "Stream", "Streams", "Warnings"]
 
 Write = Callable[[str, str], None]
 # A stream by its name, a program's own buffer, or nowhere.

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from belljar.context import ContextStore, Searcher, Tracked
-from belljar.context.search import MATCH_CHARS_MAX, Findings
+from belljar.context.hits import MATCH_CHARS_MAX
+from belljar.context.search import Findings
 from belljar.errors import BelljarError, HostFault, PolicyDenied
 from guest.contexts import unpacked
 from guest.pushdown import Hit

@@ -28,7 +28,7 @@ from belljar.context.hits import MATCH_CHARS_MAX, spans
 from belljar.errors import HostFault, PolicyDenied
 from belljar.tasks import to_the_end
 
-__all__ = ["MATCH_CHARS_MAX", "Findings", "Question", "Searcher", "Tracked"]
+__all__ = ["Findings", "Question", "Searcher", "Tracked"]
 
 _SCRIPT: Final = Path(__file__).with_name("worker.py")
 # One for each core of a small machine: they leave the third to nobody, but give way (they are nice).

@@ -62,7 +62,6 @@ __all__ = [
     "BLANK_BYTES_MAX",
     "BLOCK_BYTES",
     "LINE_BYTES_MAX",
-    "LINE_BYTES_MIN",
     "SCAN_BYTES_MAX",
     "Traceable",
     "Traced",
