@@ -115,13 +115,13 @@ class Read(_Sentence, frozen=True):
 class Search(_Sentence, frozen=True):
     """Let the host go through characters `[start, stop)` of document `doc`. Body: a pattern of RE2. Reply: `Found`.
 
-    `find` gives at most `limit` matches, `count` their number; `lines` gives the lines numbered `[start, stop)`, with
-    their ends, and has no pattern.
+    `find` gives at most `limit` matches, `count` their number; `find_items` and `count_items` take each item of a list
+    or dict for a text of its own. `lines` gives the lines numbered `[start, stop)`, with their ends, without a pattern.
     """
 
     id: Id
     doc: DocIndex
-    mode: Literal["find", "count", "lines"]
+    mode: Literal["find", "count", "lines", "find_items", "count_items"]
     start: Offset
     stop: Offset
     limit: Annotated[int, Meta(ge=1, le=100_000)]
@@ -261,13 +261,15 @@ class Data(_Sentence, frozen=True):
 class Found(_Sentence, frozen=True):
     """What a search came to: `count` matches; where there are more, `next` is where to go on.
 
-    Body, of `find`: for each match two little-endian u64, the characters where it starts and stops, then the matches'
-    texts one after the other, of each its first 1000 characters. Of `lines`: the characters, `count` of them.
+    Body, of `find` and `find_items`: the matches, each with so many `groups`, behind so many bytes of the groups'
+    `names` (`belljar.context.hits` says how). Of `lines`: the characters, `count` of them.
     """
 
     id: int
     count: int
     next: int | None
+    groups: int = 0
+    names: int = 0
 
 
 class Failure(_Part, frozen=True):

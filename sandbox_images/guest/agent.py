@@ -28,7 +28,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import program, regex, wrappers
+from . import program, regex, rejection, wrappers
 from .contexts import make_contexts
 from .exact import exact_text
 from .names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, called
@@ -283,7 +283,7 @@ class Agent:
         except KeyboardInterrupt:
             return _interrupted("")
         except BaseException as error:
-            return _refused(error)
+            return _refused(error, source, filename)
         try:
             if self._failed:
                 self._endings.after_a_failure()
@@ -359,20 +359,22 @@ def _builtins() -> dict[str, Any]:
         found = real_import(name, globals, locals, fromlist, level)
         # `import json.decoder` gives `json` as well; `from json.decoder import ...` gives the submodule.
         wanted = name if fromlist else name.partition(".")[0]
+        if level == 0 and wanted in wrappers.LATER and wanted not in own:
+            own[wanted] = wrappers.later(found)
         return own.get(wanted, found) if level == 0 else found
 
     names["__import__"] = import_
     return names | program.CONSOLE
 
 
-def _refused(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
+def _refused(error: BaseException, source: str, filename: str) -> tuple[str, dict[str, Any], bytes]:
     """The cell did not compile: `rejected`, with the line."""
     line = getattr(error, "line", None) or getattr(error, "lineno", None)
     kind = type(error).__name__
     message = str(getattr(error, "message", None) or getattr(error, "msg", None) or error)
     report = {"type": kind, "message": message[:_MESSAGE_CHARS], "line": line if isinstance(line, int) else None}
-    place = f", line {line}" if line else ""
-    return "rejected", report, f"{kind}{place}: {message}"[:_TRACEBACK_CHARS].encode("utf-8", "replace")
+    trace = rejection.shown(error, source, filename)
+    return "rejected", report, trace[:_TRACEBACK_CHARS].encode("utf-8", "replace")
 
 
 def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:

@@ -16,22 +16,28 @@ what to write instead. They cannot be changed: every method that would do so say
 `print(context.keys())` shows the keys as a dict does, if they are not too many; else what to write. `repr` always says
 what to write: it is called where nobody asked to read the context, as by a traceback that shows the variables.
 
-An item too large to be one `str` is given as a PagedText over its range.
+An item too large to be one `str` is given as a PagedText over its range, any other text as an `ItemText`: a real `str`
+that knows `search`, `count_matches` and `lines` as well. The collection knows them too: `search` and `count_matches` go
+through the items where they are, each for a text of its own, and say in which one a hit is. An item that is no text is
+its JSON to them, as it is stored.
 """
 
 from __future__ import annotations
 
 import json
 import operator
+import re
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, MappingView, Sequence, ValuesView
 from collections.abc import ItemsView as _ItemsView
+from itertools import chain
 from typing import Any, NamedTuple, NoReturn, SupportsIndex
 
 from .exact import exact, exact_text
 from .paged import LookAlike, PagedText, TextTooLarge, plain
 from .placeholder import mark
+from .pushdown import Hits, Pushdown, found_by, refuse_flags, source_of, wanted_of
 
-__all__ = ["RECORD_CHARS", "PagedDict", "PagedList"]
+__all__ = ["RECORD_CHARS", "ItemText", "PagedDict", "PagedList"]
 
 RECORD_CHARS = 42
 """The length of one record of the directory."""
@@ -61,6 +67,43 @@ class _Record(NamedTuple):
 
 def _parsed(line: str) -> _Record:
     return _Record(int(line[:12], 16), int(line[12:18], 16), int(line[18:30], 16), int(line[30:40], 16), line[40])
+
+
+class ItemText(str):
+    """A text out of a list or dict: a `str` that can be searched as the context can. What is cut out of it is plain."""
+
+    __slots__ = ()
+
+    # `type(item)` of restricted programs goes by this.
+    __class__ = property(lambda self: str)
+
+    def search(self, pattern: Any, start: SupportsIndex = 0, limit: SupportsIndex = 100, stop: Any = None) -> Hits:
+        """The first matches of a regular expression, as `search` of the context; by `re`, for the text is here."""
+        compiled, low, high = self._sought(pattern, start, stop)
+        return found_by(compiled, compiled.finditer(str.__str__(self), low, high), wanted_of(limit), high)
+
+    def count_matches(self, pattern: Any, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> int:
+        """How many matches of a regular expression there are that do not overlap."""
+        compiled, low, high = self._sought(pattern, start, stop)
+        return sum(1 for _ in compiled.finditer(str.__str__(self), low, high))
+
+    def _sought(self, pattern: Any, start: SupportsIndex, stop: Any) -> tuple[re.Pattern[str], int, int]:
+        refuse_flags(start)
+        low, high, _ = slice(operator.index(start), stop).indices(len(self))
+        return re.compile(source_of(plain(pattern))), low, high
+
+    def lines(self, first: int | None = None, last: int | None = None, *, keepends: bool = False) -> Any:
+        """One line after the other; with numbers, a list of the lines first, first + 1, ... last - 1, from 0."""
+        listed = self.splitlines(bool(keepends))
+        return iter(listed) if first is None and last is None else listed[first:last]
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> Any:
+        return str, (str.__str__(self),)
+
+
+# `type(item)` shows what it is to everybody but this file.
+ItemText.__name__ = ItemText.__qualname__ = "str"
+ItemText.__module__ = "builtins"
 
 
 class _Items:
@@ -125,7 +168,7 @@ class _Items:
         if record.chars > self._text._materialise_chars_max:
             index = repr(self._key(record)) if self._keyed else number
             return self._text._part(start, stop, f"{self._name}[{index}]")
-        return cut(start, stop)
+        return ItemText(cut(start, stop))
 
     def _key(self, record: _Record) -> str:
         return self._text._slice(record.key_start, record.key_start + record.key_chars)
@@ -161,6 +204,26 @@ class _Items:
             return 0
         first, last = self.record(0), self.record(self._count - 1)
         return last.start + last.chars - first.start
+
+    def place(self, start: Any) -> int | None:
+        """The character of the text at which item `start` begins, or at which the place (item, character) is."""
+        refuse_flags(start)
+        item, char = start if type(start) is tuple and len(start) == 2 else (start, 0)
+        item, char = exact(operator.index(item)), exact(operator.index(char))
+        item = max(item + self._count, 0) if item < 0 else item
+        return min(max(0, self.record(item).start + char), len(self._text)) if item < self._count else None
+
+    def pushdown(self) -> Pushdown:
+        found = self._text._pushdown
+        assert found is not None, "a collection is searched where its text is"
+        return found
+
+    def texts(self) -> Iterator[Any]:
+        """The text of each item: itself, or its JSON."""
+        positions = range(self._count)
+        cut = self._cutter(positions)
+        for number, line in zip(positions, self.lines(positions), strict=True):
+            yield self._value(_parsed(line)._replace(form="t"), number, cut)
 
     def afforded(self, positions: range) -> Iterator[Any]:
         """The same. Raises TextTooLarge as soon as it is clear that they are too much to have at once."""
@@ -203,6 +266,53 @@ class _Items:
         return None
 
 
+class _Searched(LookAlike):
+    """What the list and the dict have in common: looking for patterns in all items, and their lines."""
+
+    __slots__ = ()
+    _items: _Items
+    _name: str
+
+    def _key_of(self, item: int) -> Any:
+        """What the program calls this item by."""
+        raise NotImplementedError
+
+    def search(self, pattern: Any, start: Any = 0, limit: SupportsIndex = 100) -> Hits:
+        """The first matches of a regular expression in all items, each an own text, as a list of hits.
+
+        They are as those of a text; `hit.key` is the key or number of the item, `hit.start` the place in it. `start`
+        is the number of the item to begin with, or `hits.next`, which is None when there are no more. Works at any
+        size: the items are searched where they are, with RE2.
+        """
+        source, wanted, text = source_of(plain(pattern)), wanted_of(limit), self._items._text
+        hits = Hits()
+        at, end = self._items.place(start), len(text)
+        while at is not None and len(hits) < wanted:
+            found, at = self._items.pushdown().find_items(source, at, end, wanted - len(hits))
+            for hit, item, char in found:
+                hits.append(hit.moved(-char, self._key_of(item)))
+                last = item, char
+        if hits and at is not None:
+            hits.next = (last[0], at - last[1])
+        return hits
+
+    def count_matches(self, pattern: Any) -> int:
+        """How many matches of a regular expression there are in all items. Works at any size, as `search`."""
+        source = source_of(plain(pattern))
+        total, at = 0, self._items.place(0)
+        while at is not None:
+            count, at = self._items.pushdown().count_items(source, at, len(self._items._text))
+            total += count
+        return total
+
+    def lines(self, *numbers: Any, keepends: bool = False) -> Iterator[str]:
+        """The lines of all items, one item after the other: works at any size."""
+        if numbers:
+            name = self._name
+            raise TypeError(f"lines() of many texts takes no numbers: write {name}[key].lines(a, b) for those of one")
+        return chain.from_iterable(text.lines(keepends=keepends) for text in self._items.texts())
+
+
 def _immutable(method: str, copy: str) -> Callable[..., NoReturn]:
     """A method that would change the collection."""
 
@@ -213,13 +323,15 @@ def _immutable(method: str, copy: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-class PagedList(LookAlike):
+class PagedList(_Searched):
     """A long list that behaves like `list` and loads its items as you touch them. It cannot be changed::
 
     len(context), context[0], context[-1]
     context[:10]                          # a real list
     for item in context: ...              # any size, one item at a time
     "this" in context, context.index("this"), context.count("this")       # any size
+    context.search(r"user (\\d+)")        # matches in all items: hit.key says in which; hit.start, hit.text, hit[1]
+    context.count_matches(r"user \\d+"), context.lines()                   # over all items as well
     items = list(context)                 # a real list, if it fits into memory
     """
 
@@ -237,6 +349,9 @@ class PagedList(LookAlike):
         """
         self._items = _Items(text, directory, items, name)
         self._name = name
+
+    def _key_of(self, item: int) -> int:
+        return item
 
     def __len__(self) -> int:
         return len(self._items)
@@ -347,12 +462,14 @@ class PagedList(LookAlike):
     __delitem__ = _immutable("del", "items = list(context)")
 
 
-class PagedDict(LookAlike):
+class PagedDict(_Searched):
     """A large dict that behaves like `dict` and loads its values as you touch them. It cannot be changed::
 
     len(context), context["name"], context.get("name"), "name" in context
     list(context)                         # the keys
     for name, value in context.items(): ...                               # any size, one value at a time
+    context.search(r"user (\\d+)")        # matches in all values: hit.key says in which; hit.start, hit.text, hit[1]
+    context.count_matches(r"user \\d+"), context.lines()                   # over all values as well
     entries = dict(context)               # a real dict, if it fits into memory
     """
 
@@ -382,6 +499,9 @@ class PagedDict(LookAlike):
         self._keys_bytes_max = keys_bytes_max
         self._numbers: dict[str, int] | None = None
         self._last = -1  # where the last key was found: the next one asked for is likely to be beside it
+
+    def _key_of(self, item: int) -> str:
+        return self._items._key(self._items.record(item))
 
     def __len__(self) -> int:
         return len(self._items)

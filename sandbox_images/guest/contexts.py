@@ -6,22 +6,25 @@ into `Search`. What the program sees is made of it in `paged` and `collection`; 
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
 import types
+from itertools import islice
 from typing import Any
 
 from .collection import PagedDict, PagedList
 from .names import raise_failure
 from .paged import PagedText
 from .pages import PageCache
+from .pushdown import HIT_CHARS, Group, Hit
 from .wire import Channel
 
-__all__ = ["make_contexts"]
+__all__ = ["make_contexts", "unpacked"]
 
 _SPAN = struct.Struct("<QQ")
-# What the host gives of one match's text.
-_MATCH_CHARS_MAX = 1000
+# Twice in the place of a group that took no part.
+_NO_GROUP = 2**64 - 1
 # The largest number of matches that one question may ask for.
 _LIMIT_MAX = 100_000
 
@@ -46,19 +49,22 @@ class _Remote:
             parts.append(body.decode("utf-8"))
         return parts[0] if len(parts) == 1 else "".join(parts)
 
-    def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[tuple[int, int, str]], int | None]:
+    def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[Hit], int | None]:
         header, body = self._ask("find", pattern, start, stop, min(limit, _LIMIT_MAX))
-        spans = [_SPAN.unpack_from(body, _SPAN.size * number) for number in range(header["count"])]
-        texts = body[_SPAN.size * len(spans) :].decode("utf-8")
-        hits, at = [], 0
-        for first, last in spans:
-            chars = min(last - first, _MATCH_CHARS_MAX)
-            hits.append((first, last, texts[at : at + chars]))
-            at += chars
-        return hits, header["next"]
+        return [hit for hit, _, _ in unpacked(header, body)], header["next"]
 
     def count(self, pattern: str, start: int, stop: int) -> tuple[int, int | None]:
         header, _ = self._ask("count", pattern, start, stop, 1)
+        return header["count"], header["next"]
+
+    def find_items(
+        self, pattern: str, start: int, stop: int, limit: int
+    ) -> tuple[list[tuple[Hit, int, int]], int | None]:
+        header, body = self._ask("find_items", pattern, start, stop, min(limit, _LIMIT_MAX))
+        return unpacked(header, body, of_items=True), header["next"]
+
+    def count_items(self, pattern: str, start: int, stop: int) -> tuple[int, int | None]:
+        header, _ = self._ask("count_items", pattern, start, stop, 1)
         return header["count"], header["next"]
 
     def lines(self, first: int, last: int) -> tuple[str, int | None]:
@@ -70,6 +76,32 @@ class _Remote:
         header, body = self._channel.request("search", fields, pattern.encode("utf-8", "replace"))
         raise_failure(header)
         return header, body
+
+
+def unpacked(header: dict[str, Any], body: bytes, *, of_items: bool = False) -> list[tuple[Hit, int, int]]:
+    """The matches in the body of `Found`, and of each the item that it is in and its first character; else 0."""
+    names = json.loads(body[: header["names"]] or "{}")
+    pairs = 1 + of_items + header["groups"]
+    at = header["names"] + _SPAN.size * pairs * header["count"]
+    spans = _SPAN.iter_unpack(body[header["names"] : at])
+    texts, at = body[at:].decode("utf-8"), 0
+    found = []
+    for first, last in spans:
+        whole = (first, last, texts[at : at + min(last - first, HIT_CHARS)])
+        at += len(whole[2])
+        item, char = next(spans) if of_items else (0, 0)
+        groups: list[Group | None] = []
+        for start, stop in islice(spans, header["groups"]):
+            if start == _NO_GROUP:
+                groups.append(None)
+            elif stop <= first + len(whole[2]):
+                groups.append((start, stop, whole[2][start - first : min(stop, start + HIT_CHARS) - first]))
+            else:
+                size = min(stop - start, HIT_CHARS)
+                groups.append((start, stop, texts[at : at + size]))
+                at += size
+        found.append((Hit.of(whole, tuple(groups), names), item, char))
+    return found
 
 
 def make_contexts(channel: Channel, start: dict[str, Any]) -> dict[str, Any]:

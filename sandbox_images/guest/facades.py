@@ -37,11 +37,12 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from . import copies, guards, wrappers
+from . import copies, guards, streams, trees, wrappers
 from .exact import exact, exact_text
 from .paged import plain
 
 __all__ = [
+    "LATER",
     "Enum",
     "Facade",
     "Flag",
@@ -372,10 +373,14 @@ def _ordering(given: str) -> dict[str, Callable[[object, object], object]]:
 
 
 def _wraps(wrapped: Any) -> Callable[[Any], Any]:
-    """`functools.wraps` for guest functions: copies the name and the documentation, nothing else."""
+    """`functools.wraps` for guest functions: copies the name and the documentation, and keeps a guest's function."""
 
     def decorate(wrapper: Any) -> Any:
-        return _named_like(wrapped, wrapper) if guards.is_guest_function(wrapper) else wrapper
+        if not guards.is_guest_function(wrapper):
+            return wrapper
+        if guards.is_guest_function(wrapped):
+            wrapper.__wrapped__ = wrapped
+        return _named_like(wrapped, wrapper)
 
     return decorate
 
@@ -644,7 +649,7 @@ _NAMED: dict[str, str] = {
     "statistics": "NormalDist StatisticsError correlation covariance fmean geometric_mean harmonic_mean "
     "linear_regression mean median median_grouped median_high median_low mode multimode pstdev pvariance quantiles "
     "stdev variance",
-    "string": "Template ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
+    "string": "ascii_letters ascii_lowercase ascii_uppercase capwords digits hexdigits octdigits printable "
     "punctuation whitespace",
     "threading": "BoundedSemaphore Event Lock RLock Semaphore Thread",
     "time": "asctime ctime gmtime localtime mktime monotonic monotonic_ns perf_counter perf_counter_ns process_time "
@@ -652,13 +657,15 @@ _NAMED: dict[str, str] = {
     "unicodedata": "bidirectional category combining decimal decomposition digit east_asian_width is_normalized lookup "
     "mirrored name normalize numeric unidata_version",
     "urllib.parse": "parse_qs parse_qsl quote quote_plus unquote unquote_plus urljoin urlparse urlsplit",
+    "zoneinfo": "ZoneInfoNotFoundError available_timezones",
     "uuid": "NAMESPACE_DNS NAMESPACE_OID NAMESPACE_URL UUID uuid3 uuid4 uuid5",
     "zlib": "adler32 compress crc32 decompress",
 }
 # Functions in Python over texts that call methods of what they are given.
 _EXACT_MODULES = ("base64", "html", "shlex", "urllib.parse")
 _EXACTLY = {(name, key) for name in _EXACT_MODULES for key in _NAMED[name].split()} | {("string", "capwords")}
-_EXACTLY |= {("difflib", "get_close_matches")}
+_EXACTLY |= {("difflib", "get_close_matches"), ("unicodedata", "normalize"), ("unicodedata", "is_normalized")}
+_EXACTLY |= {("uuid", "uuid3"), ("uuid", "uuid5")}
 _RANDOM = (
     "betavariate choice choices expovariate gammavariate gauss getrandbits getstate lognormvariate normalvariate "
     "paretovariate randbytes randint random randrange sample seed setstate shuffle triangular uniform vonmisesvariate "
@@ -694,23 +701,44 @@ _OWN: dict[str, dict[str, object]] = {
     "io": {"StringIO": wrappers.StringIO},
     "json": {"dump": _dump, "dumps": _dumps, "load": _load, "loads": _loads},
     "operator": {"attrgetter": _attrgetter, "methodcaller": _methodcaller},
+    "string": {"Template": wrappers.Template},
     "textwrap": {**wrappers.wrapped_textwrap()},
     "typing": _typing_members(),
     "urllib.parse": {"urlencode": _urlencode},
     "typing_extensions": _typing_members(),
 }
-_PER_RUN = frozenset({"pprint", "random", "re", "traceback"})  # these hold the run's own state: built by `Importer`
+# These hold the run's own state: built by `Importer`.
+_PER_RUN = frozenset({"contextlib", "pprint", "random", "re", "sys", "traceback", "warnings"})
+# These are rarely asked for: loaded by whoever asks.
+LATER: dict[str, Callable[[], dict[str, object]]] = {
+    "ast": trees.members,
+    "xml.etree.ElementTree": lambda: importlib.import_module(".markup", __package__).members(),
+    "zoneinfo": lambda: {"ZoneInfo": _zones()},
+}
+
+
+def _zones() -> type:
+    """`zoneinfo.ZoneInfo` that is made by name, and by nothing else."""
+    import zoneinfo
+
+    class ZoneInfo(zoneinfo.ZoneInfo):
+        clear_cache = from_file = no_cache = None  # type: ignore[assignment]
+
+        def __new__(cls, key: str) -> Any:
+            return super().__new__(cls, exact_text(key))
+
+    return ZoneInfo
 
 
 def module_names() -> list[str]:
     """All modules that restricted code can import, sorted."""
-    return sorted({*_NAMED, *_OWN, *_PER_RUN} - {"__future__", "typing_extensions"})
+    return sorted({*_NAMED, *_OWN, *_PER_RUN, *LATER} - {"__future__", "typing_extensions"})
 
 
 @functools.cache
 def _shared_members(name: str) -> dict[str, object]:
     """The members of a facade that holds no state of a run."""
-    members = dict(_OWN.get(name, {}))
+    members = _OWN.get(name, {}) | (LATER[name]() if name in LATER else {})
     if name in _NAMED:
         module = importlib.import_module(name)
         wanted = _NAMED[name].split()
@@ -723,7 +751,7 @@ def _shared_members(name: str) -> dict[str, object]:
 
 def preload() -> None:
     """Import everything that any facade needs, so that a box forked later imports nothing."""
-    for name in (*_NAMED, *_OWN):
+    for name in {*_NAMED, *_OWN} - LATER.keys():
         _shared_members(name)
     for name in _C_IMPORTS:
         importlib.import_module(name)
@@ -736,7 +764,6 @@ _C_IMPORTS = frozenset(
 
 _ADVICE = {
     "os": "the document is in `context`; there are no files",
-    "sys": "print() writes to the output; use the names that you were given",
     "subprocess": "there are no other programs; do it in Python",
     "socket": "there is no network; ask with llm_query(prompt)",
     "requests": "there is no network; the document is in `context`",
@@ -791,8 +818,14 @@ def advice_for_module(name: str) -> str:
 class Importer:
     """The guest's `__import__`. One per namespace, for `re`, `random`, `pprint` and `traceback` hold its state."""
 
-    def __init__(self, write: Callable[[str, str], None], regex: types.ModuleType | None = None) -> None:
-        self._write = write
+    def __init__(
+        self,
+        write: Callable[[str, str], None],
+        regex: types.ModuleType | None = None,
+        outputs: streams.Streams | None = None,
+    ) -> None:
+        self._streams = streams.Streams(write) if outputs is None else outputs
+        self._warnings = streams.Warnings(self._streams)
         self._regex = re if regex is None else regex
         self._facades: dict[str, Facade] = {}
         self._lock = threading.Lock()
@@ -855,7 +888,13 @@ class Importer:
             case "traceback":
                 own = {"format_exc": _format_exc, "format_exception": _format_exception}
                 return own | {"print_exc": self._print_exc, "print_exception": self._print_exception}
-            case _ if name in _NAMED or name in _OWN or _children(name):
+            case "contextlib":
+                return _shared_members(name) | self._streams.redirections()
+            case "sys":
+                return self._streams.sys_members()
+            case "warnings":
+                return self._warnings.members()
+            case _ if name in _NAMED or name in _OWN or name in LATER or _children(name):
                 return dict(_shared_members(name))
             case _:
                 raise ImportError(advice_for_module(name))
@@ -867,21 +906,21 @@ class Importer:
         return members | {"PatternError": re.error, "RegexFlag": Form("RegexFlag", re.RegexFlag), "purge": re.purge}
 
     def _pprint(self, value: object, *args: object, **options: Any) -> None:
-        options.pop("stream", None)
-        self._write("stdout", pprint.pformat(value, **options) + "\n")
+        stream = options.pop("stream", None)
+        self._streams.into(stream, "stdout", pprint.pformat(value, **options) + "\n")
 
-    def _print_exc(self, *args: object, **options: object) -> None:
-        self._write("stderr", _format_exc())
+    def _print_exc(self, limit: object = None, file: object = None, chain: object = True) -> None:
+        self._streams.into(file, "stderr", _format_exc())
 
-    def _print_exception(self, error: BaseException, *rest: object) -> None:
-        self._write("stderr", "".join(_format_exception(error, *rest)))
+    def _print_exception(self, error: BaseException, *rest: object, file: object = None, **options: object) -> None:
+        self._streams.into(file, "stderr", "".join(_format_exception(error, *rest)))
 
 
-_PARENTS = frozenset({"collections.abc", "concurrent.futures", "urllib.parse"})
+_PARENTS = frozenset({"collections.abc", "concurrent.futures", "urllib.parse", "xml.etree", "xml.etree.ElementTree"})
 
 
 def _children(name: str) -> list[str]:
-    return [child for child in _PARENTS if child.partition(".")[0] == name and child != name]
+    return [child for child in _PARENTS if child.rpartition(".")[0] == name]
 
 
 def _register() -> None:
@@ -891,6 +930,7 @@ def _register() -> None:
     guards.allow_subclassing(collections.Counter, collections.defaultdict, collections.OrderedDict, collections.deque)
     guards.allow_type(re.Pattern, re.Match, uuid.UUID, time.struct_time, random.Random, random.SystemRandom)
     copies.never_copied(Facade, Form)
+    guards.allow_subclassing(trees.NodeVisitor)
     guards.allow_writing(decimal.Context, "prec", "rounding")
     guards.allow_writing(threading.Thread, "daemon", "name")
 

@@ -27,6 +27,7 @@ Guards decide with `type(x)` and exact types, never with `isinstance` on guest o
 
 import abc
 import builtins
+import contextlib
 import enum
 import functools
 import itertools
@@ -41,6 +42,7 @@ from RestrictedPython.transformer import INSPECT_ATTRIBUTES
 
 from . import regex
 from .exact import exact_text
+from .paged import plain
 
 __all__ = [
     "MARK",
@@ -75,6 +77,7 @@ __all__ = [
     "register_base_form",
     "safe_format",
     "safe_format_map",
+    "show_type",
     "special",
     "tie_generated",
     "writable",
@@ -87,7 +90,7 @@ TOKEN = object()
 _READABLE_DUNDERS = frozenset(
     {"__class__", "__name__", "__qualname__", "__doc__", "__dict__", "__cause__", "__context__"}
 )
-_READABLE_DUNDERS |= {"__members__", "__annotations__", "__setattr__"}
+_READABLE_DUNDERS |= {"__members__", "__annotations__", "__setattr__", "__wrapped__"}
 _WRITABLE_DUNDERS = frozenset({"__name__", "__qualname__", "__doc__"})  # of what the guest made: decorators set them
 
 _METHODS = """
@@ -103,7 +106,7 @@ METHOD_DUNDERS = frozenset(f"__{name}__" for name in _METHODS.split()) | frozens
 
 _FORMATS = frozenset({"format", "format_map"})
 _TEXT_READERS = frozenset({"expand", "strptime"})
-_SPECIAL = _FORMATS | _TEXT_READERS | {"obj", "register"}
+_SPECIAL = _FORMATS | _TEXT_READERS | {"join", "obj", "register"}
 _DENIED = INSPECT_ATTRIBUTES | {
     "mro",
     "with_traceback",
@@ -370,6 +373,8 @@ def special(value: object, name: str) -> object:
         return _read_text_reader(value, name)
     if name == "obj":
         return _read_obj(value)
+    if name == "join":
+        return _read_join(value.join)  # type: ignore[attr-defined]
     if name == "register":
         return _read_register(value)
     found = getattr(value, name)
@@ -391,6 +396,22 @@ def _read_text_reader(value: object, name: str) -> object:
     if type_of(found) not in methods or _is_guest_method(found):
         return checked(found)
     return lambda *args, **options: found(*map(exact_text, args), **{key: exact_text(options[key]) for key in options})
+
+
+def _read_join(found: Any) -> object:
+    """`str.join` takes texts that only look like one as well; the engine in C would not."""
+    if type_of(found) is types.BuiltinMethodType and issubclass(type_of(found.__self__), str):
+        return functools.partial(_join, found)
+    if type_of(found) is types.MethodDescriptorType and found.__objclass__ is str:
+        return lambda text, parts: _join(str(text).join, parts)
+    return checked(found)
+
+
+def _join(join: Callable[[Iterable[Any]], str], parts: Iterable[Any], /) -> str:
+    listed = parts if type_of(parts) in (list, tuple) else [*parts]
+    with contextlib.suppress(TypeError):
+        return join(listed)
+    return join([plain(part) for part in listed])
 
 
 def _is_guest_method(value: object) -> bool:
@@ -434,6 +455,8 @@ def dunder(value: object, name: str) -> object:
     found = getattr(value, name)
     if name in ("__cause__", "__context__"):
         allowed = found is None or issubclass(type_of(found), BaseException)
+    elif name == "__wrapped__":
+        allowed = is_guest_function(found)
     elif name == "__members__":
         allowed = is_guest_class(value) and type_of(found) is types.MappingProxyType
         found = checked(found)
@@ -866,8 +889,23 @@ class TypeView:
     def __subclasscheck__(self, cls: type) -> bool:
         return issubclass(cls, self._cls)
 
+    def __or__(self, other: object) -> tuple[object, ...]:
+        return (self, *(other if type_of(other) is tuple else (other,)))  # what `isinstance` takes for the same
+
+    def __ror__(self, other: object) -> tuple[object, ...]:
+        return (*(other if type_of(other) is tuple else (other,)), self)
+
     def __call__(self, *args: object, **kwargs: object) -> object:
         raise TypeError(f"cannot make a {self.__name__} object this way: call the function that made the first one")
+
+
+# Views that a facade hands out: what `type(x)` gives is the same object then.
+_VIEWS: dict[type, TypeView] = {}
+
+
+def show_type(cls: type) -> TypeView:
+    """The one view of a library class, to be handed out in its place."""
+    return _VIEWS.setdefault(cls, TypeView(cls))
 
 
 class TypeFunction:
@@ -883,7 +921,7 @@ class TypeFunction:
             return value.__class__  # a paged text says that it is a str; guest classes cannot say such things
         if getattr(cls, MARK, None) is TOKEN or _is_exception_class(cls):
             return cls
-        return TYPE if issubclass(cls, type_of) else TypeView(cls)
+        return TYPE if issubclass(cls, type_of) else _VIEWS.get(cls) or TypeView(cls)
 
     def __instancecheck__(self, value: object) -> bool:
         return isinstance(value, type_of)

@@ -7,6 +7,7 @@ into a sentence on the wire; whatever is decided is decided on the host.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ __all__ = [
     "Ended",
     "Endings",
     "ModelError",
+    "PatternDenied",
     "PolicyDenied",
     "Queries",
     "QuotaExceeded",
@@ -60,6 +62,10 @@ class PolicyDenied(Exception):
         self.answers: list[Any] = []
 
 
+class PatternDenied(PolicyDenied, re.error):
+    """The search on the host has no such pattern: what `re` says of a pattern that it has not."""
+
+
 class QuotaExceeded(PolicyDenied):
     """It would spend more than is left."""
 
@@ -87,6 +93,8 @@ def as_exception(failure: dict[str, Any]) -> Exception:
     if failure["kind"] == "ModelError":
         return ModelError(failure["message"], failure["code"])
     kind = QuotaExceeded if failure["kind"] == "QuotaExceeded" else PolicyDenied
+    if failure["code"] == "search.pattern":
+        kind = PatternDenied
     return kind(failure["message"], failure["limit"], failure["observed"], failure["code"])
 
 

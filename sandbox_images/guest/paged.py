@@ -31,7 +31,7 @@ from . import scan
 from .exact import exact, exact_text
 from .pages import Block, PageCache, Pages
 from .placeholder import mark
-from .pushdown import HIT_CHARS, Hit, Hits, Pushdown, source_of
+from .pushdown import Hits, Pushdown, found_by, refuse_flags, source_of, wanted_of
 
 __all__ = ["LookAlike", "PagedText", "TextTooLarge", "plain", "rows"]
 
@@ -429,14 +429,14 @@ class PagedText(LookAlike):
     def search(self, pattern: Any, start: SupportsIndex = 0, limit: SupportsIndex = 100, stop: Any = None) -> Hits:
         """The first matches of a regular expression at or after `start`, as a list of Hit(start, stop, text).
 
-        At most `limit` of them; `start=hits.next` gives the following ones (as does the stop of the last, unless that
+        A hit has groups as a match of `re` has: hit[1], hit["name"], hit.groups(), hit.groupdict(), hit.span(1). There
+        are at most `limit` hits; `start=hits.next` gives the following ones (as does the stop of the last, unless that
         match is empty), and `hits.next` is None when there are no more. Works at any size: the text is searched where
-        it is, with RE2. Raises what the other side says of a pattern that RE2 has not (back-references, look-around).
+        it is, with RE2. Raises re.error, which is a PolicyDenied as well, for a pattern that RE2 has not
+        (back-references, look-around).
         """
         source, low, high = self._sought(pattern, start, stop)
-        wanted = operator.index(limit)
-        if wanted < 1:
-            raise ValueError("limit must be at least 1")
+        wanted = wanted_of(limit)
         return (
             self._found_there(source, low, high, wanted)
             if self._pushdown
@@ -456,8 +456,7 @@ class PagedText(LookAlike):
         return total
 
     def _sought(self, pattern: Any, start: SupportsIndex, stop: SupportsIndex | None) -> tuple[str, int, int]:
-        if isinstance(start, re.RegexFlag):
-            raise TypeError("flags stand in the pattern: write '(?i)...' for re.IGNORECASE, '(?m)...' for re.MULTILINE")
+        refuse_flags(start)
         low, high = self._bounds(start, stop)
         return source_of(plain(pattern)), min(low, high), high
 
@@ -468,18 +467,13 @@ class PagedText(LookAlike):
         at: int | None = base + low
         while at is not None and len(hits) < wanted:
             found, at = self._pushdown.find(source, at, base + high, wanted - len(hits))
-            hits += [Hit(first - base, last - base, text) for first, last, text in found]
+            hits += [hit.moved(-base) if base else hit for hit in found]
         hits.next = None if at is None else at - base
         return hits
 
     def _found_here(self, source: str, low: int, high: int, wanted: int) -> Hits:
-        hits = Hits()
-        for match in islice(self._matches(re.compile(source), low, high), wanted):
-            hits.append(Hit(*match.span(), match.group()[:HIT_CHARS]))
-        if len(hits) == wanted:
-            after = max(hits[-1].stop, hits[-1].start + 1)
-            hits.next = after if after <= high else None
-        return hits
+        pattern = re.compile(source)
+        return found_by(pattern, self._matches(pattern, low, high), wanted, high)
 
     def _matches(self, pattern: re.Pattern[str], pos: int, endpos: int) -> Iterator[re.Match[str]]:
         """As pattern.finditer over the text, window by window where that is exact."""

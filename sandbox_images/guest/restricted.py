@@ -28,17 +28,18 @@ places than a guard could stand). Limits on time, memory and output belong to th
 import ast
 import builtins
 import types
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
-from . import facades, guards, patterns, wrappers
+from . import facades, guards, patterns
 from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
 from .patterns import at, load, store
 from .program import show_last, shown
+from .streams import Streams
+from .trees import quiet
 
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
 
@@ -51,17 +52,31 @@ _DEPTH_MAX = 150
 _ERRORS_MAX = 20
 
 
+_Place = tuple[int | None, int | None, int | None, int | None]
+
+
 class Rejected(Exception):
     """The program is not in the restricted language, or not in Python at all.
 
     `line` is the first offending line (1-based) or None; `message` says what is wrong there and what to write
-    instead; `collected` lists every finding as `(line, message)`, at most 20.
+    instead; `collected` lists every finding as `(line, message)`, at most 20. `place` is where the first one is: line
+    and column, from 1, of its beginning and its end.
     """
 
-    def __init__(self, line: int | None, message: str, collected: Sequence[tuple[int | None, str]] = ()) -> None:
+    place: _Place | None = None
+    text: str | None = None
+
+    def __init__(
+        self,
+        line: int | None,
+        message: str,
+        collected: Sequence[tuple[int | None, str]] = (),
+        node: ast.AST | None = None,
+    ) -> None:
         self.line = line
         self.message = message
         self.collected = list(collected)[:_ERRORS_MAX] or [(line, message)]
+        self.node = node
         super().__init__(message if line is None else f"line {line}: {message}")
 
 
@@ -75,14 +90,30 @@ def compile_cell(source: str, filename: str = "<cell>", *, show: bool = False) -
         if show:
             show_last(tree, source)
         return _compile(tree, filename)
-    except Rejected:
+    except Rejected as rejected:
+        rejected.place = _place_of(rejected.node, source)
         raise
     except SyntaxError as error:
-        raise Rejected(error.lineno, f"syntax error: {error.msg}") from None
+        told = Rejected(error.lineno, f"syntax error: {error.msg}")
+        told.place, told.text = (error.lineno, error.offset, error.end_lineno, error.end_offset), error.text
+        raise told from None
     except (MemoryError, RecursionError, SystemError):
         raise Rejected(None, "the program is too deeply nested: split it into statements or functions") from None
     except (ValueError, TypeError, OverflowError) as error:
         raise Rejected(None, f"this is not a program: {str(error)[:200]}") from None
+
+
+def _place_of(node: ast.AST | None, source: str) -> _Place | None:
+    """Where a node is. The parser counts bytes."""
+    lines = source.splitlines()
+    ends: list[int] = []
+    for line, offset in (("lineno", "col_offset"), ("end_lineno", "end_col_offset")):
+        number, before = getattr(node, line, None), getattr(node, offset, None)
+        if type(number) is not int or type(before) is not int:
+            return None
+        text = lines[number - 1] if number <= len(lines) else ""
+        ends += [number, len(text.encode("utf-8", "replace")[:before].decode("utf-8", "ignore")) + 1]
+    return ends[0], ends[1], ends[2], ends[3]
 
 
 def transform(source: str, filename: str = "<cell>") -> ast.Module:
@@ -104,21 +135,13 @@ def _parse(source: str, filename: str) -> ast.Module:
         raise Rejected(None, "the program contains a lone surrogate: write '\\udXXX' as an escape instead") from None
     if size > _SOURCE_BYTES_MAX:
         raise Rejected(None, f"the program has {size} bytes, at most {_SOURCE_BYTES_MAX} are allowed: send it in parts")
-    with _quiet():
+    with quiet():
         return ast.parse(source, filename)
 
 
 def _compile(tree: ast.Module, filename: str) -> types.CodeType:
-    with _quiet():
+    with quiet():
         return compile(tree, filename, "exec", dont_inherit=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # Models write '\d' in plain strings: a SyntaxWarning is not worth a line of output.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -219,6 +242,7 @@ def _survey(tree: ast.AST) -> None:
     findings: list[tuple[int | None, str]] = []
     level: list[ast.AST] = [tree]
     nodes = depth = 0
+    first: ast.AST | None = None
     while level and len(findings) < _ERRORS_MAX:
         nodes, depth = nodes + len(level), depth + 1
         if nodes > _NODES_MAX:
@@ -226,10 +250,13 @@ def _survey(tree: ast.AST) -> None:
         if depth > _DEPTH_MAX:
             line = getattr(level[0], "lineno", None)
             raise Rejected(line, "the program is too deeply nested: split it into statements or functions")
-        findings += [finding for node in level for finding in _unreviewed(node)]
+        for node in level:
+            found = [*_unreviewed(node)]
+            first = node if found and not findings else first
+            findings += found
         level = [child for node in level for child in ast.iter_child_nodes(node)]
     if findings:
-        raise Rejected(*findings[0], findings)
+        raise Rejected(*findings[0], findings, first)
 
 
 def _unreviewed(node: ast.AST) -> Iterator[tuple[int | None, str]]:
@@ -291,12 +318,15 @@ class _Policy(RestrictingNodeTransformer):
     def __init__(self) -> None:
         super().__init__()
         self._findings: list[tuple[int | None, str]] = []
+        self._first: ast.AST | None = None
         self._scopes = [_Scope("module")]
         self._temporaries = 0
 
     # Findings
 
     def error(self, node: ast.AST, info: str) -> None:
+        if not self._findings:
+            self._first = node
         if len(self._findings) < _ERRORS_MAX:
             self._findings.append((getattr(node, "lineno", None), info))
 
@@ -306,7 +336,7 @@ class _Policy(RestrictingNodeTransformer):
 
     def raise_if_rejected(self) -> None:
         if self._findings:
-            raise Rejected(*self._findings[0], self._findings)
+            raise Rejected(*self._findings[0], self._findings, self._first)
 
     # Names
 
@@ -643,8 +673,9 @@ def make_globals(
     """
     namespace: dict[str, object] = {"__name__": "__main__", "__doc__": None, MARK: TOKEN, **names}
     scope = _spare_scopes.pop() if _spare_scopes else _common_scope()
-    scope["__import__"] = facades.Importer(write, regex)
-    scope |= _introspection(namespace) | {"print": _printer(write), ".names": dict(names)}
+    streams = Streams(write)
+    scope["__import__"] = facades.Importer(write, regex, streams)
+    scope |= _introspection(namespace) | {"print": _printer(streams), ".names": dict(names)}
     scope[".show"] = lambda value: write("stdout", shown(value))
     namespace["__builtins__"] = scope
     return namespace
@@ -724,7 +755,7 @@ def _introspection(namespace: dict[str, object]) -> dict[str, object]:
     return {"globals": variables, "locals": variables, "vars": guest_vars, "dir": guest_dir}
 
 
-def _printer(write: Callable[[str, str], None]) -> Callable[..., None]:
+def _printer(streams: Streams) -> Callable[..., None]:
     def guest_print(
         *values: object, sep: str | None = " ", end: str | None = "\n", file: object = None, flush: bool = False
     ) -> None:
@@ -732,10 +763,7 @@ def _printer(write: Callable[[str, str], None]) -> Callable[..., None]:
             if option is not None and type(option) is not str:
                 raise TypeError("sep and end of print() must be strings")
         text = (" " if sep is None else sep).join([str(value) for value in values]) + ("\n" if end is None else end)
-        if type(file) is wrappers.StringIO:
-            file.write(text)
-        else:
-            write("stdout", text)
+        streams.into(file, "stdout", text)
 
     guest_print.__name__ = guest_print.__qualname__ = "print"
     return guest_print

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import string
 import textwrap
 import types
 from collections.abc import Callable
@@ -18,7 +19,20 @@ from typing import Any
 from . import regex
 from .paged import LookAlike, PagedText, plain, rows
 
-__all__ = ["DictReader", "StringIO", "as_modules", "dump", "dumps", "loads", "reader", "wrapped_textwrap"]
+__all__ = [
+    "LATER",
+    "BytesInto",
+    "DictReader",
+    "StringIO",
+    "Template",
+    "as_modules",
+    "dump",
+    "dumps",
+    "later",
+    "loads",
+    "reader",
+    "wrapped_textwrap",
+]
 
 
 class StringIO(io.StringIO):
@@ -29,6 +43,30 @@ class StringIO(io.StringIO):
 
     def write(self, text: Any, /) -> int:
         return super().write(plain(text))
+
+
+class BytesInto:
+    """`sys.stdout.buffer`: takes UTF-8, and writes it as text."""
+
+    __slots__ = ("_write",)
+
+    def __init__(self, write: Callable[[str], Any]) -> None:
+        self._write = write
+
+    def write(self, data: Any, /) -> int:
+        exactly = bytes(memoryview(data))
+        self._write(exactly.decode("utf-8", "replace"))
+        return len(exactly)
+
+    def flush(self) -> None:
+        pass  # what is written is on its way
+
+
+class Template(string.Template):
+    """`string.Template` that takes a look-alike as well."""
+
+    def __init__(self, template: Any) -> None:
+        super().__init__(plain(template))
 
 
 def loads(s: Any, **options: Any) -> Any:
@@ -100,8 +138,31 @@ def as_modules() -> dict[str, types.ModuleType]:
         "io": _module(io, {"StringIO": StringIO}),
         "json": _module(json, {"dump": dump, "dumps": dumps, "loads": loads}),
         "re": regex.as_module(),
+        "string": _module(string, {"Template": Template}),
         "textwrap": _module(textwrap, wrapped_textwrap()),
     }
+
+
+# Of modules that are loaded when they are asked for: the functions that insist on a real `str`.
+LATER = {
+    "html": ("escape", "unescape"),
+    "unicodedata": ("is_normalized", "normalize"),
+    "uuid": ("uuid3", "uuid5"),
+}
+
+
+def later(real: types.ModuleType) -> types.ModuleType:
+    """What `import` gives for one of these, loaded just now."""
+    return _module(real, {name: _plainly(getattr(real, name)) for name in LATER[real.__name__]})
+
+
+def _plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        return function(*map(plain, args), **{name: plain(value) for name, value in options.items()})
+
+    call.__name__ = call.__qualname__ = function.__name__
+    call.__doc__ = function.__doc__
+    return call
 
 
 def _module(real: types.ModuleType, own: dict[str, Any]) -> types.ModuleType:

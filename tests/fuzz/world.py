@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import signal
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -129,6 +130,12 @@ class Wire:
         if op in ("query", "recurse"):
             count = len(fields.get("lengths", fields.get("prompts", ())))
             return {"op": "answers", "items": [{"failure": None, "length": 2}] * count}, b"ok" * count
+        if op == "search" and fields["mode"].startswith("find"):
+            names, of_items = b'{"w":1}', fields["mode"] == "find_items"
+            body = (
+                names + struct.pack("<4Q", 0, 1, 0, 1) if not of_items else names + struct.pack("<6Q", 0, 1, 0, 0, 0, 1)
+            )
+            return {"op": "found", "id": 1, "count": 1, "groups": 1, "names": len(names), "next": None}, body + b"a"
         return {"op": op, "id": 1, "count": 0, "next": None, "calls": 3}, b""
 
 

@@ -113,6 +113,37 @@ def test_a_folder(jar: Jar, language: Language) -> None:
     assert execute(jar, code, language, context=folder).answer == expected
 
 
+SEARCH_PROGRAM = """
+import re
+hits = context.search(r"(?P<level>[a-z]+): (é+ )?(\\d+)", limit=2)
+rest = context.search(r"(?P<level>[a-z]+): (é+ )?(\\d+)", start=hits.next)
+refused = []
+for pattern in (r"(?<=a)b", r"(a)\\1", r"\\C"):
+    try:
+        context.search(pattern)
+    except re.error as error:
+        told = any(word in str(error) for word in ("RE2 has no", "write . instead"))
+        refused.append(told and isinstance(error, PolicyDenied))
+FINAL([[[hit.key, hit["level"], hit[2], hit.groups()[2]] for hit in [*hits, *rest]],
+       all(context[hit.key][hit.start:hit.stop] == hit.text for hit in hits), rest.next,
+       context.count_matches(r"^[a-z]+:"), refused, [line for line in context.lines()],
+       context[hits[0].key].search(r"(\\d)\\d")[0][1], isinstance(context[hits[0].key], str)])
+"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_search_through_a_list_or_dict(jar: Jar, language: Language) -> None:
+    logs: dict[str, Any] = {"ö": "warn: 17\n\nerror: éé 4", "n": {"warn": "info: 5"}, "z": "", "last": "info: 6\n"}
+    lines = ["warn: 17", "", "error: éé 4", '{"warn":"info: 5"}', "info: 6"]
+    for value, keys in ((logs, [*logs]), ([*logs.values()], [0, 1, 2, 3])):
+        found = [
+            *([keys[0], "warn", None, "17"], [keys[0], "error", "éé ", "4"]),
+            *([keys[1], "info", None, "5"], [keys[3], "info", None, "6"]),
+        ]
+        result = execute(jar, SEARCH_PROGRAM, language, context=value)
+        assert result.answer == [found, True, None, 2, [True, True, True], lines, "1", True]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_several_by_name(jar: Jar, language: Language) -> None:
     contexts: dict[str, ContextSource] = {"contract": "the contract", "mails": MAILS, "rows.v2": VALUES}

@@ -88,6 +88,8 @@ def test_the_shares_and_the_ranges_that_never_were(state: Path) -> None:
         "all documents  1010 characters",
         "  read   100.0000 %  1010 of 1010 characters",
         "  shown   50.3960 %  509 of 1010 characters",
+        "shown is counted in whole lines, in pieces of at least 24 bytes, and in lines under 12 bytes where several "
+        "neighbours stand in a row",
     ]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from guest.collection import RECORD_CHARS
 from guest.paged import PagedText
+from guest.pushdown import Hit
 
 
 class Stored:
@@ -35,3 +37,34 @@ class Stored:
             return whole[start:stop]
 
         return PagedText(len(whole), fetch, **more)
+
+
+class Items:
+    """The other side's search through the items, with `re`, that gives up after each `patience` matches."""
+
+    def __init__(self, stored: Stored, patience: int) -> None:
+        self._text = stored.text
+        self._patience = patience
+        lines = [stored.directory[at : at + RECORD_CHARS] for at in range(0, len(stored.directory), RECORD_CHARS)]
+        self._places = [(int(line[18:30], 16), int(line[30:40], 16)) for line in lines]
+
+    def find_items(
+        self, pattern: str, start: int, stop: int, limit: int
+    ) -> tuple[list[tuple[Hit, int, int]], int | None]:
+        found: list[tuple[Hit, int, int]] = []
+        for item, (at, chars) in enumerate(self._places):
+            said = self._text[at : at + chars]
+            for match in re.compile(pattern).finditer(said, max(0, start - at)) if start < at + chars <= stop else ():
+                if len(found) == min(limit, self._patience):
+                    last, _, char = found[-1]
+                    return found, min(max(last.stop, last.start + 1), at + chars if char == at else at)
+                whole, *groups = [
+                    None if match[n] is None else (*[at + one for one in match.span(n)], match[n])
+                    for n in range(match.re.groups + 1)
+                ]
+                found.append((Hit.of(whole, tuple(groups), dict(match.re.groupindex)), item, at))  # type: ignore[arg-type]
+        return found, None
+
+    def count_items(self, pattern: str, start: int, stop: int) -> tuple[int, int | None]:
+        found, after = self.find_items(pattern, start, stop, self._patience)
+        return len(found), after

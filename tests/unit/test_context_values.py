@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from belljar.context import ContextStore, Document, LeftOut
 from belljar.context.document import RECORD_BYTES
 from belljar.context.tally import BLOCK_BYTES
+from belljar.engine.loop import _opening
 from belljar.errors import InvalidInput
 
 NOW_NS = 1_800_000_000_000_000_000
@@ -326,3 +327,16 @@ def test_a_file_that_cannot_be_read_names_itself(store: ContextStore, tmp_path: 
     error = refused(store, root, on_progress=swap)
     assert error.code == "context.unreadable"
     assert "b' was replaced while the folder was read" in str(error)
+
+
+def test_keys_are_no_characters_of_the_document(store: ContextStore, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "a.log").write_text("one\n")
+    for source, told in (
+        ({"key": "abc", "ö": ["d"]}, "a dict (items: 2, characters in all: 8)"),
+        (["abc", 5], "a list (items: 2, characters in all: 4)"),
+        (tmp_path / "logs", "a dict (items: 1, characters in all: 4)"),
+        ("abc", "a text (characters: 3, lines: 1)"),
+    ):
+        document = store.add(source, now_ns=NOW_NS)
+        assert _opening("Q?", {"context": document}).splitlines()[0] == f"`context` is {told}."

@@ -43,6 +43,8 @@ import operator, pprint
 import queue, random, re, shlex, statistics, string, textwrap, threading, time, traceback, typing
 import unicodedata, uuid, zlib
 import html, urllib.parse, binascii
+import ast, sys, warnings, zoneinfo
+import xml.etree.ElementTree as ET
 from typing import Callable, ClassVar, Generic, Iterable, List, Literal, NamedTuple, NewType, Optional, Type
 from typing import TypeVar, cast
 
@@ -135,7 +137,37 @@ with base:
     raise Own("x", 1)
 pattern = re.compile("a")
 
+class Visitor(ast.NodeVisitor):
+    def up(self): return super()
+@functools.wraps(function)
+def wrapper(): return function()
+tree = ast.parse("def f(x: int) -> str:\n    'doc'\n    return [1, *x, 1.5, b'b', f'{x}', ..., None][0].a\n")
+for part in ast.walk(tree):
+    for field in ast.iter_fields(part):
+        pass
+buffer = io.StringIO()
+with contextlib.redirect_stdout(buffer) as redirected, contextlib.redirect_stderr(sys.stdout):
+    print("hidden", file=sys.stderr)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    warnings.warn("careful")
+element = ET.fromstring('<a x="1">text<b>1</b><?p?><!-- c --></a>')
+for action in (
+    lambda: ast.parse("("), lambda: ast.Name("x"), lambda: ast.literal_eval("f()"), lambda: ET.fromstring("<"),
+    lambda: zoneinfo.ZoneInfo("no/where"), lambda: warnings.warn(1, int), lambda: contextlib.redirect_stdout(1),
+    lambda: context.search("("),
+):
+    failing(action)
+hits = context.search("(?P<word>[a-z])(q)?", limit=2)
+
 samples = [
+    *ast.walk(tree), tree.body, ast.iter_fields(tree), ast.walk(tree), ast.Name, Visitor(), Visitor, Visitor().up(),
+    ast.NodeVisitor, ast.dump(tree), ast.unparse(tree), wrapper, wrapper.__wrapped__, wrapper.__name__, sys.stdout,
+    sys.stdout.buffer,
+    sys.version_info, sys.float_info, contextlib.redirect_stdout(buffer), redirected, warnings.catch_warnings(), caught,
+    zoneinfo.ZoneInfo("UTC"), zoneinfo.ZoneInfo, zoneinfo.available_timezones(), element, element[0], ET.Element,
+    element.attrib, element.iter(), element.itertext(), hits, hits[0], hits[0].groups, ", ".join, str.join,
+    string.Template("$a"), contexts["listed"][0], contexts["listed"].search, contexts["keyed"].lines(),
     Tally("a"), Table(), Name.A, Name, Number.ONE, Number, Pair(1), Pair(1).up(), Pair, Broken("x"), Broken("x").up(),
     errors, executor, future, match_object, base, base.c, base.p, base.cached, base.lazy, base.up(),
     Words("x").up(), pattern, pattern.scanner("a") if hasattr(pattern, "scanner") else None,
@@ -324,7 +356,10 @@ def roots(regex: types.ModuleType | None) -> dict[str, object]:
     names: dict[str, object] = {
         "context": PagedText(len(text), lambda start, stop: text[start:stop]),
         "found": [paged_regex.search("(?P<w>t)", too_large), too_large.search("t")],
-        "items": PagedList(items.paged("text"), items.paged("directory"), 2),
+        "contexts": {
+            "listed": PagedList(items.paged("text"), items.paged("directory"), 2),
+            "keyed": PagedDict(entries.paged("text"), entries.paged("directory"), 1),
+        },
         "entries": (table := PagedDict(entries.paged("text"), entries.paged("directory"), 1)),
         "views": [table.keys(), table.values(), table.items()],
         "llm_query": World().llm_query,
@@ -419,7 +454,7 @@ def test_after_preload_no_facade_imports_anything() -> None:
     program = (
         "import sys; from guest import facades; facades.preload(); before = set(sys.modules)\n"
         "importer = facades.Importer(print)\n"
-        "made = [importer(name, None, None, None, 0) for name in facades.module_names()]\n"
+        "made = [importer(name, None, None, None, 0) for name in facades.module_names() if name not in facades.LATER]\n"
         "made[0] is None or importer('datetime').datetime.strptime('2024', '%Y')\n"
         "print(sorted(set(sys.modules) - before))"
     )

@@ -8,6 +8,7 @@ import heapq
 import json
 import operator
 import random
+import re
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from guest.collection import PagedDict, PagedList
 from guest.paged import PagedText, TextTooLarge, plain
 from guest.pages import PageCache
 from guest.placeholder import mark
-from tests.unit.paged_fakes import Stored
+from tests.unit.paged_fakes import Items, Stored
 
 
 def look_alike(value: Any, *, keys_bytes_max: int = 1 << 20, **more: Any) -> Any:
@@ -52,7 +53,7 @@ def outcome(function: Callable[..., Any], *args: Any) -> Any:
         value = function(*args)
     except (IndexError, TypeError, ValueError, LookupError) as error:
         return type(error)
-    return type(value), value
+    return value.__class__, value  # an item's class says what it looks like
 
 
 # ------------------------------------------------------------------------------------------------------------- lists
@@ -394,3 +395,79 @@ def test_a_batch_of_records_ends_anywhere(items: list[str]) -> None:
     many = items * 90  # several batches of records
     assert list(look_alike(many)) == many
     assert list(reversed(look_alike(many))) == many[::-1]
+
+
+# ---------------------------------------------------------------------------------------------------------- searching
+
+LOGS = {"a.log": "start\nuser 17: ok\n", "empty": "", "n": [1, "user 3"], "b.log": "user 4: bad\nuser 5: ok"}
+USER = r"user (?P<number>\d+)(?:: (\w+))?"
+
+
+def searched(value: Any, patience: int = 2) -> Any:
+    stored = Stored(value)
+    text = stored.paged("text", pushdown=Items(stored, patience))
+    kind: Any = PagedDict if isinstance(value, dict) else PagedList
+    return kind(text, stored.paged("directory"), len(value))
+
+
+@pytest.mark.parametrize("patience", [1, 2, 100])
+def test_a_search_says_in_which_item_a_hit_is(patience: int) -> None:
+    for value in (LOGS, [*LOGS.values()]):
+        context = searched(value, patience)
+        keys = ["a.log", "n", "b.log", "b.log"] if isinstance(value, dict) else [0, 2, 3, 3]
+        hits = context.search(USER)
+        assert [hit.key for hit in hits] == keys
+        assert [hit["number"] for hit in hits] == ["17", "3", "4", "5"]
+        assert [hit.groups("-")[1] for hit in hits] == ["ok", "-", "bad", "ok"]
+        assert hits.next is None
+        for hit in hits[:1] + hits[2:]:
+            assert context[hit.key][hit.start : hit.stop] == hit.text
+            assert context[hit.key][slice(*hit.span(1))] == hit[1]
+        assert context.count_matches(USER) == 4
+        assert context.search("nobody") == []
+        assert context.count_matches(r"^\w") == 2  # of each item its own beginning
+
+
+def test_a_search_through_items_goes_on_where_it_stopped() -> None:
+    context = searched(LOGS)
+    found: list[Any] = []
+    at: Any = 0
+    while at is not None:
+        hits = context.search(r"\d", start=at, limit=1)
+        found += [(hit.key, hit.text) for hit in hits]
+        at = hits.next
+    assert found == [("a.log", "1"), ("a.log", "7"), ("n", "1"), ("n", "3"), ("b.log", "4"), ("b.log", "5")]
+    assert [hit.text for hit in context.search(r"\d", start=3)] == ["4", "5"]  # from an item on
+    assert [hit.text for hit in context.search(r"\d", start=-1)] == ["4", "5"]
+    assert context.search("x", start=99) == []
+    for start in ((3, -5), (3, 10**20)):
+        assert len(context.search(r"\d", start=start)) <= 3
+    with pytest.raises(TypeError, match="flags stand in the pattern"):
+        context.search("a", re.I)
+    with pytest.raises(ValueError, match="at least 1"):
+        context.search("a", limit=0)
+
+
+def test_the_lines_of_all_items() -> None:
+    assert [*searched(LOGS).lines()] == ["start", "user 17: ok", '[1,"user 3"]', "user 4: bad", "user 5: ok"]
+    assert [*searched([*LOGS.values()]).lines(keepends=True)][:2] == ["start\n", "user 17: ok\n"]
+    with pytest.raises(TypeError, match=r"write context\[key\]\.lines\(a, b\)"):
+        searched(LOGS).lines(1, 2)
+
+
+def test_an_item_is_a_str_that_can_be_searched() -> None:
+    for item in (searched(LOGS)["a.log"], next(iter(searched([*LOGS.values()])))):
+        assert item == LOGS["a.log"]
+        hits: Any = item.search(USER)
+        assert [(hit.start, hit.stop, hit[1], hit.groups()) for hit in hits] == [(6, 17, "17", ("17", "ok"))]
+        assert item.search("[a-z]+", limit=2).next == 10
+        assert [hit.text for hit in item.search(re.compile("START|OK", re.I), 1)] == ["ok"]
+        assert item.count_matches(r"(?m)^\w") == 2
+        assert ([*item.lines()], item.lines(1, 2)) == (["start", "user 17: ok"], ["user 17: ok"])
+        # What else a `str` is.
+        assert isinstance(item, str)
+        assert {item: 1}.get(str(item)) == 1
+        assert (repr(item), f"{item:.2}", json.dumps(item)) == (repr(str(item)), "st", json.dumps(str(item)))
+        assert (repr(type(item)), item.__class__) == ("<class 'str'>", str)
+        for plain_one in (item[1:], item.upper(), item + "", copy.deepcopy(item)):
+            assert type(plain_one) is str

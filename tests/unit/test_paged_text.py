@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from guest.paged import PagedText, TextTooLarge
 from guest.pages import PageCache
-from guest.pushdown import Hit
+from guest.pushdown import Hit, found_by
 
 # Few letters, so that needles are found and overlap themselves; every kind of line end, width and white space.
 ALPHABET = 'aab"{} \t\n\n\r\r\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029\xa0\u3000é\u0301߀Ａ€😀𝟙İßǅ'
@@ -438,11 +438,11 @@ class OtherSide:
         self.text = text
         self.patience = patience
 
-    def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[tuple[int, int, str]], int | None]:
+    def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[Hit], int | None]:
         found = list(islice(re.compile(pattern).finditer(self.text, start, stop), min(limit, self.patience)))
         full = len(found) == min(limit, self.patience)
         after = max(found[-1].end(), found[-1].start() + 1) if full else None
-        hits = [(match.start(), match.end(), match.group()[:1000]) for match in found]
+        hits = [*found_by(re.compile(pattern), found, len(found), stop)]
         return hits, after if after is not None and after <= stop else None
 
     def count(self, pattern: str, start: int, stop: int) -> tuple[int, int | None]:
@@ -476,6 +476,25 @@ def test_search_finds_what_re_finds(asked: PagedText) -> None:
     assert asked.count_matches(r"user \d+") == 15
     assert asked.count_matches(r"user \d+", 1, len(TEXT) // 5 + 1) == 2
     assert asked.search("nothing") == []
+
+
+def test_hits_have_the_groups_of_re(asked: PagedText) -> None:
+    pattern = r"(?P<who>us(x)?er) (\d+)"
+    found: list[Any] = asked.search(pattern)
+    for hit, match in zip(found, re.finditer(pattern, TEXT), strict=True):
+        start, stop, text = hit
+        assert ((start, stop), text) == (match.span(), match.group())
+        assert (hit[0], hit[3], hit["who"], hit.group()) == (match[0], match[3], match["who"], match.group())
+        assert (hit.group(1, "who"), hit.groups(), hit.groups("")) == (
+            *(match.group(1, "who"), match.groups(), match.groups("")),
+        )
+        assert (hit.groupdict(), hit.span(3), hit.span("who")) == (match.groupdict(), match.span(3), match.span("who"))
+        assert (hit.group(2), hit.span(2), hit.key) == (None, (-1, -1), None)
+    for which in (4, -1, "nobody", 1.0, None):
+        with pytest.raises(IndexError, match="the pattern has 3"):
+            found[0].group(which)
+    assert repr(found[0]) == "Hit(start=0, stop=7, text='user 17', groups=('user', None, '17'))"
+    assert copy.deepcopy(found[0]).groups() == found[0].groups()
 
 
 def test_search_goes_on_where_it_stopped(asked: PagedText) -> None:

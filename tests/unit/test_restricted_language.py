@@ -481,7 +481,7 @@ ESCAPES = {
     "update_wrapper": "from functools import update_wrapper\ndef f(): pass\ndef g(): leak(1)\n"
     "update_wrapper(f, g, assigned=('__code__',))\nf()",
     "partial's own function": "from functools import partial\nleak(partial(print).func.__self__)",
-    "lru_cache's own function": "from functools import lru_cache\n@lru_cache\ndef f(): pass\nleak(f.__wrapped__)",
+    "a function that the cache wraps": "from functools import lru_cache\nleak(lru_cache(len).__wrapped__)",
     "get_type_hints": "from typing import get_type_hints\ndef f(x: 'leak(1)'): pass\nget_type_hints(f)",
     "singledispatch": "from functools import singledispatch\n@singledispatch\ndef f(x): pass\n"
     "def g(x: 'leak(1) or int'): pass\nf.register(g)",

@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import signal
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from belljar.context import ContextStore, Searcher, Tracked
-from belljar.context.search import MATCH_CHARS_MAX, Findings
+from belljar.context.hits import MATCH_CHARS_MAX
+from belljar.context.search import Findings
 from belljar.errors import BelljarError, HostFault, PolicyDenied
+from guest.contexts import unpacked
+from guest.pushdown import Hit
 from tests.unit.broker_fakes import drive
 from tests.unit.searches import HUGE, LONG, PATIENCE_S, SLOW, busy, question, refusal, searching, workers
 
@@ -32,15 +34,14 @@ WIDE = "aé→\U0001f600"
 
 
 def hits(found: Findings) -> list[tuple[int, int, str]]:
-    """What a guest makes of the body."""
-    spans = [*struct.iter_unpack("<QQ", found.body[: 16 * found.count])]
-    texts, at, out = found.body[16 * found.count :].decode(), 0, []
-    for start, stop in spans:
-        size = min(stop - start, MATCH_CHARS_MAX)
-        out.append((start, stop, texts[at : at + size]))
-        at += size
-    assert at == len(texts)
-    return out
+    """What a guest makes of the body, but for the groups."""
+    return [(hit.start, hit.stop, hit.text) for hit, _, _ in parsed(found)]
+
+
+def parsed(found: Findings, *, of_items: bool = False) -> list[tuple[Hit, int, int]]:
+    """What a guest makes of the body: each hit, the item that it is in, and that one's first character."""
+    header = {"count": found.count, "groups": found.groups, "names": found.names}
+    return unpacked(header, found.body, of_items=of_items)
 
 
 def expected(pattern: str, text: str, start: int, stop: int) -> list[tuple[int, int]]:
@@ -62,11 +63,11 @@ class Desk:
         self._searcher = Searcher(slice_s=slice_s)
         self._store = ContextStore(folder)
 
-    def folder(self, text: str) -> Path:
+    def folder(self, text: Any) -> Path:
         with self._store.open(self._store.add(text, now_ns=1).sha256) as opened:
             return opened.folder
 
-    def ask(self, text: str, pattern: str, **fields: Any) -> Findings:
+    def ask(self, text: Any, pattern: str, **fields: Any) -> Findings:
         asked = self._searcher.ask(question(self.folder(text), pattern, **fields), deadline_s=PATIENCE_S)
         return self._runner.run(asked)
 
@@ -112,6 +113,88 @@ def test_every_match_is_where_re_finds_it(desk: Desk, text: str, pattern: str) -
     assert hits(found) == [(start, stop, text[start:stop]) for start, stop in spans]
     assert found.next is None
     assert desk.ask(text, pattern, mode="count").count == len(spans)
+
+
+GROUPED = r"(?P<who>\w+)(?: is (\d+)?)?(!)?; ?"
+
+
+def test_groups_are_those_of_re(desk: Desk) -> None:
+    text = "ä→; Bob is 5; Eve is ; x!; " * 3
+    found = desk.ask(text, GROUPED)
+    expected = [*re.finditer(f"(?a){GROUPED}", text)]
+    assert [hit.groups() for hit, _, _ in parsed(found)] == [match.groups() for match in expected]
+    said: list[Any] = [hit for hit, _, _ in parsed(found)]
+    for hit, match in zip(said, expected, strict=True):
+        assert [hit.span(number) for number in range(4)] == [match.span(number) for number in range(4)]
+        assert (hit["who"], hit[0], hit.groupdict("-")) == (match["who"], match[0], match.groupdict("-"))
+    assert found.spans("find") == [[*match.span()] for match in expected]
+
+
+def test_a_group_beyond_the_first_thousand_characters_is_told_and_counts_as_given(desk: Desk) -> None:
+    text = f"<{'é' * 5000}>{'b' * 3000};"
+    found = desk.ask(text, "<(é+)(x)?>((b)b*)(;)")
+    ((hit, _, _),) = parsed(found)
+    assert [hit.span(number) for number in range(6)] == [
+        (0, 8003),
+        (1, 5001),
+        (-1, -1),
+        *[(5002, 8002), (5002, 5003)],
+        (8002, 8003),
+    ]
+    assert hit.groups() == ("é" * 1000, None, "b" * 1000, "b", ";")
+    assert found.spans("find") == [[0, 1000], [1, 1001], [5002, 6002], [5002, 5003], [8002, 8003]]
+
+
+@pytest.mark.parametrize("pattern", [r"\C", r"日\C", r"[a]\C*", r"\\\C", r"\Qa\E\C", r"(\C)"])
+def test_a_single_byte_is_nothing_to_look_for(desk: Desk, pattern: str) -> None:
+    for mode in ("find", "count"):
+        with pytest.raises(PolicyDenied, match="single byte") as caught:
+            desk.ask("日本\\C", pattern, mode=mode)
+        assert caught.value.code == "search.pattern"
+
+
+@pytest.mark.parametrize("pattern", [r"\\C", r"\Q\C\E", r"\Q\C", r"\\Cx?"])
+def test_a_backslash_and_a_c_are_found(desk: Desk, pattern: str) -> None:
+    assert hits(desk.ask("日本\\C", pattern)) == [(2, 4, "\\C")]
+
+
+def test_more_groups_than_are_told_are_refused(desk: Desk) -> None:
+    assert parsed(desk.ask("a", "()" * 100 + "a"))[0][0].groups() == ("",) * 100
+    with pytest.raises(PolicyDenied, match="101 groups"):
+        desk.ask("a", "()" * 101 + "a")
+
+
+items = st.lists(st.text(f"ab1 \n{WIDE}", max_size=6), min_size=1, max_size=12).filter(any)
+
+
+@settings(max_examples=100, deadline=None)
+@given(items, patterns, st.booleans())
+def test_of_a_list_or_dict_each_item_is_a_text_of_its_own(
+    desk: Desk, values: list[str], pattern: str, keyed: bool
+) -> None:
+    value = {f"k{number}": one for number, one in enumerate(values)} if keyed else values
+    expected = [(item, start, stop) for item, one in enumerate(values) for start, stop in expected_in(pattern, one)]
+    found = desk.ask(value, pattern, mode="find_items")
+    assert [(item, hit.start - char, hit.stop - char) for hit, item, char in parsed(found, of_items=True)] == expected
+    assert desk.ask(value, pattern, mode="count_items").count == len(expected)
+    whole = "".join([*value, *value.values()] if isinstance(value, dict) else value)
+    assert [whole[start:stop] for start, stop in found.spans("find_items")] == [values[i][a:b] for i, a, b in expected]
+
+
+def expected_in(pattern: str, item: str) -> list[tuple[int, int]]:
+    """An item without a character has no matches."""
+    return expected(pattern, item, 0, len(item)) if item else []
+
+
+def test_a_search_of_items_goes_on_in_the_midst_of_one(desk: Desk) -> None:
+    value, found, at = ["aXa", "", "Xa", "naXX"], [], 0
+    while True:
+        one = desk.ask(value, "(?m)X|^a|a$", mode="find_items", limit=1, start=at)
+        found += [(item, hit.start - char, hit.text) for hit, item, char in parsed(one, of_items=True)]
+        if one.next is None:
+            break
+        at = one.next
+    assert found == [(0, 0, "a"), (0, 1, "X"), (0, 2, "a"), (2, 0, "X"), (2, 1, "a"), (3, 2, "X"), (3, 3, "X")]
 
 
 @settings(max_examples=100, deadline=None)

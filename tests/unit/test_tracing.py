@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import random
 import re
 import time
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise, repeat
 from pathlib import Path
 
 import pytest
@@ -329,3 +330,61 @@ def test_a_prompt_made_of_accidents_ends_with_the_budget() -> None:
     found = trace([bytes(prompt)], [Traceable(0, data, [(0, len(data))])], scan_bytes_max=1 << 28)
     assert not found.complete
     assert time.process_time() - started < 20
+
+
+# -------------------------------------------------------------------------------------------------------- short lines
+
+SHORT_SHAPES: dict[str, Callable[[list[str]], str]] = {
+    "as they are": "\n".join,
+    "numbered": lambda lines: "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1)),
+    "quoted": lambda lines: "\n".join(f"- '{line}'" for line in lines),
+    "joined": ", ".join,
+    "semicolons": "; ".join,
+    "JSON": json.dumps,
+    "compact JSON": lambda lines: json.dumps(lines, separators=(",", ":")),
+    "one JSON text": lambda lines: json.dumps("\n".join(lines)),
+    "repr": repr,
+}
+
+
+def short_lines(seed: int, lines: int) -> list[str]:
+    source = random.Random(seed)
+    return [
+        f"{source.choice(['cat', 'dog', 'ox', 'hen'])}{source.randrange(10**4)},{number % 7}" for number in range(lines)
+    ]
+
+
+@pytest.mark.parametrize("shape", SHORT_SHAPES.values(), ids=SHORT_SHAPES.keys())
+@pytest.mark.parametrize("listed", [False, True])
+def test_short_lines_in_a_row_are_found_in_every_shape(shape: Callable[[list[str]], str], listed: bool) -> None:
+    lines = short_lines(1, 400)
+    shown = [lines[:150], lines[150:280]]
+    text = ("" if listed else "\n").join(lines).encode()
+    starts = [0, *accumulate(len(line) + (not listed) for line in lines)][:-1]
+    known = Traceable(0, text, [(0, len(text))], starts if listed else ())
+    found = trace([TEMPLATE.format(shape(part)).encode() for part in shown], [known])
+    spans = Spans((start, stop) for _, start, stop in found.spans)
+    # The last line of a prompt has none behind it, which would tell it.
+    missed = [n for n in range(280) if not covers(spans, starts[n], starts[n] + len(lines[n]))]
+    assert set(missed) <= {149, 279}
+    beyond = Spans([*spans, (starts[280], len(text))])
+    assert beyond.covered == spans.covered + len(text) - starts[280]  # and nothing that was not shown
+
+
+def test_short_lines_that_are_not_neighbours_are_not_found() -> None:
+    lines = short_lines(2, 300)
+    for prompt in ("\n".join(lines[::2]), ", ".join(lines[::-1]), "\n".join(lines[:1])):
+        assert traced([TEMPLATE.format(prompt)], "\n".join(lines)).covered == 0
+    text = "yes\nno\nyes\nno\n" * 50
+    assert traced(["Answer yes or no:\n"], text).covered == 0
+
+
+def test_what_was_found_when_the_time_was_up_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = document(4, 400)
+    data = "\n".join(lines).encode()
+    prompts = ["\n".join(lines[at : at + 100 : 2]).encode() for at in range(0, 400, 100)]
+    calls = iter([*range(60), *repeat(10**6, 10**6)])
+    monkeypatch.setattr("belljar.context.tracing.time.monotonic", lambda: float(next(calls)))
+    found = trace(prompts, [Traceable(0, data, [(0, len(data))])], seconds=1000)
+    assert not found.complete
+    assert 0 < Spans((start, stop) for _, start, stop in found.spans).covered < len(data) // 2

@@ -38,6 +38,7 @@ from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
 from belljar.context import OpenDocument, Question, Searcher
+from belljar.context.hits import OF_ITEMS
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, sha256
 from belljar.ledger import Ledger, Remaining
@@ -465,13 +466,15 @@ class Broker:
             for start, stop in part:
                 self._shown.read(search.doc, start, stop)
             await asyncio.sleep(0)  # others have their turn between two of them
-        return Found(search.id, found.count, found.next), found.body
+        return Found(search.id, found.count, found.next, found.groups, found.names), found.body
 
     def _question(self, search: Search, body: bytes) -> Question:
         document = self._document(search.doc)
-        if search.doc not in self._texts:
+        of_items = search.mode in OF_ITEMS and document.document.kind == "text"
+        if search.doc not in self._texts or of_items:
             raise PolicyDenied(
-                "a directory of items is not searched: search their text, or read it", code="search.no_text"
+                "a directory of items is not searched, nor a text item by item: search their text, or read it",
+                code="search.no_text",
             )
         if len(body) > _PATTERN_BYTES_MAX:
             raise PolicyDenied(

@@ -95,6 +95,12 @@ def verify_(state: Path | None, as_json: bool) -> None:
         raise error
 
 
+_SHOWN_UNIT = (
+    "shown is counted in whole lines, in pieces of at least 24 bytes, and in lines under 12 bytes where several "
+    "neighbours stand in a row"
+)
+
+
 @audit.command("coverage")
 @click.argument("run")
 @click.option("--require", type=_Percent(), metavar="P%", help="Exit with 9 when the share is below, as in 100%.")
@@ -160,6 +166,7 @@ def _print_coverage(found: Coverage) -> None:
     click.echo(f"all documents  {found.chars} characters")
     _print_share("read", found.read_chars, found.chars, found.read_percent)
     _print_share("shown", found.shown_chars, found.chars, found.shown_percent)
+    click.echo(_SHOWN_UNIT)
     if found.untraced:
         click.echo(f"{found.untraced} times not all could be looked for: more may have been shown")
 

@@ -88,6 +88,7 @@ class Document(msgspec.Struct, frozen=True):
         items: how many items a list or dict has; 0 for a text.
         lines: how many lines a text has, as `str.splitlines` counts; 0 for a list or dict.
         directory: hex digest of the directory's bytes; empty for a text.
+        key_chars: how many of the characters are keys of a dict.
         added_ns: when the store first took it in, nanoseconds since the epoch.
     """
 
@@ -101,6 +102,7 @@ class Document(msgspec.Struct, frozen=True):
     lines: int
     directory: str
     added_ns: int
+    key_chars: int = 0
 
 
 class OpenDocument:

@@ -65,6 +65,7 @@ class Draft(msgspec.Struct, frozen=True):
     measure: Measure
     items: int = 0
     directory: str = ""
+    key_chars: int = 0
 
 
 class Meter:

@@ -114,6 +114,11 @@ class Directory:
         self.items += 1
         return record
 
+    @property
+    def key_chars(self) -> int:
+        """Of all keys so far."""
+        return sum(self._keys)
+
     def digest(self) -> bytes:
         return self._hash.digest()
 
@@ -126,7 +131,8 @@ def draft(kind: Literal["list", "dict"], writer: Writer, directory: Directory, l
             f"{label} has no text in it; give at least one item of at least one character", code="context.empty"
         )
     whole = hashlib.sha256(f"belljar {kind}\0".encode() + measure.sha256 + directory.digest())
-    return Draft(kind, whole.hexdigest(), measure, directory.items, directory.digest().hex())
+    key_chars = directory.key_chars
+    return Draft(kind, whole.hexdigest(), measure, directory.items, directory.digest().hex(), key_chars)
 
 
 def _take(

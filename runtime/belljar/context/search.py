@@ -24,13 +24,12 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from belljar.context.hits import MATCH_CHARS_MAX, spans
 from belljar.errors import HostFault, PolicyDenied
 from belljar.tasks import to_the_end
 
-__all__ = ["MATCH_CHARS_MAX", "Findings", "Question", "Searcher", "Tracked"]
+__all__ = ["Findings", "Question", "Searcher", "Tracked"]
 
-# What is given of one match's text; its span is always given whole.
-MATCH_CHARS_MAX: Final = 1000
 _SCRIPT: Final = Path(__file__).with_name("worker.py")
 # One for each core of a small machine: they leave the third to nobody, but give way (they are nice).
 _WORKERS_MAX: Final = 2
@@ -41,17 +40,17 @@ _HEADER_BYTES_MAX: Final = 65536
 _PIECE_BYTES: Final = 1 << 20
 # One part of a document that a prompt contains: doc, start, stop.
 _TRACED: Final = struct.Struct("<IQQ")
+# After so much of its time a process tells what it has found: at the deadline it would be killed with it.
+_TRACE_SHARE: Final = 0.7
 _TRACE_BYTES_MAX: Final = 64 * 2**20
-_REMEDY: Final = (
-    "RE2 has no look-around and no back-references: write it without them, or use re over slices or context.lines()"
-)
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What to look for in the document in `folder`.
 
     Attributes:
-        mode: "find" matches, "count" them, or give "lines".
+        mode: "find" matches, "count" them, or give "lines"; "find_items" and "count_items" take each item of a list
+            or dict for a text of its own.
         pattern: RE2 syntax; empty for lines.
         start, stop: the range, in characters; for lines, line numbers.
         limit: at most so many matches.
@@ -59,7 +58,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     folder: Path
-    mode: Literal["find", "count", "lines"]
+    mode: Literal["find", "count", "lines", "find_items", "count_items"]
     pattern: str
     start: int
     stop: int
@@ -68,21 +67,25 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """`count` matches (for lines: characters from `start`); `next`, where to go on; `body` as on the wire."""
+    """`count` matches (for lines: characters from `start`); `next`, where to go on; `body` as on the wire.
+
+    A pattern has so many `groups`; the body begins with so many bytes of their `names` (see `hits`).
+    """
 
     start: int
     count: int
     next: int | None
     body: bytes
+    groups: int = 0
+    names: int = 0
 
     def spans(self, mode: str) -> list[list[int]]:
         """The ranges of characters whose text is in `body`."""
         if mode == "lines":
             return [[self.start, self.start + self.count]]
-        if mode == "count":
+        if mode in ("count", "count_items"):
             return []
-        pairs = struct.iter_unpack("<QQ", self.body[: 16 * self.count])
-        return [[first, min(last, first + MATCH_CHARS_MAX)] for first, last in pairs]
+        return spans(self.body, mode, self.count, self.groups, self.names)
 
 
 class Tracked(msgspec.Struct, frozen=True):
@@ -211,7 +214,8 @@ class Searcher:
 
         Raises: as `ask`.
         """
-        return await self._look_up({"mode": "trace", "prompts": [*map(len, prompts)]}, tracked, prompts, deadline_s)
+        asked = {"mode": "trace", "prompts": [*map(len, prompts)], "seconds": _TRACE_SHARE * deadline_s}
+        return await self._look_up(asked, tracked, prompts, deadline_s)
 
     async def repeats(
         self, tracked: Sequence[Tracked], *, deadline_s: float
@@ -307,10 +311,9 @@ def _packed(ranges: Sequence[tuple[int, int]]) -> bytes:
 
 def _findings(header: dict[str, Any], body: bytes, question: Question) -> Findings:
     refused = header.get("refused")
-    if refused == "search.pattern":
-        raise PolicyDenied(f"RE2 does not take this pattern ({header['message']}): {_REMEDY}", code=refused)
     if refused == "read.too_long":
         raise PolicyDenied(f"{header['message']}: read it in slices", code=refused, limit=question.bytes_max)
     if refused is not None:
         raise PolicyDenied(header["message"], code=refused)
-    return Findings(header["start"], header["count"], header["next"], body)
+    told = header.get("groups", 0), header.get("names", 0)
+    return Findings(header["start"], header["count"], header["next"], body, *told)

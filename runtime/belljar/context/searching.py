@@ -18,20 +18,23 @@ import ctypes
 import io
 import json
 import os
+import re
 import resource
 import signal
 import struct
 import sys
 import time
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, cast
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
 
 import msgspec
 import re2
 
 from belljar.context.document import DOCUMENT_FILE, RECORD_BYTES, Document, OpenDocument
+from belljar.context.hits import GROUPS_MAX, NO_GROUP, OF_ITEMS
 from belljar.context.repeats import Found, repeats
 from belljar.context.tracing import Traceable, trace
 
@@ -42,7 +45,13 @@ _PATTERN_BYTES_MAX: Final = 8 << 20
 # Far above what a question takes; a runaway ends here.
 _MEMORY_BYTES_MAX: Final = 1 << 30
 _LINE_BYTES_MAX: Final = 1 << 26
-# Matches between two looks at the clock.
+# What stands for something else in a pattern; of what is quoted nothing does.
+_ESCAPE: Final = re.compile(rb"\\Q.*?(?:\\E|\Z)|\\.", re.DOTALL)
+_WHY_CHARS_MAX: Final = 500
+_REMEDY: Final = (
+    "RE2 has no look-around and no back-references: write it without them, or use re over slices or context.lines()"
+)
+# Matches, or items, between two looks at the clock.
 _LOOK_EVERY: Final = 256
 # Two for each of the documents that a run may have, while a prompt is looked for in them.
 _OPEN_FILES_MAX: Final = 2 * 1024 + 32
@@ -66,59 +75,192 @@ Answer = tuple[dict[str, Any], bytes]
 
 
 class _Match(Protocol):
-    def span(self) -> tuple[int, int]: ...
+    def span(self, group: int = 0) -> tuple[int, int]: ...
+
+
+class _Pattern(Protocol):
+    @property
+    def groups(self) -> int: ...
+
+    @property
+    def groupindex(self) -> dict[bytes, int]: ...
+
+    def finditer(self, text: memoryview, pos: int) -> Iterator[_Match]: ...
+
+
+class _Stretch(NamedTuple):
+    """Bytes that are searched as a text of their own, from `first` on; of an item its number, and where it begins."""
+
+    first: int
+    start: int
+    stop: int
+    item: int = -1
+    char: int = 0
+
+
+class _Hit(NamedTuple):
+    """Where a match is, in bytes, and its groups; (-1, -1) is one that took no part."""
+
+    start: int
+    stop: int
+    groups: list[tuple[int, int]]
+    stretch: _Stretch
 
 
 class _Refused(Exception):
     """(code, message)"""
 
 
-def _matches(text: OpenDocument, question: dict[str, Any]) -> Iterator[tuple[int, int]]:
-    """The byte spans of all matches in the range, in order, none inside a character."""
+def _compiled(pattern: bytes) -> _Pattern:
+    """Raises _Refused for what RE2 has not, and for what looks into characters."""
+    if any(escape[0] == rb"\C" for escape in _ESCAPE.finditer(pattern)):
+        raise _Refused(
+            "search.pattern", r"\C in a pattern is a single byte, and texts are made of characters: write . instead"
+        )
     options = re2.Options()
     options.log_errors = False
     options.max_mem = _PATTERN_BYTES_MAX
     try:
-        pattern = re2.compile(question["pattern"].encode(), options)
+        return cast("_Pattern", re2.compile(pattern, options))
     except re2.error as error:
-        raise _Refused("search.pattern", str(error.args[0], "utf-8", "replace")) from None
-    chars, data = text.document.chars, text.view
-    first, last = (text.byte_of(min(question[name], chars)) for name in ("start", "stop"))
-    if first > last:
+        why = str(error.args[0], "utf-8", "replace")[:_WHY_CHARS_MAX]
+        raise _Refused("search.pattern", f"RE2 does not take this pattern ({why}): {_REMEDY}") from None
+
+
+def _matches(text: OpenDocument, question: dict[str, Any], pattern: _Pattern) -> Iterator[_Hit | int]:
+    """All matches in the range, in order, none with a part of a character; now and then a number: where it stands.
+
+    Up to that character all has been looked through.
+    """
+    data, groups = text.view, range(1, pattern.groups + 1)
+    for number, stretch in enumerate(_stretches(text, question)):
+        if number % _LOOK_EVERY == _LOOK_EVERY - 1:
+            yield stretch.char
+        before = None
+        # The text seems to end where the range does, as with `endpos` of `re`.
+        at, start, stop = stretch.start, stretch.first, stretch.stop
+        for match in pattern.finditer(data[at:stop], start - at):
+            first, last = match.span()
+            # An empty match that is not where the search went on from is found a second time from there.
+            if (first, last) == before:
+                continue
+            before = first, last
+            # RE2 steps over an empty match by one byte, which may be in the middle of a character.
+            if _cuts(data, at + first) or _cuts(data, at + last):
+                continue
+            spans = [match.span(group) for group in groups]
+            moved = [(at + one, at + other) if one >= 0 else (-1, -1) for one, other in spans]
+            yield _Hit(at + first, at + last, moved, stretch)
+
+
+def _cuts(data: memoryview, at: int) -> bool:
+    """Whether a character goes on here."""
+    return at < len(data) and data[at] & 0xC0 == 0x80
+
+
+def _stretches(text: OpenDocument, question: dict[str, Any]) -> Iterator[_Stretch]:
+    """What is searched: the range, or the part of it in each item that has a character."""
+    low, high = (min(question[name], text.document.chars) for name in ("start", "stop"))
+    if low > high:
         return
-    before = None
-    # The range ends where the text seems to, as with `endpos` of `re`.
-    for match in cast("Iterator[_Match]", pattern.finditer(data[:last], first)):
-        start, stop = match.span()
-        # An empty match that is not where the search went on from is found a second time from there.
-        if (start, stop) == before:
-            continue
-        before = start, stop
-        # RE2 steps over an empty match by one byte, which may be in the middle of a character.
-        if start == stop < len(data) and data[start] & 0xC0 == 0x80:
-            continue
-        yield start, stop
+    if question["mode"] not in OF_ITEMS:
+        yield _Stretch(text.byte_of(low), 0, text.byte_of(high))
+        return
+    with text.directory() as directory:
+        at, byte = -1, 0
+        for item, start, stop in _items_between(directory.view, text.document.items, low, high):
+            begin = byte if start == at else text.byte_of(start)
+            at, byte = min(stop, high), text.byte_of(min(stop, high))
+            yield _Stretch(text.byte_of(low) if low > start else begin, begin, byte, item, start)
+
+
+def _items_between(records: memoryview, items: int, low: int, high: int) -> Iterator[tuple[int, int, int]]:
+    """(number, start, stop) of the items with a character in [low, high)."""
+    first = bisect_right(range(items), low, key=lambda item: _item(records, item)[0]) - 1
+    for item in range(max(0, first), items):
+        start, stop = _item(records, item)
+        if start >= high:
+            break
+        if max(start, low) < stop:
+            yield item, start, stop
+
+
+def _item(records: memoryview, item: int) -> tuple[int, int]:
+    at = item * RECORD_BYTES + _ITEM_START
+    start = int(bytes(records[at : at + 12]), 16)
+    return start, start + int(bytes(records[at + 12 : at + 22]), 16)
 
 
 def _find(text: OpenDocument, question: dict[str, Any]) -> Answer:
     """As many matches as are wanted, or fit one reply; `next` is where to go on when there are more."""
-    spans, size, after, more = bytearray(), 0, 0, False
-    texts: list[bytes] = []
+    pattern = _compiled(question["pattern"].encode())
+    names, reply = _names(pattern), _Reply(text, question)
+    reply.size = len(names)
     until = time.monotonic() + question["slice_s"]
-    for start, stop in _matches(text, question):
-        said = _beginning(text, start, stop, question["chars"])
-        size += _SPAN.size + len(said)
-        late = len(texts) % _LOOK_EVERY == _LOOK_EVERY - 1 and time.monotonic() > until
-        if late or len(texts) == question["limit"] or size > question["bytes"]:
-            more = True
+    after: int | None = None
+    for found in _matches(text, question, pattern):
+        late = (isinstance(found, int) or reply.count % _LOOK_EVERY == _LOOK_EVERY - 1) and time.monotonic() > until
+        if isinstance(found, int):
+            if not late:
+                continue
+            after = found
             break
-        first, last = text.char_of(start), text.char_of(stop)
-        spans += _SPAN.pack(first, last)
-        texts.append(said)
-        after = max(last, first + 1)
-    if more and not texts:
-        raise _Refused("read.too_long", f"one match has {size} bytes; {question['bytes']} may be read at once")
-    return {"start": 0, "count": len(texts), "next": after if more else None}, bytes(spans) + b"".join(texts)
+        if late or reply.count == question["limit"] or not reply.take(found):
+            after = reply.after
+            break
+    header = {"start": 0, "count": reply.count, "groups": pattern.groups, "names": len(names), "next": after}
+    return header, names + bytes(reply.spans) + b"".join(reply.texts)
+
+
+def _names(pattern: _Pattern) -> bytes:
+    """The names of the groups, as JSON; empty where none has one."""
+    if pattern.groups > GROUPS_MAX:
+        raise _Refused(
+            "search.pattern",
+            f"the pattern has {pattern.groups} groups, at most {GROUPS_MAX} are given: write (?:...) for the others",
+        )
+    names = {str(name, "utf-8", "replace"): number for name, number in pattern.groupindex.items()}
+    return json.dumps(names, ensure_ascii=False).encode() if names else b""
+
+
+class _Reply:
+    """Matches on their way to whoever asked: their spans, those of their groups, and their texts."""
+
+    def __init__(self, text: OpenDocument, question: dict[str, Any]) -> None:
+        self._text = text
+        self._question = question
+        self.spans = bytearray()
+        self.texts: list[bytes] = []
+        self.count = self.size = self.after = 0
+
+    def take(self, hit: _Hit) -> bool:
+        """Whether there was room for it. Raises _Refused where not even this one has."""
+        text, chars = self._text, self._question["chars"]
+        first, last = text.char_of(hit.start), text.char_of(hit.stop)
+        said = [_beginning(text, hit.start, hit.stop, chars)]
+        spans = [(first, last)]
+        if self._question["mode"] in OF_ITEMS:
+            spans.append((hit.stretch.item, hit.stretch.char))
+        for start, stop in hit.groups:
+            spans.append((text.char_of(start), text.char_of(stop)) if start >= 0 else (NO_GROUP, NO_GROUP))
+            if stop > hit.start + len(said[0]):
+                said.append(_beginning(text, start, stop, chars))
+        size = _SPAN.size * len(spans) + sum(map(len, said))
+        if self.size + size > self._question["bytes"]:
+            if not self.count:
+                limit = self._question["bytes"]
+                raise _Refused("read.too_long", f"one match has {size} bytes; {limit} may be read at once")
+            return False
+        self.spans += b"".join(_SPAN.pack(*span) for span in spans)
+        self.texts += said
+        self.count, self.size, self.after = self.count + 1, self.size + size, _after(first, last, hit, text)
+        return True
+
+
+def _after(first: int, last: int, hit: _Hit, text: OpenDocument) -> int:
+    """Where to go on behind a match: never at its own beginning, and never beyond its item."""
+    after = max(last, first + 1)
+    return min(after, text.char_of(hit.stretch.stop)) if hit.stretch.item >= 0 else after
 
 
 def _beginning(text: OpenDocument, start: int, stop: int, chars: int) -> bytes:
@@ -131,10 +273,11 @@ def _count(text: OpenDocument, question: dict[str, Any]) -> Answer:
     """All matches, or those up to `next`."""
     until = time.monotonic() + question["slice_s"]
     count = 0
-    for start, stop in _matches(text, question):
-        count += 1
-        if count % _LOOK_EVERY == 0 and time.monotonic() > until:
-            after = max(text.char_of(stop), text.char_of(start) + 1)
+    for found in _matches(text, question, _compiled(question["pattern"].encode())):
+        count += not isinstance(found, int)
+        if (isinstance(found, int) or count % _LOOK_EVERY == 0) and time.monotonic() > until:
+            first, last = (found, found) if isinstance(found, int) else map(text.char_of, (found.start, found.stop))
+            after = found if isinstance(found, int) else _after(first, last, found, text)
             return {"start": 0, "count": count, "next": after}, b""
     return {"start": 0, "count": count, "next": None}, b""
 
@@ -172,8 +315,9 @@ def _look_up(question: dict[str, Any], body: BinaryIO) -> Answer:
             for part, size in ((read, one["ranges"]), (shown, one["found"])):
                 part[one["doc"]] = _ranges(texts[one["doc"]], body, size)
         if question["mode"] == "trace":
-            places = [Traceable(doc, text.view, read[doc]) for doc, text in texts.items()]
-            found = trace([body.read(size) for size in question["prompts"]], places)
+            places = [Traceable(doc, text.view, read[doc], _items(text)) for doc, text in texts.items()]
+            prompts = [body.read(size) for size in question["prompts"]]
+            found = trace(prompts, places, seconds=question["seconds"])
             places.clear()  # no view may outlive its text
             spans, complete = [*found.spans, *found.again], found.complete
         else:
@@ -205,7 +349,7 @@ def _in_characters(spans: list[tuple[int, int, int]], texts: Mapping[int, OpenDo
     )
 
 
-_MODES = {"find": _find, "count": _count, "lines": _lines}
+_MODES = {"find": _find, "find_items": _find, "count": _count, "count_items": _count, "lines": _lines}
 
 
 def _opened(folder: str) -> OpenDocument:

@@ -675,6 +675,7 @@ def _described(draft: Draft, name: str | None, now_ns: int) -> Document:
         items=draft.items,
         lines=measure.lines,
         directory=draft.directory,
+        key_chars=draft.key_chars,
         added_ns=now_ns,
     )
 

@@ -13,6 +13,8 @@ next line begins like it). These ways lead to a find, the cheap and certain ones
              in one pass. A slice is long, so they lie within it and bring the rest along; only long finds count
     lines    each line of what was read that stands in a prompt as a whole, wherever it stands: an index of the prompts'
              bytes says at once of nearly every line that it does not
+    short    lines too short to be looked for one by one, where several stand in a row, numbered, quoted or joined; see
+             `short`
     probe    as sound, but at every so many bytes of all gaps, and short finds count: first with long anchors, of which
              few are anywhere by accident, then with short ones. Of several places, that where most around agrees wins
     edges    what is left beside a line that was found: the line may stand in many places, and only at one of them does
@@ -23,39 +25,43 @@ What is found is true: each range's text stood in a prompt, but for white space 
 count as shown with what they adjoin (a program that strips or joins lines leaves none, and nobody misses it). What is
 not found may still have been there: translated, encoded, in another case, or in pieces that are neither whole lines nor
 twice `_SHORT` bytes long. Lines under `LINE_BYTES_MIN` bytes are taken only as the continuation of the find before
-them. Text that is in several places of the documents is attributed to one of them: to the continuation of the last find
-if it is there, else to where most around it agrees. Where the prompt leaves the document in the midst of a word, the
-agreement since the last line end is taken for an accident: lines of a log begin alike.
+them, or with neighbours of theirs that make up as much. Text that is in several places of the documents is attributed
+to one of them: to the continuation of the last find if it is there, else to where most around it agrees. Where the
+prompt leaves the document in the midst of a word, the agreement since the last line end is taken for an accident: lines
+of a log begin alike.
 
 Each byte of a prompt pays for one byte of a document. Where finds reach over each other, they are parted at a line end;
 and where one place was found more than once, that is told (`again`): `repeats` makes other places of it, once all is
 known. To choose among equal places right away would need to know what is to come.
 
 Anchors that were not found are remembered for the call: the instructions around a thousand slices cost one search.
-Whoever makes prompts to keep us busy meets `scan_bytes_max`: then what is left stays untraced, and `complete` says so.
+Whoever makes prompts to keep us busy meets `scan_bytes_max`, or the end of the seconds that there are: then what is
+left stays untraced, and `complete` says so.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from bisect import bisect_right
+import time
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
-from itertools import islice
+from itertools import islice, pairwise
 from mmap import mmap
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import re2
 
+from belljar.context.short import LINE_BYTES_MIN, pieces, runs
 from belljar.spans import Spans, overlaps
 
 __all__ = [
     "BLANK_BYTES_MAX",
     "BLOCK_BYTES",
     "LINE_BYTES_MAX",
-    "LINE_BYTES_MIN",
     "SCAN_BYTES_MAX",
     "Traceable",
     "Traced",
@@ -69,7 +75,6 @@ BLANK_BYTES_MAX: Final = 64
 # In no UTF-8 text: what was found, and what stands between two prompts.
 _FOUND: Final = b"\xff"
 _BORDER: Final = b"\xfe"
-LINE_BYTES_MIN: Final = 12
 LINE_BYTES_MAX: Final = 4 << 10
 _LONG: Final = 48
 _SHORT: Final = 24
@@ -91,6 +96,9 @@ _DIFFERENT_BYTES_MIN: Final = 5
 _AUTOMATON_BYTES_MAX: Final = 64 << 20
 BLOCK_BYTES: Final = 1 << 20
 _GRAMS_MAX: Final = 1 << 18
+# A gap is taken apart in so many ways, in stretches of this length: short pieces take a hundred times their bytes.
+_WAYS: Final = 10
+_STRETCH_BYTES: Final = 64 << 10
 # Where the document's next line may stand: after the instructions of a prompt, and after what was just found.
 _FIRST_REACH_BYTES: Final = 64 << 10
 _REACH_BYTES: Final = 4 << 10
@@ -129,11 +137,15 @@ _PIECE = re.compile(rb"(?:[\n\t|\":;,>(]|\A)[\s\-*\d.)\]\"'\[(]*([^\n]{24})")
 
 
 class Traceable(NamedTuple):
-    """A document, and which of its bytes the run has read, the most recent first. Finds lie within these."""
+    """A document, and which of its bytes the run has read, the most recent first. Finds lie within these.
+
+    Of a list or dict, `items` are where its items begin, ascending.
+    """
 
     doc: int
     view: memoryview | mmap | bytes
     ranges: Sequence[tuple[int, int]]
+    items: Sequence[int] = ()
 
 
 class Traced(NamedTuple):
@@ -147,11 +159,23 @@ class Traced(NamedTuple):
     again: list[tuple[int, int, int]]
 
 
-def trace(prompts: Sequence[bytes], texts: Sequence[Traceable], *, scan_bytes_max: int = SCAN_BYTES_MAX) -> Traced:
-    """Find the parts of `texts` that stand in `prompts`, going through at most about `scan_bytes_max` bytes."""
+def trace(
+    prompts: Sequence[bytes],
+    texts: Sequence[Traceable],
+    *,
+    scan_bytes_max: int = SCAN_BYTES_MAX,
+    seconds: float = math.inf,
+) -> Traced:
+    """Find the parts of `texts` that stand in `prompts`, going through at most about `scan_bytes_max` bytes.
+
+    After so many seconds it gives what it has found until then.
+    """
     with ExitStack() as views:
-        sources = [_Source(text.doc, views.enter_context(memoryview(text.view)), Spans(text.ranges)) for text in texts]
-        tracer = _Tracer(sources, prompts, _by_recency(texts, sources), scan_bytes_max)
+        sources = [
+            _Source(text.doc, views.enter_context(memoryview(text.view)), Spans(text.ranges), text.items)
+            for text in texts
+        ]
+        tracer = _Tracer(sources, prompts, _by_recency(texts, sources), scan_bytes_max, seconds)
         return tracer.traced()
 
 
@@ -159,6 +183,7 @@ class _Source(NamedTuple):
     doc: int
     view: memoryview
     read: Spans
+    items: Sequence[int] = ()
 
 
 class _Place(NamedTuple):
@@ -208,7 +233,12 @@ def _by_recency(texts: Sequence[Traceable], sources: Sequence[_Source]) -> list[
 
 class _Tracer:
     def __init__(
-        self, sources: list[_Source], prompts: Sequence[bytes], ranges: list[tuple[int, int, int]], budget: int
+        self,
+        sources: list[_Source],
+        prompts: Sequence[bytes],
+        ranges: list[tuple[int, int, int]],
+        budget: int,
+        seconds: float,
     ) -> None:
         self._sources = sources
         self._ranges = ranges
@@ -222,6 +252,7 @@ class _Tracer:
         self._places: dict[bytes, list[_Place]] = {}
         self._used: dict[bytes, int] = {}
         self._last: _Find | None = None
+        self._until = time.monotonic() + seconds
 
     def traced(self) -> Traced:
         try:
@@ -249,6 +280,7 @@ class _Tracer:
         self._sound(len(self._rest))
         self._compact()
         self._lines(len(self._rest))
+        self._short_lines()
         for size in (_LONG, _SHORT):
             self._probe(size, len(self._rest))
         self._compact()
@@ -293,7 +325,7 @@ class _Tracer:
         return [border.end() for border in re.finditer(_BORDER, self._rest)]
 
     def _spend(self, size: int) -> None:
-        if size > self._budget:
+        if size > self._budget or time.monotonic() > self._until:
             self._budget = 0
             raise _Untraced
         self._budget -= size
@@ -603,6 +635,62 @@ class _Tracer:
             if self._is_new(wheres[number] + within, len(line)):
                 return wheres[number] + within
         return None
+
+    # ---------------------------------------------------------------------------------------------------- short lines
+
+    def _short_lines(self) -> None:
+        """Take short lines that stand in the rest one behind the other, as they do in what was read."""
+        rest = bytes(self._rest)
+        stretches = (
+            (at, rest[at : min(at + _STRETCH_BYTES, gap.end())])
+            for gap in _GAP.finditer(rest)
+            for at in range(gap.start(), gap.end(), _STRETCH_BYTES)
+        )
+        while index := self._runs(stretches):
+            firsts = {run.partition(b"\n")[0] for run in index}
+            for number, start, stop in self._ranges:
+                self._spend(stop - start)
+                for at, block in _blocks(self._sources[number].view, start, stop):
+                    self._short_lines_of(number, at, block, index, firsts)
+
+    def _runs(self, gaps: Iterator[tuple[int, bytes]]) -> dict[bytes, list[int]]:
+        """The runs of the next stretches of gaps, and where they are, the last one first."""
+        index: dict[bytes, list[int]] = {}
+        for start, gap in gaps:
+            self._spend(_WAYS * len(gap))
+            for way in pieces(gap, start):
+                for run, at, _ in runs(way):
+                    index.setdefault(run, []).append(at)
+            if len(index) >= _GRAMS_MAX:
+                break
+        for wheres in index.values():
+            wheres.reverse()
+        return index
+
+    def _short_lines_of(
+        self, number: int, at: int, block: bytes, index: Mapping[bytes, list[int]], firsts: Set[bytes]
+    ) -> None:
+        rows = self._rows(number, at, block)
+        if firsts.isdisjoint([row.strip() for _, row in rows]):
+            return
+        lines = [(start + row.find(text), text) for start, row in rows if (text := row.strip())]
+        for run, place, first in runs(lines):
+            wheres = index.get(run, [])
+            while wheres and not self._stands(first, wheres[-1]):
+                wheres.pop()
+            if wheres:
+                self._follow(self._take(self._grown(_Place(number, place), wheres.pop(), len(first))), _REACH_BYTES)
+
+    def _rows(self, number: int, at: int, block: bytes) -> list[tuple[int, bytes]]:
+        """The lines of a block, and where they begin. Where an item of a list begins there is no line end before it."""
+        items = self._sources[number].items
+        begin = [items[n] - at for n in range(bisect_right(items, at), bisect_left(items, at + len(block)))]
+        rows = []
+        for start, stop in pairwise([0, *begin, len(block)]):
+            for row in block[start:stop].split(b"\n"):
+                rows.append((at + start, row))
+                start += len(row) + 1
+        return rows
 
     # ---------------------------------------------------------------------------------------------------------- edges
 

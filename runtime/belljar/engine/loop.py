@@ -44,7 +44,8 @@ context.find(x), context.count(x), `x in context`, and the functions of `re`. It
 `for line in context.lines():` goes through it at any length; context.lines(a, b) gives lines a to b. \
 context.search(pattern, start=0, limit=100) finds a regular expression on the host, fast at any length: a list of hits \
 with .start, .stop and .text; context.count_matches(pattern) counts. Patterns there have no look-around and no \
-back-references. Where the document is a list or a dict of texts, `context` is used like one, its items like str.
+back-references; groups are had as hit[1] or hit["name"]. Where the document is a list or a dict of texts, `context` \
+is used like one, its items like str; search, count_matches and lines() go through all items, hit.key says in which.
 - `contexts`: all the documents by name, when there are several.
 - `llm_query(prompt)`: asks a fresh model that sees only this prompt, and returns its answer as a str. It reads well \
 up to several hundred thousand characters.
@@ -179,7 +180,7 @@ def _opening(question: str, documents: Mapping[str, Document]) -> str:
 def _about(document: Document) -> str:
     if document.kind == "text":
         return f"a text (characters: {document.chars}, lines: {document.lines})"
-    return f"a {document.kind} (items: {document.items}, characters in all: {document.chars})"
+    return f"a {document.kind} (items: {document.items}, characters in all: {document.chars - document.key_chars})"
 
 
 def _show(cell: CellResult, word: str) -> str:

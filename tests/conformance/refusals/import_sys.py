@@ -1,3 +1,3 @@
-# advice: print() writes to the output
+# advice: sys.modules is not available; sys offers: argv
 import sys
 print(sys.modules)

@@ -1,2 +1,2 @@
-# advice: these modules are: abc, base64
+# advice: these modules are: abc, ast, base64
 import left_pad

@@ -1,0 +1,42 @@
+"""What a search's matches look like on their way from the process that searches, over the broker, into the box.
+
+The body is, if the pattern names groups, a JSON object with their numbers (`names` bytes of it); then for each match
+pairs of little-endian u64s; then texts:
+
+    start, stop             the match, in characters
+    item, its first char    only of a list or dict that is searched item by item
+    start, stop             each group; `NO_GROUP` twice where it took no part
+
+For each match the text has its first `MATCH_CHARS_MAX` characters, and after them, of each group that is not all within
+these, as many of that. So what is in the body is what the ranges of `spans` say.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+__all__ = ["GROUPS_MAX", "MATCH_CHARS_MAX", "NO_GROUP", "OF_ITEMS", "spans"]
+
+# What is given of one match's text; its span is always given whole.
+MATCH_CHARS_MAX: Final = 1000
+# A hundred hits with so many groups are 160 KB of numbers.
+GROUPS_MAX: Final = 100
+NO_GROUP: Final = 2**64 - 1
+# The modes that go through a list or dict item by item.
+OF_ITEMS: Final = frozenset({"find_items", "count_items"})
+
+
+def spans(body: bytes, mode: str, count: int, groups: int, names: int) -> list[list[int]]:
+    """The ranges of characters whose text is in the body of `count` matches."""
+    pairs = 1 + (mode in OF_ITEMS) + groups
+    listed = struct.iter_unpack("<QQ", body[names : names + 16 * pairs * count])
+    found: list[list[int]] = []
+    for number, (first, last) in enumerate(listed):
+        kind = number % pairs
+        if kind == 0:
+            told = min(last, first + MATCH_CHARS_MAX)
+            found.append([first, told])
+        elif kind >= pairs - groups and first != NO_GROUP and last > told:
+            found.append([first, min(last, first + MATCH_CHARS_MAX)])
+    return found
