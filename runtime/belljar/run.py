@@ -168,7 +168,7 @@ class Run:
 
     def tell_turn(self, turn: Turn) -> None:
         """Keep a turn of the root model's, and tell `on_turn`, with the same care as `on_progress`."""
-        turn = self._turns_log.add(turn)
+        self._turns_log.add(turn)
         if self.on_turn is not None and not _heard("on_turn", self.on_turn, turn):
             self.on_turn = None
 

@@ -65,7 +65,7 @@ class Found(msgspec.Struct, frozen=True):
     """What is in a reply: blocks to be run one after the other, and sentences on what is not run.
 
     `unfinished` is a last block that is not to be run, `blank` that there is nothing but white space and thinking.
-    `text` is the reply as it can be sent back: without thinking, without halves of surrogate pairs.
+    `reply` is all of it, without halves of surrogate pairs; `text` what of that can be sent back: no thinking.
     """
 
     blocks: tuple[Block, ...]
@@ -73,6 +73,7 @@ class Found(msgspec.Struct, frozen=True):
     unfinished: Block | None
     blank: bool
     text: str
+    reply: str
 
 
 def find_blocks(reply: str, *, cut: bool = False) -> Found:
@@ -92,7 +93,7 @@ def find_blocks(reply: str, *, cut: bool = False) -> Found:
     if scan.blocks and not scan.blocks[-1].closed and (cut or scan.in_string):
         unfinished = scan.blocks.pop()
     reasons = tuple(dict.fromkeys(scan.left_out))
-    return Found(tuple(scan.blocks), reasons[:_REASONS_MAX], unfinished, not answer.strip(), answer)
+    return Found(tuple(scan.blocks), reasons[:_REASONS_MAX], unfinished, not answer.strip(), answer, text)
 
 
 def _thinking_end(text: str) -> int:

@@ -33,8 +33,8 @@ from belljar.engine.history import History
 from belljar.engine.prompt import Ran, is_no_python, opening, report, standing, system_prompt
 from belljar.engine.result import CellResult, Turn, TurnBlock
 from belljar.errors import ModelFailed, PolicyDenied, QuotaExceeded
-from belljar.heavy import off_loop
-from belljar.models import Model, ModelReply, ModelRequest
+from belljar.heavy import off_loop, whole
+from belljar.models import Model, ModelReply, ModelRequest, Usage
 
 __all__ = ["Progress", "Work", "solve"]
 
@@ -137,7 +137,7 @@ class _Root:
         self._word = secrets.token_hex(6)
         policy = run.scope.policy
         self._system = system_prompt(policy, run.language, self._word)
-        first = f"{opening(question, run.documents)}\n\n{standing(run.scope, 1, 0)}"
+        first = f"{opening(whole(question), run.documents)}\n\n{standing(run.scope, 1, 0)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
         self._fruitless = 0
 
@@ -149,7 +149,7 @@ class _Root:
             if reply is None:
                 return
             if reply.stop_reason in _REFUSED:
-                self._tell(reply, Found((), (), None, blank=True, text=""), [], "")
+                self._tell(reply, await off_loop(len(reply.text), find_blocks, reply.text), [], "")
                 raise ModelFailed(
                     f"the root model refused to go on ({reply.stop_reason[:40]}): ask differently, or another model"
                 )
@@ -175,7 +175,14 @@ class _Root:
             reply = await self._ask()
         if reply.stop_reason in _NO_ROOM and not self._run.box.finished and self._history.halve():
             reply = await self._ask()
-        return None if self._run.box.finished else reply
+        if self._run.box.finished:
+            return None
+        if reply.stop_reason in _NO_ROOM and not reply.text.strip():
+            raise ModelFailed(
+                f"{self._model.name} has no room left to answer in: ask a shorter question, or take a model with a "
+                "larger context window"
+            )
+        return reply
 
     async def _ask(self) -> ModelReply:
         models = self._run.scope.policy.models
@@ -231,7 +238,9 @@ class _Root:
         blocks = [TurnBlock(block.code, status.get(number)) for number, block in enumerate(found.blocks, start=1)]
         if found.unfinished is not None:
             blocks.append(TurnBlock(found.unfinished.code))
-        turn = Turn(self._run.turns, reply.text, tuple(blocks), shown, reply.usage, reply.stop_reason)
+        used = reply.usage
+        usage = Usage(used.input_tokens, used.output_tokens, used.cache_read_tokens, used.cache_write_tokens)
+        turn = Turn(self._run.turns, found.reply, tuple(blocks), shown, usage, whole(reply.stop_reason[:200]))
         self._run.tell_turn(turn)
 
     def _count_fruitless(self, found: Found, ran: list[Ran], is_cut: bool) -> None:

@@ -169,7 +169,7 @@ def _not_run(last: Ran, blocks: int) -> str:
 
 def _cut_off(tokens: int, *, open_block: bool) -> str:
     what = " within a block, which was not run" if open_block else ""
-    return f"Your reply was cut off at {tokens:,} tokens, the most that it may have{what}. Write shorter replies."
+    return f"Your reply was cut off at {tokens:,} tokens{what}. Write shorter replies."
 
 
 def _said(one: Ran, found: Found, word: str, chars_max: int) -> str:

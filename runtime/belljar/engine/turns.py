@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Final as Const
 
-import msgspec
-
-from belljar.engine.history import cut
 from belljar.engine.result import Turn
 
 __all__ = ["TurnsLog"]
 
-# Of one text, and of all turns together. A run of forty turns of the usual size is a tenth of it.
-_TEXT_CHARS_MAX: Const = 1 << 20
+# In all turns together, code and reply both. A run of forty turns of the usual size is a tenth of it.
 _CHARS_MAX: Const = 8 << 20
 
 
@@ -24,16 +20,13 @@ class TurnsLog:
         self._turns: deque[tuple[Turn, int]] = deque()
         self._chars = 0
 
-    def add(self, turn: Turn) -> Turn:
-        """Keep it; return it as it is kept."""
-        if len(turn.reply) > _TEXT_CHARS_MAX:
-            turn = msgspec.structs.replace(turn, reply=cut(turn.reply, _TEXT_CHARS_MAX))
+    def add(self, turn: Turn) -> None:
+        """Keep it."""
         chars = len(turn.reply) + len(turn.shown) + sum(len(block.code) for block in turn.blocks)
         self._turns.append((turn, chars))
         self._chars += chars
         while self._chars > _CHARS_MAX and len(self._turns) > 1:
             self._chars -= self._turns.popleft()[1]
-        return turn
 
     def all(self) -> tuple[Turn, ...]:
         return tuple(turn for turn, _ in self._turns)

@@ -32,9 +32,10 @@ from typing import Any, Final
 
 import anthropic
 import httpx2
-from anthropic.types import MessageParam, RawMessageStreamEvent
+from anthropic.types import MessageParam, RawMessageStreamEvent, TextBlockParam
 
 from belljar.errors import InvalidInput, ModelFailed
+from belljar.heavy import whole
 from belljar.models.base import Message, ModelReply, ModelRequest, Usage
 
 __all__ = ["ANTHROPIC_URL", "AnthropicModel"]
@@ -126,7 +127,7 @@ class AnthropicModel:
             model=self.name,
             max_tokens=request.output_tokens_max,
             system=request.system or anthropic.omit,
-            messages=[_param(message) for message in request.messages],
+            messages=[*map(_param, request.messages[:-1]), *(_last(request, one) for one in request.messages[-1:])],
             stream=True,
             timeout=httpx2.Timeout(None, connect=_CONNECT_S_MAX),
         )
@@ -234,7 +235,8 @@ class _Tally:
             raise self.failure("the answer ended before its end: try again", retryable=True)
         known = self._input
         usage = Usage(known.input_tokens, self._output_tokens, known.cache_read_tokens, known.cache_write_tokens)
-        return ModelReply("".join(self._text), usage, self._model, self._stop_reason)
+        # A character may be cut in two by the end of a delta; half of one alone is no text, and nobody could send it.
+        return ModelReply(whole("".join(self._text)), usage, self._model, self._stop_reason)
 
     def failure(
         self, message: str, *, retryable: bool = False, retry_after_s: float | None = None, charged: bool = True
@@ -291,6 +293,14 @@ def _param(message: Message) -> MessageParam:
     if message.role == "user":
         return {"role": "user", "content": message.text}
     return {"role": "assistant", "content": message.text}
+
+
+def _last(request: ModelRequest, message: Message) -> MessageParam:
+    """A root model's conversation comes again with the next turn: to be read from the provider's cache up to here."""
+    if request.purpose != "root" or message.role != "user":
+        return _param(message)
+    text: TextBlockParam = {"type": "text", "text": message.text, "cache_control": {"type": "ephemeral"}}
+    return {"role": "user", "content": [text]}
 
 
 def _check_sendable(request: ModelRequest) -> None:
