@@ -102,7 +102,7 @@ def test_the_true_length_of_cut_output_is_told(jar: Jar) -> None:
     assert len(shown) < 21_000
 
 
-# --------------------------------------------------------------------------------------------- what there is at the end
+# ------------------------------------------------------------------------------------------- what there is at the end
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
