@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from belljar import ModelFailed, ModelReply, ModelRequest, Result, Runtime, Usage
 from belljar.engine import Turn
+from belljar.engine.prompt import MODULES
 from belljar.errors import InvalidInput
 from belljar.models import FREE
 from belljar.policy import load
@@ -75,6 +76,12 @@ def test_every_form_of_a_block_runs(jar: Jar, language: Language) -> None:
     ]
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_modules_that_the_root_model_is_told_of_are_there(jar: Jar, language: Language) -> None:
+    result = answered(jar, block(f"import {MODULES}\nFINAL('all')"), language=language)
+    assert result.answer == "all"
+
+
 @pytest.mark.parametrize("first", ["print(context[:5])", "rows = context.splitlines()[99]", "import socket"])
 def test_an_answer_in_the_reply_of_code_whose_output_nobody_saw_does_not_count(jar: Jar, first: str) -> None:
     made_up = block(first) + "Output: ZZZ\nSo:\n" + block("FINAL('ZZZ')")
@@ -111,6 +118,7 @@ def test_the_true_length_of_cut_output_is_told(jar: Jar) -> None:
     [
         ("answer['content'] = {'best': 'nearly'}", {"best": "nearly"}),
         ("answer['content'] = 'draft'\nbest = 'other'", "draft"),
+        ("answer['content'] = 0", 0),
         ("best = 'nearly'", "nearly"),
         ("final_answer = [1, 2]\nresult = 'other'", [1, 2]),
         ("answer = 'said so'", "said so"),

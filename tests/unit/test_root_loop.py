@@ -66,7 +66,7 @@ class FakeBox:
                 return cell("error", error=ErrorInfo("ValueError", "no", 1, "Traceback ...\nValueError: no"))
             case ["refused"]:
                 return cell("rejected", error=ErrorInfo("Rejected", "await is not available", 1, "Rejected: await"))
-            case ["prose", *_]:
+            case ["prose" | ">>>" | "!pip", *_]:
                 return cell("rejected", error=ErrorInfo("Rejected", "syntax error: invalid", 1, "Rejected: syntax"))
             case ["long"]:
                 raise PolicyDenied("a cell of 9 bytes is over the policy's 8: send it in parts", code="code.too_long")
@@ -205,8 +205,26 @@ def test_what_is_left_out_is_told() -> None:
     assert "A block labelled `bash` was not run" in shown
     assert "no block" not in shown
     assert "There was no block of code" in work("It is 42.", END).shown[0]
-    assert "Your reply was empty" in work(" \n", END).shown[0]
+    for nothing in (" \n", "<think>hm</think>", f"<think>{block('answer 1')}"):
+        assert "no text outside of thinking" in work(nothing, END).shown[0]
     assert "ends within a string" in work(f"{F}repl\nx = '''", END).shown[0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "hint"),
+    [
+        (block("prose >"), "run.\n<error"),
+        (block("prose >", ""), "no label; what has none is taken for Python"),
+        (f"{F}repl\nprose", "No line ``` closed it"),
+        (block(f"prose '''\n{F}json\n'''"), "check that each string is closed"),
+        (block(">>> 1"), "without the prompt's signs"),
+        (block("!pip install x"), "no shell commands"),
+    ],
+)
+def test_a_block_that_is_no_python_is_told_how_it_was_found(reply: str, hint: str) -> None:
+    shown = work(reply, END).shown[0]
+    assert "The block was rejected, so nothing of it was run." in shown
+    assert hint in shown
 
 
 def test_a_cut_reply_is_told_as_cut() -> None:

@@ -50,7 +50,7 @@ _FRUITLESS_MAX: Const = 3
 # Whoever wrote the program so far may have set any of these, and to anything.
 _WHAT_THERE_IS: Const = """\
 if isinstance(answer, dict):
-    if answer.get("content"):
+    if answer.get("content") not in (None, ""):
         FINAL(answer["content"])
 elif answer is not None:
     FINAL(answer)

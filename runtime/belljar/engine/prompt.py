@@ -20,14 +20,14 @@ from belljar.engine.result import CellResult
 from belljar.policy import Policy
 from belljar.units import NANOUSD_PER_USD
 
-__all__ = ["Ran", "is_no_python", "opening", "report", "standing", "system_prompt"]
+__all__ = ["MODULES", "Ran", "is_no_python", "opening", "report", "standing", "system_prompt"]
 
 # Of these the error's message is ours, and not the program's.
 _OUR_WORDS: Const = frozenset({"timeout", "cpu"})
 # Of what one turn shows, an error may take this share.
 _ERROR_SHARE: Const = 4
 # A few modules of many: what a program over texts needs first.
-_MODULES: Const = "re, json, math, collections, itertools, datetime, statistics, concurrent.futures"
+MODULES: Const = "re, json, math, collections, itertools, datetime, statistics, concurrent.futures"
 
 _SYSTEM: Const = """\
 You answer a question about a document that is far too long to be shown to you. It is in the variable `context` of a \
@@ -69,14 +69,20 @@ Look at a result before you give it as the answer. End by calling FINAL in a blo
 _LANGUAGES: Const = {
     "python": "The language is Python with its standard library. There is no network, and no file but scratch space.",
     "restricted": f"The language is Python without async, and with modules that touch no file, process or network: "
-    f"{_MODULES} and more; an import of any other is refused. Names that begin with an underscore are refused as well.",
+    f"{MODULES} and more; an import of any other is refused. Names that begin with an underscore are refused as well.",
 }
 _NO_BLOCK: Const = (
     "There was no block of code to run in your reply, so nothing was run. Tool calls, tags and FINAL(...) in prose do "
     "not count. Write the next step as code between a line ```repl and a line ```; when you know the answer, call "
     "FINAL(...) in such a block."
 )
-_BLANK: Const = "Your reply was empty, so nothing was run. Write the next step as code in a ```repl block."
+_BLANK: Const = (
+    "Your reply had no text outside of thinking, so nothing was run. (Thinking that is not closed goes on to the end.) "
+    "Write the next step as code in a ```repl block."
+)
+# What is typed at a prompt, or in a notebook.
+_PROMPT_SIGNS: Const = (">>>", "...", "In [")
+_MAGIC_SIGNS: Const = ("!", "%")
 
 
 class Ran(msgspec.Struct, frozen=True):
@@ -203,6 +209,11 @@ def _output(cell: CellResult, word: str, chars_max: int) -> list[str]:
 
 def _hint(one: Ran, found: Found) -> str:
     block = found.blocks[one.number - 1]
+    first = block.code.lstrip()
+    if first.startswith(_PROMPT_SIGNS):
+        return " (Write the code alone, without the prompt's signs.)"
+    if first.startswith(_MAGIC_SIGNS):
+        return " (Only Python is run: there are no shell commands and no notebook commands.)"
     if not block.label:
         return " (It has no label; what has none is taken for Python.)"
     if block.fences:
