@@ -100,7 +100,7 @@ def test_the_root_model_never_sees_the_document(jar: Jar) -> None:
     secret = "only in the document " * 100
     requests = shown(jar, "print(len(context))", secret)
     opening = f"`context` is a text (characters: {len(secret)}, lines: 1).\nQuestion: How long?"
-    assert [(message.role, said(message)) for message in requests[0].messages] == [("user", opening)]
+    assert requests[0].messages == (Message("user", opening),)
     assert f"\n{len(secret)}\n" in requests[1].messages[-1].text
     assert not any("only in the document" in message.text for request in requests for message in request.messages)
 

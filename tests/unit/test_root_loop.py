@@ -240,7 +240,8 @@ def test_a_cut_reply_is_told_as_cut() -> None:
 def test_it_is_told_which_turn_comes_and_what_is_left() -> None:
     run = work(block("print 1"), block("print 2"), END, turns=3)
     said = [request.messages[-1].text.rpartition("\n\n")[2] for request in run.asked]
-    assert re.fullmatch(r"\(Turn 1 of 3; time left: 30 min; spent: 0\.00 of 5\.00 USD\.\)", said[0])
+    assert "You have 3 turns" in run.asked[0].system
+    assert said[0] == "There is no document.\nQuestion: What?"
     assert re.fullmatch(r"\(Turn 2 of 3; time left: 30 min; spent: 1\.20 of 5\.00 USD\.\)", said[1])
     assert said[2].endswith("This is your last turn: give the answer now, by FINAL(...) in a block.")
     assert not any("last turn" in one for one in said[:2])
@@ -293,6 +294,16 @@ def test_a_refusal_ends_the_run(stop_reason: str) -> None:
     run = work(("I will not. " + block("answer 1"), stop_reason), raises=ModelFailed)
     assert (len(run.asked), run.the_box.ran) == (1, [])
     assert run.told[0].stop_reason == stop_reason
+
+
+def test_a_box_that_ended_while_the_model_thought_is_asked_for_nothing() -> None:
+    def meanwhile(_: ModelRequest) -> Said:
+        run.the_box.finished = True
+        return block("print 2")
+
+    run = FakeRun(block("print 1"), meanwhile)
+    asyncio.run(solve(run, cast("Any", run), "What?"))
+    assert run.the_box.ran == ["print 1"]
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,9 @@ class _Root:
         self._word = secrets.token_hex(6)
         policy = run.scope.policy
         self._system = system_prompt(policy, run.language, self._word)
-        first = f"{opening(whole(question), run.documents)}\n\n{standing(run.scope, 1, 0)}"
+        first = opening(whole(question), run.documents)
+        if policy.models.turns_max == 1:  # how many there are, the instructions say
+            first += f"\n\n{standing(run.scope, 1, 0)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
         self._fruitless = 0
 

@@ -62,6 +62,9 @@ others their answers.
 
 {language}
 
+You have {turns} turns, of one reply each; with each you are told what is left. In the last one you must give the \
+answer.
+
 Way of working: look at the shape of the document first (its length, its first and last lines). Use code for what code \
 can decide and sub-models for what takes reading, as often as the question needs. Check that every part was covered. \
 Look at a result before you give it as the answer. End by calling FINAL in a block: an answer in prose is none."""
@@ -105,7 +108,8 @@ class Ran(msgspec.Struct, frozen=True):
 def system_prompt(policy: Policy, language: Literal["python", "restricted"], word: str) -> str:
     """How a root model works under this policy."""
     prompt_bytes = min(policy.models.prompt_bytes_max, policy.wire.body_bytes_max)
-    return _SYSTEM.format(word=word, prompt_bytes=prompt_bytes, language=_LANGUAGES[language])
+    turns = policy.models.turns_max
+    return _SYSTEM.format(word=word, turns=turns, prompt_bytes=prompt_bytes, language=_LANGUAGES[language])
 
 
 def opening(question: str, documents: Mapping[str, Document]) -> str:

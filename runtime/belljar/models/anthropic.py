@@ -32,7 +32,7 @@ from typing import Any, Final
 
 import anthropic
 import httpx2
-from anthropic.types import MessageParam, RawMessageStreamEvent, TextBlockParam
+from anthropic.types import MessageParam, RawMessageStreamEvent
 
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.heavy import whole
@@ -127,7 +127,9 @@ class AnthropicModel:
             model=self.name,
             max_tokens=request.output_tokens_max,
             system=request.system or anthropic.omit,
-            messages=[*map(_param, request.messages[:-1]), *(_last(request, one) for one in request.messages[-1:])],
+            messages=[_param(message) for message in request.messages],
+            # A root model's conversation comes again with its next turn: then it is read from the provider's cache.
+            cache_control={"type": "ephemeral"} if request.purpose == "root" else anthropic.omit,
             stream=True,
             timeout=httpx2.Timeout(None, connect=_CONNECT_S_MAX),
         )
@@ -293,14 +295,6 @@ def _param(message: Message) -> MessageParam:
     if message.role == "user":
         return {"role": "user", "content": message.text}
     return {"role": "assistant", "content": message.text}
-
-
-def _last(request: ModelRequest, message: Message) -> MessageParam:
-    """A root model's conversation comes again with the next turn: to be read from the provider's cache up to here."""
-    if request.purpose != "root" or message.role != "user":
-        return _param(message)
-    text: TextBlockParam = {"type": "text", "text": message.text, "cache_control": {"type": "ephemeral"}}
-    return {"role": "user", "content": [text]}
 
 
 def _check_sendable(request: ModelRequest) -> None:
