@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from belljar.engine import CellResult, Result
 from belljar.models import Model
 from belljar.policy import Policy
-from belljar.run import OnProgress
+from belljar.run import OnProgress, OnTurn
 from belljar.runtime import DEFAULT_TENANT, BackendName, ContextSource, Language, Runtime, Session
 
 __all__ = ["SyncSession", "run", "session"]
@@ -38,6 +38,7 @@ def run(
     backend: BackendName | None = None,
     language: Language | None = None,
     on_progress: OnProgress | None = None,
+    on_turn: OnTurn | None = None,
 ) -> Result:
     """`Runtime.run`, synchronous, with a runtime of its own. See there for arguments, result and errors."""
 
@@ -51,6 +52,7 @@ def run(
                 sub_model=sub_model,
                 tenant=tenant,
                 on_progress=on_progress,
+                on_turn=on_turn,
             )
 
     return asyncio.run(once())

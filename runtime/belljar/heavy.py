@@ -34,6 +34,7 @@ __all__ = [
     "sha256",
     "slices",
     "text_of",
+    "whole",
 ]
 
 LOOP_BYTES_MAX: Final = 64 * 1024
@@ -99,6 +100,28 @@ def text_of(data: bytes | bytearray | memoryview, errors: str = "strict") -> str
 def bytes_of(text: str) -> bytes:
     """Its UTF-8, with a question mark for each character that has none."""
     return b"".join(text[start:stop].encode("utf-8", "replace") for start, stop in slices(len(text)))
+
+
+def whole(text: str) -> str:
+    """The text with halves of surrogate pairs joined where both are there, and replaced where one is not."""
+    if text.isascii():
+        return text
+    parts: list[str] = []
+    at = 0
+    for _, stop in slices(len(text)):
+        if text[stop - 1 : stop] and "\ud800" <= text[stop - 1] < "\udc00":
+            stop -= 1  # its other half may be the next slice's first
+        parts.append(_joined(text[at:stop]))
+        at = stop
+    return "".join(parts) + _joined(text[at:])
+
+
+def _joined(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def sha256(data: bytes | memoryview) -> str:

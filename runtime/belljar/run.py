@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -34,6 +34,8 @@ from belljar.engine import (
     Receipt,
     Result,
     RunUsage,
+    Turn,
+    TurnsLog,
     Verdict,
     verdict_of,
 )
@@ -45,9 +47,11 @@ from belljar.protocol import ContextInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec
 from belljar.tasks import to_the_end
 
-__all__ = ["OnProgress", "Run", "Services", "begin", "box_spec"]
+__all__ = ["OnProgress", "OnTurn", "Run", "Services", "begin", "box_spec"]
 
 OnProgress = Callable[[Progress], None]
+OnTurn = Callable[[Turn], None]
+_T = TypeVar("_T")
 _log = logging.getLogger("belljar")
 # How often whoever watches is told.
 _TICK_S = 0.1
@@ -102,6 +106,12 @@ class Run:
         self._receipt: Receipt | None = None
         self.last: CellResult | None = None
         self.turns = 0
+        # How the root model's work ended, where that was not with the box.
+        self.ending: Verdict | None = None
+        # What the program had by then.
+        self.partial: str | msgspec.Raw | None = None
+        self.on_turn: OnTurn | None = None
+        self._turns_log = TurnsLog()
         # In a session the caller's own code runs within the run: what that raises is not our fault.
         self.in_callers_hands = False
 
@@ -109,6 +119,10 @@ class Run:
     def box(self) -> Box:
         assert self._box is not None, "the run was not opened"
         return self._box
+
+    @property
+    def language(self) -> Literal["python", "restricted"]:
+        return self._services.language
 
     async def execute(
         self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None, last: bool = False
@@ -164,14 +178,13 @@ class Run:
 
     def _tell(self, on_progress: OnProgress) -> bool:
         """Whether it wants to be told again."""
-        try:
-            on_progress(self.progress())
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # nothing is awaited here, so a cancellation is its own, too
-            _log.exception("belljar: on_progress raised and is not called again; the run goes on")
-            return False
-        return True
+        return _heard("on_progress", on_progress, self.progress())
+
+    def tell_turn(self, turn: Turn) -> None:
+        """Keep a turn of the root model's, and tell `on_turn`, with the same care as `on_progress`."""
+        self._turns_log.add(turn)
+        if self.on_turn is not None and not _heard("on_turn", self.on_turn, turn):
+            self.on_turn = None
 
     # ------------------------------------------------------------------------------------------------ open and close
 
@@ -254,6 +267,8 @@ class Run:
         was over when it was raised.
         """
         box, last = self._box, self.last
+        if self.ending is not None:
+            return self.ending
         if box is not None and box.verdict is not None:
             return box.verdict
         if isinstance(raised, PolicyDenied) and raised.code == "session.ended":
@@ -302,6 +317,8 @@ class Run:
             layers=self.box.layers,
             coverage=Coverage.of(coverage.chars, coverage.read, coverage.shown),
             receipt=self._receipt,
+            unfinished=self.partial,
+            turns_log=self._turns_log.all(),
         )
 
     def _controls(self) -> dict[str, JSON]:
@@ -373,6 +390,18 @@ async def begin(
             raise
     finally:
         await to_the_end(run.close(run.verdict(raised)))
+
+
+def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:
+    """Whether a callback took it. One that raises is logged, and is not to be called again; the run goes on."""
+    try:
+        callback(news)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # nothing is awaited here, so a cancellation is its own, too
+        _log.exception("belljar: %s raised and is not called again; the run goes on", name)
+        return False
+    return True
 
 
 def _run_id() -> str:

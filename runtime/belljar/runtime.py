@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
 from belljar.policy import Policy, check_pin, load
 from belljar.processes import identity, is_alive
-from belljar.run import OnProgress, Run, Services, begin, box_spec
+from belljar.run import OnProgress, OnTurn, Run, Services, begin, box_spec
 from belljar.sandbox import Backend, Image, Jail, ensure_image
 from belljar.state import State
 from belljar.tasks import to_the_end
@@ -172,6 +173,7 @@ class Runtime:
         sub_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         on_progress: OnProgress | None = None,
+        on_turn: OnTurn | None = None,
     ) -> Result:
         """Answer `question` over `context` with a root model that writes code.
 
@@ -181,6 +183,7 @@ class Runtime:
                 registered for this tenant. What was not registered is removed after the run.
             contexts: more of them, by name; the program finds all in its `contexts`.
             model: the root model; `sub_model` answers the program's queries, the same model when None.
+            on_turn: called with each `Turn` of the root model when it is over; a plain function, as `on_progress` is.
 
         Returns:
             The result, also when a limit, a quota or the model ended it: see `status`.
@@ -189,11 +192,13 @@ class Runtime:
             Refusal: it could not begin: input, policy, or a missing layer.
             HostFault: the log or the ledger does not work.
         """
+        _check_plain(on_progress=on_progress, on_turn=on_turn)
         root = self._model(model)
         sub = root if sub_model is None else self._model(sub_model)
         about: dict[str, JSON] = {"question_bytes": len(question.encode("utf-8", "replace"))}
         begun = self._begin(context, contexts, tenant, root, sub, about)
         async with begun as run, run.reporting(on_progress):
+            run.on_turn = on_turn
             await solve(run, root, question)
         return run.result()
 
@@ -400,6 +405,13 @@ def _context_name(name: str) -> str:
             code="context.name",
         )
     return name
+
+
+def _check_plain(**callbacks: object) -> None:
+    """Refuse what would give a coroutine that nobody awaits."""
+    for name, callback in callbacks.items():
+        if inspect.iscoroutinefunction(callback):
+            raise InvalidInput(f"{name} is an async function: give a plain one, which returns at once", code=name)
 
 
 def _permitted(what: str, wish: _Name | None, allowed: tuple[_Name, ...]) -> _Name:

@@ -64,6 +64,7 @@ RESULT_FIELDS = {
         "layers",
     ),
     "receipt",
+    "partial",
 }
 
 _PR_SET_CHILD_SUBREAPER = 36

@@ -159,7 +159,16 @@ def test_nothing_else_in_a_frame_holds_up_another_run(jar: Jar, case: str) -> No
     assert held_up_s(jar, *OTHERS[case], model=ScriptedModel([], default="yes")) < STALL_S_MAX
 
 
-@pytest.mark.parametrize("reply", ["```repl\n" * 125_000, "```" + " \t" * 500_000, "\n" * 1_000_000])
+ODD_REPLIES = {
+    "openings": "````repl\n" + "```repl\n" * 125_000 + '"""',
+    "blanks": "```" + " \t" * 500_000,
+    "line ends": "\n" * 1_000_000,
+    "quotes": "```repl\n" + '"""\n' * 250_001,
+    "tildes": "~~~json\n" + "~~~ x\n" * 170_000,
+}
+
+
+@pytest.mark.parametrize("reply", ODD_REPLIES.values(), ids=ODD_REPLIES)
 def test_no_reply_of_a_root_model_holds_up_another_run(jar: Jar, reply: str) -> None:
     async def main() -> float:
         async with Runtime("dev", state=jar.at) as runtime:

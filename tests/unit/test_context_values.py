@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from belljar.context import ContextStore, Document, LeftOut
 from belljar.context.document import RECORD_BYTES
 from belljar.context.tally import BLOCK_BYTES
-from belljar.engine.loop import _opening
+from belljar.engine.prompt import opening
 from belljar.errors import InvalidInput
 
 NOW_NS = 1_800_000_000_000_000_000
@@ -339,4 +339,4 @@ def test_keys_are_no_characters_of_the_document(store: ContextStore, tmp_path: P
         ("abc", "a text (characters: 3, lines: 1)"),
     ):
         document = store.add(source, now_ns=NOW_NS)
-        assert _opening("Q?", {"context": document}).splitlines()[0] == f"`context` is {told}."
+        assert opening("Q?", {"context": document}).splitlines()[0] == f"`context` is {told}."

@@ -170,7 +170,28 @@ def test_the_request_holds_what_was_asked_and_nothing_that_models_refuse() -> No
             {"role": "assistant", "content": "b"},
             {"role": "user", "content": "c"},
         ],
+        "cache_control": {"type": "ephemeral"},
     }
+
+
+def test_only_a_conversation_is_kept_in_the_provider_s_cache() -> None:
+    sent: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return streamed(*PARIS)
+
+    ask(handler, ModelRequest("", (Message("user", "a"),), 50_000, 5.0, "sub"))
+    assert "cache_control" not in json.loads(sent[0].content)
+
+
+def test_halves_of_a_character_are_joined_across_deltas_and_replaced_where_alone() -> None:
+    halves = [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+        for text in ("a\ud83d", "\ude00b", "\ud83d")
+    ]
+    reply = ask(streamed(PARIS[0], PARIS[1], *halves, *PARIS[-3:]))
+    assert reply.text == "a\U0001f600b\ufffd"
 
 
 def test_no_trace_leaves_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

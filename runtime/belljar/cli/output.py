@@ -35,7 +35,8 @@ _EXIT_FAULTS = {"AuditUnavailable": 8, "LedgerUnavailable": 5}
 
 def emit(document: Mapping[str, Any] | msgspec.Struct) -> None:
     """Print exactly one JSON document, with its schema's version first."""
-    fields = {"schema_version": msgspec.Raw(b"%d" % SCHEMA_VERSION), **_FIELDS.decode(msgspec.json.encode(document))}
+    data = document.to_json() if isinstance(document, Result) else msgspec.json.encode(document)
+    fields = {"schema_version": msgspec.Raw(b"%d" % SCHEMA_VERSION), **_FIELDS.decode(data)}
     lines = [
         f"  {json.dumps(name)}: {_ascii(bytes(value).translate(_SPACES).decode())}" for name, value in fields.items()
     ]

@@ -11,8 +11,9 @@ import msgspec
 
 from belljar.cli import options
 from belljar.cli.loop import run_async
-from belljar.cli.output import emit, exit_code, explain, show
+from belljar.cli.output import complain, emit, exit_code, explain, show
 from belljar.cli.progress import progress
+from belljar.cli.trace import tracing
 from belljar.context import FileSource
 from belljar.engine import Result
 from belljar.errors import InvalidInput
@@ -22,6 +23,8 @@ __all__ = ["exec_", "print_result", "run"]
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 _PROGRAM_BYTES_MAX = 4 * 2**20
+# On one line of stderr; all of it is in the document of --json.
+_PARTIAL_CHARS_MAX = 2000
 _context = click.option(
     "--context",
     "sources",
@@ -42,12 +45,24 @@ _context = click.option(
     metavar="NAME",
     help="The root model: claude-NAME (needs ANTHROPIC_API_KEY) or scripted:FILE.",
 )
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write each turn of the root model to FILE as a line of JSON: what it wrote, ran and was shown.",
+)
 @options.reading
 @options.box_options
-def run(question: str, sources: tuple[str, ...], model: str, sub_model: str | None, **rest: Any) -> int:
+def run(
+    question: str, sources: tuple[str, ...], model: str, trace: Path | None, sub_model: str | None, **rest: Any
+) -> int:
     """Answer QUESTION over a text of any length with a root model that writes code."""
 
     async def work(runtime: Runtime, on_progress: Any) -> Result:
+        with tracing(trace) as on_turn:
+            return await answer(runtime, on_progress, on_turn)
+
+    async def answer(runtime: Runtime, on_progress: Any, on_turn: Any) -> Result:
         return await runtime.run(
             question,
             **_contexts(runtime, sources, rest),
@@ -55,6 +70,7 @@ def run(question: str, sources: tuple[str, ...], model: str, sub_model: str | No
             sub_model=sub_model,
             tenant=rest["tenant"],
             on_progress=on_progress,
+            on_turn=on_turn,
         )
 
     return _go(work, rest, show_output=False)
@@ -128,6 +144,8 @@ def print_result(result: Result, *, as_json: bool, show_output: bool) -> None:
         show(result.stderr, file=sys.stderr)
     if result.given is not None:
         show(f"{_as_text(result)}\n")
+    if result.unfinished is not None:
+        complain("not finished", f"what there was of an answer: {str(result.partial)[:_PARTIAL_CHARS_MAX]}")
 
 
 def _as_text(result: Result) -> str:

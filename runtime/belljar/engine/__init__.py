@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from belljar.engine.box import Box, Verdict, verdict_of
 from belljar.engine.loop import Progress, solve
-from belljar.engine.result import CellResult, Coverage, ErrorInfo, Limit, Receipt, Result, RunUsage, Status
+from belljar.engine.result import (
+    CellResult,
+    Coverage,
+    ErrorInfo,
+    Limit,
+    Receipt,
+    Result,
+    RunUsage,
+    Status,
+    Turn,
+    TurnBlock,
+)
+from belljar.engine.turns import TurnsLog
 
 __all__ = [
     "Box",
@@ -17,6 +29,9 @@ __all__ = [
     "Result",
     "RunUsage",
     "Status",
+    "Turn",
+    "TurnBlock",
+    "TurnsLog",
     "Verdict",
     "solve",
     "verdict_of",

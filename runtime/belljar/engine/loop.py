@@ -4,65 +4,66 @@
 
 The run ends by `FINAL` and its kin *in code*, on the box's own wire; prose is never searched for an answer. Output is
 text from a hostile document, so it goes back between markers that carry a random word of this run, in a user turn.
+
+The blocks of a reply are run up to the first that printed or failed. What comes behind it was written by somebody who
+had not seen that: an answer given there would be made up. Whatever of a reply is not run, its author is told why.
+
+A reply can be none: cut off, refused, blank. The first is told to the model, the second ends the run, and so does any
+that brings nothing to run for the third time in a row. A conversation that the model has no room for is shortened once.
+
+Where the run ends before the answer is given (turns, budget, the model), and the box lives, one more cell of our own
+asks it for what there is. That becomes the result's `partial`; the status stays what it was.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final as Const
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from belljar.broker import Calls, RunScope
 from belljar.context import Document
-from belljar.engine.box import Box
-from belljar.engine.result import CellResult
-from belljar.errors import QuotaExceeded
-from belljar.heavy import off_loop, slices
-from belljar.models import Message, Model, ModelRequest
+from belljar.engine.blocks import Block, Found, find_blocks
+from belljar.engine.box import Box, Verdict, verdict_of
+from belljar.engine.history import History
+from belljar.engine.prompt import Ran, is_no_python, opening, report, standing, system_prompt
+from belljar.engine.result import CellResult, Turn, TurnBlock
+from belljar.errors import ModelFailed, PolicyDenied, QuotaExceeded
+from belljar.heavy import off_loop, whole
+from belljar.models import Model, ModelReply, ModelRequest, Usage
 
 __all__ = ["Progress", "Work", "solve"]
 
-# What one cell's output may take of the root model's window.
-_SHOWN_CHARS_MAX: Const = 20_000
-# Of these the error's message is ours, and not the program's.
-_OUR_WORDS: Const = frozenset({"timeout", "cpu"})
-# A line that opens a block, or one that closes it, with as many blanks behind as anybody leaves there.
-_FENCE: Const = re.compile(r"```(repl|python)?[ \t]{0,1000}$", re.MULTILINE)
+# The providers' words for how a reply ended that is not whole.
+_NO_ROOM: Const = frozenset({"model_context_window_exceeded"})
+_CUT: Const = frozenset({"max_tokens", "length"}) | _NO_ROOM
+_REFUSED: Const = frozenset({"refusal", "content_filter"})
+# And for a request that is longer than their window, where that is an error.
+_TOO_LONG: Const = re.compile(r"prompt is too long|context window|context length|request_too_large", re.IGNORECASE)
+# So many replies in a row with nothing to run, being blank or cut off, are enough.
+_FRUITLESS_MAX: Const = 3
 
-_SYSTEM: Const = """\
-You answer a question about a document that is far too long to be shown to you. It is in the variable `context` of a \
-Python session, and you work on it by writing code. Put code in blocks that start with ```repl and end with ```; each \
-block is run and you are shown what it printed. Variables live on from block to block.
-
-In the session you have:
-- `context`: the document, used like a str: len(context), context[a:b], context.splitlines(), context.split(sep), \
-context.find(x), context.count(x), `x in context`, and the functions of `re`. It is read in pages as you touch it. \
-`for line in context.lines():` goes through it at any length; context.lines(a, b) gives lines a to b. \
-context.search(pattern, start=0, limit=100) finds a regular expression on the host, fast at any length: a list of hits \
-with .start, .stop and .text; context.count_matches(pattern) counts. Patterns there have no look-around and no \
-back-references; groups are had as hit[1] or hit["name"]. Where the document is a list or a dict of texts, `context` \
-is used like one, its items like str; search, count_matches and lines() go through all items, hit.key says in which.
-- `contexts`: all the documents by name, when there are several.
-- `llm_query(prompt)`: asks a fresh model that sees only this prompt, and returns its answer as a str. It reads well \
-up to several hundred thousand characters.
-- `llm_query_batched(prompts)`: the same for a list, all at once, answers in order. Use it to read every part of the \
-document with a model's understanding: split the document, put each part into a prompt with the question, and combine. \
-One that fails raises after all are done, with every answer in the exception's `.answers`; with return_exceptions=True \
-its place holds the exception instead. An answer that was cut short is a `CutAnswer`, a kind of str.
-- `budget()`: what is left to spend. `SHOW_VARS()`: what you have defined.
-- `FINAL(value)`: gives the final answer and ends the work; `FINAL_VAR("name")` gives a variable.
-
-Way of working: look at the shape of the document first (its length, its first and last lines). Use code for what code \
-can decide and sub-models for what takes reading, as often as the question needs. Check that every part was covered. \
-End by calling FINAL in a block; an answer in prose does not count."""
-
-_NUDGE: Const = (
-    "There was no ```repl block in your answer, so nothing was run. Write the next step as code in a ```repl block; "
-    "when you know the answer, call FINAL(...) in one."
+# Whoever wrote the program so far may have set any of these, and to anything.
+_WHAT_THERE_IS: Const = """\
+if isinstance(answer, dict):
+    if answer.get("content") not in (None, ""):
+        FINAL(answer["content"])
+elif answer is not None:
+    FINAL(answer)
+""" + "".join(
+    f"""\
+try:
+    {name}
+except NameError:
+    pass
+else:
+    FINAL({name})
+"""
+    for name in ("final_answer", "best", "result")
 )
 
 
@@ -79,12 +80,20 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Work(Protocol):
-    """The run that the loop drives."""
+    """The run that the loop drives.
+
+    `ending` is set when the loop itself came to its end, before it asks the box for what there is (`partial`).
+    """
 
     turns: int
+    ending: Verdict | None
+    partial: str | msgspec.Raw | None
 
     @property
     def scope(self) -> RunScope: ...
+
+    @property
+    def language(self) -> Literal["python", "restricted"]: ...
 
     @property
     def calls(self) -> Calls: ...
@@ -97,109 +106,150 @@ class Work(Protocol):
 
     async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult: ...
 
+    def tell_turn(self, turn: Turn) -> None: ...
+
 
 async def solve(run: Work, model: Model, question: str) -> None:
     """Run the loop until the answer is given or the box has ended.
 
     Raises:
         QuotaExceeded: `models.turns`: the root model never finished; or what a call was refused for.
-        PolicyDenied: `run_wall_ms`: the run's time was up while the root model thought.
-        ModelFailed: the root model gave no answer.
+        PolicyDenied: `run_wall_ms`: the run's time was up while the root model thought; `query.prompt`: the question
+            is too long.
+        ModelFailed: the root model gave no answer, refused to, or brought nothing to run three times in a row.
     """
-    policy = run.scope.policy
-    word = secrets.token_hex(6)
-    messages = [Message("user", _opening(question, run.documents))]
-    for _ in range(policy.models.turns_max):
+    try:
+        await _Root(run, model, question).work()
+    except (QuotaExceeded, ModelFailed) as error:
+        if not run.box.finished and run.box.broker.cells and run.scope.left_s() > 0:
+            run.ending = verdict_of(error)
+            # No cell of the program's: `run.last` stays the last of those.
+            run.partial = (await run.box.execute(_WHAT_THERE_IS, spare_cpu=True)).given
+        raise
+
+
+class _Root:
+    """A root model at work."""
+
+    def __init__(self, run: Work, model: Model, question: str) -> None:
+        self._run = run
+        self._model = model
+        self._word = secrets.token_hex(6)
+        policy = run.scope.policy
+        self._system = system_prompt(policy, run.language, self._word)
+        first = opening(whole(question), run.documents)
+        if policy.models.turns_max == 1:  # how many there are, the instructions say
+            first += f"\n\n{standing(run.scope, 1, 0)}"
+        self._history = History(self._system, first, policy.models.prompt_bytes_max)
+        self._fruitless = 0
+
+    async def work(self) -> None:
+        turns_max = self._run.scope.policy.models.turns_max
+        while self._run.turns < turns_max:
+            self._run.turns += 1
+            reply = await self._think()
+            if reply is None:
+                return
+            if reply.stop_reason in _REFUSED:
+                self._tell(reply, await off_loop(len(reply.text), find_blocks, reply.text), [], "")
+                raise ModelFailed(
+                    f"the root model refused to go on ({reply.stop_reason[:40]}): ask differently, or another model"
+                )
+            if not await self._turn(reply):
+                return
+        raise QuotaExceeded(
+            f"the root model did not finish in {turns_max} turns: allow more turns or ask a smaller question",
+            code="models.turns",
+            limit=turns_max,
+            observed=turns_max,
+        )
+
+    async def _think(self) -> ModelReply | None:
+        """The root model's answer; None where the box has ended meanwhile.
+
+        What a program left running may meet a limit, and the run's time passes: that is then how the run ended.
+        """
+        try:
+            reply = await self._ask()
+        except ModelFailed as failure:
+            if not _TOO_LONG.search(str(failure)) or not self._history.halve():
+                raise
+            reply = await self._ask()
+        if reply.stop_reason in _NO_ROOM and not self._run.box.finished and self._history.halve():
+            reply = await self._ask()
+        if self._run.box.finished:
+            return None
+        if reply.stop_reason in _NO_ROOM and not reply.text.strip():
+            raise ModelFailed(
+                f"{self._model.name} has no room left to answer in: ask a shorter question, or take a model with a "
+                "larger context window"
+            )
+        return reply
+
+    async def _ask(self) -> ModelReply:
+        models = self._run.scope.policy.models
         request = ModelRequest(
-            system=_SYSTEM,
-            messages=tuple(messages),
-            output_tokens_max=policy.models.output_tokens_max,
-            deadline_s=policy.models.call_wall_s,
+            system=self._system,
+            messages=self._history.messages(),
+            output_tokens_max=models.output_tokens_max,
+            deadline_s=models.call_wall_s,
             purpose="root",
         )
-        run.turns += 1
-        text = await _think(run, model, request)
-        if text is None:
-            return
-        shown: list[str] = []
-        for code in await off_loop(len(text), _blocks, text):
-            cell = await run.execute(code, spare_cpu=True)
-            if run.box.finished:
-                return
-            shown.append(_show(cell, word))
-        messages += [Message("assistant", text or "(no text)"), Message("user", "\n\n".join(shown) or _NUDGE)]
-    raise QuotaExceeded(
-        f"the root model did not finish in {policy.models.turns_max} turns: allow more turns or ask a smaller question",
-        code="models.turns",
-        limit=policy.models.turns_max,
-        observed=policy.models.turns_max,
-    )
+        return await self._run.calls.ask(self._model, request, cell=self._run.box.broker.cells)
 
+    async def _turn(self, reply: ModelReply) -> bool:
+        """Run what is in a reply and put down what came of it; False when no further one is wanted."""
+        is_cut = reply.stop_reason in _CUT
+        found = await off_loop(len(reply.text), find_blocks, reply.text, cut=is_cut)
+        ran = await self._run_blocks(found)
+        if self._run.box.finished:
+            self._tell(reply, found, ran, "")
+            return False
+        cut_at = reply.usage.output_tokens if is_cut else None
+        chars_max = self._history.shown_chars_max
+        shown = report(ran, found, word=self._word, chars_max=chars_max, cut_at=cut_at)
+        turn = self._run.turns
+        if turn < self._run.scope.policy.models.turns_max:
+            shown += f"\n\n{standing(self._run.scope, turn + 1, self._run.calls.spent.cost_nanousd)}"
+        self._tell(reply, found, ran, shown)
+        self._history.add(turn, found.text, shown)
+        self._count_fruitless(found, ran, is_cut)
+        return True
 
-async def _think(run: Work, model: Model, request: ModelRequest) -> str | None:
-    """The root model's answer; None where the box has ended meanwhile.
+    async def _run_blocks(self, found: Found) -> list[Ran]:
+        """The blocks up to the first that printed or failed. One without a label that is no Python is none."""
+        ran: list[Ran] = []
+        for number, block in enumerate(found.blocks, start=1):
+            ran.append(await self._run_block(number, block))
+            cell = ran[-1].cell
+            passed_over = cell is not None and not block.label and is_no_python(cell)
+            if self._run.box.finished or not (ran[-1].quiet or passed_over):
+                break
+        return ran
 
-    What a program left running may meet a limit, and the run's time passes: that is then how the run ended.
-    """
-    reply = await run.calls.ask(model, request, cell=run.box.broker.cells)
-    return None if run.box.finished else reply.text
+    async def _run_block(self, number: int, block: Block) -> Ran:
+        try:
+            return Ran(number, await self._run.execute(block.code, spare_cpu=True))
+        except PolicyDenied as refusal:
+            if refusal.code != "code.too_long":
+                raise
+            return Ran(number, None, str(refusal))
 
+    def _tell(self, reply: ModelReply, found: Found, ran: list[Ran], shown: str) -> None:
+        status = {one.number: one.cell.status for one in ran if one.cell is not None}
+        blocks = [TurnBlock(block.code, status.get(number)) for number, block in enumerate(found.blocks, start=1)]
+        if found.unfinished is not None:
+            blocks.append(TurnBlock(found.unfinished.code))
+        used = reply.usage
+        usage = Usage(used.input_tokens, used.output_tokens, used.cache_read_tokens, used.cache_write_tokens)
+        turn = Turn(self._run.turns, found.reply, tuple(blocks), shown, usage, whole(reply.stop_reason[:200]))
+        self._run.tell_turn(turn)
 
-def _blocks(text: str) -> list[str]:
-    """The code in the reply's blocks. One that is not closed is none."""
-    blocks: list[str] = []
-    start: int | None = None
-    for fence in _fences(text):
-        if start is None:
-            start = fence.end() + 1 if fence[1] else None
-        elif not fence[1]:
-            blocks.append(text[start : fence.start()])
-            start = None
-    return blocks
-
-
-def _fences(text: str) -> Iterator[re.Match[str]]:
-    """In slices: a search through all of it would be one call, and keep the interpreter to itself."""
-    if (first := _FENCE.match(text)) is not None:
-        yield first
-    for at, stop in slices(len(text)):
-        while (at := text.find("\n```", at, stop + len("```")) + 1) > 0:
-            if (fence := _FENCE.match(text, at)) is not None:
-                yield fence
-
-
-def _opening(question: str, documents: Mapping[str, Document]) -> str:
-    if not documents:
-        return f"There is no document.\nQuestion: {question}"
-    lines = [f"`context` is {_about(next(iter(documents.values())))}."]
-    if len(documents) > 1:
-        lines += [f'`contexts["{name}"]` is {_about(document)}.' for name, document in documents.items()]
-    return "\n".join([*lines, f"Question: {question}"])
-
-
-def _about(document: Document) -> str:
-    if document.kind == "text":
-        return f"a text (characters: {document.chars}, lines: {document.lines})"
-    return f"a {document.kind} (items: {document.items}, characters in all: {document.chars - document.key_chars})"
-
-
-def _show(cell: CellResult, word: str) -> str:
-    """What the root model sees of a cell: data between markers, then our own words about how it ended."""
-    output = _cut(cell.stdout + (f"\n[stderr]\n{cell.stderr}" if cell.stderr else ""))
-    lines = [f"<output {word}>", output.rstrip("\n") or "(nothing was printed)", f"</output {word}>"]
-    if cell.truncated:
-        lines.append("The output was longer than what is kept; print less.")
-    if cell.status != "ok":
-        why = f": {cell.error.message}" if cell.error and cell.status in _OUR_WORDS else ""
-        lines.append(f"The block ended with status {cell.status}{why}.")
-    if cell.error is not None:
-        trace = _cut(cell.error.traceback or cell.error.message)
-        lines.append(f"<error {word}>\n{trace.rstrip()}\n</error {word}>")
-    return "\n".join(lines)
-
-
-def _cut(text: str) -> str:
-    if len(text) <= _SHOWN_CHARS_MAX:
-        return text
-    half = _SHOWN_CHARS_MAX // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half} characters not shown ...]\n{text[-half:]}"
+    def _count_fruitless(self, found: Found, ran: list[Ran], is_cut: bool) -> None:
+        self._fruitless = self._fruitless + 1 if not ran and (found.blank or is_cut) else 0
+        if self._fruitless == _FRUITLESS_MAX:
+            what = "cut off before a block was whole" if is_cut else "empty"
+            raise ModelFailed(
+                f"the root model's reply was {what} {_FRUITLESS_MAX} times in a row: ask differently, allow it more "
+                "output_tokens, or take another model"
+            )

@@ -24,16 +24,21 @@ __all__ = [
     "Result",
     "RunUsage",
     "Status",
+    "Turn",
+    "TurnBlock",
     "cell_result",
     "given",
 ]
 
 from belljar.broker import Cell
 from belljar.heavy import text_of
+from belljar.models import Usage
 from belljar.protocol import Final
 
 # Floats by Python's own reader: msgspec's takes seconds for a MiB of very small ones.
 _DECODER: Const = msgspec.json.Decoder(float_hook=float)
+_FIELDS: Const = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SCHEMA_VERSION: Const = 1
 
 Status = Literal[
     "ok",
@@ -105,6 +110,27 @@ class Coverage(msgspec.Struct, frozen=True):
         return cls(chars, read, shown, _share(read, chars), _share(shown, chars))
 
 
+class TurnBlock(msgspec.Struct, frozen=True):
+    """A block of code in a root model's reply. `status` is that of its cell; None where it was not run."""
+
+    code: str
+    status: Status | None = None
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """One turn of a root model: what it wrote, what of it was run, what it was shown, and what the call used.
+
+    `shown` is empty where nobody was left to be shown anything: the answer was given, or the box had ended.
+    """
+
+    number: int
+    reply: str
+    blocks: tuple[TurnBlock, ...]
+    shown: str
+    usage: Usage
+    stop_reason: str
+
+
 class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"given": "answer"}):
     """What can hold an answer: as it was given, a text or JSON, or None."""
 
@@ -113,14 +139,11 @@ class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"g
     @functools.cached_property
     def answer(self) -> Any:
         """The answer as a Python value; None where there is none. The first time it takes as long as decoding does."""
-        if not isinstance(self.given, msgspec.Raw):
-            return self.given
-        with _no_collection():
-            return _DECODER.decode(self.given)
+        return _value(self.given)
 
 
 class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
-    """One cell. `answer` is set when the cell gave the final answer."""
+    """One cell. `answer` is set when the cell gave the final answer; `output_bytes` counts also what was not kept."""
 
     status: Status
     stdout: str
@@ -129,15 +152,17 @@ class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     error: ErrorInfo | None
     limit: Limit | None
     wall_s: float
+    output_bytes: int = 0
 
 
-class Result(_Answered, frozen=True, kw_only=True, dict=True):
+class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "answer", "unfinished": "partial"}):
     """One run.
 
     `stdout` and `stderr` are the last cell's. `cpu_s` and `max_rss_bytes` are the kernel's accounts of the box; `cost`
     is in nano-dollars, `cost_assumed` the part of it that no provider told: of calls that failed on their way, all that
     they may have cost; `coverage` says how much of the contexts was read and shown; `layers` are the layers of the wall
-    that held; `scripted` says that no model was asked.
+    that held; `scripted` says that no model was asked. `turns_log` has the root model's turns, the latest of them where
+    all would be too much to keep.
     """
 
     run: str
@@ -163,10 +188,38 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True):
     layers: tuple[str, ...]
     coverage: Coverage
     receipt: Receipt | None
+    unfinished: str | msgspec.Raw | None = None
+    turns_log: tuple[Turn, ...] = ()
+
+    @functools.cached_property
+    def partial(self) -> Any:
+        """What there was when a run under a root model ended before its answer; None where there is nothing.
+
+        That is what the program had put into `answer["content"]`, or else into `final_answer`, `best` or `result`.
+        """
+        return _value(self.unfinished)
+
+    def to_json(self, *, turns: bool = False) -> bytes:
+        """One JSON document, in UTF-8: `schema_version`, and each field of the result by its name.
+
+        `turns_log` is in it only with `turns`: it repeats what was printed of the contexts.
+        """
+        whole = self if turns else msgspec.structs.replace(self, turns_log=())
+        fields = _FIELDS.decode(msgspec.json.encode(whole))
+        if not turns:
+            del fields["turns_log"]
+        return msgspec.json.encode({"schema_version": _SCHEMA_VERSION, **fields})
 
 
 def _share(part: int, whole: int) -> float:
     return part * 1_000_000 // whole / 1_000_000 if whole else 0.0
+
+
+def _value(given: str | msgspec.Raw | None) -> Any:
+    if not isinstance(given, msgspec.Raw):
+        return given
+    with _no_collection():
+        return _DECODER.decode(given)
 
 
 @contextlib.contextmanager
@@ -206,4 +259,5 @@ def cell_result(
         limit=limit,
         wall_s=wall_s,
         given=answer,
+        output_bytes=cell.output_bytes,
     )

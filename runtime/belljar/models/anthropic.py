@@ -35,6 +35,7 @@ import httpx2
 from anthropic.types import MessageParam, RawMessageStreamEvent
 
 from belljar.errors import InvalidInput, ModelFailed
+from belljar.heavy import whole
 from belljar.models.base import Message, ModelReply, ModelRequest, Usage
 
 __all__ = ["ANTHROPIC_URL", "AnthropicModel"]
@@ -127,6 +128,8 @@ class AnthropicModel:
             max_tokens=request.output_tokens_max,
             system=request.system or anthropic.omit,
             messages=[_param(message) for message in request.messages],
+            # A root model's conversation comes again with its next turn: then it is read from the provider's cache.
+            cache_control={"type": "ephemeral"} if request.purpose == "root" else anthropic.omit,
             stream=True,
             timeout=httpx2.Timeout(None, connect=_CONNECT_S_MAX),
         )
@@ -234,7 +237,8 @@ class _Tally:
             raise self.failure("the answer ended before its end: try again", retryable=True)
         known = self._input
         usage = Usage(known.input_tokens, self._output_tokens, known.cache_read_tokens, known.cache_write_tokens)
-        return ModelReply("".join(self._text), usage, self._model, self._stop_reason)
+        # A character may be cut in two by the end of a delta; half of one alone is no text, and nobody could send it.
+        return ModelReply(whole("".join(self._text)), usage, self._model, self._stop_reason)
 
     def failure(
         self, message: str, *, retryable: bool = False, retry_after_s: float | None = None, charged: bool = True

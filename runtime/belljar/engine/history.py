@@ -1,0 +1,123 @@
+"""What a root model is sent again with each turn, in bounded size.
+
+The conversation is the opening (the question, and what the contexts are) and one exchange for each turn: what the model
+wrote, and what it was shown. Every request carries all of it, so without a bound a run of many turns pays mostly for
+being reminded. What one turn may add is bounded; and where the whole outgrows its bound, what is oldest goes first,
+each with a word in its place: outputs, then replies, then whole turns. The opening and the last exchange stay.
+
+It is shortened well below the bound, so that it then stays as it is for some turns: what has not changed since the
+last request need not be read again by the provider.
+"""
+
+from __future__ import annotations
+
+from typing import Final as Const
+
+from belljar.errors import PolicyDenied
+from belljar.models import Message
+
+__all__ = ["History", "cut"]
+
+# About 65,000 tokens of English. Whoever needs an old output prints it again, for less than being sent it each turn.
+_BYTES_MAX: Const = 256 * 1024
+# Below this there is no room to work in.
+_BYTES_MIN: Const = 8 * 1024
+# What one turn may add. A character has up to four bytes, so the last exchange is under three quarters of the bound.
+_SHOWN_CHARS_MAX: Const = 20_000
+_REPLY_CHARS_MAX: Const = 64 * 1024
+_SHOWN_SHARE: Const = 16
+_REPLY_SHARE: Const = 8
+# An empty message, or one of white space, is refused by providers.
+_NOTHING: Const = "(nothing was written)"
+
+
+class _Exchange:
+    def __init__(self, turn: int, reply: str, shown: str) -> None:
+        self.turn = turn
+        self.reply = reply
+        self.shown = shown
+        self.bytes = _bytes(reply) + _bytes(shown)
+
+    def leave_out_output(self) -> None:
+        words = f"[What turn {self.turn} showed was left out to save room: {len(self.shown)} characters.]"
+        self.shown = min(self.shown, words, key=len)
+        self.bytes = _bytes(self.reply) + _bytes(self.shown)
+
+    def leave_out_reply(self) -> None:
+        words = f"[What you wrote in turn {self.turn} was left out to save room: {len(self.reply)} characters.]"
+        self.reply = min(self.reply, words, key=len)
+        self.bytes = _bytes(self.reply) + _bytes(self.shown)
+
+
+class History:
+    """The messages of a root model's next request, of at most `bytes_max` together with the `system` prompt.
+
+    Raises:
+        PolicyDenied: `query.prompt`: the opening leaves no room to work in.
+    """
+
+    def __init__(self, system: str, opening: str, bytes_max: int) -> None:
+        self._opening = opening
+        left = bytes_max - _bytes(system) - _bytes(opening)
+        if left < _BYTES_MIN:
+            needed = bytes_max - left + _BYTES_MIN
+            raise PolicyDenied(
+                f"the question needs requests of {needed} bytes and the policy allows prompts of {bytes_max}: ask a "
+                "shorter question, or put what is long into a context",
+                code="query.prompt",
+                limit=bytes_max,
+                observed=needed,
+            )
+        self._bytes_max = min(left, _BYTES_MAX)
+        self._exchanges: list[_Exchange] = []
+
+    @property
+    def shown_chars_max(self) -> int:
+        """How much of what was printed and raised one turn may show."""
+        return min(_SHOWN_CHARS_MAX, self._bytes_max // _SHOWN_SHARE)
+
+    def add(self, turn: int, reply: str, shown: str) -> None:
+        """One more exchange. `shown` is to keep within `shown_chars_max`, but for a few lines."""
+        reply = cut(reply, min(_REPLY_CHARS_MAX, self._bytes_max // _REPLY_SHARE)) if reply.strip() else _NOTHING
+        self._exchanges.append(_Exchange(turn, reply, shown))
+        if self._bytes() > self._bytes_max:
+            self._shorten(self._bytes_max * 3 // 4)
+
+    def messages(self) -> tuple[Message, ...]:
+        """All of it, each side in its turn."""
+        found = [Message("user", self._opening)]
+        for exchange in self._exchanges:
+            found += [Message("assistant", exchange.reply), Message("user", exchange.shown)]
+        return tuple(found)
+
+    def halve(self) -> bool:
+        """Keep to half of what there is now, for good: the model has no room for more. False where it cannot be."""
+        before = self._bytes()
+        self._bytes_max = max(before // 2, 1)
+        self._shorten(self._bytes_max)
+        return self._bytes() < before
+
+    def _bytes(self) -> int:
+        return sum(exchange.bytes for exchange in self._exchanges)
+
+    def _shorten(self, bytes_max: int) -> None:
+        for step in (_Exchange.leave_out_output, _Exchange.leave_out_reply):
+            for exchange in self._exchanges[:-1]:
+                if self._bytes() <= bytes_max:
+                    return
+                step(exchange)
+        while len(self._exchanges) > 1 and self._bytes() > bytes_max:
+            del self._exchanges[0]
+
+
+def cut(text: str, chars_max: int) -> str:
+    """Beginning and end of a long text, and between them how much is missing."""
+    if len(text) <= chars_max:
+        return text
+    half = chars_max // 2
+    missing = f"[... {len(text) - 2 * half:,} of {len(text):,} characters not shown ...]"
+    return f"{text[:half]}\n{missing}\n{text[len(text) - half :]}"
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,209 @@
+"""A root model's odd replies in a real box; the transcript of its turns, and what is left of a run that did not end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from typing import Any, Literal
+
+import pytest
+from msgspec.structs import replace
+
+from belljar import ModelFailed, ModelReply, ModelRequest, Result, Runtime, Usage
+from belljar.engine import Turn
+from belljar.engine.prompt import MODULES
+from belljar.errors import InvalidInput
+from belljar.models import FREE
+from belljar.policy import load
+from tests.integration.support import RESULT_FIELDS, Jar
+
+F = "```"
+Language = Literal["python", "restricted"]
+LANGUAGES: list[Language] = ["python", "restricted"]
+
+
+def block(code: str) -> str:
+    return f"{F}repl\n{code}\n{F}\n"
+
+
+class Root:
+    """Says one thing after the other, and remembers what it was asked."""
+
+    scripted = True
+    rates = FREE
+    name = "scripted:root"
+
+    def __init__(self, *says: str | tuple[str, str] | ModelFailed) -> None:
+        self.requests: list[ModelRequest] = []
+        self._says = says
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        self.requests.append(request)
+        said = self._says[min(len(self.requests), len(self._says)) - 1]
+        if isinstance(said, ModelFailed):
+            raise said
+        text, stop_reason = said if isinstance(said, tuple) else (said, "end_turn")
+        return ModelReply(text, Usage(100, 10), "m", stop_reason)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def answered(
+    jar: Jar, *says: str | tuple[str, str] | ModelFailed, language: Language = "restricted", **rest: Any
+) -> Result:
+    async def main() -> Result:
+        async with Runtime(rest.pop("policy", "standard"), state=jar.at, language=language) as runtime:
+            return await runtime.run("What?", context="a line\nand another\n", model=Root(*says), **rest)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_form_of_a_block_runs(jar: Jar, language: Language) -> None:
+    forms = [
+        f"\ufeff1. So:\r\n   {F}Python title=x\r\n   x = 40\r\n   {F} done.\r\n",
+        f"~~~\nx = x + 1\n~~~\nThis is prose:\n{F}\nthe next step\n{F}\n{F}`py\nx = x + 1\n{F}`\n",
+        f"{F}repl\np = f'''\n{F}json\n{{x}}\n{F}\n'''\nFINAL(p.splitlines()[2])",
+    ]
+    result = answered(jar, *forms, language=language)
+    assert (result.status, result.answer, result.turns) == ("ok", "42", 3)
+    assert [[one.status for one in turn.blocks] for turn in result.turns_log] == [
+        ["ok"],
+        ["ok", "rejected", "ok"],
+        ["ok"],
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_modules_that_the_root_model_is_told_of_are_there(jar: Jar, language: Language) -> None:
+    result = answered(jar, block(f"import {MODULES}\nFINAL('all')"), language=language)
+    assert result.answer == "all"
+
+
+@pytest.mark.parametrize("first", ["print(context[:5])", "rows = context.splitlines()[99]", "import socket"])
+def test_an_answer_in_the_reply_of_code_whose_output_nobody_saw_does_not_count(jar: Jar, first: str) -> None:
+    made_up = block(first) + "Output: ZZZ\nSo:\n" + block("FINAL('ZZZ')")
+    result = answered(jar, made_up, block("FINAL('seen')"))
+    assert (result.status, result.answer, result.cells) == ("ok", "seen", 2)
+
+
+def test_an_answer_in_the_block_that_printed_counts(jar: Jar) -> None:
+    assert answered(jar, block("print(1)\nFINAL('own')")).answer == "own"
+
+
+def test_code_over_the_limit_is_told_and_the_run_goes_on(jar: Jar) -> None:
+    standard = load("standard")
+    policy = replace(standard, limits=replace(standard.limits, code_bytes=1024))
+    result = answered(jar, block("x = 1\n" * 1000), block("FINAL(1)"), policy=policy)
+    assert (result.status, result.answer) == ("ok", 1)
+    assert "over the policy's 1024" in result.turns_log[0].shown
+
+
+def test_the_true_length_of_cut_output_is_told(jar: Jar) -> None:
+    result = answered(jar, block("for n in range(300_000):\n    print('line', n)"), block("FINAL(1)"))
+    shown = result.turns_log[0].shown
+    size = sum(len(f"line {n}\n") for n in range(300_000))
+    assert f"The output had {size:,} bytes" in shown
+    assert len(shown) < 21_000
+
+
+# ------------------------------------------------------------------------------------------- what there is at the end
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("code", "partial"),
+    [
+        ("answer['content'] = {'best': 'nearly'}", {"best": "nearly"}),
+        ("answer['content'] = 'draft'\nbest = 'other'", "draft"),
+        ("answer['content'] = 0", 0),
+        ("best = 'nearly'", "nearly"),
+        ("final_answer = [1, 2]\nresult = 'other'", [1, 2]),
+        ("answer = 'said so'", "said so"),
+        ("x = 1", None),
+        ("del answer\nresult = 0", None),
+    ],
+)
+def test_a_run_that_ends_early_gives_what_there_is(jar: Jar, language: Language, code: str, partial: object) -> None:
+    standard = load("standard")
+    policy = replace(standard, models=replace(standard.models, turns_max=2))
+    result = answered(jar, block(f"{code}\nprint('set')"), "I am done.", language=language, policy=policy)
+    assert (result.status, result.answer) == ("quota", None)
+    assert result.limit is not None
+    assert result.limit.code == "models.turns"
+    assert result.partial == partial
+    assert json.loads(result.to_json())["partial"] == partial
+    assert result.stdout == "set\n"
+
+
+def test_what_a_run_gives_at_its_end_changes_nothing_about_why_it_ended(jar: Jar) -> None:
+    code = "answer['content'] = 'x' * 9_000_000"  # more than an answer may have
+    result = answered(jar, block(code), ModelFailed("the provider is gone"))
+    assert (result.status, result.partial) == ("model_failed", None)
+    assert result.error is not None
+    assert result.error.message == "the provider is gone"
+
+
+# ----------------------------------------------------------------------------------------------------------- transcript
+
+
+def test_every_turn_is_told_as_it_ends(jar: Jar) -> None:
+    turns: list[Turn] = []
+    result = answered(jar, "Hm \ud83d.", block("print(1)"), block("FINAL(2)"), on_turn=turns.append)
+    assert tuple(turns) == result.turns_log
+    assert [turn.number for turn in turns] == [1, 2, 3]
+    assert turns[0].reply == "Hm \ufffd."
+    assert "\n1\n" in turns[1].shown
+    assert turns[2].blocks[0].code == "FINAL(2)\n"
+    assert json.loads(result.to_json(turns=True))["turns_log"][1]["usage"]["output_tokens"] == 10
+    document = json.loads(result.to_json())
+    assert document.pop("schema_version") == 1
+    assert document.keys() == RESULT_FIELDS
+    assert document["answer"] == 2
+
+
+@pytest.mark.parametrize("raised", [ValueError, asyncio.CancelledError, GeneratorExit])
+def test_an_on_turn_that_raises_loses_no_result(
+    jar: Jar, caplog: pytest.LogCaptureFixture, raised: type[BaseException]
+) -> None:
+    def on_turn(_: Turn) -> None:
+        calls.append(1)
+        raise raised
+
+    calls: list[int] = []
+    result = answered(jar, block("print(1)"), block("FINAL('paid')"), on_turn=on_turn)
+    assert (result.status, result.answer, len(calls)) == ("ok", "paid", 1)
+    assert "on_turn raised" in caplog.text
+    assert len(result.turns_log) == 2
+
+
+def test_an_async_callback_is_refused(jar: Jar) -> None:
+    async def on_turn(_: Turn) -> None:
+        """Nobody would await it."""
+
+    with pytest.raises(InvalidInput, match="on_turn is an async function"):
+        answered(jar, block("FINAL(1)"), on_turn=on_turn)
+
+
+def test_a_trace_is_a_file_of_turns_for_its_owner_alone(jar: Jar) -> None:
+    path = jar.work / "trace.jsonl"
+    script = jar.script(block("print('seen')"), block("FINAL('done')"))
+    outcome = jar("run", "What?", "--model", script, "--trace", path, "--quiet")
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "done\n", "")
+    turns = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [turn["number"] for turn in turns] == [1, 2]
+    assert "seen" in turns[0]["shown"]
+    assert turns[1]["blocks"] == [{"code": "FINAL('done')\n", "status": "ok"}]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_trace_that_cannot_be_written_is_refused_or_said(jar: Jar) -> None:
+    script = jar.script(block("FINAL('done')"))
+    refused = jar("run", "What?", "--model", script, "--trace", jar.work / "no" / "trace", "--quiet")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "cannot be written" in refused.complaint
+    full = jar("run", "What?", "--model", script, "--trace", "/dev/full", "--quiet")
+    assert (full.code, full.stdout) == (0, "done\n")
+    assert "/dev/full is not whole" in full.complaint
