@@ -59,6 +59,8 @@ RESULT_FIELDS = {
         "queries",
         "usage",
         "cost",
+        "cost_nanousd",
+        "output_bytes",
         "scripted",
         "layers",
     ),

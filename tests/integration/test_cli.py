@@ -169,7 +169,7 @@ def test_run_prints_the_answer_alone_on_stdout_and_progress_on_stderr(jar: Jar) 
 def test_a_script_that_is_too_short_fails_as_a_model_and_says_what_to_do(jar: Jar) -> None:
     code, result, complaint = run_json(jar, jar.script(block("print(1)")))
     assert (code, result["status"], result["answer"]) == (7, "model_failed", None)
-    assert complaint.startswith("belljar: model: ")
+    assert complaint.startswith("belljar: the model: ")
     assert "a 2nd was asked for" in complaint
     assert "FINAL(...)" in complaint
 

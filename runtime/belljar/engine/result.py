@@ -120,7 +120,7 @@ class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"g
 
 
 class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
-    """One cell. `answer` is set when the cell gave the final answer."""
+    """One cell. `answer` is set when the cell gave the final answer; `output_bytes` is what it printed, kept or not."""
 
     status: Status
     stdout: str
@@ -129,14 +129,16 @@ class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     error: ErrorInfo | None
     limit: Limit | None
     wall_s: float
+    output_bytes: int = 0
 
 
 class Result(_Answered, frozen=True, kw_only=True, dict=True):
     """One run.
 
-    `stdout` and `stderr` are the last cell's. `cpu_s` and `max_rss_bytes` are the kernel's accounts of the box; `cost`
-    is in nano-dollars; `coverage` says how much of the contexts was read and shown; `layers` are the layers of the wall
-    that held; `scripted` says that no model was asked.
+    `stdout` and `stderr` are the last cell's, of which `output_bytes` were printed, kept or not. `cpu_s` and
+    `max_rss_bytes` are the kernel's accounts of the box; `cost` is the older name of `cost_nanousd`; `coverage` says
+    how much of the contexts was read and shown; `layers` are the layers of the wall that held; `scripted` says that no
+    model was asked. With the status `error`, `limit` is what the program had been refused when it died of that.
     """
 
     run: str
@@ -145,6 +147,7 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True):
     stdout: str
     stderr: str
     truncated: bool
+    output_bytes: int
     error: ErrorInfo | None
     limit: Limit | None
     wall_s: float
@@ -157,6 +160,7 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True):
     queries: int
     usage: RunUsage
     cost: int
+    cost_nanousd: int
     scripted: bool
     layers: tuple[str, ...]
     coverage: Coverage
@@ -200,6 +204,7 @@ def cell_result(
         stdout=text_of(cell.stdout, "replace"),
         stderr=text_of(cell.stderr, "replace"),
         truncated=cell.truncated,
+        output_bytes=cell.output_bytes,
         error=error,
         limit=limit,
         wall_s=wall_s,
