@@ -43,6 +43,11 @@ class State(msgspec.Struct, frozen=True):
     def images(self) -> Path:
         return self.root / "images"
 
+    @property
+    def results(self) -> Path:
+        """Results that could not be written to where they were wanted."""
+        return self.root / "results"
+
     def create(self) -> None:
         """Make the folder.
 

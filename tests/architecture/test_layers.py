@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -268,3 +269,27 @@ def test_all_is_what_is_there_and_what_others_take(path: Path, folder: Path) -> 
     public = {node.name for node in things if not node.name.startswith("_") and not is_command(node)}
     used = needed_elsewhere([name for name in made if not name.startswith("_")], path, folder)
     assert sorted({*public, *used} - set(names)) == []
+
+
+# ----------------------------------------------------------------------------------------------- what is loaded when
+
+# What takes long to load, and is not needed by whoever only looks, or asks no such model or daemon.
+HEAVY = ("anthropic", "docker", "genai_prices", "httpx", "httpx2", "pydantic", "requests", "rich")
+COMMAND = ROOT / "runtime" / "belljar_command.py"
+
+
+@pytest.mark.parametrize(
+    "name", ["belljar", "belljar.cli", "belljar.cli.run", "belljar.cli.policy", "belljar.cli.audit"]
+)
+def test_nobody_pays_for_what_is_not_used(name: str) -> None:
+    code = f"import sys, {name}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_command_can_be_stopped_before_it_loads_anything_of_ours() -> None:
+    body = parsed(COMMAND).body
+    loaded = {name for node in body if isinstance(node, ast.Import) for name in (alias.name for alias in node.names)}
+    assert loaded == {"contextlib", "os", "signal", "sys"}
+    assert {node.module for node in body if isinstance(node, ast.ImportFrom)} == {"__future__", "types"}
+    assert {name for name in imported(COMMAND) if name.startswith("belljar")} == {"belljar.cli.main"}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from belljar.cli import cli
 from belljar.policy import dump, load
 from tests.integration.support import BELLJAR, SMALL, Jar, Outcome
 
@@ -169,6 +173,89 @@ def test_a_usage_error_is_2(jar: Jar) -> None:
     assert jar("exec").code == 2
     assert jar("run", "--no-such-option").code == 2
     assert jar("no-such-command").code == 2
+
+
+WRONG = {
+    "option": ("exec", "program.py", "--contxt", "x"),
+    "value": ("exec", "program.py", "--backend", "dokcer"),
+    "argument": ("exec",),
+    "more-arguments": ("exec", "program.py", "another.py"),
+    "percentage": ("audit", "coverage", "last", "--require", "101%"),
+    "command": ("no-such-command",),
+    "subcommand": ("audit", "no-such"),
+    "no-command": (),
+    "no-subcommand": ("context",),
+    "program": ("exec", "none.py"),
+    "context": ("exec", "program.py", "--context", "none.txt"),
+    "tokens": ("demo", "--tokens", "12"),
+    "tenant": ("demo", "--tokens", "2048", "--quiet", "--tenant", "A B"),
+    "policy": ("policy", "show", "none.toml"),
+    "log": ("audit", "show", "last"),
+}
+
+
+@pytest.mark.parametrize("words", WRONG.values(), ids=WRONG.keys())
+def test_whatever_is_wrong_is_one_document_with_json(jar: Jar, words: tuple[str, ...]) -> None:
+    jar.file("program.py", "print(1)")
+    outcome = jar(*words, "--json")
+    document = outcome.document
+    assert outcome.code in (2, 3, 8)
+    assert document["status"] in ("invalid", "host_fault")
+    assert set(document["error"]) >= {"culprit", "message", "type"}
+    assert outcome.stderr.count("\n") == 1
+    assert "Traceback" not in outcome.stderr
+    assert jar(*words).stdout == ""
+
+
+def commands(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, *names, name)
+        else:
+            yield (*names, name), command
+
+
+def test_every_command_can_print_a_document() -> None:
+    found = {
+        " ".join(name): {option for each in command.params for option in each.opts} for name, command in commands(cli)
+    }
+    assert len(found) > 10
+    assert [name for name, options in found.items() if "--json" not in options] == []
+
+
+def test_every_command_is_told_with_its_own_words() -> None:
+    context = click.Context(cli)
+    listed = cli.get_help(context)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        first = command.get_short_help_str(1000).removesuffix(".")
+        assert " ".join(listed.split()).find(first[:40]) > 0, name
+
+
+def test_presets_are_listed_as_a_document(jar: Jar) -> None:
+    listed = jar("policy", "ls", "--json").document["policies"]
+    assert [policy["name"] for policy in listed] == ["dev", "standard", "strict"]
+    assert listed[1]["digest"] == jar("policy", "check", "standard", "--json").document["digest"]
+    assert "oneOf" in json.loads(jar("policy", "schema", "--json").stdout)
+
+
+# ------------------------------------------------------------------------------------------------------- what we may do
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "value"),
+    [("-n 20", "NOFILE", "20"), ("-n 200", "NOFILE", "200"), ("-c 0", "CORE", "0"), ("-s 1000", "STACK", "1024000")],
+)
+def test_a_limit_that_we_were_started_with_and_a_box_passes_is_named(
+    jar: Jar, option: str, name: str, value: str
+) -> None:
+    program = jar.file("program.py", "print(1)")
+    outcome = jar("exec", program, "--quiet", before=("sh", "-c", f'ulimit {option}; exec "$0" "$@"'))
+    refused(outcome, 1, f"RLIMIT_{name} that belljar was started with is {value}", f"ulimit -H{option[1]}")
 
 
 # ------------------------------------------------------------------------------------------------------- state folders

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from tests.integration.support import Jar
+from tests.integration.support import PATIENCE_S, Jar
 
 both_languages = pytest.mark.parametrize("language", ["restricted", "python"])
 
@@ -140,6 +143,82 @@ def test_exec_without_a_model_refuses_queries_as_an_exception(jar: Jar) -> None:
     assert refused.data["code"] == "model.none"
 
 
+UNCAUGHT = [
+    ("for _ in range(5): llm_query('x')", "QuotaExceeded", 5, {"code": "quota.calls", "limit": 2, "observed": 3}),
+    ("llm_query_batched(['x'] * 3)", "QuotaExceeded", 5, {"code": "quota.calls", "limit": 2, "observed": 3}),
+    ("print(llm_query('x' * 3000))", "PolicyDenied", 4, {"code": "query.prompt", "limit": 2048, "observed": 3000}),
+    ("llm_query('no reply')", "ModelError", 7, {"code": "model.failed", "limit": None, "observed": None}),
+]
+
+
+@both_languages
+@pytest.mark.parametrize(("program", "type_", "code", "limit"), UNCAUGHT, ids=["calls", "batch", "prompt", "model"])
+def test_a_refusal_that_is_not_caught_has_its_exit_code_and_its_limit(
+    jar: Jar, language: str, program: str, type_: str, code: int, limit: dict[str, object]
+) -> None:
+    policy = jar.policy('[models]\nprompt = "2 KiB"\n[quota.run]\ncalls = 2')
+    model = jar.script(rest='[[reply]]\nwhen = "x"\ntext = "yes"\n')
+    outcome, result = jar.exec_json(program, "--policy", policy, "--model", model, "--language", language)
+    assert (outcome.code, result["status"], result["error"]["type"], result["limit"]) == (code, "error", type_, limit)
+
+
+@both_languages
+@pytest.mark.parametrize(
+    "program",
+    [
+        "class QuotaExceeded(Exception): pass\nraise QuotaExceeded('mine')",
+        "raise QuotaExceeded('mine')",
+        "try:\n    llm_query('x')\nexcept PolicyDenied:\n    raise QuotaExceeded('mine')",
+        "try:\n    llm_query('x')\nexcept PolicyDenied:\n    pass\n1 // 0",
+    ],
+    ids=["of-that-name", "its-class", "another-refusal", "caught"],
+)
+def test_what_a_program_says_it_was_refused_is_only_its_word(jar: Jar, language: str, program: str) -> None:
+    outcome, result = jar.exec_json(program, "--language", language)
+    assert (outcome.code, result["status"], result["limit"]) == (6, "error", None)
+
+
+def test_a_refusal_in_an_earlier_cell_is_not_what_a_later_one_died_of(jar: Jar) -> None:
+    code = """
+import asyncio, sys, belljar
+async def main():
+    async with belljar.Runtime(state=belljar_state) as runtime:
+        async with runtime.session() as session:
+            first = await session.execute("try: llm_query('x')\\nexcept PolicyDenied as error: held = error")
+            second = await session.execute("raise held")
+    print(first.status, second.status, second.error.type, second.limit)
+from pathlib import Path
+belljar_state = Path(sys.argv[1])
+asyncio.run(main())
+"""
+    words = [sys.executable, "-c", code, str(jar.at)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, env=jar.environ(), check=False)
+    assert (done.stdout, done.stderr) == ("ok error PolicyDenied None\n", "")
+
+
+def test_a_program_with_a_byte_order_mark_runs(jar: Jar) -> None:
+    outcome = jar("exec", jar.file("program.py", b"\xef\xbb\xbfprint('marked')\n1 // 0"), "--quiet")
+    assert outcome.stdout == "marked\n"
+    assert "ZeroDivisionError, line 2" in outcome.complaint
+
+
+def test_a_program_from_stdin(jar: Jar) -> None:
+    program = jar.file("program.py", "print('from stdin', len(context))")
+    context = jar.file("context.txt", "text")
+    outcome = jar("exec", "-", "--context", context, "--quiet", before=("sh", "-c", f'exec "$0" "$@" < {program}'))
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "from stdin 4\n", "")
+
+
+def test_either_name_of_the_model_of_a_program_s_queries(jar: Jar) -> None:
+    model = jar.script(rest='default = "asked"\n')
+    for options in (
+        ("--model", model),
+        ("--sub-model", model),
+        ("--model", "scripted:none.toml", "--sub-model", model),
+    ):
+        assert jar.exec("FINAL(llm_query('?'))", *options).stdout == "asked\n"
+
+
 # ------------------------------------------------------------------------------------------------------------------ run
 
 
@@ -169,7 +248,7 @@ def test_run_prints_the_answer_alone_on_stdout_and_progress_on_stderr(jar: Jar) 
 def test_a_script_that_is_too_short_fails_as_a_model_and_says_what_to_do(jar: Jar) -> None:
     code, result, complaint = run_json(jar, jar.script(block("print(1)")))
     assert (code, result["status"], result["answer"]) == (7, "model_failed", None)
-    assert complaint.startswith("belljar: model: ")
+    assert complaint.startswith("belljar: the model: ")
     assert "a 2nd was asked for" in complaint
     assert "FINAL(...)" in complaint
 

@@ -522,7 +522,7 @@ def test_a_signal_ends_the_run_and_says_so(jar: Jar, dock: Dock, code: str, numb
     running = started(jar, dock, code)
     running.signal(number)
     outcome = running.wait()
-    assert outcome.code == 130
+    assert outcome.code == 128 + number
     assert outcome.complaint.startswith("belljar: interrupted: ")
     assert made_by(dock, running.process.pid) == []
     (finished,) = jar.records("run.finished")

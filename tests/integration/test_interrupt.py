@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +110,7 @@ def stop(running: Running, number: signal.Signals) -> Outcome:
 @pytest.mark.parametrize("code", [SLEEPS, STUBBORN, FORKS], ids=["sleeps", "stubborn", "forks"])
 def test_a_signal_ends_the_run_and_says_so(jar: Jar, code: str, number: signal.Signals) -> None:
     outcome = stop(started(jar, code), number)
-    assert outcome.code == 130
+    assert outcome.code == 128 + number
     assert outcome.complaint.startswith("belljar: interrupted: ")
     assert outcome.stderr.count("\n") == 1
     no_process_left()
@@ -129,7 +131,7 @@ def test_a_signal_while_a_model_is_asked_charges_what_may_have_been_spent(
     assert provider.asked.wait(PATIENCE_S)
     assert jar.open_reservations() == 2  # the query's, and that of what is read
     outcome = stop(running, number)
-    assert outcome.code == 130
+    assert outcome.code == 128 + number
     assert [len(jar.records(f"query.{end}")) for end in ("requested", "failed", "completed")] == [1, 1, 0]
     (finished,) = jar.records("run.finished")
     assert (finished.data["status"], finished.data["calls"]) == ("killed", 1)
@@ -178,3 +180,112 @@ def test_a_signal_before_anything_runs_is_clean_too(jar: Jar) -> None:
     running = jar.start("exec", jar.file("program.py", "print(1)"), "--context", context, "--quiet")
     until(jar.state.contexts.exists, what="the context is taken in")
     assert stop(running, signal.SIGINT).code in (0, 130)
+
+
+# ------------------------------------------------------------------------------------- before, after, and once more
+
+# Stands for a module of ours or of others that is being loaded, where no exception should come from a signal.
+LOADS = """
+import os, pathlib, time
+pathlib.Path("loading").touch()
+try:
+    time.sleep(300)
+except BaseException:
+    os._exit(77)
+"""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("module", ["msgspec", "click", "docker"])
+def test_a_signal_while_the_program_is_loaded_is_one_line(jar: Jar, module: str, number: signal.Signals) -> None:
+    (jar.work / "shadows").mkdir()
+    jar.file(f"shadows/{module}.py", LOADS)
+    running = jar.start("doctor", env={"PYTHONPATH": str(jar.work / "shadows")})
+    until((jar.work / "loading").exists, what="it is loaded")
+    outcome = stop(running, number)
+    assert (outcome.code, outcome.stdout) == (128 + number, "")
+    assert outcome.stderr == "belljar: interrupted: nothing was under way\n"
+
+
+def test_a_signal_while_the_program_is_loaded_is_one_document(jar: Jar) -> None:
+    (jar.work / "shadows").mkdir()
+    jar.file("shadows/msgspec.py", LOADS)
+    running = jar.start("audit", "ls", "--json", env={"PYTHONPATH": str(jar.work / "shadows")})
+    until((jar.work / "loading").exists, what="it is loaded")
+    outcome = stop(running, signal.SIGINT)
+    assert (outcome.code, outcome.document["status"], outcome.document["error"]["culprit"]) == (
+        130,
+        "killed",
+        "interrupted",
+    )
+
+
+# What is stuck while it closes what it has.
+STUCK = """
+import asyncio
+from belljar.cli.loop import Stopped, run_async
+
+async def work():
+    print("began", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(300)
+        except asyncio.CancelledError:
+            print("closing", flush=True)
+
+run_async(work())
+"""
+# What comes when the work is over, and the loop is not.
+LATE = """
+import asyncio, os, signal, threading
+from belljar.cli.loop import Stopped, run_async
+
+async def work():
+    over = threading.Event()
+    asyncio.current_task().add_done_callback(lambda _: over.set())
+    asyncio.get_running_loop().run_in_executor(None, lambda: over.wait() and os.kill(os.getpid(), signal.SIGINT))
+    return "paid"
+
+print(run_async(work()))
+"""
+
+
+def python(code: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", code]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+
+
+def test_who_is_stuck_while_closing_is_left_by_another_signal() -> None:
+    with python(STUCK) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "began\n"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)  # the same wish: from the terminal, and passed on by a parent
+        assert process.stdout.readline() == "closing\n"
+
+        def ended() -> bool:
+            process.send_signal(signal.SIGTERM)
+            return process.poll() is not None
+
+        until(ended, what="it ends")
+        assert process.returncode == 128 + signal.SIGTERM
+        assert process.stdout.read() == ""
+        said = process.stderr.read()
+        assert said == "belljar: interrupted: at once, as asked again; the next start settles what was under way\n"
+
+
+def test_a_signal_when_the_work_is_over_loses_no_result() -> None:
+    with python(LATE) as process:
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, stdout, stderr) == (0, "paid\n", "")
+
+
+def test_a_command_that_outlives_its_terminal_is_not_stopped_by_its_end(jar: Jar) -> None:
+    program, context = jar.file("program.py", SLEEPS), jar.file("context.txt", "text")
+    words = ("exec", program, "--context", context, "--language", "python", "--quiet")
+    running = jar.start(*words, before=("sh", "-c", 'trap "" HUP; exec "$0" "$@"'))
+    until(lambda: jar.state.audit.exists() and processes_below(), what="it runs")
+    running.signal(signal.SIGHUP)
+    assert stop(running, signal.SIGTERM).code == 128 + signal.SIGTERM

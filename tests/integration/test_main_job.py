@@ -21,25 +21,35 @@ def test_the_demo_does_the_whole_job_and_says_what_is_scripted(jar: Jar) -> None
     report = outcome.document
     assert report["f1"] == 1.0
     assert report["pairs_found"] == report["pairs_gold"] > 0
-    assert report["share_read"] == 1.0
+    assert report["share_read"] == report["read_share"] == 1.0
     assert report["log_verifies"] is True
     assert report["scripted"] is True
     assert "script" in report["how"]
     assert "oracle" in report["how"]
     assert report["result"]["status"] == "ok"
     assert report["result"]["queries"] > 1
-    assert report["result"]["cost"] > 0
+    assert report["result"]["cost_nanousd"] > 0
     assert "turn" in outcome.stderr
 
 
 def test_the_demo_in_words_tells_how_to_verify(jar: Jar) -> None:
-    outcome = jar("demo", "--tokens", "8192", "--quiet")
+    outcome = jar("demo", "--tokens", "32768", "--quiet")
     assert outcome.code == 0, outcome.stderr
     lines = dict(line.split(maxsplit=1) for line in outcome.stdout.splitlines() if line)
     assert lines["answer"].endswith("F1 1.0000")
     assert lines["models"].startswith("scripted")
     assert "100.0% of the context was read" in lines["reads"]
     assert "belljar audit verify" in outcome.stdout
+
+
+def test_a_text_with_nothing_to_find_has_no_score_and_says_so(jar: Jar) -> None:
+    outcome = jar("demo", "--tokens", "2048", "--language", "python", "--tenant", "acme/demo", "--json")
+    report = outcome.document
+    assert (outcome.code, report["pairs_gold"], report["f1"]) == (0, 0, None)
+    assert report["result"]["tenant"] == "acme/demo"
+    (started,) = jar.records("run.started")
+    assert started.data["language"] == "python"
+    assert "no F1" in jar("demo", "--tokens", "2048", "--quiet").stdout
 
 
 class Provider(http.server.BaseHTTPRequestHandler):

@@ -46,7 +46,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_and_its_assets_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"belljar"}
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"belljar", "belljar_command.py"}
     assets = {name.removeprefix("belljar/_assets/") for name in names if name.startswith("belljar/_assets/")}
     for folder, packaged in (("policies", "policies"), ("sandbox_images/guest", "guest")):
         there = {path.name for path in (ROOT / folder).iterdir() if path.is_file()}

@@ -90,7 +90,7 @@ class Copy:
         ours = [str(self.root / "runtime"), *(path for path in sys.path if path.endswith("-packages"))]
         (packages / "copy.pth").write_text("\n".join(ours) + "\n")
         command = folder / "bin" / "belljar"
-        command.write_text(f"#!{self._python}\nimport sys\nfrom belljar.cli import main\nsys.exit(main())\n")
+        command.write_text(f"#!{self._python}\nimport sys\nfrom belljar_command import main\nsys.exit(main())\n")
         command.chmod(0o755)
 
     def check(self) -> None:

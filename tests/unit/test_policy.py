@@ -272,6 +272,15 @@ def test_limits_that_hold_each_other_must_fit(body: str, message: str) -> None:
     assert refusal(f"{HEAD}{body}\n").startswith(f"p.toml:5: {message}, which holds it; lower ")
 
 
+def test_all_limits_that_do_not_fit_are_told_at_once() -> None:
+    said = refusal(f'{HEAD}[limits]\nrun_wall = "10 s"\n[context]\nread_total = "1 MiB"\n')
+    assert said.startswith('p.toml:5: limits.cell_wall = "15 min" is more than limits.run_wall = "10 s", which')
+    assert said.endswith(
+        '; also models.call_wall = "5 min" is more than limits.run_wall = "10 s"; '
+        'also context.read = "4 MiB" is more than context.read_total = "1 MiB"'
+    )
+
+
 def test_of_two_limits_that_do_not_fit_the_one_that_was_written_is_to_blame() -> None:
     text = 'schema = 1\nname = "mine"\nextends = "x"\n[limits]\nmemory = "1 GiB"\n[context]\nmaterialise = "1025 MiB"\n'
     huge = msgspec.structs.replace(policy.load("dev").context, materialise_bytes_max=1 << 33)

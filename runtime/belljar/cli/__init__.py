@@ -2,61 +2,120 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+import traceback
+from typing import Final
 
 import click
 
 from belljar import __version__
-from belljar.cli import audit, context, demo, doctor, image, policy, run
-from belljar.cli.output import complain
-from belljar.errors import BelljarError
+from belljar.cli.loop import Stopped, done, may_be_stopped
+from belljar.cli.output import EXIT_OUTPUT, OutputFailed, complain, flush, open_streams
+from belljar.errors import BelljarError, InvalidInput
 
 __all__ = ["cli", "main"]
 
 EXIT_INTERNAL = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+# Each is loaded when it is wanted: the Docker SDK alone takes longer than most commands.
+_COMMANDS: Final = {
+    "run": ("run", "Answer QUESTION over a text of any length with a root model that writes code."),
+    "exec": ("run", "Run PROGRAM.py in a box, no root model."),
+    "demo": ("demo", "The whole loop, with no API key: a million tokens, a real box, real quotas, a real log."),
+    "doctor": ("doctor", "Try the wall on this host: which layers hold, and what a program inside can reach."),
+    "policy": ("policy", "Read and check policies."),
+    "context": ("context", "Register long texts, so that runs over them start at once."),
+    "audit": ("audit", "Read and check the audit log."),
+    "image": ("image", "The root file system of the boxes, made from this Python and nothing else."),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class _Commands(click.Group):
+    """Knows its commands by name, and loads the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"belljar.cli.{_COMMANDS[cmd_name][0]}")
+        command = getattr(module, "exec_" if cmd_name == "exec" else cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        found = super().resolve_command(ctx, args)
+        may_be_stopped()
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in _COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="belljar")
 def cli() -> None:
     """Run code that language models write: contained, brokered, metered, accountable."""
 
 
-cli.add_command(run.run)
-cli.add_command(run.exec_)
-cli.add_command(demo.demo)
-cli.add_command(doctor.doctor)
-cli.add_command(policy.policy)
-cli.add_command(context.context)
-cli.add_command(audit.audit)
-cli.add_command(image.image)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that fits."""
-    sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
+    open_streams()
+    code = _main(sys.argv[1:] if arguments is None else arguments)
+    done(code)
+    sys.exit(code)
 
 
 def _main(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
+        code = _run(arguments, as_json)
+        flush()
+    except OutputFailed as failure:
+        # A reader that has enough (`| head`) need not be told.
+        if not failure.reader_left:
+            complain("output", f"{failure}: free some space, or send it elsewhere")
+        return EXIT_OUTPUT
+    return code
+
+
+def _run(arguments: list[str], as_json: bool) -> int:
+    try:
         code = cli.main(arguments, prog_name="belljar", standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        return EXIT_USAGE
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _usage(error, as_json)
+    except Stopped as stopped:
+        complain("interrupted", str(stopped), as_json=as_json)
+        return stopped.exit_code
     except (KeyboardInterrupt, click.Abort):
-        complain("interrupted", "the box is gone, what was spent is in the books, the log is closed", as_json=as_json)
+        complain("interrupted", "nothing is left half done", as_json=as_json)
         return EXIT_INTERRUPTED
     except BelljarError as error:
         complain(error, str(error), as_json=as_json)
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has enough. Python would complain again when it flushes at exit.
-        sys.stdout = None
+    except OutputFailed:
+        raise
+    except Exception as error:
+        # A defect of ours: whoever reports it needs all of it, and whoever parses our output a document.
+        traceback.print_exc()
+        complain(
+            "our fault", f"an unforeseen {type(error).__name__}: report it, with what stands above", as_json=as_json
+        )
         return EXIT_INTERNAL
     return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.ClickException, as_json: bool) -> int:
+    """A command that makes no sense: as click says it, or in one line with a document."""
+    if not as_json:
+        error.show()
+        return error.exit_code
+    message = "name a command" if isinstance(error, click.exceptions.NoArgsIsHelpError) else error.format_message()
+    complain(InvalidInput(message, code="usage"), message, as_json=True)
+    return error.exit_code

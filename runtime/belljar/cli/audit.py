@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from belljar.audit import Coverage, Ranges, Record, Report, coverage, records, runs, verify
 from belljar.cli import options
-from belljar.cli.output import emit
+from belljar.cli.output import emit, say, tell
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.state import State
 
@@ -22,6 +23,7 @@ __all__ = ["audit"]
 
 _PROBLEMS_SHOWN_MAX = 20
 _RANGES_SHOWN = 20
+_LAST = "last"
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 
 
@@ -53,7 +55,7 @@ def ls(state: Path | None, as_json: bool) -> None:
         return
     for run in found:
         started = f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
-        click.echo(f"{run.run}  {started}  {run.status or 'unfinished':<10}  {run.records:>7} records  {run.tenant}")
+        say(f"{run.run}  {started}  {run.status or 'unfinished':<10}  {run.records:>7} records  {run.tenant}")
 
 
 @audit.command()
@@ -61,8 +63,10 @@ def ls(state: Path | None, as_json: bool) -> None:
 @options.state
 @options.as_json
 def show(run: str, state: Path | None, as_json: bool) -> None:
-    """Show every record of one RUN."""
-    found = list(records(_log(state), run))
+    """Show every record of one RUN: its id, or `last` for the one that was begun last."""
+    log = _log(state)
+    run = _run_id(log, run)
+    found = list(records(log, run))
     if not found:
         raise _no_run(run)
     if as_json:
@@ -71,7 +75,7 @@ def show(run: str, state: Path | None, as_json: bool) -> None:
     first = found[0].time_ns
     for record in found:
         data = " ".join(f"{key}={json.dumps(value)}" for key, value in record.data.items())
-        click.echo(f"{record.seq:>8}  +{(record.time_ns - first) / 1e9:9.3f} s  {record.event:<18} {data}")
+        say(f"{record.seq:>8}  +{(record.time_ns - first) / 1e9:9.3f} s  {record.event:<18} {data}")
 
 
 @audit.command("verify")
@@ -84,10 +88,10 @@ def verify_(state: Path | None, as_json: bool) -> None:
         emit({"ok": report.ok, "report": report})
     else:
         for problem in report.problems[:_PROBLEMS_SHOWN_MAX]:
-            click.echo(problem)
-        click.echo(f"{report.records} records of {report.runs} runs, head {report.head}")
+            say(problem)
+        say(f"{report.records} records of {report.runs} runs, head {report.head}")
         if report.unfinished:
-            click.echo(f"{len(report.unfinished)} actions without an outcome, in runs that have not ended")
+            say(f"{len(report.unfinished)} actions without an outcome, in runs that have not ended")
     if not report.ok:
         error = _unsound(report)
         if as_json:
@@ -122,28 +126,28 @@ _SHOWN_UNIT = (
 @options.state
 @options.as_json
 def coverage_(run: str, require: Fraction | None, what: str, ranges: int, state: Path | None, as_json: bool) -> None:
-    """Say which characters of its documents RUN has read, and which stood in a sub-model's prompt.
+    """Say which characters of its documents RUN (an id, or `last`) has read, and which stood in a sub-model's prompt.
 
     The log is verified first. Read: given to the box. Shown: found word for word in a prompt that was answered.
     Percentages are rounded down, so that 100 % is all.
     """
     log = _log(state)
+    run = _run_id(log, run)
     found = _coverage(log, run, ranges)
     part = found.read_chars if what == "read" else found.shown_chars
     met = require is None or part * 100 >= require * found.chars
     if require is not None and found.chars == 0:
         raise InvalidInput(f"run {run} had no document, of which there could be a share", code="audit.no_document")
     if as_json:
-        emit({"run": run, "ok": met, "coverage": found})
+        emit({"run": run, "ok": met, "coverage": _with_shares(found)})
     else:
         _print_coverage(found)
     if require is not None and not met:
         # Nobody is at fault: the check that was asked for says no.
         share = found.read_percent if what == "read" else found.shown_percent
-        click.echo(
-            f"belljar: not met: {share:.4f} % of the characters were {what}, {float(require):g} % are required: "
-            f"{found.chars - part} characters never were",
-            err=True,
+        tell(
+            f"not met: {share:.4f} % of the characters were {what}, {float(require):g} % are required: "
+            f"{found.chars - part} characters never were"
         )
         click.get_current_context().exit(VerificationFailed.exit_code)
 
@@ -158,26 +162,43 @@ def _coverage(log: Path, run: str, ranges: int) -> Coverage:
     return coverage(of_run, ranges_max=ranges)
 
 
+def _with_shares(found: Coverage) -> dict[str, Any]:
+    """Shares of 1 as well, as a run's result has them."""
+    whole: dict[str, Any] = msgspec.to_builtins(found)
+    for part in (whole, *whole["documents"]):
+        part |= {f"{what}_share": part[f"{what}_percent"] / 100 for what in ("read", "shown")}
+    return whole
+
+
 def _print_coverage(found: Coverage) -> None:
     for document in found.documents:
-        click.echo(f"{json.dumps(document.name)}  {document.kind}  {document.sha256[:12]}")
+        say(f"{json.dumps(document.name)}  {document.kind}  {document.sha256[:12]}")
         _print_share("read", document.read_chars, document.chars, document.read_percent, document.never_read)
         _print_share("shown", document.shown_chars, document.chars, document.shown_percent, document.never_shown)
-    click.echo(f"all documents  {found.chars} characters")
+    say(f"all documents  {found.chars} characters")
     _print_share("read", found.read_chars, found.chars, found.read_percent)
     _print_share("shown", found.shown_chars, found.chars, found.shown_percent)
     click.echo(_SHOWN_UNIT)
     if found.untraced:
-        click.echo(f"{found.untraced} times not all could be looked for: more may have been shown")
+        say(f"{found.untraced} times not all could be looked for: more may have been shown")
 
 
 def _print_share(what: str, part: int, whole: int, share: float, never: Ranges | None = None) -> None:
-    click.echo(f"  {what:<6} {share:>8.4f} %  {part} of {whole} characters")
+    say(f"  {what:<6} {share:>8.4f} %  {part} of {whole} characters")
     if never is None or never.count == 0:
         return
     listed = " ".join(f"{start}-{stop}" for start, stop in never.first)
     more = f" and {never.count - len(never.first)} more" if never.count > len(never.first) else ""
-    click.echo(f"  never {what}, {never.count} ranges: {listed}{more}")
+    say(f"  never {what}, {never.count} ranges: {listed}{more}")
+
+
+def _run_id(log: Path, run: str) -> str:
+    if run != _LAST:
+        return run
+    found = runs(log)
+    if not found:
+        raise InvalidInput("the log has no run yet", code="audit.no_run")
+    return found[-1].run
 
 
 def _no_run(run: str) -> InvalidInput:

@@ -16,7 +16,8 @@ import click
 import msgspec
 
 from belljar.cli import options
-from belljar.cli.output import emit
+from belljar.cli.loop import run_async
+from belljar.cli.output import emit, say
 from belljar.engine import Result
 from belljar.errors import BelljarError, LayerMissing
 from belljar.policy import BACKENDS, LAYERS, BackendName, Policy, load
@@ -133,7 +134,7 @@ def doctor(policy: str, wanted: tuple[BackendName, ...], state: Path | None, as_
     """
     loaded = load(policy)
     examined = tuple(dict.fromkeys(wanted or loaded.box.backends))
-    backends = asyncio.run(_examine_all(loaded, examined, state))
+    backends = run_async(_examine_all(loaded, examined, state), closed="its boxes are gone")
     report = _report(loaded, backends)
     if as_json:
         emit(report)
@@ -320,25 +321,25 @@ async def _runsc_version(path: str, host: str) -> str:
 
 
 def _print(report: Report) -> None:
-    click.echo(f"kernel {report.kernel}, Python {platform.python_version()}, policy {report.policy}")
+    say(f"kernel {report.kernel}, Python {platform.python_version()}, policy {report.policy}")
     for backend in report.backends:
-        click.echo()
+        say("")
         _print_backend(backend, report.policy)
 
 
 def _print_backend(report: BackendReport, policy: str) -> None:
     if not report.findings:
-        click.echo(f"{report.backend}: {report.reason}")
+        say(f"{report.backend}: {report.reason}")
         return
-    click.echo(f"{report.backend}:")
+    say(f"{report.backend}:")
     for name, fact in report.facts.items():
         # A list is told by the finding that it belongs to.
         if fact and not isinstance(fact, list):
-            click.echo(f"{'':<14}{name.replace('_', ' ')}: {'yes' if fact is True else fact}")
+            say(f"{'':<14}{name.replace('_', ' ')}: {'yes' if fact is True else fact}")
     for finding in report.findings:
         need = "required" if finding.required else ""
-        click.echo(f"{'ok' if finding.ok else 'NO':<3} {need:<9} {finding.name}{finding.note and f' ({finding.note})'}")
+        say(f"{'ok' if finding.ok else 'NO':<3} {need:<9} {finding.name}{finding.note and f' ({finding.note})'}")
         if not finding.ok:
-            click.echo(f"{'':<14}without it: {finding.exposes}. {finding.remedy}".rstrip(". ") + ".")
+            say(f"{'':<14}without it: {finding.exposes}. {finding.remedy}".rstrip(". ") + ".")
     outcome = "can start" if report.starts else f"cannot start: {report.reason}"
-    click.echo(f"{report.backend}: the policy {policy} {outcome}; a whole run took {report.run_ms} ms")
+    say(f"{report.backend}: the policy {policy} {outcome}; a whole run took {report.run_ms} ms")

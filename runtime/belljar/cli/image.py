@@ -12,7 +12,7 @@ import msgspec
 
 from belljar.cli import options
 from belljar.cli.loop import run_async
-from belljar.cli.output import emit
+from belljar.cli.output import emit, say, tell
 from belljar.cli.progress import step
 from belljar.errors import BoxFault
 from belljar.policy import BACKENDS
@@ -25,6 +25,7 @@ __all__ = ["BuiltImage", "image"]
 
 # A list is not worth a long wait for a daemon that may not even be wanted.
 _LIST_S: Final = 5.0
+_CLOSED: Final = "nothing is left half made"
 
 
 class BuiltImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +53,11 @@ def build(backend: str, state: Path | None, as_json: bool) -> None:
     """
     place = State.at(state, os.environ)
     place.create()
-    built, was_there = run_async(_build(backend, place.images))
+    built, was_there = run_async(_build(backend, place.images), closed=_CLOSED)
     if as_json:
         emit({"image": built, "was_there": was_there})
     else:
-        click.echo(f"{_line(built)}{'  (was there already)' if was_there else ''}")
+        say(f"{_line(built)}{'  (was there already)' if was_there else ''}")
 
 
 @image.command()
@@ -66,13 +67,13 @@ def ls(state: Path | None, as_json: bool) -> None:
     """List the images in the state folder, and those in the Docker daemon if one answers."""
     found = [_of_jail(each) for each in stored_images(State.at(state, os.environ).images)]
     host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
-    loaded = run_async(_loaded(host))
+    loaded = run_async(_loaded(host), closed=_CLOSED)
     found += [_of_daemon("docker", each) for each in loaded or ()]
     if as_json:
         emit({"images": found, "daemon": None if loaded is None else host})
         return
     for each in found:
-        click.echo(_line(each))
+        say(_line(each))
 
 
 async def _build(backend: str, folder: Path) -> tuple[BuiltImage, bool]:
@@ -100,7 +101,7 @@ async def _loaded(host: str) -> list[LoadedImage] | None:
         finally:
             daemon.close()
     except BoxFault as fault:
-        click.echo(f"belljar: only the jail's images: {fault}", err=True)
+        tell(f"only the jail's images: {fault}")
         return None
 
 

@@ -1,40 +1,127 @@
-"""From a command to its coroutine, and back when the user or the system wants it to end."""
+"""From a command to its coroutine, and back when the user or the system wants it to end.
+
+SIGTERM and SIGHUP do what Ctrl-C does, so that a service manager or a closed terminal leaves no run unfinished in the
+log and no call unsettled in the books. What a signal does depends on what there is to close::
+
+    loading, and what only reads         the process ends in the handler (`belljar_command`)
+    a command without a loop             `Stopped` is raised where it is
+    a coroutine                          it is cancelled, and closes what it has; then `Stopped`
+    ... and later another signal         the process ends in the handler: whoever is stuck can always leave
+    the output is written                the process ends with the exit code that it has anyway
+
+Signals often come twice for one wish: from the terminal, and from a parent that passes on what it got itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
+from typing import Any, Final, TypeVar
 
-import click
+import belljar_command
 
-__all__ = ["run_async"]
+__all__ = ["Stopped", "done", "may_be_stopped", "run_async"]
 
 T = TypeVar("T")
+_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+_RUN_CLOSED: Final = "the box is gone, what was spent is in the books, the log is closed"
+_AGAIN: Final = "at once, as asked again; the next start settles what was under way"
+_SAME_WISH_S: Final = 0.5
+# When the first signal came, on the monotonic clock.
+_came: list[float] = []
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
+class Stopped(BaseException):
+    """A signal came, and what had to be closed is closed. `str` says what that means."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = belljar_command.EXIT_SIGNAL + number
+
+
+def may_be_stopped() -> None:
+    """From here on a signal raises `Stopped`, so that a command can close what it has open."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if _is_first(number):
+            raise Stopped(number, "nothing is left half done")
+
+    _handle(stop)
+
+
+def done(exit_code: int) -> None:
+    """All is said, and a signal that comes now adds nothing."""
+    _handle(lambda _number, _frame: os._exit(exit_code))
+
+
+def run_async(work: Coroutine[Any, Any, T], *, closed: str = _RUN_CLOSED) -> T:
     """Run `work` to its end.
 
-    SIGTERM and SIGHUP do what Ctrl-C does, so that a service manager or a closed terminal leaves no run unfinished in
-    the log and no call unsettled in the books.
-
     Raises:
-        click.Abort: one of them came; what `work` has to close is closed.
+        Stopped: a signal came; what `work` has to close is closed, which `closed` tells the user.
     """
-    try:
-        return asyncio.run(_with_signals(work))
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        # Not KeyboardInterrupt: for that click prints an empty line first, also where there is no "^C" to leave behind.
-        raise click.Abort from None
+    cancelled_by: list[int] = []
+    tasks: list[asyncio.Task[Any]] = []
+
+    # Not by the loop's own handlers: those are heard when the loop is not busy, and a later signal has to be.
+    def stop(number: int, _: FrameType | None) -> None:
+        if _is_first(number):
+            cancelled_by.append(number)
+            for task in tasks:
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+    with _handled(stop):
+        try:
+            # What comes when the work is done loses nobody its result.
+            return asyncio.run(_cancellable(work, tasks, cancelled_by))
+        except asyncio.CancelledError:
+            if not cancelled_by:
+                raise
+    raise Stopped(cancelled_by[0], closed)
 
 
-async def _with_signals(work: Coroutine[Any, Any, T]) -> T:
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+async def _cancellable(work: Coroutine[Any, Any, T], tasks: list[asyncio.Task[Any]], cancelled_by: list[int]) -> T:
+    task = asyncio.current_task()
     assert task is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # A process that was told to outlive its terminal (nohup) does.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, task.cancel)
-    return await work
+    tasks.append(task)
+    try:
+        if cancelled_by:  # while the loop was made
+            task.cancel()
+        return await work
+    finally:
+        tasks.clear()
+
+
+def _is_first(number: int) -> bool:
+    """Whether this signal is a new wish. One that comes when the first was heard long ago ends the process."""
+    if not _came:
+        _came.append(time.monotonic())
+        return True
+    if time.monotonic() - _came[0] > _SAME_WISH_S:
+        belljar_command.leave(number, _AGAIN)
+    return False
+
+
+@contextlib.contextmanager
+def _handled(handler: _Handler) -> Iterator[None]:
+    before = _handle(handler)
+    try:
+        yield
+    finally:
+        for number, one in before.items():
+            signal.signal(number, one)
+
+
+def _handle(handler: _Handler) -> dict[int, _Handler]:
+    """Let signals do this, but for those that are to be ignored. Returns what they did before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    wanted = [number for number in belljar_command.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in wanted}

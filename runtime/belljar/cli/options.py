@@ -56,8 +56,7 @@ def box_options(command: F) -> F:
             ),
             click.option("--language", type=click.Choice(LANGUAGES), help="[default: the policy's first]"),
             click.option("--tenant", default="default", show_default=True, metavar="T", help="Whose quota, as a/b/c."),
-            click.option("--sub-model", metavar="NAME", help="Answers the program's queries. [default: --model]"),
-            click.option("--quiet", is_flag=True, help="No progress on stderr."),
+            click.option("--quiet", is_flag=True, help="No progress and no last line on stderr."),
             state,
             as_json,
         )

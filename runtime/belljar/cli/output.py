@@ -3,24 +3,59 @@
 A document has one line for each of its fields, and a field's value is not indented: a program that nests its answer
 deeply would multiply it. It is ASCII, whoever reads it: no character of a program's text can steer a terminal, or be
 drawn as another. So it is at most six times as long as what is in it.
+
+A result has been paid for, so the streams are made such that no result is lost on the way out: what stdout's encoding
+has not is escaped; a write to it that fails is an `OutputFailed`, which nothing else raises; and nothing that happens
+to stderr, where only we speak, is anybody's error.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import re
+import select
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from belljar.engine import Result
-from belljar.errors import GuestFault, HostFault, ModelFailed, Refusal
+from belljar.engine import Limit, Result
+from belljar.errors import (
+    GuestFault,
+    HostFault,
+    InvalidInput,
+    InvalidPolicy,
+    ModelFailed,
+    QuotaExceeded,
+    Refusal,
+)
 
-__all__ = ["SCHEMA_VERSION", "complain", "emit", "exit_code", "explain", "printable", "show"]
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = [
+    "EXIT_OUTPUT",
+    "SCHEMA_VERSION",
+    "OutputFailed",
+    "complain",
+    "document_of",
+    "emit",
+    "exit_code",
+    "explain",
+    "flush",
+    "open_streams",
+    "printable",
+    "say",
+    "show",
+    "tell",
+]
 
 SCHEMA_VERSION = 1
+EXIT_OUTPUT = 10
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # White space between the tokens of somebody else's JSON; inside its strings it is always escaped.
@@ -31,16 +66,104 @@ _EXIT = {"ok": 0, "denied": 4, "quota": 5, "model_failed": 7}
 _EXIT_GUEST = 6
 # A run that our side could not finish: the type of the error chooses.
 _EXIT_FAULTS = {"AuditUnavailable": 8, "LedgerUnavailable": 5}
+# How the codes of limits in bytes end; of the others the unit is in the code, or they count things.
+_CODES_OF_BYTES = ("_bytes", ".too_long", "output.flood")
+# Where a refusal was the cause, its words have the numbers.
+_LIMITS_TOLD = frozenset({"timeout", "cpu", "memory", "processes", "disk", "output"})
+# What the program died of, where we had refused it just that (`Result.limit` says so, not the program).
+_EXIT_RAISED = {"PolicyDenied": 4, "QuotaExceeded": 5, "ModelError": 7}
+# Whoever chose another has chosen.
+_ERRORS_THAT_LOSE = frozenset({"strict", "surrogateescape"})
+
+
+class OutputFailed(Exception):
+    """Stdout takes nothing any more. `str` says why; `reader_left`: it was a pipe, and whoever read it has gone."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"stdout cannot be written ({error.strerror})")
+        self.reader_left = error.errno == errno.EPIPE
+
+
+class _Stdout(io.FileIO):
+    """Tells its failures from everybody else's, and waits where whoever started us made it non-blocking."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            while (written := super().write(data)) is None:
+                select.select((), (self,), ())
+        except OSError as error:
+            _discard_stdout()
+            raise OutputFailed(error) from error
+        return written
+
+
+class _Stderr(io.FileIO):
+    """Has no failures: what nobody hears must not cost a result."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def open_streams() -> None:
+    """Make stdout and stderr as this module needs them. A closed one stays None, to which printing does nothing."""
+    sys.stdout, sys.stderr = _reopened(sys.stdout, _Stdout), _reopened(sys.stderr, _Stderr)
+
+
+def _reopened(stream: TextIO, kind: type[io.FileIO]) -> TextIO:
+    if not isinstance(stream, io.TextIOWrapper):  # it was closed, or a caller's own
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(kind(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace" if stream.errors in _ERRORS_THAT_LOSE else stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def _discard_stdout() -> None:
+    """What still lies in buffers goes nowhere, and so fails nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def flush() -> None:
+    """Write out all that was printed.
+
+    Raises:
+        OutputFailed: it could not be written.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def say(line: str) -> None:
+    """A line of data on stdout."""
+    print(line)
+
+
+def tell(line: str) -> None:
+    """A line on stderr, for a person."""
+    print(f"belljar: {line}", file=sys.stderr)
 
 
 def emit(document: Mapping[str, Any] | msgspec.Struct) -> None:
     """Print exactly one JSON document, with its schema's version first."""
+    print(document_of(document))
+
+
+def document_of(document: Mapping[str, Any] | msgspec.Struct) -> str:
     data = document.to_json() if isinstance(document, Result) else msgspec.json.encode(document)
     fields = {"schema_version": msgspec.Raw(b"%d" % SCHEMA_VERSION), **_FIELDS.decode(data)}
     lines = [
         f"  {json.dumps(name)}: {_ascii(bytes(value).translate(_SPACES).decode())}" for name, value in fields.items()
     ]
-    print("{\n" + ",\n".join(lines) + "\n}")
+    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def _ascii(document: str) -> str:
@@ -53,7 +176,7 @@ def _ascii(document: str) -> str:
 def complain(culprit: object, message: str, *, as_json: bool = False) -> None:
     """One line on stderr that says who is at fault; with `as_json` also a document on stdout."""
     word = culprit if isinstance(culprit, str) else _word(culprit)
-    print(f"belljar: {word}: {_one_line(message)}", file=sys.stderr)
+    tell(f"{word}: {_one_line(message)}")
     if as_json:
         # A path may hold bytes that are no text, which no JSON can hold.
         error: dict[str, Any] = {"culprit": word, "message": message.encode(errors="backslashreplace").decode()}
@@ -61,7 +184,7 @@ def complain(culprit: object, message: str, *, as_json: bool = False) -> None:
             error["type"] = type(culprit).__name__
         if isinstance(culprit, Refusal):
             error |= {"code": culprit.code, "limit": culprit.limit, "observed": culprit.observed}
-        emit({"error": error})
+        emit({"status": _status(culprit), "error": error})
 
 
 def show(text: str, *, file: TextIO | None = None) -> None:
@@ -75,26 +198,52 @@ def exit_code(result: Result) -> int:
     """What a finished run means to a shell."""
     if result.status == "host_fault":
         return _EXIT_FAULTS.get(result.error.type if result.error else "", 1)
+    if result.status == "error" and result.error is not None and result.limit is not None:
+        return _EXIT_RAISED.get(result.error.type, _EXIT_GUEST)
     return _EXIT.get(result.status, _EXIT_GUEST)
 
 
 def explain(result: Result) -> None:
-    """One line on stderr for a run that did not end well, then the program's traceback if there is one."""
+    """One line on stderr for a run that did not end well, then the program's traceback if it says more."""
     if result.status == "ok" or result.error is None:
         return
     error = result.error
     where = f", line {error.line}" if error.line else ""
     culprit = {
         "host_fault": "our fault",
-        "model_failed": "model",
+        "model_failed": "the model",
         "denied": "refused",
         "quota": "quota",
         "killed": "stopped",
     }.get(result.status, "the program")
     words = f": {_one_line(error.message)}" if error.message else ""
-    print(f"belljar: {culprit}: {result.status}: {_one_line(error.type)}{where}{words}", file=sys.stderr)
-    if error.traceback:
+    met = f" ({_met(result.limit)})" if result.limit is not None and result.status in _LIMITS_TOLD else ""
+    tell(f"{culprit}: {result.status}: {_one_line(error.type)}{where}{words}{met}")
+    # Of code that was never run there is no more to say than that, unless the line is shown.
+    if error.traceback and not (result.status == "rejected" and error.traceback.strip().count("\n") == 0):
         print(printable(error.traceback), file=sys.stderr)
+
+
+def _met(limit: Limit) -> str:
+    observed = "" if limit.observed is None else f", observed {_quantity(limit.observed, limit.code)}"
+    bound = "" if limit.limit is None else f": limit {_quantity(limit.limit, limit.code)}"
+    return f"{limit.code}{bound}{observed}"
+
+
+def _quantity(value: int, code: str) -> str:
+    """A number in the unit that the code of its limit implies, for a person."""
+    if code.endswith("_ms"):
+        return f"{value / 1000:g} s"
+    if code.endswith(_CODES_OF_BYTES):
+        return _size(value)
+    return str(value)
+
+
+def _size(size_bytes: int) -> str:
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f}".removesuffix(".0") + f" {name}"
+    return f"{size_bytes} bytes"
 
 
 def _word(error: object) -> str:
@@ -103,8 +252,25 @@ def _word(error: object) -> str:
     if isinstance(error, GuestFault):
         return "the program"
     if isinstance(error, ModelFailed):
-        return "model"
+        return "the model"
     return "our fault" if isinstance(error, HostFault) else "error"
+
+
+def _status(culprit: object) -> str:
+    """Of what never became a run: in the words of a run's status, where there is one."""
+    match culprit:
+        case InvalidInput() | InvalidPolicy():
+            return "invalid"
+        case QuotaExceeded():
+            return "quota"
+        case Refusal():
+            return "denied"
+        case ModelFailed():
+            return "model_failed"
+        case "interrupted":
+            return "killed"
+        case _:
+            return "host_fault"
 
 
 def _one_line(text: str) -> str:

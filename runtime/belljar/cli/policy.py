@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from belljar.cli import options
-from belljar.cli.output import emit
+from belljar.cli.output import emit, say
+from belljar.cli.output import show as show_text
 from belljar.policy import digest, dump, load, presets, schema
 
 __all__ = ["policy"]
@@ -28,7 +29,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         emit({"digest": digest(loaded), "policy": msgspec.to_builtins(loaded)})
     else:
-        click.echo(dump(loaded), nl=False)
+        show_text(dump(loaded))
 
 
 @policy.command()
@@ -40,17 +41,30 @@ def check(name: str, as_json: bool) -> None:
     if as_json:
         emit({"ok": True, "name": loaded.name, "digest": digest(loaded)})
     else:
-        click.echo(f"{loaded.name}: ok, digest {digest(loaded)}")
+        say(f"{loaded.name}: ok, digest {digest(loaded)}")
 
 
 @policy.command("ls")
-def ls_() -> None:
+@options.as_json
+def ls_(as_json: bool) -> None:
     """List the presets."""
+    if as_json:
+        loaded = {name: load(name) for name in presets()}
+        emit(
+            {
+                "policies": [
+                    {"name": name, "digest": digest(one), "description": one.description}
+                    for name, one in loaded.items()
+                ]
+            }
+        )
+        return
     for name in presets():
-        click.echo(f"{name:<10} {load(name).description}")
+        say(f"{name:<10} {load(name).description}")
 
 
 @policy.command("schema")
-def schema_() -> None:
+@click.option("--json", "as_json", is_flag=True, help="It is JSON anyway.")
+def schema_(as_json: bool) -> None:
     """Print the JSON Schema of the file format, for editors."""
-    click.echo(json.dumps(schema(), indent=2))
+    say(json.dumps(schema(), indent=2))

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
-
-from belljar.engine import Progress
+from belljar.cli.output import tell
+from belljar.engine import Progress, Result
 from belljar.units import NANOUSD_PER_USD
 
-__all__ = ["progress", "step"]
+__all__ = ["progress", "step", "summarise"]
 
 _PLAIN_SECONDS = 2.0
-_console = Console(stderr=True, highlight=False)
+_SEPARATOR = " · "
 
 
 def step(text: str) -> None:
     """Say what is being done now."""
-    _console.print(text, style="dim", markup=False)
+    print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -27,29 +27,47 @@ def progress(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
     """Give a function that shows a `Progress`; None when nothing is to be shown."""
     if quiet:
         yield None
-        return
-    if not _console.is_terminal:
+    elif sys.stderr.isatty():
+        # Here, because it takes a tenth of a second to load, and nobody looks on elsewhere.
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False)
+        with console.status("starting") as status:
+            yield lambda now: status.update(_line(now))
+    else:
         yield _plain()
-        return
-    with _console.status("starting") as status:
-        yield lambda now: status.update(_line(now))
+
+
+def summarise(result: Result) -> None:
+    """The last line: how it ended and what it took, with the id by which the log knows the run."""
+    done = Progress(
+        turns=result.turns,
+        cells=result.cells,
+        reads=result.reads,
+        read_bytes=result.read_bytes,
+        queries=result.queries,
+        calls=result.usage.calls,
+        cost_nanousd=result.cost_nanousd,
+    )
+    tell(f"run {result.run}: {result.status}{_SEPARATOR}{_line(done)}")
 
 
 def _plain() -> Callable[[Progress], None]:
-    last: list[float] = [0.0]
-    shown: list[int] = [-1]
+    last: list[float] = [time.monotonic()]
+    shown: list[int] = [0]
 
     def show(now: Progress) -> None:
         due = time.monotonic() - last[0] > _PLAIN_SECONDS
         if due or now.turns != shown[0]:
             last[0], shown[0] = time.monotonic(), now.turns
-            _console.print(_line(now), markup=False)
+            print(_line(now), file=sys.stderr)
 
     return show
 
 
 def _line(now: Progress) -> str:
-    return (
-        f"turn {now.turns} · cell {now.cells} · {now.queries} queries · {now.reads} reads "
-        f"({now.read_bytes / 1e6:.1f} MB) · {now.cost_nanousd / NANOUSD_PER_USD:.4f} USD"
-    )
+    # Without a root model there are no turns.
+    turn = [f"turn {now.turns}"] if now.turns else []
+    reads = f"{now.reads} reads ({now.read_bytes / 1e6:.1f} MB)"
+    cost = f"{now.cost_nanousd / NANOUSD_PER_USD:.4f} USD"
+    return _SEPARATOR.join([*turn, f"cell {now.cells}", f"{now.queries} queries", reads, cost])

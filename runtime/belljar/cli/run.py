@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
-import msgspec
 
 from belljar.cli import options
+from belljar.cli.delivery import as_text, deliver, require_stdout
 from belljar.cli.loop import run_async
-from belljar.cli.output import complain, emit, exit_code, explain, show
+from belljar.cli.output import complain, emit, show
 from belljar.cli.progress import progress
 from belljar.cli.trace import tracing
 from belljar.context import FileSource
 from belljar.engine import Result
 from belljar.errors import InvalidInput
 from belljar.runtime import Runtime
+from belljar.state import State
 
-__all__ = ["exec_", "print_result", "run"]
+__all__ = ["exec_", "run"]
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 _PROGRAM_BYTES_MAX = 4 * 2**20
 # On one line of stderr; all of it is in the document of --json.
 _PARTIAL_CHARS_MAX = 2000
+_STDIN = Path("-")
 _context = click.option(
     "--context",
     "sources",
@@ -43,7 +47,7 @@ _context = click.option(
     default=DEFAULT_MODEL,
     show_default=True,
     metavar="NAME",
-    help="The root model: claude-NAME (needs ANTHROPIC_API_KEY) or scripted:FILE.",
+    help="The root model, which writes the code: claude-NAME (needs ANTHROPIC_API_KEY) or scripted:FILE.",
 )
 @click.option(
     "--trace",
@@ -51,6 +55,7 @@ _context = click.option(
     metavar="FILE",
     help="Write each turn of the root model to FILE as a line of JSON: what it wrote, ran and was shown.",
 )
+@click.option("--sub-model", metavar="NAME", help="Answers the code's queries. [default: the root model]")
 @options.reading
 @options.box_options
 def run(
@@ -80,10 +85,11 @@ def run(
 @click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM.py")
 @_context
 @click.option("--model", metavar="NAME", help="Answers the program's queries; without one they are refused.")
+@click.option("--sub-model", metavar="NAME", help="The same as --model, and wins: there is no root model here.")
 @options.reading
 @options.box_options
 def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model: str | None, **rest: Any) -> int:
-    """Run PROGRAM.py in a box, no root model."""
+    """Run PROGRAM.py in a box, no root model. `-` reads it from stdin."""
     code = _read_program(program)
 
     async def work(runtime: Runtime, on_progress: Any) -> Result:
@@ -122,20 +128,25 @@ def _source(runtime: Runtime, place: str, rest: dict[str, Any]) -> Any:
 
 
 def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:
+    require_stdout()
+    quiet = rest["quiet"]
+
     async def go() -> Result:
         chosen = {name: rest[name] for name in ("policy", "state", "backend", "language")}
-        async with Runtime(**chosen) as runtime:
-            with progress(rest["quiet"]) as on_progress:
+        with progress(quiet) as on_progress:
+            async with Runtime(**chosen) as runtime:
                 return await work(runtime, on_progress)  # type: ignore[no-any-return]
 
     result = run_async(go())
-    print_result(result, as_json=rest["as_json"], show_output=show_output)
-    return exit_code(result)
+
+    def write() -> None:
+        _print(result, as_json=rest["as_json"], show_output=show_output)
+
+    return deliver(result, write, State.at(rest["state"], os.environ), quiet=quiet)
 
 
-def print_result(result: Result, *, as_json: bool, show_output: bool) -> None:
-    """The answer (and what the program printed) on stdout, or the whole result as JSON; complaints on stderr."""
-    explain(result)
+def _print(result: Result, *, as_json: bool, show_output: bool) -> None:
+    """The answer (and what the program printed) on stdout, or the whole result as JSON."""
     if as_json:
         emit(result)
         return
@@ -143,27 +154,21 @@ def print_result(result: Result, *, as_json: bool, show_output: bool) -> None:
         show(result.stdout)
         show(result.stderr, file=sys.stderr)
     if result.given is not None:
-        show(f"{_as_text(result)}\n")
+        show(f"{as_text(result)}\n")
     if result.unfinished is not None:
         complain("not finished", f"what there was of an answer: {str(result.partial)[:_PARTIAL_CHARS_MAX]}")
 
 
-def _as_text(result: Result) -> str:
-    """The answer as it is read: a text itself, anything else as JSON, which need not become a value for that."""
-    if not isinstance(result.given, msgspec.Raw) or bytes(result.given).lstrip().startswith(b'"'):
-        return str(result.answer)
-    return msgspec.json.format(bytes(result.given), indent=-1).decode()
-
-
 def _read_program(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with _stdin() if path == _STDIN else path.open("rb") as file:
             source = file.read(_PROGRAM_BYTES_MAX + 1)
         if len(source) > _PROGRAM_BYTES_MAX:
             raise InvalidInput(
                 f"{path} is over {_PROGRAM_BYTES_MAX} bytes: that is no program", code="program.too_long"
             )
-        return source.decode("utf-8")
+        # As Python reads a program: a byte order mark is no part of it.
+        return source.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except OSError as error:
         raise InvalidInput(
             f"{path} cannot be read ({error.strerror}): name a Python file", code="program.unreadable"
@@ -172,3 +177,8 @@ def _read_program(path: Path) -> str:
         raise InvalidInput(
             f"{path} is not UTF-8 (byte {error.start}): convert it first", code="program.encoding"
         ) from error
+
+
+def _stdin() -> BinaryIO:
+    """It stays open: whoever closes what this gives closes no descriptor."""
+    return open(0, "rb", closefd=False)

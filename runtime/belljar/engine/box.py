@@ -52,9 +52,12 @@ from belljar.errors import (
 from belljar.heavy import off_loop
 from belljar.protocol import (
     PROTOCOL,
+    Answers,
     ContextInfo,
     DocumentInfo,
+    Failure,
     GuestMessage,
+    HostMessage,
     Query,
     Ready,
     Recurse,
@@ -62,7 +65,6 @@ from belljar.protocol import (
     Search,
     Start,
 )
-from belljar.protocol import Failure as GuestFailure
 from belljar.sandbox import BoxEnd, Evidence, Sandbox
 from belljar.tasks import to_the_end
 from belljar.wire import Frame, encode, guest_decoder
@@ -93,7 +95,7 @@ _CPU_SHARE: Const = 0.9
 # Of an error that ends a run.
 _MESSAGE_CHARS_MAX: Const = 4000
 _STATUS_OF: Const[dict[str, Status]] = {"processes": "processes", "scratch_bytes": "disk", "memory_bytes": "memory"}
-_CELL_OVER: Const = GuestFailure("PolicyDenied", "cell.over", "the cell is over: the request was cancelled", None, None)
+_CELL_OVER: Const = Failure("PolicyDenied", "cell.over", "the cell is over: the request was cancelled", None, None)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -147,6 +149,8 @@ class Box:
         self._listens = asyncio.Event()
         # Why the running cell was cut short: whatever ends the box from then on, this is the cause.
         self._cut: Verdict | None = None
+        # What the program was refused last in the running cell: by us, whatever it says it died of.
+        self._refused: Failure | None = None
         # From here on the sandbox gives up what it holds: it is neither asked nor told anything but `kill`.
         self._dying = False
         # The last account, and the last before the cell that runs.
@@ -230,7 +234,7 @@ class Box:
         cell = self._cell = self._broker.cell
         assert cell is not None
         self._over.clear()
-        self._before, self._last = self._account, last
+        self._before, self._last, self._refused = self._account, last, None
         await self._give(order)
         await self._until_over(cell, await self._spare_cpu() if spare_cpu else None)
         result = await self._result(cell)
@@ -362,8 +366,8 @@ class Box:
         said = cell.done.error
         error = ErrorInfo(said.type, said.message, said.line, cell.traceback) if said else None
         if cell.done.status == "error":
-            limit = await self._limit_behind(cell.done.error.type if cell.done.error else "")
-            return (_STATUS_OF[limit.code] if limit else "error"), error, limit
+            limit = await self._limit_behind(said.type if said else "")
+            return (_STATUS_OF[limit.code], error, limit) if limit else ("error", error, self._refusal_behind(error))
         # An interrupt that we did not order came from the program itself.
         return ("error" if cell.done.status == "interrupted" else cell.done.status), error, None
 
@@ -389,6 +393,13 @@ class Box:
         if said == "MemoryError" and peak >= limits.memory_bytes * _MEMORY_SHARE:
             return Limit("memory_bytes", limits.memory_bytes, peak)
         return None
+
+    def _refusal_behind(self, error: ErrorInfo | None) -> Limit | None:
+        """The refusal that the program died of: what it says that was, if it is what we had refused it last."""
+        refused = self._refused
+        if refused is None or error is None or error.type != refused.kind:
+            return None
+        return Limit(refused.code, refused.limit, refused.observed)
 
     def _end(self, verdict: Verdict) -> None:
         if self.verdict is None and not self._through:
@@ -580,6 +591,7 @@ class Box:
 
     async def _send(self, reply: Reply) -> None:
         wire = self._scope.policy.wire
+        self._refused = _failure_in(reply[0]) or self._refused
         parts = encode(*reply, header_bytes_max=wire.header_bytes_max, body_bytes_max=wire.body_bytes_max)
         async with self._sending:
             try:
@@ -617,6 +629,15 @@ class Box:
         if end.killed:
             how = "its wire"
         return Verdict("error", ErrorInfo(GuestDied.__name__, f"the program ended {how} before the cell was done"))
+
+
+def _failure_in(reply: HostMessage) -> Failure | None:
+    """Why a request was refused, or the first of a batch's that was."""
+    if isinstance(reply, Refused):
+        return reply.failure
+    if isinstance(reply, Answers):
+        return next(iter(reply.failures), None)
+    return None
 
 
 def verdict_of(error: BelljarError) -> Verdict:

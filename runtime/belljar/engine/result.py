@@ -143,7 +143,7 @@ class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"g
 
 
 class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
-    """One cell. `answer` is set when the cell gave the final answer; `output_bytes` counts also what was not kept."""
+    """One cell. `answer` is set when the cell gave the final answer; `output_bytes` is what it printed, kept or not."""
 
     status: Status
     stdout: str
@@ -158,11 +158,12 @@ class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
 class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "answer", "unfinished": "partial"}):
     """One run.
 
-    `stdout` and `stderr` are the last cell's. `cpu_s` and `max_rss_bytes` are the kernel's accounts of the box; `cost`
-    is in nano-dollars, `cost_assumed` the part of it that no provider told: of calls that failed on their way, all that
-    they may have cost; `coverage` says how much of the contexts was read and shown; `layers` are the layers of the wall
-    that held; `scripted` says that no model was asked. `turns_log` has the root model's turns, the latest of them where
-    all would be too much to keep.
+    `stdout` and `stderr` are the last cell's, of which `output_bytes` were printed, kept or not. `cpu_s` and
+    `max_rss_bytes` are the kernel's accounts of the box; `cost` is the older name of `cost_nanousd`, of which no
+    provider told `cost_assumed_nanousd`: of calls that failed on their way, all that they may have cost; `coverage`
+    says how much of the contexts was read and shown; `layers` are the layers of the wall that held; `scripted` says
+    that no model was asked. With the status `error`, `limit` is what the program had been refused when it died of
+    that. `turns_log` has the root model's turns, the latest of them where all would be too much to keep.
     """
 
     run: str
@@ -171,6 +172,7 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "
     stdout: str
     stderr: str
     truncated: bool
+    output_bytes: int
     error: ErrorInfo | None
     limit: Limit | None
     wall_s: float
@@ -183,7 +185,8 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "
     queries: int
     usage: RunUsage
     cost: int
-    cost_assumed: int = 0
+    cost_nanousd: int
+    cost_assumed_nanousd: int = 0
     scripted: bool
     layers: tuple[str, ...]
     coverage: Coverage
@@ -255,9 +258,9 @@ def cell_result(
         stdout=text_of(cell.stdout, "replace"),
         stderr=text_of(cell.stderr, "replace"),
         truncated=cell.truncated,
+        output_bytes=cell.output_bytes,
         error=error,
         limit=limit,
         wall_s=wall_s,
         given=answer,
-        output_bytes=cell.output_bytes,
     )

@@ -24,14 +24,15 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-import genai_prices.data_snapshot
 import msgspec
-from genai_prices.types import ModelPrice, TieredPrices
 
 from belljar.errors import InvalidInput, PolicyDenied
 from belljar.models.base import Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice, Tier, TieredPrices
 
 __all__ = ["FREE", "NANOUSD_PER_TOKEN_IN_USD_PER_MTOK", "Prices", "Rates", "SelfPriced"]
 
@@ -207,6 +208,9 @@ def _rates(model: str, table: Rates | Mapping[str, object]) -> Rates:
 
 def _listed(model: str, at: datetime) -> _Sheet | None:
     """The sheet in the list of `genai-prices`, or None if it does not list the model with an input and output price."""
+    # Here, because it takes half a second to load, and scripted models state their own price.
+    import genai_prices.data_snapshot
+
     provider = genai_prices.data_snapshot.get_snapshot().find_provider(None, _PROVIDER, None)
     listed = provider.find_model(model)
     if listed is None:
@@ -222,9 +226,9 @@ def _listed(model: str, at: datetime) -> _Sheet | None:
 _FIELDS: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 
 
-def _tiers(price: ModelPrice) -> list[genai_prices.types.Tier]:
-    values = [getattr(price, field) for field in _FIELDS]
-    return [tier for value in values if isinstance(value, TieredPrices) for tier in value.tiers]
+def _tiers(price: ModelPrice) -> list[Tier]:
+    values: list[Decimal | TieredPrices | None] = [getattr(price, field) for field in _FIELDS]
+    return [tier for value in values if value is not None and not isinstance(value, Decimal) for tier in value.tiers]
 
 
 def _listed_rates(price: ModelPrice, input_tokens: int) -> Rates | None:
@@ -237,7 +241,7 @@ def _listed_rates(price: ModelPrice, input_tokens: int) -> Rates | None:
 
 
 def _at_tokens(value: Decimal | TieredPrices | None, input_tokens: int) -> Decimal | None:
-    if isinstance(value, TieredPrices):
+    if value is not None and not isinstance(value, Decimal):
         reached = [tier.price for tier in value.tiers if tier.start < input_tokens]
         value = reached[-1] if reached else value.base
     return None if value is None else value * NANOUSD_PER_TOKEN_IN_USD_PER_MTOK

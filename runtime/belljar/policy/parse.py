@@ -208,12 +208,13 @@ class _Reader:
         self.refuse(path, f"{what}; write {kind.bound(base)}, or extend another policy", "looser")
 
     def whole(self, policy: Policy) -> None:
-        for inner, outer in FITS:
-            (inner_attribute, kind), (outer_attribute, _) = kind_at(inner), kind_at(outer)
-            small, large = _attribute(policy, inner_attribute), _attribute(policy, outer_attribute)
-            if small > large:
-                what = f"{inner} = {kind.write(small)} is more than {outer} = {kind.write(large)}, which holds it"
-                self.refuse_first((inner, outer), f"{what}; lower {inner} or raise {outer}", "misfit")
+        """Two values of which one holds the other; all that do not fit are told at once."""
+        misfits = [(inner, outer, what) for inner, outer in FITS if (what := _misfit(policy, inner, outer))]
+        if misfits:
+            (inner, outer, what), *others = misfits
+            message = f"{what}, which holds it; lower {inner} or raise {outer}"
+            also = "".join(f"; also {other}" for _, _, other in others)
+            self.refuse_first((inner, outer), message + also, "misfit")
 
     def refuse_first(self, keys: tuple[str, str], message: str, code: str) -> NoReturn:
         """Refuse at the first of the keys that this file has: the others are inherited."""
@@ -232,6 +233,13 @@ class _Reader:
 
 
 _ABSENT: Final = object()
+
+
+def _misfit(policy: Policy, inner: str, outer: str) -> str:
+    """What is wrong with two values, empty if the second holds the first."""
+    (inner_attribute, kind), (outer_attribute, _) = kind_at(inner), kind_at(outer)
+    small, large = _attribute(policy, inner_attribute), _attribute(policy, outer_attribute)
+    return f"{inner} = {kind.write(small)} is more than {outer} = {kind.write(large)}" if small > large else ""
 
 
 def _sub_table(kind: Kind[Any] | type[msgspec.Struct]) -> type[msgspec.Struct]:

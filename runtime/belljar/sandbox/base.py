@@ -6,14 +6,15 @@ Nothing here knows the protocol: a box is a byte stream with a kill switch.
 from __future__ import annotations
 
 import math
+import resource
 from collections.abc import Collection, Mapping
 from typing import Final, Protocol
 
 import msgspec
 
-from belljar.errors import LayerMissing
+from belljar.errors import BoxFault, LayerMissing
 
-__all__ = ["Backend", "BoxEnd", "BoxSpec", "Evidence", "Sandbox", "check_layers", "rlimits"]
+__all__ = ["Backend", "BoxEnd", "BoxSpec", "Evidence", "Sandbox", "check_layers", "check_own_limits", "rlimits"]
 
 # A backstop behind the pids group, which counts and can be read; the limit per user only refuses.
 _NPROC_SPARE: Final = 8
@@ -157,6 +158,21 @@ def check_layers(backend: str, requires: Collection[str], layers: Collection[str
         )
 
 
+# What the shell calls them.
+_ULIMIT: Final = {
+    "CPU": "t",
+    "AS": "v",
+    "NPROC": "u",
+    "NOFILE": "n",
+    "FSIZE": "f",
+    "STACK": "s",
+    "MEMLOCK": "l",
+    "MSGQUEUE": "q",
+    "SIGPENDING": "i",
+    "CORE": "c",
+}
+
+
 def rlimits(spec: BoxSpec, born_bytes: int | None = None) -> dict[str, int]:
     """What one process of a box may use: the names of setrlimit(2), without their prefix.
 
@@ -178,3 +194,18 @@ def rlimits(spec: BoxSpec, born_bytes: int | None = None) -> dict[str, int]:
         # Exactly 1 refuses core files and piped core handlers alike.
         "CORE": 1,
     }
+
+
+def check_own_limits(spec: BoxSpec) -> None:
+    """Nobody can give a box more than they may have themselves.
+
+    Raises:
+        BoxFault: a limit that this process was started with is below that of a box.
+    """
+    for name, wanted in rlimits(spec).items():
+        _, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise BoxFault(
+                f"the limit RLIMIT_{name} that belljar was started with is {hard}, and a box of this policy needs "
+                f"{wanted}: raise it (ulimit -H{_ULIMIT[name]})"
+            )

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from belljar.errors import BoxFault, LayerMissing
-from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, check_layers, rlimits
+from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, check_layers, check_own_limits, rlimits
 from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
 from belljar.sandbox.pool import Pool
@@ -121,6 +121,7 @@ class Jail:
         return box or await self._build(spec)
 
     async def _build(self, spec: BoxSpec) -> JailBox:
+        check_own_limits(spec)
         zygote = await self._living_zygote()
         group = self._groups.take(spec)
         try:

@@ -1,0 +1,98 @@
+"""A result on its way to whoever paid for it.
+
+Where stdout is closed, nothing is begun. Where it takes nothing any more when the result is there (a full disk, a
+reader that has gone), the whole result is kept in the state folder, and one line says where; if that does not work
+either, the answer goes to stderr. The exit code is then 10, whatever the run's own would have been.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from belljar.cli.output import EXIT_OUTPUT, OutputFailed, document_of, exit_code, explain, flush, show, tell
+from belljar.cli.progress import summarise
+from belljar.engine import Result
+from belljar.errors import InvalidInput
+from belljar.state import State
+
+__all__ = ["as_text", "deliver", "require_stdout"]
+
+
+class _NoStdout(InvalidInput):
+    exit_code = EXIT_OUTPUT
+
+
+def require_stdout() -> None:
+    """Before anything is spent.
+
+    Raises:
+        InvalidInput: stdout is closed.
+    """
+    if sys.stdout is None:
+        raise _NoStdout(
+            "stdout is closed, so nothing was begun: leave it open, or send it to a file", code="output.closed"
+        )
+
+
+def deliver(result: Result, write: Callable[[], None], state: State, *, quiet: bool) -> int:
+    """Write out a result with `write`, and what there is to say about it on stderr. Returns the exit code."""
+    code = exit_code(result)
+    try:
+        write()
+        flush()
+    except OutputFailed as failure:
+        code = EXIT_OUTPUT
+        _keep(result, failure, state)
+    explain(result)
+    _tell_cut(result)
+    if not quiet:
+        summarise(result)
+    return code
+
+
+def _tell_cut(result: Result) -> None:
+    if result.truncated:
+        kept = len(result.stdout.encode()) + len(result.stderr.encode())
+        tell(
+            f"output: kept {kept} of {result.output_bytes} bytes: print less, or use a policy with a larger `output` "
+            "under [limits]"
+        )
+
+
+def _keep(result: Result, failure: OutputFailed, state: State) -> None:
+    """In the state folder, for its owner alone. `exec ... | head` is no accident, and can be run again for nothing."""
+    if failure.reader_left and result.usage.calls == 0:
+        tell(f"output: {failure}: run {result.run} asked no model, so its result is not kept")
+        return
+    path = state.results / f"{result.run}.json"
+    try:
+        state.results.mkdir(mode=0o700, exist_ok=True)
+        _write_private(path, document_of(result))
+    except OSError as error:
+        tell(f"output: {failure}, nor can {path} ({error.strerror}): the answer of run {result.run} follows")
+        if result.given is not None:
+            show(f"{as_text(result)}\n", file=sys.stderr)
+        return
+    tell(f"output: {failure}: the result of run {result.run} is in {path}")
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{text}\n")
+    except OSError:
+        path.unlink(missing_ok=True)  # half a result is worse than none
+        raise
+
+
+def as_text(result: Result) -> str:
+    """The answer as it is read: a text itself, anything else as JSON, which need not become a value for that."""
+    if not isinstance(result.given, msgspec.Raw) or bytes(result.given).lstrip().startswith(b'"'):
+        return str(result.answer)
+    return msgspec.json.format(bytes(result.given), indent=-1).decode()
