@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from belljar.audit import Record, Report
+from belljar.context import Document
 from belljar.engine import CellResult, Coverage, ErrorInfo, Limit, Progress, Receipt, Result, RunUsage, Status
 from belljar.errors import (
     AuditUnavailable,
@@ -27,24 +29,29 @@ from belljar.errors import (
     Refusal,
     VerificationFailed,
 )
-from belljar.facade import SyncSession, run, session
-from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Usage
+from belljar.facade import SyncSession, execute, run, session
+from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy
-from belljar.runtime import Runtime, Session
+from belljar.run import OnProgress
+from belljar.runtime import BackendName, ContextSource, Language, Runtime, Session
 
 __version__ = version("belljar")
 
 __all__ = [
     "AuditUnavailable",
+    "BackendName",
     "BelljarError",
     "BoxFault",
     "CellResult",
+    "ContextSource",
     "Coverage",
+    "Document",
     "ErrorInfo",
     "GuestFault",
     "HostFault",
     "InvalidInput",
     "InvalidPolicy",
+    "Language",
     "LayerMissing",
     "LedgerUnavailable",
     "Limit",
@@ -53,13 +60,17 @@ __all__ = [
     "ModelFailed",
     "ModelReply",
     "ModelRequest",
+    "OnProgress",
     "Policy",
     "PolicyDenied",
     "Prices",
     "Progress",
     "QuotaExceeded",
+    "Rates",
     "Receipt",
+    "Record",
     "Refusal",
+    "Report",
     "Result",
     "RunUsage",
     "Runtime",
@@ -69,6 +80,7 @@ __all__ = [
     "Usage",
     "VerificationFailed",
     "__version__",
+    "execute",
     "run",
     "session",
 ]

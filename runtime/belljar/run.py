@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -151,7 +152,10 @@ class Run:
     def _tell(self, on_progress: OnProgress) -> bool:
         """Whether it wants to be told again."""
         try:
-            on_progress(self.progress())
+            said = cast("Callable[[Progress], object]", on_progress)(self.progress())
+            if inspect.iscoroutine(said):
+                said.close()
+                raise TypeError("it returned a coroutine, and nobody awaits that: write an ordinary function")
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:  # nothing is awaited here, so a cancellation is its own, too

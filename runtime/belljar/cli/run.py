@@ -15,6 +15,7 @@ from belljar.cli.output import emit, exit_code, explain, show
 from belljar.cli.progress import progress
 from belljar.engine import Result
 from belljar.errors import InvalidInput
+from belljar.models import Prices
 from belljar.runtime import Runtime
 
 __all__ = ["exec_", "print_result", "run"]
@@ -103,6 +104,7 @@ def _source(runtime: Runtime, place: str, tenant: str) -> Any:
 def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:
     async def go() -> Result:
         chosen = {name: rest[name] for name in ("policy", "state", "backend", "language")}
+        chosen["prices"] = Prices.load(rest["prices"]) if rest["prices"] else None
         async with Runtime(**chosen) as runtime:
             with progress(rest["quiet"]) as on_progress:
                 return await work(runtime, on_progress)  # type: ignore[no-any-return]
