@@ -7,7 +7,6 @@ import contextlib
 import gc
 import subprocess
 import sys
-import time
 import weakref
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
@@ -170,10 +169,8 @@ def test_a_runtime_on_another_loop_is_refused_at_once_and_closes(jar: Jar) -> No
             assert refused.value.code == "runtime.loop"
 
     asyncio.run(first())
-    started = time.monotonic()
     asyncio.run(later())
     asyncio.run(runtime.__aexit__())
-    assert time.monotonic() - started < 5  # a deadline of ten would have passed in each
     no_process_left()
     gc.collect()
 
@@ -192,9 +189,7 @@ def test_a_runtime_with_boxes_made_ahead_closes_on_another_loop(jar: Jar) -> Non
         await runtime.execute("1")
 
     asyncio.run(first())
-    started = time.monotonic()
     asyncio.run(runtime.__aexit__())
-    assert time.monotonic() - started < 8
     no_process_left()
 
 
@@ -258,7 +253,7 @@ async def main():
 @pytest.mark.parametrize("code", ABANDONED.values(), ids=ABANDONED)
 def test_what_its_loop_leaves_behind_is_over_with_it(jar: Jar, code: str) -> None:
     # An unclosed socket or process may be warned of: to forget it is a mistake. That is all.
-    ends = "asyncio.run(main()); started = time.monotonic(); print('ended', file=sys.stderr)\n"
+    ends = "asyncio.run(main()); print('ended', file=sys.stderr)\n"
     outcome = done(jar, code + ends, warnings="ignore")
     assert (outcome.code, outcome.stdout[:1], outcome.stderr) == (0, "1", "ended\n")
     assert len(jar.records("run.finished")) == len(jar.records("run.started")) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 import belljar
 from belljar import ModelReply, ModelRequest
 from belljar.models import NullModel, ScriptedModel
-from tests.integration.support import Jar, Outcome, Running, no_process_left, until
+from tests.integration.support import PATIENCE_S, Jar, Outcome, Running, no_process_left, until
 
 
 class Priceless(NullModel):
@@ -42,14 +43,25 @@ def program(jar: Jar, code: str, *, warnings: str = "error") -> Running:
         text=True,
         env=jar.environ(),
         cwd=jar.work,
+        start_new_session=True,
     )
     running = Running(process)
     jar._running.append(running)
     return running
 
 
+def ended(running: Running) -> Outcome:
+    """The end of a program; one that hangs fails the test, and is killed with all its children."""
+    try:
+        running.process.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.process.pid, signal.SIGKILL)
+        pytest.fail("it hangs")
+    return running.wait()
+
+
 def done(jar: Jar, code: str, *, warnings: str = "error") -> Outcome:
-    return program(jar, code, warnings=warnings).wait()
+    return ended(program(jar, code, warnings=warnings))
 
 
 def own_threads() -> list[str]:
@@ -340,13 +352,11 @@ def test_ctrl_c_reaches_the_caller_when_the_work_has_ended(jar: Jar, code: str) 
     running = program(jar, code)
     until(lambda: has_read(jar), what="the program runs")
     running.signal(signal.SIGINT)
-    outcome = running.wait()
+    outcome = ended(running)
     assert (outcome.code, outcome.stdout.splitlines()[:1], outcome.stderr) == (0, ["interrupted"], "")
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Any:
     yield
-    with contextlib.suppress(AssertionError):
-        until(lambda: own_threads() == [], seconds=5, what="threads end")
-    assert own_threads() == []
+    until(lambda: own_threads() == [], what="the threads have ended")
