@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+from belljar.audit import Record, Report
 from belljar.context import Document, FileSource
 from belljar.engine import CellResult, Coverage, ErrorInfo, Limit, Progress, Receipt, Result, RunUsage, Status
 from belljar.errors import (
@@ -28,18 +29,21 @@ from belljar.errors import (
     Refusal,
     VerificationFailed,
 )
-from belljar.facade import SyncSession, run, session
-from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Usage
+from belljar.facade import SyncSession, execute, run, session
+from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy
-from belljar.runtime import Runtime, Session
+from belljar.run import OnProgress
+from belljar.runtime import BackendName, ContextSource, Language, Runtime, Session
 
 __version__ = version("belljar")
 
 __all__ = [
     "AuditUnavailable",
+    "BackendName",
     "BelljarError",
     "BoxFault",
     "CellResult",
+    "ContextSource",
     "Coverage",
     "Document",
     "ErrorInfo",
@@ -48,6 +52,7 @@ __all__ = [
     "HostFault",
     "InvalidInput",
     "InvalidPolicy",
+    "Language",
     "LayerMissing",
     "LedgerUnavailable",
     "Limit",
@@ -56,13 +61,17 @@ __all__ = [
     "ModelFailed",
     "ModelReply",
     "ModelRequest",
+    "OnProgress",
     "Policy",
     "PolicyDenied",
     "Prices",
     "Progress",
     "QuotaExceeded",
+    "Rates",
     "Receipt",
+    "Record",
     "Refusal",
+    "Report",
     "Result",
     "RunUsage",
     "Runtime",
@@ -72,6 +81,7 @@ __all__ = [
     "Usage",
     "VerificationFailed",
     "__version__",
+    "execute",
     "run",
     "session",
 ]

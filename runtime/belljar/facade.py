@@ -1,28 +1,57 @@
-"""The synchronous facade: the same runtime for code that has no event loop.
+"""The synchronous facade: the same runtime for code that has no event loop, or cannot await on the one it runs in.
 
-A loop runs in a thread of its own as long as the facade is open, also between two calls, so that limits, deadlines and
-the end of a box are seen when they happen and not when the caller next asks. It is the thread that starts the boxes'
-launchers, and they die with it.
+Theory of operation. Each runtime of this module has an event loop in a thread of its own (`_Loop`) for as long as it
+is open, also between two calls, so that limits, deadlines and the end of a box are seen when they happen and not when
+the caller next asks. It is the thread that starts the boxes' launchers, and they die with it. Nothing is ever run on
+the caller's thread or on a loop that runs there: so all of it works in a notebook.
+
+    caller's thread                    the loop's thread
+    call(work)  ── task ─────────────▶ work()
+      waits     ◀── result or error ── its end
+    close()     ── stop ─────────────▶ cancels calls of other threads, closes session and runtime, then the loop
+      waits     ◀── ended ───────────
+
+Four ways lead out of a call or a block besides its end:
+
+* Ctrl-C while the caller waits cancels the work, and is raised when the work has come to its clean end.
+* What nobody refers to any more is closed, and nobody waits: it may be the garbage collector that says so, in any
+  thread, in the middle of anything.
+* The interpreter's end closes what is open. The thread is a daemon, so nothing that was forgotten keeps the process
+  alive; what is not closed in `_EXIT_S` the next start of a runtime settles, as it does after a crash.
+* A forked child has the objects and not the thread. It closes nothing of its parent's, and is told so if it asks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures
 import contextlib
+import logging
+import os
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Final, TypeVar
 
 from belljar.engine import CellResult, Result
-from belljar.models import Model
+from belljar.errors import HostFault, InvalidInput, PolicyDenied
+from belljar.models import Model, Prices
 from belljar.policy import Policy
 from belljar.run import OnProgress, OnTurn
 from belljar.runtime import DEFAULT_TENANT, BackendName, ContextSource, Language, Runtime, Session
+from belljar.tasks import Workers
 
-__all__ = ["SyncSession", "run", "session"]
+__all__ = ["SyncSession", "execute", "run", "session"]
 
 T = TypeVar("T")
+# How long the end of the process waits for what is still open. To kill a box takes milliseconds.
+_EXIT_S: Final = 10.0
+_log = logging.getLogger("belljar")
 
 
 def run(
@@ -33,17 +62,25 @@ def run(
     model: str | Model,
     sub_model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
-    policy: str | Policy = "standard",
-    state: Path | None = None,
+    policy: str | Path | Policy = "standard",
+    state: str | Path | None = None,
     backend: BackendName | None = None,
     language: Language | None = None,
+    pool: int = 0,
+    models: Iterable[Model] = (),
+    prices: Prices | None = None,
     on_progress: OnProgress | None = None,
     on_turn: OnTurn | None = None,
 ) -> Result:
-    """`Runtime.run`, synchronous, with a runtime of its own. See there for arguments, result and errors."""
+    """`Runtime.run`, synchronous, with a runtime of its own. See there for arguments, result and errors.
+
+    `on_progress` and model objects are called in another thread than the caller's.
+    """
 
     async def once() -> Result:
-        async with Runtime(policy, state=state, backend=backend, language=language) as runtime:
+        async with Runtime(
+            policy, state=state, backend=backend, language=language, pool=pool, models=models, prices=prices
+        ) as runtime:
             return await runtime.run(
                 question,
                 context=context,
@@ -55,19 +92,81 @@ def run(
                 on_turn=on_turn,
             )
 
-    return asyncio.run(once())
+    return _call_once(once)
+
+
+def execute(
+    code: str,
+    *,
+    context: ContextSource | None = None,
+    contexts: Mapping[str, ContextSource] | None = None,
+    model: str | Model | None = None,
+    tenant: str = DEFAULT_TENANT,
+    policy: str | Path | Policy = "standard",
+    state: str | Path | None = None,
+    backend: BackendName | None = None,
+    language: Language | None = None,
+    pool: int = 0,
+    models: Iterable[Model] = (),
+    prices: Prices | None = None,
+    on_progress: OnProgress | None = None,
+) -> Result:
+    """`Runtime.execute`, synchronous, with a runtime of its own: one given program, no root model. Else as `run`."""
+
+    async def once() -> Result:
+        async with Runtime(
+            policy, state=state, backend=backend, language=language, pool=pool, models=models, prices=prices
+        ) as runtime:
+            return await runtime.execute(
+                code, context=context, contexts=contexts, model=model, tenant=tenant, on_progress=on_progress
+            )
+
+    return _call_once(once)
+
+
+def session(
+    *,
+    context: ContextSource | None = None,
+    contexts: Mapping[str, ContextSource] | None = None,
+    model: str | Model | None = None,
+    tenant: str = DEFAULT_TENANT,
+    policy: str | Path | Policy = "standard",
+    state: str | Path | None = None,
+    backend: BackendName | None = None,
+    language: Language | None = None,
+    pool: int = 0,
+    models: Iterable[Model] = (),
+    prices: Prices | None = None,
+) -> contextlib.AbstractContextManager[SyncSession]:
+    """`Runtime.session`, synchronous, with a runtime of its own: `with belljar.session(...) as session`."""
+
+    async def enter(stack: contextlib.AsyncExitStack) -> Session:
+        runtime = Runtime(
+            policy, state=state, backend=backend, language=language, pool=pool, models=models, prices=prices
+        )
+        await stack.enter_async_context(runtime)
+        session = runtime.session(context=context, contexts=contexts, model=model, tenant=tenant)
+        return await stack.enter_async_context(session)
+
+    return _Opening(enter)
 
 
 class SyncSession:
     """A session for synchronous code. Made by `session`."""
 
-    def __init__(self, session: Session, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, session: Session, loop: _Loop) -> None:
         self._session = session
         self._loop = loop
+        # A session that is forgotten is closed. What is still open when the process ends is closed by `_at_exit`.
+        weakref.finalize(self, loop.close, wait=False).atexit = False
 
     def execute(self, code: str, *, timeout: float | None = None) -> CellResult:
-        """Run one cell, as `Session.execute`. Ctrl-C stops the cell, and is raised when that is done."""
-        return _wait(self._session.execute(code, timeout=timeout), self._loop)
+        """Run one cell, as `Session.execute`. Ctrl-C stops it, and is raised when that is done.
+
+        Raises as `Session.execute`, and besides:
+            InvalidInput: `session.process`: in a forked child; `session.thread`: from the session's own callbacks.
+        """
+        return self._loop.call(lambda: self._session.execute(code, timeout=timeout))
 
     @property
     def result(self) -> Result | None:
@@ -75,62 +174,192 @@ class SyncSession:
         return self._session.result
 
 
-@contextlib.contextmanager
-def session(
-    *,
-    context: ContextSource | None = None,
-    contexts: Mapping[str, ContextSource] | None = None,
-    model: str | Model | None = None,
-    tenant: str = DEFAULT_TENANT,
-    policy: str | Policy = "standard",
-    state: Path | None = None,
-    backend: BackendName | None = None,
-    language: Language | None = None,
-) -> Iterator[SyncSession]:
-    """`Runtime.session`, synchronous, with a runtime of its own."""
-    with _loop_thread() as loop:
-        stack = contextlib.AsyncExitStack()
+class _Opening(contextlib.AbstractContextManager[SyncSession]):
+    """A session for the length of a block."""
 
-        async def enter() -> Session:
-            runtime = Runtime(policy, state=state, backend=backend, language=language)
-            await stack.enter_async_context(runtime)
-            session = runtime.session(context=context, contexts=contexts, model=model, tenant=tenant)
-            return await stack.enter_async_context(session)
+    def __init__(self, enter: Callable[[contextlib.AsyncExitStack], Coroutine[Any, Any, Session]]) -> None:
+        self._enter = enter
+        self._session: SyncSession | None = None
+        self._loop: _Loop | None = None
 
+    def __enter__(self) -> SyncSession:
+        if self._loop is not None:
+            raise InvalidInput("this session was opened before: call belljar.session() again", code="session.ended")
+        loop = self._loop = _Loop()
         try:
-            yield SyncSession(_wait(enter(), loop), loop)
-        finally:
-            _wait(stack.aclose(), loop)
+            opened = loop.call(lambda: self._enter(loop.stack))
+        except BaseException:
+            loop.close()
+            raise
+        self._session = SyncSession(opened, loop)
+        return self._session
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        assert self._loop is not None, "__enter__ comes first"
+        # A generator that nobody goes on with ends its block so: that is no error.
+        self._loop.close(None if isinstance(error, GeneratorExit) else error)
 
 
-def _wait(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
-    ended = threading.Event()
+class _Loop:
+    """An event loop in a thread of its own, and what is open on it (`stack`)."""
 
-    async def whole() -> T:
+    def __init__(self) -> None:
+        self.stack = contextlib.AsyncExitStack()
+        self._pid = os.getpid()
+        self._ready: Future[None] = Future()
+        self._ended: Future[None] = Future()
+        self._calls: set[asyncio.Task[Any]] = set()
+        # One step: "is it closing?", and to give the loop something to do. Reentrant, because the garbage collector
+        # may close another one, or this one, in the middle of that.
+        self._gate = threading.RLock()
+        self._closing = False
+        self._raised: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="belljar", daemon=True)
+        self._thread.start()
         try:
-            return await work
+            self._ready.result()
+        except OSError as error:
+            raise HostFault(f"no event loop can be made ({error}): raise the limit of open files") from error
+        _OPEN.add(self)
+
+    def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run `work` on the loop and wait for its end.
+
+        Raises:
+            PolicyDenied: `session.ended`.
+            InvalidInput: here nobody can wait for it.
+            whatever it raises; and what is raised in this thread meanwhile (Ctrl-C), once the work has ended.
+        """
+        self._check_caller()
+        done: Future[T] = Future()
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            task = self._loop.create_task(work())
+            tasks.append(task)
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+            task.add_done_callback(lambda task: self._settle(task, done))
+
+        with self._gate:
+            if self._closing:
+                raise _over()
+            self._loop.call_soon_threadsafe(begin)
+        try:
+            concurrent.futures.wait([done])
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and the work with it
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            concurrent.futures.wait([done])
+            raise
+        return done.result()
+
+    def close(self, raised: BaseException | None = None, *, wait: bool = True) -> None:
+        """Close what is open, then the loop, and end the thread; the first time, and only where it was opened.
+
+        Args:
+            raised: what the block raised, for those whose verdict it is.
+            wait: until all of it is closed, and raise what that raises.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._gate:
+            if not self._closing:
+                self._closing, self._raised = True, raised
+                with contextlib.suppress(RuntimeError):  # it has ended by itself, of an error
+                    self._loop.call_soon_threadsafe(self._stop.set)
+        # Behind the end of the process nothing moves any more; and nobody waits for himself.
+        if wait and not _exiting.is_set() and threading.current_thread() is not self._thread:
+            try:
+                self._ended.result()
+            finally:
+                if self._ended.done():
+                    self._thread.join()
+
+    def left_open(self, until: float) -> bool:
+        """At the end of the process: whether it is still not closed, then or before."""
+        if os.getpid() != self._pid:
+            return False
+        self.close(wait=False)
+        done, _ = concurrent.futures.wait([self._ended], max(0.0, until - time.monotonic()))
+        return not done
+
+    def _check_caller(self) -> None:
+        if os.getpid() != self._pid:
+            raise InvalidInput(
+                "this session belongs to the process that opened it, and this is a fork of that: open one here",
+                code="session.process",
+            )
+        if threading.current_thread() is self._thread:
+            raise InvalidInput(
+                "a session cannot be used from its own callbacks and models, for which it waits: open another one",
+                code="session.thread",
+            )
+
+    def _settle(self, task: asyncio.Task[T], done: Future[T]) -> None:
+        if task.cancelled():
+            done.set_exception(_over() if self._closing else concurrent.futures.CancelledError())
+        elif (error := task.exception()) is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(task.result())
+
+    # ---------------------------------------------------------------------------------------------- the loop's thread
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # not handled here: carried to whoever opens or closes
+            (self._ended if self._ready.done() else self._ready).set_exception(error)
+        else:
+            self._ended.set_result(None)
         finally:
-            ended.set()
+            _OPEN.discard(self)
 
-    future = asyncio.run_coroutine_threadsafe(whole(), loop)
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._loop.set_default_executor(Workers(thread_name_prefix="belljar"))
+        self._ready.set_result(None)
+        try:
+            await self._stop.wait()
+        finally:
+            for call in self._calls:
+                call.cancel()
+            await asyncio.gather(*self._calls, return_exceptions=True)
+            raised, self._raised = self._raised, None
+            await self.stack.__aexit__(*((type(raised), raised, raised.__traceback__) if raised else (None,) * 3))
+        if _exiting.is_set():
+            # To end a loop takes a thread, and none can be started any more: it is left where it stands.
+            self._ended.set_result(None)
+            await asyncio.Event().wait()
+
+
+_OPEN: Final[set[_Loop]] = set()
+_exiting: Final = threading.Event()
+
+
+def _call_once(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    loop = _Loop()
     try:
-        return future.result()
-    except BaseException:
-        # Ctrl-C: what is under way ends before it gets out. Another one does not wait for that.
-        if future.cancel():
-            ended.wait()
-        raise
-
-
-@contextlib.contextmanager
-def _loop_thread() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="belljar", daemon=True)
-    thread.start()
-    try:
-        yield loop
+        return loop.call(work)
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+def _over() -> PolicyDenied:
+    return PolicyDenied("the session has ended: open a new one", code="session.ended")
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Close what is open, all at once, and wait for a while."""
+    _exiting.set()
+    until = time.monotonic() + _EXIT_S
+    opened = list(_OPEN)
+    for loop in opened:
+        loop.close(wait=False)
+    left = sum(loop.left_open(until) for loop in opened)
+    if left:
+        _log.warning("belljar: %d session(s) did not close within %.0f s: the next start settles them", left, _EXIT_S)

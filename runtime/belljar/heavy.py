@@ -19,6 +19,7 @@ import asyncio
 import codecs
 import functools
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,7 @@ LOOP_BYTES_MAX: Final = 64 * 1024
 SLICE_BYTES: Final = 64 * 1024
 _WAY_S: Final = 0.0001
 
-_THREAD: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="belljar-heavy")
+_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="belljar-heavy")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -52,6 +53,15 @@ async def off_loop(size: int, work: Callable[_P, _T], /, *args: _P.args, **kwarg
     if size <= LOOP_BYTES_MAX:
         return work(*args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_THREAD, functools.partial(work, *args, **kwargs))
+
+
+def _new_thread() -> None:
+    """A forked child has the pool and not its thread: what is handed to that would wait for ever."""
+    global _THREAD
+    _THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="belljar-heavy")
+
+
+os.register_at_fork(after_in_child=_new_thread)
 
 
 def slices(size: int, slice_bytes: int = SLICE_BYTES) -> Iterator[tuple[int, int]]:

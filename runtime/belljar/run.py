@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import msgspec
 
@@ -397,7 +398,10 @@ async def begin(
 def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:
     """Whether a callback took it. One that raises is logged, and is not to be called again; the run goes on."""
     try:
-        callback(news)
+        said = cast("Callable[[_T], object]", callback)(news)
+        if inspect.iscoroutine(said):
+            said.close()
+            raise TypeError("it returned a coroutine, and nobody awaits that: write an ordinary function")
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # nothing is awaited here, so a cancellation is its own, too

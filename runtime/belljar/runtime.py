@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Self, TypeVar
 
-from belljar.audit import JSON, AuditLog
+import msgspec
+
+from belljar.arguments import check, check_callback, warn_of_a_path
+from belljar.audit import JSON, AuditLog, Record, Report, records, verify
 from belljar.context import ContextStore, ContextStores, Document, FileSource, LeftOut, Loan, Searcher
 from belljar.engine import CellResult, Result, solve
-from belljar.errors import BelljarError, HostFault, InvalidInput, PolicyDenied
+from belljar.errors import HostFault, InvalidInput, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
-from belljar.policy import Policy, check_pin, load
+from belljar.policy import Policy, check_pin, load, named_apart
 from belljar.processes import identity, is_alive
 from belljar.run import OnProgress, OnTurn, Run, Services, begin, box_spec
 from belljar.sandbox import Backend, Image, Jail, ensure_image
@@ -47,14 +51,52 @@ _Name = TypeVar("_Name", bound=str)
 _log = logging.getLogger("belljar")
 
 
+class _Home:
+    """The process and the event loop in which a runtime was opened: what it does is tied to both."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def settle(self) -> None:
+        self._pid, self.loop = os.getpid(), asyncio.get_running_loop()
+
+    @property
+    def is_here(self) -> bool:
+        return self.loop is asyncio.get_running_loop()
+
+    @property
+    def is_forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def check(self) -> None:
+        """Refuse to work elsewhere.
+
+        Raises:
+            InvalidInput: `runtime.process`, `runtime.loop`.
+        """
+        if self.is_forked:
+            raise InvalidInput(
+                "this runtime belongs to the process that opened it, and this is a fork of that: open one here",
+                code="runtime.process",
+            )
+        if self.loop is not None and not self.is_here:
+            raise InvalidInput(
+                "this runtime belongs to the event loop in which it was opened, and this is another: open one in each "
+                "asyncio.run, with `async with belljar.Runtime(...)`, or keep one loop",
+                code="runtime.loop",
+            )
+
+
 class Session:
     """An open box without a root model: you send the code. Made by `Runtime.session`.
 
     `result` is None until the session is closed.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, home: _Home) -> None:
         self._run = run
+        self._home = home
         self._turn = asyncio.Lock()
         self.result: Result | None = None
 
@@ -75,14 +117,20 @@ class Session:
                 `timeout`, and variables are kept.
 
         Raises:
-            PolicyDenied: `session.ended`: the answer was given or a limit ended the box; `code.too_long`.
-            InvalidInput: `cell.timeout`: it is no number of seconds.
+            PolicyDenied: `session.ended`: the answer was given, a limit ended the box, or the session is closed;
+                `code.too_long`.
+            InvalidInput: `code` is no text; `cell.timeout`: it is no number of seconds; `runtime.loop`,
+                `runtime.process`: it was opened elsewhere.
             HostFault: the log, the ledger or the box failed on our side.
         """
+        _check_code(code)
         if timeout is not None and not timeout > 0:
             raise InvalidInput(
                 f"a timeout of {timeout} is not possible: give a number of seconds above 0", code="cell.timeout"
             )
+        self._home.check()
+        if self.result is not None:
+            raise PolicyDenied("the session has ended: open a new one", code="session.ended")
         async with self._turn:
             try:
                 cell = await self._run.execute(code, wall_s=timeout)
@@ -94,29 +142,113 @@ class Session:
         return cell
 
 
+class _Opening(contextlib.AbstractAsyncContextManager[Session]):
+    """A session for the length of a block.
+
+    Its run is held by a task, which the event loop ends before itself: so a session that nobody closes is closed then,
+    in order. Of asynchronous generators inside each other, which would do without a task, each would be closed by
+    itself, all at once.
+    """
+
+    def __init__(self, begun: contextlib.AbstractAsyncContextManager[Run], home: _Home) -> None:
+        self._begun = begun
+        self._home = home
+
+    async def __aenter__(self) -> Session:
+        self._home.check()
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[Run] = loop.create_future()
+        self._left: asyncio.Future[BaseException | None] = loop.create_future()
+        self._holding = loop.create_task(_hold(self._begun, opened, self._left))
+        try:
+            self._run = await opened
+        except BaseException:
+            self._holding.cancel()
+            await to_the_end(_end_of(self._holding))
+            raise
+        self._session = Session(self._run, self._home)
+        # Whoever forgets a session closes it: nothing else refers to it.
+        weakref.finalize(self._session, _let_go, self._left).atexit = False
+        return self._session
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._home.is_forked:
+            return
+        self._home.check()
+        if not self._left.done():
+            self._left.set_result(error)
+        try:
+            await to_the_end(_end_of(self._holding))
+            if not self._holding.cancelled():
+                self._holding.result()
+        finally:
+            self._session.result = self._run.result()
+
+
+async def _hold(
+    begun: contextlib.AbstractAsyncContextManager[Run],
+    opened: asyncio.Future[Run],
+    left: asyncio.Future[BaseException | None],
+) -> None:
+    """Keep a run open until its block is left; what the block raised is its verdict, and goes on in the caller."""
+    error: BaseException | None = None
+    try:
+        async with begun as run:
+            run.in_callers_hands = True
+            if not opened.done():
+                opened.set_result(run)
+            error = await left
+            if error is not None:
+                raise error
+    except BaseException as raised:
+        if not opened.done():
+            opened.set_exception(raised)
+        elif raised is not error:
+            raise
+
+
+async def _end_of(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait([task])
+
+
+def _let_go(left: asyncio.Future[BaseException | None]) -> None:
+    def leave() -> None:
+        if not left.done():
+            left.set_result(None)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the session
+        left.get_loop().call_soon_threadsafe(leave)
+
+
 class Runtime:
     """Runs untrusted programs and root models under one policy.
 
+    It belongs to the event loop in which it is opened, for as long as it is open.
+
     Args:
-        policy: a preset's name, a file, or a `Policy`.
+        policy: a preset's name, a file by its path, or a `Policy`. One that was made of a preset by `replace`, and
+            says other things than that, goes by the name `PRESET-changed`.
         state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
         backend: one of the policy's backends; its first when None.
         language: one of the policy's languages; its first when None.
         pool: how many unused boxes are kept ready, so that a run need not wait for one.
         models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
-        prices: what models cost; the public list when None.
+        prices: what models cost; the public list when None. A model object may carry its own `rates`.
         environ: where keys and folders are looked up; the process's environment when None.
 
     Raises:
+        InvalidInput: an argument is of another type.
         InvalidPolicy: the policy is wrong.
         PolicyDenied: it does not allow the backend or the language.
     """
 
     def __init__(
         self,
-        policy: str | Policy = "standard",
+        policy: str | Path | Policy = "standard",
         *,
-        state: Path | None = None,
+        state: str | Path | None = None,
         backend: BackendName | None = None,
         language: Language | None = None,
         pool: int = 0,
@@ -125,7 +257,11 @@ class Runtime:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
-        self.policy = load(policy) if isinstance(policy, str) else policy
+        check("policy", policy, (str, Path, Policy), "a preset's name, the path of a file, or a Policy")
+        check("state", state, (str, Path, type(None)), "the path of a folder")
+        check("pool", pool, int, "a number of boxes")
+        check("prices", prices, (Prices, type(None)), "belljar.Prices({name: belljar.Rates(...)})")
+        self.policy = named_apart(policy) if isinstance(policy, Policy) else load(policy)
         self.state = State.at(state, environ)
         self.backend: BackendName = _permitted("backend", backend, self.policy.box.backends)
         self.language: Language = _permitted("language", language, self.policy.box.languages)
@@ -136,21 +272,26 @@ class Runtime:
         self._contexts = ContextStores(self.state.contexts)
         self._resources: contextlib.AsyncExitStack | None = None
         self._services: Services | None = None
-        self._building = asyncio.Lock()
+        self._home = _Home()
 
     async def __aenter__(self) -> Self:
         """Open the log and the ledger, and settle what dead processes left behind.
 
         Raises:
             AuditUnavailable, LedgerUnavailable: the state folder cannot be used.
+            InvalidInput: it is open already.
         """
+        if self._resources is not None:
+            raise InvalidInput("this runtime is open already: open another one", code="runtime.open")
         self.state.create()
+        self._home.settle()
+        self._building = asyncio.Lock()
         async with contextlib.AsyncExitStack() as stack:
             self._audit = AuditLog(self.state.audit)
             stack.push_async_callback(self._audit.aclose)
             self._ledger = SqliteLedger(self.state.ledger, owner=identity(os.getpid()))
             stack.push_async_callback(self._ledger.aclose)
-            stack.push_async_callback(self._registry.aclose)
+            stack.push_async_callback(self._close_models)
             self._searcher = Searcher()
             stack.push_async_callback(self._searcher.aclose)
             await self._ledger.recover(is_alive)
@@ -159,9 +300,21 @@ class Runtime:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._home.is_forked:
+            return
         resources, self._resources, self._services = self._resources, None, None
-        if resources is not None:
+        if resources is None:
+            return
+        loop = self._home.loop
+        if loop is not None and not self._home.is_here and loop.is_running():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(resources.aclose(), loop))
+        else:  # also where the loop in which it was opened is no more
             await to_the_end(resources.aclose())
+
+    async def _close_models(self) -> None:
+        """Connections of a loop that is no more went with it, and cannot be closed any more."""
+        if self._home.is_here:
+            await self._registry.aclose()
 
     async def run(
         self,
@@ -192,9 +345,12 @@ class Runtime:
             Refusal: it could not begin: input, policy, or a missing layer.
             HostFault: the log or the ledger does not work.
         """
-        _check_plain(on_progress=on_progress, on_turn=on_turn)
+        check_callback("on_progress", on_progress)
+        check_callback("on_turn", on_turn)
+        check("question", question, str, "the question as a text")
         root = self._model(model)
         sub = root if sub_model is None else self._model(sub_model)
+        check_callback("on_progress", on_progress)
         about: dict[str, JSON] = {"question_bytes": len(question.encode("utf-8", "replace"))}
         begun = self._begin(context, contexts, tenant, root, sub, about)
         async with begun as run, run.reporting(on_progress):
@@ -213,35 +369,25 @@ class Runtime:
         on_progress: OnProgress | None = None,
     ) -> Result:
         """Run one given program, no root model. `model` answers its queries; without one they are refused."""
+        _check_code(code)
         sub = None if model is None else self._model(model)
+        check_callback("on_progress", on_progress)
         begun = self._begin(context, contexts, tenant, None, sub, {}, alone=True)
         async with begun as run, run.reporting(on_progress):
             await run.execute(code, last=True)
         return run.result()
 
-    @contextlib.asynccontextmanager
-    async def session(
+    def session(
         self,
         *,
         context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
-    ) -> AsyncIterator[Session]:
+    ) -> contextlib.AbstractAsyncContextManager[Session]:
         """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
         sub = None if model is None else self._model(model)
-        raised: BelljarError | None = None
-        async with self._begin(context, contexts, tenant, None, sub, {}) as run:
-            session = Session(run)
-            run.in_callers_hands = True
-            try:
-                yield session
-            except BelljarError as error:
-                raised = error
-                raise
-        session.result = run.result()
-        if raised is not None:  # it is the run's verdict, and it stays the caller's exception
-            raise raised
+        return _Opening(self._begin(context, contexts, tenant, None, sub, {}), self._home)
 
     async def add_context(
         self, source: ContextSource, *, name: str | None = None, tenant: str = DEFAULT_TENANT
@@ -253,6 +399,8 @@ class Runtime:
         """
         if isinstance(source, Document):
             return source
+        if isinstance(source, str):
+            warn_of_a_path(source)
         store = self._contexts.of(tenant)
         how: dict[str, Any] = {}
         if isinstance(source, FileSource):
@@ -270,6 +418,32 @@ class Runtime:
         """
         return self._contexts.of(tenant).find(reference)
 
+    def contexts(self, *, tenant: str = DEFAULT_TENANT) -> list[Document]:
+        """The contexts that this tenant registered."""
+        return self._contexts.of(tenant).ls()
+
+    def remove_context(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
+        """Remove one, as `belljar context rm` does, and tell which it was.
+
+        Raises:
+            InvalidInput: there is none, or there are several.
+            Refusal: `context.in_use`.
+        """
+        return self._contexts.of(tenant).rm(reference)
+
+    async def records(self, run: str | None = None) -> list[Record]:
+        """The log's records, of one run or of all.
+
+        Raises:
+            InvalidInput: there is no log yet.
+            AuditUnavailable, VerificationFailed: it cannot be read.
+        """
+        return await asyncio.to_thread(lambda: list(records(self.state.audit, run)))
+
+    async def verify(self) -> Report:
+        """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
+        return await asyncio.to_thread(verify, self.state.audit)
+
     async def prepare(self) -> None:
         """Build the box image now (a few seconds, once per machine) rather than with the first run."""
         await self._shared()
@@ -286,6 +460,8 @@ class Runtime:
         *,
         alone: bool = False,
     ) -> AsyncIterator[Run]:
+        check("tenant", tenant, str, "a tenant's name")
+        check("contexts", contexts, (Mapping, type(None)), "a dict from names to contexts")
         tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
         services = await self._shared()
         sources = {} if context is None else {_CONTEXT: context}
@@ -298,6 +474,7 @@ class Runtime:
                 limit=_CONTEXTS_MAX,
                 observed=len(sources),
             )
+        services = msgspec.structs.replace(services, prices=self._prices.of(root, sub))
         async with _Loans() as loans:
             documents = {
                 name: source if isinstance(source, Document) else await loans.take(self._contexts.of(tenant), source)
@@ -311,6 +488,7 @@ class Runtime:
     async def _shared(self) -> Services:
         if self._resources is None:
             raise HostFault("the runtime is not open: use `async with belljar.Runtime(...) as runtime`")
+        self._home.check()
         async with self._building:
             if self._services is None:
                 self._services = Services(
@@ -347,11 +525,11 @@ class Runtime:
         if not self.policy.models.permits(model.name):
             allowed = ", ".join(self.policy.models.allow)
             raise PolicyDenied(
-                f"the policy {self.policy.name} does not allow the model {model.name}; it allows: {allowed}",
+                f"the policy {self.policy.name} does not allow the model {model.name}; it allows: {allowed}: name it "
+                "under [models] allow, in a policy that extends none (`belljar policy show` prints one to start from)",
                 code="model.denied",
             )
-        self._prices.adopt(model)
-        self._prices.bound(model.name, 1, 1)  # refuses a model without a price before anything is begun
+        self._prices.of(model).bound(model.name, 1, 1)  # refuses one without a price before anything is begun
         return model
 
 
@@ -373,6 +551,8 @@ class _Loans:
             await to_the_end(asyncio.to_thread(self._give_back))
 
     async def take(self, store: ContextStore, source: Any) -> Document:
+        if isinstance(source, str):
+            warn_of_a_path(source)
         return await asyncio.to_thread(self._take, store, source)
 
     def _take(self, store: ContextStore, source: Any) -> Document:
@@ -396,6 +576,11 @@ def _tell_left_out(one: LeftOut) -> None:
     _log.warning("belljar: not in the context: %r: %s", one.path, one.why)
 
 
+def _check_code(code: object) -> None:
+    if not isinstance(code, str):
+        check("code", code, str, "the program as a text")
+
+
 def _context_name(name: str) -> str:
     """A name of a context, as the program writes it in `contexts["..."]`."""
     if not _CONTEXT_NAME.fullmatch(name) or name == _CONTEXT:
@@ -405,13 +590,6 @@ def _context_name(name: str) -> str:
             code="context.name",
         )
     return name
-
-
-def _check_plain(**callbacks: object) -> None:
-    """Refuse what would give a coroutine that nobody awaits."""
-    for name, callback in callbacks.items():
-        if inspect.iscoroutinefunction(callback):
-            raise InvalidInput(f"{name} is an async function: give a plain one, which returns at once", code=name)
 
 
 def _permitted(what: str, wish: _Name | None, allowed: tuple[_Name, ...]) -> _Name:

@@ -19,13 +19,13 @@ class State(msgspec.Struct, frozen=True):
     root: Path
 
     @classmethod
-    def at(cls, root: Path | None, environ: Mapping[str, str]) -> Self:
+    def at(cls, root: str | Path | None, environ: Mapping[str, str]) -> Self:
         """`root` if given, else `$BELLJAR_HOME`, else `belljar` in the XDG state folder."""
         if root is None:
             home = environ.get("HOME") or "/"
             state_home = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
             root = Path(environ.get("BELLJAR_HOME") or f"{state_home}/belljar")
-        return cls(root.expanduser().absolute())
+        return cls(Path(root).expanduser().absolute())
 
     @property
     def audit(self) -> Path:

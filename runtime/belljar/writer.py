@@ -27,6 +27,9 @@ Several processes may open the same file: SQLite's lock makes rounds take turns,
 inside the transaction. Within one process, two writers on one file work as two processes do.
 
 The thread is a daemon: a program that forgets `aclose` still ends, and loses only what nobody awaited.
+
+A forked child has no such thread, and SQLite must not be used across a fork: it would take locks of the parent's for
+its own. So a fork waits for the end of the round, and in the child all writers are closed; it may open new ones.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ import queue
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +120,14 @@ class Writer:
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._gate = threading.Lock()  # makes "closed?" and "put" one step, so that nothing lands behind the end mark
         self._closed = False
+        self._steady = threading.Lock()  # held while the database is at work, and by a fork
         self._hurry = threading.Event()  # somebody waits for what is in the queue
         self._lost: dict[str, Exception] = {}  # lane -> error; belongs to the thread
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._db = self._open(path, schema)
+        with self._steady:
+            if path is not None:
+                _WRITERS.add(self)
+            self._db = self._open(path, schema)
         # In memory there is no disk to wait for, so a thread would only cost: each job is done where it is submitted.
         self._inline = path is None
         if not self._inline:
@@ -177,11 +185,14 @@ class Writer:
             while more:
                 batch, more = self._take()
                 if batch:
-                    self._deliver(batch, self._round(batch))
+                    with self._steady:
+                        outcomes = self._round(batch)
+                    self._deliver(batch, outcomes)
                 batch = []
         finally:  # in the ordinary case there is nothing left; after a bug of ours nobody may be left waiting
             self._abandon(batch)
-            self._db.close()
+            with self._steady:
+                self._db.close()
             self._ended.set_result(None)
 
     def _take(self) -> tuple[list[_Entry], bool]:
@@ -354,6 +365,39 @@ class Writer:
                 f"cannot open {self._name}: its format is {version}, not {schema.version}; another version of Belljar "
                 "made it: choose another state folder, or move it away"
             )
+
+    # -- forks ----------------------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        """In a forked child. The parent holds its lock on the file, so nothing is written by closing."""
+        self._gate = threading.Lock()
+        self._closed = True
+        if hasattr(self, "_db"):  # it could be opened
+            self._db.close()
+
+
+_WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
+_steadied: list[Writer] = []
+
+
+def _before_fork() -> None:
+    _steadied.extend(_WRITERS)
+    for writer in _steadied:
+        writer._steady.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    while _steadied:
+        _steadied.pop()._steady.release()
+
+
+def _after_fork_in_child() -> None:
+    for writer in _steadied:
+        writer._forget()
+    _after_fork_in_parent()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _nothing(_db: sqlite3.Connection) -> None:

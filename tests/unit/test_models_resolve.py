@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,12 +79,23 @@ def test_replay_is_refused_by_name() -> None:
     assert caught.value.code == "model.replay"
 
 
-def test_an_object_is_itself_and_is_found_by_its_name() -> None:
+def test_an_object_is_itself_and_one_of_the_runtime_is_found_by_its_name() -> None:
     mine, other = NullModel(), ScriptedModel(["x"], name="scripted:mine")
     registry = Registry({}, models=[mine])
     assert registry.resolve(mine) is mine
     assert registry.resolve("null") is mine
     assert registry.resolve(other) is other
-    assert registry.resolve("scripted:mine") is other
+    with pytest.raises(InvalidInput):  # a run's own object is nobody else's
+        registry.resolve("scripted:mine")
+    another = NullModel()
+    assert registry.resolve(another) is another
+    assert registry.resolve("null") is mine
     with pytest.raises(InvalidInput, match="two models are named 'null'"):
-        registry.resolve(NullModel())
+        Registry({}, models=[mine, another])
+
+
+@pytest.mark.parametrize("thing", [None, 5, object(), ScriptedModel, b"claude-sonnet-5-5"])
+def test_what_is_no_model_is_told_in_one_line(thing: Any) -> None:
+    with pytest.raises(InvalidInput, match="is no model: a model is claude-NAME, scripted:FILE, or an") as caught:
+        Registry({}).resolve(thing)
+    assert "\n" not in str(caught.value)

@@ -881,3 +881,56 @@ def test_every_field_is_frozen_and_every_kind_can_be_compared() -> None:
 def test_the_public_names_are_exactly_these() -> None:
     assert sorted(policy.__all__, key=str) == sorted(set(policy.__all__), key=str)
     assert all(hasattr(policy, name) for name in policy.__all__)
+
+
+# ------------------------------------------------------------------------------------------ names and orders of presets
+
+
+def saved(folder: Path, text: str) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("preset", policy.presets())
+def test_a_preset_s_name_is_its_own(tmp_path: Path, preset: str) -> None:
+    copied = policy.dump(policy.load("dev")).replace('name = "dev"', f'name = "{preset}"')
+    extended = f'schema = 1\nname = "{preset}"\ndescription = "x"\nextends = "{preset}"\n'
+    for text in (copied, extended):
+        with pytest.raises(
+            InvalidPolicy, match=rf'mine\.toml:\d: name is "{preset}".*write a name of its own'
+        ) as refused:
+            policy.load(saved(tmp_path, text))
+        assert refused.value.code == "policy.reserved"
+        base = saved(tmp_path, text)
+        with pytest.raises(InvalidPolicy):  # nor by way of another file
+            policy.load(saved(tmp_path / "..", f'schema = 1\nname = "mine"\ndescription = "x"\nextends = "{base}"\n'))
+    assert policy.load(saved(tmp_path, extended.replace(f'name = "{preset}"', 'name = "mine"'))).name == "mine"
+    assert policy.load(str(assets.policies_dir() / f"{preset}.toml")) == policy.load(preset)
+
+
+def test_what_goes_by_a_preset_s_name_and_is_another_is_named_apart() -> None:
+    standard = policy.load("standard")
+    changed = msgspec.structs.replace(standard, limits=msgspec.structs.replace(standard.limits, cpu_s=1.0))
+    assert policy.named_apart(standard) is standard
+    assert policy.named_apart(changed) == msgspec.structs.replace(changed, name="standard-changed")
+    mine = msgspec.structs.replace(changed, name="mine")
+    assert policy.named_apart(mine) is mine
+
+
+@pytest.mark.parametrize(
+    ("base", "line", "languages", "backends"),
+    [
+        ("standard", 'languages = ["python", "restricted"]', ("restricted", "python"), ("jail", "docker", "gvisor")),
+        ("standard", 'backends = ["gvisor", "jail"]', ("restricted", "python"), ("jail", "gvisor")),
+        ("standard", 'languages = ["python"]', ("python",), ("jail", "docker", "gvisor")),
+        ("dev", 'languages = ["restricted", "python"]', ("python", "restricted"), None),
+    ],
+)
+def test_who_extends_keeps_the_order_and_so_the_default(
+    tmp_path: Path, base: str, line: str, languages: tuple[str, ...], backends: tuple[str, ...] | None
+) -> None:
+    text = f'schema = 1\nname = "mine"\ndescription = "x"\nextends = "{base}"\n[box]\n{line}\n'
+    box = policy.load(saved(tmp_path, text)).box
+    assert box.languages == languages
+    assert backends in (None, box.backends)

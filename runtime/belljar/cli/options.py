@@ -56,6 +56,12 @@ def box_options(command: F) -> F:
             ),
             click.option("--language", type=click.Choice(LANGUAGES), help="[default: the policy's first]"),
             click.option("--tenant", default="default", show_default=True, metavar="T", help="Whose quota, as a/b/c."),
+            click.option(
+                "--prices",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="What models cost that are not on the public list, or for you another price.",
+            ),
             click.option("--quiet", is_flag=True, help="No progress and no last line on stderr."),
             state,
             as_json,

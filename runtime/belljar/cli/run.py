@@ -19,6 +19,7 @@ from belljar.cli.trace import tracing
 from belljar.context import FileSource
 from belljar.engine import Result
 from belljar.errors import InvalidInput
+from belljar.models import Prices
 from belljar.runtime import Runtime
 from belljar.state import State
 
@@ -133,6 +134,7 @@ def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:
 
     async def go() -> Result:
         chosen = {name: rest[name] for name in ("policy", "state", "backend", "language")}
+        chosen["prices"] = Prices.load(rest["prices"]) if rest["prices"] else None
         with progress(quiet) as on_progress:
             async with Runtime(**chosen) as runtime:
                 return await work(runtime, on_progress)  # type: ignore[no-any-return]

@@ -20,10 +20,13 @@ Cache writes are priced as the provider's default (five minutes) kind: our reque
 
 from __future__ import annotations
 
+import copy
 import math
+import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import msgspec
@@ -42,7 +45,8 @@ NANOUSD_PER_TOKEN_IN_USD_PER_MTOK: Final = 1000
 # The one provider whose API we speak. Looking in others would price a name by whoever happens to use it too.
 _PROVIDER: Final = "anthropic"
 _SHOWN_MAX: Final = 80
-
+# A price takes some hundred bytes.
+_FILE_BYTES_MAX: Final = 1 << 20
 
 # Room for any count times any price without rounding; `Inexact` is raised rather than a digit lost.
 _EXACT: Final = Context(prec=200, traps=[Inexact])
@@ -110,13 +114,13 @@ _Sheet = tuple[tuple[int, Rates], ...]
 
 @runtime_checkable
 class SelfPriced(Protocol):
-    """A model that says itself what it costs: scripted ones do."""
+    """A model that says itself what it costs: scripted ones do. None says nothing."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def rates(self) -> Rates: ...
+    def rates(self) -> Rates | None: ...
 
 
 class Prices:
@@ -137,6 +141,35 @@ class Prices:
         self._sheets: dict[str, _Sheet] = {}
         for model, table in (overrides or {}).items():
             self._sheets[model] = ((-1, _rates(model, table)),)
+
+    @classmethod
+    def load(cls, path: Path) -> Prices:
+        """The public list, and over it the prices in a file, in US dollars per million tokens::
+
+            [price."my-model"]
+            input_usd_per_mtok = 3.0
+            output_usd_per_mtok = 15.0
+            cache_read_usd_per_mtok = 0.3       # optional, as is cache_write_usd_per_mtok; else what input costs
+
+        Raises:
+            InvalidInput: `prices.file`: it cannot be read, or has something else in it.
+        """
+        try:
+            with path.open("rb") as file:
+                text = file.read(_FILE_BYTES_MAX + 1)
+            if len(text) > _FILE_BYTES_MAX:
+                raise ValueError(f"it has more than {_FILE_BYTES_MAX} bytes")
+            said = msgspec.convert(tomllib.loads(text.decode(), parse_float=Decimal), _File)
+            return cls({model: price.rates for model, price in said.price.items()})
+        except OSError as error:
+            why = error.strerror or str(error)
+        except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or other keys and values
+            why = str(error)
+        raise InvalidInput(
+            f'the prices in {str(path)!r} cannot be read ({why}): write [price."NAME"] with input_usd_per_mtok and '
+            "output_usd_per_mtok",
+            code="prices.file",
+        )
 
     def has(self, model: str) -> bool:
         return self._find(model) is not None
@@ -162,15 +195,27 @@ class Prices:
         reachable = [rates for start, rates in self._sheet(model) if start < input_tokens]
         return math.ceil(max(rates.bound(input_tokens, output_tokens) for rates in reachable))
 
+    def of(self, *models: object) -> Prices:
+        """These prices with those that some models state themselves, for as long as somebody keeps that.
+
+        Raises:
+            InvalidInput: the same name already has another price.
+        """
+        own = copy.copy(self)
+        own._sheets = dict(self._sheets)
+        for model in models:
+            own.adopt(model)
+        return own
+
     def adopt(self, model: object) -> None:
         """Takes the price that a model states itself, if it does (`SelfPriced`).
 
         Raises:
             InvalidInput: the same name already has another price.
         """
-        if not isinstance(model, SelfPriced):
+        if not isinstance(model, SelfPriced) or model.rates is None:
             return
-        sheet: _Sheet = ((-1, model.rates),)
+        sheet: _Sheet = ((-1, _rates(model.name, model.rates)),)
         if self._sheets.setdefault(model.name, sheet) != sheet:
             raise InvalidInput(
                 f"the model {_shown(model.name)} already has another price: give one of the two another name",
@@ -182,7 +227,8 @@ class Prices:
         if sheet is None:
             raise PolicyDenied(
                 f"no price is known for the model {_shown(model)}, so it is not called: add an override with "
-                "input_nanousd_per_token and output_nanousd_per_token (1 USD per million tokens is 1000)",
+                "input_nanousd_per_token and output_nanousd_per_token (1 USD per million tokens is 1000) in "
+                "belljar.Prices, `rates` to the model object, or a file of prices by --prices FILE",
                 code="model.unpriced",
             )
         return sheet
@@ -192,12 +238,34 @@ class Prices:
         return self._sheets.get(model) or _listed(model, self._at)
 
 
+class _Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    input_usd_per_mtok: Decimal
+    output_usd_per_mtok: Decimal
+    cache_read_usd_per_mtok: Decimal | None = None
+    cache_write_usd_per_mtok: Decimal | None = None
+
+    @property
+    def rates(self) -> Rates:
+        per_token = NANOUSD_PER_TOKEN_IN_USD_PER_MTOK
+        read, write = self.cache_read_usd_per_mtok, self.cache_write_usd_per_mtok
+        return Rates(
+            self.input_usd_per_mtok * per_token,
+            self.output_usd_per_mtok * per_token,
+            None if read is None else read * per_token,
+            None if write is None else write * per_token,
+        )
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    price: dict[str, _Price]
+
+
 def _rates(model: str, table: Rates | Mapping[str, object]) -> Rates:
     if isinstance(table, Rates):
         return table
     try:
         return msgspec.convert(dict(table), Rates)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, TypeError, ValueError) as error:
         raise InvalidInput(
             f"the price of the model {_shown(model)} is wrong: {error}: give input_nanousd_per_token and "
             "output_nanousd_per_token, and if they differ cache_read_nanousd_per_token and "

@@ -12,12 +12,13 @@ from belljar.models.scripted import ScriptedModel
 
 __all__ = ["Registry"]
 
-_POSSIBLE: Final = "a model is claude-NAME, scripted:FILE, or an object given to the runtime"
+_POSSIBLE: Final = "a model is claude-NAME, scripted:FILE, or an object with name, scripted, complete and aclose"
 _SHOWN_MAX: Final = 80
 
 
 class Registry:
-    """Makes models by name, once each, and closes what it made.
+    """Makes models by name, once each, and closes what it made. Of objects that a run
+    brings along it keeps nothing.
 
     A name is trusted input: `scripted:FILE` opens a file. A name that a guest chose is checked against the policy's
     list of models before it comes here.
@@ -37,15 +38,15 @@ class Registry:
             self._give(model)
 
     def resolve(self, model: str | Model) -> Model:
-        """A model for a name; an object is itself, and can be found by its name from then on.
+        """A model for a name; an object is itself.
 
         Each `scripted:FILE` is played from its first turn, so resolve it once for each run.
 
         Raises:
-            InvalidInput: no model has that name, its file is wrong, a key is missing, or two objects share a name.
+            InvalidInput: no model has that name, its file is wrong, a key is missing, or it is no model at all.
         """
         if not isinstance(model, str):
-            return self._give(model)
+            return _checked(model)
         known = self._given.get(model) or self._made.get(model)
         if known is not None:
             return known
@@ -68,7 +69,7 @@ class Registry:
             await model.aclose()
 
     def _give(self, model: Model) -> Model:
-        if self._given.setdefault(model.name, model) is not model:
+        if self._given.setdefault(_checked(model).name, model) is not model:
             raise InvalidInput(f"two models are named {model.name!r}: give one another name", code="model.two")
         return model
 
@@ -88,3 +89,11 @@ class Registry:
         model = AnthropicModel(name, api_key=self._api_key, base_url=self._base_url or ANTHROPIC_URL)
         self._made[name] = model
         return model
+
+
+def _checked(model: Model) -> Model:
+    name: object = getattr(model, "name", None)
+    if not isinstance(name, str) or not name or not callable(getattr(model, "complete", None)):
+        what = type(model).__name__.removesuffix("Type")
+        raise InvalidInput(f"an object of the type {what} is no model: {_POSSIBLE}", code="model.unknown")
+    return model

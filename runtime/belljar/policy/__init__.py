@@ -8,7 +8,7 @@ A policy is a TOML file; unknown is wrong, silence is not consent, and `extends`
 from __future__ import annotations
 
 from belljar.policy.canonical import digest, dump, schema
-from belljar.policy.files import load, presets
+from belljar.policy.files import load, named_apart, presets
 from belljar.policy.model import (
     BACKENDS,
     LANGUAGES,
@@ -57,6 +57,7 @@ __all__ = [
     "digest",
     "dump",
     "load",
+    "named_apart",
     "parse",
     "presets",
     "schema",

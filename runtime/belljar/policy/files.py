@@ -11,12 +11,14 @@ import re
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from belljar import assets
 from belljar.errors import InvalidInput, InvalidPolicy
 from belljar.policy.model import Policy
 from belljar.policy.parse import parse
 
-__all__ = ["load", "presets"]
+__all__ = ["load", "named_apart", "presets"]
 
 # Eight is twice what anybody can still follow: provider, company, department, team.
 _CHAIN_FILES_MAX: Final = 8
@@ -26,13 +28,15 @@ _SYSTEM_CALLS: Final = "seccomp.toml"
 _PRESET: Final = re.compile(r"[a-z][a-z0-9-]*")
 
 
-def load(name_or_path: str) -> Policy:
-    """The preset of that name (`"standard"`) or the policy in that file (`"./mine.toml"`).
+def load(name_or_path: str | Path) -> Policy:
+    """The preset of that name (`"standard"`) or the policy in that file (`"./mine.toml"`, a `Path`).
 
     Raises:
         InvalidPolicy: there is none, or it is wrong.
         HostFault: the presets are not where they belong.
     """
+    if isinstance(name_or_path, Path):
+        name_or_path = str(name_or_path) if name_or_path.is_absolute() else f"./{name_or_path}"
     try:
         return _load(name_or_path, Path(), ())
     except InvalidInput as error:
@@ -48,6 +52,17 @@ def presets() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in assets.policies_dir().glob("*.toml") if path.name != _SYSTEM_CALLS))
 
 
+def named_apart(policy: Policy) -> Policy:
+    """`policy`, or where it goes by a preset's name and says something else, the same by another name.
+
+    Policies are values, and a copy of a preset with one field changed keeps the name. Logs and messages must not tell
+    such a one for the preset.
+    """
+    if policy.name not in presets() or policy == load(policy.name):
+        return policy
+    return msgspec.structs.replace(policy, name=f"{policy.name}-changed")
+
+
 def _load(name_or_path: str, beside: Path, chain: tuple[Path, ...]) -> Policy:
     path = _path(name_or_path, beside)
     text = _read(path)
@@ -57,7 +72,8 @@ def _load(name_or_path: str, beside: Path, chain: tuple[Path, ...]) -> Policy:
     if len(chain) == _CHAIN_FILES_MAX:
         message = f"extends goes on for more than {_CHAIN_FILES_MAX} files; write fewer levels"
         raise InvalidInput(message, code="policy.extends", limit=_CHAIN_FILES_MAX)
-    return parse(text, source=str(path), base=lambda name: _load(name, path.parent, (*chain, here)))
+    reserved = frozenset(presets()) - {here.stem if here == (assets.policies_dir() / here.name).resolve() else ""}
+    return parse(text, source=str(path), base=lambda name: _load(name, path.parent, (*chain, here)), reserved=reserved)
 
 
 def _path(name_or_path: str, beside: Path) -> Path:

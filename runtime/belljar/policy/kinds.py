@@ -107,6 +107,10 @@ class Kind(ABC, Generic[T]):
     @abstractmethod
     def looser(self, mine: T, base: T) -> bool: ...
 
+    def under(self, mine: T, base: T) -> T:
+        """What holds where `mine`, which is not looser, is written over `base`."""
+        return mine
+
     def bound(self, base: T) -> str:
         return f"at most {self.write(base)}"
 
@@ -271,7 +275,10 @@ class Cost(Kind[int | None]):
 
 @dataclass(frozen=True)
 class Subset(Kind[tuple[str, ...]]):
-    """What may be chosen, out of `known`, default first. Fewer is tighter; the order is a preference, not a power."""
+    """What may be chosen, out of `known`, default first. Fewer is tighter, and whoever extends keeps the base's order.
+
+    Otherwise a policy that is called tighter could make plain Python the language of whoever names none.
+    """
 
     known: tuple[str, ...]
 
@@ -286,6 +293,9 @@ class Subset(Kind[tuple[str, ...]]):
 
     def looser(self, mine: tuple[str, ...], base: tuple[str, ...]) -> bool:
         return not set(mine) <= set(base)
+
+    def under(self, mine: tuple[str, ...], base: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in base if name in mine)
 
     def bound(self, base: tuple[str, ...]) -> str:
         return f"only names out of {self.write(base)}"

@@ -17,7 +17,7 @@ import difflib
 import operator
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache, reduce
 from typing import Any, Final, NoReturn, TypeVar, get_type_hints
 
@@ -55,7 +55,7 @@ FITS: Final[tuple[tuple[str, str], ...]] = (
 )
 
 
-def parse(text: str, *, source: str, base: Callable[[str], Policy]) -> Policy:
+def parse(text: str, *, source: str, base: Callable[[str], Policy], reserved: Collection[str] = frozenset()) -> Policy:
     """Read a policy file.
 
     Args:
@@ -63,11 +63,12 @@ def parse(text: str, *, source: str, base: Callable[[str], Policy]) -> Policy:
         source: what to call the file in messages.
         base: gives the policy that an `extends` names. It raises `InvalidInput` where there is none (the message then
             gets this file's name and line) and `InvalidPolicy` where that one is wrong itself.
+        reserved: names that it may not have: those of the presets, for which the log would tell it.
 
     Raises:
         InvalidPolicy: `FILE:LINE: what is wrong; what to write`.
     """
-    return _Reader(text, _printable(source)).policy(base)
+    return _Reader(text, _printable(source)).policy(base, reserved)
 
 
 @cache
@@ -98,10 +99,13 @@ class _Reader:
         self.lines: dict[Path, int] = {}
         self.raw = self.toml(text)
 
-    def policy(self, base: Callable[[str], Policy]) -> Policy:
+    def policy(self, base: Callable[[str], Policy], reserved: Collection[str]) -> Policy:
         self.version()
         parent = self.parent(base)
         policy = self.table(Policy, self.raw, (), parent)
+        if policy.name in reserved:
+            what = f'name is "{policy.name}", which is the preset\'s, and the log would tell this one for it'
+            self.refuse(("name",), f'{what}; write a name of its own, as in "my-{policy.name}"', "reserved")
         self.whole(policy)
         return policy
 
@@ -175,7 +179,7 @@ class _Reader:
         value = self.read(kind, raw[key], path)
         if base is not _ABSENT and kind.looser(value, base):
             self.looser(kind, value, path, base)
-        return value
+        return value if base is _ABSENT else kind.under(value, base)
 
     def sub_table(self, table: type[Table], raw: dict[str, Any], path: Path, base: Table | None) -> Table:
         key, name = str(path[-1]), _dotted(path)

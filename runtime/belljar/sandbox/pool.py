@@ -10,6 +10,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from belljar.errors import BelljarError
 from belljar.sandbox.base import BoxEnd, BoxSpec
+from belljar.tasks import stopped
 
 __all__ = ["Pool", "Pooled"]
 
@@ -60,8 +61,7 @@ class Pool(Generic[_B]):
 
     async def aclose(self) -> None:
         if self._filling is not None:
-            self._filling.cancel()
-            await asyncio.gather(self._filling, return_exceptions=True)
+            await stopped(self._filling)
         await asyncio.gather(*(box.kill() for box in (*self._boxes, *self._dead)))
         self._boxes.clear()
         self._dead.clear()

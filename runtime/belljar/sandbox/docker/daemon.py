@@ -18,7 +18,6 @@ credentials, no context; only `DOCKER_HOST` says where the daemon is.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import os
 import re
 import socket
@@ -32,6 +31,7 @@ import requests
 import urllib3
 
 from belljar.errors import BoxFault
+from belljar.tasks import Workers
 
 __all__ = ["ANSWER_S", "API_VERSION", "DEFAULT_HOST", "Daemon", "Lane", "NotThere"]
 
@@ -175,9 +175,9 @@ class Daemon:
         return BoxFault(f"what answers at {self.host} is no Docker daemon: name one in DOCKER_HOST")
 
 
-def _threads(lane: Lane) -> concurrent.futures.ThreadPoolExecutor:
+def _threads(lane: Lane) -> Workers:
     count = _BUILDS_MAX if lane == "build" else _THREADS_MAX
-    return concurrent.futures.ThreadPoolExecutor(count, thread_name_prefix=f"belljar docker {lane}")
+    return Workers(count, thread_name_prefix=f"belljar docker {lane}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

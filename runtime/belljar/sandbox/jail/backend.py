@@ -39,6 +39,7 @@ from belljar.sandbox.scope import delegated, scope_command
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
 from belljar.sandbox.uids import NOBODY, Uids, ids_of
 from belljar.sandbox.watch import Born, Watch, address_peak_bytes, born, pid_of
+from belljar.tasks import stopped
 
 __all__ = ["Jail", "JailBox", "Zygote"]
 
@@ -307,8 +308,7 @@ class Zygote:
         """End the zygote and, by that, every box it has made."""
         self._lost()
         if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+            await stopped(self._reader)
         self._control.close()
         self._process.kill()
         await asyncio.to_thread(self._process.wait)
@@ -334,13 +334,15 @@ class Zygote:
 
     async def _read_ends(self) -> None:
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(ConnectionError):
-            while message := await loop.sock_recv(self._control, _MESSAGE_BYTES_MAX):
-                told = json.loads(message)
-                end = self._ends.pop(told["box"], None)
-                if end is not None and not end.done():
-                    end.set_result(told["ended"])
-        self._lost()
+        try:
+            with contextlib.suppress(ConnectionError):
+                while message := await loop.sock_recv(self._control, _MESSAGE_BYTES_MAX):
+                    told = json.loads(message)
+                    end = self._ends.pop(told["box"], None)
+                    if end is not None and not end.done():
+                        end.set_result(told["ended"])
+        finally:  # also where the event loop ends before its boxes do: nobody hears of their ends any more
+            self._lost()
 
     def _lost(self) -> None:
         self.alive = False

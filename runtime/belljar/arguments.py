@@ -1,0 +1,66 @@
+"""What an embedder gives us, looked at before anything is done: one line that says what it is and what to write."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+from belljar.errors import InvalidInput
+
+__all__ = ["check", "check_callback", "warn_of_a_path"]
+
+_SHOWN_CHARS_MAX: Final = 60
+# Longer than a path may be, and so none.
+_PATH_CHARS_MAX: Final = 4096
+
+
+def check(what: str, value: object, kinds: type[Any] | tuple[type[Any], ...], write: str) -> None:
+    """Refuse a value of another type, and an empty text: neither is ever meant.
+
+    Raises:
+        InvalidInput: `argument.type`.
+    """
+    if not isinstance(value, kinds) or value == "":
+        raise InvalidInput(f"{what} is {_shown(value)}: write {write}", code="argument.type")
+
+
+def check_callback(what: str, value: object) -> None:
+    """Refuse what cannot be called, or would have to be awaited, which nobody does.
+
+    Raises:
+        InvalidInput: `argument.type`.
+    """
+    if value is None:
+        return
+    if not callable(value):
+        raise InvalidInput(f"{what} is {_shown(value)}: write a function of one argument", code="argument.type")
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        raise InvalidInput(
+            f"{what} is an async function, and nobody awaits it: write an ordinary one, which may start a task",
+            code="argument.type",
+        )
+
+
+def warn_of_a_path(text: str) -> None:
+    """Say so where a text is the name of something on the disk: it was probably meant."""
+    if len(text) > _PATH_CHARS_MAX or "\n" in text:
+        return
+    try:
+        found = Path(text).exists() if text.strip() else False
+    except (OSError, ValueError):  # no name of a file at all
+        return
+    if found:
+        warnings.warn(
+            f"the context is the text {_shown(text)} itself, not what is at that place: write Path({_shown(text)})",
+            stacklevel=2,
+        )
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "None"
+    if not isinstance(value, str):
+        return f"of the type {type(value).__name__}"
+    return ascii(value if len(value) <= _SHOWN_CHARS_MAX else value[:_SHOWN_CHARS_MAX] + "...")
