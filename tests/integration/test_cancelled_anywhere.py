@@ -69,8 +69,8 @@ def held(jar: Jar) -> list[Any]:
         return db.execute("SELECT * FROM reservations WHERE state IN ('held', 'dispatched')").fetchall()
 
 
-def opened(jar: Jar) -> Runtime:
-    return Runtime(state=jar.at, environ={}, language="python")
+def opened(jar: Jar, *, pool: int = 0) -> Runtime:
+    return Runtime(state=jar.at, environ={}, language="python", pool=pool)
 
 
 async def works(runtime: Runtime) -> None:
@@ -144,12 +144,13 @@ def test_opening_and_closing(jar: Jar) -> None:
     asyncio.run(main())
 
 
-def test_preparing_an_open_runtime_that_goes_on(jar: Jar) -> None:
+@pytest.mark.parametrize("pool", [0, 2])
+def test_preparing_an_open_runtime_that_goes_on(jar: Jar, pool: int) -> None:
     async def main() -> None:
         place, through = 0, False
         while not through:
             place += 1
-            async with opened(jar) as runtime:
+            async with opened(jar, pool=pool) as runtime:
                 through = not await cancelled_at(runtime.prepare(), place, again=False)
                 await works(runtime)
         assert place > 1

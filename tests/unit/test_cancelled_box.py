@@ -24,6 +24,7 @@ from belljar.tasks import to_the_end
 from belljar.wire import encode
 from tests.cancelling import cancelled_at
 from tests.unit.broker_fakes import FakeModel, World, drive, policy_with, reply, world
+from tests.waiting import in_time
 
 PREFIX = struct.Struct("!II")
 POLICY = policy_with(limits={"grace_s": 0.05})
@@ -41,6 +42,7 @@ class Guest:
 
     def __init__(self) -> None:
         self.interrupts = 0
+        self.heard: list[tuple[str, int | None]] = []
         # It was asked to stop a cell of whose order it has only a part.
         self.astray = False
         self._got = bytearray()
@@ -93,6 +95,7 @@ class Guest:
             del self._got[: at + body]
 
     def _hear(self, header: dict[str, Any], code: str) -> None:
+        self.heard.append((header["op"], header.get("id")))
         if header["op"] == "start":
             self._say(Ready(1, "3.11"))
         for word in code.split() if header["op"] == "execute" else ():
@@ -189,3 +192,23 @@ async def goes_on(here: World, box: Box) -> None:
     except PolicyDenied as refused:
         assert refused.code == "session.ended"  # noqa: PT017 - either is right, and nothing else
         assert box.verdict is not None
+
+
+def test_a_request_that_is_dropped_before_it_was_begun_is_answered(tmp_path: Path) -> None:
+    """Its thread would wait for ever, and hold one of the requests that may be under way."""
+
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, policy=POLICY, model=model) as here:
+            guest = Guest()
+            box = Box(cast("Sandbox", guest), here.broker, here.scope)
+            await box.open("python", [], [])
+            assert (await box.execute("ask end")).status == "ok"
+            assert (await box.execute("end")).status == "ok"
+            async with in_time(20):
+                while ("refused", 7) not in guest.heard:  # noqa: ASYNC110 - the fake tells nobody
+                    await asyncio.sleep(0.001)
+            assert model.requests == []
+            await box.close()
+
+    drive(test())
