@@ -297,6 +297,11 @@ def test_the_value_of_a_last_line_is_shown(box: Box, name: str) -> None:
     assert cells[0].stdout == wanted
 
 
+def test_a_cell_of_a_session_may_be_as_deep_as_a_program_alone(python: Box) -> None:
+    source = f"x = {' + '.join(['1'] * 2500)}\nprint(x)\ny = x"
+    assert python.alone(source).stdout == python.cells(source)[0].stdout == "2500\n"
+
+
 def test_what_is_shown_is_a_page(box: Box) -> None:
     shown = box.cells("list(range(100000))")[0].stdout
     assert len(shown) < 5000
