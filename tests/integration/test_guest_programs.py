@@ -206,8 +206,8 @@ PLACEHOLDERS = (
 @pytest.mark.parametrize("source", PLACEHOLDERS)
 def test_a_placeholder_is_not_sent(box: Box, source: str) -> None:
     cells = box.cells(source)
-    assert faults(cells)[0].startswith("TypeError: a prompt has a placeholder of the context in it, not its text")
     assert box.model.prompts == []
+    assert faults(cells)[0].startswith("TypeError: a prompt has a placeholder of the context in it, not its text")
 
 
 def test_the_text_itself_is_sent_also_when_it_looks_like_a_placeholder(box: Box) -> None:
