@@ -383,7 +383,9 @@ class Endings:
         if not _is_name(key) or any(value is names[0] for value in variables.values()):
             self._finish(given)
         known = ", ".join(sorted(variables)[:_KNOWN_MAX]) or "none yet"
-        raise NameError(f"FINAL_VAR: there is no variable {key[:_SHOWN_CHARS]!r}; there are: {known}")
+        raise NameError(
+            f"FINAL_VAR: there is no variable {key[:_SHOWN_CHARS]!r}; there are: {known}; FINAL(value) gives a value"
+        )
 
     @called("SUBMIT")
     def submit(self, *values: object, **fields: object) -> None:

@@ -56,9 +56,12 @@ def compile_cell(source: str, filename: str, *, show: bool = False) -> types.Cod
     """With `show` the value of a last line that is an expression is shown, as in a notebook."""
     if not show or _shows_nothing(source):
         return compile(source, filename, "exec", dont_inherit=True)
-    tree = ast.parse(source, filename)
-    show_last(tree, source)
-    return compile(tree, filename, "exec", dont_inherit=True)
+    try:
+        tree = ast.parse(source, filename)
+        show_last(tree, source)
+        return compile(tree, filename, "exec", dont_inherit=True)
+    except RecursionError:  # as source it may be nested deeper than as a tree
+        return compile(source, filename, "exec", dont_inherit=True)
 
 
 def _shows_nothing(source: str) -> bool:

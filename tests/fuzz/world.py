@@ -251,6 +251,7 @@ def _start(documents: list[str]) -> dict[str, Any]:
         "body_bytes_max": 1 << 16,
         "read_bytes_max": 1 << 16,
         "materialise_bytes_max": 1 << 20,
+        "more": False,
         "contexts": contexts,
         "documents": [{"bytes": len(text.encode()), "chars": len(text)} for text in documents],
     }

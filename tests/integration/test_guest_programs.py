@@ -206,8 +206,8 @@ PLACEHOLDERS = (
 @pytest.mark.parametrize("source", PLACEHOLDERS)
 def test_a_placeholder_is_not_sent(box: Box, source: str) -> None:
     cells = box.cells(source)
-    assert faults(cells)[0].startswith("TypeError: a prompt has a placeholder of the context in it, not its text")
     assert box.model.prompts == []
+    assert faults(cells)[0].startswith("TypeError: a prompt has a placeholder of the context in it, not its text")
 
 
 def test_the_text_itself_is_sent_also_when_it_looks_like_a_placeholder(box: Box) -> None:
@@ -295,6 +295,11 @@ def test_the_value_of_a_last_line_is_shown(box: Box, name: str) -> None:
     cells = box.cells(source)
     assert faults(cells) == []
     assert cells[0].stdout == wanted
+
+
+def test_a_cell_of_a_session_may_be_as_deep_as_a_program_alone(python: Box) -> None:
+    source = f"x = {' + '.join(['1'] * 2500)}\nprint(x)\ny = x"
+    assert python.alone(source).stdout == python.cells(source)[0].stdout == "2500\n"
 
 
 def test_what_is_shown_is_a_page(box: Box) -> None:
