@@ -70,6 +70,10 @@ TEXT_PROGRAMS = {
     "html": "import html; result = html.escape(context)",
     "difflib": "import difflib; result = difflib.SequenceMatcher(None, context, context[:20]).ratio()",
     "base64": "import base64; result = base64.b64encode(context.encode())",
+    "string.Template": "import string; result = string.Template(context).safe_substitute()",
+    "unicodedata": "import unicodedata; result = unicodedata.normalize('NFD', context)",
+    "uuid": "import uuid; result = uuid.uuid5(uuid.NAMESPACE_DNS, context).hex",
+    "html.unescape": "import html; result = html.unescape(context)",
 }
 JSON_PROGRAMS = {
     "json.loads": "import json; result = json.loads(context)",
@@ -79,13 +83,15 @@ JSON_PROGRAMS = {
 }
 # What only a real `str` can do, of any size: a C function looks at the type itself.
 REFUSED = {
-    "join of itself": "result = ''.join([context])",
     "str.replace": "result = 'a'.replace('a', context)",
-    "str.join": "result = str.join(',', [context, 'b'])",
     "int": "result = int(context)",
     "method of the class": "result = str.upper(context)",
-    "string.Template": "import string; result = string.Template(context).substitute()",
-    "unicodedata": "import unicodedata; result = unicodedata.normalize('NFC', context)",
+}
+# The same, but for the restricted language, whose guards stand between.
+JOINED = {
+    "join of itself": "result = ''.join([context])",
+    "join of both": "result = ', '.join(x for x in (context, 'b'))",
+    "str.join": "result = str.join(',', [context, 'b'])",
 }
 LIST_PROGRAMS = {
     "join": "result = ''.join(context), ', '.join(item.strip() for item in context)",
@@ -197,6 +203,15 @@ def test_what_only_the_real_thing_can_do_says_so(run: Run, limit: int, value: An
     with pytest.raises(TypeError) as raised:
         run(source, paged(value, limit))
     assert INSTEAD.search(str(raised.value)), str(raised.value)
+
+
+@pytest.mark.parametrize("source", JOINED.values(), ids=JOINED.keys())
+def test_joining_a_look_alike_works_in_the_restricted_language_and_else_says_what_to_write(source: str) -> None:
+    assert run_restricted(source, paged(TEXT, 1 << 20)) == run_python(source, TEXT)
+    for run, limit in ((run_restricted, 100), (run_python, 100), (run_python, 1 << 20)):
+        with pytest.raises((TypeError, ValueError)) as raised:
+            run(source, paged(TEXT, limit))
+        assert INSTEAD.search(str(raised.value)), str(raised.value)
 
 
 @LANGUAGES
