@@ -198,6 +198,7 @@ WRONG = {
 def test_whatever_is_wrong_is_one_document_with_json(jar: Jar, words: tuple[str, ...]) -> None:
     jar.file("program.py", "print(1)")
     outcome = jar(*words, "--json")
+    assert outcome.stdout, outcome.stderr
     document = outcome.document
     assert outcome.code in (2, 3, 8)
     assert document["status"] in ("invalid", "host_fault")

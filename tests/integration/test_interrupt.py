@@ -251,9 +251,14 @@ print(run_async(work()))
 """
 
 
-def python(code: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def python(code: str) -> Iterator[subprocess.Popen[str]]:
     words = [sys.executable, "-c", code]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_who_is_stuck_while_closing_is_left_by_another_signal() -> None:
