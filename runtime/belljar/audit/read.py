@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from belljar.audit.log import APPLICATION_ID, DEPTH_MAX, EVENT, RECORD_BYTES_MAX, canonical
+from belljar.audit.log import DEPTH_MAX, EVENT, RECORD_BYTES_MAX, SCHEMA, canonical
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
+from belljar.writer import is_blank
 
-__all__ = ["Record", "RunSummary", "connect", "is_in_use", "parse", "records", "rows", "runs"]
+__all__ = ["Record", "RunSummary", "connect", "foreign", "is_in_use", "parse", "records", "rows", "runs"]
 
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
 
@@ -42,7 +43,11 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True):
-    """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none."""
+    """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none.
+
+    The status is also `refused` for a start that was refused, and `abandoned` where the host died and a later one has
+    closed the run.
+    """
 
     run: str
     tenant: str | None
@@ -73,6 +78,10 @@ def _add(summary: RunSummary, record: Record) -> RunSummary:
             tenant = _text(record.data.get("tenant"))
         case "run.finished":
             status = _text(record.data.get("status"))
+        case "run.refused":
+            tenant, status = _text(record.data.get("tenant")), "refused"
+        case "run.abandoned":
+            status = "abandoned"
         case _:
             pass
     return RunSummary(summary.run, tenant, summary.started_ns, status, summary.records + 1)
@@ -140,10 +149,23 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def rows(db: sqlite3.Connection) -> Iterator[tuple[int, object, object]]:
-    """(seq, body, hash) as stored, in order, from one snapshot. Raises `sqlite3.Error`."""
-    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+    """(seq, body, hash) as stored, in order, from one snapshot; none from a file without bytes.
+
+    Raises:
+        sqlite3.Error: it is no log, or cannot be read.
+    """
+    if is_blank(db):
+        return
+    if db.execute("PRAGMA application_id").fetchone()[0] != SCHEMA.application_id:
         raise sqlite3.DatabaseError("file is not an audit log")
+    if not SCHEMA.has_table(db, "records"):
+        raise sqlite3.DatabaseError("its records are not a table as we make it")
     yield from db.execute(_SELECT)
+
+
+def foreign(db: sqlite3.Connection) -> str | None:
+    """What in the file is not ours, or is gone, in a few words. Raises `sqlite3.Error`."""
+    return None if is_blank(db) else SCHEMA.foreign(db)
 
 
 def parse(seq: int, body: object) -> Record:
