@@ -1,12 +1,14 @@
 """One run under way: what is opened for it, in which order, and how all of it is closed again however it ends.
 
-    audit `run.started` durable        no log, no start
     ledger account opened
+    audit `run.started` durable        no log, no start
     box built, audit `box.started`     with the layers that really hold
       ... cells ...
-    box killed, calls settled, account closed, audit `run.finished` durable, receipt
+    box killed, calls settled, audit `run.finished` durable, receipt, account closed
 
-The last line is reached by every way out: a normal end, an error, a cancellation (Ctrl-C), a fault of ours.
+Whatever has begun and not ended in the log has an open account in the books: so a later start finds what we leave if we
+are killed (see `recovery`). The last line is reached by every other way out: a normal end, an error, a cancellation
+(Ctrl-C), a fault of ours.
 """
 
 from __future__ import annotations
@@ -162,7 +164,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------ open and close
 
     async def open(self, about: Mapping[str, JSON]) -> None:
-        """Log the start, open the account, build the box.
+        """Open the account, log the start, build the box.
 
         Raises:
             Refusal, HostFault: it cannot begin; `close` is still owed.
@@ -170,10 +172,10 @@ class Run:
         services = self._services
         for name, document in self.documents.items():
             self._open_context(name, document)
+        await self._open_account()
         started = services.audit.submit("run.started", self.scope.run, {**self._controls(), **about})
         self._announced = True  # also when it is cancelled from here on: it may stand in the log
         await started
-        await self._open_account()
         broker = Broker(
             self.scope,
             calls=self.calls,
@@ -220,10 +222,10 @@ class Run:
         """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
         self._verdict = verdict
         async with contextlib.AsyncExitStack() as stack:
-            if self._announced:  # no run ends in the log that did not begin there
-                stack.push_async_callback(self._finish_log)
             if self._booked:
                 stack.push_async_callback(self._services.ledger.close_run, self.scope.run)
+            if self._announced:  # no run ends in the log that did not begin there
+                stack.push_async_callback(self._finish_log)
             stack.push_async_callback(self.calls.settled)
             for opened in self._opened:
                 stack.callback(opened.close)

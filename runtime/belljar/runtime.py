@@ -18,8 +18,9 @@ from belljar.engine import CellResult, Result, solve
 from belljar.errors import BelljarError, HostFault, InvalidInput, PolicyDenied
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
+from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load
-from belljar.processes import identity, is_alive
+from belljar.recovery import recover
 from belljar.run import OnProgress, Run, Services, begin, box_spec
 from belljar.sandbox import Backend, Image, Jail, ensure_image
 from belljar.state import State
@@ -123,12 +124,13 @@ class Runtime:
         async with contextlib.AsyncExitStack() as stack:
             self._audit = AuditLog(self.state.audit)
             stack.push_async_callback(self._audit.aclose)
-            self._ledger = SqliteLedger(self.state.ledger, owner=identity(os.getpid()))
+            owner = stack.enter_context(Owner(self.state.owners))
+            self._ledger = SqliteLedger(self.state.ledger, owner=owner.name)
             stack.push_async_callback(self._ledger.aclose)
             stack.push_async_callback(self._registry.aclose)
             self._searcher = Searcher()
             stack.push_async_callback(self._searcher.aclose)
-            await self._ledger.recover(is_alive)
+            await recover(self._ledger, self._audit, self.state.audit, owner)
             self._resources = stack.pop_all()
         return self
 

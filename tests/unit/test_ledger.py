@@ -640,7 +640,7 @@ class Books(RuleBasedStateMachine):
         for account, limits in checks:
             taken = self.sums(account, period_key(limits.period, self.now), ("used", "held", "dispatched"))
             for have, want, bound in zip(taken, values(asked), values(limits), strict=True):
-                if bound is not None and have + want > bound:
+                if bound is not None and want and have + want > bound:
                     return False
         return True
 

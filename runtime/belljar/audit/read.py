@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,9 +22,17 @@ from belljar.audit.log import DEPTH_MAX, EVENT, RECORD_BYTES_MAX, SCHEMA, canoni
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
 from belljar.writer import is_blank
 
-__all__ = ["Record", "RunSummary", "connect", "foreign", "is_in_use", "parse", "records", "rows", "runs"]
+__all__ = ["Record", "RunSummary", "connect", "foreign", "is_in_use", "is_open", "parse", "records", "rows", "runs"]
 
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
+
+# How every record ends, and what it is of which run.
+_TAIL = re.compile(
+    rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":1}\Z'
+)
+_TAIL_BYTES_MAX = 512
+_BOUNDS = (b"run.started", b"run.finished", b"run.abandoned", b"run.refused")
+_TAILS = f"SELECT substr(body, -{_TAIL_BYTES_MAX}) FROM records ORDER BY seq DESC"  # noqa: S608
 
 # A planted body of gigabytes is never loaded: NULL, and so refused.
 _SELECT = f"SELECT seq, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records ORDER BY seq"  # noqa: S608
@@ -85,6 +94,22 @@ def _add(summary: RunSummary, record: Record) -> RunSummary:
         case _:
             pass
     return RunSummary(summary.run, tenant, summary.started_ns, status, summary.records + 1)
+
+
+def is_open(path: Path, run: str) -> bool:
+    """Whether the log has the run's beginning and not its end. Looked for from the last record backwards.
+
+    Raises: as `records`.
+    """
+    with closing(connect(path)) as db:
+        try:
+            for (tail,) in db.execute(_TAILS):
+                match = _TAIL.search(tail) if isinstance(tail, bytes) else None
+                if match is not None and match[2] == run.encode() and match[1] in _BOUNDS:
+                    return match[1] == b"run.started"
+        except sqlite3.Error as error:
+            raise AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it") from error
+    return False
 
 
 def _text(value: object) -> str | None:

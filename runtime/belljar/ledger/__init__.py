@@ -2,6 +2,7 @@
 
 from belljar.ledger.base import (
     DIMENSIONS,
+    Abandoned,
     Amounts,
     Balance,
     Ledger,
@@ -16,6 +17,7 @@ from belljar.ledger.sqlite import SqliteLedger
 
 __all__ = [
     "DIMENSIONS",
+    "Abandoned",
     "Amounts",
     "Balance",
     "Ledger",
