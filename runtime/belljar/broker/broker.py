@@ -29,8 +29,9 @@ import msgspec
 
 from belljar.audit import JSON, AuditLog
 from belljar.broker.answer import check_answer
-from belljar.broker.calls import Calls, refusal_fields
+from belljar.broker.calls import Calls
 from belljar.broker.cell import Cell
+from belljar.broker.readlog import ReadLog
 from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
@@ -81,8 +82,6 @@ _FRAME_COST_BYTES_MIN: Const = 1024
 _REFUSED_CALL_COST_BYTES: Const = 4096
 # The agent cuts a traceback to 16,000 characters; who writes its own has no more room than that.
 _TRACEBACK_BYTES_MAX: Const = 64_000
-# A program that is refused over and over is told so each time; the log has the first ones and then the count.
-_DENIALS_LOGGED_MAX: Const = 100
 # To take a prompt out of a batch is work as for so many of its bytes, however short it is.
 _PROMPT_COST_BYTES: Const = 128
 # Patterns are written by hand, or are a few hundred names joined by bars.
@@ -122,13 +121,13 @@ class Broker:
         self._searched_bytes = 0
         self._texts = frozenset(texts)
         self._account = Reads(scope, ledger)
+        self._read_log = ReadLog(scope.run, audit)
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
         self._state = "idle"
         self._ready = False
         self._in_flight = 0
         self._emitted_bytes = 0
         self._read_cost_bytes = 0
-        self._denials = 0
         self.cell: Cell | None = None
         self.cells = 0
         self.reads = 0
@@ -151,7 +150,7 @@ class Broker:
 
     @property
     def denials(self) -> int:
-        return self._denials
+        return self._calls.denials.count
 
     def cut_short(self) -> None:
         """The running cell's time is up now: what it still gives as an answer is logged and does not count."""
@@ -199,6 +198,8 @@ class Broker:
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
+        if not isinstance(message, Read | Output | Budget):
+            await self._read_log.flush()  # all others are logged, and in their order
         if isinstance(message, Ready) is self._ready:
             raise ProtocolViolation(f"a {type(message).__name__} when the box was {'' if self._ready else 'not '}ready")
         match message:
@@ -313,7 +314,7 @@ class Broker:
         Raises:
             Refusal: `output.flood`.
         """
-        await self._log_denial(message, refusal)
+        await self._calls.denials.log(type(message).__name__.lower(), refusal, self.cells)
         self._emit(0)
         return Refused(message.id, _failure(refusal)), b""
 
@@ -350,8 +351,7 @@ class Broker:
         data = document.read(read.start, read.stop)
         self._permit_read(len(data))
         await self._charge(len(data))
-        about: dict[str, JSON] = {"doc": read.doc, "start": read.start, "stop": read.stop}
-        await self._audit.note("context.read", self._scope.run, {**self._cause(read), **about})
+        await self._read_log.add(self.cells, read.line, read.doc, read.start, read.stop)
         self._shown.read(read.doc, read.start, read.stop)
         return Data(read.id), data
 
@@ -360,7 +360,7 @@ class Broker:
             raise PolicyDenied(f"there is no document {doc}", code="read.no_document")
         return self._documents[doc]
 
-    def _cause(self, message: Read | Search) -> dict[str, JSON]:
+    def _cause(self, message: Search) -> dict[str, JSON]:
         return {"cell": self.cells, "line": message.line}
 
     async def _charge(self, size: int) -> None:
@@ -371,13 +371,15 @@ class Broker:
         self._read_cost_bytes += cost
 
     async def settled(self) -> None:
-        """Return when what was read is charged, exactly, and what was shown stands in the log.
+        """Return when what was read is charged, exactly, and what was read, shown and refused stands in the log.
 
         Raises:
             LedgerUnavailable, AuditUnavailable: it could not be written.
         """
         try:
+            await self._read_log.flush()
             await self._shown.settled()
+            await self._calls.denials.settled(self.cells)
         finally:
             await self._account.settled()
 
@@ -607,7 +609,6 @@ class Broker:
         try:
             text = (await self._calls.ask(model, request, cell=cell, prompt=prompt)).text
         except Refusal as refusal:
-            self._denials += 1
             self._emit(_REFUSED_CALL_COST_BYTES)
             return _failure(refusal)
         except ModelFailed as failure:
@@ -629,16 +630,6 @@ class Broker:
             return Refused(answers.id, first)
         return answers
 
-    async def _log_denial(self, message: GuestMessage, refusal: Refusal) -> None:
-        self._denials += 1
-        if self._denials <= _DENIALS_LOGGED_MAX:
-            about: dict[str, JSON] = {
-                "cell": self.cells,
-                "asked": type(message).__name__.lower(),
-                **refusal_fields(refusal),
-            }
-            await self._audit.note("request.refused", self._scope.run, about)
-
 
 def _split(lengths: list[int], body: bytes) -> list[memoryview]:
     """Cut the body at `lengths`, without a copy. A sum that is off, or a cut inside a character, is a violation."""
@@ -654,6 +645,8 @@ def _split(lengths: list[int], body: bytes) -> list[memoryview]:
 def _failure(error: Refusal | ModelFailed) -> Failure:
     if isinstance(error, ModelFailed):
         return Failure("ModelError", "model.failed", _words_of(error), None, None)
+    if isinstance(error, QuotaExceeded) and error.told is not None:
+        return Failure("QuotaExceeded", error.code, error.told, None, None)
     return Failure(
         "QuotaExceeded" if isinstance(error, QuotaExceeded) else "PolicyDenied",
         error.code,
