@@ -39,7 +39,7 @@ from belljar.engine import (
     Verdict,
     verdict_of,
 )
-from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied
+from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied, Refusal
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Spending, digest
@@ -47,7 +47,7 @@ from belljar.protocol import ContextInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec
 from belljar.tasks import to_the_end
 
-__all__ = ["OnProgress", "Run", "Services", "begin", "box_spec"]
+__all__ = ["OnProgress", "Run", "Services", "begin", "box_spec", "log_refused_start"]
 
 OnProgress = Callable[[Progress], None]
 _log = logging.getLogger("belljar")
@@ -108,12 +108,22 @@ class Run:
         self.in_callers_hands = False
 
     @property
+    def announced(self) -> bool:
+        """Whether its start stands in the log, or may."""
+        return self._announced
+
+    @property
     def box(self) -> Box:
         assert self._box is not None, "the run was not opened"
         return self._box
 
     async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult:
-        self.last = await self.box.execute(code, spare_cpu=spare_cpu)
+        try:
+            self.last = await self.box.execute(code, spare_cpu=spare_cpu)
+        except PolicyDenied as refusal:
+            if self._verdict is None:  # after the run's end the log has no place for it
+                await self.calls.denials.log("execute", refusal, self.box.broker.cells)
+            raise
         return self.last
 
     def progress(self) -> Progress:
@@ -346,6 +356,8 @@ async def begin(
         await run.open(about)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
+        if isinstance(error, Refusal) and not run.announced:
+            await log_refused_start(services.audit, tenant, error, run=run.scope.run)
         raise
     raised: BaseException | None = None
     try:
@@ -357,6 +369,17 @@ async def begin(
             raise
     finally:
         await to_the_end(run.close(run.verdict(raised)))
+
+
+async def log_refused_start(audit: AuditLog, tenant: str, refusal: Refusal, *, run: str | None = None) -> None:
+    """What did not begin has one record, under an id of its own.
+
+    Raises:
+        AuditUnavailable: not even that can be written.
+    """
+    about: dict[str, JSON] = {"tenant": str(tenant)[:200], "error": type(refusal).__name__, "code": refusal.code}
+    numbers: dict[str, JSON] = {"limit": refusal.limit, "observed": refusal.observed}
+    await audit.append("run.refused", run or _run_id(), about | numbers)
 
 
 def _run_id() -> str:

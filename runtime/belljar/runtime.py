@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 from belljar.audit import JSON, AuditLog
 from belljar.context import ContextStores, Document, LeftOut, Searcher
 from belljar.engine import CellResult, Result, solve
-from belljar.errors import BelljarError, HostFault, InvalidInput, PolicyDenied
+from belljar.errors import BelljarError, HostFault, InvalidInput, PolicyDenied, Refusal
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load
 from belljar.recovery import recover
-from belljar.run import OnProgress, Run, Services, begin, box_spec
+from belljar.run import OnProgress, Run, Services, begin, box_spec, log_refused_start
 from belljar.sandbox import Backend, Image, Jail, ensure_image
 from belljar.state import State
 
@@ -165,8 +165,9 @@ class Runtime:
             Refusal: it could not begin: input, policy, or a missing layer.
             HostFault: the log or the ledger does not work.
         """
-        root = self._model(model)
-        sub = root if sub_model is None else self._model(sub_model)
+        async with self._logging_refusals(tenant):
+            root = self._model(model)
+            sub = root if sub_model is None else self._model(sub_model)
         about: dict[str, JSON] = {"question_bytes": len(question.encode("utf-8", "replace"))}
         begun = self._begin(context, contexts, tenant, root, sub, about)
         async with begun as run, run.reporting(on_progress):
@@ -184,7 +185,8 @@ class Runtime:
         on_progress: OnProgress | None = None,
     ) -> Result:
         """Run one given program, no root model. `model` answers its queries; without one they are refused."""
-        sub = None if model is None else self._model(model)
+        async with self._logging_refusals(tenant):
+            sub = None if model is None else self._model(model)
         async with self._begin(context, contexts, tenant, None, sub, {}) as run, run.reporting(on_progress):
             await run.execute(code)
         return run.result()
@@ -199,7 +201,8 @@ class Runtime:
         tenant: str = DEFAULT_TENANT,
     ) -> AsyncIterator[Session]:
         """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
-        sub = None if model is None else self._model(model)
+        async with self._logging_refusals(tenant):
+            sub = None if model is None else self._model(model)
         raised: BelljarError | None = None
         async with self._begin(context, contexts, tenant, None, sub, {}) as run:
             session = Session(run)
@@ -254,6 +257,15 @@ class Runtime:
         sub: Model | None,
         about: Mapping[str, JSON],
     ) -> AsyncIterator[Run]:
+        async with self._logging_refusals(tenant):
+            services, documents = await self._prepared(context, contexts, tenant)
+        async with begin(services, tenant=tenant, documents=documents, root=root, sub=sub, about=about) as run:
+            yield run
+
+    async def _prepared(
+        self, context: ContextSource | None, contexts: Mapping[str, ContextSource] | None, tenant: str
+    ) -> tuple[Services, dict[str, Document]]:
+        """What a run needs before it can begin."""
         tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
         services = await self._shared()
         sources = {} if context is None else {_CONTEXT: context}
@@ -267,8 +279,17 @@ class Runtime:
                 observed=len(sources),
             )
         documents = {name: await self.add_context(source, tenant=tenant) for name, source in sources.items()}
-        async with begin(services, tenant=tenant, documents=documents, root=root, sub=sub, about=about) as run:
-            yield run
+        return services, documents
+
+    @contextlib.asynccontextmanager
+    async def _logging_refusals(self, tenant: str) -> AsyncIterator[None]:
+        """A start that is refused stands in the log, too."""
+        try:
+            yield
+        except Refusal as refusal:
+            if self._resources is not None:
+                await log_refused_start(self._audit, tenant, refusal)
+            raise
 
     async def _shared(self) -> Services:
         if self._resources is None:

@@ -4,8 +4,8 @@
 
 * It begins once, and after its end there is nothing more of it. A start that was refused is a run of one record.
 * Cells are numbered from 1. One begins when the one before has ended and no answer was given; the last may be cut off.
-* What the program asks for (reads, searches, refusals) names the cell that began last. An answer comes from a cell that
-  runs, and there is one.
+* What the program reads names the cell that began last; a refusal may be that of one before. An answer comes from a
+  cell that runs, and there is one.
 * An action is requested once, in a cell that has begun, and has one outcome, also after its cell; at the run's end none
   is open. Of an abandoned run some are: its host died, and the books charged them in full.
 * What was shown was shown by a query of that cell, which by the run's end has been answered.
@@ -157,7 +157,12 @@ class RunGrammar:
             self._actions[action] = _Action(kind, record.seq, cell if type(cell) is int else None, is_sub)
             if is_sub:
                 self._asked.add(self._actions[action].cell)
-        if cell is not None and not (type(cell) is int and 0 <= cell <= self._cells):
+        yield from self._in_a_cell(record)
+
+    def _in_a_cell(self, record: Record) -> Problems:
+        """0 stands for before the first; logs of the first versions name none."""
+        cell = record.data.get("cell", 0)
+        if not (type(cell) is int and 0 <= cell <= self._cells):
             yield f"record {record.seq}: {record.event} in cell {cell!a:.80}, which has not begun"
 
     def _outcome(self, record: Record) -> Problems:
@@ -194,7 +199,7 @@ class RunGrammar:
         "answer.void": _answer,
         "context.read": _in_last_cell,
         "context.searched": _in_last_cell,
-        "request.refused": _in_last_cell,
+        "request.refused": _in_a_cell,
         "query.shown": _show,
     }
 

@@ -38,7 +38,7 @@ from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
 from belljar.context import OpenDocument, Question, Searcher
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, sha256
-from belljar.ledger import Ledger, Remaining
+from belljar.ledger import USED_UP, Ledger, Remaining
 from belljar.models import Model, ModelRequest
 from belljar.protocol import (
     BATCH_MAX,
@@ -493,7 +493,7 @@ class Broker:
 
     async def _budget(self, budget: Budget) -> Reply:
         await self._calls.settled()
-        left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
+        left = await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)
         return (
             Left(
                 id=budget.id,
@@ -591,11 +591,13 @@ class Broker:
         await self._calls.settled()
         left = (await self._ledger.remaining(self._scope.run, now=self._scope.now())).calls
         if left is not None and calls > left:
+            known = (await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)).calls
             raise QuotaExceeded(
                 f"{calls} calls are asked for and {left} are left: ask fewer or larger questions",
                 code="quota.calls",
                 limit=left,
                 observed=calls,
+                told=None if left == known else USED_UP,
             )
 
     async def _ask(self, model: Model, prompt: memoryview, cell: int) -> bytes | Failure:

@@ -2,6 +2,7 @@
 
 from belljar.ledger.base import (
     DIMENSIONS,
+    USED_UP,
     Abandoned,
     Amounts,
     Balance,
@@ -17,6 +18,7 @@ from belljar.ledger.sqlite import SqliteLedger
 
 __all__ = [
     "DIMENSIONS",
+    "USED_UP",
     "Abandoned",
     "Amounts",
     "Balance",

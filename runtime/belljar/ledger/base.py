@@ -32,6 +32,7 @@ from belljar.errors import InvalidInput, LedgerUnavailable
 __all__ = [
     "AMOUNT_MAX",
     "DIMENSIONS",
+    "USED_UP",
     "Abandoned",
     "Amounts",
     "Balance",
@@ -52,6 +53,8 @@ Period = Literal["day", "month", "total"]
 DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
 AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of them stay far inside 64 bits
 _LIMIT_MAX = 10**18
+# All that a program hears of the levels above its run's tenant.
+USED_UP = "the quota of the run's tenant is used up: keep what you have, and ask whoever started the run for more"
 
 _SEGMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SEGMENTS_MAX = 8

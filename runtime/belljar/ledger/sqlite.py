@@ -35,6 +35,7 @@ import msgspec
 from belljar.errors import InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.ledger.base import (
     DIMENSIONS,
+    USED_UP,
     Abandoned,
     Amounts,
     Balance,
@@ -338,7 +339,7 @@ def _told(account: str, run: _Run) -> str | None:
     """What the run's program hears when `account` is used up; None: all there is to say, since it is its own."""
     if account in (run.tenant, run_account(run.run)):
         return None
-    return "the quota of the run's tenant is used up: keep what you have, and ask whoever started the run for more"
+    return USED_UP
 
 
 def _took(cursor: sqlite3.Cursor, rows: int = 1) -> None:
