@@ -372,14 +372,15 @@ async def begin(
 
 
 async def log_refused_start(audit: AuditLog, tenant: str, refusal: Refusal, *, run: str | None = None) -> None:
-    """What did not begin has one record, under an id of its own.
+    """What was refused before anything was opened for it stands in the log as a run that ended at once.
 
     Raises:
         AuditUnavailable: not even that can be written.
     """
-    about: dict[str, JSON] = {"tenant": str(tenant)[:200], "error": type(refusal).__name__, "code": refusal.code}
-    numbers: dict[str, JSON] = {"limit": refusal.limit, "observed": refusal.observed}
-    await audit.append("run.refused", run or _run_id(), about | numbers)
+    run = run or _run_id()
+    numbers: dict[str, JSON] = {"code": refusal.code, "limit": refusal.limit, "observed": refusal.observed}
+    await audit.note("run.started", run, {"tenant": str(tenant)[:200], "contexts": [], "refused": True})
+    await audit.append("run.finished", run, {"status": verdict_of(refusal).status, "calls": 0, "refused": 1, **numbers})
 
 
 def _run_id() -> str:

@@ -1,8 +1,8 @@
 """What a run may look like: which record may follow which. `RunGrammar` takes the records of one run in their order.
 
-    run.started  box.started?  { cell.started  ... cell.finished? }  run.finished | run.abandoned        or: run.refused
+    run.started  box.started?  { cell.started  ... cell.finished? }  run.finished | run.abandoned
 
-* It begins once, and after its end there is nothing more of it. A start that was refused is a run of one record.
+* It begins once, and after its end there is nothing more of it. A start that was refused is a run that ended at once.
 * Cells are numbered from 1. One begins when the one before has ended and no answer was given; the last may be cut off.
 * What the program reads names the cell that began last; a refusal may be that of one before. An answer comes from a
   cell that runs, and there is one.
@@ -26,7 +26,7 @@ from belljar.audit.read import Record
 
 __all__ = ["ENDS", "RunGrammar"]
 
-ENDS: Final = ("run.finished", "run.abandoned", "run.refused")
+ENDS: Final = ("run.finished", "run.abandoned")
 _OUTCOMES: Final = ("completed", "failed", "denied")
 # What only a run has.
 _FAMILIES: Final = ("run", "box", "cell", "answer", "context", "query", "request")
@@ -60,7 +60,7 @@ class RunGrammar:
     def feed(self, record: Record) -> Problems:
         """Nothing may be fed after `ended`."""
         of_run = record.event.partition(".")[0] in _FAMILIES
-        if of_run and not self._begun and record.event not in ("run.started", "run.refused"):
+        if of_run and not self._begun and record.event != "run.started":
             yield f"record {record.seq}: {record.event} of run {record.run[:80]!a}, which has not begun"
         rule = self._RULES.get(record.event) or self._rule_of_action(record.event)
         if rule is not None:
@@ -89,10 +89,6 @@ class RunGrammar:
     def _start(self, record: Record) -> Problems:
         if self._begun:
             yield f"record {record.seq}: a second start of run {record.run[:80]!a}"
-
-    def _refuse(self, record: Record) -> Problems:
-        if self._begun:
-            yield f"record {record.seq}: run {record.run[:80]!a} is refused after it began"
 
     def _end(self, record: Record) -> Problems:
         yield from (f"{line}, and the run is finished" for line in self.unfinished(record.run))
@@ -189,7 +185,6 @@ class RunGrammar:
 
     _RULES: ClassVar[Mapping[str, Callable[[RunGrammar, Record], Problems]]] = {
         "run.started": _start,
-        "run.refused": _refuse,
         "run.finished": _end,
         "run.abandoned": _abandon,
         "box.started": _box,

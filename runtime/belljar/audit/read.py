@@ -31,7 +31,7 @@ _TAIL = re.compile(
     rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":1}\Z'
 )
 _TAIL_BYTES_MAX = 512
-_BOUNDS = (b"run.started", b"run.finished", b"run.abandoned", b"run.refused")
+_BOUNDS = (b"run.started", b"run.finished", b"run.abandoned")
 _TAILS = f"SELECT substr(body, -{_TAIL_BYTES_MAX}) FROM records ORDER BY seq DESC"  # noqa: S608
 
 # A planted body of gigabytes is never loaded: NULL, and so refused.
@@ -54,8 +54,7 @@ class Record(msgspec.Struct, frozen=True):
 class RunSummary(msgspec.Struct, frozen=True):
     """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none.
 
-    The status is also `refused` for a start that was refused, and `abandoned` where the host died and a later one has
-    closed the run.
+    The status is `abandoned` where the host died and a later one has closed the run.
     """
 
     run: str
@@ -87,8 +86,6 @@ def _add(summary: RunSummary, record: Record) -> RunSummary:
             tenant = _text(record.data.get("tenant"))
         case "run.finished":
             status = _text(record.data.get("status"))
-        case "run.refused":
-            tenant, status = _text(record.data.get("tenant")), "refused"
         case "run.abandoned":
             status = "abandoned"
         case _:
