@@ -198,8 +198,8 @@ class Broker:
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
-        if not isinstance(message, Read | Output | Budget):
-            await self._read_log.flush()  # all others are logged, and in their order
+        if isinstance(message, Search | Query | Done | Final):
+            await self._read_log.flush()  # these are logged, and in their order
         if isinstance(message, Ready) is self._ready:
             raise ProtocolViolation(f"a {type(message).__name__} when the box was {'' if self._ready else 'not '}ready")
         match message:
@@ -314,7 +314,10 @@ class Broker:
         Raises:
             Refusal: `output.flood`.
         """
-        await self._calls.denials.log(type(message).__name__.lower(), refusal, self.cells)
+        asked, denials = type(message).__name__.lower(), self._calls.denials
+        if denials.add(asked, refusal):
+            await self._read_log.flush()
+            await denials.note(asked, refusal, self.cells)
         self._emit(0)
         return Refused(message.id, _failure(refusal)), b""
 

@@ -43,8 +43,12 @@ class Denials:
     async def log(self, asked: str, refusal: Refusal, cell: int) -> None:
         """Count one, and write it down if it is among the first."""
         if self.add(asked, refusal):
-            numbers: dict[str, JSON] = {"limit": refusal.limit, "observed": refusal.observed}
-            await self._note({"cell": cell, "asked": asked, "code": refusal.code, **numbers})
+            await self.note(asked, refusal, cell)
+
+    async def note(self, asked: str, refusal: Refusal, cell: int) -> None:
+        """Write one down that is counted."""
+        numbers: dict[str, JSON] = {"limit": refusal.limit, "observed": refusal.observed}
+        await self._note({"cell": cell, "asked": asked, "code": refusal.code, **numbers})
 
     async def settled(self, cell: int) -> None:
         """At the run's end: write down how many there were of what the log has not in full."""
