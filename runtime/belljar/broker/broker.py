@@ -75,6 +75,8 @@ _SUB_SYSTEM: Const = (
 )
 # A read of one character still costs a record in the log, so it is charged as this many bytes of the run's allowance.
 _READ_COST_BYTES_MIN: Const = 1024
+# A search has a record of its own, some 500 bytes, whatever it finds.
+_SEARCH_COST_BYTES_MIN: Const = 8 * 1024
 # A frame is work for the host even with nothing in it, some 16 µs, as much as for a KiB of output. So a flood of empty
 # ones, or of requests that are refused, ends like any other.
 _FRAME_COST_BYTES_MIN: Const = 1024
@@ -366,8 +368,8 @@ class Broker:
     def _cause(self, message: Search) -> dict[str, JSON]:
         return {"cell": self.cells, "line": message.line}
 
-    async def _charge(self, size: int) -> None:
-        cost = max(size, _READ_COST_BYTES_MIN)
+    async def _charge(self, size: int, least: int = _READ_COST_BYTES_MIN) -> None:
+        cost = max(size, least)
         await self._account.charge(cost)
         self.reads += 1
         self.read_bytes += size
@@ -400,7 +402,7 @@ class Broker:
             size = self._bytes_between(search.doc, question.start, found.next)
             self._searched_bytes = before + max(size, _READ_COST_BYTES_MIN)
         self._permit_read(len(found.body))
-        await self._charge(len(found.body))
+        await self._charge(len(found.body), _SEARCH_COST_BYTES_MIN)
         about: dict[str, JSON] = {
             **self._cause(search),
             "doc": search.doc,
