@@ -356,7 +356,8 @@ async def begin(
         await run.open(about)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
-        if isinstance(error, Refusal) and not run.announced:
+        # What the log itself refused, it does not have.
+        if isinstance(error, Refusal) and not run.announced and not error.code.startswith("audit."):
             await log_refused_start(services.audit, tenant, error, run=run.scope.run)
         raise
     raised: BaseException | None = None

@@ -85,3 +85,31 @@ def test_a_program_hears_no_number_of_what_its_tenants_parent_has(tmp_path: Path
             assert left[0].calls == 0
 
     drive(test())
+
+
+def test_the_log_says_how_long_an_answer_was_asked_for(tmp_path: Path) -> None:
+    model = FakeModel()
+
+    async def test() -> None:
+        async with world(tmp_path, model=model, limits=Limits("total", None, None, 100, None, None)) as here:
+            await here.in_cell()
+            assert await answers(here, "one") == ["to one"]
+            asked = [data["output_tokens_max"] for data in await here.data("query.requested")]
+            assert asked[-1] == model.requests[0].output_tokens_max == 100
+            (completed,) = await here.data("query.completed")
+            assert completed["action"] == (await here.data("query.requested"))[-1]["action"]
+
+    drive(test())
+
+
+def test_a_query_that_comes_when_the_time_is_up_stands_in_the_log(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, model=FakeModel()) as here:
+            await here.in_cell()
+            here.clock.now = here.scope.deadline
+            assert await answers(here, "one") == [None]
+            (said,) = await here.data("request.refused")
+            assert (said["asked"], said["code"]) == ("query", "run_wall_ms")
+            assert here.broker.denials == 1
+
+    drive(test())
