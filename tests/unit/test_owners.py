@@ -36,8 +36,10 @@ with Owner(Path(sys.argv[1])) as owner:
 def another(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     with subprocess.Popen([sys.executable, "-c", LIVES, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process, process.stdout.readline().strip()
-        process.kill()
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.kill()
 
 
 def test_the_living_live_and_the_killed_do_not(tmp_path: Path) -> None:
