@@ -104,7 +104,21 @@ class PolicyDenied(Refusal):
 
 
 class QuotaExceeded(Refusal):
+    """`told`: what the boxed program hears instead, without numbers, where they are somebody else's."""
+
     exit_code = 5
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "refused",
+        limit: int | None = None,
+        observed: int | None = None,
+        told: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code, limit=limit, observed=observed)
+        self.told = told
 
 
 class HostFault(BelljarError):

@@ -1,12 +1,14 @@
 """One run under way: what is opened for it, in which order, and how all of it is closed again however it ends.
 
-    audit `run.started` durable        no log, no start
     ledger account opened
+    audit `run.started` durable        no log, no start
     box built, audit `box.started`     with the layers that really hold
       ... cells ...
-    box killed, calls settled, account closed, audit `run.finished` durable, receipt
+    box killed, calls settled, audit `run.finished` durable, receipt, account closed
 
-The last line is reached by every way out: a normal end, an error, a cancellation (Ctrl-C), a fault of ours.
+Whatever has begun and not ended in the log has an open account in the books: so a later start finds what we leave if we
+are killed (see `recovery`). The last line is reached by every other way out: a normal end, an error, a cancellation
+(Ctrl-C), a fault of ours.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from belljar.engine import (
     Verdict,
     verdict_of,
 )
-from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied
+from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied, Refusal
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Spending, digest
@@ -48,7 +50,7 @@ from belljar.protocol import ContextInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec
 from belljar.tasks import to_the_end
 
-__all__ = ["OnProgress", "OnTurn", "Run", "Services", "begin", "box_spec"]
+__all__ = ["OnProgress", "OnTurn", "Run", "Services", "begin", "box_spec", "log_refused_start"]
 
 OnProgress = Callable[[Progress], None]
 OnTurn = Callable[[Turn], None]
@@ -117,6 +119,11 @@ class Run:
         self.in_callers_hands = False
 
     @property
+    def announced(self) -> bool:
+        """Whether its start stands in the log, or may."""
+        return self._announced
+
+    @property
     def box(self) -> Box:
         assert self._box is not None, "the run was not opened"
         return self._box
@@ -129,7 +136,12 @@ class Run:
         self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None, last: bool = False
     ) -> CellResult:
         """One cell, as in `Box.execute`."""
-        self.last = await self.box.execute(code, spare_cpu=spare_cpu, wall_s=wall_s, last=last)
+        try:
+            self.last = await self.box.execute(code, spare_cpu=spare_cpu, wall_s=wall_s, last=last)
+        except PolicyDenied as refusal:
+            if self._verdict is None:  # after the run's end the log has no place for it
+                await self.calls.denials.log("execute", refusal, self.box.broker.cells)
+            raise
         return self.last
 
     async def abandon(self) -> None:
@@ -190,7 +202,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------ open and close
 
     async def open(self, about: Mapping[str, JSON], *, alone: bool = False) -> None:
-        """Log the start, open the account, build the box.
+        """Open the account, log the start, build the box.
 
         Raises:
             Refusal, HostFault: it cannot begin; `close` is still owed.
@@ -198,10 +210,10 @@ class Run:
         services = self._services
         for name, document in self.documents.items():
             self._open_context(name, document)
+        await self._open_account()
         started = services.audit.submit("run.started", self.scope.run, {**self._controls(), **about})
         self._announced = True  # also when it is cancelled from here on: it may stand in the log
         await started
-        await self._open_account()
         broker = Broker(
             self.scope,
             calls=self.calls,
@@ -248,10 +260,10 @@ class Run:
         """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
         self._verdict = verdict
         async with contextlib.AsyncExitStack() as stack:
-            if self._announced:  # no run ends in the log that did not begin there
-                stack.push_async_callback(self._finish_log)
             if self._booked:
                 stack.push_async_callback(self._services.ledger.close_run, self.scope.run)
+            if self._announced:  # no run ends in the log that did not begin there
+                stack.push_async_callback(self._finish_log)
             stack.push_async_callback(self.calls.settled)
             for opened in self._opened:
                 stack.callback(opened.close)
@@ -382,6 +394,9 @@ async def begin(
         await run.open(about, alone=alone)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
+        # What the log itself refused, it does not have.
+        if isinstance(error, Refusal) and not run.announced and not error.code.startswith("audit."):
+            await log_refused_start(services.audit, tenant, error, run=run.scope.run)
         raise
     raised: BaseException | None = None
     try:
@@ -408,6 +423,18 @@ def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:
         _log.exception("belljar: %s raised and is not called again; the run goes on", name)
         return False
     return True
+
+
+async def log_refused_start(audit: AuditLog, tenant: str, refusal: Refusal, *, run: str | None = None) -> None:
+    """What was refused before anything was opened for it stands in the log as a run that ended at once.
+
+    Raises:
+        AuditUnavailable: not even that can be written.
+    """
+    run = run or _run_id()
+    numbers: dict[str, JSON] = {"code": refusal.code, "limit": refusal.limit, "observed": refusal.observed}
+    await audit.note("run.started", run, {"tenant": str(tenant)[:200], "contexts": [], "refused": True})
+    await audit.append("run.finished", run, {"status": verdict_of(refusal).status, "calls": 0, "refused": 1, **numbers})
 
 
 def _run_id() -> str:

@@ -21,12 +21,13 @@ from belljar.arguments import check, check_callback, warn_of_a_path
 from belljar.audit import JSON, AuditLog, Record, Report, records, verify
 from belljar.context import ContextStore, ContextStores, Document, FileSource, LeftOut, Loan, Searcher
 from belljar.engine import CellResult, Result, solve
-from belljar.errors import HostFault, InvalidInput, PolicyDenied
+from belljar.errors import HostFault, InvalidInput, PolicyDenied, Refusal
 from belljar.ledger import SqliteLedger, tenant_accounts
 from belljar.models import Model, Prices, Registry
+from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart
-from belljar.processes import identity, is_alive
-from belljar.run import OnProgress, OnTurn, Run, Services, begin, box_spec
+from belljar.recovery import recover
+from belljar.run import OnProgress, OnTurn, Run, Services, begin, box_spec, log_refused_start
 from belljar.sandbox import Backend, Image, Jail, ensure_image
 from belljar.state import State
 from belljar.tasks import to_the_end
@@ -289,12 +290,13 @@ class Runtime:
         async with contextlib.AsyncExitStack() as stack:
             self._audit = AuditLog(self.state.audit)
             stack.push_async_callback(self._audit.aclose)
-            self._ledger = SqliteLedger(self.state.ledger, owner=identity(os.getpid()))
+            owner = stack.enter_context(Owner(self.state.owners))
+            self._ledger = SqliteLedger(self.state.ledger, owner=owner.name)
             stack.push_async_callback(self._ledger.aclose)
             stack.push_async_callback(self._close_models)
             self._searcher = Searcher()
             stack.push_async_callback(self._searcher.aclose)
-            await self._ledger.recover(is_alive)
+            await recover(self._ledger, self._audit, self.state.audit, owner)
             await asyncio.to_thread(self._contexts.sweep_lent)
             self._resources = stack.pop_all()
         return self
@@ -348,14 +350,12 @@ class Runtime:
         check_callback("on_progress", on_progress)
         check_callback("on_turn", on_turn)
         check("question", question, str, "the question as a text")
-        root = self._model(model)
-        sub = root if sub_model is None else self._model(sub_model)
-        check_callback("on_progress", on_progress)
         about: dict[str, JSON] = {"question_bytes": len(question.encode("utf-8", "replace"))}
-        begun = self._begin(context, contexts, tenant, root, sub, about)
+        begun = self._begin(context, contexts, tenant, model, model if sub_model is None else sub_model, about)
         async with begun as run, run.reporting(on_progress):
             run.on_turn = on_turn
-            await solve(run, root, question)
+            assert run.root is not None, "it was begun with one"
+            await solve(run, run.root, question)
         return run.result()
 
     async def execute(
@@ -370,9 +370,8 @@ class Runtime:
     ) -> Result:
         """Run one given program, no root model. `model` answers its queries; without one they are refused."""
         _check_code(code)
-        sub = None if model is None else self._model(model)
         check_callback("on_progress", on_progress)
-        begun = self._begin(context, contexts, tenant, None, sub, {}, alone=True)
+        begun = self._begin(context, contexts, tenant, None, model, {}, alone=True)
         async with begun as run, run.reporting(on_progress):
             await run.execute(code, last=True)
         return run.result()
@@ -386,8 +385,7 @@ class Runtime:
         tenant: str = DEFAULT_TENANT,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
         """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
-        sub = None if model is None else self._model(model)
-        return _Opening(self._begin(context, contexts, tenant, None, sub, {}), self._home)
+        return _Opening(self._begin(context, contexts, tenant, None, model, {}), self._home)
 
     async def add_context(
         self, source: ContextSource, *, name: str | None = None, tenant: str = DEFAULT_TENANT
@@ -454,16 +452,41 @@ class Runtime:
         context: ContextSource | None,
         contexts: Mapping[str, ContextSource] | None,
         tenant: str,
-        root: Model | None,
-        sub: Model | None,
+        root: str | Model | None,
+        sub: str | Model | None,
         about: Mapping[str, JSON],
         *,
         alone: bool = False,
     ) -> AsyncIterator[Run]:
         check("tenant", tenant, str, "a tenant's name")
         check("contexts", contexts, (Mapping, type(None)), "a dict from names to contexts")
-        tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
-        services = await self._shared()
+        async with _Loans() as loans:
+            async with self._logging_refusals(tenant):
+                root_model = None if root is None else self._model(root)
+                sub_model = root_model if sub is root else self._model(sub) if sub is not None else None
+                tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
+                services = await self._shared()
+                services = msgspec.structs.replace(services, prices=self._prices.of(root_model, sub_model))
+                documents = await self._documents(context, contexts, tenant, loans)
+            async with begin(
+                services,
+                tenant=tenant,
+                documents=documents,
+                root=root_model,
+                sub=sub_model,
+                about=about,
+                alone=alone,
+            ) as run:
+                yield run
+
+    async def _documents(
+        self,
+        context: ContextSource | None,
+        contexts: Mapping[str, ContextSource] | None,
+        tenant: str,
+        loans: _Loans,
+    ) -> dict[str, Document]:
+        """What a run brings along or was registered, by name, `context` first."""
         sources = {} if context is None else {_CONTEXT: context}
         sources |= {_context_name(name): source for name, source in (contexts or {}).items()}
         if len(sources) > _CONTEXTS_MAX:
@@ -474,16 +497,20 @@ class Runtime:
                 limit=_CONTEXTS_MAX,
                 observed=len(sources),
             )
-        services = msgspec.structs.replace(services, prices=self._prices.of(root, sub))
-        async with _Loans() as loans:
-            documents = {
-                name: source if isinstance(source, Document) else await loans.take(self._contexts.of(tenant), source)
-                for name, source in sources.items()
-            }
-            async with begin(
-                services, tenant=tenant, documents=documents, root=root, sub=sub, about=about, alone=alone
-            ) as run:
-                yield run
+        return {
+            name: source if isinstance(source, Document) else await loans.take(self._contexts.of(tenant), source)
+            for name, source in sources.items()
+        }
+
+    @contextlib.asynccontextmanager
+    async def _logging_refusals(self, tenant: str) -> AsyncIterator[None]:
+        """A start that is refused stands in the log, too."""
+        try:
+            yield
+        except Refusal as refusal:
+            if self._resources is not None:
+                await log_refused_start(self._audit, tenant, refusal)
+            raise
 
     async def _shared(self) -> Services:
         if self._resources is None:

@@ -1,4 +1,4 @@
-"""Where things are kept: one folder for ledger, log, contexts and images."""
+"""Where things are kept: one folder for ledger, log, contexts, images and who is using them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ class State(msgspec.Struct, frozen=True):
     @property
     def ledger(self) -> Path:
         return self.root / "ledger.db"
+
+    @property
+    def owners(self) -> Path:
+        return self.root / "owners"
 
     @property
     def contexts(self) -> Path:

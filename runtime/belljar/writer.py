@@ -17,11 +17,17 @@ Who pays for a failure:
 - A job that raises rolls back its own savepoint and nothing else; its caller gets its exception.
 - A round that cannot begin or commit (disk full, input/output error, locked too long) fails every job in it with the
   exception type the owner of the database chose. Nothing of the round is in the database.
+- A round that finds another file at the path, or something in the database that is not ours, fails in the same way:
+  whoever moves, deletes or replaces the file, or plants a trigger in it, stops what depends on it.
 - A job that nobody awaits (`submit_soon`) has no caller to tell. Its error is kept under its *lane* (a run, say) and
   given, in place of a result, to the next awaited job of that lane: what follows a lost write does not happen.
 
 A job that was handed over runs, even if the coroutine that awaits it is cancelled. Whoever cancels must not conclude
 that nothing was written.
+
+Both are looked at under the write lock, before the commit, so that nothing is written where it does not belong; and the
+path once more after it, since only what stands at the path is what a later reader will find. Such a round may be in a
+file that is somewhere else by now.
 
 Several processes may open the same file: SQLite's lock makes rounds take turns, and jobs read what they depend on
 inside the transaction. Within one process, two writers on one file work as two processes do.
@@ -37,6 +43,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import os
 import queue
 import sqlite3
@@ -50,7 +57,7 @@ from typing import Any, TypeVar
 
 from belljar.errors import BelljarError
 
-__all__ = ["Job", "Schema", "Writer"]
+__all__ = ["Job", "Schema", "Writer", "is_blank"]
 
 _T = TypeVar("_T")
 Job = Callable[[sqlite3.Connection], _T]
@@ -69,6 +76,44 @@ class Schema:
     application_id: int
     version: int
     statements: tuple[str, ...]
+
+    @functools.cached_property
+    def entries(self) -> list[tuple[object, ...]]:
+        """What `sqlite_master` says where nothing but `statements` was done."""
+        with contextlib.closing(sqlite3.connect(":memory:")) as db:
+            for statement in self.statements:
+                db.execute(statement)
+            return _entries(db)
+
+    def foreign(self, db: sqlite3.Connection) -> str | None:
+        """What in the database is not as this schema has it, in a few words; None when all is.
+
+        Asked of SQLite's own table each time: a trigger that another process plants counts from its next statement on.
+        """
+        for pragma, ours in (("application_id", self.application_id), ("user_version", self.version)):
+            if (found := db.execute(f"PRAGMA {pragma}").fetchone()[0]) != ours:
+                return f"its {pragma} is {found}, not {ours}"
+        entries = _entries(db)
+        if entries == self.entries:
+            return None
+        odd = [entry for entry in entries if entry not in self.entries]
+        kind, name = (odd or [entry for entry in self.entries if entry not in entries])[0][:2]
+        return f"the {kind} {str(name)[:80]!a} in it is {'not ours' if odd else 'gone'}"
+
+    def has_table(self, db: sqlite3.Connection, name: str) -> bool:
+        """Whether the table is there just as we make it: what has its name may also be a view without end."""
+        ours = [entry for entry in self.entries if entry[:2] == ("table", name)]
+        return [entry for entry in _entries(db) if entry[1] == name] == ours
+
+
+def _entries(db: sqlite3.Connection) -> list[tuple[object, ...]]:
+    return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name LIMIT 100").fetchall()
+
+
+def is_blank(db: sqlite3.Connection) -> bool:
+    """Whether nothing was ever written to it: a file without bytes, as a start on a full disk leaves one."""
+    marks = [db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")]
+    return marks == [0, 0] and not _entries(db)
 
 
 @dataclass(slots=True)
@@ -124,6 +169,9 @@ class Writer:
         self._hurry = threading.Event()  # somebody waits for what is in the queue
         self._lost: dict[str, Exception] = {}  # lane -> error; belongs to the thread
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._schema = schema
+        self._paths: list[Path] = []
+        self._files: list[tuple[int, int]] = []
         with self._steady:
             if path is not None:
                 _WRITERS.add(self)
@@ -221,13 +269,15 @@ class Writer:
     def _round(self, batch: Sequence[_Entry]) -> list[_Outcome]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            self._refuse_foreign()
             alone = len(batch) == 1
             outcomes = [self._attempt(entry, alone=alone) for entry in batch]
             if alone and outcomes[0].error is not None:
                 self._undo()
             else:
                 self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+                self._refuse_moved()
+        except (sqlite3.Error, _ForeignError) as error:
             self._undo()
             outcomes = [_Outcome(error=self._fault(error)) for _ in batch]
             for entry, outcome in zip(batch, outcomes, strict=True):
@@ -255,6 +305,21 @@ class Writer:
     def _remember(self, entry: _Entry, outcome: _Outcome) -> None:
         if entry.future is None and outcome.error is not None:
             self._lost.setdefault(entry.lane, outcome.error)
+
+    def _refuse_foreign(self) -> None:
+        """Raise unless the open file is the one at the path, and has in it what we put there."""
+        self._refuse_moved()
+        if self._paths and (odd := self._schema.foreign(self._db)) is not None:
+            raise _ForeignError(f"{odd}: set the file aside for inspection and restart")
+
+    def _refuse_moved(self) -> None:
+        try:
+            if _identities(self._paths) == self._files:
+                return
+            why = "another file is in its place, or in that of its -wal"
+        except OSError as error:
+            why = f"it is not at its path any more, or its -wal is not ({error.strerror})"
+        raise _ForeignError(f"{why}: put it back, or restart")
 
     def _undo(self) -> None:
         """After a failed round. A rollback that fails too leaves the next BEGIN to fail: still nothing gets written."""
@@ -301,8 +366,9 @@ class Writer:
         for error in self._lost.values():
             raise self._unavailable(f"an earlier write was lost: {error}")
 
-    def _fault(self, error: sqlite3.Error) -> BelljarError:
-        return self._unavailable(f"{self._name} cannot be written: {_advice(error, self._busy_timeout_s)}")
+    def _fault(self, error: sqlite3.Error | _ForeignError) -> BelljarError:
+        why = _advice(error, self._busy_timeout_s) if isinstance(error, sqlite3.Error) else str(error)
+        return self._unavailable(f"{self._name} cannot be written: {why}")
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -314,8 +380,13 @@ class Writer:
             db = sqlite3.connect(
                 path or ":memory:", timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
             )
+            before = _identities([path] if path is not None else [])
             self._configure(db, in_memory=path is None)
             self._prepare(db, schema)
+            self._paths = _files(path)  # the side files are there since the first transaction
+            self._files = _identities(self._paths)
+            if self._files[:1] != before:
+                raise self._unavailable(f"cannot open {self._name}: the file was replaced meanwhile; try again")
         except (OSError, sqlite3.Error) as error:
             if db is not None:
                 db.close()
@@ -348,15 +419,14 @@ class Writer:
     def _prepare(self, db: sqlite3.Connection, schema: Schema) -> None:
         with contextlib.closing(db.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
-            mark = cursor.execute("PRAGMA application_id").fetchone()[0]
-            version = cursor.execute("PRAGMA user_version").fetchone()[0]
-            empty = cursor.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-            if mark == 0 and version == 0 and empty:
+            if is_blank(db):
                 for statement in schema.statements:
                     cursor.execute(statement)
                 cursor.execute(f"PRAGMA application_id={schema.application_id:d}")
                 cursor.execute(f"PRAGMA user_version={schema.version:d}")
-                mark, version = schema.application_id, schema.version
+            mark = cursor.execute("PRAGMA application_id").fetchone()[0]
+            version = cursor.execute("PRAGMA user_version").fetchone()[0]
+            odd = schema.foreign(db)
             cursor.execute("COMMIT")
         if mark != schema.application_id:
             raise self._unavailable(f"cannot open {self._name}: the file is something else; choose another path")
@@ -365,6 +435,8 @@ class Writer:
                 f"cannot open {self._name}: its format is {version}, not {schema.version}; another version of Belljar "
                 "made it: choose another state folder, or move it away"
             )
+        if odd is not None:
+            raise self._unavailable(f"cannot open {self._name}: {odd}; set the file aside for inspection")
 
     # -- forks ----------------------------------------------------------------------------------------------------
 
@@ -374,6 +446,27 @@ class Writer:
         self._closed = True
         if hasattr(self, "_db"):  # it could be opened
             self._db.close()
+
+
+class _ForeignError(Exception):
+    """The file, or what is in it, is not what this process opened."""
+
+
+def _files(path: Path | None) -> list[Path]:
+    """The database and its two side files, which are as much a part of it; none in memory."""
+    if path is None:
+        return []
+    real = path.resolve()  # SQLite puts its side files beside what a symbolic link points to
+    return [path, *(real.with_name(real.name + suffix) for suffix in ("-wal", "-shm"))]
+
+
+def _identities(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Device and inode of each.
+
+    While SQLite has a file open no other one gets its inode, so there is no need to hold it open here too; and a
+    descriptor of our own must not be: to close it would drop this process's locks.
+    """
+    return [(stat.st_dev, stat.st_ino) for stat in map(os.stat, paths)]
 
 
 _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()

@@ -217,6 +217,10 @@ class Jar:
         """The log's records, all or those of one event."""
         return [record for record in records(self.state.audit) if event in (None, record.event)]
 
+    def records_of(self, event: str) -> set[str]:
+        """The runs that have a record of this event."""
+        return {record.run for record in self.records(event)}
+
     def open_reservations(self) -> int:
         with closing(sqlite3.connect(f"file:{self.state.ledger}?mode=ro", uri=True)) as db:
             (count,) = db.execute("SELECT COUNT(*) FROM reservations WHERE state IN ('held', 'dispatched')").fetchone()
@@ -246,7 +250,8 @@ class Jar:
             if not self.expect_unfinished:
                 assert report.unfinished == []
                 runs = {record.run for record in self.records()}
-                assert {record.run for record in self.records("run.finished")} == runs
+                ended = {*self.records_of("run.finished"), *self.records_of("run.abandoned")}
+                assert ended == runs
         if self.state.ledger.exists():
             assert asyncio.run(_book_errors(self.state.ledger)) == []
             if self.expect_unfinished:

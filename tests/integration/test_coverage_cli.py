@@ -24,6 +24,7 @@ CONTEXTS: list[Mapping[str, JSON]] = [
 ]
 ALL_READ: list[tuple[str, Mapping[str, JSON]]] = [
     ("run.started", {"tenant": "acme", "contexts": CONTEXTS}),
+    ("cell.started", {"cell": 1}),
     ("context.read", {"cell": 1, "line": 2, "doc": 2, "start": 0, "stop": 126}),
     ("context.read", {"cell": 1, "line": 2, "doc": 0, "start": 0, "stop": 700}),
     (
@@ -41,6 +42,8 @@ ALL_READ: list[tuple[str, Mapping[str, JSON]]] = [
         },
     ),
     ("context.read", {"cell": 1, "line": 2, "doc": 1, "start": 0, "stop": 10}),
+    ("query.requested", {"action": "r1.1", "cell": 1, "purpose": "sub"}),
+    ("query.completed", {"action": "r1.1"}),
     ("query.shown", {"cell": 1, "doc": 0, "spans": [[0, 10], [500, 999]]}),
     ("run.finished", {"status": "ok"}),
 ]
@@ -148,3 +151,15 @@ def test_an_unknown_run_and_a_run_without_documents(state: Path) -> None:
     refused = failure(run(state, "r2", "--require", "1%"))
     assert isinstance(refused, InvalidInput)
     assert refused.code == "audit.no_document"
+
+
+def test_a_record_after_the_end_proves_nothing(state: Path) -> None:
+    async def forge() -> None:
+        log = AuditLog(state / "audit.db")
+        await log.append("query.shown", "r1", {"cell": 1, "doc": 0, "spans": [[0, 1000]]})
+        await log.aclose()
+
+    asyncio.run(forge())
+    error = failure(run(state, "r1", "--require", "100%", "--what", "shown"))
+    assert isinstance(error, VerificationFailed)
+    assert "after the end of run 'r1'" in str(error)

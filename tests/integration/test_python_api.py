@@ -415,7 +415,8 @@ def test_refusals_before_a_run_begins(jar: Jar) -> None:
     assert "no such.txt" in refused(go(context=Path("no such.txt")), belljar.InvalidInput)
     assert "lone surrogate" in refused(go(context="\ud800"), belljar.InvalidInput)
     assert "does not allow the model" in refused(go(model=NullModel(name="other")), belljar.PolicyDenied)
-    assert jar.records() == []
+    assert {record.event for record in jar.records()} == {"run.started", "run.finished"}
+    assert [record.data["status"] for record in jar.records("run.finished")] == ["denied"] * 4
     with pytest.raises(belljar.PolicyDenied):
         opened(jar, policy="strict", language="python")
     with pytest.raises(belljar.InvalidPolicy):

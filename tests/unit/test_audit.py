@@ -10,8 +10,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +48,25 @@ def write(path: Path, entries: list[Entry]) -> None:
 
 
 def tamper(path: Path, *statements: str) -> None:
-    """What someone with write access to the file would do first: remove the triggers."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("DROP TRIGGER records_are_not_changed")
-        db.execute("DROP TRIGGER records_are_not_deleted")
+    """What someone with write access to the file does: the triggers are away for so long."""
+    with untriggered(path) as db:
         for statement in statements:
             db.execute(statement)
 
 
-def rehash(path: Path, seq: int, body: bytes) -> None:
+@contextmanager
+def untriggered(path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("DROP TRIGGER IF EXISTS records_are_not_changed")
+        triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            db.execute(f"DROP TRIGGER {name}")
+        yield db
+        for _, statement in triggers:
+            db.execute(statement)
+
+
+def rehash(path: Path, seq: int, body: bytes) -> None:
+    with untriggered(path) as db:
         db.execute("UPDATE records SET body = ?, hash = ? WHERE seq = ?", (body, hashlib.sha256(body).digest(), seq))
 
 
@@ -171,7 +179,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_survives_as_data(tmp_path: Path, text: str) -> None:
-    write(tmp_path / "a.db", [("cell.failed_oddly", "r1", {"message": text, text: [text]}), *STORY])
+    write(tmp_path / "a.db", [("test.odd", "other", {"message": text, text: [text]}), *STORY])
     first = next(iter(records(tmp_path / "a.db")))
     meant = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     assert first.data == {"message": meant, meant: [meant]}
@@ -362,7 +370,7 @@ from belljar.audit import AuditLog
 async def main():
     log = AuditLog(Path(sys.argv[1]))
     for n in range(int(sys.argv[3])):
-        await log.note("context.read", sys.argv[2], {"n": n})
+        await log.note("a.note", sys.argv[2], {"n": n})
         print(await log.append("a.b", sys.argv[2], {"n": n}), flush=True)
     await log.aclose()
 
@@ -461,8 +469,7 @@ def test_two_swapped_records_are_found(story: Path) -> None:
 def test_an_inserted_record_is_found(story: Path) -> None:
     third = list(records(story))[2]
     forged = third.body.replace(b'"seq":3', b'"seq":4')
-    tamper(story)
-    with closing(sqlite3.connect(story, isolation_level=None)) as db:
+    with untriggered(story) as db:
         for n in (7, 6, 5, 4):
             db.execute("UPDATE records SET seq = ? WHERE seq = ?", (n + 1, n))
         db.execute("INSERT INTO records VALUES (4, ?, ?)", (forged, hashlib.sha256(forged).digest()))
@@ -583,23 +590,164 @@ def test_an_action_without_outcome_in_a_finished_run_is_a_problem(tmp_path: Path
     [
         (
             [("query.completed", "r1", {"action": "a1"})],
-            "record 1: query.completed of action 'a1' that was not requested",
+            "record 2: query.completed of action 'a1' that was not requested",
         ),
         (
             [ASK, ("recurse.failed", "r1", {"action": "a1"})],
-            "record 2: recurse.failed of action 'a1' that was not requested",
+            "record 3: recurse.failed of action 'a1' that was not requested",
         ),
         (
-            [ASK, ("query.failed", "r2", {"action": "a1"})],
-            "record 2: query.failed of action 'a1' that was not requested",
+            [ASK, ("run.started", "r2", {}), ("query.failed", "r2", {"action": "a1"})],
+            "record 4: query.failed of action 'a1' that was not requested",
         ),
-        ([ASK, ASK], "record 2: action 'a1' was requested before"),
-        ([("query.requested", "r1", {})], "record 1: query.requested names no action"),
+        ([ASK, ASK], "record 3: action 'a1' was requested before"),
+        ([("query.requested", "r1", {})], "record 2: query.requested names no action"),
         (
             [ASK, ("query.completed", "r1", {"action": "a1"}), ("query.denied", "r1", {"action": "a1"})],
-            "record 3: a second outcome of action 'a1'",
+            "record 4: a second outcome of action 'a1'",
         ),
     ],
 )
 def test_actions_come_in_pairs(tmp_path: Path, entries: list[Entry], problem: str) -> None:
+    assert problems_of([START, *entries], tmp_path / "a.db") == [problem]
+
+
+STARTED: list[Entry] = [START, ("box.started", "r1", {"layers": []}), ("cell.started", "r1", {"cell": 1})]
+DONE: Entry = ("cell.finished", "r1", {"cell": 1, "status": "ok"})
+READ: Entry = ("context.read", "r1", {"cell": 1, "doc": 0, "start": 0, "stop": 9})
+SUB: Entry = ("query.requested", "r1", {"action": "a1", "cell": 1, "purpose": "sub"})
+ROOT: Entry = ("query.requested", "r1", {"action": "a1", "cell": 1, "purpose": "root"})
+REPLY: Entry = ("query.completed", "r1", {"action": "a1"})
+SHOWN: Entry = ("query.shown", "r1", {"cell": 1, "doc": 0, "spans": [[0, 9]]})
+GIVEN: Entry = ("answer.given", "r1", {"cell": 1})
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [*STARTED, READ, SUB, REPLY, SHOWN, GIVEN, END],
+        [*STARTED, SUB, DONE, SHOWN, REPLY, ("cell.started", "r1", {"cell": 2}), END],
+        [*STARTED, SUB],
+        [*STARTED, SUB, SHOWN],
+        [START, ("query.requested", "r1", {"action": "a1", "cell": 0, "purpose": "root"}), REPLY, END],
+        [START, ("request.refused", "r1", {"cell": 0, "asked": "execute"}), END],
+        [*STARTED, ("query.shown", "r1", {"cell": 1, "doc": 0, "spans": [], "complete": False}), END],
+        [*STARTED, SUB, ("run.abandoned", "r1", {"calls": 1})],
+        [START, END],
+    ],
+)
+def test_what_runs_look_like_is_no_problem(tmp_path: Path, entries: list[Entry]) -> None:
+    assert problems_of(entries, tmp_path / "a.db") == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ([("box.started", "r1", {})], "record 1: box.started of run 'r1', which has not begun"),
+        ([END], "record 1: run.finished of run 'r1', which has not begun"),
+        ([START, START], "record 2: a second start of run 'r1'"),
+        ([START, END, START], "record 3: run.started after the end of run 'r1'"),
+        ([*STARTED, SUB, REPLY, END, SHOWN], "record 7: query.shown after the end of run 'r1'"),
+        ([START, END, END], "record 3: run.finished after the end of run 'r1'"),
+        ([START, ("run.abandoned", "r1", {}), END], "record 3: run.finished after the end of run 'r1'"),
+        ([*STARTED, ("box.started", "r1", {})], "record 4: a second box of run 'r1'"),
+        ([*STARTED, ("cell.started", "r1", {"cell": 2})], "record 4: a cell begins before cell 1 has ended"),
+        ([*STARTED, DONE, ("cell.started", "r1", {"cell": 3})], "record 5: cell 3 begins where cell 2 is next"),
+        ([*STARTED, GIVEN, DONE, ("cell.started", "r1", {"cell": 2})], "record 6: a cell begins after the answer"),
+        ([*STARTED, DONE, DONE], "record 5: cell.finished where no cell runs"),
+        ([*STARTED, DONE, GIVEN], "record 5: answer.given where no cell runs"),
+        ([*STARTED, GIVEN, GIVEN], "record 5: answer.given where the answer was given before"),
+        ([START, READ], "record 2: context.read in cell 1, and the last that began is 0"),
+        ([START, SUB, REPLY], "record 2: query.requested in cell 1, which has not begun"),
+        ([*STARTED, SHOWN], "record 4: something was shown in cell 1, in which no query was requested"),
+        ([*STARTED, ROOT, REPLY, SHOWN], "record 6: something was shown in cell 1, in which no query was requested"),
+        (
+            [*STARTED, SUB, ("query.failed", "r1", {"action": "a1"}), SHOWN, END],
+            "record 6: something was shown in cell 1, in which no query was completed",
+        ),
+        (
+            [*STARTED, SUB, ("query.denied", "r1", {"action": "a1"}), SHOWN],
+            "record 6: something was shown in cell 1, in which no query was completed",
+        ),
+    ],
+)
+def test_what_no_run_looks_like_is_found(tmp_path: Path, entries: list[Entry], problem: str) -> None:
     assert problems_of(entries, tmp_path / "a.db") == [problem]
+
+
+def test_an_abandoned_run_is_not_unfinished(tmp_path: Path) -> None:
+    write(tmp_path / "a.db", [*STARTED, SUB, ("run.abandoned", "r1", {"calls": 1})])
+    assert verify(tmp_path / "a.db").unfinished == []
+    assert [run.status for run in runs(tmp_path / "a.db")] == ["abandoned"]
+
+
+# -- the file around the records -------------------------------------------------------------------------------------
+
+QUIET = "CREATE TRIGGER quiet BEFORE INSERT ON records BEGIN SELECT RAISE(IGNORE); END"
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        ([QUIET], "the trigger 'quiet' in it is not ours"),
+        (["DROP TRIGGER records_are_not_deleted"], "the trigger 'records_are_not_deleted' in it is gone"),
+        (["CREATE TABLE notes (x)"], "the table 'notes' in it is not ours"),
+        (["CREATE INDEX seqs ON records (hash)"], "the index 'seqs' in it is not ours"),
+        (["ALTER TABLE records ADD COLUMN x"], "its records are not a table as we make it"),
+        (["PRAGMA user_version=9"], "its user_version is 9, not 1"),
+        (["ALTER TABLE records RENAME TO old", "CREATE VIEW records AS SELECT * FROM old"], "not a table"),
+    ],
+)
+def test_what_was_planted_beside_the_records_is_found_and_stops_the_log(
+    story: Path, statements: list[str], words: str
+) -> None:
+    with closing(sqlite3.connect(story, isolation_level=None)) as db:
+        for statement in statements:
+            db.execute(statement)
+    assert any(words in problem for problem in verify(story).problems)
+    with pytest.raises(AuditUnavailable, match="cannot open the audit log"):
+        AuditLog(story)
+
+
+def test_a_view_without_end_is_not_read(story: Path) -> None:
+    with closing(sqlite3.connect(story, isolation_level=None)) as db:
+        db.execute("DROP TABLE records")
+        db.execute(
+            "CREATE VIEW records AS WITH RECURSIVE n(seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM n) "
+            "SELECT seq, zeroblob(9) AS body, zeroblob(32) AS hash FROM n"
+        )
+    assert "its records are not a table as we make it" in verify(story).problems[0]
+
+
+def test_a_trigger_that_is_planted_in_a_log_in_use_stops_it(story: Path) -> None:
+    async def main() -> None:
+        log = AuditLog(story)
+        await log.append("run.started", "r2", {})
+        with closing(sqlite3.connect(story, isolation_level=None)) as db:
+            db.execute(QUIET)
+        with pytest.raises(AuditUnavailable, match="the trigger 'quiet' in it is not ours"):
+            await log.append("query.requested", "r2", {"action": "a1"})
+        await log.aclose()
+
+    asyncio.run(main())
+    assert len(list(records(story))) == 8
+
+
+def test_a_record_that_did_not_come_into_the_table_was_not_written() -> None:
+    async def main() -> None:
+        log = AuditLog(None)  # nothing else is looked at in memory
+        await log._writer.submit(lambda db: db.execute(QUIET))
+        with pytest.raises(AuditUnavailable, match="did not take a record"):
+            await log.append("run.started", "r1", {})
+        await log.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_file_without_bytes_is_an_empty_log(tmp_path: Path) -> None:
+    path = tmp_path / "audit.db"
+    path.touch()
+    assert verify(path) == Report(records=0, runs=0, head="0" * 64, problems=[], unfinished=[])
+    assert runs(path) == []
+    write(path, [START])
+    assert len(list(records(path))) == 1

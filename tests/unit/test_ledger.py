@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import Coroutine
+import sqlite3
+from collections.abc import Coroutine, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from belljar.errors import HostFault, InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.ledger import (
     DIMENSIONS,
+    Abandoned,
     Amounts,
     Ledger,
     Limits,
@@ -400,6 +404,187 @@ def test_random_interleavings_never_pass_the_limit() -> None:
     with_run(body, tenant_limits=only(output_tokens=400))
 
 
+# -- what cannot be written ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another process's transaction, as far as SQLite can tell."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("ROLLBACK")
+
+
+async def impatient(path: Path, *runs: str) -> SqliteLedger:
+    ledger = open_ledger(path)
+    await ledger._writer.submit(lambda db: db.execute("PRAGMA busy_timeout=20"))
+    for run in runs:
+        await ledger.open_run(run, f"tenant-{run}", run_limits=FREE, tenant_limits=FREE, now=NOON)
+    return ledger
+
+
+def test_what_ends_while_the_books_are_out_of_reach_is_settled_later(tmp_path: Path) -> None:
+    async def main() -> None:
+        ledger = await impatient(tmp_path / "ledger.db", "r1")
+        paid, given, lost = [
+            await ledger.reserve("r1", Amounts(calls=1, cost_nanousd=100), now=NOON, dispatched=True) for _ in range(3)
+        ]
+        with locked(tmp_path / "ledger.db"):
+            for end in (ledger.settle(paid, Amounts(calls=1, cost_nanousd=7)), ledger.release(given)):
+                with pytest.raises(LedgerUnavailable):
+                    await end
+            with pytest.raises(LedgerUnavailable):
+                await ledger.reserve("r1", Amounts(calls=50), now=NOON, dispatched=True)
+            with pytest.raises(LedgerUnavailable):
+                await ledger.close_run("r1")
+        # Whatever comes next settles it: the truth of what was settled, nothing of what never left, the rest in full.
+        balance = await ledger.balance("tenant-r1", "total")
+        assert (balance.used, balance.held) == (Amounts(calls=2, cost_nanousd=107), Amounts())
+        assert await ledger.check_books() == []
+        with pytest.raises(LedgerUnavailable, match="settled already"):
+            await ledger.release(lost)
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_is_owed_is_paid_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("belljar.ledger.sqlite._AGAIN_S", 0.02)
+
+    async def main() -> None:
+        ledger, other = await impatient(tmp_path / "ledger.db", "r1"), open_ledger(tmp_path / "ledger.db", "2:2")
+        await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+        with locked(tmp_path / "ledger.db"), pytest.raises(LedgerUnavailable):
+            await ledger.close_run("r1")
+        for _ in range(3000):
+            if not (await other.balance("tenant-r1", "total")).held.calls:
+                break
+            await asyncio.sleep(0.01)
+        else:
+            pytest.fail("nothing was paid")
+        for one in (ledger, other):
+            await one.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_one_run_lost_is_not_told_to_another(tmp_path: Path) -> None:
+    async def main() -> None:
+        ledger = await impatient(tmp_path / "ledger.db", "r1", "r2")
+        kept = await ledger.reserve("r2", Amounts(calls=1), now=NOON, dispatched=True)
+        with locked(tmp_path / "ledger.db"):
+            asking = asyncio.create_task(ledger.reserve("r1", Amounts(calls=1), now=NOON))
+            await asyncio.sleep(0)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await asyncio.sleep(0.2)
+        await ledger.settle(kept, Amounts(calls=1))
+        assert (await ledger.balance("tenant-r1", "total")).held == Amounts()
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+def test_books_that_moved_away_admit_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        ledger = await impatient(tmp_path / "ledger.db", "r1")
+        (tmp_path / "ledger.db").rename(tmp_path / "backup.db")
+        with pytest.raises(LedgerUnavailable, match="put it back, or restart"):
+            await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+        (tmp_path / "backup.db").rename(tmp_path / "ledger.db")
+        assert (await ledger.balance("tenant-r1", "total")).held == Amounts()
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("table", ["reservations", "balances", "runs"])
+@pytest.mark.parametrize("act", ["INSERT", "UPDATE"])
+def test_books_that_take_nothing_admit_nothing(table: str, act: str) -> None:
+    async def main() -> None:
+        ledger = open_ledger()  # nothing else is looked at in memory
+        trigger = f"CREATE TRIGGER quiet BEFORE {act} ON {table} BEGIN SELECT RAISE(IGNORE); END"
+        await ledger._writer.submit(lambda db: db.execute(trigger))
+
+        async def whole_run() -> None:
+            await ledger.open_run("r1", "acme", run_limits=FREE, tenant_limits=FREE, now=NOON)
+            reservation = await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+            await ledger.dispatch(reservation)
+            await ledger.settle(reservation, Amounts(calls=1))
+            await ledger.close_run("r1")
+
+        with pytest.raises(LedgerUnavailable):
+            await whole_run()
+        await ledger._writer.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("now", [math.nan, math.inf, -math.inf, 1e18, -1e18])
+def test_a_clock_that_is_none_is_the_ledgers_fault(now: float) -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        for ask in (ledger.reserve("r1", Amounts(calls=1), now=now), ledger.remaining("r1", now=now)):
+            with pytest.raises(LedgerUnavailable, match="set the clock"):
+                await ask
+
+    with_run(body)
+
+
+def test_a_dimension_over_its_limit_refuses_only_what_asks_for_it() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        await ledger.settle(await ledger.reserve("r1", Amounts(), now=NOON), Amounts(cost_nanousd=200))
+        await ledger.release(await ledger.reserve("r1", Amounts(read_bytes=10), now=NOON))
+        with pytest.raises(QuotaExceeded):
+            await ledger.reserve("r1", Amounts(cost_nanousd=1), now=NOON)
+
+    with_run(body, run_limits=only(cost_nanousd=100))
+
+
+def test_a_program_hears_no_number_of_the_levels_above_its_tenant() -> None:
+    async def body(ledger: SqliteLedger) -> None:
+        await ledger.set_limits("acme", only(calls=10))
+        await ledger.set_limits("acme/research", only(calls=12))
+        assert (await ledger.remaining("r1", now=NOON)).calls == 10
+        assert (await ledger.remaining("r1", now=NOON, for_program=True)).calls == 12
+        with pytest.raises(QuotaExceeded, match="tenant acme has") as parents:
+            await ledger.reserve("r1", Amounts(calls=11), now=NOON)
+        assert parents.value.told is not None
+        assert not any(letter.isdigit() for letter in parents.value.told)
+        await ledger.reserve("r1", Amounts(calls=10), now=NOON)
+        assert (await ledger.remaining("r1", now=NOON, for_program=True)).calls == 0
+        await ledger.clear_limits("acme")
+        with pytest.raises(QuotaExceeded, match="tenant acme/research has") as own:
+            await ledger.reserve("r1", Amounts(calls=3), now=NOON)
+        assert own.value.told is None
+
+    with_run(body)
+
+
+def test_recovery_tells_of_each_run_before_it_closes_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        dead = open_ledger(tmp_path / "ledger.db", "1:1")
+        await dead.open_run("r1", "acme", run_limits=only("day"), tenant_limits=FREE, now=NOON)
+        await dead.settle(await dead.reserve("r1", Amounts(calls=1), now=NOON), Amounts(calls=1, cost_nanousd=5))
+        await dead.reserve("r1", Amounts(calls=1, cost_nanousd=50), now=NOON)
+        await dead.reserve("r1", Amounts(calls=1, cost_nanousd=70), now=NOON, dispatched=True)
+        await dead.aclose()
+        own = open_ledger(tmp_path / "ledger.db", "2:2")
+        told: list[Abandoned] = []
+
+        async def tell(run: Abandoned) -> None:
+            assert (await own.balance("acme", "total")).held.calls == 2
+            told.append(run)
+
+        assert await own.recover(lambda _: False, tell) == 1
+        assert told == [Abandoned("r1", Amounts(calls=1, cost_nanousd=70), Amounts(calls=2, cost_nanousd=75))]
+        assert await own.spent("acme", "total") == told[0].used
+        await own.aclose()
+
+    asyncio.run(main())
+
+
 # -- ends of runs ----------------------------------------------------------------------------------------------------
 
 
@@ -640,7 +825,7 @@ class Books(RuleBasedStateMachine):
         for account, limits in checks:
             taken = self.sums(account, period_key(limits.period, self.now), ("used", "held", "dispatched"))
             for have, want, bound in zip(taken, values(asked), values(limits), strict=True):
-                if bound is not None and have + want > bound:
+                if bound is not None and want and have + want > bound:
                     return False
         return True
 

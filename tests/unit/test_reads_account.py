@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from belljar.broker import RunScope
 from belljar.broker.reads import Reads
-from belljar.errors import QuotaExceeded
+from belljar.errors import LedgerUnavailable, QuotaExceeded
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
 from belljar.policy import load
 from tests.unit.broker_fakes import NOON, TENANT, drive
@@ -36,6 +36,14 @@ async def opened(
         run, TENANT, run_limits=reads_at_most(of_run), tenant_limits=reads_at_most(of_tenant), now=NOON
     )
     return Reads(scope(run), ledger)
+
+
+async def given_back(reads: Reads) -> None:
+    for _ in range(3000):
+        if not reads.held:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the portion was not given back")
 
 
 async def books(ledger: SqliteLedger, account: str = TENANT) -> Balance:
@@ -138,7 +146,7 @@ def test_two_runs_of_a_tenant_keep_to_its_limit_together() -> None:
         two = await opened(ledger, "r2", of_tenant=6 * MIB)
         await one.charge(1000)
         await two.charge(1000)
-        assert (await books(ledger)).held.read_bytes == 6 * MIB
+        assert (await books(ledger)).held.read_bytes < 2 * MIB
         await one.settled()
         await two.charge(5 * MIB)
         with pytest.raises(QuotaExceeded):
@@ -160,5 +168,53 @@ def test_a_crash_is_charged_the_whole_portion(tmp_path: Path) -> None:
         assert await ledger.recover(lambda owner: owner != "1:1") == 1
         assert await books(ledger) == Balance(Amounts(read_bytes=4 * MIB), Amounts())
         await ledger.aclose()
+
+    drive(test())
+
+
+def test_a_portion_leaves_others_most_of_what_is_left() -> None:
+    async def test() -> None:
+        ledger = SqliteLedger(None, owner="1:1")
+        idle = [await opened(ledger, f"r{n}", of_tenant=8 * MIB) for n in range(20)]
+        for reads in idle:
+            await reads.charge(1000)
+        last = await opened(ledger, "last", of_tenant=8 * MIB)
+        await last.charge(400_000)
+        for reads in [*idle, last]:
+            await reads.settled()
+        assert await books(ledger) == Balance(Amounts(read_bytes=420_000), Amounts())
+        await ledger.aclose()
+
+    drive(test())
+
+
+def test_who_reads_nothing_for_a_while_gives_its_portion_back_and_may_go_on() -> None:
+    async def test() -> None:
+        ledger = SqliteLedger(None, owner="1:1")
+        await ledger.open_run("r1", TENANT, run_limits=FREE, tenant_limits=reads_at_most(8 * MIB), now=NOON)
+        reads = Reads(scope(), ledger, idle_s=0.01)
+        for n in (1, 2):
+            await reads.charge(1000)
+            assert (await books(ledger)).held.read_bytes > 0
+            await given_back(reads)
+            assert (await books(ledger)).used.read_bytes == 1000 * n
+        await reads.settled()
+        assert await books(ledger) == Balance(Amounts(read_bytes=2000), Amounts())
+        await ledger.aclose()
+
+    drive(test())
+
+
+def test_a_portion_that_cannot_be_given_back_is_the_fault_of_its_run() -> None:
+    async def test() -> None:
+        ledger = SqliteLedger(None, owner="1:1")
+        await opened(ledger)
+        reads = Reads(scope(), ledger, idle_s=0.01)
+        await reads.charge(1000)
+        await ledger._writer.aclose()
+        await given_back(reads)
+        for _ in range(2):
+            with pytest.raises(LedgerUnavailable):
+                await reads.charge(1000)
 
     drive(test())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -349,3 +350,91 @@ def test_two_writers_of_one_file_take_turns(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert len(rows(tmp_path / "a.db")) == 400
+
+
+def deleted(path: Path) -> None:
+    path.unlink()
+
+
+def moved(path: Path) -> None:
+    path.rename(path.with_name("b.db"))
+
+
+def replaced(path: Path) -> None:
+    copy = path.with_name("copy.db")
+    shutil.copy(path, copy)
+    copy.rename(path)
+
+
+def without_wal(path: Path) -> None:
+    path.with_name("a.db-wal").unlink()
+
+
+def with_another_shm(path: Path) -> None:
+    path.with_name("a.db-shm").unlink()
+    path.with_name("a.db-shm").touch()
+
+
+@pytest.mark.parametrize("happen", [deleted, moved, replaced, without_wal, with_another_shm])
+def test_nothing_is_written_on_in_a_file_that_is_not_at_its_path(
+    tmp_path: Path, happen: Callable[[Path], None]
+) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        await writer.submit(insert(1))
+        happen(tmp_path / "a.db")
+        for _ in range(2):
+            with pytest.raises(AuditUnavailable, match="put it back, or restart"):
+                await writer.submit(insert(2))
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_file_that_is_put_back_is_written_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        os.rename(tmp_path / "a.db", tmp_path / "b.db")
+        with pytest.raises(AuditUnavailable):
+            await writer.submit(insert(1))
+        os.rename(tmp_path / "b.db", tmp_path / "a.db")
+        await writer.submit(insert(2))
+        assert await writer.submit(count) == 1
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_file_that_goes_while_a_round_is_written_is_told_to_its_callers(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        checks = iter([None, (tmp_path / "a.db").unlink])
+        honest = writer._refuse_moved
+
+        def after(*_: object) -> None:
+            if (act := next(checks, None)) is not None:
+                act()
+            honest()
+
+        writer._refuse_moved = after  # type: ignore[method-assign]
+        with pytest.raises(AuditUnavailable, match="not at its path any more"):
+            await writer.submit(insert(1))
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_another_process_plants_stops_the_next_round(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        await writer.submit(insert(1))
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as db:
+            db.execute("CREATE TRIGGER quiet BEFORE INSERT ON t BEGIN SELECT RAISE(IGNORE); END")
+        with pytest.raises(AuditUnavailable, match="the trigger 'quiet' in it is not ours"):
+            await writer.submit(insert(2))
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as db:
+            db.execute("DROP TRIGGER quiet")
+        await writer.submit(insert(3))
+        await writer.aclose()
+
+    asyncio.run(main())

@@ -2,7 +2,7 @@
 
 from belljar.audit.coverage import Coverage, DocumentCoverage, Ranges, characters_read, coverage
 from belljar.audit.log import JSON, STRING_CHARS_MAX, AuditLog
-from belljar.audit.read import Record, RunSummary, records, runs
+from belljar.audit.read import Record, RunSummary, is_open, records, runs
 from belljar.audit.verify import Report, verify
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "RunSummary",
     "characters_read",
     "coverage",
+    "is_open",
     "records",
     "runs",
     "verify",

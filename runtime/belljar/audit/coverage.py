@@ -2,7 +2,8 @@
 
 `run.started` names the documents; `context.read` and `context.searched` hold the ranges that were given to the box;
 `query.shown` the ranges that were found in prompts (see `belljar.context.tracing`). A character counts once. What a log
-says outside a document, or of a document that is none (a list's directory), does not count.
+says outside a document, or of a document that is none (a list's directory), does not count; nor does what it says after
+the run's end or, of the run's documents, a second time.
 
 Read means: these bytes were given to the box. Shown means: these bytes stood in a prompt that a model answered.
 Neither says that anything was done with them.
@@ -15,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from belljar.audit.grammar import ENDS
 from belljar.audit.read import Record
 from belljar.errors import VerificationFailed
 from belljar.spans import Spans
@@ -84,7 +86,9 @@ def coverage(records: Iterable[Record], *, ranges_max: int = _RANGES_MAX) -> Cov
     for record in records:
         try:
             if record.event == "run.started":
-                documents |= _documents(record.data)
+                documents = _documents(record.data) | documents
+            elif record.event in ENDS:
+                break
             elif record.event in _READ or record.event == _SHOWN:
                 _count(record, documents)
                 untraced += record.event == _SHOWN and not record.data.get("complete", True)
@@ -144,7 +148,8 @@ def _count(record: Record, documents: Mapping[int, _Document]) -> None:
 
 
 def _ranges(record: Record) -> Iterator[tuple[int, int]]:
-    spans = [(record.data["start"], record.data["stop"])] if record.event == "context.read" else record.data["spans"]
+    data = record.data  # of reads, many small ones share a record
+    spans = [(data["start"], data["stop"])] if record.event == "context.read" and "spans" not in data else data["spans"]
     for start, stop in spans:
         yield int(start), int(stop)
 

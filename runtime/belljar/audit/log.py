@@ -33,11 +33,11 @@ from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.writer import Job, Schema, Writer
 
 __all__ = [
-    "APPLICATION_ID",
     "DEPTH_MAX",
     "EVENT",
     "JSON",
     "RECORD_BYTES_MAX",
+    "SCHEMA",
     "STRING_CHARS_MAX",
     "AuditLog",
     "canonical",
@@ -53,10 +53,8 @@ RECORD_BYTES_MAX = 65536  # a batch of a few hundred calls with their hashes
 DEPTH_MAX = 16
 _INT_MAX = 2**63 - 1
 
-APPLICATION_ID = 0x424A4155  # "BJAU"
-
-_SCHEMA = Schema(
-    application_id=APPLICATION_ID,
+SCHEMA = Schema(
+    application_id=0x424A4155,  # "BJAU"
     version=1,
     statements=(
         """CREATE TABLE records (
@@ -85,7 +83,7 @@ class AuditLog:
 
     def __init__(self, path: Path | None, *, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
-        self._writer = Writer(path, what="audit log", schema=_SCHEMA, unavailable=AuditUnavailable)
+        self._writer = Writer(path, what="audit log", schema=SCHEMA, unavailable=AuditUnavailable)
 
     async def append(self, event: str, run: str, fields: Mapping[str, JSON]) -> int:
         """Write one record. It is durable when this returns its `seq`. Cancelled, it may have been written.
@@ -169,9 +167,13 @@ class AuditLog:
         # Read inside the transaction, never remembered: another process may have appended since.
         last = db.execute("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1").fetchone()
         seq, prev = (last[0] + 1, last[1]) if last else (1, bytes(32))
+        if seq > _INT_MAX or not isinstance(prev, bytes):
+            raise AuditUnavailable("the last record of the audit log is not one of ours: verify the log")
         body = head + prev.hex().encode() + tail % (seq, self._clock())
         digest = hashlib.sha256(body)
-        db.execute("INSERT INTO records VALUES (?, ?, ?)", (seq, body, digest.digest()))
+        added = db.execute("INSERT INTO records VALUES (?, ?, ?)", (seq, body, digest.digest())).rowcount
+        if added != 1:
+            raise AuditUnavailable("the audit log did not take a record: verify the log")
         return int(seq), digest.hexdigest()
 
 

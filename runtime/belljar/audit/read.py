@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,12 +18,21 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from belljar.audit.log import APPLICATION_ID, DEPTH_MAX, EVENT, RECORD_BYTES_MAX, canonical
+from belljar.audit.log import DEPTH_MAX, EVENT, RECORD_BYTES_MAX, SCHEMA, canonical
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
+from belljar.writer import is_blank
 
-__all__ = ["Record", "RunSummary", "connect", "is_in_use", "parse", "records", "rows", "runs"]
+__all__ = ["Record", "RunSummary", "connect", "foreign", "is_in_use", "is_open", "parse", "records", "rows", "runs"]
 
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
+
+# How every record ends, and what it is of which run.
+_TAIL = re.compile(
+    rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":1}\Z'
+)
+_TAIL_BYTES_MAX = 512
+_BOUNDS = (b"run.started", b"run.finished", b"run.abandoned")
+_TAILS = f"SELECT substr(body, -{_TAIL_BYTES_MAX}) FROM records ORDER BY seq DESC"  # noqa: S608
 
 # A planted body of gigabytes is never loaded: NULL, and so refused.
 _SELECT = f"SELECT seq, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records ORDER BY seq"  # noqa: S608
@@ -42,7 +52,10 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True):
-    """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none."""
+    """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none.
+
+    The status is `abandoned` where the host died and a later one has closed the run.
+    """
 
     run: str
     tenant: str | None
@@ -73,9 +86,27 @@ def _add(summary: RunSummary, record: Record) -> RunSummary:
             tenant = _text(record.data.get("tenant"))
         case "run.finished":
             status = _text(record.data.get("status"))
+        case "run.abandoned":
+            status = "abandoned"
         case _:
             pass
     return RunSummary(summary.run, tenant, summary.started_ns, status, summary.records + 1)
+
+
+def is_open(path: Path, run: str) -> bool:
+    """Whether the log has the run's beginning and not its end. Looked for from the last record backwards.
+
+    Raises: as `records`.
+    """
+    with closing(connect(path)) as db:
+        try:
+            for (tail,) in db.execute(_TAILS):
+                match = _TAIL.search(tail) if isinstance(tail, bytes) else None
+                if match is not None and match[2] == run.encode() and match[1] in _BOUNDS:
+                    return match[1] == b"run.started"
+        except sqlite3.Error as error:
+            raise AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it") from error
+    return False
 
 
 def _text(value: object) -> str | None:
@@ -140,10 +171,23 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def rows(db: sqlite3.Connection) -> Iterator[tuple[int, object, object]]:
-    """(seq, body, hash) as stored, in order, from one snapshot. Raises `sqlite3.Error`."""
-    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+    """(seq, body, hash) as stored, in order, from one snapshot; none from a file without bytes.
+
+    Raises:
+        sqlite3.Error: it is no log, or cannot be read.
+    """
+    if is_blank(db):
+        return
+    if db.execute("PRAGMA application_id").fetchone()[0] != SCHEMA.application_id:
         raise sqlite3.DatabaseError("file is not an audit log")
+    if not SCHEMA.has_table(db, "records"):
+        raise sqlite3.DatabaseError("its records are not a table as we make it")
     yield from db.execute(_SELECT)
+
+
+def foreign(db: sqlite3.Connection) -> str | None:
+    """What in the file is not ours, or is gone, in a few words. Raises `sqlite3.Error`."""
+    return None if is_blank(db) else SCHEMA.foreign(db)
 
 
 def parse(seq: int, body: object) -> Record:

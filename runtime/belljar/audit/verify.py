@@ -1,10 +1,11 @@
 """Does the log still say what it said?
 
-`verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like. It finds a changed
-bit, a record that was removed from the middle, put in, or moved. It does **not** find a cut tail: the records that are
-left are a perfect log. Nor does it find a log that was rewritten from some point on by someone who recomputed all
-hashes after it. Both need something kept outside the file, such as the `head` of an earlier report: look for it among
-the hashes of the records.
+`verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like (`grammar`) and what
+may stand in the file besides its records. It finds a changed bit, a record that was removed from the middle, put in,
+moved, or added to a run that has ended, and a trigger that keeps records out. It does **not** find a cut tail: the
+records that are left are a perfect log. Nor does it find a log that was rewritten from some point on by someone who
+recomputed all hashes after it. Both need something kept outside the file, such as the `head` of an earlier report: look
+for it among the hashes of the records.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from pathlib import Path
 
 import msgspec
 
-from belljar.audit.read import Record, connect, is_in_use, parse, rows
+from belljar.audit.grammar import RunGrammar
+from belljar.audit.read import Record, connect, foreign, is_in_use, parse, rows
 
 __all__ = ["Report", "verify"]
 
 _PROBLEMS_MAX = 100  # a reader needs the first; a log that was rewritten has millions
 _NO_RECORD = "0" * 64
-_OUTCOMES = ("completed", "failed", "denied")
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -67,15 +68,11 @@ def _verify(path: Path) -> Report:
         try:
             for seq, body, kept_hash in rows(db):
                 checker.feed(seq, body, kept_hash)
+            if (odd := foreign(db)) is not None:
+                checker.problem(f"the file is not as we make it: {odd}")
         except sqlite3.Error as error:
             checker.problem(f"after record {checker.seq}: the file cannot be read: {error}")
     return checker.report()
-
-
-class _Action(msgspec.Struct):
-    kind: str
-    seq: int
-    ended: bool = False
 
 
 class _Checker:
@@ -87,10 +84,7 @@ class _Checker:
         self._head = _NO_RECORD
         self._problems: list[str] = []
         self._more = 0
-        self._runs: set[str] = set()
-        self._finished: set[str] = set()
-        self._actions: dict[tuple[str, str], _Action] = {}
-        self._cells: dict[str, object] = {}  # run -> the cell that has begun there and not ended
+        self._runs: dict[str, RunGrammar | None] = {}  # None: it has ended, and nothing more is known of it
 
     def problem(self, line: str) -> None:
         if len(self._problems) < _PROBLEMS_MAX:
@@ -117,67 +111,23 @@ class _Checker:
     def _follow(self, record: Record) -> None:
         if record.prev != self._head:
             self.problem(f"record {record.seq}: it does not continue the record before it")
-        self._runs.add(record.run)
-        if record.event in ("cell.started", "cell.finished"):
-            self._cell(record)
-        kind, _, end = record.event.rpartition(".")
-        if end == "requested":
-            self._request(record, kind)
-        elif end in _OUTCOMES:
-            self._outcome(record, kind)
-        elif record.event == "run.finished":
-            self._finished.add(record.run)
-
-    def _cell(self, record: Record) -> None:
-        """The cells of a run come one after the other, and only one that runs can end."""
-        cell = record.data.get("cell")
-        running = self._cells.pop(record.run, None)
-        if record.event == "cell.started":
-            if running is not None:
-                self.problem(f"record {record.seq}: cell {cell!a:.80} began while cell {running!a:.80} was not over")
-            self._cells[record.run] = cell
-        elif running != cell:
-            self.problem(f"record {record.seq}: cell {cell!a:.80} ended, which was not running")
-
-    def _request(self, record: Record, kind: str) -> None:
-        action = self._action(record)
-        if action is None:
+        if record.run not in self._runs:
+            self._runs[record.run] = RunGrammar()
+        grammar = self._runs[record.run]
+        if grammar is None:
+            self.problem(f"record {record.seq}: {record.event} after the end of run {record.run[:80]!a}")
             return
-        if (record.run, action) in self._actions:
-            self.problem(f"record {record.seq}: action {action[:80]!a} was requested before")
-            return
-        self._actions[record.run, action] = _Action(kind, record.seq)
-
-    def _outcome(self, record: Record, kind: str) -> None:
-        action = self._action(record)
-        if action is None:
-            return
-        request = self._actions.get((record.run, action))
-        if request is None or request.kind != kind:
-            self.problem(f"record {record.seq}: {record.event} of action {action[:80]!a} that was not requested")
-        elif request.ended:
-            self.problem(f"record {record.seq}: a second outcome of action {action[:80]!a}")
-        else:
-            request.ended = True
-
-    def _action(self, record: Record) -> str | None:
-        action = record.data.get("action")
-        if isinstance(action, str):
-            return action
-        if type(action) is int:
-            return str(action)
-        self.problem(f"record {record.seq}: {record.event} names no action")
-        return None
+        for problem in grammar.feed(record):
+            self.problem(problem)
+        if grammar.ended:
+            self._runs[record.run] = None
 
     def report(self) -> Report:
-        unfinished = []
-        for (run, action), request in self._actions.items():
-            if request.ended:
-                continue
-            line = f"record {request.seq}: {request.kind} action {action[:80]!a} of run {run[:80]!a} has no outcome"
-            if run in self._finished:
-                self.problem(f"{line}, and the run is finished")
-            else:
-                unfinished.append(line)
+        unfinished: list[str] = []
+        for run, grammar in self._runs.items():
+            if grammar is not None:
+                unfinished += grammar.unfinished(run)
+                for problem in grammar.unproved():
+                    self.problem(problem)
         more = [f"and {self._more} more problems"] if self._more else []
         return Report(self._records, len(self._runs), self._head, self._problems + more, unfinished)

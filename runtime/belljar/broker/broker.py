@@ -32,8 +32,9 @@ import msgspec
 
 from belljar.audit import JSON, AuditLog
 from belljar.broker.answer import check_answer
-from belljar.broker.calls import Calls, refusal_fields
+from belljar.broker.calls import Calls
 from belljar.broker.cell import Cell
+from belljar.broker.readlog import ReadLog
 from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
@@ -41,7 +42,7 @@ from belljar.context import OpenDocument, Question, Searcher
 from belljar.context.hits import OF_ITEMS
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, sha256
-from belljar.ledger import Ledger, Remaining
+from belljar.ledger import USED_UP, Ledger, Remaining
 from belljar.models import Model, ModelReply, ModelRequest
 from belljar.protocol import (
     BATCH_MAX,
@@ -87,6 +88,8 @@ _SUB_SYSTEM: Const = (
 )
 # A read of one character still costs a record in the log, so it is charged as this many bytes of the run's allowance.
 _READ_COST_BYTES_MIN: Const = 1024
+# A search has a record of its own, some 500 bytes, whatever it finds.
+_SEARCH_COST_BYTES_MIN: Const = 8 * 1024
 # A frame is work for the host even with nothing in it, some 16 µs, as much as for a KiB of output. So a flood of empty
 # ones, or of requests that are refused, ends like any other.
 _FRAME_COST_BYTES_MIN: Const = 1024
@@ -94,8 +97,6 @@ _FRAME_COST_BYTES_MIN: Const = 1024
 _REFUSED_CALL_COST_BYTES: Const = 4096
 # The agent cuts a traceback to 16,000 characters; who writes its own has no more room than that.
 _TRACEBACK_BYTES_MAX: Const = 64_000
-# A program that is refused over and over is told so each time; the log has the first ones and then the count.
-_DENIALS_LOGGED_MAX: Const = 100
 # To take a prompt out of a batch is work as for so many of its bytes, however short it is.
 _PROMPT_COST_BYTES: Const = 128
 # Patterns are written by hand, or are a few hundred names joined by bars.
@@ -146,13 +147,13 @@ class Broker:
         self._searched_bytes = 0
         self._texts = frozenset(texts)
         self._account = Reads(scope, ledger)
+        self._read_log = ReadLog(scope.run, audit)
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
         self._state = "idle"
         self._ready = False
         self._in_flight = 0
         self._emitted_bytes = 0
         self._read_cost_bytes = 0
-        self._denials = 0
         self.cell: Cell | None = None
         self.cells = 0
         self.reads = 0
@@ -176,7 +177,7 @@ class Broker:
 
     @property
     def denials(self) -> int:
-        return self._denials
+        return self._calls.denials.count
 
     def cut_short(self, why: str) -> None:
         """The running cell is stopped now: what it still gives as an answer is logged and does not count.
@@ -239,6 +240,8 @@ class Broker:
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
+        if isinstance(message, Search | Query | Done | Final):
+            await self._read_log.flush()  # these are logged, and in their order
         if isinstance(message, Ready) is self._ready:
             raise ProtocolViolation(f"a {type(message).__name__} when the box was {'' if self._ready else 'not '}ready")
         match message:
@@ -365,7 +368,10 @@ class Broker:
         Raises:
             Refusal: `output.flood`.
         """
-        await self._log_denial(message, refusal)
+        asked, denials = type(message).__name__.lower(), self._calls.denials
+        if denials.add(asked, refusal):
+            await self._read_log.flush()
+            await denials.note(asked, refusal, self.cells)
         self._emit(0)
         return Refused(message.id, _failure(refusal)), b""
 
@@ -402,8 +408,7 @@ class Broker:
         data = document.read(read.start, read.stop)
         self._permit_read(len(data))
         await self._charge(len(data))
-        about: dict[str, JSON] = {"doc": read.doc, "start": read.start, "stop": read.stop}
-        await self._audit.note("context.read", self._scope.run, {**self._cause(read), **about})
+        await self._read_log.add(self.cells, read.line, read.doc, read.start, read.stop)
         self._shown.read(read.doc, read.start, read.stop)
         return Data(read.id), data
 
@@ -412,24 +417,26 @@ class Broker:
             raise PolicyDenied(f"there is no document {doc}", code="read.no_document")
         return self._documents[doc]
 
-    def _cause(self, message: Read | Search) -> dict[str, JSON]:
+    def _cause(self, message: Search) -> dict[str, JSON]:
         return {"cell": self.cells, "line": message.line}
 
-    async def _charge(self, size: int) -> None:
-        cost = max(size, _READ_COST_BYTES_MIN)
+    async def _charge(self, size: int, least: int = _READ_COST_BYTES_MIN) -> None:
+        cost = max(size, least)
         await self._account.charge(cost)
         self.reads += 1
         self.read_bytes += size
         self._read_cost_bytes += cost
 
     async def settled(self) -> None:
-        """Return when what was read is charged, exactly, and what was shown stands in the log.
+        """Return when what was read is charged, exactly, and what was read, shown and refused stands in the log.
 
         Raises:
             LedgerUnavailable, AuditUnavailable: it could not be written.
         """
         try:
+            await self._read_log.flush()
             await self._shown.settled()
+            await self._calls.denials.settled(self.cells)
         finally:
             await self._account.settled()
 
@@ -447,7 +454,7 @@ class Broker:
             size = self._bytes_between(search.doc, question.start, found.next)
             self._searched_bytes = before + max(size, _READ_COST_BYTES_MIN)
         self._permit_read(len(found.body))
-        await self._charge(len(found.body))
+        await self._charge(len(found.body), _SEARCH_COST_BYTES_MIN)
         about: dict[str, JSON] = {
             **self._cause(search),
             "doc": search.doc,
@@ -649,11 +656,13 @@ class Broker:
         """A batch that cannot be finished is refused before its first call, not after its last affordable one."""
         left = (await self._calls.left()).calls
         if left is not None and calls > left:
+            known = (await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)).calls
             raise QuotaExceeded(
                 f"{calls} calls are asked for and {left} are left: ask fewer or larger questions",
                 code="quota.calls",
                 limit=left,
                 observed=calls,
+                told=None if left == known else USED_UP,
             )
 
     async def _ask(self, model: Model, prompt: memoryview, cell: int) -> _Outcome:
@@ -667,7 +676,6 @@ class Broker:
         try:
             reply = await self._calls.ask(model, request, cell=cell, prompt=prompt)
         except Refusal as refusal:
-            self._denials += 1
             self._emit(_REFUSED_CALL_COST_BYTES)
             return _failure(refusal)
         except ModelFailed as failure:
@@ -686,16 +694,6 @@ class Broker:
             for result in results
         ]
         return Answers(request, items, listed), b"".join(parts)
-
-    async def _log_denial(self, message: GuestMessage, refusal: Refusal) -> None:
-        self._denials += 1
-        if self._denials <= _DENIALS_LOGGED_MAX:
-            about: dict[str, JSON] = {
-                "cell": self.cells,
-                "asked": type(message).__name__.lower(),
-                **refusal_fields(refusal),
-            }
-            await self._audit.note("request.refused", self._scope.run, about)
 
 
 def _split(lengths: list[int], body: bytes) -> list[memoryview]:
@@ -776,6 +774,8 @@ def _size(failure: Failure) -> int:
 def _failure(error: Refusal | ModelFailed) -> Failure:
     if isinstance(error, ModelFailed):
         return Failure("ModelError", "model.failed", _words_of(error), None, None)
+    if isinstance(error, QuotaExceeded) and error.told is not None:
+        return Failure("QuotaExceeded", error.code, error.told, None, None)
     return Failure(
         "QuotaExceeded" if isinstance(error, QuotaExceeded) else "PolicyDenied",
         error.code,

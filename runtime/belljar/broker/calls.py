@@ -24,14 +24,15 @@ import asyncio
 import contextlib
 import hashlib
 import math
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import msgspec
 
 from belljar.audit import JSON, AuditLog
 from belljar.broker.admission import Admission
+from belljar.broker.denials import Denials
 from belljar.broker.run import RunScope
-from belljar.errors import HostFault, LedgerUnavailable, ModelFailed
+from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, Refusal
 from belljar.heavy import off_loop, slices, text_of
 from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Remaining
 from belljar.models import Counted, Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
@@ -92,6 +93,13 @@ class _Question(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, request=request)
 
 
+class _Requested(NamedTuple):
+    """An action, and when its first record is on the disk."""
+
+    action: str
+    durable: asyncio.Future[tuple[int, str]]
+
+
 class Calls:
     """The metered way to a model, for one run: the engine's root calls and the guest's queries alike."""
 
@@ -110,6 +118,7 @@ class Calls:
         self._ends: set[asyncio.Task[None]] = set()
         self._loose_ends = False
         self._fault: HostFault | None = None
+        self.denials = Denials(scope.run, audit)
         self.spent = Spent()
 
     async def ask(
@@ -130,7 +139,7 @@ class Calls:
                 question = await off_loop(size, _question, request, prompt, counted)
             for attempt in range(1, self._scope.policy.models.attempts_max + 1):
                 try:
-                    reply = await self._attempt(model, self._timed(question), cell, attempt)
+                    reply = await self._attempt(model, await self._in_time(question, cell), cell, attempt)
                     if request.purpose == "root":
                         self._keep_for(model, question, reply)
                     return reply
@@ -151,6 +160,13 @@ class Calls:
         self._actions += 1
         return f"{self._scope.run}.{self._actions}"
 
+    async def _in_time(self, question: _Question, cell: int) -> _Question:
+        try:
+            return self._timed(question)
+        except PolicyDenied as late:
+            await self.denials.log("query", late, cell)
+            raise
+
     def _timed(self, question: _Question) -> _Question:
         seconds = min(self._scope.policy.models.call_wall_s, self._scope.left_s())
         if seconds <= 0:
@@ -160,7 +176,7 @@ class Calls:
     async def left(self) -> Remaining:
         """What the program may still spend, with all that has ended settled, and without what is kept for the root."""
         await self.settled()
-        left = await self._ledger.remaining(self._scope.run, now=self._scope.now())
+        left = await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)
         kept = {name: getattr(self._kept, name) for name in Remaining.__struct_fields__}
         return Remaining(
             **{name: None if (room := getattr(left, name)) is None else max(0, room - kept[name]) for name in kept}
@@ -204,29 +220,48 @@ class Calls:
 
     async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int) -> ModelReply:
         self._refuse_after_fault()
-        action = self.next_action()
-        fields = {"action": action, "cell": cell, "attempt": attempt, "model": model.name, **_about(question)}
-        requested = self._audit.submit("query.requested", self._scope.run, fields)
+        about: dict[str, JSON] = {"cell": cell, "attempt": attempt, "model": model.name}
+        # A program that is refused over and over is not to fill the log: then only what will be sent is logged.
+        requested = None if self.denials.has_many("query") else self._request(about, question)
         reservation = None
         try:
-            reservation, held, question = await self._reserve(model, question)
-            await asyncio.shield(requested)
-            question = self._timed(question)  # again: it may have waited
+            reservation, held, sent = await self._reserve(model, question)
+            if requested is not None and sent.request.output_tokens_max != question.request.output_tokens_max:
+                await self._shortened(requested, question, sent)
+                requested = None
+            requested = requested or self._request(about, sent)
+            await asyncio.shield(requested.durable)
+            sent = self._timed(sent)  # again: it may have waited
         except BaseException as error:  # a name of a model object may raise anything, too
-            await to_the_end(self._unsent(action, error, requested, reservation))
+            await to_the_end(self._unsent(requested, error, reservation))
             raise
-        return await self._send(model, question.request, action, reservation, held)
+        return await self._send(model, sent.request, requested.action, reservation, held)
 
-    async def _unsent(
-        self, action: str, error: BaseException, requested: asyncio.Future[tuple[int, str]], reservation: str | None
-    ) -> None:
+    def _request(self, about: dict[str, JSON], question: _Question) -> _Requested:
+        action = self.next_action()
+        fields = {"action": action, **about, **_about(question)}
+        return _Requested(action, self._audit.submit("query.requested", self._scope.run, fields))
+
+    async def _shortened(self, requested: _Requested, wished: _Question, sent: _Question) -> None:
+        """The log says what is sent: what was wished for is an action that was denied, and another one follows."""
+        await requested.durable
+        numbers = {"limit": sent.request.output_tokens_max, "observed": wished.request.output_tokens_max}
+        about: dict[str, JSON] = {"action": requested.action, "code": "query.shortened", **numbers}
+        await self._audit.note("query.denied", self._scope.run, about)
+
+    async def _unsent(self, requested: _Requested | None, error: BaseException, reservation: str | None) -> None:
         """Nothing of the action leaves the host: give back what is held, and say so in the log if it can be said."""
+        if isinstance(error, Refusal):
+            self.denials.add("query", error)
         if reservation is not None:
             await self._ledger.release(reservation)
+        if requested is None:
+            return
         # What was not logged as requested needs no outcome, and the error that is on its way says why.
-        await asyncio.wait([requested])
-        if requested.exception() is None:
-            await self._audit.append("query.denied", self._scope.run, {"action": action, **refusal_fields(error)})
+        await asyncio.wait([requested.durable])
+        if requested.durable.exception() is None:
+            about = {"action": requested.action, **refusal_fields(error)}
+            await self._audit.append("query.denied", self._scope.run, about)
 
     async def _send(
         self, model: Model, request: ModelRequest, action: str, reservation: str, held: Amounts

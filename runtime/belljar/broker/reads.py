@@ -2,8 +2,11 @@
 
 A read takes microseconds and the ledger's commit half a millisecond, so reads are not reserved one by one. A *portion*
 is: some megabytes at once, dispatched, so that a crash charges it in full; reads are taken out of it in memory. When it
-is used up it is settled with what was read, and the next one, twice as large, is reserved. Near the tenant's limit the
-portion shrinks to what is left. At the end of the run the last portion is settled with the truth.
+is used up it is settled with what was read, and the next one, twice as large, is reserved.
+
+What one run holds and does not read, the tenant's others cannot. So a portion is never more than a share of what is
+left, unless a single read is; and a run that reads nothing for some seconds gives its portion back. At the end of the
+run the last portion is settled with the truth.
 """
 
 from __future__ import annotations
@@ -12,19 +15,25 @@ import asyncio
 from typing import Final
 
 from belljar.broker.run import RunScope
-from belljar.errors import QuotaExceeded
+from belljar.errors import HostFault
 from belljar.ledger import Amounts, Ledger
 
 __all__ = ["Reads"]
 
 _PORTION_BYTES_MIN: Final = 4 * 2**20
 _PORTION_BYTES_MAX: Final = 256 * 2**20
+# Of what the tightest level has left.
+_PORTION_SHARE: Final = 8
+_IDLE_S: Final = 5.0
 
 
 class Reads:
-    """Take `charge` before every read, and await `settled` at the end of the run."""
+    """Take `charge` before every read, and await `settled` at the end of the run.
 
-    def __init__(self, scope: RunScope, ledger: Ledger) -> None:
+    A portion of which nothing is taken for `idle_s` seconds is given back.
+    """
+
+    def __init__(self, scope: RunScope, ledger: Ledger, *, idle_s: float = _IDLE_S) -> None:
         self._scope = scope
         self._ledger = ledger
         self._reservation: str | None = None
@@ -32,6 +41,10 @@ class Reads:
         self._used = 0
         self._next = _PORTION_BYTES_MIN
         self._turn = asyncio.Lock()
+        self._idle_s = idle_s
+        self._charged = 0.0  # when, on the loop's clock
+        self._watching: asyncio.Task[None] | None = None
+        self._fault: HostFault | None = None
 
     async def charge(self, size: int) -> None:
         """Charge `size` bytes.
@@ -45,6 +58,7 @@ class Reads:
                 if self._portion - self._used < size:
                     await self._renew(size)
         self._used += size
+        self._charged = asyncio.get_running_loop().time()
 
     @property
     def held(self) -> int:
@@ -57,23 +71,47 @@ class Reads:
         Raises:
             LedgerUnavailable: the books could not be written.
         """
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.wait([watching])
+        await self._give_back()
+        if self._fault is not None:
+            raise self._fault
+
+    async def _give_back(self) -> None:
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
             used, self._used, self._portion = self._used, 0, 0
             await self._ledger.settle(reservation, Amounts(read_bytes=used))
 
     async def _renew(self, size: int) -> None:
-        await self.settled()
-        portion = max(size, self._next)
-        try:
-            reservation = await self._reserve(portion)
-        except QuotaExceeded:
-            left = (await self._ledger.remaining(self._scope.run, now=self._scope.now())).read_bytes
-            # Where not even this read fits, the refusal that counts is the one that has its numbers.
-            portion = max(size, min(portion, left or 0))
-            reservation = await self._reserve(portion)
-        self._reservation, self._portion, self._used = reservation, portion, 0
+        if self._fault is not None:
+            raise self._fault
+        await self._give_back()
+        left = (await self._ledger.remaining(self._scope.run, now=self._scope.now())).read_bytes
+        portion = max(size, self._next if left is None else min(self._next, left // _PORTION_SHARE))
+        self._reservation, self._portion, self._used = await self._reserve(portion), portion, 0
         self._next = min(2 * self._next, _PORTION_BYTES_MAX)
+        if self._watching is None:
+            self._charged = asyncio.get_running_loop().time()
+            self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Give the portion back when it has lain idle; then there is nothing to watch until the next one."""
+        time = asyncio.get_running_loop().time
+        while True:
+            left_s = self._charged + self._idle_s - time()
+            if left_s <= 0:
+                break
+            await asyncio.sleep(left_s)
+        async with self._turn:
+            try:
+                await self._give_back()
+            except HostFault as fault:  # nobody waits for it here: whoever charges next bears it
+                self._fault = fault
+            finally:
+                self._watching, self._next = None, _PORTION_BYTES_MIN
 
     async def _reserve(self, portion: int) -> str:
         amounts = Amounts(read_bytes=portion)

@@ -22,18 +22,20 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 import msgspec
 
-from belljar.errors import InvalidInput
+from belljar.errors import InvalidInput, LedgerUnavailable
 
 __all__ = [
     "AMOUNT_MAX",
     "DIMENSIONS",
     "NOTHING",
+    "USED_UP",
+    "Abandoned",
     "Amounts",
     "Balance",
     "Ledger",
@@ -54,6 +56,8 @@ Period = Literal["day", "month", "total"]
 DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
 AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of them stay far inside 64 bits
 _LIMIT_MAX = 10**18
+# All that a program hears of the levels above its run's tenant.
+USED_UP = "the quota of the run's tenant is used up: keep what you have, and ask whoever started the run for more"
 
 _SEGMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SEGMENTS_MAX = 8
@@ -95,12 +99,11 @@ class Remaining(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What is left to a run now, once its own calls under way have cost nothing, and once everybody's have.
+    """What is left to a run once its own calls under way have cost nothing, and once everybody's have.
 
     What is used only grows: what does not fit `empty` never will, and what fits it may be waited for.
     """
 
-    now: Remaining
     alone: Remaining
     empty: Remaining
 
@@ -112,10 +115,20 @@ class Balance(msgspec.Struct, frozen=True):
     held: Amounts
 
 
+class Abandoned(msgspec.Struct, frozen=True):
+    """A run whose owner is dead. `charged` is what closing it charges for what was dispatched, `used` all in all."""
+
+    run: str
+    charged: Amounts
+    used: Amounts
+
+
 class Ledger(Protocol):
     """Quotas. Every method raises `LedgerUnavailable` when the books cannot be kept: then the answer is no.
 
     A method that is cancelled may have taken effect, with one exception: a cancelled `reserve` leaves nothing held.
+    What could not be written of `settle`, `release` and `close_run`, and the end of a `reserve` that failed, is tried
+    again, in its order, with whatever is asked of the ledger next and every few seconds.
     """
 
     async def open_run(self, run: str, tenant: str, *, run_limits: Limits, tenant_limits: Limits, now: float) -> None:
@@ -181,8 +194,12 @@ class Ledger(Protocol):
         """
         ...
 
-    async def remaining(self, run: str, *, now: float) -> Remaining:
-        """What `reserve` would still admit, in each dimension by itself."""
+    async def remaining(self, run: str, *, now: float, for_program: bool = False) -> Remaining:
+        """What `reserve` would still admit, in each dimension by itself.
+
+        With `for_program` it is what a run's program may know: the levels above its tenant count only where they have
+        nothing left. How much that was, and how much others use of it, is not its business.
+        """
         ...
 
     async def room(self, run: str, *, now: float) -> Room:
@@ -208,8 +225,13 @@ class Ledger(Protocol):
         """The `used` part of `balance`."""
         ...
 
-    async def recover(self, is_alive: Callable[[str], bool]) -> int:
-        """Close the runs whose owner `is_alive` denies, as `close_run` does. Returns how many. Call it at the start."""
+    async def recover(
+        self, is_alive: Callable[[str], bool], before: Callable[[Abandoned], Awaitable[None]] | None = None
+    ) -> int:
+        """Close the runs whose owner `is_alive` denies, as `close_run` does, each after `before` was told of it.
+
+        Returns how many. Call it at the start.
+        """
         ...
 
     async def check_books(self) -> list[str]:
@@ -283,4 +305,7 @@ def period_key(period: Period, now: float) -> str:
 
 
 def _day(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    try:
+        return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    except (ValueError, OverflowError, OSError):
+        raise LedgerUnavailable(f"the clock says {now!r}, which falls on no day: set the clock") from None

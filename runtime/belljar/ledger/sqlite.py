@@ -14,19 +14,22 @@ Books::
 A reservation stands on one page for each day, month and total of each level of its tenant, so that a limit set later in
 the month already knows the month. Of the run's own account only the page of its limit's period is kept. `balances`
 could be recomputed from `reservations` at any time; `check_books` does.
+
+What ends something (a settlement, a release, the closing of an account) has to come into the books also when they are
+out of reach just then, or that holds for as long as this process lives what nobody can use. So an end that fails is
+*owed*: it is tried again, in its order, before whatever is asked next. Where it was done, it then does nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import sqlite3
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -34,6 +37,8 @@ from belljar.errors import InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.ledger.base import (
     DIMENSIONS,
     NOTHING,
+    USED_UP,
+    Abandoned,
     Amounts,
     Balance,
     Limits,
@@ -46,9 +51,13 @@ from belljar.ledger.base import (
     run_account,
     tenant_accounts,
 )
-from belljar.writer import Schema, Writer
+from belljar.writer import Job, Schema, Writer
 
 __all__ = ["SqliteLedger"]
+
+_T = TypeVar("_T")
+# How long what could not be written waits to be tried again, where nothing else is asked of the ledger.
+_AGAIN_S = 5.0
 
 
 def _columns(template: str, names: Iterable[str] = DIMENSIONS) -> str:
@@ -102,6 +111,9 @@ _JOURNAL = f"""SELECT run, day,
 # Of one run, on the pages of one key: `2026-11-23`, `2026-11`, or all of them for `total`.
 _HELD_BY = f"""SELECT {_columns("coalesce(sum({}), 0)")} FROM reservations
     WHERE run = ? AND state IN ('held', 'dispatched') AND (? = 'total' OR substr(day, 1, length(?)) = ?)"""  # noqa: S608
+_DISPATCHED = f"""SELECT {_columns("coalesce(sum({}), 0)")} FROM reservations
+    WHERE run = ? AND state IN ('held', 'dispatched') AND state = 'dispatched'"""  # noqa: S608 (the index's own words)
+_USED = f"SELECT {_columns('coalesce(sum(used_{}), 0)')} FROM balances WHERE account = ?"  # noqa: S608
 
 
 class _Run(NamedTuple):
@@ -125,7 +137,7 @@ class SqliteLedger:
 
     Args:
         path: the file, created if missing; None keeps the books in memory.
-        owner: names this process as no later one will be named (`pid:starttime`); `recover` asks about it.
+        owner: names whoever opens the runs as nobody later will be named; `recover` asks about it.
 
     Raises:
         LedgerUnavailable: the file cannot be opened, or is something else.
@@ -136,6 +148,8 @@ class SqliteLedger:
         self._writer = Writer(path, what="ledger", schema=_SCHEMA, unavailable=LedgerUnavailable)
         # Not one for all: an event belongs to the loop that first waits for it, and a ledger may outlive a loop.
         self._watching = weakref.WeakSet[asyncio.Event]()
+        self._owed: list[Job[None]] = []
+        self._again: asyncio.TimerHandle | None = None
 
     async def open_run(self, run: str, tenant: str, *, run_limits: Limits, tenant_limits: Limits, now: float) -> None:
         check_run(run)
@@ -143,21 +157,21 @@ class SqliteLedger:
         check_limits(run_limits)
         check_limits(tenant_limits)
         row = (run, tenant, self._owner, msgspec.json.encode(run_limits), msgspec.json.encode(tenant_limits))
-        await self._writer.submit(lambda db: _insert_run(db, row))
+        await self._submit(lambda db: _insert_run(db, row))
 
     async def set_limits(self, tenant: str, limits: Limits) -> None:
         account = tenant_accounts(tenant)[-1]
         check_limits(limits)
         row = (account, limits.period, *_values(limits))
-        await self._writer.submit(lambda db: _execute(db, _SET_LIMITS, *row))
+        await self._submit(lambda db: _execute(db, _SET_LIMITS, *row))
 
     async def clear_limits(self, tenant: str) -> None:
         account = tenant_accounts(tenant)[-1]
-        await self._writer.submit(lambda db: _execute(db, "DELETE FROM limits WHERE account = ?", account))
+        await self._submit(lambda db: _execute(db, "DELETE FROM limits WHERE account = ?", account))
 
     async def limits(self, tenant: str) -> list[Limits]:
         account = tenant_accounts(tenant)[-1]
-        return await self._writer.submit(lambda db: _limits(db, account))
+        return await self._submit(lambda db: _limits(db, account))
 
     async def reserve(
         self, run: str, amounts: Amounts, *, now: float, dispatched: bool = False, kept: Amounts = NOTHING
@@ -167,36 +181,39 @@ class SqliteLedger:
         day = period_key("day", now)
         state = "dispatched" if dispatched else "held"
         try:
-            await self._writer.submit(lambda db: _reserve(db, reservation, run, amounts, kept, day, state))
-        except asyncio.CancelledError:  # the job may still run, and nobody will know the id: queue its end behind it
-            with contextlib.suppress(LedgerUnavailable):  # closed: `recover` refunds it
-                self._writer.submit_soon(lambda db: _release_if_open(db, reservation))
+            await self._submit(lambda db: _reserve(db, reservation, run, amounts, kept, day, state))
+        except (asyncio.CancelledError, LedgerUnavailable):
+            self._owe(lambda db: _end_if_open(db, reservation, "released", NOTHING))  # nobody will know the id
             raise
         return reservation
 
     async def dispatch(self, reservation: str) -> None:
-        await self._writer.submit(lambda db: _dispatch(db, reservation))
+        await self._submit(lambda db: _dispatch(db, reservation))
 
     async def settle(self, reservation: str, actual: Amounts, *, lazy: bool = False) -> None:
         check_amounts(actual)
-        await self._writer.submit(
-            lambda db: _end(db, _open_reservation(db, reservation, "settled"), "settled", actual), lazy=lazy
-        )
-        self._tell()
+        await self._end(reservation, "settled", actual, lazy=lazy)
 
     async def release(self, reservation: str) -> None:
-        await self._writer.submit(
-            lambda db: _end(db, _open_reservation(db, reservation, "released"), "released", NOTHING)
-        )
+        await self._end(reservation, "released", NOTHING)
+
+    async def _end(self, reservation: str, state: str, charged: Amounts, *, lazy: bool = False) -> None:
+        try:
+            await self._submit(
+                lambda db: _end(db, _open_reservation(db, reservation, state), state, charged), lazy=lazy
+            )
+        except LedgerUnavailable:
+            self._owe_later(lambda db: _end_if_open(db, reservation, state, charged))
+            raise
         self._tell()
 
-    async def remaining(self, run: str, *, now: float) -> Remaining:
+    async def remaining(self, run: str, *, now: float, for_program: bool = False) -> Remaining:
         day = period_key("day", now)
-        return await self._writer.submit(lambda db: _remaining(db, run, day))
+        return await self._submit(lambda db: _remaining(db, run, day, for_program))
 
     async def room(self, run: str, *, now: float) -> Room:
         day = period_key("day", now)
-        return await self._writer.submit(lambda db: _room(db, run, day))
+        return await self._submit(lambda db: _room(db, run, day))
 
     def freed(self) -> asyncio.Event:
         event = asyncio.Event()
@@ -208,26 +225,69 @@ class SqliteLedger:
             event.set()
 
     async def close_run(self, run: str) -> None:
-        await self._writer.submit(lambda db: _close_run(db, run))
+        try:
+            await self._submit(lambda db: _close_run(db, run))
+        except LedgerUnavailable:
+            self._owe_later(lambda db: _close_run(db, run))
+            raise
         self._tell()
 
     async def balance(self, account: str, key: str) -> Balance:
-        return await self._writer.submit(lambda db: _balance(db, account, key))
+        return await self._submit(lambda db: _balance(db, account, key))
 
     async def spent(self, account: str, key: str) -> Amounts:
         return (await self.balance(account, key)).used
 
-    async def recover(self, is_alive: Callable[[str], bool]) -> int:
-        # Two jobs, so that the caller's function does not run under the write lock. Who is dead stays dead.
-        owners = await self._writer.submit(_owners)
+    async def recover(
+        self, is_alive: Callable[[str], bool], before: Callable[[Abandoned], Awaitable[None]] | None = None
+    ) -> int:
+        # The caller's functions do not run under the write lock. Who is dead stays dead, and so do its runs.
+        owners = await self._submit(_owners)
         dead = [owner for owner in owners if owner != self._owner and not is_alive(owner)]
-        return await self._writer.submit(lambda db: _close_runs_of(db, dead))
+        abandoned = await self._submit(lambda db: _abandoned_by(db, dead))
+        for one in abandoned:
+            if before is not None:
+                await before(one)
+            await self.close_run(one.run)
+        return len(abandoned)
 
     async def check_books(self) -> list[str]:
-        return await self._writer.submit(_check_books)
+        return await self._submit(_check_books)
 
     async def aclose(self) -> None:
+        self._catch_up()
         await self._writer.aclose()
+
+    # -- what is owed ------------------------------------------------------------------------------------------------
+
+    def _submit(self, job: Job[_T], *, lazy: bool = False) -> asyncio.Future[_T]:
+        self._catch_up()
+        return self._writer.submit(job, lazy=lazy)
+
+    def _catch_up(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        owed, self._owed = self._owed, []
+        for job in owed:
+            self._owe(job)
+
+    def _owe(self, job: Job[None]) -> None:
+        """Have it done now, and if that cannot be, later."""
+        try:
+            done = self._writer.submit(job)
+        except LedgerUnavailable:  # closed: `recover` does it
+            return
+        done.add_done_callback(lambda done: self._look_at(done, job))
+
+    def _look_at(self, done: asyncio.Future[None], job: Job[None]) -> None:
+        if not done.cancelled() and isinstance(done.exception(), LedgerUnavailable):
+            self._owe_later(job)
+
+    def _owe_later(self, job: Job[None]) -> None:
+        self._owed.append(job)
+        if self._again is None:
+            self._again = asyncio.get_running_loop().call_later(_AGAIN_S, self._catch_up)
 
 
 # -- runs and limits ---------------------------------------------------------------------------------------------------
@@ -239,7 +299,7 @@ def _execute(db: sqlite3.Connection, statement: str, *values: object) -> None:
 
 def _insert_run(db: sqlite3.Connection, row: tuple[str, str, str, bytes, bytes]) -> None:
     try:
-        db.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, 1)", row)
+        _took(db.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, 1)", row))
     except sqlite3.IntegrityError:
         raise InvalidInput(f"run {row[0]} exists already; choose another id", code="run.exists") from None
 
@@ -294,13 +354,35 @@ def _reserve(
 ) -> None:
     run = _open_run(db, run_id)
     for account, limits in _bounds(db, run):
-        _admit(_balance(db, account, _key(limits, day)), asked, kept, account, limits, day)
-    values = _values(asked)
-    db.executemany(_HOLD, [(*page, *values) for page in _pages(run, day)])
-    db.execute(_RESERVE, (reservation, run_id, day, state, *values))
+        _admit(_balance(db, account, _key(limits, day)), asked, kept, account, limits, day, told=_told(account, run))
+    values, pages = _values(asked), _pages(run, day)
+    _took(db.executemany(_HOLD, [(*page, *values) for page in pages]), len(pages))
+    _took(db.execute(_RESERVE, (reservation, run_id, day, state, *values)))
 
 
-def _admit(balance: Balance, asked: Amounts, kept: Amounts, account: str, limits: Limits, day: str) -> None:
+def _told(account: str, run: _Run) -> str | None:
+    """What the run's program hears when `account` is used up; None: all there is to say, since it is its own."""
+    if account in (run.tenant, run_account(run.run)):
+        return None
+    return USED_UP
+
+
+def _took(cursor: sqlite3.Cursor, rows: int = 1) -> None:
+    """Whether the books took what was written: a trigger in them can also take it for nothing."""
+    if cursor.rowcount != rows:
+        raise LedgerUnavailable("the ledger did not take what was written: set its file aside for inspection")
+
+
+def _admit(
+    balance: Balance,
+    asked: Amounts,
+    kept: Amounts,
+    account: str,
+    limits: Limits,
+    day: str,
+    *,
+    told: str | None = None,
+) -> None:
     for dimension in DIMENSIONS:
         limit = getattr(limits, dimension)
         used, held = getattr(balance.used, dimension), getattr(balance.held, dimension)
@@ -313,6 +395,7 @@ def _admit(balance: Balance, asked: Amounts, kept: Amounts, account: str, limits
             code=f"quota.{dimension}",
             limit=limit,
             observed=alone if alone > limit else alone + held,
+            told=told,
         )
 
 
@@ -359,7 +442,7 @@ def _dispatch(db: sqlite3.Connection, reservation: str) -> None:
     found = _open_reservation(db, reservation, "dispatched")
     if found.state != "held":
         raise LedgerUnavailable(f"reservation {reservation} was dispatched before; reserve once for each request")
-    db.execute("UPDATE reservations SET state = 'dispatched' WHERE id = ?", (reservation,))
+    _took(db.execute("UPDATE reservations SET state = 'dispatched' WHERE id = ?", (reservation,)))
 
 
 def _end(db: sqlite3.Connection, found: _Reservation, state: str, charged: Amounts) -> None:
@@ -368,13 +451,13 @@ def _end(db: sqlite3.Connection, found: _Reservation, state: str, charged: Amoun
     changed = db.executemany(_END, [(*values, *page) for page in pages]).rowcount
     if changed != len(pages):
         raise LedgerUnavailable(f"the books of run {found.run} miss a page; stop and call check_books")
-    db.execute(_ENDED, (state, *_values(charged), found.id))
+    _took(db.execute(_ENDED, (state, *_values(charged), found.id)))
 
 
-def _release_if_open(db: sqlite3.Connection, reservation: str) -> None:
+def _end_if_open(db: sqlite3.Connection, reservation: str, state: str, charged: Amounts) -> None:
     found = _find(db, reservation)
     if found is not None and found.state in ("held", "dispatched"):
-        _end(db, found, "released", NOTHING)
+        _end(db, found, state, charged)
 
 
 def _close_run(db: sqlite3.Connection, run: str) -> None:
@@ -388,22 +471,26 @@ def _close_run(db: sqlite3.Connection, run: str) -> None:
             _end(db, found, "settled", found.asked)
         else:
             _end(db, found, "released", NOTHING)
-    db.execute("UPDATE runs SET is_open = 0 WHERE run = ?", (run,))
+    _took(db.execute("UPDATE runs SET is_open = 0 WHERE run = ?", (run,)))
 
 
 def _owners(db: sqlite3.Connection) -> list[str]:
     return [owner for (owner,) in db.execute("SELECT DISTINCT owner FROM runs WHERE is_open = 1")]
 
 
-def _close_runs_of(db: sqlite3.Connection, owners: list[str]) -> int:
-    runs = [
-        run
+def _abandoned_by(db: sqlite3.Connection, owners: list[str]) -> list[Abandoned]:
+    return [
+        _abandoned(db, run)
         for owner in owners
         for (run,) in db.execute("SELECT run FROM runs WHERE owner = ? AND is_open = 1 ORDER BY run", (owner,))
     ]
-    for run in runs:
-        _close_run(db, run)
-    return len(runs)
+
+
+def _abandoned(db: sqlite3.Connection, run: str) -> Abandoned:
+    charged = Amounts(*db.execute(_DISPATCHED, (run,)).fetchone())
+    used = Amounts(*db.execute(_USED, (run_account(run),)).fetchone())
+    both = {dimension: getattr(charged, dimension) + getattr(used, dimension) for dimension in DIMENSIONS}
+    return Abandoned(run, charged, Amounts(**both))
 
 
 # -- balances ----------------------------------------------------------------------------------------------------------
@@ -420,12 +507,25 @@ def _balance(db: sqlite3.Connection, account: str, key: str) -> Balance:
     return Balance(Amounts(*row[: len(DIMENSIONS)]), Amounts(*row[len(DIMENSIONS) :]))
 
 
-def _remaining(db: sqlite3.Connection, run_id: str, day: str) -> Remaining:
-    return _room(db, run_id, day).now
+def _remaining(db: sqlite3.Connection, run_id: str, day: str, for_program: bool) -> Remaining:
+    left: dict[str, int | None] = dict.fromkeys(DIMENSIONS)
+    run = _open_run(db, run_id)
+    for account, limits in _bounds(db, run):
+        is_secret = for_program and _told(account, run) is not None
+        balance = _balance(db, account, _key(limits, day))
+        for dimension in DIMENSIONS:
+            limit = getattr(limits, dimension)
+            if limit is None:
+                continue
+            here = max(0, limit - getattr(balance.used, dimension) - getattr(balance.held, dimension))
+            if here and is_secret:
+                continue
+            _lessen(left, dimension, here)
+    return Remaining(**left)
 
 
 def _room(db: sqlite3.Connection, run_id: str, day: str) -> Room:
-    now, alone, empty = (dict[str, int | None].fromkeys(DIMENSIONS) for _ in range(3))
+    alone, empty = (dict[str, int | None].fromkeys(DIMENSIONS) for _ in range(2))
     for account, limits in _bounds(db, _open_run(db, run_id)):
         key = _key(limits, day)
         balance = _balance(db, account, key)
@@ -434,12 +534,15 @@ def _room(db: sqlite3.Connection, run_id: str, day: str) -> Room:
             limit = getattr(limits, dimension)
             if limit is None:
                 continue
-            held = getattr(balance.held, dimension)
-            for left, in_the_way in ((now, held), (alone, held - getattr(own, dimension)), (empty, 0)):
-                here = max(0, limit - getattr(balance.used, dimension) - in_the_way)
-                before = left[dimension]
-                left[dimension] = here if before is None else min(before, here)
-    return Room(Remaining(**now), Remaining(**alone), Remaining(**empty))
+            unused = limit - getattr(balance.used, dimension)
+            _lessen(alone, dimension, unused - getattr(balance.held, dimension) + getattr(own, dimension))
+            _lessen(empty, dimension, unused)
+    return Room(Remaining(**alone), Remaining(**empty))
+
+
+def _lessen(left: dict[str, int | None], dimension: str, here: int) -> None:
+    before = left[dimension]
+    left[dimension] = max(0, here if before is None else min(before, here))
 
 
 def _check_books(db: sqlite3.Connection) -> list[str]:

@@ -1,0 +1,62 @@
+"""What a run was refused: all of it counted, and of each kind the first ones in the log.
+
+A program that is refused over and over is told so each time; the log has the first `LOGGED_MAX` of a kind (what was
+asked for, and the code of the refusal) and at the run's end how many there were. There are a few dozen kinds, so the
+refusals of a run take a bounded part of the log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from belljar.audit import JSON, AuditLog
+from belljar.errors import Refusal
+
+__all__ = ["LOGGED_MAX", "Denials"]
+
+LOGGED_MAX: Final = 100
+
+
+class Denials:
+    """One run's account of refusals."""
+
+    def __init__(self, run: str, audit: AuditLog) -> None:
+        self._run = run
+        self._audit = audit
+        self._kinds: Counter[tuple[str, str]] = Counter()
+        self._summed_up = False
+
+    @property
+    def count(self) -> int:
+        return self._kinds.total()
+
+    def add(self, asked: str, refusal: Refusal) -> bool:
+        """Count one. Whether it is among the first of its kind."""
+        self._kinds[asked, refusal.code] += 1
+        return self._kinds[asked, refusal.code] <= LOGGED_MAX
+
+    def has_many(self, asked: str) -> bool:
+        """Whether the log has enough of one kind of these."""
+        return any(count >= LOGGED_MAX for (what, _), count in self._kinds.items() if what == asked)
+
+    async def log(self, asked: str, refusal: Refusal, cell: int) -> None:
+        """Count one, and write it down if it is among the first."""
+        if self.add(asked, refusal):
+            await self.note(asked, refusal, cell)
+
+    async def note(self, asked: str, refusal: Refusal, cell: int) -> None:
+        """Write one down that is counted."""
+        numbers: dict[str, JSON] = {"limit": refusal.limit, "observed": refusal.observed}
+        await self._note({"cell": cell, "asked": asked, "code": refusal.code, **numbers})
+
+    async def settled(self, cell: int) -> None:
+        """At the run's end: write down how many there were of what the log has not in full."""
+        if not self._summed_up:
+            self._summed_up = True
+            for (asked, code), count in self._kinds.items():
+                if count > LOGGED_MAX:
+                    await self._note({"cell": cell, "asked": asked, "code": code, "count": count})
+
+    async def _note(self, about: dict[str, JSON]) -> None:
+        await self._audit.note("request.refused", self._run, about)

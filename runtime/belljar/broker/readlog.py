@@ -1,0 +1,54 @@
+"""Reads in the log: the first ones of a run one by one, then many in one record.
+
+A record takes some 350 bytes, and a program may read single characters a million times. So from the `SINGLE_MAX`th read
+on they are gathered, up to `JOINED_MAX` of them, and written as the ranges that they come to. Whatever else is logged
+of the run first writes what is gathered, so that the order of the log stays that of things.
+
+    {"cell":1,"line":3,"doc":0,"start":0,"stop":9}                       one read
+    {"cell":1,"line":3,"doc":0,"reads":1000,"spans":[[0,9],[20,25]]}     many; the line is that of the first
+
+What was gathered when a host dies is in no log: such a run has read more than its log says, never less.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from belljar.audit import JSON, AuditLog
+from belljar.spans import Spans
+
+__all__ = ["JOINED_MAX", "SINGLE_MAX", "ReadLog"]
+
+SINGLE_MAX: Final = 1000
+JOINED_MAX: Final = 1000
+
+
+class ReadLog:
+    """One run's reads. Await `flush` before anything else is logged of it."""
+
+    def __init__(self, run: str, audit: AuditLog) -> None:
+        self._run = run
+        self._audit = audit
+        self._reads = 0
+        self._gathered = 0
+        self._joined: dict[tuple[int, int], tuple[int, int, Spans]] = {}  # (cell, doc) -> first line, reads, ranges
+
+    async def add(self, cell: int, line: int, doc: int, start: int, stop: int) -> None:
+        self._reads += 1
+        if self._reads <= SINGLE_MAX:
+            await self._note({"cell": cell, "line": line, "doc": doc, "start": start, "stop": stop})
+            return
+        first, reads, spans = self._joined.get((cell, doc), (line, 0, Spans()))
+        spans.add(start, stop)
+        self._joined[cell, doc] = (first, reads + 1, spans)
+        self._gathered += 1
+        if self._gathered >= JOINED_MAX:
+            await self.flush()
+
+    async def flush(self) -> None:
+        joined, self._joined, self._gathered = self._joined, {}, 0
+        for (cell, doc), (line, reads, spans) in joined.items():
+            await self._note({"cell": cell, "line": line, "doc": doc, "reads": reads, "spans": [*spans]})
+
+    async def _note(self, about: dict[str, JSON]) -> None:
+        await self._audit.note("context.read", self._run, about)

@@ -1,0 +1,173 @@
+"""What a killed host leaves behind, and what a living one is spared: the log, the books and the owners' locks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import belljar
+from belljar.audit import Record, verify
+from belljar.errors import InvalidInput, LedgerUnavailable, PolicyDenied, Refusal
+from belljar.ledger import SqliteLedger, period_key
+from tests.integration.support import PATIENCE_S, Jar
+from tests.integration.test_interrupt import ASKS, Provider, provider, started, stop
+
+__all__ = ["provider"]
+
+ENTERS = """
+import asyncio, sys
+from pathlib import Path
+from belljar import Runtime
+async def main():
+    async with Runtime(state=Path(sys.argv[1])):
+        print("settled")
+asyncio.run(main())
+"""
+
+
+def costs(found: list[Record]) -> int:
+    return sum(record.data["cost_nanousd"] for record in found if record.event in ("run.finished", "run.abandoned"))
+
+
+def test_after_a_kill_the_log_says_what_the_books_charged(jar: Jar, provider: Provider) -> None:
+    running = started(jar, ASKS, "--model", "claude-haiku-5-5", env=provider.environ)
+    assert provider.asked.wait(PATIENCE_S)
+    stop(running, signal.SIGKILL)
+    assert jar.exec("print('next')").stdout == "next\n"
+    (abandoned,) = jar.records("run.abandoned")
+    assert abandoned.data["charged"]["calls"] == abandoned.data["calls"] == 1
+    assert costs(jar.records()) == jar.spent().cost_nanousd > 0
+    assert jar.spent().read_bytes >= abandoned.data["read_bytes"] > 0
+    report = verify(jar.state.audit)
+    assert (report.problems, report.unfinished) == ([], [])
+    assert os.listdir(jar.state.owners) == []
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs a namespace of its own")
+def test_a_start_in_another_pid_namespace_settles_no_living_run(jar: Jar) -> None:
+    async def main() -> None:
+        async with belljar.Runtime(state=jar.at) as runtime, runtime.session(context="text") as session:
+            assert (await session.execute("print(context[0])")).stdout == "t\n"
+            enter = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", ENTERS, str(jar.at)]
+            said = await asyncio.to_thread(
+                subprocess.run, enter, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+            )
+            if "unshare" in said.stderr:
+                pytest.skip("no namespaces here")
+            assert said.stdout == "settled\n", said.stderr
+            assert (await session.execute("print(context[1])")).stdout == "e\n"
+        assert session.result is not None
+        assert session.result.status == "ok"
+
+    asyncio.run(main())
+    assert jar.records("run.abandoned") == []
+
+
+@pytest.mark.parametrize("state", ["held in the books alone", "ended in the log"])
+def test_what_has_no_open_beginning_in_the_log_is_only_closed_in_the_books(jar: Jar, state: str) -> None:
+    assert jar.exec("print(1)").code == 0
+    run = jar.records("run.finished")[0].run if state == "ended in the log" else "never-logged"
+
+    async def leave() -> None:
+        ledger = SqliteLedger(jar.state.ledger, owner="dead")
+        if state == "ended in the log":
+            # As if the host had died between the log's end of the run and that of its account.
+            await ledger._writer.submit(
+                lambda db: db.execute("UPDATE runs SET is_open = 1, owner = 'dead' WHERE run = ?", (run,))
+            )
+        else:
+            free = belljar.ledger.Limits("total", None, None, None, None, None)
+            await ledger.open_run(run, "acme", run_limits=free, tenant_limits=free, now=time.time())
+        await ledger.aclose()
+
+    asyncio.run(leave())
+    assert jar.exec("print(2)").code == 0
+    assert jar.records("run.abandoned") == []
+
+    async def is_closed() -> None:
+        ledger = SqliteLedger(jar.state.ledger, owner="test")
+        with pytest.raises(LedgerUnavailable, match="is closed in the ledger"):
+            await ledger.remaining(run, now=time.time())
+        await ledger.aclose()
+
+    asyncio.run(is_closed())
+
+
+def test_a_log_that_goes_away_stops_the_run_before_its_next_call(jar: Jar) -> None:
+    model = jar.script(rest='[[reply]]\nwhen = "a"\ntext = "b"\n')
+    moved = jar.work / "moved.db"
+
+    async def lose_the_log() -> None:
+        async with belljar.Runtime(state=jar.at) as runtime, runtime.session(model=model) as session:
+            assert (await session.execute("print(llm_query('a'))")).stdout == "b\n"
+            jar.state.audit.rename(moved)
+            await session.execute("print(llm_query('a'))")
+
+    jar.expect_unfinished = True
+    with pytest.raises(belljar.AuditUnavailable, match="put it back, or restart"):
+        asyncio.run(lose_the_log())
+    moved.rename(jar.state.audit)
+    assert len(jar.records("query.requested")) == jar.spent().calls == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"tenant": "No Tenant"}, "tenant.invalid"),
+        ({"context": Path("/no/such/file")}, ""),
+        ({"model": "nobodys-model"}, ""),
+    ],
+)
+def test_a_start_that_is_refused_stands_in_the_log(jar: Jar, options: dict[str, object], code: str) -> None:
+    async def main() -> Refusal:
+        async with belljar.Runtime(state=jar.at) as runtime:
+            with pytest.raises(Refusal) as caught:
+                await runtime.execute("print(1)", **options)  # type: ignore[arg-type]
+            return caught.value
+
+    refusal = asyncio.run(main())
+    assert isinstance(refusal, InvalidInput | PolicyDenied)
+    (finished,) = jar.records("run.finished")
+    assert (finished.data["status"], finished.data["code"]) == ("denied", refusal.code)
+    assert refusal.code.startswith(code)
+
+
+def test_what_a_session_is_refused_stands_in_the_log(jar: Jar) -> None:
+    async def main() -> None:
+        async with belljar.Runtime(state=jar.at) as runtime, runtime.session() as session:
+            for code in ("#" * 2**20, "FINAL(1)", "print(2)"):
+                with contextlib.suppress(PolicyDenied):
+                    await session.execute(code)
+
+    asyncio.run(main())
+    refused = [(record.data["asked"], record.data["code"]) for record in jar.records("request.refused")]
+    assert refused == [("execute", "code.too_long"), ("execute", "session.ended")]
+    assert jar.records("run.finished")[0].data["refused"] == 2
+
+
+def test_a_program_hears_nothing_of_its_tenants_siblings(jar: Jar) -> None:
+    policy = jar.policy('[quota.tenant]\nread = "64 KiB"\n')
+
+    async def main() -> tuple[str, str]:
+        async with belljar.Runtime(str(policy), state=jar.at) as runtime:
+            text = "x" * 100_000
+            await runtime.execute("print(len(context[:50_000]))", context=text, tenant="acme/one")
+            code = "try:\n    context[:50_000]\nexcept Exception as error:\n    print(error)\nprint(budget())"
+            other = await runtime.execute(code, context=text, tenant="acme/two")
+            day = period_key("day", time.time())
+            assert (await runtime._ledger.spent("acme", day)).read_bytes > 0
+            return other.stdout, str(other.error)
+
+    said, _ = asyncio.run(main())
+    assert "quota of the run's tenant is used up" in said
+    assert "65536" not in said
+    assert "acme" not in said
