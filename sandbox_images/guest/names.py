@@ -263,7 +263,7 @@ class Queries:
         return kept.pop() if kept else None
 
     def _keep_paid(self, keys: list[tuple[str | None, bytes]], answers: list[Any]) -> None:
-        self._paid = {}
+        self._paid.clear()
         for key, answer in zip(keys, answers, strict=False):
             if isinstance(answer, str):
                 self._paid.setdefault(key, []).append(answer)

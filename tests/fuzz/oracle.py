@@ -58,7 +58,7 @@ _REVIEWED = """
     contextlib.ContextDecorator.__call__.<locals>.inner datetime.IsoCalendarDate dataclasses.Field decimal.DecimalTuple
     decimal.SignalDict difflib.Match guest.copies._Memo _abc._abc_data
     functools.lru_cache.<locals>.decorating_function
-    functools.lru_cache.<locals>.decorating_function.<locals>.<lambda> guest.pushdown.Hit guest.pushdown.Hits
+    functools.lru_cache.<locals>.decorating_function.<locals>.<lambda> guest.names.CutAnswer guest.pushdown.Hit guest.pushdown.Hits
     statistics.LinearRegression _sre.SRE_Scanner
     urllib.parse.ParseResult urllib.parse.ParseResultBytes urllib.parse.SplitResult urllib.parse.SplitResultBytes
 """
@@ -297,4 +297,5 @@ def differences(what: str, old: dict[str, Any], new: dict[str, Any]) -> list[str
 
 
 names_nothing = object()
-_CACHES = {"__slotnames__", "__annotations__"}  # what the interpreter keeps in a class for itself
+# What the interpreter keeps in a class for itself, and how far a reader of the module csv has read.
+_CACHES = {"__slotnames__", "__annotations__", "line_num"}

@@ -28,7 +28,7 @@ def told(story: Story) -> list[str]:
             agent._on_interrupt(2, None)
 
         agent._globals = {"interrupt": interrupt}
-        endings: Any = types.SimpleNamespace(after_cell=lambda: None)
+        endings: Any = types.SimpleNamespace(after_cell=lambda: None, after_a_failure=lambda: None)
         agent._endings = endings
         number = 0
         for step in story:

@@ -553,7 +553,7 @@ def test_a_hit_quotes_at_most_a_thousand_characters() -> None:
 def test_numbered_lines(text: str, first: int, last: int | None, keepends: bool, page_chars: int) -> None:
     expected = text.splitlines(keepends)[first:last]
     for more in SIDES.values():
-        twin = paged(text, page_chars, **{**more(text), "materialise_chars_max": 100})
+        twin = paged(text, page_chars, **{**more(text), "materialise_chars_max": 1000})
         assert twin.lines(first, last, keepends=keepends) == expected
 
 

@@ -18,6 +18,7 @@ import pytest
 from guest import guards, restricted
 from guest import regex as paged_regex
 from guest.collection import PagedDict, PagedList
+from guest.names import CutAnswer
 from guest.paged import PagedText
 from guest.restricted import Rejected, compile_cell, make_globals, user_variables
 from tests.unit.paged_fakes import Stored
@@ -72,6 +73,7 @@ class World:
             "PolicyDenied": PolicyDenied,
             "QuotaExceeded": QuotaExceeded,
             "ModelError": ModelError,
+            "CutAnswer": CutAnswer,
         }
 
     def write(self, stream: str, text: str) -> None:
@@ -557,7 +559,13 @@ def test_a_known_way_out_is_closed(source: str) -> None:
 
 LANGUAGE = sorted((CONFORMANCE.parent / "escape" / "programs" / "language").glob("*.py"))
 # The first needs a process of its own, the others the real agent.
-BOXED = {"a_crash_without_an_import", "answer_of_its_own", "text_of_its_own_on_the_wire"}
+BOXED = {
+    "a_crash_without_an_import",
+    "answer_of_every_kind",
+    "answer_of_its_own",
+    "names_given_back",
+    "text_of_its_own_on_the_wire",
+}
 LANGUAGE = [path for path in LANGUAGE if path.stem not in BOXED]
 
 
