@@ -106,6 +106,8 @@ def within(seconds: float) -> Iterator[None]:
 class Wire:
     """The agent's channel: a small host that answers, and a border over which only exact values may go."""
 
+    cell = 1
+
     def __init__(self, recorder: Recorder, documents: list[str]) -> None:
         self._recorder = recorder
         self._documents = documents
@@ -129,7 +131,7 @@ class Wire:
             return {"op": "data"}, text.encode()
         if op in ("query", "recurse"):
             count = len(fields.get("lengths", fields.get("prompts", ())))
-            return {"op": "answers", "items": [{"failure": None, "length": 2}] * count}, b"ok" * count
+            return {"op": "answers", "items": [{"length": 2}] * count, "failures": []}, b"ok" * count
         if op == "search" and fields["mode"].startswith("find"):
             names, of_items = b'{"w":1}', fields["mode"] == "find_items"
             body = (
