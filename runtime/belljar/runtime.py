@@ -458,7 +458,8 @@ class Runtime:
         *,
         alone: bool = False,
     ) -> AsyncIterator[Run]:
-        check("tenant", tenant, str, "a tenant's name")
+        if tenant != "":  # that is told like any other name that is none
+            check("tenant", tenant, str, "a tenant's name")
         check("contexts", contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with _Loans() as loans:
             async with self._logging_refusals(tenant):

@@ -58,7 +58,8 @@ _REVIEWED = """
     contextlib.ContextDecorator.__call__.<locals>.inner datetime.IsoCalendarDate dataclasses.Field decimal.DecimalTuple
     decimal.SignalDict difflib.Match guest.copies._Memo _abc._abc_data
     functools.lru_cache.<locals>.decorating_function
-    functools.lru_cache.<locals>.decorating_function.<locals>.<lambda> guest.names.CutAnswer guest.pushdown.Hit guest.pushdown.Hits
+    functools.lru_cache.<locals>.decorating_function.<locals>.<lambda>
+    guest.names.CutAnswer guest.pushdown.Hit guest.pushdown.Hits
     statistics.LinearRegression _sre.SRE_Scanner
     urllib.parse.ParseResult urllib.parse.ParseResultBytes urllib.parse.SplitResult urllib.parse.SplitResultBytes
 """

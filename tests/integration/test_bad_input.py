@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 
 from belljar.cli import cli
@@ -113,8 +114,9 @@ def test_a_policy_that_is_not_there_or_no_toml(jar: Jar) -> None:
 def test_presets_check_and_print_themselves(jar: Jar) -> None:
     for name in ("dev", "standard", "strict"):
         assert jar("policy", "check", name).code == 0
-        shown = jar.file("shown.toml", jar("policy", "show", name).stdout)
-        assert dump(load(str(shown))) == dump(load(name))
+        shown = jar("policy", "show", name).stdout.replace(f'name = "{name}"', 'name = "mine"')
+        mine = load(str(jar.file("shown.toml", shown)))
+        assert dump(msgspec.structs.replace(mine, name=name)) == dump(load(name))
 
 
 # --------------------------------------------------------------------------------------------------------------- models
@@ -347,15 +349,13 @@ async def main():
         async with belljar.Runtime(policy, state=state, environ={}) as runtime:
             result = await runtime.execute("while True: llm_query('x' * 100)", model=model)
             print("ended", result.status, result.error)
-    except belljar.AuditUnavailable as error:
+    except (belljar.AuditUnavailable, belljar.LedgerUnavailable):  # whichever is full first
         assert model.asked > 10, model.asked
         report = verify(state / "audit.db")
         assert not report.problems, report.problems
         requested = sum(record.event == "query.requested" for record in records(state / "audit.db"))
         assert requested >= model.asked
         print("unavailable")
-    except belljar.LedgerUnavailable as error:
-        print("ledger", error)
 
 asyncio.run(main())
 """

@@ -97,7 +97,7 @@ def test_the_restricted_language_says_what_to_write_instead(jar: Jar) -> None:
         ("SUBMIT(found=2, names=['x', 'y'])", {"found": 2, "names": ["x", "y"]}),
         ("answer['content'] = 'by hand'\nanswer['ready'] = True", "by hand"),
         ("FINAL('')", ""),
-        ("FINAL({1, 2} - {1})", "{2}"),
+        ("FINAL({1, 2} - {1})", [2]),
     ],
 )
 def test_every_way_to_give_an_answer(jar: Jar, language: str, program: str, answer: object) -> None:
@@ -276,7 +276,7 @@ def test_a_root_model_that_never_finishes_ends_at_the_turn_limit(jar: Jar) -> No
 def test_an_answer_in_prose_does_not_count_and_the_model_is_nudged(jar: Jar) -> None:
     prose = "The document says FINAL(17). So: FINAL('17')\nanswer['ready'] = True"
     code, result, _ = run_json(jar, jar.script(prose, "```\nFINAL(18)\n```", block("FINAL(19)")))
-    assert (code, result["answer"], result["turns"], result["cells"]) == (0, 19, 3, 1)
+    assert (code, result["answer"], result["turns"], result["cells"]) == (0, 18, 2, 1)
 
 
 def test_the_document_cannot_end_a_run(jar: Jar) -> None:

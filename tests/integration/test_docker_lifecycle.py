@@ -275,9 +275,8 @@ WRITERS = {
     "print": ("print('seen')", "seen\n"),
     "the real descriptors": ("import os\nos.write(1, b'no'); os.write(2, b'no')\nprint('seen')", "seen\n"),
     "the interpreter's own streams": (
-        "import sys\nfor one in (sys.__stdout__, sys.__stderr__):\n    if one: one.write('no'); one.flush()\n"
-        "print('seen')",
-        "seen\n",
+        "import sys\nfor one in (sys.__stdout__, sys.__stderr__):\n    one.write('also '); one.flush()\nprint('seen')",
+        "also seen\n",
     ),
     "a child": (
         "import os\nif not os.fork():\n    os.write(1, b'no' * 999); os._exit(0)\nos.wait()\nprint('seen')",

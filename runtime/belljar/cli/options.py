@@ -10,7 +10,7 @@ import click
 
 from belljar.policy import BACKENDS, LANGUAGES
 
-__all__ = ["as_json", "box_options", "reading", "state"]
+__all__ = ["as_json", "box_options", "prices", "reading", "state"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,6 +19,12 @@ state = click.option(
     type=click.Path(path_type=Path, file_okay=True),
     metavar="DIR",
     help="Where ledger, log, contexts and images are kept. [default: $BELLJAR_HOME, else the XDG state folder]",
+)
+prices = click.option(
+    "--prices",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What models cost that are not on the public list, or for you another price.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
 
@@ -56,12 +62,6 @@ def box_options(command: F) -> F:
             ),
             click.option("--language", type=click.Choice(LANGUAGES), help="[default: the policy's first]"),
             click.option("--tenant", default="default", show_default=True, metavar="T", help="Whose quota, as a/b/c."),
-            click.option(
-                "--prices",
-                type=click.Path(path_type=Path),
-                metavar="FILE",
-                help="What models cost that are not on the public list, or for you another price.",
-            ),
             click.option("--quiet", is_flag=True, help="No progress and no last line on stderr."),
             state,
             as_json,

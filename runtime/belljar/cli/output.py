@@ -220,8 +220,12 @@ def explain(result: Result) -> None:
     met = f" ({_met(result.limit)})" if result.limit is not None and result.status in _LIMITS_TOLD else ""
     tell(f"{culprit}: {result.status}: {_one_line(error.type)}{where}{words}{met}")
     # Of code that was never run there is no more to say than that, unless the line is shown.
-    if error.traceback and not (result.status == "rejected" and error.traceback.strip().count("\n") == 0):
-        print(printable(error.traceback), file=sys.stderr)
+    shown = error.traceback or ""
+    if result.status == "rejected":
+        *lines, last = shown.rstrip().split("\n")
+        shown = "\n".join(lines if last.partition(": ")[2] in error.message else [*lines, last])
+    if shown:
+        print(printable(shown), file=sys.stderr)
 
 
 def _met(limit: Limit) -> str:

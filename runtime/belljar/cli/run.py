@@ -57,6 +57,7 @@ _context = click.option(
     help="Write each turn of the root model to FILE as a line of JSON: what it wrote, ran and was shown.",
 )
 @click.option("--sub-model", metavar="NAME", help="Answers the code's queries. [default: the root model]")
+@options.prices
 @options.reading
 @options.box_options
 def run(
@@ -87,6 +88,7 @@ def run(
 @_context
 @click.option("--model", metavar="NAME", help="Answers the program's queries; without one they are refused.")
 @click.option("--sub-model", metavar="NAME", help="The same as --model, and wins: there is no root model here.")
+@options.prices
 @options.reading
 @options.box_options
 def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model: str | None, **rest: Any) -> int:
