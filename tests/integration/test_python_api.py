@@ -17,7 +17,7 @@ from belljar import Message, ModelReply, ModelRequest, Progress, Result, Runtime
 from belljar.errors import PolicyDenied
 from belljar.models import NullModel, ScriptedModel, Usage
 from belljar.policy import load
-from belljar.sandbox.image import stored_images
+from belljar.sandbox.image import ensure_image
 from tests.integration.support import RESULT_FIELDS, Jar, no_process_left, processes_below, until
 
 
@@ -425,7 +425,7 @@ def test_refusals_before_a_run_begins(jar: Jar) -> None:
 
 def test_a_pinned_image_is_the_only_one_that_starts(jar: Jar) -> None:
     async def main() -> None:
-        (digest,) = {image.digest for image in stored_images(jar.state.images)}
+        digest = ensure_image(jar.state.images).digest
         other = f"sha256:{'0' * 64}"
         for pin, status in ((digest, "ok"), (other, None)):
             policy = load(str(jar.policy(f'[box]\nimage = "{pin}"')))

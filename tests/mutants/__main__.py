@@ -44,7 +44,7 @@ Fate = Literal["killed", "survived", "broken"]
 # How a test says that something is not so: by an assertion or exception of its own, by what it expected to be raised,
 # or by an error of ours that it did not expect. Everything else is an accident.
 _VERDICT = re.compile(
-    r'(?:failed on teardown with ")?'
+    r'(?:failed on (?:setup|teardown) with ")?'
     r"(?:AssertionError|assert |Failed: (?!Timeout)|tests\.|belljar\.errors\.|ExceptionGroup: Hypothesis)"
 )
 # Written in one second and equally long, two versions of a file are one to the bytecode cache.

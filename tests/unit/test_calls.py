@@ -455,8 +455,12 @@ def test_a_model_that_keeps_no_deadline_is_given_up(tmp_path: Path) -> None:
 
     async def test() -> None:
         async with world(tmp_path, policy=policy_with(models={"call_wall_s": 0.1, "attempts_max": 1})) as here:
+            asking = asyncio.create_task(here.calls.ask(FakeModel(never), question(), cell=1))
+            done, _ = await asyncio.wait({asking}, timeout=20)
+            asking.cancel()
+            assert done, "it is waited for without end"
             with pytest.raises(ModelFailed, match=r"did not answer within 0\.1 s"):
-                await here.calls.ask(FakeModel(never), question(), cell=1)
+                await asking
 
     drive(test())
 
