@@ -351,7 +351,9 @@ class Runtime:
         check_callback("on_turn", on_turn)
         check("question", question, str, "the question as a text")
         about: dict[str, JSON] = {"question_bytes": len(question.encode("utf-8", "replace"))}
-        begun = self._begin(context, contexts, tenant, model, model if sub_model is None else sub_model, about)
+        begun = self._begin(
+            context, contexts, tenant, model, model if sub_model is None else sub_model, about, rooted=True
+        )
         async with begun as run, run.reporting(on_progress):
             run.on_turn = on_turn
             assert run.root is not None, "it was begun with one"
@@ -457,13 +459,14 @@ class Runtime:
         about: Mapping[str, JSON],
         *,
         alone: bool = False,
+        rooted: bool = False,
     ) -> AsyncIterator[Run]:
         if tenant != "":  # that is told like any other name that is none
             check("tenant", tenant, str, "a tenant's name")
         check("contexts", contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with _Loans() as loans:
             async with self._logging_refusals(tenant):
-                root_model = None if root is None else self._model(root)
+                root_model = self._model(root) if rooted else None
                 sub_model = root_model if sub is root else self._model(sub) if sub is not None else None
                 tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
                 services = await self._shared()
@@ -547,8 +550,8 @@ class Runtime:
 
         return await Docker.open(name, Daemon.at(self._environ), image)
 
-    def _model(self, name: str | Model) -> Model:
-        """A model that the policy allows and that has a price."""
+    def _model(self, name: str | Model | None) -> Model:
+        """A model that the policy allows and that has a price. None is refused like whatever else is none."""
         model = self._registry.resolve(name)
         if not self.policy.models.permits(model.name):
             allowed = ", ".join(self.policy.models.allow)

@@ -379,7 +379,8 @@ def test_a_wrong_argument_of_a_run_is_told_in_one_line(jar: Jar) -> None:
             assert (await session.execute("")).status == "ok"
 
     within(jar, work)
-    assert len(jar.records("run.started")) == 1
+    begun = [record for record in jar.records("run.started") if "refused" not in record.data]
+    assert len(begun) == 1
 
 
 def test_a_callback_that_returns_a_coroutine_is_told_and_loses_nothing(

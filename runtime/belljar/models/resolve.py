@@ -37,7 +37,7 @@ class Registry:
         for model in models:
             self._give(model)
 
-    def resolve(self, model: str | Model) -> Model:
+    def resolve(self, model: str | Model | None) -> Model:
         """A model for a name; an object is itself.
 
         Each `scripted:FILE` is played from its first turn, so resolve it once for each run.
@@ -91,9 +91,9 @@ class Registry:
         return model
 
 
-def _checked(model: Model) -> Model:
+def _checked(model: Model | None) -> Model:
     name: object = getattr(model, "name", None)
-    if not isinstance(name, str) or not name or not callable(getattr(model, "complete", None)):
+    if model is None or not isinstance(name, str) or not name or not callable(getattr(model, "complete", None)):
         what = type(model).__name__.removesuffix("Type")
         raise InvalidInput(f"an object of the type {what} is no model: {_POSSIBLE}", code="model.unknown")
     return model
