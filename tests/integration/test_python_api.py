@@ -352,7 +352,8 @@ FINAL("early")
             return await runtime.execute(f"before = budget()['calls']\n{code}", model=model)
 
     result = asyncio.run(go())
-    assert (result.status, result.answer, result.usage.calls) == ("ok", "early", 1)
+    assert (result.status, result.answer) == ("ok", "early")
+    assert result.usage.calls <= 1  # it was about to be sent, or was
     assert result.wall_s < 300
 
 
