@@ -12,7 +12,19 @@ from importlib.metadata import version
 
 from belljar.audit import Record, Report
 from belljar.context import Document, FileSource
-from belljar.engine import CellResult, Coverage, ErrorInfo, Limit, Progress, Receipt, Result, RunUsage, Status
+from belljar.engine import (
+    CellResult,
+    Coverage,
+    ErrorInfo,
+    Limit,
+    Progress,
+    Receipt,
+    Result,
+    RunUsage,
+    Status,
+    Turn,
+    TurnBlock,
+)
 from belljar.errors import (
     AuditUnavailable,
     BelljarError,
@@ -32,7 +44,7 @@ from belljar.errors import (
 from belljar.facade import SyncSession, execute, run, session
 from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy
-from belljar.run import OnProgress
+from belljar.run import OnProgress, OnTurn
 from belljar.runtime import BackendName, ContextSource, Language, Runtime, Session
 
 __version__ = version("belljar")
@@ -62,6 +74,7 @@ __all__ = [
     "ModelReply",
     "ModelRequest",
     "OnProgress",
+    "OnTurn",
     "Policy",
     "PolicyDenied",
     "Prices",
@@ -78,6 +91,8 @@ __all__ = [
     "Session",
     "Status",
     "SyncSession",
+    "Turn",
+    "TurnBlock",
     "Usage",
     "VerificationFailed",
     "__version__",
