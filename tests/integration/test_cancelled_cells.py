@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -285,6 +286,15 @@ def test_a_timeout_that_is_none_is_refused_and_no_cell_begins(jar: Jar, timeout:
 # ------------------------------------------------------------------------------------------------ without an event loop
 
 
+@pytest.fixture
+def _listens_to_ctrl_c() -> Iterator[None]:
+    """Also where this process was started to ignore it, as in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_listens_to_ctrl_c")
 def test_ctrl_c_stops_the_cell_of_a_synchronous_session_which_goes_on(jar: Jar) -> None:
     def interrupt() -> None:
         with contextlib.suppress(AssertionError):
