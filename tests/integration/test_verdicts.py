@@ -208,7 +208,7 @@ def test_a_program_alone_has_all_of_its_cpu_time(jar: Jar) -> None:
 def test_a_provider_that_fails_is_told_from_us_by_status_and_exit_code(jar: Jar) -> None:
     outcome = jar("run", "?", "--model", jar.script(block("print(1)")), "--json", "--quiet")
     assert (outcome.code, outcome.result["status"]) == (7, "model_failed")
-    assert outcome.complaint.startswith("belljar: model: model_failed: ")
+    assert outcome.complaint.startswith("belljar: the model: model_failed: ")
     assert finished(jar)["status"] == "model_failed"
 
 
