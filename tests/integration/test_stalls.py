@@ -61,6 +61,8 @@ PROMPTS = {
     "marks out of order": "'a' + '\\u0301' * 250_000 + '\\u0327' * 250_000",
     "a character that grows": "'\\ufdfa' * 340_000",
     "wide characters": "'\\U0001f600' + 'x' * 1_000_000",
+    "no character of ASCII": "'\\u65e5' * 340_000",
+    "white space and one letter": "' ' * 1_000_000 + 'x'",
 }
 
 OTHERS = {

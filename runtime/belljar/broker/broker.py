@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-import re
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Final as Const
@@ -41,7 +40,7 @@ from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
 from belljar.context import OpenDocument, Question, Searcher
 from belljar.context.hits import OF_ITEMS
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
-from belljar.heavy import bytes_of, is_utf8, off_loop, sha256
+from belljar.heavy import bytes_of, is_utf8, off_loop, sha256, text_of
 from belljar.ledger import USED_UP, Ledger, Remaining
 from belljar.models import Model, ModelReply, ModelRequest
 from belljar.protocol import (
@@ -113,8 +112,8 @@ _CELL_SPARE_S: Const = 1.0
 _CELL_SPARE_SHARE: Const = 1 / 10
 # How providers say that an answer is not whole.
 _CUT: Const = frozenset({"max_tokens", "model_context_window_exceeded", "length"})
-# A prompt that has one of these is not blank.
-_VISIBLE: Const = re.compile(rb"[!-~]")
+# Nearly every prompt that is not blank shows it in so many bytes.
+_HEAD_BYTES: Const = 256
 # Providers' messages may be of any length; a guest and its root model need the beginning.
 _FAILURE_CHARS_MAX: Const = 1000
 
@@ -718,10 +717,15 @@ def _permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
                 limit=bytes_max,
                 observed=len(prompt),
             )
-        if _VISIBLE.search(prompt) is None and not str(prompt, "utf-8").strip():
+        if _is_blank(prompt):
             raise PolicyDenied(
                 f"{which} has nothing but white space, so nothing was sent: leave it out", code="query.blank"
             )
+
+
+def _is_blank(prompt: memoryview) -> bool:
+    head = str(prompt[:_HEAD_BYTES], "utf-8", "ignore")  # the character that the cut goes through is left out
+    return not head.strip() and not text_of(prompt).strip()
 
 
 def _outcome_of(reply: ModelReply) -> _Outcome:
