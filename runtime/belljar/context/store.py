@@ -38,7 +38,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import msgspec
 
@@ -166,8 +166,13 @@ class ContextStores:
         Raises:
             HostFault: a folder cannot be read or written.
         """
-        for tenant in self.tenants():
-            self.of(tenant).sweep_lent()
+        with _faults(self._root):
+            left = {found.parents[1].name for found in self._root.glob(f"*/{LENT}/*")}
+        # Nearly always there is nothing, and then nobody need be named.
+        for tenant in self.tenants() if left else ():
+            store = self.of(tenant)
+            if store.folder in left:
+                store.sweep_lent()
 
 
 class ContextStore:
@@ -184,8 +189,15 @@ class ContextStore:
         self._incoming = Incoming(root, tenant)
         self._sources = root / "sources"
         self._memories = Memories(self._sources)
-        # The other half of the store: what runs brought along.
+        # Whether it is of what runs brought along, which has no names and is not remembered.
+        self._lent = lent
+        # The other half, that of what runs brought along.
         self._of_runs = None if lent else ContextStore(root, tenant=tenant, lent=True)
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder, which no tenant chose."""
+        return self._root.name
 
     def add(
         self,
@@ -241,9 +253,9 @@ class ContextStore:
             InvalidInput: as from `add`.
         """
         assert self._of_runs is not None, "a run borrows from the store itself"
-        how = source if isinstance(source, FileSource) else FileSource(Path())
+        how = source if isinstance(source, FileSource) else FileSource(cast("Path", source))
         reading = _Reading(how.encoding, how.errors, how.json_lines, now_ns, None, on_left_out)
-        given = source.source if isinstance(source, FileSource) else source
+        given: Source = how.source
         for _ in range(_ATTEMPTS):
             with _faults(self._root):
                 known = self._registered(given, reading) if isinstance(given, Path) else None
@@ -410,10 +422,9 @@ class ContextStore:
             def take(folder: Path) -> Draft:
                 return _take_file(folder, descriptor, label, reading)
 
-            resumable = self._of_runs is not None and sight.settled_ns < reading.now_ns
+            resumable = not self._lent and sight.settled_ns < reading.now_ns
             document = self._ingest(take, name, key_of(sight) if resumable else None, reading.now_ns)
-            after = reading.sight_of(path, os.fstat(descriptor))
-            self._remember(sight, after, document, [], reading.now_ns)
+            self._remember(sight, lambda: reading.sight_of(path, os.fstat(descriptor)), document, [], reading.now_ns)
         return document
 
     def _add_folder(self, path: Path, name: str, reading: _Reading) -> Document:
@@ -435,8 +446,9 @@ class ContextStore:
 
         document = self._ingest(take, name, None, reading.now_ns)
         reading.tell(left_out)
-        after = reading.sight_of(path, walk(path, reading.errors))
-        self._remember(sight, after, document, left_out, reading.now_ns)
+        self._remember(
+            sight, lambda: reading.sight_of(path, walk(path, reading.errors)), document, left_out, reading.now_ns
+        )
         return document
 
     def _registered(self, path: Path, reading: _Reading) -> Document | None:
@@ -448,7 +460,7 @@ class ContextStore:
             return self._recall(reading.sight_of(path, tree), None, reading)
 
     def _recall(self, sight: Sight, name: str | None, reading: _Reading) -> Document | None:
-        if self._of_runs is None:
+        if self._lent:
             return None
         memory = self._memories.recall(sight)
         if memory is None or not _SHA256.fullmatch(memory.sha256):
@@ -458,8 +470,11 @@ class ContextStore:
             reading.tell(memory.left_out)
         return document
 
-    def _remember(self, before: Sight, after: Sight, document: Document, left_out: list[LeftOut], now_ns: int) -> None:
-        if self._of_runs is not None and before == after and before.settled_ns < now_ns:
+    def _remember(
+        self, before: Sight, look: Callable[[], Sight], document: Document, left_out: list[LeftOut], now_ns: int
+    ) -> None:
+        """Remember what a source became, if a second `look` sees what the first did."""
+        if not self._lent and before.settled_ns < now_ns and before == look():
             with self._incoming.locked():
                 self._memories.keep(before, document.sha256, left_out)
 
@@ -472,7 +487,7 @@ class ContextStore:
                 file.write(msgspec.json.encode(document))
             os.utime(folder / DOCUMENT_FILE, ns=(now_ns, now_ns))
             (folder / NAMES_FOLDER).mkdir(mode=0o700)
-            if name is not None and self._of_runs is not None:
+            if name is not None and not self._lent:
                 put_name(folder / NAMES_FOLDER, name, now_ns)
             (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
             flush_folder(folder)
@@ -506,7 +521,7 @@ class ContextStore:
             self._touch(sha256, now_ns)
             if name is None:
                 return document
-            if self._of_runs is not None:
+            if not self._lent:
                 put_name(self._documents / sha256 / NAMES_FOLDER, name, now_ns)
             return msgspec.structs.replace(document, name=name)
         finally:
