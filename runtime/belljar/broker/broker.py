@@ -11,10 +11,9 @@ The rules it keeps, whoever speaks:
 * a frame is charged what it costs the host, also where nothing is in it; and work that grows with what is in it is done
   off the event loop (`heavy`).
 
-State: idle <-> running -> final. `Ready` comes once and before all else; the first cell's order may be on its way by
-then. `Final` and `Done` come while running, and name the cell that runs; one of another cell is a violation. A thread
-that the program left behind may still ask between two cells: it is refused, not punished. What it prints then is
-charged, but the cell that it names is over, so it stands in no result.
+What may come when is the table's to say (`belljar.states`). `Final` and `Done` name the cell that runs; one of another
+cell is a violation. A thread that the program left behind may still ask between two cells: it is refused, not punished.
+What it prints then is charged, but the cell that it names is over, so it stands in no result.
 """
 
 from __future__ import annotations
@@ -66,6 +65,7 @@ from belljar.protocol import (
     Refused,
     Search,
 )
+from belljar.states import EVENT_OF, CellState, Event, States
 from belljar.wire import Frame
 
 __all__ = ["Broker", "Reply"]
@@ -148,8 +148,7 @@ class Broker:
         self._account = Reads(scope, ledger)
         self._read_log = ReadLog(scope.run, audit)
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
-        self._state = "idle"
-        self._ready = False
+        self.states = States()
         self._in_flight = 0
         self._emitted_bytes = 0
         self._read_cost_bytes = 0
@@ -158,14 +157,8 @@ class Broker:
         self.reads = 0
         self.read_bytes = 0
         self.queries = 0
-        # An answer came in time and is looked at: however long that takes, no later limit is met before it.
-        self.checking = False
         self.final: Final | None = None
         self.final_body = b""
-
-    @property
-    def ready(self) -> bool:
-        return self._ready
 
     @property
     def batch_max(self) -> int:
@@ -184,7 +177,7 @@ class Broker:
         `why` is the status that this gives it.
         """
         assert self.cell is not None
-        self.cell.deadline = min(self.cell.deadline, self._scope.monotonic())
+        self.states.on(Event.CUT)
         self.cell.cut = self.cell.cut or why
 
     async def begin(self, code: str, *, wall_s: float | None = None) -> Reply:
@@ -194,7 +187,8 @@ class Broker:
             wall_s: what it may take, where that is less than the policy allows.
 
         Raises:
-            PolicyDenied: `code.too_long`; `cell.running`: the one before is not over.
+            PolicyDenied: `code.too_long`; `cell.running`: the one before is not over; `session.ended`: there is no
+                next one.
         """
         limit = min(self._policy.limits.code_bytes, self._policy.wire.body_bytes_max)
         # A root model may write any length; what is surely too long need not be encoded to be refused.
@@ -209,8 +203,7 @@ class Broker:
         about: dict[str, JSON] = {"code_sha256": hashlib.sha256(source).hexdigest(), "code_bytes": len(source)}
         await self._audit.room()
         # Nothing is awaited from here on: a cell has begun wholly or not at all.
-        if self._state == "running":
-            raise PolicyDenied("a cell is running: wait for its end", code="cell.running")
+        self._permit_begin()
         self._audit.put("cell.started", self._scope.run, {"cell": self.cells + 1, **about})
         order = Execute(self.cells + 1, interrupted=self.cell is not None and self.cell.interrupted)
         self.cells += 1
@@ -218,13 +211,20 @@ class Broker:
         began = self._scope.monotonic()
         deadline = min(began + wall_s, self._scope.deadline)
         self.cell = Cell(self.cells, self._policy.limits, began=began, deadline=deadline, wall_s=wall_s)
-        self._state = "running"
+        self.states.on(Event.BEGIN)
         return order, source
+
+    def _permit_begin(self) -> None:
+        if self.states.allows(Event.BEGIN):
+            return
+        if self.states.cell in (CellState.IDLE, CellState.LOST, CellState.ANSWERED):
+            raise PolicyDenied("the session has ended: open a new one", code="session.ended")
+        raise PolicyDenied("a cell is running: wait for its end", code="cell.running")
 
     async def lost(self, status: str) -> None:
         """The box has come to its end, of this `status`: so has the running cell, if it has not yet."""
-        if self._state == "running" and self.cell is not None:
-            self._state = "idle"
+        if self.states.cell is CellState.LOST and self.cell is not None:
+            self.states.on(Event.BURY)
             await self._log_end(self.cell, status)
 
     async def handle(self, frame: Frame[GuestMessage]) -> Reply | None:
@@ -241,8 +241,7 @@ class Broker:
         message, body = frame.message, frame.body
         if isinstance(message, Search | Query | Done | Final):
             await self._read_log.flush()  # these are logged, and in their order
-        if isinstance(message, Ready) is self._ready:
-            raise ProtocolViolation(f"a {type(message).__name__} when the box was {'' if self._ready else 'not '}ready")
+        self.states.check(EVENT_OF[type(message)])
         match message:
             case Ready():
                 self._begin_talk(message)
@@ -266,7 +265,7 @@ class Broker:
     def _begin_talk(self, ready: Ready) -> None:
         if ready.protocol != PROTOCOL:
             raise ProtocolViolation(f"the agent speaks protocol {ready.protocol}, this is {PROTOCOL}")
-        self._ready = True
+        self.states.on(Event.READY)
 
     def _output(self, output: Output, body: bytes) -> None:
         if output.cell > self.cells:
@@ -294,7 +293,7 @@ class Broker:
 
     async def _done(self, done: Done, body: bytes) -> None:
         cell = self._of_running(done)
-        self._state = "idle"
+        self.states.on(Event.DONE)
         kept = body[: min(self._policy.limits.output_bytes, _TRACEBACK_BYTES_MAX)]
         cell.end(done, kept.decode("utf-8", "replace"), now=self._scope.monotonic())
         await self._log_end(cell, cell.cut or done.status)
@@ -306,11 +305,10 @@ class Broker:
 
     def _of_running(self, message: Done | Final) -> Cell:
         """The cell that runs, which the message must be of."""
-        name = type(message).__name__
-        if self._state != "running" or self.cell is None:
-            raise ProtocolViolation(f"a {name} while the box was {self._state}")
+        assert self.cell is not None, "the table lets none end before one has begun"
         if message.cell != self.cell.number:
-            raise ProtocolViolation(f"a {name} of cell {message.cell} while cell {self.cell.number} ran")
+            name = type(message).__name__
+            raise ProtocolViolation(f"{name} of cell {message.cell} while cell {self.cell.number} ran")
         return self.cell
 
     async def _final(self, final: Final, body: bytes) -> None:
@@ -323,21 +321,25 @@ class Broker:
                 limit=limit,
                 observed=len(body),
             )
-        self.checking = came < cell.deadline
+        self.states.on(Event.FINAL if came < cell.deadline else Event.LATE_FINAL)
+        if self.states.cell is not CellState.CHECKING:
+            about = await self._about_answer(final, body)
+            self._emit(len(body))
+            await self._audit.note("answer.void", self._scope.run, about)
+            return
         try:
-            await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
-            about: dict[str, JSON] = {
-                "cell": self.cells,
-                "answer_sha256": await off_loop(len(body), sha256, body),
-                "answer_bytes": len(body),
-            }
-            if not self.checking:
-                self._emit(len(body))
-            await self._audit.note("answer.given" if self.checking else "answer.void", self._scope.run, about)
-            if self.checking:
-                self._state, self.final, self.final_body = "final", final, body
-        finally:
-            self.checking = False
+            await self._audit.note("answer.given", self._scope.run, await self._about_answer(final, body))
+        except BaseException:
+            self.states.on(Event.REJECT)
+            raise
+        self.final, self.final_body = final, body
+        self.states.on(Event.ACCEPT)
+
+    async def _about_answer(self, final: Final, body: bytes) -> dict[str, JSON]:
+        """Make sure that it is one, and say for the log what it is."""
+        await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
+        digest = await off_loop(len(body), sha256, body)
+        return {"cell": self.cells, "answer_sha256": digest, "answer_bytes": len(body)}
 
     # ---------------------------------------------------------------------------------------------------- requests
 
@@ -356,10 +358,10 @@ class Broker:
             self._in_flight -= 1
 
     def _permit_now(self, message: Read | Search | Query | Recurse | Budget) -> None:
-        if self._state != "running" or self.cell is None:
+        if not self.states.serves(EVENT_OF[type(message)]):
+            if self.states.cell is CellState.STOPPING:
+                raise PolicyDenied("the cell is being stopped: it can ask no model any more", code="cell.over")
             raise PolicyDenied("no cell is running: ask from inside a cell", code="cell.over")
-        if self.cell.cut is not None and isinstance(message, Query | Recurse):
-            raise PolicyDenied("the cell is being stopped: it can ask no model any more", code="cell.over")
 
     async def refuse(self, message: Read | Search | Query | Recurse | Budget, refusal: Refusal) -> Reply:
         """The reply to a request that is not served; it stands in the log and is charged as a frame.
