@@ -723,7 +723,7 @@ def test_a_batch_that_is_refused_is_not_taken_apart(tmp_path: Path, monkeypatch:
     async def test() -> None:
         async with world(tmp_path, model=FakeModel()) as here:
             await here.in_cell()
-            monkeypatch.setattr("belljar.broker.broker._split", taken)
+            monkeypatch.setattr("belljar.broker.querying._split", taken)
             too_many = here.broker.batch_max + 1
             assert (await refused(here, *ask(*["x"] * too_many))).failure.code == "query.batch"
 
@@ -1360,7 +1360,7 @@ def test_a_run_ends_however_long_its_account_would_take_and_the_log_says_that_it
                 here.scope,
                 audit=here.audit,
                 searcher=Endless(),
-                documents=here.broker._documents,
+                documents=here.broker._reading._documents,
                 texts=[0],
                 end_s=0.05,
             )
