@@ -140,11 +140,17 @@ BOX: Const[dict[BoxState, dict[Event, BoxState]]] = {
     BoxState.DEAD: {**_heard(BoxState.DEAD), Event.END: BoxState.DEAD, Event.KILL: BoxState.DEAD},
 }
 CELL: Const[dict[CellState, dict[Event, CellState]]] = {
-    CellState.IDLE: {Event.BEGIN: CellState.RUNNING, Event.CUT: CellState.IDLE},
+    CellState.IDLE: {
+        Event.BEGIN: CellState.RUNNING,
+        Event.CUT: CellState.IDLE,
+        Event.OVER: CellState.IDLE,
+        Event.LAST_OVER: CellState.IDLE,
+    },
     CellState.RUNNING: {
         Event.DONE: CellState.IDLE,
         Event.FINAL: CellState.CHECKING,
         Event.LATE_FINAL: CellState.RUNNING,
+        Event.ORDER: CellState.RUNNING,
         Event.CUT: CellState.STOPPING,
     },
     CellState.STOPPING: {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ from belljar.states import (
 from tests.unit.broker_fakes import FakeModel, World, drive, world
 
 Triple = tuple[BoxState, CellState, TurnState]
-TABLES = {"box": BOX, "cell": CELL, "turn": TURN}
+TABLES: dict[str, Mapping[Any, Mapping[Event, Any]]] = {"box": BOX, "cell": CELL, "turn": TURN}
 
 
 def at(triple: Triple) -> States:
@@ -60,15 +61,24 @@ def paths() -> dict[Triple, tuple[Event, ...]]:
 
 
 PATHS = paths()
+# Where the others may take one in the same step.
+_PULLED: dict[Any, Any] = {
+    BoxState.LISTENING: BoxState.ANSWERED,
+    BoxState.DYING: BoxState.DEAD,
+    CellState.RUNNING: CellState.LOST,
+    CellState.STOPPING: CellState.LOST,
+    TurnState.TAKEN: TurnState.DUE,
+    TurnState.FREE: TurnState.SPENT,
+}
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_each_event_in_each_state_leads_where_the_table_says_or_is_refused(name: str) -> None:
     table = TABLES[name]
-    alphabet = set().union(*table.values())
+    alphabet = {event for row in table.values() for event in row}
     # Whatever the other two are in: an event is refused if one of those that it concerns refuses it.
     for triple in itertools.product(BoxState, CellState, TurnState):
-        rows = {"box": BOX[triple[0]], "cell": CELL[triple[1]], "turn": TURN[triple[2]]}
+        rows: dict[str, Mapping[Event, Any]] = {"box": BOX[triple[0]], "cell": CELL[triple[1]], "turn": TURN[triple[2]]}
         for event in alphabet:
             states = at(triple)
             if event in rows[name]:
@@ -82,21 +92,9 @@ def test_each_event_in_each_state_leads_where_the_table_says_or_is_refused(name:
     for triple, path in PATHS.items():
         for event, there in moves(triple):
             own = dict(zip(TABLES, triple, strict=True))[name]
-            stated = table[own].get(event, own)  # type: ignore[index]
+            stated = table[own].get(event, own)
             pulled = dict(zip(TABLES, there, strict=True))[name]
-            assert pulled in (stated, *_pulled(stated)), (path, event)
-
-
-def _pulled(state: object) -> list[object]:
-    """Where the others may take it in the same step."""
-    return {
-        BoxState.LISTENING: [BoxState.ANSWERED],
-        BoxState.DYING: [BoxState.DEAD],
-        CellState.RUNNING: [CellState.LOST],
-        CellState.STOPPING: [CellState.LOST],
-        TurnState.TAKEN: [TurnState.DUE],
-        TurnState.FREE: [TurnState.SPENT],
-    }.get(state, [])  # type: ignore[call-overload, no-any-return]
+            assert pulled in (stated, _PULLED.get(stated)), (path, event)
 
 
 def test_every_state_can_be_reached_and_three_are_for_good() -> None:
@@ -210,13 +208,13 @@ def test_the_broker_does_what_the_table_says_wherever_it_stands(tmp_path: Path, 
         states = here.broker.states
         before = where(states)
         foreseen = at(before)
-        if here.broker.cell is None and event is Event.LATE_FINAL:
-            return True
+        if here.broker.cell is None and event in (Event.OUTPUT, Event.LATE_FINAL) and foreseen.allows(event):
+            return True  # of a cell that has not begun, which is another matter
         try:
             foreseen.on(event)
         except ProtocolViolation as violation:
             with pytest.raises(ProtocolViolation, match=str(violation).removeprefix("late ")):
-                await say(here, event)
+                await here.say(*SAID[event])
             assert where(states) == before
             return True
         if foreseen.cell is CellState.CHECKING:

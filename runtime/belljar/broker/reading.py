@@ -85,7 +85,7 @@ class Reading:
         of_run = max(0, self._policy.context.read_total_bytes_max - self._read_cost_bytes)
         return of_run if left.read_bytes is None else min(of_run, left.read_bytes + self._account.held)
 
-    async def read(self, read: Read, cell: int) -> tuple[Data, bytes]:
+    async def read(self, read: Read, cell: int) -> tuple[Data, bytes | memoryview]:
         """Answer a read of the cell of this number."""
         document = self._document(read.doc)
         if not read.start <= read.stop <= document.document.chars:

@@ -258,7 +258,7 @@ class Box:
     def _permit_order(self) -> None:
         if self.finished or self._states.turn is TurnState.SPENT:
             raise PolicyDenied("the session has ended: open a new one", code="session.ended")
-        if not self._states.allows(Event.ORDER):
+        if self._states.turn is not TurnState.FREE:
             raise PolicyDenied("a cell is running: wait for its end", code="cell.running")
 
     def _turn_over(self) -> None:
