@@ -71,8 +71,9 @@ class Refusal(BelljarError):
 
     Args:
         message: one line, ends with what to do.
-        code: a short stable word (`read.too_long`), for programs.
-        limit: the bound that was met, in the unit that `code` implies.
+        code: a short stable word (`context.read`), for programs.
+        limit: the bound that was met: milliseconds, bytes, nano-dollars or a count. Where it is one of the policy's,
+            `code` is the key that sets it, and `belljar.policy.unit_of(code)` the unit.
         observed: what was asked for, same unit.
     """
 

@@ -119,7 +119,7 @@ class Session:
 
         Raises:
             PolicyDenied: `session.ended`: the answer was given, a limit ended the box, or the session is closed;
-                `code.too_long`.
+                `limits.code`.
             InvalidInput: `code` is no text; `cell.timeout`: it is no number of seconds; `runtime.loop`,
                 `runtime.process`: it was opened elsewhere.
             HostFault: the log, the ledger or the box failed on our side.

@@ -17,7 +17,7 @@ A program says on its first lines what it is and what must come of it::
     # expect: ok | error ...          the statuses that are right, of the last cell
     # why: one sentence
     # says: EPERM                     optional: a text that must be in the output, so that a typo is no success
-    # limit: cpu_ms                   optional: the code of the limit that must have been met
+    # limit: limits.cpu                   optional: the code of the limit that must have been met
     # refused: read.no_document       optional: the code of a refusal that must be in the log
     # hasty                           optional: a policy with a very short deadline
     # gvisor: expect memory ; why tasks: its kernel counts none

@@ -33,7 +33,7 @@ def test_it_does_not_get_out(escapes: Escapes, program: Program, language: Langu
         assert cell.limit is not None, about
         assert cell.limit.code == program.limit, about
         # A box is told that memory is out a little before it is.
-        share = 0.7 if program.limit == "memory_bytes" else 1
+        share = 0.7 if program.limit == "limits.memory" else 1
         assert (cell.limit.observed or 0) >= (cell.limit.limit or 0) * share, about
     if program.refused is not None:
         refusals = [record for record in outcome.records if record.event in ("request.refused", "query.denied")]

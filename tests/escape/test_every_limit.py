@@ -15,15 +15,15 @@ from tests.escape.harness import Escapes, Program, load_programs
 
 # The limit, the program that meets it, and the name that it then has in the result.
 VERDICTS = {
-    "cell_wall": ("resources/sleep", "cell_wall_ms"),
-    "grace": ("resources/ignore_signals", "cell_wall_ms"),
-    "cpu": ("resources/cpu_loop", "cpu_ms"),
-    "memory": ("resources/memory_over_cells", "memory_bytes"),
-    "processes": ("resources/thread_bomb", "processes"),
-    "scratch": ("resources/disk_bytes", "scratch_bytes"),
-    "scratch_files": ("resources/disk_files", "scratch_bytes"),
-    "output_flood": ("resources/output_flood", "output.flood"),
-    "answer": ("resources/an_answer_too_long", "answer.too_long"),
+    "cell_wall": ("resources/sleep", "limits.cell_wall"),
+    "grace": ("resources/ignore_signals", "limits.cell_wall"),
+    "cpu": ("resources/cpu_loop", "limits.cpu"),
+    "memory": ("resources/memory_over_cells", "limits.memory"),
+    "processes": ("resources/thread_bomb", "limits.processes"),
+    "scratch": ("resources/disk_bytes", "limits.scratch"),
+    "scratch_files": ("resources/disk_files", "limits.scratch"),
+    "output_flood": ("resources/output_flood", "limits.output_flood"),
+    "answer": ("resources/an_answer_too_long", "limits.answer"),
     "answer_values": ("resources/an_answer_of_many_values", "answer.too_many_values"),
 }
 # What is told to the program or its caller, who may go on.
@@ -78,7 +78,7 @@ def test_the_time_of_a_run_ends_in_its_named_verdict(escapes: Escapes) -> None:
             limit = session.result.limit
             return session.result.status, limit.code if limit else None
 
-    assert escapes.drive(sleep_over_cells()) == ("timeout", "run_wall_ms")
+    assert escapes.drive(sleep_over_cells()) == ("timeout", "limits.run_wall")
 
 
 def test_code_that_is_too_long_is_refused_before_it_runs(escapes: Escapes) -> None:
@@ -88,4 +88,4 @@ def test_code_that_is_too_long_is_refused_before_it_runs(escapes: Escapes) -> No
 
     with pytest.raises(PolicyDenied) as caught:
         escapes.drive(much())
-    assert (caught.value.code, caught.value.limit) == ("code.too_long", 1024)
+    assert (caught.value.code, caught.value.limit) == ("limits.code", 1024)

@@ -253,7 +253,7 @@ def test_a_timeout_ends_the_cell_and_keeps_the_variables(jar: Jar, language: bel
             cell = await session.execute("print('early')\nwhile True: pass", timeout=0.5)
             assert (cell.status, cell.stdout) == ("timeout", "early\n")
             assert cell.limit is not None
-            assert (cell.limit.code, cell.limit.limit) == ("cell_wall_ms", 500)
+            assert (cell.limit.code, cell.limit.limit) == ("limits.cell_wall", 500)
             assert (await session.execute("print(x)", timeout=600)).stdout == "1\n"
 
     asyncio.run(main())
@@ -268,7 +268,7 @@ def test_a_timeout_does_not_loosen_the_policy(jar: Jar) -> None:
 
     cell = asyncio.run(main())
     assert cell.limit is not None
-    assert (cell.status, cell.limit.code, cell.limit.limit) == ("timeout", "cell_wall_ms", 500)
+    assert (cell.status, cell.limit.code, cell.limit.limit) == ("timeout", "limits.cell_wall", 500)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])

@@ -144,9 +144,9 @@ def test_exec_without_a_model_refuses_queries_as_an_exception(jar: Jar) -> None:
 
 
 UNCAUGHT = [
-    ("for _ in range(5): llm_query('x')", "QuotaExceeded", 5, {"code": "quota.calls", "limit": 2, "observed": 3}),
-    ("llm_query_batched(['x'] * 3)", "QuotaExceeded", 5, {"code": "quota.calls", "limit": 2, "observed": 3}),
-    ("print(llm_query('x' * 3000))", "PolicyDenied", 4, {"code": "query.prompt", "limit": 2048, "observed": 3000}),
+    ("for _ in range(5): llm_query('x')", "QuotaExceeded", 5, {"code": "quota.run.calls", "limit": 2, "observed": 3}),
+    ("llm_query_batched(['x'] * 3)", "QuotaExceeded", 5, {"code": "quota.run.calls", "limit": 2, "observed": 3}),
+    ("print(llm_query('x' * 3000))", "PolicyDenied", 4, {"code": "models.prompt", "limit": 2048, "observed": 3000}),
     ("llm_query('no reply')", "ModelError", 7, {"code": "model.failed", "limit": None, "observed": None}),
 ]
 
@@ -292,10 +292,10 @@ def test_a_quota_that_is_used_up_ends_the_run(jar: Jar) -> None:
     assert (code, result["status"]) == (5, "quota")
     limit = result["limit"]
     assert isinstance(limit, dict)
-    assert (limit["code"], limit["limit"], limit["observed"]) == ("quota.calls", 2, 3)
+    assert (limit["code"], limit["limit"], limit["observed"]) == ("quota.run.calls", 2, 3)
     assert complaint.startswith("belljar: quota: ")
     assert jar.spent().calls == 2
-    assert [record.data["code"] for record in jar.records("query.denied")] == ["quota.calls"]
+    assert [record.data["code"] for record in jar.records("query.denied")] == ["quota.run.calls"]
 
 
 def test_tenants_are_charged_at_every_level(jar: Jar) -> None:

@@ -203,13 +203,13 @@ def test_a_limit_is_told_with_both_numbers(jar: Jar, language: str) -> None:
     outcome = jar.exec("x = []\nwhile True: x.append('y' * 1_000_000)", "--policy", policy, "--language", language)
     assert outcome.code == 6
     assert outcome.complaint.startswith("belljar: the program: memory: ")
-    assert "(memory_bytes: limit 96 MiB, observed " in outcome.complaint
+    assert "(limits.memory: limit 96 MiB, observed " in outcome.complaint
     assert outcome.complaint.endswith(" MiB)")
 
 
 def test_a_deadline_is_told_in_seconds(jar: Jar) -> None:
     outcome = jar.exec("while True: pass", "--policy", jar.policy('[limits]\ngrace = "500 ms"\ncell_wall = "1500 ms"'))
-    assert "(cell_wall_ms: limit 1.5 s, observed " in outcome.complaint
+    assert "(limits.cell_wall: limit 1.5 s, observed " in outcome.complaint
 
 
 @pytest.mark.parametrize("language", ["restricted", "python"])

@@ -34,7 +34,7 @@ def test_the_run_ends_between_two_cells_when_its_time_is_up(jar: Jar) -> None:
             assert result is not None
             assert result.status == "timeout"
             assert result.limit is not None
-            assert result.limit.code == "run_wall_ms"
+            assert result.limit.code == "limits.run_wall"
 
     asyncio.run(main())
 

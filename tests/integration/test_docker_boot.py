@@ -672,7 +672,7 @@ def test_a_busy_program_far_away_meets_its_limit(docker_host: str, state: Path, 
 
     result = asyncio.run(main())
     assert result.status == "cpu", result
-    assert (result.limit.code, result.limit.limit) == ("cpu_ms", 1000)
+    assert (result.limit.code, result.limit.limit) == ("limits.cpu", 1000)
     assert 1.0 <= result.cpu_s < 6.0
     assert result.max_rss_bytes > 64 * MIB
 
@@ -690,7 +690,7 @@ def test_memory_is_told_from_the_least_that_a_policy_may_say(
 
     result = asyncio.run(main())
     assert result.status == "memory", result
-    assert (result.limit.code, result.limit.limit) == ("memory_bytes", 64 * MIB)
+    assert (result.limit.code, result.limit.limit) == ("limits.memory", 64 * MIB)
     assert result.limit.observed >= 32 * MIB
     assert result.max_rss_bytes >= 32 * MIB
 

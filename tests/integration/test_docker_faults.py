@@ -436,7 +436,7 @@ def test_memory_that_several_processes_use_up_together_is_the_kernel_s_verdict(j
     result = drive(main())
     assert result.status == "memory", result
     assert result.limit is not None
-    assert (result.limit.code, result.limit.limit) == ("memory_bytes", 128 * MIB)
+    assert (result.limit.code, result.limit.limit) == ("limits.memory", 128 * MIB)
     # The whole box's, and to the end: no look at it is as late as the kernel's.
     assert result.max_rss_bytes >= 128 * MIB
     assert result.limit.observed == result.max_rss_bytes

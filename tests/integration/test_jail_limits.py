@@ -169,7 +169,7 @@ def test_it_cannot_signal_its_way_out(jar: Jar) -> None:
 def test_an_endless_sleep_ends_at_the_wall_limit(jar: Jar) -> None:
     outcome, result = run(jar, "import time\nprint('before', flush=True)\ntime.sleep(300)", 'cell_wall = "3 s"')
     assert (outcome.code, result["status"], result["stdout"]) == (6, "timeout", "before\n")
-    assert (result["limit"]["code"], result["limit"]["limit"]) == ("cell_wall_ms", 3000)
+    assert (result["limit"]["code"], result["limit"]["limit"]) == ("limits.cell_wall", 3000)
     assert result["limit"]["observed"] >= 3000
     assert "time.sleep(300)" in result["error"]["traceback"]
     assert outcome.complaint.startswith("belljar: the program: timeout: ")
@@ -198,7 +198,7 @@ def test_an_endless_loop_ends_at_the_cpu_limit(jar: Jar) -> None:
     outcome, result = run(jar, "while True:\n    pass", 'cpu = "1 s"')
     assert (outcome.code, result["status"]) == (6, "cpu"), result["error"]
     limit = result["limit"]
-    assert (limit["code"], limit["limit"]) == ("cpu_ms", 1000)
+    assert (limit["code"], limit["limit"]) == ("limits.cpu", 1000)
     assert 900 <= limit["observed"] < 2500
     assert 0.9 <= result["cpu_s"] < 2.5
 
@@ -262,7 +262,7 @@ def test_the_run_has_a_wall_limit_over_all_its_cells(jar: Jar) -> None:
     statuses, result = asyncio.run(go())
     assert (statuses, result.status) == (["ok", "timeout"], "timeout")
     assert result.limit is not None
-    assert (result.limit.code, result.limit.limit) == ("run_wall_ms", 5000)
+    assert (result.limit.code, result.limit.limit) == ("limits.run_wall", 5000)
 
 
 # ------------------------------------------------------------------------------------------------------- limits: output
@@ -283,14 +283,14 @@ def test_output_and_errors_share_the_limit(jar: Jar) -> None:
 def test_a_flood_ends_the_box(jar: Jar) -> None:
     outcome, result = run(jar, "while True:\n    print('x' * 4000)", 'output = "1 KiB"\noutput_flood = "1 MiB"')
     assert (outcome.code, result["status"]) == (6, "output")
-    assert (result["limit"]["code"], result["limit"]["limit"]) == ("output.flood", 2**20)
+    assert (result["limit"]["code"], result["limit"]["limit"]) == ("limits.output_flood", 2**20)
     assert len(result["stdout"]) == 1024
 
 
 def test_an_answer_that_is_too_long_is_no_answer(jar: Jar) -> None:
     outcome, result = run(jar, "FINAL('x' * 5000)", 'answer = "1 KiB"')
     assert (outcome.code, result["status"], result["answer"]) == (6, "output", None)
-    assert result["limit"] == {"code": "answer.too_long", "limit": 1024, "observed": 5000}
+    assert result["limit"] == {"code": "limits.answer", "limit": 1024, "observed": 5000}
 
 
 def test_bytes_that_are_no_sentence_end_the_box(jar: Jar) -> None:
@@ -415,7 +415,7 @@ def test_memory_is_limited_from_the_least_that_a_policy_may_say(
     result = outcome.result
     assert (outcome.code, result["status"]) == (6, "memory"), result["error"]
     limit = result["limit"]
-    assert (limit["code"], limit["limit"]) == ("memory_bytes", memory_mib * 2**20)
+    assert (limit["code"], limit["limit"]) == ("limits.memory", memory_mib * 2**20)
     # Small steps come near; what doubles asks for as much again as it has.
     least = 3 / 4 if kind in ("texts", "zeros") else 1 / 2
     assert limit["limit"] * least <= limit["observed"] <= limit["limit"] * 1.25

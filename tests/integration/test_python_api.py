@@ -126,8 +126,8 @@ FINAL(kept)
     assert result.status == "ok", result.error
     whole, timed, refused = result.answer
     assert whole == ["str", "CutAnswer"]
-    assert timed[:2] == ["cell.time", "A"]
-    assert refused == ["quota.calls", "None", "None"]
+    assert timed[:2] == ["limits.cell_wall", "A"]
+    assert refused == ["quota.run.calls", "None", "None"]
     assert result.stderr.startswith("1 of 2 answers were cut")
 
 

@@ -150,7 +150,7 @@ def test_what_a_session_is_refused_stands_in_the_log(jar: Jar) -> None:
 
     asyncio.run(main())
     refused = [(record.data["asked"], record.data["code"]) for record in jar.records("request.refused")]
-    assert refused == [("execute", "code.too_long"), ("execute", "session.ended")]
+    assert refused == [("execute", "limits.code"), ("execute", "session.ended")]
     assert jar.records("run.finished")[0].data["refused"] == 2
 
 

@@ -105,7 +105,7 @@ def test_what_lay_waiting_while_the_host_stood_still_across_the_deadline_is_late
     result = asyncio.run(main())
     assert (result.status, result.answer) == ("timeout", None)
     assert result.limit is not None
-    assert (result.limit.code, result.limit.limit) == ("cell_wall_ms", round(CELL_WALL_S * 1000))
+    assert (result.limit.code, result.limit.limit) == ("limits.cell_wall", round(CELL_WALL_S * 1000))
     assert result.limit.observed is not None
     assert result.limit.observed > CELL_WALL_S * 1000
     assert jar.records("answer.given") == []
@@ -135,7 +135,7 @@ def test_a_program_that_dies_of_the_interrupt_met_its_deadline(jar: Jar) -> None
     result = asyncio.run(main())
     assert result.status == "timeout"
     assert result.limit is not None
-    assert result.limit.code == "cell_wall_ms"
+    assert result.limit.code == "limits.cell_wall"
 
 
 # ------------------------------------------------------------------------------------------ while the root model thinks
@@ -146,7 +146,7 @@ def test_the_run_s_time_is_up_while_the_root_model_thinks(jar: Jar) -> None:
     result = run(jar, Root(block("print(1)"), block("FINAL(1)"), think=lambda: asyncio.Event().wait()), policy)
     assert (result.status, result.answer, result.turns) == ("timeout", None, 2)
     assert result.limit is not None
-    assert (result.limit.code, result.limit.limit) == ("run_wall_ms", 6000)
+    assert (result.limit.code, result.limit.limit) == ("limits.run_wall", 6000)
     assert (result.limit.observed or 0) >= 6000
     assert exit_code(result) == 6
     assert finished(jar)["status"] == "timeout"
@@ -163,7 +163,7 @@ def test_what_a_program_left_running_uses_up_its_cpu_time_while_the_root_model_t
     result = run(jar, root, with_limits(cpu_s=1.0))
     assert (result.status, result.answer, result.turns) == ("cpu", None, 2)
     assert result.limit is not None
-    assert (result.limit.code, result.limit.limit) == ("cpu_ms", 1000)
+    assert (result.limit.code, result.limit.limit) == ("limits.cpu", 1000)
     assert exit_code(result) == 6
 
 
@@ -184,7 +184,7 @@ def test_endless_loops_one_after_another_end_the_run(jar: Jar) -> None:
     result = run(jar, root, with_limits(cpu_s=2.0))
     assert result.status == "cpu"
     assert result.limit is not None
-    assert (result.limit.code, result.limit.limit) == ("cpu_ms", 2000)
+    assert (result.limit.code, result.limit.limit) == ("limits.cpu", 2000)
     assert (result.limit.observed or 0) >= 2000
     assert 3 <= result.turns <= 6
 

@@ -110,7 +110,7 @@ def test_it_is_not_waited_for_what_would_not_fit_afterwards_either() -> None:
             await door.enter()
             with pytest.raises(QuotaExceeded) as caught:
                 await door.enter(input_tokens=140)
-            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("quota.cost_nanousd", 150, 240)
+            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("quota.run.cost", 150, 240)
             assert "held by what is under way" in str(caught.value)
 
     drive(test())
@@ -184,7 +184,7 @@ def test_the_runs_time_ends_the_wait() -> None:
             door.clock.now = door.scope.deadline
             with pytest.raises(PolicyDenied) as caught:
                 await second
-            assert caught.value.code == "run_wall_ms"
+            assert caught.value.code == "limits.run_wall"
 
     drive(test())
 
@@ -264,7 +264,7 @@ def test_what_is_kept_is_left_and_not_held() -> None:
                 await door.ledger.settle(await door.enter(kept=kept), bound(1))
             with pytest.raises(QuotaExceeded, match="1 calls kept for the root model") as caught:
                 await door.enter(kept=kept)
-            assert caught.value.code == "quota.calls"
+            assert caught.value.code == "quota.run.calls"
             await door.enter()
 
     drive(test())

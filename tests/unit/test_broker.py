@@ -20,6 +20,7 @@ from belljar.context import Searcher
 from belljar.errors import AuditUnavailable, HostFault, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import Amounts, Limits
 from belljar.models import ModelReply, ModelRequest, Usage
+from belljar.policy import Policy, load
 from belljar.protocol import (
     Answer,
     Answers,
@@ -299,7 +300,7 @@ def test_code_over_the_limit_is_refused_and_no_cell_begins(tmp_path: Path) -> No
             await here.say(Ready(1, "3.11"))
             with pytest.raises(PolicyDenied) as caught:
                 await here.broker.begin("ü" * 5)
-            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("code.too_long", 8, 10)
+            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("limits.code", 8, 10)
             await here.broker.begin("ü" * 4)
             assert here.broker.cells == 1
 
@@ -352,7 +353,7 @@ def test_the_record_of_a_read_is_queued_before_its_reply_is_given(tmp_path: Path
         (Read(1, 0, 0, len(ASCII) + 1, 0), "read.out_of_range"),
         (Read(1, 0, 2, 1, 0), "read.out_of_range"),
         (Read(1, 0, 2**53 - 1, 2**53 - 1, 0), "read.out_of_range"),
-        (Read(1, 0, 0, 4097, 0), "read.too_long"),
+        (Read(1, 0, 0, 4097, 0), "context.read"),
     ],
 )
 def test_a_read_that_is_not_allowed_is_refused_and_logged(tmp_path: Path, read: Read, code: str) -> None:
@@ -376,7 +377,7 @@ def test_a_read_is_measured_in_bytes_and_fits_the_wire(tmp_path: Path) -> None:
         async with world(tmp_path, policy=policy, texts=[WIDE]) as here:
             await here.in_cell()
             failure = (await refused(here, Read(1, 0, 0, 404, 0))).failure  # 101 times 10 bytes
-            assert (failure.code, failure.limit, failure.observed) == ("read.too_long", 1000, 1010)
+            assert (failure.code, failure.limit, failure.observed) == ("context.read", 1000, 1010)
             said = await here.say(Read(2, 0, 0, 400, 0))
             assert said is not None
             assert len(said[1]) == 1000
@@ -391,10 +392,10 @@ def test_the_run_s_allowance_of_reads_ends(tmp_path: Path) -> None:
             await here.in_cell()
             await here.say(Read(1, 0, 0, 4000, 0))
             failure = (await refused(here, Read(2, 0, 0, 1001, 0))).failure
-            assert (failure.kind, failure.code) == ("QuotaExceeded", "read.total")
+            assert (failure.kind, failure.code) == ("QuotaExceeded", "context.read_total")
             assert (failure.limit, failure.observed) == (5000, 5001)
             await here.say(Read(3, 0, 0, 1000, 0))
-            assert (await refused(here, Read(4, 0, 0, 1, 0))).failure.code == "read.total"
+            assert (await refused(here, Read(4, 0, 0, 1, 0))).failure.code == "context.read_total"
             assert here.broker.read_bytes == 5000
 
     drive(test())
@@ -407,7 +408,7 @@ def test_a_read_that_cannot_be_charged_gives_nothing(tmp_path: Path) -> None:
             said = await here.say(Read(1, 0, 0, 3000, 0))
             assert said is not None
             failure = (await refused(here, Read(2, 0, 0, 2001, 0))).failure
-            assert (failure.kind, failure.code) == ("QuotaExceeded", "quota.read_bytes")
+            assert (failure.kind, failure.code) == ("QuotaExceeded", "context.read_total")
             said = await here.say(Read(3, 0, 0, 2000, 0))
             assert said is not None
             await here.broker.settled()
@@ -423,7 +424,7 @@ def test_small_reads_are_not_free(tmp_path: Path) -> None:
             await here.in_cell()
             for number in range(1, 12):  # at 1 KiB each; one of no characters still costs its record
                 await here.say(Read(number, 0, 5, 5, 0))
-            assert (await refused(here, Read(12, 0, 5, 5, 0))).failure.code == "read.total"
+            assert (await refused(here, Read(12, 0, 5, 5, 0))).failure.code == "context.read_total"
             said = await here.say(Budget(13))
             assert said is not None
             assert isinstance(said[0], Left)
@@ -543,11 +544,11 @@ def test_the_spans_of_many_matches_are_spread_over_records(tmp_path: Path) -> No
         (Search(1, 0, "find_items", 0, 10, 1, 0), b"1", {}, "search.no_text"),
         (Search(1, 0, "count_items", 0, 10, 1, 0), b"1", {}, "search.no_text"),
         (Search(1, 0, "count", 0, 10, 1, 0), b"a" * 65537, {}, "search.pattern"),
-        (Search(1, 0, "find", 0, 5000, 100, 0), b"[0-9]+", {"read_bytes_max": 1000}, "read.too_long"),
-        (Search(1, 0, "lines", 0, 1, 1, 0), b"", {"read_bytes_max": 4000}, "read.too_long"),
-        (Search(1, 0, "lines", 0, 1, 1, 0), b"", {"read_total_bytes_max": 4000}, "read.total"),
-        (Search(1, 0, "count", 0, 5000, 1, 0), b"1", {"search_total_bytes_max": 4999}, "search.total"),
-        (Search(1, 0, "count", 5, 4, 1, 0), b"1", {"search_total_bytes_max": 255}, "search.total"),
+        (Search(1, 0, "find", 0, 5000, 100, 0), b"[0-9]+", {"read_bytes_max": 1000}, "context.read"),
+        (Search(1, 0, "lines", 0, 1, 1, 0), b"", {"read_bytes_max": 4000}, "context.read"),
+        (Search(1, 0, "lines", 0, 1, 1, 0), b"", {"read_total_bytes_max": 4000}, "context.read_total"),
+        (Search(1, 0, "count", 0, 5000, 1, 0), b"1", {"search_total_bytes_max": 4999}, "context.search_total"),
+        (Search(1, 0, "count", 5, 4, 1, 0), b"1", {"search_total_bytes_max": 255}, "context.search_total"),
     ],
 )
 def test_a_search_that_is_not_allowed_is_refused_and_logged(
@@ -574,9 +575,11 @@ def test_what_a_search_did_not_come_to_is_not_charged(tmp_path: Path) -> None:
             for number in range(4):  # each is charged as the least that one costs, 1 KiB
                 header, _ = await found(here, Search(number, 0, "find", 0, 5000, 1, 0), b"[0-9]")
                 assert header.next is not None
-            assert (await refused(here, Search(4, 0, "find", 0, 5000, 1, 0), b"[0-9]")).failure.code == "search.total"
+            assert (
+                await refused(here, Search(4, 0, "find", 0, 5000, 1, 0), b"[0-9]")
+            ).failure.code == "context.search_total"
             await found(here, Search(5, 0, "count", 0, 9000 - 4 * 1024, 1, 0), b"1")
-            assert (await refused(here, Search(6, 0, "count", 0, 1, 1, 0), b"1")).failure.code == "search.total"
+            assert (await refused(here, Search(6, 0, "count", 0, 1, 1, 0), b"1")).failure.code == "context.search_total"
 
     drive(test())
 
@@ -725,7 +728,7 @@ def test_a_batch_that_is_refused_is_not_taken_apart(tmp_path: Path, monkeypatch:
             await here.in_cell()
             monkeypatch.setattr("belljar.broker.querying._split", taken)
             too_many = here.broker.batch_max + 1
-            assert (await refused(here, *ask(*["x"] * too_many))).failure.code == "query.batch"
+            assert (await refused(here, *ask(*["x"] * too_many))).failure.code == "models.batch"
 
     drive(test())
 
@@ -749,21 +752,29 @@ def test_a_quota_that_ends_inside_a_batch_fails_the_rest_of_it_only(tmp_path: Pa
     drive(test())
 
 
-def test_a_batch_that_cannot_be_finished_is_refused_before_its_first_call(tmp_path: Path) -> None:
+def run_quota_of(calls: int) -> Policy:
+    run = msgspec.structs.replace(load("standard").quota.run, calls=calls)
+    return policy_with(quota={"run": run})
+
+
+@pytest.mark.parametrize(("calls_of_run", "code"), [(2, "quota.run.calls"), (2000, "quota.tenant.calls")])
+def test_a_batch_that_cannot_be_finished_is_refused_before_its_first_call(
+    tmp_path: Path, calls_of_run: int, code: str
+) -> None:
     async def test() -> None:
         model = FakeModel()
-        async with world(tmp_path, model=model, limits=calls_left(2)) as here:
+        async with world(tmp_path, policy=run_quota_of(calls_of_run), model=model, limits=calls_left(2)) as here:
             await here.in_cell()
             failure = (await refused(here, *ask("a", "b", "c"))).failure
             assert (failure.kind, failure.code, failure.limit, failure.observed) == (
                 "QuotaExceeded",
-                "quota.calls",
+                code,
                 2,
                 3,
             )
             assert model.requests == []
             assert await answers(here, "a", "b") == ["to a", "to b"]
-            assert (await refused(here, *ask("a", "b"))).failure.code == "quota.calls"
+            assert (await refused(here, *ask("a", "b"))).failure.code == code
 
     drive(test())
 
@@ -773,8 +784,8 @@ def test_a_batch_that_cannot_be_finished_is_refused_before_its_first_call(tmp_pa
     [
         (["x"], "claude-other", "model.denied"),
         (["x"], "", "model.denied"),
-        (["x"] * 4, None, "query.batch"),
-        (["x", "y" * 2000], None, "query.prompt"),
+        (["x"] * 4, None, "models.batch"),
+        (["x", "y" * 2000], None, "models.prompt"),
     ],
 )
 def test_a_query_beyond_the_policy_is_refused_and_the_model_not_asked(
@@ -876,7 +887,7 @@ def test_the_largest_batch_still_fits_the_reply_s_header(tmp_path: Path, header_
             said = await here.say(*ask(*["x"] * largest, number=2**32 - 1))
             assert said is not None
             encode(*said, header_bytes_max=header_bytes_max, body_bytes_max=1 << 20)
-            assert (await refused(here, *ask(*["x"] * (here.broker.batch_max + 1)))).failure.code == "query.batch"
+            assert (await refused(here, *ask(*["x"] * (here.broker.batch_max + 1)))).failure.code == "models.batch"
             widest = Answers(2**32 - 1, [Answer(2**32 - 1, cut=True)] * here.broker.batch_max, [])
             encode(widest, header_bytes_max=header_bytes_max, body_bytes_max=0)
 
@@ -945,7 +956,7 @@ def test_a_prompt_that_a_provider_would_refuse_is_refused_before_any_is_sent(tmp
             await here.in_cell()
             for prompts in (["a", "b", bad, "d"], [bad]):
                 failure = (await refused(here, *ask(*prompts))).failure
-                assert failure.code == ("query.prompt" if bad.strip() else "query.blank")
+                assert failure.code == ("models.prompt" if bad.strip() else "query.blank")
                 assert ("prompts[2]" in failure.message) == (len(prompts) > 1)
             assert model.requests == []
 
@@ -970,7 +981,7 @@ def test_a_batch_ends_before_its_cell_where_something_is_answered(tmp_path: Path
             assert isinstance(said[0], Answers)
             assert said[1] == b"quickquick"
             assert [item.failure for item in said[0].items] == [None, 0, None, 0, 0]
-            assert [failure.code for failure in said[0].failures] == ["cell.time"]
+            assert [failure.code for failure in said[0].failures] == ["limits.cell_wall"]
             asking = asyncio.create_task(here.say(*ask("slow", "slow")))  # nothing to keep: the deadline ends it
             await asyncio.sleep(0.7)
             assert not asking.done()
@@ -1081,7 +1092,7 @@ def test_a_flood_over_all_cells_ends_the_run(tmp_path: Path) -> None:
             await here.say(Output(1, "stderr"), bytes(1976))
             with pytest.raises(Refusal) as caught:
                 await here.say(Output(1, "stdout"), b"x")
-            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("output.flood", 5000, 6024)
+            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("limits.output_flood", 5000, 6024)
 
     drive(test())
 
@@ -1094,7 +1105,7 @@ def test_a_flood_of_empty_output_ends_the_run_too(tmp_path: Path) -> None:
                 await here.say(Output(1, "stdout"), b"")
             with pytest.raises(Refusal) as caught:
                 await here.say(Output(1, "stdout"), b"")
-            assert caught.value.code == "output.flood"
+            assert caught.value.code == "limits.output_flood"
 
     drive(test())
 
@@ -1126,7 +1137,7 @@ def test_a_flood_of_frames_that_cost_the_program_nothing_ends_early(
                 await here.say(message, body)
             with pytest.raises(Refusal) as caught:
                 await here.say(message, body)
-            assert caught.value.code == "output.flood"
+            assert caught.value.code == "limits.output_flood"
 
     drive(test())
 
@@ -1141,7 +1152,7 @@ def test_a_flood_of_reads_that_give_nothing_ends_by_the_read_allowance_and_then_
             assert (here.broker.reads, here.broker.denials) == (9, 8)
             with pytest.raises(Refusal) as caught:
                 await here.say(Read(18, 0, 5, 5, 0))
-            assert caught.value.code == "output.flood"
+            assert caught.value.code == "limits.output_flood"
 
     drive(test())
 
@@ -1157,7 +1168,7 @@ def test_a_traceback_is_cut_and_charged_like_output(tmp_path: Path) -> None:
             await here.broker.begin("pass")
             with pytest.raises(Refusal) as caught:
                 await here.say(Done(2, "error", CellError("E", "m", None)), b"x" * 30_000)
-            assert (caught.value.code, caught.value.observed) == ("output.flood", 60_000)
+            assert (caught.value.code, caught.value.observed) == ("limits.output_flood", 60_000)
 
     drive(test())
 
@@ -1220,7 +1231,7 @@ def test_an_answer_over_the_limit_is_refused(tmp_path: Path) -> None:
             await here.in_cell()
             with pytest.raises(Refusal) as caught:
                 await here.say(Final(1, "text"), b"x" * 11)
-            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("answer.too_long", 10, 11)
+            assert (caught.value.code, caught.value.limit, caught.value.observed) == ("limits.answer", 10, 11)
             assert here.broker.final is None
 
     drive(test())

@@ -25,7 +25,7 @@ def test_of_refused_calls_the_log_has_the_first_ones_and_then_their_number(tmp_p
             requested, denied = await here.data("query.requested"), await here.data("query.denied")
             assert len(requested) == len(denied) == LOGGED_MAX
             (summed,) = await here.data("request.refused")
-            assert (summed["asked"], summed["code"], summed["count"]) == ("query", "quota.calls", 250)
+            assert (summed["asked"], summed["code"], summed["count"]) == ("query", "quota.run.calls", 250)
             assert here.broker.denials == 250
 
     drive(test())
@@ -109,7 +109,7 @@ def test_a_query_that_comes_when_the_time_is_up_stands_in_the_log(tmp_path: Path
             here.clock.now = here.scope.deadline
             assert await answers(here, "one") == [None]
             (said,) = await here.data("request.refused")
-            assert (said["asked"], said["code"]) == ("query", "run_wall_ms")
+            assert (said["asked"], said["code"]) == ("query", "limits.run_wall")
             assert here.broker.denials == 1
 
     drive(test())

@@ -276,7 +276,7 @@ def test_the_root_s_next_call_is_kept_back_from_the_program(tmp_path: Path) -> N
             await here.calls.ask(model, question(), cell=1)
             with pytest.raises(QuotaExceeded, match="1 calls kept for the root model") as caught:
                 await here.calls.ask(model, question(), cell=1)
-            assert caught.value.code == "quota.calls"
+            assert caught.value.code == "quota.run.calls"
             await here.calls.ask(model, root_question("go", "on", "then"), cell=1)
             assert (await here.balance()).used.calls == 3
 
@@ -425,7 +425,7 @@ def test_a_call_gets_no_more_time_than_the_run_has_left_and_none_after_it(tmp_pa
             here.clock.now = here.scope.deadline
             with pytest.raises(PolicyDenied, match="time is up") as caught:
                 await here.calls.ask(model, question(), cell=1)
-            assert caught.value.code == "run_wall_ms"
+            assert caught.value.code == "limits.run_wall"
             wall = here.scope.policy.models.call_wall_s
             assert [request.deadline_s for request in model.requests] == [wall, 2.5]
 
@@ -443,7 +443,7 @@ def test_a_call_that_fails_when_the_run_s_time_is_up_failed_for_that(tmp_path: P
             here.clock.now = here.scope.deadline - 2.5
             with pytest.raises(PolicyDenied, match="time is up") as caught:
                 await here.calls.ask(FakeModel(until_the_end), question(), cell=1)
-            assert caught.value.code == "run_wall_ms"
+            assert caught.value.code == "limits.run_wall"
 
     drive(test())
 

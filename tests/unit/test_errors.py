@@ -65,8 +65,8 @@ def test_exit_codes_are_those_of_the_command_line(name: str, code: int) -> None:
 
 
 def test_a_refusal_carries_its_numbers() -> None:
-    error = QuotaExceeded("no", code="quota.calls", limit=2, observed=3)
-    assert (str(error), error.code, error.limit, error.observed) == ("no", "quota.calls", 2, 3)
+    error = QuotaExceeded("no", code="quota.run.calls", limit=2, observed=3)
+    assert (str(error), error.code, error.limit, error.observed) == ("no", "quota.run.calls", 2, 3)
     assert (Refusal("no").code, Refusal("no").limit, Refusal("no").observed) == ("refused", None, None)
 
 

@@ -490,7 +490,7 @@ def test_failures_are_raised_or_stand_in_their_place() -> None:
                 Answer(2),
             ],
             [
-                Failure("QuotaExceeded", "quota.calls", "none left", 5, 6),
+                Failure("QuotaExceeded", "quota.run.calls", "none left", 5, 6),
                 Failure("ModelError", "model.failed", "no", None, None),
             ],
         ), b"onezw"
@@ -504,7 +504,7 @@ def test_failures_are_raised_or_stand_in_their_place() -> None:
         with pytest.raises(QuotaExceeded, match="none left") as caught:
             queries(channel).llm_query_batched(list("abcd"))
         assert "prompts[1] failed first; 2 of 4 were answered" in str(caught.value)
-        assert (caught.value.limit, caught.value.observed, caught.value.code) == (5, 6, "quota.calls")
+        assert (caught.value.limit, caught.value.observed, caught.value.code) == (5, 6, "quota.run.calls")
         assert [str(answer) for answer in caught.value.answers] == ["one", "none left", "no", "zw"]
         assert isinstance(caught.value.answers[2], ModelError)
 
@@ -541,7 +541,7 @@ def test_a_batch_of_several_requests_keeps_what_was_answered_before_one_was_refu
         nonlocal calls
         calls += 1
         if calls == 2:
-            return Refused(calls, Failure("QuotaExceeded", "quota.calls", "none left", 5, 6)), b""
+            return Refused(calls, Failure("QuotaExceeded", "quota.run.calls", "none left", 5, 6)), b""
         return upper(frame)
 
     upper = upper_but()

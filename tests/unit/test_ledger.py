@@ -249,6 +249,10 @@ def test_a_cancelled_reserve_leaves_nothing_held() -> None:
 @pytest.mark.parametrize("level", ["acme", "acme/research", "run r1"])
 def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dimension: str) -> None:
     bound = only(**{dimension: 10})
+    key = {"cost_nanousd": "cost", "read_bytes": "read"}.get(dimension, dimension)
+    code = f"quota.{'run' if level.startswith('run') else 'tenant'}.{key}".replace(
+        "quota.run.read", "context.read_total"
+    )
 
     async def body(ledger: SqliteLedger) -> None:
         if not level.startswith("run"):
@@ -258,7 +262,7 @@ def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dim
         await ledger.reserve("r1", Amounts(**{dimension: 2}), now=NOON)
         with pytest.raises(QuotaExceeded) as caught:
             await ledger.reserve("r1", Amounts(**{dimension: 6}), now=NOON)
-        assert (caught.value.code, caught.value.limit, caught.value.observed) == (f"quota.{dimension}", 10, 11)
+        assert (caught.value.code, caught.value.limit, caught.value.observed) == (code, 10, 11)
         unit = {"cost_nanousd": ("0.000000005 USD", "0.00000001 USD")}.get(
             dimension, (f"5 {dimension}", f"10 {dimension}")
         )

@@ -69,7 +69,7 @@ class FakeBox:
             case ["prose" | ">>>" | "!pip", *_]:
                 return cell("rejected", error=ErrorInfo("Rejected", "syntax error: invalid", 1, "Rejected: syntax"))
             case ["long"]:
-                raise PolicyDenied("a cell of 9 bytes is over the policy's 8: send it in parts", code="code.too_long")
+                raise PolicyDenied("a cell of 9 bytes is over the policy's 8: send it in parts", code="limits.code")
             case ["answer", value]:
                 self.finished = True
                 return cell(answer=value)
@@ -344,7 +344,7 @@ def test_a_model_without_room_to_answer_is_asked_once_more_with_less() -> None:
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (QuotaExceeded("no money is left", code="quota.cost_nanousd"), "quota"),
+        (QuotaExceeded("no money is left", code="quota.run.cost"), "quota"),
         (ModelFailed("the provider is gone"), "model_failed"),
     ],
 )

@@ -311,7 +311,7 @@ def test_what_does_not_fit_any_reply_is_refused_with_both_sizes(desk: Desk) -> N
     for mode, stop in (("find", 3000), ("lines", 1)):
         with pytest.raises(PolicyDenied) as caught:
             desk.ask("a" * 3000, "a+", bytes_max=1000, mode=mode, start=0, stop=stop)
-        assert (caught.value.code, caught.value.limit) == ("read.too_long", 1000)
+        assert (caught.value.code, caught.value.limit) == ("context.read", 1000)
         assert "read it in slices" in str(caught.value)
 
 
@@ -354,7 +354,7 @@ def test_a_search_that_takes_too_long_is_ended_and_its_process_replaced(tmp_path
             assert (await searcher.ask(about("b", stop=10), deadline_s=PATIENCE_S)).count == 2
             first = set(workers()) - before
             late = await refusal(searcher.ask(about(SLOW, mode="count"), deadline_s=0.01))
-            assert (late.code, late.limit) == ("search.deadline", 10)
+            assert (late.code, late.limit) == ("context.search_wall", 10)
             assert "search a smaller range" in str(late)
             assert not any(worker.is_running() for worker in first), first
             assert (await searcher.ask(about("b", stop=10), deadline_s=PATIENCE_S)).count == 2

@@ -198,7 +198,7 @@ def test_it_is_killed_at_the_deadline_of_its_question(tmp_path: Path) -> None:
 
     async def look(worker: psutil.Process, searcher: Searcher, about: Callable[..., Question]) -> None:
         worker.suspend()
-        assert (await refusal(searcher.ask(about("b"), deadline_s=0.2))).code == "search.deadline"
+        assert (await refusal(searcher.ask(about("b"), deadline_s=0.2))).code == "context.search_wall"
         assert not worker.is_running()
 
     live(tmp_path, look)

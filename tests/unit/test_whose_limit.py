@@ -86,12 +86,12 @@ def test_the_end_of_a_box(name: str) -> None:
 
 HALF = LIMITS.memory_bytes // 2
 RAISED = {
-    "near the limit": ("MemoryError", Evidence(memory_peak_bytes=HALF), "memory_bytes"),
-    "near the limit of address space": ("MemoryError", Evidence(address_peak_bytes=HALF), "memory_bytes"),
+    "near the limit": ("MemoryError", Evidence(memory_peak_bytes=HALF), "limits.memory"),
+    "near the limit of address space": ("MemoryError", Evidence(address_peak_bytes=HALF), "limits.memory"),
     "far from it": ("MemoryError", Evidence(memory_peak_bytes=HALF - 1, address_peak_bytes=HALF - 1), None),
-    "a child was killed for it": ("ValueError", Evidence(memory_kills=1, memory_peak_bytes=HALF), "memory_bytes"),
-    "a task was refused": ("BlockingIOError", Evidence(tasks_refused=1), "processes"),
-    "there is room for no task": ("RuntimeError", Evidence(tasks=LIMITS.processes), "processes"),
+    "a child was killed for it": ("ValueError", Evidence(memory_kills=1, memory_peak_bytes=HALF), "limits.memory"),
+    "a task was refused": ("BlockingIOError", Evidence(tasks_refused=1), "limits.processes"),
+    "there is room for no task": ("RuntimeError", Evidence(tasks=LIMITS.processes), "limits.processes"),
     "there is room for one": ("RuntimeError", Evidence(tasks=LIMITS.processes - 1), None),
     "none was refused, by who counts that": (
         "RuntimeError",

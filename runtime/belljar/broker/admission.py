@@ -59,7 +59,7 @@ class Admission:
 
         Raises:
             QuotaExceeded: it would not fit with nothing under way, or other runs were in the way for too long.
-            PolicyDenied: `run_wall_ms`: the run's time was up meanwhile.
+            PolicyDenied: `limits.run_wall`: the run's time was up meanwhile.
         """
         worst = bound(output_tokens_max)
         if not self._waiting:

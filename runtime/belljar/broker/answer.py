@@ -57,7 +57,7 @@ def check_answer(final: Final, body: bytes, *, values_max: int) -> None:
 
     Raises:
         ProtocolViolation: it is no UTF-8, or no JSON.
-        Refusal: `answer.too_deep`, `answer.too_many_values`, `answer.too_many_digits`.
+        Refusal: `answer.too_deep`, `limits.answer_values`, `answer.too_many_digits`.
     """
     if not is_utf8(body) or (final.form == "json" and not _is_json(body, values_max)):
         raise ProtocolViolation(f"a Final that is no {final.form}")
@@ -69,7 +69,7 @@ def _is_json(body: bytes, values_max: int) -> bool:
     for stop, outside in _windows(body):
         values += sum(map(outside.count, (b",", b":", b"[", b"{")))
         if values > values_max:
-            raise _refused("too_many_values", f"more than {values_max} values and keys", values_max, values)
+            raise _refused("limits.answer_values", f"more than {values_max} values and keys", values_max, values)
         still = _still_open(opened, outside.translate(None, _NO_BRACKETS))
         if still is None:
             return False
@@ -98,7 +98,7 @@ def _still_open(opened: bytes, brackets: bytes) -> bytes | None:
     if lowest < 0 or deepest > _WRITABLE_DEPTH_MAX:
         return None
     if deepest > _DEPTH_MAX:
-        raise _refused("too_deep", f"lists and dicts nested {deepest} deep or more", _DEPTH_MAX, deepest)
+        raise _refused("answer.too_deep", f"lists and dicts nested {deepest} deep or more", _DEPTH_MAX, deepest)
     # Where it was last as deep as this, the next one opened that is still open.
     passed = bytes(depths)
     last = (passed.rfind(depth) for depth in range(lowest, depths[-1]))
@@ -118,7 +118,9 @@ def _opening(opened: bytes) -> bytes:
 def _longest_begun(outside: bytes) -> bytes:
     """The digits that it ends with, which may go on in the next window."""
     if b"0" * (_DIGITS_MAX + 1) in outside.translate(_TO_ZEROS):
-        raise _refused("too_many_digits", f"a number of more than {_DIGITS_MAX} digits", _DIGITS_MAX, _DIGITS_MAX + 1)
+        raise _refused(
+            "answer.too_many_digits", f"a number of more than {_DIGITS_MAX} digits", _DIGITS_MAX, _DIGITS_MAX + 1
+        )
     return outside[len(outside.rstrip(_DIGITS)) :]
 
 
@@ -146,7 +148,7 @@ def _windows(body: bytes) -> Iterator[tuple[int, bytes]]:
 def _refused(code: str, what: str, limit: int, observed: int) -> Refusal:
     return Refusal(
         f"the answer has {what}; {limit} are allowed: give a smaller answer, or give it as text",
-        code=f"answer.{code}",
+        code=code,
         limit=limit,
         observed=observed,
     )

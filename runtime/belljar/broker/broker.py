@@ -158,7 +158,7 @@ class Broker:
 
         Raises:
             ProtocolViolation: the message is out of turn or contradicts itself.
-            Refusal: `output.flood` or one of `answer.`; other refusals are replies.
+            Refusal: `limits.output_flood` or one of `answer.`; other refusals are replies.
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
@@ -225,7 +225,7 @@ class Broker:
         """The reply to a request that is not served; it stands in the log and is charged as a frame.
 
         Raises:
-            Refusal: `output.flood`.
+            Refusal: `limits.output_flood`.
         """
         asked, denials = type(message).__name__.lower(), self._calls.denials
         if denials.add(asked, refusal):

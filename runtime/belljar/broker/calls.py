@@ -128,7 +128,7 @@ class Calls:
 
         Raises:
             QuotaExceeded: it would spend more than is left.
-            PolicyDenied: `run_wall_ms`: the run's time was up before there was an answer.
+            PolicyDenied: `limits.run_wall`: the run's time was up before there was an answer.
             ModelFailed: no attempt gave an answer.
             HostFault: the model object raised what no model may raise.
         """
@@ -172,6 +172,11 @@ class Calls:
         if seconds <= 0:
             raise self._scope.time_up()
         return question.but(deadline_s=seconds)
+
+    @property
+    def kept(self) -> Amounts:
+        """What is kept back for the root model's next turn."""
+        return self._kept
 
     async def left(self) -> Remaining:
         """What the program may still spend, with all that has ended settled, and without what is kept for the root."""

@@ -51,7 +51,7 @@ class Cells:
             wall_s: what it may take, where that is less than the policy allows.
 
         Raises:
-            PolicyDenied: `code.too_long`; `cell.running`: the one before is not over; `session.ended`: there is no
+            PolicyDenied: `limits.code`; `cell.running`: the one before is not over; `session.ended`: there is no
                 next one.
         """
         limit = min(self._policy.limits.code_bytes, self._policy.wire.body_bytes_max)
@@ -60,7 +60,7 @@ class Cells:
         if len(source) > limit:
             raise PolicyDenied(
                 f"a cell of {max(len(source), len(code))} bytes is over the policy's {limit}: send it in parts",
-                code="code.too_long",
+                code="limits.code",
                 limit=limit,
                 observed=max(len(source), len(code)),
             )
@@ -134,7 +134,7 @@ class Cells:
         """An answer, which counts if it came in time.
 
         Raises:
-            Refusal: `answer.too_long` and what `check_answer` says.
+            Refusal: `limits.answer` and what `check_answer` says.
             ProtocolViolation: it is not what it says it is.
         """
         cell = self._of_running(final)
@@ -142,7 +142,7 @@ class Cells:
         if len(body) > limit:
             raise Refusal(
                 f"the answer has {len(body)} bytes, the policy allows {limit}: give a shorter answer",
-                code="answer.too_long",
+                code="limits.answer",
                 limit=limit,
                 observed=len(body),
             )

@@ -30,13 +30,13 @@ class Flood:
         """Charge a frame with a body of `size` bytes.
 
         Raises:
-            Refusal: `output.flood`: the run has sent more than the policy lets it.
+            Refusal: `limits.output_flood`: the run has sent more than the policy lets it.
         """
         self._emitted_bytes += max(size, _FRAME_COST_BYTES_MIN)
         if self._emitted_bytes > self._bytes_max:
             raise Refusal(
                 "the program sent more than the policy lets a run emit: print less, or keep it in variables",
-                code="output.flood",
+                code="limits.output_flood",
                 limit=self._bytes_max,
                 observed=self._emitted_bytes,
             )

@@ -23,7 +23,7 @@ from belljar.broker.run import RunScope
 from belljar.broker.shown import Shown
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, text_of
-from belljar.ledger import USED_UP, Ledger
+from belljar.ledger import Ledger, period_key, run_account
 from belljar.models import Model, ModelReply, ModelRequest
 from belljar.protocol import BATCH_MAX, Answer, Answers, Failure, Query
 
@@ -117,7 +117,7 @@ class Querying:
                 size = len(result.data) if isinstance(result, _Text) else 0
                 if size > room:
                     why = "the answers do not fit one reply"
-                    result, size = Failure("ModelError", "answer.too_long", why, longest, size), 0
+                    result, size = Failure("ModelError", "wire.body", why, longest, size), 0
                 room -= size
                 results[place] = result
 
@@ -151,7 +151,7 @@ class Querying:
         if prompts > self.batch_max:
             raise PolicyDenied(
                 f"a batch of {prompts} prompts is over the policy's {self.batch_max}: split it",
-                code="query.batch",
+                code="models.batch",
                 limit=self.batch_max,
                 observed=prompts,
             )
@@ -172,14 +172,21 @@ class Querying:
         """A batch that cannot be finished is refused before its first call, not after its last affordable one."""
         left = (await self._calls.left()).calls
         if left is not None and calls > left:
-            known = (await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)).calls
             raise QuotaExceeded(
                 f"{calls} calls are asked for and {left} are left: ask fewer or larger questions",
-                code="quota.calls",
+                code="quota.run.calls" if await self._is_run_short_of(calls) else "quota.tenant.calls",
                 limit=left,
                 observed=calls,
-                told=None if left == known else USED_UP,
             )
+
+    async def _is_run_short_of(self, calls: int) -> bool:
+        """Whether the run's own quota has no room for so many, whatever its tenant's has."""
+        quota = self._policy.quota.run
+        if quota.calls is None:
+            return False
+        key = period_key(quota.period, self._scope.now())
+        pages = await self._ledger.balance(run_account(self._scope.run), key)
+        return pages.used.calls + pages.held.calls + self._calls.kept.calls + calls > quota.calls
 
     async def _ask(self, model: Model, prompt: memoryview, cell: int) -> _Outcome:
         request = ModelRequest(
@@ -230,7 +237,7 @@ def _permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
         if len(prompt) > bytes_max:
             raise PolicyDenied(
                 f"{which} of {len(prompt)} bytes is over the policy's {bytes_max}: send a shorter slice",
-                code="query.prompt",
+                code="models.prompt",
                 limit=bytes_max,
                 observed=len(prompt),
             )
@@ -259,7 +266,7 @@ def _outcome_of(reply: ModelReply) -> _Outcome:
 
 def _late() -> Failure:
     why = "the cell's time was nearly up before this prompt was answered: ask fewer at once"
-    return Failure("PolicyDenied", "cell.time", why, None, None)
+    return Failure("PolicyDenied", "limits.cell_wall", why, None, None)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -200,7 +200,7 @@ class Reading:
             raise QuotaExceeded(
                 f"the run may search {allowance.search_total_bytes_max} bytes in all and has searched "
                 f"{self._searched_bytes}: search a smaller range, or keep what was found in variables",
-                code="search.total",
+                code="context.search_total",
                 limit=allowance.search_total_bytes_max,
                 observed=total,
             )
@@ -213,7 +213,7 @@ class Reading:
         if size > longest:
             raise PolicyDenied(
                 f"a read of {size} is over the policy's {longest} bytes: read in smaller slices",
-                code="read.too_long",
+                code="context.read",
                 limit=longest,
                 observed=size,
             )
@@ -222,7 +222,7 @@ class Reading:
             raise QuotaExceeded(
                 f"the run may read {allowance.read_total_bytes_max} bytes in all and has read {self.read_bytes}: "
                 "keep what you read in variables",
-                code="read.total",
+                code="context.read_total",
                 limit=allowance.read_total_bytes_max,
                 observed=total,
             )

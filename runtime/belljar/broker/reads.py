@@ -50,7 +50,7 @@ class Reads:
         """Charge `size` bytes.
 
         Raises:
-            QuotaExceeded: `quota.read_bytes`: the run or its tenant has not so much left.
+            QuotaExceeded: `quota.tenant.read`: the tenant has not so much left.
             LedgerUnavailable: it cannot be charged: nothing may be read.
         """
         if self._portion - self._used < size:

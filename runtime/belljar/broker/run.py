@@ -29,12 +29,12 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
         return self.deadline - self.monotonic()
 
     def time_up(self) -> PolicyDenied:
-        """What is said when the deadline has passed: `run_wall_ms`, the bound and the time used."""
+        """What is said when the deadline has passed: `limits.run_wall`, the bound and the time used."""
         bound_s = self.policy.limits.run_wall_s
         used_s = bound_s - self.left_s()
         return PolicyDenied(
             f"the run's time is up after {used_s:.1f} s: allow it more, or ask for less",
-            code="run_wall_ms",
+            code="limits.run_wall",
             limit=round(bound_s * 1000),
             observed=round(used_s * 1000),
         )

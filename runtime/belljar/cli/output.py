@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     # Whoever has a result has loaded the engine; whoever asks for the version need not.
     from belljar.engine import Limit, Result
+    from belljar.policy import Unit
 
 __all__ = [
     "EXIT_OUTPUT",
@@ -68,8 +69,6 @@ _EXIT = {"ok": 0, "denied": 4, "quota": 5, "model_failed": 7}
 _EXIT_GUEST = 6
 # A run that our side could not finish: the type of the error chooses.
 _EXIT_FAULTS = {"AuditUnavailable": 8, "LedgerUnavailable": 5}
-# How the codes of limits in bytes end; of the others the unit is in the code, or they count things.
-_CODES_OF_BYTES = ("_bytes", ".too_long", "output.flood")
 # Where a refusal was the cause, its words have the numbers.
 _LIMITS_TOLD = frozenset({"timeout", "cpu", "memory", "processes", "disk", "output"})
 # What the program died of, where we had refused it just that (`Result.limit` says so, not the program).
@@ -238,18 +237,22 @@ def explain(result: Result) -> None:
 
 
 def _met(limit: Limit) -> str:
-    observed = "" if limit.observed is None else f", observed {_quantity(limit.observed, limit.code)}"
-    bound = "" if limit.limit is None else f": limit {_quantity(limit.limit, limit.code)}"
+    observed = "" if limit.observed is None else f", observed {_quantity(limit.observed, limit.unit)}"
+    bound = "" if limit.limit is None else f": limit {_quantity(limit.limit, limit.unit)}"
     return f"{limit.code}{bound}{observed}"
 
 
-def _quantity(value: int, code: str) -> str:
-    """A number in the unit that the code of its limit implies, for a person."""
-    if code.endswith("_ms"):
-        return f"{value / 1000:g} s"
-    if code.endswith(_CODES_OF_BYTES):
-        return _size(value)
-    return str(value)
+def _quantity(value: int, unit: Unit) -> str:
+    """A number for a person."""
+    match unit:
+        case "ms":
+            return f"{value / 1000:g} s"
+        case "bytes":
+            return _size(value)
+        case "nanousd":
+            return f"{value / 10**9:.4f} USD"
+        case "":
+            return str(value)
 
 
 def _size(size_bytes: int) -> str:

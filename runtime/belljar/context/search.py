@@ -188,7 +188,7 @@ class Searcher:
         """Answer `question` within so many seconds from when a process takes it.
 
         Raises:
-            PolicyDenied: `search.pattern`, `search.deadline`, `search.memory`, `search.died` or `read.too_long`.
+            PolicyDenied: `search.pattern`, `context.search_wall`, `search.memory`, `search.died` or `context.read`.
             HostFault: the process could not be started, or the searcher was closed.
         """
         asked = {
@@ -265,7 +265,7 @@ class Searcher:
                 raise PolicyDenied(
                     f"the search took longer than the policy's {deadline_s:g} s: "
                     "search a smaller range (start, stop), or for something more specific",
-                    code="search.deadline",
+                    code="context.search_wall",
                     limit=round(deadline_s * 1000),
                     observed=round(deadline_s * 1000),
                 ) from None
@@ -311,7 +311,7 @@ def _packed(ranges: Sequence[tuple[int, int]]) -> bytes:
 
 def _findings(header: dict[str, Any], body: bytes, question: Question) -> Findings:
     refused = header.get("refused")
-    if refused == "read.too_long":
+    if refused == "context.read":
         raise PolicyDenied(f"{header['message']}: read it in slices", code=refused, limit=question.bytes_max)
     if refused is not None:
         raise PolicyDenied(header["message"], code=refused)

@@ -249,7 +249,7 @@ class _Reply:
         if self.size + size > self._question["bytes"]:
             if not self.count:
                 limit = self._question["bytes"]
-                raise _Refused("read.too_long", f"one match has {size} bytes; {limit} may be read at once")
+                raise _Refused("context.read", f"one match has {size} bytes; {limit} may be read at once")
             return False
         self.spans += b"".join(_SPAN.pack(*span) for span in spans)
         self.texts += said
@@ -289,7 +289,7 @@ def _lines(text: OpenDocument, question: dict[str, Any]) -> Answer:
     fitting = _last_fitting(text, low, max(low, high), first + question["bytes"])
     if fitting == low < high:
         size = text.line_start(low + 1) - first
-        raise _Refused("read.too_long", f"line {low} has {size} bytes; {question['bytes']} may be read at once")
+        raise _Refused("context.read", f"line {low} has {size} bytes; {question['bytes']} may be read at once")
     last, start = text.line_start(fitting), text.char_of(first)
     header = {"start": start, "count": text.char_of(last) - start, "next": fitting if fitting < high else None}
     return header, bytes(text.view[first:last])

@@ -97,7 +97,11 @@ _MEMORY_SHARE: Const = 0.5
 _CPU_SHARE: Const = 0.9
 # Of an error that ends a run.
 _MESSAGE_CHARS_MAX: Const = 4000
-_STATUS_OF: Const[dict[str, Status]] = {"processes": "processes", "scratch_bytes": "disk", "memory_bytes": "memory"}
+_STATUS_OF: Const[dict[str, Status]] = {
+    "limits.processes": "processes",
+    "limits.scratch": "disk",
+    "limits.memory": "memory",
+}
 _CELL_OVER: Const = Failure("PolicyDenied", "cell.over", "the cell is over: the request was cancelled", None, None)
 
 
@@ -406,15 +410,15 @@ class Box:
         peak = max(evidence.memory_peak_bytes or 0, evidence.address_peak_bytes or 0)
         # Of a child that was killed for memory the program says what it likes.
         if (evidence.memory_kills or 0) > (before.memory_kills or 0):
-            return Limit("memory_bytes", limits.memory_bytes, peak)
+            return Limit.of("limits.memory", limits.memory_bytes, peak)
         refused = (evidence.tasks_refused or 0) > (before.tasks_refused or 0)
         full = evidence.tasks_refused is None and (evidence.tasks or 0) >= limits.processes
         if said in ("RuntimeError", "BlockingIOError", "OSError") and (refused or full):
-            return Limit("processes", limits.processes, limits.processes + 1)
+            return Limit.of("limits.processes", limits.processes, limits.processes + 1)
         if said == "OSError" and self._sandbox.scratch_full():
-            return Limit("scratch_bytes", limits.scratch_bytes, limits.scratch_bytes)
+            return Limit.of("limits.scratch", limits.scratch_bytes, limits.scratch_bytes)
         if said == "MemoryError" and peak >= limits.memory_bytes * _MEMORY_SHARE:
-            return Limit("memory_bytes", limits.memory_bytes, peak)
+            return Limit.of("limits.memory", limits.memory_bytes, peak)
         return None
 
     def _refusal_behind(self, error: ErrorInfo | None) -> Limit | None:
@@ -422,7 +426,7 @@ class Box:
         refused = self._refused
         if refused is None or error is None or error.type != refused.kind:
             return None
-        return Limit(refused.code, refused.limit, refused.observed)
+        return Limit.of(refused.code, refused.limit, refused.observed)
 
     def _end(self, verdict: Verdict) -> None:
         if self._states.box in OPEN:
@@ -638,7 +642,7 @@ class Box:
         # One that is slow to die of it is killed by us as well; what happened before this cell is not why.
         kills = (end.evidence.memory_kills or 0) - ((self._before.memory_kills or 0) if end.killed else 0)
         if end.signal == signal.SIGKILL and kills > 0:
-            met = Limit("memory_bytes", limits.memory_bytes, end.evidence.memory_peak_bytes)
+            met = Limit.of("limits.memory", limits.memory_bytes, end.evidence.memory_peak_bytes)
             return Verdict("memory", ErrorInfo("MemoryLimit", "the program used up its memory: keep less at once"), met)
         slain = end.signal in (signal.SIGKILL, signal.SIGXCPU)
         if not end.killed and end.cpu_s >= limits.cpu_s * (_CPU_SHARE if slain else 1):
@@ -668,28 +672,28 @@ def verdict_of(error: BelljarError) -> Verdict:
     if isinstance(error, ProtocolViolation):
         return Verdict("protocol", about)
     if isinstance(error, Refusal):
-        limit = Limit(error.code, error.limit, error.observed)
-        if error.code == "output.flood" or error.code.startswith("answer."):
+        limit = Limit.of(error.code, error.limit, error.observed)
+        if error.code == "limits.output_flood" or error.code.startswith(("limits.answer", "answer.")):
             return Verdict("output", about, limit)
-        if error.code == "run_wall_ms":
+        if error.code == "limits.run_wall":
             return Verdict("timeout", msgspec.structs.replace(about, type="Timeout"), limit)
         return Verdict("quota" if isinstance(error, QuotaExceeded) else "denied", about, limit)
     return Verdict("model_failed" if isinstance(error, ModelFailed) else "host_fault", about)
 
 
 def _spent_cpu(limit_s: float, used_s: float) -> Verdict:
-    spent = Limit("cpu_ms", round(limit_s * 1000), round(used_s * 1000))
+    spent = Limit.of("limits.cpu", round(limit_s * 1000), round(used_s * 1000))
     return Verdict("cpu", ErrorInfo("CpuLimit", "the program used up its CPU time: do less work"), spent)
 
 
 def _cell_spent_cpu(share: _Share, used_s: float) -> Verdict:
     used_s -= share.began_s
-    spent = Limit("cpu_ms", round(share.share_s * 1000), round(used_s * 1000))
+    spent = Limit.of("limits.cpu", round(share.share_s * 1000), round(used_s * 1000))
     message = f"the cell was stopped after {used_s:.1f} s of CPU time, to leave some for others: do less work per cell"
     return Verdict("cpu", ErrorInfo("CpuLimit", message), spent)
 
 
 def _cell_late(bound_s: float, used_s: float) -> Verdict:
-    late = Limit("cell_wall_ms", round(bound_s * 1000), round(used_s * 1000))
+    late = Limit.of("limits.cell_wall", round(bound_s * 1000), round(used_s * 1000))
     message = f"the cell was stopped after {used_s:.1f} s: do less work per cell"
     return Verdict("timeout", ErrorInfo("Timeout", message), late)

@@ -53,7 +53,7 @@ class History:
     """The messages of a root model's next request, of at most `bytes_max` together with the `system` prompt.
 
     Raises:
-        PolicyDenied: `query.prompt`: the opening leaves no room to work in.
+        PolicyDenied: `models.prompt`: the opening leaves no room to work in.
     """
 
     def __init__(self, system: str, opening: str, bytes_max: int) -> None:
@@ -64,7 +64,7 @@ class History:
             raise PolicyDenied(
                 f"the question needs requests of {needed} bytes and the policy allows prompts of {bytes_max}: ask a "
                 "shorter question, or put what is long into a context",
-                code="query.prompt",
+                code="models.prompt",
                 limit=bytes_max,
                 observed=needed,
             )

@@ -114,8 +114,8 @@ async def solve(run: Work, model: Model, question: str) -> None:
 
     Raises:
         QuotaExceeded: `models.turns`: the root model never finished; or what a call was refused for.
-        PolicyDenied: `run_wall_ms`: the run's time was up while the root model thought; `query.prompt`: the question
-            is too long.
+        PolicyDenied: `limits.run_wall`: the run's time was up while the root model thought; `models.prompt`: the
+            question is too long.
         ModelFailed: the root model gave no answer, refused to, or brought nothing to run three times in a row.
     """
     try:
@@ -231,7 +231,7 @@ class _Root:
         try:
             return Ran(number, await self._run.execute(block.code, spare_cpu=True))
         except PolicyDenied as refusal:
-            if refusal.code != "code.too_long":
+            if refusal.code != "limits.code":
                 raise
             return Ran(number, None, str(refusal))
 

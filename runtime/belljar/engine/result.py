@@ -33,6 +33,7 @@ __all__ = [
 from belljar.broker import Cell
 from belljar.heavy import text_of
 from belljar.models import Usage
+from belljar.policy import Unit, unit_of
 from belljar.protocol import Final
 
 # Floats by Python's own reader: msgspec's takes seconds for a MiB of very small ones.
@@ -69,11 +70,19 @@ class ErrorInfo(msgspec.Struct, frozen=True):
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """The limit that was met: its `code`, the bound, and what was observed, in the unit that the code implies."""
+    """The limit that was met: its bound, and what was observed.
+
+    `code` is the key of the policy that sets it (`limits.cpu`); `unit` is "ms", "bytes", "nanousd", or "" for a count.
+    """
 
     code: str
     limit: int | None
     observed: int | None
+    unit: Unit = ""
+
+    @classmethod
+    def of(cls, code: str, limit: int | None, observed: int | None) -> Limit:
+        return cls(code, limit, observed, unit_of(code))
 
 
 class RunUsage(msgspec.Struct, frozen=True):

@@ -166,7 +166,8 @@ class Ledger(Protocol):
         left besides; it is not held. Of what is not asked for, nothing need be left.
 
         Raises:
-            QuotaExceeded: `quota.<dimension>`, with the limit and what it would have come to.
+            QuotaExceeded: the key of the policy that sets it (`quota.run.calls`), with the limit and
+                what it would have come to.
             InvalidInput: `amount.invalid`.
         """
         ...

@@ -392,11 +392,20 @@ def _admit(
         alone = used + spare + wanted  # what is held is given back, so it counts only where it alone is in the way
         raise QuotaExceeded(
             _refusal(account, limits, day, dimension, limit, (used, held, spare, wanted)),
-            code=f"quota.{dimension}",
+            code=_code(account, dimension),
             limit=limit,
             observed=alone if alone > limit else alone + held,
             told=told,
         )
+
+
+def _code(account: str, dimension: str) -> str:
+    """The key of the policy that sets the limit."""
+    is_run = account.startswith("run:")
+    if is_run and dimension == "read_bytes":
+        return "context.read_total"
+    key = {"cost_nanousd": "cost", "read_bytes": "read"}.get(dimension, dimension)
+    return f"quota.{'run' if is_run else 'tenant'}.{key}"
 
 
 def _refusal(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from belljar.policy.canonical import digest, dump, schema
 from belljar.policy.files import load, named_apart, presets
+from belljar.policy.kinds import Unit
 from belljar.policy.model import (
     BACKENDS,
     LANGUAGES,
@@ -30,7 +31,7 @@ from belljar.policy.model import (
     Spending,
     Wire,
 )
-from belljar.policy.parse import parse
+from belljar.policy.parse import parse, unit_of
 from belljar.policy.pin import check_pin
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Quotas",
     "RunQuota",
     "Spending",
+    "Unit",
     "Wire",
     "check_pin",
     "digest",
@@ -61,4 +63,5 @@ __all__ = [
     "parse",
     "presets",
     "schema",
+    "unit_of",
 ]

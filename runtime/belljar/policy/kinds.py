@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 from belljar import units
 from belljar.errors import InvalidInput
@@ -37,6 +37,7 @@ __all__ = [
     "Required",
     "Size",
     "Subset",
+    "Unit",
     "Version",
     "Volume",
     "Wrong",
@@ -44,6 +45,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+# Of a number next to a limit: milliseconds, bytes, nano-dollars, or a count.
+Unit: TypeAlias = Literal["ms", "bytes", "nanousd", ""]
 
 UNLIMITED: Final = "unlimited"
 ANY: Final = "any"
@@ -92,11 +95,13 @@ def _cut(text: str) -> str:
 class Kind(ABC, Generic[T]):
     """One field's rule. `key` is its name in the file; the attribute's name may end in a unit instead.
 
-    `optional`: a file that extends nothing may leave it out, and then it is `None`.
+    `optional`: a file that extends nothing may leave it out, and then it is `None`. `unit` is that of the numbers
+    which a refusal or a result gives.
     """
 
     key: str
     optional: ClassVar[bool] = False
+    unit: ClassVar[Unit] = ""
 
     @abstractmethod
     def read(self, value: object) -> T: ...
@@ -125,6 +130,7 @@ class Kind(ABC, Generic[T]):
 class Size(Kind[int]):
     """Bytes, written `"256 MiB"`, between `least` and `most` (same notation)."""
 
+    unit: ClassVar[Unit] = "bytes"
     least: str
     most: str
 
@@ -149,6 +155,7 @@ class Size(Kind[int]):
 class Duration(Kind[float]):
     """Seconds, written `"60 s"`, between `least` and `most` (same notation)."""
 
+    unit: ClassVar[Unit] = "ms"
     least: str
     most: str
 
@@ -222,6 +229,7 @@ class Amount(Kind[int | None]):
 class Volume(Kind[int | None]):
     """A quota in bytes, written `"10 GiB"`, from 0 to `most`; `"unlimited"` is `None`."""
 
+    unit: ClassVar[Unit] = "bytes"
     most: str
 
     def read(self, value: object) -> int | None:
@@ -248,6 +256,7 @@ class Volume(Kind[int | None]):
 class Cost(Kind[int | None]):
     """A quota in nano-dollars, written `"0.50 USD"`, from 0 to `most`; `"unlimited"` is `None`."""
 
+    unit: ClassVar[Unit] = "nanousd"
     most: str
 
     def read(self, value: object) -> int | None:

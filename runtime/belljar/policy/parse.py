@@ -24,7 +24,7 @@ from typing import Any, Final, NoReturn, TypeVar, get_type_hints
 import msgspec
 
 from belljar.errors import InvalidInput, InvalidPolicy
-from belljar.policy.kinds import Kind, Wrong, shown
+from belljar.policy.kinds import Kind, Unit, Wrong, shown
 from belljar.policy.locate import Path, locate
 from belljar.policy.model import Policy
 
@@ -89,6 +89,23 @@ def kind_at(dotted: str) -> tuple[str, Kind[Any]]:
     attribute, kind = fields_of(_sub_table(fields_of(Policy)[table][1]))[key]
     assert isinstance(kind, Kind)
     return f"{table}.{attribute}", kind
+
+
+def unit_of(dotted: str) -> Unit:
+    """In what the numbers of a limit are given by whoever meets it; "" also for what is no key of a policy."""
+    return _units().get(dotted, "")
+
+
+@cache
+def _units() -> dict[str, Unit]:
+    def below(table: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Unit]]:
+        for key, (_, kind) in fields_of(table).items():
+            if isinstance(kind, Kind):
+                yield prefix + key, kind.unit
+            else:
+                yield from below(_sub_table(kind), f"{prefix}{key}.")
+
+    return dict(below(Policy, ""))
 
 
 class _Reader:

@@ -1,5 +1,5 @@
 # language: both
 # expect: output
-# limit: answer.too_long
+# limit: limits.answer
 # why: Answers have a limit of their own.
 FINAL("x" * 200_000)

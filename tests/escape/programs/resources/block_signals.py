@@ -1,6 +1,6 @@
 # language: python
 # expect: timeout
-# limit: cell_wall_ms
+# limit: limits.cell_wall
 # hasty
 # why: A blocked signal is not even delivered.
 import signal, time

@@ -1,6 +1,6 @@
 # language: both
 # expect: timeout
-# limit: cell_wall_ms
+# limit: limits.cell_wall
 # hasty
 # why: The interrupt is an exception, and exceptions can be caught.
 import time

@@ -1,6 +1,6 @@
 # language: both
 # expect: cpu
-# limit: cpu_ms
+# limit: limits.cpu
 # why: Consuming for ever without memory.
 import collections, itertools
 collections.deque(itertools.count(), maxlen=0)

@@ -1,6 +1,6 @@
 # language: both
 # expect: cpu
-# limit: cpu_ms
+# limit: limits.cpu
 # why: One operation that takes for ever.
 x = 7 ** 9_000_000
 for _ in range(1000):

@@ -1,6 +1,6 @@
 # language: both
 # expect: cpu
-# limit: cpu_ms
+# limit: limits.cpu
 # why: A pattern that backtracks.
 import re
 re.match("(a+)+$", "a" * 64 + "b")

@@ -1,6 +1,6 @@
 # language: python
 # expect: cpu
-# limit: cpu_ms
+# limit: limits.cpu
 # why: The limit on CPU time of the kernel is per process; the box's is for all.
 import os
 for _ in range(8):

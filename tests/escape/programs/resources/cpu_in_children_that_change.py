@@ -1,6 +1,6 @@
 # language: python
 # expect: cpu
-# limit: cpu_ms
+# limit: limits.cpu
 # why: Each child lives for an instant; their time adds up.
 import os
 while True:

@@ -1,6 +1,6 @@
 # language: both
 # expect: cpu
-# limit: cpu_ms
+# limit: limits.cpu
 # why: The plainest of all.
 while True:
     pass

@@ -1,6 +1,6 @@
 # language: both
 # expect: cpu
-# limit: cpu_ms
+# limit: limits.cpu
 # why: No bytecode is run, so no signal handler is.
 import itertools
 sum(itertools.repeat(1))

@@ -1,6 +1,6 @@
 # language: python
 # expect: disk
-# limit: scratch_bytes
+# limit: limits.scratch
 # why: Fills the scratch folder.
 # gvisor: expect error ; says No space left on device ; why disk: the host cannot see its files, and asks nothing inside
 number = 0

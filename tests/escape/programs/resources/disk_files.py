@@ -1,6 +1,6 @@
 # language: python
 # expect: disk
-# limit: scratch_bytes
+# limit: limits.scratch
 # why: Empty files cost the kernel memory that no byte count sees.
 # gvisor: expect cpu memory ; why files: its tmpfs counts none; time and memory are charged to the box
 number = 0

@@ -1,6 +1,6 @@
 # language: python
 # expect: timeout
-# limit: cell_wall_ms
+# limit: limits.cell_wall
 # hasty
 # why: A handler of one's own for everything that can be handled.
 import signal, time

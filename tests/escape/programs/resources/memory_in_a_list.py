@@ -1,6 +1,6 @@
 # language: both
 # expect: memory
-# limit: memory_bytes
+# limit: limits.memory
 # why: Grows until there is no more.
 grown = []
 while True:

@@ -1,6 +1,6 @@
 # language: both
 # expect: memory
-# limit: memory_bytes
+# limit: limits.memory
 # why: Variables live on and add up.
 kept = ["x" * 1_000_000 for _ in range(30)]
 #%%

@@ -1,6 +1,6 @@
 # language: both
 # expect: output
-# limit: output.flood
+# limit: limits.output_flood
 # why: More output than anybody reads.
 while True:
     print("x" * 10_000)

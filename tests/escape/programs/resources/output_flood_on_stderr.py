@@ -1,6 +1,6 @@
 # language: python
 # expect: output
-# limit: output.flood
+# limit: limits.output_flood
 # why: The other stream.
 import sys
 while True:

@@ -1,6 +1,6 @@
 # language: python
 # expect: output
-# limit: output.flood
+# limit: limits.output_flood
 # use: wire
 # why: Frames without content cost the host more than the guest.
 crumbs = frame({"op": "output", "cell": 1, "stream": "stdout"}) * 500

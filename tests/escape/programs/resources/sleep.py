@@ -1,6 +1,6 @@
 # language: both
 # expect: timeout
-# limit: cell_wall_ms
+# limit: limits.cell_wall
 # hasty
 # why: Uses nothing but time.
 import time

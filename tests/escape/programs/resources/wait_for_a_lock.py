@@ -1,6 +1,6 @@
 # language: both
 # expect: timeout
-# limit: cell_wall_ms
+# limit: limits.cell_wall
 # hasty
 # why: A deadlock with oneself.
 import threading
