@@ -37,8 +37,7 @@ from belljar.broker.readlog import ReadLog
 from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Coverage, Shown
-from belljar.context import OpenDocument, Question, Searcher
-from belljar.context.hits import OF_ITEMS
+from belljar.context import OpenDocument
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, sha256, text_of
 from belljar.ledger import USED_UP, Ledger, Remaining
@@ -66,6 +65,8 @@ from belljar.protocol import (
     Refused,
     Search,
 )
+from belljar.search import Question, Searcher
+from belljar.search.hits import OF_ITEMS
 from belljar.wire import Frame
 
 __all__ = ["Broker", "Reply"]
