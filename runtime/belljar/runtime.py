@@ -19,7 +19,7 @@ import msgspec
 
 from belljar.arguments import check, check_callback, warn_of_a_path
 from belljar.audit import JSON, AuditLog, Record, Report, records, verify
-from belljar.context import ContextStore, ContextStores, Document, FileSource, LeftOut, Loan, Searcher
+from belljar.context import ContextStore, ContextStores, Document, FileSource, LeftOut, Loan
 from belljar.engine import CellResult, Result, solve
 from belljar.errors import HostFault, InvalidInput, PolicyDenied, Refusal
 from belljar.ledger import SqliteLedger, tenant_accounts
@@ -29,6 +29,7 @@ from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart
 from belljar.recovery import recover
 from belljar.sandbox import Backend, BackendSite, open_backend
+from belljar.search import Searcher
 from belljar.state import State
 from belljar.tasks import to_the_end
 

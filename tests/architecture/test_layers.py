@@ -30,7 +30,8 @@ LEVELS = [
     {"lifecycle", "recovery", "state", "arguments"},
     {"engine"},
     {"broker", "sandbox"},
-    {"policy", "ledger", "audit", "context", "models"},
+    {"search"},
+    {"policy", "ledger", "audit", "context", "attribution", "models"},
     {"wire", "states", "writer", "tasks", "processes", "owners", "assets", "units", "spans", "heavy"},
     {"protocol"},
     {"errors"},
@@ -41,7 +42,10 @@ NARROWER = {
     "policy": {"errors", "units", "assets"},
     "ledger": {"errors", "writer"},
     "audit": {"errors", "writer", "spans"},
-    "context": {"errors", "spans", "tasks"},
+    "context": {"errors"},
+    # What computes which text was shown knows ranges, and nothing of files or processes.
+    "attribution": {"spans"},
+    "search": {"errors", "spans", "tasks", "context", "attribution"},
     "models": {"errors", "heavy"},
     "sandbox": {"errors", "assets", "tasks", "processes"},
     "state": {"errors"},
@@ -82,7 +86,7 @@ PURE_BUT = {"policy/files.py": {"pathlib"}}
 SCRIPTS: dict[str, set[str]] = {
     "sandbox/jail/launcher.py": set(),
     "sandbox/jail/zygote.py": {"guest"},
-    "context/worker.py": {"belljar"},
+    "search/worker.py": {"belljar"},
 }
 GUEST_SCRIPTS = {"boot.py"}
 # Besides packages, what gives names of others as its own: the guest's `re`.

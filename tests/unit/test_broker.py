@@ -16,7 +16,6 @@ import pytest
 
 from belljar.broker import calls
 from belljar.broker.shown import Shown
-from belljar.context import Searcher
 from belljar.errors import AuditUnavailable, HostFault, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import Amounts, Limits
 from belljar.models import ModelReply, ModelRequest, Usage
@@ -40,6 +39,7 @@ from belljar.protocol import (
     Refused,
     Search,
 )
+from belljar.search import Searcher
 from belljar.states import BoxState, Event
 from belljar.wire import encode
 from tests.unit.broker_fakes import FakeModel, World, drive, policy_with, reply, world
