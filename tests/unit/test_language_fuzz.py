@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from guest import facades, restricted
-from guest.facades import Facade
-from guest.guards import MARK, TOKEN
+from guest.language import facades, restricted
+from guest.language.facades import Facade
+from guest.language.guards import MARK, TOKEN
 from tests.fuzz.oracle import Oracle, Watch, differences, state_of
 
 ROOT = Path(__file__).parents[2]

@@ -24,8 +24,8 @@ from belljar.context import ContextStore, Searcher, Tracked
 from belljar.context.hits import MATCH_CHARS_MAX
 from belljar.context.search import Findings
 from belljar.errors import BelljarError, HostFault, PolicyDenied
-from guest.contexts import unpacked
-from guest.pushdown import Hit
+from guest.agent.contexts import unpacked
+from guest.context.pushdown import Hit
 from tests.unit.broker_fakes import drive
 from tests.unit.searches import HUGE, LONG, PATIENCE_S, SLOW, busy, question, refusal, searching, workers
 
