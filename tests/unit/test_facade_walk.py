@@ -458,7 +458,7 @@ def test_after_preload_no_facade_imports_anything() -> None:
         "made[0] is None or importer('datetime').datetime.strptime('2024', '%Y')\n"
         "print(sorted(set(sys.modules) - before))"
     )
-    images = str(Path(facades.__file__).parents[1])
+    images = str(Path(facades.__file__).parents[2])
     environment = {"PYTHONPATH": images}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     assert ran.stdout == "[]\n"
