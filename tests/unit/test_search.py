@@ -20,10 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.context import ContextStore, Searcher, Tracked
-from belljar.context.hits import MATCH_CHARS_MAX
-from belljar.context.search import Findings
+from belljar.context import ContextStore
 from belljar.errors import BelljarError, HostFault, PolicyDenied
+from belljar.search import Searcher, Tracked
+from belljar.search.hits import MATCH_CHARS_MAX
+from belljar.search.searcher import Findings
 from guest.contexts import unpacked
 from guest.pushdown import Hit
 from tests.unit.broker_fakes import drive

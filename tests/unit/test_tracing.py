@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.context.tracing import Traceable, trace
+from belljar.attribution.tracing import Traceable, trace
 from belljar.spans import Spans
 
 TEMPLATE = "You label lines. Tell for each which kind of question it is, one label a line.\n\nLINES:\n{}\n\nAnswer now:"
@@ -386,7 +386,7 @@ def test_what_was_found_when_the_time_was_up_counts(monkeypatch: pytest.MonkeyPa
     data = "\n".join(lines).encode()
     prompts = ["\n".join(lines[at : at + 100 : 2]).encode() for at in range(0, 400, 100)]
     calls = iter([*range(60), *repeat(10**6, 10**6)])
-    monkeypatch.setattr("belljar.context.tracing.time.monotonic", lambda: float(next(calls)))
+    monkeypatch.setattr("belljar.attribution.tracing.time.monotonic", lambda: float(next(calls)))
     found = trace(prompts, [Traceable(0, data, [(0, len(data))])], seconds=1000)
     assert not found.complete
     assert 0 < Spans((start, stop) for _, start, stop in found.spans).covered < len(data) // 2
