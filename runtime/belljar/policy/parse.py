@@ -28,7 +28,7 @@ from belljar.policy.kinds import Kind, Unit, Wrong, shown
 from belljar.policy.locate import Path, locate
 from belljar.policy.model import Policy
 
-__all__ = ["FITS", "fields_of", "kind_at", "parse"]
+__all__ = ["FITS", "fields_of", "kind_at", "parse", "unit_of"]
 
 Table = TypeVar("Table", bound=msgspec.Struct)
 
