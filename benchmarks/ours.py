@@ -16,11 +16,12 @@ from typing import Self
 from belljar.audit import AuditLog
 from belljar.context import ContextStores, Searcher
 from belljar.engine import CellResult
+from belljar.identity import Language, Tenant
 from belljar.ledger import SqliteLedger
 from belljar.models import NullModel, Prices
 from belljar.policy import load
 from belljar.run import Services, begin
-from belljar.runtime import Language, Runtime
+from belljar.runtime import Runtime
 from belljar.sandbox import Jail, ensure_image
 from belljar.state import State
 from benchmarks.measure import BenchmarkError, Cell, Plan, Samples, measure_sandbox
@@ -29,7 +30,7 @@ from benchmarks.programs import REPLY, Text
 __all__ = ["MODEL", "POLICY", "TENANT", "Belljar", "BelljarInMemory"]
 
 POLICY = "standard"
-TENANT = "benchmark"
+TENANT = Tenant("benchmark")
 # The preset allows scripted models by name.
 MODEL = NullModel(REPLY, name="scripted:null")
 

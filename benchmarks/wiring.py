@@ -19,12 +19,12 @@ from belljar.broker import Broker, Calls, RunScope
 from belljar.context import OpenDocument, Searcher
 from belljar.engine import CellResult
 from belljar.engine.box import Box
+from belljar.identity import Language, RunId
 from belljar.ledger import Limits, SqliteLedger
 from belljar.models import Prices
 from belljar.policy import load
 from belljar.protocol import ContextInfo
 from belljar.run import box_spec
-from belljar.runtime import Language
 from belljar.sandbox import Sandbox
 from benchmarks.measure import BenchmarkError
 from benchmarks.ours import MODEL, POLICY, TENANT
@@ -109,9 +109,8 @@ class Wiring:
 
     def _prepare(self, books: Books, documents: Sequence[OpenDocument]) -> tuple[RunScope, Broker]:
         scope = RunScope(
-            run=f"box-{next(self._numbers)}",
+            run=RunId(f"box-{next(self._numbers)}"),
             tenant=TENANT,
-            depth=0,
             policy=self._policy,
             deadline=time.monotonic() + _RUN_S,
         )

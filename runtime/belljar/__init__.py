@@ -42,10 +42,11 @@ from belljar.errors import (
     VerificationFailed,
 )
 from belljar.facade import SyncSession, execute, run, session
+from belljar.identity import BackendName, Language
 from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy
 from belljar.run import OnProgress, OnTurn
-from belljar.runtime import BackendName, ContextSource, Language, Runtime, Session
+from belljar.runtime import ContextSource, Runtime, Session
 
 __version__ = version("belljar")
 

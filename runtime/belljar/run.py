@@ -21,7 +21,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -43,6 +43,7 @@ from belljar.engine import (
     verdict_of,
 )
 from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied, Refusal
+from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Spending, digest
@@ -64,7 +65,7 @@ class Services(msgspec.Struct, frozen=True):
     """What all runs of a process share."""
 
     policy: Policy
-    language: Literal["python", "restricted"]
+    language: Language
     backend: Backend
     audit: AuditLog
     ledger: Ledger
@@ -82,7 +83,7 @@ class Run:
     def __init__(
         self,
         services: Services,
-        tenant: str,
+        tenant: Tenant,
         documents: Mapping[str, Document],
         root: Model | None,
         sub: Model | None,
@@ -91,7 +92,7 @@ class Run:
         self._services = services
         self._started = time.monotonic()
         self.scope = RunScope(
-            run=_run_id(), tenant=tenant, depth=0, policy=policy, deadline=self._started + policy.limits.run_wall_s
+            run=_run_id(), tenant=tenant, policy=policy, deadline=self._started + policy.limits.run_wall_s
         )
         self.documents = documents
         self.root = root
@@ -129,7 +130,7 @@ class Run:
         return self._box
 
     @property
-    def language(self) -> Literal["python", "restricted"]:
+    def language(self) -> Language:
         return self._services.language
 
     async def execute(
@@ -306,8 +307,8 @@ class Run:
         broker, spent, last = self.box.broker, self.calls.spent, self.last
         coverage = broker.coverage  # a sum over very many ranges, so once
         return Result(
-            run=self.scope.run,
-            tenant=self.scope.tenant,
+            run=str(self.scope.run),
+            tenant=str(self.scope.tenant),
             status=self._verdict.status,
             given=last.given if last is not None and self._verdict.status == "ok" else None,
             stdout=last.stdout if last else "",
@@ -371,14 +372,14 @@ class Run:
         if limit is not None:
             fields |= {"code": limit.code, "limit": limit.limit, "observed": limit.observed}
         seq, head = await self._services.audit.seal("run.finished", self.scope.run, fields)
-        self._receipt = Receipt(self.scope.run, seq, head)
+        self._receipt = Receipt(str(self.scope.run), seq, head)
 
 
 @contextlib.asynccontextmanager
 async def begin(
     services: Services,
     *,
-    tenant: str,
+    tenant: Tenant,
     documents: Mapping[str, Document],
     root: Model | None,
     sub: Model | None,
@@ -425,8 +426,10 @@ def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:
     return True
 
 
-async def log_refused_start(audit: AuditLog, tenant: str, refusal: Refusal, *, run: str | None = None) -> None:
+async def log_refused_start(audit: AuditLog, tenant: object, refusal: Refusal, *, run: RunId | None = None) -> None:
     """What was refused before anything was opened for it stands in the log as a run that ended at once.
+
+    `tenant` may be what was refused, and then anything.
 
     Raises:
         AuditUnavailable: not even that can be written.
@@ -437,9 +440,9 @@ async def log_refused_start(audit: AuditLog, tenant: str, refusal: Refusal, *, r
     await audit.append("run.finished", run, {"status": verdict_of(refusal).status, "calls": 0, "refused": 1, **numbers})
 
 
-def _run_id() -> str:
+def _run_id() -> RunId:
     """Sorts by time, cannot be guessed."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+    return RunId.root(datetime.now(UTC), secrets.token_hex(6))
 
 
 def _limits(quota: Spending, read_bytes: int | None) -> Limits:

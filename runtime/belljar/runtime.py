@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Self, TypeVar
 
 import msgspec
 
-from belljar.arguments import check, check_callback, warn_of_a_path
+from belljar.arguments import check, check_callback, tenant_of, warn_of_a_path
 from belljar.audit import JSON, AuditLog, Record, Report, records, verify
 from belljar.context import ContextStore, ContextStores, Document, FileSource, LeftOut, Loan, Searcher
 from belljar.engine import CellResult, Result, solve
 from belljar.errors import HostFault, InvalidInput, PolicyDenied, Refusal
-from belljar.ledger import SqliteLedger, tenant_accounts
+from belljar.identity import DEFAULT_TENANT, BackendName, Language, Tenant
+from belljar.ledger import SqliteLedger
 from belljar.models import Model, Prices, Registry
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart
@@ -35,14 +36,11 @@ from belljar.tasks import to_the_end
 if TYPE_CHECKING:
     from belljar.sandbox.docker import Docker
 
-__all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtime", "Session"]
+__all__ = ["ContextSource", "Runtime", "Session"]
 
-Language = Literal["restricted", "python"]
-BackendName = Literal["jail", "docker", "gvisor"]
 # A file or folder of this host, an open binary file, a text, a list or dict of JSON values, or what was registered.
 ContextSource = Path | FileSource | BinaryIO | str | Sequence[Any] | Mapping[str, Any] | Document
 
-DEFAULT_TENANT = "default"
 # What the first context is called where it has no other name.
 _CONTEXT: Final = "context"
 # Their names and places have to fit one header of the wire.
@@ -397,11 +395,11 @@ class Runtime:
         Raises:
             InvalidInput: it cannot be read, or cannot be a context.
         """
+        store = self._contexts.of(tenant_of(tenant))
         if isinstance(source, Document):
             return source
         if isinstance(source, str):
             warn_of_a_path(source)
-        store = self._contexts.of(tenant)
         how: dict[str, Any] = {}
         if isinstance(source, FileSource):
             how = {"encoding": source.encoding, "errors": source.errors, "json_lines": source.json_lines}
@@ -416,11 +414,11 @@ class Runtime:
         Raises:
             InvalidInput: there is none, or there are several.
         """
-        return self._contexts.of(tenant).find(reference)
+        return self._contexts.of(tenant_of(tenant)).find(reference)
 
     def contexts(self, *, tenant: str = DEFAULT_TENANT) -> list[Document]:
         """The contexts that this tenant registered."""
-        return self._contexts.of(tenant).ls()
+        return self._contexts.of(tenant_of(tenant)).ls()
 
     def remove_context(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
         """Remove one, as `belljar context rm` does, and tell which it was.
@@ -429,7 +427,7 @@ class Runtime:
             InvalidInput: there is none, or there are several.
             Refusal: `context.in_use`.
         """
-        return self._contexts.of(tenant).rm(reference)
+        return self._contexts.of(tenant_of(tenant)).rm(reference)
 
     async def records(self, run: str | None = None) -> list[Record]:
         """The log's records, of one run or of all.
@@ -461,20 +459,18 @@ class Runtime:
         alone: bool = False,
         rooted: bool = False,
     ) -> AsyncIterator[Run]:
-        if tenant != "":  # that is told like any other name that is none
-            check("tenant", tenant, str, "a tenant's name")
         check("contexts", contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with _Loans() as loans:
             async with self._logging_refusals(tenant):
+                whose = tenant_of(tenant)
                 root_model = self._model(root) if rooted else None
                 sub_model = root_model if sub is root else self._model(sub) if sub is not None else None
-                tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
                 services = await self._shared()
                 services = msgspec.structs.replace(services, prices=self._prices.of(root_model, sub_model))
-                documents = await self._documents(context, contexts, tenant, loans)
+                documents = await self._documents(context, contexts, whose, loans)
             async with begin(
                 services,
-                tenant=tenant,
+                tenant=whose,
                 documents=documents,
                 root=root_model,
                 sub=sub_model,
@@ -487,7 +483,7 @@ class Runtime:
         self,
         context: ContextSource | None,
         contexts: Mapping[str, ContextSource] | None,
-        tenant: str,
+        tenant: Tenant,
         loans: _Loans,
     ) -> dict[str, Document]:
         """What a run brings along or was registered, by name, `context` first."""

@@ -31,19 +31,20 @@ LEVELS = [
     {"policy", "ledger", "audit", "context", "models"},
     {"wire", "writer", "tasks", "processes", "owners", "assets", "units", "spans", "heavy"},
     {"protocol"},
+    {"identity"},
     {"errors"},
 ]
 # Packages that know less than their level would let them, and all that they may know.
 NARROWER = {
     "demo": {"errors", "models"},
-    "policy": {"errors", "units", "assets"},
-    "ledger": {"errors", "writer"},
+    "policy": {"errors", "identity", "units", "assets"},
+    "ledger": {"errors", "identity", "writer"},
     "audit": {"errors", "writer", "spans"},
-    "context": {"errors", "spans", "tasks"},
+    "context": {"errors", "identity", "spans", "tasks"},
     "models": {"errors", "heavy"},
-    "sandbox": {"errors", "assets", "tasks", "processes"},
+    "sandbox": {"errors", "identity", "assets", "tasks", "processes"},
     "state": {"errors"},
-    "arguments": {"errors"},
+    "arguments": {"errors", "identity"},
     "writer": {"errors"},
     "assets": {"errors"},
     "units": {"errors"},
@@ -58,7 +59,8 @@ SPEAKERS = {"broker", "engine", "wire"}
 # Packages whose only importers are these.
 ONLY_FOR = {"demo": {"cli"}, "facade": {"__init__", "cli"}}
 
-# What touches the world. `errors`, `protocol`, `wire` and `policy` compute; time and files come in as arguments.
+# What touches the world. `errors`, `identity`, `protocol`, `wire` and `policy` compute; time and files come in as
+# arguments.
 WORLD = {
     *("socket", "ssl", "select", "selectors", "threading", "_thread", "multiprocessing", "concurrent", "subprocess"),
     *("asyncio", "signal", "time", "random", "secrets", "uuid", "os", "io", "shutil", "tempfile", "pathlib", "sys"),
@@ -66,12 +68,14 @@ WORLD = {
 }
 PURE = [
     "errors.py",
+    "identity.py",
     "protocol.py",
     "wire.py",
     *(f"policy/{path.name}" for path in HOST.joinpath("policy").glob("*.py")),
 ]
-# Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`.
-PURE_BUT = {"policy/files.py": {"pathlib"}}
+# Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`. And a time that came in
+# as an argument is written into an id.
+PURE_BUT = {"policy/files.py": {"pathlib"}, "identity.py": {"datetime"}}
 
 # Run as scripts by an interpreter of their own, inside or just outside the box: never imported by the host. What
 # becomes the box has the guest's agent in it.
@@ -163,7 +167,8 @@ def test_what_only_computes_touches_no_world(name: str) -> None:
 
 def test_the_lowest_parts_know_what_they_need() -> None:
     assert parts(HOST / "errors.py") == set()
-    assert parts(HOST / "protocol.py") == set()
+    assert parts(HOST / "identity.py") == {"errors"}
+    assert parts(HOST / "protocol.py") == {"identity"}
     assert parts(HOST / "wire.py") == {"errors", "protocol"}
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from belljar.policy import BACKENDS, LAYERS
+from belljar.identity import BACKENDS
+from belljar.policy import LAYERS
 from belljar.sandbox.docker.versions import runc_holes
 from tests.daemon import PROGRAMS, PrivateDaemon
 from tests.integration.support import Jar, Outcome

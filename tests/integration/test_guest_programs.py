@@ -15,8 +15,8 @@ import pytest
 
 from belljar import ModelReply, ModelRequest, Runtime
 from belljar.engine import CellResult, Result
+from belljar.identity import Language
 from belljar.models import FREE, Usage
-from belljar.runtime import Language
 from belljar.sandbox import ensure_image
 
 CONTEXT = "a line\nand another\n"

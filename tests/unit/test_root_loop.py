@@ -19,6 +19,7 @@ from belljar.context import Document
 from belljar.engine import Box, CellResult, ErrorInfo, Status, Turn, Verdict, solve
 from belljar.engine.prompt import system_prompt
 from belljar.errors import BelljarError, ModelFailed, PolicyDenied, QuotaExceeded
+from belljar.identity import RunId, Tenant
 from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
 
@@ -91,7 +92,7 @@ class FakeRun:
         self.told: list[Turn] = []
         self._says = says
         policy = policy or load("standard")
-        self.scope = RunScope(run="r", tenant="t", depth=0, policy=policy, deadline=time.monotonic() + 1800)
+        self.scope = RunScope(run=RunId("r"), tenant=Tenant("t"), policy=policy, deadline=time.monotonic() + 1800)
         self.calls = cast("Calls", self)
         self.documents: Mapping[str, Document] = {}
         self.language: Literal["python", "restricted"] = "restricted"

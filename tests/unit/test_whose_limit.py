@@ -12,6 +12,7 @@ import pytest
 
 from belljar.broker import Broker, RunScope
 from belljar.engine import Box
+from belljar.identity import RunId, Tenant
 from belljar.policy import load
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, Sandbox, rlimits
 
@@ -42,7 +43,7 @@ class Ended:
 
 
 def box(end: BoxEnd) -> Box:
-    scope = RunScope(run="r", tenant="t", depth=0, policy=POLICY, deadline=0.0)
+    scope = RunScope(run=RunId("r"), tenant=Tenant("t"), policy=POLICY, deadline=0.0)
     broker = cast("Broker", types.SimpleNamespace(ready=True, final=None, cell=None))
     return Box(cast("Sandbox", Ended(end)), broker, scope)
 

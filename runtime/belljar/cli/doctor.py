@@ -20,7 +20,8 @@ from belljar.cli.loop import run_async
 from belljar.cli.output import emit, say
 from belljar.engine import Result
 from belljar.errors import BelljarError, LayerMissing
-from belljar.policy import BACKENDS, LAYERS, BackendName, Policy, load
+from belljar.identity import BACKENDS, BackendName
+from belljar.policy import LAYERS, Policy, load
 from belljar.runtime import Runtime
 from belljar.sandbox.base import check_layers
 from belljar.sandbox.devices import devices_not_of_root

@@ -6,7 +6,6 @@ from belljar.context.folder import LeftOut
 from belljar.context.intake import OnProgress
 from belljar.context.search import Question, Searcher, Tracked
 from belljar.context.store import (
-    DEFAULT_TENANT,
     ContextStore,
     ContextStores,
     FileSource,
@@ -17,7 +16,6 @@ from belljar.context.store import (
 )
 
 __all__ = [
-    "DEFAULT_TENANT",
     "ContextStore",
     "ContextStores",
     "Document",

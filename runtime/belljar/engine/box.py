@@ -31,7 +31,6 @@ import functools
 import signal
 from collections.abc import Sequence
 from typing import Final as Const
-from typing import Literal
 
 import msgspec
 
@@ -50,6 +49,7 @@ from belljar.errors import (
     Refusal,
 )
 from belljar.heavy import off_loop
+from belljar.identity import Language
 from belljar.protocol import (
     PROTOCOL,
     Answers,
@@ -178,7 +178,7 @@ class Box:
 
     async def open(
         self,
-        language: Literal["python", "restricted"],
+        language: Language,
         documents: Sequence[OpenDocument],
         contexts: Sequence[ContextInfo],
         *,

@@ -21,7 +21,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from typing import Final as Const
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -34,6 +34,7 @@ from belljar.engine.prompt import Ran, is_no_python, opening, report, standing, 
 from belljar.engine.result import CellResult, Turn, TurnBlock
 from belljar.errors import ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import off_loop, whole
+from belljar.identity import Language
 from belljar.models import Model, ModelReply, ModelRequest, Usage
 
 __all__ = ["Progress", "Work", "solve"]
@@ -93,7 +94,7 @@ class Work(Protocol):
     def scope(self) -> RunScope: ...
 
     @property
-    def language(self) -> Literal["python", "restricted"]: ...
+    def language(self) -> Language: ...
 
     @property
     def calls(self) -> Calls: ...
