@@ -41,9 +41,9 @@ from typing import Any, Final, TypeVar
 from belljar.engine import CellResult, Result
 from belljar.errors import HostFault, InvalidInput, PolicyDenied
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
+from belljar.lifecycle import OnProgress, OnTurn
 from belljar.models import Model, Prices
 from belljar.policy import Policy
-from belljar.run import OnProgress, OnTurn
 from belljar.runtime import ContextSource, Runtime, Session
 from belljar.tasks import Workers
 

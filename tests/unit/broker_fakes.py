@@ -16,12 +16,13 @@ import msgspec
 
 from belljar.audit import AuditLog, records, verify
 from belljar.broker import Broker, Calls, Reply, RunScope
-from belljar.context import ContextStore, Searcher
+from belljar.context import ContextStore
 from belljar.identity import RunId, Tenant
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
 from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy, load
 from belljar.protocol import GuestMessage, Ready
+from belljar.search import Searcher
 from belljar.wire import Frame
 
 RUN = RunId("r1")

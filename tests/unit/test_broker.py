@@ -16,7 +16,6 @@ import pytest
 
 from belljar.broker import calls
 from belljar.broker.shown import Shown
-from belljar.context import Searcher
 from belljar.errors import AuditUnavailable, HostFault, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import Amounts, Limits
 from belljar.models import ModelReply, ModelRequest, Usage
@@ -40,6 +39,8 @@ from belljar.protocol import (
     Refused,
     Search,
 )
+from belljar.search import Searcher
+from belljar.states import BoxState, Event
 from belljar.wire import encode
 from tests.unit.broker_fakes import FakeModel, World, drive, policy_with, reply, world
 
@@ -105,8 +106,8 @@ def calls_left(number: int) -> Limits:
 def test_nothing_is_heard_before_ready(tmp_path: Path, message: GuestMessage) -> None:
     async def test() -> None:
         async with world(tmp_path, texts=[ASCII]) as here:
-            assert "not ready" in await violates(here, message)
-            assert not here.broker.ready
+            assert "while the box was starting" in await violates(here, message)
+            assert here.broker.states.box is BoxState.STARTING
             assert here.events() == []
 
     drive(test())
@@ -116,11 +117,11 @@ def test_ready_comes_once_and_speaks_our_protocol(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as here:
             assert "protocol 2" in await violates(here, Ready(2, "3.11"))
-            seen = [here.broker.ready]
+            seen = [here.broker.states.box]
             assert await here.say(Ready(1, "3.11")) is None
-            seen.append(here.broker.ready)
+            seen.append(here.broker.states.box)
             await violates(here, Ready(1, "3.11"))
-            assert seen == [False, True]
+            assert seen == [BoxState.STARTING, BoxState.LISTENING]
 
     drive(test())
 
@@ -268,6 +269,7 @@ def test_a_cell_that_the_box_did_not_outlive_is_logged_as_over(tmp_path: Path) -
         async with world(tmp_path) as here:
             await here.in_cell()
             await here.say(Output(1, "stdout"), b"abc")
+            here.broker.states.on(Event.END)
             await here.broker.lost("memory")
             assert await here.data("cell.finished") == [{"cell": 1, "status": "memory", "output_bytes": 3}]
 
@@ -627,6 +629,7 @@ def test_a_directory_is_not_searched_in_the_name_of_its_text(tmp_path: Path) -> 
     drive(test())
 
 
+@pytest.mark.slow
 def test_a_run_has_one_search_at_a_time_and_reads_go_on(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path, texts=["abcdefgh" * (1 << 18)]) as here:
@@ -721,7 +724,7 @@ def test_a_batch_that_is_refused_is_not_taken_apart(tmp_path: Path, monkeypatch:
     async def test() -> None:
         async with world(tmp_path, model=FakeModel()) as here:
             await here.in_cell()
-            monkeypatch.setattr("belljar.broker.broker._split", taken)
+            monkeypatch.setattr("belljar.broker.querying._split", taken)
             too_many = here.broker.batch_max + 1
             assert (await refused(here, *ask(*["x"] * too_many))).failure.code == "query.batch"
 
@@ -881,6 +884,7 @@ def test_the_largest_batch_still_fits_the_reply_s_header(tmp_path: Path, header_
     drive(test())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header_bytes_max", [2048, 1 << 16])
 def test_failures_that_do_not_fit_the_header_cost_no_answer(tmp_path: Path, header_bytes_max: int) -> None:
     """Each failure has long words of its own, and of some kinds the first comes last; yet all answers are there."""
@@ -950,6 +954,7 @@ def test_a_prompt_that_a_provider_would_refuse_is_refused_before_any_is_sent(tmp
     drive(test())
 
 
+@pytest.mark.slow
 def test_a_batch_ends_before_its_cell_where_something_is_answered(tmp_path: Path) -> None:
     async def answering(request: ModelRequest) -> ModelReply:
         if request.messages[-1].text.startswith("slow"):
@@ -1358,7 +1363,7 @@ def test_a_run_ends_however_long_its_account_would_take_and_the_log_says_that_it
                 here.scope,
                 audit=here.audit,
                 searcher=Endless(),
-                documents=here.broker._documents,
+                documents=here.broker._reading._documents,
                 texts=[0],
                 end_s=0.05,
             )

@@ -15,6 +15,7 @@ from belljar.engine import Box
 from belljar.identity import RunId, Tenant
 from belljar.policy import load
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, Sandbox, rlimits
+from belljar.states import Event, States
 
 MIB = 2**20
 POLICY = load("standard")
@@ -44,7 +45,9 @@ class Ended:
 
 def box(end: BoxEnd) -> Box:
     scope = RunScope(run=RunId("r"), tenant=Tenant("t"), policy=POLICY, deadline=0.0)
-    broker = cast("Broker", types.SimpleNamespace(ready=True, final=None, cell=None))
+    states = States()
+    states.on(Event.READY)
+    broker = cast("Broker", types.SimpleNamespace(states=states, final=None, cell=None))
     return Box(cast("Sandbox", Ended(end)), broker, scope)
 
 

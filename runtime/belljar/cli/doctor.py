@@ -25,13 +25,11 @@ from belljar.policy import LAYERS, Policy, load
 from belljar.runtime import Runtime
 from belljar.sandbox.base import check_layers
 from belljar.sandbox.devices import devices_not_of_root
-from belljar.sandbox.docker import Daemon
-from belljar.sandbox.docker.daemon import DEFAULT_HOST
 from belljar.sandbox.docker.versions import Engine, read_engine, runc_holes
 
 __all__ = ["BackendReport", "Finding", "Report", "doctor"]
 
-_PROBE: Final = "import guest.probe\nguest.probe.main()"
+_PROBE: Final = "import guest.box.probe\nguest.box.probe.main()"
 _KERNEL: Final = "kernel: "
 _DENIED: Final = 4
 # A daemon that is there answers at once; nobody waits for one that is not well.
@@ -259,6 +257,9 @@ def _backend_report(
 
 
 async def _ask_daemon(facts: dict[str, Fact]) -> Engine:
+    # Here: whoever asks about the jail alone does not wait for the Docker SDK to load.
+    from belljar.sandbox.docker.daemon import DEFAULT_HOST, Daemon
+
     host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
     facts["daemon"] = host
     daemon = Daemon(host, answer_s=_DAEMON_S)

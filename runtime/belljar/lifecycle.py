@@ -1,0 +1,471 @@
+"""One run under way: what is opened for it, in which order, and how all of it is closed again however it ends.
+
+    ledger account opened
+    audit `run.started` durable        no log, no start
+    box built, audit `box.started`     with the layers that really hold
+      ... cells ...
+    box killed, calls settled, audit `run.finished` durable, receipt, account closed
+
+Whatever has begun and not ended in the log has an open account in the books: so a later start finds what we leave if we
+are killed (see `recovery`). The last line is reached by every other way out: a normal end, an error, a cancellation
+(Ctrl-C), a fault of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from typing import TypeVar, cast
+
+import msgspec
+
+from belljar.audit import JSON, AuditLog
+from belljar.broker import Broker, Calls, RunScope
+from belljar.context import ContextStores, Document, OpenDocument
+from belljar.engine import (
+    Box,
+    CellResult,
+    Coverage,
+    ErrorInfo,
+    Progress,
+    Receipt,
+    Result,
+    RunUsage,
+    Turn,
+    TurnsLog,
+    Verdict,
+    verdict_of,
+)
+from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied, Refusal
+from belljar.identity import Language, RunId, Tenant
+from belljar.ledger import Ledger, Limits
+from belljar.models import Model, Prices
+from belljar.policy import Policy, Spending, digest
+from belljar.protocol import ContextInfo
+from belljar.sandbox import Backend, BoxEnd, BoxSpec
+from belljar.search import Searcher
+from belljar.tasks import to_the_end
+
+__all__ = ["OnProgress", "OnTurn", "Run", "Services", "begin", "box_spec", "log_refused_start"]
+
+OnProgress = Callable[[Progress], None]
+OnTurn = Callable[[Turn], None]
+_T = TypeVar("_T")
+_log = logging.getLogger("belljar")
+# How often whoever watches is told.
+_TICK_S = 0.1
+
+
+class Services(msgspec.Struct, frozen=True):
+    """What all runs of a process share."""
+
+    policy: Policy
+    language: Language
+    backend: Backend
+    audit: AuditLog
+    ledger: Ledger
+    prices: Prices
+    contexts: ContextStores
+    searcher: Searcher
+
+
+class Run:
+    """A run's parts and its outcome. `root` and `sub` are its models, None where it has none.
+
+    `documents` are its contexts by name, the one that is called `context` first.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        tenant: Tenant,
+        documents: Mapping[str, Document],
+        root: Model | None,
+        sub: Model | None,
+    ) -> None:
+        policy = services.policy
+        self._services = services
+        self._started = time.monotonic()
+        self.scope = RunScope(
+            run=_run_id(), tenant=tenant, policy=policy, deadline=self._started + policy.limits.run_wall_s
+        )
+        self.documents = documents
+        self.root = root
+        self._sub = sub
+        self.calls = Calls(self.scope, audit=services.audit, ledger=services.ledger, prices=services.prices)
+        self._opened: list[OpenDocument] = []
+        self._contexts: list[ContextInfo] = []
+        # A model object is asked once: what it says later must not cost a result that is there.
+        self._scripted = any(model.scripted for model in (root, sub) if model is not None)
+        self._announced = False
+        self._booked = False
+        self._box: Box | None = None
+        self._end: BoxEnd | None = None
+        self._verdict: Verdict | None = None
+        self._receipt: Receipt | None = None
+        self.last: CellResult | None = None
+        self.turns = 0
+        # How the root model's work ended, where that was not with the box.
+        self.ending: Verdict | None = None
+        # What the program had by then.
+        self.partial: str | msgspec.Raw | None = None
+        self.on_turn: OnTurn | None = None
+        self._turns_log = TurnsLog()
+        # In a session the caller's own code runs within the run: what that raises is not our fault.
+        self.in_callers_hands = False
+
+    @property
+    def announced(self) -> bool:
+        """Whether its start stands in the log, or may."""
+        return self._announced
+
+    @property
+    def box(self) -> Box:
+        assert self._box is not None, "the run was not opened"
+        return self._box
+
+    @property
+    def language(self) -> Language:
+        return self._services.language
+
+    async def execute(
+        self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None, last: bool = False
+    ) -> CellResult:
+        """One cell, as in `Box.execute`."""
+        try:
+            self.last = await self.box.execute(code, spare_cpu=spare_cpu, wall_s=wall_s, last=last)
+        except PolicyDenied as refusal:
+            if self._verdict is None:  # after the run's end the log has no place for it
+                await self.calls.denials.log("execute", refusal, self.box.broker.cells)
+            raise
+        return self.last
+
+    async def abandon(self) -> None:
+        """Stop the cell that somebody gave up waiting for, if any; on return its end and calls are in log and books.
+
+        Raises:
+            HostFault: they could not be written.
+        """
+        if (cell := await self.box.abandon()) is not None:
+            self.last = cell
+            await self.calls.settled()
+            await self._services.audit.flush()
+
+    def progress(self) -> Progress:
+        broker, spent = self.box.broker, self.calls.spent
+        return Progress(
+            turns=self.turns,
+            cells=broker.cells,
+            reads=broker.reads,
+            read_bytes=broker.read_bytes,
+            queries=broker.queries,
+            calls=spent.calls,
+            cost_nanousd=spent.cost_nanousd,
+        )
+
+    @contextlib.asynccontextmanager
+    async def reporting(self, on_progress: OnProgress | None) -> AsyncIterator[None]:
+        """Tell `on_progress` how far the run is, while the block lasts and once at its end.
+
+        If it raises, that is logged and it is not called again: the run goes on, and its result is the caller's.
+        """
+        if on_progress is None:
+            yield
+            return
+        ticking = asyncio.create_task(self._tick(on_progress))
+        try:
+            yield
+        finally:
+            if ticking.cancel():
+                self._tell(on_progress)
+
+    async def _tick(self, on_progress: OnProgress) -> None:
+        while True:
+            if not self._tell(on_progress):
+                return
+            await asyncio.sleep(_TICK_S)
+
+    def _tell(self, on_progress: OnProgress) -> bool:
+        """Whether it wants to be told again."""
+        return _heard("on_progress", on_progress, self.progress())
+
+    def tell_turn(self, turn: Turn) -> None:
+        """Keep a turn of the root model's, and tell `on_turn`, with the same care as `on_progress`."""
+        self._turns_log.add(turn)
+        if self.on_turn is not None and not _heard("on_turn", self.on_turn, turn):
+            self.on_turn = None
+
+    # ------------------------------------------------------------------------------------------------ open and close
+
+    async def open(self, about: Mapping[str, JSON], *, alone: bool = False) -> None:
+        """Open the account, log the start, build the box.
+
+        Raises:
+            Refusal, HostFault: it cannot begin; `close` is still owed.
+        """
+        services = self._services
+        for name, document in self.documents.items():
+            self._open_context(name, document)
+        await self._open_account()
+        started = services.audit.submit("run.started", self.scope.run, {**self._controls(), **about})
+        self._announced = True  # also when it is cancelled from here on: it may stand in the log
+        await started
+        broker = Broker(
+            self.scope,
+            calls=self.calls,
+            audit=services.audit,
+            ledger=services.ledger,
+            documents=self._opened,
+            texts=[context.text for context in self._contexts],
+            sub_model=self._sub,
+            searcher=services.searcher,
+        )
+        whose = {"run": self.scope.run, "tenant": self.scope.tenant}
+        sandbox = await services.backend.start(box_spec(services.policy), whose)
+        self._box = Box(sandbox, broker, self.scope)
+        await services.audit.note("box.started", self.scope.run, {"layers": list(sandbox.layers)})
+        await self._box.open(services.language, self._opened, self._contexts, more=not alone)
+
+    def _open_context(self, name: str, document: Document) -> None:
+        """Two places in the table of documents for a list or dict, one for a text."""
+        opened = self._services.contexts.of(self.scope.tenant).open(document.sha256)
+        self._opened.append(opened)
+        text, directory = len(self._opened) - 1, None
+        if document.kind != "text":
+            self._opened.append(opened.directory())
+            directory = len(self._opened) - 1
+        self._contexts.append(ContextInfo(name, document.kind, text, directory, document.items, document.lines))
+
+    async def _open_account(self) -> None:
+        policy = self._services.policy
+        quota = policy.quota
+        self._booked = True  # also when it is cancelled: it may have taken effect
+        try:
+            await self._services.ledger.open_run(
+                self.scope.run,
+                self.scope.tenant,
+                run_limits=_limits(quota.run, policy.context.read_total_bytes_max),
+                tenant_limits=_limits(quota.tenant, quota.tenant.read_bytes),
+                now=self.scope.now(),
+            )
+        except BelljarError:
+            self._booked = False
+            raise
+
+    async def close(self, verdict: Verdict) -> None:
+        """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
+        self._verdict = verdict
+        async with contextlib.AsyncExitStack() as stack:
+            if self._booked:
+                stack.push_async_callback(self._services.ledger.close_run, self.scope.run)
+            if self._announced:  # no run ends in the log that did not begin there
+                stack.push_async_callback(self._finish_log)
+            stack.push_async_callback(self.calls.settled)
+            for opened in self._opened:
+                stack.callback(opened.close)
+            if self._box is not None:
+                stack.push_async_callback(self._box.broker.settled)
+                self._end = await self._box.close()
+                met = self._box.verdict or verdict
+                stack.push_async_callback(self._box.broker.lost, met.status)
+
+    def verdict(self, raised: BaseException | None) -> Verdict:
+        """How it ended. The one place that decides, and the first cause wins.
+
+        What the box met came before any error that then followed from it; an error counts before the last cell, which
+        was over when it was raised.
+        """
+        box, last = self._box, self.last
+        if self.ending is not None:
+            return self.ending
+        if box is not None and box.verdict is not None:
+            return box.verdict
+        if isinstance(raised, PolicyDenied) and raised.code == "session.ended":
+            raised = None  # the answer was given before
+        if raised is not None:
+            return self._verdict_of(raised)
+        return Verdict("ok") if last is None else Verdict(last.status, last.error, last.limit)
+
+    def _verdict_of(self, raised: BaseException) -> Verdict:
+        if isinstance(raised, BelljarError):
+            return verdict_of(raised)
+        name = type(raised).__name__
+        if not isinstance(raised, Exception):  # a cancellation, Ctrl-C
+            return Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled from outside"))
+        if self.in_callers_hands:
+            return Verdict("killed", ErrorInfo(name, f"the code that held the session raised {name}"))
+        return Verdict("host_fault", ErrorInfo(name, f"an unforeseen {name}: report it"))
+
+    def result(self) -> Result:
+        """What the caller gets. Only after `close`."""
+        assert self._verdict is not None, "the run is not closed"
+        broker, spent, last = self.box.broker, self.calls.spent, self.last
+        coverage = broker.coverage  # a sum over very many ranges, so once
+        return Result(
+            run=str(self.scope.run),
+            tenant=str(self.scope.tenant),
+            status=self._verdict.status,
+            given=last.given if last is not None and self._verdict.status == "ok" else None,
+            stdout=last.stdout if last else "",
+            stderr=last.stderr if last else "",
+            truncated=last.truncated if last else False,
+            output_bytes=last.output_bytes if last else 0,
+            error=self._verdict.error,
+            limit=self._verdict.limit,
+            wall_s=round(time.monotonic() - self._started, 6),
+            cpu_s=self._end.cpu_s if self._end else 0.0,
+            max_rss_bytes=self._end.max_rss_bytes if self._end else 0,
+            cells=broker.cells,
+            turns=self.turns,
+            reads=broker.reads,
+            read_bytes=broker.read_bytes,
+            queries=broker.queries,
+            usage=RunUsage(spent.calls, spent.input_tokens, spent.output_tokens),
+            cost=spent.cost_nanousd,
+            cost_nanousd=spent.cost_nanousd,
+            cost_assumed_nanousd=spent.assumed_nanousd,
+            scripted=self._scripted,
+            layers=self.box.layers,
+            coverage=Coverage.of(coverage.chars, coverage.read, coverage.shown),
+            receipt=self._receipt,
+            unfinished=self.partial,
+            turns_log=self._turns_log.all(),
+        )
+
+    def _controls(self) -> dict[str, JSON]:
+        """The controls in force, for the log's first record of the run."""
+        services = self._services
+        fields: dict[str, JSON] = {
+            **services.backend.about(),
+            "tenant": self.scope.tenant,
+            "policy": services.policy.name,
+            "policy_digest": digest(services.policy),
+            "language": services.language,
+            "root_model": self.root.name if self.root else None,
+            "sub_model": self._sub.name if self._sub else None,
+            "scripted": self._scripted,
+        }
+        fields["contexts"] = [
+            {**msgspec.structs.asdict(context), "sha256": document.sha256, "chars": document.chars}
+            for context, document in zip(self._contexts, self.documents.values(), strict=True)
+        ]
+        return fields
+
+    async def _finish_log(self) -> None:
+        assert self._verdict is not None
+        limit, spent = self._verdict.limit, self.calls.spent
+        fields: dict[str, JSON] = {
+            "status": self._verdict.status,
+            "calls": spent.calls,
+            "cost_nanousd": spent.cost_nanousd,
+            "wall_ms": round((time.monotonic() - self._started) * 1000),
+        }
+        if self._box is not None and self._end is not None:
+            broker = self._box.broker
+            fields |= {"reads": broker.reads, "queries": broker.queries, "refused": broker.denials}
+            fields |= {"cpu_ms": round(self._end.cpu_s * 1000), "max_rss_bytes": self._end.max_rss_bytes}
+        if limit is not None:
+            fields |= {"code": limit.code, "limit": limit.limit, "observed": limit.observed}
+        seq, head = await self._services.audit.seal("run.finished", self.scope.run, fields)
+        self._receipt = Receipt(str(self.scope.run), seq, head)
+
+
+@contextlib.asynccontextmanager
+async def begin(
+    services: Services,
+    *,
+    tenant: Tenant,
+    documents: Mapping[str, Document],
+    root: Model | None,
+    sub: Model | None,
+    about: Mapping[str, JSON],
+    alone: bool = False,
+) -> AsyncIterator[Run]:
+    """A run for the length of a block. `alone`: of one program, and no other cell.
+
+    An error of ours inside the block becomes the run's verdict once the run has begun; before that, it is raised.
+    """
+    run = Run(services, tenant, documents, root, sub)
+    try:
+        await run.open(about, alone=alone)
+    except BaseException as error:
+        await to_the_end(run.close(run.verdict(error)))
+        # What the log itself refused, it does not have.
+        if isinstance(error, Refusal) and not run.announced and not error.code.startswith("audit."):
+            await log_refused_start(services.audit, tenant, error, run=run.scope.run)
+        raise
+    raised: BaseException | None = None
+    try:
+        yield run
+    except BaseException as error:
+        raised = error
+        # Without a log there is no result to vouch for; and what is not ours is not for us to keep.
+        if isinstance(error, AuditUnavailable) or not isinstance(error, BelljarError):
+            raise
+    finally:
+        await to_the_end(run.close(run.verdict(raised)))
+
+
+def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:
+    """Whether a callback took it. One that raises is logged, and is not to be called again; the run goes on."""
+    try:
+        said = cast("Callable[[_T], object]", callback)(news)
+        if inspect.iscoroutine(said):
+            said.close()
+            raise TypeError("it returned a coroutine, and nobody awaits that: write an ordinary function")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # nothing is awaited here, so a cancellation is its own, too
+        _log.exception("belljar: %s raised and is not called again; the run goes on", name)
+        return False
+    return True
+
+
+async def log_refused_start(audit: AuditLog, tenant: object, refusal: Refusal, *, run: RunId | None = None) -> None:
+    """What was refused before anything was opened for it stands in the log as a run that ended at once.
+
+    `tenant` may be what was refused, and then anything.
+
+    Raises:
+        AuditUnavailable: not even that can be written.
+    """
+    run = run or _run_id()
+    numbers: dict[str, JSON] = {"code": refusal.code, "limit": refusal.limit, "observed": refusal.observed}
+    await audit.note("run.started", run, {"tenant": str(tenant)[:200], "contexts": [], "refused": True})
+    await audit.append("run.finished", run, {"status": verdict_of(refusal).status, "calls": 0, "refused": 1, **numbers})
+
+
+def _run_id() -> RunId:
+    """Sorts by time, cannot be guessed."""
+    return RunId.root(datetime.now(UTC), secrets.token_hex(6))
+
+
+def _limits(quota: Spending, read_bytes: int | None) -> Limits:
+    return Limits(
+        period=quota.period,
+        calls=quota.calls,
+        input_tokens=quota.input_tokens,
+        output_tokens=quota.output_tokens,
+        cost_nanousd=quota.cost_nanousd,
+        read_bytes=read_bytes,
+    )
+
+
+def box_spec(policy: Policy) -> BoxSpec:
+    """What a box of this policy may use."""
+    limits = policy.limits
+    return BoxSpec(
+        cpu_s=limits.cpu_s,
+        memory_bytes=limits.memory_bytes,
+        processes=limits.processes,
+        scratch_bytes=limits.scratch_bytes,
+        scratch_files=limits.scratch_files,
+        open_files=limits.open_files,
+        requires=policy.box.requires,
+    )
