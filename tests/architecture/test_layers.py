@@ -27,6 +27,8 @@ LEVELS = [
     {"__init__"},
     {"facade", "demo"},
     {"runtime"},
+    {"host"},
+    {"sessions", "sources"},
     {"lifecycle", "recovery", "state", "arguments"},
     {"engine"},
     {"broker", "sandbox"},

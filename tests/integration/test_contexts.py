@@ -21,7 +21,7 @@ from belljar.errors import InvalidInput, Refusal
 from belljar.identity import BackendName, Language, Tenant
 from belljar.models import NullModel, ScriptedModel
 from belljar.policy import load
-from belljar.runtime import ContextSource
+from belljar.sources import ContextSource
 from tests.integration.support import Jar, Outcome, until
 from tests.unit.searches import workers
 

@@ -39,7 +39,8 @@ PUBLIC = list(public_callables())
 
 def call(function: Callable[..., Any], tenant: Any) -> Any:
     parameters = inspect.signature(function).parameters.values()
-    needed = {one.name: NEEDED[one.name] for one in parameters if one.default is inspect.Parameter.empty}
+    asked = [one.name for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    needed = {name: NEEDED[name] for name in asked}
     return function(**needed, tenant=tenant)
 
 

@@ -165,7 +165,7 @@ def test_a_program_hears_nothing_of_its_tenants_siblings(jar: Jar) -> None:
             code = "try:\n    context[:50_000]\nexcept Exception as error:\n    print(error)\nprint(budget())"
             other = await runtime.execute(code, context=text, tenant="acme/two")
             day = period_key("day", time.time())
-            assert (await runtime._ledger.spent("acme", day)).read_bytes > 0
+            assert (await runtime._host._shared.ledger.spent("acme", day)).read_bytes > 0
             return other.stdout, str(other.error)
 
     said, _ = asyncio.run(main())

@@ -199,7 +199,7 @@ class ContextStore:
 
     def add(
         self,
-        source: Source,
+        source: Source | FileSource,
         *,
         name: str | None = None,
         encoding: str | None = None,
@@ -218,7 +218,7 @@ class ContextStore:
             source: a Path is a file or a folder on this host, chosen by the operator and never by a guest: a file
                 becomes a text, a folder a dict from relative path to text. An open binary file is read to its end. A
                 str is the text itself; a list, or a dict with keys of type str, is one whose items are JSON values.
-                What gzip has packed is unpacked.
+                What gzip has packed is unpacked. A `FileSource` says by itself how it is read.
             name: what people call it; for a Path its last part when absent. When the same content is there already,
                 the result carries this name, while `ls` keeps the first one; `find` knows both.
             encoding: of the file or files; UTF-8, or what the byte order mark says, when absent.
@@ -234,7 +234,11 @@ class ContextStore:
             InvalidInput: context.missing, context.unreadable, context.empty, context.binary, context.encoding,
                 context.not_json, context.too_long.
         """
-        return self._add(source, name, _Reading(encoding, errors, json_lines, now_ns, on_progress, on_left_out))
+        how = (
+            source if isinstance(source, FileSource) else FileSource(cast("Path", source), encoding, errors, json_lines)
+        )
+        reading = _Reading(how.encoding, how.errors, how.json_lines, now_ns, on_progress, on_left_out)
+        return self._add(how.source, name, reading)
 
     def lend(
         self,

@@ -330,6 +330,11 @@ class Box:
         await asyncio.gather(*tasks, return_exceptions=True)
         return end
 
+    async def end(self, verdict: Verdict) -> None:
+        """End it from outside, now, in the middle of whatever it does. An `execute` that waits gets its result."""
+        self._end(verdict)
+        await self._kill()
+
     async def _bury(self) -> None:
         """Kill a box that has nothing left to run: whoever holds its session may keep it open for long."""
         if self.finished:
