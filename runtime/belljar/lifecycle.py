@@ -9,6 +9,9 @@
 Whatever has begun and not ended in the log has an open account in the books: so a later start finds what we leave if we
 are killed (see `recovery`). The last line is reached by every other way out: a normal end, an error, a cancellation
 (Ctrl-C), a fault of ours.
+
+All that goes on beside this line (the pump and the guard of the box, requests that take long, the ends of calls,
+tracing, progress) are tasks of one nursery around it, so that none of them outlives the run.
 """
 
 from __future__ import annotations
@@ -52,7 +55,7 @@ from belljar.policy import Policy, Spending, digest
 from belljar.protocol import ContextInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
-from belljar.tasks import to_the_end
+from belljar.tasks import Nursery, to_the_end
 
 __all__ = ["OnProgress", "OnTurn", "Order", "Run", "Shared", "begin", "box_spec", "log_refused_start", "new_run_id"]
 
@@ -101,13 +104,17 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 class Run:
     """A run's parts and its outcome."""
 
-    def __init__(self, shared: Shared, order: Order) -> None:
+    def __init__(self, shared: Shared, order: Order, tasks: Nursery) -> None:
         policy = order.policy
         self._shared = shared
         self.order = order
         self._started = time.monotonic()
         self.scope = RunScope(
-            run=order.run, tenant=order.tenant, policy=policy, deadline=self._started + policy.limits.run_wall_s
+            run=order.run,
+            tenant=order.tenant,
+            policy=policy,
+            deadline=self._started + policy.limits.run_wall_s,
+            tasks=tasks,
         )
         self.calls = Calls(self.scope, audit=shared.audit, ledger=shared.ledger, prices=order.prices)
         self._opened: list[OpenDocument] = []
@@ -138,6 +145,10 @@ class Run:
     def box(self) -> Box:
         assert self._box is not None, "the run was not opened"
         return self._box
+
+    @property
+    def audit(self) -> AuditLog:
+        return self._shared.audit
 
     async def execute(self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None) -> CellResult:
         """One cell, as in `Box.execute`."""
@@ -226,7 +237,7 @@ class Run:
         if on_progress is None:
             yield
             return
-        ticking = asyncio.create_task(self._tick(on_progress))
+        ticking = self.scope.tasks.start(_not_told, self._tick, on_progress)
         try:
             yield
         finally:
@@ -432,14 +443,19 @@ async def begin(shared: Shared, order: Order, about: Mapping[str, JSON]) -> Asyn
 
     An error of ours inside the block becomes the run's verdict once the run has begun; before that, it is raised.
     """
-    run = Run(shared, order)
+    async with Nursery() as tasks, _open_to_close(Run(shared, order, tasks), about) as run:
+        yield run
+
+
+@contextlib.asynccontextmanager
+async def _open_to_close(run: Run, about: Mapping[str, JSON]) -> AsyncIterator[Run]:
     try:
         await run.open(about)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
         # What the log itself refused, it does not have.
         if isinstance(error, Refusal) and not run.announced and not error.code.startswith("audit."):
-            await log_refused_start(shared.audit, order.tenant, error, run=order.run)
+            await log_refused_start(run.audit, run.scope.tenant, error, run=run.scope.run)
         raise
     raised: BaseException | None = None
     try:
@@ -451,6 +467,10 @@ async def begin(shared: Shared, order: Order, about: Mapping[str, JSON]) -> Asyn
             raise
     finally:
         await to_the_end(run.close(run.verdict(raised)))
+
+
+def _not_told(error: BaseException) -> None:
+    _log.error("belljar: how far the run is cannot be told any more; the run goes on", exc_info=error)
 
 
 def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:

@@ -15,7 +15,7 @@ from belljar.errors import LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
 from belljar.policy import load
-from tests.unit.broker_fakes import NOON, TENANT, drive
+from tests.unit.broker_fakes import NOON, TENANT, Loose, drive
 
 MIB = 1 << 20
 R1 = RunId("r1")
@@ -28,7 +28,7 @@ def reads_at_most(size: int | None) -> Limits:
 
 def scope(run: RunId = R1) -> RunScope:
     policy = load("standard")
-    return RunScope(run=run, tenant=TENANT, policy=policy, deadline=1e9, now=lambda: NOON)
+    return RunScope(run=run, tenant=TENANT, policy=policy, deadline=1e9, tasks=Loose(), now=lambda: NOON)
 
 
 async def opened(

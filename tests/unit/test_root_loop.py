@@ -23,6 +23,7 @@ from belljar.errors import BelljarError, ModelFailed, PolicyDenied, QuotaExceede
 from belljar.identity import RunId, Tenant
 from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
+from belljar.tasks import Nursery
 
 F = "```"
 Said = str | tuple[str, str] | BelljarError
@@ -90,7 +91,9 @@ class FakeRun:
         self.told: list[Turn] = []
         self._says = says
         policy = policy or load("standard")
-        self.scope = RunScope(run=RunId("r"), tenant=Tenant("t"), policy=policy, deadline=time.monotonic() + 1800)
+        self.scope = RunScope(
+            run=RunId("r"), tenant=Tenant("t"), policy=policy, deadline=time.monotonic() + 1800, tasks=Nursery()
+        )
         self.name = "scripted:fake"
         self.cost_nanousd = 1_200_000_000
 
