@@ -29,7 +29,7 @@ LEVELS = [
     {"engine"},
     {"broker", "sandbox"},
     {"policy", "ledger", "audit", "context", "models"},
-    {"wire", "writer", "tasks", "processes", "owners", "assets", "units", "spans", "heavy"},
+    {"wire", "states", "writer", "tasks", "processes", "owners", "assets", "units", "spans", "heavy"},
     {"protocol"},
     {"errors"},
 ]
@@ -44,6 +44,7 @@ NARROWER = {
     "sandbox": {"errors", "assets", "tasks", "processes"},
     "state": {"errors"},
     "arguments": {"errors"},
+    "states": {"errors", "protocol"},
     "writer": {"errors"},
     "assets": {"errors"},
     "units": {"errors"},
@@ -68,6 +69,7 @@ PURE = [
     "errors.py",
     "protocol.py",
     "wire.py",
+    "states.py",
     *(f"policy/{path.name}" for path in HOST.joinpath("policy").glob("*.py")),
 ]
 # Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`.
