@@ -4,13 +4,13 @@ The union is closed. An event or a field that is not here, or of another type, i
 problem when it is read, so a new event or field needs a new `VERSION`. A record says in `v` which version it is of, and
 every version that was ever written is read for ever: `decoded` turns the older ones into what stands here.
 
-    v 1   what the backend tells of itself stood among the fields of `run.started`; what is not known stood there as null
-    v 2   it stands in `facts`; a field that has a default stands in a record only where it says something else
+    v 1   what the backend says of itself was among the fields of `run.started`; what was not known was null
+    v 2   it is in `facts`; a field that has a default is in a record only where it says something else
 
-Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars, and `cell` is the cell's number: 0 before
+Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is a place in the run's table of documents: that of a context's text is its `text`. An action with an
-effect outside the box is two records that share `action`: `query.requested`, durable before the effect leaves the host,
-and then exactly one of `query.completed`, `query.failed` and `query.denied`.
+effect outside the box is two records that share `action`: `query.requested`, durable before the effect leaves the
+host, and then exactly one of `query.completed`, `query.failed` and `query.denied`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class RunStarted(_Event, frozen=True):
     language: Text | None = None
     root_model: Text | None = None
     sub_model: Text | None = None
-    scripted: bool = False
+    scripted: bool | None = None
     question_bytes: Count | None = None
 
 
@@ -349,10 +349,11 @@ def encoded(event: Event) -> bytes:
     """
     try:
         data = _ENCODER.encode(event)
-        _DECODERS[event.name].decode(data)
+        if _DECODERS[event.name].decode(data) == event:
+            return data
     except (msgspec.ValidationError, UnicodeEncodeError, OverflowError):
-        return _encoded_by_hand(event)
-    return data
+        pass
+    return _encoded_by_hand(event)
 
 
 def _encoded_by_hand(event: Event) -> bytes:
@@ -360,10 +361,11 @@ def _encoded_by_hand(event: Event) -> bytes:
     plain = msgspec.to_builtins(event, enc_hook=_exact)
     data = canonical(plain)
     try:
-        msgspec.convert(plain, type(event))
+        if msgspec.convert(plain, type(event)) == event:
+            return data
     except msgspec.ValidationError as error:
-        raise TypeError(f"that is no {event.name} for the audit log: {error}") from None
-    return data
+        raise TypeError(f"the audit log cannot hold this {event.name}: {error}") from None
+    raise TypeError(f"the audit log cannot hold this {event.name}: it would read back as another one")
 
 
 def decoded(name: str, data: Mapping[str, Any], version: int) -> Event:

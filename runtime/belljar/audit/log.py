@@ -129,7 +129,9 @@ class AuditLog:
     def _record(self, run: str, event: Event) -> Job[tuple[int, str]]:
         """All but `seq`, `prev` and the time is made here: a bad record fails its caller and is never queued."""
         if not _RUN.fullmatch(run):
-            raise InvalidInput(f"{run[:80]!a} is not a valid run id; use letters, digits, '.', '_', '-'", code="audit.run")
+            raise InvalidInput(
+                f"{run[:80]!a} is not a valid run id; use letters, digits, '.', '_', '-'", code="audit.run"
+            )
         head = b'{"data":%b,"event":"%b","prev":"' % (encoded(event), event.name.encode())
         tail = b'","run":"%b","seq":%%d,"time_ns":%%d,"v":%d}' % (run.encode(), VERSION)
         size = len(head) + 64 + len(tail) + 2 * len(str(INT_MAX))

@@ -137,7 +137,7 @@ class Backend(Protocol):
         """
 
     def about(self) -> Mapping[str, str]:
-        """Facts for the log: image digest, versions."""
+        """Facts for the log, such as the image's digest and versions; each name is a lower-case word."""
 
     async def aclose(self) -> None:
         """End what the backend keeps running, and every box that is left."""
