@@ -16,16 +16,17 @@ from typing import Final
 
 from belljar.audit import AuditLog
 from belljar.broker import Broker, Calls, RunScope
-from belljar.context import OpenDocument, Searcher
+from belljar.context import OpenDocument
 from belljar.engine import CellResult
 from belljar.engine.box import Box
 from belljar.ledger import Limits, SqliteLedger
+from belljar.lifecycle import box_spec
 from belljar.models import Prices
 from belljar.policy import load
 from belljar.protocol import ContextInfo
-from belljar.run import box_spec
 from belljar.runtime import Language
 from belljar.sandbox import Sandbox
+from belljar.search import Searcher
 from benchmarks.measure import BenchmarkError
 from benchmarks.ours import MODEL, POLICY, TENANT
 

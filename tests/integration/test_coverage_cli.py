@@ -19,14 +19,14 @@ from belljar.cli.audit import audit
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from tests.unit.audit_events import made
 
+NO_ITEMS = {"items": 0, "lines": 0}
 CONTEXTS: list[Mapping[str, Any]] = [
     {
         "name": "context",
         "kind": "text",
         "sha256": "a" * 64,
         "chars": 1000,
-        "items": 0,
-        "lines": 0,
+        **NO_ITEMS,
         "text": 0,
         "directory": None,
     },
@@ -35,8 +35,7 @@ CONTEXTS: list[Mapping[str, Any]] = [
         "kind": "list",
         "sha256": "b" * 64,
         "chars": 10,
-        "items": 3,
-        "lines": 0,
+        **NO_ITEMS,
         "text": 1,
         "directory": 2,
     },

@@ -312,12 +312,11 @@ LONG = BoxStarted(layers=["x" * 2000])
 
 async def main():
     log = AuditLog(Path(sys.argv[1]))
-    await log.append("r0", RunStarted(tenant="acme", contexts=[]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))   # write() fails from here on, as on a full disk
     count = 0
     try:
         while True:
-            count = await log.append(f"r{count}", RunStarted(tenant="x" * 2000, contexts=[]))
+            count = await log.append(f"r{count + 1}", RunStarted(tenant="x" * 2000, contexts=[]))
     except AuditUnavailable as error:
         print(count, error, flush=True)
     await log.note("r1", LONG)
@@ -388,6 +387,7 @@ def appender(path: Path, run: str, count: int) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_kill_during_appends_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     acknowledged = 0
@@ -405,6 +405,7 @@ def test_kill_during_appends_loses_nothing_that_was_acknowledged(tmp_path: Path)
     assert verify(path).runs == 3
 
 
+@pytest.mark.slow
 def test_two_processes_append_one_chain(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     with appender(path, "left", 150) as left, appender(path, "right", 150) as right:

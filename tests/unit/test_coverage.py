@@ -11,14 +11,14 @@ from belljar.audit import Coverage, Ranges, Record, characters_read, coverage
 from belljar.audit.coverage import percent
 from tests.unit.audit_events import made
 
+NO_ITEMS = {"items": 0, "lines": 0}
 CONTEXTS = [
     {
         "name": "context",
         "kind": "text",
         "sha256": "a" * 64,
         "chars": 1000,
-        "items": 0,
-        "lines": 0,
+        **NO_ITEMS,
         "text": 0,
         "directory": None,
     },
@@ -27,8 +27,7 @@ CONTEXTS = [
         "kind": "dict",
         "sha256": "b" * 64,
         "chars": 500,
-        "items": 7,
-        "lines": 0,
+        **NO_ITEMS,
         "text": 1,
         "directory": 2,
     },

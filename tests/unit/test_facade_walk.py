@@ -383,6 +383,7 @@ class World:
         return prompt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regex", [None, paged_regex.as_module()], ids=["re", "paged re"])
 @pytest.mark.parametrize("read", [guards.guest_getattr, read_past_the_guard], ids=["guarded", "by name alone"])
 def test_no_attribute_leads_out(read: Reader, regex: types.ModuleType | None) -> None:

@@ -21,11 +21,12 @@ from belljar.broker.readlog import ReadLog
 from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Shown
-from belljar.context import OpenDocument, Question, Searcher
-from belljar.context.hits import OF_ITEMS
+from belljar.context import OpenDocument
 from belljar.errors import PolicyDenied, ProtocolViolation, QuotaExceeded
 from belljar.ledger import Ledger, Remaining
 from belljar.protocol import Data, Found, Read, Search
+from belljar.search import Question, Searcher
+from belljar.search.hits import OF_ITEMS
 
 __all__ = ["Reading"]
 
@@ -137,7 +138,7 @@ class Reading:
         # Whoever reads the log sees which characters came out, a record for every so many matches.
         spans = found.spans(search.mode)
         for at in range(0, max(1, len(spans)), SPANS_LOGGED_MAX):
-            part = spans[at : at + SPANS_LOGGED_MAX]
+            part = [(start, stop) for start, stop in spans[at : at + SPANS_LOGGED_MAX]]
             searched = msgspec.structs.replace(more if at else first, spans=part)
             await self._audit.note(self._scope.run, searched)
             for start, stop in part:

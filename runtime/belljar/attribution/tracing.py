@@ -55,7 +55,7 @@ from typing import Any, Final, NamedTuple
 
 import re2
 
-from belljar.context.short import LINE_BYTES_MIN, pieces, runs
+from belljar.attribution.short import LINE_BYTES_MIN, pieces, runs
 from belljar.spans import Spans, overlaps
 
 __all__ = [

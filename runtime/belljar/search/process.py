@@ -33,10 +33,10 @@ from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
 import msgspec
 import re2
 
+from belljar.attribution.repeats import Found, repeats
+from belljar.attribution.tracing import Traceable, trace
 from belljar.context.document import DOCUMENT_FILE, RECORD_BYTES, Document, OpenDocument
-from belljar.context.hits import GROUPS_MAX, NO_GROUP, OF_ITEMS
-from belljar.context.repeats import Found, repeats
-from belljar.context.tracing import Traceable, trace
+from belljar.search.hits import GROUPS_MAX, NO_GROUP, OF_ITEMS
 
 __all__ = ["main"]
 

@@ -28,7 +28,7 @@ import msgspec
 from belljar.audit import AuditLog
 from belljar.audit.events import BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, RunScope
-from belljar.context import ContextStores, Document, OpenDocument, Searcher
+from belljar.context import ContextStores, Document, OpenDocument
 from belljar.engine import (
     Box,
     CellResult,
@@ -49,6 +49,7 @@ from belljar.models import Model, Prices
 from belljar.policy import Policy, Spending, digest
 from belljar.protocol import ContextInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec
+from belljar.search import Searcher
 from belljar.tasks import to_the_end
 
 __all__ = ["OnProgress", "OnTurn", "Run", "Services", "begin", "box_spec", "log_refused_start"]

@@ -1,6 +1,6 @@
 """Searching a document on the host, for guests, without ever holding up anybody else.
 
-A search runs in a process of its own (`searching`), of which there are a few: it scans at memory speed and never has
+A search runs in a process of its own (`process`), of which there are a few: it scans at memory speed and never has
 this process's interpreter lock. It has a deadline, and it ends when whoever asked is gone: both by SIGKILL, because
 nothing softer stops a scan. A process that was killed, or died of a pattern, is replaced when the next question comes.
 
@@ -24,8 +24,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from belljar.context.hits import MATCH_CHARS_MAX, spans
 from belljar.errors import HostFault, PolicyDenied
+from belljar.search.hits import MATCH_CHARS_MAX, spans
 from belljar.tasks import to_the_end
 
 __all__ = ["Findings", "Question", "Searcher", "Tracked"]

@@ -25,8 +25,8 @@ from itertools import accumulate, islice, pairwise
 from mmap import mmap
 from typing import Final, NamedTuple
 
-from belljar.context.short import LINE_BYTES_MIN
-from belljar.context.tracing import BLANK_BYTES_MAX, BLOCK_BYTES, LINE_BYTES_MAX
+from belljar.attribution.short import LINE_BYTES_MIN
+from belljar.attribution.tracing import BLANK_BYTES_MAX, BLOCK_BYTES, LINE_BYTES_MAX
 from belljar.spans import Spans, overlaps
 
 __all__ = ["Found", "repeats"]
