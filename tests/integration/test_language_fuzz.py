@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from guest import facades, restricted
+from guest.language import facades, restricted
 
 ROOT = Path(__file__).parents[2]
 SEED = int(os.environ.get("BELLJAR_FUZZ_SEED", "1"))

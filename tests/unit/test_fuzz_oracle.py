@@ -9,8 +9,8 @@ from types import FrameType
 
 import pytest
 
-from guest.facades import Facade
-from guest.guards import MARK, TOKEN
+from guest.language.facades import Facade
+from guest.language.guards import MARK, TOKEN
 from tests.fuzz.oracle import Oracle, Watch, differences, state_of
 
 

@@ -43,8 +43,8 @@ from belljar.protocol import (
     Refused,
 )
 from belljar.wire import Frame, encode, guest_decoder
-from guest.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
-from guest.wire import Channel, Closed
+from guest.agent.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
+from guest.agent.wire import Channel, Closed
 
 HEADER_MAX = 1 << 16
 BODY_MAX = 1 << 25

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guest.collection import PagedDict, PagedList
-from guest.paged import PagedText, TextTooLarge, plain
-from guest.pages import PageCache
-from guest.placeholder import mark
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import PagedText, TextTooLarge, plain
+from guest.context.pages import PageCache
+from guest.context.placeholder import mark
 from tests.unit.paged_fakes import Items, Stored
 
 

@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from guest import guards, restricted
-from guest import regex as paged_regex
-from guest.collection import PagedDict, PagedList
-from guest.names import CutAnswer
-from guest.paged import PagedText
-from guest.restricted import Rejected, compile_cell, make_globals, user_variables
+from guest.agent.names import CutAnswer
+from guest.context import regex as paged_regex
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import PagedText
+from guest.language import guards, restricted
+from guest.language.restricted import Rejected, compile_cell, make_globals, user_variables
 from tests.unit.paged_fakes import Stored
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"

@@ -25,8 +25,8 @@ from belljar.errors import BelljarError, HostFault, PolicyDenied
 from belljar.search import Searcher, Tracked
 from belljar.search.hits import MATCH_CHARS_MAX
 from belljar.search.searcher import Findings
-from guest.contexts import unpacked
-from guest.pushdown import Hit
+from guest.agent.contexts import unpacked
+from guest.context.pushdown import Hit
 from tests.unit.broker_fakes import drive
 from tests.unit.searches import HUGE, LONG, PATIENCE_S, SLOW, busy, question, refusal, searching, workers
 
