@@ -104,7 +104,7 @@ class RunStarted(_Event, frozen=True):
     contexts: list[ContextData]
     refused: bool = False
     backend: Text | None = None
-    facts: dict[Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,63}$")], Text] | None = None
+    facts: dict[Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")], Text] | None = None
     policy: Text | None = None
     policy_digest: Text | None = None
     language: Text | None = None
