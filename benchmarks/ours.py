@@ -116,5 +116,5 @@ class BelljarInMemory:
             documents=documents,
             sub=MODEL,
         )
-        async with begin(self._shared, order, {}) as run:
+        async with begin(self._shared, order) as run:
             yield BelljarBox(run.execute, time.perf_counter() - started)

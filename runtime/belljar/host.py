@@ -24,7 +24,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from belljar.arguments import check, check_callback, tenant_of
-from belljar.audit import JSON, AuditLog, Record, Report, records, verify
+from belljar.audit import AuditLog, Record, Report, records, verify
 from belljar.context import ContextStores, Document
 from belljar.engine import Progress, Result
 from belljar.errors import HostFault, InvalidInput, PolicyDenied, Refusal
@@ -228,8 +228,8 @@ class Host:
         check("question", question, str, "the question as a text")
         sub = model if sub_model is None else sub_model
         wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub)
-        about: dict[str, JSON] = {"question_bytes": len(question.encode("utf-8", "replace"))}
-        async with self._begin(wish, about, rooted=True) as run, run.reporting(on_progress):
+        question_bytes = len(question.encode("utf-8", "replace"))
+        async with self._begin(wish, question_bytes=question_bytes) as run, run.reporting(on_progress):
             run.on_turn = on_turn
             await run.solve(question)
         return run.result()
@@ -251,7 +251,7 @@ class Host:
         check_code(code)
         check_callback("on_progress", on_progress)
         wish = _Wish(context, contexts, tenant, policy, backend, language, None, model)
-        async with self._begin(wish, {}, alone=True) as run, run.reporting(on_progress):
+        async with self._begin(wish, alone=True) as run, run.reporting(on_progress):
             await run.execute(code)
         return run.result()
 
@@ -268,18 +268,18 @@ class Host:
     ) -> contextlib.AbstractAsyncContextManager[Session]:
         """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
         wish = _Wish(context, contexts, tenant, policy, backend, language, None, model)
-        return Opening(self._begin(wish, {}), self._home)
+        return Opening(self._begin(wish), self._home)
 
     @contextlib.asynccontextmanager
     async def _begin(
-        self, wish: _Wish, about: Mapping[str, JSON], *, alone: bool = False, rooted: bool = False
+        self, wish: _Wish, *, alone: bool = False, question_bytes: int | None = None
     ) -> AsyncIterator[Run]:
-        """A run as it was wished for, live for the length of a block."""
+        """A run as it was wished for, live for the length of a block; with a root model where there is a question."""
         check("contexts", wish.contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with Loans() as loans:
             async with self._logging_refusals(wish.tenant):
-                order = await self._order(wish, loans, alone=alone, rooted=rooted)
-            async with begin(self._shared, order, about) as run:
+                order = await self._order(wish, loans, alone=alone, rooted=question_bytes is not None)
+            async with begin(self._shared, order, question_bytes=question_bytes) as run:
                 self._live[order.run] = run
                 try:
                     yield run

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belljar.audit import AuditLog
+from belljar.audit.events import RunStarted
 from belljar.errors import InvalidInput
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES, RunId, Tenant
 from belljar.policy import Models
@@ -171,7 +172,7 @@ def test_a_name_is_stored_and_sent_as_its_text(name: Any, tmp_path: Path) -> Non
 
     async def logged() -> None:
         log = AuditLog(tmp_path / "audit.db")
-        await log.append("run.started", ROOT.child(1), {"tenant": name})
+        await log.append(ROOT.child(1), RunStarted(tenant=str(name), contexts=[]))
         await log.aclose()
 
     asyncio.run(logged())
