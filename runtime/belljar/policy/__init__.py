@@ -11,15 +11,11 @@ from belljar.policy.canonical import digest, dump, schema
 from belljar.policy.files import load, named_apart, presets
 from belljar.policy.kinds import Unit
 from belljar.policy.model import (
-    BACKENDS,
-    LANGUAGES,
     LAYERS,
     PERIODS,
     SCHEMA_VERSION,
-    BackendName,
     Box,
     Context,
-    Language,
     Layer,
     Limits,
     Models,
@@ -35,15 +31,11 @@ from belljar.policy.parse import parse, unit_of
 from belljar.policy.pin import check_pin
 
 __all__ = [
-    "BACKENDS",
-    "LANGUAGES",
     "LAYERS",
     "PERIODS",
     "SCHEMA_VERSION",
-    "BackendName",
     "Box",
     "Context",
-    "Language",
     "Layer",
     "Limits",
     "Models",
