@@ -26,6 +26,7 @@ FIXED = {
     "policy.extends",
     "policy.too_large",
     "program.too_long",
+    "query.shortened",
     "read.out_of_range",
     "search.pattern",
 }
