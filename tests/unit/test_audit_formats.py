@@ -43,7 +43,10 @@ def test_a_log_of_each_version_has_every_event_and_verifies(version: int, tmp_pa
     asyncio.run(AuditLog(path).aclose())
     with closing(sqlite3.connect(path)) as db, db:
         for seq, body in enumerate(lines(version), 1):
-            db.execute("INSERT INTO records VALUES (?, ?, ?)", (seq, body, hashlib.sha256(body).digest()))
+            db.execute(
+                "INSERT INTO records VALUES (?, ?, ?, ?)",
+                (seq, json.loads(body)["run"], body, hashlib.sha256(body).digest()),
+            )
     report = verify(path)
     assert (report.problems, report.records) == ([], len(lines(version)))
     found = [parse(seq, body) for seq, body in enumerate(lines(version), 1)]
