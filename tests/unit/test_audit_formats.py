@@ -81,6 +81,14 @@ def test_a_record_of_version_1_is_held_to_its_fields() -> None:
         parse(3, body)
 
 
+def test_records_of_this_version_need_only_the_fast_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow: list[int] = []
+    monkeypatch.setattr("belljar.audit.read._parse", lambda seq, *_: slow.append(seq))
+    for seq, body in enumerate(lines(VERSION), 1):
+        parse(seq, body)
+    assert slow == [2]  # it has a lone surrogate
+
+
 def test_there_is_an_example_of_each_event() -> None:
     assert set(NEEDED) == set(EVENTS)
 

@@ -20,10 +20,13 @@ import msgspec
 from belljar.audit.canonical import DEPTH_MAX, canonical
 from belljar.audit.events import (
     VERSION,
+    Count,
     Event,
+    Number,
     RunAbandoned,
     RunFinished,
     RunStarted,
+    Text,
     decoded,
     decoded_fast,
     encoded,
@@ -264,12 +267,12 @@ def parse(seq: int, body: object) -> Record:
 
 class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: msgspec.Raw
-    event: str
-    prev: str
-    run: str
-    seq: int
-    time_ns: int
-    v: int
+    event: Text
+    prev: Text
+    run: Text
+    seq: Count
+    time_ns: Number
+    v: Count
 
 
 _ENVELOPES = msgspec.json.Decoder(_Envelope)
