@@ -22,6 +22,7 @@ from belljar.audit import read as reading
 from belljar.audit.log import SCHEMA
 from belljar.context import ContextStore
 from belljar.errors import AuditUnavailable, VerificationFailed
+from belljar.identity import RunId
 from belljar.ledger import Amounts, SqliteLedger, run_account
 from tests.unit.audit_events import made
 
@@ -186,10 +187,10 @@ def test_an_older_ledger_goes_on(tmp_path: Path) -> None:
 
     async def main() -> None:
         ledger = SqliteLedger(path, owner="1:1")
-        assert (await ledger.balance(run_account("r1"), "total")).used == Amounts(1, 90, 40, 900, 0)
+        assert (await ledger.balance(run_account(RunId("r1")), "total")).used == Amounts(1, 90, 40, 900, 0)
         assert await ledger.check_books() == []
-        await ledger.close_run("r1")
-        assert (await ledger.balance(run_account("r1"), "total")).used == Amounts(2, 100, 45, 1000, 0)
+        await ledger.close_run(RunId("r1"))
+        assert (await ledger.balance(run_account(RunId("r1")), "total")).used == Amounts(2, 100, 45, 1000, 0)
         assert await ledger.check_books() == []
         await ledger.aclose()
 
