@@ -71,11 +71,16 @@ _CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes af
 
 @dataclass(frozen=True)
 class Schema:
-    """What a database must be: `application_id` marks the file as ours, `statements` create it when it is empty."""
+    """What a database must be: `application_id` marks the file as ours, `statements` create it when it is empty.
+
+    A schema that replaced another one names it as `older`, and `migrate` makes of such a database one of this.
+    """
 
     application_id: int
     version: int
     statements: tuple[str, ...]
+    older: Schema | None = None
+    migrate: Callable[[sqlite3.Connection], None] | None = None
 
     @functools.cached_property
     def entries(self) -> list[tuple[object, ...]]:
@@ -99,6 +104,28 @@ class Schema:
         odd = [entry for entry in entries if entry not in self.entries]
         kind, name = (odd or [entry for entry in self.entries if entry not in entries])[0][:2]
         return f"the {kind} {str(name)[:80]!a} in it is {'not ours' if odd else 'gone'}"
+
+    def of(self, db: sqlite3.Connection) -> Schema | None:
+        """This one, or the older one that the database says it has; None if that is not known, as of a later one."""
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        found: Schema | None = self
+        while found is not None and found.version != version:
+            found = found.older
+        return found
+
+    def upgrade(self, db: sqlite3.Connection) -> str | None:
+        """Make an older database one of this, in the caller's transaction. What in it is not ours, and then it is not.
+
+        Raises:
+            sqlite3.Error: it cannot be; roll back.
+        """
+        if self.of(db) is self:
+            return self.foreign(db)
+        if self.older is None or self.migrate is None or (odd := self.older.upgrade(db)) is not None:
+            return odd if self.older is not None else "its version is not known"
+        self.migrate(db)
+        db.execute(f"PRAGMA user_version={self.version:d}")
+        return self.foreign(db)
 
     def has_table(self, db: sqlite3.Connection, name: str) -> bool:
         """Whether the table is there just as we make it: what has its name may also be a view without end."""
@@ -426,14 +453,16 @@ class Writer:
                 cursor.execute(f"PRAGMA user_version={schema.version:d}")
             mark = cursor.execute("PRAGMA application_id").fetchone()[0]
             version = cursor.execute("PRAGMA user_version").fetchone()[0]
-            odd = schema.foreign(db)
-            cursor.execute("COMMIT")
+            ours = mark == schema.application_id and schema.of(db) is not None
+            # An older one is migrated here, wholly or not at all.
+            odd = schema.upgrade(db) if ours else None
+            cursor.execute("COMMIT" if odd is None else "ROLLBACK")
         if mark != schema.application_id:
             raise self._unavailable(f"cannot open {self._name}: the file is something else; choose another path")
-        if version != schema.version:
+        if not ours:
             raise self._unavailable(
-                f"cannot open {self._name}: its format is {version}, not {schema.version}; another version of Belljar "
-                "made it: choose another state folder, or move it away"
+                f"cannot open {self._name}: its format {version} is not known here, where {schema.version} is the "
+                "latest; a newer Belljar made it: update Belljar, or choose another state folder"
             )
         if odd is not None:
             raise self._unavailable(f"cannot open {self._name}: {odd}; set the file aside for inspection")

@@ -319,7 +319,7 @@ def text(path: Path) -> None:
     ("prepare", "words"),
     [
         (foreign, "the file is something else"),
-        (newer, "its format is 2, not 1"),
+        (newer, "its format 2 is not known here, where 1 is the latest"),
         (text, "file is not a database"),
         (Path.mkdir, "check the path and its permissions"),
     ],

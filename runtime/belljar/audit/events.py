@@ -35,7 +35,9 @@ __all__ = [
     "ContextData",
     "ContextRead",
     "ContextSearched",
+    "Count",
     "Event",
+    "Number",
     "QueryCompleted",
     "QueryDenied",
     "QueryFailed",
@@ -45,6 +47,7 @@ __all__ = [
     "RunAbandoned",
     "RunFinished",
     "RunStarted",
+    "Text",
     "decoded",
     "decoded_fast",
     "encoded",
@@ -393,7 +396,7 @@ def decoded_fast(name: str, data: msgspec.Raw) -> Event | None:
         event = _DECODERS[name].decode(data)
     except (KeyError, msgspec.DecodeError):
         return None
-    return event if _ENCODER.encode(event) == data else None
+    return event if _ENCODER.encode(event) == bytes(data) else None
 
 
 def _of_version_1(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -28,13 +28,20 @@ from belljar.audit.events import VERSION, Event, encoded
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.writer import Job, Schema, Writer
 
-__all__ = ["RECORD_BYTES_MAX", "SCHEMA", "AuditLog"]
+__all__ = ["RECORD_BYTES_MAX", "SCHEMA", "TAIL", "TAIL_BYTES_MAX", "AuditLog"]
 
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 RECORD_BYTES_MAX: Final = 65536  # a batch of a few hundred calls with their hashes
 
-SCHEMA = Schema(
+# Against our own mistakes. Whoever can write the file can drop them; the chain is for that.
+_TRIGGERS: Final = (
+    """CREATE TRIGGER records_are_not_changed BEFORE UPDATE ON records
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+    """CREATE TRIGGER records_are_not_deleted BEFORE DELETE ON records
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+)
+_WITHOUT_RUNS: Final = Schema(
     application_id=0x424A4155,  # "BJAU"
     version=1,
     statements=(
@@ -42,12 +49,51 @@ SCHEMA = Schema(
             seq INTEGER PRIMARY KEY CHECK (seq >= 1),
             body BLOB NOT NULL CHECK (typeof(body) = 'blob'),
             hash BLOB NOT NULL CHECK (typeof(hash) = 'blob' AND length(hash) = 32))""",
-        # Against our own mistakes. Whoever can write the file can drop them; the chain is for that.
-        """CREATE TRIGGER records_are_not_changed BEFORE UPDATE ON records
-            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
-        """CREATE TRIGGER records_are_not_deleted BEFORE DELETE ON records
-            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+        *_TRIGGERS,
     ),
+)
+
+# How every record ends, and what it is of which run.
+TAIL: Final = re.compile(
+    rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":\d+}\Z'
+)
+TAIL_BYTES_MAX: Final = 512
+
+
+def _add_runs(db: sqlite3.Connection) -> None:
+    """Copy all records into a table that has their runs. Bodies and hashes stay as they are, whatever they say."""
+    db.create_function("run_of", 1, _run_of)
+    for kind, name in db.execute("SELECT type, name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        db.execute(f"DROP {kind} {name}")
+    db.execute("ALTER TABLE records RENAME TO records_without_runs")
+    for statement in SCHEMA.statements:
+        db.execute(statement)
+    db.execute("INSERT INTO records SELECT seq, run_of(body), body, hash FROM records_without_runs ORDER BY seq")
+    db.execute("DROP TABLE records_without_runs")
+    db.create_function("run_of", 1, None)
+
+
+def _run_of(body: bytes) -> str:
+    """None of a record that was tampered with: `verify` will tell."""
+    match = TAIL.search(body[-TAIL_BYTES_MAX:])
+    return match[2].decode("utf-8", "replace") if match else ""
+
+
+SCHEMA: Final = Schema(
+    application_id=_WITHOUT_RUNS.application_id,
+    version=2,
+    statements=(
+        # `run` is what the body says, so that one run is found without reading all; `verify` compares the two.
+        """CREATE TABLE records (
+            seq INTEGER PRIMARY KEY CHECK (seq >= 1),
+            run TEXT NOT NULL CHECK (typeof(run) = 'text'),
+            body BLOB NOT NULL CHECK (typeof(body) = 'blob'),
+            hash BLOB NOT NULL CHECK (typeof(hash) = 'blob' AND length(hash) = 32))""",
+        "CREATE INDEX records_of_run ON records (run)",
+        *_TRIGGERS,
+    ),
+    older=_WITHOUT_RUNS,
+    migrate=_add_runs,
 )
 
 
@@ -142,9 +188,9 @@ class AuditLog:
                 limit=RECORD_BYTES_MAX,
                 observed=size,
             )
-        return lambda db: self._insert(db, head, tail)
+        return lambda db: self._insert(db, run, head, tail)
 
-    def _insert(self, db: sqlite3.Connection, head: bytes, tail: bytes) -> tuple[int, str]:
+    def _insert(self, db: sqlite3.Connection, run: str, head: bytes, tail: bytes) -> tuple[int, str]:
         # Read inside the transaction, never remembered: another process may have appended since.
         last = db.execute("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1").fetchone()
         seq, prev = (last[0] + 1, last[1]) if last else (1, bytes(32))
@@ -152,7 +198,7 @@ class AuditLog:
             raise AuditUnavailable("the last record of the audit log is not one of ours: verify the log")
         body = head + prev.hex().encode() + tail % (seq, self._clock())
         digest = hashlib.sha256(body)
-        added = db.execute("INSERT INTO records VALUES (?, ?, ?)", (seq, body, digest.digest())).rowcount
+        added = db.execute("INSERT INTO records VALUES (?, ?, ?, ?)", (seq, run, body, digest.digest())).rowcount
         if added != 1:
             raise AuditUnavailable("the audit log did not take a record: verify the log")
         return int(seq), digest.hexdigest()

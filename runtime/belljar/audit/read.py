@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,32 +20,45 @@ import msgspec
 from belljar.audit.canonical import DEPTH_MAX, canonical
 from belljar.audit.events import (
     VERSION,
+    Count,
     Event,
+    Number,
     RunAbandoned,
     RunFinished,
     RunStarted,
+    Text,
     decoded,
     decoded_fast,
     encoded,
 )
-from belljar.audit.log import RECORD_BYTES_MAX, SCHEMA
+from belljar.audit.log import RECORD_BYTES_MAX, SCHEMA, TAIL, TAIL_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
 from belljar.writer import is_blank
 
-__all__ = ["Record", "RunSummary", "connect", "foreign", "is_in_use", "is_open", "parse", "records", "rows", "runs"]
+__all__ = [
+    "OTHER_RUN",
+    "Record",
+    "RunSummary",
+    "connect",
+    "foreign",
+    "is_in_use",
+    "is_open",
+    "parse",
+    "records",
+    "rows",
+    "runs",
+]
+
+# How the sentence about a record ends whose column has another run than its bytes.
+OTHER_RUN = "is kept under another run than it says"
 
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
 
-# How every record ends, and what it is of which run.
-_TAIL = re.compile(
-    rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":\d+}\Z'
-)
-_TAIL_BYTES_MAX = 512
 _BOUNDS = (b"run.started", b"run.finished", b"run.abandoned")
-_TAILS = f"SELECT substr(body, -{_TAIL_BYTES_MAX}) FROM records ORDER BY seq DESC"  # noqa: S608
 
 # A planted body of gigabytes is never loaded: NULL, and so refused.
-_SELECT = f"SELECT seq, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records ORDER BY seq"  # noqa: S608
+_SELECT = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
+_TAILS = f"SELECT substr(body, -{TAIL_BYTES_MAX}) FROM records"  # noqa: S608
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -93,25 +105,40 @@ def runs(path: Path) -> list[RunSummary]:
         AuditUnavailable: it cannot be read.
         VerificationFailed: a record in it is not one.
     """
-    found: dict[str, RunSummary] = {}
-    for record in records(path):
-        before = found.get(record.run) or RunSummary(record.run, None, record.time_ns, None, 0)
-        found[record.run] = _add(before, record)
+    with closing(connect(path)) as db:
+        try:
+            return [_summary(db, *bounds) for bounds in _bounds(db)]
+        except sqlite3.Error as error:
+            raise _unreadable(path, error) from error
+
+
+def _bounds(db: sqlite3.Connection) -> list[tuple[str, int, int, int]]:
+    """Of each run the first and the last record, and how many there are."""
+    if is_blank(db) or SCHEMA.of(db) is SCHEMA:
+        by_run = "SELECT run, min(seq), max(seq), count(*) FROM records GROUP BY run ORDER BY min(seq)"
+        return [] if is_blank(db) else db.execute(by_run).fetchall()
+    found: dict[str, tuple[str, int, int, int]] = {}
+    for row in rows(db):
+        record = _parsed(*row[:3])
+        _, first, _, count = found.get(record.run, (record.run, record.seq, 0, 0))
+        found[record.run] = (record.run, first, record.seq, count + 1)
     return list(found.values())
 
 
-def _add(summary: RunSummary, record: Record) -> RunSummary:
-    tenant, status = summary.tenant, summary.status
-    match record.typed:
-        case RunStarted():
-            tenant = record.typed.tenant
+def _summary(db: sqlite3.Connection, run: str, first_seq: int, last_seq: int, count: int) -> RunSummary:
+    first, last = (_parsed(*next(rows(db, seq=seq))[:3]) for seq in (first_seq, last_seq))
+    tenant = first.typed.tenant if isinstance(first.typed, RunStarted) else None
+    match last.typed:
         case RunFinished():
-            status = record.typed.status
+            return RunSummary(run, tenant, first.time_ns, last.typed.status, count)
         case RunAbandoned():
-            status = "abandoned"
+            return RunSummary(run, tenant, first.time_ns, "abandoned", count)
         case _:
-            pass
-    return RunSummary(summary.run, tenant, summary.started_ns, status, summary.records + 1)
+            return RunSummary(run, tenant, first.time_ns, None, count)
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> AuditUnavailable:
+    return AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it")
 
 
 def is_open(path: Path, run: str) -> bool:
@@ -121,17 +148,20 @@ def is_open(path: Path, run: str) -> bool:
     """
     with closing(connect(path)) as db:
         try:
-            for (tail,) in db.execute(_TAILS):
-                match = _TAIL.search(tail) if isinstance(tail, bytes) else None
+            of_run = " WHERE run = ?" if SCHEMA.of(db) is SCHEMA else ""
+            for (tail,) in db.execute(f"{_TAILS}{of_run} ORDER BY seq DESC", (run,) if of_run else ()):
+                match = TAIL.search(tail) if isinstance(tail, bytes) else None
                 if match is not None and match[2] == run.encode() and match[1] in _BOUNDS:
                     return match[1] == b"run.started"
         except sqlite3.Error as error:
-            raise AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it") from error
+            raise _unreadable(path, error) from error
     return False
 
 
 def records(path: Path, run: str | None = None) -> Iterator[Record]:
     """The records of one run, or of all, in order. The chain is not checked: that is `verify`.
+
+    For one run no others are read, unless an older version made the log: then all are, until a run migrates it.
 
     Raises:
         InvalidInput: `audit.missing`: there is no log.
@@ -144,19 +174,22 @@ def records(path: Path, run: str | None = None) -> Iterator[Record]:
 def _records(db: sqlite3.Connection, path: Path, run: str | None) -> Iterator[Record]:
     with closing(db):
         try:
-            for seq, body, _ in rows(db):
-                record = _parsed(seq, body)
+            for seq, kept_run, body, _ in rows(db, run):
+                record = _parsed(seq, kept_run, body)
                 if run is None or record.run == run:
                     yield record
         except sqlite3.Error as error:
-            raise AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it") from error
+            raise _unreadable(path, error) from error
 
 
-def _parsed(seq: int, body: object) -> Record:
+def _parsed(seq: int, run: object, body: object) -> Record:
     try:
-        return parse(seq, body)
+        record = parse(seq, body)
+        if run not in (None, record.run):
+            raise ValueError(OTHER_RUN)
     except ValueError as error:
         raise VerificationFailed(f"record {seq} of the audit log {error}; verify the log") from None
+    return record
 
 
 def is_in_use(path: Path) -> bool:
@@ -187,8 +220,14 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def rows(db: sqlite3.Connection) -> Iterator[tuple[int, object, object]]:
-    """(seq, body, hash) as stored, in order, from one snapshot; none from a file without bytes.
+def rows(
+    db: sqlite3.Connection, run: str | None = None, *, seq: int | None = None
+) -> Iterator[tuple[int, object, object, object]]:
+    """(seq, run, body, hash) as stored, in order, from one snapshot; none from a file without bytes.
+
+    Args:
+        run: only this one's. In a log of an older version the run is None, and all come.
+        seq: only this one.
 
     Raises:
         sqlite3.Error: it is no log, or cannot be read.
@@ -197,14 +236,21 @@ def rows(db: sqlite3.Connection) -> Iterator[tuple[int, object, object]]:
         return
     if db.execute("PRAGMA application_id").fetchone()[0] != SCHEMA.application_id:
         raise sqlite3.DatabaseError("file is not an audit log")
-    if not SCHEMA.has_table(db, "records"):
+    schema = SCHEMA.of(db)
+    if schema is None:
+        raise sqlite3.DatabaseError("a newer Belljar made it")
+    if not schema.has_table(db, "records"):
         raise sqlite3.DatabaseError("its records are not a table as we make it")
-    yield from db.execute(_SELECT)
+    indexed = schema is SCHEMA
+    wanted = {"run": run if indexed else None, "seq": seq}
+    where = " AND ".join(f"{name} = ?" for name, value in wanted.items() if value is not None)
+    select = _SELECT.format("run" if indexed else "NULL") + (f" WHERE {where}" if where else "")
+    yield from db.execute(f"{select} ORDER BY seq", [value for value in wanted.values() if value is not None])
 
 
 def foreign(db: sqlite3.Connection) -> str | None:
     """What in the file is not ours, or is gone, in a few words. Raises `sqlite3.Error`."""
-    return None if is_blank(db) else SCHEMA.foreign(db)
+    return None if is_blank(db) else (SCHEMA.of(db) or SCHEMA).foreign(db)
 
 
 def parse(seq: int, body: object) -> Record:
@@ -221,12 +267,12 @@ def parse(seq: int, body: object) -> Record:
 
 class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: msgspec.Raw
-    event: str
-    prev: str
-    run: str
-    seq: int
-    time_ns: int
-    v: int
+    event: Text
+    prev: Text
+    run: Text
+    seq: Count
+    time_ns: Number
+    v: Count
 
 
 _ENVELOPES = msgspec.json.Decoder(_Envelope)

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from belljar.audit.grammar import RunGrammar
-from belljar.audit.read import Record, connect, foreign, is_in_use, parse, rows
+from belljar.audit.read import OTHER_RUN, Record, connect, foreign, is_in_use, parse, rows
 
 __all__ = ["Report", "verify"]
 
@@ -66,8 +66,8 @@ def _verify(path: Path) -> Report:
     checker = _Checker()
     with closing(connect(path)) as db:
         try:
-            for seq, body, kept_hash in rows(db):
-                checker.feed(seq, body, kept_hash)
+            for row in rows(db):
+                checker.feed(*row)
             if (odd := foreign(db)) is not None:
                 checker.problem(f"the file is not as we make it: {odd}")
         except sqlite3.Error as error:
@@ -92,7 +92,7 @@ class _Checker:
         else:
             self._more += 1
 
-    def feed(self, seq: int, body: object, kept_hash: object) -> None:
+    def feed(self, seq: int, run: object, body: object, kept_hash: object) -> None:
         if seq != self.seq + 1:
             self.problem(f"record {seq}: expected record {self.seq + 1}; what was between is gone")
         self.seq = seq
@@ -105,6 +105,8 @@ class _Checker:
         except ValueError as error:
             self.problem(f"record {seq}: it {error}")
         else:
+            if run not in (None, record.run):
+                self.problem(f"record {seq}: it {OTHER_RUN}")
             self._follow(record)
         self._head = digest.hex()
 

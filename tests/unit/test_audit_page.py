@@ -1,0 +1,72 @@
+"""`docs/audit-log.md` lists the events as `belljar.audit.events` has them.
+
+To renew it: `python -m tests.unit.test_audit_page`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import msgspec
+
+from belljar.audit import events
+from belljar.audit.events import EVENTS, VERSION
+
+PAGE = Path(__file__).parents[2] / "docs" / "audit-log.md"
+_PARTS = (events.ContextData, events.AmountsData)
+_HEAD = f"""# The audit log
+
+One SQLite file, `audit.db` in the state folder. Each row of its table `records` is a record: canonical JSON (RFC 8785,
+with integers exact to 64 bits) whose SHA-256 the next record names in `prev`.
+
+    {{"data":{{...}},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000,"v":{VERSION}}}
+
+`belljar audit ls` lists the runs, `show` prints one, `verify` checks the whole file, `coverage` says what a run read.
+A record is durable before what it announces happens.
+
+## Versions
+
+"""
+
+
+def page() -> str:
+    """The whole page, from the docstrings and the structs."""
+    about, _, versions = inspect.cleandoc(events.__doc__ or "").partition("\n\n")[2].partition("\n\n    v 1")
+    history, _, units = ("    v 1" + versions).partition("\n\n")
+    parts = [_HEAD + f"{about}\n\n{history}\n\n{units}\n\n## Events\n"]
+    parts += [_section(event.name, event) for event in EVENTS.values()]
+    parts += ["\n## Values inside events\n", *(_section(part.__name__, part) for part in _PARTS)]
+    return "".join(parts)
+
+
+def _section(title: str, struct: type[msgspec.Struct]) -> str:
+    rows = [
+        f"| `{field.name}` | {_kind(str(inspect.get_annotations(struct, eval_str=False).get(field.name, '')))} "
+        f"| {'always' if field.required else 'where it says something'} |\n"
+        for field in msgspec.structs.fields(struct)
+    ]
+    head = f"\n### `{title}`\n\n{inspect.cleandoc(struct.__doc__ or '')}\n\n"
+    return head + "| field | type | present |\n|---|---|---|\n" + "".join(rows)
+
+
+def _kind(annotation: str) -> str:
+    """The annotation as it is written, without what only a type checker reads."""
+    plain = re.sub(r"Annotated\[str, Meta\(.*?\)\]", "Text", annotation)
+    return f"`{plain}`".replace(" | None`", "`").replace("|", "or")
+
+
+def test_the_page_lists_the_events_as_they_are() -> None:
+    assert PAGE.read_text("utf-8") == page()
+
+
+def test_the_page_names_every_event_and_every_field() -> None:
+    text = page()
+    for name, event in EVENTS.items():
+        section = text.partition(f"### `{name}`\n")[2].partition("\n### ")[0]
+        assert all(f"| `{field}` |" in section for field in event.__struct_fields__), name
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
