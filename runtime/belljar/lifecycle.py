@@ -28,6 +28,7 @@ import msgspec
 from belljar.audit import JSON, AuditLog
 from belljar.broker import Broker, Calls, RunScope
 from belljar.context import ContextStores, Document, OpenDocument
+from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
     Box,
     CellResult,
@@ -43,6 +44,7 @@ from belljar.engine import (
     verdict_of,
 )
 from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied, Refusal
+from belljar.heavy import off_loop
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Spending, digest
@@ -210,7 +212,8 @@ class Run:
         """
         services = self._services
         for name, document in self.documents.items():
-            self._open_context(name, document)
+            # A directory is hashed when it is opened; what was opened is closed with the run, also if it is cancelled.
+            await to_the_end(off_loop(document.items * RECORD_BYTES, self._open_context, name, document))
         await self._open_account()
         started = services.audit.submit("run.started", self.scope.run, {**self._controls(), **about})
         self._announced = True  # also when it is cancelled from here on: it may stand in the log
