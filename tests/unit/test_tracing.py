@@ -305,6 +305,7 @@ def test_a_budget_ends_it_and_is_reported() -> None:
     assert time.process_time() - started < 10
 
 
+@pytest.mark.slow
 def test_ten_thousand_pieces_in_order_cost_milliseconds_each_at_most() -> None:
     data = "\n".join(document(10, 30000)).encode()
     slices = [data[at : at + 200].decode("utf-8", "ignore") for at in range(0, len(data) - 200, 200)]
@@ -323,6 +324,7 @@ def test_text_that_is_everywhere_costs_no_more_than_other_text() -> None:
     assert time.process_time() - started < 20
 
 
+@pytest.mark.slow
 def test_a_prompt_made_of_accidents_ends_with_the_budget() -> None:
     data, prompt = b"abcdefghij" * 100_000, bytearray(b"abcdefghij" * 80_000)
     prompt[::37] = b"Z" * len(prompt[::37])

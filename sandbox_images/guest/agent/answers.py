@@ -26,9 +26,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, MappingView
 from typing import Any, Literal
 
-from .collection import PagedDict, PagedList
-from .exact import exact, exact_text
-from .paged import LookAlike, PagedText
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import LookAlike, PagedText
+from guest.exact import exact, exact_text
 
 __all__ = ["encoded"]
 
@@ -51,7 +51,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
 )
 # What nobody can derive from.
 _LISTS: tuple[type, ...] = (set, frozenset, range, type({}.keys()), type({}.values()), type({}.items()))
-_LIBRARY = ("collections.abc", "guest.collection")
+_LIBRARY = ("collections.abc", "guest.context.collection")
 _FUNCTIONS = (
     *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.MethodWrapperType),
     *(types.MethodDescriptorType, types.WrapperDescriptorType),

@@ -14,10 +14,10 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from . import guards
-from .exact import exact_text
-from .paged import plain
-from .wrappers import BytesInto, StringIO
+from guest.context.paged import plain
+from guest.context.wrappers import BytesInto, StringIO
+from guest.exact import exact_text
+from guest.language import guards
 
 __all__ = ["CatchWarnings", "Caught", "Redirect", "Stream", "Streams", "Warnings"]
 

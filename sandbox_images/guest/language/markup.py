@@ -11,9 +11,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from typing import Any
 
-from . import guards
-from .exact import exact, exact_text
-from .paged import plain
+from guest.context.paged import plain
+from guest.exact import exact, exact_text
+from guest.language import guards
 
 __all__ = ["Element", "members"]
 

@@ -30,9 +30,10 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import guards, regex, scan
-from .exact import exact
-from .paged import LookAlike
+from guest.context import regex, scan
+from guest.context.paged import LookAlike
+from guest.exact import exact
+from guest.language import guards
 
 __all__ = ["asdict", "astuple", "copy", "deepcopy", "never_copied", "replace"]
 

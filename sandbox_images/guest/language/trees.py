@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import guards
-from .exact import exact_text
-from .paged import plain
+from guest.context.paged import plain
+from guest.exact import exact_text
+from guest.language import guards
 
 __all__ = ["NodeVisitor", "members", "quiet"]
 

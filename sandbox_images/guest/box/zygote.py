@@ -16,7 +16,7 @@ tells their end. It ends when *control* does, and by the parent-death signal whe
 by the same signal.
 
 The first box of a zygote is one of ours. It takes the very steps that every other box takes, and what it finds to hold
-(`guest.measure`) are the layers that the host tells of all of them.
+(`guest.box.measure`) are the layers that the host tells of all of them.
 
 The clone is the raw system call, because no library call makes a namespace with it. The process has one thread, and
 Python's own preparations around a fork are called by hand (they also reseed `random`).
@@ -36,8 +36,8 @@ import sys
 
 sys.path.insert(0, "/usr/lib/belljar")
 
-from guest import agent
-from guest.enclosure import (
+from guest.agent import loop as agent
+from guest.box.enclosure import (
     Failed,
     Filter,
     be_nobody,
@@ -52,7 +52,7 @@ from guest.enclosure import (
     tune_malloc,
     write_id_maps,
 )
-from guest.preload import preload
+from guest.box.preload import preload
 
 CLONE_NEWPID = 0x20000000
 # In the order of the names: user, mount, net, ipc, uts, cgroup.
@@ -92,10 +92,10 @@ class Enclosure:
         self.report = report
         self.groups = groups
         self.proc = proc
-        # A box of ours: it looks at each layer and tells instead of running a program (`guest.measure`).
+        # A box of ours: it looks at each layer and tells instead of running a program (`guest.box.measure`).
         self.measure = None
         if "measure" in order:
-            self.measure = importlib.import_module("guest.measure").Measure(proc, order["measure"]["fresh"])
+            self.measure = importlib.import_module("guest.box.measure").Measure(proc, order["measure"]["fresh"])
 
     def close(self) -> None:
         for group in self.groups:

@@ -21,7 +21,7 @@ import ast
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from . import guards
+from guest.language import guards
 
 __all__ = ["PATTERN_GUARDS", "at", "load", "lowered", "store"]
 

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from .answers import encoded
-from .exact import exact, exact_text
-from .paged import PagedText, plain
-from .placeholder import holds_placeholder
-from .wire import Channel
+from guest.agent.answers import encoded
+from guest.agent.wire import Channel
+from guest.context.paged import PagedText, plain
+from guest.context.placeholder import holds_placeholder
+from guest.exact import exact, exact_text
 
 __all__ = [
     "CutAnswer",

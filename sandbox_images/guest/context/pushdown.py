@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from .exact import exact, exact_text
+from guest.exact import exact, exact_text
 
 __all__ = ["HIT_CHARS", "Group", "Hit", "Hits", "Pushdown", "found_by", "refuse_flags", "source_of", "wanted_of"]
 

@@ -27,11 +27,11 @@ from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any, NoReturn, SupportsIndex, overload
 
-from . import scan
-from .exact import exact, exact_text
-from .pages import Block, PageCache, Pages
-from .placeholder import mark
-from .pushdown import Hits, Pushdown, found_by, refuse_flags, source_of, wanted_of
+from guest.context import scan
+from guest.context.pages import Block, PageCache, Pages
+from guest.context.placeholder import mark
+from guest.context.pushdown import Hits, Pushdown, found_by, refuse_flags, source_of, wanted_of
+from guest.exact import exact, exact_text
 
 __all__ = ["LookAlike", "PagedText", "TextTooLarge", "plain", "rows"]
 

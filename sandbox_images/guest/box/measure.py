@@ -29,7 +29,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
-from guest.enclosure import NOBODY, SECUREBITS, landlock_version, libc
+from guest.box.enclosure import NOBODY, SECUREBITS, landlock_version, libc
 
 __all__ = ["Measure"]
 

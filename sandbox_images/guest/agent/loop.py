@@ -28,12 +28,13 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import program, regex, rejection, wrappers
-from .contexts import make_contexts
-from .exact import exact_text
-from .names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, called
-from .paged import plain
-from .wire import Channel, Closed
+from guest.agent.contexts import make_contexts
+from guest.agent.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, called
+from guest.agent.wire import Channel, Closed
+from guest.context import regex, wrappers
+from guest.context.paged import plain
+from guest.exact import exact_text
+from guest.language import program, rejection
 
 __all__ = ["Agent", "Stream", "main"]
 
@@ -220,7 +221,7 @@ class Agent:
         sys.argv, sys.orig_argv = [""], [sys.executable]
 
     def _use_restricted(self) -> None:
-        from . import guards, restricted
+        from guest.language import guards, restricted
 
         self._compile = restricted.compile_cell
         self._user = restricted.user_variables

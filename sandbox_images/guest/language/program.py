@@ -13,7 +13,7 @@ import sys
 import types
 from typing import Any, NoReturn
 
-from .exact import exact_text
+from guest.exact import exact_text
 
 __all__ = ["CONSOLE", "Main", "compile_cell", "exit_status", "is_imported", "show_last", "shown"]
 
@@ -129,7 +129,7 @@ def exit_status(error: BaseException) -> object:
 def is_imported(value: object) -> bool:
     """Whether a variable's value is a module, or comes out of one, and is not what the program found out or wrote."""
     cls = type(value)
-    if issubclass(cls, types.ModuleType) or cls.__module__ in ("typing", "guest.facades"):
+    if issubclass(cls, types.ModuleType) or cls.__module__ in ("typing", "guest.language.facades"):
         return True
     if issubclass(cls, type):
         return bool(type.__dict__["__module__"].__get__(value) != "__main__")

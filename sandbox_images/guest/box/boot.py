@@ -15,7 +15,7 @@ is said here is ours. In this order, because each step takes away what only the 
  5. no capability in any set, not dumpable, Landlock;
  6. for the warm pool, load what programs commonly import;
  7. close every descriptor but the wire; the system call filter; say which layers hold, as they were found to from 4 on
-    (`guest.measure`); a thread that watches over the wire's end; the agent.
+    (`guest.box.measure`); a thread that watches over the wire's end; the agent.
 
 Isolated mode puts neither this folder nor the working directory on the path; this adds the one folder that holds the
 guest package, read-only like the rest of the image.
@@ -33,8 +33,8 @@ import sys
 
 sys.path.insert(0, "/usr/lib/belljar")
 
-from guest import agent
-from guest.enclosure import (
+from guest.agent import loop as agent
+from guest.box.enclosure import (
     NOBODY,
     Failed,
     Filter,
@@ -49,7 +49,7 @@ from guest.enclosure import (
     tune_malloc,
     write_id_maps,
 )
-from guest.measure import Measure
+from guest.box.measure import Measure
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -193,7 +193,7 @@ def main() -> None:
         measure = close_in(order)
         program = base64.b64decode(order["filter"])
         if order["preload"]:
-            importlib.import_module("guest.preload").preload()
+            importlib.import_module("guest.box.preload").preload()
     except Failed as failed:
         step, layer, number = failed.args
         send({"failed": step, "layer": layer, "errno": number})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 
-from . import restricted
+from guest.language import restricted
 
 __all__ = ["preload"]
 

@@ -32,10 +32,10 @@ from collections.abc import ItemsView as _ItemsView
 from itertools import chain
 from typing import Any, NamedTuple, NoReturn, SupportsIndex
 
-from .exact import exact, exact_text
-from .paged import LookAlike, PagedText, TextTooLarge, plain
-from .placeholder import mark
-from .pushdown import Hits, Pushdown, found_by, refuse_flags, source_of, wanted_of
+from guest.context.paged import LookAlike, PagedText, TextTooLarge, plain
+from guest.context.placeholder import mark
+from guest.context.pushdown import Hits, Pushdown, found_by, refuse_flags, source_of, wanted_of
+from guest.exact import exact, exact_text
 
 __all__ = ["RECORD_CHARS", "ItemText", "PagedDict", "PagedList"]
 

@@ -13,12 +13,12 @@ import types
 from itertools import islice
 from typing import Any
 
-from .collection import PagedDict, PagedList
-from .names import raise_failure
-from .paged import PagedText
-from .pages import PageCache
-from .pushdown import HIT_CHARS, Group, Hit
-from .wire import Channel
+from guest.agent.names import raise_failure
+from guest.agent.wire import Channel
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import PagedText
+from guest.context.pages import PageCache
+from guest.context.pushdown import HIT_CHARS, Group, Hit
 
 __all__ = ["make_contexts", "unpacked"]
 

@@ -34,12 +34,12 @@ from typing import Any, NoReturn
 
 from RestrictedPython.transformer import RestrictingNodeTransformer
 
-from . import facades, guards, patterns
-from .guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
-from .patterns import at, load, store
-from .program import show_last, shown
-from .streams import Streams
-from .trees import quiet
+from guest.language import facades, guards, patterns
+from guest.language.guards import MARK, METHOD_DUNDERS, TOKEN, Kind, denial, is_dunder, kind_of
+from guest.language.patterns import at, load, store
+from guest.language.program import show_last, shown
+from guest.language.streams import Streams
+from guest.language.trees import quiet
 
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
 

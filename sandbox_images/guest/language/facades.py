@@ -37,9 +37,10 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from . import copies, guards, streams, trees, wrappers
-from .exact import exact, exact_text
-from .paged import plain
+from guest.context import wrappers
+from guest.context.paged import plain
+from guest.exact import exact, exact_text
+from guest.language import copies, guards, streams, trees
 
 __all__ = [
     "LATER",

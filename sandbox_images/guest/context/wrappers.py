@@ -16,8 +16,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import regex
-from .paged import LookAlike, PagedText, plain, rows
+from guest.context import regex
+from guest.context.paged import LookAlike, PagedText, plain, rows
 
 __all__ = [
     "LATER",

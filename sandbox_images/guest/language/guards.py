@@ -40,9 +40,9 @@ from typing import Any
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES
 
-from . import regex
-from .exact import exact_text
-from .paged import plain
+from guest.context import regex
+from guest.context.paged import plain
+from guest.exact import exact_text
 
 __all__ = [
     "MARK",

@@ -38,8 +38,8 @@ from re import (
 )
 from typing import Any
 
-from . import scan
-from .paged import LookAlike, PagedText, plain
+from guest.context import scan
+from guest.context.paged import LookAlike, PagedText, plain
 
 __all__ = [
     "ASCII",
