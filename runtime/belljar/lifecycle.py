@@ -43,7 +43,7 @@ from belljar.engine import (
     Verdict,
     verdict_of,
 )
-from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied, Refusal
+from belljar.errors import AuditUnavailable, BelljarError, HostFault, PolicyDenied, Refusal
 from belljar.heavy import off_loop
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
@@ -274,10 +274,19 @@ class Run:
             for opened in self._opened:
                 stack.callback(opened.close)
             if self._box is not None:
-                stack.push_async_callback(self._box.broker.settled)
+                stack.push_async_callback(self._settle, self._box.broker)
                 self._end = await self._box.close()
                 met = self._box.verdict or verdict
                 stack.push_async_callback(self._box.broker.lost, met.status)
+
+    async def _settle(self, broker: Broker) -> None:
+        """What fails here no verdict knows yet: what was shown cannot be told, for one. The log is to have it."""
+        try:
+            await broker.settled()
+        except HostFault as fault:
+            if self._verdict is not None and self._verdict.status == "ok":
+                self._verdict = verdict_of(fault)
+            raise
 
     def verdict(self, raised: BaseException | None) -> Verdict:
         """How it ended. The one place that decides, and the first cause wins.
