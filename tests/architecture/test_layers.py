@@ -78,10 +78,11 @@ PURE = [
     "protocol.py",
     "wire.py",
     "states.py",
-    *(f"policy/{path.name}" for path in HOST.joinpath("policy").glob("*.py")),
+    *(f"{folder}/{path.name}" for folder in ("policy", "attribution") for path in HOST.joinpath(folder).glob("*.py")),
 ]
 # Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`.
-PURE_BUT = {"policy/files.py": {"pathlib"}}
+# And a memory map is a type of bytes.
+PURE_BUT = {"policy/files.py": {"pathlib"}, "attribution/tracing.py": {"mmap"}, "attribution/repeats.py": {"mmap"}}
 
 # Run as scripts by an interpreter of their own: never imported by the host.
 SCRIPTS: dict[str, set[str]] = {

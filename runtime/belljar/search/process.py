@@ -320,7 +320,8 @@ def _look_up(question: LookUp, body: BinaryIO) -> Reply:
         if question.mode == "trace":
             places = [Traceable(doc, text.view, read[doc], _items(text)) for doc, text in texts.items()]
             prompts = [body.read(size) for size in question.prompts]
-            found = trace(prompts, places, seconds=question.seconds)
+            until = time.monotonic() + question.seconds
+            found = trace(prompts, places, is_late=lambda: time.monotonic() > until)
             places.clear()  # no view may outlive its text
             spans, complete = [*found.spans, *found.again], found.complete
         else:
