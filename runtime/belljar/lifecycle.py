@@ -33,6 +33,7 @@ from belljar.audit import AuditLog
 from belljar.audit.events import BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, RunScope
 from belljar.context import ContextStores, Document, OpenDocument
+from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
     Box,
     CellResult,
@@ -48,7 +49,8 @@ from belljar.engine import (
     Verdict,
     verdict_of,
 )
-from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied, Refusal
+from belljar.errors import AuditUnavailable, BelljarError, HostFault, PolicyDenied, Refusal
+from belljar.heavy import off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
@@ -271,7 +273,8 @@ class Run:
         """
         shared, order = self._shared, self.order
         for name, document in order.documents.items():
-            self._open_context(name, document)
+            # A directory is hashed when it is opened; what was opened is closed with the run, also if it is cancelled.
+            await to_the_end(off_loop(document.items * RECORD_BYTES, self._open_context, name, document))
         await self._open_account()
         started = shared.audit.submit(self.scope.run, self._start(question_bytes))
         self._announced = True  # also when it is cancelled from here on: it may stand in the log
@@ -332,10 +335,19 @@ class Run:
             for opened in self._opened:
                 stack.callback(opened.close)
             if self._box is not None:
-                stack.push_async_callback(self._box.broker.settled)
+                stack.push_async_callback(self._settle, self._box.broker)
                 self._end = await self._box.close()
                 met = self._box.verdict or verdict
                 stack.push_async_callback(self._box.broker.lost, met.status)
+
+    async def _settle(self, broker: Broker) -> None:
+        """What fails here no verdict knows yet: what was shown cannot be told, for one. The log is to have it."""
+        try:
+            await broker.settled()
+        except HostFault as fault:
+            if self._verdict is not None and self._verdict.status == "ok":
+                self._verdict = verdict_of(fault)
+            raise
 
     def verdict(self, raised: BaseException | None) -> Verdict:
         """How it ended. The one place that decides, and the first cause wins.

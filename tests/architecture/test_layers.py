@@ -83,11 +83,16 @@ PURE = [
     "protocol.py",
     "wire.py",
     "states.py",
-    *(f"policy/{path.name}" for path in HOST.joinpath("policy").glob("*.py")),
+    *(f"{folder}/{path.name}" for folder in ("policy", "attribution") for path in HOST.joinpath(folder).glob("*.py")),
 ]
-# Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`. And a time that came in
-# as an argument is written into an id.
-PURE_BUT = {"policy/files.py": {"pathlib"}, "identity.py": {"datetime"}}
+# Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`. A memory map is a type of
+# bytes. And a time that came in as an argument is written into an id.
+PURE_BUT = {
+    "policy/files.py": {"pathlib"},
+    "attribution/tracing.py": {"mmap"},
+    "attribution/repeats.py": {"mmap"},
+    "identity.py": {"datetime"},
+}
 
 # Run as scripts by an interpreter of their own: never imported by the host.
 SCRIPTS: dict[str, set[str]] = {

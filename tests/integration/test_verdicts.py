@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -294,24 +295,38 @@ def test_an_answer_stays_the_verdict_when_the_session_is_asked_for_more(jar: Jar
     assert finished(jar)["status"] == "ok"
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_context_is_our_fault_and_not_the_program_s(jar: Jar, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        ("cut", "context.count_matches('line')"),
+        ("gone", "context.search('line')"),
+        ("gone", "context.lines(0, 5)"),
+        ("cut off", "context[800_000:800_009]"),
+        # Nobody asks for anything of it: what was shown cannot be told.
+        ("gone", "llm_query(shown)"),
+    ],
+)
+def test_a_damaged_context_is_our_fault_and_not_the_program_s(jar: Jar, damage: str, code: str) -> None:
     async def main() -> None:
         async with Runtime(state=jar.at) as runtime:
             document = await runtime.add_context("one line\n" * 100_000)
-            async with runtime.session(context=document) as session:
+            async with runtime.session(context=document, model=Root("fine")) as session:
+                await session.execute("shown = context[:400]")
                 hurt_text(jar, damage)
-                await session.execute("context.count_matches('line')")
+                await session.execute(code)
 
-    with pytest.raises(HostFault, match="stored context"):
+    with pytest.raises(HostFault, match=r"stored context in .* is damaged .*; remove that folder"):
         asyncio.run(main())
     assert jar.records("request.refused") == []
     assert finished(jar)["status"] == "host_fault"
 
 
 def hurt_text(jar: Jar, damage: str) -> None:
-    """The stored text is put aside; with `cut` its beginning alone takes its place."""
+    """The stored text is put aside; with `cut` its beginning alone takes its place. Or it is cut off as it lies."""
     (text,) = jar.state.contexts.rglob("text")
+    if damage == "cut off":
+        os.truncate(text, text.stat().st_size - 1)
+        return
     aside = text.rename(jar.work / "aside")
     if damage == "cut":
         text.write_bytes(aside.read_bytes()[:-1])

@@ -23,22 +23,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice, pairwise
 from mmap import mmap
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from belljar.attribution.short import LINE_BYTES_MIN
-from belljar.attribution.tracing import BLANK_BYTES_MAX, BLOCK_BYTES, LINE_BYTES_MAX
+from belljar.attribution import limits
 from belljar.spans import Spans, overlaps
 
 __all__ = ["Found", "repeats"]
 
-# Different lines that are spare, and halves that wait: what memory allows. What goes beyond counts as not shown.
-_SPARE_LINES_MAX: Final = 1 << 20
-_SPARE_BYTES_MAX: Final = 128 << 20
-_PARTS_MAX: Final = 1 << 18
-# Of the texts that are spare, so many are tried for one that begins or ends as a half does.
-_LONGER_MAX: Final = 256
-# How far a short line looks over white space for something shown.
-_BESIDE_BYTES_MAX: Final = 1 << 10
 
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 
@@ -93,8 +84,8 @@ def repeats(documents: Iterable[Found]) -> list[tuple[int, int, int]]:
 def _with_blanks(view: memoryview | mmap | bytes, read: Spans, start: int, stop: int) -> tuple[int, int]:
     """The range with the white space beside it that counts, as far as it was read, as in `tracing`."""
     first, last = read.around(start) or (start, stop)
-    before = bytes(view[max(first, start - BLANK_BYTES_MAX) : start])
-    after = bytes(view[stop : min(last, stop + BLANK_BYTES_MAX)])
+    before = bytes(view[max(first, start - limits.BLANK_BYTES_MAX) : start])
+    after = bytes(view[stop : min(last, stop + limits.BLANK_BYTES_MAX)])
     return start - (len(before) - len(before.rstrip())), stop + len(after) - len(after.lstrip())
 
 
@@ -108,7 +99,7 @@ class _Spare:
 
     def add(self, part: _Part, times: int) -> None:
         if part.line not in self.lines:
-            if len(self.lines) >= _SPARE_LINES_MAX or self._bytes + len(part.line) > _SPARE_BYTES_MAX:
+            if len(self.lines) >= limits.SPARE_LINES_MAX or self._bytes + len(part.line) > limits.SPARE_BYTES_MAX:
                 return
             self.lines[part.line] = 0
             self._bytes += len(part.line)
@@ -173,9 +164,9 @@ def _pay(document: Found, spare: _Spare, halves: list[_Part]) -> list[tuple[int,
     short: list[_Part] = []
     for hole in _holes(document):
         for part in _parts(document, *hole, spare.lines):
-            if part.last - part.first >= LINE_BYTES_MIN:
+            if part.last - part.first >= limits.LINE_BYTES_MIN:
                 paid += _pay_part(part, spare, halves)
-            elif len(short) < _PARTS_MAX:
+            elif len(short) < limits.PARTS_MAX:
                 short.append(part)
     shown = Spans([*document.found, *paid])
     # Of several short lines in a row, each is beside the one before it, or behind it.
@@ -188,7 +179,7 @@ def _pay(document: Found, spare: _Spare, halves: list[_Part]) -> list[tuple[int,
 
 def _pay_part(part: _Part, spare: _Spare, halves: list[_Part]) -> list[tuple[int, int]]:
     paid = spare.pay(part)
-    if len(halves) < _PARTS_MAX:
+    if len(halves) < limits.PARTS_MAX:
         left = Spans([(0, part.first), *paid]).missing(part.last)
         halves += [part._replace(first=first, last=last) for first, last in left]
     return [(part.at + first, part.at + last) for first, last in paid]
@@ -211,8 +202,8 @@ def _pay_short(
 def _is_beside(view: memoryview | mmap | bytes, part: _Part, shown: Spans, last: tuple[int, int]) -> bool:
     """Whether there is something shown before or behind the part, but for white space: in `shown`, or the last one."""
     start, stop = part.at + part.first, part.at + part.last
-    before = bytes(view[max(0, start - _BESIDE_BYTES_MAX) : start])
-    after = bytes(view[stop : stop + _BESIDE_BYTES_MAX])
+    before = bytes(view[max(0, start - limits.BESIDE_BYTES_MAX) : start])
+    after = bytes(view[stop : stop + limits.BESIDE_BYTES_MAX])
     end = start - (len(before) - len(before.rstrip()))
     beginning = stop + (len(after) - len(after.lstrip()))
     return any(shown.around(at) is not None or last[0] <= at < last[1] for at in (end - 1, beginning))
@@ -232,7 +223,7 @@ def _pay_halves(halves: Iterable[_Part], spare: Counter[bytes]) -> Iterator[tupl
 
 def _longer(text: bytes, spare: Mapping[bytes, int]) -> bytes | None:
     """A text that is spare and begins or ends with this one."""
-    for longer in islice(spare, _LONGER_MAX):
+    for longer in islice(spare, limits.LONGER_MAX):
         if spare[longer] and (longer.startswith(text) or longer.endswith(text)):
             return longer
     return None
@@ -250,7 +241,7 @@ def _parts(document: Found, start: int, stop: int, wanted: Mapping[bytes, int] |
             if text and (wanted is None or text in wanted or not start <= at <= stop - len(line)):
                 begin = at + line.find(text)
                 first, last = max(0, start - begin), min(len(text), stop - begin)
-                if first < last and len(text) <= LINE_BYTES_MAX:
+                if first < last and len(text) <= limits.LINE_BYTES_MAX:
                     yield _Part(text, begin, first, last)
             at += len(line)
 
@@ -258,7 +249,7 @@ def _parts(document: Found, start: int, stop: int, wanted: Mapping[bytes, int] |
 def _blocks(document: Found, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
     """The range in blocks of whole lines, as far as lines are shorter than a block."""
     while start < stop:
-        block = bytes(document.view[start : min(start + BLOCK_BYTES, stop)])
+        block = bytes(document.view[start : min(start + limits.BLOCK_BYTES, stop)])
         if start + len(block) < stop:
             item = document.items[bisect_right(document.items, start + len(block)) - 1] if document.items else 0
             block = block[: max(block.rfind(b"\n") + 1, item - start) or len(block)]
@@ -279,14 +270,14 @@ def _lines(document: Found, at: int, block: bytes) -> list[bytes]:
 
 def _line_start(document: Found, at: int) -> int:
     """Where the line begins that `at` is in, or as far back as a line may be long."""
-    least = max(0, at - LINE_BYTES_MAX)
+    least = max(0, at - limits.LINE_BYTES_MAX)
     start = least + bytes(document.view[least:at]).rfind(b"\n") + 1
     item = bisect_right(document.items, at) - 1
     return max(start, document.items[item]) if item >= 0 else start
 
 
 def _line_end(document: Found, at: int) -> int:
-    most = min(len(document.view), at + LINE_BYTES_MAX)
+    most = min(len(document.view), at + limits.LINE_BYTES_MAX)
     # If what is before it is a line end, it ends there.
     end = bytes(document.view[max(0, at - 1) : most]).find(b"\n")
     stop = max(0, at - 1) + end + 1 if end >= 0 else most

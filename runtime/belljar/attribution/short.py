@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["LINE_BYTES_MIN", "pieces", "runs"]
+from belljar.attribution import limits
 
-LINE_BYTES_MIN: Final = 12
-_PIECES_MAX: Final = 12
+__all__ = ["pieces", "runs"]
+
 # What programs join lines with, and what stands for a line end in JSON.
 _SEPARATORS: Final = (b", ", b"; ", b" | ", b"\t", b"\\n", b'","', b"','", b" ")
 # What programs put before a line, and behind it.
@@ -33,7 +33,7 @@ def pieces(text: bytes, at: int) -> Iterator[list[Piece]]:
         yield [_stripped(row) for row in rows]
         yield [_bare(row) for row in rows]
     for start, row in rows:
-        for separator in _SEPARATORS if len(row) > LINE_BYTES_MIN else ():
+        for separator in _SEPARATORS if len(row) > limits.LINE_BYTES_MIN else ():
             parts = _split(row, start, separator)
             if len(parts) > 1:
                 yield [_bare(part) for part in parts]
@@ -42,13 +42,17 @@ def pieces(text: bytes, at: int) -> Iterator[list[Piece]]:
 def runs(lines: Sequence[Piece]) -> Iterator[tuple[bytes, int, bytes]]:
     """Each run of lines whose first is a short one: its text, where it begins, and its first line."""
     for number, (at, first) in enumerate(lines):
-        if not 0 < len(first) < LINE_BYTES_MIN:
+        if not 0 < len(first) < limits.LINE_BYTES_MIN:
             continue
         size, stop = len(first), number + 1
-        while stop < len(lines) and (size < LINE_BYTES_MIN or stop == number + 1) and stop - number < _PIECES_MAX:
+        while (
+            stop < len(lines)
+            and (size < limits.LINE_BYTES_MIN or stop == number + 1)
+            and stop - number < limits.PIECES_MAX
+        ):
             size += len(lines[stop][1]) + 1
             stop += 1
-        if stop > number + 1 and size >= LINE_BYTES_MIN:
+        if stop > number + 1 and size >= limits.LINE_BYTES_MIN:
             yield b"\n".join([text for _, text in lines[number:stop]]), at, first
 
 

@@ -24,7 +24,7 @@ next line begins like it). These ways lead to a find, the cheap and certain ones
 What is found is true: each range's text stood in a prompt, but for white space beside it: up to `BLANK_BYTES_MAX` of it
 count as shown with what they adjoin (a program that strips or joins lines leaves none, and nobody misses it). What is
 not found may still have been there: translated, encoded, in another case, or in pieces that are neither whole lines nor
-twice `_SHORT` bytes long. Lines under `LINE_BYTES_MIN` bytes are taken only as the continuation of the find before
+twice `SHORT` bytes long. Lines under `LINE_BYTES_MIN` bytes are taken only as the continuation of the find before
 them, or with neighbours of theirs that make up as much. Text that is in several places of the documents is attributed
 to one of them: to the continuation of the last find if it is there, else to where most around it agrees. Where the
 prompt leaves the document in the midst of a word, the agreement since the last line end is taken for an accident: lines
@@ -34,6 +34,11 @@ Each byte of a prompt pays for one byte of a document. Where finds reach over ea
 and where one place was found more than once, that is told (`again`): `repeats` makes other places of it, once all is
 known. To choose among equal places right away would need to know what is to come.
 
+A single way was tried in their place: index each 8 bytes of the prompts, look up every 8th place of what was read, and
+extend each hit. It takes 15 times as long where whole slices are shown, which is the common case, since every byte of
+every prompt goes into the index; it finds no short lines behind numbers; and where every second line is shown, it takes
+a seventh of the others for shown as well, since pieces of them agree by accident.
+
 Anchors that were not found are remembered for the call: the instructions around a thousand slices cost one search.
 Whoever makes prompts to keep us busy meets `scan_bytes_max`, or the end of the seconds that there are: then what is
 left stays untraced, and `complete` says so.
@@ -41,12 +46,10 @@ left stays untraced, and `complete` says so.
 
 from __future__ import annotations
 
-import math
 import re
-import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from itertools import islice, pairwise
 from mmap import mmap
@@ -55,71 +58,16 @@ from typing import Any, Final, NamedTuple
 
 import re2
 
-from belljar.attribution.short import LINE_BYTES_MIN, pieces, runs
+from belljar.attribution import limits
+from belljar.attribution.short import pieces, runs
 from belljar.spans import Spans, overlaps
 
-__all__ = [
-    "BLANK_BYTES_MAX",
-    "BLOCK_BYTES",
-    "LINE_BYTES_MAX",
-    "SCAN_BYTES_MAX",
-    "Traceable",
-    "Traced",
-    "trace",
-]
+__all__ = ["Traceable", "Traced", "trace"]
 
-SCAN_BYTES_MAX: Final = 4 << 30
-# Of the white space on either side of what was shown: indentation and a few line ends, no more than a short line.
-BLANK_BYTES_MAX: Final = 64
 
 # In no UTF-8 text: what was found, and what stands between two prompts.
 _FOUND: Final = b"\xff"
 _BORDER: Final = b"\xfe"
-LINE_BYTES_MAX: Final = 4 << 10
-_LONG: Final = 48
-_SHORT: Final = 24
-# So much in agreement is no accident: nobody looks for a better place.
-_CERTAIN_BYTES: Final = 512
-_PLACES_MAX: Final = 8
-# RE2 goes through text at 400 MB/s with so many literals, and at 100 with four times as many.
-_ANCHORS_MAX: Final = 128
-_ANCHORS_PER_GAP: Final = 4
-# Where in a gap to look for a long slice.
-_SOUNDINGS: Final = (0.5, 0.25, 0.75)
-# After so many hits that tell nothing new, it is worth compiling again without the anchors that are everywhere.
-_WASTE_MAX: Final = 1000
-# What it costs to compile them, in bytes gone through.
-_COMPILE_COST_BYTES: Final = 1 << 20
-_GROWTH_COST_BYTES: Final = 1 << 12
-# Rulers, indentation and padding are everywhere and say nothing.
-_DIFFERENT_BYTES_MIN: Final = 5
-_AUTOMATON_BYTES_MAX: Final = 64 << 20
-BLOCK_BYTES: Final = 1 << 20
-_GRAMS_MAX: Final = 1 << 18
-# A gap is taken apart in so many ways, in stretches of this length: short pieces take a hundred times their bytes.
-_WAYS: Final = 10
-_STRETCH_BYTES: Final = 64 << 10
-# Where the document's next line may stand: after the instructions of a prompt, and after what was just found.
-_FIRST_REACH_BYTES: Final = 64 << 10
-_REACH_BYTES: Final = 4 << 10
-_DECORATION_BYTES_MAX: Final = 16
-_BULLET_BYTES_MAX: Final = 6
-_NEXT_LINES: Final = 4
-_NEXT_BYTES: Final = 1 << 10
-_NEEDLE_BYTES_MAX: Final = 64
-# How far a find may reach over what was found before.
-_OVERLAP_BYTES_MAX: Final = 1 << 10
-_ACCIDENT_BYTES_MAX: Final = 128
-# What is beside a find is compared so far to tell places apart.
-_EDGE_BYTES_MAX: Final = 256
-_EDGES_PER_LINE_MAX: Final = 256
-# What stands beside the finds of most prompts of a call, if they are this many, are the instructions.
-_PROMPTS_ALIKE_MIN: Final = 16
-_EDGE_COST_BYTES: Final = 1 << 10
-# So many lines back there is one that is long enough to be looked for.
-_EDGE_LINES_MAX: Final = 4
-# Places of a line that differ in what is beside them.
-_EDGE_PLACES_MAX: Final = 1000
 
 _GAP = re.compile(rb"[^\xfe\xff]{12,}")
 # What programs put before lines, and behind them.
@@ -163,19 +111,19 @@ def trace(
     prompts: Sequence[bytes],
     texts: Sequence[Traceable],
     *,
-    scan_bytes_max: int = SCAN_BYTES_MAX,
-    seconds: float = math.inf,
+    scan_bytes_max: int = limits.SCAN_BYTES_MAX,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> Traced:
     """Find the parts of `texts` that stand in `prompts`, going through at most about `scan_bytes_max` bytes.
 
-    After so many seconds it gives what it has found until then.
+    Once `is_late` says so it gives what it has found until then.
     """
     with ExitStack() as views:
         sources = [
             _Source(text.doc, views.enter_context(memoryview(text.view)), Spans(text.ranges), text.items)
             for text in texts
         ]
-        tracer = _Tracer(sources, prompts, _by_recency(texts, sources), scan_bytes_max, seconds)
+        tracer = _Tracer(sources, prompts, _by_recency(texts, sources), scan_bytes_max, is_late)
         return tracer.traced()
 
 
@@ -238,7 +186,7 @@ class _Tracer:
         prompts: Sequence[bytes],
         ranges: list[tuple[int, int, int]],
         budget: int,
-        seconds: float,
+        is_late: Callable[[], bool],
     ) -> None:
         self._sources = sources
         self._ranges = ranges
@@ -252,7 +200,7 @@ class _Tracer:
         self._places: dict[bytes, list[_Place]] = {}
         self._used: dict[bytes, int] = {}
         self._last: _Find | None = None
-        self._until = time.monotonic() + seconds
+        self._is_late = is_late
 
     def traced(self) -> Traced:
         try:
@@ -275,21 +223,21 @@ class _Tracer:
         # The first prompt shows where in the document the program is; the others mostly go on from there.
         self._begin()
         for start in self._starts[:-1]:
-            self._follow(start, _FIRST_REACH_BYTES)
+            self._follow(start, limits.FIRST_REACH_BYTES)
         self._compact()
         self._sound(len(self._rest))
         self._compact()
         self._lines(len(self._rest))
         self._short_lines()
-        for size in (_LONG, _SHORT):
+        for size in (limits.LONG, limits.SHORT):
             self._probe(size, len(self._rest))
         self._compact()
         self._edges()
 
     def _begin(self) -> None:
-        for number, start, _ in self._ranges[:_PLACES_MAX]:
+        for number, start, _ in self._ranges[: limits.PLACES_MAX]:
             self._last = beginning = _Find(number, start, 0, 0)
-            self._follow(1, _FIRST_REACH_BYTES)
+            self._follow(1, limits.FIRST_REACH_BYTES)
             if self._last is not beginning:
                 return
         self._last = None
@@ -301,7 +249,7 @@ class _Tracer:
         """What was found is mostly most of it: nobody goes through that again, but for the ends of it."""
         kept, at = [], 0
         for run in _FOUND_RUN.finditer(self._rest):
-            first, after = run.start() + _OVERLAP_BYTES_MAX, run.end() - _OVERLAP_BYTES_MAX
+            first, after = run.start() + limits.OVERLAP_BYTES_MAX, run.end() - limits.OVERLAP_BYTES_MAX
             if first < after:
                 kept.append((at, first))
                 at = after
@@ -325,7 +273,7 @@ class _Tracer:
         return [border.end() for border in re.finditer(_BORDER, self._rest)]
 
     def _spend(self, size: int) -> None:
-        if size > self._budget or time.monotonic() > self._until:
+        if size > self._budget or self._is_late():
             self._budget = 0
             raise _Untraced
         self._budget -= size
@@ -334,16 +282,16 @@ class _Tracer:
 
     def _grown(self, place: _Place, at: int, size: int) -> _Find:
         """A find of `size` bytes, grown to all that agrees, ending where characters do."""
-        self._spend(_GROWTH_COST_BYTES)
+        self._spend(limits.GROWTH_COST_BYTES)
         view, around = self._sources[place.source].view, self._sources[place.source].read.around(place.at)
         assert around is not None
         ahead = _agreeing(view, place.at + size, around[1], self._rest, at + size)
         if self._rest.startswith(_FOUND, at + size + ahead):
-            stop = min(around[1], place.at + size + ahead + _OVERLAP_BYTES_MAX)
+            stop = min(around[1], place.at + size + ahead + limits.OVERLAP_BYTES_MAX)
             ahead += _agreeing(view, place.at + size + ahead, stop, self._text, at + size + ahead)
         back = _agreeing_back(view, place.at, around[0], self._rest, at)
         if self._rest.endswith(_FOUND, 0, at - back):
-            stop = max(around[0], place.at - back - _OVERLAP_BYTES_MAX)
+            stop = max(around[0], place.at - back - limits.OVERLAP_BYTES_MAX)
             back += _agreeing_back(view, place.at - back, stop, self._text, at - back)
         ahead -= self._accident_ahead(at + size, ahead)
         back -= self._accident_back(at, back)
@@ -356,7 +304,7 @@ class _Tracer:
         end = at + size
         if not self._within_word(end):
             return 0
-        line = self._text.rfind(b"\n", max(at, end - _ACCIDENT_BYTES_MAX), end)
+        line = self._text.rfind(b"\n", max(at, end - limits.ACCIDENT_BYTES_MAX), end)
         return end - line if line >= 0 else 0
 
     def _accident_back(self, at: int, size: int) -> int:
@@ -364,7 +312,7 @@ class _Tracer:
         start = at - size
         if not self._within_word(start - 1):
             return 0
-        line = self._text.find(b"\n", start, min(at, start + _ACCIDENT_BYTES_MAX))
+        line = self._text.find(b"\n", start, min(at, start + limits.ACCIDENT_BYTES_MAX))
         return line + 1 - start if line >= 0 else 0
 
     def _within_word(self, at: int) -> bool:
@@ -397,22 +345,22 @@ class _Tracer:
     def _follow(self, at: int, reach: int) -> None:
         """Take the document's continuation from the last find, as long as the prompt has it nearby."""
         end = self._starts[bisect_right(self._starts, at)] - 1
-        needles = [*self._next_lines(), *self._same_again()] if reach > _REACH_BYTES else [*self._next_lines()]
+        needles = [*self._next_lines(), *self._same_again()] if reach > limits.REACH_BYTES else [*self._next_lines()]
         while (find := self._continuation(needles, at, min(end, at + reach))) is not None:
-            at, reach = self._take(find), _REACH_BYTES
+            at, reach = self._take(find), limits.REACH_BYTES
             needles = [*self._next_lines()]
 
     def _continuation(self, needles: Iterable[tuple[_Place, bytes]], at: int, stop: int) -> _Find | None:
         for place, needle in needles:
-            if len(needle) < LINE_BYTES_MIN:
-                where = self._rest.find(needle, at, min(stop, at + _DECORATION_BYTES_MAX + len(needle)))
+            if len(needle) < limits.LINE_BYTES_MIN:
+                where = self._rest.find(needle, at, min(stop, at + limits.DECORATION_BYTES_MAX + len(needle)))
                 if where >= 0 and self._stands_alone(at, where, len(needle)):
                     return self._grown(place, where, len(needle))
                 continue
             where = self._nearby(needle, at, stop)
             if where >= 0:
                 find = self._grown(place, where, len(needle))
-                whole = len(needle) > LINE_BYTES_MIN or find.size >= _NEEDLE_BYTES_MAX
+                whole = len(needle) > limits.LINE_BYTES_MIN or find.size >= limits.NEEDLE_BYTES_MAX
                 if whole or self._ends_a_word(find.at + find.size):
                     return find
         return None
@@ -425,21 +373,21 @@ class _Tracer:
         view, around = self._sources[number].view, self._sources[number].read.around(stop)
         if around is None:
             return
-        _, end = _whole_characters(view, stop, min(stop + _NEXT_BYTES, around[1]), around[1])
+        _, end = _whole_characters(view, stop, min(stop + limits.NEXT_BYTES, around[1]), around[1])
         block = bytes(view[stop:end])
-        for line in islice(_LINE.finditer(block), _NEXT_LINES):
-            place, text = _Place(number, stop + line.start()), line[0][:_NEEDLE_BYTES_MAX].rstrip()
-            if line.end() < len(block) or len(line[0]) <= _NEEDLE_BYTES_MAX:
+        for line in islice(_LINE.finditer(block), limits.NEXT_LINES):
+            place, text = _Place(number, stop + line.start()), line[0][: limits.NEEDLE_BYTES_MAX].rstrip()
+            if line.end() < len(block) or len(line[0]) <= limits.NEEDLE_BYTES_MAX:
                 yield place, text
             else:
                 # A list's items stand in its text with nothing between them, and the next one may be short.
-                yield from ((place, text), (place, text[:LINE_BYTES_MIN]))
+                yield from ((place, text), (place, text[: limits.LINE_BYTES_MIN]))
 
     def _same_again(self) -> Iterator[tuple[_Place, bytes]]:
         """The last find itself: several questions about one slice."""
-        if self._last is not None and self._last.size >= _LONG:
+        if self._last is not None and self._last.size >= limits.LONG:
             view, start = self._sources[self._last.source].view, self._last.start
-            yield _Place(self._last.source, start), bytes(view[start : start + _LONG])
+            yield _Place(self._last.source, start), bytes(view[start : start + limits.LONG])
 
     def _stands_alone(self, at: int, where: int, size: int) -> bool:
         """Whether only bullets, numbers and punctuation are before it, and no word goes on after it."""
@@ -452,18 +400,18 @@ class _Tracer:
 
     def _sound(self, stop: int) -> None:
         """Find the long slices in the rest before `stop`: an anchor for each gap, while that finds something."""
-        for part in _SOUNDINGS:
+        for part in limits.SOUNDINGS:
             found = True
             while found:
-                gaps = [gap.span() for gap in _GAP.finditer(self._rest, 0, stop) if len(gap[0]) >= _CERTAIN_BYTES]
-                middles = [start + int((end - start - _LONG) * part) for start, end in gaps]
-                found = self._sounded([(bytes(self._rest[at : at + _LONG]), at) for at in middles])
+                gaps = [gap.span() for gap in _GAP.finditer(self._rest, 0, stop) if len(gap[0]) >= limits.CERTAIN_BYTES]
+                middles = [start + int((end - start - limits.LONG) * part) for start, end in gaps]
+                found = self._sounded([(bytes(self._rest[at : at + limits.LONG]), at) for at in middles])
 
     def _sounded(self, anchors: list[tuple[bytes, int]]) -> bool:
         """Look for anchors; take what is certain only. Whether there was something."""
         before = self._last
-        for first in range(0, len(anchors), _ANCHORS_MAX):
-            some = anchors[first : first + _ANCHORS_MAX]
+        for first in range(0, len(anchors), limits.ANCHORS_MAX):
+            some = anchors[first : first + limits.ANCHORS_MAX]
             wanted: dict[bytes, list[int]] = {}
             unknown: set[bytes] = set()
             self._collect(iter(some), len(some), wanted, unknown)
@@ -477,11 +425,11 @@ class _Tracer:
         while offered:
             wanted: dict[bytes, list[int]] = {}
             unknown: set[bytes] = set()
-            each = max(_ANCHORS_PER_GAP, _ANCHORS_MAX // len(offered))
+            each = max(limits.ANCHORS_PER_GAP, limits.ANCHORS_MAX // len(offered))
             offered = [
                 anchors
                 for anchors in offered
-                if len(unknown) >= _ANCHORS_MAX or self._collect(anchors, each, wanted, unknown)
+                if len(unknown) >= limits.ANCHORS_MAX or self._collect(anchors, each, wanted, unknown)
             ]
             if unknown:
                 self._locate(unknown, wanted)
@@ -492,7 +440,7 @@ class _Tracer:
         """What to look for of one gap, and where it is. What was found meanwhile is left out."""
         for at in range(start, stop - size + 1, size):
             yield bytes(self._rest[at : at + size]), at
-        if size == _SHORT:
+        if size == limits.SHORT:
             for piece in _PIECE.finditer(bytes(self._rest[start:stop])):
                 yield piece[1], start + piece.start(1)
 
@@ -502,7 +450,7 @@ class _Tracer:
         """Put the next `count` of a gap's anchors into `wanted`. Whether there may be more."""
         taken = 0
         for anchor, at in anchors:
-            if _FOUND in anchor or not self._stands(anchor, at) or len(set(anchor)) < _DIFFERENT_BYTES_MIN:
+            if _FOUND in anchor or not self._stands(anchor, at) or len(set(anchor)) < limits.DIFFERENT_BYTES_MIN:
                 continue
             known = self._places.get(anchor)
             if known is None or known:
@@ -522,13 +470,13 @@ class _Tracer:
             for where in wanted[anchor]:
                 if self._stands(anchor, where):
                     find = self._grown(place, where, len(anchor))
-                    if find.size >= _CERTAIN_BYTES:
-                        self._follow(self._take(find), _REACH_BYTES)
+                    if find.size >= limits.CERTAIN_BYTES:
+                        self._follow(self._take(find), limits.REACH_BYTES)
         self._places.update(places)
 
     def _hits(self, places: Mapping[bytes, list[_Place]]) -> Iterator[tuple[bytes, _Place]]:
         """Where the anchors stand in what was read; none any more once it has `_PLACES_MAX` places."""
-        self._spend(_COMPILE_COST_BYTES)
+        self._spend(limits.COMPILE_COST_BYTES)
         pattern, waste = _any_of(places), 0
         for number, start, stop in self._ranges:
             self._spend(stop - start)
@@ -537,15 +485,15 @@ class _Tracer:
                 for match in pattern.finditer(view, start, stop):
                     at, end = match.span()
                     anchor = bytes(view[at:end])
-                    if len(places[anchor]) < _PLACES_MAX:
+                    if len(places[anchor]) < limits.PLACES_MAX:
                         yield anchor, _Place(number, at)
                         continue
                     waste += 1
-                    if waste == _WASTE_MAX:
+                    if waste == limits.WASTE_MAX:
                         break
                 else:
                     break
-                open_ = [anchor for anchor, known in places.items() if len(known) < _PLACES_MAX]
+                open_ = [anchor for anchor, known in places.items() if len(known) < limits.PLACES_MAX]
                 if not open_:
                     return
                 pattern, waste, start = _any_of(open_), 0, end
@@ -556,8 +504,8 @@ class _Tracer:
             if places and self._stands(anchor, where):
                 finds = [self._grown(place, where, len(anchor)) for place in places]
                 best = max(finds, key=self._worth)
-                if best.size >= min(len(anchor), _SHORT):
-                    self._follow(self._take(best), _REACH_BYTES)
+                if best.size >= min(len(anchor), limits.SHORT):
+                    self._follow(self._take(best), limits.REACH_BYTES)
 
     def _worth(self, find: _Find) -> tuple[int, bool]:
         last = self._last
@@ -576,7 +524,7 @@ class _Tracer:
                 # The same line behind many numbers: each row differs, but for this.
                 for field in _FIELD.finditer(row[0]):
                     bare = field[1].rstrip(_CLOSING)
-                    if len(bare) >= LINE_BYTES_MIN and bare != row[0]:
+                    if len(bare) >= limits.LINE_BYTES_MIN and bare != row[0]:
                         rows.setdefault(bare, []).append(row.start() + field.start(1))
         texts = iter(rows)
         while grams := self._grams(texts):
@@ -587,17 +535,17 @@ class _Tracer:
     def _is_worth_it(self, start: int, end: int) -> bool:
         """Whether a row may have a line that was not found yet: more than a bullet is left of it, or its end is."""
         left = end - start - self._rest.count(_FOUND, start, end)
-        return left > _BULLET_BYTES_MAX or (left > 0 and not self._rest.endswith(_FOUND, start, end))
+        return left > limits.BULLET_BYTES_MAX or (left > 0 and not self._rest.endswith(_FOUND, start, end))
 
     def _grams(self, rows: Iterator[bytes]) -> dict[bytes, bytes]:
         """The pieces of `LINE_BYTES_MIN` bytes of the next rows, each with a row that has it; and the rows."""
         grams: dict[bytes, bytes] = {}
         for row in rows:
             self._spend(len(row))
-            for at in range(len(row) - LINE_BYTES_MIN + 1):
-                grams[row[at : at + LINE_BYTES_MIN]] = row
+            for at in range(len(row) - limits.LINE_BYTES_MIN + 1):
+                grams[row[at : at + limits.LINE_BYTES_MIN]] = row
             grams[row] = row
-            if len(grams) >= _GRAMS_MAX:
+            if len(grams) >= limits.GRAMS_MAX:
                 break
         return grams
 
@@ -607,25 +555,25 @@ class _Tracer:
         for at, block in _blocks(self._sources[number].view, start, stop):
             lines = block.split(b"\n")
             stripped = [line.strip() for line in lines]
-            if grams.keys().isdisjoint([line[:LINE_BYTES_MIN] for line in stripped]):
+            if grams.keys().isdisjoint([line[: limits.LINE_BYTES_MIN] for line in stripped]):
                 continue
             for line, text in zip(lines, stripped, strict=True):
-                if text[:LINE_BYTES_MIN] in grams and (where := self._row_with(text, grams, rows)) is not None:
+                if text[: limits.LINE_BYTES_MIN] in grams and (where := self._row_with(text, grams, rows)) is not None:
                     place = _Place(number, at + line.find(text))
-                    self._follow(self._take(self._grown(place, where, len(text))), _REACH_BYTES)
+                    self._follow(self._take(self._grown(place, where, len(text))), limits.REACH_BYTES)
                 at += len(line) + 1
 
     def _row_with(self, line: bytes, grams: Mapping[bytes, bytes], rows: Mapping[bytes, list[int]]) -> int | None:
         """Where in the rest the whole line is."""
-        size = LINE_BYTES_MIN
-        if len(line) > LINE_BYTES_MAX:  # an anchor finds it
+        size = limits.LINE_BYTES_MIN
+        if len(line) > limits.LINE_BYTES_MAX:  # an anchor finds it
             return None
         pieces = [*(line[at : at + size] for at in range(0, len(line) - size, size)), line[-size:]]
         if not all(piece in grams for piece in pieces):
             return None
         # Lines that begin alike are told apart by the last row that has one of their pieces.
         candidates = dict.fromkeys(grams[piece] for piece in (line, *reversed(pieces)) if piece in grams)
-        row = next((row for row in islice(candidates, _PLACES_MAX) if line in row), None)
+        row = next((row for row in islice(candidates, limits.PLACES_MAX) if line in row), None)
         if row is None:
             return None
         within, wheres = row.find(line), rows[row]
@@ -642,9 +590,9 @@ class _Tracer:
         """Take short lines that stand in the rest one behind the other, as they do in what was read."""
         rest = bytes(self._rest)
         stretches = (
-            (at, rest[at : min(at + _STRETCH_BYTES, gap.end())])
+            (at, rest[at : min(at + limits.STRETCH_BYTES, gap.end())])
             for gap in _GAP.finditer(rest)
-            for at in range(gap.start(), gap.end(), _STRETCH_BYTES)
+            for at in range(gap.start(), gap.end(), limits.STRETCH_BYTES)
         )
         while index := self._runs(stretches):
             firsts = {run.partition(b"\n")[0] for run in index}
@@ -657,11 +605,11 @@ class _Tracer:
         """The runs of the next stretches of gaps, and where they are, the last one first."""
         index: dict[bytes, list[int]] = {}
         for start, gap in gaps:
-            self._spend(_WAYS * len(gap))
+            self._spend(limits.WAYS * len(gap))
             for way in pieces(gap, start):
                 for run, at, _ in runs(way):
                     index.setdefault(run, []).append(at)
-            if len(index) >= _GRAMS_MAX:
+            if len(index) >= limits.GRAMS_MAX:
                 break
         for wheres in index.values():
             wheres.reverse()
@@ -679,7 +627,9 @@ class _Tracer:
             while wheres and not self._stands(first, wheres[-1]):
                 wheres.pop()
             if wheres:
-                self._follow(self._take(self._grown(_Place(number, place), wheres.pop(), len(first))), _REACH_BYTES)
+                self._follow(
+                    self._take(self._grown(_Place(number, place), wheres.pop(), len(first))), limits.REACH_BYTES
+                )
 
     def _rows(self, number: int, at: int, block: bytes) -> list[tuple[int, bytes]]:
         """The lines of a block, and where they begin. Where an item of a list begins there is no line end before it."""
@@ -703,11 +653,11 @@ class _Tracer:
             view = self._sources[number].view
             for line, at in _places_of(edges, view, start, stop):
                 end = at + len(line)
-                before = bytes(view[max(start, at - _EDGE_BYTES_MAX) : at])
-                after = bytes(view[end : min(stop, end + _EDGE_BYTES_MAX)])
-                if (before, after) not in tried[line] and len(tried[line]) < _EDGE_PLACES_MAX:
+                before = bytes(view[max(start, at - limits.EDGE_BYTES_MAX) : at])
+                after = bytes(view[end : min(stop, end + limits.EDGE_BYTES_MAX)])
+                if (before, after) not in tried[line] and len(tried[line]) < limits.EDGE_PLACES_MAX:
                     tried[line].add((before, after))
-                    self._spend(_EDGE_COST_BYTES * len(edges[line]))
+                    self._spend(limits.EDGE_COST_BYTES * len(edges[line]))
                     for edge in edges[line]:
                         for where in edge.at if edge.learns(before, after) else ():
                             self._take_new(self._grown(_Place(number, at), where, len(line)))
@@ -721,31 +671,35 @@ class _Tracer:
         gaps = Counter(gap[0].strip() for gap in _ANY_GAP.finditer(self._rest))
         prompts = len(self._starts) - 1
         for gap in _ANY_GAP.finditer(self._rest):
-            if prompts >= _PROMPTS_ALIKE_MIN and gaps[gap[0].strip()] > prompts // 2:
+            if prompts >= limits.PROMPTS_ALIKE_MIN and gaps[gap[0].strip()] > prompts // 2:
                 continue
             for row, known, beside, behind in self._edges_of(*gap.span()):
                 of_line = edges.setdefault(self._text[slice(*row)], {})
-                if len(of_line) < _EDGES_PER_LINE_MAX:
+                if len(of_line) < limits.EDGES_PER_LINE_MAX:
                     edge = of_line.setdefault((known, beside, behind), _Edge(known, beside, behind=behind))
                     edge.at.append(row[0])
         return {line: [*of_line.values()] for line, of_line in edges.items()}
 
     def _edges_of(self, start: int, stop: int) -> Iterator[tuple[tuple[int, int], int, bytes, bool]]:
         """The lines beside a gap: where they are, how much beside them is known, what is there, and on which side."""
-        if self._rest[start : min(stop, start + _EDGE_BYTES_MAX)].isspace():
+        if self._rest[start : min(stop, start + limits.EDGE_BYTES_MAX)].isspace():
             return
         if self._rest.endswith(_FOUND, 0, start) and (row := self._row_before(start)) is not None:
-            yield row, start - row[1], self._text[row[1] : row[1] + _EDGE_BYTES_MAX], True
+            yield row, start - row[1], self._text[row[1] : row[1] + limits.EDGE_BYTES_MAX], True
         if self._rest.startswith(_FOUND, stop) and (row := self._row_behind(stop)) is not None:
-            yield row, row[0] - stop, self._text[max(0, row[0] - _EDGE_BYTES_MAX) : row[0]], False
+            yield row, row[0] - stop, self._text[max(0, row[0] - limits.EDGE_BYTES_MAX) : row[0]], False
 
     def _row_before(self, gap: int) -> tuple[int, int] | None:
         """The last whole row before a gap that is long enough, and was found."""
-        end = gap if self._text.startswith(b"\n", gap) else self._text.rfind(b"\n", max(0, gap - _EDGE_BYTES_MAX), gap)
-        for _ in range(_EDGE_LINES_MAX):
+        end = (
+            gap
+            if self._text.startswith(b"\n", gap)
+            else self._text.rfind(b"\n", max(0, gap - limits.EDGE_BYTES_MAX), gap)
+        )
+        for _ in range(limits.EDGE_LINES_MAX):
             if end < 0:
                 break
-            start = self._text.rfind(b"\n", max(0, end - LINE_BYTES_MAX), end) + 1
+            start = self._text.rfind(b"\n", max(0, end - limits.LINE_BYTES_MAX), end) + 1
             row = self._stripped(start, end)
             if row is not None:
                 return row
@@ -753,9 +707,11 @@ class _Tracer:
         return None
 
     def _row_behind(self, gap: int) -> tuple[int, int] | None:
-        start = gap if self._text.endswith(b"\n", 0, gap) else self._text.find(b"\n", gap, gap + _EDGE_BYTES_MAX) + 1
-        for _ in range(_EDGE_LINES_MAX):
-            match = _REST_OF_ROW.match(self._text, start, start + LINE_BYTES_MAX)
+        start = (
+            gap if self._text.endswith(b"\n", 0, gap) else self._text.find(b"\n", gap, gap + limits.EDGE_BYTES_MAX) + 1
+        )
+        for _ in range(limits.EDGE_LINES_MAX):
+            match = _REST_OF_ROW.match(self._text, start, start + limits.LINE_BYTES_MAX)
             if start < gap or match is None:
                 break
             row = self._stripped(*match.span())
@@ -770,7 +726,7 @@ class _Tracer:
         text = row.strip()
         start += row.find(text)
         end = start + len(text)
-        found = len(text) >= LINE_BYTES_MIN and self._rest.count(_FOUND, start, end) == len(text)
+        found = len(text) >= limits.LINE_BYTES_MIN and self._rest.count(_FOUND, start, end) == len(text)
         return (start, end) if found else None
 
 
@@ -817,14 +773,14 @@ def _any_of(anchors: Iterable[bytes]) -> Any:
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.log_errors = False
-    options.max_mem = _AUTOMATON_BYTES_MAX
+    options.max_mem = limits.AUTOMATON_BYTES_MAX
     return re2.compile(b"|".join(re2.escape(anchor) for anchor in anchors), options)
 
 
 def _blocks(view: memoryview, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
     """The range in blocks of whole lines, as far as lines are shorter than a block."""
     while start < stop:
-        block = bytes(view[start : min(start + BLOCK_BYTES, stop)])
+        block = bytes(view[start : min(start + limits.BLOCK_BYTES, stop)])
         if start + len(block) < stop and (cut := block.rfind(b"\n")) >= 0:
             block = block[: cut + 1]
         yield start, block
@@ -886,10 +842,10 @@ def _with_blanks(source: _Source, start: int, stop: int) -> tuple[int, int]:
 
 def _blank_after(view: memoryview, start: int, stop: int) -> int:
     """How many bytes of white space there are from `start`, line ends of every kind among them."""
-    text = str(view[start : min(start + BLANK_BYTES_MAX, stop)], "utf-8", "ignore")
+    text = str(view[start : min(start + limits.BLANK_BYTES_MAX, stop)], "utf-8", "ignore")
     return len(text[: len(text) - len(text.lstrip())].encode())
 
 
 def _blank_before(view: memoryview, start: int, stop: int) -> int:
-    text = str(view[max(start - BLANK_BYTES_MAX, stop) : start], "utf-8", "ignore")
+    text = str(view[max(start - limits.BLANK_BYTES_MAX, stop) : start], "utf-8", "ignore")
     return len(text[len(text.rstrip()) :].encode())

@@ -209,7 +209,7 @@ class Shown:
         ]
         try:
             found, complete = await self._searcher.trace(prompts, tracked, deadline_s=_DEADLINE_S)
-        except (Refusal, HostFault):
+        except Refusal:  # its time or its memory is used up: what it has not found, it does not claim
             found, complete = [], False
         await self._note(tracked[0].doc, found, complete=complete)
         if sum(len(text.found) for text in self._texts.values()) > self._found_max:
@@ -223,7 +223,7 @@ class Shown:
         tracked = [Tracked(doc, text.opened.folder, [*text.read], text.found) for doc, text in texts.items()]
         try:
             found, complete = await self._searcher.repeats(tracked, deadline_s=_DEADLINE_S)
-        except (Refusal, HostFault):
+        except Refusal:  # its time or its memory is used up: what it has not found, it does not claim
             found, complete = [], False
         await self._note(tracked[0].doc, found, complete=complete)
         for text in texts.values():

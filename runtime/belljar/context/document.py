@@ -16,6 +16,13 @@ returns plus a constant, wherever in the document it lies. Lines are found in th
 The directory has the same form as an ASCII text, and is opened as one: who reads a list asks for ranges of characters
 of two texts, and needs no sentence of its own.
 
+What is on the disk may be damaged: cut off, replaced, flipped by a bad disk or a bad copy. That is nobody's fault who
+asks for it, so whatever shows it here is a HostFault that names the folder. The length of each file is compared with
+what it should be, when it is opened and again before each read, since to touch a map beyond the end of its file kills
+the process. A mark is believed only where a character (or a line) can begin. A directory is hashed when it is opened:
+a wrong digit in it would send a program astray. The text is not: to hash it all takes longer than what most runs do
+with it. A letter that was exchanged for another is not found out here.
+
 While a document is open, its folder carries a shared flock. The kernel drops it when the last holder dies; whoever
 removes contexts wants the lock alone, and so never takes one from under a run.
 """
@@ -24,6 +31,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import hashlib
 import mmap
 import os
 import struct
@@ -49,6 +57,7 @@ __all__ = [
     "Document",
     "Kind",
     "OpenDocument",
+    "damaged",
 ]
 
 TEXT_FILE = "text"
@@ -71,6 +80,7 @@ Kind = Literal["text", "list", "dict"]
 
 _MARK = struct.Struct("<Q")
 _STRETCH_BYTES = 64 * 1024
+_CHARACTER_BYTES_MAX = 4
 _LINE_END_BYTES = 3  # the longest one, U+2028 in UTF-8
 
 
@@ -120,9 +130,9 @@ class OpenDocument:
         self._view: memoryview | None = None
         with contextlib.ExitStack() as opened:
             opened.callback(self._release)
-            self._text = _mapped(folder / _file_of(document), document.bytes)
+            self._text = self._mapped(_file_of(document), document.bytes)
             opened.callback(self._text.close)
-            self._index = None if document.ascii else _mapped(folder / INDEX_FILE, _marks(document.chars, MARK_CHARS))
+            self._index = None if document.ascii else self._mapped(INDEX_FILE, _marks(document.chars, MARK_CHARS))
             opened.pop_all()
         self._view = memoryview(self._text)
 
@@ -131,11 +141,15 @@ class OpenDocument:
 
         Raises:
             ValueError: unless 0 <= start <= stop <= chars, or when closed.
+            HostFault: the document is damaged.
         """
-        view = self._alive()
+        view = self._whole()
         if not 0 <= start <= stop <= self.document.chars:
             raise ValueError(f"characters [{start}, {stop}) are outside [0, {self.document.chars})")
-        return view[self._byte_of(view, start) : self._byte_of(view, stop)]
+        first, last = self._byte_of(view, start), self._byte_of(view, stop)
+        if not stop - start <= last - first <= _CHARACTER_BYTES_MAX * (stop - start):
+            raise self._damaged(INDEX_FILE, "does not fit the text")
+        return view[first:last]
 
     @property
     def folder(self) -> Path:
@@ -144,14 +158,20 @@ class OpenDocument:
 
     @property
     def view(self) -> memoryview:
-        """All of the bytes, as a view that stays valid after `close`. Raises ValueError when closed."""
-        return self._alive()[:]
+        """All of the bytes, as a view that stays valid after `close`.
+
+        Raises:
+            ValueError: when closed.
+            HostFault: the document is damaged.
+        """
+        return self._whole()[:]
 
     def byte_of(self, char: int) -> int:
         """Where in the bytes a character begins; `chars` gives the end.
 
         Raises:
             ValueError: unless 0 <= char <= chars, or when closed.
+            HostFault: the document is damaged.
         """
         if not 0 <= char <= self.document.chars:
             raise ValueError(f"character {char} is outside [0, {self.document.chars}]")
@@ -162,6 +182,7 @@ class OpenDocument:
 
         Raises:
             ValueError: unless 0 <= byte <= bytes, or when closed.
+            HostFault: the document is damaged.
         """
         view = self._alive()
         if not 0 <= byte <= self.document.bytes:
@@ -169,7 +190,11 @@ class OpenDocument:
         if self._index is None:
             return byte
         mark = _mark_before(self._index, byte)
-        return mark * MARK_CHARS + len(str(view[_mark(self._index, mark) : byte], "utf-8", "replace"))
+        start = self._index_at(view, mark)
+        beyond = len(str(view[start:byte], "utf-8", "replace"))
+        if start > byte or beyond > MARK_CHARS:
+            raise self._damaged(INDEX_FILE, "does not fit the text")
+        return mark * MARK_CHARS + beyond
 
     def line_start(self, line: int) -> int:
         """Where in the bytes a line begins, the first being line 0; `lines` gives the end.
@@ -178,15 +203,20 @@ class OpenDocument:
             ValueError: unless 0 <= line <= lines, or when closed.
             HostFault: the file is damaged.
         """
-        view = self._alive()
+        view = self._whole()
         if not 0 <= line <= self.document.lines:
             raise ValueError(f"line {line} is outside [0, {self.document.lines}]")
         if line == self.document.lines:
             return self.document.bytes
         mark, beyond = divmod(line, MARK_LINES)
-        with _mapped(self._folder / LINES_FILE, _marks(self.document.lines, MARK_LINES)) as marks:
+        with self._mapped(LINES_FILE, _marks(self.document.lines, MARK_LINES)) as marks:
             start = _mark(marks, mark)
-        return start if beyond == 0 else _after_lines(view, start, beyond)
+        if not _begins_a_line(view, start):
+            raise self._damaged(LINES_FILE, "does not fit the text")
+        found = start if beyond == 0 else _after_lines(view, start, beyond)
+        if found is None:
+            raise self._damaged(LINES_FILE, "counts more lines than there are")
+        return found
 
     def directory(self) -> OpenDocument:
         """The directory of a list or dict as a document of its own: ASCII, `RECORD_BYTES` characters per item.
@@ -199,7 +229,11 @@ class OpenDocument:
         """
         if self.document.kind == "text":
             raise ValueError("a text has no directory")
-        return OpenDocument(self._folder, _as_text(self.document))
+        directory = OpenDocument(self._folder, _as_text(self.document))
+        if hashlib.sha256(directory._alive()).hexdigest() != self.document.directory:
+            directory.close()
+            raise self._damaged(DIRECTORY_FILE, "is not what was stored")
+        return directory
 
     def close(self) -> None:
         """Let go of the memory map. Harmless when repeated."""
@@ -227,6 +261,13 @@ class OpenDocument:
             raise ValueError("the document is closed")
         return self._view
 
+    def _whole(self) -> memoryview:
+        """The bytes, if the file still has them all: who touches a map beyond its file's end is killed by SIGBUS."""
+        view = self._alive()
+        if self._text.size() != len(view):
+            raise self._damaged(_file_of(self.document), "was cut off or has grown")
+        return view
+
     def _release(self) -> None:
         hold, self._hold = self._hold, None
         if hold is not None:
@@ -238,12 +279,59 @@ class OpenDocument:
         if char == self.document.chars:
             return self.document.bytes
         mark, beyond = divmod(char, MARK_CHARS)
-        base = _mark(self._index, mark)
+        base = self._index_at(view, mark)
         if beyond == 0:
             return base
-        # No character has more than four bytes; one that is cut there is beyond what is asked for.
-        stretch, _ = codecs.utf_8_decode(view[base : base + 4 * beyond], "strict", False)
+        try:
+            # A character that is cut there is beyond what is asked for.
+            stretch, _ = codecs.utf_8_decode(view[base : base + _CHARACTER_BYTES_MAX * beyond], "strict", False)
+        except UnicodeDecodeError as error:
+            raise self._damaged(_file_of(self.document), f"is not UTF-8 at byte {base + error.start}") from None
         return base + len(stretch[:beyond].encode())
+
+    def _index_at(self, view: memoryview, mark: int) -> int:
+        """Where the character of this mark begins, if one can begin there that has so many before and behind it."""
+        assert self._index is not None
+        if self._index.size() != len(self._index):
+            raise self._damaged(INDEX_FILE, "was cut off or has grown")
+        start, chars = _mark(self._index, mark), mark * MARK_CHARS
+        after = self.document.chars - chars
+        fits = (
+            chars <= start <= _CHARACTER_BYTES_MAX * chars
+            and after <= len(view) - start <= _CHARACTER_BYTES_MAX * after
+            and view[start] & 0xC0 != 0x80
+        )
+        if not fits:
+            raise self._damaged(INDEX_FILE, "does not fit the text")
+        return start
+
+    def _mapped(self, name: str, bytes_expected: int) -> mmap.mmap:
+        try:
+            with (self._folder / name).open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise self._damaged(name, "is missing") from None
+        except OSError as error:
+            raise HostFault(
+                f"the stored context in {str(self._folder)!r} cannot be read ({name}: {error.strerror}); mend that, or "
+                "remove that folder, and add the context again"
+            ) from error
+        except ValueError:
+            raise self._damaged(name, "is empty") from None
+        if len(mapped) != bytes_expected:
+            mapped.close()
+            raise self._damaged(name, "has the wrong length")
+        return mapped
+
+    def _damaged(self, name: str, why: str) -> HostFault:
+        return damaged(self._folder, f"{name} {why}")
+
+
+def damaged(folder: Path, why: str) -> HostFault:
+    """What to raise where the files of a document are not what was stored."""
+    return HostFault(
+        f"the stored context in {str(folder)!r} is damaged ({why}); remove that folder, and add the context again"
+    )
 
 
 def _file_of(document: Document) -> str:
@@ -280,8 +368,14 @@ def _mark_before(marks: mmap.mmap, byte: int) -> int:
     return low
 
 
-def _after_lines(view: memoryview, first: int, lines: int) -> int:
-    """The byte after `lines` more line ends, from `first`, where a line begins."""
+def _begins_a_line(view: memoryview, start: int) -> bool:
+    if not 0 <= start < len(view):
+        return False
+    return start == 0 or flattened(bytes(view[max(0, start - _LINE_END_BYTES) : start])).endswith(b"\n")
+
+
+def _after_lines(view: memoryview, first: int, lines: int) -> int | None:
+    """The byte after `lines` more line ends, from `first`, where a line begins; None if there are not so many."""
     at = first
     while at < len(view):
         # A line end of several bytes may lie over the border: it belongs to the stretch that has its last byte, and
@@ -294,16 +388,4 @@ def _after_lines(view: memoryview, first: int, lines: int) -> int:
             return at + nth_end(flat, 0, len(flat), lines) + 1
         lines -= ends
         at = stop
-    raise HostFault("a stored context is damaged (it has fewer lines than were counted); remove and add it again")
-
-
-def _mapped(path: Path, bytes_expected: int) -> mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise HostFault(f"a stored context cannot be read ({path.name}: {error}); remove and add it again") from error
-    if len(mapped) != bytes_expected:
-        mapped.close()
-        raise HostFault(f"a stored context is damaged ({path.name} has the wrong length); remove and add it again")
-    return mapped
+    return None

@@ -1,7 +1,4 @@
-"""The process that searches: started by `search`, with nothing to do but this.
-
-    standard input    one JSON document a line: what to look for, and where; then as many bytes as it says in `body`
-    standard output   u32 length, JSON header, u32 length, body
+"""The process that searches: started by `searcher`, with nothing to do but this. `messages` says what it is asked.
 
 The pattern is the guest's. RE2 takes time linear in the text and bounded memory, whatever the pattern; but it is a
 large parser of hostile input, so it runs here: in a process of its own, that can be killed at any moment, holds no
@@ -9,6 +6,10 @@ secret, writes no file, reaches nobody, and gives way to whoever serves the othe
 
 The text is searched as UTF-8 in the memory map, all of it in one call, so that a match may lie anywhere and be as long
 as it likes. What RE2 finds are byte offsets; the document's marks make them characters.
+
+Every failure is told with its culprit. What the pattern does, its memory included, is `Denied`. What the stored files
+do is `Faulted`, and so is a defect of ours. A process without memory to say even that aborts: it had no more because of
+what it was asked.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple, Protocol, cast
+from typing import BinaryIO, Final, NamedTuple, Protocol, cast
 
 import msgspec
 import re2
 
 from belljar.attribution.repeats import Found, repeats
 from belljar.attribution.tracing import Traceable, trace
-from belljar.context.document import DOCUMENT_FILE, RECORD_BYTES, Document, OpenDocument
-from belljar.search.hits import GROUPS_MAX, NO_GROUP, OF_ITEMS
+from belljar.context.document import DOCUMENT_FILE, RECORD_BYTES, Document, OpenDocument, damaged
+from belljar.errors import HostFault
+from belljar.search.hits import GROUPS_MAX, MATCH_CHARS_MAX, NO_GROUP, OF_ITEMS
+from belljar.search.messages import Answer, Answered, Asked, Denied, Faulted, LookUp, Searched
 
 __all__ = ["main"]
 
@@ -71,7 +74,7 @@ _LENGTH: Final = struct.Struct("!I")
 _TRACED: Final = struct.Struct("<IQQ")
 _SPAN: Final = struct.Struct("<QQ")
 
-Answer = tuple[dict[str, Any], bytes]
+Reply = tuple[Answered, bytes]
 
 
 class _Match(Protocol):
@@ -127,7 +130,7 @@ def _compiled(pattern: bytes) -> _Pattern:
         raise _Refused("search.pattern", f"RE2 does not take this pattern ({why}): {_REMEDY}") from None
 
 
-def _matches(text: OpenDocument, question: dict[str, Any], pattern: _Pattern) -> Iterator[_Hit | int]:
+def _matches(text: OpenDocument, question: Searched, pattern: _Pattern) -> Iterator[_Hit | int]:
     """All matches in the range, in order, none with a part of a character; now and then a number: where it stands.
 
     Up to that character all has been looked through.
@@ -158,12 +161,12 @@ def _cuts(data: memoryview, at: int) -> bool:
     return at < len(data) and data[at] & 0xC0 == 0x80
 
 
-def _stretches(text: OpenDocument, question: dict[str, Any]) -> Iterator[_Stretch]:
+def _stretches(text: OpenDocument, question: Searched) -> Iterator[_Stretch]:
     """What is searched: the range, or the part of it in each item that has a character."""
-    low, high = (min(question[name], text.document.chars) for name in ("start", "stop"))
+    low, high = (min(at, text.document.chars) for at in (question.start, question.stop))
     if low > high:
         return
-    if question["mode"] not in OF_ITEMS:
+    if question.mode not in OF_ITEMS:
         yield _Stretch(text.byte_of(low), 0, text.byte_of(high))
         return
     with text.directory() as directory:
@@ -191,12 +194,12 @@ def _item(records: memoryview, item: int) -> tuple[int, int]:
     return start, start + int(bytes(records[at + 12 : at + 22]), 16)
 
 
-def _find(text: OpenDocument, question: dict[str, Any]) -> Answer:
+def _find(text: OpenDocument, question: Searched) -> Reply:
     """As many matches as are wanted, or fit one reply; `next` is where to go on when there are more."""
-    pattern = _compiled(question["pattern"].encode())
+    pattern = _compiled(question.pattern.encode())
     names, reply = _names(pattern), _Reply(text, question)
     reply.size = len(names)
-    until = time.monotonic() + question["slice_s"]
+    until = time.monotonic() + question.slice_s
     after: int | None = None
     for found in _matches(text, question, pattern):
         late = (isinstance(found, int) or reply.count % _LOOK_EVERY == _LOOK_EVERY - 1) and time.monotonic() > until
@@ -205,10 +208,10 @@ def _find(text: OpenDocument, question: dict[str, Any]) -> Answer:
                 continue
             after = found
             break
-        if late or reply.count == question["limit"] or not reply.take(found):
+        if late or reply.count == question.limit or not reply.take(found):
             after = reply.after
             break
-    header = {"start": 0, "count": reply.count, "groups": pattern.groups, "names": len(names), "next": after}
+    header = Answered(count=reply.count, groups=pattern.groups, names=len(names), next=after)
     return header, names + bytes(reply.spans) + b"".join(reply.texts)
 
 
@@ -226,7 +229,7 @@ def _names(pattern: _Pattern) -> bytes:
 class _Reply:
     """Matches on their way to whoever asked: their spans, those of their groups, and their texts."""
 
-    def __init__(self, text: OpenDocument, question: dict[str, Any]) -> None:
+    def __init__(self, text: OpenDocument, question: Searched) -> None:
         self._text = text
         self._question = question
         self.spans = bytearray()
@@ -235,20 +238,20 @@ class _Reply:
 
     def take(self, hit: _Hit) -> bool:
         """Whether there was room for it. Raises _Refused where not even this one has."""
-        text, chars = self._text, self._question["chars"]
+        text, chars = self._text, MATCH_CHARS_MAX
         first, last = text.char_of(hit.start), text.char_of(hit.stop)
         said = [_beginning(text, hit.start, hit.stop, chars)]
         spans = [(first, last)]
-        if self._question["mode"] in OF_ITEMS:
+        if self._question.mode in OF_ITEMS:
             spans.append((hit.stretch.item, hit.stretch.char))
         for start, stop in hit.groups:
             spans.append((text.char_of(start), text.char_of(stop)) if start >= 0 else (NO_GROUP, NO_GROUP))
             if stop > hit.start + len(said[0]):
                 said.append(_beginning(text, start, stop, chars))
         size = _SPAN.size * len(spans) + sum(map(len, said))
-        if self.size + size > self._question["bytes"]:
+        if self.size + size > self._question.bytes_max:
             if not self.count:
-                limit = self._question["bytes"]
+                limit = self._question.bytes_max
                 raise _Refused("context.read", f"one match has {size} bytes; {limit} may be read at once")
             return False
         self.spans += b"".join(_SPAN.pack(*span) for span in spans)
@@ -269,29 +272,29 @@ def _beginning(text: OpenDocument, start: int, stop: int, chars: int) -> bytes:
     return data if len(data) <= chars else data.decode("utf-8", "ignore")[:chars].encode()
 
 
-def _count(text: OpenDocument, question: dict[str, Any]) -> Answer:
+def _count(text: OpenDocument, question: Searched) -> Reply:
     """All matches, or those up to `next`."""
-    until = time.monotonic() + question["slice_s"]
+    until = time.monotonic() + question.slice_s
     count = 0
-    for found in _matches(text, question, _compiled(question["pattern"].encode())):
+    for found in _matches(text, question, _compiled(question.pattern.encode())):
         count += not isinstance(found, int)
         if (isinstance(found, int) or count % _LOOK_EVERY == 0) and time.monotonic() > until:
             first, last = (found, found) if isinstance(found, int) else map(text.char_of, (found.start, found.stop))
             after = found if isinstance(found, int) else _after(first, last, found, text)
-            return {"start": 0, "count": count, "next": after}, b""
-    return {"start": 0, "count": count, "next": None}, b""
+            return Answered(count=count, next=after), b""
+    return Answered(count=count), b""
 
 
-def _lines(text: OpenDocument, question: dict[str, Any]) -> Answer:
+def _lines(text: OpenDocument, question: Searched) -> Reply:
     """As many of the lines as fit one reply; `next` is the line to go on with when there are more."""
-    low, high = (min(question[name], text.document.lines) for name in ("start", "stop"))
+    low, high = (min(at, text.document.lines) for at in (question.start, question.stop))
     first = text.line_start(low)
-    fitting = _last_fitting(text, low, max(low, high), first + question["bytes"])
+    fitting = _last_fitting(text, low, max(low, high), first + question.bytes_max)
     if fitting == low < high:
         size = text.line_start(low + 1) - first
-        raise _Refused("context.read", f"line {low} has {size} bytes; {question['bytes']} may be read at once")
+        raise _Refused("context.read", f"line {low} has {size} bytes; {question.bytes_max} may be read at once")
     last, start = text.line_start(fitting), text.char_of(first)
-    header = {"start": start, "count": text.char_of(last) - start, "next": fitting if fitting < high else None}
+    header = Answered(start=start, count=text.char_of(last) - start, next=fitting if fitting < high else None)
     return header, bytes(text.view[first:last])
 
 
@@ -305,26 +308,27 @@ def _last_fitting(text: OpenDocument, low: int, high: int, end: int) -> int:
     return low
 
 
-def _look_up(question: dict[str, Any], body: BinaryIO) -> Answer:
+def _look_up(question: LookUp, body: BinaryIO) -> Reply:
     """What a run's account asks: of what its prompts are made (`trace`), or what else counts as shown (`repeats`)."""
     with contextlib.ExitStack() as opened:
-        texts = {one["doc"]: opened.enter_context(_opened(one["folder"])) for one in question["texts"]}
+        texts = {one.doc: opened.enter_context(_opened(one.folder)) for one in question.texts}
         read: dict[int, list[tuple[int, int]]] = {}
         shown: dict[int, list[tuple[int, int]]] = {}
-        for one in question["texts"]:
-            for part, size in ((read, one["ranges"]), (shown, one["found"])):
-                part[one["doc"]] = _ranges(texts[one["doc"]], body, size)
-        if question["mode"] == "trace":
+        for one in question.texts:
+            for part, size in ((read, one.ranges), (shown, one.found)):
+                part[one.doc] = _ranges(texts[one.doc], body, size)
+        if question.mode == "trace":
             places = [Traceable(doc, text.view, read[doc], _items(text)) for doc, text in texts.items()]
-            prompts = [body.read(size) for size in question["prompts"]]
-            found = trace(prompts, places, seconds=question["seconds"])
+            prompts = [body.read(size) for size in question.prompts]
+            until = time.monotonic() + question.seconds
+            found = trace(prompts, places, is_late=lambda: time.monotonic() > until)
             places.clear()  # no view may outlive its text
             spans, complete = [*found.spans, *found.again], found.complete
         else:
             known = [Found(doc, text.view, read[doc], shown[doc], _items(text)) for doc, text in texts.items()]
             spans, complete = repeats(known), True
             known.clear()
-        return {"complete": complete}, _in_characters(spans, texts)
+        return Answered(complete=complete), _in_characters(spans, texts)
 
 
 def _ranges(text: OpenDocument, body: BinaryIO, count: int) -> list[tuple[int, int]]:
@@ -353,23 +357,33 @@ _MODES = {"find": _find, "find_items": _find, "count": _count, "count_items": _c
 
 
 def _opened(folder: str) -> OpenDocument:
-    document = msgspec.json.decode(Path(folder, DOCUMENT_FILE).read_bytes(), type=Document)
+    try:
+        document = msgspec.json.decode(Path(folder, DOCUMENT_FILE).read_bytes(), type=Document)
+    except (OSError, msgspec.DecodeError) as error:
+        raise damaged(Path(folder), f"{DOCUMENT_FILE}: {error}") from error
     return OpenDocument(Path(folder), document)
 
 
-def _answer(question: dict[str, Any], body: BinaryIO) -> Answer:
+def _answer(question: Asked, body: BinaryIO) -> tuple[Answer, bytes]:
     try:
-        if question["mode"] in ("trace", "repeats"):
+        if isinstance(question, LookUp):
             return _look_up(question, body)
-        with _opened(question["folder"]) as text:
-            return _MODES[question["mode"]](text, question)
+        with _opened(question.folder) as text:
+            return _MODES[question.mode](text, question)
     except _Refused as refused:
         code, message = refused.args
     except MemoryError:
         code, message = "search.memory", "the search used up its memory: search for something simpler"
-    except Exception as error:  # a damaged context, a full table of files: whoever asked is not to blame
-        return {"fault": f"{type(error).__name__}: {error}"[:1000]}, b""
-    return {"refused": code, "message": message[:1000]}, b""
+    except HostFault as fault:
+        return Faulted(str(fault)), b""
+    except Exception as defect:  # whoever asked is not to blame: the marks may be wrong in a way not foreseen, or we
+        return Faulted(f"{_places(question)} could not be searched ({type(defect).__name__}: {defect})"[:1000]), b""
+    return Denied(code, message[:1000]), b""
+
+
+def _places(question: Asked) -> str:
+    folders = [question.folder] if isinstance(question, Searched) else [text.folder for text in question.texts]
+    return "the stored context in " + " or ".join(map(repr, folders[:3]))
 
 
 def _confine() -> None:
@@ -411,12 +425,18 @@ def _checked(result: int) -> int:
 
 
 def main() -> None:
-    _confine()
-    questions, answers = sys.stdin.buffer, sys.stdout.buffer
+    try:
+        _confine()
+        _answer_all(sys.stdin.buffer, sys.stdout.buffer)
+    except MemoryError:
+        os.abort()
+
+
+def _answer_all(questions: BinaryIO, answers: BinaryIO) -> None:
     while line := questions.readline(_LINE_BYTES_MAX):
-        question = json.loads(line)
-        header, body = _answer(question, io.BytesIO(questions.read(question["body"])))
-        said = json.dumps(header).encode()
+        question: Asked = msgspec.json.decode(line, type=Asked)
+        header, body = _answer(question, io.BytesIO(questions.read(question.body)))
+        said = msgspec.json.encode(header)
         answers.write(_LENGTH.pack(len(said)) + said + _LENGTH.pack(len(body)))
         answers.write(body)
         answers.flush()

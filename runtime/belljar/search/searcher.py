@@ -6,26 +6,37 @@ nothing softer stops a scan. A process that was killed, or died of a pattern, is
 
 Questions wait for a free process in the order in which they come; the broker lets no run have more than one at a time.
 What is looked up for the account of a run (`trace`, `repeats`) never takes the last process: no search waits for it.
+
+Who is at fault. An answer says so by its type (`messages`). Without one, because the process died, its end says it:
+
+    SIGSEGV, SIGABRT,   it was brought down by what it computed, and that is what was asked: out of memory, or a
+    SIGILL, SIGFPE      pattern that the library does not survive. A PolicyDenied, `search.died`
+    SIGBUS              a file became shorter under the map, or its disk cannot be read. It is asked once more in a new
+                        process, which says on opening what is damaged; a second time it is the disk. A HostFault
+    another signal      somebody outside killed it: the kernel for want of memory, a person by mistake. Nobody who
+                        asked is to blame, so it is asked once more; a second time is a HostFault
+    an exit status      it never ends by itself: a HostFault, ours
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import signal
 import socket
 import struct
 import subprocess
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal, assert_never
 
 import msgspec
 
-from belljar.errors import HostFault, PolicyDenied
-from belljar.search.hits import MATCH_CHARS_MAX, spans
+from belljar.errors import BelljarError, HostFault, PolicyDenied
+from belljar.search.hits import spans
+from belljar.search.messages import Answer, Answered, Asked, Denied, Faulted, LookUp, Mode, Searched, TrackedText
 from belljar.tasks import to_the_end
 
 __all__ = ["Findings", "Question", "Searcher", "Tracked"]
@@ -37,6 +48,9 @@ _WORKERS_MAX: Final = 2
 _SLICE_S: Final = 0.5
 _LENGTH: Final = struct.Struct("!I")
 _HEADER_BYTES_MAX: Final = 65536
+# From when a process hangs up until it can be asked how it ended.
+_DYING_S: Final = 10.0
+_OF_COMPUTING: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 _PIECE_BYTES: Final = 1 << 20
 # One part of a document that a prompt contains: doc, start, stop.
 _TRACED: Final = struct.Struct("<IQQ")
@@ -58,7 +72,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     folder: Path
-    mode: Literal["find", "count", "lines", "find_items", "count_items"]
+    mode: Mode
     pattern: str
     start: int
     stop: int
@@ -101,6 +115,14 @@ class Tracked(msgspec.Struct, frozen=True):
     found: list[tuple[int, int]] = []
 
 
+class _KilledError(Exception):
+    """What ended the process is not what it was asked; `twice` is what to say when it happens again."""
+
+    def __init__(self, twice: str) -> None:
+        super().__init__(twice)
+        self.twice = twice
+
+
 class _Worker:
     """One process that searches, and the socket that is its standard input and output."""
 
@@ -127,17 +149,23 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    async def exchange(
-        self, asked: Mapping[str, object], body: Sequence[bytes], answer_bytes_max: int
-    ) -> tuple[dict[str, Any], bytes]:
-        """Ask, and read the answer. Raises OSError when it is not there any more."""
+    async def exchange(self, asked: Asked, body: Sequence[bytes], answer_bytes_max: int) -> tuple[Answer, bytes]:
+        """Ask, and read the answer.
+
+        Raises:
+            OSError: it is not there any more.
+            HostFault: what it said is no answer.
+        """
         loop = asyncio.get_running_loop()
-        asked = {**asked, "body": sum(map(len, body))}
-        await loop.sock_sendall(self._stream, json.dumps(asked, ensure_ascii=False).encode() + b"\n")
+        await loop.sock_sendall(self._stream, msgspec.json.encode(asked) + b"\n")
         for part in body:
             await loop.sock_sendall(self._stream, part)
-        header = json.loads(await self._part(_HEADER_BYTES_MAX))
-        return header, await self._part(answer_bytes_max)
+        said = await self._part(_HEADER_BYTES_MAX)
+        try:
+            answer: Answer = msgspec.json.decode(said, type=Answer)
+        except msgspec.DecodeError as error:
+            raise HostFault(f"a process that searches gave no answer that can be read ({error}): report it") from error
+        return answer, await self._part(answer_bytes_max)
 
     def kill(self) -> None:
         """Whoever waits for an answer is told that it has ended."""
@@ -145,6 +173,13 @@ class _Worker:
 
     def close(self) -> None:
         self._stream.close()
+
+    async def fate(self) -> int:
+        """How it ended, as `subprocess` has it; it has hung up. Where it lives on all the same, it is killed."""
+        try:
+            return await asyncio.to_thread(self._process.wait, _DYING_S)
+        except subprocess.TimeoutExpired:
+            raise HostFault("a process that searches hung up and lives on: report it") from None
 
     async def end(self) -> None:
         self.kill()
@@ -154,7 +189,7 @@ class _Worker:
     async def _part(self, bytes_max: int) -> bytes:
         (size,) = _LENGTH.unpack(await self._exactly(_LENGTH.size))
         if size > bytes_max:
-            raise OSError("an answer that is too long")
+            raise HostFault(f"a process that searches gave an answer of {size} bytes: report it")
         return await self._exactly(size)
 
     async def _exactly(self, size: int) -> bytes:
@@ -189,21 +224,21 @@ class Searcher:
 
         Raises:
             PolicyDenied: `search.pattern`, `context.search_wall`, `search.memory`, `search.died` or `context.read`.
-            HostFault: the process could not be started, or the searcher was closed.
+            HostFault: the document is damaged; the process could not be started, or was killed twice from outside; or
+                the searcher was closed.
         """
-        asked = {
-            "folder": str(question.folder),
-            "mode": question.mode,
-            "pattern": question.pattern,
-            "start": question.start,
-            "stop": question.stop,
-            "limit": question.limit,
-            "chars": MATCH_CHARS_MAX,
-            "bytes": question.bytes_max,
-            "slice_s": self._slice_s,
-        }
-        header, body = await self._talk(asked, (), question.bytes_max, deadline_s)
-        return _findings(header, body, question)
+        asked = Searched(
+            folder=str(question.folder),
+            mode=question.mode,
+            pattern=question.pattern,
+            start=question.start,
+            stop=question.stop,
+            limit=question.limit,
+            bytes_max=question.bytes_max,
+            slice_s=self._slice_s,
+        )
+        answer, body = await self._talk(asked, (), question.bytes_max, deadline_s)
+        return Findings(answer.start, answer.count, answer.next, body, answer.groups, answer.names)
 
     async def trace(
         self, prompts: Sequence[bytes], tracked: Sequence[Tracked], *, deadline_s: float
@@ -214,8 +249,7 @@ class Searcher:
 
         Raises: as `ask`.
         """
-        asked = {"mode": "trace", "prompts": [*map(len, prompts)], "seconds": _TRACE_SHARE * deadline_s}
-        return await self._look_up(asked, tracked, prompts, deadline_s)
+        return await self._look_up("trace", tracked, prompts, deadline_s)
 
     async def repeats(
         self, tracked: Sequence[Tracked], *, deadline_s: float
@@ -224,22 +258,23 @@ class Searcher:
 
         Raises: as `ask`.
         """
-        return await self._look_up({"mode": "repeats"}, tracked, (), deadline_s)
+        return await self._look_up("repeats", tracked, (), deadline_s)
 
     async def _look_up(
-        self, asked: Mapping[str, object], tracked: Sequence[Tracked], prompts: Sequence[bytes], deadline_s: float
+        self, mode: Literal["trace", "repeats"], tracked: Sequence[Tracked], prompts: Sequence[bytes], deadline_s: float
     ) -> tuple[list[tuple[int, int, int]], bool]:
-        """The question's body: for each text its ranges, then what was found of it; then the prompts."""
-        texts = [
-            {"doc": one.doc, "folder": str(one.folder), "ranges": len(one.ranges), "found": len(one.found)}
-            for one in tracked
-        ]
         ranges = [_packed(part) for one in tracked for part in (one.ranges, one.found)]
+        body = [*ranges, *prompts]
+        asked = LookUp(
+            mode=mode,
+            texts=[TrackedText(one.doc, str(one.folder), len(one.ranges), len(one.found)) for one in tracked],
+            prompts=[*map(len, prompts)],
+            seconds=_TRACE_SHARE * deadline_s,
+            body=sum(map(len, body)),
+        )
         async with self._account_slots:
-            header, body = await self._talk(
-                {**asked, "texts": texts}, [*ranges, *prompts], _TRACE_BYTES_MAX, deadline_s
-            )
-        return list(_TRACED.iter_unpack(body)), header.get("complete", False)
+            answer, found = await self._talk(asked, body, _TRACE_BYTES_MAX, deadline_s)
+        return list(_TRACED.iter_unpack(found)), answer.complete
 
     async def aclose(self) -> None:
         """End the processes. Who waits for an answer gets a HostFault, as does whoever asks from now on."""
@@ -254,13 +289,12 @@ class Searcher:
             self._slots.release()
 
     async def _talk(
-        self, asked: Mapping[str, object], body: Sequence[bytes], answer_bytes_max: int, deadline_s: float
-    ) -> tuple[dict[str, Any], bytes]:
+        self, asked: Asked, body: Sequence[bytes], answer_bytes_max: int, deadline_s: float
+    ) -> tuple[Answered, bytes]:
         async with self._slots:
-            worker = self._take()
             try:
                 async with asyncio.timeout(deadline_s):
-                    answer = await worker.exchange(asked, body, answer_bytes_max)
+                    answer, found = await self._answer(asked, body, answer_bytes_max)
             except TimeoutError:
                 raise PolicyDenied(
                     f"the search took longer than the policy's {deadline_s:g} s: "
@@ -269,24 +303,47 @@ class Searcher:
                     limit=round(deadline_s * 1000),
                     observed=round(deadline_s * 1000),
                 ) from None
-            except OSError as error:
-                if self._closed:
-                    raise HostFault("the search was ended: the runtime closes") from error
-                raise PolicyDenied(
-                    "the process that searched died: search a smaller range, or for something simpler",
-                    code="search.died",
-                ) from error
-            else:
-                if "fault" in answer[0]:
-                    raise HostFault(f"a stored context could not be searched: {answer[0]['fault']}")
-                if not self._closed:
-                    self._busy.discard(worker)
-                    self._idle.append(worker)
-                return answer
-            finally:
-                if worker in self._busy:  # whatever it still does, nobody waits for it
-                    self._busy.discard(worker)
-                    await to_the_end(worker.end())
+        match answer:
+            case Answered():
+                return answer, found
+            case Denied("context.read" as code, message):
+                raise PolicyDenied(f"{message}: read it in slices", code=code, limit=answer_bytes_max)
+            case Denied(code, message):
+                raise PolicyDenied(message, code=code)
+            case Faulted(message):
+                raise HostFault(message)
+            case _:
+                assert_never(answer)
+
+    async def _answer(self, asked: Asked, body: Sequence[bytes], answer_bytes_max: int) -> tuple[Answer, bytes]:
+        """Ask a process; if somebody kills that one, another."""
+        try:
+            return await self._asked_of_one(asked, body, answer_bytes_max)
+        except _KilledError:
+            pass
+        try:
+            return await self._asked_of_one(asked, body, answer_bytes_max)
+        except _KilledError as killed:
+            raise HostFault(killed.twice) from None
+
+    async def _asked_of_one(self, asked: Asked, body: Sequence[bytes], answer_bytes_max: int) -> tuple[Answer, bytes]:
+        worker = self._take()
+        try:
+            answer = await worker.exchange(asked, body, answer_bytes_max)
+        except OSError as error:
+            fate = await worker.fate()
+            if self._closed:
+                raise HostFault("the search was ended: the runtime closes") from error
+            raise _verdict(fate, asked) from error
+        else:
+            if not self._closed:
+                self._busy.discard(worker)
+                self._idle.append(worker)
+            return answer
+        finally:
+            if worker in self._busy:  # whatever it still does, nobody waits for it
+                self._busy.discard(worker)
+                await to_the_end(worker.end())
 
     def _take(self) -> _Worker:
         if self._closed:
@@ -309,11 +366,26 @@ def _packed(ranges: Sequence[tuple[int, int]]) -> bytes:
     return array("Q", chain.from_iterable(ranges)).tobytes()
 
 
-def _findings(header: dict[str, Any], body: bytes, question: Question) -> Findings:
-    refused = header.get("refused")
-    if refused == "context.read":
-        raise PolicyDenied(f"{header['message']}: read it in slices", code=refused, limit=question.bytes_max)
-    if refused is not None:
-        raise PolicyDenied(header["message"], code=refused)
-    told = header.get("groups", 0), header.get("names", 0)
-    return Findings(header["start"], header["count"], header["next"], body, *told)
+def _verdict(fate: int, asked: Asked) -> BelljarError | _KilledError:
+    """Who is at fault that the process ended without an answer (see above)."""
+    if fate >= 0:
+        return HostFault(f"a process that searches ended by itself (exit status {fate}): run `belljar doctor`")
+    if -fate in _OF_COMPUTING:
+        return PolicyDenied(
+            "the process that searched died of it: search a smaller range, or for something simpler",
+            code="search.died",
+        )
+    if -fate == signal.SIGBUS:
+        first = asked.folder if isinstance(asked, Searched) else asked.texts[0].folder
+        return _KilledError(f"the disk under the stored context in {first!r} cannot be read: mend it, and try again")
+    return _KilledError(
+        f"two processes that searched, one after the other, were killed from outside ({_name(-fate)}): look whether "
+        "this machine runs out of memory"
+    )
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of real time
+        return f"signal {number}"
