@@ -510,7 +510,7 @@ LEFT_OUT = {
     "rootfs: scratch has no bound of bytes": (ZYGOTE, "size={size},", "size=0,"),
     "rootfs: scratch has no bound of files": (ZYGOTE, "nr_inodes={files},", "nr_inodes=0,"),
     "rlimits": (ZYGOTE, '        set_limits(self.order["rlimits"])\n', ""),
-    "caps": (ENCLOSURE, '    check("capset", "caps", libc.syscall(numbers["capset"], header, none))\n', ""),
+    "caps": (ENCLOSURE, '    check("capset", "caps", system_call("capset", header, none))\n', ""),
     "caps: bounding set": (ENCLOSURE, "range(CAPABILITIES)", "range(0)"),
     "caps: securebits": (ENCLOSURE, '        prctl("caps", PR_SET_SECUREBITS, SECUREBITS)\n', "        pass\n"),
     "caps: dumpable": (ENCLOSURE, '    prctl("caps", PR_SET_DUMPABLE, 0)\n', ""),
@@ -519,7 +519,7 @@ LEFT_OUT = {
     "landlock: signals": (ENCLOSURE, "3 if version >= 6 else 0", "1 if version >= 6 else 0"),
     "landlock: sockets": (ENCLOSURE, "3 if version >= 6 else 0", "2 if version >= 6 else 0"),
     "landlock: files": (ENCLOSURE, "[(scratch, change)]", "[(scratch, files)]"),
-    "seccomp": (ZYGOTE, "            FILTER.load()\n", "            pass\n"),
+    "seccomp": (ZYGOTE, "        FILTER.load()\n", ""),
     "own_uid": (ZYGOTE, 'self.leave_the_host(self.order["uid"])', "self.leave_the_host(0)"),
 }
 READ_ONLY = '    mount("", ".", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)\n'
@@ -608,7 +608,7 @@ CONTAINED = {
     "caps": LEFT_OUT["caps: securebits"],
     "landlock": (BOOT, "        restrict(ruleset)\n", "        pass\n"),
     "landlock: signals": LEFT_OUT["landlock: signals"],
-    "seccomp": (BOOT, "        Filter(program).load()\n", "        pass\n"),
+    "seccomp": (BOOT, "    Filter(program).load()\n", ""),
 }
 # What the daemon is told to make instead of the template's; it describes what was ordered.
 ORDERED: dict[str, dict[str, Any]] = {

@@ -83,6 +83,13 @@ def test_a_program_gets_the_same_as_data(tmp_path: Path, monkeypatch: pytest.Mon
     assert all((finding.culprit is None) == finding.ok for finding in backend.findings)
 
 
+def test_another_machine_is_refused_by_name(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").symlink_to(images)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    report = asyncio.run(examine(load("standard"), ["jail"], state=tmp_path))
+    assert (report.starts, report.reason.startswith("this machine is aarch64")) == (False, True), report.reason
+
+
 def test_whose_fault_a_missing_layer_is_depends_on_the_backend() -> None:
     policy = load("standard")
     made = {backend: _layer("pidns", policy, backend, (), False) for backend in BACKENDS}

@@ -25,12 +25,13 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 
 from belljar import assets
-from belljar.errors import HostFault
+from belljar.errors import HostFault, LayerMissing
 from belljar.sandbox.numbers import NUMBERS
 
 __all__ = ["Allowlist", "Answer", "Condition", "Rule", "compile_filter", "load_allowlist"]
 
-_AUDIT_ARCH: Final = {"x86_64": 0xC000003E}
+_MACHINE: Final = "x86_64"
+_AUDIT_ARCH: Final = 0xC000003E
 _X32_BIT: Final = 0x40000000
 
 _LD_ABS: Final = 0x20
@@ -153,14 +154,22 @@ def load_allowlist(path: Path | None = None) -> Allowlist:
     return allowlist
 
 
-def compile_filter(allowlist: Allowlist) -> bytes | None:
-    """The filter as an array of `struct sock_filter`, or None on a machine whose numbers we do not know."""
-    arch = _AUDIT_ARCH.get(platform.machine())
-    if arch is None:
-        return None
+def compile_filter(allowlist: Allowlist) -> bytes:
+    """The filter as an array of `struct sock_filter`.
+
+    Raises:
+        LayerMissing: this machine is no x86_64. The list's numbers and flags mean other things on other machines (what
+            is O_DIRECTORY here is O_DIRECT on aarch64), and a box without a filter is not made.
+    """
+    if (machine := platform.machine()) != _MACHINE:
+        raise LayerMissing(
+            f"this machine is {machine}, and the system call filter is written for {_MACHINE}: run boxes on such a "
+            "machine",
+            code="layer.missing",
+        )
     code: list[Instruction] = [
         (_LD_ABS, 0, 0, _ARCH_OFFSET),
-        (_JMP_JEQ, 1, 0, arch),
+        (_JMP_JEQ, 1, 0, _AUDIT_ARCH),
         (_RET, 0, 0, _RET_KILL_PROCESS),
         (_LD_ABS, 0, 0, _NR_OFFSET),
         (_JMP_JGE, 0, 1, _X32_BIT),
@@ -227,7 +236,7 @@ def _compare(condition: Condition, rest: int) -> list[Instruction]:
 
 
 def _offset(arg: int) -> int:
-    """Of the low half: both machines that we know are little-endian."""
+    """Of the low half: the machine is little-endian."""
     return _ARGS_OFFSET + 8 * arg
 
 

@@ -23,7 +23,6 @@ guest package, read-only like the rest of the image.
 
 import _thread
 import base64
-import ctypes
 import importlib
 import json
 import os
@@ -36,19 +35,16 @@ sys.path.insert(0, "/usr/lib/belljar")
 from guest.agent import loop as agent
 from guest.box.enclosure import (
     NOBODY,
-    Failed,
-    Filter,
     be_nobody,
-    check,
     close_all_but,
     drop_capabilities,
     landlock_ruleset,
-    libc,
     restrict,
     set_limits,
     tune_malloc,
     write_id_maps,
 )
+from guest.box.kernel import Failed, Filter, libc, mount
 from guest.box.measure import Measure
 
 CLONE_NEWNS = 0x00020000
@@ -125,11 +121,6 @@ def one_user_alone(proc: int, hide: "list[str]") -> bool:
     return True
 
 
-def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
-    texts = [text.encode() or None for text in (source, target, kind)]
-    check(f"mount {target}", "rootfs", libc.mount(*texts, ctypes.c_ulong(flags), data.encode() or None))
-
-
 def few_devices() -> None:
     """Over /dev, one with the jail's three devices, read-only: there are no terminals to make.
 
@@ -202,8 +193,7 @@ def main() -> None:
         send({"failed": str(error), "layer": "rootfs", "errno": error.errno})
         return
     close_all_but({1: WRITING, 0: READING})
-    if program:
-        Filter(program).load()
+    Filter(program).load()
     send({"layers": measure.behind_filter(), "facts": before}, WRITING)
     # The program can walk the frames below its own.
     del order, before, measure, program

@@ -9,25 +9,21 @@ A step that this kernel refuses is a `Failed` with the layer's name, and the box
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import struct
 from collections.abc import Iterable, Mapping
 
+from guest.box.kernel import check, libc, prctl, system_call
+
 __all__ = [
     "NOBODY",
     "SECUREBITS",
-    "Failed",
-    "Filter",
     "be_nobody",
-    "check",
     "close_all_but",
     "drop_capabilities",
     "landlock_ruleset",
     "landlock_version",
-    "libc",
-    "prctl",
     "restrict",
     "set_limits",
     "tune_malloc",
@@ -36,11 +32,9 @@ __all__ = [
 
 NOBODY = 65534
 PR_SET_DUMPABLE = 4
-PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
 PR_SET_SECUREBITS = 28
 PR_SET_NO_NEW_PRIVS = 38
-SECCOMP_MODE_FILTER = 2
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
@@ -49,29 +43,10 @@ SECUREBITS = 0b11101111
 CAPABILITIES = 64
 LANDLOCK_CREATE_RULESET_VERSION = 1
 LANDLOCK_RULE_PATH_BENEATH = 1
-SYSCALLS = {"x86_64": {"capset": 126, "landlock": 444}, "aarch64": {"capset": 91, "landlock": 444}}
 
 # Landlock's rights: read a file and list a folder; write a file.
 READ = 0b1100
 WRITE = 0b10
-
-libc = ctypes.CDLL(None, use_errno=True)
-numbers = SYSCALLS[os.uname().machine]
-
-
-class Failed(Exception):
-    """A step failed: (step, layer, errno)."""
-
-
-def check(step: str, layer: str, result: int) -> int:
-    if result < 0:
-        raise Failed(step, layer, ctypes.get_errno())
-    return result
-
-
-def prctl(layer: str, option: int, *arguments: int) -> None:
-    words = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
-    check(f"prctl {option}", layer, libc.prctl(option, *words))
 
 
 def write_id_maps(proc: int, inside: int, outside: int) -> None:
@@ -112,7 +87,7 @@ def drop_capabilities(*, securebits: bool = True) -> None:
     if securebits:
         prctl("caps", PR_SET_SECUREBITS, SECUREBITS)
     header, none = struct.pack("=Ii", 0x20080522, 0), bytes(24)
-    check("capset", "caps", libc.syscall(numbers["capset"], header, none))
+    check("capset", "caps", system_call("capset", header, none))
     prctl("caps", PR_SET_DUMPABLE, 0)
     prctl("no_new_privs", PR_SET_NO_NEW_PRIVS, 1)
 
@@ -133,7 +108,7 @@ def tune_malloc() -> None:
 
 def landlock_version() -> int:
     """What this kernel's Landlock knows: files from 1 on, the network from 4, scopes from 6. Below 1 there is none."""
-    return int(libc.syscall(numbers["landlock"], None, ctypes.c_size_t(0), LANDLOCK_CREATE_RULESET_VERSION))
+    return system_call("landlock_create_ruleset", None, 0, LANDLOCK_CREATE_RULESET_VERSION)
 
 
 def landlock_ruleset(readable: Iterable[str], writable: Iterable[str], scratch: str) -> int | None:
@@ -148,7 +123,7 @@ def landlock_ruleset(readable: Iterable[str], writable: Iterable[str], scratch: 
     files = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
     attributes = struct.pack("=QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
-    ruleset = libc.syscall(numbers["landlock"], attributes, ctypes.c_size_t(size), 0)
+    ruleset = system_call("landlock_create_ruleset", attributes, size, 0)
     check("landlock_create_ruleset", "landlock", ruleset)
     # Remove and make files and folders, move them between folders (2), truncate (3).
     change = READ | WRITE | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8
@@ -157,26 +132,14 @@ def landlock_ruleset(readable: Iterable[str], writable: Iterable[str], scratch: 
     for path, rights in rules:
         place = os.open(path, os.O_PATH)
         rule = struct.pack("=Qi", rights, place)
-        result = libc.syscall(numbers["landlock"] + 1, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
+        result = system_call("landlock_add_rule", ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0)
         check("landlock_add_rule", "landlock", result)
         os.close(place)
-    return int(ruleset)
+    return ruleset
 
 
 def restrict(ruleset: int) -> None:
-    check("landlock_restrict_self", "landlock", libc.syscall(numbers["landlock"] + 2, ruleset, 0))
-
-
-class Filter:
-    """The seccomp program that the host compiled, kept as a `struct sock_fprog` for the one call that loads it."""
-
-    def __init__(self, program: bytes) -> None:
-        self._code = ctypes.create_string_buffer(program, len(program))
-        packed = struct.pack("@HP", len(program) // 8, ctypes.addressof(self._code))
-        self._program = ctypes.create_string_buffer(packed)
-
-    def load(self) -> None:
-        prctl("seccomp", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self._program))
+    check("landlock_restrict_self", "landlock", system_call("landlock_restrict_self", ruleset, 0))
 
 
 def close_all_but(kept: Mapping[int, int]) -> None:

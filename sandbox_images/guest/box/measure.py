@@ -20,7 +20,6 @@ kind have the same numbers everywhere.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import mmap
 import os
@@ -29,7 +28,8 @@ import socket
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
-from guest.box.enclosure import NOBODY, SECUREBITS, landlock_version, libc
+from guest.box.enclosure import NOBODY, SECUREBITS, landlock_version
+from guest.box.kernel import last_errno, libc, system_call
 
 __all__ = ["Measure"]
 
@@ -50,7 +50,6 @@ KINDS = {
 GVISOR = "Sun Jan 10 15:06:54 PST 2016"
 DEVICES = ["null", "urandom", "zero"]
 HOSTNAME = "belljar"
-SYSCALLS = {"x86_64": {"unshare": 272}, "aarch64": {"unshare": 97}}
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 # No such program: where the call is made at all, that is the answer.
 NO_PROGRAM = "/usr/bin/no-such-program"
@@ -271,8 +270,8 @@ def _open_a_socket() -> None:
 
 
 def _unshare_nothing() -> None:
-    if libc.syscall(SYSCALLS[os.uname().machine]["unshare"], 0) < 0:
-        raise OSError(ctypes.get_errno(), "refused")
+    if system_call("unshare", 0) < 0:
+        raise OSError(last_errno(), "refused")
 
 
 def _cannot_be_run() -> bool:

@@ -7,7 +7,6 @@ and nothing in the other. The last line is no attempt: `kernel: ` and what the k
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -18,6 +17,8 @@ import struct
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
+
+from guest.box.kernel import last_errno, out_buffer, system_call
 
 __all__ = ["main"]
 
@@ -33,13 +34,13 @@ _REACH = {
     "vsock": lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close(),
     "other programs": lambda: os.execv(sys.executable, [sys.executable, "-c", "0"]),  # noqa: S606
     "root": lambda: os.setuid(0),
-    "new namespaces": lambda: _system_call(272, 0x10000000),
-    "mounting": lambda: _system_call(165, 0, 0, 0, 0, 0),
-    "tracing": lambda: _system_call(101, 0, 0, 0, 0),
-    "io_uring": lambda: _system_call(425, 1, 0),
-    "bpf": lambda: _system_call(321, 0, 0, 0),
-    "keyring": lambda: _system_call(250, 0, -3, 0, 0, 0),
-    "userfaultfd": lambda: _system_call(323, 0),
+    "new namespaces": lambda: _system_call("unshare", 0x10000000),
+    "mounting": lambda: _system_call("mount", 0, 0, 0, 0, 0),
+    "tracing": lambda: _system_call("ptrace", 0, 0, 0, 0),
+    "io_uring": lambda: _system_call("io_uring_setup", 1, 0),
+    "bpf": lambda: _system_call("bpf", 0, 0, 0),
+    "keyring": lambda: _system_call("keyctl", 0, -3, 0, 0, 0),
+    "userfaultfd": lambda: _system_call("userfaultfd", 0),
     "writable code": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_WRITE | mmap.PROT_EXEC | mmap.PROT_READ).close(),
 }
 # The wire is one socket, or a pipe each way.
@@ -72,16 +73,15 @@ def _some(found: Collection[object]) -> None:
         raise OSError(errno.ENOENT, "nothing there")
 
 
-def _system_call(number: int, *arguments: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(number, *map(ctypes.c_long, arguments)) < 0:
-        raise OSError(ctypes.get_errno(), "refused")
+def _system_call(name: str, *arguments: int) -> None:
+    if system_call(name, *arguments) < 0:
+        raise OSError(last_errno(), "refused")
 
 
 def _capabilities() -> tuple[int, ...]:
     """The three capability sets, both halves each."""
-    header, sets = struct.pack("=Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
-    if ctypes.CDLL(None).syscall(125, header, sets) < 0:
+    header, sets = struct.pack("=Ii", 0x20080522, 0), out_buffer(24)
+    if system_call("capget", header, sets) < 0:
         return ()  # the call itself is not allowed: nobody can ask, and `root` and `mounting` above tell the rest
     return struct.unpack("=6I", sets.raw)
 

@@ -17,13 +17,9 @@ by the same signal.
 
 The first box of a zygote is one of ours. It takes the very steps that every other box takes, and what it finds to hold
 (`guest.box.measure`) are the layers that the host tells of all of them.
-
-The clone is the raw system call, because no library call makes a namespace with it. The process has one thread, and
-Python's own preparations around a fork are called by hand (they also reseed `random`).
 """
 
 import array
-import ctypes
 import errno
 import gc
 import importlib
@@ -38,20 +34,16 @@ sys.path.insert(0, "/usr/lib/belljar")
 
 from guest.agent import loop as agent
 from guest.box.enclosure import (
-    Failed,
-    Filter,
     be_nobody,
-    check,
     close_all_but,
     drop_capabilities,
     landlock_ruleset,
-    libc,
-    prctl,
     restrict,
     set_limits,
     tune_malloc,
     write_id_maps,
 )
+from guest.box.kernel import Failed, Filter, check, clone, last_errno, libc, mount, prctl, system_call
 from guest.box.preload import preload
 
 CLONE_NEWPID = 0x20000000
@@ -61,14 +53,9 @@ MS_NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
-SYSCALLS = {"x86_64": {"clone": 56, "keyctl": 250}, "aarch64": {"clone": 220, "keyctl": 219}}
 NOBODY = 65534
 WIRE_FD = 3
 MESSAGE_BYTES_MAX = 16384
-
-# Keeps the interpreter lock across the call: after a clone there is nobody to give it back.
-locked = ctypes.PyDLL(None, use_errno=True)
-numbers = SYSCALLS[os.uname().machine]
 
 
 class Enclosure:
@@ -118,8 +105,8 @@ class Enclosure:
             self.measure.before_filter()
         send(self.report, {"closed": True}, [pidfd, scratch])
         close_all_but({self.wire: WIRE_FD})
-        if FILTER is not None:
-            FILTER.load()
+        assert FILTER is not None
+        FILTER.load()
         if self.measure is not None:
             tell_and_wait(WIRE_FD, self.measure.behind_filter())
 
@@ -135,9 +122,8 @@ class Enclosure:
 
     def mount_scratch(self) -> None:
         size, files = self.order["scratch_bytes"], self.order["scratch_files"]
-        data = f"size={size},nr_inodes={files},mode=0700,uid={NOBODY},gid={NOBODY}".encode()
-        result = libc.mount(b"tmpfs", b"/tmp", b"tmpfs", ctypes.c_ulong(MS_NOSUID_NODEV_NOEXEC), data)
-        check("mount scratch", "rootfs", result)
+        data = f"size={size},nr_inodes={files},mode=0700,uid={NOBODY},gid={NOBODY}"
+        mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID_NODEV_NOEXEC, data)  # noqa: S108
         os.chdir("/tmp")  # noqa: S108
 
 
@@ -148,8 +134,8 @@ def send(channel: socket.socket, message: object, descriptors: "list[int]") -> N
 
 def own_keyring() -> None:
     """Leave the session keyring of the host, whose keys this process could read."""
-    if libc.syscall(numbers["keyctl"], KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
-        number = ctypes.get_errno()
+    if system_call("keyctl", KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
+        number = last_errno()
         if number != errno.ENOSYS:  # a kernel without keys
             raise Failed("keyctl", "caps", number)
 
@@ -159,21 +145,6 @@ def tell_and_wait(wire: int, layers: "list[str]") -> None:
     os.write(wire, json.dumps(layers).encode() + b"\n")
     os.read(wire, 1)
     os._exit(0)
-
-
-def clone() -> int:
-    """fork() into a fresh namespace of processes: 0 in the child, its pid in the parent."""
-    api = ctypes.pythonapi
-    api.PyOS_BeforeFork()
-    pid = locked.syscall(numbers["clone"], ctypes.c_ulong(CLONE_NEWPID | signal.SIGCHLD), None, None, None, None)
-    if pid == 0:
-        api.PyOS_AfterFork_Child()
-    else:
-        number = ctypes.get_errno()
-        api.PyOS_AfterFork_Parent()
-        if pid < 0:
-            raise Failed("clone", "pidns", number)
-    return int(pid)
 
 
 def be_a_box(order: dict, descriptors: "list[int]", proc: int) -> None:  # type: ignore[type-arg]
@@ -230,7 +201,7 @@ class Zygote:
         order = json.loads(message)
         del message
         try:
-            pid = clone()
+            pid = clone(CLONE_NEWPID)
             if pid == 0:
                 proc = self.proc
                 vars(self).clear()
@@ -262,11 +233,6 @@ class Zygote:
         send(self.control, {"box": box, "ended": ended}, [])
 
 
-def load_filter(control: socket.socket) -> "Filter | None":
-    program = control.recv(1 << 16)
-    return None if program == b"none" else Filter(program)
-
-
 FILTER: "Filter | None" = None
 
 
@@ -284,7 +250,7 @@ def main() -> None:
     gc.freeze()
     # Only now, because whatever failed before was reported to somebody who had nothing to say yet.
     send(control, {"ready": True}, [])
-    FILTER = load_filter(control)
+    FILTER = Filter(control.recv(1 << 16))
     Zygote(control, config["proc"]).run()
 
 

@@ -115,7 +115,7 @@ class Docker:
         self._ours = f"{_BACKEND}={self._labels[_BACKEND]}"
         self._profile = docker_profile(allowlist)
         self._unknown_limits = _NOT_IN_GVISOR if name == "gvisor" else ()
-        self._filter = compile_filter(allowlist) or b""
+        self._filter = compile_filter(allowlist)
         self._fates = Fates(daemon, self._ours)
         self._uids = uids
         # Containers that the daemon has not removed when it was told to, and their users.

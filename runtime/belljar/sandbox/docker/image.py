@@ -51,7 +51,7 @@ _NOBODY: Final = int(USER.partition(":")[0])
 _SCRATCH: Final = "tmp"
 _EPOCH: Final = "1970-01-01T00:00:00Z"
 # As Docker names them. What is not here is named as the kernel names it.
-_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+_ARCHITECTURES: Final = {"x86_64": "amd64"}
 # What a configuration says about how a container starts; other keys are a daemon's own notes.
 _MEANINGFUL: Final = (
     *("User", "Entrypoint", "Cmd", "WorkingDir", "Env", "Labels"),

@@ -107,7 +107,7 @@ class Jail:
         self._starting = asyncio.Lock()
 
     def about(self) -> Mapping[str, str]:
-        digest = hashlib.sha256(self._filter or b"").hexdigest()
+        digest = hashlib.sha256(self._filter).hexdigest()
         return {"backend": self.name, "image": self._image.digest, "seccomp": digest}
 
     async def warm(self, spec: BoxSpec, size: int) -> None:
@@ -211,7 +211,7 @@ class Zygote:
         control.setblocking(False)
 
     @classmethod
-    async def launch(cls, image: Image, seccomp: bytes | None, uids: Uids, scope: Sequence[str] = ()) -> Zygote:
+    async def launch(cls, image: Image, seccomp: bytes, uids: Uids, scope: Sequence[str] = ()) -> Zygote:
         """Start one, behind the words of `scope`, and wait until it is warm. Its boxes get their uids of `uids`.
 
         Raises:
@@ -313,7 +313,7 @@ class Zygote:
         self._process.kill()
         await asyncio.to_thread(self._process.wait)
 
-    async def _warm_up(self, seccomp: bytes | None) -> None:
+    async def _warm_up(self, seccomp: bytes) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_ZYGOTE_S):
@@ -326,7 +326,7 @@ class Zygote:
         if "failed" in told:
             raise _missing(told)
         try:
-            await loop.sock_sendall(self._control, seccomp or b"none")
+            await loop.sock_sendall(self._control, seccomp)
         except ConnectionError as error:
             raise BoxFault("the jail's zygote died while it started: run it again") from error
         self._born = born(self._process.pid)
