@@ -10,27 +10,31 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 
 from belljar.audit import AuditLog, records, verify
+from belljar.audit.events import RunStarted
 from belljar.broker import Broker, Calls, Reply, RunScope
 from belljar.context import ContextStore
+from belljar.identity import RunId, Tenant
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
 from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy, load
 from belljar.protocol import GuestMessage, Ready
 from belljar.search import Searcher
+from belljar.tasks import Nursery
 from belljar.wire import Frame
 
-RUN = "r1"
-TENANT = "acme/research"
+RUN = RunId("r1")
+TENANT = Tenant("acme/research")
 NOON = 1795435200.0
 UNLIMITED = Limits("total", None, None, None, None, None)
 INPUT_NANOUSD, OUTPUT_NANOUSD = 10, 100
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 Answering = Callable[[ModelRequest], Awaitable[ModelReply]]
 
 
@@ -53,6 +57,15 @@ def policy_with(**tables: dict[str, Any]) -> Policy:
 
 def reply(text: str, *, input_tokens: int = 5, output_tokens: int = 7) -> ModelReply:
     return ModelReply(text, Usage(input_tokens, output_tokens), "fake-1", "end_turn")
+
+
+class Loose(Nursery):
+    """For a part without a run: what it starts ends with the event loop."""
+
+    def start(
+        self, failed: Callable[[BaseException], None], work: Callable[[*Ts], Coroutine[Any, Any, None]], *args: *Ts
+    ) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(self._run(failed, work, *args))
 
 
 class FakeModel:
@@ -88,7 +101,7 @@ class Clock:
 class World:
     """One run's parts. Made by `world`."""
 
-    def __init__(self, log: Path, audit: AuditLog, ledger: SqliteLedger, policy: Policy) -> None:
+    def __init__(self, log: Path, audit: AuditLog, ledger: SqliteLedger, policy: Policy, tasks: Nursery) -> None:
         self.log = log
         self.audit = audit
         self.ledger = ledger
@@ -96,11 +109,11 @@ class World:
         self.scope = RunScope(
             run=RUN,
             tenant=TENANT,
-            depth=0,
             policy=policy,
             deadline=self.clock.now + policy.limits.run_wall_s,
             now=lambda: NOON,
             monotonic=self.clock,
+            tasks=tasks,
         )
         rates = Rates(Decimal(INPUT_NANOUSD), Decimal(OUTPUT_NANOUSD))
         self.calls = Calls(self.scope, audit=audit, ledger=ledger, prices=Prices({"fake": rates}))
@@ -166,7 +179,8 @@ async def world(
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(audit.aclose)
         stack.push_async_callback(ledger.aclose)
-        await audit.append("run.started", RUN, {"tenant": TENANT})
+        tasks = await stack.enter_async_context(Nursery())
+        await audit.append(RUN, RunStarted(tenant=TENANT, contexts=[]))
         await ledger.open_run(RUN, TENANT, run_limits=limits, tenant_limits=UNLIMITED, now=NOON)
         added = [store.add(text, now_ns=1) for text in texts]
         documents = [stack.enter_context(store.open(one.sha256)) for one in added]
@@ -175,7 +189,7 @@ async def world(
             listed = stack.enter_context(store.open(store.add(list(items), now_ns=1).sha256))
             documents += [listed, stack.enter_context(listed.directory())]
             of_texts.append(len(documents) - 2)
-        made = World(folder / "audit.db", audit, ledger, policy or load("standard"))
+        made = World(folder / "audit.db", audit, ledger, policy or load("standard"), tasks)
         searcher = Searcher()
         stack.push_async_callback(searcher.aclose)
         made.broker = Broker(

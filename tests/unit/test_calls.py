@@ -16,8 +16,10 @@ import pytest
 from belljar import heavy
 from belljar.audit import AuditLog
 from belljar.broker import Calls
+from belljar.broker.calls import _Answered
 from belljar.errors import AuditUnavailable, HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import LOOP_BYTES_MAX, off_loop
+from belljar.identity import RunId, Tenant
 from belljar.ledger import Amounts, Limits, SqliteLedger
 from belljar.models import Message, ModelReply, ModelRequest, Prices, Rates, Usage, input_tokens_bound
 from belljar.policy import load
@@ -230,7 +232,7 @@ def test_a_model_without_a_price_is_denied_in_the_log_as_well(tmp_path: Path) ->
             assert model.requests == []
             assert here.durable()[1] == (
                 "query.denied",
-                {"action": "r1.1", "code": "model.unpriced", "limit": None, "observed": None},
+                {"action": "r1.1", "code": "model.unpriced"},
             )
 
     drive(test())
@@ -850,7 +852,9 @@ def test_a_ledger_that_fails_after_the_call_does_not_keep_the_outcome_out_of_the
         async with world(tmp_path) as here:
             ledger = SqliteLedger(None, owner="1:1")
             free = Limits("total", None, None, None, None, None)
-            await ledger.open_run("r1", "acme", run_limits=free, tenant_limits=free, now=here.scope.now())
+            await ledger.open_run(
+                RunId("r1"), Tenant("acme"), run_limits=free, tenant_limits=free, now=here.scope.now()
+            )
 
             async def answering(_: ModelRequest) -> ModelReply:
                 await ledger.aclose()
@@ -882,7 +886,9 @@ def test_whatever_goes_wrong_with_an_end_is_the_run_s_fault(tmp_path: Path, rais
         async with world(tmp_path) as here:
             ledger = _Crooked(None, owner="1:1")
             ledger.raises = raised
-            await ledger.open_run("r1", "acme", run_limits=only(), tenant_limits=only(), now=here.scope.now())
+            await ledger.open_run(
+                RunId("r1"), Tenant("acme"), run_limits=only(), tenant_limits=only(), now=here.scope.now()
+            )
             calls = Calls(here.scope, audit=here.audit, ledger=ledger, prices=free_prices())
             await calls.ask(FakeModel(), question(), cell=1)
             with pytest.raises(HostFault):
@@ -897,7 +903,7 @@ def test_whatever_goes_wrong_with_an_end_is_the_run_s_fault(tmp_path: Path, rais
 def test_an_outcome_that_has_no_form_in_the_log_is_logged_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("belljar.broker.calls._outcome", lambda _: {"reply_bytes": 1.5})
+    monkeypatch.setattr("belljar.broker.calls._answered", lambda _: _Answered("a" * 64, 1.5, "m", "s"))  # type: ignore[arg-type]
 
     async def test() -> None:
         async with world(tmp_path) as here:

@@ -1,4 +1,4 @@
-"""Who a run is and how long it may last: host memory only, never read from a frame."""
+"""Who a run is, how long it may last, and whose its tasks are: host memory only, never read from a frame."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from collections.abc import Callable
 import msgspec
 
 from belljar.errors import PolicyDenied
+from belljar.identity import RunId, Tenant
 from belljar.policy import Policy
+from belljar.tasks import Nursery
 
 __all__ = ["RunScope"]
 
 
 class RunScope(msgspec.Struct, frozen=True, kw_only=True):
-    """`deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch."""
+    """`tasks` owns all that goes on beside the run's main line.
 
-    run: str
-    tenant: str
-    depth: int
+    `deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch.
+    """
+
+    run: RunId
+    tenant: Tenant
     policy: Policy
     deadline: float
+    tasks: Nursery
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 
