@@ -1,8 +1,8 @@
 """`python -m tests.mutants [NAME...]`: applies each mutant, alone, and demands that its test fails.
 
-Nothing is changed in the checkout. All of it is copied once, into a temporary folder, with a virtual environment of its
-own whose path begins with the copy: so the copy's code is what runs, in the test, in every process that it starts, and
-in the box image that it makes. For each mutant:
+Nothing is changed in the checkout. All of it is copied, into a temporary folder, with a virtual environment of its own
+whose path begins with the copy: so the copy's code is what runs, in the test, in every process that it starts, and in
+the box image that it makes. Two mutants are judged at a time (`--jobs`), each in a copy that no other is in. For each:
 
     the test runs as it is     it must pass, else its failure would say nothing   (once for each test)
     the mutation is applied
@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import itertools
 import os
+import queue
 import re
 import shutil
 import signal
@@ -30,6 +31,7 @@ import time
 import xml.etree.ElementTree as ET
 import zlib
 from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Literal
 
@@ -203,22 +205,43 @@ def report(verdicts: list[Verdict]) -> None:
         print(f"  {one.fate}: {one.mutant.name} ({one.mutant.test})\n      {one.why}")
 
 
+def judge_all(folder: Path, mutants: list[Mutant], jobs: int) -> Iterator[Verdict]:
+    """The verdicts as they come, from `jobs` copies below `folder`; when left early, the rest is not begun."""
+    copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+    for number in range(min(jobs, len(mutants))):
+        copy = Copy(folder / str(number))
+        copy.check()
+        copies.put(copy)
+    before: dict[str, Run] = {}
+
+    def judged(mutant: Mutant) -> Verdict:
+        copy = copies.get()
+        try:
+            return judge(copy, mutant, before)
+        finally:
+            copies.put(copy)
+
+    pool = futures.ThreadPoolExecutor(jobs)
+    try:
+        yield from (done.result() for done in futures.as_completed([pool.submit(judged, one) for one in mutants]))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("names", nargs="*", metavar="NAME", help="a mutant's file name without .toml; none is all")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="so many at a time (2)")
+    asked = parser.parse_args()
     try:
-        mutants = chosen(parser.parse_args().names)
+        mutants = chosen(asked.names)
     except Malformed as error:
         parser.error(str(error))
     verdicts: list[Verdict] = []
-    before: dict[str, Run] = {}
     with tempfile.TemporaryDirectory(prefix="belljar-mutants-") as folder:
-        copy = Copy(Path(folder))
-        copy.check()
-        for mutant in mutants:
-            verdicts.append(judge(copy, mutant, before))
-            one = verdicts[-1]
-            print(f"{one.fate:8}  {mutant.name:40} {one.seconds:6.1f} s  {one.why}", flush=True)
+        for one in judge_all(Path(folder), mutants, max(1, asked.jobs)):
+            verdicts.append(one)
+            print(f"{one.fate:8}  {one.mutant.name:40} {one.seconds:6.1f} s  {one.why}", flush=True)
     report(verdicts)
     return int(any(one.fate != "killed" for one in verdicts))
 
