@@ -603,7 +603,6 @@ class FarHost(Host):
         self._docker_host = docker_host
 
     async def _open_backend(self, terms: Terms) -> Backend:
-        assert terms.backend == "docker"
         image = await asyncio.to_thread(ensure_image, self.state.images)
         return await Docker.open("docker", Retelling(self._docker_host, tell=far_away), image)
 

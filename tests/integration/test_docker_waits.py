@@ -107,7 +107,6 @@ class FarHost(Host):
         self._answer_s = answer_s
 
     async def _open_backend(self, terms: Terms) -> Backend:
-        assert terms.backend == "docker"
         image = await asyncio.to_thread(ensure_image, self.state.images)
         daemon = Retelling(self._docker_host, tell=far_away, answer_s=self._answer_s)
         return await Docker.open("docker", daemon, image)
