@@ -248,7 +248,7 @@ class Runtime:
         policy: str | Path | Policy = "standard",
         *,
         state: str | Path | None = None,
-        backend: BackendName | None = None,
+        backend: BackendName | str | None = None,
         language: Language | None = None,
         pool: int = 0,
         models: Iterable[Model] = (),
@@ -262,7 +262,7 @@ class Runtime:
         check("prices", prices, (Prices, type(None)), "belljar.Prices({name: belljar.Rates(...)})")
         self.policy = named_apart(policy) if isinstance(policy, Policy) else load(policy)
         self.state = State.at(state, environ)
-        self.backend: BackendName = _permitted("backend", backend, self.policy.box.backends)
+        self.backend: str = _permitted("backend", backend, self.policy.box.backends)
         self.language: Language = _permitted("language", language, self.policy.box.languages)
         self._pool = pool
         self._environ = environ

@@ -22,6 +22,7 @@ from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy, load
 from belljar.protocol import GuestMessage, Ready
 from belljar.search import Searcher
+from belljar.testing import FakeClock
 from belljar.wire import Frame
 
 RUN = "r1"
@@ -55,36 +56,6 @@ def reply(text: str, *, input_tokens: int = 5, output_tokens: int = 7) -> ModelR
     return ModelReply(text, Usage(input_tokens, output_tokens), "fake-1", "end_turn")
 
 
-class FakeModel:
-    """Answers by a coroutine function and remembers what it was asked."""
-
-    scripted = True
-
-    def __init__(self, answering: Answering | None = None, name: str = "fake") -> None:
-        self.name = name
-        self.requests: list[ModelRequest] = []
-        self._answering = answering
-
-    async def complete(self, request: ModelRequest) -> ModelReply:
-        self.requests.append(request)
-        if self._answering is not None:
-            return await self._answering(request)
-        return reply("to " + request.messages[-1].text)
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class World:
     """One run's parts. Made by `world`."""
 
@@ -92,7 +63,7 @@ class World:
         self.log = log
         self.audit = audit
         self.ledger = ledger
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.scope = RunScope(
             run=RUN,
             tenant=TENANT,

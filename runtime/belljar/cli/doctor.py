@@ -19,7 +19,7 @@ from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, say
 from belljar.engine import Result
-from belljar.errors import BelljarError, LayerMissing
+from belljar.errors import BelljarError, LayerMissing, PolicyDenied
 from belljar.policy import BACKENDS, LAYERS, BackendName, Policy, load
 from belljar.runtime import Runtime
 from belljar.sandbox.base import check_layers
@@ -131,7 +131,13 @@ def doctor(policy: str, wanted: tuple[BackendName, ...], state: Path | None, as_
     Exit 4 if the policy's default backend cannot start runs, or one that was asked for.
     """
     loaded = load(policy)
-    examined = tuple(dict.fromkeys(wanted or loaded.box.backends))
+    examined = tuple(dict.fromkeys(wanted or _own(loaded.box.backends)))
+    if not examined:
+        raise PolicyDenied(
+            f"the policy {loaded.name} allows no backend that belljar has: test yours with "
+            "belljar.testing.check_backend, or name one with --backend",
+            code="backend.denied",
+        )
     backends = run_async(_examine_all(loaded, examined, state), closed="its boxes are gone")
     report = _report(loaded, backends)
     if as_json:
@@ -140,6 +146,11 @@ def doctor(policy: str, wanted: tuple[BackendName, ...], state: Path | None, as_
         _print(report)
     needed = backends if wanted else backends[:1]
     return 0 if all(backend.starts for backend in needed) else _DENIED
+
+
+def _own(allowed: tuple[str, ...]) -> list[BackendName]:
+    """Those that belljar has, in the policy's order; others are registered by programs, and not here."""
+    return sorted((name for name in BACKENDS if name in allowed), key=allowed.index)
 
 
 def _report(policy: Policy, backends: list[BackendReport]) -> Report:

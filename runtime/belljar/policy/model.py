@@ -9,6 +9,7 @@ likelier than a wish, or another part of the program cannot keep the promise.
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from typing import Annotated, Final, Literal, TypeAlias, get_args
 
@@ -20,6 +21,7 @@ __all__ = [
     "BACKENDS",
     "LANGUAGES",
     "LAYERS",
+    "OTHER_BACKEND",
     "PERIODS",
     "SCHEMA_VERSION",
     "BackendName",
@@ -39,6 +41,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Final = 1
+# As `belljar.sandbox.register_backend` takes them.
+OTHER_BACKEND: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}\.[a-z][a-z0-9_-]{0,31}")
 
 BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
 Language: TypeAlias = Literal["restricted", "python"]
@@ -76,10 +80,11 @@ LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)
 class Box(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which boxes may be built. The first of `backends` and of `languages` is the default.
 
+    A backend of somebody else's is named with its owner, `acme.microvm`; a program has to register it as well.
     `image` is the digest of the only box image that they may have; None is any that belljar makes.
     """
 
-    backends: Annotated[tuple[BackendName, ...], kinds.Subset("backends", BACKENDS)]
+    backends: Annotated[tuple[str, ...], kinds.Subset("backends", BACKENDS, OTHER_BACKEND)]
     languages: Annotated[tuple[Language, ...], kinds.Subset("languages", LANGUAGES)]
     requires: Annotated[tuple[Layer, ...], kinds.Required("requires", LAYERS)]
     image: Annotated[str | None, kinds.Pin("image")]
