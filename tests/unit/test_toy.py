@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 import belljar
+from belljar.doctor import examine
 from belljar.errors import LayerMissing, PolicyDenied
 from belljar.policy import BACKENDS, LAYERS, load
 from belljar.sandbox import Backend, BackendSite, BoxSpec, Sandbox, register_backend
@@ -127,3 +128,8 @@ def test_the_same_names_are_registered_that_policies_take() -> None:
     from belljar.sandbox.registry import _NAME
 
     assert OTHER_BACKEND.pattern == _NAME.pattern
+
+
+def test_doctor_has_nothing_to_say_of_it() -> None:
+    with pytest.raises(PolicyDenied, match="test yours with belljar.testing.check_backend"):
+        asyncio.run(examine(toy_policy()))
