@@ -48,7 +48,17 @@ from belljar.runtime import Language, Runtime
 from belljar.sandbox import Backend, BackendSite, BoxEnd, BoxSpec, Evidence, check_layers, register_backend
 from belljar.sandbox.conformance import POLICY, Finding, check, checks
 
-__all__ = ["TOY", "Conformance", "FakeClock", "FakeModel", "ToyBackend", "check_backend", "register_toy", "toy_policy"]
+__all__ = [
+    "TOY",
+    "Conformance",
+    "FakeClock",
+    "FakeModel",
+    "ToyBackend",
+    "ToyBox",
+    "check_backend",
+    "register_toy",
+    "toy_policy",
+]
 
 TOY: Final = "testing.toy"
 
