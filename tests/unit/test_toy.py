@@ -15,7 +15,7 @@ import pytest
 import belljar
 from belljar.doctor import examine
 from belljar.errors import LayerMissing, PolicyDenied
-from belljar.policy import BACKENDS, LAYERS, load
+from belljar.policy import BACKENDS, LAYERS, dump, load
 from belljar.sandbox import Backend, BackendSite, BoxSpec, Sandbox, register_backend
 from belljar.testing import TOY, ToyBackend, register_toy, toy_policy
 
@@ -75,9 +75,15 @@ def test_it_has_to_be_registered_in_the_program_s_own_code(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_it_has_none_of_the_layers(layer: str) -> None:
-    spec = msgspec.structs.replace(_SPEC, requires=(layer,))
+    async def start() -> None:
+        toy = ToyBackend()
+        try:
+            await toy.start(msgspec.structs.replace(_SPEC, requires=(layer,)))
+        finally:
+            await toy.aclose()
+
     with pytest.raises(LayerMissing):
-        asyncio.run(ToyBackend().start(spec))
+        asyncio.run(start())
 
 
 _SPEC = BoxSpec(
@@ -118,7 +124,7 @@ def test_a_policy_that_pins_an_image_takes_no_backend_without_one(tmp_path: Path
 
 def test_an_unknown_name_without_an_owner_is_a_typing_mistake(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('schema = 1\nname = "mine"\nextends = "dev"\n[box]\nbackends = ["jial"]\n')
+    path.write_text(dump(load("dev")).replace('"jail"', '"jial"').replace('name = "dev"', 'name = "mine"'))
     with pytest.raises(belljar.InvalidPolicy, match="jial"):
         load(str(path))
 
