@@ -42,9 +42,10 @@ import msgspec
 
 from belljar import assets
 from belljar.errors import BoxFault
+from belljar.identity import LANGUAGES, Language
 from belljar.models import FREE, ModelReply, ModelRequest, Rates, Usage
-from belljar.policy import LANGUAGES, Policy, load
-from belljar.runtime import Language, Runtime
+from belljar.policy import Policy, load
+from belljar.runtime import Runtime
 from belljar.sandbox import Backend, BackendSite, BoxEnd, BoxSpec, Evidence, check_layers, register_backend
 from belljar.sandbox.conformance import POLICY, Finding, check, checks
 

@@ -15,7 +15,8 @@ import pytest
 import belljar
 from belljar.doctor import examine
 from belljar.errors import LayerMissing, PolicyDenied
-from belljar.policy import BACKENDS, LAYERS, dump, load
+from belljar.identity import BACKENDS
+from belljar.policy import LAYERS, dump, load
 from belljar.sandbox import Backend, BackendSite, BoxSpec, Sandbox, register_backend
 from belljar.testing import TOY, ToyBackend, register_toy, toy_policy
 
@@ -127,13 +128,6 @@ def test_an_unknown_name_without_an_owner_is_a_typing_mistake(tmp_path: Path) ->
     path.write_text(dump(load("dev")).replace('"jail"', '"jial"').replace('name = "dev"', 'name = "mine"'))
     with pytest.raises(belljar.InvalidPolicy, match="jial"):
         load(str(path))
-
-
-def test_the_same_names_are_registered_that_policies_take() -> None:
-    from belljar.policy.model import OTHER_BACKEND
-    from belljar.sandbox.registry import _NAME
-
-    assert OTHER_BACKEND.pattern == _NAME.pattern
 
 
 def test_doctor_has_nothing_to_say_of_it() -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from belljar.policy import BACKENDS, LANGUAGES
+from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES
 
 __all__ = ["as_json", "box_options", "prices", "reading", "state"]
 
@@ -61,7 +61,9 @@ def box_options(command: F) -> F:
                 "--backend", type=click.Choice(BACKENDS), help="How boxes are built. [default: the policy's first]"
             ),
             click.option("--language", type=click.Choice(LANGUAGES), help="[default: the policy's first]"),
-            click.option("--tenant", default="default", show_default=True, metavar="T", help="Whose quota, as a/b/c."),
+            click.option(
+                "--tenant", default=DEFAULT_TENANT, show_default=True, metavar="T", help="Whose quota, as a/b/c."
+            ),
             click.option("--quiet", is_flag=True, help="No progress and no last line on stderr."),
             state,
             as_json,

@@ -9,25 +9,20 @@ likelier than a wish, or another part of the program cannot keep the promise.
 
 from __future__ import annotations
 
-import re
 from fnmatch import fnmatchcase
 from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from belljar.identity import BACKENDS, LANGUAGES, OTHER_BACKEND, Language
 from belljar.policy import kinds
 
 __all__ = [
-    "BACKENDS",
-    "LANGUAGES",
     "LAYERS",
-    "OTHER_BACKEND",
     "PERIODS",
     "SCHEMA_VERSION",
-    "BackendName",
     "Box",
     "Context",
-    "Language",
     "Layer",
     "Limits",
     "Models",
@@ -41,11 +36,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Final = 1
-# As `belljar.sandbox.register_backend` takes them.
-OTHER_BACKEND: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}\.[a-z][a-z0-9_-]{0,31}")
 
-BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
-Language: TypeAlias = Literal["restricted", "python"]
 PeriodName: TypeAlias = Literal["day", "month", "total"]
 Layer: TypeAlias = Literal[
     "userns",
@@ -71,8 +62,6 @@ Layer: TypeAlias = Literal[
     "gvisor",
 ]
 
-BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
-LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 PERIODS: Final[tuple[PeriodName, ...]] = get_args(PeriodName)  # loosest first
 LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)
 
