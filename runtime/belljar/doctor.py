@@ -19,8 +19,8 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from belljar.engine import Result
-from belljar.errors import BelljarError, LayerMissing
-from belljar.identity import BackendName
+from belljar.errors import BelljarError, LayerMissing, PolicyDenied
+from belljar.identity import BACKENDS, BackendName
 from belljar.policy import LAYERS, Policy
 from belljar.runtime import Runtime
 from belljar.sandbox.base import check_layers
@@ -124,10 +124,24 @@ async def examine(
 
     A daemon is looked for where DOCKER_HOST says. What does not hold is a finding, and a backend that cannot be had
     says why; nothing of that is raised. The log of the examination is thrown away, unless `state` names a folder.
+
+    Raises:
+        PolicyDenied: `backend.denied`: the policy allows none that belljar has; see `belljar.testing.check_backend`.
     """
+    wanted = tuple(dict.fromkeys(backends or _own(policy.box.backends)))
+    if not wanted:
+        raise PolicyDenied(
+            f"the policy {policy.name} allows no backend that belljar has: test yours with "
+            "belljar.testing.check_backend, or name one with --backend",
+            code="backend.denied",
+        )
     with tempfile.TemporaryDirectory(prefix="belljar-doctor-") as folder:
-        wanted = tuple(dict.fromkeys(backends or policy.box.backends))
         return _report(policy, [await _examine(policy, backend, state or Path(folder)) for backend in wanted])
+
+
+def _own(allowed: tuple[str, ...]) -> list[BackendName]:
+    """Those that belljar has, in the policy's order; others are registered by programs, and not here."""
+    return sorted((name for name in BACKENDS if name in allowed), key=allowed.index)
 
 
 def _report(policy: Policy, backends: list[BackendReport]) -> Report:

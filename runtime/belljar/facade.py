@@ -62,7 +62,7 @@ class RuntimeOptions(TypedDict, total=False):
 
     policy: str | Path | Policy
     state: str | Path | None
-    backend: BackendName | None
+    backend: BackendName | str | None
     language: Language | None
     pool: int
     models: Iterable[Model]

@@ -63,11 +63,11 @@ class Terms(msgspec.Struct, frozen=True):
     """Under which policy a run stands, and which of what that allows it uses."""
 
     policy: Policy
-    backend: BackendName
+    backend: str
     language: Language
 
     @classmethod
-    def of(cls, policy: str | Path | Policy, backend: BackendName | None, language: Language | None) -> Self:
+    def of(cls, policy: str | Path | Policy, backend: BackendName | str | None, language: Language | None) -> Self:
         """What the caller said, looked up and checked; None is the policy's first.
 
         Raises:
@@ -197,7 +197,7 @@ class Host:
         sub_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         policy: str | Path | Policy = "standard",
-        backend: BackendName | None = None,
+        backend: BackendName | str | None = None,
         language: Language | None = None,
         on_progress: OnProgress | None = None,
         on_turn: OnTurn | None = None,
@@ -243,7 +243,7 @@ class Host:
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         policy: str | Path | Policy = "standard",
-        backend: BackendName | None = None,
+        backend: BackendName | str | None = None,
         language: Language | None = None,
         on_progress: OnProgress | None = None,
     ) -> Result:
@@ -263,7 +263,7 @@ class Host:
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         policy: str | Path | Policy = "standard",
-        backend: BackendName | None = None,
+        backend: BackendName | str | None = None,
         language: Language | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
         """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
@@ -411,7 +411,9 @@ class Host:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
         return await asyncio.to_thread(verify, self.state.audit)
 
-    async def prepare(self, policy: str | Path | Policy = "standard", *, backend: BackendName | None = None) -> None:
+    async def prepare(
+        self, policy: str | Path | Policy = "standard", *, backend: BackendName | str | None = None
+    ) -> None:
         """Open a backend and build its box image now (a few seconds, once per machine), rather than with a run.
 
         Raises:
@@ -451,7 +453,7 @@ class _Wish(msgspec.Struct, frozen=True):
     contexts: Mapping[str, ContextSource] | None
     tenant: str
     policy: str | Path | Policy
-    backend: BackendName | None
+    backend: BackendName | str | None
     language: Language | None
     root: str | Model | None
     sub: str | Model | None

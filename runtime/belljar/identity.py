@@ -24,11 +24,13 @@ from typing import Final, Literal, Self, TypeAlias, get_args
 
 from belljar.errors import InvalidInput
 
-__all__ = ["BACKENDS", "DEFAULT_TENANT", "LANGUAGES", "BackendName", "Language", "RunId", "Tenant"]
+__all__ = ["BACKENDS", "DEFAULT_TENANT", "LANGUAGES", "OTHER_BACKEND", "BackendName", "Language", "RunId", "Tenant"]
 
 BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
 Language: TypeAlias = Literal["restricted", "python"]
 BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
+# One that a program brings: its owner, a dot, its name.
+OTHER_BACKEND: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}\.[a-z][a-z0-9_-]{0,31}")
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
 _LEVELS_MAX: Final = 8

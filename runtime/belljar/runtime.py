@@ -48,7 +48,7 @@ class Runtime:
         policy: str | Path | Policy = "standard",
         *,
         state: str | Path | None = None,
-        backend: BackendName | None = None,
+        backend: BackendName | str | None = None,
         language: Language | None = None,
         pool: int = 0,
         models: Iterable[Model] = (),

@@ -25,7 +25,7 @@ GUEST = ROOT / "sandbox_images" / "guest"
 LEVELS = [
     {"cli"},
     {"__init__"},
-    {"facade", "demo", "doctor"},
+    {"facade", "demo", "testing", "doctor"},
     {"runtime"},
     {"host"},
     {"sessions", "sources"},

@@ -25,6 +25,7 @@ from belljar.policy import Policy, load
 from belljar.protocol import GuestMessage, Ready
 from belljar.search import Searcher
 from belljar.tasks import Nursery
+from belljar.testing import FakeClock
 from belljar.wire import Frame
 
 RUN = RunId("r1")
@@ -68,36 +69,6 @@ class Loose(Nursery):
         return asyncio.get_running_loop().create_task(self._run(failed, work, *args))
 
 
-class FakeModel:
-    """Answers by a coroutine function and remembers what it was asked."""
-
-    scripted = True
-
-    def __init__(self, answering: Answering | None = None, name: str = "fake") -> None:
-        self.name = name
-        self.requests: list[ModelRequest] = []
-        self._answering = answering
-
-    async def complete(self, request: ModelRequest) -> ModelReply:
-        self.requests.append(request)
-        if self._answering is not None:
-            return await self._answering(request)
-        return reply("to " + request.messages[-1].text)
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class World:
     """One run's parts. Made by `world`."""
 
@@ -105,7 +76,7 @@ class World:
         self.log = log
         self.audit = audit
         self.ledger = ledger
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.scope = RunScope(
             run=RUN,
             tenant=TENANT,

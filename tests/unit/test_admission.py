@@ -19,7 +19,8 @@ from belljar.identity import RunId
 from belljar.ledger import NOTHING, Amounts, Limits, SqliteLedger, period_key, run_account
 from belljar.policy import load
 from belljar.tasks import Nursery
-from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, Clock, drive
+from belljar.testing import FakeClock
+from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, drive
 
 INPUT, OUTPUT = 10, 100  # tokens of a call; a token costs 1
 WORST = Amounts(1, INPUT, OUTPUT, INPUT + OUTPUT)
@@ -36,7 +37,7 @@ def money(nanousd: int | None) -> Limits:
 class Door:
     """A run's admission, and a short way to use it."""
 
-    def __init__(self, ledger: SqliteLedger, run: RunId, clock: Clock) -> None:
+    def __init__(self, ledger: SqliteLedger, run: RunId, clock: FakeClock) -> None:
         self.ledger, self.run, self.clock = ledger, run, clock
         self.fault: Exception | None = None
         policy = load("standard")
@@ -74,7 +75,7 @@ async def doors(
     *limits: Limits, tenant: Limits = UNLIMITED, path: Path | None = None, processes: int = 1
 ) -> AsyncIterator[list[Door]]:
     """One run for each of `limits`; over several `processes`, as far as a ledger can tell."""
-    clock = Clock()
+    clock = FakeClock()
     async with contextlib.AsyncExitStack() as stack:
         ledgers = [SqliteLedger(path, owner=f"{number}:1") for number in range(processes)]
         made = []
@@ -240,7 +241,7 @@ def test_another_run_of_the_tenant_is_waited_for_no_longer_than_a_call_may_take(
 
 
 def test_a_ledger_is_waited_at_in_one_event_loop_after_the_other() -> None:
-    clock = Clock()
+    clock = FakeClock()
     ledger = SqliteLedger(None, owner="1:1")
 
     async def test(run: RunId) -> None:

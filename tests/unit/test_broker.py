@@ -42,9 +42,10 @@ from belljar.protocol import (
 )
 from belljar.search import Searcher
 from belljar.states import BoxState, Event
+from belljar.testing import FakeModel
 from belljar.wire import encode
 from tests.unit.audit_events import made
-from tests.unit.broker_fakes import FakeModel, World, drive, policy_with, reply, world
+from tests.unit.broker_fakes import World, drive, policy_with, reply, world
 
 ASCII = "0123456789" * 500
 # One to four bytes a character, and longer than one stretch of the index.

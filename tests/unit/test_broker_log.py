@@ -10,8 +10,9 @@ from belljar.broker.denials import LOGGED_MAX
 from belljar.broker.readlog import JOINED_MAX, SINGLE_MAX
 from belljar.ledger import USED_UP, Limits
 from belljar.protocol import Budget, Left, Read
+from belljar.testing import FakeModel
 from belljar.wire import Frame
-from tests.unit.broker_fakes import TENANT, FakeModel, drive, world
+from tests.unit.broker_fakes import TENANT, drive, world
 from tests.unit.test_broker import answers, ask, calls_left, refused
 
 

@@ -24,17 +24,9 @@ from belljar.ledger import Amounts, Limits, SqliteLedger
 from belljar.models import Message, ModelReply, ModelRequest, Prices, Rates, Usage, input_tokens_bound
 from belljar.policy import load
 from belljar.protocol import Query
+from belljar.testing import FakeModel
 from belljar.wire import Frame
-from tests.unit.broker_fakes import (
-    INPUT_NANOUSD,
-    OUTPUT_NANOUSD,
-    FakeModel,
-    World,
-    drive,
-    policy_with,
-    reply,
-    world,
-)
+from tests.unit.broker_fakes import INPUT_NANOUSD, OUTPUT_NANOUSD, World, drive, policy_with, reply, world
 
 
 def question(text: str = "why?", output_tokens_max: int = 200) -> ModelRequest:
@@ -472,7 +464,7 @@ def test_a_model_that_keeps_no_deadline_is_given_up(tmp_path: Path) -> None:
     "given",
     [
         None,
-        "a text",
+        b"bytes",
         ModelReply(None, Usage(), "fake-1", "end_turn"),  # type: ignore[arg-type]
         ModelReply("x", None, "fake-1", "end_turn"),  # type: ignore[arg-type]
         ModelReply("x", Usage(), b"fake-1", "end_turn"),  # type: ignore[arg-type]

@@ -21,9 +21,10 @@ from belljar.models import ModelReply, ModelRequest
 from belljar.protocol import CellError, Done, GuestMessage, Output, Query, Ready
 from belljar.sandbox import BoxEnd, Evidence, Sandbox
 from belljar.tasks import to_the_end
+from belljar.testing import FakeModel
 from belljar.wire import encode
 from tests.cancelling import cancelled_at
-from tests.unit.broker_fakes import FakeModel, World, drive, policy_with, reply, world
+from tests.unit.broker_fakes import World, drive, policy_with, reply, world
 from tests.waiting import in_time
 
 PREFIX = struct.Struct("!II")

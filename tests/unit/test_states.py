@@ -24,7 +24,8 @@ from belljar.states import (
     States,
     TurnState,
 )
-from tests.unit.broker_fakes import FakeModel, World, drive, world
+from belljar.testing import FakeModel
+from tests.unit.broker_fakes import World, drive, world
 
 Triple = tuple[BoxState, CellState, TurnState]
 TABLES: dict[str, Mapping[Any, Mapping[Event, Any]]] = {"box": BOX, "cell": CELL, "turn": TURN}

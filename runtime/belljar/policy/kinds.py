@@ -287,12 +287,15 @@ class Subset(Kind[tuple[str, ...]]):
     """What may be chosen, out of `known`, default first. Fewer is tighter, and whoever extends keeps the base's order.
 
     Otherwise a policy that is called tighter could make plain Python the language of whoever names none.
+
+    `others` matches names that somebody else may add to `known`.
     """
 
     known: tuple[str, ...]
+    others: re.Pattern[str] | None = None
 
     def read(self, value: object) -> tuple[str, ...]:
-        names = _names(value, self.known)
+        names = _names(value, self.known, self.others)
         if not names:
             raise Wrong(f"allows nothing; write at least one of {_words(self.known)}")
         return names
@@ -310,7 +313,10 @@ class Subset(Kind[tuple[str, ...]]):
         return f"only names out of {self.write(base)}"
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "array", "items": {"enum": list(self.known)}, "uniqueItems": True, "minItems": 1}
+        items: dict[str, Any] = {"enum": list(self.known)}
+        if self.others is not None:
+            items = {"anyOf": [items, {"type": "string", "pattern": f"^{self.others.pattern}$"}]}
+        return {"type": "array", "items": items, "uniqueItems": True, "minItems": 1}
 
 
 @dataclass(frozen=True)
@@ -521,10 +527,10 @@ def _strings(value: object) -> list[str]:
     return value
 
 
-def _names(value: object, known: tuple[str, ...]) -> tuple[str, ...]:
+def _names(value: object, known: tuple[str, ...], others: re.Pattern[str] | None = None) -> tuple[str, ...]:
     names = _strings(value)
     for index, name in enumerate(names):
-        if name not in known:
+        if name not in known and not (others is not None and others.fullmatch(name)):
             raise Wrong(f"has {shown(name)}, which is not known; write only {_words(known)}", index=index)
     _no_twin(names)
     return tuple(names)

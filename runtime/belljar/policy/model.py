@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from belljar.identity import BACKENDS, LANGUAGES, BackendName, Language
+from belljar.identity import BACKENDS, LANGUAGES, OTHER_BACKEND, Language
 from belljar.policy import kinds
 
 __all__ = [
@@ -69,10 +69,11 @@ LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)
 class Box(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which boxes may be built. The first of `backends` and of `languages` is the default.
 
+    A backend of somebody else's is named with its owner, `acme.microvm`; a program has to register it as well.
     `image` is the digest of the only box image that they may have; None is any that belljar makes.
     """
 
-    backends: Annotated[tuple[BackendName, ...], kinds.Subset("backends", BACKENDS)]
+    backends: Annotated[tuple[str, ...], kinds.Subset("backends", BACKENDS, OTHER_BACKEND)]
     languages: Annotated[tuple[Language, ...], kinds.Subset("languages", LANGUAGES)]
     requires: Annotated[tuple[Layer, ...], kinds.Required("requires", LAYERS)]
     image: Annotated[str | None, kinds.Pin("image")]

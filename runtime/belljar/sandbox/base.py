@@ -126,7 +126,9 @@ class Sandbox(Protocol):
 class Backend(Protocol):
     """Builds boxes, for as many runs and policies as ask for some."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As policies name it."""
 
     async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> Sandbox:
         """Build a box with the agent starting inside. `about` (run, tenant) names it to whoever looks from outside.

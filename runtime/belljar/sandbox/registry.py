@@ -9,20 +9,19 @@ nobody takes the name of a built-in one: a name that is registered has an owner 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from belljar.errors import InvalidInput
+from belljar.identity import OTHER_BACKEND
 from belljar.sandbox.base import Backend
 from belljar.sandbox.image import Image, ensure_image
 from belljar.sandbox.jail import Jail
 
 __all__ = ["BackendSite", "OpenBackend", "open_backend", "register_backend"]
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}\.[a-z][a-z0-9_-]{0,31}")
 _SHOWN_MAX: Final = 80
 
 
@@ -86,7 +85,7 @@ def register_backend(name: str, opener: OpenBackend) -> None:
     Raises:
         InvalidInput: `backend.name`: it is none; `backend.two`: it is registered with another opener.
     """
-    if not _NAME.fullmatch(name):
+    if not OTHER_BACKEND.fullmatch(name):
         raise InvalidInput(
             f"{name[:_SHOWN_MAX]!a} is not a valid name for a backend; use OWNER.NAME, such as acme.microvm",
             code="backend.name",

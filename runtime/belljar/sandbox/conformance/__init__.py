@@ -2,11 +2,9 @@
 
 A check is a few cells of guest code and what must come of the last one. They lie in `checks.toml` beside this file, the
 limits that they were written for in `policy.toml`. Those with a `layer` run only where the backend reports that layer,
-and look from inside whether it is really there. `check` runs all and gives what did not hold; an empty list conforms::
-
-    policy = load(str(POLICY))
-    async with Runtime(policy, backend="mine", language="python") as runtime:
-        assert await check(runtime) == []
+and look from inside whether it is really there: what a backend does not claim, it is not tested for. `check` runs all
+in one language and gives what did not hold; an empty list conforms. To test a backend of your own, register it and ask
+`belljar.testing.check_backend`, which opens the runtimes for that, in both languages.
 
 Where a box must end otherwise because of a layer that it has, the check says what is right there, and why (`Instead`);
 such differences are few, and SECURITY.md lists them by their names.
