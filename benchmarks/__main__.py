@@ -17,7 +17,7 @@ from pathlib import Path
 
 from belljar.errors import BelljarError
 from belljar.runtime import Runtime
-from belljar.sandbox.docker import Daemon
+from belljar.sandbox.docker.daemon import Daemon
 from belljar.sandbox.docker.versions import read_engine
 from belljar.state import State
 from benchmarks.box_table import measure_boxes

@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from belljar.sandbox.docker import Daemon
+from belljar.sandbox.docker.daemon import Daemon
 from belljar.sandbox.docker.options import ENTRYPOINT, HOSTNAME, USER, RuntimeName, differences, host_config
 from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.docker.stream import Outputs

@@ -27,9 +27,9 @@ from belljar.engine.box import Box
 from belljar.errors import BelljarError, BoxFault
 from belljar.runtime import Language
 from belljar.sandbox import Sandbox, ensure_image
-from belljar.sandbox.docker import Daemon, Docker
+from belljar.sandbox.docker.backend import Docker
 from belljar.sandbox.docker.creator import LABEL, creator
-from belljar.sandbox.docker.daemon import NotThere
+from belljar.sandbox.docker.daemon import Daemon, NotThere
 from belljar.sandbox.docker.image import LoadedImage, ensure_loaded
 from benchmarks.measure import BenchmarkError, BoxPlan, Samples, check_total, times_printed
 from benchmarks.ours import TENANT

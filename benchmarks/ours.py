@@ -17,9 +17,9 @@ from belljar.audit import AuditLog
 from belljar.context import ContextStores, Searcher
 from belljar.engine import CellResult
 from belljar.ledger import SqliteLedger
+from belljar.lifecycle import Services, begin
 from belljar.models import NullModel, Prices
 from belljar.policy import load
-from belljar.run import Services, begin
 from belljar.runtime import Language, Runtime
 from belljar.sandbox import Jail, ensure_image
 from belljar.state import State

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from belljar.sandbox.docker import Daemon
+from belljar.sandbox.docker.daemon import Daemon
 from benchmarks.measure import BenchmarkError
 
 __all__ = ["peer_image"]

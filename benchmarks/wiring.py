@@ -20,10 +20,10 @@ from belljar.context import OpenDocument, Searcher
 from belljar.engine import CellResult
 from belljar.engine.box import Box
 from belljar.ledger import Limits, SqliteLedger
+from belljar.lifecycle import box_spec
 from belljar.models import Prices
 from belljar.policy import load
 from belljar.protocol import ContextInfo
-from belljar.run import box_spec
 from belljar.runtime import Language
 from belljar.sandbox import Sandbox
 from benchmarks.measure import BenchmarkError

@@ -4,52 +4,58 @@ Contained, brokered, metered, accountable. Start with `Runtime`, or `run` where 
 
     async with belljar.Runtime(policy="standard") as runtime:
         result = await runtime.run("Which users ...?", context=Path("log.txt"), model="claude-sonnet-5-5")
+
+A name is loaded when it is first asked for: whoever only catches `belljar.errors` pays for nothing else. That is why
+no module of this package is called as one of its public functions is (`run`, `execute`, `session`): to import such a
+module would put it where the function belongs.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
 
-from belljar.audit import Record, Report
-from belljar.context import Document, FileSource
-from belljar.engine import (
-    CellResult,
-    Coverage,
-    ErrorInfo,
-    Limit,
-    Progress,
-    Receipt,
-    Result,
-    RunUsage,
-    Status,
-    Turn,
-    TurnBlock,
-)
-from belljar.errors import (
-    AuditUnavailable,
-    BelljarError,
-    BoxFault,
-    GuestFault,
-    HostFault,
-    InvalidInput,
-    InvalidPolicy,
-    LayerMissing,
-    LedgerUnavailable,
-    ModelFailed,
-    PolicyDenied,
-    QuotaExceeded,
-    Refusal,
-    VerificationFailed,
-)
-from belljar.facade import SyncSession, execute, run, session
-from belljar.models import Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
-from belljar.policy import Policy
-from belljar.run import OnProgress, OnTurn
-from belljar.runtime import BackendName, ContextSource, Language, Runtime, Session
+if TYPE_CHECKING:
+    from belljar.audit import Record, Report
+    from belljar.context import Document, FileSource
+    from belljar.engine import (
+        CellResult,
+        Coverage,
+        ErrorInfo,
+        Limit,
+        Progress,
+        Receipt,
+        Result,
+        RunUsage,
+        Status,
+        Turn,
+        TurnBlock,
+    )
+    from belljar.errors import (
+        AuditUnavailable,
+        BelljarError,
+        BoxFault,
+        GuestFault,
+        HostFault,
+        InvalidInput,
+        InvalidPolicy,
+        LayerMissing,
+        LedgerUnavailable,
+        ModelFailed,
+        PolicyDenied,
+        QuotaExceeded,
+        Refusal,
+        VerificationFailed,
+    )
+    from belljar.facade import SyncSession, execute, run, session
+    from belljar.lifecycle import OnProgress, OnTurn
+    from belljar.models import FREE, Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
+    from belljar.policy import Policy
+    from belljar.runtime import BackendName, ContextSource, Language, Runtime, Session
 
-__version__ = version("belljar")
+__version__: str
 
 __all__ = [
+    "FREE",
     "AuditUnavailable",
     "BackendName",
     "BelljarError",
@@ -100,3 +106,44 @@ __all__ = [
     "run",
     "session",
 ]
+
+# Where each name is. The imports above say the same to type checkers and editors, which do not read tables; a test
+# holds the two and `__all__` equal.
+_NAMES_OF: Final = {
+    "audit": ("Record", "Report"),
+    "context": ("Document", "FileSource"),
+    "engine": (
+        *("CellResult", "Coverage", "ErrorInfo", "Limit", "Progress", "Receipt", "Result", "RunUsage", "Status"),
+        *("Turn", "TurnBlock"),
+    ),
+    "errors": (
+        *("AuditUnavailable", "BelljarError", "BoxFault", "GuestFault", "HostFault", "InvalidInput", "InvalidPolicy"),
+        *("LayerMissing", "LedgerUnavailable", "ModelFailed", "PolicyDenied", "QuotaExceeded", "Refusal"),
+        "VerificationFailed",
+    ),
+    "facade": ("SyncSession", "execute", "run", "session"),
+    "lifecycle": ("OnProgress", "OnTurn"),
+    "models": ("FREE", "Message", "Model", "ModelReply", "ModelRequest", "Prices", "Rates", "Usage"),
+    "policy": ("Policy",),
+    "runtime": ("BackendName", "ContextSource", "Language", "Runtime", "Session"),
+}
+_MODULE_OF: Final = {name: module for module, names in _NAMES_OF.items() for name in names}
+
+if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has every name there could be
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            found = version("belljar")
+        elif name in _MODULE_OF:
+            from importlib import import_module
+
+            found = getattr(import_module(f"belljar.{_MODULE_OF[name]}"), name)
+        else:
+            raise AttributeError(f"module 'belljar' has no attribute {name!r}")
+        globals()[name] = found  # asked for once
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

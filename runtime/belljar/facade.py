@@ -40,9 +40,9 @@ from typing import Any, Final, TypeVar
 
 from belljar.engine import CellResult, Result
 from belljar.errors import HostFault, InvalidInput, PolicyDenied
+from belljar.lifecycle import OnProgress, OnTurn
 from belljar.models import Model, Prices
 from belljar.policy import Policy
-from belljar.run import OnProgress, OnTurn
 from belljar.runtime import DEFAULT_TENANT, BackendName, ContextSource, Language, Runtime, Session
 from belljar.tasks import Workers
 

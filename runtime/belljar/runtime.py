@@ -23,17 +23,17 @@ from belljar.context import ContextStore, ContextStores, Document, FileSource, L
 from belljar.engine import CellResult, Result, solve
 from belljar.errors import HostFault, InvalidInput, PolicyDenied, Refusal
 from belljar.ledger import SqliteLedger, tenant_accounts
+from belljar.lifecycle import OnProgress, OnTurn, Run, Services, begin, box_spec, log_refused_start
 from belljar.models import Model, Prices, Registry
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart
 from belljar.recovery import recover
-from belljar.run import OnProgress, OnTurn, Run, Services, begin, box_spec, log_refused_start
 from belljar.sandbox import Backend, Image, Jail, ensure_image
 from belljar.state import State
 from belljar.tasks import to_the_end
 
 if TYPE_CHECKING:
-    from belljar.sandbox.docker import Docker
+    from belljar.sandbox.docker.backend import Docker
 
 __all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtime", "Session"]
 
@@ -466,8 +466,8 @@ class Runtime:
         check("contexts", contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with _Loans() as loans:
             async with self._logging_refusals(tenant):
-                root_model = self._model(root) if rooted else None
-                sub_model = root_model if sub is root else self._model(sub) if sub is not None else None
+                root_model = await self._model(root) if rooted else None
+                sub_model = root_model if sub is root else await self._model(sub) if sub is not None else None
                 tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
                 services = await self._shared()
                 services = msgspec.structs.replace(services, prices=self._prices.of(root_model, sub_model))
@@ -546,12 +546,14 @@ class Runtime:
 
     async def _containers(self, name: Literal["docker", "gvisor"], image: Image) -> Docker:
         # Here, because loading the Docker SDK takes longer than starting a jail.
-        from belljar.sandbox.docker import Daemon, Docker
+        from belljar.sandbox.docker.backend import Docker
+        from belljar.sandbox.docker.daemon import Daemon
 
         return await Docker.open(name, Daemon.at(self._environ), image)
 
-    def _model(self, name: str | Model | None) -> Model:
+    async def _model(self, name: str | Model | None) -> Model:
         """A model that the policy allows and that has a price. None is refused like whatever else is none."""
+        await self._registry.load(name)
         model = self._registry.resolve(name)
         if not self.policy.models.permits(model.name):
             allowed = ", ".join(self.policy.models.allow)
@@ -560,7 +562,9 @@ class Runtime:
                 "under [models] allow, in a policy that extends none (`belljar policy show` prints one to start from)",
                 code="model.denied",
             )
-        self._prices.of(model).bound(model.name, 1, 1)  # refuses one without a price before anything is begun
+        prices = self._prices.of(model)
+        await prices.load_for(model.name)
+        prices.bound(model.name, 1, 1)  # refuses one without a price before anything is begun
         return model
 
 

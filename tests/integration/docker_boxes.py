@@ -21,10 +21,10 @@ import docker
 import msgspec
 
 from belljar.sandbox import BoxSpec, Image
-from belljar.sandbox.docker import Daemon, Docker
+from belljar.sandbox.docker.backend import Docker
 from belljar.sandbox.docker.box import DockerBox
 from belljar.sandbox.docker.creator import creator
-from belljar.sandbox.docker.daemon import ANSWER_S
+from belljar.sandbox.docker.daemon import ANSWER_S, Daemon
 from belljar.sandbox.docker.image import ensure_loaded
 from belljar.sandbox.docker.options import HOSTNAME, USER, RuntimeName, host_config
 from belljar.sandbox.docker.profile import docker_profile

@@ -29,7 +29,7 @@ import pytest
 
 from belljar.errors import BoxFault, LayerMissing
 from belljar.sandbox import Image, Jail, cgroup, ensure_image
-from belljar.sandbox.docker import Docker
+from belljar.sandbox.docker.backend import Docker
 from belljar.sandbox.jail import backend
 from belljar.sandbox.jail.backend import JailBox
 from belljar.sandbox.numbers import NUMBERS

@@ -20,9 +20,9 @@ from belljar import Runtime
 from belljar.errors import BelljarError, BoxFault, LayerMissing
 from belljar.policy import load
 from belljar.sandbox import Backend, BoxSpec, Image, ensure_image
-from belljar.sandbox.docker import Daemon, Docker
 from belljar.sandbox.docker.account import Account
-from belljar.sandbox.docker.daemon import Lane
+from belljar.sandbox.docker.backend import Docker
+from belljar.sandbox.docker.daemon import Daemon, Lane
 from belljar.sandbox.numbers import NUMBERS
 from belljar.sandbox.seccomp import Allowlist, Rule, load_allowlist
 from tests.daemon import PROGRAMS, PrivateDaemon, Unavailable

@@ -27,8 +27,8 @@ import pytest
 from belljar import Result
 from belljar.audit import verify
 from belljar.errors import BoxFault
+from belljar.lifecycle import box_spec
 from belljar.policy import load
-from belljar.run import box_spec
 from belljar.sandbox import ensure_image
 from belljar.sandbox.docker.backend import Docker
 from belljar.sandbox.docker.creator import LABEL, creator

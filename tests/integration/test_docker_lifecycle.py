@@ -21,8 +21,8 @@ import pytest
 
 from belljar import Result
 from belljar.errors import BoxFault
+from belljar.lifecycle import box_spec
 from belljar.policy import load
-from belljar.run import box_spec
 from belljar.sandbox import BoxEnd, ensure_image
 from belljar.sandbox.docker.account import Account
 from belljar.sandbox.docker.backend import Docker

@@ -20,10 +20,11 @@ import pytest
 
 from belljar import Result, Runtime
 from belljar.engine import CellResult
+from belljar.lifecycle import box_spec
 from belljar.policy import Policy, load
-from belljar.run import box_spec
 from belljar.sandbox import Backend, ensure_image
-from belljar.sandbox.docker import Daemon, Docker
+from belljar.sandbox.docker.backend import Docker
+from belljar.sandbox.docker.daemon import Daemon
 from tests.devices import devices, healthy
 from tests.escape.harness import load_programs
 from tests.integration.daemons import BUSY, HANG_S, Between, Dock, dock_at, drive, soon, under_way

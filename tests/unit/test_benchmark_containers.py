@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from belljar.lifecycle import box_spec
 from belljar.policy import load
-from belljar.run import box_spec
 from belljar.sandbox.docker.options import RuntimeName, host_config
 from benchmarks.by_hand import IMPORTS, PRINT, flags
 from benchmarks.container_table import rows_of

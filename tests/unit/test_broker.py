@@ -40,6 +40,7 @@ from belljar.protocol import (
     Refused,
     Search,
 )
+from belljar.states import BoxState, Event
 from belljar.wire import encode
 from tests.unit.broker_fakes import FakeModel, World, drive, policy_with, reply, world
 
@@ -105,8 +106,8 @@ def calls_left(number: int) -> Limits:
 def test_nothing_is_heard_before_ready(tmp_path: Path, message: GuestMessage) -> None:
     async def test() -> None:
         async with world(tmp_path, texts=[ASCII]) as here:
-            assert "not ready" in await violates(here, message)
-            assert not here.broker.ready
+            assert "while the box was starting" in await violates(here, message)
+            assert here.broker.states.box is BoxState.STARTING
             assert here.events() == []
 
     drive(test())
@@ -116,11 +117,11 @@ def test_ready_comes_once_and_speaks_our_protocol(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path) as here:
             assert "protocol 2" in await violates(here, Ready(2, "3.11"))
-            seen = [here.broker.ready]
+            seen = [here.broker.states.box]
             assert await here.say(Ready(1, "3.11")) is None
-            seen.append(here.broker.ready)
+            seen.append(here.broker.states.box)
             await violates(here, Ready(1, "3.11"))
-            assert seen == [False, True]
+            assert seen == [BoxState.STARTING, BoxState.LISTENING]
 
     drive(test())
 
@@ -268,6 +269,7 @@ def test_a_cell_that_the_box_did_not_outlive_is_logged_as_over(tmp_path: Path) -
         async with world(tmp_path) as here:
             await here.in_cell()
             await here.say(Output(1, "stdout"), b"abc")
+            here.broker.states.on(Event.END)
             await here.broker.lost("memory")
             assert await here.data("cell.finished") == [{"cell": 1, "status": "memory", "output_bytes": 3}]
 
@@ -721,7 +723,7 @@ def test_a_batch_that_is_refused_is_not_taken_apart(tmp_path: Path, monkeypatch:
     async def test() -> None:
         async with world(tmp_path, model=FakeModel()) as here:
             await here.in_cell()
-            monkeypatch.setattr("belljar.broker.broker._split", taken)
+            monkeypatch.setattr("belljar.broker.querying._split", taken)
             too_many = here.broker.batch_max + 1
             assert (await refused(here, *ask(*["x"] * too_many))).failure.code == "query.batch"
 
@@ -1358,7 +1360,7 @@ def test_a_run_ends_however_long_its_account_would_take_and_the_log_says_that_it
                 here.scope,
                 audit=here.audit,
                 searcher=Endless(),
-                documents=here.broker._documents,
+                documents=here.broker._reading._documents,
                 texts=[0],
                 end_s=0.05,
             )

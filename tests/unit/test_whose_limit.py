@@ -14,6 +14,7 @@ from belljar.broker import Broker, RunScope
 from belljar.engine import Box
 from belljar.policy import load
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, Sandbox, rlimits
+from belljar.states import Event, States
 
 MIB = 2**20
 POLICY = load("standard")
@@ -43,7 +44,9 @@ class Ended:
 
 def box(end: BoxEnd) -> Box:
     scope = RunScope(run="r", tenant="t", depth=0, policy=POLICY, deadline=0.0)
-    broker = cast("Broker", types.SimpleNamespace(ready=True, final=None, cell=None))
+    states = States()
+    states.on(Event.READY)
+    broker = cast("Broker", types.SimpleNamespace(states=states, final=None, cell=None))
     return Box(cast("Sandbox", Ended(end)), broker, scope)
 
 

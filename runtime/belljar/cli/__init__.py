@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from typing import Final
 
 import click
 
-from belljar import __version__
 from belljar.cli.loop import Stopped, done, may_be_stopped
 from belljar.cli.output import EXIT_OUTPUT, OutputFailed, complain, flush, open_streams
 from belljar.errors import BelljarError, InvalidInput
@@ -59,7 +57,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="belljar")
+@click.version_option(package_name="belljar", prog_name="belljar")
 def cli() -> None:
     """Run code that language models write: contained, brokered, metered, accountable."""
 
@@ -103,6 +101,8 @@ def _run(arguments: list[str], as_json: bool) -> int:
         raise
     except Exception as error:
         # A defect of ours: whoever reports it needs all of it, and whoever parses our output a document.
+        import traceback
+
         traceback.print_exc()
         complain(
             "our fault", f"an unforeseen {type(error).__name__}: report it, with what stands above", as_json=as_json

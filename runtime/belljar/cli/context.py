@@ -13,8 +13,6 @@ from typing import Literal
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from belljar.cli import options
 from belljar.cli.output import emit, printable
@@ -25,7 +23,6 @@ from belljar.state import State
 
 __all__ = ["context"]
 
-_console = Console(stderr=True, highlight=False)
 _PLAIN_SECONDS = 2.0
 _AGE = re.compile(r"([0-9]{1,6}) ?(d|h|min)", re.ASCII)
 _AGE_NS = {"d": 86_400 * 10**9, "h": 3600 * 10**9, "min": 60 * 10**9}
@@ -186,11 +183,14 @@ def _progress(label: str, quiet: bool) -> Iterator[OnProgress | None]:
     """A bar on a terminal, a line now and then elsewhere."""
     if quiet:
         yield None
-    elif _console.is_terminal:
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Progress(
-            TextColumn("{task.description}", markup=False), *columns, console=_console, transient=True
-        ) as bar:
+    elif sys.stderr.isatty():
+        from rich import progress as show
+        from rich.console import Console
+
+        label_column = show.TextColumn("{task.description}", markup=False)
+        columns = (show.BarColumn(), show.DownloadColumn(), show.TransferSpeedColumn(), show.TimeRemainingColumn())
+        console = Console(stderr=True, highlight=False)
+        with show.Progress(label_column, *columns, console=console, transient=True) as bar:
             task = bar.add_task(ascii(label)[1:-1], total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
@@ -204,6 +204,6 @@ def _plain(label: str) -> Callable[[int, int], None]:
         nonlocal last
         if time.monotonic() - last > _PLAIN_SECONDS:
             last = time.monotonic()
-            _console.print(f"{label}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", markup=False)
+            print(f"{label}: {done / 1e6:.0f} of {total / 1e6:.0f} MB", file=sys.stderr)
 
     return show

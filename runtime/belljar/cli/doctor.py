@@ -24,8 +24,6 @@ from belljar.policy import BACKENDS, LAYERS, BackendName, Policy, load
 from belljar.runtime import Runtime
 from belljar.sandbox.base import check_layers
 from belljar.sandbox.devices import devices_not_of_root
-from belljar.sandbox.docker import Daemon
-from belljar.sandbox.docker.daemon import DEFAULT_HOST
 from belljar.sandbox.docker.versions import Engine, read_engine, runc_holes
 
 __all__ = ["BackendReport", "Finding", "Report", "doctor"]
@@ -258,6 +256,9 @@ def _backend_report(
 
 
 async def _ask_daemon(facts: dict[str, Fact]) -> Engine:
+    # Here: whoever asks about the jail alone does not wait for the Docker SDK to load.
+    from belljar.sandbox.docker.daemon import DEFAULT_HOST, Daemon
+
     host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
     facts["daemon"] = host
     daemon = Daemon(host, answer_s=_DAEMON_S)

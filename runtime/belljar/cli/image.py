@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
@@ -16,10 +16,12 @@ from belljar.cli.output import emit, say, tell
 from belljar.cli.progress import step
 from belljar.errors import BoxFault
 from belljar.policy import BACKENDS
-from belljar.sandbox.docker.daemon import DEFAULT_HOST, Daemon
-from belljar.sandbox.docker.image import LoadedImage, ensure_loaded, loaded_images
 from belljar.sandbox.image import Image, ensure_image, size_bytes, stored_images
 from belljar.state import State
+
+# The Docker SDK takes longer to load than the jail's image to be looked up: it is, where a daemon is asked.
+if TYPE_CHECKING:
+    from belljar.sandbox.docker.image import LoadedImage
 
 __all__ = ["BuiltImage", "image"]
 
@@ -65,6 +67,8 @@ def build(backend: str, state: Path | None, as_json: bool) -> None:
 @options.as_json
 def ls(state: Path | None, as_json: bool) -> None:
     """List the images in the state folder, and those in the Docker daemon if one answers."""
+    from belljar.sandbox.docker.daemon import DEFAULT_HOST
+
     found = [_of_jail(each) for each in stored_images(State.at(state, os.environ).images)]
     host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
     loaded = run_async(_loaded(host), closed=_CLOSED)
@@ -83,6 +87,9 @@ async def _build(backend: str, folder: Path) -> tuple[BuiltImage, bool]:
     made = await asyncio.to_thread(ensure_image, folder)
     if backend == "jail":
         return _of_jail(made), made.digest in before
+    from belljar.sandbox.docker.daemon import Daemon
+    from belljar.sandbox.docker.image import ensure_loaded
+
     daemon = Daemon.at(os.environ)
     try:
         step("the Docker daemon: looking whether it has it, else loading it")
@@ -94,6 +101,9 @@ async def _build(backend: str, folder: Path) -> tuple[BuiltImage, bool]:
 
 async def _loaded(host: str) -> list[LoadedImage] | None:
     """What the daemon has; None where none answers, which is told."""
+    from belljar.sandbox.docker.daemon import Daemon
+    from belljar.sandbox.docker.image import loaded_images
+
     try:
         daemon = Daemon(host, answer_s=_LIST_S)
         try:

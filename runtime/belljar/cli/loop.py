@@ -14,7 +14,6 @@ Signals often come twice for one wish: from the terminal, and from a parent that
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -22,9 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import belljar_command
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Stopped", "done", "may_be_stopped", "run_async"]
 
@@ -67,6 +69,8 @@ def run_async(work: Coroutine[Any, Any, T], *, closed: str = _RUN_CLOSED) -> T:
     Raises:
         Stopped: a signal came; what `work` has to close is closed, which `closed` tells the user.
     """
+    import asyncio  # here: a command without a loop has no use for it
+
     cancelled_by: list[int] = []
     tasks: list[asyncio.Task[Any]] = []
 
@@ -88,6 +92,8 @@ def run_async(work: Coroutine[Any, Any, T], *, closed: str = _RUN_CLOSED) -> T:
 
 
 async def _cancellable(work: Coroutine[Any, Any, T], tasks: list[asyncio.Task[Any]], cancelled_by: list[int]) -> T:
+    import asyncio
+
     task = asyncio.current_task()
     assert task is not None
     tasks.append(task)

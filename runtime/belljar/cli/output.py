@@ -19,11 +19,10 @@ import re
 import select
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, runtime_checkable
 
 import msgspec
 
-from belljar.engine import Limit, Result
 from belljar.errors import (
     GuestFault,
     HostFault,
@@ -36,6 +35,9 @@ from belljar.errors import (
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+    # Whoever has a result has loaded the engine; whoever asks for the version need not.
+    from belljar.engine import Limit, Result
 
 __all__ = [
     "EXIT_OUTPUT",
@@ -152,13 +154,20 @@ def tell(line: str) -> None:
     print(f"belljar: {line}", file=sys.stderr)
 
 
+@runtime_checkable
+class _SelfWritten(Protocol):
+    """A document that writes itself: a result does, with its answer as it came."""
+
+    def to_json(self) -> bytes: ...
+
+
 def emit(document: Mapping[str, Any] | msgspec.Struct) -> None:
     """Print exactly one JSON document, with its schema's version first."""
     print(document_of(document))
 
 
 def document_of(document: Mapping[str, Any] | msgspec.Struct) -> str:
-    data = document.to_json() if isinstance(document, Result) else msgspec.json.encode(document)
+    data = document.to_json() if isinstance(document, _SelfWritten) else msgspec.json.encode(document)
     fields = {"schema_version": msgspec.Raw(b"%d" % SCHEMA_VERSION), **_FIELDS.decode(data)}
     lines = [
         f"  {json.dumps(name)}: {_ascii(bytes(value).translate(_SPACES).decode())}" for name, value in fields.items()

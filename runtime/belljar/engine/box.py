@@ -14,6 +14,9 @@ Who gives up waiting for a cell (a cancellation, which may come at any `await`) 
 `close` or `abandon`, which stops the cell as the deadline would, so that the next one finds a box that does nothing
 else. Until then there is no next one.
 
+What a box, its cell and the host's turn may be in, and what moves them, is in one table (`belljar.states`), which the
+broker asks as well; what waits here waits for a state of it.
+
 A *verdict* is final for the box: it is set once, from the outside's evidence, and whatever comes over the wire later
 is not read. The first cause wins: what a cell does after its time was up, also if it dies of it, is still that; and
 what the box does after a cell's Done is not the cell's, whether or not it was seen before the result was made. And the
@@ -29,7 +32,7 @@ import asyncio
 import contextlib
 import functools
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final as Const
 from typing import Literal
 
@@ -59,13 +62,13 @@ from belljar.protocol import (
     GuestMessage,
     HostMessage,
     Query,
-    Ready,
     Recurse,
     Refused,
     Search,
     Start,
 )
 from belljar.sandbox import BoxEnd, Evidence, Sandbox
+from belljar.states import DYING, FINISHED, OPEN, BoxState, CellState, Event, TurnState
 from belljar.tasks import to_the_end
 from belljar.wire import Frame, encode, guest_decoder
 
@@ -129,9 +132,12 @@ class Box:
         self._sandbox = sandbox
         self._broker = broker
         self._scope = scope
+        self._states = broker.states
+        # Some state has changed.
+        self._moved = asyncio.Event()
+        self._states.told = self._moved.set
         wire = scope.policy.wire
         self._decoder = guest_decoder(header_bytes_max=wire.header_bytes_max, body_bytes_max=wire.body_bytes_max)
-        self._over = asyncio.Event()
         self._sending = asyncio.Lock()
         self._slow: set[asyncio.Task[None]] = set()
         self._found_bytes_max = min(scope.policy.context.read_bytes_max, wire.body_bytes_max)
@@ -140,19 +146,12 @@ class Box:
         self._freed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
-        # The cell that `execute` began and did not see the end of. Between two cells nobody but the guard sees the
-        # run's time pass; meanwhile `execute` does.
-        self._cell: Cell | None = None
-        # It is the box's last; and it is over.
-        self._last = self._through = False
-        # The agent listens to interrupts, or the box has ended.
-        self._listens = asyncio.Event()
+        # The cell that runs is the box's last.
+        self._last = False
         # Why the running cell was cut short: whatever ends the box from then on, this is the cause.
         self._cut: Verdict | None = None
         # What the program was refused last in the running cell: by us, whatever it says it died of.
         self._refused: Failure | None = None
-        # From here on the sandbox gives up what it holds: it is neither asked nor told anything but `kill`.
-        self._dying = False
         # The last account, and the last before the cell that runs.
         self._account = self._before = Evidence()
         self.verdict: Verdict | None = None
@@ -169,12 +168,28 @@ class Box:
     @property
     def finished(self) -> bool:
         """Whether no further cell can run: the answer is given, or the box is dead."""
-        return self.verdict is not None or self._broker.final is not None
+        return self._states.box in FINISHED
 
     @property
     def _deaf(self) -> bool:
         """Whether nothing that the box still says counts."""
-        return self.finished or self._through
+        return self._states.box not in OPEN
+
+    @property
+    def _dying(self) -> bool:
+        """Whether the sandbox gives up what it holds: it is neither asked nor told anything but `kill`."""
+        return self._states.box in DYING
+
+    @property
+    def _over(self) -> bool:
+        """Whether the cell that was ordered last is over, or its box is."""
+        return self._states.turn is not TurnState.TAKEN
+
+    async def _until(self, so: Callable[[], bool]) -> None:
+        """Wait for a state."""
+        while not so():
+            self._moved.clear()
+            await self._moved.wait()
 
     async def open(
         self,
@@ -228,18 +243,27 @@ class Box:
         Raises:
             PolicyDenied: the code is too long, the box has ended, or a cell is running.
         """
-        if self.finished:
-            raise PolicyDenied("the session has ended: open a new one", code="session.ended")
+        self._permit_order()
         order = await self._broker.begin(code, wall_s=wall_s)
-        cell = self._cell = self._broker.cell
+        self._states.on(Event.ORDER)
+        cell = self._broker.cell
         assert cell is not None
-        self._over.clear()
         self._before, self._last, self._refused = self._account, last, None
         await self._give(order)
         await self._until_over(cell, await self._spare_cpu() if spare_cpu else None)
         result = await self._result(cell)
-        self._cell = self._cut = None
+        self._turn_over()
         return result
+
+    def _permit_order(self) -> None:
+        if self.finished or self._states.turn is TurnState.SPENT:
+            raise PolicyDenied("the session has ended: open a new one", code="session.ended")
+        if self._states.turn is not TurnState.FREE:
+            raise PolicyDenied("a cell is running: wait for its end", code="cell.running")
+
+    def _turn_over(self) -> None:
+        self._cut = None
+        self._states.on(Event.RESULT)
 
     async def abandon(self) -> CellResult | None:
         """Stop the cell whose `execute` was cut off, as one whose time is up; do nothing if none was.
@@ -250,24 +274,24 @@ class Box:
         Returns:
             What became of it.
         """
-        cell = self._cell
-        if cell is None:
+        cell = self._broker.cell
+        if cell is None or self._states.turn not in (TurnState.TAKEN, TurnState.DUE):
             return None
+        result = None
         try:
-            if not self._over.is_set():
+            if not self._over:
                 self._cut = self._cut or _CANCELLED
                 await self._stop(cell, self._cut)
-                if not self._over.is_set():
+                if not self._over:
                     self._end(self._cut)
             self._drop_requests()
             if self._slow:
                 await asyncio.wait(self._slow)
-            return await self._result(cell)
+            result = await self._result(cell)
         except BelljarError as error:  # with nobody to tell: it stands as how the box ended
             self._fail(error)
-            return None
-        finally:
-            self._cell = self._cut = None
+        self._turn_over()
+        return result
 
     async def _give(self, order: Reply) -> None:
         try:
@@ -312,7 +336,7 @@ class Box:
             await self._kill()
 
     async def _kill(self) -> BoxEnd:
-        self._dying = True
+        self._states.on(Event.KILL)
         return await self._sandbox.kill()
 
     # ------------------------------------------------------------------------------------------------- ends of a cell
@@ -328,8 +352,7 @@ class Box:
         await self._stop(cell, cut)
         if late:
             self._cut = cut = self._late(cell, of_run)  # with the grace
-        stopped = self._over.is_set() and self._scope.left_s() > 0
-        if not stopped and self._broker.final is None:
+        if not self._over or self._scope.left_s() <= 0:
             self._end(cut)
 
     async def _stop(self, cell: Cell, cut: Verdict) -> None:
@@ -337,11 +360,11 @@ class Box:
         grace_s = self._scope.policy.limits.grace_s
         until = self._scope.monotonic() + grace_s
         self._broker.cut_short(cut.status)
-        if self._over.is_set() or self._dying:
+        if self._over or self._dying:
             return
         with contextlib.suppress(TimeoutError):  # an agent that still starts would die of it
             async with asyncio.timeout(grace_s):
-                await self._listens.wait()
+                await self._until(lambda: self._states.box is not BoxState.STARTING)
         if not cell.interrupted:
             cell.interrupted = True
             self._sandbox.interrupt()
@@ -402,23 +425,22 @@ class Box:
         return Limit(refused.code, refused.limit, refused.observed)
 
     def _end(self, verdict: Verdict) -> None:
-        if self.verdict is None and not self._through:
+        if self._states.box in OPEN:
             self.verdict = self._cut or verdict
-        self._over.set()
-        self._listens.set()
+        self._states.on(Event.END)
 
     async def _wait_over(self, until: float, cpu: _Share | None) -> Verdict | None:
         """None when the cell is over; why it has to end, when its time or its share of the CPU's is up before."""
-        while not self._over.is_set():
-            if self._broker.checking:  # the box has said its last word, and in time
-                await self._over.wait()
+        while not self._over:
+            if self._states.cell is CellState.CHECKING:  # the box has said its last word, and in time
+                await self._until(lambda: self._over)
                 break
             left = until - self._scope.monotonic()
             if left <= 0:
                 return _LATE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, _WATCH_S)):
-                    await self._over.wait()
+                    await self._until(lambda: self._over)
                 break
             await self._watch_cpu()
             if cpu is not None and (used_s := await self._cpu_used_s()) >= cpu.until_s:
@@ -435,11 +457,11 @@ class Box:
 
     def _watch_deadline(self) -> None:
         """The run's time passes between cells too; a running cell has its own, gentler end."""
-        if self._scope.left_s() <= 0 and self._cell is None:
+        if self._scope.left_s() <= 0 and self._states.turn is TurnState.FREE:
             self._end(verdict_of(self._scope.time_up()))
 
     async def _watch_cpu(self) -> None:
-        if self._broker.checking:
+        if self._states.cell is CellState.CHECKING:
             return
         limit_s = self._scope.policy.limits.cpu_s
         if (used_s := await self._cpu_used_s()) >= limit_s:
@@ -498,13 +520,10 @@ class Box:
         reply = await self._broker.handle(frame)
         if reply is not None:
             await self._send(reply)
-        if isinstance(frame.message, Ready):
-            self._listens.set()
-        cell = self._broker.cell
-        if self._broker.final is not None or (cell is not None and cell.done is not None):
+        if self._states.cell in (CellState.IDLE, CellState.ANSWERED):
             self._drop_requests()
-            self._through = self._last
-            self._over.set()
+            if self._states.turn is TurnState.TAKEN:
+                self._states.on(Event.LAST_OVER if self._last else Event.OVER)
 
     def _drop_requests(self) -> None:
         """Of a cell that is over or has to stop: each is refused, and a call under way is charged."""
@@ -608,12 +627,13 @@ class Box:
     async def _died(self) -> Verdict:
         """The wire ended by itself: judge by the supervisor's record."""
         await self._sandbox.wait(_DEATH_S)
+        has_started = self._states.box is not BoxState.STARTING
         end = await self._kill()
         limits = self._scope.policy.limits
         if end.lost:
             why = "the box's supervisor died, or gives no account of it: run it again"
             return Verdict("host_fault", ErrorInfo("BoxFault", why))
-        if not self._broker.ready:
+        if not has_started:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the agent in the box did not start: reinstall belljar"))
         # One that is slow to die of it is killed by us as well; what happened before this cell is not why.
         kills = (end.evidence.memory_kills or 0) - ((self._before.memory_kills or 0) if end.killed else 0)

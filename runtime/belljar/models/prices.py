@@ -20,7 +20,9 @@ Cache writes are priced as the provider's default (five minutes) kind: our reque
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import functools
 import math
 import tomllib
 from collections.abc import Mapping
@@ -35,7 +37,7 @@ from belljar.errors import InvalidInput, PolicyDenied
 from belljar.models.base import Usage
 
 if TYPE_CHECKING:
-    from genai_prices.types import ModelPrice, Tier, TieredPrices
+    from genai_prices.types import ModelPrice, Provider, Tier, TieredPrices
 
 __all__ = ["FREE", "NANOUSD_PER_TOKEN_IN_USD_PER_MTOK", "Prices", "Rates", "SelfPriced"]
 
@@ -171,6 +173,11 @@ class Prices:
             code="prices.file",
         )
 
+    async def load_for(self, model: str) -> None:
+        """Loads the public list, in a thread, if the price of this model may be there: it takes half a second."""
+        if model not in self._sheets:
+            await asyncio.to_thread(_listing)
+
     def has(self, model: str) -> bool:
         return self._find(model) is not None
 
@@ -274,13 +281,18 @@ def _rates(model: str, table: Rates | Mapping[str, object]) -> Rates:
         ) from None
 
 
-def _listed(model: str, at: datetime) -> _Sheet | None:
-    """The sheet in the list of `genai-prices`, or None if it does not list the model with an input and output price."""
+@functools.cache
+def _listing() -> Provider:
+    """The provider's models in the list of `genai-prices`."""
     # Here, because it takes half a second to load, and scripted models state their own price.
     import genai_prices.data_snapshot
 
-    provider = genai_prices.data_snapshot.get_snapshot().find_provider(None, _PROVIDER, None)
-    listed = provider.find_model(model)
+    return genai_prices.data_snapshot.get_snapshot().find_provider(None, _PROVIDER, None)
+
+
+def _listed(model: str, at: datetime) -> _Sheet | None:
+    """The sheet in the list of `genai-prices`, or None if it does not list the model with an input and output price."""
+    listed = _listing().find_model(model)
     if listed is None:
         return None
     price = listed.get_prices(at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,9 @@ __all__ = ["Registry"]
 
 _POSSIBLE: Final = "a model is claude-NAME, scripted:FILE, or an object with name, scripted, complete and aclose"
 _SHOWN_MAX: Final = 80
+# What the models of the provider are called, and where its client is: that takes a second to load.
+_PROVIDERS: Final = "claude-"
+_CLIENT: Final = "belljar.models.anthropic"
 
 
 class Registry:
@@ -37,6 +42,11 @@ class Registry:
         for model in models:
             self._give(model)
 
+    async def load(self, model: str | Model | None) -> None:
+        """Loads what `resolve` needs for this model, in a thread: the provider's client takes a second."""
+        if isinstance(model, str) and model.startswith(_PROVIDERS) and self._known(model) is None:
+            await asyncio.to_thread(importlib.import_module, _CLIENT)
+
     def resolve(self, model: str | Model | None) -> Model:
         """A model for a name; an object is itself.
 
@@ -47,8 +57,7 @@ class Registry:
         """
         if not isinstance(model, str):
             return _checked(model)
-        known = self._given.get(model) or self._made.get(model)
-        if known is not None:
+        if (known := self._known(model)) is not None:
             return known
         kind, _, rest = model.partition(":")
         if kind == "scripted" and rest:
@@ -57,7 +66,7 @@ class Registry:
             raise InvalidInput(
                 "replaying a run as a model is not available yet: use scripted:FILE", code="model.replay"
             )
-        if model.startswith("claude-"):
+        if model.startswith(_PROVIDERS):
             return self._anthropic(model)
         shown = ascii(model if len(model) <= _SHOWN_MAX else model[:_SHOWN_MAX] + "...")
         raise InvalidInput(f"there is no model {shown}: {_POSSIBLE}", code="model.unknown")
@@ -67,6 +76,9 @@ class Registry:
         while self._made:
             _, model = self._made.popitem()
             await model.aclose()
+
+    def _known(self, name: str) -> Model | None:
+        return self._given.get(name) or self._made.get(name)
 
     def _give(self, model: Model) -> Model:
         if self._given.setdefault(_checked(model).name, model) is not model:
@@ -83,7 +95,7 @@ class Registry:
             raise InvalidInput(
                 f"{name} needs a key: set ANTHROPIC_API_KEY, or use scripted:FILE, which needs none", code="model.key"
             )
-        # Imported where it is needed: it takes a second, and most commands ask no model.
+        # Here, because most commands ask no model; whoever has a loop has called `load` before.
         from belljar.models.anthropic import ANTHROPIC_URL, AnthropicModel
 
         model = AnthropicModel(name, api_key=self._api_key, base_url=self._base_url or ANTHROPIC_URL)

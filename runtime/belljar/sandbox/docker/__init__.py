@@ -1,8 +1,4 @@
-"""Boxes in containers of a Docker daemon, with runc or with gVisor."""
+"""Boxes in containers of a Docker daemon, with runc or with gVisor: `Docker` is in `backend`, `Daemon` in `daemon`.
 
-from __future__ import annotations
-
-from belljar.sandbox.docker.backend import Docker
-from belljar.sandbox.docker.daemon import Daemon
-
-__all__ = ["Daemon", "Docker"]
+Nothing is imported here: the daemon's SDK takes longer to load than a jail to start, and some modules do without it.
+"""

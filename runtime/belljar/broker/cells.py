@@ -1,0 +1,167 @@
+"""The cells of one box: how each begins, what it prints, and its end by `Done`, by an answer, or with its box.
+
+Kept here: the cell that was begun last with its transcript, how many there were, and the answer. What may happen when
+is the table's to say (`belljar.states`); `Final` and `Done` name the cell that runs, and one of another cell is a
+violation. What a thread that a cell left behind prints later is charged, but stands in no result.
+
+The first `Final` before the deadline is the answer; whether it came in time is judged when it comes, however long it
+takes then to look at it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Final as Const
+
+from belljar.audit import JSON, AuditLog
+from belljar.broker.answer import check_answer
+from belljar.broker.cell import Cell
+from belljar.broker.flood import Flood
+from belljar.broker.run import RunScope
+from belljar.errors import PolicyDenied, ProtocolViolation, Refusal
+from belljar.heavy import off_loop, sha256
+from belljar.protocol import Done, Execute, Final, Output
+from belljar.states import CellState, Event, States
+
+__all__ = ["Cells"]
+
+# The agent cuts a traceback to 16,000 characters; who writes its own has no more room than that.
+_TRACEBACK_BYTES_MAX: Const = 64_000
+
+
+class Cells:
+    """`last` is the cell that was begun last, `count` how many were, `answer_body` the bytes of `answer`."""
+
+    def __init__(self, scope: RunScope, *, audit: AuditLog, states: States, flood: Flood) -> None:
+        self._scope = scope
+        self._policy = scope.policy
+        self._audit = audit
+        self._states = states
+        self._flood = flood
+        self.last: Cell | None = None
+        self.count = 0
+        self.answer: Final | None = None
+        self.answer_body = b""
+
+    async def begin(self, code: str, *, wall_s: float | None = None) -> tuple[Execute, bytes]:
+        """Log the next cell, let its time begin, and give the order to run it. Cancelled, it has not begun.
+
+        Args:
+            wall_s: what it may take, where that is less than the policy allows.
+
+        Raises:
+            PolicyDenied: `code.too_long`; `cell.running`: the one before is not over; `session.ended`: there is no
+                next one.
+        """
+        limit = min(self._policy.limits.code_bytes, self._policy.wire.body_bytes_max)
+        # A root model may write any length; what is surely too long need not be encoded to be refused.
+        source = code[: limit + 1].encode("utf-8", "surrogatepass")
+        if len(source) > limit:
+            raise PolicyDenied(
+                f"a cell of {max(len(source), len(code))} bytes is over the policy's {limit}: send it in parts",
+                code="code.too_long",
+                limit=limit,
+                observed=max(len(source), len(code)),
+            )
+        about: dict[str, JSON] = {"code_sha256": hashlib.sha256(source).hexdigest(), "code_bytes": len(source)}
+        await self._audit.room()
+        # Nothing is awaited from here on: a cell has begun wholly or not at all.
+        self._permit_begin()
+        self._audit.put("cell.started", self._scope.run, {"cell": self.count + 1, **about})
+        order = Execute(self.count + 1, interrupted=self.last is not None and self.last.interrupted)
+        self.count += 1
+        wall_s = min(math.inf if wall_s is None else wall_s, self._policy.limits.cell_wall_s)
+        began = self._scope.monotonic()
+        deadline = min(began + wall_s, self._scope.deadline)
+        self.last = Cell(self.count, self._policy.limits, began=began, deadline=deadline, wall_s=wall_s)
+        self._states.on(Event.BEGIN)
+        return order, source
+
+    def _permit_begin(self) -> None:
+        if self._states.allows(Event.BEGIN):
+            return
+        if self._states.cell in (CellState.IDLE, CellState.LOST, CellState.ANSWERED):
+            raise PolicyDenied("the session has ended: open a new one", code="session.ended")
+        raise PolicyDenied("a cell is running: wait for its end", code="cell.running")
+
+    def cut_short(self, why: str) -> None:
+        """The running cell is stopped now: what it still gives as an answer is logged and does not count.
+
+        `why` is the status that this gives it.
+        """
+        assert self.last is not None
+        self._states.on(Event.CUT)
+        self.last.cut = self.last.cut or why
+
+    async def lost(self, status: str) -> None:
+        """The box has come to its end, of this `status`: so has the running cell, if it has not yet."""
+        if self._states.cell is CellState.LOST and self.last is not None:
+            self._states.on(Event.BURY)
+            await self._log_end(self.last, status)
+
+    def output(self, output: Output, body: bytes) -> None:
+        """Keep what was printed, where it counts, and charge it."""
+        if output.cell > self.count:
+            raise ProtocolViolation(f"output of cell {output.cell}, which has not begun")
+        # A left-behind thread may have printed when the next order was on its way; its own cell is over then.
+        if self.last is not None and output.cell == self.last.number:
+            self.last.write(output, body)
+        self._flood.charge(len(body))
+
+    async def done(self, done: Done, body: bytes) -> None:
+        """The cell is over. `body` is the traceback."""
+        cell = self._of_running(done)
+        self._states.on(Event.DONE)
+        kept = body[: min(self._policy.limits.output_bytes, _TRACEBACK_BYTES_MAX)]
+        cell.end(done, kept.decode("utf-8", "replace"), now=self._scope.monotonic())
+        await self._log_end(cell, cell.cut or done.status)
+        self._flood.charge(len(body))
+
+    async def _log_end(self, cell: Cell, status: str) -> None:
+        about: dict[str, JSON] = {"cell": cell.number, "status": status, "output_bytes": cell.output_bytes}
+        await self._audit.note("cell.finished", self._scope.run, about)
+
+    def _of_running(self, message: Done | Final) -> Cell:
+        """The cell that runs, which the message must be of."""
+        assert self.last is not None, "the table lets none end before one has begun"
+        if message.cell != self.last.number:
+            name = type(message).__name__
+            raise ProtocolViolation(f"{name} of cell {message.cell} while cell {self.last.number} ran")
+        return self.last
+
+    async def final(self, final: Final, body: bytes) -> None:
+        """An answer, which counts if it came in time.
+
+        Raises:
+            Refusal: `answer.too_long` and what `check_answer` says.
+            ProtocolViolation: it is not what it says it is.
+        """
+        cell = self._of_running(final)
+        came, limit = self._scope.monotonic(), self._policy.limits.answer_bytes
+        if len(body) > limit:
+            raise Refusal(
+                f"the answer has {len(body)} bytes, the policy allows {limit}: give a shorter answer",
+                code="answer.too_long",
+                limit=limit,
+                observed=len(body),
+            )
+        self._states.on(Event.FINAL if came < cell.deadline else Event.LATE_FINAL)
+        if self._states.cell is not CellState.CHECKING:
+            about = await self._about_answer(final, body)
+            self._flood.charge(len(body))
+            await self._audit.note("answer.void", self._scope.run, about)
+            return
+        try:
+            await self._audit.note("answer.given", self._scope.run, await self._about_answer(final, body))
+        except BaseException:
+            self._states.on(Event.REJECT)
+            raise
+        self.answer, self.answer_body = final, body
+        self._states.on(Event.ACCEPT)
+
+    async def _about_answer(self, final: Final, body: bytes) -> dict[str, JSON]:
+        """Make sure that it is one, and say for the log what it is."""
+        await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
+        digest = await off_loop(len(body), sha256, body)
+        return {"cell": self.count, "answer_sha256": digest, "answer_bytes": len(body)}

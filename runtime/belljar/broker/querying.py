@@ -1,0 +1,270 @@
+"""What a program asks of models: batches of prompts, each answered or failed in its place.
+
+Kept here: how many prompts were asked. A batch is permitted as a whole before any of it is taken apart or sent; then as
+many of its prompts are under way as the policy lets run side by side, each a call of its own (`calls`). A batch never
+holds more answers than fit one reply, and ends a little before its cell does, so that the program can keep what there
+is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Final as Const
+
+import msgspec
+
+from belljar.broker.calls import Calls
+from belljar.broker.cell import Cell
+from belljar.broker.failures import BRIEF_CHARS, failure_of, listing
+from belljar.broker.flood import REFUSED_CALL_COST_BYTES, Flood
+from belljar.broker.run import RunScope
+from belljar.broker.shown import Shown
+from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
+from belljar.heavy import bytes_of, is_utf8, off_loop, text_of
+from belljar.ledger import USED_UP, Ledger
+from belljar.models import Model, ModelReply, ModelRequest
+from belljar.protocol import BATCH_MAX, Answer, Answers, Failure, Query
+
+__all__ = ["Querying"]
+
+
+class _Text(msgspec.Struct, frozen=True):
+    """What a model answered, in UTF-8; `cut` where it was stopped before its end."""
+
+    data: bytes
+    cut: bool
+
+
+_Outcome = _Text | Failure
+
+_SUB_SYSTEM: Const = (
+    "You are given one self-contained piece of a larger task. Answer exactly what is asked, in the format asked for, "
+    "from the text given here alone."
+)
+# To take a prompt out of a batch is work as for so many of its bytes, however short it is.
+_PROMPT_COST_BYTES: Const = 128
+# What one answer takes of the reply's header, `{"length":4294967295,"cut":true},`, and the header without any.
+_ITEM_BYTES: Const = 40
+_ITEMS_BYTES: Const = 64
+# Room in that header for the words of failures, where the policy's header has as much again.
+_FAILURES_BYTES: Const = 4096
+# A batch of which something is answered ends so long before its cell does, that the program may keep the answers.
+_CELL_SPARE_S: Const = 1.0
+_CELL_SPARE_SHARE: Const = 1 / 10
+# How providers say that an answer is not whole.
+_CUT: Const = frozenset({"max_tokens", "model_context_window_exceeded", "length"})
+# Nearly every prompt that is not blank shows it in so many bytes.
+_HEAD_BYTES: Const = 256
+
+
+class Querying:
+    """One run's queries. `count` is how many prompts were asked."""
+
+    def __init__(
+        self,
+        scope: RunScope,
+        *,
+        calls: Calls,
+        ledger: Ledger,
+        sub_model: Model | None,
+        shown: Shown,
+        flood: Flood,
+    ) -> None:
+        self._scope = scope
+        self._policy = scope.policy
+        self._calls = calls
+        self._ledger = ledger
+        self._sub_model = sub_model
+        self._shown = shown
+        self._flood = flood
+        self.count = 0
+
+    @property
+    def batch_max(self) -> int:
+        """The largest batch whose answers are sure to fit the wire, if the policy allows it."""
+        header = self._policy.wire.header_bytes_max
+        fits = (header - _ITEMS_BYTES - min(_FAILURES_BYTES, header // 2)) // _ITEM_BYTES
+        return min(self._policy.models.batch_max, BATCH_MAX, fits)
+
+    async def query(self, query: Query, body: bytes, cell: Cell) -> tuple[Answers, bytes]:
+        """Answer a query of this cell."""
+        self._permit_batch(len(query.lengths))
+        prompts = await off_loop(len(body) + _PROMPT_COST_BYTES * len(query.lengths), _split, query.lengths, body)
+        model = self._permit_query(query)
+        await off_loop(len(body), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
+        if len(prompts) > 1:
+            await self._permit_calls(len(prompts))
+        self.count += len(prompts)
+        return self._answers(query.id, await self._ask_all(model, prompts, cell))
+
+    async def _ask_all(self, model: Model, prompts: Sequence[memoryview], cell: Cell) -> list[_Outcome]:
+        """Each prompt's outcome in its place. As many are under way as the policy lets run side by side.
+
+        What does not fit the reply is let go at once, so that a batch never holds more than one reply. Shortly before
+        the cell's time is up, what is not answered is given up, for the sake of what is.
+        """
+        left = iter(enumerate(prompts))
+        results: list[_Outcome | None] = [None] * len(prompts)
+
+        room = longest = self._policy.wire.body_bytes_max
+
+        async def work() -> None:
+            nonlocal room
+            for place, prompt in left:
+                result = await self._ask(model, prompt, cell.number)
+                size = len(result.data) if isinstance(result, _Text) else 0
+                if size > room:
+                    why = "the answers do not fit one reply"
+                    result, size = Failure("ModelError", "answer.too_long", why, longest, size), 0
+                room -= size
+                results[place] = result
+
+        def give_up() -> None:
+            if any(isinstance(result, _Text) for result in results):
+                for worker in workers:
+                    worker.cancel()
+
+        if len(prompts) == 1:
+            await work()
+        else:
+            alarm = asyncio.get_running_loop().call_later(self._batch_s(cell), give_up)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    workers = [
+                        group.create_task(work()) for _ in range(min(len(prompts), self._policy.models.parallel_max))
+                    ]
+            except BaseExceptionGroup as faults:
+                raise _first(faults) from None
+            finally:
+                alarm.cancel()
+        return [_late() if result is None else result for result in results]
+
+    def _batch_s(self, cell: Cell) -> float:
+        """How long a batch may take, so that the cell is left some time."""
+        whole_s = cell.deadline - cell.began
+        return cell.deadline - self._scope.monotonic() - min(_CELL_SPARE_S, whole_s * _CELL_SPARE_SHARE)
+
+    def _permit_batch(self, prompts: int) -> None:
+        """Before it is taken apart: what is refused is to cost us little."""
+        if prompts > self.batch_max:
+            raise PolicyDenied(
+                f"a batch of {prompts} prompts is over the policy's {self.batch_max}: split it",
+                code="query.batch",
+                limit=self.batch_max,
+                observed=prompts,
+            )
+
+    def _permit_query(self, query: Query) -> Model:
+        if self._sub_model is None:
+            raise PolicyDenied(
+                "this run has no model to ask: start it with --model, or do without llm_query", code="model.none"
+            )
+        # The guest's `model` is a wish: the run's own sub-model, or nothing.
+        if query.model is not None and query.model != self._sub_model.name:
+            raise PolicyDenied(
+                f"the model of this run's queries is {self._sub_model.name}: leave `model` out", code="model.denied"
+            )
+        return self._sub_model
+
+    async def _permit_calls(self, calls: int) -> None:
+        """A batch that cannot be finished is refused before its first call, not after its last affordable one."""
+        left = (await self._calls.left()).calls
+        if left is not None and calls > left:
+            known = (await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)).calls
+            raise QuotaExceeded(
+                f"{calls} calls are asked for and {left} are left: ask fewer or larger questions",
+                code="quota.calls",
+                limit=left,
+                observed=calls,
+                told=None if left == known else USED_UP,
+            )
+
+    async def _ask(self, model: Model, prompt: memoryview, cell: int) -> _Outcome:
+        request = ModelRequest(
+            system=_SUB_SYSTEM,
+            messages=(),
+            output_tokens_max=self._policy.models.output_tokens_max,
+            deadline_s=self._policy.models.call_wall_s,
+            purpose="sub",
+        )
+        try:
+            reply = await self._calls.ask(model, request, cell=cell, prompt=prompt)
+        except Refusal as refusal:
+            self._flood.charge(REFUSED_CALL_COST_BYTES)
+            return failure_of(refusal)
+        except ModelFailed as failure:
+            return failure_of(failure)
+        # What was answered has been shown; of anything else nobody knows.
+        await self._shown.prompt(cell, prompt)
+        return await off_loop(len(reply.text), _outcome_of, reply)
+
+    def _answers(self, request: int, results: list[_Outcome]) -> tuple[Answers, bytes]:
+        parts = [result.data if isinstance(result, _Text) else b"" for result in results]
+        failures = [result for result in results if isinstance(result, Failure)]
+        room = self._policy.wire.header_bytes_max - _ITEMS_BYTES - _ITEM_BYTES * len(results)
+        listed, place_of = listing(failures, room)
+        items = [
+            Answer(len(result.data), cut=result.cut) if isinstance(result, _Text) else Answer(0, place_of[result])
+            for result in results
+        ]
+        return Answers(request, items, listed), b"".join(parts)
+
+
+def _split(lengths: list[int], body: bytes) -> list[memoryview]:
+    """Cut the body at `lengths`, without a copy. A sum that is off, or a cut inside a character, is a violation."""
+    if sum(lengths) != len(body):
+        raise ProtocolViolation("lengths that do not add up to the body")
+    view = memoryview(body)
+    prompts = [view[start:stop] for start, stop in pairwise(accumulate(lengths, initial=0))]
+    if not all(map(is_utf8, prompts)):
+        raise ProtocolViolation("a prompt that is not UTF-8")
+    return prompts
+
+
+def _permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
+    """All of a batch before any of it is sent: what a provider would refuse must not cost the answers of the others."""
+    for place, prompt in enumerate(prompts):
+        which = f"prompts[{place}]" if len(prompts) > 1 else "the prompt"
+        if len(prompt) > bytes_max:
+            raise PolicyDenied(
+                f"{which} of {len(prompt)} bytes is over the policy's {bytes_max}: send a shorter slice",
+                code="query.prompt",
+                limit=bytes_max,
+                observed=len(prompt),
+            )
+        if _is_blank(prompt):
+            raise PolicyDenied(
+                f"{which} has nothing but white space, so nothing was sent: leave it out", code="query.blank"
+            )
+
+
+def _is_blank(prompt: memoryview) -> bool:
+    head = str(prompt[:_HEAD_BYTES], "utf-8", "ignore")  # the character that the cut goes through is left out
+    return not head.strip() and not text_of(prompt).strip()
+
+
+def _outcome_of(reply: ModelReply) -> _Outcome:
+    """What the program gets. A refusal and an empty reply are no answers, though they were paid for."""
+    if reply.stop_reason == "refusal":
+        why = "the model refused to answer this prompt: ask in another way, or leave it out"
+        return Failure("ModelError", "model.refused", why, None, None)
+    if not reply.text.strip():
+        words = reply.stop_reason[:BRIEF_CHARS].encode("utf-8", "replace").decode()
+        why = f"the model gave an empty answer (it stopped with {words!a}): ask again or in another way"
+        return Failure("ModelError", "model.blank", why, None, None)
+    return _Text(bytes_of(reply.text), reply.stop_reason in _CUT)
+
+
+def _late() -> Failure:
+    why = "the cell's time was nearly up before this prompt was answered: ask fewer at once"
+    return Failure("PolicyDenied", "cell.time", why, None, None)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error in a task group's bundle: what failed first, and ended the others."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,228 @@
+"""What a run reads and searches: permitted, charged, recorded, answered.
+
+Kept here: how many bytes the run has read (what was asked for, and what that cost) and gone through in searches, beside
+the ledger's account (`reads`) and the gathered records (`readlog`). A read is charged and recorded before its reply is
+given. A search is charged for what it goes through, whether anything is found or not, and then as a read for what comes
+out. One search runs at a time; reads go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Final as Const
+
+from belljar.audit import JSON, AuditLog
+from belljar.broker.readlog import ReadLog
+from belljar.broker.reads import Reads
+from belljar.broker.run import RunScope
+from belljar.broker.shown import SPANS_LOGGED_MAX, Shown
+from belljar.context import OpenDocument, Question, Searcher
+from belljar.context.hits import OF_ITEMS
+from belljar.errors import PolicyDenied, ProtocolViolation, QuotaExceeded
+from belljar.ledger import Ledger, Remaining
+from belljar.protocol import Data, Found, Read, Search
+
+__all__ = ["Reading"]
+
+# A read of one character still costs a record in the log, so it is charged as this many bytes of the run's allowance.
+_READ_COST_BYTES_MIN: Const = 1024
+# A search has a record of its own, some 500 bytes, whatever it finds.
+_SEARCH_COST_BYTES_MIN: Const = 8 * 1024
+# Patterns are written by hand, or are a few hundred names joined by bars.
+_PATTERN_BYTES_MAX: Const = 64 * 1024
+
+
+class Reading:
+    """One run's reads and searches. `count` is how many were answered, `read_bytes` what came out.
+
+    `texts` are the places in `documents` of what can be searched. Await `flush` before anything else is logged of the
+    run, and `settled` at its end.
+    """
+
+    def __init__(
+        self,
+        scope: RunScope,
+        *,
+        audit: AuditLog,
+        ledger: Ledger,
+        documents: Sequence[OpenDocument],
+        texts: Sequence[int],
+        searcher: Searcher,
+        shown: Shown,
+    ) -> None:
+        self._scope = scope
+        self._policy = scope.policy
+        self._audit = audit
+        self._documents = documents
+        self._texts = frozenset(texts)
+        self._searcher = searcher
+        self._shown = shown
+        # One search at a time: what a run wants to look for elsewhere meanwhile, it may not take from the others.
+        self._searching = asyncio.Lock()
+        self._account = Reads(scope, ledger)
+        self._log = ReadLog(scope.run, audit)
+        self._searched_bytes = 0
+        self._read_cost_bytes = 0
+        self.count = 0
+        self.read_bytes = 0
+
+    async def flush(self) -> None:
+        """Write down the reads that are gathered."""
+        await self._log.flush()
+
+    async def settled(self) -> None:
+        """Charge exactly what was read.
+
+        Raises:
+            LedgerUnavailable: it could not be written.
+        """
+        await self._account.settled()
+
+    def left_bytes(self, left: Remaining) -> int:
+        """What the policy leaves this run to read, or the ledger its tenant, whichever is less."""
+        of_run = max(0, self._policy.context.read_total_bytes_max - self._read_cost_bytes)
+        return of_run if left.read_bytes is None else min(of_run, left.read_bytes + self._account.held)
+
+    async def read(self, read: Read, cell: int) -> tuple[Data, bytes | memoryview]:
+        """Answer a read of the cell of this number."""
+        document = self._document(read.doc)
+        if not read.start <= read.stop <= document.document.chars:
+            raise PolicyDenied(
+                f"characters {read.start} to {read.stop} are not in the document; it has {document.document.chars}",
+                code="read.out_of_range",
+                limit=document.document.chars,
+                observed=read.stop,
+            )
+        # Characters first, so that an absurd range is refused before its bytes are looked up.
+        self._permit_read(read.stop - read.start)
+        data = document.read(read.start, read.stop)
+        self._permit_read(len(data))
+        await self._charge(len(data))
+        await self._log.add(cell, read.line, read.doc, read.start, read.stop)
+        self._shown.read(read.doc, read.start, read.stop)
+        return Data(read.id), data
+
+    async def search(self, search: Search, body: bytes, cell: int) -> tuple[Found, bytes]:
+        """Answer a search of the cell of this number, when its turn has come."""
+        async with self._searching:
+            return await self._search(search, body, cell)
+
+    async def _search(self, search: Search, body: bytes, cell: int) -> tuple[Found, bytes]:
+        question = self._question(search, body)
+        before = self._searched_bytes
+        deadline_s = self._permit_search(question, search.doc)
+        found = await self._searcher.ask(question, deadline_s=deadline_s)
+        if search.mode != "lines" and found.next is not None:  # what lies behind was not gone through
+            size = self._bytes_between(search.doc, question.start, found.next)
+            self._searched_bytes = before + max(size, _READ_COST_BYTES_MIN)
+        self._permit_read(len(found.body))
+        await self._charge(len(found.body), _SEARCH_COST_BYTES_MIN)
+        about: dict[str, JSON] = {
+            "cell": cell,
+            "line": search.line,
+            "doc": search.doc,
+            "mode": search.mode,
+            "start": search.start,
+            "stop": search.stop,
+            "pattern_sha256": hashlib.sha256(body).hexdigest(),
+            "count": found.count,
+        }
+        # Whoever reads the log sees which characters came out, a record for every so many matches.
+        spans = found.spans(search.mode)
+        for at in range(0, max(1, len(spans)), SPANS_LOGGED_MAX):
+            part = spans[at : at + SPANS_LOGGED_MAX]
+            await self._audit.note("context.searched", self._scope.run, {**about, "spans": part})
+            about = {"cell": cell, "doc": search.doc}
+            for start, stop in part:
+                self._shown.read(search.doc, start, stop)
+            await asyncio.sleep(0)  # others have their turn between two of them
+        return Found(search.id, found.count, found.next, found.groups, found.names), found.body
+
+    def _document(self, doc: int) -> OpenDocument:
+        if doc >= len(self._documents):
+            raise PolicyDenied(f"there is no document {doc}", code="read.no_document")
+        return self._documents[doc]
+
+    async def _charge(self, size: int, least: int = _READ_COST_BYTES_MIN) -> None:
+        cost = max(size, least)
+        await self._account.charge(cost)
+        self.count += 1
+        self.read_bytes += size
+        self._read_cost_bytes += cost
+
+    def _question(self, search: Search, body: bytes) -> Question:
+        document = self._document(search.doc)
+        of_items = search.mode in OF_ITEMS and document.document.kind == "text"
+        if search.doc not in self._texts or of_items:
+            raise PolicyDenied(
+                "a directory of items is not searched, nor a text item by item: search their text, or read it",
+                code="search.no_text",
+            )
+        if len(body) > _PATTERN_BYTES_MAX:
+            raise PolicyDenied(
+                f"a pattern of {len(body)} bytes is over the limit of {_PATTERN_BYTES_MAX}: look for less at once",
+                code="search.pattern",
+                limit=_PATTERN_BYTES_MAX,
+                observed=len(body),
+            )
+        try:
+            pattern = body.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ProtocolViolation("a pattern that is not UTF-8") from None
+        longest = min(self._policy.context.read_bytes_max, self._policy.wire.body_bytes_max)
+        return Question(
+            folder=document.folder,
+            mode=search.mode,
+            pattern=pattern,
+            start=search.start,
+            stop=min(search.stop, document.document.lines if search.mode == "lines" else document.document.chars),
+            limit=min(search.limit, self._policy.context.search_hits_max),
+            bytes_max=longest,
+        )
+
+    def _bytes_between(self, doc: int, start: int, stop: int) -> int:
+        """Of a range of characters."""
+        document = self._documents[doc]
+        chars = document.document.chars
+        return max(0, document.byte_of(min(stop, chars)) - document.byte_of(min(start, chars)))
+
+    def _permit_search(self, question: Question, doc: int) -> float:
+        """How long it may take, in seconds. What it goes through is charged whether anything is found or not.
+
+        Lines are found by the document's marks; of them only what comes out is charged, as a read.
+        """
+        allowance = self._policy.context
+        size = 0 if question.mode == "lines" else self._bytes_between(doc, question.start, question.stop)
+        total = self._searched_bytes + max(size, _READ_COST_BYTES_MIN)
+        if total > allowance.search_total_bytes_max:
+            raise QuotaExceeded(
+                f"the run may search {allowance.search_total_bytes_max} bytes in all and has searched "
+                f"{self._searched_bytes}: search a smaller range, or keep what was found in variables",
+                code="search.total",
+                limit=allowance.search_total_bytes_max,
+                observed=total,
+            )
+        self._searched_bytes = total
+        return min(allowance.search_wall_s, self._scope.left_s())
+
+    def _permit_read(self, size: int) -> None:
+        allowance = self._policy.context
+        longest = min(allowance.read_bytes_max, self._policy.wire.body_bytes_max)
+        if size > longest:
+            raise PolicyDenied(
+                f"a read of {size} is over the policy's {longest} bytes: read in smaller slices",
+                code="read.too_long",
+                limit=longest,
+                observed=size,
+            )
+        total = self._read_cost_bytes + size
+        if total > allowance.read_total_bytes_max:
+            raise QuotaExceeded(
+                f"the run may read {allowance.read_total_bytes_max} bytes in all and has read {self.read_bytes}: "
+                "keep what you read in variables",
+                code="read.total",
+                limit=allowance.read_total_bytes_max,
+                observed=total,
+            )
