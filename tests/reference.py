@@ -64,6 +64,7 @@ EXIT_CODES: Final[dict[int, str]] = {
 PUT_TOGETHER: Final[dict[str, tuple[str, ...]]] = {
     "answer.{}": ("too_many_values", "too_deep", "too_many_digits"),
     "layer.{}": ("NAME",),
+    "units.{}": ("size", "duration"),
     "quota.{}": ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes"),
     "{}.denied": ("backend", "language"),
     "policy.{}": ("syntax", "missing", "unknown_key", "value", "looser", "misfit", "extends", "reserved"),

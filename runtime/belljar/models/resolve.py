@@ -107,5 +107,5 @@ def _checked(model: Model | None) -> Model:
     name: object = getattr(model, "name", None)
     if model is None or not isinstance(name, str) or not name or not callable(getattr(model, "complete", None)):
         what = type(model).__name__.removesuffix("Type")
-        raise InvalidInput(f"an object of the type {what} is no model: {_POSSIBLE}", code="model.unknown")
+        raise InvalidInput(f"an object of type {what} is not a model: {_POSSIBLE}", code="model.unknown")
     return model
