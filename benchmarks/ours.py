@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from belljar.audit import AuditLog
-from belljar.context import ContextStores, Searcher
+from belljar.context import ContextStores
 from belljar.engine import CellResult
 from belljar.ledger import SqliteLedger
 from belljar.lifecycle import Services, begin
@@ -22,6 +22,7 @@ from belljar.models import NullModel, Prices
 from belljar.policy import load
 from belljar.runtime import Language, Runtime
 from belljar.sandbox import Jail, ensure_image
+from belljar.search import Searcher
 from belljar.state import State
 from benchmarks.measure import BenchmarkError, Cell, Plan, Samples, measure_sandbox
 from benchmarks.programs import REPLY, Text

@@ -16,7 +16,7 @@ from typing import Final
 
 from belljar.audit import AuditLog
 from belljar.broker import Broker, Calls, RunScope
-from belljar.context import OpenDocument, Searcher
+from belljar.context import OpenDocument
 from belljar.engine import CellResult
 from belljar.engine.box import Box
 from belljar.ledger import Limits, SqliteLedger
@@ -26,6 +26,7 @@ from belljar.policy import load
 from belljar.protocol import ContextInfo
 from belljar.runtime import Language
 from belljar.sandbox import Sandbox
+from belljar.search import Searcher
 from benchmarks.measure import BenchmarkError
 from benchmarks.ours import MODEL, POLICY, TENANT
 

@@ -27,7 +27,7 @@ import msgspec
 
 from belljar.audit import JSON, AuditLog
 from belljar.broker import Broker, Calls, RunScope
-from belljar.context import ContextStores, Document, OpenDocument, Searcher
+from belljar.context import ContextStores, Document, OpenDocument
 from belljar.engine import (
     Box,
     CellResult,
@@ -47,7 +47,8 @@ from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Spending, digest
 from belljar.protocol import ContextInfo
-from belljar.sandbox import Backend, BoxEnd, BoxSpec
+from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
+from belljar.search import Searcher
 from belljar.tasks import to_the_end
 
 __all__ = ["OnProgress", "OnTurn", "Run", "Services", "begin", "box_spec", "log_refused_start"]
@@ -227,6 +228,8 @@ class Run:
         whose = {"run": self.scope.run, "tenant": self.scope.tenant}
         sandbox = await services.backend.start(box_spec(services.policy), whose)
         self._box = Box(sandbox, broker, self.scope)
+        # Each backend refuses by itself; that one forgot to, or is somebody else's, must not open a run.
+        check_layers(services.backend.name, services.policy.box.requires, sandbox.layers)
         await services.audit.note("box.started", self.scope.run, {"layers": list(sandbox.layers)})
         await self._box.open(services.language, self._opened, self._contexts, more=not alone)
 

@@ -262,7 +262,7 @@ class Found(_Sentence, frozen=True):
     """What a search came to: `count` matches; where there are more, `next` is where to go on.
 
     Body, of `find` and `find_items`: the matches, each with so many `groups`, behind so many bytes of the groups'
-    `names` (`belljar.context.hits` says how). Of `lines`: the characters, `count` of them.
+    `names` (`belljar.search.hits` says how). Of `lines`: the characters, `count` of them.
     """
 
     id: int

@@ -13,13 +13,13 @@ import weakref
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Self, TypeVar
+from typing import Any, BinaryIO, Final, Literal, Self, TypeVar
 
 import msgspec
 
 from belljar.arguments import check, check_callback, warn_of_a_path
 from belljar.audit import JSON, AuditLog, Record, Report, records, verify
-from belljar.context import ContextStore, ContextStores, Document, FileSource, LeftOut, Loan, Searcher
+from belljar.context import ContextStore, ContextStores, Document, FileSource, LeftOut, Loan
 from belljar.engine import CellResult, Result, solve
 from belljar.errors import HostFault, InvalidInput, PolicyDenied, Refusal
 from belljar.ledger import SqliteLedger, tenant_accounts
@@ -28,12 +28,10 @@ from belljar.models import Model, Prices, Registry
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart
 from belljar.recovery import recover
-from belljar.sandbox import Backend, Image, Jail, ensure_image
+from belljar.sandbox import Backend, BackendSite, open_backend
+from belljar.search import Searcher
 from belljar.state import State
 from belljar.tasks import to_the_end
-
-if TYPE_CHECKING:
-    from belljar.sandbox.docker.backend import Docker
 
 __all__ = ["DEFAULT_TENANT", "BackendName", "ContextSource", "Language", "Runtime", "Session"]
 
@@ -536,20 +534,16 @@ class Runtime:
 
     async def _backend(self) -> Backend:
         assert self._resources is not None
-        image = await asyncio.to_thread(ensure_image, self.state.images)
-        check_pin(self.policy, image.digest)
-        backend = Jail(image) if self.backend == "jail" else await self._containers(self.backend, image)
+        backend = await open_backend(self.backend, BackendSite(self.state.images, self._environ))
+        try:
+            check_pin(self.policy, backend.about().get("image", "none"))
+            if self._pool:
+                await backend.warm(box_spec(self.policy), self._pool)
+        except BaseException:
+            await to_the_end(backend.aclose())
+            raise
         self._resources.push_async_callback(backend.aclose)
-        if self._pool:
-            await backend.warm(box_spec(self.policy), self._pool)
         return backend
-
-    async def _containers(self, name: Literal["docker", "gvisor"], image: Image) -> Docker:
-        # Here, because loading the Docker SDK takes longer than starting a jail.
-        from belljar.sandbox.docker.backend import Docker
-        from belljar.sandbox.docker.daemon import Daemon
-
-        return await Docker.open(name, Daemon.at(self._environ), image)
 
     async def _model(self, name: str | Model | None) -> Model:
         """A model that the policy allows and that has a price. None is refused like whatever else is none."""

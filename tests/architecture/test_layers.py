@@ -30,18 +30,24 @@ LEVELS = [
     {"lifecycle", "recovery", "state", "arguments"},
     {"engine"},
     {"broker", "sandbox"},
-    {"policy", "ledger", "audit", "context", "models"},
+    {"search"},
+    {"policy", "ledger", "audit", "context", "attribution", "models"},
     {"wire", "states", "writer", "tasks", "processes", "owners", "assets", "units", "spans", "heavy"},
     {"protocol"},
     {"errors"},
 ]
+# The guest's folders, likewise.
+GUEST_LEVELS = ["box", "agent", "language", "context", "exact.py"]
 # Packages that know less than their level would let them, and all that they may know.
 NARROWER = {
     "demo": {"errors", "models"},
     "policy": {"errors", "units", "assets"},
     "ledger": {"errors", "writer"},
     "audit": {"errors", "writer", "spans"},
-    "context": {"errors", "spans", "tasks"},
+    "context": {"errors"},
+    # What computes which text was shown knows ranges, and nothing of files or processes.
+    "attribution": {"spans"},
+    "search": {"errors", "spans", "tasks", "context", "attribution"},
     "models": {"errors", "heavy"},
     "sandbox": {"errors", "assets", "tasks", "processes"},
     "state": {"errors"},
@@ -77,16 +83,14 @@ PURE = [
 # Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`.
 PURE_BUT = {"policy/files.py": {"pathlib"}}
 
-# Run as scripts by an interpreter of their own, inside or just outside the box: never imported by the host. What
-# becomes the box has the guest's agent in it.
+# Run as scripts by an interpreter of their own: never imported by the host.
 SCRIPTS: dict[str, set[str]] = {
     "sandbox/jail/launcher.py": set(),
-    "sandbox/jail/zygote.py": {"guest"},
-    "context/worker.py": {"belljar"},
+    "search/worker.py": {"belljar"},
 }
-GUEST_SCRIPTS = {"boot.py"}
+GUEST_SCRIPTS = {"box/boot.py", "box/zygote.py"}
 # Besides packages, what gives names of others as its own: the guest's `re`.
-FACADES = {"regex.py"}
+FACADES = {"context/regex.py"}
 
 
 def modules(folder: Path) -> list[Path]:
@@ -183,10 +187,23 @@ def test_the_host_runs_and_revives_nothing_that_it_was_given(path: Path) -> None
 
 @pytest.mark.parametrize("path", GUEST_MODULES, ids=lambda path: name_of(path, GUEST))
 def test_the_guest_knows_the_standard_library_and_itself_only(path: Path) -> None:
-    own = {"", "guest"}
+    own = {"guest"}
     assert roots(path) <= {*sys.stdlib_module_names, *own, "RestrictedPython"}
     if "RestrictedPython" in roots(path):
         assert path.name in {"restricted.py", "guards.py"}
+
+
+@pytest.mark.parametrize("path", GUEST_MODULES, ids=lambda path: name_of(path, GUEST))
+def test_the_guests_imports_go_down(path: Path) -> None:
+    here = path.relative_to(GUEST).parts[0]
+    if here == "__init__.py":
+        assert not list(imported(path))
+        return
+    for name in imported(path):
+        if name.startswith("guest."):
+            there = name.split(".")[1]
+            there = there if there in GUEST_LEVELS else f"{there}.py"
+            assert here == there or GUEST_LEVELS.index(here) < GUEST_LEVELS.index(there), f"{here} imports {name}"
 
 
 def test_the_scripts_know_the_standard_library_only() -> None:
@@ -195,7 +212,7 @@ def test_the_scripts_know_the_standard_library_only() -> None:
     for name, more in present.items():
         assert roots(HOST / name) <= {*sys.stdlib_module_names, *more}, name
     for path in HOST_MODULES:
-        assert not [name for name in imported(path) if name.endswith(("launcher", "zygote"))], path
+        assert not [name for name in imported(path) if name.endswith("launcher")], path
 
 
 # --------------------------------------------------------------------------------------------------------- __all__

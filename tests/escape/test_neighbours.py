@@ -51,7 +51,7 @@ def look(path):
     return [*tuple(about)[:2], *tuple(about)[3:7], about.st_atime_ns, about.st_mtime_ns, about.st_ctime_ns]
 one, other = socket.socketpair()
 end, begin = os.pipe()
-image = ["/usr", "/usr/bin/python3", "/usr/lib/belljar/guest/agent.py"]
+image = ["/usr", "/usr/bin/python3", "/usr/lib/belljar/guest/agent/loop.py"]
 devices = ["/dev/null", "/dev/zero", "/dev/urandom"]
 descriptors = []
 for number in range(64):

@@ -18,7 +18,7 @@ import threading
 import time
 import warnings
 
-from guest import restricted
+from guest.language import restricted
 from tests.fuzz.calls import CallFuzzer
 from tests.fuzz.oracle import Oracle
 from tests.fuzz.programs import ProgramFuzzer

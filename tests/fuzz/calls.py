@@ -14,8 +14,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from guest import guards
-from guest.names import Ended
+from guest.agent.names import Ended
+from guest.language import guards
 from tests.fuzz.oracle import C_DESCRIPTORS as _C_DESCRIPTORS
 from tests.fuzz.oracle import differences, is_guest_made, state_of
 from tests.fuzz.world import CALL_SECONDS, Late, World, readable, within

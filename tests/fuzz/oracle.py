@@ -22,7 +22,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from guest import facades, guards
+from guest.language import facades, guards
 
 __all__ = ["C_DESCRIPTORS", "Oracle", "Watch", "differences", "is_guest_made", "state_of"]
 
@@ -49,17 +49,23 @@ C_DESCRIPTORS = (
     types.MemberDescriptorType,
 )
 # Parts of the agent. Nothing of theirs is for programs but the given names, which are allowed by identity.
-_AGENT = ("guest.agent", "guest.wire", "guest.names", "guest.contexts", "guest.enclosure", "guest.boot", "guest.pages")
+_AGENT = (
+    *("guest.agent.loop", "guest.agent.wire", "guest.agent.names", "guest.agent.contexts"),
+    *("guest.box.enclosure", "guest.box.boot", "guest.context.pages"),
+)
 # The wall's own closures are handed out by design: `attrgetter("x")`, `"{}".format`.
-_WALL = ("guest.guards", "guest.facades", "guest.restricted", "guest.wrappers", "guest.regex", "guest.paged")
+_WALL = (
+    *("guest.language.guards", "guest.language.facades", "guest.language.restricted"),
+    *("guest.context.wrappers", "guest.context.regex", "guest.context.paged"),
+)
 # Results that no sample of the facade walk has, each looked at by a person: values, and decorators' inner functions.
 _REVIEWED = """
     builtins.memoryview builtins.odict_items builtins.odict_keys builtins.odict_values _io._BytesIOBuffer
     contextlib.ContextDecorator.__call__.<locals>.inner datetime.IsoCalendarDate dataclasses.Field decimal.DecimalTuple
-    decimal.SignalDict difflib.Match guest.copies._Memo _abc._abc_data
+    decimal.SignalDict difflib.Match guest.language.copies._Memo _abc._abc_data
     functools.lru_cache.<locals>.decorating_function
     functools.lru_cache.<locals>.decorating_function.<locals>.<lambda>
-    guest.names.CutAnswer guest.pushdown.Hit guest.pushdown.Hits
+    guest.agent.names.CutAnswer guest.context.pushdown.Hit guest.context.pushdown.Hits
     statistics.LinearRegression _sre.SRE_Scanner
     urllib.parse.ParseResult urllib.parse.ParseResultBytes urllib.parse.SplitResult urllib.parse.SplitResultBytes
 """

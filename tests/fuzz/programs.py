@@ -15,9 +15,9 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from guest.guards import Kind, kind_of
-from guest.names import Ended
-from guest.restricted import Rejected, compile_cell
+from guest.agent.names import Ended
+from guest.language.guards import Kind, kind_of
+from guest.language.restricted import Rejected, compile_cell
 from tests.fuzz.calls import is_foreign
 from tests.fuzz.oracle import differences, is_guest_made, state_of
 from tests.fuzz.world import CALL_SECONDS, Late, World, within

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import builtins
 
-from guest.guards import METHOD_DUNDERS, Kind, kind_of
+from guest.language.guards import METHOD_DUNDERS, Kind, kind_of
 
 __all__ = ["BASES", "source"]
 

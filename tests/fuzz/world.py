@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from guest import facades, guards
-from guest.agent import Agent
-from guest.guards import METHOD_DUNDERS, Kind, guest_getattr, kind_of
-from guest.restricted import compile_cell
+from guest.agent.loop import Agent
+from guest.language import facades, guards
+from guest.language.guards import METHOD_DUNDERS, Kind, guest_getattr, kind_of
+from guest.language.restricted import compile_cell
 from tests.fuzz import spies
 from tests.fuzz.oracle import Oracle, Watch, is_guest_made
 from tests.unit.paged_fakes import Stored

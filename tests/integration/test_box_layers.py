@@ -498,7 +498,7 @@ def test_a_filter_that_lets_everything_through_is_none(jailed: Boxed) -> None:
     assert set(jailed.box.layers) == expected(jailed.jail) - {"seccomp"}
 
 
-ZYGOTE, ENCLOSURE = "zygote.py", "guest/enclosure.py"
+BOOT, ZYGOTE, ENCLOSURE = (f"guest/box/{name}.py" for name in ("boot", "zygote", "enclosure"))
 # The file in the image, the text of a step, and what stands there instead. The layer is the name up to a colon.
 LEFT_OUT = {
     "pidns": (ZYGOTE, "CLONE_NEWPID = 0x20000000", "CLONE_NEWPID = 0"),
@@ -601,14 +601,14 @@ def test_a_box_that_is_in_no_group_is_told_to_have_none(image: Image, tmp_path: 
 
 
 CONTAINED = {
-    "userns": ("boot.py", 'alone = one_user_alone(proc, order["hide"])', "alone = False"),
-    "rootfs: the daemon's folders": ("boot.py", "    for place in hide:\n", "    for place in ():\n"),
-    "rootfs: the daemon's devices": ("boot.py", "        few_devices()\n", "        pass\n"),
-    "rlimits": ("boot.py", "    set_limits(limits)\n", ""),
+    "userns": (BOOT, 'alone = one_user_alone(proc, order["hide"])', "alone = False"),
+    "rootfs: the daemon's folders": (BOOT, "    for place in hide:\n", "    for place in ():\n"),
+    "rootfs: the daemon's devices": (BOOT, "        few_devices()\n", "        pass\n"),
+    "rlimits": (BOOT, "    set_limits(limits)\n", ""),
     "caps": LEFT_OUT["caps: securebits"],
-    "landlock": ("boot.py", "        restrict(ruleset)\n", "        pass\n"),
+    "landlock": (BOOT, "        restrict(ruleset)\n", "        pass\n"),
     "landlock: signals": LEFT_OUT["landlock: signals"],
-    "seccomp": ("boot.py", "        Filter(program).load()\n", "        pass\n"),
+    "seccomp": (BOOT, "        Filter(program).load()\n", "        pass\n"),
 }
 # What the daemon is told to make instead of the template's; it describes what was ordered.
 ORDERED: dict[str, dict[str, Any]] = {

@@ -151,8 +151,8 @@ def test_read_only_root_from_inside(box: Boxed, alone: dict[str, Any], docker_ho
     tries = f"""{TRY}
 places = ["/x", "/usr/x", "/usr/lib/belljar/x", "/etc/x", "/dev/x", "/dev/shm/x", "/sys/x", "/var/x"]
 found = [attempt(os.mkdir, place) for place in places]
-found += [attempt(open, place, "w") for place in (*places, "/usr/lib/belljar/boot.py", "/usr/bin/python3")]
-found += [attempt(os.unlink, "/usr/lib/belljar/boot.py"), attempt(os.rename, "/usr", "/tmp/usr")]
+found += [attempt(open, place, "w") for place in (*places, "/usr/lib/belljar/guest/box/boot.py", "/usr/bin/python3")]
+found += [attempt(os.unlink, "/usr/lib/belljar/guest/box/boot.py"), attempt(os.rename, "/usr", "/tmp/usr")]
 """
     assert "ro" in mounts(alone["self/mountinfo"])["/"]["flags"]
     by_template = bare(box.name, docker_host, image, f"{tries}\nimport json; print(json.dumps(found))").said

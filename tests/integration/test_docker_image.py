@@ -190,7 +190,8 @@ def test_the_image_is_loaded_once_and_is_what_we_say(ours: Image, docker_host: s
     assert tag_of(ours) in again.tags
     config = config_of(client, loaded.id)
     assert config["User"] == "65534:65534"
-    assert config["Entrypoint"] == ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", "/usr/lib/belljar/boot.py"]
+    boot = "/usr/lib/belljar/guest/box/boot.py"
+    assert config["Entrypoint"] == ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", boot]
     assert config["WorkingDir"] == "/tmp"
     assert not config["Env"]
     assert not config["Cmd"]
@@ -602,7 +603,7 @@ def test_the_dockerfile_lays_out_the_same_files(
     """On the same Python every byte is the same; on another the standard library is another."""
     image, said = from_base
     theirs, mine = tree(client, image), tree(client, load(docker_host, ours).id)
-    assert {name for name in theirs if name.startswith("usr/lib/belljar")} > {"usr/lib/belljar/boot.py"}
+    assert {name for name in theirs if name.startswith("usr/lib/belljar")} > {"usr/lib/belljar/guest/box/boot.py"}
     assert {name: theirs.get(name) for name in mine} == mine
     assert theirs.keys() == mine.keys()
     assert f"\n{ours.digest}\n" in said

@@ -633,7 +633,7 @@ import os
 def outcome(function, *arguments):
     try: function(*arguments)
     except OSError as error: return error.errno
-shared = ["/dev/null", "/dev/zero", "/dev/urandom", "/usr/bin/python3", "/usr/lib/belljar/zygote.py", "/usr"]
+shared = ["/dev/null", "/dev/zero", "/dev/urandom", "/usr/bin/python3", "/usr/lib/belljar/guest/box/zygote.py", "/usr"]
 print(json.dumps([[outcome(os.utime, path), outcome(os.utime, path, (1, 1)), outcome(os.chmod, path, 0o777)]
                   for path in shared]))
 """
@@ -746,7 +746,7 @@ with open("/tmp/copied.so", "r+b") as file:
     executable = outcome(lambda: mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ | mmap.PROT_EXEC))
 print(json.dumps({
     "write": outcome(open, "/tmp/x", "w"), "elsewhere": [outcome(open, place + "/x", "w") for place in places],
-    "image": outcome(open, "/usr/lib/belljar/boot.py", "r+"), "link": outcome(os.symlink, "/usr", "/tmp/l"),
+    "image": outcome(open, "/usr/lib/belljar/guest/box/boot.py", "r+"), "link": outcome(os.symlink, "/usr", "/tmp/l"),
     "hard link": outcome(os.link, "/tmp/x", "/tmp/y"), "fifo": outcome(os.mkfifo, "/tmp/f"),
     "load": outcome(ctypes.CDLL, "/tmp/copied.so"), "execute": executable,
     "run": outcome(os.execv, "/usr/bin/python3", ["python3"]), "move": outcome(os.rename, "/tmp/x", "/tmp/z"),

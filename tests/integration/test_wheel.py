@@ -49,7 +49,8 @@ def test_the_wheel_holds_the_package_and_its_assets_and_nothing_else(wheel: Path
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"belljar", "belljar_command.py"}
     assets = {name.removeprefix("belljar/_assets/") for name in names if name.startswith("belljar/_assets/")}
     for folder, packaged in (("policies", "policies"), ("sandbox_images/guest", "guest")):
-        there = {path.name for path in (ROOT / folder).iterdir() if path.is_file()}
+        files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        there = {path.relative_to(ROOT / folder).as_posix() for path in files}
         assert there <= {name.removeprefix(f"{packaged}/") for name in assets if name.startswith(f"{packaged}/")}
     sources = {str(path.relative_to(ROOT / "runtime")) for path in (ROOT / "runtime").rglob("*.py")}
     assert sources <= set(names)

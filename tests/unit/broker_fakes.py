@@ -16,11 +16,12 @@ import msgspec
 
 from belljar.audit import AuditLog, records, verify
 from belljar.broker import Broker, Calls, Reply, RunScope
-from belljar.context import ContextStore, Searcher
+from belljar.context import ContextStore
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
 from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy, load
 from belljar.protocol import GuestMessage, Ready
+from belljar.search import Searcher
 from belljar.wire import Frame
 
 RUN = "r1"

@@ -6,9 +6,9 @@ import json
 import re
 from typing import Any
 
-from guest.collection import RECORD_CHARS
-from guest.paged import PagedText
-from guest.pushdown import Hit
+from guest.context.collection import RECORD_CHARS
+from guest.context.paged import PagedText
+from guest.context.pushdown import Hit
 
 
 class Stored:

@@ -11,8 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from belljar.context import ContextStore, Question, Searcher
+from belljar.context import ContextStore
 from belljar.errors import PolicyDenied
+from belljar.search import Question, Searcher
 
 __all__ = ["HUGE", "LONG", "PATIENCE_S", "SLOW", "busy", "question", "refusal", "searching", "workers"]
 

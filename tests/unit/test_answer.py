@@ -57,6 +57,7 @@ def size_of(value: Any) -> tuple[int, int]:
     return below + sum(values for values, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 2, 7, 16 * 1024])
 @settings(deadline=None, max_examples=50)
 @given_any(value=VALUES)
@@ -69,6 +70,7 @@ def test_every_json_value_is_taken_and_comes_out_again(window: int, value: Any) 
     assert cell(body).answer == json.loads(body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 2, 7, 16 * 1024])
 @settings(deadline=None, max_examples=50)
 @given_any(value=VALUES)
@@ -99,6 +101,7 @@ def nearly_json(draw: st.DrawFn) -> str:
     return text[:at] + other + text[at + draw(st.integers(0, 1)) :]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given_any(text=nearly_json())
 @example(text='[[,["[", "\\\\"]]]')
@@ -181,6 +184,7 @@ WORST: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WORST)
 def test_the_worst_answer_costs_little_to_check_and_to_decode(case: str) -> None:
     """Processor time: a check that builds the value, or a decoder that is slow for some of it, takes seconds."""

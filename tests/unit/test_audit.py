@@ -384,6 +384,7 @@ def appender(path: Path, run: str, count: int) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_kill_during_appends_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     acknowledged = 0
@@ -401,6 +402,7 @@ def test_kill_during_appends_loses_nothing_that_was_acknowledged(tmp_path: Path)
     assert verify(path).runs == 3
 
 
+@pytest.mark.slow
 def test_two_processes_append_one_chain(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     with appender(path, "left", 150) as left, appender(path, "right", 150) as right:

@@ -53,6 +53,7 @@ def test_a_text_fills_its_size_with_whole_lines_and_has_what_it_says(
     assert told.needles == text.count(NEEDLE) == 3
 
 
+@pytest.mark.slow
 def test_needles_are_spread_over_a_large_text(tmp_path: Path) -> None:
     _, data = written(tmp_path, 9_000_000)
     places = [at / len(data) for at in range(len(data)) if data.startswith(NEEDLE.encode(), at)]

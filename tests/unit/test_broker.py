@@ -16,7 +16,6 @@ import pytest
 
 from belljar.broker import calls
 from belljar.broker.shown import Shown
-from belljar.context import Searcher
 from belljar.errors import AuditUnavailable, HostFault, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import Amounts, Limits
 from belljar.models import ModelReply, ModelRequest, Usage
@@ -40,6 +39,7 @@ from belljar.protocol import (
     Refused,
     Search,
 )
+from belljar.search import Searcher
 from belljar.states import BoxState, Event
 from belljar.wire import encode
 from tests.unit.broker_fakes import FakeModel, World, drive, policy_with, reply, world
@@ -629,6 +629,7 @@ def test_a_directory_is_not_searched_in_the_name_of_its_text(tmp_path: Path) -> 
     drive(test())
 
 
+@pytest.mark.slow
 def test_a_run_has_one_search_at_a_time_and_reads_go_on(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path, texts=["abcdefgh" * (1 << 18)]) as here:
@@ -883,6 +884,7 @@ def test_the_largest_batch_still_fits_the_reply_s_header(tmp_path: Path, header_
     drive(test())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("header_bytes_max", [2048, 1 << 16])
 def test_failures_that_do_not_fit_the_header_cost_no_answer(tmp_path: Path, header_bytes_max: int) -> None:
     """Each failure has long words of its own, and of some kinds the first comes last; yet all answers are there."""
@@ -952,6 +954,7 @@ def test_a_prompt_that_a_provider_would_refuse_is_refused_before_any_is_sent(tmp
     drive(test())
 
 
+@pytest.mark.slow
 def test_a_batch_ends_before_its_cell_where_something_is_answered(tmp_path: Path) -> None:
     async def answering(request: ModelRequest) -> ModelReply:
         if request.messages[-1].text.startswith("slow"):

@@ -448,6 +448,7 @@ def test_a_call_that_fails_when_the_run_s_time_is_up_failed_for_that(tmp_path: P
     drive(test())
 
 
+@pytest.mark.slow
 def test_a_model_that_keeps_no_deadline_is_given_up(tmp_path: Path) -> None:
     async def never(_: ModelRequest) -> ModelReply:
         await asyncio.Event().wait()
@@ -673,6 +674,7 @@ def test_a_wait_that_is_no_number_is_ours_to_choose(tmp_path: Path) -> None:
     drive(test())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["deadline", "cancellation"])
 def test_a_model_that_does_not_let_itself_be_cancelled_is_left_behind(tmp_path: Path, ends: str) -> None:
     asked, enough = asyncio.Event(), asyncio.Event()
@@ -761,6 +763,7 @@ def test_a_call_cancelled_at_any_moment_ends_its_action_and_its_reservation(tmp_
     assert asked[-1]
 
 
+@pytest.mark.slow
 def test_a_call_that_waits_for_room_may_be_cancelled_at_any_moment(tmp_path: Path) -> None:
     """Cancels after 0, 1, 2 ... moments, while another holds the room, and while it is given back."""
 

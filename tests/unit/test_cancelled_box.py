@@ -139,6 +139,7 @@ async def pairs(here: World) -> list[str]:
 CELLS = ["print end", "print fail", "print hold", "print ask hold", "print ask", "print"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True], ids=["once", "again and again"])
 @pytest.mark.parametrize("code", CELLS)
 def test_a_cell_that_is_cancelled_anywhere_and_abandoned(tmp_path: Path, code: str, again: bool) -> None:

@@ -478,6 +478,7 @@ print(made, flush=True)
     process.stdout.close()
 
 
+@pytest.mark.slow
 def test_processors_are_limited_and_time_is_counted(groups: Cgroups) -> None:
     group = groups.create(SPEC)
     started = time.monotonic()
@@ -582,6 +583,7 @@ def test_other_groups_are_not_touched(groups: Cgroups, places: list[Place], name
     unmade(folders)
 
 
+@pytest.mark.slow
 def test_reaping_at_once_from_two_sides_is_no_accident(groups: Cgroups, places: list[Place]) -> None:
     code = """\
 import sys

@@ -102,6 +102,7 @@ def test_lines_of_json_are_a_list(store: ContextStore, tmp_path: Path) -> None:
         assert [value for _, value in items(store, document)] == rows
 
 
+@pytest.mark.slow
 def test_many_lines_across_blocks(store: ContextStore, tmp_path: Path) -> None:
     data = "".join(f'{{"n": {number}}}\n' for number in range(150_000))
     assert len(data) > BLOCK_BYTES

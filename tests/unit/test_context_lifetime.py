@@ -238,6 +238,7 @@ def test_a_removed_file_is_taken_in_again(store: ContextStore, tmp_path: Path) -
     assert store.find("in.txt").sha256 == document.sha256
 
 
+@pytest.mark.slow
 def test_adding_opening_and_removing_at_once(tmp_path: Path) -> None:
     """Whoever gets a document open reads all of it; nothing else happens than a clear refusal."""
     surprises: list[BaseException] = []
@@ -317,6 +318,7 @@ def bytes_copied(store: Path) -> int:
     return sum(path.stat().st_size for path in (store / "incoming").glob("kept-*/text"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_file_goes_on_where_it_was(tmp_path: Path, large: Path) -> None:
     place, fresh = tmp_path / "store", ContextStore(tmp_path / "fresh")
     killed_at(place, large, 2 * CHECKPOINT_BYTES + 1)
@@ -344,6 +346,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_meanwhile_starts_anew(tmp_path: Path, large: Path) -> None:
     source = tmp_path / "copy.txt"
     shutil.copy(large, source)
@@ -359,6 +362,7 @@ def test_a_file_that_changed_meanwhile_starts_anew(tmp_path: Path, large: Path) 
     assert list((place / "incoming").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_two_who_add_the_same_large_file(tmp_path: Path, large: Path) -> None:
     with running(ADDER, tmp_path / "store", large, 1) as first:
         assert first.stdout is not None
@@ -371,6 +375,7 @@ def test_two_who_add_the_same_large_file(tmp_path: Path, large: Path) -> None:
     assert list((tmp_path / "store" / "incoming").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_nothing_half_there(tmp_path: Path) -> None:
     source = tmp_path / "in.txt"
     source.write_bytes("Zeile für Zeile\n".encode() * 500_000)
@@ -399,6 +404,7 @@ def test_a_kill_at_any_moment_leaves_nothing_half_there(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------- progress and copying
 
 
+@pytest.mark.slow
 def test_progress_is_told_now_and_then(store: ContextStore, tmp_path: Path, large: Path) -> None:
     shown: list[tuple[int, int]] = []
     began = time.monotonic()
@@ -446,6 +452,7 @@ def test_a_file_that_is_made_up_as_it_is_read(store: ContextStore) -> None:
     assert b"Name:" in whole(store, document)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, large: Path) -> None:
     measured = """
 import resource, sys, time

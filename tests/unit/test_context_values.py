@@ -59,6 +59,7 @@ def refused(store: ContextStore, source: Any, **more: Any) -> InvalidInput:
     return caught.value
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(values, max_size=8))
 def test_any_list(tmp_path_factory: pytest.TempPathFactory, source: list[Any]) -> None:
@@ -69,6 +70,7 @@ def test_any_list(tmp_path_factory: pytest.TempPathFactory, source: list[Any]) -
     assert items(store, document) == [("", value) for value in source]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(words, values, max_size=8))
 def test_any_dict(tmp_path_factory: pytest.TempPathFactory, source: dict[str, Any]) -> None:

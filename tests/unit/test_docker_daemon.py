@@ -100,6 +100,7 @@ def test_removals_that_hang_hold_up_no_other(tmp_path: Path) -> None:
         asyncio.run(main(talker.host))
 
 
+@pytest.mark.slow
 def test_whoever_is_not_removed_is_said_to_be_there(tmp_path: Path) -> None:
     async def main(host: str) -> list[bool]:
         with contextlib.closing(Daemon(host, answer_s=1)) as daemon:

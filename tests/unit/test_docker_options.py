@@ -94,7 +94,7 @@ def described(ordered: dict[str, Any]) -> dict[str, Any]:
     nothing: dict[str, Any] = dict.fromkeys(UNWANTED)
     nothing |= {"Privileged": False, "PidMode": "", "UTSMode": "", "UsernsMode": "", "PortBindings": {}}
     nothing |= {"OomKillDisable": False, "OomScoreAdj": 0, "VolumeDriver": "", "PublishAllPorts": False}
-    entrypoint = ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", "/usr/lib/belljar/boot.py"]
+    entrypoint = ["/usr/bin/python3", "-I", "-S", "-B", "-X", "utf8", "/usr/lib/belljar/guest/box/boot.py"]
     return {
         "Image": IMAGE,
         "Mounts": [],

@@ -27,12 +27,12 @@ from pathlib import Path
 
 import pytest
 
-from guest import facades, guards
-from guest import regex as paged_regex
-from guest.collection import PagedDict, PagedList
-from guest.guards import Kind, kind_of
-from guest.paged import PagedText
-from guest.restricted import compile_cell, make_globals
+from guest.context import regex as paged_regex
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import PagedText
+from guest.language import facades, guards
+from guest.language.guards import Kind, kind_of
+from guest.language.restricted import compile_cell, make_globals
 from tests.unit.paged_fakes import Stored
 
 SAMPLES = r"""
@@ -383,6 +383,7 @@ class World:
         return prompt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regex", [None, paged_regex.as_module()], ids=["re", "paged re"])
 @pytest.mark.parametrize("read", [guards.guest_getattr, read_past_the_guard], ids=["guarded", "by name alone"])
 def test_no_attribute_leads_out(read: Reader, regex: types.ModuleType | None) -> None:
@@ -452,13 +453,13 @@ def test_a_facade_is_read_only_and_knows_no_module() -> None:
 
 def test_after_preload_no_facade_imports_anything() -> None:
     program = (
-        "import sys; from guest import facades; facades.preload(); before = set(sys.modules)\n"
+        "import sys; from guest.language import facades; facades.preload(); before = set(sys.modules)\n"
         "importer = facades.Importer(print)\n"
         "made = [importer(name, None, None, None, 0) for name in facades.module_names() if name not in facades.LATER]\n"
         "made[0] is None or importer('datetime').datetime.strptime('2024', '%Y')\n"
         "print(sorted(set(sys.modules) - before))"
     )
-    images = str(Path(facades.__file__).parents[1])
+    images = str(Path(facades.__file__).parents[2])
     environment = {"PYTHONPATH": images}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
     assert ran.stdout == "[]\n"

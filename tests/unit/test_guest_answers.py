@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from guest.answers import encoded
-from guest.collection import PagedDict, PagedList
-from guest.paged import PagedText
-from guest.placeholder import holds_placeholder, mark
+from guest.agent.answers import encoded
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import PagedText
+from guest.context.placeholder import holds_placeholder, mark
 from tests.unit.paged_fakes import Stored
 
 TEXT = "Title\nnaïve 👍\n"

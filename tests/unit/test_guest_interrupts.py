@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from belljar.protocol import Done
-from guest.agent import Agent
+from guest.agent.loop import Agent
 from tests.unit.test_guest_wire import wired
 
 # What happens in a box, in this order: an order for the next cell, which may say that the one before was sent an

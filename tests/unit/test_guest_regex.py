@@ -14,9 +14,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from guest import regex, scan
-from guest.collection import PagedDict, PagedList
-from guest.paged import PagedText, TextTooLarge
+from guest.context import regex, scan
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import PagedText, TextTooLarge
 
 TEXT = "Date: Jun 16 || User: 98779\r\nDate: Jul 2 || User: 5\nünï😀\n"
 

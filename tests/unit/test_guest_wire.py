@@ -43,8 +43,8 @@ from belljar.protocol import (
     Refused,
 )
 from belljar.wire import Frame, encode, guest_decoder
-from guest.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
-from guest.wire import Channel, Closed
+from guest.agent.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
+from guest.agent.wire import Channel, Closed
 
 HEADER_MAX = 1 << 16
 BODY_MAX = 1 << 25
@@ -226,6 +226,7 @@ def test_every_character_has_one_spelling_on_both_sides() -> None:
 # ---------------------------------------------------------------------------------------------------------- threads
 
 
+@pytest.mark.slow
 def test_many_threads_share_one_channel_and_each_gets_its_own_reply() -> None:
     with wired(echo, shuffle=8, in_flight=16) as (channel, host), concurrent.futures.ThreadPoolExecutor(24) as pool:
         list(pool.map(lambda start: read(channel, start), range(2000)))
@@ -245,6 +246,7 @@ def test_no_more_requests_are_under_way_than_the_limit() -> None:
     assert worst == 3
 
 
+@pytest.mark.slow
 def test_requests_under_way_hold_no_more_bytes_than_the_limit() -> None:
     """A body counts as what it is, a search as what it may find, and one request alone has room in any case."""
     worst = 0
@@ -374,6 +376,7 @@ def overlong_cell(channel: Channel, start: int, body: bytes) -> None:
         channel.send({"op": "output", "cell": 1, "stream": "stdout"}, body)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_flight", [1, 3])
 def test_an_interrupt_at_any_moment_leaves_the_stream_in_step(in_flight: int) -> None:
     rng = random.Random(in_flight)

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from guest import regex
-from guest.restricted import Rejected, compile_cell, make_globals
+from guest.context import regex
+from guest.language.restricted import Rejected, compile_cell, make_globals
 
 WRITER = """
 class Writer:

@@ -837,4 +837,4 @@ def values(amount: Amounts | Limits | Remaining) -> tuple[Any, ...]:
 Books.TestCase.settings = settings(
     max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-TestBooks = Books.TestCase
+TestBooks = pytest.mark.slow(Books.TestCase)

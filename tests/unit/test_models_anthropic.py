@@ -439,6 +439,7 @@ def test_any_bytes_give_a_reply_or_a_failure(status: int, data: bytes) -> None:
     gives_a_reply_or_a_failure(httpx2.Response(status, headers={"content-type": "text/event-stream"}, content=data))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, len(PARIS) - 1), st.lists(st.integers(0, 9), min_size=1, max_size=5), json_values)
 def test_any_value_in_any_place_gives_a_reply_or_a_failure(number: int, path: list[int], by: object) -> None:

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guest.collection import PagedDict, PagedList
-from guest.paged import PagedText, TextTooLarge, plain
-from guest.pages import PageCache
-from guest.placeholder import mark
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import PagedText, TextTooLarge, plain
+from guest.context.pages import PageCache
+from guest.context.placeholder import mark
 from tests.unit.paged_fakes import Items, Stored
 
 
@@ -68,6 +68,7 @@ def test_items_and_slices(items: list[Any], shape: Any, start: int | None, stop:
         assert outcome(operator.getitem, twin, at) == outcome(operator.getitem, items, at)
 
 
+@pytest.mark.slow
 @given(lists, shapes, lists)
 def test_a_list_as_a_whole(items: list[Any], shape: Any, other: list[Any]) -> None:
     twin = look_alike(items, **shape)
@@ -195,6 +196,7 @@ def test_entries(entries: dict[str, Any], shape: Any, key: Any, keys_bytes_max: 
         assert (wanted in twin.keys(), wanted in twin.values()) == (wanted in entries, wanted in entries.values())  # noqa: SIM118
 
 
+@pytest.mark.slow
 @given(dicts, shapes, dicts)
 def test_a_dict_as_a_whole(entries: dict[str, Any], shape: Any, other: dict[str, Any]) -> None:
     twin = look_alike(entries, **shape)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from guest import agent, regex
-from guest.collection import PagedDict, PagedList
-from guest.paged import LookAlike, PagedText
-from guest.restricted import compile_cell, make_globals
+from guest.agent import loop as agent
+from guest.context import regex
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import LookAlike, PagedText
+from guest.language.restricted import compile_cell, make_globals
 from tests.unit.paged_fakes import Stored
 
 TEXT = "name,age\nAda,36\n" + "Grace,85\r\n" * 20 + '"Zoë, the\nfirst",7\nUser: 98779\n'

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from guest.paged import PagedText, TextTooLarge
-from guest.pages import PageCache
-from guest.pushdown import Hit, found_by
+from guest.context.paged import PagedText, TextTooLarge
+from guest.context.pages import PageCache
+from guest.context.pushdown import Hit, found_by
 
 # Few letters, so that needles are found and overlap themselves; every kind of line end, width and white space.
 ALPHABET = 'aab"{} \t\n\n\r\r\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029\xa0\u3000é\u0301߀Ａ€😀𝟙İßǅ'
@@ -420,7 +420,7 @@ def test_what_insists_on_a_real_str_says_what_to_write(call: Callable[[Any], Any
 
 
 def test_the_advice_does_not_stand_where_a_program_prints_its_type() -> None:
-    assert str(type(paged("abc"))) == "<class 'guest.paged.PagedText'>"
+    assert str(type(paged("abc"))) == "<class 'guest.context.paged.PagedText'>"
 
 
 def test_it_cannot_be_pickled() -> None:

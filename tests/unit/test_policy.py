@@ -676,6 +676,7 @@ def policy_texts(draw: st.DrawFn) -> str:
     return "".join(f"{'.'.join(path)} = {value}\n" for path, value in values.items())
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(policy_texts())
 def test_what_is_written_reads_back_as_the_same(text: str) -> None:
@@ -686,6 +687,7 @@ def test_what_is_written_reads_back_as_the_same(text: str) -> None:
     assert policy.digest(again) == policy.digest(first)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(policy_texts())
 def test_every_policy_may_extend_itself_unchanged(text: str) -> None:

@@ -7,8 +7,8 @@ from types import CodeType
 
 import pytest
 
-from guest.rejection import shown
-from guest.restricted import compile_cell
+from guest.language.rejection import shown
+from guest.language.restricted import compile_cell
 
 FILE = "<cell 1>"
 

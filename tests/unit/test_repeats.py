@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.context.repeats import Found, repeats
-from belljar.context.tracing import Traceable, trace
+from belljar.attribution.repeats import Found, repeats
+from belljar.attribution.tracing import Traceable, trace
 from belljar.spans import Spans, overlaps
 from tests.unit.test_tracing import TEMPLATE
 

@@ -231,6 +231,7 @@ ADVERSARIAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ADVERSARIAL)
 def test_a_large_reply_takes_linear_time(case: str) -> None:
     """What grows with the square takes minutes for these."""

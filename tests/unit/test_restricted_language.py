@@ -8,6 +8,7 @@ line that the program prints; each must print exactly what it prints in plain CP
 import ast
 import contextlib
 import io
+import string
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from guest import guards, restricted
-from guest import regex as paged_regex
-from guest.collection import PagedDict, PagedList
-from guest.names import CutAnswer
-from guest.paged import PagedText
-from guest.restricted import Rejected, compile_cell, make_globals, user_variables
+from guest.agent.names import CutAnswer
+from guest.context import regex as paged_regex
+from guest.context.collection import PagedDict, PagedList
+from guest.context.paged import PagedText
+from guest.language import guards, restricted
+from guest.language.restricted import Rejected, compile_cell, make_globals, user_variables
 from tests.unit.paged_fakes import Stored
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"
@@ -549,8 +550,10 @@ def leak(_what: object) -> None:
 
 @pytest.mark.parametrize("source", ESCAPES.values(), ids=ESCAPES.keys())
 def test_a_known_way_out_is_closed(source: str) -> None:
+    before = dict(vars(string))  # two of the programs put members of an enumeration in their places
     with pytest.raises(Leaks):  # the yardstick: the program does work in plain CPython
         run_plain(source, leak=leak)
+    vars(string).update(before)
     namespace = make_globals(write=lambda stream, text: None, names={**World().names, "leak": leak})
     with pytest.raises(Exception, match=r"\S") as caught:
         exec(compile_cell(source), namespace)

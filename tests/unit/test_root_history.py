@@ -23,6 +23,7 @@ def filled(turns: int, bytes_max: int, *, reply: str = "r" * 1000, shown: str = 
     return history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytes_max", [16 * KIB, 100 * KIB, 1024 * KIB])
 @pytest.mark.parametrize("turns", [1, 5, 40, 400])
 def test_a_request_stays_under_the_bound_of_prompts(bytes_max: int, turns: int) -> None:

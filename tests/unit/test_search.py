@@ -20,12 +20,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.context import ContextStore, Searcher, Tracked
-from belljar.context.hits import MATCH_CHARS_MAX
-from belljar.context.search import Findings
+from belljar.context import ContextStore
 from belljar.errors import BelljarError, HostFault, PolicyDenied
-from guest.contexts import unpacked
-from guest.pushdown import Hit
+from belljar.search import Searcher, Tracked
+from belljar.search.hits import MATCH_CHARS_MAX
+from belljar.search.searcher import Findings
+from guest.agent.contexts import unpacked
+from guest.context.pushdown import Hit
 from tests.unit.broker_fakes import drive
 from tests.unit.searches import HUGE, LONG, PATIENCE_S, SLOW, busy, question, refusal, searching, workers
 
@@ -105,6 +106,7 @@ patterns = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(texts, patterns)
 def test_every_match_is_where_re_finds_it(desk: Desk, text: str, pattern: str) -> None:
@@ -167,6 +169,7 @@ def test_more_groups_than_are_told_are_refused(desk: Desk) -> None:
 items = st.lists(st.text(f"ab1 \n{WIDE}", max_size=6), min_size=1, max_size=12).filter(any)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(items, patterns, st.booleans())
 def test_of_a_list_or_dict_each_item_is_a_text_of_its_own(
@@ -206,6 +209,7 @@ def test_a_search_of_items_goes_on_in_the_midst_of_one(desk: Desk) -> None:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(texts, bare, st.data())
 def test_a_range_is_searched_as_re_searches_it(desk: Desk, text: str, pattern: str, data: st.DataObject) -> None:
@@ -217,6 +221,7 @@ def test_a_range_is_searched_as_re_searches_it(desk: Desk, text: str, pattern: s
     assert desk.ask(text, pattern, mode="count", start=start, stop=stop).count == len(spans)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(texts, patterns, st.integers(1, 3))
 def test_going_on_from_next_finds_each_match_once(desk: Desk, text: str, pattern: str, limit: int) -> None:
@@ -232,6 +237,7 @@ def test_going_on_from_next_finds_each_match_once(desk: Desk, text: str, pattern
     assert found == expected(pattern, text, 0, len(text))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.text(f"ab{ENDS}é", min_size=1, max_size=60), st.integers(0, 70), st.integers(0, 70))
 def test_lines_are_those_of_splitlines(desk: Desk, text: str, first: int, last: int) -> None:
@@ -264,6 +270,7 @@ def test_a_long_match_is_placed_whole_and_quoted_in_part(desk: Desk, char: str) 
     assert desk.ask(text, "<[^>]*>").spans("find") == [[0, 1000], [5003, 5015]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["a", "a|b", "[a-z]", "(?i)A"])
 def test_a_hundred_thousand_matches(desk: Desk, pattern: str) -> None:
     text = "a→" * 100_000
@@ -273,6 +280,7 @@ def test_a_hundred_thousand_matches(desk: Desk, pattern: str) -> None:
     assert desk.ask(text, pattern, mode="count").count == 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["a", "a*", "", "→|b", r"\ba", "(?m)^a"])
 def test_slices_of_time_add_up_to_the_whole(tmp_path: Path, pattern: str) -> None:
     text = "a→aa\n" * 1000
@@ -292,6 +300,7 @@ def test_slices_of_time_add_up_to_the_whole(tmp_path: Path, pattern: str) -> Non
     hasty.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytes_max", [20, 21, 100, 999, 2000, 2001])
 def test_what_does_not_fit_one_reply_is_given_in_several(desk: Desk, bytes_max: int) -> None:
     text = "a line of text\n" * 100
@@ -378,6 +387,7 @@ def test_a_search_that_nobody_waits_for_leaves_no_process(tmp_path: Path) -> Non
     drive(test())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_a_process_that_dies_is_replaced(tmp_path: Path, number: signal.Signals) -> None:
     async def test() -> None:
@@ -395,6 +405,7 @@ def test_a_process_that_dies_is_replaced(tmp_path: Path, number: signal.Signals)
     drive(test())
 
 
+@pytest.mark.slow
 def test_two_search_at_once_and_the_third_waits_its_turn(tmp_path: Path) -> None:
     async def test() -> None:
         async with searching(tmp_path, "abcdefgh" * (1 << 16)) as (searcher, about):
@@ -433,6 +444,7 @@ def test_long_searches_take_turns_with_a_short_one(tmp_path: Path) -> None:
     drive(test())
 
 
+@pytest.mark.slow
 def test_closing_ends_what_is_under_way_and_who_waits_is_told(tmp_path: Path) -> None:
     async def test() -> None:
         async with searching(tmp_path, HUGE) as (searcher, about):
@@ -452,6 +464,7 @@ def test_closing_ends_what_is_under_way_and_who_waits_is_told(tmp_path: Path) ->
     drive(test())
 
 
+@pytest.mark.slow
 def test_many_documents_are_traced_at_once(tmp_path: Path) -> None:
     async def test() -> None:
         store = ContextStore(tmp_path)

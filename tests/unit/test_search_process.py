@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from belljar.context import Question, Searcher
+from belljar.search import Question, Searcher
 from tests.unit.broker_fakes import drive
 from tests.unit.searches import PATIENCE_S, refusal, searching, workers
 
@@ -128,8 +128,8 @@ ATTEMPTS = {
 BEGINNING = """
 import errno, os, socket, sys
 from pathlib import Path
-from belljar.context import searching
-searching._confine()
+from belljar.search import process
+process._confine()
 """
 
 
@@ -180,10 +180,10 @@ def test_it_searches_nothing_where_a_step_fails(step: str) -> None:
         class Libc:
             def __getattr__(self, name):
                 return lambda *words: -1 if name == {step!r} and words[0] != 444 else 7
-        searching.ctypes.CDLL = lambda *words, **options: Libc()
-        searching.os.close = lambda number: None
+        process.ctypes.CDLL = lambda *words, **options: Libc()
+        process.os.close = lambda number: None
         try:
-            searching.main()
+            process.main()
         except OSError:
             print("closed")
     """
@@ -246,7 +246,8 @@ def ended(worker: psutil.Process) -> bool:
 HOST = """
 import asyncio, sys
 from pathlib import Path
-from belljar.context import ContextStore, Question, Searcher
+from belljar.context import ContextStore
+from belljar.search import Question, Searcher
 
 async def host():
     searcher, store = Searcher(slice_s=600), ContextStore(Path(sys.argv[1]))

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.context.tracing import Traceable, trace
+from belljar.attribution.tracing import Traceable, trace
 from belljar.spans import Spans
 
 TEMPLATE = "You label lines. Tell for each which kind of question it is, one label a line.\n\nLINES:\n{}\n\nAnswer now:"
@@ -305,6 +305,7 @@ def test_a_budget_ends_it_and_is_reported() -> None:
     assert time.process_time() - started < 10
 
 
+@pytest.mark.slow
 def test_ten_thousand_pieces_in_order_cost_milliseconds_each_at_most() -> None:
     data = "\n".join(document(10, 30000)).encode()
     slices = [data[at : at + 200].decode("utf-8", "ignore") for at in range(0, len(data) - 200, 200)]
@@ -323,6 +324,7 @@ def test_text_that_is_everywhere_costs_no_more_than_other_text() -> None:
     assert time.process_time() - started < 20
 
 
+@pytest.mark.slow
 def test_a_prompt_made_of_accidents_ends_with_the_budget() -> None:
     data, prompt = b"abcdefghij" * 100_000, bytearray(b"abcdefghij" * 80_000)
     prompt[::37] = b"Z" * len(prompt[::37])
@@ -384,7 +386,7 @@ def test_what_was_found_when_the_time_was_up_counts(monkeypatch: pytest.MonkeyPa
     data = "\n".join(lines).encode()
     prompts = ["\n".join(lines[at : at + 100 : 2]).encode() for at in range(0, 400, 100)]
     calls = iter([*range(60), *repeat(10**6, 10**6)])
-    monkeypatch.setattr("belljar.context.tracing.time.monotonic", lambda: float(next(calls)))
+    monkeypatch.setattr("belljar.attribution.tracing.time.monotonic", lambda: float(next(calls)))
     found = trace(prompts, [Traceable(0, data, [(0, len(data))])], seconds=1000)
     assert not found.complete
     assert 0 < Spans((start, stop) for _, start, stop in found.spans).covered < len(data) // 2

@@ -1,7 +1,7 @@
 """Which characters of its documents a run has read, and which of them a sub-model was shown, from the log alone.
 
 `run.started` names the documents; `context.read` and `context.searched` hold the ranges that were given to the box;
-`query.shown` the ranges that were found in prompts (see `belljar.context.tracing`). A character counts once. What a log
+`query.shown` the ranges that were found in prompts (see `attribution`). A character counts once. What a log
 says outside a document, or of a document that is none (a list's directory), does not count; nor does what it says after
 the run's end or, of the run's documents, a second time.
 

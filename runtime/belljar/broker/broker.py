@@ -30,7 +30,7 @@ from belljar.broker.querying import Querying
 from belljar.broker.reading import Reading
 from belljar.broker.run import RunScope
 from belljar.broker.shown import Coverage, Shown
-from belljar.context import OpenDocument, Searcher
+from belljar.context import OpenDocument
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import Ledger
 from belljar.models import Model
@@ -50,6 +50,7 @@ from belljar.protocol import (
     Refused,
     Search,
 )
+from belljar.search import Searcher
 from belljar.states import EVENT_OF, CellState, Event, States
 from belljar.wire import Frame
 

@@ -18,11 +18,12 @@ from belljar.broker.readlog import ReadLog
 from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Shown
-from belljar.context import OpenDocument, Question, Searcher
-from belljar.context.hits import OF_ITEMS
+from belljar.context import OpenDocument
 from belljar.errors import PolicyDenied, ProtocolViolation, QuotaExceeded
 from belljar.ledger import Ledger, Remaining
 from belljar.protocol import Data, Found, Read, Search
+from belljar.search import Question, Searcher
+from belljar.search.hits import OF_ITEMS
 
 __all__ = ["Reading"]
 

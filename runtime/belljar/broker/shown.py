@@ -1,7 +1,7 @@
 """What a run has read of its contexts, and what of it reached a sub-model: for the log, and for the result.
 
 Reads are known as they happen. Which parts of the documents a prompt is made of is found out afterwards, in the process
-that searches (`context.tracing`), for each prompt that was answered: it is looked for in what the run has read. Nobody
+that searches (`attribution`), for each prompt that was answered: it is looked for in what the run has read. Nobody
 waits for it but the end of the run, and no longer than `_END_S`, and who asks faster than it can be traced: at most so
 many bytes of prompts wait.
 
@@ -23,8 +23,9 @@ import msgspec
 
 from belljar.audit import JSON, AuditLog
 from belljar.broker.run import RunScope
-from belljar.context import OpenDocument, Searcher, Tracked
+from belljar.context import OpenDocument
 from belljar.errors import HostFault, Refusal
+from belljar.search import Searcher, Tracked
 from belljar.spans import Spans
 
 __all__ = ["SPANS_LOGGED_MAX", "Coverage", "Shown"]

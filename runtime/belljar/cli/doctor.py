@@ -28,7 +28,7 @@ from belljar.sandbox.docker.versions import Engine, read_engine, runc_holes
 
 __all__ = ["BackendReport", "Finding", "Report", "doctor"]
 
-_PROBE: Final = "import guest.probe\nguest.probe.main()"
+_PROBE: Final = "import guest.box.probe\nguest.box.probe.main()"
 _KERNEL: Final = "kernel: "
 _DENIED: Final = 4
 # A daemon that is there answers at once; nobody waits for one that is not well.

@@ -4,7 +4,6 @@ from belljar.context.document import Document, Kind, OpenDocument
 from belljar.context.encodings import Errors
 from belljar.context.folder import LeftOut
 from belljar.context.intake import OnProgress
-from belljar.context.search import Question, Searcher, Tracked
 from belljar.context.store import (
     DEFAULT_TENANT,
     ContextStore,
@@ -29,9 +28,6 @@ __all__ = [
     "OnLeftOut",
     "OnProgress",
     "OpenDocument",
-    "Question",
-    "Searcher",
     "Source",
     "Swept",
-    "Tracked",
 ]

@@ -1,12 +1,27 @@
-"""Boxes: the `Backend` and `Sandbox` protocols, the image they share, and the jail.
+"""Boxes: the `Backend` and `Sandbox` protocols, backends by name, the image they share, and the jail.
 
 Containers are in `docker`, to be imported from there: not everybody has time for the SDK.
 """
 
 from __future__ import annotations
 
-from belljar.sandbox.base import Backend, BoxEnd, BoxSpec, Evidence, Sandbox
+from belljar.sandbox.base import Backend, BoxEnd, BoxSpec, Evidence, Sandbox, check_layers
 from belljar.sandbox.image import Image, ensure_image
 from belljar.sandbox.jail import Jail
+from belljar.sandbox.registry import BackendSite, OpenBackend, open_backend, register_backend
 
-__all__ = ["Backend", "BoxEnd", "BoxSpec", "Evidence", "Image", "Jail", "Sandbox", "ensure_image"]
+__all__ = [
+    "Backend",
+    "BackendSite",
+    "BoxEnd",
+    "BoxSpec",
+    "Evidence",
+    "Image",
+    "Jail",
+    "OpenBackend",
+    "Sandbox",
+    "check_layers",
+    "ensure_image",
+    "open_backend",
+    "register_backend",
+]

@@ -124,7 +124,7 @@ class Sandbox(Protocol):
 
 
 class Backend(Protocol):
-    """Builds boxes. `image_digest` and `probe` are for the log and for `doctor`."""
+    """Builds boxes, for as many runs and policies as ask for some."""
 
     name: str
 
@@ -136,8 +136,17 @@ class Backend(Protocol):
             BoxFault: it failed for any other reason.
         """
 
+    async def warm(self, spec: BoxSpec, size: int) -> None:
+        """Keep `size` boxes for `spec` ready from now on, instead of those kept before; returns when they are.
+
+        A backend that keeps none does nothing. Raises as `start`.
+        """
+
     def about(self) -> Mapping[str, str]:
-        """Facts for the log: image digest, versions."""
+        """Facts for the log: `backend`, its name; `image`, the digest of its boxes' root file system; versions.
+
+        A policy that pins an image accepts no backend without that digest.
+        """
 
     async def aclose(self) -> None:
         """End what the backend keeps running, and every box that is left."""

@@ -7,7 +7,7 @@ no shell, no package manager, no set-id file, no site-packages, no path of the h
     /usr/lib/pythonX.Y/           the standard library, compiled (hash-based: the same input gives the same bytes)
     /usr/lib/*.so*                the shared objects, flat; /lib and /lib64 point here, which every loader searches
     /usr/share/zoneinfo/          time zones, from the package `tzdata` and not from this machine
-    /usr/lib/belljar/             the guest package, RestrictedPython, and the jail's zygote
+    /usr/lib/belljar/             the guest package and RestrictedPython
     /dev /tmp                     mount points; /tmp is private: a container runtime gives its mode to what it mounts
 
 An image is named by its digest: SHA-256 over the sorted list of (path, mode, content hash or link target). It is built
@@ -57,10 +57,8 @@ __all__ = [
 ]
 
 PYTHON = "/usr/bin/python3"
-AGENT = "/usr/lib/belljar/boot.py"
-ZYGOTE = "/usr/lib/belljar/zygote.py"
-
-_ZYGOTE_SOURCE = Path(__file__).with_name("jail") / "zygote.py"
+AGENT = "/usr/lib/belljar/guest/box/boot.py"
+ZYGOTE = "/usr/lib/belljar/guest/box/zygote.py"
 
 # Needs a display, a terminal, a compiler, a network or a package index; or tests CPython itself.
 _LEFT_OUT_PACKAGES = frozenset(
@@ -95,7 +93,7 @@ _ZONES = "/usr/share/zoneinfo"
 # What a file of a time zone begins with; beside them the package has tables that nobody reads.
 _ZONE_MAGIC = b"TZif"
 # Changes whenever the recipe below does, so that images of an older recipe are not taken for this one's.
-RECIPE = 4
+RECIPE = 5
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -198,8 +196,9 @@ def _key() -> str:
     about = _interpreter().stat()
     facts = [RECIPE, sys.version, str(_interpreter()), about.st_size, about.st_mtime_ns]
     facts += [metadata.version("RestrictedPython"), metadata.version("tzdata")]
-    sources = [_ZYGOTE_SOURCE, *sorted(assets.guest_dir().rglob("*.py"))]
-    facts += [[source.name, hashlib.sha256(source.read_bytes()).hexdigest()] for source in sources]
+    guest = assets.guest_dir()
+    for source in sorted(guest.rglob("*.py")):
+        facts.append([source.relative_to(guest).as_posix(), hashlib.sha256(source.read_bytes()).hexdigest()])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -220,8 +219,6 @@ def _populate(root: Path) -> None:
         _copy_tree(platform, library / "lib-dynload")
     _write_build_facts(library)
     _copy_tree(assets.guest_dir(), root / "usr/lib/belljar/guest")
-    (root / "usr/lib/belljar/guest/boot.py").rename(root / "usr/lib/belljar/boot.py")
-    _copy_file(_ZYGOTE_SOURCE, root / "usr/lib/belljar/zygote.py", 0o644)
     _copy_tree(_package("RestrictedPython"), root / "usr/lib/belljar/RestrictedPython")
     _copy_zones(root)
     _copy_shared_objects(root)

@@ -6,7 +6,7 @@ two descriptors: a pidfd of its first process, by which we interrupt and kill wi
 folder, by which we can tell a full disk from a lie.
 
 Which layers a zygote's boxes have is measured, not told: its first box is one of ours, closes in on itself like every
-other, and finds out (`guest.measure`); what only the outside can see, its uid and its control groups, we look at.
+other, and finds out (`guest.box.measure`); what only the outside can see, its uid and its control groups, we look at.
 
 If this process dies at any moment, the end of *control* and the parent-death signals end zygote and boxes. If the
 zygote dies, its boxes die with it; the runs in them get a fault of ours, and the next `start` makes a new zygote.
@@ -557,7 +557,7 @@ async def _receive_with_handles(channel: socket.socket) -> tuple[bytes, list[int
 
 
 def _to_measure(spec: BoxSpec, limits: Mapping[str, int]) -> dict[str, object]:
-    """What `guest.measure` compares with."""
+    """What `guest.box.measure` compares with."""
     return {
         "host": {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _NAMESPACES},
         "fresh": _FRESH,

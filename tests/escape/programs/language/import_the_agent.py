@@ -1,5 +1,5 @@
 # language: restricted
 # expect: rejected error
 # why: The agent lies on the path that modules are imported from.
-from guest import agent
+from guest.agent import loop as agent
 escaped(agent)

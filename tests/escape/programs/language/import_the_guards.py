@@ -1,5 +1,5 @@
 # language: restricted
 # expect: rejected error
 # why: Who owns the guards owns the language.
-import guest.guards
-escaped(guest.guards)
+import guest.language.guards
+escaped(guest.language.guards)

@@ -6,7 +6,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 FUTEX, SHARED, PRIVATE = 202, 1, 2
 pages = []
-for path in ("/usr/lib/belljar/guest/agent.py", "/usr/bin/python3"):
+for path in ("/usr/lib/belljar/guest/agent/loop.py", "/usr/bin/python3"):
     file = os.open(path, os.O_RDONLY)
     pages += [ctypes.c_void_p(libc.mmap(None, 4096, 1, kind, file, 0)) for kind in (SHARED, PRIVATE)]
 

@@ -2,7 +2,7 @@
 import ctypes, os
 
 libc = ctypes.CDLL(None, use_errno=True)
-paths = ["/usr/lib/belljar/guest/agent.py", "/usr/lib/belljar/guest", "/usr/bin/python3", "/usr/lib", "/usr"]
+paths = ["/usr/lib/belljar/guest/agent/loop.py", "/usr/lib/belljar/guest", "/usr/bin/python3", "/usr/lib", "/usr"]
 
 
 def look():

@@ -3,7 +3,7 @@ import ctypes, os, time
 
 libc = ctypes.PyDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
-file = os.open("/usr/lib/belljar/guest/agent.py", os.O_RDONLY)
+file = os.open("/usr/lib/belljar/guest/agent/loop.py", os.O_RDONLY)
 page = ctypes.c_void_p(libc.mmap(None, 4096, 1, 1, file, 0))
 rounds = 5
 #%% wait

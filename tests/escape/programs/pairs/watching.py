@@ -3,7 +3,7 @@
 import ctypes, errno, os
 
 libc = ctypes.CDLL(None, use_errno=True)
-path = b"/usr/lib/belljar/guest/agent.py"
+path = b"/usr/lib/belljar/guest/agent/loop.py"
 
 
 #%% watch

@@ -4,7 +4,7 @@ import ctypes, errno, os
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
-path, pages = "/usr/lib/belljar/guest/guards.py", 8
+path, pages = "/usr/lib/belljar/guest/language/guards.py", 8
 file = os.open(path, os.O_RDONLY)
 area = ctypes.c_void_p(libc.mmap(None, pages * 4096, 1, 1, file, 0))
 size = ctypes.c_size_t(pages * 4096)

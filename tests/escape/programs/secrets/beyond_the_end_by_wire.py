@@ -4,7 +4,7 @@
 # says: read.out_of_range
 # refused: read.out_of_range
 # why: The agent checks ranges for comfort; the host must check them again.
-from guest import wire as guest_wire
+from guest.agent import wire as guest_wire
 import gc
 channel = next(value for value in gc.get_objects() if isinstance(value, guest_wire.Channel))
 for start, stop in ((0, len(context) + 1), (len(context) + 1, len(context) + 2), (5, 4), (0, 2**53 - 1)):

@@ -3,7 +3,7 @@
 # use: refused
 # says: F_SETFL DIRECT EPERM
 # why: Reads that go to the host's disk each time, past every account; and flags that reach further than the file.
-places = [b"/usr/bin/python3", b"/usr/lib/belljar/guest/agent.py", b"/usr", b"/tmp/mine", b"/dev/zero", b"/dev/null"]
+places = [b"/usr/bin/python3", b"/usr/lib/belljar/guest/agent/loop.py", b"/usr", b"/tmp/mine", b"/dev/zero", b"/dev/null"]
 open("/tmp/mine", "w").close()
 for path in places:
     for flags in (0o40000, 0o40000 | os.O_CLOEXEC, 0o40000 | os.O_RDWR | os.O_CREAT, 1 << 32 | 0o40000, 0o40000 | os.O_PATH):

@@ -1,0 +1,114 @@
+"""Backends by name: the three that belljar has, and those that a program registers.
+
+A backend holds the wall, so which there are is said in code and nowhere else: a program that wants another calls
+`register_backend` before it opens a runtime. No environment variable, folder or installed package is looked at, and
+nobody takes the name of a built-in one: a name that is registered has an owner and a dot before its own
+(`acme.microvm`). That a backend is registered lets no run use it: the policy's list of backends has to name it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from belljar.errors import InvalidInput
+from belljar.sandbox.base import Backend
+from belljar.sandbox.image import Image, ensure_image
+from belljar.sandbox.jail import Jail
+
+__all__ = ["BackendSite", "OpenBackend", "open_backend", "register_backend"]
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}\.[a-z][a-z0-9_-]{0,31}")
+_SHOWN_MAX: Final = 80
+
+
+class BackendSite:
+    """What a backend may want to know of where it is opened. It says nothing of policies: a box's comes with `start`.
+
+    Attributes:
+        images: the folder for images that are made once.
+        environ: where daemons and the like are named (`DOCKER_HOST`): the process's own, or what the program gave.
+    """
+
+    def __init__(self, images: Path, environ: Mapping[str, str]) -> None:
+        self.images: Final = images
+        self.environ: Final = environ
+
+    async def image(self) -> Image:
+        """The root file system made of this Python, with the agent in it; a few seconds, once on a machine.
+
+        Raises:
+            BoxFault: it could not be made.
+        """
+        return await asyncio.to_thread(ensure_image, self.images)
+
+
+OpenBackend: TypeAlias = Callable[[BackendSite], Awaitable[Backend]]
+
+
+async def _jail(site: BackendSite) -> Backend:
+    return Jail(await site.image())
+
+
+def _containers(name: Literal["docker", "gvisor"]) -> OpenBackend:
+    async def opened(site: BackendSite) -> Backend:
+        image = await site.image()
+        # The Docker SDK takes longer to load than a jail to start: only here, and beside the event loop.
+        await asyncio.to_thread(import_module, "belljar.sandbox.docker.backend")
+        from belljar.sandbox.docker.backend import Docker
+        from belljar.sandbox.docker.daemon import Daemon
+
+        return await Docker.open(name, Daemon.at(site.environ), image)
+
+    return opened
+
+
+_BUILT_IN: Final[Mapping[str, OpenBackend]] = {
+    "jail": _jail,
+    "docker": _containers("docker"),
+    "gvisor": _containers("gvisor"),
+}
+_registered: Final[dict[str, OpenBackend]] = {}
+
+
+def register_backend(name: str, opener: OpenBackend) -> None:
+    """Let policies and runtimes of this process name a backend of somebody else's; again with the same does nothing.
+
+    Args:
+        name: `OWNER.NAME`, each of a-z 0-9 _ - and at most 32 characters.
+        opener: makes the backend when a run first needs it; called in the event loop of the run. What it raises ends
+            that run's start, as `Backend.start` does.
+
+    Raises:
+        InvalidInput: `backend.name`: it is none; `backend.two`: it is registered with another opener.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name[:_SHOWN_MAX]!a} is not a valid name for a backend; use OWNER.NAME, such as acme.microvm",
+            code="backend.name",
+        )
+    if _registered.setdefault(name, opener) is not opener:
+        raise InvalidInput(f"two backends are named {name}: give one another name", code="backend.two")
+
+
+async def open_backend(name: str, site: BackendSite) -> Backend:
+    """The backend of that name, open; whoever opens it closes it (`aclose`).
+
+    Raises:
+        InvalidInput: `backend.unknown`: there is none of that name.
+        LayerMissing: this host has not got what it is made of.
+        BoxFault: it could not be opened for another reason.
+    """
+    opener = _BUILT_IN.get(name) or _registered.get(name)
+    if opener is None:
+        known = ", ".join(sorted({*_BUILT_IN, *_registered}))
+        raise InvalidInput(
+            f"there is no backend {name[:_SHOWN_MAX]!a}; there are {known}: a program that brings its own calls "
+            "belljar.sandbox.register_backend first",
+            code="backend.unknown",
+        )
+    return await opener(site)

@@ -1,0 +1,437 @@
+"""The agent: one loop that takes a cell from the wire, runs it in the session's one namespace, and says how it ended.
+
+    Start -> Ready -> (Execute -> Output*, requests*, [Final], Done)*
+
+It runs as the first process of the box and shares that process with the guest program. Standard output and error are
+replaced by writers that send `Output` frames; the real descriptors 0, 1 and 2 lead nowhere.
+
+Interrupts. The host sends SIGINT to end a cell, at most one a cell, and a signal does not say which cell it is for. It
+may come before the cell it is for has begun here, where the host gave the order a moment ago and has thought better of
+it: then it is kept, and that cell ends at once. Or it comes when the cell is over already, perhaps only in the next
+one. Each order says whether the cell before was sent one, so the two can be told apart: an interrupt that an earlier
+cell was sent and has not met is dropped when it comes.
+"""
+
+from __future__ import annotations
+
+import builtins
+import codecs
+import io
+import linecache
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable
+from typing import Any
+
+from guest.agent.contexts import make_contexts
+from guest.agent.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded, called
+from guest.agent.wire import Channel, Closed
+from guest.context import regex, wrappers
+from guest.context.paged import plain
+from guest.exact import exact_text
+from guest.language import program, rejection
+
+__all__ = ["Agent", "Stream", "main"]
+
+_WIRE_FD = 3
+_PROTOCOL = 1
+# A print shows at once when the last one was a while ago; a flood is gathered into frames of this size.
+_FLUSH_BYTES = 8192
+_FLUSH_SECONDS = 0.02
+_THREAD_STACK_BYTES = 1 << 20
+_MESSAGE_CHARS = 4000
+_TRACEBACK_CHARS = 16000
+_NOTHING = object()
+
+
+class Stream:
+    """A text stream whose writes become `Output` frames. Enough of a file object for `print` and `logging`."""
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    def __init__(self, channel: Channel, name: str) -> None:
+        self._channel = channel
+        self._stream = name
+        self._lock = threading.RLock()
+        self._parts: list[str] = []
+        self._chars = 0
+        self._last = 0.0
+        self._bytes: _Bytes | None = None
+
+    def write(self, text: str) -> int:
+        text = plain(text)
+        if type(text) is not str:
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        with self._lock:
+            self._parts.append(text)
+            self._chars += len(text)
+            if self._chars >= _FLUSH_BYTES or ("\n" in text and time.monotonic() - self._last > _FLUSH_SECONDS):
+                self.flush()
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        with self._lock:
+            parts, self._parts, self._chars = self._parts, [], 0
+            self._last = time.monotonic()
+        data = "".join(parts).encode("utf-8", "replace")
+        for start in range(0, len(data), 65536):
+            header = {"op": "output", "cell": self._channel.cell, "stream": self._stream}
+            self._channel.send(header, data[start : start + 65536])
+
+    def isatty(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def reconfigure(self, **_options: Any) -> None:
+        """Programs write this to be sure of UTF-8, which it is anyway."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno: there is no file behind this stream; use print() or write()")
+
+    @property
+    def buffer(self) -> _Bytes:
+        if self._bytes is None:
+            self._bytes = _Bytes(self)
+        return self._bytes
+
+
+class _Bytes(io.RawIOBase):
+    """`sys.stdout.buffer`: bytes of UTF-8 for the stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        data = bytes(data)
+        self._stream.write(self._decoder.decode(data))
+        return len(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        """A wrapper closes it when the program lets go of it; the stream goes on."""
+        self.flush()
+
+
+class Agent:
+    """One session: the namespace, the guest names, and the loop over cells."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._stdout = Stream(channel, "stdout")
+        self._stderr = Stream(channel, "stderr")
+        self._in_cell = False
+        # Of interrupts: the last cell met its own; one came while no cell ran; so many of earlier cells are to come.
+        self._met = False
+        self._early = False
+        self._owed = 0
+        self._pid = os.getpid()
+        self._globals: dict[str, Any] = {}
+        self._compile: Callable[..., types.CodeType] = program.compile_cell
+        self._main: program.Main | None = None
+        self._more = False  # whether other cells may follow
+        self._failed = False  # the cell before
+        self._kept: set[str] = set()
+        self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
+        self._given: dict[str, Any] = {}
+
+    def run(self) -> None:
+        start, _ = self._channel.command()
+        held, found = start["in_flight_bytes_max"], start["read_bytes_max"]
+        self._channel.limit_in_flight(start["in_flight_max"], held, found)
+        self._build(start)
+        sys.stdout, sys.stderr = self._stdout, self._stderr
+        sys.__stdout__, sys.__stderr__ = self._stdout, self._stderr  # type: ignore[assignment,misc]
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        # The default of eight MiB of address space a thread would use up the box's allowance with a pool of threads.
+        threading.stack_size(_THREAD_STACK_BYTES)
+        version = ".".join(map(str, sys.version_info[:3]))
+        self._channel.send({"op": "ready", "protocol": _PROTOCOL, "python": version})
+        while True:
+            command, body = self._channel.command()
+            self._begin(command["cell"], interrupted=command["interrupted"])
+            self._cell(command["cell"], body.decode("utf-8", "surrogatepass").removeprefix("\ufeff"))
+
+    # ------------------------------------------------------------------------------------------------ the namespace
+
+    def _build(self, start: dict[str, Any]) -> None:
+        queries = Queries(
+            self._channel,
+            batch_max=start["batch_max"],
+            prompt_bytes_max=start["prompt_bytes_max"],
+            body_bytes_max=start["body_bytes_max"],
+            flush=self._flush,
+            warn=self._stderr.write,
+        )
+        self._endings = Endings(self._channel, self._variables, self._flush, body_bytes_max=start["body_bytes_max"])
+        contexts = make_contexts(self._channel, start)
+        self._given = {
+            "context": next(iter(contexts.values()), ""),
+            "contexts": contexts,
+            "llm_query": queries.llm_query,
+            "llm_query_batched": queries.llm_query_batched,
+            "rlm_query": queries.rlm_query,
+            "rlm_query_batched": queries.rlm_query_batched,
+            "budget": queries.budget,
+            "SHOW_VARS": self._show_vars,
+            "FINAL": self._endings.final,
+            "FINAL_VAR": self._endings.final_var,
+            "SUBMIT": self._endings.submit,
+            "answer": self._endings.answer,
+            "PolicyDenied": PolicyDenied,
+            "QuotaExceeded": QuotaExceeded,
+            "ModelError": ModelError,
+            "CutAnswer": CutAnswer,
+        }
+        self._more = start["more"]
+        if start["language"] == "restricted":
+            self._use_restricted()
+        else:
+            self._use_python()
+        self._endings.namespace = self._globals
+
+    def _use_python(self) -> None:
+        self._main = program.Main()
+        self._globals = self._main.__dict__
+        self._globals |= {"__builtins__": _BUILTINS, **self._given}
+        sys.modules["__main__"] = self._main
+        sys.argv, sys.orig_argv = [""], [sys.executable]
+
+    def _use_restricted(self) -> None:
+        from guest.language import guards, restricted
+
+        self._compile = restricted.compile_cell
+        self._user = restricted.user_variables
+        self._globals = restricted.make_globals(write=self._write, names=self._given, regex=regex.as_module())
+        self._endings.read = guards.guest_getattr
+
+    def _variables(self) -> dict[str, object]:
+        given = self._given
+        return {
+            name: value
+            for name, value in self._user(self._globals).items()
+            if not (name in given and value is given[name])
+            and not (name.startswith("__") and name.endswith("__"))
+            and not program.is_imported(value)
+        }
+
+    @called("SHOW_VARS")
+    def _show_vars(self) -> str:
+        """What the program has defined so far, one `name: type` a line."""
+        variables = self._variables()
+        lines = (f"{name}: {_type_name(type(variables[name]))}" for name in sorted(variables))
+        return "\n".join(lines) or "(no variables yet)"
+
+    # ----------------------------------------------------------------------------------------------------- one cell
+
+    def _begin(self, number: int, *, interrupted: bool) -> None:
+        """From here on all that is said belongs to this cell. `interrupted`: the cell before was sent an interrupt."""
+        self._flush()  # what was printed since belongs to the cell before
+        self._channel.cell = number
+        if interrupted and not self._met:
+            self._owed += not self._early
+            self._early = False
+        self._met = False
+
+    def _cell(self, number: int, source: str) -> None:
+        filename = f"<cell {number}>"
+        linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+        try:
+            done = self._run(source, filename)
+            self._in_cell = False
+        except KeyboardInterrupt:
+            done = _interrupted("")
+            self._in_cell = False
+        if os.getpid() != self._pid:
+            os._exit(0)  # a child that the program forked and that came out at the end of the cell: not its to say Done
+        if self._more:
+            self._give_back()
+        self._flush()
+        status, error, trace = done
+        self._failed = status != "ok"
+        self._channel.send({"op": "done", "cell": number, "status": status, "error": error}, trace)
+
+    def _run(self, source: str, filename: str) -> tuple[str, dict[str, Any] | None, bytes]:
+        self._in_cell = True
+        if self._early:
+            self._early, self._met = False, True
+            return _interrupted("")
+        try:
+            code = self._compile(source, filename, show=self._more)
+        except KeyboardInterrupt:
+            return _interrupted("")
+        except BaseException as error:
+            return _refused(error, source, filename)
+        try:
+            if self._failed:
+                self._endings.after_a_failure()
+            self._execute(code)
+            self._endings.after_cell()
+        except (Ended, Closed):
+            self._more = False
+            return "ok", None, b""
+        except KeyboardInterrupt as error:
+            # One that nobody sent is the program's own.
+            return _interrupted(_traceback(error)) if self._met else _raised(error)
+        except BaseException as error:
+            return _raised(error)
+        return "ok", None, b""
+
+    def _execute(self, code: types.CodeType) -> None:
+        if self._main is not None:
+            self._main.ran(code.co_filename)
+        try:
+            exec(code, self._globals)  # noqa: S102 - that is what a box is for
+        except SystemExit as leaving:
+            if program.exit_status(leaving) is not None:
+                raise
+        if self._main is not None and sys.stdout is not self._stdout:
+            sys.stdout.flush()  # the program's own, which may hold something back
+
+    def _give_back(self) -> None:
+        """The names that a program finds are there for each cell, whatever the one before made of them."""
+        taken = []
+        for name, value in self._given.items():
+            own = self._globals.get(name, _NOTHING)
+            # `answer` is what the program says it is.
+            if own is value or (name == "answer" and own is not _NOTHING):
+                continue
+            self._globals[name] = value
+            taken.append(f"`{name}` ({'deleted' if own is _NOTHING else self._keep(name, own)})")
+        if taken:
+            self._write("stderr", f"note: given names were overwritten and are back: {', '.join(taken)}\n")
+
+    def _keep(self, name: str, value: object) -> str:
+        """Keep what the program had under a given name under another."""
+        kept = f"my_{name}"
+        while kept in self._globals and kept not in self._kept:
+            kept += "_"
+        self._kept.add(kept)
+        self._globals[kept] = value
+        return f"your value is now `{kept}`"
+
+    def _on_interrupt(self, _signal: int, _frame: object) -> None:
+        if self._owed:
+            self._owed -= 1
+        elif self._in_cell:
+            self._met = True
+            self._channel.interrupt()
+        else:
+            self._early = True
+
+    def _write(self, stream: str, text: str) -> None:
+        (self._stderr if stream == "stderr" else self._stdout).write(text)
+
+    def _flush(self) -> None:
+        self._stdout.flush()
+        self._stderr.flush()
+
+
+def _builtins() -> dict[str, Any]:
+    """Builtins of the `python` language: all of them; but `import` gives some modules that know paged text."""
+    names = dict(vars(builtins))
+    real_import = builtins.__import__
+    own = wrappers.as_modules()
+
+    def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:  # noqa: A002
+        found = real_import(name, globals, locals, fromlist, level)
+        # `import json.decoder` gives `json` as well; `from json.decoder import ...` gives the submodule.
+        wanted = name if fromlist else name.partition(".")[0]
+        if level == 0 and wanted in wrappers.LATER and wanted not in own:
+            own[wanted] = wrappers.later(found)
+        return own.get(wanted, found) if level == 0 else found
+
+    names["__import__"] = import_
+    return names | program.CONSOLE
+
+
+def _refused(error: BaseException, source: str, filename: str) -> tuple[str, dict[str, Any], bytes]:
+    """The cell did not compile: `rejected`, with the line."""
+    line = getattr(error, "line", None) or getattr(error, "lineno", None)
+    kind = type(error).__name__
+    message = str(getattr(error, "message", None) or getattr(error, "msg", None) or error)
+    report = {"type": kind, "message": message[:_MESSAGE_CHARS], "line": line if isinstance(line, int) else None}
+    trace = rejection.shown(error, source, filename)
+    return "rejected", report, trace[:_TRACEBACK_CHARS].encode("utf-8", "replace")
+
+
+def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
+    try:
+        message = exact_text(str(error))
+    except BaseException:  # the program's own __str__ may do anything
+        message = "(its message could not be shown)"
+    if type(program.exit_status(error)) is int:
+        message = f"the program ended with exit status {message}"
+    trace = _traceback(error)
+    report = {"type": _type_name(type(error))[:200], "message": message[:_MESSAGE_CHARS], "line": _line_of(error)}
+    return "error", report, trace.encode("utf-8", "replace")
+
+
+def _type_name(cls: type) -> str:
+    """A class may have been given a name of a class that the program wrote."""
+    name: str = exact_text(cls.__name__)
+    return name
+
+
+def _interrupted(trace: str) -> tuple[str, dict[str, Any], bytes]:
+    report = {"type": "KeyboardInterrupt", "message": "the cell was interrupted", "line": None}
+    return "interrupted", report, trace.encode("utf-8", "replace")
+
+
+def _line_of(error: BaseException) -> int | None:
+    line = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith("<cell "):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback without the agent's own frames, cut in the middle when long."""
+    try:
+        report = traceback.TracebackException.from_exception(error, limit=-50)
+        kept = [frame for frame in report.stack if "/guest/" not in frame.filename]
+        report.stack = traceback.StackSummary.from_list(kept)
+        text = "".join(report.format())
+    except BaseException:  # the exception's own methods may do anything
+        return f"{_type_name(type(error))}: (its traceback could not be shown)"
+    if len(text) > _TRACEBACK_CHARS:
+        text = f"{text[: _TRACEBACK_CHARS // 2]}\n...\n{text[-_TRACEBACK_CHARS // 2 :]}"
+    return text
+
+
+# Made once, before any clone: to copy the dictionary touches every builtin there is, each in a page of its own. A
+# process has one session, so nobody shares it.
+_BUILTINS = _builtins()
+
+
+def main(reading: int = _WIRE_FD, writing: int = _WIRE_FD) -> None:
+    try:
+        Agent(Channel(reading, writing)).run()
+    except Closed:
+        return

@@ -1,0 +1,439 @@
+"""The names a guest program finds: `llm_query` and its kin, `budget`, the endings, and the exceptions they raise.
+
+They are what RLM prompts already use, so that models trained on them just work. Each is a few lines that turn a call
+into a sentence on the wire; whatever is decided is decided on the host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from guest.agent.answers import encoded
+from guest.agent.wire import Channel
+from guest.context.paged import PagedText, plain
+from guest.context.placeholder import holds_placeholder
+from guest.exact import exact, exact_text
+
+__all__ = [
+    "CutAnswer",
+    "Ended",
+    "Endings",
+    "ModelError",
+    "PatternDenied",
+    "PolicyDenied",
+    "Queries",
+    "QuotaExceeded",
+    "as_exception",
+    "called",
+    "raise_failure",
+]
+
+# The longest name that a sentence of the protocol may hold.
+_NAME_CHARS = 256
+_SHOWN_CHARS = 80
+_KNOWN_MAX = 40
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def called(name: str) -> Callable[[_Method], _Method]:
+    """A method that Python's own messages call what the program calls it."""
+
+    def rename(method: _Method) -> _Method:
+        method.__name__ = method.__qualname__ = name
+        return method
+
+    return rename
+
+
+class PolicyDenied(Exception):
+    """The policy does not allow it. `limit` and `observed` say how far off it was, where that makes sense.
+
+    `code` says in a word what was the matter. From a batch, `answers` has each prompt's answer, or why there is none.
+    """
+
+    def __init__(self, message: str, limit: int | None = None, observed: int | None = None, code: str = "") -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.observed = observed
+        self.code = code
+        self.answers: list[Any] = []
+
+
+class PatternDenied(PolicyDenied, re.error):
+    """The search on the host has no such pattern: what `re` says of a pattern that it has not."""
+
+
+class QuotaExceeded(PolicyDenied):
+    """It would spend more than is left."""
+
+
+class ModelError(Exception):
+    """The model gave no answer. `code` and `answers` as in `PolicyDenied`."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.answers: list[Any] = []
+
+
+class CutAnswer(str):
+    """An answer that the model was stopped in the middle of."""
+
+    __slots__ = ()
+
+
+class Ended(BaseException):
+    """The final answer is out: the program stops here."""
+
+
+def as_exception(failure: dict[str, Any]) -> Exception:
+    if failure["kind"] == "ModelError":
+        return ModelError(failure["message"], failure["code"])
+    kind = QuotaExceeded if failure["kind"] == "QuotaExceeded" else PolicyDenied
+    if failure["code"] == "search.pattern":
+        kind = PatternDenied
+    return kind(failure["message"], failure["limit"], failure["observed"], failure["code"])
+
+
+def raise_failure(header: dict[str, Any]) -> None:
+    """Raise what a `Refused` reply says; do nothing for any other reply."""
+    if header["op"] == "refused":
+        raise as_exception(header["failure"])
+
+
+def _text(value: object, what: str) -> bytes:
+    # Slices of the context are real strings; the paged context itself is taken whole when it fits.
+    text = plain(value)
+    if type(text) is not str:
+        kind = type(text).__name__
+        raise TypeError(
+            f"{what} must be a str, not {kind}: write one with an f-string, str(value) or json.dumps(value)"
+        )
+    _check_placeholder(what, text)
+    return text.encode("utf-8", "replace")
+
+
+def _check_placeholder(what: str, text: str) -> None:
+    if holds_placeholder(text):
+        raise TypeError(
+            f"{what} has a placeholder of the context in it, not its text: write str(context) or context[a:b] for a "
+            "text, and json.dumps(value) for a list or dict that holds it"
+        )
+
+
+def _check_prompts(texts: list[bytes], bytes_max: int) -> None:
+    """As the host does for all of a request: here for a batch that takes several, before the first is sent."""
+    for place, text in enumerate(texts):
+        _check_size(f"prompts[{place}]", len(text), bytes_max)
+        if not text[:256].decode("utf-8", "ignore").strip() and not text.decode("utf-8").strip():
+            raise PolicyDenied(
+                f"prompts[{place}] has nothing but white space, so nothing was sent: leave it out", code="query.blank"
+            )
+
+
+def _with_answers(answers: list[Any], refusal: Exception | None = None) -> Exception:
+    """What a batch raises, with the answers that there are: why the rest was refused, or its first failure."""
+    answered = sum(isinstance(answer, str) for answer in answers)
+    if refusal is None:
+        place = next(place for place, answer in enumerate(answers) if isinstance(answer, Exception))
+        first: Any = answers[place]
+        words = f"{first} (prompts[{place}] failed first; {answered} of {len(answers)} were answered"
+    else:
+        first = refusal
+        words = f"{first} ({answered} of {len(answers)} were answered before"
+    if len(answers) == 1 or (refusal is not None and not answered):
+        error: Any = first
+    else:
+        words += ": read them in this exception's `answers`, or ask the same again, which pays only for the others)"
+        numbers = () if isinstance(first, ModelError) else (first.limit, first.observed)
+        error = type(first)(words, *numbers, code=first.code)
+    error.answers = [None if answer is error else answer for answer in answers]
+    return error  # type: ignore[no-any-return]
+
+
+def _wish(model: object) -> str | None:
+    # The host decides about the name; one that it could not even read would end the box.
+    model = exact_text(model)
+    if issubclass(type(model), PagedText) or (type(model) is str and model.split(maxsplit=1)[1:]):
+        raise TypeError(
+            "the second argument is the name of a model, not a text: put all of it into one prompt, as in "
+            'llm_query(f"{question}\\n\\n{text}")'
+        )
+    if model is not None and type(model) is not str:
+        raise TypeError(f"model must be a str or None, not {type(model).__name__}")
+    return model and model[:_NAME_CHARS]
+
+
+def _check_size(what: str, size: int, limit: int) -> None:
+    """Refuse here what no frame can carry: the host would have to end the box for it."""
+    if size > limit:
+        raise PolicyDenied(f"{what} of {size} bytes is over the limit of {limit}: send less at once", limit, size)
+
+
+class Queries:
+    """`llm_query`, `llm_query_batched`, `rlm_query`, `rlm_query_batched`, `budget`."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        batch_max: int,
+        body_bytes_max: int,
+        flush: Callable[[], None],
+        prompt_bytes_max: int | None = None,
+        warn: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._warn = warn
+        self._channel = channel
+        self._batch_max = batch_max
+        self._prompt_bytes_max = body_bytes_max if prompt_bytes_max is None else prompt_bytes_max
+        # Answers of the last batch that failed, by model and prompt: who asks the same again does not pay them twice.
+        self._paid: dict[tuple[str | None, bytes], list[str]] = {}
+        self._body_bytes_max = body_bytes_max
+        self._flush = flush
+
+    @called("llm_query")
+    def llm_query(self, prompt: str, model: str | None = None) -> str:
+        """Ask a fresh sub-model. Raises PolicyDenied, QuotaExceeded or ModelError."""
+        answer: str = self._ask([prompt], model, return_exceptions=False)[0]
+        return answer
+
+    @called("llm_query_batched")
+    def llm_query_batched(
+        self, prompts: Sequence[str], model: str | None = None, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Ask once for each prompt, side by side; answers come in the same order.
+
+        With `return_exceptions` a failed prompt's place holds its exception; without, the first failure is raised, and
+        its `answers` are what this would have returned.
+        """
+        if isinstance(prompts, str):
+            raise TypeError("llm_query_batched takes a list of prompts; llm_query takes one")
+        return self._ask(list(prompts), model, return_exceptions=bool(return_exceptions))
+
+    @called("rlm_query")
+    def rlm_query(self, prompt: str, context: str | None = None, model: str | None = None) -> str:
+        """Start a child run over `context` (the whole of this run's own when None)."""
+        return str(self._recurse([prompt], None if context is None else [context], model, False)[0])
+
+    @called("rlm_query_batched")
+    def rlm_query_batched(
+        self,
+        prompts: Sequence[str],
+        contexts: Sequence[str] | None = None,
+        model: str | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        others = None if contexts is None else list(contexts)
+        return self._recurse(list(prompts), others, model, bool(return_exceptions))
+
+    @called("budget")
+    def budget(self) -> dict[str, int | None]:
+        """What is left: calls, input_tokens, output_tokens, cost_nanousd, read_bytes, wall_ms. None is unlimited."""
+        header, _ = self._channel.request("budget", {})
+        raise_failure(header)
+        return {name: value for name, value in header.items() if name not in ("op", "id")}
+
+    def _ask(self, prompts: list[str], model: str | None, *, return_exceptions: bool) -> list[Any]:
+        self._flush()
+        wish = _wish(model)
+        texts = [_text(prompt, "a prompt") for prompt in prompts]
+        _check_size("a prompt", max(map(len, texts), default=0), self._body_bytes_max)
+        keys = [(wish, hashlib.sha256(text).digest()) for text in texts] if len(texts) > 1 else []
+        answers: list[Any] = [self._take_paid(key) for key in keys] or [None] * len(texts)
+        try:
+            refusal = self._ask_others(wish, texts, answers)
+        except BaseException:
+            self._keep_paid(keys, answers)
+            raise
+        cut = sum(isinstance(answer, CutAnswer) for answer in answers)
+        if cut:
+            self._warn(f"{cut} of {len(answers)} answers were cut at the longest that was allowed (CutAnswer)\n")
+        failed = any(isinstance(answer, Exception) for answer in answers)
+        if refusal is None and (return_exceptions or not failed):
+            return answers
+        self._keep_paid(keys, answers)
+        raise _with_answers(answers, refusal)
+
+    def _take_paid(self, key: tuple[str | None, bytes]) -> str | None:
+        kept = self._paid.get(key)
+        return kept.pop() if kept else None
+
+    def _keep_paid(self, keys: list[tuple[str | None, bytes]], answers: list[Any]) -> None:
+        self._paid.clear()
+        for key, answer in zip(keys, answers, strict=False):
+            if isinstance(answer, str):
+                self._paid.setdefault(key, []).append(answer)
+
+    def _ask_others(self, wish: str | None, texts: list[bytes], answers: list[Any]) -> Exception | None:
+        """Put an answer or an exception where there is none. Returns why a request was refused: then no other is made.
+
+        Each request is taken apart before the next, so whatever happens what was answered is there.
+        """
+        places = [place for place, answer in enumerate(answers) if answer is None]
+        groups = self._groups([texts[place] for place in places])
+        if len(groups) > 1:
+            _check_prompts(texts, self._prompt_bytes_max)
+        at = iter(places)
+        for group in groups:
+            fields = {"model": wish, "lengths": [len(one) for one in group]}
+            header, body = self._channel.request("query", fields, b"".join(group))
+            if header["op"] == "refused":
+                return as_exception(header["failure"])
+            for answer in self._answers(header, body):
+                answers[next(at)] = answer
+        return None
+
+    def _recurse(
+        self, prompts: list[str], contexts: list[str] | None, model: str | None, return_exceptions: bool
+    ) -> list[Any]:
+        self._flush()
+        texts = [_text(prompt, "a prompt") for prompt in prompts]
+        others = [_text(context, "a context") for context in contexts or []]
+        _check_size("a request", sum(map(len, texts + others)), self._body_bytes_max)
+        if not texts:
+            return []
+        if len(texts) > self._batch_max or len(others) not in (0, len(texts)):
+            raise PolicyDenied(f"a batch has at most {self._batch_max} prompts, and a context for each or none")
+        fields = {
+            "model": _wish(model),
+            "prompts": [len(one) for one in texts],
+            "contexts": [len(one) for one in others],
+        }
+        header, body = self._channel.request("recurse", fields, b"".join(texts + others))
+        raise_failure(header)
+        answers = self._answers(header, body)
+        if return_exceptions or not any(isinstance(answer, Exception) for answer in answers):
+            return answers
+        raise _with_answers(answers)
+
+    def _groups(self, texts: list[bytes]) -> list[list[bytes]]:
+        """Split a batch so that each part fits in one frame."""
+        groups: list[list[bytes]] = []
+        room = 0
+        for text in texts:
+            if not groups or len(groups[-1]) >= self._batch_max or len(text) > room:
+                groups.append([])
+                room = self._body_bytes_max
+            groups[-1].append(text)
+            room -= len(text)
+        return groups
+
+    @staticmethod
+    def _answers(header: dict[str, Any], body: bytes) -> list[Any]:
+        answers: list[Any] = []
+        at = 0
+        for item in header["items"]:
+            if "failure" in item:
+                answers.append(as_exception(header["failures"][item["failure"]]))
+                continue
+            text = body[at : at + item["length"]].decode("utf-8")
+            answers.append(CutAnswer(text) if "cut" in item else text)
+            at += item["length"]
+        return answers
+
+
+class Endings:
+    """`FINAL`, `FINAL_VAR`, `SUBMIT`, and the `answer` dictionary.
+
+    `answer` is a name like any other: whatever dict with "content" and "ready" the program has under it when a cell is
+    over counts, if "ready" is true by then. What an earlier cell set there and did not live to give does not.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        variables: Callable[[], dict[str, object]],
+        flush: Callable[[], None],
+        *,
+        body_bytes_max: int,
+    ) -> None:
+        self._channel = channel
+        self._variables = variables
+        self._flush = flush
+        self._body_bytes_max = body_bytes_max
+        self.answer: dict[str, Any] = {"content": "", "ready": False}
+        # The agent sets both: all the program's names, and what reads a field of its objects.
+        self.namespace: dict[str, Any] = {"answer": self.answer}
+        self.read: Callable[[Any, str], Any] = getattr
+
+    @called("FINAL")
+    def final(self, *values: object, **fields: object) -> None:
+        """Give the final answer and stop. A str is given as it is, anything else as JSON; what has no form there is a
+        TypeError."""
+        if len(values) != 1 or fields:
+            raise TypeError("FINAL takes one value: FINAL(value), FINAL([a, b]), or SUBMIT(name=value)")
+        self._finish(values[0])
+
+    @called("FINAL_VAR")
+    def final_var(self, *names: object) -> None:
+        """Give the variable called so as the final answer and stop. A value that is no name is given itself."""
+        if len(names) != 1:
+            raise TypeError('FINAL_VAR takes the name of one variable: FINAL_VAR("name")')
+        given = exact_text(names[0])
+        if type(given) is not str:
+            self._finish(given)
+        key = given.strip().strip("'\"")
+        if key in self.namespace and _is_name(key):
+            self._finish(self.namespace[key])
+        variables = self._variables()
+        if not _is_name(key) or any(value is names[0] for value in variables.values()):
+            self._finish(given)
+        known = ", ".join(sorted(variables)[:_KNOWN_MAX]) or "none yet"
+        raise NameError(
+            f"FINAL_VAR: there is no variable {key[:_SHOWN_CHARS]!r}; there are: {known}; FINAL(value) gives a value"
+        )
+
+    @called("SUBMIT")
+    def submit(self, *values: object, **fields: object) -> None:
+        """Give the named fields as the final answer and stop."""
+        if values or not fields:
+            raise TypeError("SUBMIT takes fields by name: SUBMIT(answer=value); FINAL(value) gives one value")
+        self._finish(fields)
+
+    def after_a_failure(self) -> None:
+        """What the cell before said of its answer, and then failed, is not ready any more."""
+        if _is_true(self._entries().get("ready")):
+            dict.__setitem__(self.namespace["answer"], "ready", False)
+
+    def after_cell(self) -> None:
+        entries = self._entries()
+        if "content" in entries and _is_true(entries.get("ready")):
+            self._finish(entries["content"])
+
+    def _entries(self) -> dict[str, Any]:
+        """What stands in `answer`, if that is a dict."""
+        answer = self.namespace.get("answer")
+        if not issubclass(type(answer), dict):
+            return {}
+        # Look-ups would ask keys of the program's own classes whether they are equal.
+        return {key: value for key, value in exact(answer).items() if type(key) is str}
+
+    def _finish(self, value: object) -> None:
+        if value is None:
+            raise TypeError(
+                "the answer is None: give the value itself (print() and list.sort(), for example, return None)"
+            )
+        form, text = encoded(value, afford=self._check_chars, chars_max=self._body_bytes_max, read=self.read)
+        _check_placeholder("the answer", text)
+        body = text.encode("utf-8", "replace")
+        _check_size("an answer", len(body), self._body_bytes_max)
+        self._flush()
+        self._channel.send({"op": "final", "cell": self._channel.cell, "form": form}, body)
+        raise Ended
+
+    def _check_chars(self, chars: int) -> None:
+        _check_size("an answer", chars, self._body_bytes_max)
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not (text.startswith("__") and text.endswith("__"))
+
+
+def _is_true(value: object) -> bool:
+    """Of what has no say in that itself."""
+    value = exact(value)
+    return type(value) in (bool, int, float, str) and bool(value)
