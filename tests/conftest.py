@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -22,6 +23,7 @@ import hypothesis
 import pytest
 import requests
 
+from belljar.sandbox import ensure_image
 from belljar.sandbox.docker.creator import LABEL, creator, is_gone
 from tests.daemon import PrivateDaemon, Unavailable, answers
 from tests.devices import devices
@@ -45,6 +47,21 @@ def _signals_as_usual() -> None:
 
 
 _signals_as_usual()
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the image of the running interpreter: one for all workers, or one that outlives these tests.
+
+    Whoever comes first makes it, and the others wait for the lock of `ensure_image`.
+    """
+    if kept := os.environ.get("BELLJAR_TEST_IMAGES"):
+        folder = Path(kept)
+    else:
+        own = tmp_path_factory.getbasetemp()
+        folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "images"
+    ensure_image(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from belljar.errors import ModelFailed
 from belljar.models import FREE, Usage
 from belljar.policy import Policy, load
 from belljar.runtime import BackendName, Language
-from belljar.sandbox import ensure_image
 from belljar.sandbox.conformance import POLICY, Check, checks, run_check
 from tests.unit.test_restricted_language import CONTEXT, PROGRAMS, REFUSALS, PolicyDenied, World, first_comment
 
@@ -109,11 +108,11 @@ class Boxes:
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def boxes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boxes]:
+def boxes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Boxes]:
     # Whoever tests the jail alone needs no daemon.
     environ = {} if request.param == "jail" else {"DOCKER_HOST": request.getfixturevalue("docker_host")}
     folder = tmp_path_factory.mktemp("conformance")
-    ensure_image(folder / "images")
+    (folder / "images").symlink_to(images)
     boxes = Boxes(folder, request.param, environ)
     yield boxes
     boxes.close()

@@ -24,6 +24,7 @@ A program says on its first lines what it is and what must come of it::
 
 The last one says what is right instead on `docker`, on `gvisor`, or in `containers`, which are both: it replaces
 `says` and `limit`, and `expect` where that is given. `reaches 2`: so many of the attempts are known to succeed there.
+`hasty true`: there it is the deadline that ends the program, so it gets a short one.
 `why` is the difference's name in SECURITY.md, and a reason.
 
 `#%%` on a line of its own begins the next cell. The word that a program prints when it got what it wanted is
@@ -144,6 +145,7 @@ class Instead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     expect: str = ""
     says: str | None = None
     limit: str | None = None
+    hasty: bool = False
     reaches: int = 0
     why: str
 
@@ -168,7 +170,10 @@ class Program(msgspec.Struct, frozen=True):
         if one is None:
             return self
         expect = one.expect.split() or self.expect
-        return msgspec.structs.replace(self, expect=expect, says=one.says, limit=one.limit, reaches=one.reaches)
+        hasty = self.hasty or one.hasty
+        return msgspec.structs.replace(
+            self, expect=expect, says=one.says, limit=one.limit, hasty=hasty, reaches=one.reaches
+        )
 
 
 class Outcome(msgspec.Struct, frozen=True):

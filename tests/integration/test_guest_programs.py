@@ -17,7 +17,6 @@ from belljar import ModelReply, ModelRequest, Runtime
 from belljar.engine import CellResult, Result
 from belljar.models import FREE, Usage
 from belljar.runtime import Language
-from belljar.sandbox import ensure_image
 
 CONTEXT = "a line\nand another\n"
 OTHERS = {"rows": ["x", {"a": 1}], "files": {"k": "v"}}
@@ -64,17 +63,17 @@ class Box:
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
-def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    yield from opened(request.param, tmp_path_factory.mktemp("state"))
+def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Box]:
+    yield from opened(request.param, tmp_path_factory.mktemp("state"), images)
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    yield from opened("python", tmp_path_factory.mktemp("state"))
+def python(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Iterator[Box]:
+    yield from opened("python", tmp_path_factory.mktemp("state"), images)
 
 
-def opened(language: Language, folder: Path) -> Iterator[Box]:
-    ensure_image(folder / "images")
+def opened(language: Language, folder: Path, images: Path) -> Iterator[Box]:
+    (folder / "images").symlink_to(images)
     with asyncio.Runner() as runner:
         runtime = runner.run(Runtime(state=folder, language=language).__aenter__())
         yield Box(runtime, runner, Heard())

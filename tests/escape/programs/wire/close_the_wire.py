@@ -3,6 +3,6 @@
 # use: wire
 # why: Who hangs up has ended.
 # says: wire
-# containers: expect timeout error ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
+# containers: expect timeout error ; hasty true ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
 os.close(3)
 time.sleep(5)

@@ -3,7 +3,7 @@
 # use: wire
 # says: wire
 # why: The agent goes on to talk with itself: the number is now that of a pair in the box.
-# containers: expect timeout error ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
+# containers: expect timeout error ; hasty true ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
 import socket
 os.close(3)
 pair = socket.socketpair()

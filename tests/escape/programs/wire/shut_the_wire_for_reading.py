@@ -3,7 +3,7 @@
 # use: wire
 # says: its wire
 # why: Requests go out, and no reply can come in.
-# containers: expect timeout error ok ; why end: Docker tells the end of a stream with the container's, so the deadline ends it, or it ends by itself
+# containers: expect timeout error ok ; hasty true ; why end: Docker tells the end of a stream with the container's, so the deadline ends it, or it ends by itself
 import ctypes
 if ctypes.CDLL(None).shutdown(3, 0):  # a pair of pipes can only be closed
     os.close({{wire_read}})

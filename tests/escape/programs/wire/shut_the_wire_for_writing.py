@@ -2,7 +2,7 @@
 # expect: error
 # use: wire
 # why: Who hangs up has ended.
-# containers: expect timeout error ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
+# containers: expect timeout error ; hasty true ; why end: Docker tells the end of a stream with the container's, so the deadline ends it
 import ctypes
 if ctypes.CDLL(None).shutdown(3, 1):  # a pair of pipes can only be closed
     os.close(3)
