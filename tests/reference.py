@@ -14,8 +14,8 @@ from types import SimpleNamespace
 from typing import Any, Final, cast, get_args
 
 from belljar import errors
-from belljar.cli import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OUTPUT
-from belljar.cli.output import exit_code
+from belljar.cli import EXIT_INTERNAL, EXIT_INTERRUPTED
+from belljar.cli.output import EXIT_OUTPUT, exit_code
 from belljar.engine import Result, Status
 from belljar.policy import dump, load, presets, schema
 
