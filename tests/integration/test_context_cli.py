@@ -100,7 +100,7 @@ def test_what_is_in_use_is_let_be(jar: Jar) -> None:
     with ContextStores(jar.state.contexts).of().open(added["contexts"][0]["sha256"]):
         refused = jar("context", "rm", "used.txt")
         assert (refused.code, refused.stdout) == (4, "")
-        assert "is in use by a run; wait for its end" in refused.stderr
+        assert "is in use by a run; wait until that has ended" in refused.stderr
         swept = document(jar("context", "gc", "--older-than", "0min", "--json"))
     assert ([one["name"] for one in swept["removed"]], swept["in_use"]) == (["free.txt"], 1)
     assert document(jar("context", "gc", "--older-than", "30d", "--json"))["removed"] == []

@@ -145,10 +145,10 @@ def deep() -> list[Any]:
         ({"k" * 16**6: "x"}, "context.too_long", "is too long; make it shorter"),
         (circle(), "context.not_json", "nested too deeply"),
         (deep(), "context.not_json", "nested too deeply"),
-        (3, "context.not_json", "a int cannot be a context"),
-        ({"a"}, "context.not_json", "a set cannot be a context"),
-        (io.StringIO("a"), "context.not_json", "a StringIO cannot be a context"),
-        (None, "context.not_json", "a NoneType cannot be a context"),
+        (3, "context.not_json", "type int cannot be a context"),
+        ({"a"}, "context.not_json", "type set cannot be a context"),
+        (io.StringIO("a"), "context.not_json", "type StringIO cannot be a context"),
+        (None, "context.not_json", "type NoneType cannot be a context"),
     ],
 )
 def test_what_is_no_context(store: ContextStore, source: Any, code: str | None, says: str) -> None:
