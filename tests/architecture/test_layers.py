@@ -25,7 +25,7 @@ GUEST = ROOT / "sandbox_images" / "guest"
 LEVELS = [
     {"cli"},
     {"__init__"},
-    {"facade", "demo"},
+    {"facade", "demo", "doctor"},
     {"runtime"},
     {"lifecycle", "recovery", "state", "arguments"},
     {"engine"},

@@ -7,10 +7,12 @@ import json
 import os
 import pty
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import belljar
 from belljar.context import ContextStores
 from tests.integration.support import BELLJAR, Jar, Outcome
 
@@ -56,8 +58,21 @@ def test_what_people_read(jar: Jar) -> None:
     outcome = jar("context", "add", jar.work / "folder", "--name", "mine")
     assert outcome.code == 0
     assert outcome.stdout.split()[1:] == ["dict", "10", "characters", "in", "1", "item", "mine"]
-    assert outcome.stderr == "left out: '.git': version control\n"
+    assert outcome.stderr == "belljar: left out: '.git': version control\n"
     assert jar("context", "rm", "mine").stdout.split()[1:] == ["mine"]
+
+
+def test_names_that_an_encoding_has_not_are_escaped(jar: Jar) -> None:
+    jar.file("text", "text")
+    assert jar("context", "add", jar.work / "text", "--name", "Zürich").code == 0
+    listed = jar("context", "ls", env={"PYTHONIOENCODING": "ascii"})
+    assert (listed.code, listed.stderr, listed.stdout.split()[-1]) == (0, "", "Z\\xfcrich")
+
+
+def test_the_command_line_prints_through_one_module() -> None:
+    """Where it does not, an encoding or a closed stream is somebody's error."""
+    cli = Path(belljar.__file__).parent / "cli"
+    assert [path.name for path in cli.glob("*.py") if "click.echo" in path.read_text("utf-8")] == []
 
 
 def test_a_name_forges_no_row_and_steers_no_terminal(jar: Jar) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from belljar.policy import BACKENDS, LAYERS
+from belljar.doctor import _layer, examine
+from belljar.policy import BACKENDS, LAYERS, load
 from belljar.sandbox.docker.versions import runc_holes
 from tests.daemon import PROGRAMS, PrivateDaemon
 from tests.integration.support import Jar, Outcome
@@ -68,6 +70,27 @@ def test_it_tries_every_backend_of_the_policy(examined: Outcome) -> None:
         assert len([finding for finding in entry["findings"] if finding["name"].startswith("out of reach: ")]) > 20
         assert all(finding["ok"] for finding in entry["findings"] if finding["required"])
     assert findings(found["jail"])["own_uid"]["ok"] is (os.geteuid() == 0)
+
+
+def test_a_program_gets_the_same_as_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a command: typed findings, each of which that does not hold says whose it is."""
+    policy = load("standard")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    report = asyncio.run(examine(policy, ["docker"], state=tmp_path))
+    (backend,) = report.backends
+    assert (report.policy, report.starts, backend.backend, bool(backend.reason)) == ("standard", False, "docker", True)
+    assert all((finding.culprit is None) == finding.ok for finding in backend.findings)
+
+
+def test_whose_fault_a_missing_layer_is_depends_on_the_backend() -> None:
+    policy = load("standard")
+    made = {backend: _layer("pidns", policy, backend, (), False) for backend in BACKENDS}
+    assert [(made[name].ok, made[name].culprit) for name in BACKENDS] == [
+        (False, "host"),
+        (False, "daemon"),
+        (False, "daemon"),
+    ]
+    assert all(finding.exposes and finding.remedy for finding in made.values())
 
 
 def test_who_cannot_give_boxes_uids_of_their_own_is_told_so(jar: Jar) -> None:

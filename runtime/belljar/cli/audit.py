@@ -180,7 +180,7 @@ def _print_coverage(found: Coverage) -> None:
     say(f"all contexts  {_counted(found.chars, 'character')}")
     _print_share("read", found.read_chars, found.chars, found.read_percent)
     _print_share("shown", found.shown_chars, found.chars, found.shown_percent)
-    click.echo(_SHOWN_UNIT)
+    say(_SHOWN_UNIT)
     if found.untraced:
         say(f"in {_counted(found.untraced, 'prompt')} not all could be looked for: more may have been shown")
 

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from belljar.cli import options
-from belljar.cli.output import emit, printable
+from belljar.cli.output import emit, printable, say, tell
 from belljar.context import DEFAULT_TENANT, ContextStore, ContextStores, Document, LeftOut, OnProgress
 from belljar.errors import InvalidInput
 from belljar.ledger import tenant_accounts
@@ -129,7 +129,7 @@ def rm(refs: tuple[str, ...], tenant: str, state: Path | None, as_json: bool) ->
         return
     for one in removed:
         left = ", ".join(map(_shown, one["names_left"]))
-        click.echo(f"{one['sha256']}  {_shown(one['name'])}" + (f"  (the text stays, as {left})" if left else ""))
+        say(f"{one['sha256']}  {_shown(one['name'])}" + (f"  (the text stays, as {left})" if left else ""))
 
 
 @context.command()
@@ -156,7 +156,7 @@ def gc(older_than: str, tenant: str | None, state: Path | None, as_json: bool) -
         emit({"removed": removed, "in_use": in_use})
         return
     for document in removed:
-        click.echo(f"{document.sha256}  {_shown(document.name)}")
+        say(f"{document.sha256}  {_shown(document.name)}")
 
 
 def _store(state: Path | None, tenant: str, *, create: bool = False) -> ContextStore:
@@ -171,7 +171,7 @@ def _show(document: Document, names: list[str] | None = None) -> None:
     size = f"{document.chars:>14} characters" + (
         f" in {document.items} item{'s'[: document.items != 1]}" if document.items else ""
     )
-    click.echo(f"{document.sha256}  {document.kind:<4}  {size}  {', '.join(map(_shown, names or [document.name]))}")
+    say(f"{document.sha256}  {document.kind:<4}  {size}  {', '.join(map(_shown, names or [document.name]))}")
 
 
 def _shown(name: str) -> str:
@@ -181,7 +181,7 @@ def _shown(name: str) -> str:
 
 def _complain(left_out: list[LeftOut]) -> None:
     for one in left_out:
-        click.echo(f"left out: {one.path!r}: {one.why}", err=True)
+        tell(f"left out: {one.path!r}: {one.why}")
 
 
 def _age_ns(text: str) -> int:
