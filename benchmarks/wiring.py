@@ -27,6 +27,7 @@ from belljar.protocol import ContextInfo
 from belljar.runtime import Language
 from belljar.sandbox import Sandbox
 from belljar.search import Searcher
+from belljar.tasks import Nursery
 from benchmarks.measure import BenchmarkError
 from benchmarks.ours import MODEL, POLICY, TENANT
 
@@ -44,11 +45,12 @@ Start = Callable[[], Awaitable[Sandbox]]
 
 @dataclass(frozen=True)
 class Books:
-    """A log and a ledger that belong together."""
+    """A log and a ledger that belong together, and whose the tasks of their boxes are."""
 
     audit: AuditLog
     ledger: SqliteLedger
     prices: Prices
+    tasks: Nursery
 
 
 async def open_books(stack: contextlib.AsyncExitStack, folder: Path | None) -> Books:
@@ -59,7 +61,7 @@ async def open_books(stack: contextlib.AsyncExitStack, folder: Path | None) -> B
     stack.push_async_callback(ledger.aclose)
     prices = Prices()
     prices.adopt(MODEL)
-    return Books(audit, ledger, prices)
+    return Books(audit, ledger, prices, await stack.enter_async_context(Nursery()))
 
 
 class Wiring:
@@ -115,6 +117,7 @@ class Wiring:
             depth=0,
             policy=self._policy,
             deadline=time.monotonic() + _RUN_S,
+            tasks=books.tasks,
         )
         calls = Calls(scope, audit=books.audit, ledger=books.ledger, prices=books.prices)
         broker = Broker(

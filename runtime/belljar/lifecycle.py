@@ -9,6 +9,9 @@
 Whatever has begun and not ended in the log has an open account in the books: so a later start finds what we leave if we
 are killed (see `recovery`). The last line is reached by every other way out: a normal end, an error, a cancellation
 (Ctrl-C), a fault of ours.
+
+All that goes on beside this line (the pump and the guard of the box, requests that take long, the ends of calls,
+tracing, progress) are tasks of one nursery around it, so that none of them outlives the run.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ from belljar.policy import Policy, Spending, digest
 from belljar.protocol import ContextInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
-from belljar.tasks import to_the_end
+from belljar.tasks import Nursery, to_the_end
 
 __all__ = ["OnProgress", "OnTurn", "Run", "Services", "begin", "box_spec", "log_refused_start"]
 
@@ -87,12 +90,18 @@ class Run:
         documents: Mapping[str, Document],
         root: Model | None,
         sub: Model | None,
+        tasks: Nursery,
     ) -> None:
         policy = services.policy
         self._services = services
         self._started = time.monotonic()
         self.scope = RunScope(
-            run=_run_id(), tenant=tenant, depth=0, policy=policy, deadline=self._started + policy.limits.run_wall_s
+            run=_run_id(),
+            tenant=tenant,
+            depth=0,
+            policy=policy,
+            deadline=self._started + policy.limits.run_wall_s,
+            tasks=tasks,
         )
         self.documents = documents
         self.root = root
@@ -128,6 +137,10 @@ class Run:
     def box(self) -> Box:
         assert self._box is not None, "the run was not opened"
         return self._box
+
+    @property
+    def audit(self) -> AuditLog:
+        return self._services.audit
 
     @property
     def language(self) -> Literal["python", "restricted"]:
@@ -177,7 +190,7 @@ class Run:
         if on_progress is None:
             yield
             return
-        ticking = asyncio.create_task(self._tick(on_progress))
+        ticking = self.scope.tasks.start(_not_told, self._tick, on_progress)
         try:
             yield
         finally:
@@ -392,14 +405,22 @@ async def begin(
 
     An error of ours inside the block becomes the run's verdict once the run has begun; before that, it is raised.
     """
-    run = Run(services, tenant, documents, root, sub)
+    async with (
+        Nursery() as tasks,
+        _open_to_close(Run(services, tenant, documents, root, sub, tasks), about, alone) as run,
+    ):
+        yield run
+
+
+@contextlib.asynccontextmanager
+async def _open_to_close(run: Run, about: Mapping[str, JSON], alone: bool) -> AsyncIterator[Run]:
     try:
         await run.open(about, alone=alone)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
         # What the log itself refused, it does not have.
         if isinstance(error, Refusal) and not run.announced and not error.code.startswith("audit."):
-            await log_refused_start(services.audit, tenant, error, run=run.scope.run)
+            await log_refused_start(run.audit, run.scope.tenant, error, run=run.scope.run)
         raise
     raised: BaseException | None = None
     try:
@@ -411,6 +432,10 @@ async def begin(
             raise
     finally:
         await to_the_end(run.close(run.verdict(raised)))
+
+
+def _not_told(error: BaseException) -> None:
+    _log.error("belljar: how far the run is cannot be told any more; the run goes on", exc_info=error)
 
 
 def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:

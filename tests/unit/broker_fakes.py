@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -22,6 +22,7 @@ from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy, load
 from belljar.protocol import GuestMessage, Ready
 from belljar.search import Searcher
+from belljar.tasks import Nursery
 from belljar.wire import Frame
 
 RUN = "r1"
@@ -31,6 +32,7 @@ UNLIMITED = Limits("total", None, None, None, None, None)
 INPUT_NANOUSD, OUTPUT_NANOUSD = 10, 100
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 Answering = Callable[[ModelRequest], Awaitable[ModelReply]]
 
 
@@ -53,6 +55,15 @@ def policy_with(**tables: dict[str, Any]) -> Policy:
 
 def reply(text: str, *, input_tokens: int = 5, output_tokens: int = 7) -> ModelReply:
     return ModelReply(text, Usage(input_tokens, output_tokens), "fake-1", "end_turn")
+
+
+class Loose(Nursery):
+    """For a part without a run: what it starts ends with the event loop."""
+
+    def start(
+        self, failed: Callable[[BaseException], None], work: Callable[[*Ts], Coroutine[Any, Any, None]], *args: *Ts
+    ) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(self._run(failed, work, *args))
 
 
 class FakeModel:
@@ -88,7 +99,7 @@ class Clock:
 class World:
     """One run's parts. Made by `world`."""
 
-    def __init__(self, log: Path, audit: AuditLog, ledger: SqliteLedger, policy: Policy) -> None:
+    def __init__(self, log: Path, audit: AuditLog, ledger: SqliteLedger, policy: Policy, tasks: Nursery) -> None:
         self.log = log
         self.audit = audit
         self.ledger = ledger
@@ -101,6 +112,7 @@ class World:
             deadline=self.clock.now + policy.limits.run_wall_s,
             now=lambda: NOON,
             monotonic=self.clock,
+            tasks=tasks,
         )
         rates = Rates(Decimal(INPUT_NANOUSD), Decimal(OUTPUT_NANOUSD))
         self.calls = Calls(self.scope, audit=audit, ledger=ledger, prices=Prices({"fake": rates}))
@@ -166,6 +178,7 @@ async def world(
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(audit.aclose)
         stack.push_async_callback(ledger.aclose)
+        tasks = await stack.enter_async_context(Nursery())
         await audit.append("run.started", RUN, {"tenant": TENANT})
         await ledger.open_run(RUN, TENANT, run_limits=limits, tenant_limits=UNLIMITED, now=NOON)
         added = [store.add(text, now_ns=1) for text in texts]
@@ -175,7 +188,7 @@ async def world(
             listed = stack.enter_context(store.open(store.add(list(items), now_ns=1).sha256))
             documents += [listed, stack.enter_context(listed.directory())]
             of_texts.append(len(documents) - 2)
-        made = World(folder / "audit.db", audit, ledger, policy or load("standard"))
+        made = World(folder / "audit.db", audit, ledger, policy or load("standard"), tasks)
         searcher = Searcher()
         stack.push_async_callback(searcher.aclose)
         made.broker = Broker(

@@ -17,6 +17,7 @@ from belljar.broker.run import RunScope
 from belljar.errors import LedgerUnavailable, PolicyDenied, QuotaExceeded
 from belljar.ledger import NOTHING, Amounts, Limits, SqliteLedger, period_key, run_account
 from belljar.policy import load
+from belljar.tasks import Nursery
 from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, Clock, drive
 
 INPUT, OUTPUT = 10, 100  # tokens of a call; a token costs 1
@@ -44,6 +45,7 @@ class Door:
             depth=0,
             policy=policy,
             deadline=clock.now + policy.limits.run_wall_s,
+            tasks=Nursery(),
             now=lambda: NOON,
             monotonic=clock,
         )

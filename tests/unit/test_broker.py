@@ -1314,7 +1314,7 @@ def test_what_goes_wrong_while_prompts_are_traced_is_the_run_s_fault(
                 patch.setattr(here.searcher, "trace", failing)
                 with pytest.raises(HostFault, match="unforeseen ZeroDivisionError"):
                     await ask_and_settle(here, text, queries)
-            here.broker._shown._tracing = None
+            here.broker._shown._fault = None
 
     async def ask_and_settle(here: World, text: str, queries: int) -> None:
         for number in range(queries):

@@ -14,7 +14,7 @@ from belljar.broker.reads import Reads
 from belljar.errors import LedgerUnavailable, QuotaExceeded
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
 from belljar.policy import load
-from tests.unit.broker_fakes import NOON, TENANT, drive
+from tests.unit.broker_fakes import NOON, TENANT, Loose, drive
 
 MIB = 1 << 20
 FREE = Limits("total", None, None, None, None, None)
@@ -26,7 +26,7 @@ def reads_at_most(size: int | None) -> Limits:
 
 def scope(run: str = "r1") -> RunScope:
     policy = load("standard")
-    return RunScope(run=run, tenant=TENANT, depth=0, policy=policy, deadline=1e9, now=lambda: NOON)
+    return RunScope(run=run, tenant=TENANT, depth=0, policy=policy, deadline=1e9, tasks=Loose(), now=lambda: NOON)
 
 
 async def opened(

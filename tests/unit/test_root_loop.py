@@ -21,6 +21,7 @@ from belljar.engine.prompt import system_prompt
 from belljar.errors import BelljarError, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
+from belljar.tasks import Nursery
 
 F = "```"
 Said = str | tuple[str, str] | BelljarError
@@ -91,7 +92,9 @@ class FakeRun:
         self.told: list[Turn] = []
         self._says = says
         policy = policy or load("standard")
-        self.scope = RunScope(run="r", tenant="t", depth=0, policy=policy, deadline=time.monotonic() + 1800)
+        self.scope = RunScope(
+            run="r", tenant="t", depth=0, policy=policy, deadline=time.monotonic() + 1800, tasks=Nursery()
+        )
         self.calls = cast("Calls", self)
         self.documents: Mapping[str, Document] = {}
         self.language: Literal["python", "restricted"] = "restricted"

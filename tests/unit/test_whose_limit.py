@@ -15,6 +15,7 @@ from belljar.engine import Box
 from belljar.policy import load
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, Sandbox, rlimits
 from belljar.states import Event, States
+from belljar.tasks import Nursery
 
 MIB = 2**20
 POLICY = load("standard")
@@ -43,7 +44,7 @@ class Ended:
 
 
 def box(end: BoxEnd) -> Box:
-    scope = RunScope(run="r", tenant="t", depth=0, policy=POLICY, deadline=0.0)
+    scope = RunScope(run="r", tenant="t", depth=0, policy=POLICY, deadline=0.0, tasks=Nursery())
     states = States()
     states.on(Event.READY)
     broker = cast("Broker", types.SimpleNamespace(states=states, final=None, cell=None))

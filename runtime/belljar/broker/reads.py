@@ -95,7 +95,7 @@ class Reads:
         self._next = min(2 * self._next, _PORTION_BYTES_MAX)
         if self._watching is None:
             self._charged = asyncio.get_running_loop().time()
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = self._scope.tasks.start(self._watch_failed, self._watch)
 
     async def _watch(self) -> None:
         """Give the portion back when it has lain idle; then there is nothing to watch until the next one."""
@@ -112,6 +112,10 @@ class Reads:
                 self._fault = fault
             finally:
                 self._watching, self._next = None, _PORTION_BYTES_MIN
+
+    def _watch_failed(self, error: BaseException) -> None:
+        name = type(error).__name__
+        self._fault = HostFault(f"what was not read could not be given back, by an unforeseen {name}: report it")
 
     async def _reserve(self, portion: int) -> str:
         amounts = Amounts(read_bytes=portion)

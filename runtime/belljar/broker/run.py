@@ -1,4 +1,4 @@
-"""Who a run is and how long it may last: host memory only, never read from a frame."""
+"""Who a run is, how long it may last, and whose its tasks are: host memory only, never read from a frame."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ import msgspec
 
 from belljar.errors import PolicyDenied
 from belljar.policy import Policy
+from belljar.tasks import Nursery
 
 __all__ = ["RunScope"]
 
 
 class RunScope(msgspec.Struct, frozen=True, kw_only=True):
-    """`deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch."""
+    """`tasks` owns all that goes on beside the run's main line.
+
+    `deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch.
+    """
 
     run: str
     tenant: str
     depth: int
     policy: Policy
     deadline: float
+    tasks: Nursery
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 

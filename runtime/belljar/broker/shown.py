@@ -27,6 +27,7 @@ from belljar.context import OpenDocument
 from belljar.errors import HostFault, Refusal
 from belljar.search import Searcher, Tracked
 from belljar.spans import Spans
+from belljar.tasks import stopped
 
 __all__ = ["SPANS_LOGGED_MAX", "Coverage", "Shown"]
 
@@ -117,6 +118,7 @@ class Shown:
         self._cell = 0
         self._found_max = _FOUND_MAX
         self._tracing: asyncio.Task[None] | None = None
+        self._fault: HostFault | None = None
 
     @property
     def coverage(self) -> Coverage:
@@ -143,10 +145,9 @@ class Shown:
         data = bytes(prompt)  # a copy: the batch that it was part of need not wait with it
         self._waiting.append((cell, data))
         self._waiting_bytes += len(data)
-        if self._tracing is not None and self._tracing.done():
-            self._tracing.result()  # what ended it by an error is not to be forgotten with it
+        self._refuse_after_fault()
         if self._tracing is None or self._tracing.done():
-            self._tracing = asyncio.create_task(self._trace_all())
+            self._tracing = self._scope.tasks.start(self._tracing_failed, self._trace_waiting)
         while self._waiting_bytes > _WAITING_BYTES_MAX and not self._tracing.done():
             await asyncio.wait([self._tracing], timeout=0.05)
 
@@ -158,21 +159,37 @@ class Shown:
         """
         try:
             async with asyncio.timeout(self._end_s):
-                if self._tracing is not None:
-                    await self._tracing
+                await self._traced()
+                self._refuse_after_fault()
                 await self._make_good()
         except TimeoutError:
             self._waiting.clear()
             await self._note(min(self._texts), [], complete=False)
 
-    async def _trace_all(self) -> None:
-        try:
-            await self._trace_waiting()
-        except HostFault:
-            raise
-        except Exception as defect:
-            name = type(defect).__name__
-            raise HostFault(f"what was shown could not be traced, by an unforeseen {name}: report it") from defect
+    async def _traced(self) -> None:
+        """Wait for the end of the tracing, which comes with the end of this wait at the latest.
+
+        Raises:
+            TimeoutError: somebody has stopped it before.
+        """
+        if self._tracing is not None:
+            try:
+                await asyncio.wait([self._tracing])
+            finally:
+                await stopped(self._tracing)
+            if self._tracing.cancelled():
+                raise TimeoutError
+
+    def _tracing_failed(self, error: BaseException) -> None:
+        if not isinstance(error, HostFault):
+            cause, name = error, type(error).__name__
+            error = HostFault(f"what was shown could not be traced, by an unforeseen {name}: report it")
+            error.__cause__ = cause
+        self._fault = self._fault or error
+
+    def _refuse_after_fault(self) -> None:
+        if self._fault is not None:
+            raise self._fault
 
     async def _trace_waiting(self) -> None:
         while self._waiting:

@@ -223,10 +223,8 @@ class Box:
             in_flight_bytes_max=policy.wire.in_flight_bytes_max,
             more=more,
         )
-        self._pump = asyncio.create_task(self._run_pump())
-        self._pump.add_done_callback(self._look_at)
-        self._guard = asyncio.create_task(self._watch_always())
-        self._guard.add_done_callback(self._look_at)
+        self._pump = self._scope.tasks.start(self._failed, self._run_pump)
+        self._guard = self._scope.tasks.start(self._failed, self._watch_always)
         with contextlib.suppress(OSError):  # the pump sees the end and says why
             await self._send((start, b""))
 
@@ -323,12 +321,13 @@ class Box:
         An `execute` that still waits elsewhere gets its result, of status `killed`.
         """
         self._end(_CLOSED)
-        end = await self._kill()
-        tasks = [*self._slow, *(task for task in (self._pump, self._guard) if task)]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return end
+        try:
+            return await self._kill()
+        finally:
+            tasks = [*self._slow, *(task for task in (self._pump, self._guard) if task)]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _bury(self) -> None:
         """Kill a box that has nothing left to run: whoever holds its session may keep it open for long."""
@@ -511,9 +510,9 @@ class Box:
             if not await self._room(weight):
                 await self._send(await self._broker.refuse(frame.message, self._no_room(weight)))
                 return
-            task = asyncio.create_task(self._answer_slowly(frame, frame.message.id))
+            task = self._scope.tasks.start(self._failed, self._answer_slowly, frame, frame.message.id)
             self._slow.add(task)
-            task.add_done_callback(self._look_at)
+            task.add_done_callback(self._slow.discard)
             task.add_done_callback(functools.partial(self._refuse_unheard, frame.message.id))
             task.add_done_callback(lambda _: self._hold(-weight))
             return
@@ -533,9 +532,9 @@ class Box:
     def _refuse_unheard(self, request: int, task: asyncio.Task[None]) -> None:
         """One that was dropped before it was begun has told the program nothing, whose thread would wait for ever."""
         if task.cancelled() and not self._dying:
-            refusing = asyncio.create_task(self._answer_over(request))
+            refusing = self._scope.tasks.start(self._failed, self._answer_over, request)
             self._slow.add(refusing)
-            refusing.add_done_callback(self._look_at)
+            refusing.add_done_callback(self._slow.discard)
 
     async def _answer_over(self, request: int) -> None:
         with contextlib.suppress(OSError, ProtocolViolation):  # the pump sees the box's end
@@ -597,16 +596,14 @@ class Box:
         finally:
             self._hold(-answers)
 
-    def _look_at(self, task: asyncio.Task[None]) -> None:
+    def _failed(self, error: BaseException) -> None:
         """A task that failed as nobody foresaw, by a defect of ours or of a model object, ends the box now.
 
         Otherwise the program would wait for its reply until the deadline, and be blamed for it.
         """
-        self._slow.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            fault = BoxFault(f"a request could not be answered, by an unforeseen {type(error).__name__}: report it")
-            fault.__cause__ = error
-            self._fail(fault)
+        fault = BoxFault(f"a request could not be answered, by an unforeseen {type(error).__name__}: report it")
+        fault.__cause__ = error
+        self._fail(fault)
 
     async def _send(self, reply: Reply) -> None:
         wire = self._scope.policy.wire
