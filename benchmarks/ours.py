@@ -113,5 +113,5 @@ class BelljarInMemory:
         if context is not None:
             store = self._services.contexts.of(TENANT)
             documents["context"] = await asyncio.to_thread(store.add, context, name=None, now_ns=time.time_ns())
-        async with begin(self._services, tenant=TENANT, documents=documents, root=None, sub=MODEL, about={}) as run:
+        async with begin(self._services, tenant=TENANT, documents=documents, root=None, sub=MODEL) as run:
             yield BelljarBox(run.execute, time.perf_counter() - started)

@@ -28,7 +28,8 @@ from typing import Literal, TypeVar, cast
 
 import msgspec
 
-from belljar.audit import JSON, AuditLog
+from belljar.audit import AuditLog
+from belljar.audit.events import BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, RunScope
 from belljar.context import ContextStores, Document, OpenDocument
 from belljar.engine import (
@@ -215,7 +216,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------ open and close
 
-    async def open(self, about: Mapping[str, JSON], *, alone: bool = False) -> None:
+    async def open(self, *, question_bytes: int | None = None, alone: bool = False) -> None:
         """Open the account, log the start, build the box.
 
         Raises:
@@ -225,7 +226,7 @@ class Run:
         for name, document in self.documents.items():
             self._open_context(name, document)
         await self._open_account()
-        started = services.audit.submit("run.started", self.scope.run, {**self._controls(), **about})
+        started = services.audit.submit(self.scope.run, self._start(question_bytes))
         self._announced = True  # also when it is cancelled from here on: it may stand in the log
         await started
         broker = Broker(
@@ -243,7 +244,7 @@ class Run:
         self._box = Box(sandbox, broker, self.scope)
         # Each backend refuses by itself; that one forgot to, or is somebody else's, must not open a run.
         check_layers(services.backend.name, services.policy.box.requires, sandbox.layers)
-        await services.audit.note("box.started", self.scope.run, {"layers": list(sandbox.layers)})
+        await services.audit.note(self.scope.run, BoxStarted(layers=list(sandbox.layers)))
         await self._box.open(services.language, self._opened, self._contexts, more=not alone)
 
     def _open_context(self, name: str, document: Document) -> None:
@@ -352,41 +353,46 @@ class Run:
             turns_log=self._turns_log.all(),
         )
 
-    def _controls(self) -> dict[str, JSON]:
+    def _start(self, question_bytes: int | None) -> RunStarted:
         """The controls in force, for the log's first record of the run."""
         services = self._services
-        fields: dict[str, JSON] = {
-            **services.backend.about(),
-            "tenant": self.scope.tenant,
-            "policy": services.policy.name,
-            "policy_digest": digest(services.policy),
-            "language": services.language,
-            "root_model": self.root.name if self.root else None,
-            "sub_model": self._sub.name if self._sub else None,
-            "scripted": self._scripted,
-        }
-        fields["contexts"] = [
-            {**msgspec.structs.asdict(context), "sha256": document.sha256, "chars": document.chars}
-            for context, document in zip(self._contexts, self.documents.values(), strict=True)
-        ]
-        return fields
+        facts = dict(services.backend.about())
+        return RunStarted(
+            backend=facts.pop("backend", services.backend.name),
+            facts=facts,
+            tenant=self.scope.tenant,
+            policy=services.policy.name,
+            policy_digest=digest(services.policy),
+            language=services.language,
+            root_model=self.root.name if self.root else None,
+            sub_model=self._sub.name if self._sub else None,
+            scripted=self._scripted,
+            question_bytes=question_bytes,
+            contexts=[
+                ContextData(**msgspec.structs.asdict(context), sha256=document.sha256, chars=document.chars)
+                for context, document in zip(self._contexts, self.documents.values(), strict=True)
+            ],
+        )
 
     async def _finish_log(self) -> None:
         assert self._verdict is not None
-        limit, spent = self._verdict.limit, self.calls.spent
-        fields: dict[str, JSON] = {
-            "status": self._verdict.status,
-            "calls": spent.calls,
-            "cost_nanousd": spent.cost_nanousd,
-            "wall_ms": round((time.monotonic() - self._started) * 1000),
-        }
-        if self._box is not None and self._end is not None:
-            broker = self._box.broker
-            fields |= {"reads": broker.reads, "queries": broker.queries, "refused": broker.denials}
-            fields |= {"cpu_ms": round(self._end.cpu_s * 1000), "max_rss_bytes": self._end.max_rss_bytes}
-        if limit is not None:
-            fields |= {"code": limit.code, "limit": limit.limit, "observed": limit.observed}
-        seq, head = await self._services.audit.seal("run.finished", self.scope.run, fields)
+        limit, spent, end = self._verdict.limit, self.calls.spent, self._end
+        broker = self._box.broker if self._box is not None and end is not None else None
+        finished = RunFinished(
+            status=self._verdict.status,
+            calls=spent.calls,
+            cost_nanousd=spent.cost_nanousd,
+            wall_ms=round((time.monotonic() - self._started) * 1000),
+            reads=broker.reads if broker else None,
+            queries=broker.queries if broker else None,
+            refused=broker.denials if broker else None,
+            cpu_ms=round(end.cpu_s * 1000) if end else None,
+            max_rss_bytes=end.max_rss_bytes if end else None,
+            code=limit.code if limit else None,
+            limit=limit.limit if limit else None,
+            observed=limit.observed if limit else None,
+        )
+        seq, head = await self._services.audit.seal(self.scope.run, finished)
         self._receipt = Receipt(self.scope.run, seq, head)
 
 
@@ -398,7 +404,7 @@ async def begin(
     documents: Mapping[str, Document],
     root: Model | None,
     sub: Model | None,
-    about: Mapping[str, JSON],
+    question_bytes: int | None = None,
     alone: bool = False,
 ) -> AsyncIterator[Run]:
     """A run for the length of a block. `alone`: of one program, and no other cell.
@@ -407,15 +413,15 @@ async def begin(
     """
     async with (
         Nursery() as tasks,
-        _open_to_close(Run(services, tenant, documents, root, sub, tasks), about, alone) as run,
+        _open_to_close(Run(services, tenant, documents, root, sub, tasks), question_bytes, alone) as run,
     ):
         yield run
 
 
 @contextlib.asynccontextmanager
-async def _open_to_close(run: Run, about: Mapping[str, JSON], alone: bool) -> AsyncIterator[Run]:
+async def _open_to_close(run: Run, question_bytes: int | None, alone: bool) -> AsyncIterator[Run]:
     try:
-        await run.open(about, alone=alone)
+        await run.open(question_bytes=question_bytes, alone=alone)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
         # What the log itself refused, it does not have.
@@ -460,9 +466,16 @@ async def log_refused_start(audit: AuditLog, tenant: str, refusal: Refusal, *, r
         AuditUnavailable: not even that can be written.
     """
     run = run or _run_id()
-    numbers: dict[str, JSON] = {"code": refusal.code, "limit": refusal.limit, "observed": refusal.observed}
-    await audit.note("run.started", run, {"tenant": str(tenant)[:200], "contexts": [], "refused": True})
-    await audit.append("run.finished", run, {"status": verdict_of(refusal).status, "calls": 0, "refused": 1, **numbers})
+    await audit.note(run, RunStarted(tenant=str(tenant)[:200], contexts=[], refused=True))
+    finished = RunFinished(
+        status=verdict_of(refusal).status,
+        calls=0,
+        refused=1,
+        code=refusal.code,
+        limit=refusal.limit,
+        observed=refusal.observed,
+    )
+    await audit.append(run, finished)
 
 
 def _run_id() -> str:

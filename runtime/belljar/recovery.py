@@ -17,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from belljar.audit import JSON, AuditLog, is_open
+from belljar.audit import AuditLog, is_open
+from belljar.audit.events import AmountsData, RunAbandoned
 from belljar.ledger import Abandoned, Ledger
 from belljar.owners import Owner
 
@@ -33,8 +34,8 @@ async def recover(ledger: Ledger, audit: AuditLog, log: Path, owner: Owner) -> i
 
     async def tell(run: Abandoned) -> None:
         if await asyncio.to_thread(is_open, log, run.run):
-            amounts: dict[str, JSON] = msgspec.structs.asdict(run.used)
-            await audit.append("run.abandoned", run.run, {**amounts, "charged": msgspec.structs.asdict(run.charged)})
+            charged = AmountsData(**msgspec.structs.asdict(run.charged))
+            await audit.append(run.run, RunAbandoned(**msgspec.structs.asdict(run.used), charged=charged))
 
     closed = await ledger.recover(owner.is_alive, tell)
     await asyncio.to_thread(owner.bury)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, Literal, Self, TypeVar
 import msgspec
 
 from belljar.arguments import check, check_callback, warn_of_a_path
-from belljar.audit import JSON, AuditLog, Record, Report, records, verify
+from belljar.audit import AuditLog, Record, Report, records, verify
 from belljar.context import ContextStore, ContextStores, Document, FileSource, LeftOut, Loan
 from belljar.engine import CellResult, Result, solve
 from belljar.errors import HostFault, InvalidInput, PolicyDenied, Refusal
@@ -348,9 +348,9 @@ class Runtime:
         check_callback("on_progress", on_progress)
         check_callback("on_turn", on_turn)
         check("question", question, str, "the question as a text")
-        about: dict[str, JSON] = {"question_bytes": len(question.encode("utf-8", "replace"))}
+        size = len(question.encode("utf-8", "replace"))
         begun = self._begin(
-            context, contexts, tenant, model, model if sub_model is None else sub_model, about, rooted=True
+            context, contexts, tenant, model, model if sub_model is None else sub_model, question_bytes=size
         )
         async with begun as run, run.reporting(on_progress):
             run.on_turn = on_turn
@@ -371,7 +371,7 @@ class Runtime:
         """Run one given program, no root model. `model` answers its queries; without one they are refused."""
         _check_code(code)
         check_callback("on_progress", on_progress)
-        begun = self._begin(context, contexts, tenant, None, model, {}, alone=True)
+        begun = self._begin(context, contexts, tenant, None, model, alone=True)
         async with begun as run, run.reporting(on_progress):
             await run.execute(code, last=True)
         return run.result()
@@ -385,7 +385,7 @@ class Runtime:
         tenant: str = DEFAULT_TENANT,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
         """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
-        return _Opening(self._begin(context, contexts, tenant, None, model, {}), self._home)
+        return _Opening(self._begin(context, contexts, tenant, None, model), self._home)
 
     async def add_context(
         self, source: ContextSource, *, name: str | None = None, tenant: str = DEFAULT_TENANT
@@ -454,17 +454,16 @@ class Runtime:
         tenant: str,
         root: str | Model | None,
         sub: str | Model | None,
-        about: Mapping[str, JSON],
         *,
+        question_bytes: int | None = None,
         alone: bool = False,
-        rooted: bool = False,
     ) -> AsyncIterator[Run]:
         if tenant != "":  # that is told like any other name that is none
             check("tenant", tenant, str, "a tenant's name")
         check("contexts", contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with _Loans() as loans:
             async with self._logging_refusals(tenant):
-                root_model = await self._model(root) if rooted else None
+                root_model = await self._model(root) if question_bytes is not None else None
                 sub_model = root_model if sub is root else await self._model(sub) if sub is not None else None
                 tenant_accounts(tenant)  # refuses what is no tenant before anything is done for it
                 services = await self._shared()
@@ -476,7 +475,7 @@ class Runtime:
                 documents=documents,
                 root=root_model,
                 sub=sub_model,
-                about=about,
+                question_bytes=question_bytes,
                 alone=alone,
             ) as run:
                 yield run

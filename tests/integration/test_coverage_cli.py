@@ -14,15 +14,33 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from belljar.audit import JSON, AuditLog
+from belljar.audit import AuditLog
 from belljar.cli.audit import audit
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
+from tests.unit.audit_events import made
 
-CONTEXTS: list[Mapping[str, JSON]] = [
-    {"name": "context", "kind": "text", "sha256": "a" * 64, "chars": 1000, "items": 0, "text": 0, "directory": None},
-    {"name": "mails", "kind": "list", "sha256": "b" * 64, "chars": 10, "items": 3, "text": 1, "directory": 2},
+NO_ITEMS = {"items": 0, "lines": 0}
+CONTEXTS: list[Mapping[str, Any]] = [
+    {
+        "name": "context",
+        "kind": "text",
+        "sha256": "a" * 64,
+        "chars": 1000,
+        **NO_ITEMS,
+        "text": 0,
+        "directory": None,
+    },
+    {
+        "name": "mails",
+        "kind": "list",
+        "sha256": "b" * 64,
+        "chars": 10,
+        **NO_ITEMS,
+        "text": 1,
+        "directory": 2,
+    },
 ]
-ALL_READ: list[tuple[str, Mapping[str, JSON]]] = [
+ALL_READ: list[tuple[str, Mapping[str, Any]]] = [
     ("run.started", {"tenant": "acme", "contexts": CONTEXTS}),
     ("cell.started", {"cell": 1}),
     ("context.read", {"cell": 1, "line": 2, "doc": 2, "start": 0, "stop": 126}),
@@ -54,8 +72,8 @@ def state(tmp_path: Path) -> Path:
     async def main() -> None:
         log = AuditLog(tmp_path / "audit.db")
         for event, fields in ALL_READ:
-            await log.append(event, "r1", fields)
-        await log.append("run.started", "r2", {"tenant": "acme", "contexts": []})
+            await log.append("r1", made(event, fields))
+        await log.append("r2", made("run.started", {}))
         await log.aclose()
 
     asyncio.run(main())
@@ -156,7 +174,7 @@ def test_an_unknown_run_and_a_run_without_documents(state: Path) -> None:
 def test_a_record_after_the_end_proves_nothing(state: Path) -> None:
     async def forge() -> None:
         log = AuditLog(state / "audit.db")
-        await log.append("query.shown", "r1", {"cell": 1, "doc": 0, "spans": [[0, 1000]]})
+        await log.append("r1", made("query.shown", {"spans": [[0, 1000]]}))
         await log.aclose()
 
     asyncio.run(forge())

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, TypeVarTuple
 import msgspec
 
 from belljar.audit import AuditLog, records, verify
+from belljar.audit.events import RunStarted
 from belljar.broker import Broker, Calls, Reply, RunScope
 from belljar.context import ContextStore
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
@@ -179,7 +180,7 @@ async def world(
         stack.push_async_callback(audit.aclose)
         stack.push_async_callback(ledger.aclose)
         tasks = await stack.enter_async_context(Nursery())
-        await audit.append("run.started", RUN, {"tenant": TENANT})
+        await audit.append(RUN, RunStarted(tenant=TENANT, contexts=[]))
         await ledger.open_run(RUN, TENANT, run_limits=limits, tenant_limits=UNLIMITED, now=NOON)
         added = [store.add(text, now_ns=1) for text in texts]
         documents = [stack.enter_context(store.open(one.sha256)) for one in added]

@@ -16,6 +16,7 @@ import pytest
 from belljar import heavy
 from belljar.audit import AuditLog
 from belljar.broker import Calls
+from belljar.broker.calls import _Answered
 from belljar.errors import AuditUnavailable, HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import LOOP_BYTES_MAX, off_loop
 from belljar.ledger import Amounts, Limits, SqliteLedger
@@ -230,7 +231,7 @@ def test_a_model_without_a_price_is_denied_in_the_log_as_well(tmp_path: Path) ->
             assert model.requests == []
             assert here.durable()[1] == (
                 "query.denied",
-                {"action": "r1.1", "code": "model.unpriced", "limit": None, "observed": None},
+                {"action": "r1.1", "code": "model.unpriced"},
             )
 
     drive(test())
@@ -897,7 +898,7 @@ def test_whatever_goes_wrong_with_an_end_is_the_run_s_fault(tmp_path: Path, rais
 def test_an_outcome_that_has_no_form_in_the_log_is_logged_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("belljar.broker.calls._outcome", lambda _: {"reply_bytes": 1.5})
+    monkeypatch.setattr("belljar.broker.calls._answered", lambda _: _Answered("a" * 64, 1.5, "m", "s"))  # type: ignore[arg-type]
 
     async def test() -> None:
         async with world(tmp_path) as here:

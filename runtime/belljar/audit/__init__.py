@@ -1,13 +1,14 @@
-"""The audit log: `log` appends, `verify` checks, `read` reads. A record is durable before what it announces happens."""
+"""The audit log: `events` says what is in it, `log` appends, `verify` checks, `read` reads.
+
+A record is durable before what it announces happens.
+"""
 
 from belljar.audit.coverage import Coverage, DocumentCoverage, Ranges, characters_read, coverage
-from belljar.audit.log import JSON, STRING_CHARS_MAX, AuditLog
+from belljar.audit.log import AuditLog
 from belljar.audit.read import Record, RunSummary, is_open, records, runs
 from belljar.audit.verify import Report, verify
 
 __all__ = [
-    "JSON",
-    "STRING_CHARS_MAX",
     "AuditLog",
     "Coverage",
     "DocumentCoverage",

@@ -11,21 +11,35 @@ Neither says that anything was done with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import assert_never
 
 import msgspec
 
-from belljar.audit.grammar import ENDS
+from belljar.audit.events import (
+    AnswerGiven,
+    AnswerVoid,
+    BoxStarted,
+    CellFinished,
+    CellStarted,
+    ContextRead,
+    ContextSearched,
+    QueryCompleted,
+    QueryDenied,
+    QueryFailed,
+    QueryRequested,
+    QueryShown,
+    RequestRefused,
+    RunAbandoned,
+    RunFinished,
+    RunStarted,
+)
 from belljar.audit.read import Record
-from belljar.errors import VerificationFailed
 from belljar.spans import Spans
 
 __all__ = ["Coverage", "DocumentCoverage", "Ranges", "characters_read", "coverage", "percent"]
 
 _RANGES_MAX = 1000
-_READ = ("context.read", "context.searched")
-_SHOWN = "query.shown"
 
 
 class Ranges(msgspec.Struct, frozen=True):
@@ -76,26 +90,24 @@ class _Document(msgspec.Struct, frozen=True):
 
 
 def coverage(records: Iterable[Record], *, ranges_max: int = _RANGES_MAX) -> Coverage:
-    """What the records of one run say. At most `ranges_max` ranges are listed of each kind.
-
-    Raises:
-        VerificationFailed: a record has not the form that it should have.
-    """
+    """What the records of one run say. At most `ranges_max` ranges are listed of each kind."""
     documents: dict[int, _Document] = {}
     untraced = 0
     for record in records:
-        try:
-            if record.event == "run.started":
-                documents = _documents(record.data) | documents
-            elif record.event in ENDS:
+        match record.typed:
+            case RunStarted() as started:
+                documents = _documents(started) | documents
+            case RunFinished() | RunAbandoned():
                 break
-            elif record.event in _READ or record.event == _SHOWN:
-                _count(record, documents)
-                untraced += record.event == _SHOWN and not record.data.get("complete", True)
-        except (KeyError, TypeError, ValueError) as error:
-            raise VerificationFailed(
-                f"record {record.seq} of the audit log is no {record.event} that can be understood ({error!r})"
-            ) from None
+            case ContextRead() | ContextSearched() | QueryShown() as event:
+                _count(event, documents)
+                untraced += isinstance(event, QueryShown) and not event.complete
+            case BoxStarted() | CellStarted() | CellFinished() | AnswerGiven() | AnswerVoid():
+                pass
+            case QueryRequested() | QueryDenied() | QueryCompleted() | QueryFailed() | RequestRefused():
+                pass
+            case _:
+                assert_never(record.typed)
     found = [_of(document, ranges_max) for document in documents.values()]
     chars, read, shown = (sum(getattr(one, name) for one in found) for name in ("chars", "read_chars", "shown_chars"))
     return Coverage(
@@ -113,8 +125,8 @@ def characters_read(records: Iterable[Record], *, doc: int = 0) -> int:
     """How many different characters of document `doc` were given to the box."""
     spans = Spans()
     for record in records:
-        if record.event in _READ and record.data.get("doc") == doc:
-            for start, stop in _ranges(record):
+        if isinstance(event := record.typed, ContextRead | ContextSearched) and event.doc == doc:
+            for start, stop in _ranges(event):
                 spans.add(start, stop)
     return spans.covered
 
@@ -124,34 +136,29 @@ def percent(part: int, whole: int) -> float:
     return part * 10**6 // whole / 10**4 if whole else 0.0
 
 
-def _documents(started: Mapping[str, Any]) -> dict[int, _Document]:
-    """The texts of a run by their number. Logs of the first versions know one, under another name."""
-    contexts = started.get("contexts")
-    if contexts is None:
-        old = started.get("context")
-        contexts = [] if old is None else [{**old, "name": "context", "kind": "text", "text": 0}]
+def _documents(started: RunStarted) -> dict[int, _Document]:
+    """The texts of a run by their number."""
     return {
-        int(context["text"]): _Document(
-            str(context["name"]), str(context["kind"]), str(context["sha256"]), int(context["chars"]), Spans(), Spans()
-        )
-        for context in contexts
+        context.text: _Document(context.name, context.kind, context.sha256, context.chars, Spans(), Spans())
+        for context in started.contexts
     }
 
 
-def _count(record: Record, documents: Mapping[int, _Document]) -> None:
-    document = documents.get(record.data["doc"])
+def _count(event: ContextRead | ContextSearched | QueryShown, documents: Mapping[int, _Document]) -> None:
+    document = documents.get(event.doc)
     if document is None:
         return
-    spans = document.shown if record.event == _SHOWN else document.read
-    for start, stop in _ranges(record):
-        spans.add(max(0, start), min(stop, document.chars))
+    spans = document.shown if isinstance(event, QueryShown) else document.read
+    for start, stop in _ranges(event):
+        spans.add(start, min(stop, document.chars))
 
 
-def _ranges(record: Record) -> Iterator[tuple[int, int]]:
-    data = record.data  # of reads, many small ones share a record
-    spans = [(data["start"], data["stop"])] if record.event == "context.read" and "spans" not in data else data["spans"]
-    for start, stop in spans:
-        yield int(start), int(stop)
+def _ranges(event: ContextRead | ContextSearched | QueryShown) -> list[tuple[int, int]]:
+    if isinstance(event, ContextRead) and event.spans is None:
+        assert event.start is not None
+        assert event.stop is not None
+        return [(event.start, event.stop)]
+    return event.spans or []  # of reads, many small ones share a record
 
 
 def _of(document: _Document, ranges_max: int) -> DocumentCoverage:

@@ -10,34 +10,44 @@
   is open. Of an abandoned run some are: its host died, and the books charged them in full.
 * What was shown was shown by a query of that cell, which by the run's end has been answered.
 
-Events of other families may stand anywhere before the end, so that a log of a later version reads as well.
-
 A run under way takes memory for its actions and cells, an ended one none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Final
+from collections.abc import Iterator
+from typing import assert_never
 
 import msgspec
 
+from belljar.audit.events import (
+    AnswerGiven,
+    AnswerVoid,
+    BoxStarted,
+    CellFinished,
+    CellStarted,
+    ContextRead,
+    ContextSearched,
+    QueryCompleted,
+    QueryDenied,
+    QueryFailed,
+    QueryRequested,
+    QueryShown,
+    RequestRefused,
+    RunAbandoned,
+    RunFinished,
+    RunStarted,
+)
 from belljar.audit.read import Record
 
-__all__ = ["ENDS", "RunGrammar"]
-
-ENDS: Final = ("run.finished", "run.abandoned")
-_OUTCOMES: Final = ("completed", "failed", "denied")
-# What only a run has.
-_FAMILIES: Final = ("run", "box", "cell", "answer", "context", "query", "request")
+__all__ = ["RunGrammar"]
 
 Problems = Iterator[str]
 
 
 class _Action(msgspec.Struct):
-    kind: str
     seq: int
-    cell: int | None
+    cell: int
     is_sub: bool
     ended: bool = False
 
@@ -52,21 +62,46 @@ class RunGrammar:
         self._running = False
         self._answered = False
         self._actions: dict[str, _Action] = {}
-        self._asked: set[int | None] = set()  # cells with a query to a sub-model, and with an answer to one
-        self._replied: set[int | None] = set()
-        self._shown: dict[int | None, int] = {}  # cells of what was shown before an answer: the first such record
+        self._asked: set[int] = set()  # cells with a query to a sub-model, and with an answer to one
+        self._replied: set[int] = set()
+        self._shown: dict[int, int] = {}  # cells of what was shown before an answer: the first such record
         self.ended = False
 
     def feed(self, record: Record) -> Problems:
         """Nothing may be fed after `ended`."""
-        of_run = record.event.partition(".")[0] in _FAMILIES
-        if of_run and not self._begun and record.event != "run.started":
+        if not self._begun and not isinstance(record.typed, RunStarted):
             yield f"record {record.seq}: {record.event} of run {record.run[:80]!a}, which has not begun"
-        rule = self._RULES.get(record.event) or self._rule_of_action(record.event)
-        if rule is not None:
-            yield from rule(self, record)
-        self._begun = self._begun or of_run
-        self.ended = record.event in ENDS
+        yield from self._follow(record)
+        self._begun = True
+
+    def _follow(self, record: Record) -> Problems:
+        match record.typed:
+            case RunStarted():
+                yield from self._start(record)
+            case RunFinished():
+                yield from self._end(record)
+            case RunAbandoned():
+                yield from self._abandon()
+            case BoxStarted():
+                yield from self._box(record)
+            case CellStarted() as started:
+                yield from self._begin_cell(record, started.cell)
+            case CellFinished() as finished:
+                yield from self._end_cell(record, finished.cell)
+            case AnswerGiven() | AnswerVoid() as answer:
+                yield from self._answer(record, answer)
+            case ContextRead() | ContextSearched() as read:
+                yield from self._in_last_cell(record, read.cell)
+            case QueryRequested() as asked:
+                yield from self._request(record, asked)
+            case QueryCompleted() | QueryFailed() | QueryDenied() as outcome:
+                yield from self._outcome(record, outcome)
+            case QueryShown() as shown:
+                yield from self._show(record, shown)
+            case RequestRefused() as refused:
+                yield from self._in_a_cell(record, refused.cell)
+            case _:
+                assert_never(record.typed)
 
     def open_actions(self) -> Iterator[_Action]:
         return (action for action in self._actions.values() if not action.ended)
@@ -75,7 +110,7 @@ class RunGrammar:
         """What is still to come, a line for each; call it when the log ends and the run has not."""
         for name, action in self._actions.items():
             if not action.ended:
-                yield f"record {action.seq}: {action.kind} action {name[:80]!a} of run {run[:80]!a} has no outcome"
+                yield f"record {action.seq}: query action {name[:80]!a} of run {run[:80]!a} has no outcome"
 
     def unproved(self) -> Problems:
         """What was shown and can have been shown by no query."""
@@ -92,9 +127,9 @@ class RunGrammar:
 
     def _end(self, record: Record) -> Problems:
         yield from (f"{line}, and the run is finished" for line in self.unfinished(record.run))
-        yield from self._abandon(record)
+        yield from self._abandon()
 
-    def _abandon(self, _: Record) -> Problems:
+    def _abandon(self) -> Problems:
         self.ended = True
         yield from self.unproved()
 
@@ -103,104 +138,63 @@ class RunGrammar:
             yield f"record {record.seq}: a second box of run {record.run[:80]!a}"
         self._boxed = True
 
-    def _begin_cell(self, record: Record) -> Problems:
-        cell = record.data.get("cell")
+    def _begin_cell(self, record: Record, cell: int) -> Problems:
         if cell != self._cells + 1:
-            yield f"record {record.seq}: cell {cell!a:.80} begins where cell {self._cells + 1} is next"
+            yield f"record {record.seq}: cell {cell} begins where cell {self._cells + 1} is next"
         if self._running:
             yield f"record {record.seq}: a cell begins before cell {self._cells} has ended"
         if self._answered:
             yield f"record {record.seq}: a cell begins after the answer"
-        self._cells = max(self._cells + 1, cell) if type(cell) is int else self._cells + 1
+        self._cells = max(self._cells + 1, cell)
         self._running = True
 
-    def _end_cell(self, record: Record) -> Problems:
-        yield from self._in_last_cell(record)
+    def _end_cell(self, record: Record, cell: int) -> Problems:
+        yield from self._in_last_cell(record, cell)
         if not self._running:
             yield f"record {record.seq}: {record.event} where no cell runs"
         self._running = False
 
-    def _answer(self, record: Record) -> Problems:
-        yield from self._in_last_cell(record)
+    def _answer(self, record: Record, answer: AnswerGiven | AnswerVoid) -> Problems:
+        yield from self._in_last_cell(record, answer.cell)
         if not self._running or self._answered:
             why = "the answer was given before" if self._answered else "no cell runs"
             yield f"record {record.seq}: {record.event} where {why}"
-        self._answered = self._answered or record.event == "answer.given"
+        self._answered = self._answered or isinstance(answer, AnswerGiven)
 
-    def _in_last_cell(self, record: Record) -> Problems:
-        cell = record.data.get("cell", self._cells)  # logs of the first versions name none
+    def _in_last_cell(self, record: Record, cell: int) -> Problems:
         if cell != self._cells:
-            yield f"record {record.seq}: {record.event} in cell {cell!a:.80}, and the last that began is {self._cells}"
+            yield f"record {record.seq}: {record.event} in cell {cell}, and the last that began is {self._cells}"
 
-    def _show(self, record: Record) -> Problems:
-        cell = record.data.get("cell")
-        if not record.data.get("spans"):
+    def _show(self, record: Record, shown: QueryShown) -> Problems:
+        if not shown.spans:
             return  # it only says that not all could be looked for
-        if not (isinstance(cell, int) and cell in self._asked):
-            yield f"record {record.seq}: something was shown in cell {cell!a:.80}, in which no query was requested"
-        elif cell not in self._replied:
-            self._shown.setdefault(cell, record.seq)
+        if shown.cell not in self._asked:
+            yield f"record {record.seq}: something was shown in cell {shown.cell}, in which no query was requested"
+        elif shown.cell not in self._replied:
+            self._shown.setdefault(shown.cell, record.seq)
 
-    def _request(self, record: Record) -> Problems:
-        kind, cell = record.event.rpartition(".")[0], record.data.get("cell")
-        action = _name(record.data)
-        if action is None:
-            yield f"record {record.seq}: {record.event} names no action"
-        elif action in self._actions:
-            yield f"record {record.seq}: action {action[:80]!a} was requested before"
+    def _request(self, record: Record, asked: QueryRequested) -> Problems:
+        if asked.action in self._actions:
+            yield f"record {record.seq}: action {asked.action[:80]!a} was requested before"
         else:
-            is_sub = kind == "query" and record.data.get("purpose") != "root"
-            self._actions[action] = _Action(kind, record.seq, cell if type(cell) is int else None, is_sub)
-            if is_sub:
-                self._asked.add(self._actions[action].cell)
-        yield from self._in_a_cell(record)
+            action = _Action(record.seq, asked.cell, asked.purpose == "sub")
+            self._actions[asked.action] = action
+            if action.is_sub:
+                self._asked.add(action.cell)
+        yield from self._in_a_cell(record, asked.cell)
 
-    def _in_a_cell(self, record: Record) -> Problems:
-        """0 stands for before the first; logs of the first versions name none."""
-        cell = record.data.get("cell", 0)
-        if not (type(cell) is int and 0 <= cell <= self._cells):
-            yield f"record {record.seq}: {record.event} in cell {cell!a:.80}, which has not begun"
+    def _in_a_cell(self, record: Record, cell: int) -> Problems:
+        """0 stands for before the first."""
+        if cell > self._cells:
+            yield f"record {record.seq}: {record.event} in cell {cell}, which has not begun"
 
-    def _outcome(self, record: Record) -> Problems:
-        kind, _, end = record.event.rpartition(".")
-        name = _name(record.data)
-        if name is None:
-            yield f"record {record.seq}: {record.event} names no action"
-            return
-        action = self._actions.get(name)
-        if action is None or action.kind != kind:
-            yield f"record {record.seq}: {record.event} of action {name[:80]!a} that was not requested"
+    def _outcome(self, record: Record, outcome: QueryCompleted | QueryFailed | QueryDenied) -> Problems:
+        action = self._actions.get(outcome.action)
+        if action is None:
+            yield f"record {record.seq}: {record.event} of action {outcome.action[:80]!a} that was not requested"
         elif action.ended:
-            yield f"record {record.seq}: a second outcome of action {name[:80]!a}"
+            yield f"record {record.seq}: a second outcome of action {outcome.action[:80]!a}"
         else:
             action.ended = True
-            if end == "completed" and action.is_sub:
+            if isinstance(outcome, QueryCompleted) and action.is_sub:
                 self._replied.add(action.cell)
-
-    def _rule_of_action(self, event: str) -> Callable[[RunGrammar, Record], Problems] | None:
-        end = event.rpartition(".")[2]
-        if end == "requested":
-            return RunGrammar._request
-        return RunGrammar._outcome if end in _OUTCOMES else None
-
-    _RULES: ClassVar[Mapping[str, Callable[[RunGrammar, Record], Problems]]] = {
-        "run.started": _start,
-        "run.finished": _end,
-        "run.abandoned": _abandon,
-        "box.started": _box,
-        "cell.started": _begin_cell,
-        "cell.finished": _end_cell,
-        "answer.given": _answer,
-        "answer.void": _answer,
-        "context.read": _in_last_cell,
-        "context.searched": _in_last_cell,
-        "request.refused": _in_a_cell,
-        "query.shown": _show,
-    }
-
-
-def _name(data: Mapping[str, object]) -> str | None:
-    action = data.get("action")
-    if isinstance(action, str):
-        return action
-    return str(action) if type(action) is int else None

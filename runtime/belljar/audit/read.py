@@ -18,7 +18,18 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from belljar.audit.log import DEPTH_MAX, EVENT, RECORD_BYTES_MAX, SCHEMA, canonical
+from belljar.audit.canonical import DEPTH_MAX, canonical
+from belljar.audit.events import (
+    VERSION,
+    Event,
+    RunAbandoned,
+    RunFinished,
+    RunStarted,
+    decoded,
+    decoded_fast,
+    encoded,
+)
+from belljar.audit.log import RECORD_BYTES_MAX, SCHEMA
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
 from belljar.writer import is_blank
 
@@ -28,7 +39,7 @@ _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "tim
 
 # How every record ends, and what it is of which run.
 _TAIL = re.compile(
-    rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":1}\Z'
+    rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":\d+}\Z'
 )
 _TAIL_BYTES_MAX = 512
 _BOUNDS = (b"run.started", b"run.finished", b"run.abandoned")
@@ -44,11 +55,21 @@ class Record(msgspec.Struct, frozen=True):
     seq: int
     time_ns: int
     run: str
-    event: str
-    data: dict[str, Any]
+    typed: Event
     prev: str
     hash: str
     body: bytes
+
+    @property
+    def event(self) -> str:
+        """The event's name."""
+        return self.typed.name
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The event's fields just as they stand in the record, whatever its version."""
+        fields: dict[str, Any] = json.loads(self.body)["data"]
+        return fields
 
 
 class RunSummary(msgspec.Struct, frozen=True):
@@ -81,12 +102,12 @@ def runs(path: Path) -> list[RunSummary]:
 
 def _add(summary: RunSummary, record: Record) -> RunSummary:
     tenant, status = summary.tenant, summary.status
-    match record.event:
-        case "run.started":
-            tenant = _text(record.data.get("tenant"))
-        case "run.finished":
-            status = _text(record.data.get("status"))
-        case "run.abandoned":
+    match record.typed:
+        case RunStarted():
+            tenant = record.typed.tenant
+        case RunFinished():
+            status = record.typed.status
+        case RunAbandoned():
             status = "abandoned"
         case _:
             pass
@@ -107,10 +128,6 @@ def is_open(path: Path, run: str) -> bool:
         except sqlite3.Error as error:
             raise AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it") from error
     return False
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def records(path: Path, run: str | None = None) -> Iterator[Record]:
@@ -198,17 +215,49 @@ def parse(seq: int, body: object) -> Record:
     """
     if not isinstance(body, bytes):
         raise ValueError(f"is no blob of at most {RECORD_BYTES_MAX} bytes")
+    digest = hashlib.sha256(body).hexdigest()
+    return _parse_fast(seq, body, digest) or _parse(seq, body, digest)
+
+
+class _Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    data: msgspec.Raw
+    event: str
+    prev: str
+    run: str
+    seq: int
+    time_ns: int
+    v: int
+
+
+_ENVELOPES = msgspec.json.Decoder(_Envelope)
+_ENCODER = msgspec.json.Encoder(order="sorted")
+
+
+def _parse_fast(seq: int, body: bytes, digest: str) -> Record | None:
+    """As `_parse`, in a tenth of its time; None where that has to say more.
+
+    What encodes to the very bytes that it was decoded from is canonical.
+    """
+    try:
+        found = _ENVELOPES.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if found.v != VERSION or found.seq != seq or _ENCODER.encode(found) != body:
+        return None
+    event = decoded_fast(found.event, found.data)
+    return None if event is None else Record(seq, found.time_ns, found.run, event, found.prev, digest, body)
+
+
+def _parse(seq: int, body: bytes, digest: str) -> Record:
     fields = _object(body)
     if fields.keys() != _FIELDS.keys() or any(type(fields[name]) is not kind for name, kind in _FIELDS.items()):
         raise ValueError("does not have the fields of a record")
-    if fields["v"] != 1:
-        raise ValueError("has an unknown version")
     if fields["seq"] != seq:
         raise ValueError(f"says that it is record {fields['seq']}")
-    if not EVENT.fullmatch(fields["event"]):
-        raise ValueError("has an event that is none")
-    rest = {name: fields[name] for name in ("time_ns", "run", "event", "data", "prev")}
-    return Record(seq=seq, hash=hashlib.sha256(body).hexdigest(), body=body, **rest)
+    event = decoded(fields["event"], fields["data"], fields["v"])
+    if fields["v"] == VERSION and encoded(event) != canonical(fields["data"]):
+        raise ValueError("has a field that should be left out, since it says what its absence says")
+    return Record(seq, fields["time_ns"], fields["run"], event, fields["prev"], digest, body)
 
 
 def _object(body: bytes) -> dict[str, Any]:

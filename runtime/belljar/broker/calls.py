@@ -28,7 +28,8 @@ from typing import NamedTuple, TypeGuard
 
 import msgspec
 
-from belljar.audit import JSON, AuditLog
+from belljar.audit import AuditLog
+from belljar.audit.events import QueryCompleted, QueryDenied, QueryFailed, QueryRequested
 from belljar.broker.admission import Admission
 from belljar.broker.denials import Denials
 from belljar.broker.run import RunScope
@@ -38,7 +39,7 @@ from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Remaining
 from belljar.models import Counted, Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
 from belljar.tasks import to_the_end
 
-__all__ = ["Calls", "Spent", "refusal_fields"]
+__all__ = ["Calls", "Spent"]
 
 # A model keeps its deadline itself, and can then tell what it used; one that does not is given up so much later.
 _DEADLINE_SPARE_S = 1.0
@@ -224,7 +225,7 @@ class Calls:
 
     async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int) -> ModelReply:
         self._refuse_after_fault()
-        about: dict[str, JSON] = {"cell": cell, "attempt": attempt, "model": model.name}
+        about = (cell, attempt, model.name)
         # A program that is refused over and over is not to fill the log: then only what will be sent is logged.
         requested = None if self.denials.has_many("query") else self._request(about, question)
         reservation = None
@@ -241,17 +242,30 @@ class Calls:
             raise
         return await self._send(model, sent.request, requested.action, reservation, held)
 
-    def _request(self, about: dict[str, JSON], question: _Question) -> _Requested:
-        action = self.next_action()
-        fields = {"action": action, **about, **_about(question)}
-        return _Requested(action, self._audit.submit("query.requested", self._scope.run, fields))
+    def _request(self, about: tuple[int, int, str], question: _Question) -> _Requested:
+        cell, attempt, model = about
+        asked = QueryRequested(
+            action=self.next_action(),
+            cell=cell,
+            attempt=attempt,
+            model=model,
+            purpose=question.request.purpose,
+            prompt_sha256=question.prompt_sha256,
+            prompt_bytes=question.prompt_bytes,
+            output_tokens_max=question.request.output_tokens_max,
+        )
+        return _Requested(asked.action, self._audit.submit(self._scope.run, asked))
 
     async def _shortened(self, requested: _Requested, wished: _Question, sent: _Question) -> None:
         """The log says what is sent: what was wished for is an action that was denied, and another one follows."""
         await requested.durable
-        numbers = {"limit": sent.request.output_tokens_max, "observed": wished.request.output_tokens_max}
-        about: dict[str, JSON] = {"action": requested.action, "code": "query.shortened", **numbers}
-        await self._audit.note("query.denied", self._scope.run, about)
+        denied = QueryDenied(
+            action=requested.action,
+            code="query.shortened",
+            limit=sent.request.output_tokens_max,
+            observed=wished.request.output_tokens_max,
+        )
+        await self._audit.note(self._scope.run, denied)
 
     async def _unsent(self, requested: _Requested | None, error: BaseException, reservation: str | None) -> None:
         """Nothing of the action leaves the host: give back what is held, and say so in the log if it can be said."""
@@ -264,28 +278,27 @@ class Calls:
         # What was not logged as requested needs no outcome, and the error that is on its way says why.
         await asyncio.wait([requested.durable])
         if requested.durable.exception() is None:
-            about = {"action": requested.action, **refusal_fields(error)}
-            await self._audit.append("query.denied", self._scope.run, about)
+            await self._audit.append(self._scope.run, _denied(requested.action, error))
 
     async def _send(
         self, model: Model, request: ModelRequest, action: str, reservation: str, held: Amounts
     ) -> ModelReply:
-        charge, assumed, event = held, True, "query.failed"
-        outcome: dict[str, JSON] = {"error": "interrupted before the model answered"}
+        charge, assumed = held, True
+        outcome: _Answered | str = "interrupted before the model answered"
         try:
             reply = _checked(await _complete(model, request))
             charge, assumed = _within_books(self._amounts(model, reply.usage)), False
-            event, outcome = "query.completed", await off_loop(len(reply.text), _outcome, reply)
+            outcome = await off_loop(len(reply.text), _answered, reply)
             return reply
         except ModelFailed as failure:
             charge = self._failed(model, failure, held)
             assumed = charge is held
-            outcome = {"error": str(failure)[:1000]}
+            outcome = str(failure)[:1000]
             raise
         except BaseException as defect:  # of a model object; nobody outside is to blame, and the program least of all
             if isinstance(defect, KeyboardInterrupt | SystemExit) or _is_cancelled(defect):
                 raise
-            outcome = {"error": f"the model object raised {type(defect).__name__}"}
+            outcome = f"the model object raised {type(defect).__name__}"
             raise HostFault(
                 f"the model {model.name} raised {type(defect).__name__}, which a model must never do: correct the model"
             ) from defect
@@ -293,25 +306,23 @@ class Calls:
             # The answer need not wait for the disk: until this is written, the books hold the worst case.
             self.spent.add(charge, assumed=assumed)
             self._loose_ends = True
-            end = self._scope.tasks.start(self._end_failed, self._end, action, reservation, charge, event, outcome)
+            end = self._scope.tasks.start(self._end_failed, self._end, action, reservation, charge, outcome)
             self._ends.add(end)
             end.add_done_callback(self._ended)
 
-    async def _end(self, action: str, reservation: str, charge: Amounts, event: str, outcome: dict[str, JSON]) -> None:
-        spent = {"calls": charge.calls, "cost_nanousd": charge.cost_nanousd}
-        tokens = {"input_tokens": charge.input_tokens, "output_tokens": charge.output_tokens}
-        if event == "query.completed":
+    async def _end(self, action: str, reservation: str, charge: Amounts, outcome: _Answered | str) -> None:
+        """`outcome` is the answer, or why there is none."""
+        if not isinstance(outcome, str):
             # The answer goes out first, for somebody waits for it: what is below takes 45 of a query's 200 µs.
             await asyncio.sleep(0)
-        about: dict[str, JSON] = {"action": action, **spent, **tokens}
         # Logged first, and so also where the books cannot be kept. A note that is lost fails the run's next record.
         try:
-            await self._audit.note(event, self._scope.run, {**about, **outcome})
+            await self._audit.note(self._scope.run, _outcome(action, charge, outcome))
         except HostFault:
             raise
         except Exception as defect:  # it has no form in the log; an action without an end would spoil all of the log
             error = f"its outcome could not be logged: {type(defect).__name__}"
-            await self._audit.note("query.failed", self._scope.run, {**about, "error": error})
+            await self._audit.note(self._scope.run, _outcome(action, charge, error))
             await self._ledger.settle(reservation, charge)
             raise
         await self._ledger.settle(reservation, charge, lazy=not self._awaited)
@@ -428,14 +439,12 @@ def _is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-def refusal_fields(error: BaseException) -> dict[str, JSON]:
+def _denied(action: str, error: BaseException) -> QueryDenied:
     """How a refusal stands in the log; a cancellation is none, and named as such."""
+    if isinstance(error, Refusal):
+        return QueryDenied(action=action, code=error.code, limit=error.limit, observed=error.observed)
     other = "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
-    return {
-        "code": getattr(error, "code", other),
-        "limit": getattr(error, "limit", None),
-        "observed": getattr(error, "observed", None),
-    }
+    return QueryDenied(action=action, code=other)
 
 
 def _question(request: ModelRequest, prompt: bytes | memoryview | None, counted: Counted | None) -> _Question:
@@ -458,20 +467,34 @@ def _digest(*texts: str) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _about(question: _Question) -> dict[str, JSON]:
-    return {
-        "purpose": question.request.purpose,
-        "prompt_sha256": question.prompt_sha256,
-        "prompt_bytes": question.prompt_bytes,
-        "output_tokens_max": question.request.output_tokens_max,
-    }
+class _Answered(NamedTuple):
+    """What the log has of a reply."""
+
+    reply_sha256: str
+    reply_bytes: int
+    answered_by: str
+    stop_reason: str
 
 
-def _outcome(reply: ModelReply) -> dict[str, JSON]:
-    digest, size = _digest(reply.text)
-    return {
-        "reply_sha256": digest,
-        "reply_bytes": size,
-        "answered_by": reply.model[:200],
-        "stop_reason": reply.stop_reason[:200],
+def _answered(reply: ModelReply) -> _Answered:
+    return _Answered(*_digest(reply.text), reply.model[:200], reply.stop_reason[:200])
+
+
+def _outcome(action: str, charge: Amounts, outcome: _Answered | str) -> QueryCompleted | QueryFailed:
+    spent = {
+        "calls": charge.calls,
+        "input_tokens": charge.input_tokens,
+        "output_tokens": charge.output_tokens,
+        "cost_nanousd": charge.cost_nanousd,
     }
+    if isinstance(outcome, str):
+        return QueryFailed(action=action, error=outcome, **spent)
+    reply = outcome
+    return QueryCompleted(
+        action=action,
+        reply_sha256=reply.reply_sha256,
+        reply_bytes=reply.reply_bytes,
+        answered_by=reply.answered_by,
+        stop_reason=reply.stop_reason,
+        **spent,
+    )

@@ -14,7 +14,8 @@ import hashlib
 import math
 from typing import Final as Const
 
-from belljar.audit import JSON, AuditLog
+from belljar.audit import AuditLog
+from belljar.audit.events import AnswerGiven, AnswerVoid, CellFinished, CellStarted
 from belljar.broker.answer import check_answer
 from belljar.broker.cell import Cell
 from belljar.broker.flood import Flood
@@ -64,11 +65,12 @@ class Cells:
                 limit=limit,
                 observed=max(len(source), len(code)),
             )
-        about: dict[str, JSON] = {"code_sha256": hashlib.sha256(source).hexdigest(), "code_bytes": len(source)}
+        digest = hashlib.sha256(source).hexdigest()
         await self._audit.room()
         # Nothing is awaited from here on: a cell has begun wholly or not at all.
         self._permit_begin()
-        self._audit.put("cell.started", self._scope.run, {"cell": self.count + 1, **about})
+        started = CellStarted(cell=self.count + 1, code_sha256=digest, code_bytes=len(source))
+        self._audit.put(self._scope.run, started)
         order = Execute(self.count + 1, interrupted=self.last is not None and self.last.interrupted)
         self.count += 1
         wall_s = min(math.inf if wall_s is None else wall_s, self._policy.limits.cell_wall_s)
@@ -119,8 +121,8 @@ class Cells:
         self._flood.charge(len(body))
 
     async def _log_end(self, cell: Cell, status: str) -> None:
-        about: dict[str, JSON] = {"cell": cell.number, "status": status, "output_bytes": cell.output_bytes}
-        await self._audit.note("cell.finished", self._scope.run, about)
+        finished = CellFinished(cell=cell.number, status=status, output_bytes=cell.output_bytes)
+        await self._audit.note(self._scope.run, finished)
 
     def _of_running(self, message: Done | Final) -> Cell:
         """The cell that runs, which the message must be of."""
@@ -148,20 +150,23 @@ class Cells:
             )
         self._states.on(Event.FINAL if came < cell.deadline else Event.LATE_FINAL)
         if self._states.cell is not CellState.CHECKING:
-            about = await self._about_answer(final, body)
+            digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
             self._flood.charge(len(body))
-            await self._audit.note("answer.void", self._scope.run, about)
+            void = AnswerVoid(cell=self.count, answer_sha256=digest, answer_bytes=len(body))
+            await self._audit.note(self._scope.run, void)
             return
         try:
-            await self._audit.note("answer.given", self._scope.run, await self._about_answer(final, body))
+            digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
+            given = AnswerGiven(cell=self.count, answer_sha256=digest, answer_bytes=len(body))
+            await self._audit.note(self._scope.run, given)
         except BaseException:
             self._states.on(Event.REJECT)
             raise
         self.answer, self.answer_body = final, body
         self._states.on(Event.ACCEPT)
 
-    async def _about_answer(self, final: Final, body: bytes) -> dict[str, JSON]:
-        """Make sure that it is one, and say for the log what it is."""
-        await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
-        digest = await off_loop(len(body), sha256, body)
-        return {"cell": self.count, "answer_sha256": digest, "answer_bytes": len(body)}
+
+async def _checked_sha256(final: Final, body: bytes, values_max: int) -> str:
+    """Make sure that it is an answer; its digest, for the log."""
+    await off_loop(len(body), check_answer, final, body, values_max=values_max)
+    return await off_loop(len(body), sha256, body)

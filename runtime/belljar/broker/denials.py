@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from belljar.audit import JSON, AuditLog
+from belljar.audit import AuditLog
+from belljar.audit.events import RequestRefused
 from belljar.errors import Refusal
 
 __all__ = ["LOGGED_MAX", "Denials"]
@@ -47,8 +48,8 @@ class Denials:
 
     async def note(self, asked: str, refusal: Refusal, cell: int) -> None:
         """Write one down that is counted."""
-        numbers: dict[str, JSON] = {"limit": refusal.limit, "observed": refusal.observed}
-        await self._note({"cell": cell, "asked": asked, "code": refusal.code, **numbers})
+        limit, observed = refusal.limit, refusal.observed
+        await self._note(RequestRefused(cell=cell, asked=asked, code=refusal.code, limit=limit, observed=observed))
 
     async def settled(self, cell: int) -> None:
         """At the run's end: write down how many there were of what the log has not in full."""
@@ -56,7 +57,7 @@ class Denials:
             self._summed_up = True
             for (asked, code), count in self._kinds.items():
                 if count > LOGGED_MAX:
-                    await self._note({"cell": cell, "asked": asked, "code": code, "count": count})
+                    await self._note(RequestRefused(cell=cell, asked=asked, code=code, count=count))
 
-    async def _note(self, about: dict[str, JSON]) -> None:
-        await self._audit.note("request.refused", self._run, about)
+    async def _note(self, refused: RequestRefused) -> None:
+        await self._audit.note(self._run, refused)

@@ -13,7 +13,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Final as Const
 
-from belljar.audit import JSON, AuditLog
+import msgspec
+
+from belljar.audit import AuditLog
+from belljar.audit.events import ContextSearched
 from belljar.broker.readlog import ReadLog
 from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
@@ -120,22 +123,24 @@ class Reading:
             self._searched_bytes = before + max(size, _READ_COST_BYTES_MIN)
         self._permit_read(len(found.body))
         await self._charge(len(found.body), _SEARCH_COST_BYTES_MIN)
-        about: dict[str, JSON] = {
-            "cell": cell,
-            "line": search.line,
-            "doc": search.doc,
-            "mode": search.mode,
-            "start": search.start,
-            "stop": search.stop,
-            "pattern_sha256": hashlib.sha256(body).hexdigest(),
-            "count": found.count,
-        }
+        first = ContextSearched(
+            cell=cell,
+            line=search.line,
+            doc=search.doc,
+            mode=search.mode,
+            start=search.start,
+            stop=search.stop,
+            pattern_sha256=hashlib.sha256(body).hexdigest(),
+            count=found.count,
+            spans=[],
+        )
+        more = ContextSearched(cell=cell, doc=search.doc, spans=[])
         # Whoever reads the log sees which characters came out, a record for every so many matches.
         spans = found.spans(search.mode)
         for at in range(0, max(1, len(spans)), SPANS_LOGGED_MAX):
-            part = spans[at : at + SPANS_LOGGED_MAX]
-            await self._audit.note("context.searched", self._scope.run, {**about, "spans": part})
-            about = {"cell": cell, "doc": search.doc}
+            part = [(start, stop) for start, stop in spans[at : at + SPANS_LOGGED_MAX]]
+            searched = msgspec.structs.replace(more if at else first, spans=part)
+            await self._audit.note(self._scope.run, searched)
             for start, stop in part:
                 self._shown.read(search.doc, start, stop)
             await asyncio.sleep(0)  # others have their turn between two of them

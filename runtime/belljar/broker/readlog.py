@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from belljar.audit import JSON, AuditLog
+from belljar.audit import AuditLog
+from belljar.audit.events import ContextRead
 from belljar.spans import Spans
 
 __all__ = ["JOINED_MAX", "SINGLE_MAX", "ReadLog"]
@@ -36,7 +37,7 @@ class ReadLog:
     async def add(self, cell: int, line: int, doc: int, start: int, stop: int) -> None:
         self._reads += 1
         if self._reads <= SINGLE_MAX:
-            await self._note({"cell": cell, "line": line, "doc": doc, "start": start, "stop": stop})
+            await self._note(ContextRead(cell=cell, line=line, doc=doc, start=start, stop=stop))
             return
         first, reads, spans = self._joined.get((cell, doc), (line, 0, Spans()))
         spans.add(start, stop)
@@ -48,7 +49,7 @@ class ReadLog:
     async def flush(self) -> None:
         joined, self._joined, self._gathered = self._joined, {}, 0
         for (cell, doc), (line, reads, spans) in joined.items():
-            await self._note({"cell": cell, "line": line, "doc": doc, "reads": reads, "spans": [*spans]})
+            await self._note(ContextRead(cell=cell, line=line, doc=doc, reads=reads, spans=[*spans]))
 
-    async def _note(self, about: dict[str, JSON]) -> None:
-        await self._audit.note("context.read", self._run, about)
+    async def _note(self, read: ContextRead) -> None:
+        await self._audit.note(self._run, read)

@@ -21,7 +21,8 @@ from typing import Final
 
 import msgspec
 
-from belljar.audit import JSON, AuditLog
+from belljar.audit import AuditLog
+from belljar.audit.events import QueryShown
 from belljar.broker.run import RunScope
 from belljar.context import OpenDocument
 from belljar.errors import HostFault, Refusal
@@ -236,10 +237,8 @@ class Shown:
         for doc, spans in by_doc.items():
             for at in range(0, max(1, len(spans)), SPANS_LOGGED_MAX):
                 part = spans[at : at + SPANS_LOGGED_MAX]
-                about: dict[str, JSON] = {"cell": self._cell, "doc": doc, "spans": part}
-                if not complete:
-                    about["complete"] = False
-                await self._audit.note("query.shown", self._scope.run, about)
+                shown = QueryShown(cell=self._cell, doc=doc, spans=part, complete=complete)
+                await self._audit.note(self._scope.run, shown)
                 for start, stop in part:
                     self._texts[doc].find(start, stop)
                 await asyncio.sleep(0)  # others have their turn between two of them

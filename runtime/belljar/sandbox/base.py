@@ -145,7 +145,7 @@ class Backend(Protocol):
     def about(self) -> Mapping[str, str]:
         """Facts for the log: `backend`, its name; `image`, the digest of its boxes' root file system; versions.
 
-        A policy that pins an image accepts no backend without that digest.
+        The name of a fact is a lower-case word. A policy that pins an image accepts no backend without that digest.
         """
 
     async def aclose(self) -> None:

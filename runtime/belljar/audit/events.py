@@ -1,0 +1,405 @@
+"""Every event that the log knows: one struct for each, whose fields are the record's `data`.
+
+The union is closed. An event or a field that is not here, or of another type, is refused when it is written and is a
+problem when it is read, so a new event or field needs a new `VERSION`. A record says in `v` which version it is of, and
+every version that was ever written is read for ever: `decoded` turns the older ones into what stands here.
+
+    v 1   what the backend says of itself was among the fields of `run.started`; what was not known was null
+    v 2   it is in `facts`; a field that has a default is in a record only where it says something else
+
+Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
+the first. `doc` is a place in the run's table of documents: that of a context's text is its `text`. An action with an
+effect outside the box is two records that share `action`: `query.requested`, durable before the effect leaves the
+host, and then exactly one of `query.completed`, `query.failed` and `query.denied`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from belljar.audit.canonical import INT_MAX, STRING_CHARS_MAX, canonical
+
+__all__ = [
+    "EVENTS",
+    "VERSION",
+    "AmountsData",
+    "AnswerGiven",
+    "AnswerVoid",
+    "BoxStarted",
+    "CellFinished",
+    "CellStarted",
+    "ContextData",
+    "ContextRead",
+    "ContextSearched",
+    "Event",
+    "QueryCompleted",
+    "QueryDenied",
+    "QueryFailed",
+    "QueryRequested",
+    "QueryShown",
+    "RequestRefused",
+    "RunAbandoned",
+    "RunFinished",
+    "RunStarted",
+    "decoded",
+    "decoded_fast",
+    "encoded",
+]
+
+VERSION: Final = 2
+
+Text = Annotated[str, Meta(max_length=STRING_CHARS_MAX)]
+Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
+Count = Annotated[int, Meta(ge=0, le=INT_MAX)]
+Number = Annotated[int, Meta(ge=-INT_MAX, le=INT_MAX)]
+Spans = list[tuple[Count, Count]]
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A value inside an event."""
+
+
+class _Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One struct an event; `name` is what the record has as its `event`."""
+
+    name: ClassVar[str]
+
+
+class ContextData(_Part, frozen=True):
+    """One context of a run; `text` and `directory` are places in the table of documents."""
+
+    name: Text
+    kind: Literal["text", "list", "dict"]
+    text: Count
+    directory: Count | None
+    items: Count
+    lines: Count
+    sha256: Sha256
+    chars: Count
+
+
+class AmountsData(_Part, frozen=True):
+    """What was spent."""
+
+    calls: Count
+    input_tokens: Count
+    output_tokens: Count
+    cost_nanousd: Count
+    read_bytes: Count
+
+
+class RunStarted(_Event, frozen=True):
+    """A run begins, under these controls. `refused`: it was refused before anything was opened, and ends at once.
+
+    `facts` are what the backend says of itself: the image's digest, versions. `scripted`: a model of it gives answers
+    that were written before. Without a root model there is no `question_bytes`.
+    """
+
+    name: ClassVar[str] = "run.started"
+    tenant: Text
+    contexts: list[ContextData]
+    refused: bool = False
+    backend: Text | None = None
+    facts: dict[Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}\Z")], Text] | None = None
+    policy: Text | None = None
+    policy_digest: Text | None = None
+    language: Text | None = None
+    root_model: Text | None = None
+    sub_model: Text | None = None
+    scripted: bool | None = None
+    question_bytes: Count | None = None
+
+
+class BoxStarted(_Event, frozen=True):
+    """The box is built; `layers` are those that hold."""
+
+    name: ClassVar[str] = "box.started"
+    layers: list[Text]
+
+
+class CellStarted(_Event, frozen=True):
+    """A cell begins."""
+
+    name: ClassVar[str] = "cell.started"
+    cell: Count
+    code_sha256: Sha256
+    code_bytes: Count
+
+
+class CellFinished(_Event, frozen=True):
+    """A cell has ended; `output_bytes` is what it printed, also what was cut."""
+
+    name: ClassVar[str] = "cell.finished"
+    cell: Count
+    status: Text
+    output_bytes: Count
+
+
+class AnswerGiven(_Event, frozen=True):
+    """The program gave its answer."""
+
+    name: ClassVar[str] = "answer.given"
+    cell: Count
+    answer_sha256: Sha256
+    answer_bytes: Count
+
+
+class AnswerVoid(_Event, frozen=True):
+    """An answer came after its cell's deadline, and does not count."""
+
+    name: ClassVar[str] = "answer.void"
+    cell: Count
+    answer_sha256: Sha256
+    answer_bytes: Count
+
+
+class ContextRead(_Event, frozen=True):
+    """The program read `[start, stop)`; or, of many small reads, `reads` of them that come to `spans`.
+
+    `line` is where in the cell, by the program's own word; of many, that of the first. 0 is unknown.
+    """
+
+    name: ClassVar[str] = "context.read"
+    cell: Count
+    line: Count
+    doc: Count
+    start: Count | None = None
+    stop: Count | None = None
+    reads: Count | None = None
+    spans: Spans | None = None
+
+    def __post_init__(self) -> None:
+        one, many = (self.start, self.stop), (self.reads, self.spans)
+        if (None in one or many != (None, None)) and (None in many or one != (None, None)):
+            raise ValueError("either `start` and `stop` or `reads` and `spans`")
+
+
+class ContextSearched(_Event, frozen=True):
+    """A search of `[start, stop)` found `count` matches and gave the box `spans`.
+
+    Many matches take several records; those after the first have only `cell`, `doc` and `spans`.
+    """
+
+    name: ClassVar[str] = "context.searched"
+    cell: Count
+    doc: Count
+    spans: Spans
+    line: Count | None = None
+    mode: Text | None = None
+    start: Count | None = None
+    stop: Count | None = None
+    pattern_sha256: Sha256 | None = None
+    count: Count | None = None
+
+
+class QueryRequested(_Event, frozen=True):
+    """A model is about to be asked. The prompt's digest is that of its texts, a zero byte between two of them."""
+
+    name: ClassVar[str] = "query.requested"
+    action: Text
+    cell: Count
+    attempt: Count
+    model: Text
+    purpose: Literal["root", "sub"]
+    prompt_sha256: Sha256
+    prompt_bytes: Count
+    output_tokens_max: Count
+
+
+class QueryDenied(_Event, frozen=True):
+    """Nothing was sent. `code` says why; `query.shortened`: another action asks for a shorter answer instead."""
+
+    name: ClassVar[str] = "query.denied"
+    action: Text
+    code: Text
+    limit: Number | None = None
+    observed: Number | None = None
+
+
+class QueryCompleted(_Event, frozen=True):
+    """The model answered, and this is what it cost."""
+
+    name: ClassVar[str] = "query.completed"
+    action: Text
+    calls: Count
+    input_tokens: Count
+    output_tokens: Count
+    cost_nanousd: Count
+    reply_sha256: Sha256
+    reply_bytes: Count
+    answered_by: Text
+    stop_reason: Text
+
+
+class QueryFailed(_Event, frozen=True):
+    """No answer came that counts. What it cost is the worst case where nobody told."""
+
+    name: ClassVar[str] = "query.failed"
+    action: Text
+    calls: Count
+    input_tokens: Count
+    output_tokens: Count
+    cost_nanousd: Count
+    error: Text
+
+
+class QueryShown(_Event, frozen=True):
+    """These characters of a document stood in a prompt that was answered. Without `complete` there may be more."""
+
+    name: ClassVar[str] = "query.shown"
+    cell: Count
+    doc: Count
+    spans: Spans
+    complete: bool = True
+
+
+class RequestRefused(_Event, frozen=True):
+    """What the program asked for was refused. With `count`: how many of the kind there were, at the run's end."""
+
+    name: ClassVar[str] = "request.refused"
+    cell: Count
+    asked: Text
+    code: Text
+    limit: Number | None = None
+    observed: Number | None = None
+    count: Count | None = None
+
+
+class RunFinished(_Event, frozen=True):
+    """A run has ended; `code`, `limit` and `observed` tell the limit that it met, if any.
+
+    What a box would have told is missing where there was none, and of a refused start most is.
+    """
+
+    name: ClassVar[str] = "run.finished"
+    status: Text
+    calls: Count
+    cost_nanousd: Count | None = None
+    wall_ms: Count | None = None
+    reads: Count | None = None
+    queries: Count | None = None
+    refused: Count | None = None
+    cpu_ms: Count | None = None
+    max_rss_bytes: Count | None = None
+    code: Text | None = None
+    limit: Number | None = None
+    observed: Number | None = None
+
+
+class RunAbandoned(_Event, frozen=True):
+    """The run's host died; a later start closed it. `charged` is the part of the amounts that this charged."""
+
+    name: ClassVar[str] = "run.abandoned"
+    calls: Count
+    input_tokens: Count
+    output_tokens: Count
+    cost_nanousd: Count
+    read_bytes: Count
+    charged: AmountsData
+
+
+Event = (
+    RunStarted
+    | BoxStarted
+    | CellStarted
+    | CellFinished
+    | AnswerGiven
+    | AnswerVoid
+    | ContextRead
+    | ContextSearched
+    | QueryRequested
+    | QueryDenied
+    | QueryCompleted
+    | QueryFailed
+    | QueryShown
+    | RequestRefused
+    | RunFinished
+    | RunAbandoned
+)
+
+EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_args(Event)}
+
+
+def _exact(value: object) -> object:
+    """A caller's own kind of string or integer, as one of Python's."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    raise TypeError(f"an audit record cannot hold a {type(value).__name__}; write integers and strings")
+
+
+# The keys of `facts`, the only mapping in an event, are ASCII: sorted as the RFC says whatever is compared.
+_ENCODER: Final = msgspec.json.Encoder(order="sorted", enc_hook=_exact)
+_DECODERS: Final[Mapping[str, msgspec.json.Decoder[Event]]] = {
+    name: msgspec.json.Decoder(event) for name, event in EVENTS.items()
+}
+
+
+def encoded(event: Event) -> bytes:
+    """The canonical bytes of an event, which are read back before anybody relies on them.
+
+    Raises:
+        TypeError: a field is of another type than it should be.
+        InvalidInput: `audit.too_long`: a string or an integer passes its limit.
+    """
+    try:
+        data = _ENCODER.encode(event)
+        if _DECODERS[event.name].decode(data) == event:
+            return data
+    except (msgspec.ValidationError, UnicodeEncodeError, OverflowError):
+        pass
+    return _encoded_by_hand(event)
+
+
+def _encoded_by_hand(event: Event) -> bytes:
+    """What the encoder cannot write (a lone surrogate), and the reason for what nobody can."""
+    plain = msgspec.to_builtins(event, enc_hook=_exact)
+    data = canonical(plain)
+    try:
+        if msgspec.convert(plain, type(event)) == event:
+            return data
+    except msgspec.ValidationError as error:
+        raise TypeError(f"the audit log cannot hold this {event.name}: {error}") from None
+    raise TypeError(f"the audit log cannot hold this {event.name}: it would read back as another one")
+
+
+def decoded(name: str, data: Mapping[str, Any], version: int) -> Event:
+    """The event of a record of any version.
+
+    Raises:
+        ValueError: there is no such version or event, or it has not these fields; continues "record 7".
+    """
+    if version not in (1, VERSION):
+        raise ValueError("has an unknown version")
+    if name not in EVENTS:
+        raise ValueError(f"has an unknown event, {name[:80]!a}")
+    try:
+        return msgspec.convert(_of_version_1(name, data) if version == 1 else data, EVENTS[name])
+    except msgspec.ValidationError as error:
+        raise ValueError(f"is not a valid {name}: {error}") from None
+
+
+def decoded_fast(name: str, data: msgspec.Raw) -> Event | None:
+    """The event of a record of this version, None if `decoded` has to say what is wrong with it or has more patience.
+
+    Where it is given, its canonical bytes are `data`.
+    """
+    try:
+        event = _DECODERS[name].decode(data)
+    except (KeyError, msgspec.DecodeError):
+        return None
+    return event if _ENCODER.encode(event) == data else None
+
+
+def _of_version_1(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 1 had what the backend says of itself among the fields of `run.started`."""
+    if name != RunStarted.name or "backend" not in data:
+        return data
+    ours = RunStarted.__struct_fields__
+    facts = {key: value for key, value in data.items() if key not in ours}
+    return {key: value for key, value in data.items() if key in ours} | {"facts": facts}
