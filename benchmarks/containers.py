@@ -25,7 +25,7 @@ from typing import Final, Literal, Self
 from belljar.context import ContextStore
 from belljar.engine.box import Box
 from belljar.errors import BelljarError, BoxFault
-from belljar.runtime import Language
+from belljar.identity import Language
 from belljar.sandbox import Sandbox, ensure_image
 from belljar.sandbox.docker.backend import Docker
 from belljar.sandbox.docker.creator import LABEL, creator

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from belljar.errors import BelljarError
-from belljar.runtime import BackendName, Language, Runtime
+from belljar.identity import BackendName, Language
+from belljar.runtime import Runtime
 from benchmarks.box_table import Absent
 from benchmarks.context_peers import ContextPeer, GrepFloor, floor
 from benchmarks.context_texts import SIZES, ContextText, Size, write_context

@@ -16,7 +16,8 @@ from typing import Final
 
 from belljar.context import ContextStore
 from belljar.engine import CellResult, Result
-from belljar.runtime import Runtime, Session
+from belljar.runtime import Runtime
+from belljar.sessions import Session
 from benchmarks.context_texts import NEEDLE, ContextText
 from benchmarks.measure import BenchmarkError, ContextPlan, Samples, check_total, times_printed
 from benchmarks.ours import TENANT

@@ -23,7 +23,7 @@ from typing import Final, Self
 import psutil
 
 from belljar.engine.box import Box
-from belljar.runtime import Language
+from belljar.identity import Language
 from belljar.sandbox import Image, Jail, ensure_image
 from benchmarks.measure import BenchmarkError, BoxPlan, Samples, after_quiet, times_printed
 from benchmarks.programs import EMPTY, queries

@@ -16,11 +16,12 @@ from typing import Self
 from belljar.audit import AuditLog
 from belljar.context import ContextStores
 from belljar.engine import CellResult
+from belljar.identity import Language, Tenant
 from belljar.ledger import SqliteLedger
-from belljar.lifecycle import Services, begin
+from belljar.lifecycle import Order, Shared, begin, new_run_id
 from belljar.models import NullModel, Prices
 from belljar.policy import load
-from belljar.runtime import Language, Runtime
+from belljar.runtime import Runtime
 from belljar.sandbox import Jail, ensure_image
 from belljar.search import Searcher
 from belljar.state import State
@@ -30,7 +31,7 @@ from benchmarks.programs import REPLY, Text
 __all__ = ["MODEL", "POLICY", "TENANT", "Belljar", "BelljarInMemory"]
 
 POLICY = "standard"
-TENANT = "benchmark"
+TENANT = Tenant("benchmark")
 # The preset allows scripted models by name.
 MODEL = NullModel(REPLY, name="scripted:null")
 
@@ -87,16 +88,8 @@ class BelljarInMemory:
             stack.push_async_callback(searcher.aclose)
             prices = Prices()
             prices.adopt(MODEL)
-            self._services = Services(
-                policy=load(POLICY),
-                language=self._language,
-                backend=jail,
-                audit=audit,
-                ledger=ledger,
-                prices=prices,
-                contexts=ContextStores(self._state.contexts),
-                searcher=searcher,
-            )
+            self._jail, self._prices = jail, prices
+            self._shared = Shared(audit, ledger, ContextStores(self._state.contexts), searcher)
             self._resources = stack.pop_all()
         return self
 
@@ -111,7 +104,17 @@ class BelljarInMemory:
         started = time.perf_counter()
         documents = {}
         if context is not None:
-            store = self._services.contexts.of(TENANT)
+            store = self._shared.contexts.of(TENANT)
             documents["context"] = await asyncio.to_thread(store.add, context, name=None, now_ns=time.time_ns())
-        async with begin(self._services, tenant=TENANT, documents=documents, root=None, sub=MODEL) as run:
+        order = Order(
+            run=new_run_id(),
+            tenant=TENANT,
+            policy=load(POLICY),
+            language=self._language,
+            backend=self._jail,
+            prices=self._prices,
+            documents=documents,
+            sub=MODEL,
+        )
+        async with begin(self._shared, order) as run:
             yield BelljarBox(run.execute, time.perf_counter() - started)

@@ -19,12 +19,12 @@ from belljar.broker import Broker, Calls, RunScope
 from belljar.context import OpenDocument
 from belljar.engine import CellResult
 from belljar.engine.box import Box
+from belljar.identity import Language, RunId
 from belljar.ledger import Limits, SqliteLedger
 from belljar.lifecycle import box_spec
 from belljar.models import Prices
 from belljar.policy import load
 from belljar.protocol import ContextInfo
-from belljar.runtime import Language
 from belljar.sandbox import Sandbox
 from belljar.search import Searcher
 from belljar.tasks import Nursery
@@ -112,9 +112,8 @@ class Wiring:
 
     def _prepare(self, books: Books, documents: Sequence[OpenDocument]) -> tuple[RunScope, Broker]:
         scope = RunScope(
-            run=f"box-{next(self._numbers)}",
+            run=RunId(f"box-{next(self._numbers)}"),
             tenant=TENANT,
-            depth=0,
             policy=self._policy,
             deadline=time.monotonic() + _RUN_S,
             tasks=books.tasks,

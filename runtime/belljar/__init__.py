@@ -47,10 +47,14 @@ if TYPE_CHECKING:
         VerificationFailed,
     )
     from belljar.facade import SyncSession, execute, run, session
+    from belljar.host import Host, LiveRun
+    from belljar.identity import BackendName, Language
     from belljar.lifecycle import OnProgress, OnTurn
     from belljar.models import FREE, Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
     from belljar.policy import Policy
-    from belljar.runtime import BackendName, ContextSource, Language, Runtime, Session
+    from belljar.runtime import Runtime
+    from belljar.sessions import Session
+    from belljar.sources import ContextSource
 
 __version__: str
 
@@ -67,6 +71,7 @@ __all__ = [
     "ErrorInfo",
     "FileSource",
     "GuestFault",
+    "Host",
     "HostFault",
     "InvalidInput",
     "InvalidPolicy",
@@ -74,6 +79,7 @@ __all__ = [
     "LayerMissing",
     "LedgerUnavailable",
     "Limit",
+    "LiveRun",
     "Message",
     "Model",
     "ModelFailed",
@@ -122,10 +128,14 @@ _NAMES_OF: Final = {
         "VerificationFailed",
     ),
     "facade": ("SyncSession", "execute", "run", "session"),
+    "host": ("Host", "LiveRun"),
+    "identity": ("BackendName", "Language"),
     "lifecycle": ("OnProgress", "OnTurn"),
     "models": ("FREE", "Message", "Model", "ModelReply", "ModelRequest", "Prices", "Rates", "Usage"),
     "policy": ("Policy",),
-    "runtime": ("BackendName", "ContextSource", "Language", "Runtime", "Session"),
+    "runtime": ("Runtime",),
+    "sessions": ("Session",),
+    "sources": ("ContextSource",),
 }
 _MODULE_OF: Final = {name: module for module, names in _NAMES_OF.items() for name in names}
 

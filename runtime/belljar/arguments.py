@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from belljar.errors import InvalidInput
+from belljar.identity import Tenant
 
-__all__ = ["check", "check_callback", "warn_of_a_path"]
+__all__ = ["check", "check_callback", "tenant_of", "warn_of_a_path"]
 
 _SHOWN_CHARS_MAX: Final = 60
 # Longer than a path may be, and so none.
@@ -24,6 +25,17 @@ def check(what: str, value: object, kinds: type[Any] | tuple[type[Any], ...], wr
     """
     if not isinstance(value, kinds) or value == "":
         raise InvalidInput(f"{what} is {_shown(value)}: write {write}", code="argument.type")
+
+
+def tenant_of(value: object) -> Tenant:
+    """Whose it is, as an embedder says it.
+
+    Raises:
+        InvalidInput: `tenant.invalid`, `argument.type`.
+    """
+    if isinstance(value, str):
+        return Tenant(value)
+    raise InvalidInput(f"tenant is {_shown(value)}: write a tenant's name", code="argument.type")
 
 
 def check_callback(what: str, value: object) -> None:

@@ -20,7 +20,8 @@ import msgspec
 
 from belljar.engine import Result
 from belljar.errors import BelljarError, LayerMissing
-from belljar.policy import LAYERS, BackendName, Policy
+from belljar.identity import BackendName
+from belljar.policy import LAYERS, Policy
 from belljar.runtime import Runtime
 from belljar.sandbox.base import check_layers
 from belljar.sandbox.devices import devices_not_of_root

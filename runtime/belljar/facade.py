@@ -36,22 +36,37 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from belljar.engine import CellResult, Result
 from belljar.errors import HostFault, InvalidInput, PolicyDenied
+from belljar.identity import DEFAULT_TENANT, BackendName, Language
 from belljar.lifecycle import OnProgress, OnTurn
 from belljar.models import Model, Prices
 from belljar.policy import Policy
-from belljar.runtime import DEFAULT_TENANT, BackendName, ContextSource, Language, Runtime, Session
+from belljar.runtime import Runtime
+from belljar.sessions import Session
+from belljar.sources import ContextSource
 from belljar.tasks import Workers
 
-__all__ = ["SyncSession", "execute", "run", "session"]
+__all__ = ["RuntimeOptions", "SyncSession", "execute", "run", "session"]
 
 T = TypeVar("T")
 # How long the end of the process waits for what is still open. To kill a box takes milliseconds.
 _EXIT_S: Final = 10.0
 _log = logging.getLogger("belljar")
+
+
+class RuntimeOptions(TypedDict, total=False):
+    """How the runtime of a call is opened: the arguments of `Runtime`, with its defaults."""
+
+    policy: str | Path | Policy
+    state: str | Path | None
+    backend: BackendName | None
+    language: Language | None
+    pool: int
+    models: Iterable[Model]
+    prices: Prices | None
 
 
 def run(
@@ -62,25 +77,17 @@ def run(
     model: str | Model,
     sub_model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
-    policy: str | Path | Policy = "standard",
-    state: str | Path | None = None,
-    backend: BackendName | None = None,
-    language: Language | None = None,
-    pool: int = 0,
-    models: Iterable[Model] = (),
-    prices: Prices | None = None,
     on_progress: OnProgress | None = None,
     on_turn: OnTurn | None = None,
+    **opened: Unpack[RuntimeOptions],
 ) -> Result:
-    """`Runtime.run`, synchronous, with a runtime of its own. See there for arguments, result and errors.
+    """`Runtime.run`, synchronous, with a runtime of its own. See both for arguments, result and errors.
 
     `on_progress` and model objects are called in another thread than the caller's.
     """
 
     async def once() -> Result:
-        async with Runtime(
-            policy, state=state, backend=backend, language=language, pool=pool, models=models, prices=prices
-        ) as runtime:
+        async with Runtime(**opened) as runtime:
             return await runtime.run(
                 question,
                 context=context,
@@ -102,21 +109,13 @@ def execute(
     contexts: Mapping[str, ContextSource] | None = None,
     model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
-    policy: str | Path | Policy = "standard",
-    state: str | Path | None = None,
-    backend: BackendName | None = None,
-    language: Language | None = None,
-    pool: int = 0,
-    models: Iterable[Model] = (),
-    prices: Prices | None = None,
     on_progress: OnProgress | None = None,
+    **opened: Unpack[RuntimeOptions],
 ) -> Result:
     """`Runtime.execute`, synchronous, with a runtime of its own: one given program, no root model. Else as `run`."""
 
     async def once() -> Result:
-        async with Runtime(
-            policy, state=state, backend=backend, language=language, pool=pool, models=models, prices=prices
-        ) as runtime:
+        async with Runtime(**opened) as runtime:
             return await runtime.execute(
                 code, context=context, contexts=contexts, model=model, tenant=tenant, on_progress=on_progress
             )
@@ -130,20 +129,12 @@ def session(
     contexts: Mapping[str, ContextSource] | None = None,
     model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
-    policy: str | Path | Policy = "standard",
-    state: str | Path | None = None,
-    backend: BackendName | None = None,
-    language: Language | None = None,
-    pool: int = 0,
-    models: Iterable[Model] = (),
-    prices: Prices | None = None,
+    **opened: Unpack[RuntimeOptions],
 ) -> contextlib.AbstractContextManager[SyncSession]:
     """`Runtime.session`, synchronous, with a runtime of its own: `with belljar.session(...) as session`."""
 
     async def enter(stack: contextlib.AsyncExitStack) -> Session:
-        runtime = Runtime(
-            policy, state=state, backend=backend, language=language, pool=pool, models=models, prices=prices
-        )
+        runtime = Runtime(**opened)
         await stack.enter_async_context(runtime)
         session = runtime.session(context=context, contexts=contexts, model=model, tenant=tenant)
         return await stack.enter_async_context(session)

@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -40,6 +41,7 @@ from belljar.engine import (
     Progress,
     Receipt,
     Result,
+    Root,
     RunUsage,
     Turn,
     TurnsLog,
@@ -47,6 +49,7 @@ from belljar.engine import (
     verdict_of,
 )
 from belljar.errors import AuditUnavailable, BelljarError, PolicyDenied, Refusal
+from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Spending, digest
@@ -55,7 +58,7 @@ from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
 from belljar.tasks import Nursery, to_the_end
 
-__all__ = ["OnProgress", "OnTurn", "Run", "Services", "begin", "box_spec", "log_refused_start"]
+__all__ = ["OnProgress", "OnTurn", "Order", "Run", "Shared", "begin", "box_spec", "log_refused_start", "new_run_id"]
 
 OnProgress = Callable[[Progress], None]
 OnTurn = Callable[[Turn], None]
@@ -63,55 +66,62 @@ _T = TypeVar("_T")
 _log = logging.getLogger("belljar")
 # How often whoever watches is told.
 _TICK_S = 0.1
+_KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled through its host"))
 
 
-class Services(msgspec.Struct, frozen=True):
-    """What all runs of a process share."""
+class Shared(msgspec.Struct, frozen=True):
+    """What all runs of a host share."""
 
-    policy: Policy
-    language: Literal["python", "restricted"]
-    backend: Backend
     audit: AuditLog
     ledger: Ledger
-    prices: Prices
     contexts: ContextStores
     searcher: Searcher
 
 
-class Run:
-    """A run's parts and its outcome. `root` and `sub` are its models, None where it has none.
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run is to be.
 
-    `documents` are its contexts by name, the one that is called `context` first.
+    Args:
+        run: its id, which also names its parent.
+        prices: what its models cost.
+        documents: its contexts by name, the one that is called `context` first.
+        root: the model that writes its code; None where the caller does.
+        sub: the model that answers its program's queries; None refuses them.
+        alone: it is of one cell, and no other.
     """
 
-    def __init__(
-        self,
-        services: Services,
-        tenant: str,
-        documents: Mapping[str, Document],
-        root: Model | None,
-        sub: Model | None,
-        tasks: Nursery,
-    ) -> None:
-        policy = services.policy
-        self._services = services
+    run: RunId
+    tenant: Tenant
+    policy: Policy
+    language: Language
+    backend: Backend
+    prices: Prices
+    documents: Mapping[str, Document]
+    root: Model | None = None
+    sub: Model | None = None
+    alone: bool = False
+
+
+class Run:
+    """A run's parts and its outcome."""
+
+    def __init__(self, shared: Shared, order: Order, tasks: Nursery) -> None:
+        policy = order.policy
+        self._shared = shared
+        self.order = order
         self._started = time.monotonic()
         self.scope = RunScope(
-            run=_run_id(),
-            tenant=tenant,
-            depth=0,
+            run=order.run,
+            tenant=order.tenant,
             policy=policy,
             deadline=self._started + policy.limits.run_wall_s,
             tasks=tasks,
         )
-        self.documents = documents
-        self.root = root
-        self._sub = sub
-        self.calls = Calls(self.scope, audit=services.audit, ledger=services.ledger, prices=services.prices)
+        self.calls = Calls(self.scope, audit=shared.audit, ledger=shared.ledger, prices=order.prices)
         self._opened: list[OpenDocument] = []
         self._contexts: list[ContextInfo] = []
         # A model object is asked once: what it says later must not cost a result that is there.
-        self._scripted = any(model.scripted for model in (root, sub) if model is not None)
+        self._scripted = any(model.scripted for model in (order.root, order.sub) if model is not None)
         self._announced = False
         self._booked = False
         self._box: Box | None = None
@@ -119,11 +129,9 @@ class Run:
         self._verdict: Verdict | None = None
         self._receipt: Receipt | None = None
         self.last: CellResult | None = None
-        self.turns = 0
-        # How the root model's work ended, where that was not with the box.
-        self.ending: Verdict | None = None
-        # What the program had by then.
-        self.partial: str | msgspec.Raw | None = None
+        self._root: Root | None = None
+        self._solving: asyncio.Task[None] | None = None
+        self._killed = False
         self.on_turn: OnTurn | None = None
         self._turns_log = TurnsLog()
         # In a session the caller's own code runs within the run: what that raises is not our fault.
@@ -141,23 +149,53 @@ class Run:
 
     @property
     def audit(self) -> AuditLog:
-        return self._services.audit
+        return self._shared.audit
 
-    @property
-    def language(self) -> Literal["python", "restricted"]:
-        return self._services.language
-
-    async def execute(
-        self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None, last: bool = False
-    ) -> CellResult:
+    async def execute(self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None) -> CellResult:
         """One cell, as in `Box.execute`."""
         try:
-            self.last = await self.box.execute(code, spare_cpu=spare_cpu, wall_s=wall_s, last=last)
+            self.last = await self.box.execute(code, spare_cpu=spare_cpu, wall_s=wall_s, last=self.order.alone)
         except PolicyDenied as refusal:
             if self._verdict is None:  # after the run's end the log has no place for it
                 await self.calls.denials.log("execute", refusal, self.box.broker.cells)
             raise
         return self.last
+
+    async def solve(self, question: str) -> None:
+        """Have the root model answer the question. Raises as `Root.work`."""
+        order = self.order
+        assert order.root is not None, "it was ordered without a root model"
+        self._root = Root(
+            order.root,
+            question,
+            scope=self.scope,
+            language=order.language,
+            documents=order.documents,
+            calls=self.calls,
+            box=self.box,
+            execute=functools.partial(self.execute, spare_cpu=True),
+            tell=self._tell_turn,
+        )
+        # A task of its own, so that `kill` ends the work and not the caller.
+        self._solving = asyncio.create_task(self._root.work())
+        try:
+            await self._solving
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if not self._killed or (caller is not None and caller.cancelling()):
+                raise
+
+    async def kill(self) -> None:
+        """End the run from outside, with the verdict `killed`, unless it has come to its end already.
+
+        On return its box is dead. What it asked of models is given up, and whoever drives the run gets its result.
+        """
+        if self.box.finished:
+            return
+        self._killed = True
+        await self.box.end(_KILLED)
+        if self._solving is not None:
+            self._solving.cancel()
 
     async def abandon(self) -> None:
         """Stop the cell that somebody gave up waiting for, if any; on return its end and calls are in log and books.
@@ -168,12 +206,21 @@ class Run:
         if (cell := await self.box.abandon()) is not None:
             self.last = cell
             await self.calls.settled()
-            await self._services.audit.flush()
+            await self._shared.audit.flush()
+
+    @property
+    def wall_s(self) -> float:
+        """How long it has been, in seconds."""
+        return time.monotonic() - self._started
+
+    @property
+    def _turns(self) -> int:
+        return self._root.turns if self._root else 0
 
     def progress(self) -> Progress:
         broker, spent = self.box.broker, self.calls.spent
         return Progress(
-            turns=self.turns,
+            turns=self._turns,
             cells=broker.cells,
             reads=broker.reads,
             read_bytes=broker.read_bytes,
@@ -208,7 +255,7 @@ class Run:
         """Whether it wants to be told again."""
         return _heard("on_progress", on_progress, self.progress())
 
-    def tell_turn(self, turn: Turn) -> None:
+    def _tell_turn(self, turn: Turn) -> None:
         """Keep a turn of the root model's, and tell `on_turn`, with the same care as `on_progress`."""
         self._turns_log.add(turn)
         if self.on_turn is not None and not _heard("on_turn", self.on_turn, turn):
@@ -216,40 +263,40 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------ open and close
 
-    async def open(self, *, question_bytes: int | None = None, alone: bool = False) -> None:
+    async def open(self, *, question_bytes: int | None = None) -> None:
         """Open the account, log the start, build the box.
 
         Raises:
             Refusal, HostFault: it cannot begin; `close` is still owed.
         """
-        services = self._services
-        for name, document in self.documents.items():
+        shared, order = self._shared, self.order
+        for name, document in order.documents.items():
             self._open_context(name, document)
         await self._open_account()
-        started = services.audit.submit(self.scope.run, self._start(question_bytes))
+        started = shared.audit.submit(self.scope.run, self._start(question_bytes))
         self._announced = True  # also when it is cancelled from here on: it may stand in the log
         await started
         broker = Broker(
             self.scope,
             calls=self.calls,
-            audit=services.audit,
-            ledger=services.ledger,
+            audit=shared.audit,
+            ledger=shared.ledger,
             documents=self._opened,
             texts=[context.text for context in self._contexts],
-            sub_model=self._sub,
-            searcher=services.searcher,
+            sub_model=order.sub,
+            searcher=shared.searcher,
         )
-        whose = {"run": self.scope.run, "tenant": self.scope.tenant}
-        sandbox = await services.backend.start(box_spec(services.policy), whose)
+        whose = {"run": order.run, "tenant": order.tenant}
+        sandbox = await order.backend.start(box_spec(order.policy), whose)
         self._box = Box(sandbox, broker, self.scope)
         # Each backend refuses by itself; that one forgot to, or is somebody else's, must not open a run.
-        check_layers(services.backend.name, services.policy.box.requires, sandbox.layers)
-        await services.audit.note(self.scope.run, BoxStarted(layers=list(sandbox.layers)))
-        await self._box.open(services.language, self._opened, self._contexts, more=not alone)
+        check_layers(order.backend.name, order.policy.box.requires, sandbox.layers)
+        await shared.audit.note(self.scope.run, BoxStarted(layers=list(sandbox.layers)))
+        await self._box.open(order.language, self._opened, self._contexts, more=not order.alone)
 
     def _open_context(self, name: str, document: Document) -> None:
         """Two places in the table of documents for a list or dict, one for a text."""
-        opened = self._services.contexts.of(self.scope.tenant).open(document.sha256)
+        opened = self._shared.contexts.of(self.scope.tenant).open(document.sha256)
         self._opened.append(opened)
         text, directory = len(self._opened) - 1, None
         if document.kind != "text":
@@ -258,11 +305,11 @@ class Run:
         self._contexts.append(ContextInfo(name, document.kind, text, directory, document.items, document.lines))
 
     async def _open_account(self) -> None:
-        policy = self._services.policy
+        policy = self.order.policy
         quota = policy.quota
         self._booked = True  # also when it is cancelled: it may have taken effect
         try:
-            await self._services.ledger.open_run(
+            await self._shared.ledger.open_run(
                 self.scope.run,
                 self.scope.tenant,
                 run_limits=_limits(quota.run, policy.context.read_total_bytes_max),
@@ -278,7 +325,7 @@ class Run:
         self._verdict = verdict
         async with contextlib.AsyncExitStack() as stack:
             if self._booked:
-                stack.push_async_callback(self._services.ledger.close_run, self.scope.run)
+                stack.push_async_callback(self._shared.ledger.close_run, self.scope.run)
             if self._announced:  # no run ends in the log that did not begin there
                 stack.push_async_callback(self._finish_log)
             stack.push_async_callback(self.calls.settled)
@@ -297,8 +344,8 @@ class Run:
         was over when it was raised.
         """
         box, last = self._box, self.last
-        if self.ending is not None:
-            return self.ending
+        if self._root is not None and self._root.ending is not None:
+            return self._root.ending
         if box is not None and box.verdict is not None:
             return box.verdict
         if isinstance(raised, PolicyDenied) and raised.code == "session.ended":
@@ -323,8 +370,8 @@ class Run:
         broker, spent, last = self.box.broker, self.calls.spent, self.last
         coverage = broker.coverage  # a sum over very many ranges, so once
         return Result(
-            run=self.scope.run,
-            tenant=self.scope.tenant,
+            run=str(self.scope.run),
+            tenant=str(self.scope.tenant),
             status=self._verdict.status,
             given=last.given if last is not None and self._verdict.status == "ok" else None,
             stdout=last.stdout if last else "",
@@ -333,11 +380,11 @@ class Run:
             output_bytes=last.output_bytes if last else 0,
             error=self._verdict.error,
             limit=self._verdict.limit,
-            wall_s=round(time.monotonic() - self._started, 6),
+            wall_s=round(self.wall_s, 6),
             cpu_s=self._end.cpu_s if self._end else 0.0,
             max_rss_bytes=self._end.max_rss_bytes if self._end else 0,
             cells=broker.cells,
-            turns=self.turns,
+            turns=self._turns,
             reads=broker.reads,
             read_bytes=broker.read_bytes,
             queries=broker.queries,
@@ -349,28 +396,28 @@ class Run:
             layers=self.box.layers,
             coverage=Coverage.of(coverage.chars, coverage.read, coverage.shown),
             receipt=self._receipt,
-            unfinished=self.partial,
+            unfinished=self._root.partial if self._root else None,
             turns_log=self._turns_log.all(),
         )
 
     def _start(self, question_bytes: int | None) -> RunStarted:
         """The controls in force, for the log's first record of the run."""
-        services = self._services
-        facts = dict(services.backend.about())
+        order = self.order
+        facts = dict(order.backend.about())
         return RunStarted(
-            backend=facts.pop("backend", services.backend.name),
+            backend=facts.pop("backend", order.backend.name),
             facts=facts,
-            tenant=self.scope.tenant,
-            policy=services.policy.name,
-            policy_digest=digest(services.policy),
-            language=services.language,
-            root_model=self.root.name if self.root else None,
-            sub_model=self._sub.name if self._sub else None,
+            tenant=str(order.tenant),
+            policy=order.policy.name,
+            policy_digest=digest(order.policy),
+            language=order.language,
+            root_model=order.root.name if order.root else None,
+            sub_model=order.sub.name if order.sub else None,
             scripted=self._scripted,
             question_bytes=question_bytes,
             contexts=[
                 ContextData(**msgspec.structs.asdict(context), sha256=document.sha256, chars=document.chars)
-                for context, document in zip(self._contexts, self.documents.values(), strict=True)
+                for context, document in zip(self._contexts, order.documents.values(), strict=True)
             ],
         )
 
@@ -382,7 +429,7 @@ class Run:
             status=self._verdict.status,
             calls=spent.calls,
             cost_nanousd=spent.cost_nanousd,
-            wall_ms=round((time.monotonic() - self._started) * 1000),
+            wall_ms=round(self.wall_s * 1000),
             reads=broker.reads if broker else None,
             queries=broker.queries if broker else None,
             refused=broker.denials if broker else None,
@@ -392,36 +439,24 @@ class Run:
             limit=limit.limit if limit else None,
             observed=limit.observed if limit else None,
         )
-        seq, head = await self._services.audit.seal(self.scope.run, finished)
-        self._receipt = Receipt(self.scope.run, seq, head)
+        seq, head = await self._shared.audit.seal(self.scope.run, finished)
+        self._receipt = Receipt(str(self.scope.run), seq, head)
 
 
 @contextlib.asynccontextmanager
-async def begin(
-    services: Services,
-    *,
-    tenant: str,
-    documents: Mapping[str, Document],
-    root: Model | None,
-    sub: Model | None,
-    question_bytes: int | None = None,
-    alone: bool = False,
-) -> AsyncIterator[Run]:
-    """A run for the length of a block. `alone`: of one program, and no other cell.
+async def begin(shared: Shared, order: Order, *, question_bytes: int | None = None) -> AsyncIterator[Run]:
+    """A run for the length of a block.
 
     An error of ours inside the block becomes the run's verdict once the run has begun; before that, it is raised.
     """
-    async with (
-        Nursery() as tasks,
-        _open_to_close(Run(services, tenant, documents, root, sub, tasks), question_bytes, alone) as run,
-    ):
+    async with Nursery() as tasks, _open_to_close(Run(shared, order, tasks), question_bytes) as run:
         yield run
 
 
 @contextlib.asynccontextmanager
-async def _open_to_close(run: Run, question_bytes: int | None, alone: bool) -> AsyncIterator[Run]:
+async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[Run]:
     try:
-        await run.open(question_bytes=question_bytes, alone=alone)
+        await run.open(question_bytes=question_bytes)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
         # What the log itself refused, it does not have.
@@ -459,13 +494,15 @@ def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:
     return True
 
 
-async def log_refused_start(audit: AuditLog, tenant: str, refusal: Refusal, *, run: str | None = None) -> None:
+async def log_refused_start(audit: AuditLog, tenant: object, refusal: Refusal, *, run: RunId | None = None) -> None:
     """What was refused before anything was opened for it stands in the log as a run that ended at once.
+
+    `tenant` may be what was refused, and then anything.
 
     Raises:
         AuditUnavailable: not even that can be written.
     """
-    run = run or _run_id()
+    run = run or new_run_id()
     await audit.note(run, RunStarted(tenant=str(tenant)[:200], contexts=[], refused=True))
     finished = RunFinished(
         status=verdict_of(refusal).status,
@@ -478,9 +515,9 @@ async def log_refused_start(audit: AuditLog, tenant: str, refusal: Refusal, *, r
     await audit.append(run, finished)
 
 
-def _run_id() -> str:
-    """Sorts by time, cannot be guessed."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(6)}"
+def new_run_id() -> RunId:
+    """The id of a run that begins now and that no run began. Sorts by time, cannot be guessed."""
+    return RunId.root(datetime.now(UTC), secrets.token_hex(6))
 
 
 def _limits(quota: Spending, read_bytes: int | None) -> Limits:

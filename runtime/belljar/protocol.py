@@ -31,6 +31,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from belljar.identity import Language
+
 __all__ = [
     "BATCH_MAX",
     "PROTOCOL",
@@ -227,7 +229,7 @@ class Start(_Sentence, frozen=True):
     """
 
     protocol: int
-    language: Literal["python", "restricted"]
+    language: Language
     documents: list[DocumentInfo]
     contexts: list[ContextInfo]
     read_bytes_max: int

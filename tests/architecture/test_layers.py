@@ -27,6 +27,8 @@ LEVELS = [
     {"__init__"},
     {"facade", "demo", "doctor"},
     {"runtime"},
+    {"host"},
+    {"sessions", "sources"},
     {"lifecycle", "recovery", "state", "arguments"},
     {"engine"},
     {"broker", "sandbox"},
@@ -34,6 +36,7 @@ LEVELS = [
     {"policy", "ledger", "audit", "context", "attribution", "models"},
     {"wire", "states", "writer", "tasks", "processes", "owners", "assets", "units", "spans", "heavy"},
     {"protocol"},
+    {"identity"},
     {"errors"},
 ]
 # The guest's folders, likewise.
@@ -41,17 +44,17 @@ GUEST_LEVELS = ["box", "agent", "language", "context", "exact.py"]
 # Packages that know less than their level would let them, and all that they may know.
 NARROWER = {
     "demo": {"errors", "models"},
-    "policy": {"errors", "units", "assets"},
-    "ledger": {"errors", "writer"},
+    "policy": {"errors", "identity", "units", "assets"},
+    "ledger": {"errors", "identity", "writer"},
     "audit": {"errors", "writer", "spans"},
-    "context": {"errors"},
+    "context": {"errors", "identity"},
     # What computes which text was shown knows ranges, and nothing of files or processes.
     "attribution": {"spans"},
     "search": {"errors", "spans", "tasks", "context", "attribution"},
     "models": {"errors", "heavy"},
-    "sandbox": {"errors", "assets", "tasks", "processes"},
+    "sandbox": {"errors", "identity", "assets", "tasks", "processes"},
     "state": {"errors"},
-    "arguments": {"errors"},
+    "arguments": {"errors", "identity"},
     "states": {"errors", "protocol"},
     "writer": {"errors"},
     "assets": {"errors"},
@@ -67,7 +70,8 @@ SPEAKERS = {"broker", "engine", "wire"}
 # Packages whose only importers are these.
 ONLY_FOR = {"demo": {"cli"}, "facade": {"__init__", "cli"}}
 
-# What touches the world. `errors`, `protocol`, `wire` and `policy` compute; time and files come in as arguments.
+# What touches the world. `errors`, `identity`, `protocol`, `wire` and `policy` compute; time and files come in as
+# arguments.
 WORLD = {
     *("socket", "ssl", "select", "selectors", "threading", "_thread", "multiprocessing", "concurrent", "subprocess"),
     *("asyncio", "signal", "time", "random", "secrets", "uuid", "os", "io", "shutil", "tempfile", "pathlib", "sys"),
@@ -75,13 +79,15 @@ WORLD = {
 }
 PURE = [
     "errors.py",
+    "identity.py",
     "protocol.py",
     "wire.py",
     "states.py",
     *(f"policy/{path.name}" for path in HOST.joinpath("policy").glob("*.py")),
 ]
-# Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`.
-PURE_BUT = {"policy/files.py": {"pathlib"}}
+# Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`. And a time that came in
+# as an argument is written into an id.
+PURE_BUT = {"policy/files.py": {"pathlib"}, "identity.py": {"datetime"}}
 
 # Run as scripts by an interpreter of their own: never imported by the host.
 SCRIPTS: dict[str, set[str]] = {
@@ -171,7 +177,8 @@ def test_what_only_computes_touches_no_world(name: str) -> None:
 
 def test_the_lowest_parts_know_what_they_need() -> None:
     assert parts(HOST / "errors.py") == set()
-    assert parts(HOST / "protocol.py") == set()
+    assert parts(HOST / "identity.py") == {"errors"}
+    assert parts(HOST / "protocol.py") == {"identity"}
     assert parts(HOST / "wire.py") == {"errors", "protocol"}
 
 

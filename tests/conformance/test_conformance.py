@@ -18,9 +18,9 @@ import pytest
 from belljar import ModelReply, ModelRequest, Runtime
 from belljar.engine import CellResult
 from belljar.errors import ModelFailed
+from belljar.identity import BackendName, Language
 from belljar.models import FREE, Usage
 from belljar.policy import Policy, load
-from belljar.runtime import BackendName, Language
 from belljar.sandbox.conformance import POLICY, Check, checks, run_check
 from tests.unit.test_restricted_language import CONTEXT, PROGRAMS, REFUSALS, PolicyDenied, World, first_comment
 

@@ -149,7 +149,7 @@ def test_a_model_without_a_key_names_the_variable(jar: Jar) -> None:
     "tenant", ["", "Acme", "a b", "a//b", "../etc", "a/", "/".join("abcdefghi"), "x" * 64, "run:1"]
 )
 def test_a_tenant_that_is_no_tenant(jar: Jar, tenant: str) -> None:
-    refused(jar.exec("print(1)", "--tenant", tenant), 2, "is no tenant")
+    refused(jar.exec("print(1)", "--tenant", tenant), 2, "is not a valid tenant name; use")
     nothing_began(jar)
 
 

@@ -246,7 +246,7 @@ def test_a_run_that_is_cancelled_ends_its_cell_in_the_log(jar: Jar) -> None:
 
 
 @pytest.mark.parametrize("language", ["python", "restricted"])
-def test_a_timeout_ends_the_cell_and_keeps_the_variables(jar: Jar, language: belljar.runtime.Language) -> None:
+def test_a_timeout_ends_the_cell_and_keeps_the_variables(jar: Jar, language: belljar.Language) -> None:
     async def main() -> None:
         async with Runtime(with_limits(), state=jar.at, language=language) as runtime, runtime.session() as session:
             await session.execute("x = 1")

@@ -18,9 +18,10 @@ import pytest
 from belljar import Result, Runtime
 from belljar.context import ContextStores
 from belljar.errors import InvalidInput, Refusal
+from belljar.identity import BackendName, Language, Tenant
 from belljar.models import NullModel, ScriptedModel
 from belljar.policy import load
-from belljar.runtime import BackendName, ContextSource, Language
+from belljar.sources import ContextSource
 from tests.integration.support import Jar, Outcome, until
 from tests.unit.searches import workers
 
@@ -372,7 +373,7 @@ def test_two_tenants_with_the_same_text_share_nothing(jar: Jar) -> None:
             theirs = await runtime.add_context(text, tenant="rival")
             assert theirs.sha256 == ours.sha256
             assert (await runtime.execute("FINAL(len(context))", context=theirs, tenant="rival")).answer == len(text)
-            ContextStores(jar.state.contexts).of("rival").rm(ours.sha256)
+            ContextStores(jar.state.contexts).of(Tenant("rival")).rm(ours.sha256)
             kept = await runtime.execute("FINAL(len(context))", context=ours, tenant="acme/research")
             assert kept.answer == len(text)
 

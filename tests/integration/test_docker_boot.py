@@ -18,6 +18,7 @@ import pytest
 
 from belljar import Runtime
 from belljar.errors import BelljarError, BoxFault, LayerMissing
+from belljar.host import Host, Terms
 from belljar.policy import load
 from belljar.sandbox import Backend, BoxSpec, Image, ensure_image
 from belljar.sandbox.docker.account import Account
@@ -594,19 +595,23 @@ def far_away(document: Document) -> None:
     document["State"]["Pid"] = 0
 
 
-class FarRuntime(Runtime):
-    """A runtime whose daemon is elsewhere."""
+class FarHost(Host):
+    """A host whose daemon is elsewhere."""
 
+    def __init__(self, docker_host: str, state: Path) -> None:
+        super().__init__(state=state)
+        self._docker_host = docker_host
+
+    async def _open_backend(self, terms: Terms) -> Backend:
+        assert terms.backend == "docker"
+        image = await asyncio.to_thread(ensure_image, self.state.images)
+        return await Docker.open("docker", Retelling(self._docker_host, tell=far_away), image)
+
+
+class FarRuntime(Runtime):
     def __init__(self, host: str, **options: Any) -> None:
         super().__init__(**options)
-        self._host = host
-
-    async def _backend(self) -> Backend:
-        assert self._resources is not None
-        image = await asyncio.to_thread(ensure_image, self.state.images)
-        backend = await Docker.open("docker", Retelling(self._host, tell=far_away), image)
-        self._resources.push_async_callback(backend.aclose)
-        return backend
+        self._host = FarHost(host, self.state.root)
 
 
 POLICY = """

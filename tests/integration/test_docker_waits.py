@@ -20,6 +20,7 @@ import pytest
 
 from belljar import Result, Runtime
 from belljar.engine import CellResult
+from belljar.host import Host, Terms
 from belljar.lifecycle import box_spec
 from belljar.policy import Policy, load
 from belljar.sandbox import Backend, ensure_image
@@ -97,21 +98,25 @@ def far_away(document: Document) -> None:
     document["State"]["Pid"] = 0
 
 
-class FarRuntime(Runtime):
-    """A runtime whose daemon is on another machine: its process numbers mean nothing here."""
+class FarHost(Host):
+    """A host whose daemon is on another machine: its process numbers mean nothing here."""
 
-    def __init__(self, host: str, *, answer_s: float = ANSWER_S, **options: Any) -> None:
-        super().__init__(**options)
-        self._host = host
+    def __init__(self, docker_host: str, answer_s: float, state: Path) -> None:
+        super().__init__(state=state)
+        self._docker_host = docker_host
         self._answer_s = answer_s
 
-    async def _backend(self) -> Backend:
-        assert self._resources is not None
+    async def _open_backend(self, terms: Terms) -> Backend:
+        assert terms.backend == "docker"
         image = await asyncio.to_thread(ensure_image, self.state.images)
-        daemon = Retelling(self._host, tell=far_away, answer_s=self._answer_s)
-        backend = await Docker.open("docker", daemon, image)
-        self._resources.push_async_callback(backend.aclose)
-        return backend
+        daemon = Retelling(self._docker_host, tell=far_away, answer_s=self._answer_s)
+        return await Docker.open("docker", daemon, image)
+
+
+class FarRuntime(Runtime):
+    def __init__(self, host: str, *, answer_s: float = ANSWER_S, **options: Any) -> None:
+        super().__init__(**options)
+        self._host = FarHost(host, answer_s, self.state.root)
 
 
 # ------------------------------------------------------------------------------------------- nothing inside is asked

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from belljar.doctor import _layer, examine
-from belljar.policy import BACKENDS, LAYERS, load
+from belljar.identity import BACKENDS
+from belljar.policy import LAYERS, load
 from belljar.sandbox.docker.versions import runc_holes
 from tests.daemon import PROGRAMS, PrivateDaemon
 from tests.integration.support import Jar, Outcome

@@ -15,8 +15,8 @@ import pytest
 
 from belljar import ModelReply, ModelRequest, Runtime
 from belljar.engine import CellResult, Result
+from belljar.identity import Language
 from belljar.models import FREE, Usage
-from belljar.runtime import Language
 
 CONTEXT = "a line\nand another\n"
 OTHERS = {"rows": ["x", {"a": 1}], "files": {"k": "v"}}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from belljar.identity import RunId, Tenant
 from belljar.ledger import Amounts, Limits, SqliteLedger
 
 LIMIT = 30_000  # output tokens
@@ -168,9 +169,9 @@ def test_a_limit_of_one_goes_to_one_process(tmp_path: Path) -> None:
     async def main() -> None:
         ledgers = [SqliteLedger(path, owner=str(n)) for n in range(6)]
         for n, ledger in enumerate(ledgers):
-            await ledger.open_run(f"r{n}", "acme", run_limits=one, tenant_limits=one, now=1e9)
+            await ledger.open_run(RunId(f"r{n}"), Tenant("acme"), run_limits=one, tenant_limits=one, now=1e9)
         results = await asyncio.gather(
-            *(ledger.reserve(f"r{n}", Amounts(calls=1), now=1e9) for n, ledger in enumerate(ledgers)),
+            *(ledger.reserve(RunId(f"r{n}"), Amounts(calls=1), now=1e9) for n, ledger in enumerate(ledgers)),
             return_exceptions=True,
         )
         assert sum(isinstance(result, str) for result in results) == 1

@@ -412,7 +412,7 @@ def test_refusals_before_a_run_begins(jar: Jar) -> None:
         async with opened(jar) as runtime:
             await runtime.execute("print(1)", **options)
 
-    assert "is no tenant" in refused(go(tenant="A"), belljar.InvalidInput)
+    assert "is not a valid tenant name" in refused(go(tenant="A"), belljar.InvalidInput)
     assert "no such.txt" in refused(go(context=Path("no such.txt")), belljar.InvalidInput)
     assert "lone surrogate" in refused(go(context="\ud800"), belljar.InvalidInput)
     assert "does not allow the model" in refused(go(model=NullModel(name="other")), belljar.PolicyDenied)

@@ -17,6 +17,7 @@ import pytest
 import belljar
 from belljar.audit import Record, verify
 from belljar.errors import InvalidInput, LedgerUnavailable, PolicyDenied, Refusal
+from belljar.identity import RunId, Tenant
 from belljar.ledger import SqliteLedger, period_key
 from tests.integration.support import PATIENCE_S, Jar
 from tests.integration.test_interrupt import ASKS, Provider, provider, started, stop
@@ -75,7 +76,7 @@ def test_a_start_in_another_pid_namespace_settles_no_living_run(jar: Jar) -> Non
 @pytest.mark.parametrize("state", ["held in the books alone", "ended in the log"])
 def test_what_has_no_open_beginning_in_the_log_is_only_closed_in_the_books(jar: Jar, state: str) -> None:
     assert jar.exec("print(1)").code == 0
-    run = jar.records("run.finished")[0].run if state == "ended in the log" else "never-logged"
+    run = RunId(jar.records("run.finished")[0].run if state == "ended in the log" else "never-logged")
 
     async def leave() -> None:
         ledger = SqliteLedger(jar.state.ledger, owner="dead")
@@ -86,7 +87,7 @@ def test_what_has_no_open_beginning_in_the_log_is_only_closed_in_the_books(jar: 
             )
         else:
             free = belljar.ledger.Limits("total", None, None, None, None, None)
-            await ledger.open_run(run, "acme", run_limits=free, tenant_limits=free, now=time.time())
+            await ledger.open_run(run, Tenant("acme"), run_limits=free, tenant_limits=free, now=time.time())
         await ledger.aclose()
 
     asyncio.run(leave())
@@ -164,7 +165,7 @@ def test_a_program_hears_nothing_of_its_tenants_siblings(jar: Jar) -> None:
             code = "try:\n    context[:50_000]\nexcept Exception as error:\n    print(error)\nprint(budget())"
             other = await runtime.execute(code, context=text, tenant="acme/two")
             day = period_key("day", time.time())
-            assert (await runtime._ledger.spent("acme", day)).read_bytes > 0
+            assert (await runtime._host._shared.ledger.spent("acme", day)).read_bytes > 0
             return other.stdout, str(other.error)
 
     said, _ = asyncio.run(main())

@@ -18,6 +18,7 @@ from belljar.audit import AuditLog, records, verify
 from belljar.audit.events import RunStarted
 from belljar.broker import Broker, Calls, Reply, RunScope
 from belljar.context import ContextStore
+from belljar.identity import RunId, Tenant
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
 from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy, load
@@ -26,8 +27,8 @@ from belljar.search import Searcher
 from belljar.tasks import Nursery
 from belljar.wire import Frame
 
-RUN = "r1"
-TENANT = "acme/research"
+RUN = RunId("r1")
+TENANT = Tenant("acme/research")
 NOON = 1795435200.0
 UNLIMITED = Limits("total", None, None, None, None, None)
 INPUT_NANOUSD, OUTPUT_NANOUSD = 10, 100
@@ -108,7 +109,6 @@ class World:
         self.scope = RunScope(
             run=RUN,
             tenant=TENANT,
-            depth=0,
             policy=policy,
             deadline=self.clock.now + policy.limits.run_wall_s,
             now=lambda: NOON,

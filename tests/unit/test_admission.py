@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from belljar.broker.admission import Admission
 from belljar.broker.run import RunScope
 from belljar.errors import LedgerUnavailable, PolicyDenied, QuotaExceeded
+from belljar.identity import RunId
 from belljar.ledger import NOTHING, Amounts, Limits, SqliteLedger, period_key, run_account
 from belljar.policy import load
 from belljar.tasks import Nursery
@@ -35,14 +36,13 @@ def money(nanousd: int | None) -> Limits:
 class Door:
     """A run's admission, and a short way to use it."""
 
-    def __init__(self, ledger: SqliteLedger, run: str, clock: Clock) -> None:
+    def __init__(self, ledger: SqliteLedger, run: RunId, clock: Clock) -> None:
         self.ledger, self.run, self.clock = ledger, run, clock
         self.fault: Exception | None = None
         policy = load("standard")
         self.scope = RunScope(
             run=run,
             tenant=TENANT,
-            depth=0,
             policy=policy,
             deadline=clock.now + policy.limits.run_wall_s,
             tasks=Nursery(),
@@ -80,8 +80,9 @@ async def doors(
         made = []
         for number, limit in enumerate(limits):
             ledger = ledgers[number % processes]
-            await ledger.open_run(f"r{number}", TENANT, run_limits=limit, tenant_limits=tenant, now=NOON)
-            made.append(Door(ledger, f"r{number}", clock))
+            run = RunId(f"r{number}")
+            await ledger.open_run(run, TENANT, run_limits=limit, tenant_limits=tenant, now=NOON)
+            made.append(Door(ledger, run, clock))
         for ledger in ledgers:
             stack.push_async_callback(ledger.aclose)
         yield made
@@ -242,7 +243,7 @@ def test_a_ledger_is_waited_at_in_one_event_loop_after_the_other() -> None:
     clock = Clock()
     ledger = SqliteLedger(None, owner="1:1")
 
-    async def test(run: str) -> None:
+    async def test(run: RunId) -> None:
         await ledger.open_run(run, TENANT, run_limits=money(150), tenant_limits=UNLIMITED, now=NOON)
         door = Door(ledger, run, clock)
         await door.enter()
@@ -254,7 +255,7 @@ def test_a_ledger_is_waited_at_in_one_event_loop_after_the_other() -> None:
         await ledger.close_run(run)
 
     for run in ("r1", "r2"):
-        drive(test(run))
+        drive(test(RunId(run)))
     drive(ledger.aclose())
 
 

@@ -68,7 +68,7 @@ def test_a_program_hears_no_number_of_what_its_tenants_parent_has(tmp_path: Path
     async def test() -> None:
         async with world(tmp_path, model=FakeModel()) as here:
             await here.in_cell()
-            await here.ledger.set_limits(TENANT.partition("/")[0], Limits("total", 1, None, None, None, None))
+            await here.ledger.set_limits(TENANT.levels[0], Limits("total", 1, None, None, None, None))
             left = await here.say(Budget(1))
             assert left is not None
             assert isinstance(left[0], Left)

@@ -19,6 +19,7 @@ from belljar.broker import Calls
 from belljar.broker.calls import _Answered
 from belljar.errors import AuditUnavailable, HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import LOOP_BYTES_MAX, off_loop
+from belljar.identity import RunId, Tenant
 from belljar.ledger import Amounts, Limits, SqliteLedger
 from belljar.models import Message, ModelReply, ModelRequest, Prices, Rates, Usage, input_tokens_bound
 from belljar.policy import load
@@ -851,7 +852,9 @@ def test_a_ledger_that_fails_after_the_call_does_not_keep_the_outcome_out_of_the
         async with world(tmp_path) as here:
             ledger = SqliteLedger(None, owner="1:1")
             free = Limits("total", None, None, None, None, None)
-            await ledger.open_run("r1", "acme", run_limits=free, tenant_limits=free, now=here.scope.now())
+            await ledger.open_run(
+                RunId("r1"), Tenant("acme"), run_limits=free, tenant_limits=free, now=here.scope.now()
+            )
 
             async def answering(_: ModelRequest) -> ModelReply:
                 await ledger.aclose()
@@ -883,7 +886,9 @@ def test_whatever_goes_wrong_with_an_end_is_the_run_s_fault(tmp_path: Path, rais
         async with world(tmp_path) as here:
             ledger = _Crooked(None, owner="1:1")
             ledger.raises = raised
-            await ledger.open_run("r1", "acme", run_limits=only(), tenant_limits=only(), now=here.scope.now())
+            await ledger.open_run(
+                RunId("r1"), Tenant("acme"), run_limits=only(), tenant_limits=only(), now=here.scope.now()
+            )
             calls = Calls(here.scope, audit=here.audit, ledger=ledger, prices=free_prices())
             await calls.ask(FakeModel(), question(), cell=1)
             with pytest.raises(HostFault):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from belljar.errors import HostFault, InvalidInput, LedgerUnavailable, QuotaExceeded
+from belljar.identity import RunId, Tenant
 from belljar.ledger import (
     DIMENSIONS,
     Abandoned,
@@ -28,13 +29,14 @@ from belljar.ledger import (
     SqliteLedger,
     period_key,
     run_account,
-    tenant_accounts,
 )
 
 T = TypeVar("T")
 
 NOON = 1795435200.0  # 2026-11-23 12:00 UTC
 DAY = 86400.0
+R1 = RunId("r1")
+ACME, RESEARCH = Tenant("acme"), Tenant("acme/research")
 FREE = Limits("total", calls=None, input_tokens=None, output_tokens=None, cost_nanousd=None, read_bytes=None)
 
 
@@ -48,14 +50,12 @@ def open_ledger(path: Path | None = None, owner: str = "1:1") -> SqliteLedger:
     return ledger
 
 
-def with_run(
-    body: Any, *, tenant: str = "acme/research", run_limits: Limits = FREE, tenant_limits: Limits = FREE
-) -> None:
+def with_run(body: Any, *, tenant: Tenant = RESEARCH, run_limits: Limits = FREE, tenant_limits: Limits = FREE) -> None:
     """Run `body(ledger)` with run r1 open, then check the books."""
 
     async def main() -> None:
         ledger = open_ledger()
-        await ledger.open_run("r1", tenant, run_limits=run_limits, tenant_limits=tenant_limits, now=NOON)
+        await ledger.open_run(R1, tenant, run_limits=run_limits, tenant_limits=tenant_limits, now=NOON)
         await body(ledger)
         assert await ledger.check_books() == []
         await ledger.aclose()
@@ -64,48 +64,6 @@ def with_run(
 
 
 # -- names and numbers -----------------------------------------------------------------------------------------------
-
-
-def test_a_tenant_is_every_level_of_its_path() -> None:
-    assert tenant_accounts("acme/research/alice") == ("acme", "acme/research", "acme/research/alice")
-    assert len(tenant_accounts("/".join("abcdefgh"))) == 8
-
-
-@pytest.mark.parametrize(
-    "tenant",
-    [
-        "",
-        "/",
-        "acme/",
-        "/acme",
-        "a//b",
-        "Acme",
-        "acme/..",
-        ".",
-        "-a",
-        "a b",
-        "a\n",
-        "a/b\x00",
-        "é",
-        "a" * 64,
-        "/a" * 9,
-        "run:r1",
-    ],
-)
-def test_what_is_no_tenant_is_refused(tenant: str) -> None:
-    async def main() -> None:
-        ledger = open_ledger()
-        for attempt in (
-            ledger.open_run("r1", tenant, run_limits=FREE, tenant_limits=FREE, now=NOON),
-            ledger.set_limits(tenant, FREE),
-        ):
-            with pytest.raises(InvalidInput) as caught:
-                await attempt
-            assert caught.value.code == "tenant.invalid"
-            assert "\n" not in str(caught.value)
-        await ledger.aclose()
-
-    asyncio.run(main())
 
 
 def test_periods_are_utc() -> None:
@@ -119,9 +77,9 @@ def test_periods_are_utc() -> None:
 def test_odd_amounts_are_refused(value: Any) -> None:
     async def body(ledger: SqliteLedger) -> None:
         with pytest.raises(InvalidInput) as caught:
-            await ledger.reserve("r1", Amounts(calls=value), now=NOON)
+            await ledger.reserve(R1, Amounts(calls=value), now=NOON)
         assert caught.value.code == "amount.invalid"
-        reservation = await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+        reservation = await ledger.reserve(R1, Amounts(calls=1), now=NOON)
         with pytest.raises(InvalidInput):
             await ledger.settle(reservation, Amounts(cost_nanousd=value))
         assert (await ledger.balance("acme", "total")).held == Amounts(calls=1)
@@ -134,9 +92,9 @@ def test_odd_limits_are_refused(value: Any) -> None:
     async def main() -> None:
         ledger = open_ledger()
         for attempt in (
-            ledger.open_run("r1", "acme", run_limits=only(calls=value), tenant_limits=FREE, now=NOON),
-            ledger.open_run("r1", "acme", run_limits=FREE, tenant_limits=only(calls=value), now=NOON),
-            ledger.set_limits("acme", only(calls=value)),
+            ledger.open_run(R1, ACME, run_limits=only(calls=value), tenant_limits=FREE, now=NOON),
+            ledger.open_run(R1, ACME, run_limits=FREE, tenant_limits=only(calls=value), now=NOON),
+            ledger.set_limits(ACME, only(calls=value)),
         ):
             with pytest.raises(InvalidInput) as caught:
                 await attempt
@@ -149,12 +107,10 @@ def test_odd_limits_are_refused(value: Any) -> None:
 def test_a_run_is_opened_once() -> None:
     async def body(ledger: SqliteLedger) -> None:
         with pytest.raises(InvalidInput) as caught:
-            await ledger.open_run("r1", "other", run_limits=FREE, tenant_limits=FREE, now=NOON)
+            await ledger.open_run(R1, Tenant("other"), run_limits=FREE, tenant_limits=FREE, now=NOON)
         assert caught.value.code == "run.exists"
-        with pytest.raises(InvalidInput):
-            await ledger.open_run("r 1", "other", run_limits=FREE, tenant_limits=FREE, now=NOON)
         with pytest.raises(LedgerUnavailable, match="knows no run"):
-            await ledger.reserve("r2", Amounts(), now=NOON)
+            await ledger.reserve(RunId("r2"), Amounts(), now=NOON)
 
     with_run(body)
 
@@ -166,9 +122,9 @@ def test_a_reservation_is_held_then_the_truth_is_charged_on_every_level() -> Non
     asked, actual = Amounts(1, 100, 1000, 5_000), Amounts(1, 90, 20, 300)
 
     async def body(ledger: SqliteLedger) -> None:
-        reservation = await ledger.reserve("r1", asked, now=NOON)
+        reservation = await ledger.reserve(R1, asked, now=NOON)
         pages = [(t, key) for t in ("acme", "acme/research") for key in ("2026-11-23", "2026-11", "total")]
-        pages.append((run_account("r1"), "total"))
+        pages.append((run_account(R1), "total"))
         for page in pages:
             balance = await ledger.balance(*page)
             assert (balance.used, balance.held) == (Amounts(), asked)
@@ -185,7 +141,7 @@ def test_a_reservation_is_held_then_the_truth_is_charged_on_every_level() -> Non
 def test_a_released_reservation_leaves_nothing() -> None:
     async def body(ledger: SqliteLedger) -> None:
         for dispatched in (False, True):
-            reservation = await ledger.reserve("r1", Amounts(1, 2, 3, 4), now=NOON)
+            reservation = await ledger.reserve(R1, Amounts(1, 2, 3, 4), now=NOON)
             if dispatched:
                 await ledger.dispatch(reservation)
             await ledger.release(reservation)
@@ -198,7 +154,7 @@ def test_a_released_reservation_leaves_nothing() -> None:
 def test_a_reservation_ends_once() -> None:
     async def body(ledger: SqliteLedger) -> None:
         for end in (ledger.release, lambda r: ledger.settle(r, Amounts(calls=1))):
-            reservation = await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+            reservation = await ledger.reserve(R1, Amounts(calls=1), now=NOON)
             await end(reservation)
             before = await ledger.balance("acme", "total")
             for again in (
@@ -217,7 +173,7 @@ def test_a_reservation_ends_once() -> None:
 
 def test_a_reservation_is_dispatched_once() -> None:
     async def body(ledger: SqliteLedger) -> None:
-        reservation = await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+        reservation = await ledger.reserve(R1, Amounts(calls=1), now=NOON)
         await ledger.dispatch(reservation)
         with pytest.raises(LedgerUnavailable, match="was dispatched before"):
             await ledger.dispatch(reservation)
@@ -228,7 +184,7 @@ def test_a_reservation_is_dispatched_once() -> None:
 def test_a_cancelled_reserve_leaves_nothing_held() -> None:
     async def body(ledger: SqliteLedger) -> None:
         for delay in range(40):
-            task = asyncio.create_task(ledger.reserve("r1", Amounts(calls=1), now=NOON))
+            task = asyncio.create_task(ledger.reserve(R1, Amounts(calls=1), now=NOON))
             for _ in range(delay % 4):
                 await asyncio.sleep(0)
             await asyncio.sleep(delay * 1e-5)
@@ -252,19 +208,19 @@ def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dim
 
     async def body(ledger: SqliteLedger) -> None:
         if not level.startswith("run"):
-            await ledger.set_limits(level, bound)
-        used = await ledger.reserve("r1", Amounts(**{dimension: 4}), now=NOON)
+            await ledger.set_limits(Tenant(level), bound)
+        used = await ledger.reserve(R1, Amounts(**{dimension: 4}), now=NOON)
         await ledger.settle(used, Amounts(**{dimension: 3}))
-        await ledger.reserve("r1", Amounts(**{dimension: 2}), now=NOON)
+        await ledger.reserve(R1, Amounts(**{dimension: 2}), now=NOON)
         with pytest.raises(QuotaExceeded) as caught:
-            await ledger.reserve("r1", Amounts(**{dimension: 6}), now=NOON)
+            await ledger.reserve(R1, Amounts(**{dimension: 6}), now=NOON)
         assert (caught.value.code, caught.value.limit, caught.value.observed) == (f"quota.{dimension}", 10, 11)
         unit = {"cost_nanousd": ("0.000000005 USD", "0.00000001 USD")}.get(
             dimension, (f"5 {dimension}", f"10 {dimension}")
         )
         name = level if level.startswith("run") else f"tenant {level}"
         assert str(caught.value).startswith(f"{name} has {unit[0]} of {unit[1]} left in total, ")
-        await ledger.reserve("r1", Amounts(**{dimension: 5}), now=NOON)
+        await ledger.reserve(R1, Amounts(**{dimension: 5}), now=NOON)
 
     with_run(body, run_limits=bound if level.startswith("run") else FREE)
 
@@ -272,8 +228,8 @@ def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dim
 def test_a_refused_reservation_changes_no_level() -> None:
     async def body(ledger: SqliteLedger) -> None:
         with pytest.raises(QuotaExceeded):
-            await ledger.reserve("r1", Amounts(calls=2), now=NOON)
-        for account in ("acme", "acme/research", run_account("r1")):
+            await ledger.reserve(R1, Amounts(calls=2), now=NOON)
+        for account in ("acme", "acme/research", run_account(R1)):
             assert (await ledger.balance(account, "total")).held == Amounts()
 
     with_run(body, run_limits=only(calls=1))
@@ -282,21 +238,21 @@ def test_a_refused_reservation_changes_no_level() -> None:
 def test_the_root_is_asked_first() -> None:
     async def body(ledger: SqliteLedger) -> None:
         with pytest.raises(QuotaExceeded, match=r"^tenant acme has"):
-            await ledger.reserve("r1", Amounts(calls=5), now=NOON)
+            await ledger.reserve(R1, Amounts(calls=5), now=NOON)
 
     with_run(body, run_limits=only(calls=1), tenant_limits=only(calls=1))
 
 
 def test_tenant_limits_stand_where_nothing_was_set() -> None:
     async def body(ledger: SqliteLedger) -> None:
-        await ledger.set_limits("acme", only(calls=100))
+        await ledger.set_limits(ACME, only(calls=100))
         with pytest.raises(QuotaExceeded, match=r"^tenant acme/research has 2 calls of 2 calls left"):
-            await ledger.reserve("r1", Amounts(calls=3), now=NOON)
-        await ledger.set_limits("acme/research", FREE)
-        await ledger.reserve("r1", Amounts(calls=3), now=NOON)
-        await ledger.clear_limits("acme/research")
+            await ledger.reserve(R1, Amounts(calls=3), now=NOON)
+        await ledger.set_limits(RESEARCH, FREE)
+        await ledger.reserve(R1, Amounts(calls=3), now=NOON)
+        await ledger.clear_limits(RESEARCH)
         with pytest.raises(QuotaExceeded, match=r"^tenant acme/research has 0 calls of 2 calls left"):
-            await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+            await ledger.reserve(R1, Amounts(calls=1), now=NOON)
 
     with_run(body, tenant_limits=only(calls=2))
 
@@ -304,63 +260,63 @@ def test_tenant_limits_stand_where_nothing_was_set() -> None:
 def test_two_periods_of_one_level_hold_together() -> None:
     async def body(ledger: SqliteLedger) -> None:
         day, month = only("day", calls=2), only("month", calls=3)
-        await ledger.set_limits("acme", only("day", calls=9))
-        await ledger.set_limits("acme", month)
-        await ledger.set_limits("acme", day)
-        assert await ledger.limits("acme") == [day, month]
-        await ledger.reserve("r1", Amounts(calls=2), now=NOON)
+        await ledger.set_limits(ACME, only("day", calls=9))
+        await ledger.set_limits(ACME, month)
+        await ledger.set_limits(ACME, day)
+        assert await ledger.limits(ACME) == [day, month]
+        await ledger.reserve(R1, Amounts(calls=2), now=NOON)
         with pytest.raises(QuotaExceeded, match=r"for the day 2026-11-23 \(UTC\).*wait for the next day"):
-            await ledger.reserve("r1", Amounts(calls=1), now=NOON)
-        await ledger.reserve("r1", Amounts(calls=1), now=NOON + DAY)
+            await ledger.reserve(R1, Amounts(calls=1), now=NOON)
+        await ledger.reserve(R1, Amounts(calls=1), now=NOON + DAY)
         with pytest.raises(QuotaExceeded, match=r"for the month 2026-11 \(UTC\)"):
-            await ledger.reserve("r1", Amounts(calls=1), now=NOON + 2 * DAY)
-        await ledger.reserve("r1", Amounts(calls=1), now=NOON + 10 * DAY)
+            await ledger.reserve(R1, Amounts(calls=1), now=NOON + 2 * DAY)
+        await ledger.reserve(R1, Amounts(calls=1), now=NOON + 10 * DAY)
 
     with_run(body)
 
 
 def test_a_limit_set_late_knows_what_was_spent_before() -> None:
     async def body(ledger: SqliteLedger) -> None:
-        await ledger.settle(await ledger.reserve("r1", Amounts(calls=5), now=NOON), Amounts(calls=5))
-        await ledger.set_limits("acme", only("month", calls=5))
+        await ledger.settle(await ledger.reserve(R1, Amounts(calls=5), now=NOON), Amounts(calls=5))
+        await ledger.set_limits(ACME, only("month", calls=5))
         with pytest.raises(QuotaExceeded):
-            await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+            await ledger.reserve(R1, Amounts(calls=1), now=NOON)
 
     with_run(body)
 
 
 def test_a_reservation_is_settled_on_the_day_it_was_made() -> None:
     async def body(ledger: SqliteLedger) -> None:
-        reservation = await ledger.reserve("r1", Amounts(calls=2), now=NOON)
-        await ledger.reserve("r1", Amounts(calls=2), now=NOON + DAY)
+        reservation = await ledger.reserve(R1, Amounts(calls=2), now=NOON)
+        await ledger.reserve(R1, Amounts(calls=2), now=NOON + DAY)
         await ledger.settle(reservation, Amounts(calls=1))
         assert await ledger.spent("acme", "2026-11-23") == Amounts(calls=1)
         assert await ledger.spent("acme", "2026-11-24") == Amounts()
-        assert await ledger.spent(run_account("r1"), "2026-11-23") == Amounts(calls=1)
+        assert await ledger.spent(run_account(R1), "2026-11-23") == Amounts(calls=1)
 
     with_run(body, run_limits=only("day", calls=2), tenant_limits=only("day", calls=2))
 
 
 def test_an_overrun_is_charged_in_truth_and_then_nothing_more_is_admitted() -> None:
     async def body(ledger: SqliteLedger) -> None:
-        reservation = await ledger.reserve("r1", Amounts(output_tokens=10), now=NOON)
+        reservation = await ledger.reserve(R1, Amounts(output_tokens=10), now=NOON)
         await ledger.settle(reservation, Amounts(output_tokens=13))
         assert await ledger.spent("acme", "total") == Amounts(output_tokens=13)
         with pytest.raises(QuotaExceeded, match="has 0 output_tokens of 10") as caught:
-            await ledger.reserve("r1", Amounts(output_tokens=1), now=NOON)
+            await ledger.reserve(R1, Amounts(output_tokens=1), now=NOON)
         assert caught.value.observed == 14
-        assert (await ledger.remaining("r1", now=NOON)).output_tokens == 0
+        assert (await ledger.remaining(R1, now=NOON)).output_tokens == 0
 
     with_run(body, tenant_limits=only(output_tokens=10))
 
 
 def test_remaining_is_the_least_of_all_levels_and_periods() -> None:
     async def body(ledger: SqliteLedger) -> None:
-        await ledger.set_limits("acme", only("day", calls=10, input_tokens=50))
-        await ledger.set_limits("acme", only("month", calls=7))
-        await ledger.reserve("r1", Amounts(calls=1, input_tokens=20), now=NOON)
-        assert await ledger.remaining("r1", now=NOON) == Remaining(6, 30, None, 1000, None)
-        assert await ledger.remaining("r1", now=NOON + DAY) == Remaining(6, 50, None, 1000, None)
+        await ledger.set_limits(ACME, only("day", calls=10, input_tokens=50))
+        await ledger.set_limits(ACME, only("month", calls=7))
+        await ledger.reserve(R1, Amounts(calls=1, input_tokens=20), now=NOON)
+        assert await ledger.remaining(R1, now=NOON) == Remaining(6, 30, None, 1000, None)
+        assert await ledger.remaining(R1, now=NOON + DAY) == Remaining(6, 50, None, 1000, None)
 
     with_run(body, run_limits=only(calls=100, cost_nanousd=1000))
 
@@ -368,7 +324,7 @@ def test_remaining_is_the_least_of_all_levels_and_periods() -> None:
 def test_many_at_once_get_exactly_what_is_there() -> None:
     async def body(ledger: SqliteLedger) -> None:
         results = await asyncio.gather(
-            *(ledger.reserve("r1", Amounts(calls=1), now=NOON) for _ in range(300)), return_exceptions=True
+            *(ledger.reserve(R1, Amounts(calls=1), now=NOON) for _ in range(300)), return_exceptions=True
         )
         assert sum(isinstance(result, str) for result in results) == 50
         assert sum(isinstance(result, QuotaExceeded) for result in results) == 250
@@ -383,7 +339,7 @@ def test_random_interleavings_never_pass_the_limit() -> None:
         for _ in range(20):
             asked = chance.randint(1, 9)
             try:
-                reservation = await ledger.reserve("r1", Amounts(output_tokens=asked), now=NOON)
+                reservation = await ledger.reserve(R1, Amounts(output_tokens=asked), now=NOON)
             except QuotaExceeded:
                 continue
             await asyncio.sleep(0)
@@ -416,28 +372,28 @@ def locked(path: Path) -> Iterator[None]:
         db.execute("ROLLBACK")
 
 
-async def impatient(path: Path, *runs: str) -> SqliteLedger:
+async def impatient(path: Path, *runs: RunId) -> SqliteLedger:
     ledger = open_ledger(path)
     await ledger._writer.submit(lambda db: db.execute("PRAGMA busy_timeout=20"))
     for run in runs:
-        await ledger.open_run(run, f"tenant-{run}", run_limits=FREE, tenant_limits=FREE, now=NOON)
+        await ledger.open_run(run, Tenant(f"tenant-{run}"), run_limits=FREE, tenant_limits=FREE, now=NOON)
     return ledger
 
 
 def test_what_ends_while_the_books_are_out_of_reach_is_settled_later(tmp_path: Path) -> None:
     async def main() -> None:
-        ledger = await impatient(tmp_path / "ledger.db", "r1")
+        ledger = await impatient(tmp_path / "ledger.db", R1)
         paid, given, lost = [
-            await ledger.reserve("r1", Amounts(calls=1, cost_nanousd=100), now=NOON, dispatched=True) for _ in range(3)
+            await ledger.reserve(R1, Amounts(calls=1, cost_nanousd=100), now=NOON, dispatched=True) for _ in range(3)
         ]
         with locked(tmp_path / "ledger.db"):
             for end in (ledger.settle(paid, Amounts(calls=1, cost_nanousd=7)), ledger.release(given)):
                 with pytest.raises(LedgerUnavailable):
                     await end
             with pytest.raises(LedgerUnavailable):
-                await ledger.reserve("r1", Amounts(calls=50), now=NOON, dispatched=True)
+                await ledger.reserve(R1, Amounts(calls=50), now=NOON, dispatched=True)
             with pytest.raises(LedgerUnavailable):
-                await ledger.close_run("r1")
+                await ledger.close_run(R1)
         # Whatever comes next settles it: the truth of what was settled, nothing of what never left, the rest in full.
         balance = await ledger.balance("tenant-r1", "total")
         assert (balance.used, balance.held) == (Amounts(calls=2, cost_nanousd=107), Amounts())
@@ -453,10 +409,10 @@ def test_what_is_owed_is_paid_by_itself(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("belljar.ledger.sqlite._AGAIN_S", 0.02)
 
     async def main() -> None:
-        ledger, other = await impatient(tmp_path / "ledger.db", "r1"), open_ledger(tmp_path / "ledger.db", "2:2")
-        await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+        ledger, other = await impatient(tmp_path / "ledger.db", R1), open_ledger(tmp_path / "ledger.db", "2:2")
+        await ledger.reserve(R1, Amounts(calls=1), now=NOON)
         with locked(tmp_path / "ledger.db"), pytest.raises(LedgerUnavailable):
-            await ledger.close_run("r1")
+            await ledger.close_run(R1)
         for _ in range(3000):
             if not (await other.balance("tenant-r1", "total")).held.calls:
                 break
@@ -471,10 +427,10 @@ def test_what_is_owed_is_paid_by_itself(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_one_run_lost_is_not_told_to_another(tmp_path: Path) -> None:
     async def main() -> None:
-        ledger = await impatient(tmp_path / "ledger.db", "r1", "r2")
-        kept = await ledger.reserve("r2", Amounts(calls=1), now=NOON, dispatched=True)
+        ledger = await impatient(tmp_path / "ledger.db", R1, RunId("r2"))
+        kept = await ledger.reserve(RunId("r2"), Amounts(calls=1), now=NOON, dispatched=True)
         with locked(tmp_path / "ledger.db"):
-            asking = asyncio.create_task(ledger.reserve("r1", Amounts(calls=1), now=NOON))
+            asking = asyncio.create_task(ledger.reserve(R1, Amounts(calls=1), now=NOON))
             await asyncio.sleep(0)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -489,10 +445,10 @@ def test_what_one_run_lost_is_not_told_to_another(tmp_path: Path) -> None:
 
 def test_books_that_moved_away_admit_nothing(tmp_path: Path) -> None:
     async def main() -> None:
-        ledger = await impatient(tmp_path / "ledger.db", "r1")
+        ledger = await impatient(tmp_path / "ledger.db", R1)
         (tmp_path / "ledger.db").rename(tmp_path / "backup.db")
         with pytest.raises(LedgerUnavailable, match="put it back, or restart"):
-            await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+            await ledger.reserve(R1, Amounts(calls=1), now=NOON)
         (tmp_path / "backup.db").rename(tmp_path / "ledger.db")
         assert (await ledger.balance("tenant-r1", "total")).held == Amounts()
         await ledger.aclose()
@@ -509,11 +465,11 @@ def test_books_that_take_nothing_admit_nothing(table: str, act: str) -> None:
         await ledger._writer.submit(lambda db: db.execute(trigger))
 
         async def whole_run() -> None:
-            await ledger.open_run("r1", "acme", run_limits=FREE, tenant_limits=FREE, now=NOON)
-            reservation = await ledger.reserve("r1", Amounts(calls=1), now=NOON)
+            await ledger.open_run(R1, ACME, run_limits=FREE, tenant_limits=FREE, now=NOON)
+            reservation = await ledger.reserve(R1, Amounts(calls=1), now=NOON)
             await ledger.dispatch(reservation)
             await ledger.settle(reservation, Amounts(calls=1))
-            await ledger.close_run("r1")
+            await ledger.close_run(R1)
 
         with pytest.raises(LedgerUnavailable):
             await whole_run()
@@ -525,7 +481,7 @@ def test_books_that_take_nothing_admit_nothing(table: str, act: str) -> None:
 @pytest.mark.parametrize("now", [math.nan, math.inf, -math.inf, 1e18, -1e18])
 def test_a_clock_that_is_none_is_the_ledgers_fault(now: float) -> None:
     async def body(ledger: SqliteLedger) -> None:
-        for ask in (ledger.reserve("r1", Amounts(calls=1), now=now), ledger.remaining("r1", now=now)):
+        for ask in (ledger.reserve(R1, Amounts(calls=1), now=now), ledger.remaining(R1, now=now)):
             with pytest.raises(LedgerUnavailable, match="set the clock"):
                 await ask
 
@@ -534,29 +490,29 @@ def test_a_clock_that_is_none_is_the_ledgers_fault(now: float) -> None:
 
 def test_a_dimension_over_its_limit_refuses_only_what_asks_for_it() -> None:
     async def body(ledger: SqliteLedger) -> None:
-        await ledger.settle(await ledger.reserve("r1", Amounts(), now=NOON), Amounts(cost_nanousd=200))
-        await ledger.release(await ledger.reserve("r1", Amounts(read_bytes=10), now=NOON))
+        await ledger.settle(await ledger.reserve(R1, Amounts(), now=NOON), Amounts(cost_nanousd=200))
+        await ledger.release(await ledger.reserve(R1, Amounts(read_bytes=10), now=NOON))
         with pytest.raises(QuotaExceeded):
-            await ledger.reserve("r1", Amounts(cost_nanousd=1), now=NOON)
+            await ledger.reserve(R1, Amounts(cost_nanousd=1), now=NOON)
 
     with_run(body, run_limits=only(cost_nanousd=100))
 
 
 def test_a_program_hears_no_number_of_the_levels_above_its_tenant() -> None:
     async def body(ledger: SqliteLedger) -> None:
-        await ledger.set_limits("acme", only(calls=10))
-        await ledger.set_limits("acme/research", only(calls=12))
-        assert (await ledger.remaining("r1", now=NOON)).calls == 10
-        assert (await ledger.remaining("r1", now=NOON, for_program=True)).calls == 12
+        await ledger.set_limits(ACME, only(calls=10))
+        await ledger.set_limits(RESEARCH, only(calls=12))
+        assert (await ledger.remaining(R1, now=NOON)).calls == 10
+        assert (await ledger.remaining(R1, now=NOON, for_program=True)).calls == 12
         with pytest.raises(QuotaExceeded, match="tenant acme has") as parents:
-            await ledger.reserve("r1", Amounts(calls=11), now=NOON)
+            await ledger.reserve(R1, Amounts(calls=11), now=NOON)
         assert parents.value.told is not None
         assert not any(letter.isdigit() for letter in parents.value.told)
-        await ledger.reserve("r1", Amounts(calls=10), now=NOON)
-        assert (await ledger.remaining("r1", now=NOON, for_program=True)).calls == 0
-        await ledger.clear_limits("acme")
+        await ledger.reserve(R1, Amounts(calls=10), now=NOON)
+        assert (await ledger.remaining(R1, now=NOON, for_program=True)).calls == 0
+        await ledger.clear_limits(ACME)
         with pytest.raises(QuotaExceeded, match="tenant acme/research has") as own:
-            await ledger.reserve("r1", Amounts(calls=3), now=NOON)
+            await ledger.reserve(R1, Amounts(calls=3), now=NOON)
         assert own.value.told is None
 
     with_run(body)
@@ -565,10 +521,10 @@ def test_a_program_hears_no_number_of_the_levels_above_its_tenant() -> None:
 def test_recovery_tells_of_each_run_before_it_closes_it(tmp_path: Path) -> None:
     async def main() -> None:
         dead = open_ledger(tmp_path / "ledger.db", "1:1")
-        await dead.open_run("r1", "acme", run_limits=only("day"), tenant_limits=FREE, now=NOON)
-        await dead.settle(await dead.reserve("r1", Amounts(calls=1), now=NOON), Amounts(calls=1, cost_nanousd=5))
-        await dead.reserve("r1", Amounts(calls=1, cost_nanousd=50), now=NOON)
-        await dead.reserve("r1", Amounts(calls=1, cost_nanousd=70), now=NOON, dispatched=True)
+        await dead.open_run(R1, ACME, run_limits=only("day"), tenant_limits=FREE, now=NOON)
+        await dead.settle(await dead.reserve(R1, Amounts(calls=1), now=NOON), Amounts(calls=1, cost_nanousd=5))
+        await dead.reserve(R1, Amounts(calls=1, cost_nanousd=50), now=NOON)
+        await dead.reserve(R1, Amounts(calls=1, cost_nanousd=70), now=NOON, dispatched=True)
         await dead.aclose()
         own = open_ledger(tmp_path / "ledger.db", "2:2")
         told: list[Abandoned] = []
@@ -578,7 +534,7 @@ def test_recovery_tells_of_each_run_before_it_closes_it(tmp_path: Path) -> None:
             told.append(run)
 
         assert await own.recover(lambda _: False, tell) == 1
-        assert told == [Abandoned("r1", Amounts(calls=1, cost_nanousd=70), Amounts(calls=2, cost_nanousd=75))]
+        assert told == [Abandoned(R1, Amounts(calls=1, cost_nanousd=70), Amounts(calls=2, cost_nanousd=75))]
         assert await own.spent("acme", "total") == told[0].used
         await own.aclose()
 
@@ -590,20 +546,20 @@ def test_recovery_tells_of_each_run_before_it_closes_it(tmp_path: Path) -> None:
 
 def test_closing_a_run_refunds_what_is_held_and_charges_what_left() -> None:
     async def body(ledger: SqliteLedger) -> None:
-        held = await ledger.reserve("r1", Amounts(1, 10, 10, 10), now=NOON)
-        gone = await ledger.reserve("r1", Amounts(1, 20, 20, 20), now=NOON)
+        held = await ledger.reserve(R1, Amounts(1, 10, 10, 10), now=NOON)
+        gone = await ledger.reserve(R1, Amounts(1, 20, 20, 20), now=NOON)
         await ledger.dispatch(gone)
-        await ledger.close_run("r1")
+        await ledger.close_run(R1)
         balance = await ledger.balance("acme", "total")
         assert (balance.used, balance.held) == (Amounts(1, 20, 20, 20), Amounts())
         for reservation in (held, gone):
             with pytest.raises(LedgerUnavailable, match="double end"):
                 await ledger.settle(reservation, Amounts())
-        await ledger.close_run("r1")
+        await ledger.close_run(R1)
         with pytest.raises(LedgerUnavailable, match="run r1 is closed"):
-            await ledger.reserve("r1", Amounts(), now=NOON)
+            await ledger.reserve(R1, Amounts(), now=NOON)
         with pytest.raises(LedgerUnavailable, match="knows no run"):
-            await ledger.close_run("r9")
+            await ledger.close_run(RunId("r9"))
 
     with_run(body)
 
@@ -611,8 +567,8 @@ def test_closing_a_run_refunds_what_is_held_and_charges_what_left() -> None:
 def test_recovery_closes_the_runs_of_the_dead_only(tmp_path: Path) -> None:
     async def start(owner: str) -> SqliteLedger:
         ledger = open_ledger(tmp_path / "ledger.db", owner)
-        run = f"run-{owner[0]}"
-        await ledger.open_run(run, "acme", run_limits=FREE, tenant_limits=FREE, now=NOON)
+        run = RunId(f"run-{owner[0]}")
+        await ledger.open_run(run, ACME, run_limits=FREE, tenant_limits=FREE, now=NOON)
         await ledger.reserve(run, Amounts(calls=1), now=NOON)
         await ledger.dispatch(await ledger.reserve(run, Amounts(calls=10), now=NOON))
         return ledger
@@ -640,8 +596,8 @@ def test_recovery_closes_the_runs_of_the_dead_only(tmp_path: Path) -> None:
 def test_the_books_survive_a_restart(tmp_path: Path) -> None:
     async def main() -> None:
         first = open_ledger(tmp_path / "ledger.db")
-        await first.open_run("r1", "acme", run_limits=FREE, tenant_limits=FREE, now=NOON)
-        await first.settle(await first.reserve("r1", Amounts(calls=1), now=NOON), Amounts(calls=1))
+        await first.open_run(R1, ACME, run_limits=FREE, tenant_limits=FREE, now=NOON)
+        await first.settle(await first.reserve(R1, Amounts(calls=1), now=NOON), Amounts(calls=1))
         await first.aclose()
         second = open_ledger(tmp_path / "ledger.db")
         assert await second.spent("acme", "2026-11") == Amounts(calls=1)
@@ -655,8 +611,8 @@ def test_the_books_survive_a_restart(tmp_path: Path) -> None:
 def test_wrong_books_are_noticed() -> None:
     async def main() -> None:
         ledger = open_ledger()
-        await ledger.open_run("r1", "acme", run_limits=FREE, tenant_limits=FREE, now=NOON)
-        await ledger.reserve("r1", Amounts(calls=3), now=NOON)
+        await ledger.open_run(R1, ACME, run_limits=FREE, tenant_limits=FREE, now=NOON)
+        await ledger.reserve(R1, Amounts(calls=3), now=NOON)
         await ledger._writer.submit(lambda db: db.execute("UPDATE balances SET held_calls = 2 WHERE key = '2026-11'"))
         await ledger._writer.submit(lambda db: db.execute("DELETE FROM balances WHERE account = 'run:r1'"))
         assert await ledger.check_books() == [
@@ -664,7 +620,7 @@ def test_wrong_books_are_noticed() -> None:
             "run:r1 total: held calls is 0, its reservations say 3",
         ]
         with pytest.raises(LedgerUnavailable, match="CHECK constraint failed: held_calls >= 0"):
-            await ledger.close_run("r1")
+            await ledger.close_run(R1)
         await ledger.aclose()
 
     asyncio.run(main())
@@ -689,7 +645,7 @@ all_limits = st.builds(
     cost_nanousd=st.none(),
     read_bytes=bounds,
 )
-TENANTS = ("acme", "acme/research", "acme/research/alice", "other")
+TENANTS = tuple(map(Tenant, ("acme", "acme/research", "acme/research/alice", "other")))
 
 
 class Books(RuleBasedStateMachine):
@@ -702,10 +658,10 @@ class Books(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.now = NOON
-        self.tenants: dict[str, str] = {}
-        self.limits: dict[str, tuple[Limits, Limits]] = {}
+        self.tenants: dict[RunId, Tenant] = {}
+        self.limits: dict[RunId, tuple[Limits, Limits]] = {}
         self.set: dict[str, dict[str, Limits]] = {}
-        self.entries: dict[str, tuple[str, str, str, Amounts]] = {}
+        self.entries: dict[str, tuple[RunId, str, str, Amounts]] = {}
         self.closed: set[str] = set()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -721,14 +677,14 @@ class Books(RuleBasedStateMachine):
         self.runner.close()
 
     @rule(target=runs, tenant=st.sampled_from(TENANTS), run_limits=all_limits, tenant_limits=all_limits)
-    def open_run(self, tenant: str, run_limits: Limits, tenant_limits: Limits) -> str:
-        run = f"r{len(self.tenants)}"
+    def open_run(self, tenant: Tenant, run_limits: Limits, tenant_limits: Limits) -> RunId:
+        run = RunId(f"r{len(self.tenants)}")
         self.do(self.ledger.open_run(run, tenant, run_limits=run_limits, tenant_limits=tenant_limits, now=self.now))
         self.tenants[run], self.limits[run] = tenant, (run_limits, tenant_limits)
         return run
 
     @rule(tenant=st.sampled_from(TENANTS), limits=all_limits)
-    def set_limits(self, tenant: str, limits: Limits) -> None:
+    def set_limits(self, tenant: Tenant, limits: Limits) -> None:
         self.do(self.ledger.set_limits(tenant, limits))
         self.set.setdefault(tenant, {})[limits.period] = limits
 
@@ -737,7 +693,7 @@ class Books(RuleBasedStateMachine):
         self.now += hours * 3600
 
     @rule(target=reservations, run=runs, asked=amounts)
-    def reserve(self, run: str, asked: Amounts) -> str:
+    def reserve(self, run: RunId, asked: Amounts) -> str:
         if run in self.closed:
             with pytest.raises(LedgerUnavailable):
                 self.do(self.ledger.reserve(run, asked, now=self.now))
@@ -784,7 +740,7 @@ class Books(RuleBasedStateMachine):
         self.entries[reservation] = (run, day, "released", asked)
 
     @rule(run=consumes(runs))
-    def close_run(self, run: str) -> None:
+    def close_run(self, run: RunId) -> None:
         self.do(self.ledger.close_run(run))
         self.closed.add(run)
         for reservation, (owner, day, state, asked) in self.entries.items():
@@ -806,22 +762,22 @@ class Books(RuleBasedStateMachine):
                 assert values(balance.used) == self.sums(account, key, ("used",))
                 assert values(balance.held) == self.sums(account, key, ("held", "dispatched"))
 
-    def entry(self, reservation: str) -> tuple[str, str, str, Amounts]:
-        return self.entries.get(reservation, ("", "", "unknown", Amounts()))
+    def entry(self, reservation: str) -> tuple[RunId, str, str, Amounts]:
+        return self.entries.get(reservation, (RunId("none"), "", "unknown", Amounts()))
 
     def sums(self, account: str, key: str, states: tuple[str, ...]) -> tuple[int, ...]:
         total = [0] * len(DIMENSIONS)
         for run, day, state, amount in self.entries.values():
-            accounts = (*tenant_accounts(self.tenants[run]), run_account(run))
+            accounts = (*self.tenants[run].levels, run_account(run))
             if account in accounts and state in states and (key == "total" or day.startswith(key)):
                 total = [a + b for a, b in zip(total, values(amount), strict=True)]
         return tuple(total)
 
-    def fits(self, run: str, asked: Amounts) -> bool:
+    def fits(self, run: RunId, asked: Amounts) -> bool:
         run_limits, tenant_limits = self.limits[run]
         checks = [(run_account(run), run_limits)]
-        for account in tenant_accounts(self.tenants[run]):
-            checks += [(account, limits) for limits in self.set.get(account, {"": tenant_limits}).values()]
+        for level in self.tenants[run].levels:
+            checks += [(str(level), limits) for limits in self.set.get(level, {"": tenant_limits}).values()]
         for account, limits in checks:
             taken = self.sums(account, period_key(limits.period, self.now), ("used", "held", "dispatched"))
             for have, want, bound in zip(taken, values(asked), values(limits), strict=True):

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from belljar.broker import RunScope
 from belljar.broker.reads import Reads
 from belljar.errors import LedgerUnavailable, QuotaExceeded
+from belljar.identity import RunId
 from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
 from belljar.policy import load
 from tests.unit.broker_fakes import NOON, TENANT, Loose, drive
 
 MIB = 1 << 20
+R1 = RunId("r1")
 FREE = Limits("total", None, None, None, None, None)
 
 
@@ -24,13 +26,13 @@ def reads_at_most(size: int | None) -> Limits:
     return Limits("total", None, None, None, None, size)
 
 
-def scope(run: str = "r1") -> RunScope:
+def scope(run: RunId = R1) -> RunScope:
     policy = load("standard")
-    return RunScope(run=run, tenant=TENANT, depth=0, policy=policy, deadline=1e9, tasks=Loose(), now=lambda: NOON)
+    return RunScope(run=run, tenant=TENANT, policy=policy, deadline=1e9, tasks=Loose(), now=lambda: NOON)
 
 
 async def opened(
-    ledger: SqliteLedger, run: str = "r1", *, of_run: int | None = None, of_tenant: int | None = None
+    ledger: SqliteLedger, run: RunId = R1, *, of_run: int | None = None, of_tenant: int | None = None
 ) -> Reads:
     await ledger.open_run(
         run, TENANT, run_limits=reads_at_most(of_run), tenant_limits=reads_at_most(of_tenant), now=NOON
@@ -142,8 +144,8 @@ def test_many_reads_at_once_share_one_portion() -> None:
 def test_two_runs_of_a_tenant_keep_to_its_limit_together() -> None:
     async def test() -> None:
         ledger = SqliteLedger(None, owner="1:1")
-        one = await opened(ledger, "r1", of_tenant=6 * MIB)
-        two = await opened(ledger, "r2", of_tenant=6 * MIB)
+        one = await opened(ledger, RunId("r1"), of_tenant=6 * MIB)
+        two = await opened(ledger, RunId("r2"), of_tenant=6 * MIB)
         await one.charge(1000)
         await two.charge(1000)
         assert (await books(ledger)).held.read_bytes < 2 * MIB
@@ -153,7 +155,7 @@ def test_two_runs_of_a_tenant_keep_to_its_limit_together() -> None:
             await one.charge(1 * MIB)
         await two.settled()
         assert await books(ledger) == Balance(Amounts(read_bytes=5 * MIB + 2000), Amounts())
-        assert (await books(ledger, run_account("r2"))).used.read_bytes == 5 * MIB + 1000
+        assert (await books(ledger, run_account(RunId("r2")))).used.read_bytes == 5 * MIB + 1000
         await ledger.aclose()
 
     drive(test())
@@ -175,10 +177,10 @@ def test_a_crash_is_charged_the_whole_portion(tmp_path: Path) -> None:
 def test_a_portion_leaves_others_most_of_what_is_left() -> None:
     async def test() -> None:
         ledger = SqliteLedger(None, owner="1:1")
-        idle = [await opened(ledger, f"r{n}", of_tenant=8 * MIB) for n in range(20)]
+        idle = [await opened(ledger, RunId(f"r{n}"), of_tenant=8 * MIB) for n in range(20)]
         for reads in idle:
             await reads.charge(1000)
-        last = await opened(ledger, "last", of_tenant=8 * MIB)
+        last = await opened(ledger, RunId("last"), of_tenant=8 * MIB)
         await last.charge(400_000)
         for reads in [*idle, last]:
             await reads.settled()
@@ -191,7 +193,7 @@ def test_a_portion_leaves_others_most_of_what_is_left() -> None:
 def test_who_reads_nothing_for_a_while_gives_its_portion_back_and_may_go_on() -> None:
     async def test() -> None:
         ledger = SqliteLedger(None, owner="1:1")
-        await ledger.open_run("r1", TENANT, run_limits=FREE, tenant_limits=reads_at_most(8 * MIB), now=NOON)
+        await ledger.open_run(R1, TENANT, run_limits=FREE, tenant_limits=reads_at_most(8 * MIB), now=NOON)
         reads = Reads(scope(), ledger, idle_s=0.01)
         for n in (1, 2):
             await reads.charge(1000)

@@ -6,19 +6,21 @@ The box is a fake: a block's code says what happens (`print`, `fail`, `quiet`, .
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from belljar.broker import Calls, RunScope
-from belljar.context import Document
-from belljar.engine import Box, CellResult, ErrorInfo, Status, Turn, Verdict, solve
+from belljar.engine import Box, CellResult, ErrorInfo, Root, Status, Turn
 from belljar.engine.prompt import system_prompt
 from belljar.errors import BelljarError, ModelFailed, PolicyDenied, QuotaExceeded
+from belljar.identity import RunId, Tenant
 from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
 from belljar.tasks import Nursery
@@ -84,32 +86,28 @@ class FakeRun:
     """A run whose root model says one thing after the other, the last for ever."""
 
     def __init__(self, *says: Said | Callable[[ModelRequest], Said], policy: Policy | None = None) -> None:
-        self.turns = 0
-        self.ending: Verdict | None = None
-        self.partial: str | msgspec.Raw | None = None
         self.the_box = FakeBox()
         self.asked: list[ModelRequest] = []
         self.told: list[Turn] = []
         self._says = says
         policy = policy or load("standard")
         self.scope = RunScope(
-            run="r", tenant="t", depth=0, policy=policy, deadline=time.monotonic() + 1800, tasks=Nursery()
+            run=RunId("r"), tenant=Tenant("t"), policy=policy, deadline=time.monotonic() + 1800, tasks=Nursery()
         )
-        self.calls = cast("Calls", self)
-        self.documents: Mapping[str, Document] = {}
-        self.language: Literal["python", "restricted"] = "restricted"
         self.name = "scripted:fake"
         self.cost_nanousd = 1_200_000_000
 
-    @property
-    def box(self) -> Box:
-        return cast("Box", self.the_box)
-
-    async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult:
-        return await self.the_box.execute(code, spare_cpu=spare_cpu)
-
-    def tell_turn(self, turn: Turn) -> None:
-        self.told.append(turn)
+        self.root = Root(
+            cast("Any", self),
+            "What?",
+            scope=self.scope,
+            language="restricted",
+            documents={},
+            calls=cast("Calls", self),
+            box=cast("Box", self.the_box),
+            execute=functools.partial(self.the_box.execute, spare_cpu=True),
+            tell=self.told.append,
+        )
 
     async def ask(self, model: object, request: ModelRequest, *, cell: int) -> ModelReply:
         del model
@@ -139,12 +137,8 @@ def work(
     standard = load("standard")
     policy = msgspec.structs.replace(standard, models=msgspec.structs.replace(standard.models, turns_max=turns))
     run = FakeRun(*says, policy=policy)
-    solving = solve(run, cast("Any", run), "What?")
-    if raises is None:
-        asyncio.run(solving)
-    else:
-        with pytest.raises(raises):
-            asyncio.run(solving)
+    with contextlib.nullcontext() if raises is None else pytest.raises(raises):
+        asyncio.run(run.root.work())
     return run
 
 
@@ -305,7 +299,7 @@ def test_a_box_that_ended_while_the_model_thought_is_asked_for_nothing() -> None
         return block("print 2")
 
     run = FakeRun(block("print 1"), meanwhile)
-    asyncio.run(solve(run, cast("Any", run), "What?"))
+    asyncio.run(run.root.work())
     assert run.the_box.ran == ["print 1"]
 
 
@@ -325,7 +319,7 @@ def test_a_conversation_that_is_too_long_is_shortened_and_goes_on() -> None:
         )
 
     run = work(narrow, turns=40, raises=QuotaExceeded)
-    assert run.turns == 40
+    assert run.root.turns == 40
     assert len(run.asked) <= 45
     assert "was left out to save room" in run.asked[-1].messages[2].text
 
@@ -338,7 +332,7 @@ def test_a_question_that_is_too_long_for_the_model_ends_the_run() -> None:
 def test_a_model_without_room_to_answer_is_asked_once_more_with_less() -> None:
     full = ("", "model_context_window_exceeded")
     run = work(block(f"print {'x' * 9000}"), block("print 2"), full, END)
-    assert (run.turns, len(run.asked)) == (3, 4)
+    assert (run.root.turns, len(run.asked)) == (3, 4)
     assert sum(len(one.text) for one in run.asked[3].messages) < sum(len(one.text) for one in run.asked[2].messages)
     assert len(work(full, raises=ModelFailed).asked) == 1
     assert len(work(block("print 1"), block("print 1"), full, raises=ModelFailed).asked) == 4
@@ -355,22 +349,22 @@ def test_a_run_that_ends_early_gives_what_there_is(error: BelljarError, status: 
     run = FakeRun(block("quiet"), error)
     run.the_box.there_is = "a draft"
     with pytest.raises(type(error)):
-        asyncio.run(solve(run, cast("Any", run), "What?"))
-    assert run.partial == "a draft"
-    assert run.ending is not None
-    assert run.ending.status == status
+        asyncio.run(run.root.work())
+    assert run.root.partial == "a draft"
+    assert run.root.ending is not None
+    assert run.root.ending.status == status
 
 
 def test_at_the_end_of_turns_there_is_what_there_is() -> None:
     run = work(block("quiet"), turns=2, raises=QuotaExceeded)
     assert len(run.the_box.ran) == 3
-    assert run.ending is not None
-    assert (run.ending.status, run.partial) == ("quota", None)
+    assert run.root.ending is not None
+    assert (run.root.ending.status, run.root.partial) == ("quota", None)
 
 
 def test_a_box_that_ran_nothing_is_not_asked() -> None:
     run = work("hm", turns=2, raises=QuotaExceeded)
-    assert (run.the_box.ran, run.ending) == ([], None)
+    assert (run.the_box.ran, run.root.ending) == ([], None)
 
 
 def test_a_turn_says_what_was_written_run_and_shown() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from belljar.broker import Broker, RunScope
 from belljar.engine import Box
+from belljar.identity import RunId, Tenant
 from belljar.policy import load
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, Sandbox, rlimits
 from belljar.states import Event, States
@@ -44,7 +45,7 @@ class Ended:
 
 
 def box(end: BoxEnd) -> Box:
-    scope = RunScope(run="r", tenant="t", depth=0, policy=POLICY, deadline=0.0, tasks=Nursery())
+    scope = RunScope(run=RunId("r"), tenant=Tenant("t"), policy=POLICY, deadline=0.0, tasks=Nursery())
     states = States()
     states.on(Event.READY)
     broker = cast("Broker", types.SimpleNamespace(states=states, final=None, cell=None))

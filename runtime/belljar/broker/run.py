@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from belljar.errors import PolicyDenied
+from belljar.identity import RunId, Tenant
 from belljar.policy import Policy
 from belljar.tasks import Nursery
 
@@ -20,9 +21,8 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
     `deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch.
     """
 
-    run: str
-    tenant: str
-    depth: int
+    run: RunId
+    tenant: Tenant
     policy: Policy
     deadline: float
     tasks: Nursery

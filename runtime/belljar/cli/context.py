@@ -16,9 +16,9 @@ import msgspec
 
 from belljar.cli import options
 from belljar.cli.output import emit, printable, say, tell
-from belljar.context import DEFAULT_TENANT, ContextStore, ContextStores, Document, LeftOut, OnProgress
+from belljar.context import ContextStore, ContextStores, Document, LeftOut, OnProgress
 from belljar.errors import InvalidInput
-from belljar.ledger import tenant_accounts
+from belljar.identity import DEFAULT_TENANT, Tenant
 from belljar.state import State
 
 __all__ = ["context"]
@@ -147,7 +147,7 @@ def gc(older_than: str, tenant: str | None, state: Path | None, as_json: bool) -
     stores = ContextStores(State.at(state, os.environ).contexts)
     removed: list[Document] = []
     in_use = 0
-    for whose in stores.tenants() if tenant is None else [tenant]:
+    for whose in stores.tenants() if tenant is None else [Tenant(tenant)]:
         swept = stores.of(whose).gc(age_ns, now_ns=time.time_ns())
         removed += swept.removed
         in_use += swept.in_use
@@ -160,11 +160,10 @@ def gc(older_than: str, tenant: str | None, state: Path | None, as_json: bool) -
 
 
 def _store(state: Path | None, tenant: str, *, create: bool = False) -> ContextStore:
-    tenant_accounts(tenant)  # refuses what is no tenant
     place = State.at(state, os.environ)
     if create:
         place.create()
-    return ContextStores(place.contexts).of(tenant)
+    return ContextStores(place.contexts).of(Tenant(tenant))
 
 
 def _show(document: Document, names: list[str] | None = None) -> None:

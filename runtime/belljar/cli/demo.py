@@ -29,8 +29,9 @@ from belljar.demo.oolong import DEMO_TASK, Corpus, generate, lines_for_tokens, p
 from belljar.demo.oracle import OracleModel
 from belljar.demo.script import root_turns
 from belljar.engine import Result
+from belljar.identity import BackendName, Language
 from belljar.models import Model, Prices, Rates, ScriptedModel
-from belljar.runtime import BackendName, Language, Runtime
+from belljar.runtime import Runtime
 from belljar.state import State
 from belljar.units import NANOUSD_PER_USD
 

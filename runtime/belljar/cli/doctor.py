@@ -12,7 +12,8 @@ from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, say
 from belljar.doctor import BackendReport, Report, examine
-from belljar.policy import BACKENDS, BackendName, load
+from belljar.identity import BACKENDS, BackendName
+from belljar.policy import load
 
 __all__ = ["doctor"]
 

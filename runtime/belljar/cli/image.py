@@ -15,7 +15,7 @@ from belljar.cli.loop import run_async
 from belljar.cli.output import emit, say, tell
 from belljar.cli.progress import step
 from belljar.errors import BoxFault
-from belljar.policy import BACKENDS
+from belljar.identity import BACKENDS
 from belljar.sandbox.image import Image, ensure_image, size_bytes, stored_images
 from belljar.state import State
 

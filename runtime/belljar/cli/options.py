@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from belljar.policy import BACKENDS, LANGUAGES
+from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES
 
 __all__ = ["as_json", "box_options", "prices", "reading", "state"]
 
@@ -73,7 +73,7 @@ def box_options(command: F) -> F:
             ),
             click.option(
                 "--tenant",
-                default="default",
+                default=DEFAULT_TENANT,
                 show_default=True,
                 metavar="T",
                 help="The tenant to charge, such as acme/research.",

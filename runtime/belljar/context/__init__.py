@@ -5,7 +5,6 @@ from belljar.context.encodings import Errors
 from belljar.context.folder import LeftOut
 from belljar.context.intake import OnProgress
 from belljar.context.store import (
-    DEFAULT_TENANT,
     ContextStore,
     ContextStores,
     FileSource,
@@ -16,7 +15,6 @@ from belljar.context.store import (
 )
 
 __all__ = [
-    "DEFAULT_TENANT",
     "ContextStore",
     "ContextStores",
     "Document",

@@ -29,6 +29,7 @@ from belljar.context.document import INDEX_FILE, LINES_FILE, TEXT_FILE
 from belljar.context.files import flush_folder, folder_lock, replaced
 from belljar.context.intake import CHECKPOINT_FILE
 from belljar.context.sources import Sight
+from belljar.identity import Tenant
 
 __all__ = ["DOCUMENTS", "KEPT_NS", "LENT", "TENANT_FILE", "Incoming", "key_of"]
 
@@ -48,7 +49,7 @@ class Incoming:
         tenant: whose it is.
     """
 
-    def __init__(self, root: Path, tenant: str) -> None:
+    def __init__(self, root: Path, tenant: Tenant) -> None:
         self._root = root
         self._tenant = tenant
         self._incoming = root / "incoming"
@@ -101,7 +102,7 @@ class Incoming:
 
     def _sign(self) -> None:
         """Say whose store it is, unless that is there already."""
-        tenant = self._tenant.encode("utf-8", "surrogatepass")
+        tenant = self._tenant.encode()
         with contextlib.suppress(FileNotFoundError):
             if (self._root / TENANT_FILE).read_bytes() == tenant:
                 return

@@ -69,9 +69,9 @@ from belljar.context.items import take_dict, take_json_lines, take_list
 from belljar.context.names import drop_name, name_in, names_in, put_name
 from belljar.context.sources import Memories, Sight, sight_of
 from belljar.errors import HostFault, InvalidInput, Refusal
+from belljar.identity import DEFAULT_TENANT, Tenant
 
 __all__ = [
-    "DEFAULT_TENANT",
     "ContextStore",
     "ContextStores",
     "FileSource",
@@ -96,8 +96,6 @@ class FileSource(msgspec.Struct, frozen=True):
 
 
 _Take = Callable[[Path], Draft]
-
-DEFAULT_TENANT = "default"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{12,63}")
@@ -144,11 +142,11 @@ class ContextStores:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def of(self, tenant: str = DEFAULT_TENANT) -> ContextStore:
+    def of(self, tenant: Tenant = DEFAULT_TENANT) -> ContextStore:
         """A tenant's store. Touches no disk."""
-        return ContextStore(self._root / _tenant_folder(tenant.encode("utf-8", "surrogatepass")), tenant=tenant)
+        return ContextStore(self._root / _tenant_folder(tenant), tenant=tenant)
 
-    def tenants(self) -> list[str]:
+    def tenants(self) -> list[Tenant]:
         """All who have a store.
 
         Raises:
@@ -157,8 +155,8 @@ class ContextStores:
         with _faults(self._root):
             signed = [(file.parent.name, file.read_bytes()) for file in self._root.glob(f"*/{TENANT_FILE}")]
         # A file that was damaged says somebody else's name, or none.
-        found = [tenant for folder, tenant in signed if folder == _tenant_folder(tenant)]
-        return sorted(tenant.decode("utf-8", "surrogatepass") for tenant in found)
+        found = [(folder, _tenant_of(name)) for folder, name in signed]
+        return sorted(tenant for folder, tenant in found if tenant is not None and folder == _tenant_folder(tenant))
 
     def sweep_lent(self) -> None:
         """Remove what dead hosts left of the texts of their runs.
@@ -182,7 +180,7 @@ class ContextStore:
         HostFault: from every method, when the folder itself cannot be read or written.
     """
 
-    def __init__(self, root: Path, *, tenant: str = DEFAULT_TENANT, lent: bool = False) -> None:
+    def __init__(self, root: Path, *, tenant: Tenant = DEFAULT_TENANT, lent: bool = False) -> None:
         self.tenant = tenant
         self._root = root
         self._documents = root / (LENT if lent else DOCUMENTS)
@@ -201,7 +199,7 @@ class ContextStore:
 
     def add(
         self,
-        source: Source,
+        source: Source | FileSource,
         *,
         name: str | None = None,
         encoding: str | None = None,
@@ -220,7 +218,7 @@ class ContextStore:
             source: a Path is a file or a folder on this host, chosen by the operator and never by a guest: a file
                 becomes a text, a folder a dict from relative path to text. An open binary file is read to its end. A
                 str is the text itself; a list, or a dict with keys of type str, is one whose items are JSON values.
-                What gzip has packed is unpacked.
+                What gzip has packed is unpacked. A `FileSource` says by itself how it is read.
             name: what people call it; for a Path its last part when absent. When the same content is there already,
                 the result carries this name, while `ls` keeps the first one; `find` knows both.
             encoding: of the file or files; UTF-8, or what the byte order mark says, when absent.
@@ -236,7 +234,11 @@ class ContextStore:
             InvalidInput: context.missing, context.unreadable, context.empty, context.binary, context.encoding,
                 context.not_json, context.too_long.
         """
-        return self._add(source, name, _Reading(encoding, errors, json_lines, now_ns, on_progress, on_left_out))
+        how = (
+            source if isinstance(source, FileSource) else FileSource(cast("Path", source), encoding, errors, json_lines)
+        )
+        reading = _Reading(how.encoding, how.errors, how.json_lines, now_ns, on_progress, on_left_out)
+        return self._add(how.source, name, reading)
 
     def lend(
         self,
@@ -612,8 +614,15 @@ class ContextStore:
         return self._load(found[0]) if found else None
 
 
-def _tenant_folder(tenant: bytes) -> str:
-    return hashlib.sha256(tenant).hexdigest()[:_TENANT_DIGITS]
+def _tenant_folder(tenant: Tenant) -> str:
+    return hashlib.sha256(tenant.encode()).hexdigest()[:_TENANT_DIGITS]
+
+
+def _tenant_of(name: bytes) -> Tenant | None:
+    try:
+        return Tenant(name.decode())
+    except (UnicodeDecodeError, InvalidInput):
+        return None
 
 
 class _Reading(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from belljar.engine.box import Box, Verdict, verdict_of
-from belljar.engine.loop import Progress, solve
+from belljar.engine.loop import Progress, Root
 from belljar.engine.result import (
     CellResult,
     Coverage,
@@ -27,12 +27,12 @@ __all__ = [
     "Progress",
     "Receipt",
     "Result",
+    "Root",
     "RunUsage",
     "Status",
     "Turn",
     "TurnBlock",
     "TurnsLog",
     "Verdict",
-    "solve",
     "verdict_of",
 ]

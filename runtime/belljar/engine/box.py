@@ -34,7 +34,6 @@ import functools
 import signal
 from collections.abc import Callable, Sequence
 from typing import Final as Const
-from typing import Literal
 
 import msgspec
 
@@ -53,6 +52,7 @@ from belljar.errors import (
     Refusal,
 )
 from belljar.heavy import off_loop
+from belljar.identity import Language
 from belljar.protocol import (
     PROTOCOL,
     Answers,
@@ -193,7 +193,7 @@ class Box:
 
     async def open(
         self,
-        language: Literal["python", "restricted"],
+        language: Language,
         documents: Sequence[OpenDocument],
         contexts: Sequence[ContextInfo],
         *,
@@ -328,6 +328,11 @@ class Box:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def end(self, verdict: Verdict) -> None:
+        """End it from outside, now, in the middle of whatever it does. An `execute` that waits gets its result."""
+        self._end(verdict)
+        await self._kill()
 
     async def _bury(self) -> None:
         """Kill a box that has nothing left to run: whoever holds its session may keep it open for long."""

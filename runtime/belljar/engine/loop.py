@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final as Const
-from typing import Literal, Protocol
 
 import msgspec
 
@@ -34,9 +33,10 @@ from belljar.engine.prompt import Ran, is_no_python, opening, report, standing, 
 from belljar.engine.result import CellResult, Turn, TurnBlock
 from belljar.errors import ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import off_loop, whole
+from belljar.identity import Language
 from belljar.models import Model, ModelReply, ModelRequest, Usage
 
-__all__ = ["Progress", "Work", "solve"]
+__all__ = ["Progress", "Root"]
 
 # The providers' words for how a reply ended that is not whole.
 _NO_ROOM: Const = frozenset({"model_context_window_exceeded"})
@@ -79,74 +79,72 @@ class Progress(msgspec.Struct, frozen=True):
     cost_nanousd: int
 
 
-class Work(Protocol):
-    """The run that the loop drives.
+class Root:
+    """A root model at work on a question.
 
-    `ending` is set when the loop itself came to its end, before it asks the box for what there is (`partial`).
+    Args:
+        model: the root model; it answers through `calls`.
+        documents: the run's contexts, by name.
+        execute: runs a block as a cell of `box`, after which others may follow.
+        tell: told each turn when it is over.
+
+    `turns` counts its turns. `ending` is set when it came to its own end, before it asks the box for what there is of
+    an answer (`partial`).
     """
 
-    turns: int
-    ending: Verdict | None
-    partial: str | msgspec.Raw | None
-
-    @property
-    def scope(self) -> RunScope: ...
-
-    @property
-    def language(self) -> Literal["python", "restricted"]: ...
-
-    @property
-    def calls(self) -> Calls: ...
-
-    @property
-    def box(self) -> Box: ...
-
-    @property
-    def documents(self) -> Mapping[str, Document]: ...
-
-    async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult: ...
-
-    def tell_turn(self, turn: Turn) -> None: ...
-
-
-async def solve(run: Work, model: Model, question: str) -> None:
-    """Run the loop until the answer is given or the box has ended.
-
-    Raises:
-        QuotaExceeded: `models.turns`: the root model never finished; or what a call was refused for.
-        PolicyDenied: `run_wall_ms`: the run's time was up while the root model thought; `query.prompt`: the question
-            is too long.
-        ModelFailed: the root model gave no answer, refused to, or brought nothing to run three times in a row.
-    """
-    try:
-        await _Root(run, model, question).work()
-    except (QuotaExceeded, ModelFailed) as error:
-        if not run.box.finished and run.box.broker.cells and run.scope.left_s() > 0:
-            run.ending = verdict_of(error)
-            # No cell of the program's: `run.last` stays the last of those.
-            run.partial = (await run.box.execute(_WHAT_THERE_IS, spare_cpu=True)).given
-        raise
-
-
-class _Root:
-    """A root model at work."""
-
-    def __init__(self, run: Work, model: Model, question: str) -> None:
-        self._run = run
+    def __init__(
+        self,
+        model: Model,
+        question: str,
+        *,
+        scope: RunScope,
+        language: Language,
+        documents: Mapping[str, Document],
+        calls: Calls,
+        box: Box,
+        execute: Callable[[str], Awaitable[CellResult]],
+        tell: Callable[[Turn], None],
+    ) -> None:
         self._model = model
+        self._scope = scope
+        self._calls = calls
+        self._box = box
+        self._execute = execute
+        self._tell_turn = tell
         self._word = secrets.token_hex(6)
-        policy = run.scope.policy
-        self._system = system_prompt(policy, run.language, self._word)
-        first = opening(whole(question), run.documents)
+        policy = scope.policy
+        self._system = system_prompt(policy, language, self._word)
+        first = opening(whole(question), documents)
         if policy.models.turns_max == 1:  # how many there are, the instructions say
-            first += f"\n\n{standing(run.scope, 1, 0)}"
+            first += f"\n\n{standing(scope, 1, 0)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
         self._fruitless = 0
+        self.turns = 0
+        self.ending: Verdict | None = None
+        self.partial: str | msgspec.Raw | None = None
 
     async def work(self) -> None:
-        turns_max = self._run.scope.policy.models.turns_max
-        while self._run.turns < turns_max:
-            self._run.turns += 1
+        """Run the loop until the answer is given or the box has ended.
+
+        Raises:
+            QuotaExceeded: `models.turns`: the root model never finished; or what a call was refused for.
+            PolicyDenied: `run_wall_ms`: the run's time was up while the root model thought; `query.prompt`: the
+                question is too long.
+            ModelFailed: the root model gave no answer, refused to, or brought nothing to run three times in a row.
+        """
+        try:
+            await self._take_turns()
+        except (QuotaExceeded, ModelFailed) as error:
+            if not self._box.finished and self._box.broker.cells and self._scope.left_s() > 0:
+                self.ending = verdict_of(error)
+                # No cell of the program's, whose last one stays the run's last.
+                self.partial = (await self._box.execute(_WHAT_THERE_IS, spare_cpu=True)).given
+            raise
+
+    async def _take_turns(self) -> None:
+        turns_max = self._scope.policy.models.turns_max
+        while self.turns < turns_max:
+            self.turns += 1
             reply = await self._think()
             if reply is None:
                 return
@@ -175,9 +173,9 @@ class _Root:
             if not _TOO_LONG.search(str(failure)) or not self._history.halve():
                 raise
             reply = await self._ask()
-        if reply.stop_reason in _NO_ROOM and not self._run.box.finished and self._history.halve():
+        if reply.stop_reason in _NO_ROOM and not self._box.finished and self._history.halve():
             reply = await self._ask()
-        if self._run.box.finished:
+        if self._box.finished:
             return None
         if reply.stop_reason in _NO_ROOM and not reply.text.strip():
             raise ModelFailed(
@@ -187,7 +185,7 @@ class _Root:
         return reply
 
     async def _ask(self) -> ModelReply:
-        models = self._run.scope.policy.models
+        models = self._scope.policy.models
         request = ModelRequest(
             system=self._system,
             messages=self._history.messages(),
@@ -195,22 +193,22 @@ class _Root:
             deadline_s=models.call_wall_s,
             purpose="root",
         )
-        return await self._run.calls.ask(self._model, request, cell=self._run.box.broker.cells)
+        return await self._calls.ask(self._model, request, cell=self._box.broker.cells)
 
     async def _turn(self, reply: ModelReply) -> bool:
         """Run what is in a reply and put down what came of it; False when no further one is wanted."""
         is_cut = reply.stop_reason in _CUT
         found = await off_loop(len(reply.text), find_blocks, reply.text, cut=is_cut)
         ran = await self._run_blocks(found)
-        if self._run.box.finished:
+        if self._box.finished:
             self._tell(reply, found, ran, "")
             return False
         cut_at = reply.usage.output_tokens if is_cut else None
         chars_max = self._history.shown_chars_max
         shown = report(ran, found, word=self._word, chars_max=chars_max, cut_at=cut_at)
-        turn = self._run.turns
-        if turn < self._run.scope.policy.models.turns_max:
-            shown += f"\n\n{standing(self._run.scope, turn + 1, self._run.calls.spent.cost_nanousd)}"
+        turn = self.turns
+        if turn < self._scope.policy.models.turns_max:
+            shown += f"\n\n{standing(self._scope, turn + 1, self._calls.spent.cost_nanousd)}"
         self._tell(reply, found, ran, shown)
         self._history.add(turn, found.text, shown)
         self._count_fruitless(found, ran, is_cut)
@@ -223,13 +221,13 @@ class _Root:
             ran.append(await self._run_block(number, block))
             cell = ran[-1].cell
             passed_over = cell is not None and not block.label and is_no_python(cell)
-            if self._run.box.finished or not (ran[-1].quiet or passed_over):
+            if self._box.finished or not (ran[-1].quiet or passed_over):
                 break
         return ran
 
     async def _run_block(self, number: int, block: Block) -> Ran:
         try:
-            return Ran(number, await self._run.execute(block.code, spare_cpu=True))
+            return Ran(number, await self._execute(block.code))
         except PolicyDenied as refusal:
             if refusal.code != "code.too_long":
                 raise
@@ -242,8 +240,8 @@ class _Root:
             blocks.append(TurnBlock(found.unfinished.code))
         used = reply.usage
         usage = Usage(used.input_tokens, used.output_tokens, used.cache_read_tokens, used.cache_write_tokens)
-        turn = Turn(self._run.turns, found.reply, tuple(blocks), shown, usage, whole(reply.stop_reason[:200]))
-        self._run.tell_turn(turn)
+        turn = Turn(self.turns, found.reply, tuple(blocks), shown, usage, whole(reply.stop_reason[:200]))
+        self._tell_turn(turn)
 
     def _count_fruitless(self, found: Found, ran: list[Ran], is_cut: bool) -> None:
         self._fruitless = self._fruitless + 1 if not ran and (found.blank or is_cut) else 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Final as Const
-from typing import Literal
 
 import msgspec
 
@@ -17,6 +16,7 @@ from belljar.context import Document
 from belljar.engine.blocks import Found
 from belljar.engine.history import cut
 from belljar.engine.result import CellResult
+from belljar.identity import Language
 from belljar.policy import Policy
 from belljar.units import NANOUSD_PER_USD
 
@@ -107,7 +107,7 @@ class Ran(msgspec.Struct, frozen=True):
         return self.cell is not None and self.cell.status == "ok" and not self.printed
 
 
-def system_prompt(policy: Policy, language: Literal["python", "restricted"], word: str) -> str:
+def system_prompt(policy: Policy, language: Language, word: str) -> str:
     """How a root model works under this policy."""
     prompt_bytes = min(policy.models.prompt_bytes_max, policy.wire.body_bytes_max)
     turns = policy.models.turns_max

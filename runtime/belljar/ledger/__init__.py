@@ -15,7 +15,6 @@ from belljar.ledger.base import (
     Room,
     period_key,
     run_account,
-    tenant_accounts,
 )
 from belljar.ledger.sqlite import SqliteLedger
 
@@ -35,5 +34,4 @@ __all__ = [
     "SqliteLedger",
     "period_key",
     "run_account",
-    "tenant_accounts",
 ]

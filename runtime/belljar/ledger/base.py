@@ -21,7 +21,6 @@ it chooses the day and month (UTC) that a reservation belongs to until it ends, 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal, Protocol
@@ -29,6 +28,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from belljar.errors import InvalidInput, LedgerUnavailable
+from belljar.identity import RunId, Tenant
 
 __all__ = [
     "AMOUNT_MAX",
@@ -45,10 +45,8 @@ __all__ = [
     "Room",
     "check_amounts",
     "check_limits",
-    "check_run",
     "period_key",
     "run_account",
-    "tenant_accounts",
 ]
 
 Period = Literal["day", "month", "total"]
@@ -58,10 +56,6 @@ AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of
 _LIMIT_MAX = 10**18
 # All that a program hears of the levels above its run's tenant.
 USED_UP = "the quota of the run's tenant is used up: keep what you have, and ask whoever started the run for more"
-
-_SEGMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_SEGMENTS_MAX = 8
-_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class Amounts(msgspec.Struct, frozen=True):
@@ -118,7 +112,7 @@ class Balance(msgspec.Struct, frozen=True):
 class Abandoned(msgspec.Struct, frozen=True):
     """A run whose owner is dead. `charged` is what closing it charges for what was dispatched, `used` all in all."""
 
-    run: str
+    run: RunId
     charged: Amounts
     used: Amounts
 
@@ -131,34 +125,36 @@ class Ledger(Protocol):
     again, in its order, with whatever is asked of the ledger next and every few seconds.
     """
 
-    async def open_run(self, run: str, tenant: str, *, run_limits: Limits, tenant_limits: Limits, now: float) -> None:
+    async def open_run(
+        self, run: RunId, tenant: Tenant, *, run_limits: Limits, tenant_limits: Limits, now: float
+    ) -> None:
         """Open the account of a run that this process owns.
 
         `tenant_limits` stand, for this run, on every level of the tenant for which `set_limits` was never called.
 
         Raises:
-            InvalidInput: `tenant.invalid`, `run.invalid`, `run.exists` or `limit.invalid`.
+            InvalidInput: `run.exists` or `limit.invalid`.
         """
         ...
 
-    async def set_limits(self, tenant: str, limits: Limits) -> None:
+    async def set_limits(self, tenant: Tenant, limits: Limits) -> None:
         """Set one level's limits for `limits.period`; other periods stay. Holds from the next `reserve`.
 
         Raises:
-            InvalidInput: `tenant.invalid` or `limit.invalid`.
+            InvalidInput: `limit.invalid`.
         """
         ...
 
-    async def clear_limits(self, tenant: str) -> None:
+    async def clear_limits(self, tenant: Tenant) -> None:
         """Forget what `set_limits` said about this level, for all periods."""
         ...
 
-    async def limits(self, tenant: str) -> list[Limits]:
+    async def limits(self, tenant: Tenant) -> list[Limits]:
         """What `set_limits` said about this level, at most one for each period."""
         ...
 
     async def reserve(
-        self, run: str, amounts: Amounts, *, now: float, dispatched: bool = False, kept: Amounts = NOTHING
+        self, run: RunId, amounts: Amounts, *, now: float, dispatched: bool = False, kept: Amounts = NOTHING
     ) -> str:
         """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
 
@@ -194,7 +190,7 @@ class Ledger(Protocol):
         """
         ...
 
-    async def remaining(self, run: str, *, now: float, for_program: bool = False) -> Remaining:
+    async def remaining(self, run: RunId, *, now: float, for_program: bool = False) -> Remaining:
         """What `reserve` would still admit, in each dimension by itself.
 
         With `for_program` it is what a run's program may know: the levels above its tenant count only where they have
@@ -202,7 +198,7 @@ class Ledger(Protocol):
         """
         ...
 
-    async def room(self, run: str, *, now: float) -> Room:
+    async def room(self, run: RunId, *, now: float) -> Room:
         """`remaining`, and what it would be without what is held."""
         ...
 
@@ -213,7 +209,7 @@ class Ledger(Protocol):
         """
         ...
 
-    async def close_run(self, run: str) -> None:
+    async def close_run(self, run: RunId) -> None:
         """Close the run: release what is held, charge in full what is dispatched. Closing twice is harmless."""
         ...
 
@@ -243,32 +239,9 @@ class Ledger(Protocol):
         ...
 
 
-def tenant_accounts(tenant: str) -> tuple[str, ...]:
-    """`acme/research` -> `("acme", "acme/research")`, root first.
-
-    Raises:
-        InvalidInput: `tenant.invalid`.
-    """
-    segments = tenant.split("/")
-    if len(segments) > _SEGMENTS_MAX or not all(_SEGMENT.fullmatch(segment) for segment in segments):
-        raise InvalidInput(
-            f"{tenant[:80]!a} is no tenant; write 1 to {_SEGMENTS_MAX} names joined by '/', each of a-z 0-9 . _ - "
-            "and at most 63 long",
-            code="tenant.invalid",
-        )
-    return tuple("/".join(segments[: depth + 1]) for depth in range(len(segments)))
-
-
-def run_account(run: str) -> str:
+def run_account(run: RunId) -> str:
     """The account of a run. The colon keeps it apart from every tenant."""
     return f"run:{run}"
-
-
-def check_run(run: str) -> None:
-    if not _RUN.fullmatch(run):
-        raise InvalidInput(
-            f"{run[:80]!a} is no run id; use letters, digits, '.', '_' and '-', at most 128", code="run.invalid"
-        )
 
 
 def check_amounts(amounts: Amounts) -> None:

@@ -34,6 +34,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from belljar.errors import InvalidInput, LedgerUnavailable, QuotaExceeded
+from belljar.identity import RunId, Tenant
 from belljar.ledger.base import (
     DIMENSIONS,
     NOTHING,
@@ -46,16 +47,15 @@ from belljar.ledger.base import (
     Room,
     check_amounts,
     check_limits,
-    check_run,
     period_key,
     run_account,
-    tenant_accounts,
 )
 from belljar.writer import Job, Schema, Writer
 
 __all__ = ["SqliteLedger"]
 
 _T = TypeVar("_T")
+_Name = TypeVar("_Name", RunId, Tenant)
 # How long what could not be written waits to be tried again, where nothing else is asked of the ledger.
 _AGAIN_S = 5.0
 
@@ -117,8 +117,8 @@ _USED = f"SELECT {_columns('coalesce(sum(used_{}), 0)')} FROM balances WHERE acc
 
 
 class _Run(NamedTuple):
-    run: str
-    tenant: str
+    run: RunId
+    tenant: Tenant
     run_limits: Limits
     tenant_limits: Limits
     is_open: bool
@@ -126,7 +126,7 @@ class _Run(NamedTuple):
 
 class _Reservation(NamedTuple):
     id: str
-    run: str
+    run: RunId
     day: str
     state: str
     asked: Amounts
@@ -151,30 +151,30 @@ class SqliteLedger:
         self._owed: list[Job[None]] = []
         self._again: asyncio.TimerHandle | None = None
 
-    async def open_run(self, run: str, tenant: str, *, run_limits: Limits, tenant_limits: Limits, now: float) -> None:
-        check_run(run)
-        tenant_accounts(tenant)
+    async def open_run(
+        self, run: RunId, tenant: Tenant, *, run_limits: Limits, tenant_limits: Limits, now: float
+    ) -> None:
         check_limits(run_limits)
         check_limits(tenant_limits)
         row = (run, tenant, self._owner, msgspec.json.encode(run_limits), msgspec.json.encode(tenant_limits))
         await self._submit(lambda db: _insert_run(db, row))
 
-    async def set_limits(self, tenant: str, limits: Limits) -> None:
-        account = tenant_accounts(tenant)[-1]
+    async def set_limits(self, tenant: Tenant, limits: Limits) -> None:
+        account = tenant
         check_limits(limits)
         row = (account, limits.period, *_values(limits))
         await self._submit(lambda db: _execute(db, _SET_LIMITS, *row))
 
-    async def clear_limits(self, tenant: str) -> None:
-        account = tenant_accounts(tenant)[-1]
+    async def clear_limits(self, tenant: Tenant) -> None:
+        account = tenant
         await self._submit(lambda db: _execute(db, "DELETE FROM limits WHERE account = ?", account))
 
-    async def limits(self, tenant: str) -> list[Limits]:
-        account = tenant_accounts(tenant)[-1]
+    async def limits(self, tenant: Tenant) -> list[Limits]:
+        account = tenant
         return await self._submit(lambda db: _limits(db, account))
 
     async def reserve(
-        self, run: str, amounts: Amounts, *, now: float, dispatched: bool = False, kept: Amounts = NOTHING
+        self, run: RunId, amounts: Amounts, *, now: float, dispatched: bool = False, kept: Amounts = NOTHING
     ) -> str:
         check_amounts(amounts)
         reservation = secrets.token_hex(12)
@@ -207,11 +207,11 @@ class SqliteLedger:
             raise
         self._tell()
 
-    async def remaining(self, run: str, *, now: float, for_program: bool = False) -> Remaining:
+    async def remaining(self, run: RunId, *, now: float, for_program: bool = False) -> Remaining:
         day = period_key("day", now)
         return await self._submit(lambda db: _remaining(db, run, day, for_program))
 
-    async def room(self, run: str, *, now: float) -> Room:
+    async def room(self, run: RunId, *, now: float) -> Room:
         day = period_key("day", now)
         return await self._submit(lambda db: _room(db, run, day))
 
@@ -224,7 +224,7 @@ class SqliteLedger:
         for event in self._watching:
             event.set()
 
-    async def close_run(self, run: str) -> None:
+    async def close_run(self, run: RunId) -> None:
         try:
             await self._submit(lambda db: _close_run(db, run))
         except LedgerUnavailable:
@@ -304,15 +304,23 @@ def _insert_run(db: sqlite3.Connection, row: tuple[str, str, str, bytes, bytes])
         raise InvalidInput(f"run {row[0]} exists already; choose another id", code="run.exists") from None
 
 
-def _run(db: sqlite3.Connection, run: str) -> _Run:
+def _run(db: sqlite3.Connection, run: RunId) -> _Run:
     row = db.execute("SELECT tenant, run_limits, tenant_limits, is_open FROM runs WHERE run = ?", (run,)).fetchone()
     if row is None:
         raise LedgerUnavailable(f"the ledger knows no run {run[:80]!a}; call open_run first")
     tenant, run_limits, tenant_limits, is_open = row
-    return _Run(run, tenant, _decode(run_limits), _decode(tenant_limits), bool(is_open))
+    return _Run(run, _stored(Tenant, tenant), _decode(run_limits), _decode(tenant_limits), bool(is_open))
 
 
-def _open_run(db: sqlite3.Connection, run: str) -> _Run:
+def _stored(kind: type[_Name], name: object) -> _Name:
+    """A name as the books have it: one that is not valid was not written by us."""
+    try:
+        return kind(str(name))
+    except InvalidInput as error:
+        raise LedgerUnavailable(f"the ledger holds a name that was never one: {error}; set its file aside") from None
+
+
+def _open_run(db: sqlite3.Connection, run: RunId) -> _Run:
     found = _run(db, run)
     if not found.is_open:
         raise LedgerUnavailable(f"run {run} is closed in the ledger; start a new run")
@@ -329,7 +337,7 @@ def _limits(db: sqlite3.Connection, account: str) -> list[Limits]:
 
 def _bounds(db: sqlite3.Connection, run: _Run) -> Iterator[tuple[str, Limits]]:
     """Every account of the run with every limit on it: from the root down to the tenant, then the run itself."""
-    for account in tenant_accounts(run.tenant):
+    for account in run.tenant.levels:
         for limits in _limits(db, account) or [run.tenant_limits]:
             yield account, limits
     yield run_account(run.run), run.run_limits
@@ -338,7 +346,7 @@ def _bounds(db: sqlite3.Connection, run: _Run) -> Iterator[tuple[str, Limits]]:
 def _pages(run: _Run, day: str) -> list[tuple[str, str]]:
     """The (account, key) pairs of `balances` on which a reservation of this run and day stands."""
     keys = (day, day[:7], "total")
-    pages = [(account, key) for account in tenant_accounts(run.tenant) for key in keys]
+    pages = [(account, key) for account in run.tenant.levels for key in keys]
     return [*pages, (run_account(run.run), _key(run.run_limits, day))]
 
 
@@ -350,7 +358,7 @@ def _key(limits: Limits, day: str) -> str:
 
 
 def _reserve(
-    db: sqlite3.Connection, reservation: str, run_id: str, asked: Amounts, kept: Amounts, day: str, state: str
+    db: sqlite3.Connection, reservation: str, run_id: RunId, asked: Amounts, kept: Amounts, day: str, state: str
 ) -> None:
     run = _open_run(db, run_id)
     for account, limits in _bounds(db, run):
@@ -424,7 +432,7 @@ def _shown(dimension: str, value: int) -> str:
 
 def _find(db: sqlite3.Connection, reservation: str) -> _Reservation | None:
     row = db.execute(_FIND, (reservation,)).fetchone()
-    return row and _Reservation(reservation, row[0], row[1], row[2], Amounts(*row[3:]))
+    return row and _Reservation(reservation, _stored(RunId, row[0]), row[1], row[2], Amounts(*row[3:]))
 
 
 def _open_reservation(db: sqlite3.Connection, reservation: str, wish: str) -> _Reservation:
@@ -460,7 +468,7 @@ def _end_if_open(db: sqlite3.Connection, reservation: str, state: str, charged: 
         _end(db, found, state, charged)
 
 
-def _close_run(db: sqlite3.Connection, run: str) -> None:
+def _close_run(db: sqlite3.Connection, run: RunId) -> None:
     _run(db, run)
     rows = db.execute(
         "SELECT id FROM reservations WHERE run = ? AND state IN ('held', 'dispatched') ORDER BY id", (run,)
@@ -480,13 +488,13 @@ def _owners(db: sqlite3.Connection) -> list[str]:
 
 def _abandoned_by(db: sqlite3.Connection, owners: list[str]) -> list[Abandoned]:
     return [
-        _abandoned(db, run)
+        _abandoned(db, _stored(RunId, run))
         for owner in owners
         for (run,) in db.execute("SELECT run FROM runs WHERE owner = ? AND is_open = 1 ORDER BY run", (owner,))
     ]
 
 
-def _abandoned(db: sqlite3.Connection, run: str) -> Abandoned:
+def _abandoned(db: sqlite3.Connection, run: RunId) -> Abandoned:
     charged = Amounts(*db.execute(_DISPATCHED, (run,)).fetchone())
     used = Amounts(*db.execute(_USED, (run_account(run),)).fetchone())
     both = {dimension: getattr(charged, dimension) + getattr(used, dimension) for dimension in DIMENSIONS}
@@ -507,7 +515,7 @@ def _balance(db: sqlite3.Connection, account: str, key: str) -> Balance:
     return Balance(Amounts(*row[: len(DIMENSIONS)]), Amounts(*row[len(DIMENSIONS) :]))
 
 
-def _remaining(db: sqlite3.Connection, run_id: str, day: str, for_program: bool) -> Remaining:
+def _remaining(db: sqlite3.Connection, run_id: RunId, day: str, for_program: bool) -> Remaining:
     left: dict[str, int | None] = dict.fromkeys(DIMENSIONS)
     run = _open_run(db, run_id)
     for account, limits in _bounds(db, run):
@@ -524,7 +532,7 @@ def _remaining(db: sqlite3.Connection, run_id: str, day: str, for_program: bool)
     return Remaining(**left)
 
 
-def _room(db: sqlite3.Connection, run_id: str, day: str) -> Room:
+def _room(db: sqlite3.Connection, run_id: RunId, day: str) -> Room:
     alone, empty = (dict[str, int | None].fromkeys(DIMENSIONS) for _ in range(2))
     for account, limits in _bounds(db, _open_run(db, run_id)):
         key = _key(limits, day)
@@ -550,7 +558,7 @@ def _check_books(db: sqlite3.Connection) -> list[str]:
     runs: dict[str, _Run] = {}
     for run_id, day, sums in _journal(db):
         if run_id not in runs:
-            runs[run_id] = _run(db, run_id)
+            runs[run_id] = _run(db, _stored(RunId, run_id))
         for page in _pages(runs[run_id], day):
             expected.setdefault(page, Counter()).update(sums)
     kept = {(account, key) for account, key in db.execute("SELECT account, key FROM balances")}

@@ -10,15 +10,11 @@ from __future__ import annotations
 from belljar.policy.canonical import digest, dump, schema
 from belljar.policy.files import load, named_apart, presets
 from belljar.policy.model import (
-    BACKENDS,
-    LANGUAGES,
     LAYERS,
     PERIODS,
     SCHEMA_VERSION,
-    BackendName,
     Box,
     Context,
-    Language,
     Layer,
     Limits,
     Models,
@@ -34,15 +30,11 @@ from belljar.policy.parse import parse
 from belljar.policy.pin import check_pin
 
 __all__ = [
-    "BACKENDS",
-    "LANGUAGES",
     "LAYERS",
     "PERIODS",
     "SCHEMA_VERSION",
-    "BackendName",
     "Box",
     "Context",
-    "Language",
     "Layer",
     "Limits",
     "Models",

@@ -14,18 +14,15 @@ from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from belljar.identity import BACKENDS, LANGUAGES, BackendName, Language
 from belljar.policy import kinds
 
 __all__ = [
-    "BACKENDS",
-    "LANGUAGES",
     "LAYERS",
     "PERIODS",
     "SCHEMA_VERSION",
-    "BackendName",
     "Box",
     "Context",
-    "Language",
     "Layer",
     "Limits",
     "Models",
@@ -40,8 +37,6 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 1
 
-BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
-Language: TypeAlias = Literal["restricted", "python"]
 PeriodName: TypeAlias = Literal["day", "month", "total"]
 Layer: TypeAlias = Literal[
     "userns",
@@ -67,8 +62,6 @@ Layer: TypeAlias = Literal[
     "gvisor",
 ]
 
-BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
-LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 PERIODS: Final[tuple[PeriodName, ...]] = get_args(PeriodName)  # loosest first
 LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)
 

@@ -20,11 +20,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from belljar.errors import PolicyDenied
+from belljar.identity import LANGUAGES, Language
 
 __all__ = ["CONTEXT", "POLICY", "Check", "Finding", "Instead", "Sessions", "check", "checks", "run_check"]
 
@@ -72,7 +73,7 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     cells: Sequence[str]
     expect: Sequence[str] = ("ok",)
-    languages: Sequence[Literal["python", "restricted"]] = ("python", "restricted")
+    languages: Sequence[Language] = LANGUAGES
     layer: str | None = None
     prints: str | None = None
     shows: str | None = None

@@ -1,0 +1,490 @@
+"""The host: what all runs of one process share, whatever their policy, language, backend and tenant.
+
+    Host      log, ledger, contexts, search, prices, models, backends, live runs     opened once, closed last
+    a run     policy, language, backend, tenant, models, contexts                     resolved when it is ordered
+
+A backend is opened by name when the first run wants it, kept, and closed with the host. With a `pool` it keeps boxes
+ready for the policy that it was first opened for: one pool a backend, and a box fits a run whose policy asks for the
+same. Runs of other policies get boxes of their own, built when they start.
+
+A run is live from when its box is open until it is closed. Whoever cancels one ends its box and its calls: then it ends
+as any other does, its result says `killed`, and whoever waits for it gets that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import msgspec
+
+from belljar.arguments import check, check_callback, tenant_of
+from belljar.audit import AuditLog, Record, Report, records, verify
+from belljar.context import ContextStores, Document
+from belljar.engine import Progress, Result
+from belljar.errors import HostFault, InvalidInput, PolicyDenied, Refusal
+from belljar.identity import DEFAULT_TENANT, BackendName, Language
+from belljar.ledger import SqliteLedger
+from belljar.lifecycle import (
+    OnProgress,
+    OnTurn,
+    Order,
+    Run,
+    Shared,
+    begin,
+    box_spec,
+    log_refused_start,
+    new_run_id,
+)
+from belljar.models import Model, Prices, Registry
+from belljar.owners import Owner
+from belljar.policy import Policy, check_pin, load, named_apart, presets
+from belljar.recovery import recover
+from belljar.sandbox import Backend, BackendSite, open_backend
+from belljar.search import Searcher
+from belljar.sessions import Home, Opening, Session, check_code
+from belljar.sources import ContextSource, Loans, named, register
+from belljar.state import State
+from belljar.tasks import to_the_end
+
+__all__ = ["Host", "LiveRun", "Terms"]
+
+_Name = TypeVar("_Name", bound=str)
+# How often whoever watches a run is told.
+_WATCH_S: Final = 0.1
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """Under which policy a run stands, and which of what that allows it uses."""
+
+    policy: Policy
+    backend: BackendName
+    language: Language
+
+    @classmethod
+    def of(cls, policy: str | Path | Policy, backend: BackendName | None, language: Language | None) -> Self:
+        """What the caller said, looked up and checked; None is the policy's first.
+
+        Raises:
+            InvalidInput: `argument.type`.
+            InvalidPolicy: the policy is wrong.
+            PolicyDenied: it does not allow the backend or the language.
+        """
+        check("policy", policy, (str, Path, Policy), "a preset's name, the path of a file, or a Policy")
+        if isinstance(policy, Policy) or (isinstance(policy, str) and policy in _presets()):
+            found = _known(policy)
+        else:
+            found = load(policy)
+        return cls(
+            found,
+            _permitted("backend", backend, found.box.backends),
+            _permitted("language", language, found.box.languages),
+        )
+
+
+class LiveRun(msgspec.Struct, frozen=True):
+    """A run under way, as `Host.live` lists it; `wall_s` is how long it has been, in seconds."""
+
+    run: str
+    tenant: str
+    policy: str
+    backend: str
+    language: str
+    root_model: str | None
+    wall_s: float
+    progress: Progress
+
+
+class Host:
+    """Runs untrusted programs and root models for many tenants, under any policy, in one process.
+
+    It belongs to the event loop in which it is opened, for as long as it is open.
+
+    Args:
+        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
+        pool: how many unused boxes each backend keeps ready, for the policy that it is first used with.
+        models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
+        prices: what models cost; the public list when None. A model object may carry its own `rates`.
+        environ: where keys and folders are looked up; the process's environment when None.
+
+    Raises:
+        InvalidInput: an argument is of another type.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: str | Path | None = None,
+        pool: int = 0,
+        models: Iterable[Model] = (),
+        prices: Prices | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        check("state", state, (str, Path, type(None)), "the path of a folder")
+        check("pool", pool, int, "a number of boxes")
+        check("prices", prices, (Prices, type(None)), "belljar.Prices({name: belljar.Rates(...)})")
+        self.state = State.at(state, environ)
+        self._pool = pool
+        self._environ = environ
+        self._registry = Registry(environ, models=models)
+        self._prices = prices or Prices()
+        self._contexts = ContextStores(self.state.contexts)
+        self._resources: contextlib.AsyncExitStack | None = None
+        self._backends: dict[str, Backend] = {}
+        self._live: dict[str, Run] = {}
+        self._home = Home()
+
+    async def __aenter__(self) -> Self:
+        """Open the log and the ledger, and settle what dead processes left behind.
+
+        Raises:
+            AuditUnavailable, LedgerUnavailable: the state folder cannot be used.
+            InvalidInput: it is open already.
+        """
+        if self._resources is not None:
+            raise InvalidInput("this runtime is open already: open another one", code="runtime.open")
+        self.state.create()
+        self._home.settle()
+        self._building = asyncio.Lock()
+        async with contextlib.AsyncExitStack() as stack:
+            audit = AuditLog(self.state.audit)
+            stack.push_async_callback(audit.aclose)
+            owner = stack.enter_context(Owner(self.state.owners))
+            ledger = SqliteLedger(self.state.ledger, owner=owner.name)
+            stack.push_async_callback(ledger.aclose)
+            stack.push_async_callback(self._close_models)
+            searcher = Searcher()
+            stack.push_async_callback(searcher.aclose)
+            await recover(ledger, audit, self.state.audit, owner)
+            await asyncio.to_thread(self._contexts.sweep_lent)
+            self._shared = Shared(audit, ledger, self._contexts, searcher)
+            self._resources = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._home.is_forked:
+            return
+        resources, self._resources = self._resources, None
+        if resources is None:
+            return
+        loop = self._home.loop
+        if loop is not None and not self._home.is_here and loop.is_running():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(resources.aclose(), loop))
+        else:  # also where the loop in which it was opened is no more
+            await to_the_end(resources.aclose())
+        self._backends.clear()
+
+    async def _close_models(self) -> None:
+        """Connections of a loop that is no more went with it, and cannot be closed any more."""
+        if self._home.is_here:
+            await self._registry.aclose()
+
+    # ---------------------------------------------------------------------------------------------------------- runs
+
+    async def run(
+        self,
+        question: str,
+        *,
+        context: ContextSource | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+        model: str | Model,
+        sub_model: str | Model | None = None,
+        tenant: str = DEFAULT_TENANT,
+        policy: str | Path | Policy = "standard",
+        backend: BackendName | None = None,
+        language: Language | None = None,
+        on_progress: OnProgress | None = None,
+        on_turn: OnTurn | None = None,
+    ) -> Result:
+        """Answer `question` over `context` with a root model that writes code.
+
+        Args:
+            context: a text file or a folder as a Path, a `FileSource` where it is no UTF-8 or lines of JSON, an open
+                binary file, the text itself as a str, a list or dict of JSON values, or a `Document` that was
+                registered for this tenant. What was not registered is removed after the run.
+            contexts: more of them, by name; the program finds all in its `contexts`.
+            model: the root model; `sub_model` answers the program's queries, the same model when None.
+            tenant: whose run it is, and who pays for it.
+            policy: a preset's name, a file by its path, or a `Policy`.
+            backend: one of the policy's backends; its first when None. `language` likewise.
+            on_progress: called with the run's `Progress` while it lasts; a plain function.
+            on_turn: called with each `Turn` of the root model when it is over, likewise.
+
+        Returns:
+            The result, also when a limit, a quota or the model ended it, or `cancel`: see `status`.
+
+        Raises:
+            Refusal: it could not begin: input, policy, or a missing layer.
+            HostFault: the log or the ledger does not work.
+        """
+        check_callback("on_progress", on_progress)
+        check_callback("on_turn", on_turn)
+        check("question", question, str, "the question as a text")
+        sub = model if sub_model is None else sub_model
+        wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub)
+        question_bytes = len(question.encode("utf-8", "replace"))
+        async with self._begin(wish, question_bytes=question_bytes) as run, run.reporting(on_progress):
+            run.on_turn = on_turn
+            await run.solve(question)
+        return run.result()
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        context: ContextSource | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+        model: str | Model | None = None,
+        tenant: str = DEFAULT_TENANT,
+        policy: str | Path | Policy = "standard",
+        backend: BackendName | None = None,
+        language: Language | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Result:
+        """Run one given program, no root model. `model` answers its queries; without one they are refused."""
+        check_code(code)
+        check_callback("on_progress", on_progress)
+        wish = _Wish(context, contexts, tenant, policy, backend, language, None, model)
+        async with self._begin(wish, alone=True) as run, run.reporting(on_progress):
+            await run.execute(code)
+        return run.result()
+
+    def session(
+        self,
+        *,
+        context: ContextSource | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+        model: str | Model | None = None,
+        tenant: str = DEFAULT_TENANT,
+        policy: str | Path | Policy = "standard",
+        backend: BackendName | None = None,
+        language: Language | None = None,
+    ) -> contextlib.AbstractAsyncContextManager[Session]:
+        """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
+        wish = _Wish(context, contexts, tenant, policy, backend, language, None, model)
+        return Opening(self._begin(wish), self._home)
+
+    @contextlib.asynccontextmanager
+    async def _begin(
+        self, wish: _Wish, *, alone: bool = False, question_bytes: int | None = None
+    ) -> AsyncIterator[Run]:
+        """A run as it was wished for, live for the length of a block; with a root model where there is a question."""
+        check("contexts", wish.contexts, (Mapping, type(None)), "a dict from names to contexts")
+        async with Loans() as loans:
+            async with self._logging_refusals(wish.tenant):
+                order = await self._order(wish, loans, alone=alone, rooted=question_bytes is not None)
+            async with begin(self._shared, order, question_bytes=question_bytes) as run:
+                self._live[order.run] = run
+                try:
+                    yield run
+                finally:
+                    del self._live[order.run]
+
+    async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, rooted: bool) -> Order:
+        tenant, terms = tenant_of(wish.tenant), Terms.of(wish.policy, wish.backend, wish.language)
+        root = await self._model(wish.root, terms.policy) if rooted else None
+        sub = root
+        if wish.sub is not wish.root and wish.sub is not None:
+            sub = await self._model(wish.sub, terms.policy)
+        backend = await self._backend(terms)
+        store = self._contexts.of(tenant)
+        sources = named(wish.context, wish.contexts)
+        return Order(
+            run=new_run_id(),
+            tenant=tenant,
+            policy=terms.policy,
+            language=terms.language,
+            backend=backend,
+            prices=self._prices.of(root, sub),
+            documents={name: await loans.take(store, source) for name, source in sources.items()},
+            root=root,
+            sub=sub,
+            alone=alone,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _logging_refusals(self, tenant: object) -> AsyncIterator[None]:
+        """A start that is refused stands in the log, too."""
+        try:
+            yield
+        except Refusal as refusal:
+            if self._resources is not None:
+                await log_refused_start(self._shared.audit, tenant, refusal)
+            raise
+
+    async def _model(self, name: str | Model | None, policy: Policy) -> Model:
+        """A model that the policy allows and that has a price. None is refused like whatever else is none."""
+        await self._registry.load(name)
+        model = self._registry.resolve(name)
+        if not policy.models.permits(model.name):
+            allowed = ", ".join(policy.models.allow)
+            raise PolicyDenied(
+                f"the policy {policy.name} does not allow the model {model.name}; it allows: {allowed}: name it "
+                "under [models] allow, in a policy that extends none (`belljar policy show` prints one to start from)",
+                code="model.denied",
+            )
+        prices = self._prices.of(model)
+        await prices.load_for(model.name)
+        prices.bound(model.name, 1, 1)  # refuses one without a price before anything is begun
+        return model
+
+    # ------------------------------------------------------------------------------------------------------ live runs
+
+    def live(self) -> list[LiveRun]:
+        """The runs under way here, in the order in which they began."""
+        return [_shown(run) for _, run in sorted(self._live.items())]
+
+    async def watch(self, run: str) -> AsyncIterator[Progress]:
+        """How far a run is, again and again until it has ended; the last is what it came to.
+
+        Raises:
+            InvalidInput: `run.not_live`.
+        """
+        watched = self._live_run(run)
+        while run in self._live:
+            yield watched.progress()
+            await asyncio.sleep(_WATCH_S)
+        yield watched.progress()
+
+    async def cancel(self, run: str) -> None:
+        """End a run now. On return its program is dead; its status is `killed`, and its caller gets that result.
+
+        Raises:
+            InvalidInput: `run.not_live`.
+        """
+        await self._live_run(run).kill()
+
+    def _live_run(self, run: str) -> Run:
+        if run not in self._live:
+            raise InvalidInput(f"{run[:80]!a} is not a run under way in this host: see live()", code="run.not_live")
+        return self._live[run]
+
+    # -------------------------------------------------------------------------------------------- contexts and the log
+
+    async def add_context(
+        self, source: ContextSource, *, name: str | None = None, tenant: str = DEFAULT_TENANT
+    ) -> Document:
+        """Register a context of one tenant, which stays, so that runs over it start at once. `source` is as in `run`.
+
+        Raises:
+            InvalidInput: it cannot be read, or cannot be a context.
+        """
+        return await register(self._contexts.of(tenant_of(tenant)), source, name)
+
+    def registered(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
+        """A context that this tenant registered before, by its name or `sha256:DIGEST`.
+
+        Raises:
+            InvalidInput: there is none, or there are several.
+        """
+        return self._contexts.of(tenant_of(tenant)).find(reference)
+
+    def contexts(self, *, tenant: str = DEFAULT_TENANT) -> list[Document]:
+        """The contexts that this tenant registered."""
+        return self._contexts.of(tenant_of(tenant)).ls()
+
+    def remove_context(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
+        """Remove one, as `belljar context rm` does, and tell which it was.
+
+        Raises:
+            InvalidInput: there is none, or there are several.
+            Refusal: `context.in_use`.
+        """
+        return self._contexts.of(tenant_of(tenant)).rm(reference)
+
+    async def records(self, run: str | None = None) -> list[Record]:
+        """The log's records, of one run or of all.
+
+        Raises:
+            InvalidInput: there is no log yet.
+            AuditUnavailable, VerificationFailed: it cannot be read.
+        """
+        return await asyncio.to_thread(lambda: list(records(self.state.audit, run)))
+
+    async def verify(self) -> Report:
+        """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
+        return await asyncio.to_thread(verify, self.state.audit)
+
+    async def prepare(self, policy: str | Path | Policy = "standard", *, backend: BackendName | None = None) -> None:
+        """Open a backend and build its box image now (a few seconds, once per machine), rather than with a run.
+
+        Raises:
+            PolicyDenied: the policy does not allow the backend, or the image.
+            BoxFault: it cannot be opened.
+        """
+        await self._backend(Terms.of(policy, backend, None))
+
+    async def _backend(self, terms: Terms) -> Backend:
+        if self._resources is None:
+            raise HostFault("the runtime is not open: use `async with belljar.Runtime(...) as runtime`")
+        self._home.check()
+        async with self._building:
+            backend = self._backends.get(terms.backend)
+            if backend is None:
+                backend = self._backends[terms.backend] = await self._open_backend(terms)
+                self._resources.push_async_callback(backend.aclose)
+        check_pin(terms.policy, backend.about().get("image", "none"))
+        return backend
+
+    async def _open_backend(self, terms: Terms) -> Backend:
+        backend = await open_backend(terms.backend, BackendSite(self.state.images, self._environ))
+        try:
+            check_pin(terms.policy, backend.about().get("image", "none"))
+            if self._pool:
+                await backend.warm(box_spec(terms.policy), self._pool)
+        except BaseException:
+            await to_the_end(backend.aclose())
+            raise
+        return backend
+
+
+class _Wish(msgspec.Struct, frozen=True):
+    """What a caller asked for, not looked at yet. `root` is None and never asked where there is no root model."""
+
+    context: ContextSource | None
+    contexts: Mapping[str, ContextSource] | None
+    tenant: str
+    policy: str | Path | Policy
+    backend: BackendName | None
+    language: Language | None
+    root: str | Model | None
+    sub: str | Model | None
+
+
+def _shown(run: Run) -> LiveRun:
+    order = run.order
+    return LiveRun(
+        run=str(order.run),
+        tenant=str(order.tenant),
+        policy=order.policy.name,
+        backend=order.backend.name,
+        language=order.language,
+        root_model=order.root.name if order.root else None,
+        wall_s=run.wall_s,
+        progress=run.progress(),
+    )
+
+
+_presets = functools.cache(presets)
+
+
+@functools.lru_cache(maxsize=64)
+def _known(policy: str | Policy) -> Policy:
+    """A preset, or a policy as a value; looking either up compares files, which no run should wait for twice."""
+    return named_apart(policy) if isinstance(policy, Policy) else load(policy)
+
+
+def _permitted(what: str, wish: _Name | None, allowed: tuple[_Name, ...]) -> _Name:
+    if wish is None:
+        return allowed[0]
+    if wish not in allowed:
+        raise PolicyDenied(
+            f"the policy does not allow the {what} {wish}: it allows {', '.join(allowed)}", code=f"{what}.denied"
+        )
+    return wish

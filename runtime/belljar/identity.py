@@ -1,0 +1,118 @@
+"""Who a run belongs to and which run it is: names that are checked once, where they come in.
+
+`Tenant` and `RunId` are texts of their own types: a value of the type is a valid name, because there is no other way to
+make one, and the type checker keeps it apart from a text that nobody has looked at. They compare, hash, sort and are
+written (the log, SQLite, a label) as the text that they are; a slice of one is a plain `str` again. `msgspec` writes no
+subclasses of `str`: what it is to write takes `str(name)`.
+
+A tenant is a path, `acme/research/alice`, and each level of it is a tenant. A run's id is a path too, of runs that
+began each other::
+
+    20261128T120000-5f0c1d9a7b3e                   a root: when it began (UTC), and 48 random bits
+    20261128T120000-5f0c1d9a7b3e.00002            the second run that this one began
+    20261128T120000-5f0c1d9a7b3e.00002.00001      and the first that that one did
+
+So an id tells its parent and depth, and sorted ids are the tree in the order in which it grew.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from itertools import accumulate
+from typing import Final, Literal, Self, TypeAlias, get_args
+
+from belljar.errors import InvalidInput
+
+__all__ = ["BACKENDS", "DEFAULT_TENANT", "LANGUAGES", "BackendName", "Language", "RunId", "Tenant"]
+
+BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
+Language: TypeAlias = Literal["restricted", "python"]
+BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+
+_LEVELS_MAX: Final = 8
+_LEVEL: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+# What the log, the ledger and a container's name take: they set the bound of 128.
+_RUN_CHARS_MAX: Final = 128
+# Sixteen levels of children fit, as many as a policy can allow (`models.depth`).
+_CHILD_DIGITS: Final = 5
+_RUN: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]*(\.[0-9]{{{_CHILD_DIGITS}}})*")
+_SHOWN_CHARS_MAX: Final = 80
+
+
+class Tenant(str):
+    """A tenant's path: 1 to 8 levels joined by '/', each at most 63 characters of a-z 0-9 . _ -
+
+    Raises:
+        InvalidInput: `tenant.invalid`.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, path: str) -> Self:
+        levels = path.split("/", _LEVELS_MAX)
+        if len(levels) > _LEVELS_MAX or not all(_LEVEL.fullmatch(level) for level in levels):
+            raise InvalidInput(
+                f"{path[:_SHOWN_CHARS_MAX]!a} is not a valid tenant name; use 1 to {_LEVELS_MAX} names joined by '/', "
+                "each at most 63 characters of a-z 0-9 . _ - and beginning with a letter or digit",
+                code="tenant.invalid",
+            )
+        return super().__new__(cls, path)
+
+    @property
+    def parent(self) -> Tenant | None:
+        """The level above; None for the first."""
+        above = self.rpartition("/")[0]
+        return str.__new__(Tenant, above) if above else None
+
+    @property
+    def levels(self) -> tuple[Tenant, ...]:
+        """`acme/research` -> `("acme", "acme/research")`, the first level first."""
+        return tuple(str.__new__(Tenant, level) for level in accumulate(self.split("/"), "{}/{}".format))
+
+
+DEFAULT_TENANT: Final = Tenant("default")
+
+
+class RunId(str):
+    """A run's id: at most 128 characters of A-Z a-z 0-9 _ - then `.` and five digits for each level below.
+
+    Raises:
+        InvalidInput: `run.invalid`.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        if len(text) > _RUN_CHARS_MAX or not _RUN.fullmatch(text):
+            raise InvalidInput(
+                f"{text[:_SHOWN_CHARS_MAX]!a} is not a valid run id; use at most {_RUN_CHARS_MAX} letters, digits, '_' "
+                f"and '-', then '.' and {_CHILD_DIGITS} digits for each level of child runs",
+                code="run.invalid",
+            )
+        return super().__new__(cls, text)
+
+    @classmethod
+    def root(cls, began: datetime, word: str) -> Self:
+        """The id of a run that no run began. `word` keeps it apart from others of that second: random, in hex."""
+        return cls(f"{began.astimezone(UTC):%Y%m%dT%H%M%S}-{word}")
+
+    def child(self, number: int) -> RunId:
+        """The id of the run's child of this number, counted from 1.
+
+        Raises:
+            InvalidInput: `run.invalid`: the tree is too deep, or the parent has too many children.
+        """
+        return RunId(f"{self}.{number:0{_CHILD_DIGITS}d}")
+
+    @property
+    def parent(self) -> RunId | None:
+        """The run that began it; None for a root."""
+        above = self.rpartition(".")[0]
+        return str.__new__(RunId, above) if above else None
+
+    @property
+    def depth(self) -> int:
+        """How many runs are above it: 0 for a root."""
+        return self.count(".")

@@ -1,0 +1,194 @@
+"""A session: an open box to which the caller sends the code, for the length of a block, on the loop that opened it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import weakref
+from types import TracebackType
+from typing import Any
+
+from belljar.arguments import check
+from belljar.engine import CellResult, Result
+from belljar.errors import InvalidInput, PolicyDenied
+from belljar.lifecycle import Run
+from belljar.tasks import to_the_end
+
+__all__ = ["Home", "Opening", "Session", "check_code"]
+
+
+class Home:
+    """The process and the event loop in which a host was opened: what it does is tied to both."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def settle(self) -> None:
+        self._pid, self.loop = os.getpid(), asyncio.get_running_loop()
+
+    @property
+    def is_here(self) -> bool:
+        return self.loop is asyncio.get_running_loop()
+
+    @property
+    def is_forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    def check(self) -> None:
+        """Refuse to work elsewhere.
+
+        Raises:
+            InvalidInput: `runtime.process`, `runtime.loop`.
+        """
+        if self.is_forked:
+            raise InvalidInput(
+                "this runtime belongs to the process that opened it, and this is a fork of that: open one here",
+                code="runtime.process",
+            )
+        if self.loop is not None and not self.is_here:
+            raise InvalidInput(
+                "this runtime belongs to the event loop in which it was opened, and this is another: open one in each "
+                "asyncio.run, with `async with belljar.Runtime(...)`, or keep one loop",
+                code="runtime.loop",
+            )
+
+
+class Session:
+    """An open box without a root model: you send the code. Made by `Host.session` and `Runtime.session`.
+
+    `result` is None until the session is closed.
+    """
+
+    def __init__(self, run: Run, home: Home) -> None:
+        self._run = run
+        self._home = home
+        self._turn = asyncio.Lock()
+        self.result: Result | None = None
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it ends the cell, and not the wait for it
+    ) -> CellResult:
+        """Run one cell; variables live on to the next. Calls at the same time wait for each other, first come first.
+
+        Cancelled, it stops the cell as its deadline would before the cancellation gets out: the program is interrupted,
+        and if it goes on after the policy's grace, the box is killed and the session has ended. Otherwise the session
+        goes on, with all variables.
+
+        Args:
+            timeout: seconds that the cell may take, if the policy does not allow it less anyway; then its status is
+                `timeout`, and variables are kept.
+
+        Raises:
+            PolicyDenied: `session.ended`: the answer was given, a limit ended the box, or the session is closed;
+                `code.too_long`.
+            InvalidInput: `code` is no text; `cell.timeout`: it is no number of seconds; `runtime.loop`,
+                `runtime.process`: it was opened elsewhere.
+            HostFault: the log, the ledger or the box failed on our side.
+        """
+        check_code(code)
+        if timeout is not None and not timeout > 0:
+            raise InvalidInput(
+                f"a timeout of {timeout} is not possible: give a number of seconds above 0", code="cell.timeout"
+            )
+        self._home.check()
+        if self.result is not None:
+            raise PolicyDenied("the session has ended: open a new one", code="session.ended")
+        async with self._turn:
+            try:
+                cell = await self._run.execute(code, wall_s=timeout)
+            except (Exception, asyncio.CancelledError):
+                await to_the_end(self._run.abandon())
+                raise
+        if self._run.box.fault is not None:
+            raise self._run.box.fault
+        return cell
+
+
+class Opening(contextlib.AbstractAsyncContextManager[Session]):
+    """A session for the length of a block.
+
+    Its run is held by a task, which the event loop ends before itself: so a session that nobody closes is closed then,
+    in order. Of asynchronous generators inside each other, which would do without a task, each would be closed by
+    itself, all at once.
+    """
+
+    def __init__(self, begun: contextlib.AbstractAsyncContextManager[Run], home: Home) -> None:
+        self._begun = begun
+        self._home = home
+
+    async def __aenter__(self) -> Session:
+        self._home.check()
+        loop = asyncio.get_running_loop()
+        opened: asyncio.Future[Run] = loop.create_future()
+        self._left: asyncio.Future[BaseException | None] = loop.create_future()
+        self._holding = loop.create_task(_hold(self._begun, opened, self._left))
+        try:
+            self._run = await opened
+        except BaseException:
+            self._holding.cancel()
+            await to_the_end(_end_of(self._holding))
+            raise
+        self._session = Session(self._run, self._home)
+        # Whoever forgets a session closes it: nothing else refers to it.
+        weakref.finalize(self._session, _let_go, self._left).atexit = False
+        return self._session
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._home.is_forked:
+            return
+        self._home.check()
+        if not self._left.done():
+            self._left.set_result(error)
+        try:
+            await to_the_end(_end_of(self._holding))
+            if not self._holding.cancelled():
+                self._holding.result()
+        finally:
+            self._session.result = self._run.result()
+
+
+async def _hold(
+    begun: contextlib.AbstractAsyncContextManager[Run],
+    opened: asyncio.Future[Run],
+    left: asyncio.Future[BaseException | None],
+) -> None:
+    """Keep a run open until its block is left; what the block raised is its verdict, and goes on in the caller."""
+    error: BaseException | None = None
+    try:
+        async with begun as run:
+            run.in_callers_hands = True
+            if not opened.done():
+                opened.set_result(run)
+            error = await left
+            if error is not None:
+                raise error
+    except BaseException as raised:
+        if not opened.done():
+            opened.set_exception(raised)
+        elif raised is not error:
+            raise
+
+
+async def _end_of(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait([task])
+
+
+def _let_go(left: asyncio.Future[BaseException | None]) -> None:
+    def leave() -> None:
+        if not left.done():
+            left.set_result(None)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the session
+        left.get_loop().call_soon_threadsafe(leave)
+
+
+def check_code(code: object) -> None:
+    if not isinstance(code, str):
+        check("code", code, str, "the program as a text")
