@@ -65,7 +65,7 @@ def warn_of_a_path(text: str) -> None:
         return
     if found:
         warnings.warn(
-            f"the context is the text {_shown(text)} itself, not what is at that place: write Path({_shown(text)})",
+            f"the context is the text {_shown(text)} itself, not the file of that name: use Path({_shown(text)})",
             stacklevel=2,
         )
 

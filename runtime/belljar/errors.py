@@ -1,4 +1,4 @@
-"""Who is at fault. A reader learns it from the type, and what to do from the first line.
+"""Who is at fault: the type of an error says it, and its first line says what to do.
 
 ::
 
@@ -19,7 +19,7 @@
         ├── AuditUnavailable       the log cannot be written: nothing is done
         └── VerificationFailed     the log does not say what it said before
 
-Exit codes hang on the type (`exit_code`), so the command line needs no table of its own.
+The type also has the exit code (`exit_code`), so the command line needs no table for them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class GuestFault(BelljarError):
 
 
 class ProtocolViolation(GuestFault):
-    """Bytes came out of the box that are no sentence of the protocol. Never repeats guest bytes."""
+    """Bytes came out of the box that are not a message of the protocol. Never repeats guest bytes."""
 
 
 class GuestDied(GuestFault):
@@ -123,7 +123,7 @@ class QuotaExceeded(Refusal):
 
 
 class HostFault(BelljarError):
-    """Our side failed. The guest is not to blame and the caller need not change the request."""
+    """Our side failed. The guest is not to blame, and the caller need not change the request."""
 
     exit_code = 1
 

@@ -1,6 +1,6 @@
-"""Every sentence a guest can say, and every reply.
+"""Every message that a guest can send, and every reply.
 
-Transport: one byte stream a box, framed by `wire`. A sentence is a small header (one of the structs below) and a body
+Transport: one byte stream a box, framed by `wire`. A message is a small header (one of the structs below) and a body
 of raw bytes, empty unless the struct's docstring says what is in it. All text is UTF-8.
 
 Turn order::
@@ -17,10 +17,10 @@ What belongs to a cell names it: `Output`, `Final` and `Done` carry the number t
 said late, or twice, or before its time can count for another cell, whatever made host and guest lose their step. A
 request has a number of its own, and its reply goes to whoever asked; it is served while a cell runs.
 
-Identity, tenant, depth, budget and deadline appear in no guest sentence: the stream itself is the identity, and the
+Identity, tenant, depth, budget and deadline appear in no message of a guest: the stream itself is the identity, and the
 host keeps the rest. `doc` is an index into the table that `Start` gave, never a name or a path.
 
-Evolution: unknown fields and unknown `op`s are violations on both sides, so a new sentence needs a new `PROTOCOL`
+Evolution: unknown fields and unknown `op`s are violations on both sides, so a new message needs a new `PROTOCOL`
 number; host and guest come from one release and are never mixed.
 """
 
@@ -84,11 +84,11 @@ Lengths = Annotated[list[Offset], Meta(max_length=BATCH_MAX)]
 
 
 class _Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
-    """One struct a sentence; `op` is the struct's name in lower case."""
+    """One struct for each message; `op` is the struct's name in lower case."""
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A value inside a sentence."""
+    """A value inside a message."""
 
 
 # ---------------------------------------------------------------------------------------------------- guest -> host
@@ -323,5 +323,5 @@ _WITH_BODY = (Search, Query, Recurse, Output, Final, Done, Execute, Data, Found,
 
 
 def carries_body(message: GuestMessage | HostMessage) -> bool:
-    """Whether this sentence may have a body at all; the wire refuses one anywhere else before it is buffered."""
+    """Whether this message may have a body at all; the wire refuses one anywhere else before it is buffered."""
     return isinstance(message, _WITH_BODY)

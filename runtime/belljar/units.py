@@ -61,7 +61,9 @@ def parse_money(text: str) -> int:
     """
     match = _MONEY.fullmatch(text)
     if match is None:
-        raise InvalidInput(f'{_shown(text)} is no amount of money; write it as in "0.50 USD"', code="units.money")
+        raise InvalidInput(
+            f'{_shown(text)} is not a valid amount of money; use one such as "0.50 USD"', code="units.money"
+        )
     dollars, decimals = match.groups(default="")
     return int(dollars) * NANOUSD_PER_USD + int(decimals.ljust(9, "0"))
 
@@ -103,7 +105,9 @@ def _whole(text: str, units: dict[str, int], noun: str, example: str) -> int:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in units:
         names = ", ".join(reversed(units))
-        message = f'{_shown(text)} is no {noun}; write a whole number, a space and one of {names}, as in "{example}"'
+        message = (
+            f'{_shown(text)} is not a valid {noun}; use a whole number, a space and one of {names}, such as "{example}"'
+        )
         raise InvalidInput(message, code=f"units.{noun}")
     return int(match[1]) * units[match[2]]
 

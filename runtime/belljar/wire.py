@@ -1,4 +1,4 @@
-"""Bytes to sentences and back. No I/O: whoever owns the stream feeds bytes in and sends bytes out.
+"""Bytes to messages and back. No I/O: the owner of the stream feeds bytes in and sends bytes out.
 
 A frame is ``u32 header length, u32 body length, header, body``, lengths big-endian. The header is JSON in its one
 canonical spelling (the fields in declared order, no spaces, nothing omitted); the body is raw bytes, so bulk text never
@@ -6,10 +6,10 @@ passes through JSON.
 
 What comes from a box is hostile. The decoder checks in the order in which bytes arrive, so that nothing is buffered
 before it is bounded: first the two lengths, then the header as soon as it is whole (its spelling, its types, whether
-this sentence may have a body), only then does it wait for the body. A header must equal its own re-encoding byte for
+this message may have a body), only then does it wait for the body. A header must equal its own re-encoding byte for
 byte: duplicate keys, other orders, odd numbers and escapes all fall to this one comparison.
 
-The invariant, held by a property test: any bytes, fed whole or one at a time, give the same sentences and then perhaps
+The invariant, held by a property test: any bytes, fed whole or one at a time, give the same messages and then perhaps
 one `ProtocolViolation`, nothing else, and the decoder never holds more than one frame and the chunk it was fed.
 """
 
@@ -36,7 +36,7 @@ M = TypeVar("M", bound=GuestMessage | HostMessage)
 
 
 class Frame(Generic[M]):
-    """One decoded sentence: `message` is a struct of `protocol`, `body` its raw bytes."""
+    """One decoded message: `message` is a struct of `protocol`, `body` its raw bytes."""
 
     __slots__ = ("body", "message")
 
@@ -61,7 +61,7 @@ def encode(
     """Return `(prefix and header, body)`, to be sent one after the other without joining them.
 
     Raises:
-        HostFault: the sentence is over a limit; the caller should have split or cut it.
+        HostFault: the message is over a limit; the caller should have split or cut it.
     """
     header = _ENCODER.encode(message)
     if len(header) > header_bytes_max or len(body) > body_bytes_max:
@@ -94,10 +94,10 @@ class Decoder(Generic[M]):
             self._buffer += data
 
     def next(self) -> Frame[M] | None:
-        """The next whole sentence, or None if more bytes are needed.
+        """The next whole message, or None if more bytes are needed.
 
         Raises:
-            ProtocolViolation: the bytes are no sentence. Final: every later call raises the same.
+            ProtocolViolation: the bytes are not a message. Final: every later call raises the same.
         """
         if self._broken is not None:
             raise ProtocolViolation(self._broken)
@@ -144,14 +144,14 @@ class Decoder(Generic[M]):
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             message = self._headers.decode(header)
         if message is None:
-            raise ProtocolViolation("a header that is no sentence of the protocol")
+            raise ProtocolViolation("a header that is not a message of the protocol")
         if _ENCODER.encode(message) != header:
             raise ProtocolViolation(f"a {type(message).__name__} header that is not in canonical form")
         return message
 
 
 def guest_decoder(*, header_bytes_max: int, body_bytes_max: int) -> Decoder[GuestMessage]:
-    """What the host uses: bytes from a box to guest sentences."""
+    """What the host uses: bytes from a box to guest messages."""
     return Decoder(_FROM_GUEST, header_bytes_max=header_bytes_max, body_bytes_max=body_bytes_max)
 
 

@@ -147,18 +147,23 @@ UNCAUGHT = [
     ("for _ in range(5): llm_query('x')", "QuotaExceeded", 5, {"code": "quota.run.calls", "limit": 2, "observed": 3}),
     ("llm_query_batched(['x'] * 3)", "QuotaExceeded", 5, {"code": "quota.run.calls", "limit": 2, "observed": 3}),
     ("print(llm_query('x' * 3000))", "PolicyDenied", 4, {"code": "models.prompt", "limit": 2048, "observed": 3000}),
+    ("context.search('(?=x)')", "PolicyDenied", 4, {"code": "search.pattern", "limit": None, "observed": None}),
     ("llm_query('no reply')", "ModelError", 7, {"code": "model.failed", "limit": None, "observed": None}),
 ]
 
 
 @both_languages
-@pytest.mark.parametrize(("program", "type_", "code", "limit"), UNCAUGHT, ids=["calls", "batch", "prompt", "model"])
+@pytest.mark.parametrize(
+    ("program", "type_", "code", "limit"), UNCAUGHT, ids=["calls", "batch", "prompt", "pattern", "model"]
+)
 def test_a_refusal_that_is_not_caught_has_its_exit_code_and_its_limit(
     jar: Jar, language: str, program: str, type_: str, code: int, limit: dict[str, object]
 ) -> None:
     policy = jar.policy('[models]\nprompt = "2 KiB"\n[quota.run]\ncalls = 2')
     model = jar.script(rest='[[reply]]\nwhen = "x"\ntext = "yes"\n')
-    outcome, result = jar.exec_json(program, "--policy", policy, "--model", model, "--language", language)
+    outcome, result = jar.exec_json(
+        program, "--policy", policy, "--model", model, "--language", language, "--context", jar.file("text.txt", "xyz")
+    )
     assert (outcome.code, result["status"], result["error"]["type"], result["limit"]) == (code, "error", type_, limit)
 
 

@@ -74,7 +74,7 @@ def test_a_closed_stdout_is_refused_before_anything_is_spent(jar: Jar) -> None:
     assert outcome.code == 10
     assert (
         outcome.stderr
-        == "belljar: refused: stdout is closed, so nothing was begun: leave it open, or send it to a file\n"
+        == "belljar: refused: stdout is closed, so nothing was started: leave it open, or redirect it to a file\n"
     )
     assert not jar.state.ledger.exists()
 

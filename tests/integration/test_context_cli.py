@@ -44,7 +44,7 @@ def test_files_and_a_folder_are_added_listed_and_removed(jar: Jar) -> None:
     assert listed(jar) == ["one.txt", "two.txt", "folder"]
     shown = jar("context", "ls")
     assert shown.stdout.splitlines()[2].split() == [
-        *(added[2]["sha256"], "dict", "14", "characters", "in", "1", "items", "folder")
+        *(added[2]["sha256"], "dict", "14", "characters", "in", "1", "item", "folder")
     ]
     removed = document(jar("context", "rm", "two.txt", added[2]["sha256"][:12], "--json"))["removed"]
     assert [one["name"] for one in removed] == ["two.txt", "folder"]
@@ -57,7 +57,7 @@ def test_what_people_read(jar: Jar) -> None:
     (jar.work / "folder" / ".git").mkdir()
     outcome = jar("context", "add", jar.work / "folder", "--name", "mine")
     assert outcome.code == 0
-    assert outcome.stdout.split()[1:] == ["dict", "10", "characters", "in", "1", "items", "mine"]
+    assert outcome.stdout.split()[1:] == ["dict", "10", "characters", "in", "1", "item", "mine"]
     assert outcome.stderr == "belljar: left out: '.git': version control\n"
     assert jar("context", "rm", "mine").stdout.split()[1:] == ["mine"]
 
@@ -115,7 +115,7 @@ def test_what_is_in_use_is_let_be(jar: Jar) -> None:
     with ContextStores(jar.state.contexts).of().open(added["contexts"][0]["sha256"]):
         refused = jar("context", "rm", "used.txt")
         assert (refused.code, refused.stdout) == (4, "")
-        assert "is in use by a run; wait for its end" in refused.stderr
+        assert "is in use by a run; wait until that has ended" in refused.stderr
         swept = document(jar("context", "gc", "--older-than", "0min", "--json"))
     assert ([one["name"] for one in swept["removed"]], swept["in_use"]) == (["free.txt"], 1)
     assert document(jar("context", "gc", "--older-than", "30d", "--json"))["removed"] == []
@@ -126,7 +126,7 @@ def test_what_is_in_use_is_let_be(jar: Jar) -> None:
 def test_ages_that_are_none(jar: Jar, age: str) -> None:
     refused = jar("context", "gc", "--older-than", age)
     assert (refused.code, refused.stdout) == (2, "")
-    assert "write 30d, 12h or 45min" in refused.stderr
+    assert "use one such as 30d, 12h or 45min" in refused.stderr
 
 
 def test_a_terminal_shows_a_bar(jar: Jar) -> None:

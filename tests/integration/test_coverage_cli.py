@@ -105,8 +105,8 @@ def test_the_shares_and_the_ranges_that_never_were(state: Path) -> None:
         f'"mails"  list  {"b" * 12}',
         "  read   100.0000 %  10 of 10 characters",
         "  shown    0.0000 %  0 of 10 characters",
-        "  never shown, 1 ranges: 0-10",
-        "all documents  1010 characters",
+        "  never shown, 1 range: 0-10",
+        "all contexts  1010 characters",
         "  read   100.0000 %  1010 of 1010 characters",
         "  shown   50.3960 %  509 of 1010 characters",
         "shown is counted in whole lines, in pieces of at least 24 bytes, and in lines under 12 bytes where several "
@@ -139,7 +139,7 @@ def test_json_is_one_document_with_both_shares(state: Path) -> None:
 )
 def test_a_requirement_that_is_not_met_exits_with_9(state: Path, arguments: list[str], met: bool) -> None:
     result = run(state, "r1", *arguments)
-    assert "all documents  1010 characters" in result.stdout
+    assert "all contexts  1010 characters" in result.stdout
     assert (result.return_value or result.exit_code) == (0 if met else 9)
     if not met:
         assert result.stderr.startswith("belljar: not met: 50.3960 % of the characters were shown")
@@ -153,7 +153,7 @@ def test_a_requirement_that_is_not_met_exits_with_9(state: Path, arguments: list
 def test_what_is_no_percentage_is_a_usage_error(state: Path, share: str) -> None:
     result = run(state, "r1", f"--require={share}")
     assert isinstance(result.exception, click.BadParameter)
-    assert "write it as in 99.5%" in result.exception.message
+    assert "write one such as 99.5%" in result.exception.message
 
 
 def test_a_log_that_does_not_verify_proves_nothing(state: Path) -> None:

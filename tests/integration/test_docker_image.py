@@ -470,7 +470,7 @@ def test_image_build_makes_it_once(jar: Jar) -> None:
     assert second.document["image"] == built
     plain = jar("image", "build", "--state", state)
     assert plain.stdout.split()[:2] == [stored.digest, "jail"]
-    assert "was there already" in plain.stdout
+    assert "it already existed" in plain.stdout
 
 
 def is_plain(path: Path) -> bool:
@@ -503,7 +503,7 @@ def test_without_a_daemon_build_fails_with_one_line_and_ls_lists_the_rest(jar: J
     assert listed.code == 0
     assert listed.document["daemon"] is None
     assert [each["digest"] for each in listed.document["images"]] == [ours.digest]
-    assert listed.complaint.startswith("belljar: only the jail's images: no Docker daemon answers")
+    assert listed.complaint.startswith("belljar: these are the jail's images only: no Docker daemon answers")
 
 
 # ------------------------------------------------------------------------------------------------------ the Dockerfile

@@ -278,7 +278,7 @@ def test_who_is_stuck_while_closing_is_left_by_another_signal() -> None:
         assert process.returncode == 128 + signal.SIGTERM
         assert process.stdout.read() == ""
         said = process.stderr.read()
-        assert said == "belljar: interrupted: at once, as asked again; the next start settles what was under way\n"
+        assert said == "belljar: interrupted: at once, because you asked twice; the next start settles the rest\n"
 
 
 def test_a_signal_when_the_work_is_over_loses_no_result() -> None:

@@ -206,4 +206,4 @@ def test_a_trace_that_cannot_be_written_is_refused_or_said(jar: Jar) -> None:
     assert "cannot be written" in refused.complaint
     full = jar("run", "What?", "--model", script, "--trace", "/dev/full", "--quiet")
     assert (full.code, full.stdout) == (0, "done\n")
-    assert "/dev/full is not whole" in full.complaint
+    assert "/dev/full is incomplete" in full.complaint

@@ -85,7 +85,7 @@ def test_what_is_declared_goes_before_a_mark(store: ContextStore, tmp_path: Path
 def test_what_is_no_encoding(store: ContextStore, tmp_path: Path, name: str) -> None:
     error = refused(store, tmp_path, b"text", encoding=name)
     assert error.code == "context.encoding"
-    assert "is no encoding that can be read here" in str(error)
+    assert "is not an encoding that Belljar reads" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,6 @@ def test_an_object_is_itself_and_one_of_the_runtime_is_found_by_its_name() -> No
 
 @pytest.mark.parametrize("thing", [None, 5, object(), ScriptedModel, b"claude-sonnet-5-5"])
 def test_what_is_no_model_is_told_in_one_line(thing: Any) -> None:
-    with pytest.raises(InvalidInput, match="is no model: a model is claude-NAME, scripted:FILE, or an") as caught:
+    with pytest.raises(InvalidInput, match="is not a model: a model is claude-NAME, scripted:FILE, or an") as caught:
         Registry({}).resolve(thing)
     assert "\n" not in str(caught.value)

@@ -126,7 +126,7 @@ def test_a_key_like_no_other_gets_the_whole_list() -> None:
 
 def test_an_unknown_layer_is_refused_at_its_own_line() -> None:
     text = HEAD + '[box]\nrequires = [\n  "userns",  # "x"\n  "warpns",\n]\n'
-    assert refusal(text).startswith('p.toml:7: box.requires has "warpns", which is not known; write only "userns", ')
+    assert refusal(text).startswith('p.toml:7: box.requires has "warpns", which is not known; use only "userns", ')
 
 
 @pytest.mark.parametrize(
@@ -151,20 +151,20 @@ def test_the_line_is_found_however_the_key_is_written(body: str, line: int) -> N
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ('memory = "256 s"', 'limits.memory = "256 s" is no size; write a whole number, a space and one of'),
-        ('memory = "5 MB"', 'limits.memory = "5 MB" is no size; '),
-        ("memory = 268435456", 'limits.memory is 268435456, which is no size; write a unit, as in "256 MiB"'),
-        ('memory = "unlimited"', 'limits.memory = "unlimited" is no size; '),
-        ('memory = "1 B"', 'limits.memory is "1 B", which is out of range; write 64 MiB to 1024 GiB'),
-        ("memory = true", "limits.memory is true, which is no size; "),
-        ('run_wall = "60 MiB"', 'limits.run_wall = "60 MiB" is no duration; '),
-        ("run_wall = 60", 'limits.run_wall is 60, which is no duration; write a unit, as in "60 s"'),
-        ("run_wall = inf", "limits.run_wall is inf, which is no duration; "),
-        ('processes = "64"', 'limits.processes is "64", which is no count; write a plain whole number'),
-        ("processes = true", "limits.processes is true, which is no count; "),
-        ("processes = 64.0", "limits.processes is 64.0, which is no count; "),
-        ("processes = 0", "limits.processes is 0, which is out of range; write 4 to 32768"),
-        ("processes = 1979-05-27", "which is no count; "),
+        ('memory = "256 s"', 'limits.memory = "256 s" is not a valid size; use a whole number, a space and one of'),
+        ('memory = "5 MB"', 'limits.memory = "5 MB" is not a valid size; '),
+        ("memory = 268435456", 'limits.memory is 268435456, which is not a valid size; add a unit, as in "256 MiB"'),
+        ('memory = "unlimited"', 'limits.memory = "unlimited" is not a valid size; '),
+        ('memory = "1 B"', 'limits.memory is "1 B", which is out of range; use 64 MiB to 1024 GiB'),
+        ("memory = true", "limits.memory is true, which is not a valid size; "),
+        ('run_wall = "60 MiB"', 'limits.run_wall = "60 MiB" is not a valid duration; '),
+        ("run_wall = 60", 'limits.run_wall is 60, which is not a valid duration; add a unit, as in "60 s"'),
+        ("run_wall = inf", "limits.run_wall is inf, which is not a valid duration; "),
+        ('processes = "64"', 'limits.processes is "64", which is not a valid count; use a plain whole number'),
+        ("processes = true", "limits.processes is true, which is not a valid count; "),
+        ("processes = 64.0", "limits.processes is 64.0, which is not a valid count; "),
+        ("processes = 0", "limits.processes is 0, which is out of range; use 4 to 32768"),
+        ("processes = 1979-05-27", "which is not a valid count; "),
         (f"processes = 0x{'f' * 900}", "limits.processes is a number of over 128 bits, which is out of range; "),
     ],
 )
@@ -181,19 +181,22 @@ def test_a_wrong_value_is_refused_with_what_to_write(written: str, message: str)
         ('[box]\nbackends = ["jail", "jail"]', 'box.backends has "jail" twice; write it once'),
         ('[box]\nbackends = ["jail", 1]', "box.backends has 1 in it; write only strings"),
         ('[box]\nbackends = ["podman"]', 'box.backends has "podman", which is not known; '),
-        (f'[box]\nimage = "{PIN[:-1]}"', 'which is no digest; write "sha256:" and 64 small hex digits, or "any"'),
-        (f'[box]\nimage = "{PIN.upper()}"', "which is no digest; "),
-        (f'[box]\nimage = "{PIN}\\n"', "which is no digest; "),
-        (f'[box]\nimage = "{PIN[7:]}"', "which is no digest; "),
-        ('[box]\nimage = "python:3.11"', 'box.image is "python:3.11", which is no digest; '),
-        ("[box]\nimage = []", "box.image is a list, which is no digest; "),
-        ('[models]\nallow = ["claude-[ab]"]', 'models.allow has "claude-[ab]", which is no name pattern; '),
-        ('[models]\nallow = ["claude-?"]', 'models.allow has "claude-?", which is no name pattern; '),
-        ('[quota.run]\nperiod = "day"', 'quota.run.period is "day", which is no period here; write "total"'),
-        ('[quota.tenant]\ncost = "5 EUR"', 'quota.tenant.cost = "5 EUR" is no amount of money; '),
-        ("[quota.tenant]\ncost = 5", "quota.tenant.cost is 5, which is no money; "),
-        ("[quota.tenant]\ncalls = -1", "quota.tenant.calls is -1, which is out of range; write 0 to "),
-        ('[quota.tenant]\ncalls = "none"', 'quota.tenant.calls is "none", which is no amount; '),
+        (
+            f'[box]\nimage = "{PIN[:-1]}"',
+            'which is not a digest; use "sha256:" and 64 lower-case hex digits, or "any"',
+        ),
+        (f'[box]\nimage = "{PIN.upper()}"', "which is not a digest; "),
+        (f'[box]\nimage = "{PIN}\\n"', "which is not a digest; "),
+        (f'[box]\nimage = "{PIN[7:]}"', "which is not a digest; "),
+        ('[box]\nimage = "python:3.11"', 'box.image is "python:3.11", which is not a digest; '),
+        ("[box]\nimage = []", "box.image is a list, which is not a digest; "),
+        ('[models]\nallow = ["claude-[ab]"]', 'models.allow has "claude-[ab]", which is not a valid name pattern; '),
+        ('[models]\nallow = ["claude-?"]', 'models.allow has "claude-?", which is not a valid name pattern; '),
+        ('[quota.run]\nperiod = "day"', 'quota.run.period is "day", which is not a valid period here; use "total"'),
+        ('[quota.tenant]\ncost = "5 EUR"', 'quota.tenant.cost = "5 EUR" is not a valid amount of money; '),
+        ("[quota.tenant]\ncost = 5", "quota.tenant.cost is 5, which is not an amount of money; "),
+        ("[quota.tenant]\ncalls = -1", "quota.tenant.calls is -1, which is out of range; use 0 to "),
+        ('[quota.tenant]\ncalls = "none"', 'quota.tenant.calls is "none", which is not a valid amount; '),
         ("limits = 1", "limits is 1; write it as the table [limits]"),
         ("[[limits]]", "limits is a list; write it as the table [limits]"),
         ('description = "two\\nlines"', r'description is "two\nlines"; write one printable line'),
@@ -269,7 +272,7 @@ def test_what_is_no_toml_is_refused_with_its_line(text: str, line: int) -> None:
     ],
 )
 def test_limits_that_hold_each_other_must_fit(body: str, message: str) -> None:
-    assert refusal(f"{HEAD}{body}\n").startswith(f"p.toml:5: {message}, which holds it; lower ")
+    assert refusal(f"{HEAD}{body}\n").startswith(f"p.toml:5: {message}, which contains it; lower ")
 
 
 def test_all_limits_that_do_not_fit_are_told_at_once() -> None:
@@ -445,7 +448,9 @@ def test_a_policy_that_pins_no_image_permits_each(name: str) -> None:
 def test_a_pinned_image_is_the_only_one() -> None:
     pinned = read(HEAD + f'box.image = "{PIN}"')
     policy.check_pin(pinned, PIN)
-    with pytest.raises(PolicyDenied, match=r"^the policy mine pins the box image sha256:0.*, and here it is sha") as no:
+    with pytest.raises(
+        PolicyDenied, match=r"^the policy mine pins the box image sha256:0.*, but this host makes sha"
+    ) as no:
         policy.check_pin(pinned, OTHER_PIN)
     assert no.value.code == "image.pinned"
     assert PIN in str(no.value)
@@ -556,9 +561,9 @@ def test_a_pin_holds_for_whoever_extends_it(write: Write) -> None:
 
 def test_a_circle_is_refused_at_the_link_that_closes_it(write: Write) -> None:
     write("b.toml", "a.toml")
-    assert re.search(r"/b\.toml:3: extends comes back to a\.toml; ", load_refusal(write("a.toml", "b.toml")))
+    assert re.search(r"/b\.toml:3: extends leads back to a\.toml; ", load_refusal(write("a.toml", "b.toml")))
     assert re.search(
-        r"/self\.toml:3: extends comes back to self\.toml; ", load_refusal(write("self.toml", "self.toml"))
+        r"/self\.toml:3: extends leads back to self\.toml; ", load_refusal(write("self.toml", "self.toml"))
     )
 
 
@@ -569,12 +574,12 @@ def test_a_circle_of_links_is_no_file(tmp_path: Path) -> None:
 
 def test_a_circle_through_a_link_is_seen(write: Write, tmp_path: Path) -> None:
     (tmp_path / "link.toml").symlink_to(tmp_path / "a.toml")
-    assert "extends comes back to link.toml" in load_refusal(write("a.toml", "link.toml"))
+    assert "extends leads back to link.toml" in load_refusal(write("a.toml", "link.toml"))
 
 
 def test_an_endless_chain_is_refused(write: Write) -> None:
     first, *_ = [write(f"p{n}.toml", f"p{n + 1}.toml") for n in range(12)]
-    assert re.search(r"/p7\.toml:3: extends goes on for more than 8 files; ", load_refusal(first))
+    assert re.search(r"/p7\.toml:3: extends leads through more than 8 files; ", load_refusal(first))
 
 
 def test_eight_files_are_a_chain(write: Write) -> None:
@@ -899,9 +904,7 @@ def test_a_preset_s_name_is_its_own(tmp_path: Path, preset: str) -> None:
     copied = policy.dump(policy.load("dev")).replace('name = "dev"', f'name = "{preset}"')
     extended = f'schema = 1\nname = "{preset}"\ndescription = "x"\nextends = "{preset}"\n'
     for text in (copied, extended):
-        with pytest.raises(
-            InvalidPolicy, match=rf'mine\.toml:\d: name is "{preset}".*write a name of its own'
-        ) as refused:
+        with pytest.raises(InvalidPolicy, match=rf'mine\.toml:\d: name is "{preset}".*give it another name') as refused:
             policy.load(saved(tmp_path, text))
         assert refused.value.code == "policy.reserved"
         base = saved(tmp_path, text)

@@ -44,14 +44,14 @@ def test_money_becomes_whole_nanodollars(text: str, amount_nanousd: int) -> None
     ["", "5", "5 MB", "5 mib", "5MiB", "5  MiB", " 5 MiB", "5 MiB\n", "-5 MiB", "+5 MiB", "1.5 GiB", "1_0 B", "256 s"],
 )
 def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r'write a whole number.*B, KiB, MiB, GiB, as in "256 MiB"') as refusal:
+    with pytest.raises(InvalidInput, match=r'use a whole number.*B, KiB, MiB, GiB, such as "256 MiB"') as refusal:
         units.parse_size(text)
     assert str(refusal.value).isprintable()
 
 
 @pytest.mark.parametrize("text", ["", "5", "5 m", "5 sec", "1.5 s", "-1 s", "5 MiB", "inf s", "5 S", "5 s\n"])
 def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r'ms, s, min, h, as in "60 s"'):
+    with pytest.raises(InvalidInput, match=r'ms, s, min, h, such as "60 s"'):
         units.parse_duration(text)
 
 
@@ -59,13 +59,13 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
     "text", ["", "0.50", "$0.50", "0.50 EUR", "0,50 USD", ".5 USD", "1. USD", "0.0000000001 USD", "-1 USD", "1e3 USD"]
 )
 def test_what_is_no_money_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r'as in "0.50 USD"'):
+    with pytest.raises(InvalidInput, match=r'such as "0.50 USD"'):
         units.parse_money(text)
 
 
 @pytest.mark.parametrize("text", ["٥ MiB", "9" * 16 + " B", "0x10 B", "five MiB", "nan B"])
 def test_only_fifteen_ascii_digits_are_a_number(text: str) -> None:
-    with pytest.raises(InvalidInput, match="is no size"):
+    with pytest.raises(InvalidInput, match="is not a valid size"):
         units.parse_size(text)
 
 

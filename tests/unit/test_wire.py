@@ -275,7 +275,7 @@ def test_a_body_where_none_belongs_is_refused_before_it_arrives() -> None:
 def test_a_header_is_judged_before_its_body_arrives() -> None:
     decoder = new("guest")
     decoder.receive(struct.pack("!II", 2, BODY_MAX) + b"{}")
-    with pytest.raises(ProtocolViolation, match="no sentence"):
+    with pytest.raises(ProtocolViolation, match="not a message"):
         decoder.next()
 
 

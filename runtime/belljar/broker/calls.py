@@ -305,7 +305,7 @@ class Calls:
                 raise
             outcome = f"the model object raised {type(defect).__name__}"
             raise HostFault(
-                f"the model {model.name} raised {type(defect).__name__}, which a model must not: mend it"
+                f"the model {model.name} raised {type(defect).__name__}, which a model must never do: correct the model"
             ) from defect
         finally:
             # The answer need not wait for the disk: until this is written, the books hold the worst case.

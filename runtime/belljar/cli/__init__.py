@@ -19,14 +19,14 @@ EXIT_INTERRUPTED = 130
 
 # Each is loaded when it is wanted: the Docker SDK alone takes longer than most commands.
 _COMMANDS: Final = {
-    "run": ("run", "Answer QUESTION over a text of any length with a root model that writes code."),
-    "exec": ("run", "Run PROGRAM.py in a box, no root model."),
-    "demo": ("demo", "The whole loop, with no API key: a million tokens, a real box, real quotas, a real log."),
+    "run": ("run", "Answer QUESTION about a text of any length, with a root model that writes code."),
+    "exec": ("run", "Run PROGRAM.py in a box, without a root model."),
+    "demo": ("demo", "Run the main job without an API key: a million tokens, a real box, real quotas, a real log."),
     "doctor": ("doctor", "Try the wall on this host: which layers hold, and what a program inside can reach."),
     "policy": ("policy", "Read and check policies."),
     "context": ("context", "Register long texts, so that runs over them start at once."),
     "audit": ("audit", "Read and check the audit log."),
-    "image": ("image", "The root file system of the boxes, made from this Python and nothing else."),
+    "image": ("image", "Make and list the boxes' root file system, built from this Python and nothing else."),
 }
 
 
@@ -78,7 +78,7 @@ def _main(arguments: list[str]) -> int:
     except OutputFailed as failure:
         # A reader that has enough (`| head`) need not be told.
         if not failure.reader_left:
-            complain("output", f"{failure}: free some space, or send it elsewhere")
+            complain("output", f"{failure}: free some space, or redirect it elsewhere")
         return EXIT_OUTPUT
     return code
 
@@ -105,7 +105,9 @@ def _run(arguments: list[str], as_json: bool) -> int:
 
         traceback.print_exc()
         complain(
-            "our fault", f"an unforeseen {type(error).__name__}: report it, with what stands above", as_json=as_json
+            "our fault",
+            f"an unexpected {type(error).__name__}: please report it, with the lines above",
+            as_json=as_json,
         )
         return EXIT_INTERNAL
     return code if isinstance(code, int) else 0

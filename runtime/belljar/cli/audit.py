@@ -35,7 +35,7 @@ class _Percent(click.ParamType[Fraction]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
         if match is None or Fraction(match[1]) > 100:
-            self.fail(f"{value!r} is no percentage; write it as in 99.5%", param, ctx)
+            self.fail(f"{value!r} is not a valid percentage; write one such as 99.5%", param, ctx)
         return Fraction(match[1])
 
 
@@ -63,7 +63,7 @@ def ls(state: Path | None, as_json: bool) -> None:
 @options.state
 @options.as_json
 def show(run: str, state: Path | None, as_json: bool) -> None:
-    """Show every record of one RUN: its id, or `last` for the one that was begun last."""
+    """Show every record of RUN: its id, or `last` for the latest one."""
     log = _log(state)
     run = _run_id(log, run)
     found = list(records(log, run))
@@ -89,9 +89,9 @@ def verify_(state: Path | None, as_json: bool) -> None:
     else:
         for problem in report.problems[:_PROBLEMS_SHOWN_MAX]:
             say(problem)
-        say(f"{report.records} records of {report.runs} runs, head {report.head}")
+        say(f"{_counted(report.records, 'record')} of {_counted(report.runs, 'run')}, head {report.head}")
         if report.unfinished:
-            say(f"{len(report.unfinished)} actions without an outcome, in runs that have not ended")
+            say(f"{_counted(len(report.unfinished), 'action')} without an outcome, in runs that have not ended")
     if not report.ok:
         error = _unsound(report)
         if as_json:
@@ -107,13 +107,13 @@ _SHOWN_UNIT = (
 
 @audit.command("coverage")
 @click.argument("run")
-@click.option("--require", type=_Percent(), metavar="P%", help="Exit with 9 when the share is below, as in 100%.")
+@click.option("--require", type=_Percent(), metavar="P%", help="Exit with 9 if the share is below P%, such as 100%.")
 @click.option(
     "--what",
     type=click.Choice(["read", "shown"]),
     default="read",
     show_default=True,
-    help="Which share --require is about: read by the program, or shown to a sub-model.",
+    help="The share that --require checks: read by the program, or shown to a sub-model.",
 )
 @click.option(
     "--ranges",
@@ -121,15 +121,15 @@ _SHOWN_UNIT = (
     default=_RANGES_SHOWN,
     show_default=True,
     metavar="N",
-    help="List at most so many ranges of each kind.",
+    help="List at most N ranges of each kind.",
 )
 @options.state
 @options.as_json
 def coverage_(run: str, require: Fraction | None, what: str, ranges: int, state: Path | None, as_json: bool) -> None:
-    """Say which characters of its documents RUN (an id, or `last`) has read, and which stood in a sub-model's prompt.
+    """Show which characters of its contexts RUN (an id, or `last`) read, and which it showed to a sub-model.
 
-    The log is verified first. Read: given to the box. Shown: found word for word in a prompt that was answered.
-    Percentages are rounded down, so that 100 % is all.
+    The log is verified first. Read means given to the box; shown means found word for word in a prompt that was
+    answered. Percentages are rounded down, so 100 % means all.
     """
     log = _log(state)
     run = _run_id(log, run)
@@ -137,7 +137,9 @@ def coverage_(run: str, require: Fraction | None, what: str, ranges: int, state:
     part = found.read_chars if what == "read" else found.shown_chars
     met = require is None or part * 100 >= require * found.chars
     if require is not None and found.chars == 0:
-        raise InvalidInput(f"run {run} had no document, of which there could be a share", code="audit.no_document")
+        raise InvalidInput(
+            f"run {run} had no context, so nothing could be read: name another run", code="audit.no_document"
+        )
     if as_json:
         emit({"run": run, "ok": met, "coverage": _with_shares(found)})
     else:
@@ -146,8 +148,8 @@ def coverage_(run: str, require: Fraction | None, what: str, ranges: int, state:
         # Nobody is at fault: the check that was asked for says no.
         share = found.read_percent if what == "read" else found.shown_percent
         tell(
-            f"not met: {share:.4f} % of the characters were {what}, {float(require):g} % are required: "
-            f"{found.chars - part} characters never were"
+            f"not met: {share:.4f} % of the characters were {what}, but {float(require):g} % are required: "
+            f"{_counted(found.chars - part, 'character')} never were"
         )
         click.get_current_context().exit(VerificationFailed.exit_code)
 
@@ -175,21 +177,25 @@ def _print_coverage(found: Coverage) -> None:
         say(f"{json.dumps(document.name)}  {document.kind}  {document.sha256[:12]}")
         _print_share("read", document.read_chars, document.chars, document.read_percent, document.never_read)
         _print_share("shown", document.shown_chars, document.chars, document.shown_percent, document.never_shown)
-    say(f"all documents  {found.chars} characters")
+    say(f"all contexts  {_counted(found.chars, 'character')}")
     _print_share("read", found.read_chars, found.chars, found.read_percent)
     _print_share("shown", found.shown_chars, found.chars, found.shown_percent)
     say(_SHOWN_UNIT)
     if found.untraced:
-        say(f"{found.untraced} times not all could be looked for: more may have been shown")
+        say(f"in {_counted(found.untraced, 'prompt')} not all could be looked for: more may have been shown")
 
 
 def _print_share(what: str, part: int, whole: int, share: float, never: Ranges | None = None) -> None:
-    say(f"  {what:<6} {share:>8.4f} %  {part} of {whole} characters")
+    say(f"  {what:<6} {share:>8.4f} %  {part} of {_counted(whole, 'character')}")
     if never is None or never.count == 0:
         return
     listed = " ".join(f"{start}-{stop}" for start, stop in never.first)
     more = f" and {never.count - len(never.first)} more" if never.count > len(never.first) else ""
-    say(f"  never {what}, {never.count} ranges: {listed}{more}")
+    say(f"  never {what}, {_counted(never.count, 'range')}: {listed}{more}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _run_id(log: Path, run: str) -> str:
@@ -197,7 +203,9 @@ def _run_id(log: Path, run: str) -> str:
         return run
     found = runs(log)
     if not found:
-        raise InvalidInput("the log has no run yet", code="audit.no_run")
+        raise InvalidInput(
+            "the log has no run yet: start one with `belljar run` or `belljar exec`", code="audit.no_run"
+        )
     return found[-1].run
 
 
@@ -207,7 +215,7 @@ def _no_run(run: str) -> InvalidInput:
 
 def _unsound(report: Report) -> VerificationFailed:
     return VerificationFailed(
-        f"the log does not verify: {len(report.problems)} problems, the first: {report.problems[0]}"
+        f"the log does not verify: {_counted(len(report.problems), 'problem')}, the first: {report.problems[0]}"
     )
 
 

@@ -28,7 +28,11 @@ _AGE = re.compile(r"([0-9]{1,6}) ?(d|h|min)", re.ASCII)
 _AGE_NS = {"d": 86_400 * 10**9, "h": 3600 * 10**9, "min": 60 * 10**9}
 
 _tenant = click.option(
-    "--tenant", default=DEFAULT_TENANT, show_default=True, metavar="T", help="Whose contexts, as a/b/c."
+    "--tenant",
+    default=DEFAULT_TENANT,
+    show_default=True,
+    metavar="T",
+    help="The tenant whose contexts they are, such as acme/research.",
 )
 
 
@@ -39,7 +43,9 @@ def context() -> None:
 
 @context.command()
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PATH...")
-@click.option("--name", metavar="NAME", help="What to call it; for one PATH. [default: the last part of PATH]")
+@click.option(
+    "--name", metavar="NAME", help="The context's name; with a single PATH only. [default: the last part of PATH]"
+)
 @_tenant
 @options.reading
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -56,13 +62,13 @@ def add(
     state: Path | None,
     as_json: bool,
 ) -> None:
-    """Register each PATH: a file as a text, a folder as a dict from path to text, - for what comes on stdin.
+    """Register each PATH: a file becomes a text, a folder a dict from path to text; - reads stdin.
 
-    What gzip has packed is unpacked. Later changes of the files do not matter. A large file that was interrupted goes
-    on where it was.
+    Gzipped files are unpacked. Later changes to the files have no effect. If registering a large file is interrupted,
+    run the command again: it continues where it stopped.
     """
     if name is not None and len(paths) > 1:
-        raise InvalidInput("--name is for one PATH; add the others by themselves", code="context.name")
+        raise InvalidInput("--name works with a single PATH only; add the others separately", code="context.name")
     store = _store(state, tenant, create=True)
     added = []
     for path in paths:
@@ -108,9 +114,10 @@ def ls(tenant: str, state: Path | None, as_json: bool) -> None:
 @options.state
 @options.as_json
 def rm(refs: tuple[str, ...], tenant: str, state: Path | None, as_json: bool) -> None:
-    """Remove contexts: by digest, or by at least 12 digits of it; or a name of one, and with its last name the text.
+    """Remove contexts, by name or by digest (at least its first 12 digits).
 
-    What a run has open is refused.
+    A name removes that name, and with the last name the text. A digest removes the text and all its names. A context
+    that a run has open is never removed.
     """
     store = _store(state, tenant)
     removed = []
@@ -126,12 +133,16 @@ def rm(refs: tuple[str, ...], tenant: str, state: Path | None, as_json: bool) ->
 
 
 @context.command()
-@click.option("--older-than", required=True, metavar="AGE", help="Unused for so long: 30d, 12h, 45min.")
-@click.option("--tenant", metavar="T", help="Whose contexts, as a/b/c. [default: everybody's]")
+@click.option(
+    "--older-than", required=True, metavar="AGE", help="Remove those unused for this long, such as 30d, 12h or 45min."
+)
+@click.option(
+    "--tenant", metavar="T", help="The tenant whose contexts to remove, such as acme/research. [default: all tenants]"
+)
 @options.state
 @options.as_json
 def gc(older_than: str, tenant: str | None, state: Path | None, as_json: bool) -> None:
-    """Remove the contexts that nobody has used for some time. What a run has open is let be."""
+    """Remove contexts that have not been used for some time. A context that a run has open is never removed."""
     age_ns = _age_ns(older_than)
     stores = ContextStores(State.at(state, os.environ).contexts)
     removed: list[Document] = []
@@ -156,7 +167,9 @@ def _store(state: Path | None, tenant: str, *, create: bool = False) -> ContextS
 
 
 def _show(document: Document, names: list[str] | None = None) -> None:
-    size = f"{document.chars:>14} characters" + (f" in {document.items} items" if document.items else "")
+    size = f"{document.chars:>14} characters" + (
+        f" in {document.items} item{'s'[: document.items != 1]}" if document.items else ""
+    )
     say(f"{document.sha256}  {document.kind:<4}  {size}  {', '.join(map(_shown, names or [document.name]))}")
 
 
@@ -173,7 +186,7 @@ def _complain(left_out: list[LeftOut]) -> None:
 def _age_ns(text: str) -> int:
     found = _AGE.fullmatch(text)
     if found is None:
-        raise InvalidInput(f"{text[:40]!a} is no age; write 30d, 12h or 45min", code="unit.invalid")
+        raise InvalidInput(f"{text[:40]!a} is not a valid age; use one such as 30d, 12h or 45min", code="unit.invalid")
     return int(found[1]) * _AGE_NS[found[2]]
 
 

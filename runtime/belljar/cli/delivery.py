@@ -35,7 +35,7 @@ def require_stdout() -> None:
     """
     if sys.stdout is None:
         raise _NoStdout(
-            "stdout is closed, so nothing was begun: leave it open, or send it to a file", code="output.closed"
+            "stdout is closed, so nothing was started: leave it open, or redirect it to a file", code="output.closed"
         )
 
 

@@ -80,7 +80,7 @@ class _Where(msgspec.Struct, frozen=True, kw_only=True):
 )
 @options.box_options
 def demo(tokens: int, model: str | None, as_json: bool, **where: Any) -> int:
-    """The whole loop, with no API key: a million tokens, a real box, real quotas, a real log."""
+    """Run the main job without an API key: a million tokens, a real box, real quotas, a real log."""
     require_stdout()
     quiet, place = where["quiet"], State.at(where["state"], os.environ)
     tell_step = (lambda _: None) if quiet else step
@@ -105,7 +105,7 @@ async def _run(corpus: Corpus, name: str | None, where: _Where) -> Result:
     quiet, tenant = where.quiet, where.tenant
     async with Runtime(**chosen, prices=prices) as runtime:
         if not quiet:
-            step("making the box image, if it is not there yet")
+            step("making the box image, unless it exists")
         await runtime.prepare()
         started = time.monotonic()
         document = await runtime.add_context(corpus.text, name="oolong-pairs", tenant=tenant)
@@ -143,7 +143,7 @@ def _report(corpus: Corpus, gold: Set[tuple[int, int]], result: Result, state: S
 
 
 def _score(f1: float | None) -> str:
-    return "no F1: so short a text has no pair to find, give it more --tokens" if f1 is None else f"F1 {f1:.4f}"
+    return "no F1: the text is too short to have a pair; give it more --tokens" if f1 is None else f"F1 {f1:.4f}"
 
 
 def _print(report: Report, state: Path | None) -> None:
@@ -154,7 +154,7 @@ def _print(report: Report, state: Path | None) -> None:
         ("models", report.how),
         ("answer", f"{report.pairs_found} pairs, {report.pairs_gold} in the gold, {_score(report.f1)}"),
         ("cost", f"{result.cost_nanousd / NANOUSD_PER_USD:.4f} USD at {report.prices}"),
-        ("calls", f"{result.usage.calls} model calls, of these {result.queries} queries by the program"),
+        ("calls", f"{result.usage.calls} model calls, {result.queries} of them queries by the program"),
         ("tokens", f"{result.usage.input_tokens} in, {result.usage.output_tokens} out"),
         (
             "reads",

@@ -27,7 +27,7 @@ __all__ = ["BuiltImage", "image"]
 
 # A list is not worth a long wait for a daemon that may not even be wanted.
 _LIST_S: Final = 5.0
-_CLOSED: Final = "nothing is left half made"
+_CLOSED: Final = "nothing is left half done"
 
 
 class BuiltImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,17 +41,19 @@ class BuiltImage(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.group()
 def image() -> None:
-    """The root file system of the boxes, made from this Python and nothing else."""
+    """Make and list the boxes' root file system, built from this Python and nothing else."""
 
 
 @image.command()
-@click.option("--backend", type=click.Choice(BACKENDS), default="jail", show_default=True, help="What it is for.")
+@click.option(
+    "--backend", type=click.Choice(BACKENDS), default="jail", show_default=True, help="The backend that needs it."
+)
 @options.state
 @options.as_json
 def build(backend: str, state: Path | None, as_json: bool) -> None:
-    """Make the image now rather than with the first run; for docker and gvisor, load it into the daemon.
+    """Make the image now instead of with the first run; for docker and gvisor, also load it into the daemon.
 
-    DOCKER_HOST says where that is. Nothing is pulled and no Dockerfile is read.
+    DOCKER_HOST names the daemon. Nothing is pulled, and no Dockerfile is read.
     """
     place = State.at(state, os.environ)
     place.create()
@@ -59,7 +61,7 @@ def build(backend: str, state: Path | None, as_json: bool) -> None:
     if as_json:
         emit({"image": built, "was_there": was_there})
     else:
-        say(f"{_line(built)}{'  (was there already)' if was_there else ''}")
+        say(f"{_line(built)}{'  (it already existed)' if was_there else ''}")
 
 
 @image.command()
@@ -83,7 +85,7 @@ def ls(state: Path | None, as_json: bool) -> None:
 async def _build(backend: str, folder: Path) -> tuple[BuiltImage, bool]:
     """The image, and whether it was there before."""
     before = {each.digest for each in stored_images(folder)}
-    step("the root file system: looking whether it is there, else making it")
+    step("looking for the root file system, or making it")
     made = await asyncio.to_thread(ensure_image, folder)
     if backend == "jail":
         return _of_jail(made), made.digest in before
@@ -92,7 +94,7 @@ async def _build(backend: str, folder: Path) -> tuple[BuiltImage, bool]:
 
     daemon = Daemon.at(os.environ)
     try:
-        step("the Docker daemon: looking whether it has it, else loading it")
+        step("looking for it in the Docker daemon, or loading it")
         loaded = await ensure_loaded(daemon, made)
     finally:
         daemon.close()
@@ -111,7 +113,7 @@ async def _loaded(host: str) -> list[LoadedImage] | None:
         finally:
             daemon.close()
     except BoxFault as fault:
-        tell(f"only the jail's images: {fault}")
+        tell(f"these are the jail's images only: {fault}")
         return None
 
 

@@ -1,7 +1,7 @@
 """From a command to its coroutine, and back when the user or the system wants it to end.
 
 SIGTERM and SIGHUP do what Ctrl-C does, so that a service manager or a closed terminal leaves no run unfinished in the
-log and no call unsettled in the books. What a signal does depends on what there is to close::
+log and no call unsettled in the ledger. What a signal does depends on what there is to close::
 
     loading, and what only reads         the process ends in the handler (`belljar_command`)
     a command without a loop             `Stopped` is raised where it is
@@ -33,8 +33,8 @@ __all__ = ["Stopped", "done", "may_be_stopped", "run_async"]
 T = TypeVar("T")
 _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
-_RUN_CLOSED: Final = "the box is gone, what was spent is in the books, the log is closed"
-_AGAIN: Final = "at once, as asked again; the next start settles what was under way"
+_RUN_CLOSED: Final = "the box is gone, the ledger has what was spent, and the log is closed"
+_AGAIN: Final = "at once, because you asked twice; the next start settles the rest"
 _SAME_WISH_S: Final = 0.5
 # When the first signal came, on the monotonic clock.
 _came: list[float] = []

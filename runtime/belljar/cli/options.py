@@ -18,13 +18,13 @@ state = click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=True),
     metavar="DIR",
-    help="Where ledger, log, contexts and images are kept. [default: $BELLJAR_HOME, else the XDG state folder]",
+    help="The folder for log, ledger, contexts and images. [default: $BELLJAR_HOME, else the XDG state folder]",
 )
 prices = click.option(
     "--prices",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="What models cost that are not on the public list, or for you another price.",
+    help="Prices of models that are not on the public list, or that cost you something else.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
 
@@ -34,16 +34,18 @@ def reading(command: F) -> F:
     for option in reversed(
         (
             click.option(
-                "--encoding", metavar="CODEC", help="Of the files. [default: UTF-8, or what a byte order mark says]"
+                "--encoding",
+                metavar="CODEC",
+                help="The files' encoding. [default: UTF-8, or what the byte order mark says]",
             ),
             click.option(
                 "--errors",
                 type=click.Choice(["strict", "replace", "skip"]),
                 default="strict",
                 show_default=True,
-                help="Bytes that are no text: refuse, replace by U+FFFD, or leave out such files of a folder.",
+                help="For bytes that do not decode: refuse, replace by U+FFFD, or skip such files of a folder.",
             ),
-            click.option("--jsonl", is_flag=True, help="A file is a list: each of its lines is an item, as JSON."),
+            click.option("--jsonl", is_flag=True, help="Read each file as a list: every line is one item in JSON."),
         )
     ):
         command = option(command)
@@ -55,16 +57,28 @@ def box_options(command: F) -> F:
     for option in reversed(
         (
             click.option(
-                "--policy", default="standard", show_default=True, metavar="NAME|FILE", help="What is allowed."
+                "--policy",
+                default="standard",
+                show_default=True,
+                metavar="NAME|FILE",
+                help="The policy: what is allowed, and every limit.",
             ),
             click.option(
-                "--backend", type=click.Choice(BACKENDS), help="How boxes are built. [default: the policy's first]"
+                "--backend", type=click.Choice(BACKENDS), help="What boxes are made of. [default: the policy's first]"
             ),
-            click.option("--language", type=click.Choice(LANGUAGES), help="[default: the policy's first]"),
             click.option(
-                "--tenant", default=DEFAULT_TENANT, show_default=True, metavar="T", help="Whose quota, as a/b/c."
+                "--language",
+                type=click.Choice(LANGUAGES),
+                help="All of Python, or the restricted part. [default: the policy's first]",
             ),
-            click.option("--quiet", is_flag=True, help="No progress and no last line on stderr."),
+            click.option(
+                "--tenant",
+                default=DEFAULT_TENANT,
+                show_default=True,
+                metavar="T",
+                help="The tenant to charge, such as acme/research.",
+            ),
+            click.option("--quiet", is_flag=True, help="Print neither progress nor the last line on stderr."),
             state,
             as_json,
         )

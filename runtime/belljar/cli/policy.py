@@ -36,7 +36,7 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("name", metavar="NAME|FILE")
 @options.as_json
 def check(name: str, as_json: bool) -> None:
-    """Check a policy; exit 3 and say where it is wrong if it is."""
+    """Check a policy. If it is wrong, say where and exit with 3."""
     loaded = load(name)
     if as_json:
         emit({"ok": True, "name": loaded.name, "digest": digest(loaded)})
@@ -64,7 +64,7 @@ def ls_(as_json: bool) -> None:
 
 
 @policy.command("schema")
-@click.option("--json", "as_json", is_flag=True, help="It is JSON anyway.")
+@click.option("--json", "as_json", is_flag=True, help="Accepted, and without effect: the schema is always JSON.")
 def schema_(as_json: bool) -> None:
     """Print the JSON Schema of the file format, for editors."""
     say(json.dumps(schema(), indent=2))

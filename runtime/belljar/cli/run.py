@@ -35,8 +35,8 @@ _context = click.option(
     "sources",
     multiple=True,
     metavar="[NAME=]PATH",
-    help="A text file or a folder, the program's `context`; again, with names, for more. - is what comes on stdin. Or "
-    "sha256:DIGEST or @NAME, for one that was registered with `belljar context add`.",
+    help="The program's `context`: a text file, a folder, or - for stdin; or @NAME or sha256:DIGEST, for one that "
+    "`belljar context add` registered. Repeat it with names for more contexts.",
 )
 
 
@@ -54,16 +54,18 @@ _context = click.option(
     "--trace",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write each turn of the root model to FILE as a line of JSON: what it wrote, ran and was shown.",
+    help="Write each turn of the root model to FILE as a line of JSON: what it wrote, what ran, what it was shown.",
 )
-@click.option("--sub-model", metavar="NAME", help="Answers the code's queries. [default: the root model]")
+@click.option(
+    "--sub-model", metavar="NAME", help="The model that answers the code's queries. [default: the root model]"
+)
 @options.prices
 @options.reading
 @options.box_options
 def run(
     question: str, sources: tuple[str, ...], model: str, trace: Path | None, sub_model: str | None, **rest: Any
 ) -> int:
-    """Answer QUESTION over a text of any length with a root model that writes code."""
+    """Answer QUESTION about a text of any length, with a root model that writes code."""
 
     async def work(runtime: Runtime, on_progress: Any) -> Result:
         with tracing(trace) as on_turn:
@@ -86,13 +88,19 @@ def run(
 @click.command("exec")
 @click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM.py")
 @_context
-@click.option("--model", metavar="NAME", help="Answers the program's queries; without one they are refused.")
-@click.option("--sub-model", metavar="NAME", help="The same as --model, and wins: there is no root model here.")
+@click.option(
+    "--model", metavar="NAME", help="The model that answers the program's queries; without one they are refused."
+)
+@click.option(
+    "--sub-model",
+    metavar="NAME",
+    help="The same as --model here, because there is no root model; it wins over --model.",
+)
 @options.prices
 @options.reading
 @options.box_options
 def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model: str | None, **rest: Any) -> int:
-    """Run PROGRAM.py in a box, no root model. `-` reads it from stdin."""
+    """Run PROGRAM.py in a box, without a root model. `-` reads it from stdin."""
     code = _read_program(program)
 
     async def work(runtime: Runtime, on_progress: Any) -> Result:
@@ -116,7 +124,7 @@ def _contexts(runtime: Runtime, sources: tuple[str, ...], rest: dict[str, Any]) 
             name, place = "context", source
         if name in contexts:
             raise InvalidInput(
-                f"there are two contexts called {name}: give each a name of its own, as in --context contract=FILE",
+                f"two contexts are called {name}: give each its own name, as in --context contract=FILE",
                 code="context.name",
             )
         contexts[name] = _source(runtime, place, rest)
@@ -160,7 +168,7 @@ def _print(result: Result, *, as_json: bool, show_output: bool) -> None:
     if result.given is not None:
         show(f"{as_text(result)}\n")
     if result.unfinished is not None:
-        complain("not finished", f"what there was of an answer: {str(result.partial)[:_PARTIAL_CHARS_MAX]}")
+        complain("not finished", f"this is what there was of an answer: {str(result.partial)[:_PARTIAL_CHARS_MAX]}")
 
 
 def _read_program(path: Path) -> str:
@@ -169,7 +177,8 @@ def _read_program(path: Path) -> str:
             source = file.read(_PROGRAM_BYTES_MAX + 1)
         if len(source) > _PROGRAM_BYTES_MAX:
             raise InvalidInput(
-                f"{path} is over {_PROGRAM_BYTES_MAX} bytes: that is no program", code="program.too_long"
+                f"{path} is over {_PROGRAM_BYTES_MAX} bytes, too long for a program: name the right file",
+                code="program.too_long",
             )
         # As Python reads a program: a byte order mark is no part of it.
         return source.removeprefix(codecs.BOM_UTF8).decode("utf-8")

@@ -33,7 +33,8 @@ def tracing(path: Path | None) -> Iterator[Callable[[Turn], None] | None]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise InvalidInput(
-            f"{path} cannot be written ({error.strerror}): give --trace a file in a folder of yours", code="trace.file"
+            f"{path} cannot be written ({error.strerror}): give --trace a file in a folder that you can write to",
+            code="trace.file",
         ) from error
     whole = True
 
@@ -47,7 +48,7 @@ def tracing(path: Path | None) -> Iterator[Callable[[Turn], None] | None]:
                 line = line[os.write(descriptor, line) :]
         except OSError as error:
             whole = False
-            complain("the trace", f"{path} is not whole: {error.strerror}")
+            complain("the trace", f"{path} is incomplete: {error.strerror}")
 
     try:
         yield write

@@ -139,7 +139,7 @@ def _codec(declared: str) -> str:
         name = None
     if name is None or name in _NO_STREAMS:
         raise InvalidInput(
-            f"{declared[:40]!a} is no encoding that can be read here; {_SAMPLE}", code="context.encoding"
+            f"{declared[:40]!a} is not an encoding that Belljar reads; {_SAMPLE}", code="context.encoding"
         )
     return "utf-8" if name == "utf-8-sig" else name  # the mark is no part of the text anyhow
 

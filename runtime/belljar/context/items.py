@@ -83,7 +83,7 @@ class Directory:
         for key in keys:
             label = f"the key {_short(key)}"
             if not isinstance(key, str):
-                raise InvalidInput(f"{label} is no str; make it one, for example with str()", code="context.not_json")
+                raise InvalidInput(f"{label} is not a str; convert it, for example with str()", code="context.not_json")
             if len(key) > _KEY_CHARS_MAX:
                 raise InvalidInput(
                     f"{label} is too long; make it shorter",
@@ -166,7 +166,7 @@ def _json_lines(texts: Iterable[str], label: str) -> Iterator[tuple[str, object]
             except (ValueError, RecursionError) as error:
                 why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be read"
                 raise InvalidInput(
-                    f"{which} is no JSON ({why}); mend it, or leave out --jsonl to take it as a text",
+                    f"{which} is not JSON ({why}); correct it, or leave out --jsonl to read the file as a text",
                     code="context.not_json",
                 ) from None
 
@@ -219,7 +219,7 @@ def _refuse_unless_json(value: object, label: str) -> None:
             for key, item in value.items():
                 if not isinstance(key, str):
                     raise InvalidInput(
-                        f"{label} has the key {_short(key)}, which is no str; make it one", code="context.not_json"
+                        f"{label} has the key {_short(key)}, which is not a str; convert it", code="context.not_json"
                     )
                 _refuse_unless_json(item, label)
         case _:

@@ -368,7 +368,8 @@ class ContextStore:
             name = document.name if document.name == _printable(ref) and self._is_called(document, ref) else None
             if not self._remove(document.sha256, name=name):
                 raise Refusal(
-                    f"the context {document.name!r} ({document.sha256[:12]}) is in use by a run; wait for its end",
+                    f"the context {document.name!r} ({document.sha256[:12]}) is in use by a run; wait until that has "
+                    "ended",
                     code="context.in_use",
                 )
             if not (self._documents / document.sha256).exists():
@@ -662,8 +663,8 @@ def _taking(source: object, reading: _Reading) -> _Take:
             return lambda folder: _take_stream(folder, source, reading)
         case _:
             raise InvalidInput(
-                f"a {type(source).__name__} cannot be a context; give a str, a list, a dict, a Path or an open binary "
-                "file",
+                f"a value of type {type(source).__name__} cannot be a context; give a str, list, dict, Path or open "
+                "binary file",
                 code="context.not_json",
             )
 
@@ -705,7 +706,9 @@ def _described(draft: Draft, name: str | None, now_ns: int) -> Document:
 
 
 def _unknown(ref: str) -> InvalidInput:
-    return InvalidInput(f"there is no context {ref[:80]!r}; add it first", code="context.unknown")
+    return InvalidInput(
+        f"there is no context {ref[:80]!r}; `belljar context ls` shows those there are", code="context.unknown"
+    )
 
 
 def _printable(name: str) -> str:
@@ -720,5 +723,5 @@ def _faults(root: Path) -> Iterator[None]:
     except OSError as error:
         raise HostFault(
             f"the context store at {str(root)!r} cannot be used ({error.strerror}); "
-            "make room or mend its permissions, or choose another state folder"
+            "make room or correct its permissions, or choose another state folder"
         ) from error

@@ -365,6 +365,6 @@ def _checked_host(base_url: str) -> str:
     host = url.raw_host.decode()
     if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", host, re.ASCII):
         raise InvalidInput(
-            "the base URL of the model is no http or https URL: check ANTHROPIC_BASE_URL", code="model.url"
+            "the model's base URL is not an http or https URL: check ANTHROPIC_BASE_URL", code="model.url"
         )
     return host if url.port is None else f"{host}:{url.port}"

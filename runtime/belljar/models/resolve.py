@@ -107,7 +107,7 @@ def _checked(model: Model | None) -> Model:
     name: object = getattr(model, "name", None)
     if model is None or not isinstance(name, str) or not name or not callable(getattr(model, "complete", None)):
         what = type(model).__name__.removesuffix("Type")
-        raise InvalidInput(f"an object of the type {what} is no model: {_POSSIBLE}", code="model.unknown")
+        raise InvalidInput(f"an object of type {what} is not a model: {_POSSIBLE}", code="model.unknown")
     if not isinstance(getattr(model, "scripted", None), bool):
         raise InvalidInput(
             f"the model {name[:_SHOWN_MAX]!a} does not say whether it is scripted: give it `scripted`, False for one "

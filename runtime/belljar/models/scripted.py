@@ -215,7 +215,7 @@ def _compiled(when: str, name: str) -> re.Pattern[str]:
         return re.compile(when)
     except re.error as error:
         raise InvalidInput(
-            f"{name.removeprefix('scripted:')}: the pattern {when!r} of a [[reply]] is no regular expression: {error}",
+            f"{name.removeprefix('scripted:')}: the [[reply]] pattern {when!r} is not valid: {error}",
             code="model.script",
         ) from None
 

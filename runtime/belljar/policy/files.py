@@ -68,9 +68,9 @@ def _load(name_or_path: str, beside: Path, chain: tuple[Path, ...]) -> Policy:
     text = _read(path)
     here = path.resolve()  # after reading: what could be read has no null in its name and ends no circle of links
     if here in chain:
-        raise InvalidInput(f"extends comes back to {path.name}; remove one link of the circle", code="policy.extends")
+        raise InvalidInput(f"extends leads back to {path.name}; remove one link of the circle", code="policy.extends")
     if len(chain) == _CHAIN_FILES_MAX:
-        message = f"extends goes on for more than {_CHAIN_FILES_MAX} files; write fewer levels"
+        message = f"extends leads through more than {_CHAIN_FILES_MAX} files; use fewer levels"
         raise InvalidInput(message, code="policy.extends", limit=_CHAIN_FILES_MAX)
     reserved = frozenset(presets()) - {here.stem if here == (assets.policies_dir() / here.name).resolve() else ""}
     return parse(text, source=str(path), base=lambda name: _load(name, path.parent, (*chain, here)), reserved=reserved)
@@ -91,11 +91,13 @@ def _read(path: Path) -> str:
     try:
         # A pipe or a device could give bytes for ever, or none.
         if not path.is_file():
-            raise InvalidInput(f"{str(path)!r} is not a file; write the path of one", code="policy.not_found")
+            raise InvalidInput(f"{str(path)!r} is not a file; give the path of one", code="policy.not_found")
         with path.open("rb") as file:
             data = file.read(_FILE_BYTES_MAX + 1)
         if len(data) > _FILE_BYTES_MAX:
-            raise InvalidInput(f"{str(path)!r} is no policy, it is too large; write less", code="policy.too_large")
+            raise InvalidInput(
+                f"{str(path)!r} is too large to be a policy; name the right file", code="policy.too_large"
+            )
         return data.decode()
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a null character in the path
         message = f"{str(path)!r} cannot be read ({type(error).__name__}); write a readable UTF-8 file"

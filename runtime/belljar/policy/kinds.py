@@ -136,7 +136,7 @@ class Size(Kind[int]):
 
     def read(self, value: object) -> int:
         if not isinstance(value, str):
-            raise Wrong(f'is {shown(value)}, which is no size; write a unit, as in "256 MiB"')
+            raise Wrong(f'is {shown(value)}, which is not a valid size; add a unit, as in "256 MiB"')
         size = _units(units.parse_size, value)
         _within(size, units.parse_size(self.least), units.parse_size(self.most), value, self.least, self.most)
         return size
@@ -161,7 +161,7 @@ class Duration(Kind[float]):
 
     def read(self, value: object) -> float:
         if not isinstance(value, str):
-            raise Wrong(f'is {shown(value)}, which is no duration; write a unit, as in "60 s"')
+            raise Wrong(f'is {shown(value)}, which is not a valid duration; add a unit, as in "60 s"')
         seconds = _units(units.parse_duration, value)
         _within(
             seconds, units.parse_duration(self.least), units.parse_duration(self.most), value, self.least, self.most
@@ -187,7 +187,9 @@ class Count(Kind[int]):
 
     def read(self, value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise Wrong(f"is {shown(value)}, which is no count; write a plain whole number, as in {self.least}")
+            raise Wrong(
+                f"is {shown(value)}, which is not a valid count; use a plain whole number, such as {self.least}"
+            )
         _within(value, self.least, self.most, value, str(self.least), str(self.most))
         return value
 
@@ -211,7 +213,7 @@ class Amount(Kind[int | None]):
         if value == UNLIMITED:
             return None
         if not isinstance(value, int) or isinstance(value, bool):
-            raise Wrong(f'is {shown(value)}, which is no amount; write a plain whole number or "{UNLIMITED}"')
+            raise Wrong(f'is {shown(value)}, which is not a valid amount; use a plain whole number or "{UNLIMITED}"')
         _within(value, 0, self.most, value, "0", str(self.most))
         return value
 
@@ -236,7 +238,7 @@ class Volume(Kind[int | None]):
         if value == UNLIMITED:
             return None
         if not isinstance(value, str):
-            raise Wrong(f'is {shown(value)}, which is no size; write a unit, as in "10 GiB", or "{UNLIMITED}"')
+            raise Wrong(f'is {shown(value)}, which is not a valid size; add a unit, as in "10 GiB", or "{UNLIMITED}"')
         size = _units(units.parse_size, value)
         _within(size, 0, units.parse_size(self.most), value, "0 B", self.most)
         return size
@@ -263,7 +265,9 @@ class Cost(Kind[int | None]):
         if value == UNLIMITED:
             return None
         if not isinstance(value, str):
-            raise Wrong(f'is {shown(value)}, which is no money; write it as in "0.50 USD", or "{UNLIMITED}"')
+            raise Wrong(
+                f'is {shown(value)}, which is not an amount of money; use one such as "0.50 USD", or "{UNLIMITED}"'
+            )
         amount = _units(units.parse_money, value)
         _within(amount, 0, units.parse_money(self.most), value, "0.00 USD", self.most)
         return amount
@@ -354,8 +358,8 @@ class Patterns(Kind[tuple[str, ...]]):
         patterns = _strings(value)
         for index, pattern in enumerate(patterns):
             if _PATTERN.fullmatch(pattern) is None:
-                advice = 'letters, digits, . _ : / @ + - and "*", as in "claude-*"'
-                raise Wrong(f"has {shown(pattern)}, which is no name pattern; write {advice}", index=index)
+                advice = 'letters, digits, . _ : / @ + - and "*", such as "claude-*"'
+                raise Wrong(f"has {shown(pattern)}, which is not a valid name pattern; use {advice}", index=index)
         _no_twin(patterns)
         return tuple(sorted(patterns))
 
@@ -384,7 +388,7 @@ class Period(Kind[str]):
 
     def read(self, value: object) -> str:
         if not isinstance(value, str) or value not in self.known:
-            raise Wrong(f"is {shown(value)}, which is no period here; write {_words(self.known)}")
+            raise Wrong(f"is {shown(value)}, which is not a valid period here; use {_words(self.known)}")
         return value
 
     def write(self, value: str) -> str:
@@ -413,7 +417,9 @@ class Pin(Kind[str | None]):
         if value == ANY:
             return None
         if not isinstance(value, str) or re.fullmatch(_SHA256, value) is None:
-            raise Wrong(f'is {shown(value)}, which is no digest; write "sha256:" and 64 small hex digits, or "{ANY}"')
+            raise Wrong(
+                f'is {shown(value)}, which is not a digest; use "sha256:" and 64 lower-case hex digits, or "{ANY}"'
+            )
         return value
 
     def write(self, value: str | None) -> str:
@@ -456,7 +462,9 @@ class Label(Kind[str]):
 
     def read(self, value: object) -> str:
         if not isinstance(value, str) or re.fullmatch(_LABEL, value) is None:
-            raise Wrong(f'is {shown(value)}, which is no name; write small letters, digits and "-", as in "standard"')
+            raise Wrong(
+                f'is {shown(value)}, which is not a name; use lower-case letters, digits and "-", such as "standard"'
+            )
         return value
 
     def write(self, value: str) -> str:
@@ -500,7 +508,7 @@ def _units(parse: Callable[[str], T], text: str) -> T:
 
 def _within(value: float, least: float, most: float, given: object, least_text: str, most_text: str) -> None:
     if not least <= value <= most:
-        raise Wrong(f"is {shown(given)}, which is out of range; write {least_text} to {most_text}")
+        raise Wrong(f"is {shown(given)}, which is out of range; use {least_text} to {most_text}")
 
 
 def _range_words(least: str, most: str) -> dict[str, str]:
@@ -531,7 +539,7 @@ def _names(value: object, known: tuple[str, ...], others: re.Pattern[str] | None
     names = _strings(value)
     for index, name in enumerate(names):
         if name not in known and not (others is not None and others.fullmatch(name)):
-            raise Wrong(f"has {shown(name)}, which is not known; write only {_words(known)}", index=index)
+            raise Wrong(f"has {shown(name)}, which is not known; use only {_words(known)}", index=index)
     _no_twin(names)
     return tuple(names)
 

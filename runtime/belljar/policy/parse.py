@@ -121,17 +121,17 @@ class _Reader:
         parent = self.parent(base)
         policy = self.table(Policy, self.raw, (), parent)
         if policy.name in reserved:
-            what = f'name is "{policy.name}", which is the preset\'s, and the log would tell this one for it'
-            self.refuse(("name",), f'{what}; write a name of its own, as in "my-{policy.name}"', "reserved")
+            what = f'name is "{policy.name}", which is the preset\'s, and the log would take this one for it'
+            self.refuse(("name",), f'{what}; give it another name, such as "my-{policy.name}"', "reserved")
         self.whole(policy)
         return policy
 
     def toml(self, text: str) -> dict[str, Any]:
         if len(text) > _TEXT_CHARS_MAX:
-            self.refuse((), f"the file has {len(text)} characters; write at most {_TEXT_CHARS_MAX}", "syntax")
+            self.refuse((), f"the file has {len(text)} characters; use at most {_TEXT_CHARS_MAX}", "syntax")
         for number, line in enumerate(text.split("\n"), start=1):
             if len(line) > _LINE_CHARS_MAX:
-                self.refuse(number, f"the line is too long; write at most {_LINE_CHARS_MAX} characters", "syntax")
+                self.refuse(number, f"the line is too long; use at most {_LINE_CHARS_MAX} characters", "syntax")
         try:
             raw = tomllib.loads(text)
             self.lines = locate(text)
@@ -149,7 +149,7 @@ class _Reader:
         elif place[1]:
             line = int(place[1])
         what = _printable(str(error).replace(place[0] if place else "", ""))
-        self.refuse(line, f"no valid TOML ({what}); write it as the presets are written", "syntax")
+        self.refuse(line, f"this is not valid TOML ({what}); compare it with the presets", "syntax")
 
     def version(self) -> None:
         """First of all: of another version's file nothing else would be understood."""
@@ -168,7 +168,7 @@ class _Reader:
                 ("extends",), f'extends is {shown(name)}; write a preset or a file, as in "standard"', "extends"
             )
         if "name" not in self.raw:
-            self.refuse((), "name is missing; write one of its own, a policy may not pass for its base", "missing")
+            self.refuse((), "name is missing; give the policy its own, because it may not pass for its base", "missing")
         try:
             return base(name)
         except InvalidInput as error:
@@ -233,7 +233,7 @@ class _Reader:
         misfits = [(inner, outer, what) for inner, outer in FITS if (what := _misfit(policy, inner, outer))]
         if misfits:
             (inner, outer, what), *others = misfits
-            message = f"{what}, which holds it; lower {inner} or raise {outer}"
+            message = f"{what}, which contains it; lower {inner} or raise {outer}"
             also = "".join(f"; also {other}" for _, _, other in others)
             self.refuse_first((inner, outer), message + also, "misfit")
 

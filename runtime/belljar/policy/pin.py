@@ -17,7 +17,7 @@ def check_pin(policy: Policy, image: str) -> None:
     pinned = policy.box.image
     if pinned not in (None, image):
         raise PolicyDenied(
-            f"the policy {policy.name} pins the box image {pinned}, and here it is {image}: use the Python and the "
-            "belljar that the pinned one was made with, or pin this one (belljar image ls shows what is there)",
+            f"the policy {policy.name} pins the box image {pinned}, but this host makes {image}: use the Python "
+            "and the Belljar that made the pinned one, or pin this one (`belljar image ls` lists what there is)",
             code="image.pinned",
         )

@@ -63,7 +63,11 @@ class PolicyDenied(Exception):
 
 
 class PatternDenied(PolicyDenied, re.error):
-    """The search on the host has no such pattern: what `re` says of a pattern that it has not."""
+    """The search on the host does not accept this pattern: a refusal that `except re.error` catches as well."""
+
+
+# A caller, and the host that compares it with what it refused, know a refusal by its type's name.
+PatternDenied.__name__ = PatternDenied.__qualname__ = "PolicyDenied"
 
 
 class QuotaExceeded(PolicyDenied):

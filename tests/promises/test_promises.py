@@ -1,4 +1,4 @@
-"""Each promise in the README names the tests that prove it, or says that it is pending. Here the names are checked.
+"""Each promise in docs/promises.md names the tests that prove it, or says `pending`. Here the names are checked.
 
 A test is named, not a file of them: whoever reads the promise should find what shows it. That it is there is seen in
 the file; that it is run, by pytest; and where a promise is for every backend, on which backends it is run.
@@ -64,7 +64,7 @@ def missing(cell: str, root: Path = ROOT) -> list[str]:
     return wrong
 
 
-PROMISES = table((ROOT / "README.md").read_text(encoding="utf-8"))
+PROMISES = table((ROOT / "docs" / "promises.md").read_text(encoding="utf-8"))
 
 
 def test_there_are_promises_for_each_pillar() -> None:
