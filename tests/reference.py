@@ -2,7 +2,7 @@
 
 Statuses and types come from the types, limits from the policy's kinds and presets, exit codes from where they are
 decided. The codes of errors are found in the source: each call with `code="..."`, the type that it raises and what it
-says. A code that is put together (`f"quota.{dimension}"`) is looked up in `PUT_TOGETHER`.
+says. A code that is put together (`f"{what}.denied"`) is looked up in `PUT_TOGETHER`.
 """
 
 from __future__ import annotations
@@ -62,26 +62,33 @@ EXIT_CODES: Final[dict[int, str]] = {
 
 # What a code that is put together can be.
 PUT_TOGETHER: Final[dict[str, tuple[str, ...]]] = {
-    "answer.{}": ("too_many_values", "too_deep", "too_many_digits"),
     "layer.{}": ("NAME",),
     "units.{}": ("size", "duration"),
-    "quota.{}": ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes"),
     "{}.denied": ("backend", "language"),
     "policy.{}": ("syntax", "missing", "unknown_key", "value", "looser", "misfit", "extends", "reserved"),
 }
 
+_ANSWER: Final = "the answer has more than is allowed: give a smaller answer, or give it as text"
+
 # Codes that are chosen before the call that raises them.
 CHOSEN_BEFORE: Final[dict[str, tuple[str, str]]] = {
     "search.memory": ("PolicyDenied", "the search used up its memory: search for something simpler"),
+    **dict.fromkeys(("limits.answer_values", "answer.too_deep", "answer.too_many_digits"), ("Refusal", _ANSWER)),
+    **{
+        f"quota.{whose}.{key}": ("QuotaExceeded", f"the {whose}'s quota has no room for this")
+        for whose in ("run", "tenant")
+        for key in ("calls", "input_tokens", "output_tokens", "cost")
+    },
+    "quota.tenant.read": ("QuotaExceeded", "the tenant's quota has no room for this"),
 }
 
 # Limits that the host sees to be met, without a word from anybody.
 OF_THE_BOX: Final[dict[str, str]] = {
     "limits.cell_wall": "`limits.cell_wall` was met, in milliseconds",
-    "cpu_ms": "`limits.cpu` was met, in milliseconds",
-    "memory_bytes": "`limits.memory` was met",
-    "processes": "`limits.processes` was met",
-    "scratch_bytes": "`limits.scratch` was met",
+    "limits.cpu": "`limits.cpu` was met, in milliseconds",
+    "limits.memory": "`limits.memory` was met",
+    "limits.processes": "`limits.processes` was met",
+    "limits.scratch": "`limits.scratch` was met",
 }
 
 
@@ -198,7 +205,7 @@ def _codes() -> list[str]:
 
 def _codes_of(call: ast.Call) -> list[str]:
     given = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
-    if _name(call.func) == "Limit" and call.args:
+    if ast.unparse(call.func) == "Limit.of" and call.args:
         given.append(call.args[0])
     for value in given:
         if isinstance(value, ast.Constant) and isinstance(value.value, str):

@@ -81,7 +81,7 @@ def test_a_program_over_the_policys_size(jar: Jar) -> None:
     policy = jar.policy('[limits]\ncode = "1 KiB"')
     outcome, result = jar.exec_json("x = 1\n" * 1000, "--policy", policy)
     assert (outcome.code, result["status"]) == (4, "denied")
-    assert result["limit"] == {"code": "limits.code", "limit": 1024, "observed": 6000}
+    assert result["limit"] == {"code": "limits.code", "limit": 1024, "observed": 6000, "unit": "bytes"}
 
 
 # --------------------------------------------------------------------------------------------------------------- policy

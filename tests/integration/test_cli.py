@@ -144,11 +144,31 @@ def test_exec_without_a_model_refuses_queries_as_an_exception(jar: Jar) -> None:
 
 
 UNCAUGHT = [
-    ("for _ in range(5): llm_query('x')", "QuotaExceeded", 5, {"code": "quota.run.calls", "limit": 2, "observed": 3}),
-    ("llm_query_batched(['x'] * 3)", "QuotaExceeded", 5, {"code": "quota.run.calls", "limit": 2, "observed": 3}),
-    ("print(llm_query('x' * 3000))", "PolicyDenied", 4, {"code": "models.prompt", "limit": 2048, "observed": 3000}),
-    ("context.search('(?=x)')", "PolicyDenied", 4, {"code": "search.pattern", "limit": None, "observed": None}),
-    ("llm_query('no reply')", "ModelError", 7, {"code": "model.failed", "limit": None, "observed": None}),
+    (
+        "for _ in range(5): llm_query('x')",
+        "QuotaExceeded",
+        5,
+        {"code": "quota.run.calls", "limit": 2, "observed": 3, "unit": ""},
+    ),
+    (
+        "llm_query_batched(['x'] * 3)",
+        "QuotaExceeded",
+        5,
+        {"code": "quota.run.calls", "limit": 2, "observed": 3, "unit": ""},
+    ),
+    (
+        "print(llm_query('x' * 3000))",
+        "PolicyDenied",
+        4,
+        {"code": "models.prompt", "limit": 2048, "observed": 3000, "unit": "bytes"},
+    ),
+    (
+        "context.search('(?=x)')",
+        "PolicyDenied",
+        4,
+        {"code": "search.pattern", "limit": None, "observed": None, "unit": ""},
+    ),
+    ("llm_query('no reply')", "ModelError", 7, {"code": "model.failed", "limit": None, "observed": None, "unit": ""}),
 ]
 
 
@@ -273,7 +293,7 @@ def test_a_root_model_that_never_finishes_ends_at_the_turn_limit(jar: Jar) -> No
     policy = jar.policy("[models]\nturns = 3")
     code, result, complaint = run_json(jar, jar.script(*[block("print(1)")] * 5), "--policy", str(policy))
     assert (code, result["status"], result["turns"]) == (5, "quota", 3)
-    assert result["limit"] == {"code": "models.turns", "limit": 3, "observed": 3}
+    assert result["limit"] == {"code": "models.turns", "limit": 3, "observed": 3, "unit": ""}
     assert "3 turns" in complaint
     assert "allow more turns" in complaint
 

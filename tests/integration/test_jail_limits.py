@@ -290,7 +290,7 @@ def test_a_flood_ends_the_box(jar: Jar) -> None:
 def test_an_answer_that_is_too_long_is_no_answer(jar: Jar) -> None:
     outcome, result = run(jar, "FINAL('x' * 5000)", 'answer = "1 KiB"')
     assert (outcome.code, result["status"], result["answer"]) == (6, "output", None)
-    assert result["limit"] == {"code": "limits.answer", "limit": 1024, "observed": 5000}
+    assert result["limit"] == {"code": "limits.answer", "limit": 1024, "observed": 5000, "unit": "bytes"}
 
 
 def test_bytes_that_are_no_sentence_end_the_box(jar: Jar) -> None:

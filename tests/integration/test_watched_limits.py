@@ -270,7 +270,7 @@ for _ in range(60):
 def test_tasks_are_limited_and_it_is_said(jar: Jar, code: str) -> None:
     result = run(jar, code, "processes = 12")
     assert result["status"] == "processes", result["error"]
-    assert result["limit"] == {"code": "processes", "limit": 12, "observed": 13}
+    assert result["limit"] == {"code": "limits.processes", "limit": 12, "observed": 13, "unit": ""}
 
 
 def test_there_are_never_more_tasks_than_the_limit_whoever_else_runs(jar: Jar) -> None:
