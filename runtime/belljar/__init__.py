@@ -147,13 +147,24 @@ if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has eve
 
             found = version("belljar")
         elif name in _MODULE_OF:
-            from importlib import import_module
-
-            found = getattr(import_module(f"belljar.{_MODULE_OF[name]}"), name)
+            found = getattr(_loaded(_MODULE_OF[name]), name)
         else:
             raise AttributeError(f"module 'belljar' has no attribute {name!r}")
         globals()[name] = found  # asked for once
         return found
+
+    def _loaded(module: str) -> object:
+        from importlib import import_module
+
+        try:
+            return import_module(f"belljar.{module}")
+        except RuntimeError as error:  # whose threads end with the main one cannot be loaded behind its end
+            from belljar.errors import InvalidInput
+
+            raise InvalidInput(
+                f"belljar.{module} cannot be loaded after the end of the main thread ({error}): use it once before",
+                code="runtime.late",
+            ) from error
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

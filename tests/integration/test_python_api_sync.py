@@ -226,6 +226,7 @@ threading.Thread(target=work, daemon=True).start()
 begun.wait(); print(1)
 """,
     "a thread that outlives the main one": f"""\
+belljar.session  # loads it
 def work():
     threading.main_thread().join()
     with {OPEN} as session:
@@ -244,6 +245,21 @@ def test_what_is_never_closed_keeps_no_process_and_ends_rightly(jar: Jar, code: 
     assert (outcome.code, outcome.stdout[:1], outcome.stderr) == (0, "1", "")
     # Not by the next start: nobody has started since.
     assert len(jar.records("run.finished")) == len(jar.records("run.started")) >= 1
+
+
+def test_what_is_first_used_after_the_main_thread_says_what_to_do(jar: Jar) -> None:
+    code = """\
+def work():
+    threading.main_thread().join()
+    try:
+        belljar.session
+    except belljar.InvalidInput as error:
+        print(error.code, error)
+threading.Thread(target=work).start()
+"""
+    outcome = done(jar, code)
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert outcome.stdout.startswith("runtime.late belljar.facade cannot be loaded after the end of the main thread")
 
 
 def test_what_does_not_close_in_time_is_left_to_the_next_start(jar: Jar) -> None:
