@@ -23,7 +23,7 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar, cast
 
@@ -331,19 +331,19 @@ class Run:
                 stack.push_async_callback(self._shared.ledger.close_run, self.scope.run)
             if self._announced:  # no run ends in the log that did not begin there
                 stack.push_async_callback(self._finish_log)
-            stack.push_async_callback(self.calls.settled)
+            stack.push_async_callback(self._settle, self.calls.settled)
             for opened in self._opened:
                 stack.callback(opened.close)
             if self._box is not None:
-                stack.push_async_callback(self._settle, self._box.broker)
+                stack.push_async_callback(self._settle, self._box.broker.settled)
                 self._end = await self._box.close()
                 met = self._box.verdict or verdict
                 stack.push_async_callback(self._box.broker.lost, met.status)
 
-    async def _settle(self, broker: Broker) -> None:
+    async def _settle(self, settled: Callable[[], Awaitable[None]]) -> None:
         """What fails here no verdict knows yet: what was shown cannot be told, for one. The log is to have it."""
         try:
-            await broker.settled()
+            await settled()
         except HostFault as fault:
             if self._verdict is not None and self._verdict.status == "ok":
                 self._verdict = verdict_of(fault)

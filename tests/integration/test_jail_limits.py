@@ -504,7 +504,9 @@ def test_a_dump_of_its_memory_goes_nowhere(jar: Jar) -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True:\n    pass", "raise KeyboardInterrupt"]
+    "code",
+    ["import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nwhile True:\n    pass", "raise KeyboardInterrupt"],
+    ids=["signal", "raise"],
 )
 def test_a_program_that_interrupts_itself_is_not_told_that_its_time_was_up(jar: Jar, code: str) -> None:
     _, result = run(jar, code)

@@ -135,7 +135,7 @@ def test_a_task_that_misbehaves_ends_with_its_run(
     assert told or kind == "progress"
     jar.expect_unfinished = end == "HostFault"
     logged = [record.data["status"] for record in jar.records() if record.event == "run.finished"]
-    assert logged == ["ok", "ok" if end == "HostFault" else end]
+    assert logged == ["ok", "host_fault" if end == "HostFault" else end]
 
 
 @pytest.mark.parametrize("wish", [KeyboardInterrupt, SystemExit])
