@@ -10,10 +10,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from belljar.broker import Broker, RunScope
-from belljar.engine import Box
+from belljar.broker import Broker, Cell, RunScope
+from belljar.engine import Box, Verdict
 from belljar.identity import RunId, Tenant
 from belljar.policy import load
+from belljar.protocol import Done
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, Sandbox, rlimits
 from belljar.states import Event, States
 from belljar.tasks import Nursery
@@ -118,6 +119,14 @@ def test_what_happened_before_the_cell_is_not_its_limit() -> None:
 
     first, second = asyncio.run(twice())
     assert (first is None, second is None) == (False, True)
+
+
+def test_what_ends_a_box_behind_the_end_of_a_cell_is_not_the_cells() -> None:
+    ended = box(end())
+    cell = Cell(1, LIMITS, began=0.0, deadline=1.0, wall_s=1.0)
+    cell.end(Done(1, "ok", None), "", now=0.5)
+    ended.verdict = Verdict("protocol")
+    assert asyncio.run(ended._outcome(cell)) == ("ok", None, None)
 
 
 @pytest.mark.parametrize("cpu_s", [1, 300, 3600])
