@@ -24,7 +24,7 @@ VERDICTS = {
     "scratch_files": ("resources/disk_files", "limits.scratch"),
     "output_flood": ("resources/output_flood", "limits.output_flood"),
     "answer": ("resources/an_answer_too_long", "limits.answer"),
-    "answer_values": ("resources/an_answer_of_many_values", "answer.too_many_values"),
+    "answer_values": ("resources/an_answer_of_many_values", "limits.answer_values"),
 }
 # What is told to the program or its caller, who may go on.
 TOLD = {"open_files": "resources/descriptors", "output": "resources/output_is_cut"}
