@@ -481,7 +481,7 @@ def test_what_is_no_reply_is_a_fault_and_charged_in_full(tmp_path: Path, given: 
 
     async def test() -> None:
         async with world(tmp_path) as here:
-            with pytest.raises(HostFault, match=r"the model fake raised \w+, which a model must not"):
+            with pytest.raises(HostFault, match=r"the model fake raised \w+, which a model must never do"):
                 await here.calls.ask(FakeModel(answering), question(), cell=1)
             assert (await here.balance()).used == worst(question())
             assert here.events() == ["query.requested", "query.failed"]
