@@ -48,6 +48,7 @@ class Guest:
         self.astray = False
         self._got = bytearray()
         self._held = 0
+        self._running = False
         self._out: asyncio.Queue[bytes] = asyncio.Queue()
         self._dead = False
 
@@ -64,7 +65,8 @@ class Guest:
 
     def interrupt(self) -> None:
         self.interrupts += 1
-        self.astray = self.astray or bool(self._got)
+        # While a cell runs, what is on its way is a reply to it.
+        self.astray = self.astray or (bool(self._got) and not self._running)
         if self._held:
             self._say(Done(self._held, "interrupted", CellError("KeyboardInterrupt", "", None)))
             self._held = 0
@@ -99,8 +101,10 @@ class Guest:
         self.heard.append((header["op"], header.get("id")))
         if header["op"] == "start":
             self._say(Ready(1, "3.11"))
-        for word in code.split() if header["op"] == "execute" else ():
-            self._do(word, header["cell"])
+        if header["op"] == "execute":
+            self._running = True
+            for word in code.split():
+                self._do(word, header["cell"])
 
     def _do(self, word: str, cell: int) -> None:
         match word:
@@ -116,6 +120,7 @@ class Guest:
                 self._say(Done(cell, "ok", None))
 
     def _say(self, message: GuestMessage, body: bytes = b"") -> None:
+        self._running = self._running and not isinstance(message, Done)
         head, rest = encode(message, body, header_bytes_max=65536, body_bytes_max=65536)
         self._out.put_nowait(head + bytes(rest))
 

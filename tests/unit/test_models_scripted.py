@@ -166,7 +166,7 @@ def test_a_wrong_script_is_refused_with_its_line(tmp_path: Path, text: str, said
 
 
 def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
-    assert "no regular expression" in refused(tmp_path, "[[reply]]\nwhen = '('\ntext = ''")
+    assert "is not valid: missing )" in refused(tmp_path, "[[reply]]\nwhen = '('\ntext = ''")
 
 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
