@@ -27,7 +27,7 @@ from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
 from belljar.context import ContextStores, Document
 from belljar.engine import Progress, Result
-from belljar.errors import HostFault, InvalidInput, PolicyDenied, Refusal
+from belljar.errors import InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
 from belljar.ledger import SqliteLedger
 from belljar.lifecycle import (
@@ -424,7 +424,10 @@ class Host:
 
     async def _backend(self, terms: Terms) -> Backend:
         if self._resources is None:
-            raise HostFault("the runtime is not open: use `async with belljar.Runtime(...) as runtime`")
+            raise InvalidInput(
+                "this runtime is not open: use it in `async with belljar.Runtime(...) as runtime`",
+                code="runtime.closed",
+            )
         self._home.check()
         async with self._building:
             backend = self._backends.get(terms.backend)

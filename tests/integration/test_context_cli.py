@@ -59,7 +59,7 @@ def test_what_people_read(jar: Jar) -> None:
     assert outcome.code == 0
     assert outcome.stdout.split()[1:] == ["dict", "10", "characters", "in", "1", "item", "mine"]
     assert outcome.stderr == "belljar: left out: '.git': version control\n"
-    assert jar("context", "rm", "mine").stdout.split()[1:] == ["mine"]
+    assert jar("context", "rm", "@mine").stdout.split()[1:] == ["mine"]
 
 
 def test_names_that_an_encoding_has_not_are_escaped(jar: Jar) -> None:

@@ -404,7 +404,7 @@ def refused(work: Coroutine[Any, Any, Any], kind: type[belljar.BelljarError]) ->
 
 
 def test_a_runtime_that_is_not_open_says_how_to_open_it(jar: Jar) -> None:
-    assert "async with" in refused(opened(jar).execute("1"), belljar.HostFault)
+    assert "async with" in refused(opened(jar).execute("1"), belljar.InvalidInput)
 
 
 def test_refusals_before_a_run_begins(jar: Jar) -> None:

@@ -114,7 +114,7 @@ def ls(tenant: str, state: Path | None, as_json: bool) -> None:
 @options.state
 @options.as_json
 def rm(refs: tuple[str, ...], tenant: str, state: Path | None, as_json: bool) -> None:
-    """Remove contexts, by name or by digest (at least its first 12 digits).
+    """Remove contexts, by name (`log` or `@log`) or by digest (at least its first 12 digits).
 
     A name removes that name, and with the last name the text. A digest removes the text and all its names. A context
     that a run has open is never removed.
@@ -122,7 +122,7 @@ def rm(refs: tuple[str, ...], tenant: str, state: Path | None, as_json: bool) ->
     store = _store(state, tenant)
     removed = []
     for ref in refs:
-        document = store.rm(ref)
+        document = store.rm(ref.removeprefix("@"))
         removed.append({**msgspec.to_builtins(document), "names_left": store.names(document.sha256)})
     if as_json:
         emit({"removed": removed})
