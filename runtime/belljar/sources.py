@@ -111,7 +111,7 @@ def _context_name(name: str) -> str:
     """A name of a context, as the program writes it in `contexts["..."]`."""
     if not _CONTEXT_NAME.fullmatch(name) or name == _CONTEXT:
         raise InvalidInput(
-            f"{name[:80]!a} is no name for one of several contexts: use up to 64 letters, digits, '_', '-', '.', and "
+            f"{name[:80]!a} is not a valid name for a context: use up to 64 letters, digits, '_', '-', '.', and "
             "not the name 'context'",
             code="context.name",
         )

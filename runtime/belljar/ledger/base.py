@@ -251,7 +251,8 @@ def check_amounts(amounts: Amounts) -> None:
         value = getattr(amounts, dimension)
         if type(value) is not int or not 0 <= value <= AMOUNT_MAX:
             raise InvalidInput(
-                f"{dimension} {value!a} is no amount; give a whole number from 0 to {AMOUNT_MAX}", code="amount.invalid"
+                f"{dimension} {value!a} is not a valid amount: use a whole number from 0 to {AMOUNT_MAX}",
+                code="amount.invalid",
             )
 
 
@@ -260,11 +261,12 @@ def check_limits(limits: Limits) -> None:
         value = getattr(limits, dimension)
         if value is not None and (type(value) is not int or not 0 <= value <= _LIMIT_MAX):
             raise InvalidInput(
-                f"{dimension} {value!a} is no limit; give a whole number from 0 to {_LIMIT_MAX}, or None for unlimited",
+                f"{dimension} {value!a} is not a valid limit: use a whole number from 0 to {_LIMIT_MAX}, or None for "
+                "unlimited",
                 code="limit.invalid",
             )
     if limits.period not in ("day", "month", "total"):
-        raise InvalidInput(f"{limits.period!a} is no period; use day, month or total", code="limit.invalid")
+        raise InvalidInput(f"{limits.period!a} is not a valid period: use day, month or total", code="limit.invalid")
 
 
 def period_key(period: Period, now: float) -> str:
