@@ -107,6 +107,7 @@ def execute(
     *,
     context: ContextSource | None = None,
     contexts: Mapping[str, ContextSource] | None = None,
+    sub_model: str | Model | None = None,
     model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
     on_progress: OnProgress | None = None,
@@ -117,7 +118,13 @@ def execute(
     async def once() -> Result:
         async with Runtime(**opened) as runtime:
             return await runtime.execute(
-                code, context=context, contexts=contexts, model=model, tenant=tenant, on_progress=on_progress
+                code,
+                context=context,
+                contexts=contexts,
+                sub_model=sub_model,
+                model=model,
+                tenant=tenant,
+                on_progress=on_progress,
             )
 
     return _call_once(once)
@@ -127,6 +134,7 @@ def session(
     *,
     context: ContextSource | None = None,
     contexts: Mapping[str, ContextSource] | None = None,
+    sub_model: str | Model | None = None,
     model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
     **opened: Unpack[RuntimeOptions],
@@ -136,7 +144,7 @@ def session(
     async def enter(stack: contextlib.AsyncExitStack) -> Session:
         runtime = Runtime(**opened)
         await stack.enter_async_context(runtime)
-        session = runtime.session(context=context, contexts=contexts, model=model, tenant=tenant)
+        session = runtime.session(context=context, contexts=contexts, sub_model=sub_model, model=model, tenant=tenant)
         return await stack.enter_async_context(session)
 
     return _Opening(enter)

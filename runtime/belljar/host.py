@@ -240,17 +240,17 @@ class Host:
         *,
         context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
-        model: str | Model | None = None,
+        sub_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         policy: str | Path | Policy = "standard",
         backend: BackendName | str | None = None,
         language: Language | None = None,
         on_progress: OnProgress | None = None,
     ) -> Result:
-        """Run one given program, no root model. `model` answers its queries; without one they are refused."""
+        """Run one given program, no root model. `sub_model` answers its queries; without one they are refused."""
         check_code(code)
         check_callback("on_progress", on_progress)
-        wish = _Wish(context, contexts, tenant, policy, backend, language, None, model)
+        wish = _Wish(context, contexts, tenant, policy, backend, language, None, sub_model)
         async with self._begin(wish, alone=True) as run, run.reporting(on_progress):
             await run.execute(code)
         return run.result()
@@ -260,14 +260,14 @@ class Host:
         *,
         context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
-        model: str | Model | None = None,
+        sub_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         policy: str | Path | Policy = "standard",
         backend: BackendName | str | None = None,
         language: Language | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
         """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
-        wish = _Wish(context, contexts, tenant, policy, backend, language, None, model)
+        wish = _Wish(context, contexts, tenant, policy, backend, language, None, sub_model)
         return Opening(self._begin(wish), self._home)
 
     @contextlib.asynccontextmanager

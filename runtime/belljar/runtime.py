@@ -122,16 +122,20 @@ class Runtime:
         *,
         context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
+        sub_model: str | Model | None = None,
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         on_progress: OnProgress | None = None,
     ) -> Result:
-        """Run one given program, no root model. `model` answers its queries; without one they are refused."""
+        """Run one given program, no root model. `sub_model` answers its queries; without one they are refused.
+
+        `model` is the older name of `sub_model`, here and for a session.
+        """
         return await self._host.execute(
             code,
             context=context,
             contexts=contexts,
-            model=model,
+            sub_model=model if sub_model is None else sub_model,
             tenant=tenant,
             policy=self.policy,
             backend=self.backend,
@@ -144,6 +148,7 @@ class Runtime:
         *,
         context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
+        sub_model: str | Model | None = None,
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
@@ -151,7 +156,7 @@ class Runtime:
         return self._host.session(
             context=context,
             contexts=contexts,
-            model=model,
+            sub_model=model if sub_model is None else sub_model,
             tenant=tenant,
             policy=self.policy,
             backend=self.backend,

@@ -105,7 +105,7 @@ def test_the_synchronous_names_take_what_the_asynchronous_ones_do(jar: Jar) -> N
     options: dict[str, Any] = {"state": str(jar.at), "policy": jar.policy(""), "pool": 1, "prices": prices}
     ran = belljar.run("?", context="ab", model="scripted:mine", sub_model=sub, models=[mine], **options)
     assert (ran.answer, ran.cost) == (2, 0)
-    asked = belljar.execute("FINAL(llm_query('x'))", model="scripted:sub", models=[sub], **options)
+    asked = belljar.execute("FINAL(llm_query('x'))", sub_model="scripted:sub", models=[sub], **options)
     assert (asked.answer, asked.cost > 0) == ("y", True)
     with belljar.session(model="scripted:sub", models=[sub], **options) as session:
         assert session.execute("FINAL(llm_query('x'))").answer == "y"

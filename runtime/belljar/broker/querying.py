@@ -159,7 +159,7 @@ class Querying:
     def _permit_query(self, query: Query) -> Model:
         if self._sub_model is None:
             raise PolicyDenied(
-                "this run has no model to ask: start it with --model, or do without llm_query", code="model.none"
+                "this run has no model to ask: start it with --sub-model, or do without llm_query", code="model.none"
             )
         # The guest's `model` is a wish: the run's own sub-model, or nothing.
         if query.model is not None and query.model != self._sub_model.name:

@@ -89,13 +89,9 @@ def run(
 @click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM.py")
 @_context
 @click.option(
-    "--model", metavar="NAME", help="The model that answers the program's queries; without one they are refused."
+    "--sub-model", metavar="NAME", help="The model that answers the program's queries; without one they are refused."
 )
-@click.option(
-    "--sub-model",
-    metavar="NAME",
-    help="The same as --model here, because there is no root model; it wins over --model.",
-)
+@click.option("--model", metavar="NAME", help="The older name of --sub-model, which wins over it.")
 @options.prices
 @options.reading
 @options.box_options
@@ -107,7 +103,7 @@ def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model:
         return await runtime.execute(
             code,
             **_contexts(runtime, sources, rest),
-            model=sub_model or model,
+            sub_model=sub_model or model,
             tenant=rest["tenant"],
             on_progress=on_progress,
         )
