@@ -9,8 +9,8 @@ A block's language says what is done with it:
 * `toml` is a policy, `toml prices` a file for `--prices`, `toml script` one for `scripted:FILE`.
 * `text` is a diagram, which nobody runs.
 
-Each block has a state folder and a working folder of its own, in which lie `FILES` and the policies of its document. In
-an output `...` stands for anything.
+Each block has a state folder and a working folder of its own, in which lie `FILES`, the policies of its document, and
+its blocks of Python that begin with `# NAME.py`. In an output `...` stands for anything.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ text = "Paris"
 }
 
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>[^`\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
+_NAMED = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?P<place>[^)#\s]*)(?:#(?P<heading>[^)\s]*))?\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _EXIT_CODE = re.compile(r"\[exit code (\d+)\]\n\Z")
@@ -140,6 +141,8 @@ def _run(jar: Jar, *command: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("block", _of("python"), ids=str)
 def test_a_block_of_python_prints_what_it_is_said_to_print(folder: Jar, block: Block) -> None:
+    for name, text in _NAMED.findall(block.document.read_text("utf-8")):
+        folder.file(name, text)
     done = _run(folder, sys.executable, "-W", "error", folder.file("block.py", block.text))
     assert done.returncode == 0, done.stderr
     assert block.output is None or same(done.stdout, block.output), done.stdout
