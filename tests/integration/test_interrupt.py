@@ -197,7 +197,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-@pytest.mark.parametrize("module", ["msgspec", "click", "docker"])
+@pytest.mark.parametrize("module", ["msgspec", "click"])
 def test_a_signal_while_the_program_is_loaded_is_one_line(jar: Jar, module: str, number: signal.Signals) -> None:
     (jar.work / "shadows").mkdir()
     jar.file(f"shadows/{module}.py", LOADS)
