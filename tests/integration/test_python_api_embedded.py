@@ -342,10 +342,10 @@ OPEN: dict[str, dict[str, Any]] = {
     "state is ''": {"state": ""},
     "pool": {"pool": "2"},
     "prices": {"prices": {"a": 1}},
-    "no model": {"models": [None]},
+    "not a model": {"models": [None]},
 }
 RUN: dict[str, dict[str, Any]] = {
-    "no model": {"model": None},
+    "not a model": {"model": None},
     "No model": {"model": 5},
     "question": {"question": None},
     "tenant": {"tenant": None},
@@ -397,7 +397,7 @@ def test_a_text_that_names_a_file_is_warned_of(jar: Jar, monkeypatch: pytest.Mon
     jar.file("log.txt", "what was meant")
 
     async def work(runtime: Runtime) -> str:
-        with pytest.warns(UserWarning, match=r"write Path\('log.txt'\)"):
+        with pytest.warns(UserWarning, match=r"use Path\('log.txt'\)"):
             result = await runtime.execute("FINAL(context)", context="log.txt")
         for text in ("no.txt", "x" * 5000, " ", "log.txt\n"):  # warnings are errors here
             await runtime.execute("1", context=text)
