@@ -346,7 +346,7 @@ OPEN: dict[str, dict[str, Any]] = {
 }
 RUN: dict[str, dict[str, Any]] = {
     "not a model": {"model": None},
-    "No model": {"model": 5},
+    "Not a model": {"model": 5},
     "question": {"question": None},
     "tenant": {"tenant": None},
     "contexts": {"contexts": [1]},
