@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from belljar.engine import Limit
-from belljar.policy import Policy, unit_of
-from belljar.policy.kinds import Cost, Duration, Kind, Size, Volume
-from belljar.policy.parse import fields_of
+from belljar.policy import unit_of
+from belljar.policy.kinds import Cost, Duration, Size, Volume
+from belljar.policy.parse import all_kinds
 
 HOST = Path(__file__).resolve().parents[2] / "runtime" / "belljar"
 
@@ -32,15 +32,7 @@ FIXED = {
 }
 
 
-def keys(table: type = Policy, prefix: str = "") -> Iterator[tuple[str, Kind[object]]]:
-    for key, (_, kind) in fields_of(table).items():
-        if isinstance(kind, Kind):
-            yield prefix + key, kind
-        else:
-            yield from keys(kind, f"{prefix}{key}.")
-
-
-KEYS = dict(keys())
+KEYS = all_kinds()
 
 
 def calls() -> Iterator[tuple[Path, ast.Call]]:

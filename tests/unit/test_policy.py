@@ -20,7 +20,7 @@ from belljar.policy import kinds
 from belljar.policy.kinds import Kind
 from belljar.policy.locate import locate
 from belljar.policy.model import Policy
-from belljar.policy.parse import FITS, fields_of, kind_at
+from belljar.policy.parse import FITS, all_kinds, fields_of, kind_at
 
 PRESETS = ("dev", "standard", "strict")
 HEAD = 'schema = 1\nname = "mine"\nextends = "standard"\n'
@@ -394,15 +394,8 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             raise AssertionError(f"{kind} bounds nothing")
 
 
-def keys_below(table: type[msgspec.Struct], prefix: str = "") -> list[str]:
-    found = []
-    for key, (_, kind) in fields_of(table).items():
-        found += [f"{prefix}{key}"] if isinstance(kind, Kind) else keys_below(kind, f"{prefix}{key}.")
-    return found
-
-
 # A run's period is always all of it: it has one value, and none that is looser.
-BOUNDING = [key for key in keys_below(Policy) if key not in ("schema", "name", "description", "quota.run.period")]
+BOUNDING = [key for key in all_kinds() if key not in ("schema", "name", "description", "quota.run.period")]
 
 
 @pytest.mark.parametrize("key", BOUNDING)

@@ -185,8 +185,8 @@ class Querying:
         if quota.calls is None:
             return False
         key = period_key(quota.period, self._scope.now())
-        pages = await self._ledger.balance(run_account(self._scope.run), key)
-        return pages.used.calls + pages.held.calls + self._calls.kept.calls + calls > quota.calls
+        balance = await self._ledger.balance(run_account(self._scope.run), key)
+        return balance.used.calls + balance.held.calls + self._calls.kept.calls + calls > quota.calls
 
     async def _ask(self, model: Model, prompt: memoryview, cell: int) -> _Outcome:
         request = ModelRequest(

@@ -28,7 +28,7 @@ from belljar.policy.kinds import Kind, Unit, Wrong, shown
 from belljar.policy.locate import Path, locate
 from belljar.policy.model import Policy
 
-__all__ = ["FITS", "fields_of", "kind_at", "parse", "unit_of"]
+__all__ = ["FITS", "all_kinds", "fields_of", "kind_at", "parse", "unit_of"]
 
 Table = TypeVar("Table", bound=msgspec.Struct)
 
@@ -93,19 +93,22 @@ def kind_at(dotted: str) -> tuple[str, Kind[Any]]:
 
 def unit_of(dotted: str) -> Unit:
     """In what the numbers of a limit are given by whoever meets it; "" also for what is no key of a policy."""
-    return _units().get(dotted, "")
+    kind = all_kinds().get(dotted)
+    return kind.unit if kind else ""
 
 
 @cache
-def _units() -> dict[str, Unit]:
-    def below(table: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Unit]]:
-        for key, (_, kind) in fields_of(table).items():
-            if isinstance(kind, Kind):
-                yield prefix + key, kind.unit
-            else:
-                yield from below(_sub_table(kind), f"{prefix}{key}.")
+def all_kinds() -> dict[str, Kind[Any]]:
+    """Every key of a policy, dotted, in the canonical order."""
+    return dict(_kinds_below(Policy, ""))
 
-    return dict(below(Policy, ""))
+
+def _kinds_below(table: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Kind[Any]]]:
+    for key, (_, kind) in fields_of(table).items():
+        if isinstance(kind, Kind):
+            yield prefix + key, kind
+        else:
+            yield from _kinds_below(kind, f"{prefix}{key}.")
 
 
 class _Reader:
