@@ -17,13 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from belljar.audit import AuditLog, Record, is_open, records, runs, verify
+from belljar.audit import Record, records, runs, verify
 from belljar.audit import read as reading
-from belljar.audit.log import SCHEMA
 from belljar.context import ContextStore
 from belljar.errors import AuditUnavailable, VerificationFailed
 from belljar.identity import RunId
-from belljar.ledger import Amounts, SqliteLedger, run_account
+from belljar.journal.schema import SCHEMA
+from belljar.ledger import Amounts, run_account
+from tests.journals import OwnLedger, OwnLog
 from tests.unit.audit_events import made
 
 OLDER = Path(__file__).with_name("older_files")
@@ -32,6 +33,8 @@ RECORDS = 28
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
+    """The log of a state folder that has the older ledger, too."""
+    shutil.copy(OLDER / "ledger.db", tmp_path / "ledger.db")
     return Path(shutil.copy(OLDER / "audit.db", tmp_path / "audit.db"))
 
 
@@ -41,7 +44,7 @@ def version(path: Path) -> int:
 
 
 def opened(path: Path) -> None:
-    asyncio.run(AuditLog(path).aclose())
+    asyncio.run(OwnLog(path).aclose())
 
 
 def test_an_older_log_is_read_as_it_is(log: Path) -> None:
@@ -53,16 +56,15 @@ def test_an_older_log_is_read_as_it_is(log: Path) -> None:
         ("r3", "abandoned", 4),
     ]
     assert [record.run for record in records(log, "r3")] == ["r3"] * 4
-    assert not is_open(log, "r1")
     assert log.read_bytes() == before
-    assert [path.name for path in log.parent.iterdir()] == ["audit.db"]
+    assert sorted(path.name for path in log.parent.iterdir()) == ["audit.db", "ledger.db"]
 
 
 def test_an_older_log_is_migrated_where_it_is_opened_and_goes_on(log: Path) -> None:
     before, summaries = list(records(log)), runs(log)
 
     async def main() -> None:
-        made_anew = AuditLog(log)
+        made_anew = OwnLog(log)
         assert await made_anew.append("r4", made("run.started", {})) == RECORDS + 1
         await made_anew.aclose()
 
@@ -71,23 +73,23 @@ def test_an_older_log_is_migrated_where_it_is_opened_and_goes_on(log: Path) -> N
     assert list(records(log))[:RECORDS] == before
     assert verify(log).problems == []
     assert runs(log)[:3] == summaries
-    assert is_open(log, "r4")
     opened(log)
 
 
 DIES = """
-import dataclasses, os, signal, sys
+import os, signal, sys
 from pathlib import Path
-from belljar.audit.log import SCHEMA
 from belljar.errors import AuditUnavailable
-from belljar.writer import Writer
+from belljar.journal import open_journal, sqlite
 
-def migrate(db):
-    SCHEMA.migrate(db)
+copy = sqlite.copy_ledger
+
+def copy_ledger(db):
+    copy(db)
     os.kill(os.getpid(), signal.SIGKILL)
 
-schema = dataclasses.replace(SCHEMA, migrate=migrate)
-Writer(Path(sys.argv[1]), what="audit log", schema=schema, unavailable=AuditUnavailable)
+sqlite.copy_ledger = copy_ledger
+open_journal(Path(sys.argv[1]), unavailable=AuditUnavailable)
 """
 
 
@@ -109,7 +111,7 @@ def test_a_host_that_dies_while_it_migrates_leaves_the_older_log(log: Path) -> N
         ),
         ("DROP TRIGGER records_are_not_deleted", "trigger 'records_are_not_deleted' in it is gone"),
         ("CREATE TABLE records_without_runs (x)", "table 'records_without_runs' in it is not ours"),
-        ("PRAGMA user_version=3", "its format 3 is not known here, where 2 is the latest; a newer Belljar made it"),
+        ("PRAGMA user_version=9", "its format 9 is not known here, where 3 is the latest; a newer Belljar made it"),
     ],
 )
 def test_what_is_not_ours_in_an_older_log_is_not_migrated(log: Path, statement: str, words: str) -> None:
@@ -117,7 +119,7 @@ def test_what_is_not_ours_in_an_older_log_is_not_migrated(log: Path, statement: 
         db.execute(statement)
         before = db.execute("SELECT * FROM sqlite_master").fetchall()
     with pytest.raises(AuditUnavailable, match=words):
-        AuditLog(log)
+        OwnLog(log)
     with closing(sqlite3.connect(log)) as db:
         assert db.execute("SELECT * FROM sqlite_master").fetchall() == before
 
@@ -165,9 +167,6 @@ def test_of_many_records_only_those_of_the_run_are_read(log: Path, monkeypatch: 
     parsed.clear()
     assert len(runs(log)) == 3
     assert len(parsed) == 6  # the first and the last of each
-    parsed.clear()
-    assert not is_open(log, "r2")
-    assert parsed == []
 
 
 def test_a_damaged_record_of_the_run_is_refused(log: Path) -> None:
@@ -182,11 +181,14 @@ def test_a_damaged_record_of_the_run_is_refused(log: Path) -> None:
 # -- ledger and contexts ---------------------------------------------------------------------------------------------
 
 
-def test_an_older_ledger_goes_on(tmp_path: Path) -> None:
-    path = Path(shutil.copy(OLDER / "ledger.db", tmp_path / "ledger.db"))
+@pytest.mark.parametrize("has_log", [True, False])
+def test_an_older_ledger_is_taken_over_into_the_file_of_the_log(log: Path, has_log: bool) -> None:
+    if not has_log:
+        log.unlink()
+    before = (log.parent / "ledger.db").read_bytes()
 
     async def main() -> None:
-        ledger = SqliteLedger(path, owner="1:1")
+        ledger = OwnLedger(log, owner="1:1")
         assert (await ledger.balance(run_account(RunId("r1")), "total")).used == Amounts(1, 90, 40, 900, 0)
         assert await ledger.check_books() == []
         await ledger.close_run(RunId("r1"))
@@ -195,6 +197,32 @@ def test_an_older_ledger_goes_on(tmp_path: Path) -> None:
         await ledger.aclose()
 
     asyncio.run(main())
+    assert not (log.parent / "ledger.db").exists()
+    assert (log.parent / "ledger.db.migrated").read_bytes() == before
+    asyncio.run(OwnLedger(log, owner="1:1").aclose())
+
+
+def test_what_died_after_it_took_over_the_ledger_takes_it_over_once(log: Path) -> None:
+    before = (log.parent / "ledger.db").read_bytes()
+    opened(log)
+    (log.parent / "ledger.db").write_bytes(before)
+
+    async def main() -> None:
+        ledger = OwnLedger(log, owner="1:1")
+        await ledger.close_run(RunId("r1"))
+        await ledger.aclose()
+
+    asyncio.run(main())
+    assert not (log.parent / "ledger.db").exists()
+
+
+def test_a_ledger_that_is_not_as_we_made_it_is_not_taken_over(log: Path) -> None:
+    with closing(sqlite3.connect(log.parent / "ledger.db", isolation_level=None)) as db:
+        db.execute("CREATE TRIGGER quiet BEFORE INSERT ON balances BEGIN SELECT RAISE(IGNORE); END")
+    with pytest.raises(AuditUnavailable, match=r"of the ledger beside it, ledger\.db, the trigger 'quiet' in it"):
+        OwnLog(log)
+    assert version(log) == 1
+    assert (log.parent / "ledger.db").exists()
 
 
 def test_older_contexts_are_found_and_read(tmp_path: Path) -> None:

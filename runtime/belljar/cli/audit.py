@@ -231,4 +231,4 @@ def _fields(record: Record) -> dict[str, object]:
 
 
 def _log(state: Path | None) -> Path:
-    return State.at(state, os.environ).audit
+    return State.at(state, os.environ).journal

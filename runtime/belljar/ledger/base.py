@@ -1,4 +1,4 @@
-"""What a ledger promises, whatever keeps it.
+"""What a ledger promises, and the values that it speaks in.
 
 A *reservation* is taken before money can be spent and ends exactly once::
 
@@ -20,25 +20,22 @@ it chooses the day and month (UTC) that a reservation belongs to until it ends, 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
 from belljar.errors import InvalidInput, LedgerUnavailable
-from belljar.identity import RunId, Tenant
+from belljar.identity import RunId
+from belljar.journal.tables import DIMENSIONS
 
 __all__ = [
     "AMOUNT_MAX",
-    "DIMENSIONS",
     "NOTHING",
     "USED_UP",
     "Abandoned",
     "Amounts",
     "Balance",
-    "Ledger",
     "Limits",
     "Period",
     "Remaining",
@@ -51,7 +48,6 @@ __all__ = [
 
 Period = Literal["day", "month", "total"]
 
-DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
 AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of them stay far inside 64 bits
 _LIMIT_MAX = 10**18
 # All that a program hears of the levels above its run's tenant.
@@ -115,129 +111,6 @@ class Abandoned(msgspec.Struct, frozen=True):
     run: RunId
     charged: Amounts
     used: Amounts
-
-
-class Ledger(Protocol):
-    """Quotas. Every method raises `LedgerUnavailable` when the books cannot be kept: then the answer is no.
-
-    A method that is cancelled may have taken effect, with one exception: a cancelled `reserve` leaves nothing held.
-    What could not be written of `settle`, `release` and `close_run`, and the end of a `reserve` that failed, is tried
-    again, in its order, with whatever is asked of the ledger next and every few seconds.
-    """
-
-    async def open_run(
-        self, run: RunId, tenant: Tenant, *, run_limits: Limits, tenant_limits: Limits, now: float
-    ) -> None:
-        """Open the account of a run that this process owns.
-
-        `tenant_limits` stand, for this run, on every level of the tenant for which `set_limits` was never called.
-
-        Raises:
-            InvalidInput: `run.exists` or `limit.invalid`.
-        """
-        ...
-
-    async def set_limits(self, tenant: Tenant, limits: Limits) -> None:
-        """Set one level's limits for `limits.period`; other periods stay. Holds from the next `reserve`.
-
-        Raises:
-            InvalidInput: `limit.invalid`.
-        """
-        ...
-
-    async def clear_limits(self, tenant: Tenant) -> None:
-        """Forget what `set_limits` said about this level, for all periods."""
-        ...
-
-    async def limits(self, tenant: Tenant) -> list[Limits]:
-        """What `set_limits` said about this level, at most one for each period."""
-        ...
-
-    async def reserve(
-        self, run: RunId, amounts: Amounts, *, now: float, dispatched: bool = False, kept: Amounts = NOTHING
-    ) -> str:
-        """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
-
-        With `dispatched` it begins as if `dispatch` had been called: one commit for who sends at once. `kept` must be
-        left besides; it is not held. Of what is not asked for, nothing need be left.
-
-        Raises:
-            QuotaExceeded: the key of the policy that sets it (`quota.run.calls`), with the limit and
-                what it would have come to.
-            InvalidInput: `amount.invalid`.
-        """
-        ...
-
-    async def dispatch(self, reservation: str) -> None:
-        """Say that the request is about to leave the host: from now on a crash is charged in full."""
-        ...
-
-    async def settle(self, reservation: str, actual: Amounts, *, lazy: bool = False) -> None:
-        """End it: `actual` is charged, what was held is given back. `actual` may exceed it: the truth is charged.
-
-        With `lazy` it may take a few milliseconds longer, for the good of everybody else's commits.
-
-        Raises:
-            LedgerUnavailable: it ended before; nothing changes.
-            InvalidInput: `amount.invalid`.
-        """
-        ...
-
-    async def release(self, reservation: str) -> None:
-        """End it and charge nothing.
-
-        Raises:
-            LedgerUnavailable: it ended before; nothing changes.
-        """
-        ...
-
-    async def remaining(self, run: RunId, *, now: float, for_program: bool = False) -> Remaining:
-        """What `reserve` would still admit, in each dimension by itself.
-
-        With `for_program` it is what a run's program may know: the levels above its tenant count only where they have
-        nothing left. How much that was, and how much others use of it, is not its business.
-        """
-        ...
-
-    async def room(self, run: RunId, *, now: float) -> Room:
-        """`remaining`, and what it would be without what is held."""
-        ...
-
-    def freed(self) -> asyncio.Event:
-        """Set once something held is given back through this object, from this moment on.
-
-        A hint, to look again early: other processes set none, and it may be set for what is no use to the caller.
-        """
-        ...
-
-    async def close_run(self, run: RunId) -> None:
-        """Close the run: release what is held, charge in full what is dispatched. Closing twice is harmless."""
-        ...
-
-    async def balance(self, account: str, key: str) -> Balance:
-        """One account (`acme/research`, or `run_account(run)`) in one period (`period_key`); zeros if never used."""
-        ...
-
-    async def spent(self, account: str, key: str) -> Amounts:
-        """The `used` part of `balance`."""
-        ...
-
-    async def recover(
-        self, is_alive: Callable[[str], bool], before: Callable[[Abandoned], Awaitable[None]] | None = None
-    ) -> int:
-        """Close the runs whose owner `is_alive` denies, as `close_run` does, each after `before` was told of it.
-
-        Returns how many. Call it at the start.
-        """
-        ...
-
-    async def check_books(self) -> list[str]:
-        """Recompute every balance from the reservations. One line for each difference; empty when the books balance."""
-        ...
-
-    async def aclose(self) -> None:
-        """Write what is queued, and close."""
-        ...
 
 
 def run_account(run: RunId) -> str:
