@@ -19,6 +19,7 @@ import msgspec
 
 from belljar.audit.canonical import DEPTH_MAX, canonical
 from belljar.audit.events import (
+    HOST_RUN,
     VERSION,
     Count,
     Event,
@@ -111,8 +112,8 @@ def runs(path: Path) -> list[RunSummary]:
 def _bounds(db: sqlite3.Connection) -> list[tuple[str, int, int, int]]:
     """Of each run the first and the last record, and how many there are."""
     if is_blank(db) or _has_runs(db):
-        by_run = "SELECT run, min(seq), max(seq), count(*) FROM records GROUP BY run ORDER BY min(seq)"
-        return [] if is_blank(db) else db.execute(by_run).fetchall()
+        by_run = "SELECT run, min(seq), max(seq), count(*) FROM records WHERE run <> ? GROUP BY run ORDER BY min(seq)"
+        return [] if is_blank(db) else db.execute(by_run, (HOST_RUN,)).fetchall()
     found: dict[str, tuple[str, int, int, int]] = {}
     for row in rows(db):
         record = _parsed(*row[:3])
@@ -273,9 +274,9 @@ def _parse_fast(seq: int, body: bytes, digest: str) -> Record | None:
         found = _ENVELOPES.decode(body)
     except (msgspec.DecodeError, RecursionError):
         return None
-    if found.v != VERSION or found.seq != seq or _ENCODER.encode(found) != body:
+    if found.seq != seq or _ENCODER.encode(found) != body:
         return None
-    event = decoded_fast(found.event, found.data)
+    event = decoded_fast(found.event, found.data, found.v)
     return None if event is None else Record(seq, found.time_ns, found.run, event, found.prev, digest, body)
 
 
@@ -286,7 +287,7 @@ def _parse(seq: int, body: bytes, digest: str) -> Record:
     if fields["seq"] != seq:
         raise ValueError(f"says that it is record {fields['seq']}")
     event = decoded(fields["event"], fields["data"], fields["v"])
-    if fields["v"] == VERSION and encoded(event) != canonical(fields["data"]):
+    if 2 <= fields["v"] <= VERSION and encoded(event) != canonical(fields["data"]):
         raise ValueError("has a field that should be left out, since it says what its absence says")
     return Record(seq, fields["time_ns"], fields["run"], event, fields["prev"], digest, body)
 
