@@ -87,12 +87,16 @@ class Quotas:
 
     Args:
         path: the file of log and ledger.
-        writers: what writes to it, while it is open.
+        writers: gives what writes to it, while it is open; None for whoever only reads.
     """
 
-    def __init__(self, path: Path, writers: Callable[[], tuple[Ledger, AuditLog]]) -> None:
+    def __init__(self, path: Path, writers: Callable[[], tuple[Ledger, AuditLog]] | None) -> None:
         self._path = path
         self._writers = writers
+
+    def _writing(self) -> tuple[Ledger, AuditLog]:
+        assert self._writers is not None, "it was made to read"
+        return self._writers()
 
     async def show(self, tenant: str | None = None) -> list[Quota]:
         """How every level of `tenant` stands, or every tenant, in each period that has a limit or use now.
@@ -149,14 +153,14 @@ class Quotas:
         """As `set`, in several periods at once: all of it or nothing. `{"day": {"calls": 1000}}`. Raises as `set`."""
         level = tenant_of(tenant)
         check("by", by, str, "who changes it, as a text")
-        ledger, audit = self._writers()
+        ledger, audit = self._writing()
         return await ledger.change_limits(level, changes, beside=lambda limits: _changed(audit, level, by, limits))
 
     async def clear(self, tenant: str, *, by: str = "api") -> list[Limits]:
         """Forget all limits of one level; the policies' count for it again. Returns what they were. Raises as `set`."""
         level = tenant_of(tenant)
         check("by", by, str, "who clears it, as a text")
-        ledger, audit = self._writers()
+        ledger, audit = self._writing()
         return await ledger.clear_limits(level, beside=lambda limits: _cleared(audit, level, by, limits))
 
     async def history(self, tenant: str | None = None, *, per: Span = "day") -> list[Used]:

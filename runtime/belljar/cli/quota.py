@@ -59,7 +59,7 @@ class _Amount(click.ParamType[_Bound]):
         if match is not None:
             try:
                 return _Bound(match[3], self._dimension, self._bound(match[1], match[2]))  # type: ignore[arg-type]
-            except InvalidInput:
+            except (InvalidInput, ValueError):
                 pass  # said below, with an example of this option
         periods = f"{', '.join(PERIODS[:-1])} or {PERIODS[-1]}"
         self.fail(
@@ -74,7 +74,7 @@ class _Amount(click.ParamType[_Bound]):
         if self._dimension == "read_bytes":
             return parse_size(f"{number} {unit}")
         if unit or not number.isdecimal():
-            raise InvalidInput("a count has neither a unit nor a fraction", code="units.count")
+            raise ValueError("a count has neither a unit nor a fraction")
         return int(number)
 
 
@@ -206,11 +206,8 @@ def _path(state: Path | None) -> Path:
 
 
 def _read(state: Path | None, question: Callable[[Quotas], Awaitable[_T]]) -> _T:
-    def closed() -> Any:
-        raise InvalidInput("this only reads", code="runtime.closed")
-
     async def go() -> _T:
-        return await question(Quotas(_path(state), closed))
+        return await question(Quotas(_path(state), None))
 
     return run_async(go(), closed="nothing was changed")
 
@@ -256,8 +253,7 @@ def _line(one: Quota, dimension: str) -> str | None:
     used, held, left = (getattr(part, dimension) for part in (one.used, one.held, one.left))
     limit = getattr(one.limits, dimension) if one.limits is not None else None
     if limit is None:
-        taken = f"{_amount(dimension, used)} used{_held(dimension, held)}"
-        return f"{'no limit':^{_BAR_CHARS + 2}}  {taken}" if used or held else None
+        return f"{_amount(dimension, used)} used{_held(dimension, held)}, no limit" if used or held else None
     over = f", {_amount(dimension, used - limit)} over" if used > limit else ""
     return (
         f"{_bar(used, held, limit)}  {_amount(dimension, used)} of {_amount(dimension, limit)} used"
