@@ -94,7 +94,8 @@ def test_a_call_waits_for_its_record_however_long_that_takes(tmp_path: Path) -> 
                 other.execute("BEGIN IMMEDIATE")  # nobody else writes to the log meanwhile
                 asking = asyncio.create_task(here.calls.ask(model, question(), cell=3))
                 async with in_time(60):
-                    while not here.journal._steady.locked():  # its round has begun, and waits for the lock
+                    # Its round has begun, and waits for the lock.
+                    while not here.journal._steady.locked():  # noqa: ASYNC110 - it belongs to a thread
                         await asyncio.sleep(0.001)
                 await asyncio.sleep(0.2)  # as long as it would take, were it not for the record
                 asked = len(model.requests)
