@@ -503,7 +503,7 @@ def test_without_a_daemon_build_fails_with_one_line_and_ls_lists_the_rest(jar: J
     assert listed.code == 0
     assert listed.document["daemon"] is None
     assert [each["digest"] for each in listed.document["images"]] == [ours.digest]
-    assert listed.complaint.startswith("belljar: these are the jail's images only: no Docker daemon answers")
+    assert listed.complaint.startswith("belljar: only the jail's images are listed: no Docker daemon answers")
 
 
 # ------------------------------------------------------------------------------------------------------ the Dockerfile
