@@ -308,7 +308,7 @@ def _second_kernel(seen: str, hosts: str) -> Finding:
 
 
 async def _runsc_version(path: str, host: str) -> str:
-    """The version that the program reports; empty if it is on another machine: the daemon does not know it either."""
+    """The version that the program reports; empty on another machine: its daemon does not know it either."""
     if not host.startswith("unix://") or Path(path).name != "runsc" or not Path(path).is_absolute():
         return ""
     with contextlib.suppress(OSError, TimeoutError):
