@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Spans", "overlaps"]
+__all__ = ["Spans", "overlaps", "share"]
 
 _WAITING_MAX = 1024
 
@@ -94,6 +94,11 @@ class Spans:
             else:
                 merged.append((start, stop))
         self._merged, self._waiting = merged, []
+
+
+def share(part: int, whole: int) -> float:
+    """From 0 to 1, to six decimals, rounded down: 1.0 is all of it, and of nothing there is nothing."""
+    return part * 10**6 // whole / 10**6 if whole else 0.0
 
 
 def _start(span: tuple[int, int]) -> int:
