@@ -502,7 +502,7 @@ def test_nothing_of_a_failed_round_is_remembered(tmp_path: Path) -> None:
         writer = make(tmp_path / "a.db")
         await fill(writer, 1)
         with pytest.raises(AuditUnavailable, match="the disk is full"):
-            await writer.submit(Job(lambda draft: (draft.get(LIMITS, "a", "day"), put_long(draft))))
+            await writer.submit(Job(too_long))
         connection(writer).execute("PRAGMA max_page_count=4000").fetchall()
         connection(writer).execute("INSERT INTO limits (account, period) VALUES ('a', 'day')")
         assert await writer.submit(Job(lambda draft: draft.get(LIMITS, "a", "day"))) == LimitsRow("a", "day", NONE)
@@ -511,7 +511,8 @@ def test_nothing_of_a_failed_round_is_remembered(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def put_long(draft: Draft) -> None:
+def too_long(draft: Draft) -> None:
+    assert draft.get(LIMITS, "a", "day") is None
     draft.put(LIMITS, LimitsRow("1" * 100_000, "day", NONE))
 
 
