@@ -156,7 +156,7 @@ def test_processes_that_are_killed_overspend_nothing(tmp_path: Path, overrun: in
 
 def test_many_processes_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     program = (
-        "import asyncio, sys; from pathlib import Path; from belljar.ledger import \n"
+        "import asyncio, sys; from pathlib import Path; from tests.journals import OwnLedger\n"
         "asyncio.run(OwnLedger(Path(sys.argv[1]), owner='x').aclose())"
     )
     for attempt in range(3):
