@@ -358,7 +358,13 @@ class Calls:
             error = f"its outcome could not be logged: {type(defect).__name__}"
             await self._ledger.settle(reservation, charge, beside=self.entry(_outcome(action, charge, error)))
             raise
-        await self._ledger.settle(reservation, charge, lazy=not self._awaited, beside=entry)
+        try:
+            await self._ledger.settle(reservation, charge, lazy=not self._awaited, beside=entry)
+        except HostFault:
+            raise
+        except BaseException:  # by a mistake of ours, or cancelled: it may have taken effect
+            self._ledger.settle_once(reservation, charge, beside=entry)
+            raise
 
     def _ended(self, end: asyncio.Task[None]) -> None:
         self._ends.discard(end)

@@ -169,6 +169,10 @@ class Ledger:
         check_amounts(actual)
         await self._end(reservation, "settled", actual, lazy=lazy, beside=beside)
 
+    def settle_once(self, reservation: str, actual: Amounts, *, beside: Job[object]) -> None:
+        """`settle` it, if it has not ended, and wait for nothing: it is tried until it is done."""
+        self._owe(_end_once(reservation, "settled", actual, beside))
+
     async def release(self, reservation: str, *, beside: Job[object] | None = None) -> None:
         """End it and charge nothing.
 
