@@ -109,7 +109,7 @@ def test_a_host_that_dies_while_it_migrates_leaves_the_older_log(log: Path) -> N
         ),
         ("DROP TRIGGER records_are_not_deleted", "trigger 'records_are_not_deleted' in it is gone"),
         ("CREATE TABLE records_without_runs (x)", "table 'records_without_runs' in it is not ours"),
-        ("PRAGMA user_version=3", "its format 3 is not known here, where 2 is the latest; a newer Belljar made it"),
+        ("PRAGMA user_version=3", "its format is 3, and this Belljar reads none after 2; update Belljar"),
     ],
 )
 def test_what_is_not_ours_in_an_older_log_is_not_migrated(log: Path, statement: str, words: str) -> None:
@@ -146,8 +146,8 @@ def plant(path: Path, run: str, seq: int) -> None:
 def test_a_record_under_another_run_than_it_says_is_a_problem(log: Path) -> None:
     opened(log)
     plant(log, "r2", 5)
-    assert verify(log).problems == ["record 5: it is kept under another run than it says"]
-    with pytest.raises(VerificationFailed, match="record 5 of the audit log is kept under another run"):
+    assert verify(log).problems == ["record 5: it is stored under another run than it names"]
+    with pytest.raises(VerificationFailed, match="record 5 of the audit log is stored under another run"):
         list(records(log, "r2"))
 
 
