@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Spans", "overlaps"]
+__all__ = ["Spans", "overlaps", "share"]
 
 _WAITING_MAX = 1024
 
@@ -93,6 +93,11 @@ class Spans:
             else:
                 merged.append((start, stop))
         self._merged, self._waiting = merged, []
+
+
+def share(part: int, whole: int) -> float:
+    """From 0 to 1, to six decimals, rounded down, so that 1.0 is all of it; 0.0 if the whole is nothing."""
+    return part * 10**6 // whole / 10**6 if whole else 0.0
 
 
 def _start(span: tuple[int, int]) -> int:

@@ -121,8 +121,9 @@ def test_ranges_are_listed_up_to_a_number(state: Path) -> None:
 def test_json_is_one_document_with_both_shares(state: Path) -> None:
     found = document(run(state, "r1", "--json"))
     assert (found["run"], found["ok"]) == ("r1", True)
-    assert (found["coverage"]["read_percent"], found["coverage"]["shown_percent"]) == (100.0, 50.396)
+    assert (found["coverage"]["read_share"], found["coverage"]["shown_share"]) == (1.0, 0.50396)
     first = found["coverage"]["documents"][0]
+    assert (first["read_share"], first["shown_share"]) == (1.0, 0.509)
     assert first["never_shown"] == {"count": 2, "first": [[10, 500], [999, 1000]]}
 
 

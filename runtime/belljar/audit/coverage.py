@@ -35,9 +35,9 @@ from belljar.audit.events import (
     RunStarted,
 )
 from belljar.audit.read import Record
-from belljar.spans import Spans
+from belljar.spans import Spans, share
 
-__all__ = ["Coverage", "DocumentCoverage", "Ranges", "characters_read", "coverage", "percent"]
+__all__ = ["Coverage", "DocumentCoverage", "Ranges", "characters_read", "coverage"]
 
 _RANGES_MAX = 1000
 
@@ -50,7 +50,7 @@ class Ranges(msgspec.Struct, frozen=True):
 
 
 class DocumentCoverage(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to one document. All counts are in characters; percentages are rounded down."""
+    """What happened to one document. All counts are in characters; shares are from 0 to 1, rounded down."""
 
     name: str
     kind: str
@@ -58,8 +58,8 @@ class DocumentCoverage(msgspec.Struct, frozen=True, kw_only=True):
     chars: int
     read_chars: int
     shown_chars: int
-    read_percent: float
-    shown_percent: float
+    read_share: float
+    shown_share: float
     never_read: Ranges
     never_shown: Ranges
 
@@ -75,8 +75,8 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     chars: int
     read_chars: int
     shown_chars: int
-    read_percent: float
-    shown_percent: float
+    read_share: float
+    shown_share: float
     untraced: int
 
 
@@ -115,8 +115,8 @@ def coverage(records: Iterable[Record], *, ranges_max: int = _RANGES_MAX) -> Cov
         chars=chars,
         read_chars=read,
         shown_chars=shown,
-        read_percent=percent(read, chars),
-        shown_percent=percent(shown, chars),
+        read_share=share(read, chars),
+        shown_share=share(shown, chars),
         untraced=untraced,
     )
 
@@ -129,11 +129,6 @@ def characters_read(records: Iterable[Record], *, doc: int = 0) -> int:
             for start, stop in _ranges(event):
                 spans.add(start, stop)
     return spans.covered
-
-
-def percent(part: int, whole: int) -> float:
-    """To four decimals, rounded down, so that 100.0 is all of it; 0.0 if the whole is nothing."""
-    return part * 10**6 // whole / 10**4 if whole else 0.0
 
 
 def _documents(started: RunStarted) -> dict[int, _Document]:
@@ -170,8 +165,8 @@ def _of(document: _Document, ranges_max: int) -> DocumentCoverage:
         chars=chars,
         read_chars=read,
         shown_chars=shown,
-        read_percent=percent(read, chars),
-        shown_percent=percent(shown, chars),
+        read_share=share(read, chars),
+        shown_share=share(shown, chars),
         never_read=_first(document.read.missing(chars), ranges_max),
         never_shown=_first(document.shown.missing(chars), ranges_max),
     )

@@ -35,6 +35,7 @@ from belljar.heavy import text_of
 from belljar.models import Usage
 from belljar.policy import Unit, unit_of
 from belljar.protocol import Final
+from belljar.spans import share
 
 # Floats are read by Python itself: msgspec takes seconds for a MiB of very small ones.
 _DECODER: Const = msgspec.json.Decoder(float_hook=float)
@@ -116,7 +117,7 @@ class Coverage(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, chars: int, read: int, shown: int) -> Coverage:
-        return cls(chars, read, shown, _share(read, chars), _share(shown, chars))
+        return cls(chars, read, shown, share(read, chars), share(shown, chars))
 
 
 class TurnBlock(msgspec.Struct, frozen=True):
@@ -221,10 +222,6 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "
         if not turns:
             del fields["turns_log"]
         return msgspec.json.encode({"schema_version": _SCHEMA_VERSION, **fields})
-
-
-def _share(part: int, whole: int) -> float:
-    return part * 1_000_000 // whole / 1_000_000 if whole else 0.0
 
 
 def _value(given: str | msgspec.Raw | None) -> Any:
