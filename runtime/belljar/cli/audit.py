@@ -34,7 +34,7 @@ class _Percent(click.ParamType[Fraction]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
         if match is None or Fraction(match[1]) > 100:
-            self.fail(f"{value!r} is not a valid percentage; write one such as 99.5%", param, ctx)
+            self.fail(f"{value!r} is not a valid percentage; use one such as 99.5%", param, ctx)
         return Fraction(match[1])
 
 
@@ -144,7 +144,7 @@ def coverage_(run: str, require: Fraction | None, what: str, ranges: int, state:
     else:
         _print_coverage(found)
     if require is not None and not met:
-        # Nobody is at fault: the check that was asked for says no.
+        # Nobody is at fault: the requested check failed.
         share = found.read_share if what == "read" else found.shown_share
         tell(
             f"not met: {100 * share:.4f} % of the characters were {what}, but {float(require):g} % are required: "
@@ -173,7 +173,7 @@ def _print_coverage(found: Coverage) -> None:
     _print_share("shown", found.shown_chars, found.chars, found.shown_share)
     say(_SHOWN_UNIT)
     if found.untraced:
-        say(f"in {_counted(found.untraced, 'prompt')} not all could be looked for: more may have been shown")
+        say(f"{_counted(found.untraced, 'prompt')} could not be searched completely: more may have been shown")
 
 
 def _print_share(what: str, part: int, whole: int, share: float, never: Ranges | None = None) -> None:
