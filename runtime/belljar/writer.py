@@ -113,6 +113,17 @@ class Schema:
             found = found.older
         return found
 
+    def unknown(self, db: sqlite3.Connection) -> str | None:
+        """Why this code cannot use the database's format, and what to do; None if it can."""
+        if self.of(db) is not None:
+            return None
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        whose, remedy = ("a newer", "update Belljar") if version > self.version else ("an older", "use that one")
+        return (
+            f"its format {version} is not known here, where {self.version} is the latest; {whose} Belljar made it: "
+            f"{remedy}, or choose another state folder"
+        )
+
     def upgrade(self, db: sqlite3.Connection) -> str | None:
         """Make an older database one of this, in the caller's transaction. What in it is not ours, and then it is not.
 
@@ -337,7 +348,8 @@ class Writer:
         """Raise unless the open file is the one at the path, and has in it what we put there."""
         self._refuse_moved()
         if self._paths and (odd := self._schema.foreign(self._db)) is not None:
-            raise _ForeignError(f"{odd}: set the file aside for inspection and restart")
+            unknown = self._schema.unknown(self._db)  # a newer process migrated it meanwhile
+            raise _ForeignError(unknown or f"{odd}: set the file aside for inspection and restart")
 
     def _refuse_moved(self) -> None:
         try:
@@ -452,18 +464,15 @@ class Writer:
                 cursor.execute(f"PRAGMA application_id={schema.application_id:d}")
                 cursor.execute(f"PRAGMA user_version={schema.version:d}")
             mark = cursor.execute("PRAGMA application_id").fetchone()[0]
-            version = cursor.execute("PRAGMA user_version").fetchone()[0]
-            ours = mark == schema.application_id and schema.of(db) is not None
+            unknown = schema.unknown(db)
+            ours = mark == schema.application_id and unknown is None
             # An older one is migrated here, wholly or not at all.
             odd = schema.upgrade(db) if ours else None
             cursor.execute("COMMIT" if odd is None else "ROLLBACK")
         if mark != schema.application_id:
             raise self._unavailable(f"cannot open {self._name}: the file is something else; choose another path")
-        if not ours:
-            raise self._unavailable(
-                f"cannot open {self._name}: its format {version} is not known here, where {schema.version} is the "
-                "latest; a newer Belljar made it: update Belljar, or choose another state folder"
-            )
+        if unknown is not None:
+            raise self._unavailable(f"cannot open {self._name}: {unknown}")
         if odd is not None:
             raise self._unavailable(f"cannot open {self._name}: {odd}; set the file aside for inspection")
 

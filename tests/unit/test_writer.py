@@ -311,6 +311,12 @@ def newer(path: Path) -> None:
         db.execute("PRAGMA user_version=2")
 
 
+def older(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA application_id=77")
+        db.execute("CREATE TABLE t (x)")
+
+
 def text(path: Path) -> None:
     path.write_text("once upon a time " * 100)
 
@@ -319,7 +325,8 @@ def text(path: Path) -> None:
     ("prepare", "words"),
     [
         (foreign, "the file is something else"),
-        (newer, "its format 2 is not known here, where 1 is the latest"),
+        (newer, "its format 2 is not known here, where 1 is the latest; a newer Belljar made it: update Belljar"),
+        (older, "its format 0 is not known here, where 1 is the latest; an older Belljar made it: use that one"),
         (text, "file is not a database"),
         (Path.mkdir, "check the path and its permissions"),
     ],

@@ -27,17 +27,16 @@ from pathlib import Path
 
 from belljar.context.document import INDEX_FILE, LINES_FILE, TEXT_FILE
 from belljar.context.files import flush_folder, folder_lock, replaced
+from belljar.context.formats import DOCUMENTS, LENT, put_format
 from belljar.context.intake import CHECKPOINT_FILE
 from belljar.context.sources import Sight
 from belljar.identity import Tenant
 
-__all__ = ["DOCUMENTS", "KEPT_NS", "LENT", "TENANT_FILE", "Incoming", "key_of"]
+__all__ = ["KEPT_NS", "TENANT_FILE", "Incoming", "key_of"]
 
 KEPT_NS = 24 * 3600 * 1_000_000_000
 _KEPT = "kept-"
 TENANT_FILE = "tenant"
-DOCUMENTS = "documents"
-LENT = "lent"
 FOLDERS = (DOCUMENTS, LENT, "incoming", "sources")
 
 
@@ -90,11 +89,14 @@ class Incoming:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        for folder in (self._root, *(self._root / name for name in FOLDERS)):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (self._root / DOCUMENTS).exists():  # a new store
+                put_format(self._root)
+            for name in FOLDERS:
+                (self._root / name).mkdir(mode=0o700, exist_ok=True)
             self._sign()
             yield
         finally:

@@ -6,6 +6,7 @@
     incoming/kept-<key>/  a large file that is being taken in, by the state of that file
     sources/              what sources looked like when they were taken in (see `sources`)
     tenant                whose store it is
+    format                which format the store has (see `formats`)
     lock                  held for the instant in which `incoming` changes hands
 
 How a document comes in. Its folder is written under `incoming`, flushed to disk, and renamed to its digest: one rename,
@@ -53,7 +54,8 @@ from belljar.context.files import (
     same_folder,
 )
 from belljar.context.folder import LeftOut, Tree, take_tree, walk
-from belljar.context.incoming import DOCUMENTS, KEPT_NS, LENT, TENANT_FILE, Incoming, key_of
+from belljar.context.formats import DOCUMENTS, LENT, in_latest_format
+from belljar.context.incoming import KEPT_NS, TENANT_FILE, Incoming, key_of
 from belljar.context.intake import (
     CHECKPOINT_FILE,
     Draft,
@@ -177,7 +179,7 @@ class ContextStore:
     """Documents under one folder, shared by any number of threads and processes. Touches the disk only when used.
 
     Raises:
-        HostFault: from every method, when the folder itself cannot be read or written.
+        HostFault: from every method, when the folder itself cannot be read or written, or has a newer format.
     """
 
     def __init__(self, root: Path, *, tenant: Tenant = DEFAULT_TENANT, lent: bool = False) -> None:
@@ -191,6 +193,11 @@ class ContextStore:
         self._lent = lent
         # The other half, that of what runs brought along.
         self._of_runs = None if lent else ContextStore(root, tenant=tenant, lent=True)
+
+    @contextlib.contextmanager
+    def _access(self) -> Iterator[None]:
+        with _faults(self._root), in_latest_format(self._root):
+            yield
 
     @property
     def folder(self) -> str:
@@ -259,11 +266,11 @@ class ContextStore:
         reading = _Reading(how.encoding, how.errors, how.json_lines, now_ns, None, on_left_out)
         given: Source = how.source
         for _ in range(_ATTEMPTS):
-            with _faults(self._root):
+            with self._access():
                 known = self._registered(given, reading) if isinstance(given, Path) else None
             store = self if known is not None else self._of_runs
             document = known or store._add(given, None, reading)
-            with _faults(self._root):
+            with self._access():
                 hold = store._hold(document.sha256)
             if hold is not None:  # else it was removed just now, with the last run that had it
                 return Loan(document, hold, None if store is self else store)
@@ -273,25 +280,25 @@ class ContextStore:
 
     def discard(self, sha256: str) -> None:
         """Remove a document unless somebody has it open."""
-        with _faults(self._root):
+        with self._access():
             self._remove(sha256)
 
     def sweep_lent(self) -> None:
         """Remove what dead hosts left of the texts of their runs."""
         assert self._of_runs is not None, "only a whole store is swept"
-        with _faults(self._root):
+        with self._access():
             for sha256 in self._of_runs._sha256s():
                 self._of_runs._remove(sha256)
 
     def ls(self) -> list[Document]:
         """All documents, the oldest first."""
-        with _faults(self._root):
+        with self._access():
             found = [self._load(sha256) for sha256 in self._sha256s()]
         return sorted((document for document in found if document), key=lambda d: (d.added_ns, d.sha256))
 
     def names(self, sha256: str) -> list[str]:
         """All that a document is called, the oldest name first."""
-        with _faults(self._root):
+        with self._access():
             folder = self._documents / sha256 / NAMES_FOLDER
             return [name.name for name in sorted(names_in(folder), key=lambda name: (name.added_ns, name.name))]
 
@@ -301,7 +308,7 @@ class ContextStore:
         Raises:
             InvalidInput: context.unknown.
         """
-        with _faults(self._root):
+        with self._access():
             used_ns = self._used_ns(sha256)
         if used_ns is None:
             raise _unknown(sha256)
@@ -316,7 +323,7 @@ class ContextStore:
         Raises:
             InvalidInput: context.unknown; context.ambiguous: several digests begin so.
         """
-        with _faults(self._root):
+        with self._access():
             digits = ref.removeprefix("sha256:")
             document = self._load(digits) if _SHA256.fullmatch(digits) else None
             if document is None and digits == ref:
@@ -341,7 +348,7 @@ class ContextStore:
                 "a context is named by 64 lower-case hex digits; `belljar context ls` shows them",
                 code="context.bad_hash",
             )
-        with _faults(self._root), contextlib.ExitStack() as held:
+        with self._access(), contextlib.ExitStack() as held:
             hold = self._hold(sha256)
             if hold is None and self._of_runs is not None:
                 return self._of_runs.open(sha256, now_ns=now_ns)
@@ -364,7 +371,7 @@ class ContextStore:
             Refusal: context.in_use.
         """
         document = self.find(ref)
-        with _faults(self._root):
+        with self._access():
             name = document.name if document.name == _printable(ref) and self._is_called(document, ref) else None
             if not self._remove(document.sha256, name=name):
                 raise Refusal(
@@ -383,7 +390,7 @@ class ContextStore:
         """
         removed: list[Document] = []
         in_use = 0
-        with _faults(self._root):
+        with self._access():
             if not self._documents.exists():
                 return Swept(removed, in_use)
             with self._incoming.locked():
@@ -402,7 +409,7 @@ class ContextStore:
     # ------------------------------------------------------------------------------------------------------------ add
 
     def _add(self, source: Source, name: str | None, reading: _Reading) -> Document:
-        with _faults(self._root):
+        with self._access():
             if isinstance(source, Path):
                 called = source.name if name is None else name
                 return self._add_path(source, _printable(called or str(source)), reading)

@@ -29,7 +29,7 @@ import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -52,7 +52,7 @@ from belljar.ledger.base import (
 )
 from belljar.writer import Job, Schema, Writer
 
-__all__ = ["SqliteLedger"]
+__all__ = ["SCHEMA", "SqliteLedger"]
 
 _T = TypeVar("_T")
 _Name = TypeVar("_Name", RunId, Tenant)
@@ -69,7 +69,7 @@ def _columns(template: str, names: Iterable[str] = DIMENSIONS) -> str:
 _WHOLE = "CHECK ({0} >= 0 AND typeof({0}) = 'integer')"
 _SIDES = [f"{side}_{dimension}" for side in ("used", "held") for dimension in DIMENSIONS]
 
-_SCHEMA = Schema(
+SCHEMA: Final = Schema(
     application_id=0x424A4C47,  # "BJLG"
     version=2,
     statements=(
@@ -145,7 +145,7 @@ class SqliteLedger:
 
     def __init__(self, path: Path | None, *, owner: str) -> None:
         self._owner = owner
-        self._writer = Writer(path, what="ledger", schema=_SCHEMA, unavailable=LedgerUnavailable)
+        self._writer = Writer(path, what="ledger", schema=SCHEMA, unavailable=LedgerUnavailable)
         # Not one for all: an event belongs to the loop that first waits for it, and a ledger may outlive a loop.
         self._watching = weakref.WeakSet[asyncio.Event]()
         self._owed: list[Job[None]] = []
