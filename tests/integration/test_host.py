@@ -128,7 +128,7 @@ def test_a_run_under_way_is_listed_watched_and_cancelled(jar: Jar) -> None:
             seen += [progress async for progress in host.watch(one.run)]
             result = await running
             assert host.live() == []
-            with pytest.raises(InvalidInput, match="is not a run under way"):
+            with pytest.raises(InvalidInput, match="is not a live run of this host"):
                 await host.cancel(one.run)
             return one, seen, result
 

@@ -579,7 +579,7 @@ def test_an_answer_that_was_cut_says_so() -> None:
         good, half = asking.llm_query_batched(["a", "b"])
     assert (good, half) == ("good", "half")
     assert (type(good), type(half)) == (str, CutAnswer)
-    assert said == ["1 of 2 answers were cut at the longest that was allowed (CutAnswer)\n"]
+    assert said == ["1 of 2 answers were cut off at the output limit (CutAnswer)\n"]
 
 
 def test_budget_gives_what_is_left_and_a_refusal_is_raised() -> None:

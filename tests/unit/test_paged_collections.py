@@ -445,7 +445,7 @@ def test_a_search_through_items_goes_on_where_it_stopped() -> None:
     assert context.search("x", start=99) == []
     for start in ((3, -5), (3, 10**20)):
         assert len(context.search(r"\d", start=start)) <= 3
-    with pytest.raises(TypeError, match="flags stand in the pattern"):
+    with pytest.raises(TypeError, match="flags go into the pattern"):
         context.search("a", re.I)
     with pytest.raises(ValueError, match="at least 1"):
         context.search("a", limit=0)

@@ -527,7 +527,7 @@ def test_a_range_of_a_text_is_searched_by_itself(asked: PagedText) -> None:
 @pytest.mark.parametrize(
     ("pattern", "start", "message"),
     [
-        ("a", re.IGNORECASE, "flags stand in the pattern"),
+        ("a", re.IGNORECASE, "flags go into the pattern"),
         (re.compile("a", re.VERBOSE), 0, "VERBOSE"),
         (5, 0, "needs a pattern as a str, not int"),
     ],
