@@ -93,7 +93,7 @@ def test_a_call_waits_for_its_record_however_long_that_takes(tmp_path: Path) -> 
             with contextlib.closing(sqlite3.connect(here.log)) as other:
                 other.execute("BEGIN IMMEDIATE")  # nobody else writes to the log meanwhile
                 asking = asyncio.create_task(here.calls.ask(model, question(), cell=3))
-                async with in_time(60):
+                async with in_time(60, "a round has begun"):
                     # Its round has begun, and waits for the lock.
                     while not here.journal._steady.locked():  # noqa: ASYNC110 - it belongs to a thread
                         await asyncio.sleep(0.001)
