@@ -387,18 +387,22 @@ def test_a_run_is_explained_by_its_refusals(path: Path) -> None:
 # -- many --------------------------------------------------------------------------------------------------------------
 
 
-def _many(draft: Draft, first: int, count: int) -> None:
+def _many(first: int, count: int) -> Job[None]:
     """Tenants with a limit, a run and a settled reservation each, as they would stand after long use."""
     minute, nothing, used = period_key("minute", time.time()), (0,) * 5, (0, 0, 0, 0, 7)
     free = msgspec.json.encode(FREE)
-    for number in range(first, first + count):
-        tenant, run = f"t{number}", f"m{number}"
-        draft.put(LIMITS, LimitsRow(tenant, "day", (9, None, None, None, None)))
-        draft.put(RUNS, RunRow(run, tenant, "1:1", free, free, 0))
-        draft.put(RESERVATIONS, ReservationRow(f"x{number}", run, minute, "", "settled", used, used))
-        draft.put(BALANCES, BalanceRow(f"run:{run}", "total", used, nothing))
-        for key in (minute[:10], minute[:7], "total"):
-            draft.put(BALANCES, BalanceRow(tenant, key, used, nothing))
+
+    def work(draft: Draft) -> None:
+        for number in range(first, first + count):
+            tenant, run = f"t{number}", f"m{number}"
+            draft.put(LIMITS, LimitsRow(tenant, "day", (9, None, None, None, None)))
+            draft.put(RUNS, RunRow(run, tenant, "1:1", free, free, 0))
+            draft.put(RESERVATIONS, ReservationRow(f"x{number}", run, minute, "", "settled", used, used))
+            draft.put(BALANCES, BalanceRow(f"run:{run}", "total", used, nothing))
+            for key in (minute[:10], minute[:7], "total"):
+                draft.put(BALANCES, BalanceRow(tenant, key, used, nothing))
+
+    return Job(work)
 
 
 def test_ten_thousand_tenants_are_shown_and_checked_in_linear_time(path: Path) -> None:
@@ -407,7 +411,7 @@ def test_ten_thousand_tenants_are_shown_and_checked_in_linear_time(path: Path) -
             took: list[float] = []
             for count in (2_000, 8_000):
                 first = 0 if not took else 2_000
-                await here.journal.submit(Job(lambda draft, a=first, b=count: _many(draft, a, b)))
+                await here.journal.submit(_many(first, count))
                 began = time.process_time()
                 assert len(await here.quotas.show()) == 3 * (first + count)
                 assert await here.quotas.check() == []

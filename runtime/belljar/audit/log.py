@@ -1,4 +1,4 @@
-"""The log: append, and nothing else.
+"""The log: it can be appended to, and nothing else.
 
 A record is one canonical JSON object, kept as the exact bytes that were hashed::
 
@@ -63,15 +63,15 @@ class AuditLog:
         return seq
 
     async def note(self, run: str, event: Event) -> None:
-        """Write one record before every later one, without waiting for the disk; waits only when too many are queued.
+        """Write one record before every later one. Does not wait for the disk, unless too many records are queued.
 
-        Raises: as `append`; but when the disk refuses the record, the next `append` of this run raises it.
+        Raises: as `append`; but if the disk refuses the record, the next `append` of this run raises that.
         """
         self.put(run, event)
         await self.room()
 
     def put(self, run: str, event: Event) -> None:
-        """`note`, for a caller that has waited for `room` and cannot be stopped between the record and what it is of.
+        """`note` for a caller that has waited for `room`, and cannot be stopped between the record and what it records.
 
         Raises: as `note`.
         """
@@ -85,7 +85,7 @@ class AuditLog:
         """Return when every record so far is durable.
 
         Raises:
-            AuditUnavailable: one is not, or a note was lost that no `append` reported yet.
+            AuditUnavailable: one is not, or a note was lost and no `append` has reported it yet.
         """
         await self._journal.flush(AuditUnavailable)
 
@@ -143,13 +143,15 @@ def _is_open(draft: Draft, run: str) -> bool:
 def _parts(run: str, event: Event) -> tuple[bytes, bytes]:
     """A record's bytes before its `prev`, and those after it."""
     if not _RUN.fullmatch(run):
-        raise InvalidInput(f"{run[:80]!a} is not a valid run id; use letters, digits, '.', '_', '-'", code="audit.run")
+        raise InvalidInput(
+            f"{run[:80]!a} is not a valid run id; use letters, digits, '.', '_' and '-'", code="audit.run"
+        )
     head = b'{"data":%b,"event":"%b","prev":"' % (encoded(event), event.name.encode())
     tail = b'","run":"%b","seq":%%d,"time_ns":%%d,"v":%d}' % (run.encode(), VERSION)
     size = len(head) + 64 + len(tail) + 2 * len(str(INT_MAX))
     if size > RECORD_BYTES_MAX:
         raise InvalidInput(
-            f"a record of {size} bytes is too long for the audit log; write hashes and lengths of what is long",
+            f"a record of {size} bytes is too long for the audit log; write long values as hash and length",
             code="audit.too_long",
             limit=RECORD_BYTES_MAX,
             observed=size,
