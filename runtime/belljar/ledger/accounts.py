@@ -309,7 +309,7 @@ def _refusal(limit: _Limit, dimension: str, bound: int, amounts: tuple[int, int,
 
 def _shown(dimension: str, value: int) -> str:
     if dimension != "cost_nanousd":
-        return f"{value} {dimension}"
+        return f"{value} {'bytes' if dimension == 'read_bytes' else dimension.replace('_', ' ')}"
     whole, part = divmod(value, 10**9)
     return f"{whole}.{f'{part:09d}'.rstrip('0').ljust(2, '0')} USD"
 
