@@ -134,7 +134,7 @@ def test_a_refusal_tells_level_dimension_and_when_there_is_more() -> None:
         assert error.resets_at == datetime(2026, 11, 24, tzinfo=UTC)
         assert str(error) == (
             "tenant acme has 0.099999995 USD of 1.00 USD left for the day 2026-11-23 (UTC), 0.20 USD asked "
-            "(0.000000005 USD used, 0.90 USD held by what is under way); ask for less or wait for the next day, "
+            "(0.000000005 USD used, 0.90 USD held by work under way); ask for less or wait for the next day, "
             "which begins at 2026-11-24 00:00 (UTC)"
         )
 
