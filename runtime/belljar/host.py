@@ -4,8 +4,8 @@
     a run     policy, language, backend, tenant, models, contexts                     resolved when it is ordered
 
 A backend is opened by name when the first run needs it, kept, and closed with the host. With a `pool` it keeps boxes
-ready for the policy that it was first opened for: one pool per backend, and a box fits a run whose policy asks for the
-same. Runs under other policies get their own boxes, built when they start.
+ready for the policies that were used last (`sandbox.pool`); policies with the same limits and required layers share
+them. The first run of another policy gets a box that is built when it starts.
 
 A run is live from the moment its box is open until it is closed. `cancel` ends its box and its calls: the run then ends
 as any other does, and its caller gets a result that says `killed`.
@@ -107,7 +107,8 @@ class Host:
 
     Args:
         state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
-        pool: how many unused boxes each backend keeps ready, for the policy that it is first used with.
+        pool: how many unused boxes each backend keeps ready, for each of the last four kinds that were asked for; of
+            one kind are the boxes of policies with the same limits and required layers.
         models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
         prices: what models cost; the public list when None. A model object may carry its own `rates`.
         environ: where keys and folders are looked up; the process's environment when None.
@@ -414,13 +415,16 @@ class Host:
     async def prepare(
         self, policy: str | Path | Policy = "standard", *, backend: BackendName | str | None = None
     ) -> None:
-        """Open a backend and build its box image now (a few seconds, once per machine), not with the first run.
+        """Open a backend, build its box image (a few seconds, once per machine) and fill the pool for the policy now.
 
         Raises:
             PolicyDenied: the policy does not allow the backend, or the image.
             BoxFault: it cannot be opened.
         """
-        await self._backend(Terms.of(policy, backend, None))
+        terms = Terms.of(policy, backend, None)
+        opened = await self._backend(terms)
+        if self._pool:
+            await opened.warm(box_spec(terms.policy), self._pool)
 
     async def _backend(self, terms: Terms) -> Backend:
         if self._resources is None:
