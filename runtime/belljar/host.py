@@ -19,7 +19,7 @@ import functools
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeGuard, TypeVar
 
 import msgspec
 
@@ -76,15 +76,21 @@ class Terms(msgspec.Struct, frozen=True):
             PolicyDenied: it does not allow the backend or the language.
         """
         check("policy", policy, (str, Path, Policy), "a preset's name, the path of a file, or a Policy")
-        if isinstance(policy, Policy) or (isinstance(policy, str) and policy in _presets()):
-            found = _known(policy)
-        else:
-            found = load(policy)
+        found = load(policy) if _is_file(policy) else _known(policy)
         return cls(
             found,
             _permitted("backend", backend, found.box.backends),
             _permitted("language", language, found.box.languages),
         )
+
+    @classmethod
+    async def read(
+        cls, policy: str | Path | Policy, backend: BackendName | str | None, language: Language | None
+    ) -> Self:
+        """`of`, where there is an event loop: a file is read and parsed beside it. Raises as `of`."""
+        if _is_file(policy):
+            return await asyncio.to_thread(cls.of, policy, backend, language)
+        return cls.of(policy, backend, language)
 
 
 class LiveRun(msgspec.Struct, frozen=True):
@@ -288,7 +294,8 @@ class Host:
                     del self._live[order.run]
 
     async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, rooted: bool) -> Order:
-        tenant, terms = tenant_of(wish.tenant), Terms.of(wish.policy, wish.backend, wish.language)
+        tenant = tenant_of(wish.tenant)
+        terms = await Terms.read(wish.policy, wish.backend, wish.language)
         root = await self._model(wish.root, terms.policy) if rooted else None
         sub = root
         if wish.sub is not wish.root and wish.sub is not None:
@@ -421,7 +428,7 @@ class Host:
             PolicyDenied: the policy does not allow the backend, or the image.
             BoxFault: it cannot be opened.
         """
-        terms = Terms.of(policy, backend, None)
+        terms = await Terms.read(policy, backend, None)
         opened = await self._backend(terms)
         if self._pool:
             await opened.warm(box_spec(terms.policy), self._pool)
@@ -483,8 +490,13 @@ def _shown(run: Run) -> LiveRun:
 _presets = functools.cache(presets)
 
 
+def _is_file(policy: object) -> TypeGuard[str | Path]:
+    """Whether a file of the caller's has to be read."""
+    return isinstance(policy, Path) or (isinstance(policy, str) and policy not in _presets())
+
+
 @functools.lru_cache(maxsize=64)
-def _known(policy: str | Policy) -> Policy:
+def _known(policy: str | Path | Policy) -> Policy:
     """A preset, or a policy as a value; looking up either compares files, which no run should wait for twice."""
     return named_apart(policy) if isinstance(policy, Policy) else load(policy)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
+from pathlib import PosixPath
 from typing import Any, TypeVar
 
 import pytest
@@ -123,6 +125,28 @@ def test_a_run_of_a_second_policy_gets_a_box_made_ahead_of_its_own_limits(jar: J
     before = len(processes_below())
     drive(go())
     until(lambda: len(processes_below()) <= before, what="the boxes are gone")
+
+
+def test_a_policy_at_a_path_is_read_beside_the_event_loop(jar: Jar) -> None:
+    readers: set[int] = set()
+
+    class Watched(PosixPath):
+        """Tells in which thread it is looked at."""
+
+        def is_absolute(self) -> bool:
+            readers.add(threading.get_ident())
+            return super().is_absolute()
+
+    policy = Watched(jar.policy("[quota.run]\ncalls = 3\n"))
+
+    async def go() -> Result:
+        async with hosted(jar) as host:
+            await host.prepare(policy)
+            return await host.execute("FINAL(1)", policy=policy)
+
+    assert drive(go()).answer == 1
+    assert readers
+    assert threading.get_ident() not in readers
 
 
 def test_what_a_runs_own_policy_refuses_is_refused_and_in_the_log(jar: Jar) -> None:
