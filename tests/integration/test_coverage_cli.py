@@ -155,7 +155,7 @@ def test_a_requirement_that_is_not_met_exits_with_9(state: Path, arguments: list
 def test_what_is_no_percentage_is_a_usage_error(state: Path, share: str) -> None:
     result = run(state, "r1", f"--require={share}")
     assert isinstance(result.exception, click.BadParameter)
-    assert "write one such as 99.5%" in result.exception.message
+    assert "use one such as 99.5%" in result.exception.message
 
 
 def test_a_log_that_does_not_verify_proves_nothing(state: Path) -> None:

@@ -409,7 +409,7 @@ ANOTHER = {
         ((200, {"error": "no space\nleft"}), NOT_THERE, r"did not load the image belljar:\w{16}: no space left$"),
         ((500, {"message": "read-only"}), NOT_THERE, r"refused: read-only$"),
         ((200, {}), NOT_THERE, r"took the image belljar:\w{16} but does not have it: try again$"),
-        ((200, {}), (200, ANOTHER), r"is not the one that was loaded \(other: RootFS, User, .*\): see who else"),
+        ((200, {}), (200, ANOTHER), r"is not the one that was loaded \(different: RootFS, User, .*\): find out who"),
         ((200, {}), (500, {"message": "broken"}), r"refused: broken$"),
     ],
 )

@@ -115,7 +115,7 @@ def test_it_is_not_waited_for_what_would_not_fit_afterwards_either() -> None:
             with pytest.raises(QuotaExceeded) as caught:
                 await door.enter(input_tokens=140)
             assert (caught.value.code, caught.value.limit, caught.value.observed) == ("quota.run.cost", 150, 240)
-            assert "held by what is under way" in str(caught.value)
+            assert "held by work under way" in str(caught.value)
 
     drive(test())
 

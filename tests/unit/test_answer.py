@@ -143,14 +143,14 @@ def _taken(read: Callable[[], object]) -> bool:
     ],
 )
 def test_what_is_no_json_is_a_violation(body: bytes) -> None:
-    with pytest.raises(ProtocolViolation, match="a Final that is no json"):
+    with pytest.raises(ProtocolViolation, match="a Final that is not json"):
         check(body)
 
 
 def test_a_text_is_only_utf8() -> None:
     check_answer(TEXT, b"[" * 1000, values_max=1)
     for body in (b"\xff", b"a" * 70_000 + b"\xc3"):
-        with pytest.raises(ProtocolViolation, match="a Final that is no text"):
+        with pytest.raises(ProtocolViolation, match="a Final that is not text"):
             check_answer(TEXT, body, values_max=1)
 
 

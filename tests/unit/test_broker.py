@@ -1260,7 +1260,7 @@ def test_an_answer_that_is_not_what_it_says_ends_the_box(tmp_path: Path, form: A
         async with world(tmp_path) as here:
             await here.in_cell()
             message = await violates(here, Final(1, form), body)
-            assert message == f"a Final that is no {form}"
+            assert message == f"a Final that is not {form}"
             assert here.broker.final is None
 
     drive(test())
@@ -1325,7 +1325,7 @@ def test_what_goes_wrong_while_prompts_are_traced_is_the_run_s_fault(
             await here.say(Read(1, 0, 0, len(text), 0))
             with monkeypatch.context() as patch:
                 patch.setattr(here.searcher, "trace", failing)
-                with pytest.raises(HostFault, match="unforeseen ZeroDivisionError"):
+                with pytest.raises(HostFault, match="unexpected ZeroDivisionError"):
                     await ask_and_settle(here, text, queries)
             here.broker._shown._fault = None
 

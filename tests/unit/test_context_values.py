@@ -130,7 +130,7 @@ def deep() -> list[Any]:
         (["", ""], "context.empty", "at least one"),
         (["a", b"b"], "context.not_json", "item 1 has a bytes"),
         (["a", {"k": {1, 2}}], "context.not_json", "item 1 has a set"),
-        (["a", float("nan")], "context.not_json", "a number that JSON has not (NaN or an infinity)"),
+        (["a", float("nan")], "context.not_json", "a number that JSON does not have (NaN or an infinity)"),
         (["a", {1: 2}], "context.not_json", "has the key 1, which is not a str"),
         ({1: "a"}, "context.not_json", "the key 1 is not a str"),
         ({"k": object()}, "context.not_json", "the value of 'k' has a object"),
@@ -214,7 +214,7 @@ def test_links_devices_and_version_control_are_left_out_and_told(store: ContextS
         LeftOut(".git", "version control"),
         LeftOut("dirlink", "a symbolic link"),
         LeftOut("link", "a symbolic link"),
-        LeftOut("pipe", "no regular file"),
+        LeftOut("pipe", "not a regular file"),
         LeftOut("sub/.hg", "version control"),
         LeftOut("sub/loop", "a symbolic link"),
     ]

@@ -111,7 +111,7 @@ def test_a_host_that_dies_while_it_migrates_leaves_the_older_log(log: Path) -> N
         ),
         ("DROP TRIGGER records_are_not_deleted", "trigger 'records_are_not_deleted' in it is gone"),
         ("CREATE TABLE records_without_runs (x)", "table 'records_without_runs' in it is not ours"),
-        ("PRAGMA user_version=3", "its format 3 is not known here, where 2 is the latest; a newer Belljar made it"),
+        ("PRAGMA user_version=3", "its format is 3, but the latest known here is 2; a newer Belljar made it"),
     ],
 )
 def test_what_is_not_ours_in_an_older_log_is_not_migrated(log: Path, statement: str, words: str) -> None:
@@ -155,7 +155,7 @@ newer = dataclasses.replace(
 )
 Writer(Path(path), what="file", schema=newer, unavailable=AuditUnavailable)
 """
-NEWER_WORDS = "its format 3 is not known here, where 2 is the latest; a newer Belljar made it: update Belljar"
+NEWER_WORDS = "its format is 3, but the latest known here is 2; a newer Belljar made it: update Belljar"
 LOG, BOOKS = "belljar.audit.log", "belljar.ledger.sqlite"
 
 
@@ -231,8 +231,8 @@ def plant(path: Path, run: str, seq: int) -> None:
 def test_a_record_under_another_run_than_it_says_is_a_problem(log: Path) -> None:
     opened(log)
     plant(log, "r2", 5)
-    assert verify(log).problems == ["record 5: it is kept under another run than it says"]
-    with pytest.raises(VerificationFailed, match="record 5 of the audit log is kept under another run"):
+    assert verify(log).problems == ["record 5: it is stored under another run than it names"]
+    with pytest.raises(VerificationFailed, match="record 5 of the audit log is stored under another run"):
         list(records(log, "r2"))
 
 
@@ -383,7 +383,7 @@ def test_contexts_that_a_newer_belljar_migrated_are_refused(contexts: Path, use:
     with pytest.raises(HostFault) as refused:
         USES[use](store)
     assert str(refused.value) == (
-        f"cannot use the context store at {str(contexts)!r}: its format 2 is not known here, where 1 is the latest; "
+        f"cannot use the context store at {str(contexts)!r}: its format is 2, but the latest known here is 1; "
         "a newer Belljar made it: update Belljar, or choose another state folder"
     )
 
@@ -391,7 +391,7 @@ def test_contexts_that_a_newer_belljar_migrated_are_refused(contexts: Path, use:
 @pytest.mark.parametrize("damaged", ["", "0", "-1", "two", "9" * 5000])
 def test_a_damaged_number_of_contexts_is_refused_in_one_line(contexts: Path, damaged: str) -> None:
     (contexts / FORMAT_FILE).write_text(damaged)
-    with pytest.raises(HostFault, match="'format' does not hold the number of a format; restore it") as refused:
+    with pytest.raises(HostFault, match="'format' does not hold a format number; restore it") as refused:
         ContextStore(contexts).ls()
     assert "\n" not in str(refused.value)
 

@@ -1,4 +1,4 @@
-"""The wire: any bytes give sentences and then perhaps one violation, nothing else, in bounded memory."""
+"""The wire: any bytes give messages and then perhaps one violation, nothing else, in bounded memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BODY_MAX = 1000
 HELD_MAX = 8 + HEADER_MAX + BODY_MAX
 
 Message = GuestMessage | HostMessage
-# What a stream of bytes came to: the sentences, and the violation at its end if there was one.
+# What a stream of bytes came to: the messages, and the violation at its end if there was one.
 Outcome = tuple[list[Frame[Any]], str | None]
 
 # ------------------------------------------------------------------------------------------------------- strategies
@@ -237,10 +237,10 @@ def test_neither_direction_takes_the_sentences_of_the_other(guest: Frame[Any], h
     assert fed(new("guest"), iter([written(host)]))[0] == []
 
 
-def test_the_strategies_leave_out_no_sentence() -> None:
+def test_the_strategies_leave_out_no_message() -> None:
     known = {getattr(protocol, name) for name in protocol.__all__}
-    sentences = {kind for kind in known if isinstance(kind, type) and issubclass(kind, protocol._Sentence)}
-    assert sentences == {*get_args(GuestMessage), *get_args(HostMessage)}
+    messages = {kind for kind in known if isinstance(kind, type) and issubclass(kind, protocol._Message)}
+    assert messages == {*get_args(GuestMessage), *get_args(HostMessage)}
     for union, strategy in ((GuestMessage, from_guest), (HostMessage, from_host)):
         assert len(strategy.branches) == len(get_args(union))
 
@@ -462,8 +462,8 @@ FIELDS = {
 }
 
 
-def test_no_sentence_has_a_field_for_who_is_asking_or_for_a_place() -> None:
-    sentences = get_args(GuestMessage)
-    assert len(sentences) == 9
-    assert {field for sentence in sentences for field in sentence.__struct_fields__} <= FIELDS
-    assert all(sentence.__struct_config__.forbid_unknown_fields for sentence in sentences)
+def test_no_message_has_a_field_for_who_is_asking_or_for_a_place() -> None:
+    messages = get_args(GuestMessage)
+    assert len(messages) == 9
+    assert {field for message in messages for field in message.__struct_fields__} <= FIELDS
+    assert all(message.__struct_config__.forbid_unknown_fields for message in messages)

@@ -1,11 +1,11 @@
-"""Which format a store has, and how a store of an older format becomes one of this.
+"""Which format a store has, and how a store in an older format is migrated to this one.
 
-`format` in the store's folder holds the number; a store without that file has the first one. Whoever uses a store of an
-older format migrates it first, one step of `STEPS` for each number. A newer format is refused: what this code knows of
-it may be wrong.
+`format` in the store's folder holds the number; a store without that file has the first format. Whoever uses a store in
+an older format migrates it first, one step of `STEPS` for each number. A newer format is refused: what this code knows
+about it may be wrong.
 
-Whoever uses a store holds a shared flock on its folder, and looks at the number only then. A migration holds that flock
-alone, and begins when no document is open either. So nobody reads or writes while a store is between two formats.
+Whoever uses a store holds a shared flock on its folder, and reads the number only then. A migration takes that flock
+exclusively, and begins only when no document is open either. So nobody reads or writes a store between two formats.
 
 The number is written last. If a migration is killed, the store still has the older number, and whoever uses it next
 does that step again from its start.
@@ -30,7 +30,7 @@ __all__ = ["DOCUMENTS", "FORMAT", "FORMAT_FILE", "LENT", "STEPS", "Step", "in_la
 DOCUMENTS: Final = "documents"
 LENT: Final = "lent"
 
-# Makes a store, given its folder, one of the next format. On disk when it returns; and since it may be killed anywhere
+# Migrates the store in a folder to the next format. On disk when it returns; and since it may be killed anywhere
 # and is then called again, it replaces files whole and knows what it has done already.
 Step = Callable[[Path], None]
 # The first leads from format 1 to format 2.
@@ -69,8 +69,8 @@ def in_latest_format(
             found = _format_of(root)
         if found != latest:
             raise HostFault(
-                f"cannot use the context store at {str(root)!r}: its format {found} is not known here, where {latest} "
-                "is the latest; a newer Belljar made it: update Belljar, or choose another state folder"
+                f"cannot use the context store at {str(root)!r}: its format is {found}, but the latest known here is "
+                f"{latest}; a newer Belljar made it: update Belljar, or choose another state folder"
             )
         yield
     finally:
@@ -78,7 +78,7 @@ def in_latest_format(
 
 
 def put_format(root: Path, number: int = FORMAT) -> None:
-    """Say which format a store has. It is on disk then."""
+    """Write down which format a store has, on disk."""
     with replaced(root / FORMAT_FILE) as file:
         file.write(b"%d\n" % number)
     flush_folder(root)
@@ -91,8 +91,8 @@ def _format_of(root: Path) -> int:
         return 1
     if not written.isdigit() or len(written) > _DIGITS_MAX or int(written) < 1:
         raise HostFault(
-            f"cannot use the context store at {str(root)!r}: its file {FORMAT_FILE!r} does not hold the number of a "
-            "format; restore it from a backup, or choose another state folder"
+            f"cannot use the context store at {str(root)!r}: its file {FORMAT_FILE!r} does not hold a format "
+            "number; restore it from a backup, or choose another state folder"
         )
     return int(written)
 
@@ -106,7 +106,7 @@ def _migrate(root: Path, steps: Sequence[Step], busy_timeout_s: float) -> None:
 
 @contextlib.contextmanager
 def _alone(root: Path, busy_timeout_s: float) -> Iterator[None]:
-    """Hold a store that nobody else uses, and of which no document is open."""
+    """Hold a store that nobody else is using, and that has no document open."""
     deadline = time.monotonic() + busy_timeout_s
     with contextlib.ExitStack() as held:
         while True:
