@@ -115,7 +115,8 @@ def test_each_kind_of_box_has_a_pool_of_its_own(jar: Jar, dock: Dock) -> None:
             assert same.container in pooled
             for box in (same, other):
                 await box.kill()
-            await soon(lambda: len(alive(dock)) == len(dock.ours()) == 2, "there is one ahead of each kind")
+            kinds = backend._pools._pools.values()
+            await soon(lambda: [len(kind._boxes) for kind in kinds] == [1, 1], "there is one ahead of each kind")
             pooled = alive(dock)
             for spec in (SMALLER, SPEC):
                 box = await backend.start(spec)
