@@ -427,7 +427,7 @@ def _refusal(
     taken = ", ".join(f"{_shown(dimension, part)} {what}" for part, what in parts if part)
     return (
         f"{who} has {_shown(dimension, max(0, limit - used - held - spare))} of {_shown(dimension, limit)} left "
-        f"{when[limits.period]}, {_shown(dimension, wanted)} asked{f' ({taken})' if taken else ''}; "
+        f"{when[limits.period]}, but this needs {_shown(dimension, wanted)}{f' ({taken})' if taken else ''}; "
         f"ask for less or {remedy[limits.period]}"
     )
 
