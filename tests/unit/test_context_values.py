@@ -21,6 +21,7 @@ from belljar.context.document import RECORD_BYTES
 from belljar.context.tally import BLOCK_BYTES
 from belljar.engine.prompt import opening
 from belljar.errors import InvalidInput
+from tests.examples import examples
 
 NOW_NS = 1_800_000_000_000_000_000
 
@@ -60,7 +61,7 @@ def refused(store: ContextStore, source: Any, **more: Any) -> InvalidInput:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(values, max_size=8))
 def test_any_list(tmp_path_factory: pytest.TempPathFactory, source: list[Any]) -> None:
     source = [*source, "."]
@@ -71,7 +72,7 @@ def test_any_list(tmp_path_factory: pytest.TempPathFactory, source: list[Any]) -
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.dictionaries(words, values, max_size=8))
 def test_any_dict(tmp_path_factory: pytest.TempPathFactory, source: dict[str, Any]) -> None:
     source = {**source, "key": "."}

@@ -45,6 +45,7 @@ from belljar.protocol import (
 from belljar.wire import Frame, encode, guest_decoder
 from guest.agent.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
 from guest.agent.wire import Channel, Closed
+from tests.examples import examples
 
 HEADER_MAX = 1 << 16
 BODY_MAX = 1 << 25
@@ -206,7 +207,7 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=()), max_size=20), min_size=20, max_size=40))
 def test_any_text_reaches_the_host_with_lone_surrogates_replaced(texts: list[str]) -> None:
     with wired(silent) as (channel, host):

@@ -30,6 +30,7 @@ from belljar.ledger import (
     period_key,
     run_account,
 )
+from tests.examples import examples
 
 T = TypeVar("T")
 
@@ -794,6 +795,6 @@ def values(amount: Amounts | Limits | Remaining) -> tuple[Any, ...]:
 
 
 Books.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(40), stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestBooks = pytest.mark.slow(Books.TestCase)

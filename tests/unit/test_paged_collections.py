@@ -20,6 +20,7 @@ from guest.context.collection import PagedDict, PagedList
 from guest.context.paged import PagedText, TextTooLarge, plain
 from guest.context.pages import PageCache
 from guest.context.placeholder import mark
+from tests.examples import examples
 from tests.unit.paged_fakes import Items, Stored
 
 
@@ -391,7 +392,7 @@ def test_a_directory_of_another_length_is_found_out() -> None:
         PagedList(stored.paged("text"), stored.paged("directory"), 2)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.lists(strings, min_size=1, max_size=30))
 def test_a_batch_of_records_ends_anywhere(items: list[str]) -> None:
     many = items * 90  # several batches of records

@@ -40,6 +40,7 @@ from belljar.protocol import (
     carries_body,
 )
 from belljar.wire import Decoder, Frame, encode, guest_decoder, host_decoder
+from tests.examples import examples
 
 HEADER_MAX = 4096
 BODY_MAX = 1000
@@ -177,7 +178,7 @@ def same_however_fed(data: bytes, sizes: list[int], direction: str) -> Outcome:
     return whole
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=200), st.lists(st.integers(1, 40)), st.sampled_from(["guest", "host"]))
 @example(bytes(8), [], "guest")
 @example(b"\xff" * 8, [], "guest")
@@ -185,7 +186,7 @@ def test_any_bytes_give_the_same_however_they_are_fed(data: bytes, sizes: list[i
     same_however_fed(data, sizes, direction)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(frames(from_guest), max_size=6), st.binary(max_size=20), st.lists(st.integers(1, 90)))
 def test_sentences_before_broken_bytes_are_heard_and_none_after(
     good: list[Frame[Any]], junk: bytes, sizes: list[int]
@@ -197,7 +198,7 @@ def test_sentences_before_broken_bytes_are_heard_and_none_after(
     assert broken is not None
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(frames(from_guest), st.data(), st.lists(st.integers(1, 40)))
 def test_a_mutated_frame_is_another_sentence_or_a_violation(
     frame: Frame[Any], data: st.DataObject, sizes: list[int]
@@ -219,13 +220,13 @@ def test_a_mutated_frame_is_another_sentence_or_a_violation(
         assert fed(new("guest"), iter([written(one)])) == ([one], None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(frames(from_guest), max_size=5), st.lists(st.integers(1, 90)))
 def test_every_guest_sentence_makes_the_round_trip(sent: list[Frame[Any]], sizes: list[int]) -> None:
     assert same_however_fed(b"".join(map(written, sent)), sizes, "guest") == (sent, None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(frames(from_host), max_size=5), st.lists(st.integers(1, 90)))
 def test_every_host_sentence_makes_the_round_trip(sent: list[Frame[Any]], sizes: list[int]) -> None:
     assert same_however_fed(b"".join(map(written, sent)), sizes, "host") == (sent, None)
