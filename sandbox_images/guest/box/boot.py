@@ -184,7 +184,7 @@ def main() -> None:
         measure = close_in(order)
         program = base64.b64decode(order["filter"])
         if order["preload"]:
-            importlib.import_module("guest.box.preload").preload()
+            importlib.import_module("guest.language.restricted").preload()
     except Failed as failed:
         step, layer, number = failed.args
         send({"failed": step, "layer": layer, "errno": number})

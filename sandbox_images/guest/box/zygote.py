@@ -44,7 +44,7 @@ from guest.box.enclosure import (
     write_id_maps,
 )
 from guest.box.kernel import Failed, Filter, check, clone, last_errno, libc, mount, prctl, system_call
-from guest.box.preload import preload
+from guest.language import restricted
 
 CLONE_NEWPID = 0x20000000
 # In the order of the names: user, mount, net, ipc, uts, cgroup.
@@ -244,9 +244,9 @@ def main() -> None:
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.clear()  # it was started with none, but the interpreter itself sets a locale
     tune_malloc()
-    preload()
+    # Also for all of Python: what the restricted language may import is what programs import.
+    restricted.preload()
     # What lives now lives in every box: keep the collector from touching, and so copying, those pages.
-    gc.collect()
     gc.freeze()
     # Only now, because whatever failed before was reported to somebody who had nothing to say yet.
     send(control, {"ready": True}, [])

@@ -99,7 +99,6 @@ class DockerBox:
                 return b""
             if wire := self._outputs.take(data):
                 return wire
-            await asyncio.sleep(0)  # nothing for us in it; others may have waited
 
     async def _receive(self) -> bytes:
         self._waiting += 1
