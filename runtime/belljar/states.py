@@ -45,7 +45,10 @@ __all__ = [
 
 
 class _Named(Enum):
-    """Hashed as objects: `Enum` hashes the names of its members, in Python, at three times the cost of the table."""
+    """Hashed as objects: `Enum` hashes the names of its members, in Python, at three times the cost of the table.
+
+    An event takes 1 µs so and 3 µs otherwise, of the 0.1 ms that an empty cell is to take; a cell has some five.
+    """
 
     __hash__ = object.__hash__
 

@@ -28,7 +28,8 @@ from belljar.sandbox.docker.stream import Outputs
 __all__ = ["Background", "DockerBox", "bury"]
 
 _PIECE_BYTES: Final = 256 * 1024
-# Up to here copying a body is cheaper than a second system call.
+# Up to here the parts of a frame go as one: the daemon hands on each piece by itself, and a query whose answer comes in
+# two takes 0.1 ms more, where 0.3 are the goal.
 _JOINED_BYTES_MAX: Final = 64 * 1024
 # What the daemon calls the end by SIGKILL; also what a program may exit with.
 _KILLED: Final = 128 + signal.SIGKILL

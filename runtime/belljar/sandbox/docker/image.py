@@ -14,7 +14,7 @@ never by the image's ID, which one kind of daemon derives from the configuration
 ours, ours is loaded again and takes the tag over; if then it still is not, no box starts. Boxes are made from the ID.
 
 Loading is streamed, is whole or not at all, and two processes that do it at once end with the same image. The diff id
-is remembered beside the image (`DIGEST.layer.json`), so that a second start reads none of it.
+is remembered beside the image (`DIGEST.layer.json`): a second start need not read and hash 65 MiB, 0.23 s.
 """
 
 from __future__ import annotations
