@@ -245,7 +245,7 @@ def main() -> None:
     os.environ.clear()  # it was started with none, but the interpreter itself sets a locale
     tune_malloc()
     # Also for all of Python: what the restricted language may import is what programs import. On a busy machine a box
-    # would take 39 ms for the restricted language, and 10 for a Python program that imports ten modules.
+    # would take 39 ms for the restricted language, and 10 for a Python program that imports eleven modules.
     restricted.preload()
     # What lives now lives in every box: keep the collector from touching, and so copying, those pages. That is 4.2 MiB
     # of each box in which it goes through everything, where an idle one is to weigh 2.
