@@ -1,13 +1,13 @@
-"""What the dead left behind, settled at the next start: first told to the log, then closed in the books.
+"""Settles at the next start what dead hosts left behind: records it in the log, then closes it in the ledger.
 
-A run stands open in the books from before its first record until after its last one. So whatever has a beginning in the
-log and no end is open in the books too, and is found here. In between, in whichever order a host dies:
+A run is open in the ledger from before its first record until after its last one. So whatever has a beginning in the
+log and no end is open in the ledger too, and is found here. What is left to do depends on when the host died:
 
-    dead before `run.started`      the log knows nothing of it: only the books are closed
-    dead before its end            `run.abandoned`, with what the books charge for it; then the books are closed
-    dead after that record         the log has its end: only the books are closed
+    before `run.started`         the log knows nothing of the run: it is only closed in the ledger
+    before the run's end         `run.abandoned`, with what the ledger charges for it; then it is closed in the ledger
+    after the run's last record  the log has its end: it is only closed in the ledger
 
-The owner's lock is held from the question whether it lives to the last of this, so nobody else does the same beside us.
+The owner's lock is held from the check for life until all this is done, so nobody else does the same meanwhile.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ __all__ = ["recover"]
 
 
 async def recover(ledger: Ledger, audit: AuditLog, log: Path, owner: Owner) -> int:
-    """Close what belongs to dead owners. Returns how many runs that were.
+    """Close what belongs to dead owners. Returns how many runs that was.
 
     Raises:
-        AuditUnavailable, LedgerUnavailable: it cannot be written; what was not closed is left to the next start.
+        AuditUnavailable, LedgerUnavailable: they cannot be written; runs not yet closed are left to the next start.
     """
 
     async def tell(run: Abandoned) -> None:

@@ -22,20 +22,20 @@ Who pays for a failure:
 - A job that nobody awaits (`submit_soon`) has no caller to tell. Its error is kept under its *lane* (a run, say) and
   given, in place of a result, to the next awaited job of that lane: what follows a lost write does not happen.
 
-A job that was handed over runs, even if the coroutine that awaits it is cancelled. Whoever cancels must not conclude
-that nothing was written.
+A job that was submitted runs, even if the coroutine that awaits it is cancelled. A caller that cancels must not
+conclude that nothing was written.
 
-Both are looked at under the write lock, before the commit, so that nothing is written where it does not belong; and the
-path once more after it, since only what stands at the path is what a later reader will find. Such a round may be in a
-file that is somewhere else by now.
+Path and contents are checked under the write lock, before the commit, so that nothing is written where it does not
+belong; and the path once more after it, since a later reader finds only what is at the path. A round that fails this
+last check may be in a file that is somewhere else by now.
 
 Several processes may open the same file: SQLite's lock makes rounds take turns, and jobs read what they depend on
 inside the transaction. Within one process, two writers on one file work as two processes do.
 
 The thread is a daemon: a program that forgets `aclose` still ends, and loses only what nobody awaited.
 
-A forked child has no such thread, and SQLite must not be used across a fork: it would take locks of the parent's for
-its own. So a fork waits for the end of the round, and in the child all writers are closed; it may open new ones.
+A forked child has no such thread, and SQLite must not be used across a fork: it would take the parent's locks for its
+own. So a fork waits for the round to end, and in the child all writers are closed; it may open new ones.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Job = Callable[[sqlite3.Connection], _T]
 
 _QUEUE_MAX = 4096  # jobs that may wait unawaited: some 4 MB of records of 1 KB
 _ROUND_MAX = 256  # jobs in one transaction: by then the flush is a small part of the cost
-_LINGER_S = 0.003  # how long jobs that nobody is in a hurry for wait for one that somebody is
+_LINGER_S = 0.003  # how long jobs that nobody awaits wait for one that somebody awaits
 _BUSY_TIMEOUT_S = 10.0  # how long another process may hold the write lock
 _CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes after it
 
@@ -73,7 +73,7 @@ _CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes af
 class Schema:
     """What a database must be: `application_id` marks the file as ours, `statements` create it when it is empty.
 
-    A schema that replaced another one names it as `older`, and `migrate` makes of such a database one of this.
+    A schema that replaced another names it as `older`, and `migrate` turns such a database into one of this schema.
     """
 
     application_id: int
@@ -84,16 +84,16 @@ class Schema:
 
     @functools.cached_property
     def entries(self) -> list[tuple[object, ...]]:
-        """What `sqlite_master` says where nothing but `statements` was done."""
+        """What `sqlite_master` holds after `statements` and nothing else."""
         with contextlib.closing(sqlite3.connect(":memory:")) as db:
             for statement in self.statements:
                 db.execute(statement)
             return _entries(db)
 
     def foreign(self, db: sqlite3.Connection) -> str | None:
-        """What in the database is not as this schema has it, in a few words; None when all is.
+        """How the database differs from this schema, in a few words; None if it does not.
 
-        Asked of SQLite's own table each time: a trigger that another process plants counts from its next statement on.
+        Reads SQLite's own table each time: a trigger that another process plants works from its next statement on.
         """
         for pragma, ours in (("application_id", self.application_id), ("user_version", self.version)):
             if (found := db.execute(f"PRAGMA {pragma}").fetchone()[0]) != ours:
@@ -106,18 +106,29 @@ class Schema:
         return f"the {kind} {str(name)[:80]!a} in it is {'not ours' if odd else 'gone'}"
 
     def of(self, db: sqlite3.Connection) -> Schema | None:
-        """This one, or the older one that the database says it has; None if that is not known, as of a later one."""
+        """This schema, or the older one that the database says it has; None if it is unknown, such as a newer one."""
         version = db.execute("PRAGMA user_version").fetchone()[0]
         found: Schema | None = self
         while found is not None and found.version != version:
             found = found.older
         return found
 
+    def unknown(self, db: sqlite3.Connection) -> str | None:
+        """Why this code cannot use the database's format, and what to do; None if it can."""
+        if self.of(db) is not None:
+            return None
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        whose, remedy = ("a newer", "update Belljar") if version > self.version else ("an older", "use that one")
+        return (
+            f"its format is {version}, but the latest known here is {self.version}; {whose} Belljar made it: "
+            f"{remedy}, or choose another state folder"
+        )
+
     def upgrade(self, db: sqlite3.Connection) -> str | None:
-        """Make an older database one of this, in the caller's transaction. What in it is not ours, and then it is not.
+        """Migrate an older database, in the caller's transaction. Returns how it still differs; then roll back.
 
         Raises:
-            sqlite3.Error: it cannot be; roll back.
+            sqlite3.Error: it cannot be migrated; roll back.
         """
         if self.of(db) is self:
             return self.foreign(db)
@@ -128,7 +139,7 @@ class Schema:
         return self.foreign(db)
 
     def has_table(self, db: sqlite3.Connection, name: str) -> bool:
-        """Whether the table is there just as we make it: what has its name may also be a view without end."""
+        """Whether the table is exactly as we create it: something else of that name may be a view that never ends."""
         ours = [entry for entry in self.entries if entry[:2] == ("table", name)]
         return [entry for entry in _entries(db) if entry[1] == name] == ours
 
@@ -138,7 +149,7 @@ def _entries(db: sqlite3.Connection) -> list[tuple[object, ...]]:
 
 
 def is_blank(db: sqlite3.Connection) -> bool:
-    """Whether nothing was ever written to it: a file without bytes, as a start on a full disk leaves one."""
+    """Whether nothing was ever written to it: an empty file, such as a start on a full disk leaves."""
     marks = [db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")]
     return marks == [0, 0] and not _entries(db)
 
@@ -170,7 +181,7 @@ class Writer:
         busy_timeout_s: seconds to wait for the lock of another process.
 
     Raises:
-        whatever `unavailable` makes, if the file cannot be opened or is something else.
+        whatever `unavailable` makes, if the file cannot be opened or is not such a database.
     """
 
     def __init__(
@@ -192,7 +203,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._gate = threading.Lock()  # makes "closed?" and "put" one step, so that nothing lands behind the end mark
         self._closed = False
-        self._steady = threading.Lock()  # held while the database is at work, and by a fork
+        self._steady = threading.Lock()  # held while the database is in use, and by a fork
         self._hurry = threading.Event()  # somebody waits for what is in the queue
         self._lost: dict[str, Exception] = {}  # lane -> error; belongs to the thread
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -203,7 +214,7 @@ class Writer:
             if path is not None:
                 _WRITERS.add(self)
             self._db = self._open(path, schema)
-        # In memory there is no disk to wait for, so a thread would only cost: each job is done where it is submitted.
+        # In memory there is no disk to wait for, so a thread would only cost time: each job runs where it is submitted.
         self._inline = path is None
         if not self._inline:
             threading.Thread(target=self._work, name=f"belljar {what}", daemon=True).start()
@@ -213,7 +224,7 @@ class Writer:
     def submit(self, job: Job[_T], *, lane: str = "", lazy: bool = False) -> asyncio.Future[_T]:
         """Queue `job` now; the future holds its result once it is durable.
 
-        A `lazy` job lets a commit wait a moment for company, as an unawaited one does.
+        A `lazy` job lets the commit wait a moment for other jobs, as an unawaited one does.
 
         Raises, from the future: the job's own error; what `unavailable` makes; or the error of an earlier `submit_soon`
         of the same lane, and then this job did not run.
@@ -223,7 +234,7 @@ class Writer:
         return future
 
     def submit_soon(self, job: Job[object], *, lane: str = "") -> None:
-        """Queue `job` now, before all that is submitted later, and wait for nothing. Await `room` after it."""
+        """Queue `job` now, before everything submitted later, without waiting. Await `room` after it."""
         self._put(_Entry(job, lane, None, True))
 
     async def room(self) -> None:
@@ -236,7 +247,7 @@ class Writer:
         await self.submit(self._refuse_if_lost)
 
     async def aclose(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
-        """Take nothing new, write what is queued, close. Raise if that takes too long or an unawaited job was lost."""
+        """Refuse new jobs, write what is queued, close. Raise if that takes too long or an unawaited job was lost."""
         with self._gate:
             if not self._closed:
                 self._closed = True
@@ -264,18 +275,18 @@ class Writer:
                         outcomes = self._round(batch)
                     self._deliver(batch, outcomes)
                 batch = []
-        finally:  # in the ordinary case there is nothing left; after a bug of ours nobody may be left waiting
+        finally:  # usually nothing is left; after a bug of ours nobody may be left waiting
             self._abandon(batch)
             with self._steady:
                 self._db.close()
             self._ended.set_result(None)
 
     def _take(self) -> tuple[list[_Entry], bool]:
-        """Wait for one job, then add what is there already. False when the end mark came.
+        """Wait for one job, then take what else is queued. False once the end mark came.
 
-        While nobody waits for any of them, a little longer: the next job that somebody waits for is then durable in one
-        commit with them, instead of behind theirs. Until then this thread sleeps: to wake up for each job would take
-        more time, and that of the event loop, than the jobs themselves.
+        While nobody awaits any of them, wait a little longer: the next job that somebody awaits is then durable in one
+        commit with them, not behind theirs. Until then this thread sleeps: waking up for each job would cost more time,
+        the event loop's too, than the jobs themselves.
         """
         batch: list[_Entry] = []
         entry = self._queue.get()
@@ -320,7 +331,7 @@ class Writer:
             outcome = _Outcome(entry.job(self._db))
         except Exception as error:  # not handled here: carried to whoever awaits the job
             if isinstance(error, sqlite3.Error) and not self._db.in_transaction:
-                raise  # SQLite gave up the whole transaction, so the round is lost
+                raise  # SQLite rolled back the whole transaction, so the round is lost
             if not alone:
                 self._db.execute("ROLLBACK TO job")
             outcome = _Outcome(error=self._fault(error) if isinstance(error, sqlite3.Error) else error)
@@ -334,22 +345,23 @@ class Writer:
             self._lost.setdefault(entry.lane, outcome.error)
 
     def _refuse_foreign(self) -> None:
-        """Raise unless the open file is the one at the path, and has in it what we put there."""
+        """Raise unless the open file is the one at the path, and contains what we put there."""
         self._refuse_moved()
         if self._paths and (odd := self._schema.foreign(self._db)) is not None:
-            raise _ForeignError(f"{odd}: set the file aside for inspection and restart")
+            unknown = self._schema.unknown(self._db)  # a newer process migrated it meanwhile
+            raise _ForeignError(unknown or f"{odd}: set the file aside for inspection and restart")
 
     def _refuse_moved(self) -> None:
         try:
             if _identities(self._paths) == self._files:
                 return
-            why = "another file is in its place, or in that of its -wal"
+            why = "it or its -wal file was replaced by another file"
         except OSError as error:
-            why = f"it is not at its path any more, or its -wal is not ({error.strerror})"
+            why = f"it or its -wal file is no longer at its path ({error.strerror})"
         raise _ForeignError(f"{why}: put it back, or restart")
 
     def _undo(self) -> None:
-        """After a failed round. A rollback that fails too leaves the next BEGIN to fail: still nothing gets written."""
+        """After a failed round. If the rollback fails too, so does the next BEGIN: still nothing is written."""
         if self._db.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
@@ -371,7 +383,7 @@ class Writer:
             entry = self._queue.get_nowait()
             if entry is not None:
                 batch = [*batch, entry]
-        gone = f"{self._name} is not written any more: its thread ended; restart the process"
+        gone = f"{self._name} can no longer be written: its thread has ended; restart the process"
         self._deliver(batch, [_Outcome(error=self._unavailable(gone)) for _ in batch])
 
     # -- shared ------------------------------------------------------------------------------------------------------
@@ -410,7 +422,7 @@ class Writer:
             before = _identities([path] if path is not None else [])
             self._configure(db, in_memory=path is None)
             self._prepare(db, schema)
-            self._paths = _files(path)  # the side files are there since the first transaction
+            self._paths = _files(path)  # the first transaction has created the side files
             self._files = _identities(self._paths)
             if self._files[:1] != before:
                 raise self._unavailable(f"cannot open {self._name}: the file was replaced meanwhile; try again")
@@ -430,10 +442,10 @@ class Writer:
         if mode != "wal" and not in_memory:
             raise self._unavailable(f"cannot open {self._name}: its file system has no shared memory; use a local disk")
         db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA trusted_schema=OFF")  # a view or trigger planted in the file calls no function
+        db.execute("PRAGMA trusted_schema=OFF")  # a view or trigger planted in the file can call no function
 
     def _enter_wal(self, db: sqlite3.Connection) -> str:
-        """SQLite does not wait for the lock on this one statement, so when several processes start at once we do."""
+        """SQLite does not wait for the lock for this statement, so we do, in case several processes start at once."""
         deadline = time.monotonic() + self._busy_timeout_s
         while True:
             try:
@@ -452,25 +464,22 @@ class Writer:
                 cursor.execute(f"PRAGMA application_id={schema.application_id:d}")
                 cursor.execute(f"PRAGMA user_version={schema.version:d}")
             mark = cursor.execute("PRAGMA application_id").fetchone()[0]
-            version = cursor.execute("PRAGMA user_version").fetchone()[0]
-            ours = mark == schema.application_id and schema.of(db) is not None
+            unknown = schema.unknown(db)
+            ours = mark == schema.application_id and unknown is None
             # An older one is migrated here, wholly or not at all.
             odd = schema.upgrade(db) if ours else None
             cursor.execute("COMMIT" if odd is None else "ROLLBACK")
         if mark != schema.application_id:
             raise self._unavailable(f"cannot open {self._name}: the file is something else; choose another path")
-        if not ours:
-            raise self._unavailable(
-                f"cannot open {self._name}: its format {version} is not known here, where {schema.version} is the "
-                "latest; a newer Belljar made it: update Belljar, or choose another state folder"
-            )
+        if unknown is not None:
+            raise self._unavailable(f"cannot open {self._name}: {unknown}")
         if odd is not None:
             raise self._unavailable(f"cannot open {self._name}: {odd}; set the file aside for inspection")
 
     # -- forks ----------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        """In a forked child. The parent holds its lock on the file, so nothing is written by closing."""
+        """In a forked child. The parent holds its lock on the file, so closing writes nothing."""
         self._gate = threading.Lock()
         self._closed = True
         if hasattr(self, "_db"):  # it could be opened
@@ -478,11 +487,11 @@ class Writer:
 
 
 class _ForeignError(Exception):
-    """The file, or what is in it, is not what this process opened."""
+    """The file, or what it contains, is not what this process opened."""
 
 
 def _files(path: Path | None) -> list[Path]:
-    """The database and its two side files, which are as much a part of it; none in memory."""
+    """The database and its two side files, which are part of it; none for a database in memory."""
     if path is None:
         return []
     real = path.resolve()  # SQLite puts its side files beside what a symbolic link points to
@@ -492,8 +501,8 @@ def _files(path: Path | None) -> list[Path]:
 def _identities(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Device and inode of each.
 
-    While SQLite has a file open no other one gets its inode, so there is no need to hold it open here too; and a
-    descriptor of our own must not be: to close it would drop this process's locks.
+    While SQLite has a file open, no other file gets its inode, so we need not hold it open too. Nor may we: closing a
+    descriptor of our own would drop this process's locks.
     """
     return [(stat.st_dev, stat.st_ino) for stat in map(os.stat, paths)]
 
@@ -557,9 +566,9 @@ def _advice(error: sqlite3.Error, busy_timeout_s: float) -> str:
         case sqlite3.SQLITE_FULL:
             return "the disk is full; free some space"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"another process holds it for more than {busy_timeout_s:g} s; find and end that process"
+            return f"another process has held its lock for more than {busy_timeout_s:g} s; find and end that process"
         case sqlite3.SQLITE_CONSTRAINT:
-            return f"{error}; what is in it contradicts itself, so verify it before anything else"
+            return f"{error}; its contents contradict each other, so verify it before anything else"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
             return f"{error}; check the path and its permissions"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:

@@ -19,7 +19,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import psutil
 from belljar.audit import Record, records, verify
 from belljar.ledger import Amounts, SqliteLedger
 from belljar.state import State
+from tests.waiting import PATIENCE_S, until
 
 __all__ = [
     "BELLJAR",
@@ -70,8 +71,6 @@ RESULT_FIELDS = {
 }
 
 _PR_SET_CHILD_SUBREAPER = 36
-# For what comes at once, on a machine however busy: a test that waits so long waits in vain.
-PATIENCE_S = 60.0
 
 SMALL = """
 schema = 1
@@ -79,14 +78,6 @@ name = "small"
 description = "The standard policy with limits that a test meets soon."
 extends = "standard"
 """
-
-
-def until(condition: Callable[[], object], *, seconds: float = PATIENCE_S, what: str) -> None:
-    """Wait for a condition, looking often."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
-        time.sleep(0.01)
 
 
 class Outcome(msgspec.Struct, frozen=True):

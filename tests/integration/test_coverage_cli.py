@@ -121,8 +121,9 @@ def test_ranges_are_listed_up_to_a_number(state: Path) -> None:
 def test_json_is_one_document_with_both_shares(state: Path) -> None:
     found = document(run(state, "r1", "--json"))
     assert (found["run"], found["ok"]) == ("r1", True)
-    assert (found["coverage"]["read_percent"], found["coverage"]["shown_percent"]) == (100.0, 50.396)
+    assert (found["coverage"]["read_share"], found["coverage"]["shown_share"]) == (1.0, 0.50396)
     first = found["coverage"]["documents"][0]
+    assert (first["read_share"], first["shown_share"]) == (1.0, 0.509)
     assert first["never_shown"] == {"count": 2, "first": [[10, 500], [999, 1000]]}
 
 
@@ -153,7 +154,7 @@ def test_a_requirement_that_is_not_met_exits_with_9(state: Path, arguments: list
 def test_what_is_no_percentage_is_a_usage_error(state: Path, share: str) -> None:
     result = run(state, "r1", f"--require={share}")
     assert isinstance(result.exception, click.BadParameter)
-    assert "write one such as 99.5%" in result.exception.message
+    assert "use one such as 99.5%" in result.exception.message
 
 
 def test_a_log_that_does_not_verify_proves_nothing(state: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from belljar.identity import RunId, Tenant
 from belljar.ledger import Amounts, Limits, SqliteLedger
+from tests.waiting import until
 
 LIMIT = 30_000  # output tokens
 OVERRUN = 3  # how far one call may pass what was held for it, in the second test
@@ -85,18 +85,16 @@ def states(path: Path, runs: list[str]) -> dict[str, int]:
 
 
 def until_all_states(path: Path, runs: list[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not states(path, runs).keys() >= {"held", "dispatched", "settled"}:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(
+        lambda: states(path, runs).keys() >= {"held", "dispatched", "settled"},
+        what="something is held, something dispatched and something settled",
+    )
 
 
 async def watch(ledger: SqliteLedger, processes: list[subprocess.Popen[str]], slack: int) -> int:
     """Look at the books while they change, until all processes have ended. Returns the highest `used + held` seen."""
     highest = 0
-    deadline = time.monotonic() + 90
     while any(process.poll() is None for process in processes):
-        assert time.monotonic() < deadline
         balance = await ledger.balance("acme", "total")
         highest = max(highest, balance.used.output_tokens + balance.held.output_tokens)
         assert highest <= LIMIT + slack

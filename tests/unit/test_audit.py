@@ -569,8 +569,8 @@ def truth(record: Record) -> bytes:
         (unknown_field, "it is not a valid run.finished: Object contains unknown field `callz`"),
         (missing_field, "it is not a valid run.finished: Object missing required field `calls`"),
         (other_type, "it is not a valid run.finished: Expected `int`, got `str` - at `$.calls`"),
-        (null, "it has a field that should be left out, since it says what its absence says"),
-        (huge, "it is no blob of at most 65536 bytes"),
+        (null, "it has a field that equals its default and should be left out"),
+        (huge, "it is not a blob of at most 65536 bytes"),
     ],
 )
 def test_a_last_record_in_another_form_is_found(story: Path, forge: Callable[[Record], bytes], words: str) -> None:
@@ -617,7 +617,7 @@ def test_an_action_without_outcome_is_unfinished_while_its_run_is(tmp_path: Path
 
 def test_an_action_without_outcome_in_a_finished_run_is_a_problem(tmp_path: Path) -> None:
     assert problems_of([START, ASK, END], tmp_path / "a.db") == [
-        "record 2: query action 'a1' of run 'r1' has no outcome, and the run is finished"
+        "record 2: query action 'a1' of run 'r1' has no outcome, but the run is finished"
     ]
 
 
@@ -626,13 +626,13 @@ def test_an_action_without_outcome_in_a_finished_run_is_a_problem(tmp_path: Path
     [
         (
             [("query.completed", "r1", {"action": "a1"})],
-            "record 2: query.completed of action 'a1' that was not requested",
+            "record 2: query.completed of action 'a1', which was not requested",
         ),
         (
             [ASK, ("run.started", "r2", {}), ("query.failed", "r2", {"action": "a1"})],
-            "record 4: query.failed of action 'a1' that was not requested",
+            "record 4: query.failed of action 'a1', which was not requested",
         ),
-        ([ASK, ASK], "record 3: action 'a1' was requested before"),
+        ([ASK, ASK], "record 3: action 'a1' was already requested"),
         (
             [ASK, ("query.completed", "r1", {"action": "a1"}), ("query.denied", "r1", {"action": "a1"})],
             "record 4: a second outcome of action 'a1'",
@@ -683,22 +683,22 @@ def test_what_runs_look_like_is_no_problem(tmp_path: Path, entries: list[Entry])
         ([START, ("run.abandoned", "r1", {}), END], "record 3: run.finished after the end of run 'r1'"),
         ([*STARTED, ("box.started", "r1", {})], "record 4: a second box of run 'r1'"),
         ([*STARTED, ("cell.started", "r1", {"cell": 2})], "record 4: a cell begins before cell 1 has ended"),
-        ([*STARTED, DONE, ("cell.started", "r1", {"cell": 3})], "record 5: cell 3 begins where cell 2 is next"),
+        ([*STARTED, DONE, ("cell.started", "r1", {"cell": 3})], "record 5: cell 3 begins, but cell 2 is next"),
         ([*STARTED, GIVEN, DONE, ("cell.started", "r1", {"cell": 2})], "record 6: a cell begins after the answer"),
-        ([*STARTED, DONE, DONE], "record 5: cell.finished where no cell runs"),
-        ([*STARTED, DONE, GIVEN], "record 5: answer.given where no cell runs"),
-        ([*STARTED, GIVEN, GIVEN], "record 5: answer.given where the answer was given before"),
-        ([START, READ], "record 2: context.read in cell 1, and the last that began is 0"),
+        ([*STARTED, DONE, DONE], "record 5: cell.finished while no cell is running"),
+        ([*STARTED, DONE, GIVEN], "record 5: answer.given while no cell is running"),
+        ([*STARTED, GIVEN, GIVEN], "record 5: answer.given after the answer was given"),
+        ([START, READ], "record 2: context.read in cell 1, but the last that began is 0"),
         ([START, SUB, REPLY], "record 2: query.requested in cell 1, which has not begun"),
-        ([*STARTED, SHOWN], "record 4: something was shown in cell 1, in which no query was requested"),
-        ([*STARTED, ROOT, REPLY, SHOWN], "record 6: something was shown in cell 1, in which no query was requested"),
+        ([*STARTED, SHOWN], "record 4: text was shown in cell 1, in which no query was requested"),
+        ([*STARTED, ROOT, REPLY, SHOWN], "record 6: text was shown in cell 1, in which no query was requested"),
         (
             [*STARTED, SUB, ("query.failed", "r1", {"action": "a1"}), SHOWN, END],
-            "record 6: something was shown in cell 1, in which no query was completed",
+            "record 6: text was shown in cell 1, in which no query was completed",
         ),
         (
             [*STARTED, SUB, ("query.denied", "r1", {"action": "a1"}), SHOWN],
-            "record 6: something was shown in cell 1, in which no query was completed",
+            "record 6: text was shown in cell 1, in which no query was completed",
         ),
     ],
 )

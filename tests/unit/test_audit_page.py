@@ -44,7 +44,7 @@ def page() -> str:
 def _section(title: str, struct: type[msgspec.Struct]) -> str:
     rows = [
         f"| `{field.name}` | {_kind(str(inspect.get_annotations(struct, eval_str=False).get(field.name, '')))} "
-        f"| {'always' if field.required else 'where it says something'} |\n"
+        f"| {'always' if field.required else 'unless it is the default'} |\n"
         for field in msgspec.structs.fields(struct)
     ]
     head = f"\n### `{title}`\n\n{inspect.cleandoc(struct.__doc__ or '')}\n\n"

@@ -116,7 +116,7 @@ def test_a_round_that_cannot_begin_fails_every_job_in_it_and_writes_nothing(tmp_
         with locked(path):
             errors = await asyncio.gather(*(writer.submit(insert(x)) for x in range(3)), return_exceptions=True)
         assert [type(error) for error in errors] == [AuditUnavailable] * 3
-        assert "another process holds it" in str(errors[0])
+        assert "another process has held its lock" in str(errors[0])
         assert len({id(error) for error in errors}) == 3
         await writer.submit(insert(9))
         assert rows(path) == [9]
@@ -311,6 +311,12 @@ def newer(path: Path) -> None:
         db.execute("PRAGMA user_version=2")
 
 
+def older(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA application_id=77")
+        db.execute("CREATE TABLE t (x)")
+
+
 def text(path: Path) -> None:
     path.write_text("once upon a time " * 100)
 
@@ -319,7 +325,8 @@ def text(path: Path) -> None:
     ("prepare", "words"),
     [
         (foreign, "the file is something else"),
-        (newer, "its format 2 is not known here, where 1 is the latest"),
+        (newer, "its format is 2, but the latest known here is 1; a newer Belljar made it: update Belljar"),
+        (older, "its format is 0, but the latest known here is 1; an older Belljar made it: use that one"),
         (text, "file is not a database"),
         (Path.mkdir, "check the path and its permissions"),
     ],
@@ -417,7 +424,7 @@ def test_a_file_that_goes_while_a_round_is_written_is_told_to_its_callers(tmp_pa
             honest()
 
         writer._refuse_moved = after  # type: ignore[method-assign]
-        with pytest.raises(AuditUnavailable, match="not at its path any more"):
+        with pytest.raises(AuditUnavailable, match="no longer at its path"):
             await writer.submit(insert(1))
         await writer.aclose()
 

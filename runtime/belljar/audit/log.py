@@ -1,4 +1,4 @@
-"""The log: append, and nothing else.
+"""The log: it can be appended to, and nothing else.
 
 A record is one canonical JSON object, kept as the exact bytes that were hashed::
 
@@ -34,7 +34,7 @@ _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 RECORD_BYTES_MAX: Final = 65536  # a batch of a few hundred calls with their hashes
 
-# Against our own mistakes. Whoever can write the file can drop them; the chain is for that.
+# Against our own mistakes. Anybody who can write the file can drop them; that is what the chain is for.
 _TRIGGERS: Final = (
     """CREATE TRIGGER records_are_not_changed BEFORE UPDATE ON records
             BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
@@ -53,7 +53,7 @@ _WITHOUT_RUNS: Final = Schema(
     ),
 )
 
-# How every record ends, and what it is of which run.
+# How every record ends: with its event and its run.
 TAIL: Final = re.compile(
     rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":\d+}\Z'
 )
@@ -74,7 +74,7 @@ def _add_runs(db: sqlite3.Connection) -> None:
 
 
 def _run_of(body: bytes) -> str:
-    """None of a record that was tampered with: `verify` will tell."""
+    """Empty for a record that was tampered with: `verify` will report it."""
     match = TAIL.search(body[-TAIL_BYTES_MAX:])
     return match[2].decode("utf-8", "replace") if match else ""
 
@@ -83,7 +83,7 @@ SCHEMA: Final = Schema(
     application_id=_WITHOUT_RUNS.application_id,
     version=2,
     statements=(
-        # `run` is what the body says, so that one run is found without reading all; `verify` compares the two.
+        # `run` repeats what the body says, so that one run is found without reading all; `verify` compares the two.
         """CREATE TABLE records (
             seq INTEGER PRIMARY KEY CHECK (seq >= 1),
             run TEXT NOT NULL CHECK (typeof(run) = 'text'),
@@ -105,7 +105,7 @@ class AuditLog:
         clock: nanoseconds since the epoch. Called in the writing thread, in the order of `seq`.
 
     Raises:
-        AuditUnavailable: the file cannot be opened, or is something else.
+        AuditUnavailable: the file cannot be opened, or is not a log.
     """
 
     def __init__(self, path: Path | None, *, clock: Callable[[], int] = time.time_ns) -> None:
@@ -113,40 +113,40 @@ class AuditLog:
         self._writer = Writer(path, what="audit log", schema=SCHEMA, unavailable=AuditUnavailable)
 
     async def append(self, run: str, event: Event) -> int:
-        """Write one record. It is durable when this returns its `seq`. Cancelled, it may have been written.
+        """Write one record. It is durable when this returns its `seq`. If cancelled, it may still be written.
 
         Raises:
             AuditUnavailable: it was not written, or an earlier `note` of this run was lost: do nothing that needs it.
             InvalidInput: `audit.run` or `audit.too_long`.
-            TypeError: a field of the event is of another type than it should be.
+            TypeError: a field of the event has the wrong type.
         """
         seq, _ = await self.seal(run, event)
         return seq
 
     async def seal(self, run: str, event: Event) -> tuple[int, str]:
-        """`append`, for a caller who keeps a receipt: gives `seq` and the hex SHA-256 of the record.
+        """`append` for a caller that keeps a receipt: returns `seq` and the hex SHA-256 of the record.
 
         Raises: as `append`.
         """
         return await self.submit(run, event)
 
     def submit(self, run: str, event: Event) -> asyncio.Future[tuple[int, str]]:
-        """`seal`, for a caller who has something else to do until it is durable.
+        """`seal` for a caller that has something else to do until the record is durable.
 
-        Raises: as `append`, what is wrong with the record itself at once, the rest from the future.
+        Raises: as `append`: what is wrong with the record itself at once, the rest from the future.
         """
         return self._writer.submit(self._record(run, event), lane=run)
 
     async def note(self, run: str, event: Event) -> None:
-        """Write one record before every later one, without waiting for the disk; waits only when too many are queued.
+        """Write one record before every later one. Does not wait for the disk, unless too many records are queued.
 
-        Raises: as `append`; but when the disk refuses the record, the next `append` of this run raises it.
+        Raises: as `append`; but if the disk refuses the record, the next `append` of this run raises that.
         """
         self.put(run, event)
         await self.room()
 
     def put(self, run: str, event: Event) -> None:
-        """`note`, for a caller that has waited for `room` and cannot be stopped between the record and what it is of.
+        """`note` for a caller that has waited for `room`, and cannot be stopped between the record and what it records.
 
         Raises: as `note`.
         """
@@ -160,7 +160,7 @@ class AuditLog:
         """Return when every record so far is durable.
 
         Raises:
-            AuditUnavailable: one is not, or a note was lost that no `append` reported yet.
+            AuditUnavailable: one is not, or a note was lost and no `append` has reported it yet.
         """
         await self._writer.flush()
 
@@ -168,22 +168,22 @@ class AuditLog:
         """Write what is queued, and close.
 
         Raises:
-            AuditUnavailable: it could not be written, or a note was lost that no `append` reported.
+            AuditUnavailable: it could not be written, or a note was lost and no `append` reported it.
         """
         await self._writer.aclose()
 
     def _record(self, run: str, event: Event) -> Job[tuple[int, str]]:
-        """All but `seq`, `prev` and the time is made here: a bad record fails its caller and is never queued."""
+        """Builds all but `seq`, `prev` and the time: a bad record fails its caller and is never queued."""
         if not _RUN.fullmatch(run):
             raise InvalidInput(
-                f"{run[:80]!a} is not a valid run id; use letters, digits, '.', '_', '-'", code="audit.run"
+                f"{run[:80]!a} is not a valid run id; use letters, digits, '.', '_' and '-'", code="audit.run"
             )
         head = b'{"data":%b,"event":"%b","prev":"' % (encoded(event), event.name.encode())
         tail = b'","run":"%b","seq":%%d,"time_ns":%%d,"v":%d}' % (run.encode(), VERSION)
         size = len(head) + 64 + len(tail) + 2 * len(str(INT_MAX))
         if size > RECORD_BYTES_MAX:
             raise InvalidInput(
-                f"a record of {size} bytes is too long for the audit log; write hashes and lengths of what is long",
+                f"a record of {size} bytes is too long for the audit log; write long values as hash and length",
                 code="audit.too_long",
                 limit=RECORD_BYTES_MAX,
                 observed=size,

@@ -1,8 +1,8 @@
 """Reading a log without touching it.
 
-The file is opened read-only and never created. SQLite in WAL mode would still create its two side files beside a log
-that is closed; so if there is no `-wal` file, which means that no process has the log open, it is opened as immutable.
-A writer that starts at that very moment only makes the answer older, or the read fail: `verify` then looks again.
+The file is opened read-only and never created. In WAL mode SQLite would still create its two side files beside a closed
+log; so if there is no `-wal` file, which means that no process has the log open, it is opened as immutable. A writer
+that starts at that very moment only makes the answer older, or the read fail: `verify` then looks again.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ __all__ = [
     "runs",
 ]
 
-# How the sentence about a record ends whose column has another run than its bytes.
-OTHER_RUN = "is kept under another run than it says"
+# Of a record whose column names another run than its bytes; continues "record 7".
+OTHER_RUN = "is stored under another run than it names"
 
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
 
 _BOUNDS = (b"run.started", b"run.finished", b"run.abandoned")
 
-# A planted body of gigabytes is never loaded: NULL, and so refused.
+# A planted body of gigabytes is never loaded: it reads as NULL, and is refused.
 _SELECT = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
 _TAILS = f"SELECT substr(body, -{TAIL_BYTES_MAX}) FROM records"  # noqa: S608
 
@@ -79,7 +79,7 @@ class Record(msgspec.Struct, frozen=True):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The event's fields just as they stand in the record, whatever its version."""
+        """The event's fields exactly as they are in the record, whatever its version."""
         fields: dict[str, Any] = json.loads(self.body)["data"]
         return fields
 
@@ -87,7 +87,7 @@ class Record(msgspec.Struct, frozen=True):
 class RunSummary(msgspec.Struct, frozen=True):
     """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none.
 
-    The status is `abandoned` where the host died and a later one has closed the run.
+    The status is `abandoned` if the host died and a later one closed the run.
     """
 
     run: str
@@ -98,12 +98,12 @@ class RunSummary(msgspec.Struct, frozen=True):
 
 
 def runs(path: Path) -> list[RunSummary]:
-    """Every run in the log, in the order of their first records.
+    """Every run in the log, in the order of the first records.
 
     Raises:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be read.
-        VerificationFailed: a record in it is not one.
+        VerificationFailed: a record in it is not valid.
     """
     with closing(connect(path)) as db:
         try:
@@ -113,7 +113,7 @@ def runs(path: Path) -> list[RunSummary]:
 
 
 def _bounds(db: sqlite3.Connection) -> list[tuple[str, int, int, int]]:
-    """Of each run the first and the last record, and how many there are."""
+    """The first and the last record of each run, and how many there are."""
     if is_blank(db) or SCHEMA.of(db) is SCHEMA:
         by_run = "SELECT run, min(seq), max(seq), count(*) FROM records GROUP BY run ORDER BY min(seq)"
         return [] if is_blank(db) else db.execute(by_run).fetchall()
@@ -142,7 +142,7 @@ def _unreadable(path: Path, error: sqlite3.Error) -> AuditUnavailable:
 
 
 def is_open(path: Path, run: str) -> bool:
-    """Whether the log has the run's beginning and not its end. Looked for from the last record backwards.
+    """Whether the log has the run's beginning but not its end. Searched from the last record backwards.
 
     Raises: as `records`.
     """
@@ -161,12 +161,12 @@ def is_open(path: Path, run: str) -> bool:
 def records(path: Path, run: str | None = None) -> Iterator[Record]:
     """The records of one run, or of all, in order. The chain is not checked: that is `verify`.
 
-    For one run no others are read, unless an older version made the log: then all are, until a run migrates it.
+    For one run, no others are read; in a log that an older version made, all are, until a run migrates it.
 
     Raises:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be read.
-        VerificationFailed: a record in it is not one; raised when the iteration reaches it.
+        VerificationFailed: a record in it is not valid; raised when the iteration reaches it.
     """
     return _records(connect(path), path, run)
 
@@ -193,7 +193,7 @@ def _parsed(seq: int, run: object, body: object) -> Record:
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether some process has the log open, or had when it was killed."""
+    """Whether a process has the log open, or had it open when it was killed."""
     real = path.resolve()  # SQLite puts its side files beside what a symbolic link points to
     return real.with_name(real.name + "-wal").exists()
 
@@ -211,7 +211,7 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("SELECT 1 FROM sqlite_master").close()  # the side files are opened only now
     except sqlite3.DatabaseError as error:
         if db is not None and not isinstance(error, sqlite3.OperationalError):
-            return db  # the file is damaged: `rows` will say so to whoever reads it
+            return db  # the file is damaged: `rows` will say so
         if db is not None:
             db.close()
         raise AuditUnavailable(
@@ -223,14 +223,14 @@ def connect(path: Path) -> sqlite3.Connection:
 def rows(
     db: sqlite3.Connection, run: str | None = None, *, seq: int | None = None
 ) -> Iterator[tuple[int, object, object, object]]:
-    """(seq, run, body, hash) as stored, in order, from one snapshot; none from a file without bytes.
+    """(seq, run, body, hash) as stored, in order, from one snapshot; none from an empty file.
 
     Args:
-        run: only this one's. In a log of an older version the run is None, and all come.
-        seq: only this one.
+        run: only this run's. In a log of an older version the run is None, and all records come.
+        seq: only this record.
 
     Raises:
-        sqlite3.Error: it is no log, or cannot be read.
+        sqlite3.Error: it is not a log, or cannot be read.
     """
     if is_blank(db):
         return
@@ -249,7 +249,7 @@ def rows(
 
 
 def foreign(db: sqlite3.Connection) -> str | None:
-    """What in the file is not ours, or is gone, in a few words. Raises `sqlite3.Error`."""
+    """What in the file is not ours, or is missing, in a few words. Raises `sqlite3.Error`."""
     return None if is_blank(db) else (SCHEMA.of(db) or SCHEMA).foreign(db)
 
 
@@ -257,10 +257,10 @@ def parse(seq: int, body: object) -> Record:
     """Read the bytes of record `seq` strictly.
 
     Raises:
-        ValueError: they are no canonical record; the text continues a sentence that begins with "record 7".
+        ValueError: they are not a canonical record; the text continues "record 7".
     """
     if not isinstance(body, bytes):
-        raise ValueError(f"is no blob of at most {RECORD_BYTES_MAX} bytes")
+        raise ValueError(f"is not a blob of at most {RECORD_BYTES_MAX} bytes")
     digest = hashlib.sha256(body).hexdigest()
     return _parse_fast(seq, body, digest) or _parse(seq, body, digest)
 
@@ -280,9 +280,9 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def _parse_fast(seq: int, body: bytes, digest: str) -> Record | None:
-    """As `_parse`, in a tenth of its time; None where that has to say more.
+    """As `_parse`, in a tenth of the time; None if that has to say more.
 
-    What encodes to the very bytes that it was decoded from is canonical.
+    What encodes to exactly the bytes that it was decoded from is canonical.
     """
     try:
         found = _ENVELOPES.decode(body)
@@ -302,7 +302,7 @@ def _parse(seq: int, body: bytes, digest: str) -> Record:
         raise ValueError(f"says that it is record {fields['seq']}")
     event = decoded(fields["event"], fields["data"], fields["v"])
     if fields["v"] == VERSION and encoded(event) != canonical(fields["data"]):
-        raise ValueError("has a field that should be left out, since it says what its absence says")
+        raise ValueError("has a field that equals its default and should be left out")
     return Record(seq, fields["time_ns"], fields["run"], event, fields["prev"], digest, body)
 
 

@@ -1,21 +1,21 @@
-"""What a ledger promises, whatever keeps it.
+"""What a ledger promises, however it stores its data.
 
 A *reservation* is taken before money can be spent and ends exactly once::
 
-    reserve ──> held ──dispatch──> dispatched ──settle──> settled      the truth is charged
+    reserve ──> held ──dispatch──> dispatched ──settle──> settled      the actual use is charged
                   │                     │
                   └──────release────────┴───release──> released     nothing is charged
 
     the owner dies:   held -> released (nothing left the host)   dispatched -> settled in full (it may have been billed)
 
-An *account* is each level of a tenant's path, and the run itself: a reservation for a run of `acme/research/alice`
-stands on `acme`, `acme/research`, `acme/research/alice` and `run:<run>`. On each, in every dimension and period that
-has a limit, `used + held + asked <= limit` is checked and `held` raised in one transaction, so no interleaving can
-overspend. Only `settle` can go past a limit, by what a call really cost beyond what was held for it: then nothing more
-is admitted.
+Each level of a tenant's path has an *account*, and so has the run itself: a reservation for a run of
+`acme/research/alice` counts on `acme`, `acme/research`, `acme/research/alice` and `run:<run>`. On each, in every
+dimension and period that has a limit, `used + held + asked <= limit` is checked and `held` raised in one transaction,
+so no interleaving can overspend. Only `settle` can exceed a limit, if a call cost more than was held for it: then
+nothing more is admitted.
 
-Money is whole nano-dollars; there is no float anywhere in the books. Time comes in as `now`, seconds since the epoch;
-it chooses the day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
+Money is whole nano-dollars, and the ledger has no floats. Time comes in as `now`, seconds since the epoch; it chooses
+the day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Period = Literal["day", "month", "total"]
 DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
 AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of them stay far inside 64 bits
 _LIMIT_MAX = 10**18
-# All that a program hears of the levels above its run's tenant.
+# All that a program is told about the levels above its run's tenant.
 USED_UP = "the quota of the run's tenant is used up: keep what you have, and ask whoever started the run for more"
 
 
@@ -72,7 +72,7 @@ NOTHING = Amounts()
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The most that may be used and held in one `period`. None means unlimited, and has to be said."""
+    """The most that may be used and held in one `period`. None means unlimited, and must be given."""
 
     period: Period
     calls: int | None
@@ -93,9 +93,9 @@ class Remaining(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What is left to a run once its own calls under way have cost nothing, and once everybody's have.
+    """What a run has left if its own calls under way cost nothing (`alone`), and if nobody's cost anything (`empty`).
 
-    What is used only grows: what does not fit `empty` never will, and what fits it may be waited for.
+    Usage only grows: what does not fit into `empty` never will, and what fits is worth waiting for.
     """
 
     alone: Remaining
@@ -110,7 +110,7 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class Abandoned(msgspec.Struct, frozen=True):
-    """A run whose owner is dead. `charged` is what closing it charges for what was dispatched, `used` all in all."""
+    """A run whose owner is dead. `charged` is what closing it charges for what was dispatched, `used` the total."""
 
     run: RunId
     charged: Amounts
@@ -118,11 +118,11 @@ class Abandoned(msgspec.Struct, frozen=True):
 
 
 class Ledger(Protocol):
-    """Quotas. Every method raises `LedgerUnavailable` when the books cannot be kept: then the answer is no.
+    """Quotas. Every method raises `LedgerUnavailable` if the ledger cannot be read or written: then the answer is no.
 
     A method that is cancelled may have taken effect, with one exception: a cancelled `reserve` leaves nothing held.
-    What could not be written of `settle`, `release` and `close_run`, and the end of a `reserve` that failed, is tried
-    again, in its order, with whatever is asked of the ledger next and every few seconds.
+    A `settle`, `release` or `close_run` that could not be written, and the end of a `reserve` that failed, are tried
+    again, in order, with the next request to the ledger and every few seconds.
     """
 
     async def open_run(
@@ -130,7 +130,7 @@ class Ledger(Protocol):
     ) -> None:
         """Open the account of a run that this process owns.
 
-        `tenant_limits` stand, for this run, on every level of the tenant for which `set_limits` was never called.
+        For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called.
 
         Raises:
             InvalidInput: `run.exists` or `limit.invalid`.
@@ -138,7 +138,7 @@ class Ledger(Protocol):
         ...
 
     async def set_limits(self, tenant: Tenant, limits: Limits) -> None:
-        """Set one level's limits for `limits.period`; other periods stay. Holds from the next `reserve`.
+        """Set one level's limits for `limits.period`; other periods keep theirs. Applies from the next `reserve` on.
 
         Raises:
             InvalidInput: `limit.invalid`.
@@ -146,11 +146,11 @@ class Ledger(Protocol):
         ...
 
     async def clear_limits(self, tenant: Tenant) -> None:
-        """Forget what `set_limits` said about this level, for all periods."""
+        """Forget what `set_limits` set for this level, in all periods."""
         ...
 
     async def limits(self, tenant: Tenant) -> list[Limits]:
-        """What `set_limits` said about this level, at most one for each period."""
+        """What `set_limits` set for this level, at most one for each period."""
         ...
 
     async def reserve(
@@ -158,27 +158,27 @@ class Ledger(Protocol):
     ) -> str:
         """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
 
-        With `dispatched` it begins as if `dispatch` had been called: one commit for who sends at once. `kept` must be
-        left besides; it is not held. Of what is not asked for, nothing need be left.
+        With `dispatched` it begins as if `dispatch` had been called, for a request that is sent at once. `kept` must be
+        left as well, but is not held. Only dimensions that are asked for need room.
 
         Raises:
-            QuotaExceeded: the key of the policy that sets it (`quota.run.calls`), with the limit and
-                what it would have come to.
+            QuotaExceeded: `code` is the policy's key of the limit (`quota.run.calls`), `observed` what the total would
+                have been.
             InvalidInput: `amount.invalid`.
         """
         ...
 
     async def dispatch(self, reservation: str) -> None:
-        """Say that the request is about to leave the host: from now on a crash is charged in full."""
+        """Note that the request is about to leave the host: from now on a crash is charged in full."""
         ...
 
     async def settle(self, reservation: str, actual: Amounts, *, lazy: bool = False) -> None:
-        """End it: `actual` is charged, what was held is given back. `actual` may exceed it: the truth is charged.
+        """End it: charge `actual`, even if that is more than was held, and give back what was held.
 
-        With `lazy` it may take a few milliseconds longer, for the good of everybody else's commits.
+        With `lazy` it may take a few milliseconds longer, which spares everybody else's commits.
 
         Raises:
-            LedgerUnavailable: it ended before; nothing changes.
+            LedgerUnavailable: it had already ended; nothing changes.
             InvalidInput: `amount.invalid`.
         """
         ...
@@ -187,26 +187,26 @@ class Ledger(Protocol):
         """End it and charge nothing.
 
         Raises:
-            LedgerUnavailable: it ended before; nothing changes.
+            LedgerUnavailable: it had already ended; nothing changes.
         """
         ...
 
     async def remaining(self, run: RunId, *, now: float, for_program: bool = False) -> Remaining:
         """What `reserve` would still admit, in each dimension by itself.
 
-        With `for_program` it is what a run's program may know: the levels above its tenant count only where they have
-        nothing left. How much that was, and how much others use of it, is not its business.
+        With `for_program` it is what a run's program may know: levels above its tenant count only once they have
+        nothing left. How large they are, and how much others use of them, is not its business.
         """
         ...
 
     async def room(self, run: RunId, *, now: float) -> Room:
-        """`remaining`, and what it would be without what is held."""
+        """What `remaining` would be without what is held."""
         ...
 
     def freed(self) -> asyncio.Event:
-        """Set once something held is given back through this object, from this moment on.
+        """An event, set once something held is given back through this object after this call.
 
-        A hint, to look again early: other processes set none, and it may be set for what is no use to the caller.
+        A hint to look again early: other processes do not set it, and what was given back may not help the caller.
         """
         ...
 
@@ -225,14 +225,14 @@ class Ledger(Protocol):
     async def recover(
         self, is_alive: Callable[[str], bool], before: Callable[[Abandoned], Awaitable[None]] | None = None
     ) -> int:
-        """Close the runs whose owner `is_alive` denies, as `close_run` does, each after `before` was told of it.
+        """Close the runs whose owner is not alive, as `close_run` does, each after `before` was told of it.
 
         Returns how many. Call it at the start.
         """
         ...
 
     async def check_books(self) -> list[str]:
-        """Recompute every balance from the reservations. One line for each difference; empty when the books balance."""
+        """Recompute every balance from the reservations. One line for each difference; empty if all balance."""
         ...
 
     async def aclose(self) -> None:
@@ -284,4 +284,4 @@ def _day(now: float) -> str:
     try:
         return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
     except (ValueError, OverflowError, OSError):
-        raise LedgerUnavailable(f"the clock says {now!r}, which falls on no day: set the clock") from None
+        raise LedgerUnavailable(f"the clock says {now!r}, which is not a valid date: set the clock") from None

@@ -1,23 +1,23 @@
-"""The embedded ledger: one SQLite file, shared by every process of the machine that has it open.
+"""The embedded ledger: one SQLite file, shared by all processes on the machine that have it open.
 
 Each public method is one job of the `Writer`, so it is one step inside a transaction that holds the write lock: what it
-read cannot change before what it wrote is committed. That is the whole argument against overspending, and the reason
+reads cannot change before what it writes is committed. That is the whole argument against overspending, and the reason
 why no number is cached in memory.
 
-Books::
+Tables::
 
-    limits        account, period -> bounds                 what an operator said
-    runs          run -> tenant, owner, bounds, open?
+    limits        account, period -> limits                 what an operator set
+    runs          run -> tenant, owner, limits, open?
     reservations  id -> run, day, state, asked, actual      the journal: one row each, changed only forward
     balances      account, key -> used, held                the sums of the journal, kept up to date with it
 
-A reservation stands on one page for each day, month and total of each level of its tenant, so that a limit set later in
-the month already knows the month. Of the run's own account only the page of its limit's period is kept. `balances`
-could be recomputed from `reservations` at any time; `check_books` does.
+A reservation counts on several *pages*, rows of `balances`: one for each day, month and total of each level of its
+tenant, so that a limit set later in the month already covers the month. The run's own account has only the page of its
+limit's period. `balances` could be recomputed from `reservations` at any time; `check_books` does so.
 
-What ends something (a settlement, a release, the closing of an account) has to come into the books also when they are
-out of reach just then, or that holds for as long as this process lives what nobody can use. So an end that fails is
-*owed*: it is tried again, in its order, before whatever is asked next. Where it was done, it then does nothing.
+What ends something (a settlement, a release, the closing of a run) has to be written even if the ledger is out of reach
+at the time; otherwise its amounts would stay held for as long as this process lives. So an end that fails is *owed*: it
+is tried again, in order, before the next request. If it was done after all, it then does nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -52,11 +52,11 @@ from belljar.ledger.base import (
 )
 from belljar.writer import Job, Schema, Writer
 
-__all__ = ["SqliteLedger"]
+__all__ = ["SCHEMA", "SqliteLedger"]
 
 _T = TypeVar("_T")
 _Name = TypeVar("_Name", RunId, Tenant)
-# How long what could not be written waits to be tried again, where nothing else is asked of the ledger.
+# How soon a failed write is tried again if nothing else is asked of the ledger.
 _AGAIN_S = 5.0
 
 
@@ -69,7 +69,7 @@ def _columns(template: str, names: Iterable[str] = DIMENSIONS) -> str:
 _WHOLE = "CHECK ({0} >= 0 AND typeof({0}) = 'integer')"
 _SIDES = [f"{side}_{dimension}" for side in ("used", "held") for dimension in DIMENSIONS]
 
-_SCHEMA = Schema(
+SCHEMA: Final = Schema(
     application_id=0x424A4C47,  # "BJLG"
     version=2,
     statements=(
@@ -108,7 +108,7 @@ _JOURNAL = f"""SELECT run, day,
     {_columns("sum(CASE WHEN state IN ('held', 'dispatched') THEN {} ELSE 0 END)")}
     FROM reservations GROUP BY run, day"""  # noqa: S608
 
-# Of one run, on the pages of one key: `2026-11-23`, `2026-11`, or all of them for `total`.
+# What one run holds on the pages of one key: `2026-11-23`, `2026-11`, or all of them for `total`.
 _HELD_BY = f"""SELECT {_columns("coalesce(sum({}), 0)")} FROM reservations
     WHERE run = ? AND state IN ('held', 'dispatched') AND (? = 'total' OR substr(day, 1, length(?)) = ?)"""  # noqa: S608
 _DISPATCHED = f"""SELECT {_columns("coalesce(sum({}), 0)")} FROM reservations
@@ -136,17 +136,17 @@ class SqliteLedger:
     """`Ledger` in one SQLite file.
 
     Args:
-        path: the file, created if missing; None keeps the books in memory.
-        owner: names whoever opens the runs as nobody later will be named; `recover` asks about it.
+        path: the file, created if missing; None keeps the ledger in memory.
+        owner: names whoever opens the runs, and nobody else ever; `recover` asks about it.
 
     Raises:
-        LedgerUnavailable: the file cannot be opened, or is something else.
+        LedgerUnavailable: the file cannot be opened, or is not a ledger.
     """
 
     def __init__(self, path: Path | None, *, owner: str) -> None:
         self._owner = owner
-        self._writer = Writer(path, what="ledger", schema=_SCHEMA, unavailable=LedgerUnavailable)
-        # Not one for all: an event belongs to the loop that first waits for it, and a ledger may outlive a loop.
+        self._writer = Writer(path, what="ledger", schema=SCHEMA, unavailable=LedgerUnavailable)
+        # Not one event for all: it belongs to the loop that first waits for it, and a ledger may outlive a loop.
         self._watching = weakref.WeakSet[asyncio.Event]()
         self._owed: list[Job[None]] = []
         self._again: asyncio.TimerHandle | None = None
@@ -241,7 +241,7 @@ class SqliteLedger:
     async def recover(
         self, is_alive: Callable[[str], bool], before: Callable[[Abandoned], Awaitable[None]] | None = None
     ) -> int:
-        # The caller's functions do not run under the write lock. Who is dead stays dead, and so do its runs.
+        # The caller's functions do not run under the write lock. A dead owner stays dead, and so do its runs.
         owners = await self._submit(_owners)
         dead = [owner for owner in owners if owner != self._owner and not is_alive(owner)]
         abandoned = await self._submit(lambda db: _abandoned_by(db, dead))
@@ -273,10 +273,10 @@ class SqliteLedger:
             self._owe(job)
 
     def _owe(self, job: Job[None]) -> None:
-        """Have it done now, and if that cannot be, later."""
+        """Do it now, or later if that fails."""
         try:
             done = self._writer.submit(job)
-        except LedgerUnavailable:  # closed: `recover` does it
+        except LedgerUnavailable:  # closed: `recover` will do it
             return
         done.add_done_callback(lambda done: self._look_at(done, job))
 
@@ -301,23 +301,23 @@ def _insert_run(db: sqlite3.Connection, row: tuple[str, str, str, bytes, bytes])
     try:
         _took(db.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, 1)", row))
     except sqlite3.IntegrityError:
-        raise InvalidInput(f"run {row[0]} exists already; choose another id", code="run.exists") from None
+        raise InvalidInput(f"run {row[0]} already exists; choose another id", code="run.exists") from None
 
 
 def _run(db: sqlite3.Connection, run: RunId) -> _Run:
     row = db.execute("SELECT tenant, run_limits, tenant_limits, is_open FROM runs WHERE run = ?", (run,)).fetchone()
     if row is None:
-        raise LedgerUnavailable(f"the ledger knows no run {run[:80]!a}; call open_run first")
+        raise LedgerUnavailable(f"the ledger has no run {run[:80]!a}; call open_run first")
     tenant, run_limits, tenant_limits, is_open = row
     return _Run(run, _stored(Tenant, tenant), _decode(run_limits), _decode(tenant_limits), bool(is_open))
 
 
 def _stored(kind: type[_Name], name: object) -> _Name:
-    """A name as the books have it: one that is not valid was not written by us."""
+    """A name as stored: one that is not valid was not written by us."""
     try:
         return kind(str(name))
     except InvalidInput as error:
-        raise LedgerUnavailable(f"the ledger holds a name that was never one: {error}; set its file aside") from None
+        raise LedgerUnavailable(f"a name in the ledger is not ours: {error}; set its file aside") from None
 
 
 def _open_run(db: sqlite3.Connection, run: RunId) -> _Run:
@@ -344,7 +344,7 @@ def _bounds(db: sqlite3.Connection, run: _Run) -> Iterator[tuple[str, Limits]]:
 
 
 def _pages(run: _Run, day: str) -> list[tuple[str, str]]:
-    """The (account, key) pairs of `balances` on which a reservation of this run and day stands."""
+    """The (account, key) pairs of `balances` on which a reservation of this run and day counts."""
     keys = (day, day[:7], "total")
     pages = [(account, key) for account in run.tenant.levels for key in keys]
     return [*pages, (run_account(run.run), _key(run.run_limits, day))]
@@ -369,14 +369,14 @@ def _reserve(
 
 
 def _told(account: str, run: _Run) -> str | None:
-    """What the run's program hears when `account` is used up; None: all there is to say, since it is its own."""
+    """What the run's program is told when `account` is used up; None for everything, since it is its own."""
     if account in (run.tenant, run_account(run.run)):
         return None
     return USED_UP
 
 
 def _took(cursor: sqlite3.Cursor, rows: int = 1) -> None:
-    """Whether the books took what was written: a trigger in them can also take it for nothing."""
+    """Raise unless the rows were written: a planted trigger can drop them silently."""
     if cursor.rowcount != rows:
         raise LedgerUnavailable("the ledger did not take what was written: set its file aside for inspection")
 
@@ -397,7 +397,7 @@ def _admit(
         wanted, spare = getattr(asked, dimension), getattr(kept, dimension)
         if limit is None or not wanted or used + held + spare + wanted <= limit:
             continue
-        alone = used + spare + wanted  # what is held is given back, so it counts only where it alone is in the way
+        alone = used + spare + wanted  # what is held will be given back: it counts only if nothing else is in the way
         raise QuotaExceeded(
             _refusal(account, limits, day, dimension, limit, (used, held, spare, wanted)),
             code=_code(account, dimension),
@@ -423,7 +423,7 @@ def _refusal(
     who = account.replace("run:", "run ", 1) if account.startswith("run:") else f"tenant {account}"
     when = {"day": f"for the day {day} (UTC)", "month": f"for the month {day[:7]} (UTC)", "total": "in total"}
     remedy = {"day": "wait for the next day", "month": "wait for the next month", "total": "raise the limit"}
-    parts = [(used, "used"), (held, "held by what is under way"), (spare, "kept for the root model")]
+    parts = [(used, "used"), (held, "held by work under way"), (spare, "kept for the root model")]
     taken = ", ".join(f"{_shown(dimension, part)} {what}" for part, what in parts if part)
     return (
         f"{who} has {_shown(dimension, max(0, limit - used - held - spare))} of {_shown(dimension, limit)} left "
@@ -447,10 +447,10 @@ def _find(db: sqlite3.Connection, reservation: str) -> _Reservation | None:
 def _open_reservation(db: sqlite3.Connection, reservation: str, wish: str) -> _Reservation:
     found = _find(db, reservation)
     if found is None:
-        raise LedgerUnavailable(f"the ledger knows no reservation {reservation[:80]!a}; nothing was changed")
+        raise LedgerUnavailable(f"the ledger has no reservation {reservation[:80]!a}; nothing was changed")
     if found.state not in ("held", "dispatched"):
         raise LedgerUnavailable(
-            f"double end: reservation {reservation} is {found.state} already and cannot be {wish}; nothing was changed"
+            f"double end: reservation {reservation} is already {found.state} and cannot be {wish}; nothing was changed"
         )
     return found
 
@@ -458,7 +458,7 @@ def _open_reservation(db: sqlite3.Connection, reservation: str, wish: str) -> _R
 def _dispatch(db: sqlite3.Connection, reservation: str) -> None:
     found = _open_reservation(db, reservation, "dispatched")
     if found.state != "held":
-        raise LedgerUnavailable(f"reservation {reservation} was dispatched before; reserve once for each request")
+        raise LedgerUnavailable(f"reservation {reservation} was already dispatched; reserve once for each request")
     _took(db.execute("UPDATE reservations SET state = 'dispatched' WHERE id = ?", (reservation,)))
 
 
@@ -467,7 +467,7 @@ def _end(db: sqlite3.Connection, found: _Reservation, state: str, charged: Amoun
     values = (*_values(charged), *_values(found.asked))
     changed = db.executemany(_END, [(*values, *page) for page in pages]).rowcount
     if changed != len(pages):
-        raise LedgerUnavailable(f"the books of run {found.run} miss a page; stop and call check_books")
+        raise LedgerUnavailable(f"the ledger lacks a balance of run {found.run}; stop and call check_books")
     _took(db.execute(_ENDED, (state, *_values(charged), found.id)))
 
 
@@ -583,6 +583,6 @@ def _check_books(db: sqlite3.Connection) -> list[str]:
 
 
 def _journal(db: sqlite3.Connection) -> Iterator[tuple[str, str, dict[str, int]]]:
-    """Every run and day with what its reservations hold and have used."""
+    """Every run and day, with what its reservations have used and hold."""
     for row in db.execute(_JOURNAL):
         yield row[0], row[1], dict(zip(_SIDES, row[2:], strict=True))

@@ -1,4 +1,4 @@
-"""Boxes made ahead, so that no run need wait. Each has run nothing yet, serves one run, and never comes back."""
+"""Boxes made ahead, so that no run has to wait. Each has run nothing yet, serves one run, and is never reused."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from belljar.tasks import stopped
 
 __all__ = ["Pool", "Pooled"]
 
-# The box that was just handed out goes first: its first result comes 0.8 ms sooner, where 0.5 in all are the goal.
+# Lets the box that was just handed out go first: its first result comes 0.8 ms sooner, where the goal is 0.5 in all.
 _REFILL_S: Final = 0.01
 
 
 class Pooled(Protocol):
-    """What a pool asks of a box: whether it is as it was made, and an end."""
+    """What a pool needs of a box: whether it is still as it was made, and a way to end it."""
 
     @property
     def alive(self) -> bool: ...
@@ -47,7 +47,7 @@ class Pool(Generic[_B]):
             self._boxes.append(await self._make(self.spec))
 
     def take(self) -> _B | None:
-        """A living box, or None; the pool is filled up again behind the caller's back."""
+        """A living box, or None; the pool is refilled in the background."""
         box = None
         while self._boxes and box is None:
             first = self._boxes.popleft()
@@ -68,9 +68,9 @@ class Pool(Generic[_B]):
 
     async def _fill_quietly(self) -> None:
         await asyncio.sleep(_REFILL_S)
-        # Whoever needs the next box gets the same error from `start`, where there is somebody to hear it.
+        # The next caller gets the same error from `start`, where somebody sees it.
         with contextlib.suppress(BelljarError):
-            while self._dead or len(self._boxes) < self._size:  # others take meanwhile
+            while self._dead or len(self._boxes) < self._size:  # boxes are taken meanwhile
                 await self._kill_dead()
                 await self.fill()
         await self._kill_dead()
