@@ -46,7 +46,7 @@ NARROWER = {
     "demo": {"errors", "models"},
     "policy": {"errors", "identity", "units", "assets"},
     "ledger": {"errors", "identity", "writer"},
-    "audit": {"errors", "writer", "spans"},
+    "audit": {"errors", "identity", "writer", "spans"},
     "context": {"errors", "identity"},
     # What computes which text was shown knows ranges, and nothing of files or processes.
     "attribution": {"spans"},

@@ -24,6 +24,7 @@ from belljar.audit import AuditLog, verify
 from belljar.audit.canonical import canonical
 from belljar.audit.events import EVENTS, VERSION, encoded
 from belljar.audit.read import parse
+from belljar.identity import RunId
 from tests.unit.audit_events import NEEDED, made
 
 GOLDEN = Path(__file__).with_name("audit_golden")
@@ -67,7 +68,7 @@ def test_this_version_writes_the_same_bytes(tmp_path: Path) -> None:
         times = iter(record.time_ns for record in golden)
         log = AuditLog(tmp_path / "audit.db", clock=lambda: next(times))
         for record in golden:
-            await log.append(record.run, record.typed)
+            await log.append(RunId(record.run), record.typed)
         await log.aclose()
 
     asyncio.run(main())

@@ -55,7 +55,7 @@ def test_an_older_log_is_read_as_it_is(log: Path) -> None:
         ("r3", "abandoned", 4),
     ]
     assert [record.run for record in records(log, "r3")] == ["r3"] * 4
-    assert not is_open(log, "r1")
+    assert not is_open(log, RunId("r1"))
     assert log.read_bytes() == before
     assert [path.name for path in log.parent.iterdir()] == ["audit.db"]
 
@@ -65,7 +65,7 @@ def test_an_older_log_is_migrated_where_it_is_opened_and_goes_on(log: Path) -> N
 
     async def main() -> None:
         made_anew = AuditLog(log)
-        assert await made_anew.append("r4", made("run.started", {})) == RECORDS + 1
+        assert await made_anew.append(RunId("r4"), made("run.started", {})) == RECORDS + 1
         await made_anew.aclose()
 
     asyncio.run(main())
@@ -73,7 +73,7 @@ def test_an_older_log_is_migrated_where_it_is_opened_and_goes_on(log: Path) -> N
     assert list(records(log))[:RECORDS] == before
     assert verify(log).problems == []
     assert runs(log)[:3] == summaries
-    assert is_open(log, "r4")
+    assert is_open(log, RunId("r4"))
     opened(log)
 
 
@@ -190,10 +190,10 @@ def test_a_log_that_a_newer_belljar_migrated_is_refused_also_by_who_has_it_open(
 
     async def main() -> None:
         ours = AuditLog(path)
-        await ours.append("r1", made("run.started", {}))
+        await ours.append(RunId("r1"), made("run.started", {}))
         assert newer(LOG, path) == 0
         with pytest.raises(AuditUnavailable, match=f"cannot be written: {NEWER_WORDS}"):
-            await ours.append("r1", made("run.started", {}))
+            await ours.append(RunId("r1"), made("run.started", {}))
         await ours.aclose()
 
     asyncio.run(main())
@@ -251,7 +251,7 @@ def test_of_many_records_only_those_of_the_run_are_read(log: Path, monkeypatch: 
     assert len(runs(log)) == 3
     assert len(parsed) == 6  # the first and the last of each
     parsed.clear()
-    assert not is_open(log, "r2")
+    assert not is_open(log, RunId("r2"))
     assert parsed == []
 
 

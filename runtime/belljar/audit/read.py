@@ -33,6 +33,7 @@ from belljar.audit.events import (
 )
 from belljar.audit.log import RECORD_BYTES_MAX, SCHEMA, TAIL, TAIL_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
+from belljar.identity import RunId
 from belljar.writer import is_blank
 
 __all__ = [
@@ -62,7 +63,10 @@ _TAILS = f"SELECT substr(body, -{TAIL_BYTES_MAX}) FROM records"  # noqa: S608
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One record. `hash` is the SHA-256 of `body`, the bytes as stored; both hashes are lower-case hex."""
+    """One record. `hash` is the SHA-256 of `body`, the bytes as stored; both hashes are lower-case hex.
+
+    `run` is what the bytes say, whatever that is: a log may have been tampered with.
+    """
 
     seq: int
     time_ns: int
@@ -141,7 +145,7 @@ def _unreadable(path: Path, error: sqlite3.Error) -> AuditUnavailable:
     return AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it")
 
 
-def is_open(path: Path, run: str) -> bool:
+def is_open(path: Path, run: RunId) -> bool:
     """Whether the log has the run's beginning but not its end. Searched from the last record backwards.
 
     Raises: as `records`.
