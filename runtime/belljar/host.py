@@ -4,8 +4,8 @@
     a run     policy, language, backend, tenant, models, contexts                     resolved when it is ordered
 
 A backend is opened by name when the first run needs it, kept, and closed with the host. With a `pool` it keeps boxes
-ready for the policy that it was first opened for: one pool per backend, and a box fits a run whose policy asks for the
-same. Runs under other policies get their own boxes, built when they start.
+ready for the policies that were used last (`sandbox.pool`); policies with the same limits and required layers share
+them. The first run of another policy gets a box that is built when it starts.
 
 A run is live from the moment its box is open until it is closed. `cancel` ends its box and its calls: the run then ends
 as any other does, and its caller gets a result that says `killed`.
@@ -19,7 +19,7 @@ import functools
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeGuard, TypeVar
 
 import msgspec
 
@@ -78,15 +78,21 @@ class Terms(msgspec.Struct, frozen=True):
             PolicyDenied: it does not allow the backend or the language.
         """
         check("policy", policy, (str, Path, Policy), "a preset's name, the path of a file, or a Policy")
-        if isinstance(policy, Policy) or (isinstance(policy, str) and policy in _presets()):
-            found = _known(policy)
-        else:
-            found = load(policy)
+        found = load(policy) if _is_file(policy) else _known(policy)
         return cls(
             found,
             _permitted("backend", backend, found.box.backends),
             _permitted("language", language, found.box.languages),
         )
+
+    @classmethod
+    async def read(
+        cls, policy: str | Path | Policy, backend: BackendName | str | None, language: Language | None
+    ) -> Self:
+        """`of`, where there is an event loop: a file is read and parsed beside it. Raises as `of`."""
+        if _is_file(policy):
+            return await asyncio.to_thread(cls.of, policy, backend, language)
+        return cls.of(policy, backend, language)
 
 
 class LiveRun(msgspec.Struct, frozen=True):
@@ -109,7 +115,8 @@ class Host:
 
     Args:
         state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
-        pool: how many unused boxes each backend keeps ready, for the policy that it is first used with.
+        pool: how many unused boxes each backend keeps ready, for each of the last four kinds that were asked for; of
+            one kind are the boxes of policies with the same limits and required layers.
         models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
         prices: what models cost; the public list when None. A model object may carry its own `rates`.
         environ: where keys and folders are looked up; the process's environment when None.
@@ -292,7 +299,8 @@ class Host:
                     del self._live[order.run]
 
     async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, rooted: bool) -> Order:
-        tenant, terms = tenant_of(wish.tenant), Terms.of(wish.policy, wish.backend, wish.language)
+        tenant = tenant_of(wish.tenant)
+        terms = await Terms.read(wish.policy, wish.backend, wish.language)
         root = await self._model(wish.root, terms.policy) if rooted else None
         sub = root
         if wish.sub is not wish.root and wish.sub is not None:
@@ -423,13 +431,16 @@ class Host:
     async def prepare(
         self, policy: str | Path | Policy = "standard", *, backend: BackendName | str | None = None
     ) -> None:
-        """Open a backend and build its box image now (a few seconds, once per machine), not with the first run.
+        """Open a backend, build its box image (a few seconds, once per machine) and fill the pool for the policy now.
 
         Raises:
             PolicyDenied: the policy does not allow the backend, or the image.
             BoxFault: it cannot be opened.
         """
-        await self._backend(Terms.of(policy, backend, None))
+        terms = await Terms.read(policy, backend, None)
+        opened = await self._backend(terms)
+        if self._pool:
+            await opened.warm(box_spec(terms.policy), self._pool)
 
     async def _backend(self, terms: Terms) -> Backend:
         self._check_open()
@@ -492,9 +503,14 @@ def _shown(run: Run) -> LiveRun:
 _presets = functools.cache(presets)
 
 
+def _is_file(policy: object) -> TypeGuard[str | Path]:
+    """Whether a file of the caller's has to be read."""
+    return isinstance(policy, Path) or (isinstance(policy, str) and policy not in _presets())
+
+
 @functools.lru_cache(maxsize=64)
-def _known(policy: str | Policy) -> Policy:
-    """A preset, or a policy as a value; looking up either compares files, which no run should wait for twice."""
+def _known(policy: str | Path | Policy) -> Policy:
+    """A preset, or a policy as a value; looking up either compares files, 1.8 ms that no run should wait for twice."""
     return named_apart(policy) if isinstance(policy, Policy) else load(policy)
 
 

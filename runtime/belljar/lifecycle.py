@@ -378,7 +378,7 @@ class Run:
         broker, spent, last = self.box.broker, self.calls.spent, self.last
         coverage = broker.coverage  # a sum over very many ranges, so once
         return Result(
-            run=str(self.scope.run),
+            run_text=str(self.scope.run),
             tenant=str(self.scope.tenant),
             status=self._verdict.status,
             given=last.given if last is not None and self._verdict.status == "ok" else None,

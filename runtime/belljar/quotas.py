@@ -195,11 +195,11 @@ async def open_quotas(path: Path) -> AsyncIterator[Quotas]:
 
 def _changed(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[object]:
     bounds = msgspec.structs.asdict(limits)
-    return audit.entry(HOST_RUN, QuotaChanged(tenant=str(tenant), by=by, **bounds))
+    return audit.host_entry(QuotaChanged(tenant=str(tenant), by=by, **bounds))
 
 
 def _cleared(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[object]:
-    return audit.entry(HOST_RUN, QuotaChanged(tenant=str(tenant), by=by, period=limits.period, cleared=True))
+    return audit.host_entry(QuotaChanged(tenant=str(tenant), by=by, period=limits.period, cleared=True))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

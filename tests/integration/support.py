@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -42,6 +43,7 @@ __all__ = [
     "Outcome",
     "Running",
     "adopting_orphans",
+    "named_files",
     "no_process_left",
     "processes_below",
     "until",
@@ -72,6 +74,7 @@ RESULT_FIELDS = {
     "partial",
 }
 
+_NAMED = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PR_SET_CHILD_SUBREAPER = 36
 
 SMALL = """
@@ -80,6 +83,11 @@ name = "small"
 description = "The standard policy with limits that a test meets soon."
 extends = "standard"
 """
+
+
+def named_files(document: Path) -> dict[str, str]:
+    """The blocks of a document that begin with the name of a file, `# my_model.py`: the text of each by its name."""
+    return dict(_NAMED.findall(document.read_text("utf-8")))
 
 
 class Outcome(msgspec.Struct, frozen=True):

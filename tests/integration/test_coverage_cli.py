@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from belljar.cli.audit import audit
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
+from belljar.identity import RunId
 from tests.journals import OwnLog
 from tests.unit.audit_events import made
 
@@ -72,8 +73,8 @@ def state(tmp_path: Path) -> Path:
     async def main() -> None:
         log = OwnLog(tmp_path / "audit.db")
         for event, fields in ALL_READ:
-            await log.append("r1", made(event, fields))
-        await log.append("r2", made("run.started", {}))
+            await log.append(RunId("r1"), made(event, fields))
+        await log.append(RunId("r2"), made("run.started", {}))
         await log.aclose()
 
     asyncio.run(main())
@@ -175,7 +176,7 @@ def test_an_unknown_run_and_a_run_without_documents(state: Path) -> None:
 def test_a_record_after_the_end_proves_nothing(state: Path) -> None:
     async def forge() -> None:
         log = OwnLog(state / "audit.db")
-        await log.append("r1", made("query.shown", {"spans": [[0, 1000]]}))
+        await log.append(RunId("r1"), made("query.shown", {"spans": [[0, 1000]]}))
         await log.aclose()
 
     asyncio.run(forge())

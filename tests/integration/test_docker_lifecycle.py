@@ -108,25 +108,25 @@ def test_a_pool_has_its_size_hands_out_each_box_once_and_refills(jar: Jar, dock:
     drive(main())
 
 
-def test_a_pool_is_for_one_kind_of_box(jar: Jar, dock: Dock) -> None:
+def test_each_kind_of_box_has_a_pool_of_its_own(jar: Jar, dock: Dock) -> None:
     async def main() -> None:
         async with backend_on(dock.host, jar) as backend:
             await backend.warm(SPEC, 1)
             pooled = alive(dock)
             other = await backend.start(SMALLER)
             assert other.container not in pooled
-            assert dock.client.inspect_container(other.container)["HostConfig"]["Memory"] == SMALLER.memory_bytes
             same = await backend.start(SPEC)
             assert same.container in pooled
             for box in (same, other):
                 await box.kill()
-            # Another kind instead: what waited for the first is gone.
-            await soon(lambda: len(alive(dock)) == len(dock.ours()) == 1, "the pooled box alone is there")
-            await backend.warm(SMALLER, 1)
-            await soon(lambda: len(alive(dock)) == len(dock.ours()) == 1, "the box of the other kind alone is there")
-            box = await backend.start(SMALLER)
-            assert dock.client.inspect_container(box.container)["HostConfig"]["Memory"] == SMALLER.memory_bytes
-            await box.kill()
+            kinds = backend._pools._pools.values()
+            await soon(lambda: [len(kind._boxes) for kind in kinds] == [1, 1], "there is one ahead of each kind")
+            pooled = alive(dock)
+            for spec in (SMALLER, SPEC):
+                box = await backend.start(spec)
+                assert box.container in pooled
+                assert dock.client.inspect_container(box.container)["HostConfig"]["Memory"] == spec.memory_bytes
+                await box.kill()
 
     drive(main())
 

@@ -45,7 +45,7 @@ from belljar.states import BoxState, Event
 from belljar.testing import FakeModel
 from belljar.wire import encode
 from tests.unit.audit_events import made
-from tests.unit.broker_fakes import World, drive, policy_with, reply, world
+from tests.unit.broker_fakes import RUN, World, drive, policy_with, reply, world
 
 ASCII = "0123456789" * 500
 # One to four bytes a character, and longer than one stretch of the index.
@@ -341,7 +341,7 @@ def test_the_record_of_a_read_is_queued_before_its_reply_is_given(tmp_path: Path
             said = await here.say(Read(1, 0, 0, 1, 0))
             assert said is not None
             # Whatever is durable later comes after it: the order of the log is the order of the promises.
-            await here.audit.append("r1", made("request.refused", {}))
+            await here.audit.append(RUN, made("request.refused", {}))
             assert here.events()[-2:] == ["context.read", "request.refused"]
 
     drive(test())

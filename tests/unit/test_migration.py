@@ -67,7 +67,7 @@ def test_an_older_log_is_migrated_where_it_is_opened_and_goes_on(log: Path) -> N
 
     async def main() -> None:
         made_anew = OwnLog(log)
-        assert await made_anew.append("r4", made("run.started", {})) == RECORDS + 1
+        assert await made_anew.append(RunId("r4"), made("run.started", {})) == RECORDS + 1
         await made_anew.aclose()
 
     asyncio.run(main())
@@ -192,10 +192,10 @@ def test_a_file_that_a_newer_belljar_migrated_is_refused_also_by_who_has_it_open
 
     async def main() -> None:
         ours = OwnLog(path)
-        await ours.append("r1", made("run.started", {}))
+        await ours.append(RunId("r1"), made("run.started", {}))
         assert newer(path) == 0
         with pytest.raises(AuditUnavailable, match=f"cannot be written: {NEWER_WORDS}"):
-            await ours.append("r1", made("run.started", {}))
+            await ours.append(RunId("r1"), made("run.started", {}))
         await ours.aclose()
 
     asyncio.run(main())

@@ -133,7 +133,7 @@ def test_a_refusal_tells_level_dimension_and_when_there_is_more() -> None:
         assert (error.limit, error.used, error.held) == (10**9, 5, 9 * 10**8)
         assert error.resets_at == datetime(2026, 11, 24, tzinfo=UTC)
         assert str(error) == (
-            "tenant acme has 0.099999995 USD of 1.00 USD left for the day 2026-11-23 (UTC), 0.20 USD asked "
+            "tenant acme has 0.099999995 USD of 1.00 USD left for the day 2026-11-23 (UTC), but this needs 0.20 USD "
             "(0.000000005 USD used, 0.90 USD held by work under way); ask for less or wait for the next day, "
             "which begins at 2026-11-24 00:00 (UTC)"
         )

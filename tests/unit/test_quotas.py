@@ -146,7 +146,7 @@ def test_what_is_no_limit_is_refused(path: Path, tenant: Any, period: Any, limit
 def test_runs_and_the_hosts_own_records_are_kept_apart(path: Path, event: str, run: str, words: str) -> None:
     async def main() -> None:
         async with shop(path) as here:
-            await here.audit.append(run, made(event, {}))
+            await here.audit.append(str.__new__(RunId, run), made(event, {}))  # also an id that there cannot be
 
     asyncio.run(main())
     assert words in verify(path).problems
@@ -326,8 +326,8 @@ def test_runs_of_an_older_version_are_not_compared(path: Path) -> None:
             assert len(await problems(here)) == 1
             await meddle(here.journal, "UPDATE reservations SET made_at = substr(made_at, 1, 10)")
             assert await problems(here) == []
-            await here.audit.append("r2", made("run.started", {}), made("query.requested", {"cell": 0}))
-            await here.audit.append("r2", made("query.failed", {}))
+            await here.audit.append(RunId("r2"), made("run.started", {}), made("query.requested", {"cell": 0}))
+            await here.audit.append(RunId("r2"), made("query.failed", {}))
             assert await problems(here) == []  # the ledger does not know the run
 
     asyncio.run(main())

@@ -59,7 +59,10 @@ _SELECT = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN 
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One record. `hash` is the SHA-256 of `body`, the bytes as stored; both hashes are lower-case hex."""
+    """One record. `hash` is the SHA-256 of `body`, the bytes as stored; both hashes are lower-case hex.
+
+    `run` is what the bytes say, whatever that is: a log may have been tampered with.
+    """
 
     seq: int
     time_ns: int

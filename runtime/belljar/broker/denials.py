@@ -13,6 +13,7 @@ from typing import Final, TypedDict
 from belljar.audit import AuditLog
 from belljar.audit.events import RequestRefused
 from belljar.errors import QuotaExceeded, Refusal
+from belljar.identity import RunId
 
 __all__ = ["LOGGED_MAX", "Denials", "quota_of"]
 
@@ -39,7 +40,7 @@ def quota_of(refusal: Refusal) -> _Quota:
 class Denials:
     """One run's refusals."""
 
-    def __init__(self, run: str, audit: AuditLog) -> None:
+    def __init__(self, run: RunId, audit: AuditLog) -> None:
         self._run = run
         self._audit = audit
         self._kinds: Counter[tuple[str, str]] = Counter()

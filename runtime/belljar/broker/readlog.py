@@ -16,6 +16,7 @@ from typing import Final
 
 from belljar.audit import AuditLog
 from belljar.audit.events import ContextRead
+from belljar.identity import RunId
 from belljar.spans import Spans
 
 __all__ = ["JOINED_MAX", "SINGLE_MAX", "ReadLog"]
@@ -27,7 +28,7 @@ JOINED_MAX: Final = 1000
 class ReadLog:
     """One run's reads. Await `flush` before anything else is logged of it."""
 
-    def __init__(self, run: str, audit: AuditLog) -> None:
+    def __init__(self, run: RunId, audit: AuditLog) -> None:
         self._run = run
         self._audit = audit
         self._reads = 0

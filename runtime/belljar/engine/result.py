@@ -32,6 +32,7 @@ __all__ = [
 
 from belljar.broker import Cell
 from belljar.heavy import text_of
+from belljar.identity import RunId
 from belljar.models import Usage
 from belljar.policy import Unit, unit_of
 from belljar.protocol import Final
@@ -165,7 +166,13 @@ class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     output_bytes: int = 0
 
 
-class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "answer", "unfinished": "partial"}):
+class Result(
+    _Answered,
+    frozen=True,
+    kw_only=True,
+    dict=True,
+    rename={"given": "answer", "unfinished": "partial", "run_text": "run"},
+):
     """One run.
 
     `stdout` and `stderr` are the last cell's, which printed `output_bytes`, kept or not. `cpu_s` and `max_rss_bytes`
@@ -176,7 +183,7 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "
     `turns_log` has the root model's turns, or the latest of them if all would be too much to keep.
     """
 
-    run: str
+    run_text: str  # what `msgspec` can write
     tenant: str
     status: Status
     stdout: str
@@ -203,6 +210,11 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "
     receipt: Receipt | None
     unfinished: str | msgspec.Raw | None = None
     turns_log: tuple[Turn, ...] = ()
+
+    @functools.cached_property
+    def run(self) -> RunId:
+        """The run's id, which also names its parent and depth."""
+        return RunId(self.run_text)
 
     @functools.cached_property
     def partial(self) -> Any:

@@ -303,7 +303,7 @@ def _refusal(limit: _Limit, dimension: str, bound: int, amounts: tuple[int, int,
     taken = ", ".join(f"{_shown(dimension, part)} {what}" for part, what in parts if part)
     return (
         f"{who} has {_shown(dimension, max(0, bound - used - held - spare))} of {_shown(dimension, bound)} left "
-        f"{when}, {_shown(dimension, wanted)} asked{f' ({taken})' if taken else ''}; ask for less or {remedy}"
+        f"{when}, but this needs {_shown(dimension, wanted)}{f' ({taken})' if taken else ''}; ask for less or {remedy}"
     )
 
 

@@ -139,9 +139,10 @@ class Backend(Protocol):
         """
 
     async def warm(self, spec: BoxSpec, size: int) -> None:
-        """Keep `size` boxes for `spec` ready from now on, in place of those kept before; returns when they are ready.
+        """Keep `size` boxes for `spec` ready from now on; returns when they are ready.
 
-        A backend that keeps none does nothing. Raises as `start`.
+        From then on it also keeps as many for any other spec that `start` is asked for, but for no more than a few
+        specs at a time: those that were asked for last. A backend that keeps none does nothing. Raises as `start`.
         """
 
     def about(self) -> Mapping[str, str]:

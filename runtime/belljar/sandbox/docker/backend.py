@@ -53,7 +53,7 @@ from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.docker.stream import Outputs
 from belljar.sandbox.docker.versions import read_engine
 from belljar.sandbox.image import Image
-from belljar.sandbox.pool import Pool
+from belljar.sandbox.pool import Pools
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
 from belljar.sandbox.uids import NOBODY, Uids, ids_of
 from belljar.tasks import to_the_end
@@ -120,7 +120,7 @@ class Docker:
         self._uids = uids
         # Containers that the daemon did not remove when asked, and their users.
         self._owed: list[tuple[str, int]] = []
-        self._pool: Pool[DockerBox] | None = None
+        self._pools = Pools(self._build_ahead)
         self._tasks: set[asyncio.Task[object]] = set()
 
     @classmethod
@@ -179,14 +179,11 @@ class Docker:
         }
 
     async def warm(self, spec: BoxSpec, size: int) -> None:
-        """Keep `size` boxes for `spec` ready from now on; returns when they are. Raises as `start`."""
-        if self._pool is not None:
-            await self._pool.aclose()
-        self._pool = Pool(self._build_ahead, spec, size)
-        await self._pool.fill()
+        """Keep boxes ready, as `Backend.warm` says. Raises as `start`."""
+        await self._pools.warm(spec, size)
 
     async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> DockerBox:
-        box = self._pool.take() if self._pool is not None and self._pool.spec == spec else None
+        box = self._pools.take(spec)
         if box is None:
             return await self._build(spec, about or {}, preload=False)
         if about:
@@ -195,8 +192,7 @@ class Docker:
         return box
 
     async def aclose(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
+        await self._pools.aclose()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_S)
         with contextlib.suppress(BoxFault):

@@ -34,7 +34,7 @@ from belljar.errors import BoxFault, LayerMissing
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, check_layers, check_own_limits, rlimits
 from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
-from belljar.sandbox.pool import Pool
+from belljar.sandbox.pool import Pools
 from belljar.sandbox.scope import delegated, scope_command
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
 from belljar.sandbox.uids import NOBODY, Uids, ids_of
@@ -66,8 +66,6 @@ _MEASURED = BoxSpec(
 _NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
 # Each box makes these itself; it is born into its pid namespace.
 _FRESH = ("userns", "mountns", "netns", "ipcns", "utsns", "cgroupns")
-# Up to this size copying a body is cheaper than a second system call.
-_JOINED_BYTES_MAX = 64 * 1024
 
 _REMEDIES = {
     "userns": (
@@ -102,7 +100,7 @@ class Jail:
         self._uids: Uids | None = None
         self._found = self._groups
         self._scope = scope if scope is not None else scope_command() if self._groups.uncounted else ()
-        self._pool: Pool[JailBox] | None = None
+        self._pools = Pools(self._build)
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()
 
@@ -111,15 +109,11 @@ class Jail:
         return {"backend": self.name, "image": self._image.digest, "seccomp": digest}
 
     async def warm(self, spec: BoxSpec, size: int) -> None:
-        """Keep `size` boxes for `spec` ready from now on; returns when they are. Raises as `start`."""
-        if self._pool is not None:
-            await self._pool.aclose()
-        self._pool = Pool(self._build, spec, size)
-        await self._pool.fill()
+        """Keep boxes ready, as `Backend.warm` says. Raises as `start`."""
+        await self._pools.warm(spec, size)
 
     async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> JailBox:
-        box = self._pool.take() if self._pool is not None and self._pool.spec == spec else None
-        return box or await self._build(spec)
+        return self._pools.take(spec) or await self._build(spec)
 
     async def _build(self, spec: BoxSpec) -> JailBox:
         check_own_limits(spec)
@@ -140,8 +134,7 @@ class Jail:
         return box
 
     async def aclose(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
+        await self._pools.aclose()
         await self._end_zygote()
         for groups in (self._groups, self._found):
             await asyncio.to_thread(groups.aclose)
@@ -399,9 +392,6 @@ class JailBox:
 
     async def send(self, *parts: bytes | memoryview) -> None:
         loop = asyncio.get_running_loop()
-        if sum(map(len, parts)) <= _JOINED_BYTES_MAX:
-            # One call wakes the guest once, with the whole frame there.
-            parts = (b"".join(parts),)
         for part in parts:
             if len(part):
                 await loop.sock_sendall(self._wire, part)
