@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from belljar.lifecycle import OnProgress, OnTurn
     from belljar.models import FREE, Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
     from belljar.policy import Policy
-    from belljar.quotas import Quotas
     from belljar.runtime import Runtime
     from belljar.sessions import Session
     from belljar.sources import ContextSource
@@ -97,7 +96,6 @@ __all__ = [
     "Progress",
     "Quota",
     "QuotaExceeded",
-    "Quotas",
     "Rates",
     "Receipt",
     "Record",
@@ -142,7 +140,6 @@ _NAMES_OF: Final = {
     "lifecycle": ("OnProgress", "OnTurn"),
     "models": ("FREE", "Message", "Model", "ModelReply", "ModelRequest", "Prices", "Rates", "Usage"),
     "policy": ("Policy",),
-    "quotas": ("Quotas",),
     "runtime": ("Runtime",),
     "sessions": ("Session",),
     "sources": ("ContextSource",),

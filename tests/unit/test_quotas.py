@@ -136,6 +136,24 @@ def test_what_is_no_limit_is_refused(path: Path, tenant: Any, period: Any, limit
     assert changes(path) == []
 
 
+@pytest.mark.parametrize("tenant", ["", "../../etc", "a//b", "/a", "A", "a b", "a" * 64, "\ud800", 7, b"acme"])
+def test_every_question_refuses_what_is_no_tenant(path: Path, tenant: Any) -> None:
+    async def main() -> None:
+        async with open_quotas(path) as quotas:
+            for question in (
+                quotas.show(tenant),
+                quotas.history(tenant),
+                quotas.clear(tenant),
+                quotas.change(tenant, {"day": {"calls": 1}}),
+            ):
+                with pytest.raises(InvalidInput) as caught:
+                    await question
+                assert caught.value.code in ("tenant.invalid", "argument.type")
+
+    asyncio.run(main())
+    assert changes(path) == []
+
+
 @pytest.mark.parametrize(
     ("event", "run", "words"),
     [
