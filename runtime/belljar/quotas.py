@@ -152,14 +152,14 @@ class Quotas:
     ) -> list[Limits]:
         """As `set`, in several periods at once: all of it or nothing. `{"day": {"calls": 1000}}`. Raises as `set`."""
         level = tenant_of(tenant)
-        check("by", by, str, "who changes it, as a text")
+        check("by", by, str, "a text that says who changes it")
         ledger, audit = self._writing()
         return await ledger.change_limits(level, changes, beside=lambda limits: _changed(audit, level, by, limits))
 
     async def clear(self, tenant: str, *, by: str = "api") -> list[Limits]:
         """Forget all limits of one level; the policies' count for it again. Returns what they were. Raises as `set`."""
         level = tenant_of(tenant)
-        check("by", by, str, "who clears it, as a text")
+        check("by", by, str, "a text that says who clears it")
         ledger, audit = self._writing()
         return await ledger.clear_limits(level, beside=lambda limits: _cleared(audit, level, by, limits))
 
