@@ -12,7 +12,8 @@ one transaction of the store::
 
 What was loaded and saved is remembered for the next round: as long as nobody else has written to the store, and the
 store knows, nothing is read twice. That is a memory of the database, never a number of our own: `begin` takes the lock
-first, and says whether the memory still holds.
+first, and says whether the memory still holds. Where to ask costs a way to another machine, the store may take it for
+granted: what was decided by a memory that did not hold is then not written, and the round is run again (`Stale`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from belljar.journal.tables import RECORDS, Key, RecordRow, Table
 
-__all__ = ["Draft", "Job", "Outcome", "Store", "StoreError", "Work", "run_round"]
+__all__ = ["Draft", "Job", "Outcome", "Stale", "Store", "StoreError", "Work", "run_round"]
 
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 _T = TypeVar("_T")
@@ -38,11 +39,18 @@ class StoreError(Exception):
     """The store cannot be used now. The text goes on where "the journal cannot be written: " ends."""
 
 
+class Stale(StoreError):
+    """Nothing of the round was written, and the same round may succeed: run it again."""
+
+
 class Store(Protocol):
     """What keeps the rows. Every method raises `StoreError`; after one, nothing of the round was written."""
 
     def begin(self) -> bool:
         """Begin a transaction that nobody else's can run beside.
+
+        A store may also believe that nobody else has written, and find out in any later call, `commit` at the latest;
+        then that raises `Stale`, and the next `begin` believes nothing.
 
         Returns:
             Whether somebody else may have written since this store's last transaction.
@@ -213,6 +221,7 @@ def run_round(store: Store, known: dict[Key, Any], jobs: Sequence[Job[Any]]) -> 
     """Run jobs in one transaction, and give what became of each. `known` is what is remembered between rounds.
 
     Raises:
+        Stale: nothing of the round was written, and it may be run once more.
         StoreError: nothing of the round was written.
     """
     try:

@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from belljar.errors import BelljarError, HostFault
-from belljar.journal.draft import Draft, Job, Outcome, Store, StoreError, run_round
+from belljar.journal.draft import Draft, Job, Outcome, Stale, Store, StoreError, run_round
 from belljar.journal.tables import Key
 
 __all__ = ["Journal", "Unavailable"]
@@ -189,9 +189,12 @@ class Journal:
 
     def _round(self, batch: Sequence[_Entry]) -> list[Outcome]:
         lost: dict[str, Exception] = {}
-        jobs: list[Job[Any]] = [Job(functools.partial(self._attempt, entry, lost), entry.job.needs) for entry in batch]
         try:
-            outcomes = run_round(self._store, self._known, jobs)
+            try:
+                outcomes = self._run(batch, lost)
+            except Stale:
+                lost.clear()  # the jobs that lost something did not run
+                outcomes = self._run(batch, lost)
         except StoreError as error:
             outcomes = [Outcome(error=entry.unavailable(f"{self.name} cannot be written: {error}")) for entry in batch]
             for entry, outcome in zip(batch, outcomes, strict=True):
@@ -203,6 +206,10 @@ class Journal:
             if entry.future is not None and outcome.error is not None and outcome.error is self._lost.get(entry.lane):
                 del self._lost[entry.lane]  # it has been told
         return outcomes
+
+    def _run(self, batch: Sequence[_Entry], lost: dict[str, Exception]) -> list[Outcome]:
+        jobs: list[Job[Any]] = [Job(functools.partial(self._attempt, entry, lost), entry.job.needs) for entry in batch]
+        return run_round(self._store, self._known, jobs)
 
     def _attempt(self, entry: _Entry, lost: dict[str, Exception], draft: Draft) -> Any:
         before = self._lost.get(entry.lane) or lost.get(entry.lane)

@@ -1,0 +1,253 @@
+"""The store of several hosts: one schema in a PostgreSQL database, 15 or later.
+
+There is one chain of records, and one lock for all who write: the row of `head`, whose `round` counts the transactions
+that have written (`pgschema`). Tenants share their root's balances in any case, so transactions of one tree would take
+turns with a chain for each host as well; and one chain is proved in one go.
+
+A round goes one of two ways:
+
+* **Asking first.** BEGIN; lock `head`, which waits for whoever has it; if `round` is another than after our last
+  transaction, forget what was remembered; load, write, COMMIT. Five trips to the server or more.
+* **Believing.** If nobody else wrote before the last round, probably nobody has since. `begin` sends nothing. If the
+  memory has all that the jobs want, the round is one statement, which is its own transaction: one trip. It changes
+  something only where `round` is still the one that we know. Where it is not, the round is run again, and asks first.
+  A round that writes nothing looks at `round` just so: what it decided from the memory has to be true as well.
+
+**A commit in doubt.** The connection can break after a commit was sent and before it was answered. Then a new one
+raises `round` itself, which waits for the old transaction, or, where the old statement has not even arrived, makes that
+it finds another number and changes nothing; and then it reads in `hosts` which round of ours was the last. Since that
+is a commit later in the server's log, it also proves that what it found there is as durable as it is itself. Only if
+that cannot be found out in time is the round reported as failed while it may be there: whoever hears of it has to
+repeat it in a way that does no harm, as `Ledger` does.
+
+A host is one store that is open: its row in `hosts` is entered when it opens and removed when it closes. Where somebody
+else removed it, the host was taken for dead, and can write nothing more.
+
+The journal's thread is the only one that calls, but for the opening, which needs one of its own: an event loop can not
+run inside another, and whoever opens a journal may be in one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from belljar.errors import BelljarError
+from belljar.journal.draft import Stale, StoreError
+from belljar.journal.pgschema import LOCK, Shape, load_statement, prepare, write_statement
+from belljar.journal.pgserver import Lost, Server, Unanswered, shown
+from belljar.journal.tables import Key, Table
+
+__all__ = ["PostgresStore", "shown"]
+
+_Row = TypeVar("_Row", bound="tuple[Any, ...]")
+
+_PATIENCE_S: Final = 10.0  # as long as SQLite waits for a lock
+
+
+class PostgresStore:
+    """`Store` in a PostgreSQL database.
+
+    Args:
+        url: `postgresql://user@host:port/database`, with options as libpq has them; several hosts are tried in order.
+        name: what to call it in messages.
+        unavailable: makes the exception for what keeps it from being opened.
+        patience_s: seconds that a lock, a statement, or a new connection may take.
+
+    Raises:
+        whatever `unavailable` makes, if the database cannot be used or is something else.
+    """
+
+    def __init__(
+        self, url: str, *, name: str, unavailable: Callable[[str], BelljarError], patience_s: float = _PATIENCE_S
+    ) -> None:
+        self.host = f"{socket.gethostname()[:200]}-{secrets.token_hex(8)}"
+        self._patience_s = patience_s
+        self._server = Server(url, patience_s=patience_s)
+        self._pending: dict[Key, Any] = {}
+        self._entered = False
+        self._seen: int | None = None  # `round` after our last transaction; None: not known
+        self._now = 0  # the same inside this transaction
+        self._believing = False
+        try:
+            _in_a_thread(self._open)
+        except StoreError as error:
+            raise unavailable(f"cannot open {name}: {error}") from error
+
+    def _open(self) -> None:
+        try:
+            self._server.connect()
+            prepare(self._server, self.host)
+        except BaseException:
+            self._server.close()
+            raise
+
+    # -- a transaction -----------------------------------------------------------------------------------------------
+
+    def begin(self) -> bool:
+        if self._believing and self._server.is_open:
+            return False
+        return self._enter()
+
+    def load(self, table: Table[_Row], keys: Sequence[tuple[Any, ...]]) -> list[_Row]:
+        self._ask_first()
+        columns = [[key[place] for key in keys] for place in range(table.keys)]
+        return [table.unpack(row) for row in self._server.fetch(_load(table), *columns)]
+
+    def query(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        self._ask_first()
+        self._write()
+        return self._server.fetch(_numbered(statement), *values)
+
+    def save(self, changes: Mapping[Key, Any]) -> None:
+        self._pending.update(changes)
+
+    def commit(self) -> None:
+        if not self._entered and not self._pending:
+            self._refuse_stale(self._ask("SELECT round FROM belljar.head"))
+            return
+        before = self._seen
+        try:
+            self._write()
+            if self._entered:
+                self._end()
+            in_doubt = self._server.warned
+        except (Lost, Unanswered):
+            in_doubt = True
+        self._entered = False
+        if not in_doubt:
+            self._seen = self._now
+            return
+        self._seen, self._believing = None, False
+        if self._now != before and not self._was_committed(self._now):
+            raise Lost("the connection to the server was lost before a commit; check the network")
+
+    def rollback(self) -> None:
+        self._pending.clear()
+        entered, self._entered = self._entered, False
+        if entered and self._server.is_open:
+            try:
+                self._server.execute("ROLLBACK")
+            except StoreError:
+                self._server.drop()
+
+    def forget(self) -> None:
+        self._server.forget()
+
+    def close(self) -> None:
+        if self._server.is_open:
+            with contextlib.suppress(StoreError):  # what stays is a row that says when we were last seen
+                self._server.fetch("DELETE FROM belljar.hosts WHERE name = $1", self.host)
+        self._server.close()
+
+    def _enter(self) -> bool:
+        """Take the lock. Whether what is remembered may not hold."""
+        if not self._server.is_open:
+            self._server.drop()
+            self._seen = None  # another server may have taken over, with other rounds under the same numbers
+            self._server.connect(until=time.monotonic() + self._patience_s)
+        self._server.execute("BEGIN")
+        self._entered = True
+        now = self._ask(LOCK)
+        before, self._seen, self._now = self._seen, now, now
+        self._believing = before in (None, now)
+        return before != now
+
+    def _ask_first(self) -> None:
+        if not self._entered and self._enter():
+            raise Stale("another host has written meanwhile; try again")
+
+    def _refuse_stale(self, now: int | None) -> None:
+        if now is None or now != self._seen:
+            self._believing = False
+            raise Stale("another host has written meanwhile; try again")
+
+    def _write(self) -> None:
+        """Send what is pending. In a transaction that has not asked first, that is the whole of it."""
+        if not self._pending:
+            return
+        shape, arrays = _arrays(self._pending)
+        self._pending.clear()
+        expected = self._now if self._entered else self._seen or 0
+        self._now = expected + 1  # also where no answer comes
+        if self._server.fetch(_write(shape), expected, self.host, *arrays) == [(None,)]:
+            self._refuse_stale(None)
+
+    def _ask(self, statement: str) -> int:
+        """What a statement says of `head`."""
+        rows = self._server.fetch(statement)
+        if len(rows) != 1:
+            raise StoreError("its head is gone; set the database aside for inspection")
+        found: int = rows[0][0]
+        return found
+
+    def _end(self) -> None:
+        if self._server.execute("COMMIT") != "COMMIT":
+            raise StoreError("the server rolled back instead of committing; look at its log")
+
+    def _was_committed(self, number: int) -> bool:
+        """Whether a write of this number, of which no answer came, is there. If not, it never will be."""
+        until = time.monotonic() + self._patience_s
+        while True:
+            self._server.drop()
+            try:
+                self._server.connect(until=until)
+                self._server.execute("BEGIN")
+                self._ask("UPDATE belljar.head SET round = round + 1 RETURNING round")
+                found = self._server.fetch("SELECT round FROM belljar.hosts WHERE name = $1", self.host)
+                self._end()
+                if found and not self._server.warned:
+                    last: int = found[0][0]
+                    return last == number
+                why = "it is not replicated" if found else "this host was taken for dead"
+                break
+            except Lost as error:
+                why = str(error)
+                if time.monotonic() > until:
+                    break
+            except StoreError as error:
+                why = str(error)
+                break
+        raise StoreError(f"whether a commit took place cannot be found out: {why}")
+
+
+def _in_a_thread(work: Callable[[], None]) -> None:
+    """Run it in a thread of its own, and wait for it. Raises what it raises."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="belljar journal opening", daemon=True)
+    thread.start()
+    thread.join()
+    for error in errors:
+        raise error
+
+
+def _arrays(changes: Mapping[Key, Any]) -> tuple[Shape, list[list[Any]]]:
+    """What is to be written: the tables, and the values of each of their columns."""
+    rows: dict[tuple[Table[Any], bool], list[tuple[Any, ...]]] = {}
+    for (table, key), row in changes.items():
+        rows.setdefault((table, row is None), []).append(key if row is None else table.pack(row))
+    return tuple(rows), [list(column) for some in rows.values() for column in zip(*some, strict=True)]
+
+
+_load = functools.cache(load_statement)
+_write = functools.cache(write_statement)
+
+
+@functools.cache
+def _numbered(statement: str) -> str:
+    """With `$1`, `$2` for each `?`. No text of ours has one that is not a place for a value."""
+    first, *rest = statement.split("?")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))
