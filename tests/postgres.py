@@ -12,6 +12,7 @@ ends the server and removes the folder.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import ctypes
 import os
@@ -29,7 +30,7 @@ from typing import Any, Self
 
 import asyncpg
 
-__all__ = ["Postgres", "Unavailable"]
+__all__ = ["Postgres", "Unavailable", "sql"]
 
 START_S = 60.0
 STOP_S = 30.0
@@ -81,21 +82,8 @@ class Postgres:
     def database(self) -> str:
         """The URL of a new database."""
         name = f"t{secrets.token_hex(6)}"
-        self.sql(f"CREATE DATABASE {name}")
+        sql(self.url(), f"CREATE DATABASE {name}")
         return self.url(name)
-
-    def sql(self, statement: str, *values: object, url: str | None = None) -> list[tuple[Any, ...]]:
-        """Run one statement as the superuser that the tests are."""
-
-        async def ask() -> list[tuple[Any, ...]]:
-            connection = await asyncpg.connect(url or self.url(), timeout=START_S)
-            try:
-                return [tuple(row) for row in await connection.fetch(statement, *values)]
-            finally:
-                await connection.close()
-
-        with asyncio.Runner() as runner:
-            return runner.run(ask())
 
     def start(self) -> None:
         """Start the server, with the data that it had if it ran before, and wait until it answers.
@@ -107,7 +95,7 @@ class Postgres:
         deadline = time.monotonic() + START_S
         while True:
             try:
-                self.sql("SELECT 1")
+                sql(self.url(), "SELECT 1")
                 return
             except (OSError, asyncpg.PostgresError) as error:
                 if time.monotonic() > deadline:
@@ -160,6 +148,20 @@ class Postgres:
         if not answer:
             raise Unavailable(f"the server's keeper has ended: {self.log()}")
         return int(answer)
+
+
+def sql(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """What one statement gives, asked through a connection of its own. Also where an event loop runs."""
+
+    async def ask() -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(url, timeout=START_S)
+        try:
+            return [tuple(row) for row in await connection.fetch(statement, *values)]
+        finally:
+            await connection.close()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(ask())).result()
 
 
 def _programs() -> Path:
