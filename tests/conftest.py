@@ -125,18 +125,24 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where the journals of a test are that names none or a file: there, or each in a database of its own."""
-    name: str = request.param
-    if name == "postgresql":
+    if request.param == "sqlite":
+        yield "sqlite"
+    else:
         server: Postgres = request.getfixturevalue("postgres")
         known: dict[Path, str] = {}
 
-        def place(path: Path | None) -> str:
-            return server.database() if path is None else known.setdefault(path, known.get(path) or server.database())
+        def place(path: Path | str | None) -> str:
+            if isinstance(path, str):
+                return path
+            if path is None or path not in known:
+                known[path or Path()] = server.database()
+            return known[path or Path()]
 
         monkeypatch.setattr("tests.journals.place", place)
-    return name
+        yield "postgresql"
+        server.drop()
 
 
 def _client(host: str) -> docker.APIClient:

@@ -17,7 +17,7 @@ from belljar.ledger import Ledger
 __all__ = ["OwnLedger", "OwnLog", "fill", "meddle"]
 
 
-def place(path: Path | None) -> Path | str | None:
+def place(path: Path | str | None) -> Path | str | None:
     """Where the journal is that a test has at this path: just there. The fixture `store` says something else."""
     return path
 
@@ -44,9 +44,9 @@ async def fill(journal: Journal, pages: int = 2) -> None:
 
 
 class OwnLog(AuditLog):
-    """The log in the file at `path`, or in memory."""
+    """The log in the file at `path`, in the database of a URL, or in memory."""
 
-    def __init__(self, path: Path | None, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, path: Path | str | None, *, clock: Callable[[], int] = time.time_ns) -> None:
         self.journal = open_journal(place(path), unavailable=AuditUnavailable)
         super().__init__(self.journal, clock=clock)
 
@@ -55,9 +55,9 @@ class OwnLog(AuditLog):
 
 
 class OwnLedger(Ledger):
-    """The ledger in the file at `path`, or in memory."""
+    """The ledger in the file at `path`, in the database of a URL, or in memory."""
 
-    def __init__(self, path: Path | None, *, owner: str) -> None:
+    def __init__(self, path: Path | str | None, *, owner: str) -> None:
         self.journal = open_journal(place(path), unavailable=LedgerUnavailable)
         super().__init__(self.journal, owner=owner)
 

@@ -1,18 +1,11 @@
-"""Reading a log without touching it.
-
-The file is opened read-only and never created. SQLite in WAL mode would still create its two side files beside a log
-that is closed; so if there is no `-wal` file, which means that no process has the log open, it is opened as immutable.
-A writer that starts at that very moment only makes the answer older, or the read fail: `verify` then looks again.
-"""
+"""What the records of a log say, each read strictly. `source` says where they come from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -32,19 +25,15 @@ from belljar.audit.events import (
     encoded,
 )
 from belljar.audit.log import RECORD_BYTES_MAX
+from belljar.audit.source import UNREADABLE, Log, Source, open_source
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
-from belljar.journal.schema import SCHEMA, SqliteError, is_blank
 
 __all__ = [
     "OTHER_RUN",
     "Record",
     "RunSummary",
-    "connect",
-    "foreign",
-    "is_in_use",
     "parse",
     "records",
-    "rows",
     "runs",
 ]
 
@@ -52,9 +41,6 @@ __all__ = [
 OTHER_RUN = "is kept under another run than it says"
 
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
-
-# A planted body of gigabytes is never loaded: NULL, and so refused.
-_SELECT = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -93,7 +79,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     records: int
 
 
-def runs(path: Path) -> list[RunSummary]:
+def runs(log: Log) -> list[RunSummary]:
     """Every run in the log, in the order of their first records.
 
     Raises:
@@ -101,28 +87,27 @@ def runs(path: Path) -> list[RunSummary]:
         AuditUnavailable: it cannot be read.
         VerificationFailed: a record in it is not one.
     """
-    with closing(connect(path)) as db:
+    with closing(open_source(log)) as source:
         try:
-            return [_summary(db, *bounds) for bounds in _bounds(db)]
-        except SqliteError as error:
-            raise _unreadable(path, error) from error
+            return [_summary(source, *bounds) for bounds in _bounds(source)]
+        except UNREADABLE as error:
+            raise _unreadable(source, error) from error
 
 
-def _bounds(db: sqlite3.Connection) -> list[tuple[str, int, int, int]]:
+def _bounds(source: Source) -> list[tuple[str, int, int, int]]:
     """Of each run the first and the last record, and how many there are."""
-    if is_blank(db) or _has_runs(db):
-        by_run = "SELECT run, min(seq), max(seq), count(*) FROM records GROUP BY run ORDER BY min(seq)"
-        return [] if is_blank(db) else db.execute(by_run).fetchall()
+    if (known := source.bounds()) is not None:
+        return known
     found: dict[str, tuple[str, int, int, int]] = {}
-    for row in rows(db):
+    for row in source.rows():
         record = _parsed(*row[:3])
         _, first, _, count = found.get(record.run, (record.run, record.seq, 0, 0))
         found[record.run] = (record.run, first, record.seq, count + 1)
     return list(found.values())
 
 
-def _summary(db: sqlite3.Connection, run: str, first_seq: int, last_seq: int, count: int) -> RunSummary:
-    first, last = (_parsed(*next(rows(db, seq=seq))[:3]) for seq in (first_seq, last_seq))
+def _summary(source: Source, run: str, first_seq: int, last_seq: int, count: int) -> RunSummary:
+    first, last = (_parsed(*next(source.rows(seq=seq))[:3]) for seq in (first_seq, last_seq))
     tenant = first.typed.tenant if isinstance(first.typed, RunStarted) else None
     match last.typed:
         case RunFinished():
@@ -133,11 +118,11 @@ def _summary(db: sqlite3.Connection, run: str, first_seq: int, last_seq: int, co
             return RunSummary(run, tenant, first.time_ns, None, count)
 
 
-def _unreadable(path: Path, error: Exception) -> AuditUnavailable:
-    return AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it")
+def _unreadable(source: Source, error: Exception) -> AuditUnavailable:
+    return AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it")
 
 
-def records(path: Path, run: str | None = None) -> Iterator[Record]:
+def records(log: Log, run: str | None = None) -> Iterator[Record]:
     """The records of one run, or of all, in order. The chain is not checked: that is `verify`.
 
     For one run no others are read, unless an older version made the log: then all are, until a run migrates it.
@@ -147,18 +132,18 @@ def records(path: Path, run: str | None = None) -> Iterator[Record]:
         AuditUnavailable: it cannot be read.
         VerificationFailed: a record in it is not one; raised when the iteration reaches it.
     """
-    return _records(connect(path), path, run)
+    return _records(open_source(log), run)
 
 
-def _records(db: sqlite3.Connection, path: Path, run: str | None) -> Iterator[Record]:
-    with closing(db):
+def _records(source: Source, run: str | None) -> Iterator[Record]:
+    with closing(source):
         try:
-            for seq, kept_run, body, _ in rows(db, run):
+            for seq, kept_run, body, _ in source.rows(run):
                 record = _parsed(seq, kept_run, body)
                 if run is None or record.run == run:
                     yield record
-        except SqliteError as error:
-            raise _unreadable(path, error) from error
+        except UNREADABLE as error:
+            raise _unreadable(source, error) from error
 
 
 def _parsed(seq: int, run: object, body: object) -> Record:
@@ -169,73 +154,6 @@ def _parsed(seq: int, run: object, body: object) -> Record:
     except ValueError as error:
         raise VerificationFailed(f"record {seq} of the audit log {error}; verify the log") from None
     return record
-
-
-def is_in_use(path: Path) -> bool:
-    """Whether some process has the log open, or had when it was killed."""
-    real = path.resolve()  # SQLite puts its side files beside what a symbolic link points to
-    return real.with_name(real.name + "-wal").exists()
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open the log for reading. Raises as `records` does."""
-    if not path.is_file():
-        raise InvalidInput(f"there is no audit log at {path}; check the state folder", code="audit.missing")
-    mode = "mode=ro" if is_in_use(path) else "mode=ro&immutable=1"
-    uri = f"{path.absolute().as_uri()}?{mode}"
-    db: sqlite3.Connection | None = None
-    try:
-        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
-        db.execute("PRAGMA trusted_schema=OFF")
-        db.execute("SELECT 1 FROM sqlite_master").close()  # the side files are opened only now
-    except SqliteError as error:
-        if db is not None and not isinstance(error, sqlite3.OperationalError):
-            return db  # the file is damaged: `rows` will say so to whoever reads it
-        if db is not None:
-            db.close()
-        raise AuditUnavailable(
-            f"cannot open the audit log {path}: {error}; check its permissions, or copy it and its -wal file elsewhere"
-        ) from error
-    return db
-
-
-def rows(
-    db: sqlite3.Connection, run: str | None = None, *, seq: int | None = None
-) -> Iterator[tuple[int, object, object, object]]:
-    """(seq, run, body, hash) as stored, in order, from one snapshot; none from a file without bytes.
-
-    Args:
-        run: only this one's. In a log of an older version the run is None, and all come.
-        seq: only this one.
-
-    Raises:
-        sqlite3.Error: it is no log, or cannot be read.
-    """
-    if is_blank(db):
-        return
-    if db.execute("PRAGMA application_id").fetchone()[0] != SCHEMA.application_id:
-        raise sqlite3.DatabaseError("file is not an audit log")
-    schema = SCHEMA.of(db)
-    if schema is None:
-        raise sqlite3.DatabaseError("a newer Belljar made it")
-    if not schema.has_table(db, "records"):
-        raise sqlite3.DatabaseError("its records are not a table as we make it")
-    indexed = _has_runs(db)
-    wanted = {"run": run if indexed else None, "seq": seq}
-    where = " AND ".join(f"{name} = ?" for name, value in wanted.items() if value is not None)
-    select = _SELECT.format("run" if indexed else "NULL") + (f" WHERE {where}" if where else "")
-    yield from db.execute(f"{select} ORDER BY seq", [value for value in wanted.values() if value is not None])
-
-
-def _has_runs(db: sqlite3.Connection) -> bool:
-    """Whether the records have their runs in a column: since format 2."""
-    schema = SCHEMA.of(db)
-    return schema is not None and schema.version > 1
-
-
-def foreign(db: sqlite3.Connection) -> str | None:
-    """What in the file is not ours, or is gone, in a few words. Raises `sqlite3.Error`."""
-    return None if is_blank(db) else (SCHEMA.of(db) or SCHEMA).foreign(db)
 
 
 def parse(seq: int, body: object) -> Record:

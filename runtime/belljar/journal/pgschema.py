@@ -19,7 +19,17 @@ from belljar.journal.draft import StoreError
 from belljar.journal.pgserver import Server
 from belljar.journal.tables import BALANCES, DIMENSIONS, LIMITS, RECORDS, RESERVATIONS, TABLES, Table, columns
 
-__all__ = ["LOCK", "VERSION", "Shape", "foreign", "load_statement", "prepare", "write_statement"]
+__all__ = [
+    "LOCK",
+    "VERSION",
+    "Shape",
+    "foreign",
+    "is_there",
+    "load_statement",
+    "prepare",
+    "write_statement",
+    "wrong_version",
+]
 
 VERSION: Final = 1
 
@@ -101,33 +111,44 @@ def prepare(server: Server, host: str) -> None:
     """
     server.execute("BEGIN")
     server.fetch(_OPENING)  # a statement of its own: what the next one sees is from after it
-    ((is_ours, is_there),) = server.fetch(_STATE)
+    ((is_ours, is_used),) = server.fetch(_STATE)
     if not is_ours:
-        if is_there:
+        if is_used:
             raise StoreError("its schema belljar is something else; choose another database")
         for statement in _STATEMENTS:
             server.execute(statement)
-    if (odd := foreign(server)) is not None:
+    if (odd := wrong_version(server)) is not None:
         raise StoreError(odd)
+    if (odd := foreign(server)) is not None:
+        raise StoreError(f"{odd}; set the database aside for inspection")
     server.fetch("INSERT INTO belljar.hosts VALUES ($1, 0, now())", host)
     server.execute("COMMIT")
 
 
-def foreign(server: Server) -> str | None:
-    """What in the schema is not as we make it, in a few words and what to do; None when all is."""
+def is_there(server: Server) -> bool:
+    """Whether somebody has opened a journal in the database."""
+    return server.fetch(_STATE)[0][0] is True
+
+
+def wrong_version(server: Server) -> str | None:
+    """Why a schema that says what version it is of cannot be used, and what to do; None when it can."""
     version = _version(server)
-    if version is not None and version != VERSION:
-        who, remedy = ("a newer", "update Belljar") if version > VERSION else ("an older", "migrate it")
-        return (
-            f"its format {version} is not known here, where {VERSION} is the latest; {who} Belljar made it: {remedy}, "
-            "or choose another database"
-        )
-    found = {str(line) for (line,) in server.fetch(_LAYOUT)}
-    if version is not None and found == _EXPECTED:
+    if version is None or version == VERSION:
         return None
-    odd = sorted(found ^ _EXPECTED)[:1] or ["head"]
-    state = "is gone" if odd[0] in _EXPECTED else "is not ours"
-    return f"the {odd[0][:120]!a} in its schema {state}; set the database aside for inspection"
+    who, remedy = ("a newer", "update Belljar") if version > VERSION else ("an older", "migrate it")
+    return (
+        f"its format {version} is not known here, where {VERSION} is the latest; {who} Belljar made it: {remedy}, "
+        "or choose another database"
+    )
+
+
+def foreign(server: Server) -> str | None:
+    """What in the schema is not as we make it, in a few words; None when all is."""
+    found = {str(line) for (line,) in server.fetch(_LAYOUT)}
+    if (odd := sorted(found ^ _EXPECTED)) or _version(server) is None:
+        first = (odd or ["row of head"])[0]
+        return f"the {first[:120]!a} in its schema is {'not ours' if first in found else 'gone'}"
+    return None
 
 
 def _version(server: Server) -> int | None:

@@ -3,9 +3,9 @@
 asyncpg needs an event loop. This one has its own, which runs only inside a call and in whichever thread makes it, one
 at a time. So what the server says between two calls, such as that it shuts down, is heard in the next.
 
-The two deadlines: the server gives up a statement, or the wait for a lock, after `patience_s` and says so; where it
-says nothing, we drop the connection a little later. A transaction in which nothing happens is ended by the server in
-half of that time: a host that was stopped inside one holds up the others for no longer.
+There are two deadlines. The server gives up the wait for a lock after `patience_s`, any statement a little later, and
+says so. Where it says nothing, we drop the connection later still. A transaction in which nothing happens is ended by
+the server in half of that time: a host that was stopped inside one holds up the others for no longer.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _T = TypeVar("_T")
 
 _SPARE_S: Final = 2.0  # how much later than the server we give up
 _AGAIN_S: Final = 0.05  # between two attempts to connect
+_READING_S: Final = 600.0
 _VERSION_MIN: Final = 15
 
 # Errors of the server after which there is no connection, or none yet.
@@ -71,12 +72,16 @@ class Server:
     Args:
         url: what asyncpg understands; its password is in no message.
         patience_s: seconds that anything may take.
+        reading: for who changes nothing: any server of the URL will do, and a statement or a pause may take
+            `_READING_S`.
     """
 
-    def __init__(self, url: str, *, patience_s: float) -> None:
+    def __init__(self, url: str, *, patience_s: float, reading: bool = False) -> None:
         self._url = url
         self._secrets = _secrets_of(url)
         self._patience_s = patience_s
+        self._reading = reading
+        self._answer_s = (_READING_S if reading else patience_s) + _SPARE_S
         self._loop = asyncio.new_event_loop()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         # Whether the last call succeeded with a warning: a commit that was not replicated does.
@@ -149,20 +154,19 @@ class Server:
         self._loop.close()
 
     async def _connected(self, seconds: float) -> asyncpg.Connection[asyncpg.Record]:
-        patience_ms = f"{self._patience_s * 1000:.0f}"
         connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
             self._url,
             timeout=seconds,
-            target_session_attrs=SessionAttribute.read_write,
+            target_session_attrs=SessionAttribute.any if self._reading else SessionAttribute.read_write,
             server_settings={
                 "application_name": "belljar",
                 "search_path": "belljar",
                 "default_transaction_isolation": "read committed",
-                "default_transaction_read_only": "off",
+                "default_transaction_read_only": "on" if self._reading else "off",
                 "synchronous_commit": "on",  # any session may be set up without
-                "lock_timeout": patience_ms,
-                "statement_timeout": patience_ms,
-                "idle_in_transaction_session_timeout": f"{self._patience_s * 500:.0f}",
+                "lock_timeout": _ms(self._patience_s),
+                "statement_timeout": _ms(self._answer_s - _SPARE_S / 2),
+                "idle_in_transaction_session_timeout": _ms(_READING_S if self._reading else self._patience_s / 2),
                 # What a round looks for is found by an index, also by a plan made while the table was empty.
                 "enable_seqscan": "off",
                 "jit": "off",
@@ -175,11 +179,11 @@ class Server:
             raise Lost("the connection to the server was lost; check the network")
         self.warned = False
         try:
-            return self._wait(ask(self._connection), self._patience_s + _SPARE_S)
+            return self._wait(ask(self._connection), self._answer_s)
         except TimeoutError:
             self.drop()
             raise Unanswered(
-                f"the server did not answer within {self._patience_s + _SPARE_S:g} s; check the network and its load"
+                f"the server did not answer within {self._answer_s:g} s; check the network and its load"
             ) from None
         except (OSError, UnicodeError, OverflowError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             gone = not self.is_open or isinstance(error, OSError) or _is_gone(error)
@@ -236,6 +240,10 @@ def _secrets_of(url: str) -> list[str]:
 
 def _is_gone(error: Exception) -> bool:
     return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_GONE)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}"
 
 
 async def _bounded(work: Awaitable[_T], seconds: float) -> _T:

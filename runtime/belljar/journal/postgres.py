@@ -42,7 +42,7 @@ from belljar.errors import BelljarError
 from belljar.journal.draft import Stale, StoreError
 from belljar.journal.pgschema import LOCK, Shape, load_statement, prepare, write_statement
 from belljar.journal.pgserver import Lost, Server, Unanswered, shown
-from belljar.journal.tables import Key, Table
+from belljar.journal.tables import TABLES, Key, Table
 
 __all__ = ["PostgresStore", "shown"]
 
@@ -214,6 +214,7 @@ class PostgresStore:
             except StoreError as error:
                 why = str(error)
                 break
+        self._server.drop()
         raise StoreError(f"whether a commit took place cannot be found out: {why}")
 
 
@@ -239,7 +240,9 @@ def _arrays(changes: Mapping[Key, Any]) -> tuple[Shape, list[list[Any]]]:
     rows: dict[tuple[Table[Any], bool], list[tuple[Any, ...]]] = {}
     for (table, key), row in changes.items():
         rows.setdefault((table, row is None), []).append(key if row is None else table.pack(row))
-    return tuple(rows), [list(column) for some in rows.values() for column in zip(*some, strict=True)]
+    # In one order, so that there are few statements to prepare.
+    shape = sorted(rows, key=lambda part: (TABLES.index(part[0]), part[1]))
+    return tuple(shape), [list(column) for part in shape for column in zip(*rows[part], strict=True)]
 
 
 _load = functools.cache(load_statement)
