@@ -136,9 +136,11 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         def place(path: Path | str | None) -> str:
             if isinstance(path, str):
                 return path
-            if path is None or path not in known:
-                known[path or Path()] = server.database()
-            return known[path or Path()]
+            if path is None:
+                return server.database()
+            if path not in known:
+                known[path] = server.database()
+            return known[path]
 
         monkeypatch.setattr("tests.journals.place", place)
         yield "postgresql"

@@ -30,6 +30,7 @@ from tests.cutting import Cutter, Where
 from tests.journals import OwnLog
 from tests.postgres import Postgres, sql
 from tests.unit.audit_events import made
+from tests.waiting import in_time
 
 NOON = 1795435200.0  # 2026-11-23 12:00 UTC
 R1, R2 = RunId("r1"), RunId("r2")
@@ -70,10 +71,12 @@ def cutter(postgres: Postgres) -> Iterator[Cutter]:
 class Host:
     """A store, the journal in it, and the ledger in that, as one host has them."""
 
-    def __init__(self, url: str, owner: str = "1:1", patience_s: float = 10.0) -> None:
-        self.store = PostgresStore(url, name="the journal", unavailable=LedgerUnavailable, patience_s=patience_s)
+    def __init__(self, url: str, patience_s: float = 10.0, pulse_s: float = 15.0) -> None:
+        self.store = PostgresStore(
+            url, name="the journal", unavailable=LedgerUnavailable, patience_s=patience_s, pulse_s=pulse_s
+        )
         self.journal = Journal(self.store, name="the journal")
-        self.ledger = Ledger(self.journal, owner=owner)
+        self.ledger = Ledger(self.journal, owner=self.store.host)
         self.asked: list[str] = []
         honest = self.store._server._call
 
@@ -89,6 +92,12 @@ class Host:
     async def spend(self, run: RunId = R1) -> None:
         await self.ledger.settle(await self.ledger.reserve(run, ONE, now=NOON, dispatched=True), ONE)
 
+    async def recover(self, lease_s: float) -> int:
+        """Close the runs of the hosts that are dead by now."""
+        living = await self.journal.submit(Job(lambda draft: draft.living(lease_s)))
+        assert living is not None
+        return await self.ledger.recover(living.__contains__)
+
     async def warm(self) -> None:
         """From here on a round is one statement."""
         for _ in range(3):
@@ -98,7 +107,7 @@ class Host:
 
 @contextlib.asynccontextmanager
 async def hosts(*urls: str, patience_s: float = 10.0) -> AsyncIterator[list[Host]]:
-    made = [Host(url, f"{number}:1", patience_s) for number, url in enumerate(urls)]
+    made = [Host(url, patience_s) for url in urls]
     try:
         yield made
         for host in made:
@@ -561,6 +570,43 @@ def test_a_host_that_was_taken_for_dead_writes_nothing_more(url: str) -> None:
     asyncio.run(main())
 
 
+HOUR_S = 3600.0
+AN_HOUR_AGO = "UPDATE belljar.hosts SET seen = now() - interval '61 minutes'"
+RECENT = "SELECT name FROM belljar.hosts WHERE name = $1 AND seen > now() - interval '10 minutes'"
+
+
+def test_who_lives_is_known_though_he_does_nothing(url: str) -> None:
+    async def main() -> None:
+        quick, slow = Host(url, pulse_s=0.05), Host(url, pulse_s=60.0)
+        async with hosts(url) as [other]:
+            await quick.open_run(R1)
+            await slow.open_run(R2)
+            assert await other.recover(HOUR_S) == 0
+            sql(url, AN_HOUR_AGO)
+            await asyncio.to_thread(until, lambda: sql(url, RECENT, quick.store.host))
+            assert await other.recover(HOUR_S) == 1
+            await quick.spend(R1)
+            with pytest.raises(LedgerUnavailable, match="this host was taken for dead"):
+                await slow.spend(R2)
+        for host in (quick, slow):
+            await host.journal.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_pulse_comes_also_between_rounds_that_write_nothing(url: str) -> None:
+    async def main() -> None:
+        host = Host(url, pulse_s=0.2)
+        seen = "SELECT seen FROM belljar.hosts"
+        before = sql(url, seen)
+        async with in_time(60):
+            while sql(url, seen) == before:
+                await host.ledger.balance("acme", "total")
+        await host.journal.aclose()
+
+    asyncio.run(main())
+
+
 CHILD = """
 import asyncio, os, random, signal, sys
 from belljar.errors import LedgerUnavailable, QuotaExceeded
@@ -604,7 +650,7 @@ async def spend(host, run):
 
 async def main():
     url, run, work, patience_s = sys.argv[1:]
-    host = Host(url, run, float(patience_s))
+    host = Host(url, float(patience_s), pulse_s=0.2)
     await host.open_run(RunId(run), calls(400))
     await globals()[work](host, RunId(run))
 
@@ -650,12 +696,16 @@ def test_a_host_that_comes_back_after_its_runs_were_closed_does_not_settle_again
                 assert (stopped.said(), killed.said()) == ("reserved", "reserved")
                 stopped.process.send_signal(signal.SIGSTOP)
                 killed.process.kill()
-                assert await host.ledger.recover(lambda _: False) == 2
+                closed = 0
+                async with in_time(60):
+                    while closed < 2:  # a pulse may be on its way yet
+                        sql(url, AN_HOUR_AGO)
+                        closed += await host.recover(HOUR_S)
                 balance = await host.ledger.balance("acme", "total")
                 assert (balance.used, balance.held) == (Amounts(calls=2), Amounts())
                 stopped.process.send_signal(signal.SIGCONT)
                 stopped.tell()
-                assert "double end" in stopped.said()
+                assert "this host was taken for dead" in stopped.said()
                 assert await host.ledger.balance("acme", "total") == balance
 
     asyncio.run(main())

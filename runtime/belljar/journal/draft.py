@@ -73,6 +73,22 @@ class Store(Protocol):
         """Make the transaction durable."""
         ...
 
+    def living(self, lease_s: float) -> set[str] | None:
+        """The names of the hosts that have it open, once those are removed that gave no sign of life for so long.
+
+        Who was removed can write nothing more, so what was theirs may be ended. None where all are on one machine.
+        """
+        ...
+
+    @property
+    def pulse_s(self) -> float | None:
+        """How often it wants `pulse` to be called; None: never."""
+        ...
+
+    def pulse(self) -> None:
+        """Give a sign of life. Called between two transactions. Never raises: who gives none will be removed."""
+        ...
+
     def rollback(self) -> None:
         """Undo what was begun, if anything was. Never raises."""
         ...
@@ -141,6 +157,10 @@ class Draft:
         """What a SELECT gives, over all that was put before this job, and not over what this one has put."""
         return self._round.query(statement, values)
 
+    def living(self, lease_s: float) -> set[str] | None:
+        """As `Store.living`. It is done even if the job raises."""
+        return self._round.living(lease_s)
+
     def head(self) -> tuple[int, bytes]:
         """The number and the hash of the log's last record; 0 and zeros where there is none."""
         found: tuple[int, bytes] = self._own[_HEAD] if _HEAD in self._own else self._round.head()
@@ -197,6 +217,10 @@ class _Round:
     def query(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         self.save()
         return self._store.query(statement, values)
+
+    def living(self, lease_s: float) -> set[str] | None:
+        self.save()
+        return self._store.living(lease_s)
 
     def attempt(self, job: Job[Any]) -> Outcome:
         draft = Draft(self)

@@ -32,6 +32,7 @@ import functools
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class Journal:
         self._known: dict[Key, Any] = {}  # belongs to the thread, as the next
         self._lost: dict[str, Exception] = {}  # lane -> error
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._pulse_at = time.monotonic() + (store.pulse_s or 0.0)
         self._inline = inline
         if not inline:
             _JOURNALS.add(self)
@@ -172,7 +174,7 @@ class Journal:
         more time, and that of the event loop, than the jobs themselves.
         """
         batch: list[_Entry] = []
-        entry = self._queue.get()
+        entry = self._next()
         if entry is not None and entry.lazy:
             self._hurry.wait(_LINGER_S)
         self._hurry.clear()  # before the queue is emptied: what comes from here on sets it again
@@ -186,6 +188,19 @@ class Journal:
             except queue.Empty:
                 return batch, True
         return batch, False
+
+    def _next(self) -> _Entry | None:
+        """The next of the queue. The store has its pulse meanwhile, and between any two rounds that is due."""
+        if self._store.pulse_s is None:
+            return self._queue.get()
+        while True:
+            if (left := self._pulse_at - time.monotonic()) <= 0:
+                with self._steady:
+                    self._store.pulse()
+                self._pulse_at = time.monotonic() + self._store.pulse_s
+                continue
+            with contextlib.suppress(queue.Empty):
+                return self._queue.get(timeout=left)
 
     def _round(self, batch: Sequence[_Entry]) -> list[Outcome]:
         lost: dict[str, Exception] = {}

@@ -20,8 +20,11 @@ is a commit later in the server's log, it also proves that what it found there i
 that cannot be found out in time is the round reported as failed while it may be there: whoever hears of it has to
 repeat it in a way that does no harm, as `Ledger` does.
 
-A host is one store that is open: its row in `hosts` is entered when it opens and removed when it closes. Where somebody
-else removed it, the host was taken for dead, and can write nothing more.
+**Who lives.** A host is one store that is open: its row in `hosts` is entered when it opens and removed when it closes.
+Every write, and every few seconds a pulse, says there when the host was last seen, by the server's clock alone. Whoever
+wants to end what dead hosts have left removes first, under the lock, the rows of those that were not seen for the time
+of a lease. A write needs the row of its host, so who was only slow, or stopped, writes nothing after that, whatever its
+own clock says; it has to be opened anew, under another name.
 
 The journal's thread is the only one that calls, but for the opening, which needs one of its own: an event loop can not
 run inside another, and whoever opens a journal may be in one.
@@ -49,6 +52,13 @@ __all__ = ["PostgresStore", "shown"]
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 
 _PATIENCE_S: Final = 10.0  # as long as SQLite waits for a lock
+_PULSE_S: Final = 15.0
+
+
+# But for us, who live.
+_REMOVE_DEAD: Final = (
+    "DELETE FROM belljar.hosts WHERE seen < clock_timestamp() - make_interval(secs => $1) AND name <> $2"
+)
 
 
 class PostgresStore:
@@ -59,14 +69,22 @@ class PostgresStore:
         name: what to call it in messages.
         unavailable: makes the exception for what keeps it from being opened.
         patience_s: seconds that a lock, a statement, or a new connection may take.
+        pulse_s: seconds between two signs of life; a lease has to be several times as long.
 
     Raises:
         whatever `unavailable` makes, if the database cannot be used or is something else.
     """
 
     def __init__(
-        self, url: str, *, name: str, unavailable: Callable[[str], BelljarError], patience_s: float = _PATIENCE_S
+        self,
+        url: str,
+        *,
+        name: str,
+        unavailable: Callable[[str], BelljarError],
+        patience_s: float = _PATIENCE_S,
+        pulse_s: float = _PULSE_S,
     ) -> None:
+        self.pulse_s: float | None = pulse_s
         self.host = f"{socket.gethostname()[:200]}-{secrets.token_hex(8)}"
         self._patience_s = patience_s
         self._server = Server(url, patience_s=patience_s)
@@ -137,6 +155,17 @@ class PostgresStore:
             except StoreError:
                 self._server.drop()
 
+    def living(self, lease_s: float) -> set[str]:
+        self._ask_first()
+        self._write()
+        self._server.fetch(_REMOVE_DEAD, lease_s, self.host)
+        return {str(name) for (name,) in self._server.fetch("SELECT name FROM belljar.hosts")}
+
+    def pulse(self) -> None:
+        with contextlib.suppress(StoreError):
+            self._connect()
+            self._server.fetch("UPDATE belljar.hosts SET seen = clock_timestamp() WHERE name = $1", self.host)
+
     def forget(self) -> None:
         self._server.forget()
 
@@ -148,16 +177,20 @@ class PostgresStore:
 
     def _enter(self) -> bool:
         """Take the lock. Whether what is remembered may not hold."""
-        if not self._server.is_open:
-            self._server.drop()
-            self._seen = None  # another server may have taken over, with other rounds under the same numbers
-            self._server.connect(until=time.monotonic() + self._patience_s)
+        self._connect(until=time.monotonic() + self._patience_s)
         self._server.execute("BEGIN")
         self._entered = True
         now = self._ask(LOCK)
         before, self._seen, self._now = self._seen, now, now
         self._believing = before in (None, now)
         return before != now
+
+    def _connect(self, *, until: float = 0.0) -> None:
+        if not self._server.is_open:
+            self._server.drop()
+            # Another server may have taken over, with other rounds under the same numbers.
+            self._seen, self._believing = None, False
+            self._server.connect(until=until)
 
     def _ask_first(self) -> None:
         if not self._entered and self._enter():
