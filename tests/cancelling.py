@@ -7,12 +7,13 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
+from tests.waiting import PATIENCE_S
+
 __all__ = ["PLACES_MAX", "cancelled_at"]
 
 T = TypeVar("T")
 # More places than anything waits at: whoever gets here waits for something that never comes.
 PLACES_MAX = 2000
-_PATIENCE_S = 60.0
 
 
 @types.coroutine
@@ -52,7 +53,7 @@ async def cancelled_at(work: Coroutine[Any, Any, object], place: int, *, again: 
     async def run() -> None:
         await _cancelling(work, place, PLACES_MAX if again else place + 1)
 
-    async with asyncio.timeout(_PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S):
         task = asyncio.create_task(run())
         await asyncio.wait([task])
     if not task.cancelled():

@@ -36,6 +36,7 @@ _ANSWER_S = 60
 _LEFT_S = 60.0
 
 hypothesis.settings.register_profile("belljar", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("belljar"), max_examples=25)
 hypothesis.settings.load_profile("belljar")
 
 

@@ -45,7 +45,7 @@ __all__ = ["CONTROL_GROUPS", "PROGRAMS", "PrivateDaemon", "Unavailable", "adopti
 START_S = 60.0
 # dockerd gives a box that ignores SIGTERM 10 s, and itself 5 more.
 STOP_S = 20.0
-KILL_S = 10.0
+KILL_S = 30.0
 ASK_S = 2.0
 # Debian's dockerd is where an ordinary user does not look.
 PROGRAMS = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
@@ -100,7 +100,7 @@ class PrivateDaemon:
         Raises:
             Unavailable: it ended, or did not answer in time; says what it wrote last.
         """
-        self.pid = self._order("start", seconds=KILL_S)
+        self.pid = self._order("start", seconds=START_S)
         deadline = time.monotonic() + START_S
         while not answers(self.host):
             if not psutil.pid_exists(self.pid) or time.monotonic() > deadline:
@@ -134,7 +134,7 @@ class PrivateDaemon:
             self._keeper = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
             )
-            self._keeper.wait(ASK_S * 5)
+            self._keeper.wait(START_S)
 
     def _order(self, word: str, *, seconds: float) -> int:
         if self._keeper is None or self._keeper.stdin is None or self._keeper.stdout is None:

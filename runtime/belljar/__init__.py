@@ -1,13 +1,13 @@
 """Belljar: a hardened runtime for code that language models write.
 
-Contained, brokered, metered, accountable. Start with `Runtime`, or `run` where there is no event loop::
+Contained, brokered, metered, accountable. Start with `Runtime`, or with `run` where there is no event loop::
 
     async with belljar.Runtime(policy="standard") as runtime:
         result = await runtime.run("Which users ...?", context=Path("log.txt"), model="claude-sonnet-5-5")
 
-A name is loaded when it is first asked for: whoever only catches `belljar.errors` pays for nothing else. That is why
-no module of this package is called as one of its public functions is (`run`, `execute`, `session`): to import such a
-module would put it where the function belongs.
+A name is loaded when it is first used, so a program that only needs `belljar.errors` loads nothing else. That is why
+no module of this package has the name of a public function (`run`, `execute`, `session`): importing such a module
+would put it in the function's place.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ __all__ = [
     "session",
 ]
 
-# Where each name is. The imports above say the same to type checkers and editors, which do not read tables; a test
-# holds the two and `__all__` equal.
+# The module of each name. The imports above say the same to type checkers and editors, which do not read tables; a
+# test keeps the two and `__all__` equal.
 _NAMES_OF: Final = {
     "audit": ("Record", "Report"),
     "context": ("Document", "FileSource"),
@@ -139,7 +139,7 @@ _NAMES_OF: Final = {
 }
 _MODULE_OF: Final = {name: module for module, names in _NAMES_OF.items() for name in names}
 
-if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has every name there could be
+if not TYPE_CHECKING:  # to a type checker, a module with a `__getattr__` has every possible name
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
@@ -150,7 +150,7 @@ if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has eve
             found = getattr(_loaded(_MODULE_OF[name]), name)
         else:
             raise AttributeError(f"module 'belljar' has no attribute {name!r}")
-        globals()[name] = found  # asked for once
+        globals()[name] = found  # looked up once
         return found
 
     def _loaded(module: str) -> object:
@@ -158,11 +158,11 @@ if not TYPE_CHECKING:  # to a type checker a module with a `__getattr__` has eve
 
         try:
             return import_module(f"belljar.{module}")
-        except RuntimeError as error:  # whose threads end with the main one cannot be loaded behind its end
+        except RuntimeError as error:  # it starts threads, which is impossible once the main thread has ended
             from belljar.errors import InvalidInput
 
             raise InvalidInput(
-                f"belljar.{module} cannot be loaded after the end of the main thread ({error}): use it once before",
+                f"belljar.{module} cannot be loaded after the end of the main thread ({error}): use it earlier",
                 code="runtime.late",
             ) from error
 

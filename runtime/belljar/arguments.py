@@ -1,4 +1,4 @@
-"""What an embedder gives us, looked at before anything is done: one line that says what it is and what to write."""
+"""Checks what an embedder passes in, before anything is done. An error is one line: what to pass, and what came."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from belljar.identity import Tenant
 __all__ = ["check", "check_callback", "tenant_of", "warn_of_a_path"]
 
 _SHOWN_CHARS_MAX: Final = 60
-# Longer than a path may be, and so none.
+# The longest path that Linux takes: a longer text is not a path.
 _PATH_CHARS_MAX: Final = 4096
 
 
 def check(what: str, value: object, kinds: type[Any] | tuple[type[Any], ...], write: str) -> None:
-    """Refuse a value of another type, and an empty text: neither is ever meant.
+    """Refuse a value of another type, and an empty text, which nobody ever means.
 
     Raises:
         InvalidInput: `argument.type`.
     """
     if not isinstance(value, kinds) or value == "":
-        raise InvalidInput(f"{what} is {_shown(value)}: write {write}", code="argument.type")
+        raise InvalidInput(f"{what} must be {write}, not {_shown(value)}", code="argument.type")
 
 
 def tenant_of(value: object) -> Tenant:
-    """Whose it is, as an embedder says it.
+    """The tenant that an embedder names.
 
     Raises:
         InvalidInput: `tenant.invalid`, `argument.type`.
     """
     if isinstance(value, str):
         return Tenant(value)
-    raise InvalidInput(f"tenant is {_shown(value)}: write a tenant's name", code="argument.type")
+    raise InvalidInput(f"tenant must be a tenant name, not {_shown(value)}", code="argument.type")
 
 
 def check_callback(what: str, value: object) -> None:
-    """Refuse what cannot be called, or would have to be awaited, which nobody does.
+    """Refuse what cannot be called, and what would have to be awaited, which nobody does.
 
     Raises:
         InvalidInput: `argument.type`.
@@ -47,21 +47,21 @@ def check_callback(what: str, value: object) -> None:
     if value is None:
         return
     if not callable(value):
-        raise InvalidInput(f"{what} is {_shown(value)}: write a function of one argument", code="argument.type")
+        raise InvalidInput(f"{what} must be a function of one argument, not {_shown(value)}", code="argument.type")
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
         raise InvalidInput(
-            f"{what} is an async function, and nobody awaits it: write an ordinary one, which may start a task",
+            f"{what} is an async function, which nobody would await: use an ordinary one, which may start a task",
             code="argument.type",
         )
 
 
 def warn_of_a_path(text: str) -> None:
-    """Say so where a text is the name of something on the disk: it was probably meant."""
+    """Warn if a text is the name of something on the disk, which was probably meant."""
     if len(text) > _PATH_CHARS_MAX or "\n" in text:
         return
     try:
         found = Path(text).exists() if text.strip() else False
-    except (OSError, ValueError):  # no name of a file at all
+    except (OSError, ValueError):  # not a file name at all
         return
     if found:
         warnings.warn(
@@ -74,5 +74,5 @@ def _shown(value: object) -> str:
     if value is None:
         return "None"
     if not isinstance(value, str):
-        return f"of the type {type(value).__name__}"
+        return f"a value of type {type(value).__name__}"
     return ascii(value if len(value) <= _SHOWN_CHARS_MAX else value[:_SHOWN_CHARS_MAX] + "...")

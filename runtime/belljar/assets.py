@@ -1,7 +1,7 @@
-"""Where the files are that belong to the program but are no Python modules of it.
+"""Finds the files that belong to the program but are not among its Python modules.
 
-An installed package carries them inside itself (`belljar/_assets/`); in a checkout they lie at the top, where people
-look for them. The package is asked first, so that an installed program never takes what happens to lie beside it.
+An installed package carries them inside itself (`belljar/_assets/`); in a checkout they are at the top, where people
+look for them. The package comes first, so that an installed program never uses what happens to lie beside it.
 """
 
 from __future__ import annotations

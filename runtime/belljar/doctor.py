@@ -1,7 +1,8 @@
-"""What this host gives, found out by trying it from inside a box of each backend.
+"""What this host supports, found out by trying it from inside a box of each backend.
 
-`examine` builds one box of each with whatever layers there are, runs a hostile program in it (`guest.box.probe`), and
-says of each layer, each attempt and each known hole whether it holds: data, for a command, a service or a test.
+`examine` builds a box of each with whatever layers there are, runs a hostile program in it (`guest.box.probe`), and
+reports for each layer, each attempt and each known hole whether the wall holds: as data, for a command, a service or a
+test.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ __all__ = ["BackendReport", "Culprit", "Fact", "Finding", "Report", "examine"]
 
 _PROBE: Final = "import guest.box.probe\nguest.box.probe.main()"
 _KERNEL: Final = "kernel: "
-# A daemon that is there answers at once; nobody waits for one that is not well.
+# A healthy daemon answers at once, and one that does not is not worth waiting for.
 _DAEMON_S: Final = 5.0
-_NAMESPACES: Final = "allow user namespaces (sysctl user.max_user_namespaces), or run outside of the container"
+_NAMESPACES: Final = "allow user namespaces (sysctl user.max_user_namespaces), or run outside the container"
 _GROUPS: Final = "run as root, or in a systemd scope with Delegate=yes"
 _NO_SWAP_LIMIT: Final = (
-    "the daemon's kernel cannot limit swap, so a box may use as much of it as there is",
+    "the daemon's kernel cannot limit swap, so a box may use all of it",
     "start that machine with swapaccount=1, or turn its swap off",
 )
 _WATCHED: Final = "use the backend jail"
 
-# For each layer: what is open without it, and how a host comes to have it.
+# For each layer: what is exposed without it, and how to get it on a host.
 _ABOUT: Final[dict[str, tuple[str, str]]] = {
     "userns": ("the guest is a user of the host", _NAMESPACES),
-    "pidns": ("the guest sees and signals processes; daemons survive", _NAMESPACES),
+    "pidns": ("the guest sees and signals processes, and its daemons survive it", _NAMESPACES),
     "mountns": ("the guest sees the host's files", _NAMESPACES),
     "netns": ("the guest reaches the network", _NAMESPACES),
     "ipcns": ("the guest shares memory segments and queues with the host", _NAMESPACES),
@@ -52,20 +53,24 @@ _ABOUT: Final[dict[str, tuple[str, str]]] = {
     "cgroupns": ("the guest learns the host's control groups", _NAMESPACES),
     "rootfs": ("the guest sees the host's files", "keep the state folder on a file system that is not noexec"),
     "rlimits": ("one process can use up files, stack and CPU time", _NAMESPACES),
-    "no_new_privs": ("a set-id program could raise the guest", "a kernel from 3.5"),
-    "caps": ("the guest keeps rights inside its namespaces", _NAMESPACES),
-    "seccomp": ("the whole kernel is open to attack", "an x86_64 kernel with CONFIG_SECCOMP_FILTER"),
-    "landlock": ("files are guarded by the mount namespace alone", "a kernel from 5.13 with Landlock in its LSM list"),
+    "no_new_privs": ("a set-id program could give the guest privileges", "use kernel 3.5 or newer"),
+    "caps": ("the guest keeps capabilities inside its namespaces", _NAMESPACES),
+    "seccomp": ("the whole kernel is open to attack", "use an x86_64 kernel with CONFIG_SECCOMP_FILTER"),
+    "landlock": (
+        "only the mount namespace protects files",
+        "use kernel 5.13 or newer with Landlock in its LSM list",
+    ),
     "own_uid": (
-        "boxes share one uid of the host with each other and with whatever else has it, and so what the kernel counts "
-        "per uid",
+        "boxes share one uid of the host, and what the kernel counts per uid, with each other and with whatever else "
+        "has that uid",
         "run as root",
     ),
     "cgroup.memory": (
-        "the host looks at the box's memory some times a second (watched.memory), and the kernel's own is not counted",
-        f"{_GROUPS}; where only this one is missing, swap is a way out: boot with swapaccount=1, or without swap",
+        "the host only looks at the box's memory several times a second (watched.memory), and kernel memory is not "
+        "counted",
+        f"{_GROUPS}; where only this one is missing, the box may use swap: boot with swapaccount=1, or without swap",
     ),
-    "cgroup.cpu": ("CPU time is counted by the host (watched.cpu), and a box may take every core", _GROUPS),
+    "cgroup.cpu": ("the host counts CPU time (watched.cpu), and a box may use every core", _GROUPS),
     "cgroup.pids": ("tasks are limited for each user namespace (watched.pids), from Linux 5.14 on", _GROUPS),
     "watched.memory": ("memory is limited for each process, not for the box", _WATCHED),
     "watched.cpu": ("CPU time is limited for each process, not for the box", _WATCHED),
@@ -74,14 +79,14 @@ _ABOUT: Final[dict[str, tuple[str, str]]] = {
 }
 
 Fact: TypeAlias = str | bool | list[str]
-# Who has to change something: this machine, the daemon that makes the boxes, or Belljar, whose wall has a hole.
+# Where the cause lies: this machine, the daemon that makes the boxes, or Belljar, whose wall has a hole.
 Culprit: TypeAlias = Literal["host", "daemon", "belljar"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the report: `ok` means that it holds; if not, what that exposes, whose it is and what to do.
+    """One line of the report: `ok` means that it holds; if not, what that exposes, where the cause lies, what to do.
 
-    `note`: it holds otherwise than by its name.
+    `note`: what makes it hold, if not the layer itself.
     """
 
     name: str
@@ -94,7 +99,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One backend. `facts` are what there is to know besides: versions, and the kernel that the guest sees."""
+    """One backend. `facts` has the rest: versions, and the kernel that the guest sees."""
 
     backend: str
     starts: bool
@@ -105,7 +110,7 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole. What is not in `backends` is of the default backend, or of the first that was asked for."""
+    """The whole report. The fields outside `backends` repeat the default backend's, or the first requested one's."""
 
     kernel: str
     backend: str
@@ -120,18 +125,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 async def examine(
     policy: Policy, backends: Sequence[BackendName] | None = None, *, state: Path | None = None
 ) -> Report:
-    """Try the wall on this host, under `policy`, with each of `backends` in turn (the policy's own, if none is given).
+    """Test the wall on this host, under `policy`, with each of `backends` in turn (the policy's own if none is given).
 
-    A daemon is looked for where DOCKER_HOST says. What does not hold is a finding, and a backend that cannot be had
-    says why; nothing of that is raised. The log of the examination is thrown away, unless `state` names a folder.
+    DOCKER_HOST names the daemon. What does not hold is a finding, and a backend that is not available says why; neither
+    is raised. The log of the examination is thrown away, unless `state` names a folder.
 
     Raises:
-        PolicyDenied: `backend.denied`: the policy allows none that belljar has; see `belljar.testing.check_backend`.
+        PolicyDenied: `backend.denied`: the policy allows no built-in backend; see `belljar.testing.check_backend`.
     """
     wanted = tuple(dict.fromkeys(backends or _own(policy.box.backends)))
     if not wanted:
         raise PolicyDenied(
-            f"the policy {policy.name} allows no backend that belljar has: test yours with "
+            f"the policy {policy.name} allows no built-in backend: test yours with "
             "belljar.testing.check_backend, or name one with --backend",
             code="backend.denied",
         )
@@ -140,7 +145,7 @@ async def examine(
 
 
 def _own(allowed: tuple[str, ...]) -> list[BackendName]:
-    """Those that belljar has, in the policy's order; others are registered by programs, and not here."""
+    """The built-in ones, in the policy's order; others are registered by programs, and not here."""
     return sorted((name for name in BACKENDS if name in allowed), key=allowed.index)
 
 
@@ -171,7 +176,7 @@ async def _examine(policy: Policy, backend: BackendName, state: Path) -> Backend
             await _add_runtime(backend, engine, facts)
         result, run_ms = await _run_probe(runtime)
     except BelljarError as error:
-        # What no box could be asked is unknown; but a device may be why there is no box.
+        # Without a box the layers are unknown; but a device may be why there is no box.
         known = [finding for finding in (_devices(),) if not finding.ok]
         return _backend_report(backend, known, str(error), 0, facts)
     reach, kernel = _said(result.stdout)
@@ -185,7 +190,7 @@ async def _examine(policy: Policy, backend: BackendName, state: Path) -> Backend
 
 
 def _runtime(policy: Policy, backend: BackendName, state: Path) -> Runtime:
-    """One that starts whatever layers are missing: which are, is what we want to see."""
+    """One that starts whatever layers are missing: we want to see which."""
     box = msgspec.structs.replace(policy.box, languages=("python",), requires=())
     return Runtime(msgspec.structs.replace(policy, box=box), state=state, backend=backend)
 
@@ -212,7 +217,7 @@ def _layer(layer: str, policy: Policy, backend: str, held: tuple[str, ...], swap
 
 
 def _devices() -> Finding:
-    """A container runtime can give a device away, for every program of this machine and for good."""
+    """A container runtime can change a device's owner, for every program on this machine and for good."""
     wrong = devices_not_of_root()
     about = ", ".join(f"{device.path} belongs to {device.owner} with mode {device.mode}" for device in wrong)
     paths = " ".join(device.path for device in wrong)
@@ -220,14 +225,14 @@ def _devices() -> Finding:
         name="devices of this machine that boxes have",
         ok=not wrong,
         required=False,
-        exposes=about and f"{about}: its owner can take it from every program of this machine",
+        exposes=about and f"{about}: its owner can take it away from every program on this machine",
         culprit="host" if wrong else None,
         remedy=paths and f"chown root:root {paths}; chmod 666 {paths}",
     )
 
 
 def _said(stdout: str) -> tuple[list[Finding], str]:
-    """What the probe could reach, and the kernel that it saw."""
+    """What the probe reached, and the kernel that it saw."""
     lines = stdout.splitlines()
     kernel = "".join(line.removeprefix(_KERNEL) for line in lines if line.startswith(_KERNEL))
     return [_reach(line) for line in lines if not line.startswith(_KERNEL)], kernel
@@ -256,7 +261,7 @@ def _backend_report(
 
 
 async def _ask_daemon(facts: dict[str, Fact]) -> Engine:
-    # Here: whoever asks about the jail alone does not wait for the Docker SDK to load.
+    # Imported here: a question about the jail alone must not wait for the Docker SDK to load.
     from belljar.sandbox.docker.daemon import DEFAULT_HOST, Daemon
 
     host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
@@ -282,7 +287,7 @@ async def _add_runtime(backend: BackendName, engine: Engine, facts: dict[str, Fa
 def _runc(version: str) -> Finding:
     name, holes = "runc without known holes", runc_holes(version)
     if holes is None:
-        exposes = "nobody knows: the daemon does not say its version"
+        exposes = "unknown: the daemon does not report its version"
         return Finding(name=name, ok=False, required=False, exposes=exposes, culprit="daemon")
     if not holes:
         return Finding(name=name, ok=True, required=False)
@@ -292,18 +297,18 @@ def _runc(version: str) -> Finding:
 
 
 def _second_kernel(seen: str, hosts: str) -> Finding:
-    """What the guest's kernel calls itself is not what the daemon's host calls its own."""
+    """Whether the guest's kernel reports another version than the daemon's host."""
     ok = bool(seen and hosts) and hosts not in seen
     name = "a kernel that is not the host's"
     if ok:
         return Finding(name=name, ok=True, required=True)
-    exposes = "the guest speaks to the host's kernel, or nobody knows"
-    remedy = "see what the daemon's configuration names as runsc"
+    exposes = "the guest may speak to the host's kernel"
+    remedy = "check what the daemon's configuration names as runsc"
     return Finding(name=name, ok=False, required=True, exposes=exposes, culprit="daemon", remedy=remedy)
 
 
 async def _runsc_version(path: str, host: str) -> str:
-    """What the program says of itself. Empty where it is not on this machine: the daemon does not know it either."""
+    """The version that the program reports; empty on another machine: its daemon does not know it either."""
     if not host.startswith("unix://") or Path(path).name != "runsc" or not Path(path).is_absolute():
         return ""
     with contextlib.suppress(OSError, TimeoutError):

@@ -1,4 +1,4 @@
-"""Who is at fault: the type of an error says it, and its first line says what to do.
+"""The type of an error says who is at fault; its first line says what to do.
 
 ::
 
@@ -9,17 +9,17 @@
     ├── Refusal                  we said no: `code`, and where a limit was met `limit` and `observed`
     │   ├── InvalidInput           the request makes no sense (a missing file, an undecodable text)
     │   ├── InvalidPolicy          a policy file is wrong; names file and line
-    │   ├── LayerMissing           the policy requires a layer of the wall that this host does not give
+    │   ├── LayerMissing           the policy requires a layer of the wall that this host cannot provide
     │   ├── PolicyDenied           the policy does not allow it
     │   └── QuotaExceeded          it would spend more than is left
     └── HostFault                our side, or the world we depend on, failed
         ├── BoxFault               a box could not be built, or its supervisor died
-        ├── ModelFailed            the model provider did not give an answer
-        ├── LedgerUnavailable      quotas cannot be kept: the answer is no
-        ├── AuditUnavailable       the log cannot be written: nothing is done
-        └── VerificationFailed     the log does not say what it said before
+        ├── ModelFailed            the model gave no answer
+        ├── LedgerUnavailable      quotas cannot be enforced, so the request is refused
+        ├── AuditUnavailable       the log cannot be written, so nothing is done
+        └── VerificationFailed     the log is not what was written
 
-The type also has the exit code (`exit_code`), so the command line needs no table for them.
+Each type also has its exit code (`exit_code`), so the command line needs no table.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class GuestFault(BelljarError):
 
 
 class ProtocolViolation(GuestFault):
-    """Bytes came out of the box that are not a message of the protocol. Never repeats guest bytes."""
+    """The box sent bytes that are not a message of the protocol. The text never repeats guest bytes."""
 
 
 class GuestDied(GuestFault):
-    """The box ended before it said that the cell was done."""
+    """The box ended before it reported that the cell was done."""
 
 
 class Refusal(BelljarError):
@@ -72,9 +72,9 @@ class Refusal(BelljarError):
     Args:
         message: one line, ends with what to do.
         code: a short stable word (`context.read`), for programs.
-        limit: the bound that was met: milliseconds, bytes, nano-dollars or a count. Where it is one of the policy's,
+        limit: the limit that was met, in milliseconds, bytes or nano-dollars, or a count. If it is one of the policy's,
             `code` is the key that sets it, and `belljar.policy.unit_of(code)` the unit.
-        observed: what was asked for, same unit.
+        observed: what was asked for, in the same unit.
     """
 
     exit_code = 4
@@ -105,7 +105,7 @@ class PolicyDenied(Refusal):
 
 
 class QuotaExceeded(Refusal):
-    """`told`: what the boxed program hears instead, without numbers, where they are somebody else's."""
+    """`told`: what the boxed program hears instead, without the numbers, if they are somebody else's."""
 
     exit_code = 5
 
@@ -133,17 +133,17 @@ class BoxFault(HostFault):
 
 
 class ModelFailed(HostFault):
-    """One attempt at a model gave no answer.
+    """One attempt to call a model gave no answer.
 
     Args:
-        message: one line, ends with what to do. Never holds a key.
+        message: one line, ends with what to do. Never contains a key.
         retryable: the same request may succeed later.
         retry_after_s: how long the provider asked us to wait, in seconds.
         charged: False only if it is certain that the provider charged nothing.
-        input_tokens: all input tokens, cached ones included, where the provider told them before it failed.
-        output_tokens: all output tokens, where the provider told the final number.
+        input_tokens: all input tokens, cached ones included, if the provider reported them before it failed.
+        output_tokens: all output tokens, if the provider reported the final number.
 
-    Tokens that are None on a charged failure are unknown: the caller charges the reservation for them in full.
+    On a charged failure, tokens that are None are unknown: the caller charges the full reservation for them.
     """
 
     exit_code = 7

@@ -1,9 +1,9 @@
 """The synchronous facade: the same runtime for code that has no event loop, or cannot await on the one it runs in.
 
-Theory of operation. Each runtime of this module has an event loop in a thread of its own (`_Loop`) for as long as it
-is open, also between two calls, so that limits, deadlines and the end of a box are seen when they happen and not when
-the caller next asks. It is the thread that starts the boxes' launchers, and they die with it. Nothing is ever run on
-the caller's thread or on a loop that runs there: so all of it works in a notebook.
+Theory of operation. Each runtime of this module has its own event loop in a thread (`_Loop`) for as long as it is open,
+also between calls, so that limits, deadlines and the end of a box are noticed when they happen and not when the caller
+next asks. That thread starts the boxes' launchers, and they die with it. Nothing ever runs on the caller's thread or on
+a loop there, so everything works in a notebook.
 
     caller's thread                    the loop's thread
     call(work)  ── task ─────────────▶ work()
@@ -11,14 +11,14 @@ the caller's thread or on a loop that runs there: so all of it works in a notebo
     close()     ── stop ─────────────▶ cancels calls of other threads, closes session and runtime, then the loop
       waits     ◀── ended ───────────
 
-Four ways lead out of a call or a block besides its end:
+Besides its normal end, a call or a block can end in four ways:
 
-* Ctrl-C while the caller waits cancels the work, and is raised when the work has come to its clean end.
-* What nobody refers to any more is closed, and nobody waits: it may be the garbage collector that says so, in any
-  thread, in the middle of anything.
-* The interpreter's end closes what is open. The thread is a daemon, so nothing that was forgotten keeps the process
-  alive; what is not closed in `_EXIT_S` the next start of a runtime settles, as it does after a crash.
-* A forked child has the objects and not the thread. It closes nothing of its parent's, and is told so if it asks.
+* Ctrl-C while the caller waits cancels the work, and is raised once the work has ended cleanly.
+* A session that nothing refers to any more is closed without waiting: the garbage collector may do this in any thread,
+  in the middle of anything.
+* The end of the interpreter closes what is open. The thread is a daemon, so nothing forgotten keeps the process alive;
+  what is not closed within `_EXIT_S`, the next start of a runtime settles, as it does after a crash.
+* A forked child has the objects but not the thread. It closes nothing of its parent's, and using it is an error.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from belljar.tasks import Workers
 __all__ = ["RuntimeOptions", "SyncSession", "execute", "run", "session"]
 
 T = TypeVar("T")
-# How long the end of the process waits for what is still open. To kill a box takes milliseconds.
+# How long the end of the process waits for what is still open. Killing a box takes milliseconds.
 _EXIT_S: Final = 10.0
 _log = logging.getLogger("belljar")
 
 
 class RuntimeOptions(TypedDict, total=False):
-    """How the runtime of a call is opened: the arguments of `Runtime`, with its defaults."""
+    """How a call opens its runtime: the arguments of `Runtime`, with its defaults."""
 
     policy: str | Path | Policy
     state: str | Path | None
@@ -81,9 +81,9 @@ def run(
     on_turn: OnTurn | None = None,
     **opened: Unpack[RuntimeOptions],
 ) -> Result:
-    """`Runtime.run`, synchronous, with a runtime of its own. See both for arguments, result and errors.
+    """`Runtime.run`, synchronous, with its own runtime. See both for arguments, result and errors.
 
-    `on_progress` and model objects are called in another thread than the caller's.
+    `on_progress`, `on_turn` and model objects are called in another thread than the caller's.
     """
 
     async def once() -> Result:
@@ -113,7 +113,7 @@ def execute(
     on_progress: OnProgress | None = None,
     **opened: Unpack[RuntimeOptions],
 ) -> Result:
-    """`Runtime.execute`, synchronous, with a runtime of its own: one given program, no root model. Else as `run`."""
+    """`Runtime.execute`, synchronous, with its own runtime: one given program, no root model. Otherwise as `run`."""
 
     async def once() -> Result:
         async with Runtime(**opened) as runtime:
@@ -139,7 +139,7 @@ def session(
     tenant: str = DEFAULT_TENANT,
     **opened: Unpack[RuntimeOptions],
 ) -> contextlib.AbstractContextManager[SyncSession]:
-    """`Runtime.session`, synchronous, with a runtime of its own: `with belljar.session(...) as session`."""
+    """`Runtime.session`, synchronous, with its own runtime: `with belljar.session(...) as session`."""
 
     async def enter(stack: contextlib.AsyncExitStack) -> Session:
         runtime = Runtime(**opened)
@@ -156,13 +156,13 @@ class SyncSession:
     def __init__(self, session: Session, loop: _Loop) -> None:
         self._session = session
         self._loop = loop
-        # A session that is forgotten is closed. What is still open when the process ends is closed by `_at_exit`.
+        # Closes a forgotten session. `_at_exit` closes what is still open when the process ends.
         weakref.finalize(self, loop.close, wait=False).atexit = False
 
     def execute(self, code: str, *, timeout: float | None = None) -> CellResult:
-        """Run one cell, as `Session.execute`. Ctrl-C stops it, and is raised when that is done.
+        """Run one cell, as `Session.execute`. Ctrl-C stops it, and is raised once it has stopped.
 
-        Raises as `Session.execute`, and besides:
+        Raises as `Session.execute`, and also:
             InvalidInput: `session.process`: in a forked child; `session.thread`: from the session's own callbacks.
         """
         return self._loop.call(lambda: self._session.execute(code, timeout=timeout))
@@ -183,7 +183,7 @@ class _Opening(contextlib.AbstractContextManager[SyncSession]):
 
     def __enter__(self) -> SyncSession:
         if self._loop is not None:
-            raise InvalidInput("this session was opened before: call belljar.session() again", code="session.ended")
+            raise InvalidInput("this session was already opened: call belljar.session() again", code="session.ended")
         loop = self._loop = _Loop()
         try:
             opened = loop.call(lambda: self._enter(loop.stack))
@@ -197,12 +197,12 @@ class _Opening(contextlib.AbstractContextManager[SyncSession]):
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         assert self._loop is not None, "__enter__ comes first"
-        # A generator that nobody goes on with ends its block so: that is no error.
+        # An abandoned generator ends its block this way: that is not an error.
         self._loop.close(None if isinstance(error, GeneratorExit) else error)
 
 
 class _Loop:
-    """An event loop in a thread of its own, and what is open on it (`stack`)."""
+    """An event loop in its own thread, and what is open on it (`stack`)."""
 
     def __init__(self) -> None:
         self.stack = contextlib.AsyncExitStack()
@@ -210,8 +210,8 @@ class _Loop:
         self._ready: Future[None] = Future()
         self._ended: Future[None] = Future()
         self._calls: set[asyncio.Task[Any]] = set()
-        # One step: "is it closing?", and to give the loop something to do. Reentrant, because the garbage collector
-        # may close another one, or this one, in the middle of that.
+        # Makes one step of asking "is it closing?" and giving the loop work. Reentrant, because the garbage collector
+        # may close another loop, or this one, in the middle of it.
         self._gate = threading.RLock()
         self._closing = False
         self._raised: BaseException | None = None
@@ -220,7 +220,7 @@ class _Loop:
         try:
             self._ready.result()
         except OSError as error:
-            raise HostFault(f"no event loop can be made ({error}): raise the limit of open files") from error
+            raise HostFault(f"no event loop can be created ({error}): raise the limit on open files") from error
         _OPEN.add(self)
 
     def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -228,7 +228,7 @@ class _Loop:
 
         Raises:
             PolicyDenied: `session.ended`.
-            InvalidInput: here nobody can wait for it.
+            InvalidInput: this process or thread cannot wait for it.
             whatever it raises; and what is raised in this thread meanwhile (Ctrl-C), once the work has ended.
         """
         self._check_caller()
@@ -249,27 +249,27 @@ class _Loop:
         try:
             concurrent.futures.wait([done])
         except BaseException:
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and the work with it
+            with contextlib.suppress(RuntimeError):  # the loop, and the work with it, has ended meanwhile
                 self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
             concurrent.futures.wait([done])
             raise
         return done.result()
 
     def close(self, raised: BaseException | None = None, *, wait: bool = True) -> None:
-        """Close what is open, then the loop, and end the thread; the first time, and only where it was opened.
+        """Close what is open, then the loop, and end the thread; only the first time, and only in its own process.
 
         Args:
-            raised: what the block raised, for those whose verdict it is.
-            wait: until all of it is closed, and raise what that raises.
+            raised: what the block raised; it decides the verdict of what is open.
+            wait: wait until everything is closed, and raise what closing raises.
         """
         if os.getpid() != self._pid:
             return
         with self._gate:
             if not self._closing:
                 self._closing, self._raised = True, raised
-                with contextlib.suppress(RuntimeError):  # it has ended by itself, of an error
+                with contextlib.suppress(RuntimeError):  # an error has already ended it
                     self._loop.call_soon_threadsafe(self._stop.set)
-        # Behind the end of the process nothing moves any more; and nobody waits for himself.
+        # After the end of the process nothing moves any more; and a thread cannot wait for itself.
         if wait and not _exiting.is_set() and threading.current_thread() is not self._thread:
             try:
                 self._ended.result()
@@ -278,7 +278,7 @@ class _Loop:
                     self._thread.join()
 
     def left_open(self, until: float) -> bool:
-        """At the end of the process: whether it is still not closed, then or before."""
+        """At the end of the process: whether it is still open at `until`, a monotonic time."""
         if os.getpid() != self._pid:
             return False
         self.close(wait=False)
@@ -288,12 +288,12 @@ class _Loop:
     def _check_caller(self) -> None:
         if os.getpid() != self._pid:
             raise InvalidInput(
-                "this session belongs to the process that opened it, and this is a fork of that: open one here",
+                "this session belongs to the process that opened it, and this process is a fork of it: open one here",
                 code="session.process",
             )
         if threading.current_thread() is self._thread:
             raise InvalidInput(
-                "a session cannot be used from its own callbacks and models, for which it waits: open another one",
+                "a session cannot be used from its own callbacks or models, for which it waits: open another one",
                 code="session.thread",
             )
 
@@ -310,7 +310,7 @@ class _Loop:
     def _work(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # not handled here: carried to whoever opens or closes
+        except BaseException as error:  # not handled here: raised where the loop is opened or closed
             (self._ended if self._ready.done() else self._ready).set_exception(error)
         else:
             self._ended.set_result(None)
@@ -330,7 +330,7 @@ class _Loop:
             raised, self._raised = self._raised, None
             await self.stack.__aexit__(*((type(raised), raised, raised.__traceback__) if raised else (None,) * 3))
         if _exiting.is_set():
-            # To end a loop takes a thread, and none can be started any more: it is left where it stands.
+            # Ending a loop takes a thread, and none can be started any more: it is left as it is.
             self._ended.set_result(None)
             await asyncio.Event().wait()
 

@@ -1,16 +1,15 @@
 """Work on data as large as a guest or a model makes it: off the event loop, in slices, linear.
 
-All runs of a process share one event loop. What is done in it holds up everybody's deadlines, so it may not grow with
-what one program sends. Two rules:
+All runs of a process share one event loop. Work done in it delays everybody's deadlines, so it must not grow with what
+one program sends. Two rules:
 
-* Above `LOOP_BYTES_MAX` the work is done in a thread (`off_loop`), of which there is one: several would not be faster,
-  as they share the interpreter, and the loop would stand in line behind each of them whenever it comes back from the
-  kernel.
-* A call into C keeps the interpreter's lock until it returns, and then a thread stops the loop as well as the loop
-  itself would. So what is done in the thread goes through the data in slices (`slices`), and gives way between two.
+* Above `LOOP_BYTES_MAX` the work is done in a single thread (`off_loop`). Several would not be faster, as they share
+  the interpreter, and the loop would queue behind each of them whenever it returns from the kernel.
+* A call into C keeps the interpreter's lock until it returns, so in a thread it stops the loop just as it would in the
+  loop itself. So the thread goes through the data in slices (`slices`), and gives way between two.
 
-64 KiB are where both come out even: the slowest of the checks here takes some 2 ms for them, decoding or hashing 0.1 to
-0.3 ms, and handing work to a thread and back about 0.2 ms. A slice stays far below the 50 ms that the loop may stand.
+At 64 KiB both cost about the same: the slowest of the checks here takes some 2 ms, decoding or hashing 0.1 to 0.3 ms,
+and handing work to a thread and back about 0.2 ms. A slice stays far below the 50 ms for which the loop may stall.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ _T = TypeVar("_T")
 
 
 async def off_loop(size: int, work: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """`work(...)`, which goes through `size` bytes or characters: here if they are few, else in a thread."""
+    """Do `work(...)`, which goes through `size` bytes or characters: here if they are few, else in a thread."""
     if size <= LOOP_BYTES_MAX:
         return work(*args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(_THREAD, functools.partial(work, *args, **kwargs))
 
 
 def _new_thread() -> None:
-    """A forked child has the pool and not its thread: what is handed to that would wait for ever."""
+    """A forked child has the pool but not its thread: work handed to it would wait for ever."""
     global _THREAD
     _THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="belljar-heavy")
 
@@ -65,7 +64,7 @@ os.register_at_fork(after_in_child=_new_thread)
 
 
 def slices(size: int, slice_bytes: int = SLICE_BYTES) -> Iterator[tuple[int, int]]:
-    """[start, stop) of one slice after the other; others may have the interpreter between two of them."""
+    """[start, stop) of one slice after another; other threads may have the interpreter in between."""
     for start in range(0, size, slice_bytes):
         if start:
             give_way()
@@ -75,15 +74,15 @@ def slices(size: int, slice_bytes: int = SLICE_BYTES) -> Iterator[tuple[int, int
 def give_way() -> None:
     """Let another thread have the interpreter.
 
-    Waiting for the interpreter's next switch takes the loop 5 ms each time that it comes back from the kernel; with
-    this it takes as long as one slice. To sleep for no time at all does not do: whoever gives the lock back and asks
-    for it again has it before another thread is awake.
+    Otherwise the loop waits 5 ms for the interpreter's next switch each time that it returns from the kernel; with this
+    it waits as long as one slice takes. Sleeping for 0 s would not do: a thread that releases the lock and asks for it
+    again has it before another thread is awake.
     """
     time.sleep(_WAY_S)
 
 
 def is_utf8(data: bytes | memoryview) -> bool:
-    """Whether all of it is UTF-8."""
+    """Whether all of `data` is UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for start, stop in slices(len(data)):
@@ -95,10 +94,10 @@ def is_utf8(data: bytes | memoryview) -> bool:
 
 
 def text_of(data: bytes | bytearray | memoryview, errors: str = "strict") -> str:
-    """The text of UTF-8.
+    """Decode UTF-8.
 
     Raises:
-        UnicodeDecodeError: it is none, and `errors` is "strict".
+        UnicodeDecodeError: `data` is not UTF-8, and `errors` is "strict".
     """
     if len(data) <= SLICE_BYTES:
         return str(data, "utf-8", errors)
@@ -108,12 +107,12 @@ def text_of(data: bytes | bytearray | memoryview, errors: str = "strict") -> str
 
 
 def bytes_of(text: str) -> bytes:
-    """Its UTF-8, with a question mark for each character that has none."""
+    """`text` in UTF-8, with a question mark for each character that has no encoding."""
     return b"".join(text[start:stop].encode("utf-8", "replace") for start, stop in slices(len(text)))
 
 
 def whole(text: str) -> str:
-    """The text with halves of surrogate pairs joined where both are there, and replaced where one is not."""
+    """`text` with surrogate pairs joined, and lone surrogates replaced."""
     if text.isascii():
         return text
     parts: list[str] = []
@@ -135,7 +134,7 @@ def _joined(text: str) -> str:
 
 
 def sha256(data: bytes | memoryview) -> str:
-    """Its digest in hexadecimal."""
+    """The digest of `data`, in hexadecimal."""
     digest = hashlib.sha256()
     for start, stop in slices(len(data)):
         digest.update(data[start:stop])

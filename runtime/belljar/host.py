@@ -3,12 +3,12 @@
     Host      log, ledger, contexts, search, prices, models, backends, live runs     opened once, closed last
     a run     policy, language, backend, tenant, models, contexts                     resolved when it is ordered
 
-A backend is opened by name when the first run wants it, kept, and closed with the host. With a `pool` it keeps boxes
-ready for the policy that it was first opened for: one pool a backend, and a box fits a run whose policy asks for the
-same. Runs of other policies get boxes of their own, built when they start.
+A backend is opened by name when the first run needs it, kept, and closed with the host. With a `pool` it keeps boxes
+ready for the policies that were used last (`sandbox.pool`); policies with the same limits and required layers share
+them. The first run of another policy gets a box that is built when it starts.
 
-A run is live from when its box is open until it is closed. Whoever cancels one ends its box and its calls: then it ends
-as any other does, its result says `killed`, and whoever waits for it gets that.
+A run is live from the moment its box is open until it is closed. `cancel` ends its box and its calls: the run then ends
+as any other does, and its caller gets a result that says `killed`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import functools
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeGuard, TypeVar
 
 import msgspec
 
@@ -56,12 +56,12 @@ from belljar.tasks import to_the_end
 __all__ = ["Host", "LiveRun", "Terms"]
 
 _Name = TypeVar("_Name", bound=str)
-# How often whoever watches a run is told.
+# How often `watch` yields progress.
 _WATCH_S: Final = 0.1
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """Under which policy a run stands, and which of what that allows it uses."""
+    """The policy of a run, and the backend and language that it uses of those the policy allows."""
 
     policy: Policy
     backend: str
@@ -69,7 +69,7 @@ class Terms(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, policy: str | Path | Policy, backend: BackendName | str | None, language: Language | None) -> Self:
-        """What the caller said, looked up and checked; None is the policy's first.
+        """What the caller gave, looked up and checked; None means the policy's first.
 
         Raises:
             InvalidInput: `argument.type`.
@@ -77,19 +77,25 @@ class Terms(msgspec.Struct, frozen=True):
             PolicyDenied: it does not allow the backend or the language.
         """
         check("policy", policy, (str, Path, Policy), "a preset's name, the path of a file, or a Policy")
-        if isinstance(policy, Policy) or (isinstance(policy, str) and policy in _presets()):
-            found = _known(policy)
-        else:
-            found = load(policy)
+        found = load(policy) if _is_file(policy) else _known(policy)
         return cls(
             found,
             _permitted("backend", backend, found.box.backends),
             _permitted("language", language, found.box.languages),
         )
 
+    @classmethod
+    async def read(
+        cls, policy: str | Path | Policy, backend: BackendName | str | None, language: Language | None
+    ) -> Self:
+        """`of`, where there is an event loop: a file is read and parsed beside it. Raises as `of`."""
+        if _is_file(policy):
+            return await asyncio.to_thread(cls.of, policy, backend, language)
+        return cls.of(policy, backend, language)
+
 
 class LiveRun(msgspec.Struct, frozen=True):
-    """A run under way, as `Host.live` lists it; `wall_s` is how long it has been, in seconds."""
+    """A run under way, as `Host.live` lists it; `wall_s` is how long it has been running, in seconds."""
 
     run: str
     tenant: str
@@ -108,7 +114,8 @@ class Host:
 
     Args:
         state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
-        pool: how many unused boxes each backend keeps ready, for the policy that it is first used with.
+        pool: how many unused boxes each backend keeps ready, for each of the last four kinds that were asked for; of
+            one kind are the boxes of policies with the same limits and required layers.
         models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
         prices: what models cost; the public list when None. A model object may carry its own `rates`.
         environ: where keys and folders are looked up; the process's environment when None.
@@ -146,10 +153,10 @@ class Host:
 
         Raises:
             AuditUnavailable, LedgerUnavailable: the state folder cannot be used.
-            InvalidInput: it is open already.
+            InvalidInput: it is already open.
         """
         if self._resources is not None:
-            raise InvalidInput("this runtime is open already: open another one", code="runtime.open")
+            raise InvalidInput("this runtime is already open: open another one", code="runtime.open")
         self.state.create()
         self._home.settle()
         self._building = asyncio.Lock()
@@ -177,12 +184,12 @@ class Host:
         loop = self._home.loop
         if loop is not None and not self._home.is_here and loop.is_running():
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(resources.aclose(), loop))
-        else:  # also where the loop in which it was opened is no more
+        else:  # also where the loop in which it was opened is gone
             await to_the_end(resources.aclose())
         self._backends.clear()
 
     async def _close_models(self) -> None:
-        """Connections of a loop that is no more went with it, and cannot be closed any more."""
+        """Connections of a loop that is gone went with it, and can no longer be closed."""
         if self._home.is_here:
             await self._registry.aclose()
 
@@ -206,22 +213,22 @@ class Host:
         """Answer `question` over `context` with a root model that writes code.
 
         Args:
-            context: a text file or a folder as a Path, a `FileSource` where it is no UTF-8 or lines of JSON, an open
+            context: a text file or a folder as a Path, a `FileSource` for other encodings or JSON lines, an open
                 binary file, the text itself as a str, a list or dict of JSON values, or a `Document` that was
                 registered for this tenant. What was not registered is removed after the run.
             contexts: more of them, by name; the program finds all in its `contexts`.
             model: the root model; `sub_model` answers the program's queries, the same model when None.
-            tenant: whose run it is, and who pays for it.
-            policy: a preset's name, a file by its path, or a `Policy`.
+            tenant: who owns the run and is charged for it.
+            policy: a preset's name, a file's path, or a `Policy`.
             backend: one of the policy's backends; its first when None. `language` likewise.
             on_progress: called with the run's `Progress` while it lasts; a plain function.
-            on_turn: called with each `Turn` of the root model when it is over, likewise.
+            on_turn: called with each `Turn` of the root model when it ends, likewise.
 
         Returns:
-            The result, also when a limit, a quota or the model ended it, or `cancel`: see `status`.
+            The result, also when a limit, a quota, the model or `cancel` ended the run: see `status`.
 
         Raises:
-            Refusal: it could not begin: input, policy, or a missing layer.
+            Refusal: it could not start: input, policy, or a missing layer.
             HostFault: the log or the ledger does not work.
         """
         check_callback("on_progress", on_progress)
@@ -267,7 +274,7 @@ class Host:
         backend: BackendName | str | None = None,
         language: Language | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
-        """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
+        """A box that takes cells until the block ends; then `session.result` has the result, also after an error."""
         wish = _Wish(context, contexts, tenant, policy, backend, language, None, sub_model)
         return Opening(self._begin(wish), self._home)
 
@@ -275,7 +282,7 @@ class Host:
     async def _begin(
         self, wish: _Wish, *, alone: bool = False, question_bytes: int | None = None
     ) -> AsyncIterator[Run]:
-        """A run as it was wished for, live for the length of a block; with a root model where there is a question."""
+        """A run as requested, live for the length of a block; with a root model where there is a question."""
         check("contexts", wish.contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with Loans() as loans:
             async with self._logging_refusals(wish.tenant):
@@ -288,7 +295,8 @@ class Host:
                     del self._live[order.run]
 
     async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, rooted: bool) -> Order:
-        tenant, terms = tenant_of(wish.tenant), Terms.of(wish.policy, wish.backend, wish.language)
+        tenant = tenant_of(wish.tenant)
+        terms = await Terms.read(wish.policy, wish.backend, wish.language)
         root = await self._model(wish.root, terms.policy) if rooted else None
         sub = root
         if wish.sub is not wish.root and wish.sub is not None:
@@ -311,7 +319,7 @@ class Host:
 
     @contextlib.asynccontextmanager
     async def _logging_refusals(self, tenant: object) -> AsyncIterator[None]:
-        """A start that is refused stands in the log, too."""
+        """A refused start is logged, too."""
         try:
             yield
         except Refusal as refusal:
@@ -320,29 +328,29 @@ class Host:
             raise
 
     async def _model(self, name: str | Model | None, policy: Policy) -> Model:
-        """A model that the policy allows and that has a price. None is refused like whatever else is none."""
+        """A model that the policy allows and that has a price. None is refused, like anything that is not a model."""
         await self._registry.load(name)
         model = self._registry.resolve(name)
         if not policy.models.permits(model.name):
             allowed = ", ".join(policy.models.allow)
             raise PolicyDenied(
-                f"the policy {policy.name} does not allow the model {model.name}; it allows: {allowed}: name it "
+                f"the policy {policy.name} does not allow the model {model.name}; it allows {allowed}: name it "
                 "under [models] allow, in a policy that extends none (`belljar policy show` prints one to start from)",
                 code="model.denied",
             )
         prices = self._prices.of(model)
         await prices.load_for(model.name)
-        prices.bound(model.name, 1, 1)  # refuses one without a price before anything is begun
+        prices.bound(model.name, 1, 1)  # refuses a model without a price before anything is started
         return model
 
     # ------------------------------------------------------------------------------------------------------ live runs
 
     def live(self) -> list[LiveRun]:
-        """The runs under way here, in the order in which they began."""
+        """The runs under way here, in the order in which they started."""
         return [_shown(run) for _, run in sorted(self._live.items())]
 
     async def watch(self, run: str) -> AsyncIterator[Progress]:
-        """How far a run is, again and again until it has ended; the last is what it came to.
+        """A run's progress, repeatedly until it has ended; the last one is final.
 
         Raises:
             InvalidInput: `run.not_live`.
@@ -363,7 +371,7 @@ class Host:
 
     def _live_run(self, run: str) -> Run:
         if run not in self._live:
-            raise InvalidInput(f"{run[:80]!a} is not a run under way in this host: see live()", code="run.not_live")
+            raise InvalidInput(f"{run[:80]!a} is not a live run of this host; live() lists them", code="run.not_live")
         return self._live[run]
 
     # -------------------------------------------------------------------------------------------- contexts and the log
@@ -371,7 +379,7 @@ class Host:
     async def add_context(
         self, source: ContextSource, *, name: str | None = None, tenant: str = DEFAULT_TENANT
     ) -> Document:
-        """Register a context of one tenant, which stays, so that runs over it start at once. `source` is as in `run`.
+        """Register a context for one tenant, to stay, so that runs over it start at once. `source` is as in `run`.
 
         Raises:
             InvalidInput: it cannot be read, or cannot be a context.
@@ -391,7 +399,7 @@ class Host:
         return self._contexts.of(tenant_of(tenant)).ls()
 
     def remove_context(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
-        """Remove one, as `belljar context rm` does, and tell which it was.
+        """Remove one, as `belljar context rm` does, and return it.
 
         Raises:
             InvalidInput: there is none, or there are several.
@@ -415,13 +423,16 @@ class Host:
     async def prepare(
         self, policy: str | Path | Policy = "standard", *, backend: BackendName | str | None = None
     ) -> None:
-        """Open a backend and build its box image now (a few seconds, once per machine), rather than with a run.
+        """Open a backend, build its box image (a few seconds, once per machine) and fill the pool for the policy now.
 
         Raises:
             PolicyDenied: the policy does not allow the backend, or the image.
             BoxFault: it cannot be opened.
         """
-        await self._backend(Terms.of(policy, backend, None))
+        terms = await Terms.read(policy, backend, None)
+        opened = await self._backend(terms)
+        if self._pool:
+            await opened.warm(box_spec(terms.policy), self._pool)
 
     async def _backend(self, terms: Terms) -> Backend:
         if self._resources is None:
@@ -451,7 +462,7 @@ class Host:
 
 
 class _Wish(msgspec.Struct, frozen=True):
-    """What a caller asked for, not looked at yet. `root` is None and never asked where there is no root model."""
+    """What a caller asked for, not yet checked. `root` is None and never asked where there is no root model."""
 
     context: ContextSource | None
     contexts: Mapping[str, ContextSource] | None
@@ -480,9 +491,14 @@ def _shown(run: Run) -> LiveRun:
 _presets = functools.cache(presets)
 
 
+def _is_file(policy: object) -> TypeGuard[str | Path]:
+    """Whether a file of the caller's has to be read."""
+    return isinstance(policy, Path) or (isinstance(policy, str) and policy not in _presets())
+
+
 @functools.lru_cache(maxsize=64)
-def _known(policy: str | Policy) -> Policy:
-    """A preset, or a policy as a value; looking either up compares files, which no run should wait for twice."""
+def _known(policy: str | Path | Policy) -> Policy:
+    """A preset, or a policy as a value; looking up either compares files, which no run should wait for twice."""
     return named_apart(policy) if isinstance(policy, Policy) else load(policy)
 
 
@@ -491,6 +507,6 @@ def _permitted(what: str, wish: _Name | None, allowed: tuple[_Name, ...]) -> _Na
         return allowed[0]
     if wish not in allowed:
         raise PolicyDenied(
-            f"the policy does not allow the {what} {wish}: it allows {', '.join(allowed)}", code=f"{what}.denied"
+            f"the policy does not allow the {what} {wish}; it allows {', '.join(allowed)}", code=f"{what}.denied"
         )
     return wish

@@ -1,18 +1,18 @@
-"""Who a run belongs to and which run it is: names that are checked once, where they come in.
+"""Who a run belongs to and which run it is: names that are checked once, where they enter.
 
-`Tenant` and `RunId` are texts of their own types: a value of the type is a valid name, because there is no other way to
-make one, and the type checker keeps it apart from a text that nobody has looked at. They compare, hash, sort and are
-written (the log, SQLite, a label) as the text that they are; a slice of one is a plain `str` again. `msgspec` writes no
-subclasses of `str`: what it is to write takes `str(name)`.
+`Tenant` and `RunId` are texts with types of their own: a value of the type is a valid name, because there is no other
+way to make one, and the type checker keeps it apart from unchecked text. They compare, hash, sort and are written (to
+the log, SQLite, a label) as plain text; a slice of one is a plain `str`. `msgspec` does not write subclasses of `str`:
+give it `str(name)`.
 
-A tenant is a path, `acme/research/alice`, and each level of it is a tenant. A run's id is a path too, of runs that
-began each other::
+A tenant is a path, `acme/research/alice`, and each level of it is a tenant. A run's id is a path too, in which each run
+started the next::
 
     20261128T120000-5f0c1d9a7b3e                   a root: when it began (UTC), and 48 random bits
-    20261128T120000-5f0c1d9a7b3e.00002            the second run that this one began
-    20261128T120000-5f0c1d9a7b3e.00002.00001      and the first that that one did
+    20261128T120000-5f0c1d9a7b3e.00002            the second run that this one started
+    20261128T120000-5f0c1d9a7b3e.00002.00001      and the first that that one started
 
-So an id tells its parent and depth, and sorted ids are the tree in the order in which it grew.
+So an id gives its parent and depth, and sorted ids list the tree in the order in which it grew.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = ["BACKENDS", "DEFAULT_TENANT", "LANGUAGES", "OTHER_BACKEND", "BackendN
 BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
 Language: TypeAlias = Literal["restricted", "python"]
 BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
-# One that a program brings: its owner, a dot, its name.
+# A backend that a program registers: its owner, a dot, its name.
 OTHER_BACKEND: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}\.[a-z][a-z0-9_-]{0,31}")
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 
 _LEVELS_MAX: Final = 8
 _LEVEL: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-# What the log, the ledger and a container's name take: they set the bound of 128.
+# No longer than the log, the ledger and a container's name accept.
 _RUN_CHARS_MAX: Final = 128
 # Sixteen levels of children fit, as many as a policy can allow (`models.depth`).
 _CHILD_DIGITS: Final = 5
@@ -97,11 +97,11 @@ class RunId(str):
 
     @classmethod
     def root(cls, began: datetime, word: str) -> Self:
-        """The id of a run that no run began. `word` keeps it apart from others of that second: random, in hex."""
+        """The id of a run without a parent. `word`, random hex, tells it apart from others of the same second."""
         return cls(f"{began.astimezone(UTC):%Y%m%dT%H%M%S}-{word}")
 
     def child(self, number: int) -> RunId:
-        """The id of the run's child of this number, counted from 1.
+        """The id of the run's child number `number`, counted from 1.
 
         Raises:
             InvalidInput: `run.invalid`: the tree is too deep, or the parent has too many children.
@@ -110,7 +110,7 @@ class RunId(str):
 
     @property
     def parent(self) -> RunId | None:
-        """The run that began it; None for a root."""
+        """The run that started it; None for a root."""
         above = self.rpartition(".")[0]
         return str.__new__(RunId, above) if above else None
 

@@ -1,16 +1,17 @@
-"""One run under way: what is opened for it, in which order, and how all of it is closed again however it ends.
+"""One run under way: what is opened for it, in which order, and how everything is closed again however it ends.
 
-    account opened, audit `run.started`    in one transaction: no log, no start
-    box built, audit `box.started`     with the layers that really hold
+    run opened in the ledger, audit `run.started`     in one transaction: no log, no start
+    box built, audit `box.started`                    with the layers that really hold
       ... cells ...
-    box killed, calls settled, audit `run.finished` and account closed, in one transaction, receipt
+    box killed, calls settled
+    audit `run.finished`, run closed in the ledger    in one transaction; receipt
 
-Whatever has begun and not ended in the log has an open account in the ledger: so a later start finds what we leave if
-we are killed (see `recovery`). The last line is reached by every other way out: a normal end, an error, a cancellation
-(Ctrl-C), a fault of ours.
+A run that has started and not ended in the log is open in the ledger, so if we are killed, a later start finds what we
+left (see `recovery`). Every other way out reaches the last line: a normal end, an error, a cancellation (Ctrl-C), a
+fault of ours.
 
-All that goes on beside this line (the pump and the guard of the box, requests that take long, the ends of calls,
-tracing, progress) are tasks of one nursery around it, so that none of them outlives the run.
+Everything that goes on beside this line (the pump and the guard of the box, long requests, the ends of calls, tracing,
+progress) is a task of one nursery around it, so that none of them outlives the run.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ OnProgress = Callable[[Progress], None]
 OnTurn = Callable[[Turn], None]
 _T = TypeVar("_T")
 _log = logging.getLogger("belljar")
-# How often whoever watches is told.
+# How often `on_progress` is called.
 _TICK_S = 0.1
 _KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled through its host"))
 
@@ -85,10 +86,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         run: its id, which also names its parent.
         prices: what its models cost.
-        documents: its contexts by name, the one that is called `context` first.
+        documents: its contexts by name, the one called `context` first.
         root: the model that writes its code; None where the caller does.
         sub: the model that answers its program's queries; None refuses them.
-        alone: it is of one cell, and no other.
+        alone: it has exactly one cell.
     """
 
     run: RunId
@@ -121,7 +122,7 @@ class Run:
         self.calls = Calls(self.scope, audit=shared.audit, ledger=shared.ledger, prices=order.prices)
         self._opened: list[OpenDocument] = []
         self._contexts: list[ContextInfo] = []
-        # A model object is asked once: what it says later must not cost a result that is there.
+        # A model object is asked once: an error later must not cost a result that is there.
         self._scripted = any(model.scripted for model in (order.root, order.sub) if model is not None)
         self._announced = False
         self._box: Box | None = None
@@ -134,12 +135,12 @@ class Run:
         self._killed = False
         self.on_turn: OnTurn | None = None
         self._turns_log = TurnsLog()
-        # In a session the caller's own code runs within the run: what that raises is not our fault.
+        # In a session the caller's own code runs inside the run: what it raises is not our fault.
         self.in_callers_hands = False
 
     @property
     def announced(self) -> bool:
-        """Whether its start stands in the log, or may."""
+        """Whether its start is in the log, or may be."""
         return self._announced
 
     @property
@@ -156,7 +157,7 @@ class Run:
         try:
             self.last = await self.box.execute(code, spare_cpu=spare_cpu, wall_s=wall_s, last=self.order.alone)
         except PolicyDenied as refusal:
-            if self._verdict is None:  # after the run's end the log has no place for it
+            if self._verdict is None:  # nothing may follow the run's end in the log
                 await self.calls.denials.log("execute", refusal, self.box.broker.cells)
             raise
         return self.last
@@ -176,7 +177,7 @@ class Run:
             execute=functools.partial(self.execute, spare_cpu=True),
             tell=self._tell_turn,
         )
-        # A task of its own, so that `kill` ends the work and not the caller.
+        # Its own task, so that `kill` ends the work and not the caller.
         self._solving = asyncio.create_task(self._root.work())
         try:
             await self._solving
@@ -186,9 +187,9 @@ class Run:
                 raise
 
     async def kill(self) -> None:
-        """End the run from outside, with the verdict `killed`, unless it has come to its end already.
+        """End the run from outside, with the verdict `killed`, unless it has already ended.
 
-        On return its box is dead. What it asked of models is given up, and whoever drives the run gets its result.
+        On return its box is dead. Its open model calls are given up, and the run's caller gets its result.
         """
         if self.box.finished:
             return
@@ -198,7 +199,7 @@ class Run:
             self._solving.cancel()
 
     async def abandon(self) -> None:
-        """Stop the cell that somebody gave up waiting for, if any; on return its end and calls are in log and books.
+        """Stop the cell whose caller gave up, if any; on return its end and calls are in the log and the ledger.
 
         Raises:
             HostFault: they could not be written.
@@ -210,7 +211,7 @@ class Run:
 
     @property
     def wall_s(self) -> float:
-        """How long it has been, in seconds."""
+        """How long it has been running, in seconds."""
         return time.monotonic() - self._started
 
     @property
@@ -231,9 +232,9 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def reporting(self, on_progress: OnProgress | None) -> AsyncIterator[None]:
-        """Tell `on_progress` how far the run is, while the block lasts and once at its end.
+        """Call `on_progress` with the run's progress while the block lasts, and once at its end.
 
-        If it raises, that is logged and it is not called again: the run goes on, and its result is the caller's.
+        If it raises, that is logged and it is not called again: the run goes on, and the caller gets its result.
         """
         if on_progress is None:
             yield
@@ -252,11 +253,11 @@ class Run:
             await asyncio.sleep(_TICK_S)
 
     def _tell(self, on_progress: OnProgress) -> bool:
-        """Whether it wants to be told again."""
+        """Whether to call it again."""
         return _heard("on_progress", on_progress, self.progress())
 
     def _tell_turn(self, turn: Turn) -> None:
-        """Keep a turn of the root model's, and tell `on_turn`, with the same care as `on_progress`."""
+        """Keep a turn of the root model, and call `on_turn` with it, with the same care as `on_progress`."""
         self._turns_log.add(turn)
         if self.on_turn is not None and not _heard("on_turn", self.on_turn, turn):
             self.on_turn = None
@@ -264,14 +265,14 @@ class Run:
     # ------------------------------------------------------------------------------------------------ open and close
 
     async def open(self, *, question_bytes: int | None = None) -> None:
-        """Open the account, log the start, build the box.
+        """Open the run in the ledger, log the start, build the box.
 
         Raises:
-            Refusal, HostFault: it cannot begin; `close` is still owed.
+            Refusal, HostFault: it cannot start; the caller still owes a `close`.
         """
         shared, order = self._shared, self.order
         for name, document in order.documents.items():
-            # A directory is hashed when it is opened; what was opened is closed with the run, also if it is cancelled.
+            # Opening a directory hashes it. What was opened is closed with the run, also if it is cancelled.
             await to_the_end(off_loop(document.items * RECORD_BYTES, self._open_context, name, document))
         await self._announce(self._start(question_bytes))
         broker = Broker(
@@ -287,7 +288,7 @@ class Run:
         whose = {"run": order.run, "tenant": order.tenant}
         sandbox = await order.backend.start(box_spec(order.policy), whose)
         self._box = Box(sandbox, broker, self.scope)
-        # Each backend refuses by itself; that one forgot to, or is somebody else's, must not open a run.
+        # Each backend refuses by itself; if one forgets to, or is not ours, its box must not start a run.
         check_layers(order.backend.name, order.policy.box.requires, sandbox.layers)
         await shared.audit.note(self.scope.run, BoxStarted(layers=list(sandbox.layers)))
         await self._box.open(order.language, self._opened, self._contexts, more=not order.alone)
@@ -303,11 +304,11 @@ class Run:
         self._contexts.append(ContextInfo(name, document.kind, text, directory, document.items, document.lines))
 
     async def _announce(self, started: RunStarted) -> None:
-        """Open the account and log the start."""
+        """Open the run in the ledger and log its start."""
         policy = self.order.policy
         quota = policy.quota
         entry = self.audit.entry(self.scope.run, started)
-        self._announced = True  # also when it is cancelled: it may have taken effect
+        self._announced = True  # also if it is cancelled: it may have taken effect
         try:
             await self._shared.ledger.open_run(
                 self.scope.run,
@@ -336,7 +337,7 @@ class Run:
                 stack.push_async_callback(self._box.broker.lost, met.status)
 
     async def _settle(self, settled: Callable[[], Awaitable[None]]) -> None:
-        """What fails here no verdict knows yet: what was shown cannot be told, for one. The log is to have it."""
+        """A failure here (say, what was shown is unknown) is in no verdict yet; put it into the log's."""
         try:
             await settled()
         except HostFault as fault:
@@ -345,10 +346,10 @@ class Run:
             raise
 
     def verdict(self, raised: BaseException | None) -> Verdict:
-        """How it ended. The one place that decides, and the first cause wins.
+        """How it ended. The only place that decides this; the first cause wins.
 
-        What the box met came before any error that then followed from it; an error counts before the last cell, which
-        was over when it was raised.
+        What the box ran into came before any error that followed from it; an error counts before the last cell, which
+        had ended when the error was raised.
         """
         box, last = self._box, self.last
         if self._root is not None and self._root.ending is not None:
@@ -369,15 +370,15 @@ class Run:
             return Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled from outside"))
         if self.in_callers_hands:
             return Verdict("killed", ErrorInfo(name, f"the code that held the session raised {name}"))
-        return Verdict("host_fault", ErrorInfo(name, f"an unforeseen {name}: report it"))
+        return Verdict("host_fault", ErrorInfo(name, f"an unexpected {name}: please report it"))
 
     def result(self) -> Result:
-        """What the caller gets. Only after `close`."""
+        """What the caller gets. Only valid after `close`."""
         assert self._verdict is not None, "the run is not closed"
         broker, spent, last = self.box.broker, self.calls.spent, self.last
         coverage = broker.coverage  # a sum over very many ranges, so once
         return Result(
-            run=str(self.scope.run),
+            run_text=str(self.scope.run),
             tenant=str(self.scope.tenant),
             status=self._verdict.status,
             given=last.given if last is not None and self._verdict.status == "ok" else None,
@@ -457,7 +458,7 @@ class Run:
 async def begin(shared: Shared, order: Order, *, question_bytes: int | None = None) -> AsyncIterator[Run]:
     """A run for the length of a block.
 
-    An error of ours inside the block becomes the run's verdict once the run has begun; before that, it is raised.
+    One of our errors inside the block becomes the run's verdict once the run has started; before that, it is raised.
     """
     async with Nursery() as tasks, _open_to_close(Run(shared, order, tasks), question_bytes) as run:
         yield run
@@ -469,7 +470,7 @@ async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[
         await run.open(question_bytes=question_bytes)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
-        # What the log itself refused, it does not have.
+        # If the log itself refused, it has nothing of this run.
         if isinstance(error, Refusal) and not run.announced and not error.code.startswith("audit."):
             await log_refused_start(run.audit, run.scope.tenant, error, run=run.scope.run)
         raise
@@ -478,7 +479,7 @@ async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[
         yield run
     except BaseException as error:
         raised = error
-        # Without a log there is no result to vouch for; and what is not ours is not for us to keep.
+        # Without a log we cannot vouch for a result; and an error that is not ours goes to the caller.
         if isinstance(error, AuditUnavailable) or not isinstance(error, BelljarError):
             raise
     finally:
@@ -486,16 +487,16 @@ async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[
 
 
 def _not_told(error: BaseException) -> None:
-    _log.error("belljar: how far the run is cannot be told any more; the run goes on", exc_info=error)
+    _log.error("belljar: progress can no longer be reported; the run goes on", exc_info=error)
 
 
 def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:
-    """Whether a callback took it. One that raises is logged, and is not to be called again; the run goes on."""
+    """Whether a callback accepted it. One that raises is logged and must not be called again; the run goes on."""
     try:
         said = cast("Callable[[_T], object]", callback)(news)
         if inspect.iscoroutine(said):
             said.close()
-            raise TypeError("it returned a coroutine, and nobody awaits that: write an ordinary function")
+            raise TypeError("it returned a coroutine, which nobody awaits: use an ordinary function")
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # nothing is awaited here, so a cancellation is its own, too
@@ -505,9 +506,9 @@ def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:
 
 
 async def log_refused_start(audit: AuditLog, tenant: object, refusal: Refusal, *, run: RunId | None = None) -> None:
-    """What was refused before anything was opened for it stands in the log as a run that ended at once.
+    """Log a start that was refused before anything was opened, as a run that ended at once.
 
-    `tenant` may be what was refused, and then anything.
+    `tenant` may be the refused argument, and then anything.
 
     Raises:
         AuditUnavailable: not even that can be written.
@@ -526,7 +527,7 @@ async def log_refused_start(audit: AuditLog, tenant: object, refusal: Refusal, *
 
 
 def new_run_id() -> RunId:
-    """The id of a run that begins now and that no run began. Sorts by time, cannot be guessed."""
+    """The id of a run that starts now and is no child run. Sorts by time, cannot be guessed."""
     return RunId.root(datetime.now(UTC), secrets.token_hex(6))
 
 

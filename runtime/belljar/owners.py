@@ -1,16 +1,16 @@
-"""Who still lives, of those who share a state folder: proved by a lock that the kernel gives back at death.
+"""Which owners of a shared state folder are still alive: each holds a lock that the kernel releases when it dies.
 
-Each owner holds a file in the folder locked, `flock`, for as long as it lives. Process ids say nothing here: two
-containers on one volume have each a process 7 and see neither other's.
+Each owner keeps a file in the folder locked (`flock`) for as long as it lives. Process ids would say nothing here: two
+containers on one volume each have a process 7, and neither sees the other's.
 
-    somebody has it locked               its owner lives
-    we get the lock (or make the file)   its owner is dead; we hold it until it is buried, so that nobody else does that
+    somebody holds the lock              its owner is alive
+    we get the lock (or make the file)   its owner is dead; we hold the lock until it is buried, so that only we bury it
 
-A file is unlinked only by who holds its lock. Who creates one may be taken for dead before its lock is on, and the file
-be unlinked under it; so it looks afterwards whether the file is still there, and takes another name if not.
+Only the holder of a file's lock unlinks it. A new owner may be taken for dead before it has locked the file it created,
+and lose the file; so it then checks that the file is still there, and takes another name if not.
 
-The lock belongs to the open file: a child that was forked and never called `exec` keeps it, and so keeps its parent
-alive here. Two owners in one process are two.
+The lock belongs to the open file: a forked child that never calls `exec` keeps it, and so keeps its parent alive here.
+Two owners in one process count as two.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 class Owner:
-    """This side's proof of life in `folder`, which is made if missing. Close it when nothing is owned any more.
+    """Our own proof of life in `folder`, which is created if missing. Close it once it owns nothing any more.
 
     Raises:
-        LedgerUnavailable: the folder cannot be used, or has no locks.
+        LedgerUnavailable: the folder cannot be used, or does not support locks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,17 +57,17 @@ class Owner:
         self.close()
 
     def is_alive(self, name: str) -> bool:
-        """Whether the owner of this name lives. If not, it is ours to bury.
+        """Whether the owner of this name is alive. If not, it is ours to bury.
 
         Raises:
-            LedgerUnavailable: it cannot be found out.
+            LedgerUnavailable: that cannot be determined.
         """
         if name == self.name:
             return True
         if name in self._dead:
             return False
         if not _NAME.fullmatch(name):
-            raise LedgerUnavailable(f"the ledger names an owner {name[:80]!a} that can be none: verify its file")
+            raise LedgerUnavailable(f"the ledger's owner {name[:80]!a} is not a valid name: verify the ledger's file")
         with _told(self._folder):
             held = _lock(self._folder / name)
         if held is None:
@@ -76,7 +76,7 @@ class Owner:
         return False
 
     def bury(self) -> None:
-        """Remove what is left of the dead, once nothing is theirs any more."""
+        """Remove the files of dead owners, once they own nothing any more."""
         with _told(self._folder):
             for name in os.listdir(self._folder):
                 if _NAME.fullmatch(name):
@@ -86,14 +86,14 @@ class Owner:
         self._dead.clear()
 
     def close(self) -> None:
-        """From here on this owner is dead. Of the others, who was found dead and not buried is left to the next."""
+        """From here on this owner is dead. Others that were found dead but not buried are left to the next owner."""
         _release(self._folder / self.name, self._held)
         while self._dead:
             os.close(self._dead.popitem()[1])
 
 
 def _lock(path: Path) -> int | None:
-    """A descriptor that holds the lock of the file at `path`; None if somebody else does, or took it away."""
+    """A descriptor that holds the lock of the file at `path`; None if somebody else holds it, or removed the file."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Telling one process from a later one with the same id, for whoever cleans up after the dead."""
+"""Tells a process from a later one with the same id, for cleaning up after dead processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["identity", "is_alive"]
 
 
 def identity(pid: int) -> str:
-    """`PID-START`, the start in clock ticks since the machine's, which no setting of the clock changes.
+    """`PID-START`: the start is in clock ticks since boot, so setting the clock does not change it.
 
     Raises:
         OSError: there is no such process.

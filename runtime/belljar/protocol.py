@@ -1,6 +1,6 @@
 """Every message that a guest can send, and every reply.
 
-Transport: one byte stream a box, framed by `wire`. A message is a small header (one of the structs below) and a body
+Transport: one byte stream per box, framed by `wire`. A message is a small header (one of the structs below) and a body
 of raw bytes, empty unless the struct's docstring says what is in it. All text is UTF-8.
 
 Turn order::
@@ -13,9 +13,9 @@ Turn order::
     guest    Final                        at most once; from then on nothing the guest says counts
     guest  Done                           ends the cell; no request may be pending
 
-What belongs to a cell names it: `Output`, `Final` and `Done` carry the number that `Execute` gave. So nothing that is
-said late, or twice, or before its time can count for another cell, whatever made host and guest lose their step. A
-request has a number of its own, and its reply goes to whoever asked; it is served while a cell runs.
+A message that belongs to a cell names it: `Output`, `Final` and `Done` carry the number that `Execute` gave. So a
+message that is late, repeated or early never counts for another cell, however host and guest got out of step. A request
+has a number of its own, and its reply goes to whoever asked; it is served while a cell runs.
 
 Identity, tenant, depth, budget and deadline appear in no message of a guest: the stream itself is the identity, and the
 host keeps the rest. `doc` is an index into the table that `Start` gave, never a name or a path.
@@ -66,7 +66,7 @@ PROTOCOL = 1
 
 # Integers stay exact in every JSON reader (2**53) and far above any document.
 _OFFSET_MAX = 2**53 - 1
-# A request id is 32 bits: a run that makes more requests than that has met its read allowance long before.
+# A request id is 32 bits: a run meets its read limit long before it makes more requests than that.
 _ID_MAX = 2**32 - 1
 # One header lists the lengths of a whole batch; most policies' own limits are lower.
 BATCH_MAX = 8192
@@ -83,7 +83,7 @@ ShortText = Annotated[str, Meta(max_length=_MESSAGE_MAX)]
 Lengths = Annotated[list[Offset], Meta(max_length=BATCH_MAX)]
 
 
-class _Sentence(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
     """One struct for each message; `op` is the struct's name in lower case."""
 
 
@@ -94,17 +94,17 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 # ---------------------------------------------------------------------------------------------------- guest -> host
 
 
-class Ready(_Sentence, frozen=True):
-    """The agent runs and has read `Start`. What it says of itself is for the log only."""
+class Ready(_Message, frozen=True):
+    """The agent runs and has read `Start`. What it says about itself is for the log only."""
 
     protocol: Annotated[int, Meta(ge=0, le=65535)]
     python: Name
 
 
-class Read(_Sentence, frozen=True):
+class Read(_Message, frozen=True):
     """Characters `[start, stop)` of document `doc`. Reply: `Data`.
 
-    `line` is where in the cell the program asked, by its own word; 0 is unknown.
+    `line` is the line of the cell that asked, as the program claims; 0 is unknown.
     """
 
     id: Id
@@ -114,11 +114,11 @@ class Read(_Sentence, frozen=True):
     line: Line
 
 
-class Search(_Sentence, frozen=True):
-    """Let the host go through characters `[start, stop)` of document `doc`. Body: a pattern of RE2. Reply: `Found`.
+class Search(_Message, frozen=True):
+    """Search characters `[start, stop)` of document `doc`. Body: an RE2 pattern. Reply: `Found`.
 
-    `find` gives at most `limit` matches, `count` their number; `find_items` and `count_items` take each item of a list
-    or dict for a text of its own. `lines` gives the lines numbered `[start, stop)`, with their ends, without a pattern.
+    `find` gives at most `limit` matches, `count` their number; `find_items` and `count_items` treat each item of a list
+    or dict as a text of its own. `lines` gives the lines numbered `[start, stop)`, with their ends, without a pattern.
     """
 
     id: Id
@@ -130,11 +130,11 @@ class Search(_Sentence, frozen=True):
     line: Line
 
 
-class Query(_Sentence, frozen=True):
+class Query(_Message, frozen=True):
     """Ask a fresh sub-model, once for each prompt.
 
     Body: the prompts one after another; `lengths` are their sizes in bytes and must add up to the body.
-    `model` is a wish; the policy decides. Reply: `Answers`, in the same order.
+    `model` is only a wish; the policy decides. Reply: `Answers`, in the same order.
     """
 
     id: Id
@@ -142,8 +142,8 @@ class Query(_Sentence, frozen=True):
     lengths: Annotated[list[Offset], Meta(min_length=1, max_length=BATCH_MAX)]
 
 
-class Recurse(_Sentence, frozen=True):
-    """Start a child run for each prompt. Refused until it is built.
+class Recurse(_Message, frozen=True):
+    """Start a child run for each prompt. Not implemented yet: always refused.
 
     Body: the prompts, then the contexts; `contexts` is empty for the run's own. Reply: `Answers`.
     """
@@ -154,23 +154,23 @@ class Recurse(_Sentence, frozen=True):
     contexts: Lengths
 
 
-class Budget(_Sentence, frozen=True):
+class Budget(_Message, frozen=True):
     """What is left? Reply: `Left`."""
 
     id: Id
 
 
-class Output(_Sentence, frozen=True):
-    """What the program printed. Body: UTF-8 text, not cut at characters. No reply.
+class Output(_Message, frozen=True):
+    """What the program printed. Body: UTF-8 text, perhaps cut within a character. No reply.
 
-    `cell` is the one that runs, or ran last: a thread that it left behind may print until the next one begins.
+    `cell` is the one that runs, or ran last: a thread that it left behind may print until the next cell begins.
     """
 
     cell: CellNumber
     stream: Literal["stdout", "stderr"]
 
 
-class Final(_Sentence, frozen=True):
+class Final(_Message, frozen=True):
     """The answer. Body: text, or one JSON value. No reply; the first one before the deadline is the result."""
 
     cell: CellNumber
@@ -178,14 +178,14 @@ class Final(_Sentence, frozen=True):
 
 
 class CellError(_Part, frozen=True):
-    """What the program raised, as the agent tells it: never trusted, only shown."""
+    """What the program raised, as the agent reports it: never trusted, only shown."""
 
     type: Name
     message: ShortText
     line: Line | None
 
 
-class Done(_Sentence, frozen=True):
+class Done(_Message, frozen=True):
     """The cell is over. Body: the guest-side traceback, UTF-8, empty when `error` is None."""
 
     cell: CellNumber
@@ -199,7 +199,7 @@ GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Output | Final
 
 
 class DocumentInfo(_Part, frozen=True):
-    """A text that can be read, by its place in `Start.documents`."""
+    """A text that can be read; requests name it by its index in `Start.documents`."""
 
     name: Name
     chars: Offset
@@ -207,10 +207,10 @@ class DocumentInfo(_Part, frozen=True):
 
 
 class ContextInfo(_Part, frozen=True):
-    """One of the run's contexts. `text` and `directory` are places in `Start.documents`.
+    """One of the run's contexts. `text` and `directory` are indexes into `Start.documents`.
 
-    A list or dict has `items`, and its directory says where in the text each of them stands: 42 characters an item
-    (see `belljar.context.document`). `lines` are the text's, 0 when they were not counted.
+    A list or dict has `items`, and its directory says where in the text each of them is: 42 characters per item
+    (see `belljar.context.document`). `lines` counts the text's lines; 0 if they were not counted.
     """
 
     name: Name
@@ -221,11 +221,11 @@ class ContextInfo(_Part, frozen=True):
     lines: Offset
 
 
-class Start(_Sentence, frozen=True):
-    """The box's whole configuration; limits are told so that the agent can split its requests, the host checks them.
+class Start(_Message, frozen=True):
+    """The box's whole configuration. The limits let the agent split its requests; the host enforces them.
 
-    `more` is whether other cells may follow the first: then the given names come back after each, and a last line that
-    is an expression is shown.
+    `more`: other cells may follow the first. Then the given names are restored after each cell, and a last line that is
+    an expression is shown.
     """
 
     protocol: int
@@ -243,10 +243,10 @@ class Start(_Sentence, frozen=True):
     more: bool = False
 
 
-class Execute(_Sentence, frozen=True):
+class Execute(_Message, frozen=True):
     """Run one cell. Body: Python source.
 
-    `interrupted`: the cell before was sent an interrupt, which may have found it over, or may even come later than this
+    `interrupted`: the cell before was sent an interrupt that may have come after its end, or may even come after this
     order. It is not meant for this cell.
     """
 
@@ -254,17 +254,17 @@ class Execute(_Sentence, frozen=True):
     interrupted: bool = False
 
 
-class Data(_Sentence, frozen=True):
+class Data(_Message, frozen=True):
     """Body: the characters read."""
 
     id: int
 
 
-class Found(_Sentence, frozen=True):
-    """What a search came to: `count` matches; where there are more, `next` is where to go on.
+class Found(_Message, frozen=True):
+    """What a search found: `count` matches; if there are more, `next` is where to go on.
 
-    Body, of `find` and `find_items`: the matches, each with so many `groups`, behind so many bytes of the groups'
-    `names` (`belljar.search.hits` says how). Of `lines`: the characters, `count` of them.
+    Body for `find` and `find_items`: `names` bytes with the names of groups, then the matches with `groups` groups each
+    (`belljar.search.hits` has the format). For `lines`: the characters, `count` of them.
     """
 
     id: int
@@ -285,22 +285,22 @@ class Failure(_Part, frozen=True):
 
 
 class Answer(_Part, frozen=True, omit_defaults=True):
-    """One reply of a batch: `length` bytes of the body, `cut` where the model was stopped, or a failure's place."""
+    """One reply of a batch: `length` bytes of the body, `cut` if the model was stopped; or a failure, by its index."""
 
     length: int
     failure: int | None = None
     cut: bool = False
 
 
-class Answers(_Sentence, frozen=True):
-    """Body: the replies one after another. Of many failures alike only one may be listed."""
+class Answers(_Message, frozen=True):
+    """Body: the replies one after another. Equal failures may be listed only once."""
 
     id: int
     items: list[Answer]
     failures: list[Failure]
 
 
-class Left(_Sentence, frozen=True):
+class Left(_Message, frozen=True):
     """What is left; None means unlimited. `wall_ms` is milliseconds of wall time, `cost_nanousd` nano-dollars."""
 
     id: int
@@ -312,7 +312,7 @@ class Left(_Sentence, frozen=True):
     wall_ms: int
 
 
-class Refused(_Sentence, frozen=True):
+class Refused(_Message, frozen=True):
     id: int
     failure: Failure
 
@@ -323,5 +323,5 @@ _WITH_BODY = (Search, Query, Recurse, Output, Final, Done, Execute, Data, Found,
 
 
 def carries_body(message: GuestMessage | HostMessage) -> bool:
-    """Whether this message may have a body at all; the wire refuses one anywhere else before it is buffered."""
+    """Whether this message may have a body; on any other the wire refuses one before buffering it."""
     return isinstance(message, _WITH_BODY)

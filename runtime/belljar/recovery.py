@@ -7,7 +7,7 @@ what the ledger charges for it, and is closed, in one transaction too.
 A state folder that an older version has left may know a run in the ledger alone, or have its end in the log alone. Then
 only the ledger is written.
 
-The owner's lock is held from the question whether it lives to the last of this, so nobody else does the same beside us.
+The owner's lock is held from the check for life until all this is done, so nobody else does the same meanwhile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["recover"]
 
 
 async def recover(ledger: Ledger, audit: AuditLog, owner: Owner) -> int:
-    """Close what belongs to dead owners. Returns how many runs that were.
+    """Close what belongs to dead owners. Returns how many runs that was.
 
     Raises:
         LedgerUnavailable: it cannot be written; what was not closed is left to the next start.

@@ -1,4 +1,4 @@
-"""The small embedded face of a host: one policy, one backend, one language, whatever is run."""
+"""The simple interface to a host: one policy, one backend, one language for all runs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["Runtime"]
 
 
 class Runtime:
-    """Runs untrusted programs and root models under one policy: a `Host` of its own for one kind of run.
+    """Runs untrusted programs and root models under one policy: its own `Host`, for one kind of run.
 
     It belongs to the event loop in which it is opened, for as long as it is open.
 
     Args:
-        policy: a preset's name, a file by its path, or a `Policy`. One that was made of a preset by `replace`, and
-            says other things than that, goes by the name `PRESET-changed`.
+        policy: a preset's name, a file's path, or a `Policy`. One made from a preset by `replace` that differs from it
+            is named `PRESET-changed`.
         state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
         backend: one of the policy's backends; its first when None.
         language: one of the policy's languages; its first when None.
@@ -65,7 +65,7 @@ class Runtime:
 
         Raises:
             AuditUnavailable, LedgerUnavailable: the state folder cannot be used.
-            InvalidInput: it is open already.
+            InvalidInput: it is already open.
         """
         await self._host.__aenter__()
         return self
@@ -88,18 +88,18 @@ class Runtime:
         """Answer `question` over `context` with a root model that writes code.
 
         Args:
-            context: a text file or a folder as a Path, a `FileSource` where it is no UTF-8 or lines of JSON, an open
+            context: a text file or a folder as a Path, a `FileSource` for other encodings or JSON lines, an open
                 binary file, the text itself as a str, a list or dict of JSON values, or a `Document` that was
                 registered for this tenant. What was not registered is removed after the run.
             contexts: more of them, by name; the program finds all in its `contexts`.
             model: the root model; `sub_model` answers the program's queries, the same model when None.
-            on_turn: called with each `Turn` of the root model when it is over; a plain function, as `on_progress` is.
+            on_turn: called with each `Turn` of the root model when it ends; a plain function, as `on_progress` is.
 
         Returns:
-            The result, also when a limit, a quota or the model ended it: see `status`.
+            The result, also when a limit, a quota or the model ended the run: see `status`.
 
         Raises:
-            Refusal: it could not begin: input, policy, or a missing layer.
+            Refusal: it could not start: input, policy, or a missing layer.
             HostFault: the log or the ledger does not work.
         """
         return await self._host.run(
@@ -152,7 +152,7 @@ class Runtime:
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
-        """A box that takes cells until the block ends; then `session.result` tells the whole, also after an error."""
+        """A box that takes cells until the block ends; then `session.result` has the result, also after an error."""
         return self._host.session(
             context=context,
             contexts=contexts,
@@ -166,7 +166,7 @@ class Runtime:
     async def add_context(
         self, source: ContextSource, *, name: str | None = None, tenant: str = DEFAULT_TENANT
     ) -> Document:
-        """Register a context of one tenant, which stays, so that runs over it start at once. `source` is as in `run`.
+        """Register a context for one tenant, to stay, so that runs over it start at once. `source` is as in `run`.
 
         Raises:
             InvalidInput: it cannot be read, or cannot be a context.
@@ -186,7 +186,7 @@ class Runtime:
         return self._host.contexts(tenant=tenant)
 
     def remove_context(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
-        """Remove one, as `belljar context rm` does, and tell which it was.
+        """Remove one, as `belljar context rm` does, and return it.
 
         Raises:
             InvalidInput: there is none, or there are several.
@@ -208,5 +208,5 @@ class Runtime:
         return await self._host.verify()
 
     async def prepare(self) -> None:
-        """Build the box image now (a few seconds, once per machine) rather than with the first run."""
+        """Build the box image now (a few seconds, once per machine), not with the first run."""
         await self._host.prepare(self.policy, backend=self.backend)

@@ -1,4 +1,4 @@
-"""A session: an open box to which the caller sends the code, for the length of a block, on the loop that opened it."""
+"""A session: an open box that runs the caller's code, for the length of a block, on the loop that opened it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Home", "Opening", "Session", "check_code"]
 
 
 class Home:
-    """The process and the event loop in which a host was opened: what it does is tied to both."""
+    """The process and the event loop in which a host was opened: it works only there."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -44,13 +44,13 @@ class Home:
         """
         if self.is_forked:
             raise InvalidInput(
-                "this runtime belongs to the process that opened it, and this is a fork of that: open one here",
+                "this runtime belongs to the process that opened it, and this process is a fork of it: open one here",
                 code="runtime.process",
             )
         if self.loop is not None and not self.is_here:
             raise InvalidInput(
-                "this runtime belongs to the event loop in which it was opened, and this is another: open one in each "
-                "asyncio.run, with `async with belljar.Runtime(...)`, or keep one loop",
+                "this runtime belongs to the event loop in which it was opened, and this is another one: open a "
+                "runtime in each asyncio.run, with `async with belljar.Runtime(...)`, or keep one loop",
                 code="runtime.loop",
             )
 
@@ -73,20 +73,20 @@ class Session:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - it ends the cell, and not the wait for it
     ) -> CellResult:
-        """Run one cell; variables live on to the next. Calls at the same time wait for each other, first come first.
+        """Run one cell; its variables are there in the next. Concurrent calls wait for each other, first come first.
 
-        Cancelled, it stops the cell as its deadline would before the cancellation gets out: the program is interrupted,
-        and if it goes on after the policy's grace, the box is killed and the session has ended. Otherwise the session
-        goes on, with all variables.
+        If it is cancelled, the cell is stopped, as its deadline would stop it, before the cancellation reaches the
+        caller: the program is interrupted, and if it goes on after the policy's grace period, the box is killed and the
+        session has ended. Otherwise the session goes on, with all variables.
 
         Args:
-            timeout: seconds that the cell may take, if the policy does not allow it less anyway; then its status is
-                `timeout`, and variables are kept.
+            timeout: seconds that the cell may take, unless the policy allows less; then its status is `timeout`, and
+                variables are kept.
 
         Raises:
             PolicyDenied: `session.ended`: the answer was given, a limit ended the box, or the session is closed;
                 `limits.code`.
-            InvalidInput: `code` is no text; `cell.timeout`: it is no number of seconds; `runtime.loop`,
+            InvalidInput: `code` is not a text; `cell.timeout`: not a number of seconds above 0; `runtime.loop`,
                 `runtime.process`: it was opened elsewhere.
             HostFault: the log, the ledger or the box failed on our side.
         """
@@ -112,9 +112,9 @@ class Session:
 class Opening(contextlib.AbstractAsyncContextManager[Session]):
     """A session for the length of a block.
 
-    Its run is held by a task, which the event loop ends before itself: so a session that nobody closes is closed then,
-    in order. Of asynchronous generators inside each other, which would do without a task, each would be closed by
-    itself, all at once.
+    A task holds its run, and the event loop ends its tasks before itself: so a session that nobody closes is closed
+    then, in order. Nested asynchronous generators would need no task, but would each be closed on their own, all at
+    once.
     """
 
     def __init__(self, begun: contextlib.AbstractAsyncContextManager[Run], home: Home) -> None:
@@ -134,7 +134,7 @@ class Opening(contextlib.AbstractAsyncContextManager[Session]):
             await to_the_end(_end_of(self._holding))
             raise
         self._session = Session(self._run, self._home)
-        # Whoever forgets a session closes it: nothing else refers to it.
+        # A forgotten session is closed: nothing else refers to it.
         weakref.finalize(self._session, _let_go, self._left).atexit = False
         return self._session
 
@@ -159,7 +159,7 @@ async def _hold(
     opened: asyncio.Future[Run],
     left: asyncio.Future[BaseException | None],
 ) -> None:
-    """Keep a run open until its block is left; what the block raised is its verdict, and goes on in the caller."""
+    """Keep a run open until its block ends; what the block raised decides its verdict, and goes on to the caller."""
     error: BaseException | None = None
     try:
         async with begun as run:

@@ -1,4 +1,4 @@
-"""What a run is given to read: of whatever the caller has, documents in the tenant's store, while the run lasts."""
+"""What a run is given to read: the caller's sources become documents in the tenant's store while the run lasts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["ContextSource", "Loans", "named", "register"]
 # A file or folder of this host, an open binary file, a text, a list or dict of JSON values, or what was registered.
 ContextSource = Path | FileSource | BinaryIO | str | Sequence[Any] | Mapping[str, Any] | Document
 
-# What the first context is called where it has no other name.
+# The name of the first context where it has no other.
 _CONTEXT: Final = "context"
-# Their names and places have to fit one header of the wire.
+# Their names and places must fit into one header of the wire.
 _CONTEXTS_MAX: Final = 64
 _CONTEXT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _log = logging.getLogger("belljar")
 
 
 class Loans:
-    """The contexts that a run brings along, given back when it is over."""
+    """The contexts that a run brings along, given back when it ends."""
 
     def __init__(self) -> None:
         self._taken: list[Loan] = []
@@ -47,7 +47,7 @@ class Loans:
             await to_the_end(asyncio.to_thread(self._give_back))
 
     async def take(self, store: ContextStore, source: ContextSource) -> Document:
-        """The document of a source, ours until the block ends; one that was registered is there anyway."""
+        """The document of a source, ours until the block ends; a registered one stays anyway."""
         if isinstance(source, Document):
             return source
         if isinstance(source, str):
@@ -67,12 +67,12 @@ class Loans:
         while self._taken:
             try:
                 self._taken.pop().close()
-            except HostFault as fault:  # the result is there, and must not be lost for it
+            except HostFault as fault:  # the result is there, and must not be lost because of this
                 _log.warning("belljar: a run's context stays on the disk until the next start: %s", fault)
 
 
 def named(context: ContextSource | None, contexts: Mapping[str, ContextSource] | None) -> dict[str, ContextSource]:
-    """What a run is given, by name, `context` first.
+    """The sources of a run by name, `context` first.
 
     Raises:
         InvalidInput: `context.name`, `context.too_many`.
@@ -111,8 +111,8 @@ def _context_name(name: str) -> str:
     """A name of a context, as the program writes it in `contexts["..."]`."""
     if not _CONTEXT_NAME.fullmatch(name) or name == _CONTEXT:
         raise InvalidInput(
-            f"{name[:80]!a} is not a valid name for a context: use up to 64 letters, digits, '_', '-', '.', and "
-            "not the name 'context'",
+            f"{name[:80]!a} is not a valid name for a context; use up to 64 letters, digits, '_', '-', '.', but not "
+            "'context' itself",
             code="context.name",
         )
     return name

@@ -1,4 +1,4 @@
-"""Where things are kept: one folder for log and ledger, contexts, images and who is using them."""
+"""Where things are kept: one folder for log and ledger, contexts, images, results and the locks of live processes."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ class State(msgspec.Struct, frozen=True):
 
     @property
     def results(self) -> Path:
-        """Results that could not be written to where they were wanted."""
+        """Results that could not be written to stdout."""
         return self.root / "results"
 
     def create(self) -> None:
         """Make the folder.
 
         Raises:
-            AuditUnavailable: it cannot be made; without it there is no log, and so no run.
+            AuditUnavailable: it cannot be created; without it there is no log, and so no run.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise AuditUnavailable(
-                f"the state folder {self.root} cannot be made ({error.strerror}): choose another with --state or "
+                f"the state folder {self.root} cannot be created ({error.strerror}): choose another with --state or "
                 "BELLJAR_HOME"
             ) from error

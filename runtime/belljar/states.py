@@ -1,12 +1,12 @@
-"""What a box, its cell and the host's turn may be in, and what moves them: one table, which broker and box both ask.
+"""The states of a box, its cell and the host's turn, and what moves them: one table, which broker and box both ask.
 
-Three automata run side by side. The *box* starts, listens, and comes to an end; the *cell* is idle, runs, and is over
-by its `Done`, by an answer, or with its box; the *turn* says whether the host may order the next cell. An event moves
-those that it concerns, and then a state of one may move another: a box that has ended takes its running cell along, an
-answer is the end of its box, and after that there are no more turns. Nothing here waits, reads a clock or sends: what
-happens is told by `on`, and where it must not, `on` changes nothing and raises `ProtocolViolation`, which names the
-state and the message. What the guest asks for at the wrong time is no violation, for a thread that a cell left behind
-may ask at any time: such a request is refused (`serves`), and the box goes on.
+Three state machines run side by side. The *box* starts, listens and ends; the *cell* is idle, runs, and ends by its
+`Done`, by an answer, or with its box; the *turn* says whether the host may order the next cell. An event moves the
+machines that it concerns, and then the state of one may move another: a box that ends takes its running cell along, an
+answer ends its box, and after that there are no more turns. Nothing here waits, reads a clock or sends. The caller
+reports each event with `on`; if the event must not happen now, `on` changes nothing and raises `ProtocolViolation`,
+which names the state and the message. A request at the wrong time is not a violation, since a thread that a cell left
+behind may ask at any time: it is refused (`serves`), and the box goes on.
 
     box    STARTING -> LISTENING -> ANSWERED | THROUGH | ENDED -> DEAD
                    \\-> DYING ----------------------------------/
@@ -45,31 +45,31 @@ __all__ = [
 
 
 class _Named(Enum):
-    """Hashed as objects: `Enum` hashes the names of its members, in Python, at three times the cost of the table."""
+    """Hashed as objects: `Enum` hashes the names of its members in Python, which costs three times the table itself."""
 
     __hash__ = object.__hash__
 
 
 class BoxState(_Named):
-    """Of the box as a whole."""
+    """The state of the box as a whole."""
 
     STARTING = "starting"  # its agent has not said Ready; the first order may be on its way
     LISTENING = "listening"  # what it says counts, and it can be interrupted
     DYING = "dying"  # its wire ended by itself, and it is being killed; why it ended is not known yet
     ANSWERED = "answered"  # it has given the answer
-    THROUGH = "through"  # its last cell is over: it is asked for its account, and what it says or meets does not count
+    THROUGH = "through"  # its last cell is over: it is asked for its usage, and nothing it says or meets counts
     ENDED = "ended"  # it has a verdict
     DEAD = "dead"  # it is being killed, or was; nothing more can happen to it
 
 
 class CellState(_Named):
-    """Of the cell that was begun last."""
+    """The state of the cell that began last."""
 
-    IDLE = "idle"  # none was begun yet, or it is over
+    IDLE = "idle"  # none has begun yet, or it is over
     RUNNING = "running"
-    STOPPING = "stopping"  # it was cut short, and may go on for its grace: it can neither answer nor ask a model
-    CHECKING = "giving its answer"  # which came in time and is looked at, however long that takes
-    LOST = "lost"  # its box ended before it did, and the log does not have its end yet
+    STOPPING = "stopping"  # it was cut short and may go on for its grace period: it can neither answer nor ask a model
+    CHECKING = "giving its answer"  # it came in time and is being checked, however long that takes
+    LOST = "lost"  # its box ended before it did, and its end is not in the log yet
     ANSWERED = "answered"
 
 
@@ -78,12 +78,12 @@ class TurnState(_Named):
 
     FREE = "free"
     TAKEN = "taken"  # a cell was ordered and is not over
-    DUE = "due"  # it is over, and its result is to be made
-    SPENT = "spent"  # there is no next one
+    DUE = "due"  # it is over, and its result is still to be made
+    SPENT = "spent"  # there are no more turns
 
 
 class Event(_Named):
-    """What moves them: each message of a guest, and what the host does."""
+    """What moves them: the guest's messages, and what the host does."""
 
     READY = "Ready"
     OUTPUT = "Output"
@@ -93,7 +93,7 @@ class Event(_Named):
     QUERY = "Query"
     RECURSE = "Recurse"
     DONE = "Done"
-    FINAL = "Final"  # that came before the cell's deadline
+    FINAL = "Final"  # before the cell's deadline
     LATE_FINAL = "late Final"
     BEGIN = "beginning of a cell"
     CUT = "cutting short"
@@ -109,7 +109,7 @@ class Event(_Named):
 
 
 _REQUESTS: Const = frozenset({Event.READ, Event.SEARCH, Event.BUDGET, Event.QUERY, Event.RECURSE})
-# Legal once the box is ready, and of no consequence for the box: what they are to the cell, its own table says.
+# Legal once the box is ready, and without effect on it: the cell's own table says what they do to the cell.
 _SAID: Const = _REQUESTS | {Event.OUTPUT, Event.DONE, Event.FINAL, Event.LATE_FINAL}
 
 
@@ -117,8 +117,8 @@ def _heard(state: BoxState) -> dict[Event, BoxState]:
     return dict.fromkeys(_SAID, state)
 
 
-# Event-triggered transitions, of each automaton by its state. What is not there must not happen, where the event stands
-# in any other row; an event of no row does not concern the automaton.
+# Event-triggered transitions of each machine, by its state. An event that is missing in a row must not happen in that
+# state; an event that is in no row does not concern the machine.
 BOX: Const[dict[BoxState, dict[Event, BoxState]]] = {
     BoxState.STARTING: {
         Event.READY: BoxState.LISTENING,
@@ -133,7 +133,7 @@ BOX: Const[dict[BoxState, dict[Event, BoxState]]] = {
         Event.END: BoxState.ENDED,
         Event.KILL: BoxState.DYING,
     },
-    BoxState.DYING: {  # what it had said before is still read, and the next cell learns of the verdict
+    BoxState.DYING: {  # what it said before is still read, and the next cell learns the verdict
         **_heard(BoxState.DYING),
         Event.BEGIN: BoxState.DYING,
         Event.LAST_OVER: BoxState.DEAD,
@@ -170,7 +170,7 @@ CELL: Const[dict[CellState, dict[Event, CellState]]] = {
         Event.ACCEPT: CellState.ANSWERED,
         Event.REJECT: CellState.STOPPING,  # the box is ended for it
     },
-    CellState.LOST: {  # what was being heard when the box ended
+    CellState.LOST: {  # messages that were being handled when the box ended
         Event.DONE: CellState.IDLE,
         Event.FINAL: CellState.LOST,
         Event.LATE_FINAL: CellState.LOST,
@@ -190,10 +190,10 @@ TURN: Const[dict[TurnState, dict[Event, TurnState]]] = {
 OPEN: Const = frozenset({BoxState.STARTING, BoxState.LISTENING, BoxState.DYING})
 # No further cell can run.
 FINISHED: Const = frozenset({BoxState.ANSWERED, BoxState.ENDED, BoxState.DEAD})
-# The sandbox gives up what it holds: it is neither asked nor told anything.
+# The sandbox is releasing what it holds: it is neither asked nor told anything.
 DYING: Const = frozenset({BoxState.DYING, BoxState.DEAD})
 
-# State-triggered transitions: what the state of the first does to the second.
+# State-triggered transitions: how the state of the first moves the second.
 BOX_BY_CELL: Const[dict[tuple[CellState, BoxState], BoxState]] = {
     (CellState.ANSWERED, BoxState.LISTENING): BoxState.ANSWERED,
     (CellState.ANSWERED, BoxState.DYING): BoxState.DEAD,
@@ -208,7 +208,7 @@ TURN_BY_BOX: Const[dict[tuple[BoxState, TurnState], TurnState]] = {
     **{(box, TurnState.FREE): TurnState.SPENT for box in {*FINISHED, BoxState.THROUGH}},
 }
 
-# What a cell may ask for. Anything else that it asks for is refused, and is no violation.
+# What a cell may ask for. Any other request is refused, but is not a violation.
 SERVED: Const[dict[CellState, frozenset[Event]]] = {
     **dict.fromkeys(CellState, frozenset()),
     CellState.RUNNING: _REQUESTS,
@@ -234,7 +234,7 @@ _OF_TURN: Const = frozenset().union(*TURN.values())
 
 
 class States:
-    """Where one box stands. `told` is called after each change of any state."""
+    """The states of one box. `told` is called after each change of any of them."""
 
     def __init__(self) -> None:
         self.box = BoxState.STARTING
@@ -243,10 +243,10 @@ class States:
         self.told: Callable[[], None] = lambda: None
 
     def on(self, event: Event) -> None:
-        """Something happens.
+        """Report an event.
 
         Raises:
-            ProtocolViolation: it must not, in a state of now. Nothing has changed.
+            ProtocolViolation: it must not happen in the present state. Nothing has changed.
         """
         self.check(event)
         before = self.box, self.cell, self.turn
@@ -263,7 +263,7 @@ class States:
             raise ProtocolViolation(f"{event.value} while the {refusing}")
 
     def allows(self, event: Event) -> bool:
-        """Whether `on` would take it."""
+        """Whether `on` would accept it."""
         return self._refusing(event) is None
 
     def serves(self, request: Event) -> bool:

@@ -1,11 +1,11 @@
-"""Small things about asyncio tasks and threads that more than one part needs.
+"""Small helpers for asyncio tasks and threads that several parts need.
 
-Above all the *nursery*: what goes on beside the main line of a run belongs to one, and none of it is left when its
+Above all the *nursery*: whatever runs beside the main line of a run belongs to one, and none of it is left when its
 block ends, however that ends. It is a `TaskGroup` with another rule for failures. In a bare group a task that fails
-cancels all others, and nothing new can begin; but of a run's tasks some settle what others have begun, and those are to
-reach their end whatever failed. So whoever starts a task says what its failure means for the run (`failed`), and the
-group never sees one: the run ends in its ordinary way, by the first cause, with everything settled, and its error is
-what it was and no bundle. A child's nursery stands inside a task of its parent's, so a tree of runs ends from its
+cancels all others, and nothing new can start; but some of a run's tasks settle what others have begun, and must reach
+their end whatever failed. So whoever starts a task says what its failure means for the run (`failed`), and the group
+never sees one: the run ends in its ordinary way, by the first cause, with everything settled, and raises that error
+itself, not a group of errors. A child's nursery is inside a task of its parent's, so a tree of runs ends from its
 leaves.
 """
 
@@ -27,7 +27,7 @@ Ts = TypeVarTuple("Ts")
 async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` to its end even when this task is cancelled meanwhile; then let the cancellation through.
 
-    For what must not be left half done: settling a reservation, killing a box, closing the books.
+    For what must not be left half done: settling a reservation, killing a box, closing a run in the ledger.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -43,9 +43,9 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Nursery:
-    """The tasks of one run. Enter it, `start` tasks, and leave it: that waits for their ends.
+    """The tasks of one run. Enter it, `start` tasks, and leave it: leaving waits until they have ended.
 
-    Where the block is left by an error, what still goes on is cancelled first.
+    If an error leaves the block, the tasks that still run are cancelled first.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Nursery:
             await self._group.__aexit__(kind, error, trace)
         except BaseExceptionGroup as errors:
             if error is None or error not in errors.exceptions:
-                raise errors.exceptions[0] from None  # some `failed` has failed
+                raise errors.exceptions[0] from None  # a `failed` callback itself failed
         except asyncio.CancelledError:
             if self._wish is None:
                 raise
@@ -76,7 +76,7 @@ class Nursery:
     def start(
         self, failed: Callable[[BaseException], None], work: Callable[[*Ts], Coroutine[Any, Any, None]], *args: *Ts
     ) -> asyncio.Task[None]:
-        """Let `work(*args)` run beside the block; `failed` is told what it raises, but for a cancellation."""
+        """Let `work(*args)` run beside the block; `failed` is told what it raises, except a cancellation."""
         return self._group.create_task(self._run(failed, work, *args))
 
     async def _run(
@@ -87,25 +87,25 @@ class Nursery:
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except (KeyboardInterrupt, SystemExit) as wish:
-            # Out of a task these two stop the event loop where it stands. So the block is told to end, and raises them.
+            # Raised in a task, these two stop the event loop on the spot. So the block is told to end, and raises them.
             self._wish = self._wish or wish
             assert self._parent is not None, "the block was entered"
             self._parent.cancel()
-        except BaseException as error:  # not hidden: told to whoever is to answer for it
+        except BaseException as error:  # not hidden: `failed` decides what it means
             failed(error)
 
 
 async def stopped(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait for its end. One of another event loop ended with that loop."""
+    """Cancel a task and wait for its end. A task of another event loop ended with that loop."""
     if task.get_loop() is asyncio.get_running_loop():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
 class Workers(ThreadPoolExecutor):
-    """Threads for what would hold up an event loop, which close things also while the interpreter ends.
+    """Threads for work that would block an event loop; they can still close things while the interpreter exits.
 
-    From then on no thread takes new work, in any pool: it is done at once instead, by whoever hands it over.
+    From then on no thread of any pool takes new work: the caller does it at once instead.
     """
 
     _over = False

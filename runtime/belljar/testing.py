@@ -1,18 +1,18 @@
 """For tests of what is built on belljar: a model and a clock that do as they are told, and a backend without a wall.
 
-`FakeModel` answers as a function says and keeps what it was asked. `FakeClock` is time that passes when it is told to.
+`FakeModel` answers with a function's results and keeps what it was asked. `FakeClock` moves only when told to.
 
 **`ToyBackend` isolates nothing.** Its box is a child process that can do whatever this one can: read every file, use
 the network, kill processes. It is there to run cells in milliseconds where a test is about something else, and as an
-example of a whole backend. So that nobody gets it by accident, three doors are shut: no policy that comes with belljar
-names it, it has to be registered in the program's own code, and it reports no layer, so every policy that requires one
-refuses it. `toy_policy` passes all three::
+example of a whole backend. So that nobody gets it by accident, no policy that comes with belljar names it, it has to be
+registered in the program's own code, and it reports no layer, so every policy that requires one refuses it.
+`toy_policy` allows it::
 
     belljar.testing.register_toy()
     async with belljar.Runtime(belljar.testing.toy_policy(), state=folder) as runtime:
         result = await runtime.execute("print(6 * 7)")
 
-`check_backend` runs the conformance suite for a backend, ours or another::
+`check_backend` runs the conformance suite for a backend, built in or your own::
 
     belljar.sandbox.register_backend("acme.microvm", open_microvm)
     report = await belljar.testing.check_backend("acme.microvm", state=folder)
@@ -65,10 +65,10 @@ TOY: Final = "testing.toy"
 
 _log = logging.getLogger("belljar")
 _PIECE_BYTES: Final = 256 * 1024
-# SIGKILL is prompt; a machine under load is not.
+# SIGKILL is prompt, but a machine under load is not.
 _KILL_S: Final = 10.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-# Of `memory`, what a program may add to the address space that it is born with: as in the jail.
+# The share of `memory` that a program may add to its initial address space: as in the jail.
 _ADDRESS_SHARE: Final = 7 / 8
 
 
@@ -76,12 +76,12 @@ _ADDRESS_SHARE: Final = 7 / 8
 
 
 class FakeModel:
-    """Answers as a function says, and keeps what it was asked in `requests`.
+    """Answers with a function's results, and keeps what it was asked in `requests`.
 
     Args:
         answer: from a `ModelRequest` to the answer, a text or a `ModelReply`; may be a coroutine function. What it
-            raises, a `ModelFailed` say, is how the call ends. Without one, the answer is `to ` and the last message.
-        name: what results and the log call it.
+            raises, such as a `ModelFailed`, ends the call. Without one, the answer is `to ` and the last message.
+        name: the model's name in results and the log.
         rates: what its tokens cost.
     """
 
@@ -112,7 +112,7 @@ class FakeModel:
 
 
 class FakeClock:
-    """A monotonic clock in seconds, to be called as `time.monotonic` is. It stands until `now` is set."""
+    """A monotonic clock in seconds, called as `time.monotonic` is. It stands still until `now` is set."""
 
     def __init__(self, now: float = 100.0) -> None:
         self.now = now
@@ -123,7 +123,7 @@ class FakeClock:
 
 # -------------------------------------------------------------------------------------------------------- toy backend
 
-# In the child: the wire is its descriptor 3, as in every box; then the agent that every box has.
+# In the child: make the wire descriptor 3, as in every box; then run the agent that every box runs.
 _BIRTH: Final = """
 import json, os, resource, sys
 order = json.loads(sys.argv[1])
@@ -140,7 +140,7 @@ loop.main()
 
 
 class ToyBackend:
-    """Boxes that are child processes, and no boxes at all: see the module. `register_toy` lets runtimes find it."""
+    """Its boxes are mere child processes, without isolation: see the module. `register_toy` lets runtimes find it."""
 
     name: Final = TOY
 
@@ -190,7 +190,7 @@ def _spawn(spec: BoxSpec) -> _Born:
             pass_fds=(theirs.fileno(),),
             env={"TMPDIR": str(scratch)},
             cwd=scratch,
-            # A Ctrl-C at the terminal is the host's to handle; and what it leaves behind ends with its group.
+            # The host handles Ctrl-C at the terminal; and whatever the child leaves behind ends with its group.
             start_new_session=True,
         )
     except OSError as error:
@@ -235,7 +235,7 @@ class ToyBox:
         return self._account
 
     def scratch_full(self) -> bool:
-        """Nothing limits it."""
+        """Never: nothing limits scratch."""
         return False
 
     async def wait(self, seconds: float) -> bool:
@@ -280,7 +280,7 @@ class ToyBox:
 
 
 def _account(born: _Born) -> Evidence:
-    """What the kernel counts of the first process and the children that it waited for: no more than a toy needs."""
+    """What the kernel counts for the first process and the children that it waited for: enough for a toy."""
     pid = born.process.pid
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
@@ -302,7 +302,7 @@ def register_toy() -> None:
 
 
 def toy_policy(base: str | Path | Policy = "dev") -> Policy:
-    """`base`, with the toy as its only backend and no layer required: for tests alone."""
+    """`base`, with the toy as its only backend and no layer required: only for tests."""
     return _only(base if isinstance(base, Policy) else load(base), TOY, ())
 
 
@@ -315,13 +315,13 @@ def _only(policy: Policy, backend: str, requires: Collection[str]) -> Policy:
 
 
 class Conformance(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the conformance suite on one backend.
+    """The outcome of the conformance suite on one backend.
 
     Attributes:
         layers: those that its boxes report, and for which they were tested.
         held: the checks that held, each with its language: `NAME [LANGUAGE]`.
-        not_claimed: the checks that were not made, as they are of layers that its boxes do not report.
-        findings: what did not hold; empty if the backend conforms in what it claims.
+        not_claimed: the checks that were not made, because they belong to layers that its boxes do not report.
+        findings: what did not hold; empty if the backend does all that it claims.
     """
 
     layers: tuple[str, ...]
@@ -339,13 +339,13 @@ async def check_backend(
     environ: Mapping[str, str] | None = None,
     on_check: Callable[[str], None] | None = None,
 ) -> Conformance:
-    """Run every check of the suite that applies to a backend; some minutes with both languages.
+    """Run every check of the suite that applies to a backend; takes some minutes with both languages.
 
     Args:
         name: a built-in backend, or one that was registered.
         state: a folder for log, ledger and images.
-        requires: layers without which no box is to start.
-        on_check: told each check's name before it is made.
+        requires: layers without which no box may start.
+        on_check: called with each check's name before it is made.
 
     Raises:
         Refusal, HostFault: a box could not be built.

@@ -1,9 +1,8 @@
 """Sizes, durations and money: the text people write, the integers the program keeps.
 
-A number without its unit is the oldest way to be wrong by a factor of a thousand, so no text form here goes without
-one, and there is one spelling each: `"256 MiB"`, `"250 ms"`, `"0.50 USD"`. Fractions are only for money; the others
-have a smaller unit instead. Formatting picks the largest unit that loses nothing, so that parsing gives back the same
-value.
+A number without its unit is the oldest way to be wrong by a factor of a thousand, so every text form here has a unit,
+and each has one spelling: `"256 MiB"`, `"250 ms"`, `"0.50 USD"`. Fractions are only for money; the others have a
+smaller unit instead. Formatting picks the largest unit that loses nothing, so that parsing gives back the same value.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def parse_size(text: str) -> int:
     """`"256 MiB"` -> 268435456 bytes.
 
     Raises:
-        InvalidInput: no whole number and one of B, KiB, MiB, GiB with one space between.
+        InvalidInput: anything but a whole number, one space and one of B, KiB, MiB, GiB.
     """
     return _whole(text, _SIZE_UNITS, "size", "256 MiB")
 
@@ -48,7 +47,7 @@ def parse_duration(text: str) -> float:
     """`"250 ms"` -> 0.25 seconds.
 
     Raises:
-        InvalidInput: no whole number and one of ms, s, min, h with one space between.
+        InvalidInput: anything but a whole number, one space and one of ms, s, min, h.
     """
     return _whole(text, _DURATION_UNITS_MS, "duration", "60 s") / 1000
 
@@ -57,7 +56,7 @@ def parse_money(text: str) -> int:
     """`"0.50 USD"` -> 500000000 nano-dollars.
 
     Raises:
-        InvalidInput: no amount in USD with at most nine decimals.
+        InvalidInput: anything but an amount in USD with at most nine decimals.
     """
     match = _MONEY.fullmatch(text)
     if match is None:
@@ -122,6 +121,6 @@ def _largest_exact(amount: int, units: dict[str, int], zero_unit: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """One quoted line, whatever was in it."""
+    """`text` quoted on one line, whatever it contains."""
     cut = text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
     return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut) + '"'

@@ -7,10 +7,10 @@ passes through JSON.
 What comes from a box is hostile. The decoder checks in the order in which bytes arrive, so that nothing is buffered
 before it is bounded: first the two lengths, then the header as soon as it is whole (its spelling, its types, whether
 this message may have a body), only then does it wait for the body. A header must equal its own re-encoding byte for
-byte: duplicate keys, other orders, odd numbers and escapes all fall to this one comparison.
+byte: duplicate keys, other orders, odd numbers and escapes all fail this one comparison.
 
-The invariant, held by a property test: any bytes, fed whole or one at a time, give the same messages and then perhaps
-one `ProtocolViolation`, nothing else, and the decoder never holds more than one frame and the chunk it was fed.
+The invariant, checked by a property test: any bytes, fed whole or one at a time, give the same messages and then
+perhaps one `ProtocolViolation`, nothing else, and the decoder never holds more than one frame and the chunk it was fed.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Decoder(Generic[M]):
         return message
 
     def _decode(self, header: bytes) -> M:
-        # The messages of msgspec may quote the guest; they are dropped, also from the exception's context.
+        # msgspec's messages may quote the guest, so they are dropped, from the exception's context too.
         message: M | None = None
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             message = self._headers.decode(header)

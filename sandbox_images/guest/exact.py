@@ -1,8 +1,8 @@
-"""What a program gives, as values whose methods are Python's own.
+"""Turns what a program gives into values whose methods are Python's own.
 
-A program's class may derive from `str` and bring its own `encode`, `__len__` or `__getitem__`. Whoever takes such a
-value for text and calls a method of it runs the program's code in the middle of his own, and gets back whatever that
-code likes. So at each border where the agent, or a library function on its behalf, takes a value from a program, it
+A program's class may derive from `str` and bring its own `encode`, `__len__` or `__getitem__`. Code that takes such a
+value for text and calls one of its methods runs the program's code in the middle of its own, and gets back whatever
+that code likes. So wherever the agent, or a library function on its behalf, takes a value from a program, the value
 passes through here first: the content is read with the built-in type's own functions, which no subclass can replace.
 """
 
@@ -35,17 +35,17 @@ _JSON_KEYS = frozenset({str, int, float, bool, type(None)})
 
 
 def exact(value: Any) -> Any:
-    """A value of a subclass of a built-in type as one of that type itself; anything else unchanged. Not its items."""
+    """A value of a subclass of a built-in type, as that type itself; anything else unchanged. Items are not touched."""
     return value if type(value) in _EXACT else _read(value, _VALUES)
 
 
 def exact_text(value: Any) -> Any:
-    """The same for `str` and `bytes` alone."""
+    """The same, only for `str` and `bytes`."""
     return value if type(value) in _EXACT else _read(value, _TEXTS)
 
 
 def exact_json(value: Any) -> Any:
-    """The same all the way down, for what has a form in JSON. Raises TypeError for keys that have none."""
+    """The same all the way down, for what has a form in JSON. Raises TypeError for keys that have no such form."""
     value = exact(value)
     if type(value) is dict:
         return {_json_key(key): exact_json(item) for key, item in value.items()}

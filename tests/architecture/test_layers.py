@@ -46,7 +46,7 @@ NARROWER = {
     "demo": {"errors", "models"},
     "policy": {"errors", "identity", "units", "assets"},
     "ledger": {"errors", "identity", "journal", "tasks"},
-    "audit": {"errors", "journal", "spans"},
+    "audit": {"errors", "identity", "journal", "spans"},
     "context": {"errors", "identity"},
     # What computes which text was shown knows ranges, and nothing of files or processes.
     "attribution": {"spans"},

@@ -88,7 +88,7 @@ PROGRAMS = Path(__file__).with_name("programs")
 _NO_GROUPS = ("shared", "pairs")
 _HEADER = re.compile(r"# (\w+)(?:: (.*))?")
 _CELL = re.compile(r"^#%%.*\n", re.MULTILINE)
-_LEFT_S = 5.0
+_LEFT_S = 60.0
 # Whom a header's line is for.
 _WHERE: dict[str, tuple[BackendName, ...]] = {
     "docker": ("docker",),
@@ -135,8 +135,9 @@ call_wall = "60 s"
 [quota.run]
 calls = 20
 """
-# For programs that must meet the deadline, and not the limit on CPU time.
-HASTY = LIMITS.replace('cell_wall = "30 s"', 'cell_wall = "1 s"')
+# For programs that must meet the deadline, and not the limit on CPU time. One that stops when it is told to has done so
+# within the grace, on a machine however busy.
+HASTY = LIMITS.replace('cell_wall = "30 s"', 'cell_wall = "1 s"').replace('grace = "300 ms"', 'grace = "2 s"')
 
 
 class Instead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -70,7 +70,7 @@ def test_a_limit_that_ends_nothing_is_told(escapes: Escapes, limit: str) -> None
 
 def test_the_time_of_a_run_ends_in_its_named_verdict(escapes: Escapes) -> None:
     async def sleep_over_cells() -> tuple[str, str | None]:
-        async with escapes.runtime_with(run_wall_s=4.0, cell_wall_s=3.0) as runtime:
+        async with escapes.runtime_with(run_wall_s=8.0, cell_wall_s=6.0) as runtime:
             async with runtime.session() as session:
                 while (await session.execute("import time\ntime.sleep(1)")).status == "ok":
                     pass

@@ -21,6 +21,7 @@ import docker
 from belljar import Result, Runtime
 from belljar.policy import Policy
 from belljar.sandbox.docker.creator import LABEL, creator
+from belljar.sandbox.docker.daemon import Daemon
 from tests.integration.support import Jar, until
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class Dock:
     def __init__(self, host: str) -> None:
         self.host = host
         # The types of the SDK are behind its code.
-        self.client: Any = docker.APIClient(base_url=host, version="1.41", timeout=30)
+        self.client: Any = docker.APIClient(base_url=host, version="1.41", timeout=60)
 
     def ours(self, label: str = f"{LABEL}={creator()}") -> list[dict[str, Any]]:
         """The containers of this process, those without a run as well; or those with another label."""
@@ -77,7 +78,7 @@ def readers(jar: Jar) -> int:
     return len(jar.records("context.read")) if jar.state.journal.exists() else 0
 
 
-async def soon(condition: Callable[[], object], what: str = "it is so") -> None:
+async def soon(condition: Callable[[], object], what: str) -> None:
     """Wait for a condition while the loop runs on."""
     await asyncio.to_thread(until, condition, seconds=HANG_S, what=what)
 
@@ -101,6 +102,18 @@ async def during(runtime: Runtime, jar: Jar, code: str, deed: Callable[[], objec
         await asyncio.to_thread(deed)
         async with asyncio.timeout(HANG_S):
             return await run
+
+
+@contextlib.contextmanager
+def impatient(daemon: Daemon, answer_s: int) -> Iterator[None]:
+    """For as long as it is known that no answer will come; what is answered takes seconds on a busy machine."""
+    client: Any = daemon.client
+    before = daemon.answer_s, client.timeout
+    daemon.answer_s = client.timeout = answer_s
+    try:
+        yield
+    finally:
+        daemon.answer_s, client.timeout = before
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:

@@ -60,7 +60,7 @@ SPEC = BoxSpec(
 )
 RUNTIMES: dict[Name, RuntimeName] = {"docker": "runc", "gvisor": "runsc"}
 ABOUT = {"run": "20260102T030405-abcdef012345", "tenant": "acme/research/alice"}
-_WAIT_S = 30
+_WAIT_S = 60
 
 
 def talking_to(host: str) -> docker.APIClient:

@@ -14,12 +14,13 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from belljar.audit import Record, records, verify
 from belljar.ledger import Amounts
 from belljar.state import State
 from tests.journals import OwnLedger
+from tests.waiting import PATIENCE_S, until
 
 __all__ = [
     "BELLJAR",
@@ -40,6 +42,7 @@ __all__ = [
     "Outcome",
     "Running",
     "adopting_orphans",
+    "named_files",
     "no_process_left",
     "processes_below",
     "until",
@@ -70,9 +73,8 @@ RESULT_FIELDS = {
     "partial",
 }
 
+_NAMED = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PR_SET_CHILD_SUBREAPER = 36
-# For what comes at once, on a machine however busy: a test that waits so long waits in vain.
-PATIENCE_S = 60.0
 
 SMALL = """
 schema = 1
@@ -82,12 +84,9 @@ extends = "standard"
 """
 
 
-def until(condition: Callable[[], object], *, seconds: float = PATIENCE_S, what: str) -> None:
-    """Wait for a condition, looking often."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
-        time.sleep(0.01)
+def named_files(document: Path) -> dict[str, str]:
+    """The blocks of a document that begin with the name of a file, `# my_model.py`: the text of each by its name."""
+    return dict(_NAMED.findall(document.read_text("utf-8")))
 
 
 class Outcome(msgspec.Struct, frozen=True):

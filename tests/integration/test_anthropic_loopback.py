@@ -20,7 +20,7 @@ from belljar.models import Message, ModelReply, ModelRequest, Registry, Usage
 from belljar.models.anthropic import AnthropicModel
 
 KEY = "sk-ant-loopback"
-REQUEST = ModelRequest("be brief", (Message("user", "Capital of France?"),), 30_000, 5.0, "sub")
+REQUEST = ModelRequest("be brief", (Message("user", "Capital of France?"),), 30_000, 60.0, "sub")
 
 Act = list[bytes | float]
 

@@ -14,11 +14,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import closing
 from typing import Any
 
+import msgspec
 import pytest
 
 from belljar import ModelReply, ModelRequest, PolicyDenied, Runtime, Session, Usage
 from belljar.audit import verify
 from belljar.models import NullModel
+from belljar.policy import load
 from tests.cancelling import cancelled_at
 from tests.integration.support import Jar, processes_below, until
 from tests.journals import OwnLedger
@@ -70,7 +72,10 @@ def held(jar: Jar) -> list[Any]:
 
 
 def opened(jar: Jar, *, pool: int = 0) -> Runtime:
-    return Runtime(state=jar.at, environ={}, language="python", pool=pool)
+    standard = load("standard")
+    # Long enough for the busiest machine: what does not stop at an interrupt is killed after it.
+    patient = msgspec.structs.replace(standard, limits=msgspec.structs.replace(standard.limits, grace_s=20.0))
+    return Runtime(patient, state=jar.at, environ={}, language="python", pool=pool)
 
 
 async def works(runtime: Runtime) -> None:

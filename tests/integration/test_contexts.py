@@ -123,7 +123,7 @@ for pattern in (r"(?<=a)b", r"(a)\\1", r"\\C"):
     try:
         context.search(pattern)
     except re.error as error:
-        told = any(word in str(error) for word in ("RE2 has no", "write . instead"))
+        told = any(word in str(error) for word in ("RE2 has no", "use . instead"))
         refused.append(told and isinstance(error, PolicyDenied))
 FINAL([[[hit.key, hit["level"], hit[2], hit.groups()[2]] for hit in [*hits, *rest]],
        all(context[hit.key][hit.start:hit.stop] == hit.text for hit in hits), rest.next,

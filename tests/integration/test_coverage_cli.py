@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from belljar.cli.audit import audit
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
+from belljar.identity import RunId
 from tests.journals import OwnLog
 from tests.unit.audit_events import made
 
@@ -72,8 +73,8 @@ def state(tmp_path: Path) -> Path:
     async def main() -> None:
         log = OwnLog(tmp_path / "audit.db")
         for event, fields in ALL_READ:
-            await log.append("r1", made(event, fields))
-        await log.append("r2", made("run.started", {}))
+            await log.append(RunId("r1"), made(event, fields))
+        await log.append(RunId("r2"), made("run.started", {}))
         await log.aclose()
 
     asyncio.run(main())
@@ -121,8 +122,9 @@ def test_ranges_are_listed_up_to_a_number(state: Path) -> None:
 def test_json_is_one_document_with_both_shares(state: Path) -> None:
     found = document(run(state, "r1", "--json"))
     assert (found["run"], found["ok"]) == ("r1", True)
-    assert (found["coverage"]["read_percent"], found["coverage"]["shown_percent"]) == (100.0, 50.396)
+    assert (found["coverage"]["read_share"], found["coverage"]["shown_share"]) == (1.0, 0.50396)
     first = found["coverage"]["documents"][0]
+    assert (first["read_share"], first["shown_share"]) == (1.0, 0.509)
     assert first["never_shown"] == {"count": 2, "first": [[10, 500], [999, 1000]]}
 
 
@@ -153,7 +155,7 @@ def test_a_requirement_that_is_not_met_exits_with_9(state: Path, arguments: list
 def test_what_is_no_percentage_is_a_usage_error(state: Path, share: str) -> None:
     result = run(state, "r1", f"--require={share}")
     assert isinstance(result.exception, click.BadParameter)
-    assert "write one such as 99.5%" in result.exception.message
+    assert "use one such as 99.5%" in result.exception.message
 
 
 def test_a_log_that_does_not_verify_proves_nothing(state: Path) -> None:
@@ -174,7 +176,7 @@ def test_an_unknown_run_and_a_run_without_documents(state: Path) -> None:
 def test_a_record_after_the_end_proves_nothing(state: Path) -> None:
     async def forge() -> None:
         log = OwnLog(state / "audit.db")
-        await log.append("r1", made("query.shown", {"spans": [[0, 1000]]}))
+        await log.append(RunId("r1"), made("query.shown", {"spans": [[0, 1000]]}))
         await log.aclose()
 
     asyncio.run(forge())

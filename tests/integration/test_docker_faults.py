@@ -45,6 +45,7 @@ from tests.integration.daemons import (
     dock_at,
     drive,
     during,
+    impatient,
     runtime_on,
     silence,
     soon,
@@ -135,7 +136,7 @@ def test_a_daemon_restarted_between_two_cells_ends_the_session_and_the_next_is_w
                 assert (await session.execute("x = 1")).status == "ok"
                 await asyncio.to_thread(slay, private_daemon, signal.SIGKILL)
                 await asyncio.to_thread(private_daemon.start)
-                await soon(lambda: session._run.box.finished)
+                await soon(lambda: session._run.box.finished, "the session hears of the end of its box")
             assert session.result is not None
             assert session.result.status == "host_fault"
             # The box that waited in the pool died as well, and is not handed out.
@@ -166,7 +167,7 @@ def test_boxes_that_outlive_the_daemon_are_removed_when_it_is_back(
             await asyncio.to_thread(private_daemon.start)
             assert (await runtime.execute("FINAL('well')")).answer == "well"
             await soon(lambda: own.ours() == [], "nothing is left")
-            assert not psutil.pid_exists(pids[0])
+            await soon(lambda: not psutil.pid_exists(pids[0]), "its process has ended")
 
     drive(main())
 
@@ -190,9 +191,8 @@ def refused(host: str, jar: Jar, *, answer_s: float = 1.0) -> str:
 
 @pytest.mark.parametrize("host", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:9", "unix:///proc/self/status"])
 def test_a_daemon_that_is_not_there(jar: Jar, host: str) -> None:
-    assert re.fullmatch(
-        r"no Docker daemon answers at \S+: start it, or name another in DOCKER_HOST", refused(host, jar)
-    )
+    said = refused(host, jar, answer_s=HANG_S)
+    assert re.fullmatch(r"no Docker daemon answers at \S+: start it, or name another in DOCKER_HOST", said)
 
 
 def test_an_address_that_is_none() -> None:
@@ -256,10 +256,11 @@ def test_a_daemon_that_hangs_while_a_box_is_built_is_our_fault_and_leaves_nothin
         return not (hang.is_set() and re.search(rf"{call}[? ]", request) and "DELETE" not in request)
 
     async def main(host: str) -> None:
-        backend = await Docker.open("docker", Daemon(host, answer_s=2), image)
+        daemon = Daemon(host)
+        backend = await Docker.open("docker", daemon, image)
         try:
             hang.set()
-            with pytest.raises(BoxFault, match="did not answer within 2 s"):
+            with impatient(daemon, 2), pytest.raises(BoxFault, match="did not answer within 2 s"):
                 await backend.start(spec)
             hang.clear()
             box = await backend.start(spec)
@@ -275,7 +276,7 @@ def test_a_daemon_that_hangs_while_a_box_is_built_is_our_fault_and_leaves_nothin
 def test_a_daemon_that_hangs_during_a_cell_holds_up_no_deadline(jar: Jar, dock: Dock, tmp_path: Path) -> None:
     """Neither the interrupt nor the removal arrives: the run ends in time all the same."""
     policy = load("dev")
-    limits = msgspec.structs.replace(policy.limits, cell_wall_s=1.0, grace_s=0.5)
+    limits = msgspec.structs.replace(policy.limits, cell_wall_s=3.0, grace_s=0.5)
     policy = msgspec.structs.replace(policy, limits=limits)
     deaf = asyncio.Event()
 
@@ -300,7 +301,7 @@ def test_an_image_removed_between_two_runs_is_loaded_again(jar: Jar, own: Dock) 
     async def main() -> None:
         async with runtime_on(own.host, jar) as runtime:
             assert (await runtime.execute("FINAL(1)")).answer == 1
-            await soon(lambda: own.ours() == [])
+            await soon(lambda: own.ours() == [], "the container of the first run is removed")
             (image,) = own.client.images(filters={"label": "belljar.digest"})
             own.client.remove_image(image["Id"], force=True)
             assert own.client.images() == []

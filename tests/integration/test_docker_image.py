@@ -408,8 +408,8 @@ ANOTHER = {
     [
         ((200, {"error": "no space\nleft"}), NOT_THERE, r"did not load the image belljar:\w{16}: no space left$"),
         ((500, {"message": "read-only"}), NOT_THERE, r"refused: read-only$"),
-        ((200, {}), NOT_THERE, r"took the image belljar:\w{16} and does not have it: try again$"),
-        ((200, {}), (200, ANOTHER), r"is not the one that was loaded \(other: RootFS, User, .*\): see who else"),
+        ((200, {}), NOT_THERE, r"took the image belljar:\w{16} but does not have it: try again$"),
+        ((200, {}), (200, ANOTHER), r"is not the one that was loaded \(different: RootFS, User, .*\): find out who"),
         ((200, {}), (500, {"message": "broken"}), r"refused: broken$"),
     ],
 )
@@ -503,7 +503,7 @@ def test_without_a_daemon_build_fails_with_one_line_and_ls_lists_the_rest(jar: J
     assert listed.code == 0
     assert listed.document["daemon"] is None
     assert [each["digest"] for each in listed.document["images"]] == [ours.digest]
-    assert listed.complaint.startswith("belljar: these are the jail's images only: no Docker daemon answers")
+    assert listed.complaint.startswith("belljar: only the jail's images are listed: no Docker daemon answers")
 
 
 # ------------------------------------------------------------------------------------------------------ the Dockerfile

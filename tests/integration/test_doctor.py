@@ -196,7 +196,7 @@ def test_a_backend_that_the_policy_does_not_allow(jar: Jar) -> None:
     assert list(backends(jar("doctor", "--json", "--policy", policy))) == ["jail"]
     outcome = jar("doctor", "--json", "--policy", policy, "--backend", "gvisor")
     assert outcome.code == 4
-    assert outcome.document["reason"] == "the policy does not allow the backend gvisor: it allows jail"
+    assert outcome.document["reason"] == "the policy does not allow the backend gvisor; it allows jail"
 
 
 def test_a_daemon_that_says_nothing(jar: Jar) -> None:

@@ -27,7 +27,7 @@ import pytest
 
 from belljar.models import Prices, ScriptedModel
 from belljar.policy import load
-from tests.integration.support import PATIENCE_S, Jar
+from tests.integration.support import PATIENCE_S, Jar, named_files
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -58,7 +58,6 @@ text = "Paris"
 }
 
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<kind>[^`\n]*)\n(?P<text>.*?)^(?P=fence)$", re.MULTILINE | re.DOTALL)
-_NAMED = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?P<place>[^)#\s]*)(?:#(?P<heading>[^)\s]*))?\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _EXIT_CODE = re.compile(r"\[exit code (\d+)\]\n\Z")
@@ -141,7 +140,7 @@ def _run(jar: Jar, *command: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("block", _of("python"), ids=str)
 def test_a_block_of_python_prints_what_it_is_said_to_print(folder: Jar, block: Block) -> None:
-    for name, text in _NAMED.findall(block.document.read_text("utf-8")):
+    for name, text in named_files(block.document).items():
         folder.file(name, text)
     done = _run(folder, sys.executable, "-W", "error", folder.file("block.py", block.text))
     assert done.returncode == 0, done.stderr

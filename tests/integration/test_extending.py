@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +11,14 @@ import pytest
 
 import belljar
 from belljar.testing import FakeModel, register_toy, toy_policy
+from tests.integration.support import named_files
 
 _DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
-_FILE = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    for name, source in _FILE.findall(_DOCUMENT.read_text("utf-8")):
+    for name, source in named_files(_DOCUMENT).items():
         (tmp_path / name).write_text(source)
     return tmp_path
 

@@ -80,7 +80,7 @@ def test_the_host_s_memory_is_bounded(jar: Jar, flood: str) -> None:
 
 
 def test_scratch_files_are_charged_to_the_box(jar: Jar) -> None:
-    policy = policy_with(memory_bytes=128 * MIB, scratch_bytes=512 * MIB)
+    policy = policy_with(memory_bytes=128 * MIB, scratch_bytes=512 * MIB, cell_wall_s=60.0, cpu_s=60.0)
     code = "with open('/tmp/big', 'wb') as file:\n    for _ in range(300): file.write(bytes(2**20))"
     result = run(jar, policy, code)
     assert result.status == "memory"

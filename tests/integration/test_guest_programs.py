@@ -248,7 +248,7 @@ def test_given_names_come_back_and_the_program_is_told(box: Box) -> None:
     assert faults(cells) == []
     assert cells[0].stdout == "b 5\n"
     assert cells[0].stderr == (
-        "note: given names were overwritten and are back: `context` (your value is now `my_context`), "
+        "note: names that you overwrote or deleted are restored: `context` (your value is now `my_context`), "
         "`llm_query` (your value is now `my_llm_query`), `budget` (deleted)\n"
     )
     assert (cells[1].stdout, cells[1].stderr) == ("b a line 5 True heard\n", "")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
+from pathlib import PosixPath
 from typing import Any, TypeVar
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 import belljar
 from belljar import Host, InvalidInput, LiveRun, ModelReply, ModelRequest, PolicyDenied, Progress, Result, Usage
 from belljar.models import FREE, ScriptedModel
-from tests.integration.support import PATIENCE_S, Jar
+from tests.integration.support import PATIENCE_S, Jar, processes_below, until
 
 T = TypeVar("T")
 READS = "print(len(context[:{chars}])); FINAL(len(context))"
@@ -100,6 +102,53 @@ def test_one_host_opens_each_backend_that_a_run_asks_for(jar: Jar, docker_host: 
     assert sorted(str(record.data["backend"]) for record in jar.records("run.started")) == ["docker", "jail", "jail"]
 
 
+def test_a_run_of_a_second_policy_gets_a_box_made_ahead_of_its_own_limits(jar: Jar) -> None:
+    text = 'schema = 1\nname = "files"\ndescription = "Few."\nextends = "standard"\n[limits]\nopen_files = {}\n'
+    policies = {files: jar.file(f"files{files}.toml", text.format(files)) for files in (40, 50)}
+    code = "import os; FINAL(os.sysconf('SC_OPEN_MAX'))"
+
+    async def go() -> None:
+        async with hosted(jar, pool=1) as host:
+
+            def ahead() -> set[object]:
+                jail: Any = host._backends["jail"]
+                return {box for pool in jail._pools._pools.values() for box in pool._boxes}
+
+            for files, policy in policies.items():
+                assert (await host.execute(code, policy=policy, language="python")).answer == files
+            for files, policy in [*policies.items()] * 2:
+                await asyncio.to_thread(until, lambda: len(ahead()) == 2, what="one of each is ready")
+                ready = ahead()
+                assert (await host.execute(code, policy=policy, language="python")).answer == files
+                assert len(ready - ahead()) == 1
+
+    before = len(processes_below())
+    drive(go())
+    until(lambda: len(processes_below()) <= before, what="the boxes are gone")
+
+
+def test_a_policy_at_a_path_is_read_beside_the_event_loop(jar: Jar) -> None:
+    readers: set[int] = set()
+
+    class Watched(PosixPath):
+        """Tells in which thread it is looked at."""
+
+        def is_absolute(self) -> bool:
+            readers.add(threading.get_ident())
+            return super().is_absolute()
+
+    policy = Watched(jar.policy("[quota.run]\ncalls = 3\n"))
+
+    async def go() -> Result:
+        async with hosted(jar) as host:
+            await host.prepare(policy)
+            return await host.execute("FINAL(1)", policy=policy)
+
+    assert drive(go()).answer == 1
+    assert readers
+    assert threading.get_ident() not in readers
+
+
 def test_what_a_runs_own_policy_refuses_is_refused_and_in_the_log(jar: Jar) -> None:
     async def go() -> None:
         async with hosted(jar) as host:
@@ -128,7 +177,7 @@ def test_a_run_under_way_is_listed_watched_and_cancelled(jar: Jar) -> None:
             seen += [progress async for progress in host.watch(one.run)]
             result = await running
             assert host.live() == []
-            with pytest.raises(InvalidInput, match="is not a run under way"):
+            with pytest.raises(InvalidInput, match="is not a live run of this host"):
                 await host.cancel(one.run)
             return one, seen, result
 
@@ -148,7 +197,7 @@ def test_a_run_whose_model_thinks_is_cancelled(jar: Jar) -> None:
             running = asyncio.create_task(host.run("?", model=thinker))
             await thinker.thinks.wait()
             await host.cancel((await live_one(host)).run)
-            done, _ = await asyncio.wait([running], timeout=PATIENCE_S / 4)
+            done, _ = await asyncio.wait([running], timeout=PATIENCE_S / 2)
             assert done, "it goes on thinking"
             return thinker, await running
 

@@ -27,7 +27,7 @@ ROUNDS = int(os.environ.get("BELLJAR_FUZZ_ROUNDS", "1"))
 # Of the functions in C, which are many, and which the types of their arguments guard already.
 SHARE = "0.3" if ROUNDS == 1 else "1"
 # One round takes some ten seconds of the processor at most, a busy machine makes more of them.
-ROUND_SECONDS = 110
+ROUND_SECONDS = 170
 MODULES = "^(" + "|".join(facades.module_names()) + r")\."
 
 

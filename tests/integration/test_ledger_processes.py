@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from belljar.identity import RunId, Tenant
 from belljar.ledger import Amounts, Limits
 from tests.journals import OwnLedger
+from tests.waiting import until
 
 LIMIT = 30_000  # output tokens
 OVERRUN = 3  # how far one call may pass what was held for it, in the second test
@@ -88,18 +88,16 @@ def states(path: Path, runs: list[str]) -> dict[str, int]:
 
 
 def until_all_states(path: Path, runs: list[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not states(path, runs).keys() >= {"held", "dispatched", "settled"}:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(
+        lambda: states(path, runs).keys() >= {"held", "dispatched", "settled"},
+        what="something is held, something dispatched and something settled",
+    )
 
 
 async def watch(ledger: OwnLedger, processes: list[subprocess.Popen[str]], slack: int) -> int:
     """Look at the books while they change, until all processes have ended. Returns the highest `used + held` seen."""
     highest = 0
-    deadline = time.monotonic() + 90
     while any(process.poll() is None for process in processes):
-        assert time.monotonic() < deadline
         balance = await ledger.balance("acme", "total")
         highest = max(highest, balance.used.output_tokens + balance.held.output_tokens)
         assert highest <= LIMIT + slack
@@ -156,7 +154,7 @@ def test_processes_that_are_killed_overspend_nothing(tmp_path: Path, overrun: in
 
 def test_many_processes_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     program = (
-        "import asyncio, sys; from pathlib import Path; from belljar.ledger import \n"
+        "import asyncio, sys; from pathlib import Path; from tests.journals import OwnLedger\n"
         "asyncio.run(OwnLedger(Path(sys.argv[1]), owner='x').aclose())"
     )
     for attempt in range(3):

@@ -29,7 +29,7 @@ RUNTIMES = ["runc", "runsc"]
 
 @contextlib.contextmanager
 def talking_to(daemon: PrivateDaemon) -> Iterator[docker.APIClient]:
-    with contextlib.closing(docker.APIClient(base_url=daemon.host, version="1.41", timeout=30)) as client:
+    with contextlib.closing(docker.APIClient(base_url=daemon.host, version="1.41", timeout=60)) as client:
         yield client
 
 
@@ -143,7 +143,7 @@ def test_it_goes_with_a_process_that_is_killed(private_daemon: PrivateDaemon) ->
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     folder, *boxes = ended.stdout.split()
     until(lambda: traces(folder) == [], what="nothing is left")
-    assert not [pid for pid in boxes if psutil.pid_exists(int(pid))]
+    until(lambda: not [pid for pid in boxes if psutil.pid_exists(int(pid))], what="the boxes have ended")
 
 
 def test_it_is_no_child_of_whoever_looks_for_children(private_daemon: PrivateDaemon) -> None:

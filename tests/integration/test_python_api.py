@@ -15,6 +15,7 @@ import pytest
 import belljar
 from belljar import Message, ModelReply, ModelRequest, Progress, Result, Runtime
 from belljar.errors import PolicyDenied
+from belljar.identity import RunId
 from belljar.models import NullModel, ScriptedModel, Usage
 from belljar.policy import load
 from belljar.sandbox.image import ensure_image
@@ -66,7 +67,9 @@ def test_a_run_with_model_objects(jar: Jar) -> None:
     assert (result.status, result.answer, result.turns, result.cells, result.queries) == ("ok", "seen", 2, 2, 1)
     assert (result.usage.calls, result.scripted, result.cost) == (3, True, 0)
     assert set(result.__struct_encode_fields__) == RESULT_FIELDS | {"turns_log"}
-    assert json.loads(msgspec.json.encode(result))["answer"] == "seen"
+    encoded = json.loads(msgspec.json.encode(result))
+    assert (encoded["answer"], encoded["run"]) == ("seen", result.run)
+    assert (type(result.run), result.run.depth) == (RunId, 0)
     assert (seen[-1].turns, seen[-1].calls) == (2, 3)
     assert result.receipt is not None
     assert [record.hash for record in jar.records("run.finished")] == [result.receipt.head]

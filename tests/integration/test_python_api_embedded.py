@@ -205,7 +205,7 @@ def test_a_runtime_is_closed_from_another_thread_on_its_own_loop(jar: Jar) -> No
 
 def test_a_runtime_is_opened_once(jar: Jar) -> None:
     async def work(runtime: Runtime) -> None:
-        with pytest.raises(belljar.InvalidInput, match="open already"):
+        with pytest.raises(belljar.InvalidInput, match="already open"):
             await runtime.__aenter__()
         assert (await runtime.execute("FINAL(1)")).answer == 1
 
@@ -337,9 +337,9 @@ class _Callable:
 
 OPEN: dict[str, dict[str, Any]] = {
     "policy": {"policy": 5},
-    "policy is": {"policy": None},
+    "policy must be a preset's name": {"policy": None},
     "state": {"state": 5},
-    "state is ''": {"state": ""},
+    "state must be the path of a folder, not ''": {"state": ""},
     "pool": {"pool": "2"},
     "prices": {"prices": {"a": 1}},
     "not a model": {"models": [None]},
@@ -351,7 +351,7 @@ RUN: dict[str, dict[str, Any]] = {
     "tenant": {"tenant": None},
     "contexts": {"contexts": [1]},
     "cannot be a context": {"context": 5},
-    "on_progress is of the type int": {"on_progress": 5},
+    "on_progress must be a function of one argument, not a value of type int": {"on_progress": 5},
     "on_progress is an async function": {"on_progress": _nobody_awaits},
     "on_progress is an async": {"on_progress": _Callable()},
 }
@@ -371,10 +371,10 @@ def test_a_wrong_argument_of_a_run_is_told_in_one_line(jar: Jar) -> None:
             with pytest.raises(belljar.InvalidInput, match=f"(?i){says}") as told:
                 await runtime.run(every.pop("question"), **every)
             assert "\n" not in str(told.value)
-        with pytest.raises(belljar.InvalidInput, match="code is None: write the program"):
+        with pytest.raises(belljar.InvalidInput, match="code must be the program as a text, not None"):
             await runtime.execute(None)  # type: ignore[arg-type]
         async with runtime.session() as session:
-            with pytest.raises(belljar.InvalidInput, match="code is of the type bytes: write the program"):
+            with pytest.raises(belljar.InvalidInput, match="not a value of type bytes"):
                 await session.execute(b"1")  # type: ignore[arg-type]
             assert (await session.execute("")).status == "ok"
 
@@ -389,7 +389,7 @@ def test_a_callback_that_returns_a_coroutine_is_told_and_loses_nothing(
     sneaky: Any = lambda seen: _nobody_awaits(seen)  # noqa: E731
     result = within(jar, lambda runtime: runtime.execute("FINAL(1)", on_progress=sneaky))
     assert result.answer == 1
-    assert "nobody awaits that" in caplog.text
+    assert "which nobody awaits" in caplog.text
 
 
 def test_a_text_that_names_a_file_is_warned_of(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:

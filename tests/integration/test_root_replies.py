@@ -98,7 +98,7 @@ def test_code_over_the_limit_is_told_and_the_run_goes_on(jar: Jar) -> None:
     policy = replace(standard, limits=replace(standard.limits, code_bytes=1024))
     result = answered(jar, block("x = 1\n" * 1000), block("FINAL(1)"), policy=policy)
     assert (result.status, result.answer) == ("ok", 1)
-    assert "over the policy's 1024" in result.turns_log[0].shown
+    assert "over the policy's limit of 1024" in result.turns_log[0].shown
 
 
 def test_the_true_length_of_cut_output_is_told(jar: Jar) -> None:

@@ -18,8 +18,8 @@ from belljar.models import FREE
 from belljar.policy import Policy, load
 from tests.integration.support import Jar, processes_below
 
-CELL_WALL_S = 1.0
 # The program asks, so that the host stands still from then on, and has its end ready before the host looks again.
+CELL_WALL_S = 2.0
 LATE = f"""
 import threading, time
 threading.Thread(target=llm_query, args=("stand still",), daemon=True).start()
@@ -69,7 +69,7 @@ class StandsStill(Root):
     """Whoever asks it stops the host's event loop for longer than a cell may last."""
 
     async def complete(self, request: ModelRequest) -> ModelReply:
-        time.sleep(CELL_WALL_S + 1.5)  # noqa: ASYNC251 - the point of it
+        time.sleep(CELL_WALL_S + 3)  # noqa: ASYNC251 - the point of it
         return ModelReply("awake", Usage(1, 1), self.name, "end_turn")
 
 
@@ -187,7 +187,8 @@ def test_endless_loops_one_after_another_end_the_run(jar: Jar) -> None:
     assert result.limit is not None
     assert (result.limit.code, result.limit.limit) == ("limits.cpu", 2000)
     assert (result.limit.observed or 0) >= 2000
-    assert 3 <= result.turns <= 6
+    # Each may use half of what is left, and what it uses before anybody looks.
+    assert 1 < result.turns <= 6
 
 
 def test_an_answer_of_a_cell_that_was_cut_short_is_void(jar: Jar) -> None:

@@ -14,6 +14,7 @@ import pytest
 from belljar.context import ContextStore
 from belljar.errors import PolicyDenied
 from belljar.search import Question, Searcher
+from tests.waiting import PATIENCE_S
 
 __all__ = ["HUGE", "LONG", "PATIENCE_S", "SLOW", "busy", "question", "refusal", "searching", "workers"]
 
@@ -21,8 +22,6 @@ HUGE = "abcdefgh" * (8 << 20)
 # A pattern that has to look at every byte of it, and finds nothing; and one with so many matches that it takes long.
 SLOW = "[a-q][^a]{3}z"
 LONG = "(a|c|e|g)(b|d)"
-# For what is over at once, on a machine however busy.
-PATIENCE_S = 60
 
 
 def question(folder: Path, pattern: str, **fields: Any) -> Question:

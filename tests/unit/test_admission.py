@@ -21,6 +21,7 @@ from belljar.ledger import NOTHING, Amounts, Limits, period_key, run_account
 from belljar.policy import load
 from belljar.tasks import Nursery
 from belljar.testing import FakeClock
+from tests.examples import examples
 from tests.journals import OwnLedger
 from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, drive
 
@@ -124,7 +125,7 @@ def test_it_is_not_waited_for_what_would_not_fit_afterwards_either() -> None:
             with pytest.raises(QuotaExceeded) as caught:
                 await door.enter(input_tokens=140)
             assert (caught.value.code, caught.value.limit, caught.value.observed) == ("quota.run.cost", 150, 240)
-            assert "held by what is under way" in str(caught.value)
+            assert "held by work under way" in str(caught.value)
 
     drive(test())
 
@@ -295,7 +296,7 @@ def test_what_is_kept_is_left_and_not_held() -> None:
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 120), st.integers(0, 100), st.integers(0, 9))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(calls=st.lists(sizes, min_size=1, max_size=12), limit=st.integers(20, 600))
 def test_used_and_held_stay_within_the_limit_and_all_that_is_affordable_is_admitted(
     calls: list[tuple[int, int, int, int]], limit: int

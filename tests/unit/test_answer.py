@@ -18,6 +18,7 @@ from belljar.broker.answer import check_answer
 from belljar.engine import CellResult
 from belljar.errors import ProtocolViolation, Refusal
 from belljar.protocol import Final
+from tests.examples import examples
 
 JSON, TEXT = Final(1, "json"), Final(1, "text")
 MIB = 2**20
@@ -59,7 +60,7 @@ def size_of(value: Any) -> tuple[int, int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 2, 7, 16 * 1024])
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given_any(value=VALUES)
 def test_every_json_value_is_taken_and_comes_out_again(window: int, value: Any) -> None:
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
@@ -72,7 +73,7 @@ def test_every_json_value_is_taken_and_comes_out_again(window: int, value: Any) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 2, 7, 16 * 1024])
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given_any(value=VALUES)
 def test_values_and_depth_are_counted_whatever_is_in_the_strings(window: int, value: Any) -> None:
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
@@ -102,7 +103,7 @@ def nearly_json(draw: st.DrawFn) -> str:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given_any(text=nearly_json())
 @example(text='[[,["[", "\\\\"]]]')
 @example(text="[1,]")
@@ -143,14 +144,14 @@ def _taken(read: Callable[[], object]) -> bool:
     ],
 )
 def test_what_is_no_json_is_a_violation(body: bytes) -> None:
-    with pytest.raises(ProtocolViolation, match="a Final that is no json"):
+    with pytest.raises(ProtocolViolation, match="a Final that is not json"):
         check(body)
 
 
 def test_a_text_is_only_utf8() -> None:
     check_answer(TEXT, b"[" * 1000, values_max=1)
     for body in (b"\xff", b"a" * 70_000 + b"\xc3"):
-        with pytest.raises(ProtocolViolation, match="a Final that is no text"):
+        with pytest.raises(ProtocolViolation, match="a Final that is not text"):
             check_answer(TEXT, body, values_max=1)
 
 

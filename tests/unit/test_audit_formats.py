@@ -24,6 +24,7 @@ from belljar.audit import verify
 from belljar.audit.canonical import canonical
 from belljar.audit.events import EVENTS, VERSION, encoded
 from belljar.audit.read import parse
+from belljar.identity import RunId
 from tests.journals import OwnLog
 from tests.unit.audit_events import NEEDED, made
 
@@ -68,7 +69,7 @@ def test_this_version_writes_the_same_bytes(tmp_path: Path) -> None:
         times = iter(record.time_ns for record in golden)
         log = OwnLog(tmp_path / "audit.db", clock=lambda: next(times))
         for record in golden:
-            await log.append(record.run, record.typed)
+            await log.append(RunId(record.run), record.typed)
         await log.aclose()
 
     asyncio.run(main())

@@ -93,8 +93,9 @@ def test_a_call_waits_for_its_record_however_long_that_takes(tmp_path: Path) -> 
             with contextlib.closing(sqlite3.connect(here.log)) as other:
                 other.execute("BEGIN IMMEDIATE")  # nobody else writes to the log meanwhile
                 asking = asyncio.create_task(here.calls.ask(model, question(), cell=3))
-                async with in_time(60):
-                    while not here.journal._steady.locked():  # its round has begun, and waits for the lock
+                async with in_time(60, "a round has begun"):
+                    # Its round has begun, and waits for the lock.
+                    while not here.journal._steady.locked():  # noqa: ASYNC110 - it belongs to a thread
                         await asyncio.sleep(0.001)
                 await asyncio.sleep(0.2)  # as long as it would take, were it not for the record
                 asked = len(model.requests)
@@ -116,11 +117,15 @@ def test_neither_prompt_nor_reply_is_in_the_log(tmp_path: Path) -> None:
 
 def test_no_more_calls_run_side_by_side_than_the_policy_allows(tmp_path: Path) -> None:
     running = worst_seen = 0
+    full = asyncio.Event()
 
     async def answering(_: ModelRequest) -> ModelReply:
         nonlocal running, worst_seen
         running += 1
         worst_seen = max(worst_seen, running)
+        if running == 3:
+            full.set()
+        await full.wait()
         await asyncio.sleep(0.005)
         running -= 1
         return reply("x")
@@ -379,21 +384,26 @@ def test_attempts_end_with_the_policy_or_with_what_cannot_be_retried(
     drive(test())
 
 
-def test_the_wait_that_the_provider_asks_for_is_kept(tmp_path: Path) -> None:
-    times: list[float] = []
+def test_the_wait_that_the_provider_asks_for_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def at_once(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
 
     async def answering(_: ModelRequest) -> ModelReply:
-        times.append(asyncio.get_running_loop().time())
-        if len(times) == 1:
-            raise ModelFailed("busy", retryable=True, retry_after_s=0.15, charged=False)
+        if not any(pauses):
+            raise ModelFailed("busy", retryable=True, retry_after_s=37.5, charged=False)
         return reply("x")
 
     async def test() -> None:
         async with world(tmp_path) as here:
+            monkeypatch.setattr(asyncio, "sleep", at_once)
             await here.calls.ask(FakeModel(answering), question(), cell=1)
 
     drive(test())
-    assert 0.15 <= times[1] - times[0] < 2
+    assert [pause for pause in pauses if pause] == [37.5]
 
 
 def test_a_wait_beyond_the_end_of_the_run_is_not_begun(tmp_path: Path) -> None:

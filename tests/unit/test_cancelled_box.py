@@ -25,7 +25,7 @@ from belljar.testing import FakeModel
 from belljar.wire import encode
 from tests.cancelling import cancelled_at
 from tests.unit.broker_fakes import World, drive, policy_with, reply, world
-from tests.waiting import in_time
+from tests.waiting import PATIENCE_S, in_time
 
 PREFIX = struct.Struct("!II")
 POLICY = policy_with(limits={"grace_s": 0.05})
@@ -212,7 +212,7 @@ def test_a_request_that_is_dropped_before_it_was_begun_is_answered(tmp_path: Pat
             await box.open("python", [], [])
             assert (await box.execute("ask end")).status == "ok"
             assert (await box.execute("end")).status == "ok"
-            async with in_time(20):
+            async with in_time(PATIENCE_S / 2, "the request is answered"):
                 while ("refused", 7) not in guest.heard:  # noqa: ASYNC110 - the fake tells nobody
                     await asyncio.sleep(0.001)
             assert model.requests == []

@@ -14,6 +14,7 @@ from belljar.context import ContextStore
 from belljar.context.encodings import chosen, decoded
 from belljar.context.tally import BLOCK_BYTES
 from belljar.errors import InvalidInput
+from tests.examples import examples
 
 NOW_NS = 1_800_000_000_000_000_000
 WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
@@ -112,7 +113,7 @@ def test_what_does_not_decode_is_named_by_its_byte(
     assert "--errors replace" in str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(["utf-8", "utf-16-le", "utf-32-be", "shift_jis", "gb18030", "cp1252"]), st.data())
 def test_the_byte_does_not_depend_on_where_a_source_is_cut(codec: str, data: st.DataObject) -> None:
     source = data.draw(st.binary(min_size=1, max_size=40)).replace(b"\0", b"\x81")

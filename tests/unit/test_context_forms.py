@@ -113,7 +113,7 @@ def test_many_lines_across_blocks(store: ContextStore, tmp_path: Path) -> None:
     ("data", "complaint"),
     [
         (b'{"a": 1}\n{"a": \n', "line 2 of "),
-        (b"[NaN]\n", "a number that JSON has not"),
+        (b"[NaN]\n", "a number that JSON does not have"),
         (b"[" * 100_000, "line 1 of "),
         (b"\n \n", "has no text in it"),
         (b'"\\ud800"\n', "lone surrogate"),

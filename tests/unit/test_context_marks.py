@@ -16,6 +16,7 @@ from belljar.context.document import MARK_CHARS, MARK_LINES
 from belljar.context.lines import WIDE_ENDS, flattened, nth_end
 from belljar.context.tally import BLOCK_BYTES, Measure, Tally
 from belljar.errors import HostFault
+from tests.examples import examples
 
 NOW_NS = 1_800_000_000_000_000_000
 
@@ -99,7 +100,7 @@ def test_flat_text_has_a_line_feed_where_a_line_ends(text: str) -> None:
     assert [nth_end(flat, 0, len(flat), number) for number in range(1, len(ends) + 1)] == ends
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(texts, st.sampled_from([1, 200, 3000, 20_000]), st.data())
 def test_any_line_of_any_text(
     tmp_path_factory: pytest.TempPathFactory, text: str, times: int, data: st.DataObject
@@ -115,7 +116,7 @@ def test_any_line_of_any_text(
             assert opened.line_start(line) == starts[line]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(texts, st.sampled_from([1, 300]), st.data())
 def test_bytes_and_characters_lead_to_each_other(
     tmp_path_factory: pytest.TempPathFactory, text: str, times: int, data: st.DataObject

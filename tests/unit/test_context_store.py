@@ -22,6 +22,7 @@ from belljar.context import ContextStore, Document
 from belljar.context.document import MARK_CHARS
 from belljar.context.tally import BLOCK_BYTES
 from belljar.errors import HostFault, InvalidInput
+from tests.examples import examples
 
 NOW_NS = 1_800_000_000_000_000_000
 
@@ -113,7 +114,7 @@ def test_every_range_of_a_long_text(store: ContextStore, tmp_path: Path, text: s
                 assert bytes(opened.read(start, stop)).decode() == text[start:stop]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), st.data())
 def test_any_range_of_any_text(tmp_path_factory: pytest.TempPathFactory, text: str, data: st.DataObject) -> None:
     text = text * data.draw(st.sampled_from([1, 100, 3000]))
@@ -294,7 +295,7 @@ def test_a_name_that_is_no_digest_opens_nothing(store: ContextStore, sha256: str
 
 
 def test_an_unknown_digest_opens_nothing(store: ContextStore) -> None:
-    with pytest.raises(InvalidInput, match="context ls` shows those") as caught:
+    with pytest.raises(InvalidInput, match="context ls` shows them") as caught:
         store.open("a" * 64)
     assert caught.value.code == "context.unknown"
 

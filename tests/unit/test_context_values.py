@@ -21,6 +21,7 @@ from belljar.context.document import RECORD_BYTES
 from belljar.context.tally import BLOCK_BYTES
 from belljar.engine.prompt import opening
 from belljar.errors import InvalidInput
+from tests.examples import examples
 
 NOW_NS = 1_800_000_000_000_000_000
 
@@ -60,7 +61,7 @@ def refused(store: ContextStore, source: Any, **more: Any) -> InvalidInput:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(values, max_size=8))
 def test_any_list(tmp_path_factory: pytest.TempPathFactory, source: list[Any]) -> None:
     source = [*source, "."]
@@ -71,7 +72,7 @@ def test_any_list(tmp_path_factory: pytest.TempPathFactory, source: list[Any]) -
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.dictionaries(words, values, max_size=8))
 def test_any_dict(tmp_path_factory: pytest.TempPathFactory, source: dict[str, Any]) -> None:
     source = {**source, "key": "."}
@@ -130,7 +131,7 @@ def deep() -> list[Any]:
         (["", ""], "context.empty", "at least one"),
         (["a", b"b"], "context.not_json", "item 1 has a bytes"),
         (["a", {"k": {1, 2}}], "context.not_json", "item 1 has a set"),
-        (["a", float("nan")], "context.not_json", "a number that JSON has not (NaN or an infinity)"),
+        (["a", float("nan")], "context.not_json", "a number that JSON does not have (NaN or an infinity)"),
         (["a", {1: 2}], "context.not_json", "has the key 1, which is not a str"),
         ({1: "a"}, "context.not_json", "the key 1 is not a str"),
         ({"k": object()}, "context.not_json", "the value of 'k' has a object"),
@@ -214,7 +215,7 @@ def test_links_devices_and_version_control_are_left_out_and_told(store: ContextS
         LeftOut(".git", "version control"),
         LeftOut("dirlink", "a symbolic link"),
         LeftOut("link", "a symbolic link"),
-        LeftOut("pipe", "no regular file"),
+        LeftOut("pipe", "not a regular file"),
         LeftOut("sub/.hg", "version control"),
         LeftOut("sub/loop", "a symbolic link"),
     ]

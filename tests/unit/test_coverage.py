@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from belljar.audit import Coverage, Ranges, Record, characters_read, coverage
-from belljar.audit.coverage import percent
 from tests.unit.audit_events import made
 
 NO_ITEMS = {"items": 0, "lines": 0}
@@ -50,7 +46,7 @@ def test_reads_count_once_and_the_rest_is_listed() -> None:
     found = covered(read(0, 0, 100), read(0, 50, 150), read(0, 900, 1000), read(0, 150, 150))
     document = found.documents[0]
     assert (document.name, document.kind, document.sha256, document.chars) == ("context", "text", "a" * 64, 1000)
-    assert (document.read_chars, document.read_percent) == (250, 25.0)
+    assert (document.read_chars, document.read_share) == (250, 0.25)
     assert document.never_read == Ranges(1, [(150, 900)])
     assert document.never_shown == Ranges(1, [(0, 1000)])
 
@@ -68,7 +64,7 @@ def test_what_a_search_gave_is_read_also_when_it_took_several_records() -> None:
 def test_what_was_shown_is_counted_for_itself() -> None:
     found = covered(read(0, 0, 1000), record("query.shown", cell=1, doc=0, spans=[[10, 20], [15, 40]]))
     document = found.documents[0]
-    assert (document.shown_chars, document.shown_percent) == (30, 3.0)
+    assert (document.shown_chars, document.shown_share) == (30, 0.03)
     assert document.never_shown == Ranges(2, [(0, 10), (40, 1000)])
     assert document.never_read == Ranges(0, [])
 
@@ -76,7 +72,7 @@ def test_what_was_shown_is_counted_for_itself() -> None:
 def test_directories_and_unknown_documents_do_not_count() -> None:
     found = covered(read(2, 0, 294), read(9, 0, 10), read(1, 0, 250))
     assert [document.read_chars for document in found.documents] == [0, 250]
-    assert (found.chars, found.read_chars, found.read_percent) == (1500, 250, 16.6666)
+    assert (found.chars, found.read_chars, found.read_share) == (1500, 250, 0.166666)
 
 
 def test_ranges_outside_a_document_do_not_count() -> None:
@@ -96,18 +92,7 @@ def test_untraced_prompts_are_told() -> None:
 
 def test_a_run_without_documents_has_read_nothing() -> None:
     found = coverage([record("run.started", tenant="t", contexts=[])])
-    assert (found.documents, found.chars, found.read_percent) == ([], 0, 0.0)
-
-
-@given(st.integers(0, 10**12), st.integers(1, 10**12))
-def test_percentages_are_never_rounded_up(part: int, whole: int) -> None:
-    shown = percent(part, whole)
-    assert shown * whole <= 100 * part * (1 + 1e-15)
-    assert (shown >= 100.0) == (part >= whole)
-
-
-def test_nearly_all_is_not_all() -> None:
-    assert percent(10**12 - 1, 10**12) == 99.9999
+    assert (found.documents, found.chars, found.read_share) == ([], 0, 0.0)
 
 
 def test_characters_read_counts_reads_and_searches_of_one_document() -> None:

@@ -67,7 +67,7 @@ def test_a_call_that_hangs_holds_up_no_other(tmp_path: Path, held: Lane, other: 
         calls = [asyncio.ensure_future(CALLS[held](daemon, "held")) for _ in range(HELD)]
         try:
             await holding.are_held()
-            async with in_time(HANG_S / 2):
+            async with in_time(HANG_S / 2, "the other call is answered"):
                 await CALLS[other](daemon, "free")
             assert not any(call.done() for call in calls)
         finally:
@@ -87,7 +87,7 @@ def test_removals_that_hang_hold_up_no_other(tmp_path: Path) -> None:
         removals = [asyncio.create_task(bury(daemon, "held")) for _ in range(HELD)]
         try:
             await holding.are_held()
-            async with in_time(HANG_S / 2):
+            async with in_time(HANG_S / 2, "the other is removed"):
                 assert await bury(daemon, "free")
             assert not any(removal.done() for removal in removals)
         finally:

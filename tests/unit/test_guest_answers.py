@@ -158,7 +158,7 @@ def deep() -> list[Any]:
         (float("nan"), "hold nan"),
         ([float("-inf")], "hold -inf"),
         ([10**4300], "more than 4300 digits"),
-        (b"\xff", "bytes that are no UTF-8"),
+        (b"\xff", "bytes that are not UTF-8"),
         ({(1, 2): 3}, "a number, not a tuple"),
         ({1: "a", "1": "b"}, "two keys of a dict would both be '1'"),
         (looped(), "holds itself"),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from guest.context import regex, scan
 from guest.context.collection import PagedDict, PagedList
 from guest.context.paged import PagedText, TextTooLarge
+from tests.examples import examples
 
 TEXT = "Date: Jun 16 || User: 98779\r\nDate: Jul 2 || User: 5\nünï😀\n"
 
@@ -193,7 +194,7 @@ subjects = st.text(alphabet="aabbA \n\r", max_size=30)
 
 
 @pytest.mark.parametrize("source", BOUNDED + ONE_LINE)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     text=subjects, window=st.integers(1, 6), pos=st.integers(-2, 32), endpos=st.one_of(st.none(), st.integers(-2, 32))
 )

@@ -45,6 +45,7 @@ from belljar.protocol import (
 from belljar.wire import Frame, encode, guest_decoder
 from guest.agent.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
 from guest.agent.wire import Channel, Closed
+from tests.examples import examples
 
 HEADER_MAX = 1 << 16
 BODY_MAX = 1 << 25
@@ -206,7 +207,7 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=()), max_size=20), min_size=20, max_size=40))
 def test_any_text_reaches_the_host_with_lone_surrogates_replaced(texts: list[str]) -> None:
     with wired(silent) as (channel, host):
@@ -578,7 +579,7 @@ def test_an_answer_that_was_cut_says_so() -> None:
         good, half = asking.llm_query_batched(["a", "b"])
     assert (good, half) == ("good", "half")
     assert (type(good), type(half)) == (str, CutAnswer)
-    assert said == ["1 of 2 answers were cut at the longest that was allowed (CutAnswer)\n"]
+    assert said == ["1 of 2 answers were cut off at the output limit (CutAnswer)\n"]
 
 
 def test_budget_gives_what_is_left_and_a_refusal_is_raised() -> None:

@@ -101,7 +101,7 @@ def test_each_level_of_a_tenant_is_a_tenant(text: str) -> None:
     "text",
     [
         *("", ".", "r.", "r.1", "r.000001", "r.00001.1", ".00001", "-r", "_r", "r 1", 'r"', "r\n", "r/1", "r\0", "r:1"),
-        *("\u00e9", "\u0661", "r.0000\u0661", "\ud800", "x" * 129),
+        *("r%d", 'a","b":"', "\u00e9", "\u0661", "r.0000\u0661", "\ud800", "x" * 129),
     ],
 )
 def test_what_is_not_a_run_id_is_refused_in_one_line(text: str) -> None:

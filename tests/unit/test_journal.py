@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -157,7 +158,7 @@ def test_a_round_that_cannot_begin_fails_every_job_in_it_and_writes_nothing(tmp_
         with locked(path):
             errors = await asyncio.gather(*(writer.submit(insert(x)) for x in range(3)), return_exceptions=True)
         assert [type(error) for error in errors] == [AuditUnavailable] * 3
-        assert "another process holds it" in str(errors[0])
+        assert "another process has held its lock" in str(errors[0])
         assert len({id(error) for error in errors}) == 3
         await writer.submit(insert(9))
         assert rows(path) == [9]
@@ -348,6 +349,12 @@ def newer(path: Path) -> None:
         db.execute("PRAGMA user_version=9")
 
 
+def older(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA application_id={SCHEMA.application_id}")
+        db.execute("CREATE TABLE t (x)")
+
+
 def text(path: Path) -> None:
     path.write_text("once upon a time " * 100)
 
@@ -356,7 +363,8 @@ def text(path: Path) -> None:
     ("prepare", "words"),
     [
         (foreign, "the file is something else"),
-        (newer, f"its format 9 is not known here, where {SCHEMA.version} is the latest"),
+        (newer, f"its format is 9, but the latest known here is {SCHEMA.version}; a newer Belljar made it"),
+        (older, f"its format is 0, but the latest known here is {SCHEMA.version}; an older Belljar made it"),
         (text, "file is not a database"),
         (Path.mkdir, "check the path and its permissions"),
     ],
@@ -457,7 +465,7 @@ def test_a_file_that_goes_while_a_round_is_written_is_told_to_its_callers(tmp_pa
             honest()
 
         store._refuse_moved = after  # type: ignore[method-assign]
-        with pytest.raises(AuditUnavailable, match="not at its path any more"):
+        with pytest.raises(AuditUnavailable, match="no longer at its path"):
             await writer.submit(insert(1))
         await writer.aclose()
 
@@ -475,6 +483,76 @@ def test_what_another_process_plants_stops_the_next_round(tmp_path: Path) -> Non
         with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as db:
             db.execute("DROP TRIGGER quiet")
         await writer.submit(insert(3))
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_is_remembered_is_void_when_somebody_else_has_written(tmp_path: Path) -> None:
+    def period(draft: Draft) -> object:
+        row = draft.get(LIMITS, "a", "day")
+        return row and row.bounds[0]
+
+    async def main() -> None:
+        one, two = make(tmp_path / "a.db"), make(tmp_path / "a.db")
+        assert await one.submit(Job(period)) is None
+        for number in range(3):
+            row = LimitsRow("a", "day", (number, *NONE[1:]))
+            await two.submit(Job(lambda draft, row=row: draft.put(LIMITS, row)))  # type: ignore[misc]
+            assert await one.submit(Job(period)) == number
+        await one.aclose()
+        await two.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_is_remembered_is_not_read_again(tmp_path: Path) -> None:
+    statements: list[str] = []
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        await writer.submit(insert(1))
+        connection(writer).set_trace_callback(statements.append)
+        for x in (1, 2):
+            with contextlib.suppress(AuditUnavailable):
+                await writer.submit(insert(x))
+        await writer.aclose()
+
+    asyncio.run(main())
+    assert [statement for statement in statements if "00001" in statement] == []
+    assert len([statement for statement in statements if "00002" in statement]) == 2  # looked for, and put
+
+
+def test_nothing_of_a_failed_round_is_remembered(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        await fill(writer, 1)
+        with pytest.raises(AuditUnavailable, match="the disk is full"):
+            await writer.submit(Job(too_long))
+        connection(writer).execute("PRAGMA max_page_count=4000").fetchall()
+        connection(writer).execute("INSERT INTO limits (account, period) VALUES ('a', 'day')")
+        assert await writer.submit(Job(lambda draft: draft.get(LIMITS, "a", "day"))) == LimitsRow("a", "day", NONE)
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def too_long(draft: Draft) -> None:
+    assert draft.get(LIMITS, "a", "day") is None
+    draft.put(LIMITS, LimitsRow("1" * 100_000, "day", NONE))
+
+
+def test_a_job_and_what_is_beside_it_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    def refuse(_: Draft) -> None:
+        raise InvalidInput("no")
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        assert await writer.submit(insert(1).then(insert(2))) == 1
+        for job in (insert(3).then(Job(refuse)), Job(refuse).then(insert(3))):
+            with pytest.raises(InvalidInput):
+                await writer.submit(job)
+        assert rows(tmp_path / "a.db") == [1, 2]
         await writer.aclose()
 
     asyncio.run(main())

@@ -1,7 +1,8 @@
 """Files of an older version: opened, they are migrated wholly or not at all, and go on as files of this one.
 
-`older_files` has a log of 28 records in three runs (format 1), a ledger (format 2) with one run that is open, and a
-folder of contexts with a text and a dict, made by the code that had these formats. A new format adds to them.
+`older_files` has logs of 28 records in three runs (formats 1 and 2), a ledger (format 2) with one run that is open, and
+folders of contexts with a text and a dict (format 1, without its number and with it), made by the code that had these
+formats. A new format adds to them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import pytest
 from belljar.audit import Record, records, runs, verify
 from belljar.audit import read as reading
 from belljar.context import ContextStore
-from belljar.errors import AuditUnavailable, VerificationFailed
+from belljar.context.formats import FORMAT, FORMAT_FILE, in_latest_format
+from belljar.errors import AuditUnavailable, HostFault, VerificationFailed
 from belljar.identity import RunId
 from belljar.journal.schema import SCHEMA
 from belljar.ledger import Amounts, run_account
@@ -65,7 +67,7 @@ def test_an_older_log_is_migrated_where_it_is_opened_and_goes_on(log: Path) -> N
 
     async def main() -> None:
         made_anew = OwnLog(log)
-        assert await made_anew.append("r4", made("run.started", {})) == RECORDS + 1
+        assert await made_anew.append(RunId("r4"), made("run.started", {})) == RECORDS + 1
         await made_anew.aclose()
 
     asyncio.run(main())
@@ -111,7 +113,7 @@ def test_a_host_that_dies_while_it_migrates_leaves_the_older_log(log: Path) -> N
         ),
         ("DROP TRIGGER records_are_not_deleted", "trigger 'records_are_not_deleted' in it is gone"),
         ("CREATE TABLE records_without_runs (x)", "table 'records_without_runs' in it is not ours"),
-        ("PRAGMA user_version=9", "its format 9 is not known here, where 3 is the latest; a newer Belljar made it"),
+        ("PRAGMA user_version=9", f"its format is 9, but the latest known here is {SCHEMA.version}; a newer Belljar"),
     ],
 )
 def test_what_is_not_ours_in_an_older_log_is_not_migrated(log: Path, statement: str, words: str) -> None:
@@ -134,6 +136,73 @@ def test_a_damaged_record_is_migrated_as_it_is_and_found(log: Path) -> None:
     assert "record 3: its bytes do not have the hash that was kept with them" in verify(log).problems
 
 
+# -- a newer Belljar, on files of this version and older ones --------------------------------------------------------
+
+NEWER = """
+import dataclasses, os, signal, sys
+from pathlib import Path
+from belljar.errors import AuditUnavailable
+from belljar.journal.schema import SCHEMA
+from belljar.journal.sqlite import SqliteStore
+
+path, how = sys.argv[1:]
+table = "CREATE TABLE notes (x)"
+
+def migrate(db):
+    db.execute(table)
+    if how == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+newer = dataclasses.replace(
+    SCHEMA, version=SCHEMA.version + 1, statements=(*SCHEMA.statements, table), older=SCHEMA, migrate=migrate
+)
+SqliteStore(Path(path), name="file", schema=newer, unavailable=AuditUnavailable)
+"""
+LATEST = SCHEMA.version
+NEWER_WORDS = f"its format is {LATEST + 1}, but the latest known here is {LATEST}; a newer Belljar made it"
+
+
+def newer(path: Path, how: str = "lives") -> int:
+    return subprocess.run([sys.executable, "-c", NEWER, str(path), how], timeout=60, check=False).returncode
+
+
+def contents(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as db:
+        return list(db.iterdump())
+
+
+def test_a_file_of_this_version_can_be_migrated_wholly_or_not_at_all(log: Path) -> None:
+    opened(log)
+    before = contents(log)
+    assert newer(log, "dies") == -9
+    assert (contents(log), version(log)) == (before, LATEST)
+    assert newer(log) == 0
+    assert (set(contents(log)) - set(before), version(log)) == ({"CREATE TABLE notes (x);"}, LATEST + 1)
+
+
+def test_a_log_of_format_2_is_read_and_goes_on(tmp_path: Path, log: Path) -> None:
+    path = Path(shutil.copy(OLDER / "audit-2.db", tmp_path / "audit-2.db"))
+    assert list(records(path)) == list(records(log))
+    opened(path)
+    assert verify(path).problems == []
+
+
+def test_a_file_that_a_newer_belljar_migrated_is_refused_also_by_who_has_it_open(tmp_path: Path) -> None:
+    path = tmp_path / "audit.db"
+
+    async def main() -> None:
+        ours = OwnLog(path)
+        await ours.append(RunId("r1"), made("run.started", {}))
+        assert newer(path) == 0
+        with pytest.raises(AuditUnavailable, match=f"cannot be written: {NEWER_WORDS}"):
+            await ours.append(RunId("r1"), made("run.started", {}))
+        await ours.aclose()
+
+    asyncio.run(main())
+    with pytest.raises(AuditUnavailable, match=f"cannot open the journal .*: {NEWER_WORDS}"):
+        OwnLog(path)
+
+
 # -- the run column --------------------------------------------------------------------------------------------------
 
 
@@ -148,8 +217,8 @@ def plant(path: Path, run: str, seq: int) -> None:
 def test_a_record_under_another_run_than_it_says_is_a_problem(log: Path) -> None:
     opened(log)
     plant(log, "r2", 5)
-    assert verify(log).problems == ["record 5: it is kept under another run than it says"]
-    with pytest.raises(VerificationFailed, match="record 5 of the audit log is kept under another run"):
+    assert verify(log).problems == ["record 5: it is stored under another run than it names"]
+    with pytest.raises(VerificationFailed, match="record 5 of the audit log is stored under another run"):
         list(records(log, "r2"))
 
 
@@ -225,8 +294,13 @@ def test_a_ledger_that_is_not_as_we_made_it_is_not_taken_over(log: Path) -> None
     assert (log.parent / "ledger.db").exists()
 
 
-def test_older_contexts_are_found_and_read(tmp_path: Path) -> None:
-    store = ContextStore(Path(shutil.copytree(OLDER / "contexts", tmp_path / "contexts")))
+@pytest.fixture(params=["contexts", "contexts-1"])
+def contexts(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    return Path(shutil.copytree(OLDER / request.param, tmp_path / "contexts"))
+
+
+def test_older_contexts_are_found_and_read(contexts: Path) -> None:
+    store = ContextStore(contexts)
     text, items = store.find("text"), store.find("dict")
     assert (text.kind, text.chars, items.kind, items.items) == ("text", 24, "dict", 2)
     with store.open(text.sha256) as document:
@@ -236,3 +310,117 @@ def test_older_contexts_are_found_and_read(tmp_path: Path) -> None:
     another = store.add("another", name="another", now_ns=3)
     assert store.find("another").sha256 == another.sha256
     assert len(store.ls()) == 3
+
+
+# A step that leaves its mark in each document, and can be killed before one of them.
+NOTES = """
+import os, signal, sys
+from pathlib import Path
+from belljar.context.files import replaced
+from belljar.context.formats import in_latest_format
+
+def note(root):
+    for number, file in enumerate(sorted(root.glob("documents/*/document.json"))):
+        if len(sys.argv) > 2 and number == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        fields = file.read_bytes()
+        with replaced(file) as anew:
+            anew.write(fields if b"note" in fields else fields[:-1] + b',"note":1}')
+
+with in_latest_format(Path(sys.argv[1]), (note,)):
+    pass
+"""
+
+
+def noting(contexts: Path, *dies_at: int) -> int:
+    words = [sys.executable, "-c", NOTES, str(contexts), *map(str, dies_at)]
+    return subprocess.run(words, timeout=60, check=False).returncode
+
+
+def notes(contexts: Path) -> list[int]:
+    """How often the step was done to each document."""
+    return [file.read_bytes().count(b"note") for file in contexts.glob("documents/*/document.json")]
+
+
+def number(contexts: Path) -> str | None:
+    file = contexts / FORMAT_FILE
+    return file.read_text() if file.exists() else None
+
+
+def test_new_contexts_have_the_number_of_their_format(tmp_path: Path) -> None:
+    ContextStore(tmp_path / "store").add("text", now_ns=1)
+    assert number(tmp_path / "store") == f"{FORMAT}\n"
+
+
+def test_contexts_are_migrated_step_by_step_and_each_step_once(contexts: Path) -> None:
+    done: list[int] = []
+    steps = [lambda root: done.append(1), lambda root: done.append(2)]
+    with in_latest_format(contexts, steps[:1]):
+        assert (done, number(contexts)) == ([1], "2\n")
+    for _ in range(2):
+        with in_latest_format(contexts, steps):
+            assert (done, number(contexts)) == ([1, 2], "3\n")
+
+
+def test_a_host_that_dies_while_it_migrates_contexts_leaves_the_older_number(contexts: Path) -> None:
+    before = number(contexts)
+    assert noting(contexts, 1) == -9
+    assert sorted(notes(contexts)) == [0, 1]
+    assert number(contexts) == before
+    test_older_contexts_are_found_and_read(contexts)  # adds another one
+    assert noting(contexts) == 0
+    assert (notes(contexts), number(contexts)) == ([1, 1, 1], "2\n")
+
+
+USES: dict[str, Callable[[ContextStore], object]] = {
+    "add": lambda store: store.add("text", now_ns=1),
+    "lend": lambda store: store.lend("text", now_ns=1),
+    "discard": lambda store: store.discard("0" * 64),
+    "sweep_lent": lambda store: store.sweep_lent(),
+    "ls": lambda store: store.ls(),
+    "names": lambda store: store.names("0" * 64),
+    "used_ns": lambda store: store.used_ns("0" * 64),
+    "find": lambda store: store.find("text"),
+    "open": lambda store: store.open("0" * 64),
+    "rm": lambda store: store.rm("text"),
+    "gc": lambda store: store.gc(0, now_ns=1),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_contexts_that_a_newer_belljar_migrated_are_refused(contexts: Path, use: str) -> None:
+    store = ContextStore(contexts)
+    store.ls()
+    assert noting(contexts) == 0
+    with pytest.raises(HostFault) as refused:
+        USES[use](store)
+    assert str(refused.value) == (
+        f"cannot use the context store at {str(contexts)!r}: its format is 2, but the latest known here is 1; "
+        "a newer Belljar made it: update Belljar, or choose another state folder"
+    )
+
+
+@pytest.mark.parametrize("damaged", ["", "0", "-1", "two", "9" * 5000])
+def test_a_damaged_number_of_contexts_is_refused_in_one_line(contexts: Path, damaged: str) -> None:
+    (contexts / FORMAT_FILE).write_text(damaged)
+    with pytest.raises(HostFault, match="'format' does not hold a format number; restore it") as refused:
+        ContextStore(contexts).ls()
+    assert "\n" not in str(refused.value)
+
+
+def test_contexts_are_not_migrated_while_somebody_uses_them(contexts: Path) -> None:
+    done: list[Path] = []
+    store = ContextStore(contexts)
+
+    def migrate(*_: object) -> None:
+        with in_latest_format(contexts, [done.append], busy_timeout_s=0):
+            pass
+
+    in_use = pytest.raises(HostFault, match=r"cannot migrate the context store .*: another process has used it")
+    with store.open(store.find("text").sha256), in_use:
+        migrate()
+    with in_use:
+        store.add("a new text", now_ns=1, on_progress=migrate)
+    assert done == []
+    migrate()
+    assert done == [contexts]

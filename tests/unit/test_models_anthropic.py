@@ -20,9 +20,10 @@ from opentelemetry import trace
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.models import Message, ModelReply, ModelRequest, Usage
 from belljar.models.anthropic import AnthropicModel
+from tests.waiting import pass_time
 
 KEY = "sk-ant-very-secret"
-REQUEST = ModelRequest("be brief", (Message("user", "Capital of France?"),), 50_000, 5.0, "sub")
+REQUEST = ModelRequest("be brief", (Message("user", "Capital of France?"),), 50_000, 60.0, "sub")
 
 Event = dict[str, Any]
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -328,11 +329,12 @@ def test_a_deadline_ends_the_call_and_keeps_the_known_usage() -> None:
     class Slow(httpx2.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             yield sse(PARIS[0])
-            await asyncio.sleep(60)
+            pass_time(60)
+            await asyncio.Event().wait()
 
     response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=Slow())
-    error = fails(response, ModelRequest("", REQUEST.messages, 10, 0.2, "sub"))
-    assert "no complete answer in 0.2 s" in str(error)
+    error = fails(response)
+    assert "no complete answer in 60 s" in str(error)
     assert (error.retryable, error.charged, error.input_tokens, error.output_tokens) == (True, True, 25, None)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from belljar.cli import output
 from belljar.engine import CellResult
+from tests.examples import examples
 
 HOSTILE = "A\x9b31mB\x7fC\u202eD\x1b[31mE\u2028F\r\x00é\U0001f600"
 
@@ -46,7 +47,7 @@ def test_white_space_of_a_program_s_json_does_not_reach_the_terminal(capsys: pyt
     assert json.loads(printed)["answer"] == [1, 2]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.recursive(st.text() | st.integers(), lambda one: st.lists(one) | st.dictionaries(st.text(), one)))
 def test_a_document_says_what_it_was_given(value: Any) -> None:
     assert json.loads(output._ascii(json.dumps(value, ensure_ascii=False))) == value

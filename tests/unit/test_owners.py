@@ -85,7 +85,7 @@ def test_who_lives_in_another_pid_namespace_lives(tmp_path: Path) -> None:
 
 
 def test_what_can_be_no_owner_is_not_looked_up(tmp_path: Path) -> None:
-    with Owner(tmp_path / "owners") as owner, pytest.raises(LedgerUnavailable, match="can be none"):
+    with Owner(tmp_path / "owners") as owner, pytest.raises(LedgerUnavailable, match="is not a valid name"):
         owner.is_alive("../ledger.db")
 
 

@@ -20,6 +20,7 @@ from guest.context.collection import PagedDict, PagedList
 from guest.context.paged import PagedText, TextTooLarge, plain
 from guest.context.pages import PageCache
 from guest.context.placeholder import mark
+from tests.examples import examples
 from tests.unit.paged_fakes import Items, Stored
 
 
@@ -391,7 +392,7 @@ def test_a_directory_of_another_length_is_found_out() -> None:
         PagedList(stored.paged("text"), stored.paged("directory"), 2)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.lists(strings, min_size=1, max_size=30))
 def test_a_batch_of_records_ends_anywhere(items: list[str]) -> None:
     many = items * 90  # several batches of records
@@ -444,7 +445,7 @@ def test_a_search_through_items_goes_on_where_it_stopped() -> None:
     assert context.search("x", start=99) == []
     for start in ((3, -5), (3, 10**20)):
         assert len(context.search(r"\d", start=start)) <= 3
-    with pytest.raises(TypeError, match="flags stand in the pattern"):
+    with pytest.raises(TypeError, match="flags go into the pattern"):
         context.search("a", re.I)
     with pytest.raises(ValueError, match="at least 1"):
         context.search("a", limit=0)

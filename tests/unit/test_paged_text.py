@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from guest.context.paged import PagedText, TextTooLarge
 from guest.context.pages import PageCache
 from guest.context.pushdown import Hit, found_by
+from tests.examples import examples
 
 # Few letters, so that needles are found and overlap themselves; every kind of line end, width and white space.
 ALPHABET = 'aab"{} \t\n\n\r\r\v\f\x1c\x1d\x1e\x1f\x85\u2028\u2029\xa0\u3000é\u0301߀Ａ€😀𝟙İßǅ'
@@ -234,7 +235,7 @@ STREAMED = [
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(text=texts, page_chars=page_sizes)
 def test_methods_over_the_whole_text(method: str, text: str, page_chars: int) -> None:
     for args in METHODS[method]:
@@ -526,7 +527,7 @@ def test_a_range_of_a_text_is_searched_by_itself(asked: PagedText) -> None:
 @pytest.mark.parametrize(
     ("pattern", "start", "message"),
     [
-        ("a", re.IGNORECASE, "flags stand in the pattern"),
+        ("a", re.IGNORECASE, "flags go into the pattern"),
         (re.compile("a", re.VERBOSE), 0, "VERBOSE"),
         (5, 0, "needs a pattern as a str, not int"),
     ],

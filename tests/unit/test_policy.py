@@ -21,6 +21,7 @@ from belljar.policy.kinds import Kind
 from belljar.policy.locate import locate
 from belljar.policy.model import Policy
 from belljar.policy.parse import FITS, all_kinds, fields_of, kind_at
+from tests.examples import examples
 
 PRESETS = ("dev", "standard", "strict")
 HEAD = 'schema = 1\nname = "mine"\nextends = "standard"\n'
@@ -672,7 +673,7 @@ def policy_texts(draw: st.DrawFn) -> str:
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(policy_texts())
 def test_what_is_written_reads_back_as_the_same(text: str) -> None:
     first = read(text)
@@ -683,7 +684,7 @@ def test_what_is_written_reads_back_as_the_same(text: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(policy_texts())
 def test_every_policy_may_extend_itself_unchanged(text: str) -> None:
     first = read(text)
@@ -833,7 +834,7 @@ def test_the_schema_accepts_each_preset(name: str) -> None:
     assert valid(tomllib.loads(policy.dump(policy.load(name))), policy.schema())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(policy_texts())
 def test_the_schema_accepts_whatever_is_read(text: str) -> None:
     assert valid(tomllib.loads(text), policy.schema())

@@ -509,7 +509,7 @@ def test_hosts_write_one_chain(url: str) -> None:
     [
         ("UPDATE belljar.records SET body = body || ' ' WHERE seq = 3", "record 3: its bytes do not have the hash"),
         ("DELETE FROM belljar.records WHERE seq = 2", "record 3: expected record 2"),
-        ("UPDATE belljar.records SET run = 'r2' WHERE seq = 3", "record 3: it is kept under another run"),
+        ("UPDATE belljar.records SET run = 'r2' WHERE seq = 3", "record 3: it is stored under another run"),
         ("CREATE RULE quiet AS ON DELETE TO belljar.records DO INSTEAD NOTHING", "the database is not as we make it"),
     ],
 )

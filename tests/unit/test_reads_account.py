@@ -15,6 +15,7 @@ from belljar.errors import LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId
 from belljar.ledger import Amounts, Balance, Limits, run_account
 from belljar.policy import load
+from tests.examples import examples
 from tests.journals import OwnLedger
 from tests.unit.broker_fakes import NOON, TENANT, Loose, drive
 
@@ -84,7 +85,7 @@ def test_portions_grow_and_a_read_larger_than_one_has_its_own(tmp_path: Path) ->
     drive(test())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.lists(st.integers(1, 6 * MIB), max_size=30), st.integers(1, 40 * MIB))
 def test_what_is_charged_is_the_sum_of_what_was_admitted(sizes: list[int], limit: int) -> None:
     async def test() -> None:
@@ -197,7 +198,7 @@ def test_who_reads_nothing_for_a_while_gives_its_portion_back_and_may_go_on() ->
         reads = Reads(scope(), ledger, idle_s=0.01)
         for n in (1, 2):
             await reads.charge(1000)
-            assert (await books(ledger)).held.read_bytes > 0
+            assert reads.held > 0  # the books may show this already given back
             await given_back(reads)
             assert (await books(ledger)).used.read_bytes == 1000 * n
         await reads.settled()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from belljar.attribution.repeats import Found, repeats
 from belljar.attribution.tracing import Traceable, trace
 from belljar.spans import Spans, overlaps
+from tests.examples import examples
 from tests.unit.test_tracing import TEMPLATE
 
 WORDS = [
@@ -94,7 +95,7 @@ def grouped(prompts: list[str], source: random.Random) -> list[list[str]]:
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 @pytest.mark.parametrize("template", ["{}", TEMPLATE, "Part:\n{}\n"], ids=["bare", "instructions", "heading"])
 @given(seed=st.integers(0, 10**6), size=st.integers(300, 3000), shuffled=st.booleans())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 def test_all_is_shown(
     kind: Callable[[random.Random], str], template: str, seed: int, size: int, shuffled: bool
 ) -> None:
@@ -108,7 +109,7 @@ def test_all_is_shown(
 
 
 @given(seed=st.integers(0, 10**6), data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_no_line_counts_at_more_places_than_prompts_have_it(seed: int, data: st.DataObject) -> None:
     source = random.Random(seed)
     text = KINDS[data.draw(st.sampled_from(sorted(KINDS)))](source)
@@ -160,7 +161,7 @@ SHAPES: dict[str, Callable[[list[str]], str]] = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @given(seed=st.integers(0, 10**6), shuffled=st.booleans())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 def test_all_lines_are_shown_in_every_shape(shape: Callable[[list[str]], str], seed: int, shuffled: bool) -> None:
     source = random.Random(seed)
     lines = source.choices([f"{line(source)} and {number:03d}" for number in range(30)], k=300)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from belljar.engine.blocks import Found, find_blocks
 from belljar.heavy import SLICE_BYTES, whole
+from tests.examples import examples
 
 F = "```"
 
@@ -196,7 +197,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3)), st.booleans())
 def test_any_reply_has_a_meaning(pieces: list[str], cut: bool) -> None:
     reply = "".join(pieces)

@@ -91,7 +91,7 @@ def test_what_has_one_turn_only_cannot_be_halved() -> None:
 
 
 def test_a_question_that_leaves_no_room_is_refused() -> None:
-    with pytest.raises(PolicyDenied, match="put what is long into a context") as caught:
+    with pytest.raises(PolicyDenied, match="put the long part into a context") as caught:
         History("system", "q" * 60 * KIB, 64 * KIB)
     assert (caught.value.code, caught.value.limit) == ("models.prompt", 64 * KIB)
     assert caught.value.observed is not None

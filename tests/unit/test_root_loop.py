@@ -72,7 +72,7 @@ class FakeBox:
             case ["prose" | ">>>" | "!pip", *_]:
                 return cell("rejected", error=ErrorInfo("Rejected", "syntax error: invalid", 1, "Rejected: syntax"))
             case ["long"]:
-                raise PolicyDenied("a cell of 9 bytes is over the policy's 8: send it in parts", code="limits.code")
+                raise PolicyDenied("a cell of 9 bytes is over the policy's limit of 8: split it", code="limits.code")
             case ["answer", value]:
                 self.finished = True
                 return cell(answer=value)
@@ -191,7 +191,7 @@ def test_a_block_without_a_label_that_the_language_refuses_is_none_that_is_passe
 
 def test_code_over_the_policy_s_limit_is_told_to_the_model() -> None:
     run = work(block("long"), END)
-    assert "The block was not run: a cell of 9 bytes is over the policy's 8: send it in parts." in run.shown[0]
+    assert "The block was not run: a cell of 9 bytes is over the policy's limit of 8: split it." in run.shown[0]
 
 
 # ---------------------------------------------------------------------------------------------------- what it is told
@@ -211,7 +211,7 @@ def test_what_is_left_out_is_told() -> None:
     ("reply", "hint"),
     [
         (block("prose >"), "run.\n<error"),
-        (block("prose >", ""), "no label; what has none is taken for Python"),
+        (block("prose >", ""), "no label, so it was taken for Python"),
         (f"{F}repl\nprose", "No line ``` closed it"),
         (block(f"prose '''\n{F}json\n'''"), "check that each string is closed"),
         (block(">>> 1"), "without the prompt's signs"),
@@ -220,7 +220,7 @@ def test_what_is_left_out_is_told() -> None:
 )
 def test_a_block_that_is_no_python_is_told_how_it_was_found(reply: str, hint: str) -> None:
     shown = work(reply, END).shown[0]
-    assert "The block was rejected, so nothing of it was run." in shown
+    assert "The block was rejected, so none of it was run." in shown
     assert hint in shown
 
 

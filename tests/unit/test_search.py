@@ -26,6 +26,7 @@ from belljar.search.hits import MATCH_CHARS_MAX
 from belljar.search.searcher import Findings
 from guest.agent.contexts import unpacked
 from guest.context.pushdown import Hit
+from tests.examples import examples
 from tests.unit.broker_fakes import drive
 from tests.unit.searches import HUGE, LONG, PATIENCE_S, SLOW, busy, question, refusal, searching, workers
 
@@ -106,7 +107,7 @@ patterns = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(texts, patterns)
 def test_every_match_is_where_re_finds_it(desk: Desk, text: str, pattern: str) -> None:
     spans = expected(pattern, text, 0, len(text))
@@ -169,7 +170,7 @@ items = st.lists(st.text(f"ab1 \n{WIDE}", max_size=6), min_size=1, max_size=12).
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(items, patterns, st.booleans())
 def test_of_a_list_or_dict_each_item_is_a_text_of_its_own(
     desk: Desk, values: list[str], pattern: str, keyed: bool
@@ -209,7 +210,7 @@ def test_a_search_of_items_goes_on_in_the_midst_of_one(desk: Desk) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(texts, bare, st.data())
 def test_a_range_is_searched_as_re_searches_it(desk: Desk, text: str, pattern: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text) + 2))
@@ -221,7 +222,7 @@ def test_a_range_is_searched_as_re_searches_it(desk: Desk, text: str, pattern: s
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(texts, patterns, st.integers(1, 3))
 def test_going_on_from_next_finds_each_match_once(desk: Desk, text: str, pattern: str, limit: int) -> None:
     """As far as going on can: an empty match beside the last one is stepped over."""
@@ -237,7 +238,7 @@ def test_going_on_from_next_finds_each_match_once(desk: Desk, text: str, pattern
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(f"ab{ENDS}é", min_size=1, max_size=60), st.integers(0, 70), st.integers(0, 70))
 def test_lines_are_those_of_splitlines(desk: Desk, text: str, first: int, last: int) -> None:
     found = desk.ask(text, "", mode="lines", start=first, stop=last)

@@ -144,7 +144,7 @@ def test_a_damaged_file_is_our_fault_and_names_its_document(
         async with stored(tmp_path, SOURCES[kind]) as (searcher, opened):
             how(opened.folder / file)
             for what in asked:
-                with pytest.raises(HostFault, match="remove that folder, and add the context again") as caught:
+                with pytest.raises(HostFault, match="remove that folder and add the context again") as caught:
                     await what(searcher, opened)
                 assert str(opened.folder) in str(caught.value)
                 assert "\n" not in str(caught.value)

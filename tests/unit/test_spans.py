@@ -8,7 +8,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belljar.spans import Spans
+from belljar.spans import Spans, share
 
 ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=30)
 
@@ -82,3 +82,15 @@ def test_no_more_than_so_many_ranges_are_kept() -> None:
     for number in range(100_000):
         spans.add(number, number + 1)
     assert [*spans] == [(0, 100_000)]
+
+
+@given(st.integers(0, 10**12), st.integers(1, 10**12))
+def test_a_share_is_never_rounded_up(part: int, whole: int) -> None:
+    found = share(part, whole)
+    assert found * whole <= part * (1 + 1e-15)
+    assert (found >= 1.0) == (part >= whole)
+
+
+def test_nearly_all_is_not_all() -> None:
+    assert share(10**12 - 1, 10**12) == 0.999999
+    assert share(0, 0) == 0.0

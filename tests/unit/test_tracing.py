@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from belljar.attribution.tracing import Traceable, trace
 from belljar.spans import Spans
+from tests.examples import examples
 
 TEMPLATE = "You label lines. Tell for each which kind of question it is, one label a line.\n\nLINES:\n{}\n\nAnswer now:"
 WORDS = [
@@ -100,7 +101,7 @@ RESHAPED: dict[str, Callable[[list[str]], str]] = {
 
 @pytest.mark.parametrize("shape", RESHAPED.values(), ids=RESHAPED.keys())
 @given(seed=st.integers(0, 10**6), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_lines_are_found_in_every_shape(shape: Callable[[list[str]], str], seed: int, data: st.DataObject) -> None:
     lines = document(seed, 60)
     chosen = sorted(data.draw(st.sets(st.integers(0, 59), min_size=1, max_size=40)))
@@ -117,7 +118,7 @@ def test_lines_are_found_in_every_shape(shape: Callable[[list[str]], str], seed:
 
 
 @given(seed=st.integers(0, 10**6), data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_slices_are_found_wherever_they_are_cut(seed: int, data: st.DataObject) -> None:
     lines = document(seed, 80)
     text = "\n".join(lines)
@@ -146,7 +147,7 @@ def once(text: str, slices: list[tuple[int, int]]) -> bool:
 
 
 @given(seed=st.integers(0, 10**6), size=st.integers(100, 3000), numbered=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_all_of_a_text_that_is_shown_in_slices_is_found(seed: int, size: int, numbered: bool) -> None:
     text = "\n".join(document(seed, 120))
     parts = [text[at : at + size] for at in range(0, len(text) - 60, size)]

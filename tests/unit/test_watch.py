@@ -32,10 +32,13 @@ from belljar.sandbox.watch import (
     processes_below,
     ticks_between,
 )
+from tests.waiting import PATIENCE_S, until
 
 MIB = 2**20
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ALL = ("memory", "cpu", "pids")
+# How long the kernel may take to stop some processes, on a machine however busy.
+STOPS_S = 5.0
 
 
 def spec(memory_bytes: int) -> BoxSpec:
@@ -176,9 +179,8 @@ time.sleep(300)
 @pytest.mark.parametrize("listed", [True, False])
 def test_children_orphans_and_children_of_threads_are_found(listed: bool) -> None:
     with program(FAMILY) as process:
-        deadline = time.monotonic() + 20
-        while len(found := processes_below(process.pid, listed=listed)) < 4 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: len(processes_below(process.pid, listed=listed)) >= 4, what="the whole family is there")
+        found = processes_below(process.pid, listed=listed)
         expected = {process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))}
         assert found.keys() == expected
         assert found[process.pid].threads == 2
@@ -186,7 +188,7 @@ def test_children_orphans_and_children_of_threads_are_found(listed: bool) -> Non
 
 def test_who_has_ended_is_not_there() -> None:
     with program("print(flush=True)") as process:
-        process.wait(20)
+        process.wait(PATIENCE_S)
     assert processes_below(process.pid) == {}
 
 
@@ -222,9 +224,12 @@ else:
     os.read(0, 0)
     import time
     time.sleep(300)
+import time
 kept = []
-while True:
+for _ in range(2000):
     kept.append(bytearray(b"x") * 1_000_000)
+    time.sleep(0.005)
+time.sleep(300)
 """
 
 
@@ -232,18 +237,21 @@ while True:
 def test_a_box_that_grows_too_large_is_killed_and_stands_still_while_it_is_counted(
     children: int,
 ) -> None:
-    states: list[str] = []
+    states: list[bool] = []
     dead = threading.Event()
     with program(GROWS.format(children=children)) as process:
         assert process.stdin is not None
 
+        def stand_still() -> bool:
+            found = [psutil.Process(pid).status() for pid in processes_below(process.pid)]
+            return set(found) == {psutil.STATUS_STOPPED}
+
         def kill() -> None:
-            # Whoever was told to stand still does so when the kernel gets to it.
-            deadline = time.monotonic() + 0.2
-            found = [psutil.STATUS_RUNNING]
-            while set(found) != {psutil.STATUS_STOPPED} and time.monotonic() < deadline:
-                found = [psutil.Process(pid).status() for pid in processes_below(process.pid)]
-            states.extend(found)
+            # One process alone goes on. Of several, who was told to stand still does so when the kernel gets to it.
+            deadline = time.monotonic() + (STOPS_S if children else 0)
+            while not stand_still() and time.monotonic() < deadline:
+                pass
+            states.append(stand_still())
             os.killpg(process.pid, signal.SIGKILL)
             dead.set()
 
@@ -252,22 +260,26 @@ def test_a_box_that_grows_too_large_is_killed_and_stands_still_while_it_is_count
 
         # The sockets of this machine are not this test's. While all of them are still starting, nobody counts.
         measuring = watch(2**50)
-        deadline = time.monotonic() + 20
-        while not (base := measuring.evidence().memory_peak_bytes or 0) and time.monotonic() < deadline:
+
+        def counted() -> bool:
             measuring.look()
-        limit = base + 100 * MIB
+            return bool(measuring.evidence().memory_peak_bytes)
+
+        until(counted, what="somebody is counted")
+        limit = (measuring.evidence().memory_peak_bytes or 0) + 30 * MIB
         watching = watch(limit)
         watching.start()
         process.stdin.write("\n")
         process.stdin.flush()
-        assert dead.wait(60)
+        assert dead.wait(PATIENCE_S)
         watching.stop()
     evidence = watching.evidence()
     assert evidence.memory_kills == 1
     assert evidence.memory_peak_bytes is not None
-    assert limit < evidence.memory_peak_bytes < limit + 100 * MIB
+    # It grows by 200 MB in a second at most, and the watch may be kept from looking for some.
+    assert limit < evidence.memory_peak_bytes < limit + 1024 * MIB
     if children:
-        assert set(states) == {psutil.STATUS_STOPPED}
+        assert states == [True]
 
 
 def test_what_is_counted_by_others_is_not_told() -> None:
@@ -283,7 +295,7 @@ def test_who_asks_is_answered_after_a_look() -> None:
     watch = Watch(os.getpid(), spec(2**50), -1, born=Born(), covers=("cpu",), kill=lambda: None)
     watch.start()
     watch.ask(answered.set)
-    assert answered.wait(20)
+    assert answered.wait(PATIENCE_S)
     watch.stop()
 
 
@@ -297,7 +309,7 @@ def test_a_box_that_cannot_be_looked_at_any_more_is_killed() -> None:
 
     watch = Blind(os.getpid(), spec(2**50), -1, born=Born(), covers=ALL, kill=killed.set)
     watch.start()
-    assert killed.wait(20)
+    assert killed.wait(PATIENCE_S)
     watch.stop()
     assert watch.failed
 

@@ -1,4 +1,4 @@
-"""The wire: any bytes give sentences and then perhaps one violation, nothing else, in bounded memory."""
+"""The wire: any bytes give messages and then perhaps one violation, nothing else, in bounded memory."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ from belljar.protocol import (
     carries_body,
 )
 from belljar.wire import Decoder, Frame, encode, guest_decoder, host_decoder
+from tests.examples import examples
 
 HEADER_MAX = 4096
 BODY_MAX = 1000
 HELD_MAX = 8 + HEADER_MAX + BODY_MAX
 
 Message = GuestMessage | HostMessage
-# What a stream of bytes came to: the sentences, and the violation at its end if there was one.
+# What a stream of bytes came to: the messages, and the violation at its end if there was one.
 Outcome = tuple[list[Frame[Any]], str | None]
 
 # ------------------------------------------------------------------------------------------------------- strategies
@@ -177,7 +178,7 @@ def same_however_fed(data: bytes, sizes: list[int], direction: str) -> Outcome:
     return whole
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=200), st.lists(st.integers(1, 40)), st.sampled_from(["guest", "host"]))
 @example(bytes(8), [], "guest")
 @example(b"\xff" * 8, [], "guest")
@@ -185,7 +186,7 @@ def test_any_bytes_give_the_same_however_they_are_fed(data: bytes, sizes: list[i
     same_however_fed(data, sizes, direction)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(frames(from_guest), max_size=6), st.binary(max_size=20), st.lists(st.integers(1, 90)))
 def test_sentences_before_broken_bytes_are_heard_and_none_after(
     good: list[Frame[Any]], junk: bytes, sizes: list[int]
@@ -197,7 +198,7 @@ def test_sentences_before_broken_bytes_are_heard_and_none_after(
     assert broken is not None
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(frames(from_guest), st.data(), st.lists(st.integers(1, 40)))
 def test_a_mutated_frame_is_another_sentence_or_a_violation(
     frame: Frame[Any], data: st.DataObject, sizes: list[int]
@@ -219,13 +220,13 @@ def test_a_mutated_frame_is_another_sentence_or_a_violation(
         assert fed(new("guest"), iter([written(one)])) == ([one], None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(frames(from_guest), max_size=5), st.lists(st.integers(1, 90)))
 def test_every_guest_sentence_makes_the_round_trip(sent: list[Frame[Any]], sizes: list[int]) -> None:
     assert same_however_fed(b"".join(map(written, sent)), sizes, "guest") == (sent, None)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(frames(from_host), max_size=5), st.lists(st.integers(1, 90)))
 def test_every_host_sentence_makes_the_round_trip(sent: list[Frame[Any]], sizes: list[int]) -> None:
     assert same_however_fed(b"".join(map(written, sent)), sizes, "host") == (sent, None)
@@ -237,10 +238,10 @@ def test_neither_direction_takes_the_sentences_of_the_other(guest: Frame[Any], h
     assert fed(new("guest"), iter([written(host)]))[0] == []
 
 
-def test_the_strategies_leave_out_no_sentence() -> None:
+def test_the_strategies_leave_out_no_message() -> None:
     known = {getattr(protocol, name) for name in protocol.__all__}
-    sentences = {kind for kind in known if isinstance(kind, type) and issubclass(kind, protocol._Sentence)}
-    assert sentences == {*get_args(GuestMessage), *get_args(HostMessage)}
+    messages = {kind for kind in known if isinstance(kind, type) and issubclass(kind, protocol._Message)}
+    assert messages == {*get_args(GuestMessage), *get_args(HostMessage)}
     for union, strategy in ((GuestMessage, from_guest), (HostMessage, from_host)):
         assert len(strategy.branches) == len(get_args(union))
 
@@ -462,8 +463,8 @@ FIELDS = {
 }
 
 
-def test_no_sentence_has_a_field_for_who_is_asking_or_for_a_place() -> None:
-    sentences = get_args(GuestMessage)
-    assert len(sentences) == 9
-    assert {field for sentence in sentences for field in sentence.__struct_fields__} <= FIELDS
-    assert all(sentence.__struct_config__.forbid_unknown_fields for sentence in sentences)
+def test_no_message_has_a_field_for_who_is_asking_or_for_a_place() -> None:
+    messages = get_args(GuestMessage)
+    assert len(messages) == 9
+    assert {field for message in messages for field in message.__struct_fields__} <= FIELDS
+    assert all(message.__struct_config__.forbid_unknown_fields for message in messages)

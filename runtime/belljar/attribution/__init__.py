@@ -1,4 +1,4 @@
-"""Which text of the contexts stood in a prompt: pure computing, over bytes and ranges of bytes.
+"""Finds which text of the contexts was in a prompt: pure computing, over bytes and ranges of bytes.
 
-The process that searches runs it (`search.process`), and has no need of more than these modules.
+The search process runs it (`search.process`), and needs no more than these modules.
 """

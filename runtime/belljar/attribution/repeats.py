@@ -1,17 +1,17 @@
-"""What was shown more often than one place accounts for, made good at the other places where the same text stands.
+"""Text that was shown more often than one place accounts for is counted at other places with the same text.
 
 A log has the same line a thousand times. A run that shows all of it in pieces shows that line a thousand times; but a
 line in a prompt does not say which of the places it was taken from, and `tracing` may have counted one place twice and
-another one never. Here the account is settled, once all prompts are known: what was found in prompts n times at one
-place is *spare* n - 1 times, and pays for what was read and not yet found, at places that have the same text.
+another one never. This is settled here, once all prompts are known: what was found in prompts n times at one place is
+*spare* n - 1 times, and pays for what was read and not yet found, at places that have the same text.
 
 The unit is the line, and within it the column: each byte of a line that was shown pays for one byte in the same column
 of one line with the same text. So a line that was shown as a whole can pay for the half of one that a slice was cut in,
-and two halves for a whole one. It does not matter in which order anything was shown, nor what pays for what: of a run
-that shows every place once, each column of each line is shown as often as it is there, and all is paid for. And no text
-is counted at more places than the prompts have it.
+and two halves for a whole one. Neither the order in which things were shown matters, nor what pays for what: if a run
+shows every place once, each column of each line is shown as often as it is there, and all is paid for. And no text is
+counted at more places than the prompts have it.
 
-What is left are halves that were found at a line which only begins (or ends) as theirs does. They are paid for by equal
+What is left are halves that were found at a line which only begins (or ends) like theirs. They are paid for by equal
 halves. Lines under `LINE_BYTES_MIN` bytes are everywhere, and are paid for only beside something that was shown.
 """
 
@@ -90,7 +90,7 @@ def _with_blanks(view: memoryview | mmap | bytes, read: Spans, start: int, stop:
 
 
 class _Spare:
-    """How often each column of each line is there to pay with."""
+    """How often each column of each line is available to pay with."""
 
     def __init__(self) -> None:
         self.lines: dict[bytes, int] = {}
@@ -111,7 +111,7 @@ class _Spare:
                 columns[column] += times
 
     def pay(self, part: _Part) -> list[tuple[int, int]]:
-        """Take it away. Gives the columns that were there."""
+        """Use a part up. Returns the columns that were available."""
         wholes = self.lines.get(part.line, 0)
         if part.is_whole and wholes:
             self.lines[part.line] -= 1
@@ -129,7 +129,7 @@ class _Spare:
         return paid
 
     def halves(self) -> Counter[bytes]:
-        """The texts of the columns that are still there."""
+        """The texts of the columns that are still available."""
         texts = Counter(self.lines)
         for line, columns in self._columns.items():
             while runs := _runs(columns, 0, len(line)):
@@ -147,7 +147,7 @@ def _runs(columns: Sequence[int], first: int, last: int) -> list[tuple[int, int]
 
 
 def _holes(document: Found) -> Iterator[tuple[int, int]]:
-    """What was read and not found."""
+    """What was read but not found."""
     read, found = Spans(document.read), Spans(document.found)
     gaps = found.missing(max((stop for _, stop in read), default=0))
     ends = [stop for _, stop in gaps]
@@ -159,7 +159,7 @@ def _holes(document: Found) -> Iterator[tuple[int, int]]:
 
 
 def _pay(document: Found, spare: _Spare, halves: list[_Part]) -> list[tuple[int, int]]:
-    """What of a document is paid for. Parts of lines that are not go to `halves`."""
+    """What of a document is paid for. Parts of lines that are not paid for go to `halves`."""
     paid: list[tuple[int, int]] = []
     short: list[_Part] = []
     for hole in _holes(document):
@@ -169,7 +169,7 @@ def _pay(document: Found, spare: _Spare, halves: list[_Part]) -> list[tuple[int,
             elif len(short) < limits.PARTS_MAX:
                 short.append(part)
     shown = Spans([*document.found, *paid])
-    # Of several short lines in a row, each is beside the one before it, or behind it.
+    # Of several short lines in a row, each is beside the one before it, or the one after it.
     for _ in range(2):
         short, now = _pay_short(document.view, short[::-1], shown, spare)
         paid += now
@@ -200,7 +200,7 @@ def _pay_short(
 
 
 def _is_beside(view: memoryview | mmap | bytes, part: _Part, shown: Spans, last: tuple[int, int]) -> bool:
-    """Whether there is something shown before or behind the part, but for white space: in `shown`, or the last one."""
+    """Whether something shown is next to the part, except for white space: in `shown`, or the last one."""
     start, stop = part.at + part.first, part.at + part.last
     before = bytes(view[max(0, start - limits.BESIDE_BYTES_MAX) : start])
     after = bytes(view[stop : stop + limits.BESIDE_BYTES_MAX])
@@ -222,7 +222,7 @@ def _pay_halves(halves: Iterable[_Part], spare: Counter[bytes]) -> Iterator[tupl
 
 
 def _longer(text: bytes, spare: Mapping[bytes, int]) -> bytes | None:
-    """A text that is spare and begins or ends with this one."""
+    """A spare text that begins or ends with this one."""
     for longer in islice(spare, limits.LONGER_MAX):
         if spare[longer] and (longer.startswith(text) or longer.endswith(text)):
             return longer
@@ -269,7 +269,7 @@ def _lines(document: Found, at: int, block: bytes) -> list[bytes]:
 
 
 def _line_start(document: Found, at: int) -> int:
-    """Where the line begins that `at` is in, or as far back as a line may be long."""
+    """Where the line that `at` is in begins, or as far back as a line may be long."""
     least = max(0, at - limits.LINE_BYTES_MAX)
     start = least + bytes(document.view[least:at]).rfind(b"\n") + 1
     item = bisect_right(document.items, at) - 1

@@ -1,9 +1,9 @@
 """Short lines in a prompt: a line of a few bytes is everywhere and says nothing, but several in a row do.
 
-A program numbers such lines, quotes them, or joins them with commas. Here a stretch of a prompt is taken apart in each
-of the ways in which programs put lines together, into pieces without the numbers and quotes around them; and as many
-neighbours as have `LINE_BYTES_MIN` bytes between them, two at least, make one *run*. The lines of a document make runs
-in the same way. Where both have the same one, the document's lines stand in the prompt, one behind the other.
+A program numbers such lines, quotes them, or joins them with commas. Here a stretch of a prompt is split in each of the
+ways in which programs join lines, into pieces without the numbers and quotes around them; and as many neighbours as
+have `LINE_BYTES_MIN` bytes together, two at least, make one *run*. The lines of a document make runs in the same way.
+If both have the same run, the document's lines are in the prompt, one after the other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["pieces", "runs"]
 
 # What programs join lines with, and what stands for a line end in JSON.
 _SEPARATORS: Final = (b", ", b"; ", b" | ", b"\t", b"\\n", b'","', b"','", b" ")
-# What programs put before a line, and behind it.
+# What programs put before a line, and after it.
 _BEFORE: Final = re.compile(rb"\s*(?:[-*>#]+\s+|\[?\d+[\].):|\t]+\s*)?[\"'\[({]*")
 _BEHIND: Final = b" \t\r\"',;)]}"
 

@@ -1,47 +1,47 @@
-"""Which parts of the documents stand in a prompt: found by looking, since the guest's word is worth nothing.
+"""Which parts of the documents are in a prompt: found by looking, since the guest's word is worth nothing.
 
 A program reads a document, does what it likes with the text, and sends prompts. Here the text of the prompts is looked
-for in what the run has read. All prompts of a call lie one after the other in `text`; `rest` is a copy in which what
+for in what the run has read. All prompts of a call are in `text`, one after the other; `rest` is a copy in which what
 has been found is overwritten with a byte that UTF-8 does not have. A *find* is a stretch of a document and an equal
 stretch of `text`, with something in it that was not found before, grown in both directions as far as the bytes agree
-(and a little over what was found before: the line before may have taken this one's first bytes, where the document's
-next line begins like it). These ways lead to a find, the cheap and certain ones first:
+(and a little over what was found before: the line before may have taken this one's first bytes, if the document's next
+line begins like it). These ways lead to a find, the cheap and certain ones first:
 
-    follow   after a find the document goes on, and mostly the prompt does too: behind a bullet, a number, a quote, or
-             in the next prompt after its instructions. The document's next lines are looked for in the prompt, nearby
-    sound    of each long gap in what is explained a few bytes are looked for in all that was read, many at once, by RE2
-             in one pass. A slice is long, so they lie within it and bring the rest along; only long finds count
-    lines    each line of what was read that stands in a prompt as a whole, wherever it stands: an index of the prompts'
-             bytes says at once of nearly every line that it does not
-    short    lines too short to be looked for one by one, where several stand in a row, numbered, quoted or joined; see
+    follow   after a find the document goes on, and mostly the prompt does too: after a bullet, a number, a quote, or in
+             the next prompt after its instructions. The document's next lines are looked for in the prompt, nearby
+    sound    a few bytes of each long gap are looked for in all that was read, many at once, by RE2 in one pass. A slice
+             is long, so they are within it and bring the rest along; only long finds count
+    lines    each line that was read and is in a prompt as a whole, wherever it is: for nearly every line that is not,
+             an index of the prompts' bytes says so at once
+    short    lines too short to be looked for one by one, if several are in a row, numbered, quoted or joined; see
              `short`
-    probe    as sound, but at every so many bytes of all gaps, and short finds count: first with long anchors, of which
-             few are anywhere by accident, then with short ones. Of several places, that where most around agrees wins
-    edges    what is left beside a line that was found: the line may stand in many places, and only at one of them does
+    probe    as sound, but every so many bytes of all gaps, and short finds count: first with long anchors, few of which
+             occur by accident, then with short ones. Of several places, the one where most around it agrees wins
+    edges    what is left beside a line that was found: the line may occur in many places, and only in one of them does
              the document go on as the prompt does. So every place of it is tried. This finds the half lines at the ends
              of a slice, and the short lines within
 
-What is found is true: each range's text stood in a prompt, but for white space beside it: up to `BLANK_BYTES_MAX` of it
-count as shown with what they adjoin (a program that strips or joins lines leaves none, and nobody misses it). What is
-not found may still have been there: translated, encoded, in another case, or in pieces that are neither whole lines nor
-twice `SHORT` bytes long. Lines under `LINE_BYTES_MIN` bytes are taken only as the continuation of the find before
-them, or with neighbours of theirs that make up as much. Text that is in several places of the documents is attributed
-to one of them: to the continuation of the last find if it is there, else to where most around it agrees. Where the
-prompt leaves the document in the midst of a word, the agreement since the last line end is taken for an accident: lines
-of a log begin alike.
+What is found is true: each range's text was in a prompt, except for white space beside it: up to `BLANK_BYTES_MAX` of
+it count as shown with what they adjoin (a program that strips or joins lines leaves none, and nobody misses it). What
+is not found may still have been there: translated, encoded, in another case, or in pieces that are neither whole lines
+nor twice `SHORT` bytes long. Lines under `LINE_BYTES_MIN` bytes are taken only as the continuation of the find before
+them, or with enough of their neighbours. Text that is in several places of the documents is attributed to one of them:
+to the continuation of the last find if it is there, else to where most around it agrees. If the prompt leaves the
+document in the middle of a word, the agreement since the last line end is taken for an accident: lines of a log begin
+alike.
 
-Each byte of a prompt pays for one byte of a document. Where finds reach over each other, they are parted at a line end;
-and where one place was found more than once, that is told (`again`): `repeats` makes other places of it, once all is
-known. To choose among equal places right away would need to know what is to come.
+Each byte of a prompt pays for one byte of a document. Finds that overlap are parted at a line end; and if one place was
+found more than once, that is reported (`again`): `repeats` counts other places for it, once all is known. Choosing
+among equal places right away would mean knowing what is to come.
 
-A single way was tried in their place: index each 8 bytes of the prompts, look up every 8th place of what was read, and
-extend each hit. It takes 15 times as long where whole slices are shown, which is the common case, since every byte of
-every prompt goes into the index; it finds no short lines behind numbers; and where every second line is shown, it takes
-a seventh of the others for shown as well, since pieces of them agree by accident.
+A single way was tried instead: index each 8 bytes of the prompts, look up every 8th place of what was read, and extend
+each hit. It takes 15 times as long if whole slices are shown, which is the common case, since every byte of every
+prompt goes into the index; it finds no short lines after numbers; and if every second line is shown, it takes a seventh
+of the others for shown as well, since pieces of them agree by accident.
 
 Anchors that were not found are remembered for the call: the instructions around a thousand slices cost one search.
-Whoever makes prompts to keep us busy meets `scan_bytes_max`, or the end of the seconds that there are: then what is
-left stays untraced, and `complete` says so.
+Whoever makes prompts to keep us busy meets `scan_bytes_max`, or runs out of the time that there is: then what is left
+stays untraced, and `complete` says so.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ from belljar.spans import Spans, overlaps
 __all__ = ["Traceable", "Traced", "trace"]
 
 
-# In no UTF-8 text: what was found, and what stands between two prompts.
+# In no UTF-8 text: what was found, and the border between two prompts.
 _FOUND: Final = b"\xff"
 _BORDER: Final = b"\xfe"
 
 _GAP = re.compile(rb"[^\xfe\xff]{12,}")
-# What programs put before lines, and behind them.
+# What programs put before lines, and after them.
 _FIELD = re.compile(rb"\s*(?:[-*>#]+\s+|\d+[.):]\s*)?[\"'\[(]*([^|\t]+)[|\t]*")
 _CLOSING = b" \t\r\"',;)]"
 _ANY_GAP = re.compile(rb"[^\xfe\xff]+")
@@ -85,9 +85,9 @@ _PIECE = re.compile(rb"(?:[\n\t|\":;,>(]|\A)[\s\-*\d.)\]\"'\[(]*([^\n]{24})")
 
 
 class Traceable(NamedTuple):
-    """A document, and which of its bytes the run has read, the most recent first. Finds lie within these.
+    """A document, and which of its bytes the run has read, the most recent first. Finds are within these.
 
-    Of a list or dict, `items` are where its items begin, ascending.
+    For a list or dict, `items` are where its items begin, ascending.
     """
 
     doc: int
@@ -99,7 +99,7 @@ class Traceable(NamedTuple):
 class Traced(NamedTuple):
     """(doc, first byte, byte after the last), in order, none touching the next; and whether all was looked for.
 
-    What stood in the prompts n times is in `spans` once and in `again` n - 1 times.
+    What was in the prompts n times is in `spans` once and in `again` n - 1 times.
     """
 
     spans: list[tuple[int, int, int]]
@@ -114,9 +114,9 @@ def trace(
     scan_bytes_max: int = limits.SCAN_BYTES_MAX,
     is_late: Callable[[], bool] = lambda: False,
 ) -> Traced:
-    """Find the parts of `texts` that stand in `prompts`, going through at most about `scan_bytes_max` bytes.
+    """Find the parts of `texts` that are in `prompts`, going through at most about `scan_bytes_max` bytes.
 
-    Once `is_late` says so it gives what it has found until then.
+    Once `is_late` says so, it returns what it has found so far.
     """
     with ExitStack() as views:
         sources = [
@@ -149,7 +149,7 @@ class _Find(NamedTuple):
 
 
 class _Edge:
-    """A line that was found, and beside it, beyond `known` bytes, something that was not. It is in the text `at`."""
+    """A line that was found, and beside it, beyond `known` bytes, something that was not. `at` is where in the text."""
 
     def __init__(self, known: int, beside: bytes, *, behind: bool) -> None:
         self.at: list[int] = []
@@ -158,7 +158,7 @@ class _Edge:
         self.behind = behind
 
     def learns(self, before: bytes, after: bytes) -> bool:
-        """Whether a place with this before and behind it agrees further than all before it."""
+        """Whether a place with this before and after it agrees further than all places so far."""
         shared = _shared(self.beside, after) if self.behind else _shared(self.beside[::-1], before[::-1])
         better = shared > self.known
         self.known = max(self.known, shared)
@@ -170,7 +170,7 @@ class _Untraced(Exception):
 
 
 def _by_recency(texts: Sequence[Traceable], sources: Sequence[_Source]) -> list[tuple[int, int, int]]:
-    """What was read, (source, start, stop), none twice, what was read last first."""
+    """What was read, (source, start, stop), none twice, the most recent first."""
     found: dict[tuple[int, int, int], None] = {}
     for number, (text, source) in enumerate(zip(texts, sources, strict=True)):
         for start, stop in text.ranges:
@@ -195,7 +195,7 @@ class _Tracer:
         self._rest = bytearray(self._text)
         self._starts = self._borders()
         self._finds: list[_Find] = []
-        # Where the stretches of the text that are left by `_compact` begin: there, and in the prompts.
+        # Where the stretches of the text that `_compact` leaves begin: there, and in the prompts.
         self._kept = [(0, 0)]
         self._places: dict[bytes, list[_Place]] = {}
         self._used: dict[bytes, int] = {}
@@ -246,7 +246,7 @@ class _Tracer:
             self._lines(self._starts[1])
 
     def _compact(self) -> None:
-        """What was found is mostly most of it: nobody goes through that again, but for the ends of it."""
+        """Drop what was found, mostly most of the text, except for its ends: nobody goes through it again."""
         kept, at = [], 0
         for run in _FOUND_RUN.finditer(self._rest):
             first, after = run.start() + limits.OVERLAP_BYTES_MAX, run.end() - limits.OVERLAP_BYTES_MAX
@@ -300,7 +300,7 @@ class _Tracer:
         return _Find(place.source, first, at - back + first - start, max(0, last - first))
 
     def _accident_ahead(self, at: int, size: int) -> int:
-        """How much at the end agrees only because two lines begin alike: the prompt's line goes on in another way."""
+        """How much at the end agrees only because two lines begin alike: the prompt's line goes on differently."""
         end = at + size
         if not self._within_word(end):
             return 0
@@ -319,7 +319,7 @@ class _Tracer:
         return _WORDLY.match(self._text, at) is not None
 
     def _take(self, find: _Find) -> int:
-        """Count it as shown. Gives where it ends in the rest."""
+        """Count it as shown. Returns where it ends in the rest."""
         end = find.at + find.size
         self._rest[find.at : end] = _FOUND * find.size
         self._finds.append(find._replace(at=self._in_prompts(find.at)))
@@ -380,7 +380,7 @@ class _Tracer:
             if line.end() < len(block) or len(line[0]) <= limits.NEEDLE_BYTES_MAX:
                 yield place, text
             else:
-                # A list's items stand in its text with nothing between them, and the next one may be short.
+                # A list's items are in its text with nothing between them, and the next one may be short.
                 yield from ((place, text), (place, text[: limits.LINE_BYTES_MIN]))
 
     def _same_again(self) -> Iterator[tuple[_Place, bytes]]:
@@ -408,7 +408,7 @@ class _Tracer:
                 found = self._sounded([(bytes(self._rest[at : at + limits.LONG]), at) for at in middles])
 
     def _sounded(self, anchors: list[tuple[bytes, int]]) -> bool:
-        """Look for anchors; take what is certain only. Whether there was something."""
+        """Look for anchors; take only what is certain. Returns whether there was something."""
         before = self._last
         for first in range(0, len(anchors), limits.ANCHORS_MAX):
             some = anchors[first : first + limits.ANCHORS_MAX]
@@ -420,7 +420,7 @@ class _Tracer:
         return self._last is not before
 
     def _probe(self, size: int, stop: int) -> None:
-        """Look for anchors of so many bytes from the rest before `stop`, until all have been looked for."""
+        """Look for anchors of `size` bytes from the rest before `stop`, until all have been looked for."""
         offered = [self._anchors(*gap.span(), size) for gap in _GAP.finditer(self._rest, 0, stop)]
         while offered:
             wanted: dict[bytes, list[int]] = {}
@@ -437,7 +437,7 @@ class _Tracer:
                 self._take_best(anchor, places)
 
     def _anchors(self, start: int, stop: int, size: int) -> Iterator[tuple[bytes, int]]:
-        """What to look for of one gap, and where it is. What was found meanwhile is left out."""
+        """What to look for of one gap, and where it is."""
         for at in range(start, stop - size + 1, size):
             yield bytes(self._rest[at : at + size]), at
         if size == limits.SHORT:
@@ -447,7 +447,7 @@ class _Tracer:
     def _collect(
         self, anchors: Iterator[tuple[bytes, int]], count: int, wanted: dict[bytes, list[int]], unknown: set[bytes]
     ) -> bool:
-        """Put the next `count` of a gap's anchors into `wanted`. Whether there may be more."""
+        """Put the next `count` of a gap's anchors into `wanted`. Returns whether there may be more."""
         taken = 0
         for anchor, at in anchors:
             if _FOUND in anchor or not self._stands(anchor, at) or len(set(anchor)) < limits.DIFFERENT_BYTES_MIN:
@@ -475,7 +475,7 @@ class _Tracer:
         self._places.update(places)
 
     def _hits(self, places: Mapping[bytes, list[_Place]]) -> Iterator[tuple[bytes, _Place]]:
-        """Where the anchors stand in what was read; none any more once it has `_PLACES_MAX` places."""
+        """Where the anchors are in what was read; each at no more than `PLACES_MAX` places."""
         self._spend(limits.COMPILE_COST_BYTES)
         pattern, waste = _any_of(places), 0
         for number, start, stop in self._ranges:
@@ -515,13 +515,13 @@ class _Tracer:
     # ---------------------------------------------------------------------------------------------------------- lines
 
     def _lines(self, stop: int) -> None:
-        """Take every line of what was read that stands as a whole in the rest before `stop`."""
+        """Take every line of what was read that is in the rest before `stop` as a whole."""
         rows: dict[bytes, list[int]] = {}
         self._used.clear()
         for row in _ROW.finditer(self._text, 0, stop):
             if self._is_worth_it(row.start(), row.end()):
                 rows.setdefault(row[0], []).append(row.start())
-                # The same line behind many numbers: each row differs, but for this.
+                # The same line after many numbers: each row differs, except for this.
                 for field in _FIELD.finditer(row[0]):
                     bare = field[1].rstrip(_CLOSING)
                     if len(bare) >= limits.LINE_BYTES_MIN and bare != row[0]:
@@ -587,7 +587,7 @@ class _Tracer:
     # ---------------------------------------------------------------------------------------------------- short lines
 
     def _short_lines(self) -> None:
-        """Take short lines that stand in the rest one behind the other, as they do in what was read."""
+        """Take short lines that are in the rest one after the other, as they are in what was read."""
         rest = bytes(self._rest)
         stretches = (
             (at, rest[at : min(at + limits.STRETCH_BYTES, gap.end())])
@@ -632,7 +632,7 @@ class _Tracer:
                 )
 
     def _rows(self, number: int, at: int, block: bytes) -> list[tuple[int, bytes]]:
-        """The lines of a block, and where they begin. Where an item of a list begins there is no line end before it."""
+        """The lines of a block, and where they begin. An item of a list begins one without a line end before it."""
         items = self._sources[number].items
         begin = [items[n] - at for n in range(bisect_right(items, at), bisect_left(items, at + len(block)))]
         rows = []
@@ -759,7 +759,7 @@ def _parted(finds: Iterable[_Find], sources: Sequence[_Source]) -> list[_Find]:
 
 
 def _kept(one: _Find, other: _Find, shared: int, sources: Sequence[_Source]) -> int:
-    """How much of what both have the first keeps: whole lines, and a line that only its beginning is of."""
+    """How much of what both have the first keeps: whole lines, and the end of a line that it has the beginning of."""
     block = bytes(sources[other.source].view[other.start : other.start + shared + 1])
     lines = block.rfind(b"\n", 0, shared) + 1
     if lines:
@@ -824,7 +824,7 @@ def _alike(left: bytes | bytearray, right: bytes | bytearray) -> int:
 
 
 def _whole_characters(view: memoryview, start: int, stop: int, end: int) -> tuple[int, int]:
-    """The range without halves of characters at its ends. `end` is where a character ends for certain."""
+    """The range without parts of characters at its ends. `end` is where a character surely ends."""
     while start < stop and view[start] & 0xC0 == 0x80:
         start += 1
     while start < stop < end and view[stop] & 0xC0 == 0x80:

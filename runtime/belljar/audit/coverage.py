@@ -1,9 +1,9 @@
 """Which characters of its documents a run has read, and which of them a sub-model was shown, from the log alone.
 
 `run.started` names the documents; `context.read` and `context.searched` hold the ranges that were given to the box;
-`query.shown` the ranges that were found in prompts (see `attribution`). A character counts once. What a log
-says outside a document, or of a document that is none (a list's directory), does not count; nor does what it says after
-the run's end or, of the run's documents, a second time.
+`query.shown` the ranges that were found in prompts (see `attribution`). A character counts once. Ranges outside a
+document, or of something that is not one (a list's directory), do not count; nor does anything after the run's end, or
+what names a run's documents a second time.
 
 Read means: these bytes were given to the box. Shown means: these bytes stood in a prompt that a model answered.
 Neither says that anything was done with them.
@@ -35,9 +35,9 @@ from belljar.audit.events import (
     RunStarted,
 )
 from belljar.audit.read import Record
-from belljar.spans import Spans
+from belljar.spans import Spans, share
 
-__all__ = ["Coverage", "DocumentCoverage", "Ranges", "characters_read", "coverage", "percent"]
+__all__ = ["Coverage", "DocumentCoverage", "Ranges", "characters_read", "coverage"]
 
 _RANGES_MAX = 1000
 
@@ -50,7 +50,7 @@ class Ranges(msgspec.Struct, frozen=True):
 
 
 class DocumentCoverage(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to one document. All numbers are characters; percentages are rounded down."""
+    """What happened to one document. All counts are in characters; shares are from 0 to 1, rounded down."""
 
     name: str
     kind: str
@@ -58,8 +58,8 @@ class DocumentCoverage(msgspec.Struct, frozen=True, kw_only=True):
     chars: int
     read_chars: int
     shown_chars: int
-    read_percent: float
-    shown_percent: float
+    read_share: float
+    shown_share: float
     never_read: Ranges
     never_shown: Ranges
 
@@ -68,15 +68,15 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     """What happened to all documents of a run; the totals are sums.
 
     Attributes:
-        untraced: how many `query.shown` records say that not all could be looked for: more may have been shown.
+        untraced: how many `query.shown` records say that the search was incomplete: more may have been shown.
     """
 
     documents: list[DocumentCoverage]
     chars: int
     read_chars: int
     shown_chars: int
-    read_percent: float
-    shown_percent: float
+    read_share: float
+    shown_share: float
     untraced: int
 
 
@@ -115,8 +115,8 @@ def coverage(records: Iterable[Record], *, ranges_max: int = _RANGES_MAX) -> Cov
         chars=chars,
         read_chars=read,
         shown_chars=shown,
-        read_percent=percent(read, chars),
-        shown_percent=percent(shown, chars),
+        read_share=share(read, chars),
+        shown_share=share(shown, chars),
         untraced=untraced,
     )
 
@@ -131,13 +131,8 @@ def characters_read(records: Iterable[Record], *, doc: int = 0) -> int:
     return spans.covered
 
 
-def percent(part: int, whole: int) -> float:
-    """To four decimals, rounded down: 100.0 is all of it, and of nothing there is nothing."""
-    return part * 10**6 // whole / 10**4 if whole else 0.0
-
-
 def _documents(started: RunStarted) -> dict[int, _Document]:
-    """The texts of a run by their number."""
+    """The texts of a run, by their index."""
     return {
         context.text: _Document(context.name, context.kind, context.sha256, context.chars, Spans(), Spans())
         for context in started.contexts
@@ -158,7 +153,7 @@ def _ranges(event: ContextRead | ContextSearched | QueryShown) -> list[tuple[int
         assert event.start is not None
         assert event.stop is not None
         return [(event.start, event.stop)]
-    return event.spans or []  # of reads, many small ones share a record
+    return event.spans or []  # many small reads share a record
 
 
 def _of(document: _Document, ranges_max: int) -> DocumentCoverage:
@@ -170,8 +165,8 @@ def _of(document: _Document, ranges_max: int) -> DocumentCoverage:
         chars=chars,
         read_chars=read,
         shown_chars=shown,
-        read_percent=percent(read, chars),
-        shown_percent=percent(shown, chars),
+        read_share=share(read, chars),
+        shown_share=share(shown, chars),
         never_read=_first(document.read.missing(chars), ranges_max),
         never_shown=_first(document.shown.missing(chars), ranges_max),
     )

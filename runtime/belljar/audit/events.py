@@ -1,14 +1,14 @@
 """Every event that the log knows: one struct for each, whose fields are the record's `data`.
 
-The union is closed. An event or a field that is not here, or of another type, is refused when it is written and is a
-problem when it is read, so a new event or field needs a new `VERSION`. A record says in `v` which version it is of, and
-every version that was ever written is read for ever: `decoded` turns the older ones into what stands here.
+The union is closed. An unknown event or field, or a field of another type, is refused when it is written and is a
+problem when it is read, so a new event or field needs a new `VERSION`. A record's `v` is its version, and every version
+ever written can be read for ever: `decoded` turns the older ones into what is here.
 
-    v 1   what the backend says of itself was among the fields of `run.started`; what was not known was null
-    v 2   it is in `facts`; a field that has a default is in a record only where it says something else
+    v 1   what the backend says about itself is among the fields of `run.started`; what is not known is null
+    v 2   it is in `facts`; a field that equals its default is left out
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
-the first. `doc` is a place in the run's table of documents: that of a context's text is its `text`. An action with an
+the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
 effect outside the box is two records that share `action`: `query.requested`, durable before the effect leaves the
 host, and then exactly one of `query.completed`, `query.failed` and `query.denied`.
 """
@@ -67,13 +67,13 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class _Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """One struct an event; `name` is what the record has as its `event`."""
+    """One struct per event; `name` is the record's `event`."""
 
     name: ClassVar[str]
 
 
 class ContextData(_Part, frozen=True):
-    """One context of a run; `text` and `directory` are places in the table of documents."""
+    """One context of a run; `text` and `directory` are indexes into the table of documents."""
 
     name: Text
     kind: Literal["text", "list", "dict"]
@@ -98,8 +98,8 @@ class AmountsData(_Part, frozen=True):
 class RunStarted(_Event, frozen=True):
     """A run begins, under these controls. `refused`: it was refused before anything was opened, and ends at once.
 
-    `facts` are what the backend says of itself: the image's digest, versions. `scripted`: a model of it gives answers
-    that were written before. Without a root model there is no `question_bytes`.
+    `facts` is what the backend says about itself: the image's digest, versions. `scripted`: one of its models gives
+    answers that were written before. Without a root model there is no `question_bytes`.
     """
 
     name: ClassVar[str] = "run.started"
@@ -134,7 +134,7 @@ class CellStarted(_Event, frozen=True):
 
 
 class CellFinished(_Event, frozen=True):
-    """A cell has ended; `output_bytes` is what it printed, also what was cut."""
+    """A cell has ended; `output_bytes` is what it printed, including what was cut."""
 
     name: ClassVar[str] = "cell.finished"
     cell: Count
@@ -161,9 +161,9 @@ class AnswerVoid(_Event, frozen=True):
 
 
 class ContextRead(_Event, frozen=True):
-    """The program read `[start, stop)`; or, of many small reads, `reads` of them that come to `spans`.
+    """The program read `[start, stop)`; or made `reads` small reads, which together are `spans`.
 
-    `line` is where in the cell, by the program's own word; of many, that of the first. 0 is unknown.
+    `line` is the line of the cell, as the program claims; of several reads, the first one's. 0 is unknown.
     """
 
     name: ClassVar[str] = "context.read"
@@ -178,7 +178,7 @@ class ContextRead(_Event, frozen=True):
     def __post_init__(self) -> None:
         one, many = (self.start, self.stop), (self.reads, self.spans)
         if (None in one or many != (None, None)) and (None in many or one != (None, None)):
-            raise ValueError("either `start` and `stop` or `reads` and `spans`")
+            raise ValueError("it needs either `start` and `stop` or `reads` and `spans`")
 
 
 class ContextSearched(_Event, frozen=True):
@@ -200,7 +200,7 @@ class ContextSearched(_Event, frozen=True):
 
 
 class QueryRequested(_Event, frozen=True):
-    """A model is about to be asked. The prompt's digest is that of its texts, a zero byte between two of them."""
+    """A model is about to be asked. The prompt's digest is that of its texts, joined by zero bytes."""
 
     name: ClassVar[str] = "query.requested"
     action: Text
@@ -239,7 +239,7 @@ class QueryCompleted(_Event, frozen=True):
 
 
 class QueryFailed(_Event, frozen=True):
-    """No answer came that counts. What it cost is the worst case where nobody told."""
+    """No valid answer came. If nobody reported what it cost, the amounts are the worst case."""
 
     name: ClassVar[str] = "query.failed"
     action: Text
@@ -251,7 +251,7 @@ class QueryFailed(_Event, frozen=True):
 
 
 class QueryShown(_Event, frozen=True):
-    """These characters of a document stood in a prompt that was answered. Without `complete` there may be more."""
+    """These characters of a document stood in a prompt that was answered. If not `complete`, there may be more."""
 
     name: ClassVar[str] = "query.shown"
     cell: Count
@@ -261,7 +261,7 @@ class QueryShown(_Event, frozen=True):
 
 
 class RequestRefused(_Event, frozen=True):
-    """What the program asked for was refused. With `count`: how many of the kind there were, at the run's end."""
+    """A request of the program was refused. With `count`, at the run's end: how many of the kind there were."""
 
     name: ClassVar[str] = "request.refused"
     cell: Count
@@ -273,9 +273,9 @@ class RequestRefused(_Event, frozen=True):
 
 
 class RunFinished(_Event, frozen=True):
-    """A run has ended; `code`, `limit` and `observed` tell the limit that it met, if any.
+    """A run has ended; `code`, `limit` and `observed` name the limit that it met, if any.
 
-    What a box would have told is missing where there was none, and of a refused start most is.
+    Without a box, what it would have reported is missing; a refused start lacks most fields.
     """
 
     name: ClassVar[str] = "run.finished"
@@ -294,7 +294,7 @@ class RunFinished(_Event, frozen=True):
 
 
 class RunAbandoned(_Event, frozen=True):
-    """The run's host died; a later start closed it. `charged` is the part of the amounts that this charged."""
+    """The run's host died; a later start closed it. `charged` is the part of the amounts that this step charged."""
 
     name: ClassVar[str] = "run.abandoned"
     calls: Count
@@ -328,15 +328,15 @@ EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_a
 
 
 def _exact(value: object) -> object:
-    """A caller's own kind of string or integer, as one of Python's."""
+    """A caller's subclass of `str` or `int`, as a plain one."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
         return int.__int__(value)
-    raise TypeError(f"an audit record cannot hold a {type(value).__name__}; write integers and strings")
+    raise TypeError(f"an audit record cannot hold a {type(value).__name__}; use integers and strings")
 
 
-# The keys of `facts`, the only mapping in an event, are ASCII: sorted as the RFC says whatever is compared.
+# The keys of `facts`, the only mapping in an event, are ASCII: any comparison sorts them as the RFC says.
 _ENCODER: Final = msgspec.json.Encoder(order="sorted", enc_hook=_exact)
 _DECODERS: Final[Mapping[str, msgspec.json.Decoder[Event]]] = {
     name: msgspec.json.Decoder(event) for name, event in EVENTS.items()
@@ -344,11 +344,11 @@ _DECODERS: Final[Mapping[str, msgspec.json.Decoder[Event]]] = {
 
 
 def encoded(event: Event) -> bytes:
-    """The canonical bytes of an event, which are read back before anybody relies on them.
+    """The canonical bytes of an event, read back before anybody relies on them.
 
     Raises:
-        TypeError: a field is of another type than it should be.
-        InvalidInput: `audit.too_long`: a string or an integer passes its limit.
+        TypeError: a field has the wrong type.
+        InvalidInput: `audit.too_long`: a string or an integer exceeds its limit.
     """
     try:
         data = _ENCODER.encode(event)
@@ -360,7 +360,7 @@ def encoded(event: Event) -> bytes:
 
 
 def _encoded_by_hand(event: Event) -> bytes:
-    """What the encoder cannot write (a lone surrogate), and the reason for what nobody can."""
+    """Writes what the encoder cannot (a lone surrogate), and says why if nobody can."""
     plain = msgspec.to_builtins(event, enc_hook=_exact)
     data = canonical(plain)
     try:
@@ -368,14 +368,14 @@ def _encoded_by_hand(event: Event) -> bytes:
             return data
     except msgspec.ValidationError as error:
         raise TypeError(f"the audit log cannot hold this {event.name}: {error}") from None
-    raise TypeError(f"the audit log cannot hold this {event.name}: it would read back as another one")
+    raise TypeError(f"the audit log cannot hold this {event.name}: it would be read back as another one")
 
 
 def decoded(name: str, data: Mapping[str, Any], version: int) -> Event:
     """The event of a record of any version.
 
     Raises:
-        ValueError: there is no such version or event, or it has not these fields; continues "record 7".
+        ValueError: unknown version or event, or wrong fields; the text continues "record 7".
     """
     if version not in (1, VERSION):
         raise ValueError("has an unknown version")
@@ -388,9 +388,9 @@ def decoded(name: str, data: Mapping[str, Any], version: int) -> Event:
 
 
 def decoded_fast(name: str, data: msgspec.Raw) -> Event | None:
-    """The event of a record of this version, None if `decoded` has to say what is wrong with it or has more patience.
+    """The event of a record of this version; None if `decoded` must look, which accepts more and says what is wrong.
 
-    Where it is given, its canonical bytes are `data`.
+    If it returns an event, `data` is its canonical bytes.
     """
     try:
         event = _DECODERS[name].decode(data)
@@ -400,7 +400,7 @@ def decoded_fast(name: str, data: msgspec.Raw) -> Event | None:
 
 
 def _of_version_1(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Version 1 had what the backend says of itself among the fields of `run.started`."""
+    """Version 1 had what the backend says about itself among the fields of `run.started`."""
     if name != RunStarted.name or "backend" not in data:
         return data
     ours = RunStarted.__struct_fields__

@@ -1,16 +1,17 @@
-"""What a run may look like: which record may follow which. `RunGrammar` takes the records of one run in their order.
+"""What a run may look like: which record may follow which. `RunGrammar` takes the records of one run in order.
 
     run.started  box.started?  { cell.started  ... cell.finished? }  run.finished | run.abandoned
 
-* It begins once, and after its end there is nothing more of it. A start that was refused is a run that ended at once.
-* Cells are numbered from 1. One begins when the one before has ended and no answer was given; the last may be cut off.
-* What the program reads names the cell that began last; a refusal may be that of one before. An answer comes from a
-  cell that runs, and there is one.
-* An action is requested once, in a cell that has begun, and has one outcome, also after its cell; at the run's end none
-  is open. Of an abandoned run some are: its host died, and the books charged them in full.
-* What was shown was shown by a query of that cell, which by the run's end has been answered.
+* It begins once, and after its end it has no more records. A start that was refused is a run that ended at once.
+* Cells are numbered from 1. One begins only when the one before has ended and no answer was given; the last may be cut
+  off.
+* A read names the cell that began last; a refusal may name an earlier one. An answer comes from a running cell, and
+  there is only one.
+* An action is requested once, in a cell that has begun, and has one outcome, perhaps after the cell's end; at the run's
+  end none is open. An abandoned run has open ones: its host died, and the ledger charged them in full.
+* Text is shown by a query of the same cell, which has been answered by the run's end.
 
-A run under way takes memory for its actions and cells, an ended one none.
+A run under way takes memory for its actions and cells; an ended one takes none.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class _Action(msgspec.Struct):
 
 
 class RunGrammar:
-    """One run so far. `feed` gives what is wrong with the next record, as the end of a sentence about it."""
+    """One run so far. `feed` gives what is wrong with the next record, a line for each problem."""
 
     def __init__(self) -> None:
         self._begun = False
@@ -64,7 +65,7 @@ class RunGrammar:
         self._actions: dict[str, _Action] = {}
         self._asked: set[int] = set()  # cells with a query to a sub-model, and with an answer to one
         self._replied: set[int] = set()
-        self._shown: dict[int, int] = {}  # cells of what was shown before an answer: the first such record
+        self._shown: dict[int, int] = {}  # cells in which text was shown before an answer: the first such record
         self.ended = False
 
     def feed(self, record: Record) -> Problems:
@@ -107,17 +108,17 @@ class RunGrammar:
         return (action for action in self._actions.values() if not action.ended)
 
     def unfinished(self, run: str) -> Iterator[str]:
-        """What is still to come, a line for each; call it when the log ends and the run has not."""
+        """Actions that have no outcome yet, a line for each; for a log that ends before the run does."""
         for name, action in self._actions.items():
             if not action.ended:
                 yield f"record {action.seq}: query action {name[:80]!a} of run {run[:80]!a} has no outcome"
 
     def unproved(self) -> Problems:
-        """What was shown and can have been shown by no query."""
+        """What was shown, although no query can have shown it."""
         waiting = {action.cell for action in self.open_actions() if action.is_sub} if not self.ended else set()
         for cell, seq in self._shown.items():
             if cell not in self._replied and cell not in waiting:
-                yield f"record {seq}: something was shown in cell {cell}, in which no query was completed"
+                yield f"record {seq}: text was shown in cell {cell}, in which no query was completed"
 
     # -- the rules ---------------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class RunGrammar:
             yield f"record {record.seq}: a second start of run {record.run[:80]!a}"
 
     def _end(self, record: Record) -> Problems:
-        yield from (f"{line}, and the run is finished" for line in self.unfinished(record.run))
+        yield from (f"{line}, but the run is finished" for line in self.unfinished(record.run))
         yield from self._abandon()
 
     def _abandon(self) -> Problems:
@@ -140,7 +141,7 @@ class RunGrammar:
 
     def _begin_cell(self, record: Record, cell: int) -> Problems:
         if cell != self._cells + 1:
-            yield f"record {record.seq}: cell {cell} begins where cell {self._cells + 1} is next"
+            yield f"record {record.seq}: cell {cell} begins, but cell {self._cells + 1} is next"
         if self._running:
             yield f"record {record.seq}: a cell begins before cell {self._cells} has ended"
         if self._answered:
@@ -151,31 +152,31 @@ class RunGrammar:
     def _end_cell(self, record: Record, cell: int) -> Problems:
         yield from self._in_last_cell(record, cell)
         if not self._running:
-            yield f"record {record.seq}: {record.event} where no cell runs"
+            yield f"record {record.seq}: {record.event} while no cell is running"
         self._running = False
 
     def _answer(self, record: Record, answer: AnswerGiven | AnswerVoid) -> Problems:
         yield from self._in_last_cell(record, answer.cell)
         if not self._running or self._answered:
-            why = "the answer was given before" if self._answered else "no cell runs"
-            yield f"record {record.seq}: {record.event} where {why}"
+            why = "after the answer was given" if self._answered else "while no cell is running"
+            yield f"record {record.seq}: {record.event} {why}"
         self._answered = self._answered or isinstance(answer, AnswerGiven)
 
     def _in_last_cell(self, record: Record, cell: int) -> Problems:
         if cell != self._cells:
-            yield f"record {record.seq}: {record.event} in cell {cell}, and the last that began is {self._cells}"
+            yield f"record {record.seq}: {record.event} in cell {cell}, but the last that began is {self._cells}"
 
     def _show(self, record: Record, shown: QueryShown) -> Problems:
         if not shown.spans:
-            return  # it only says that not all could be looked for
+            return  # it only says that the search was incomplete
         if shown.cell not in self._asked:
-            yield f"record {record.seq}: something was shown in cell {shown.cell}, in which no query was requested"
+            yield f"record {record.seq}: text was shown in cell {shown.cell}, in which no query was requested"
         elif shown.cell not in self._replied:
             self._shown.setdefault(shown.cell, record.seq)
 
     def _request(self, record: Record, asked: QueryRequested) -> Problems:
         if asked.action in self._actions:
-            yield f"record {record.seq}: action {asked.action[:80]!a} was requested before"
+            yield f"record {record.seq}: action {asked.action[:80]!a} was already requested"
         else:
             action = _Action(record.seq, asked.cell, asked.purpose == "sub")
             self._actions[asked.action] = action
@@ -184,14 +185,14 @@ class RunGrammar:
         yield from self._in_a_cell(record, asked.cell)
 
     def _in_a_cell(self, record: Record, cell: int) -> Problems:
-        """0 stands for before the first."""
+        """Cell 0 is before the first."""
         if cell > self._cells:
             yield f"record {record.seq}: {record.event} in cell {cell}, which has not begun"
 
     def _outcome(self, record: Record, outcome: QueryCompleted | QueryFailed | QueryDenied) -> Problems:
         action = self._actions.get(outcome.action)
         if action is None:
-            yield f"record {record.seq}: {record.event} of action {outcome.action[:80]!a} that was not requested"
+            yield f"record {record.seq}: {record.event} of action {outcome.action[:80]!a}, which was not requested"
         elif action.ended:
             yield f"record {record.seq}: a second outcome of action {outcome.action[:80]!a}"
         else:

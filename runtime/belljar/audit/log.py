@@ -1,4 +1,4 @@
-"""The log: append, and nothing else.
+"""The log: it can be appended to, and nothing else.
 
 A record is one canonical JSON object, kept as the exact bytes that were hashed::
 
@@ -15,7 +15,6 @@ capped. Bulk text never enters a record; callers write its SHA-256 and its lengt
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -23,13 +22,12 @@ from typing import Final
 from belljar.audit.canonical import INT_MAX
 from belljar.audit.events import VERSION, Event, encoded
 from belljar.errors import AuditUnavailable, InvalidInput
+from belljar.identity import RunId
 from belljar.journal import Draft, Job, Journal
 from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
 from belljar.journal.tables import RecordRow
 
 __all__ = ["RECORD_BYTES_MAX", "AuditLog"]
-
-_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 RECORD_BYTES_MAX: Final = 65536  # a batch of a few hundred calls with their hashes
 
@@ -49,29 +47,29 @@ class AuditLog:
         self._clock = clock
         self._journal = journal
 
-    async def append(self, run: str, *events: Event) -> int:
+    async def append(self, run: RunId, *events: Event) -> int:
         """Write records, together. They are durable when this returns the `seq` of the last. Cancelled, they may be.
 
         Raises:
             AuditUnavailable: they were not written, or an earlier `note` of this run was lost: do nothing that needs
                 them.
-            InvalidInput: `audit.run` or `audit.too_long`.
-            TypeError: a field of an event is of another type than it should be.
+            InvalidInput: `audit.too_long`.
+            TypeError: a field of an event has the wrong type.
         """
         job = self.entry(run, *events)
         seq, _ = await self._journal.submit(job, lane=run, unavailable=AuditUnavailable)
         return seq
 
-    async def note(self, run: str, event: Event) -> None:
-        """Write one record before every later one, without waiting for the disk; waits only when too many are queued.
+    async def note(self, run: RunId, event: Event) -> None:
+        """Write one record before every later one. Does not wait for the disk, unless too many records are queued.
 
-        Raises: as `append`; but when the disk refuses the record, the next `append` of this run raises it.
+        Raises: as `append`; but if the disk refuses the record, the next `append` of this run raises that.
         """
         self.put(run, event)
         await self.room()
 
-    def put(self, run: str, event: Event) -> None:
-        """`note`, for a caller that has waited for `room` and cannot be stopped between the record and what it is of.
+    def put(self, run: RunId, event: Event) -> None:
+        """`note` for a caller that has waited for `room`, and cannot be stopped between the record and what it records.
 
         Raises: as `note`.
         """
@@ -85,11 +83,11 @@ class AuditLog:
         """Return when every record so far is durable.
 
         Raises:
-            AuditUnavailable: one is not, or a note was lost that no `append` reported yet.
+            AuditUnavailable: one is not, or a note was lost and no `append` has reported it yet.
         """
         await self._journal.flush(AuditUnavailable)
 
-    def entry(self, run: str, *events: Event) -> Job[tuple[int, str]]:
+    def entry(self, run: RunId, *events: Event) -> Job[tuple[int, str]]:
         """The writing of records, for who writes something else in the same transaction.
 
         Gives `seq` and the hex SHA-256 of the last one. All but `seq`, `prev` and the time is made here: a bad record
@@ -107,7 +105,7 @@ class AuditLog:
 
         return Job(work)
 
-    def end_if_open(self, run: str, event: Event) -> Job[None]:
+    def end_if_open(self, run: RunId, event: Event) -> Job[None]:
         """As `entry`, of a record that ends a run; nothing is written where the log has its end, or no beginning."""
         ending = self.entry(run, event)
 
@@ -117,7 +115,7 @@ class AuditLog:
 
         return Job(work)
 
-    def _append(self, draft: Draft, run: str, head: bytes, tail: bytes) -> tuple[int, str]:
+    def _append(self, draft: Draft, run: RunId, head: bytes, tail: bytes) -> tuple[int, str]:
         last, prev = draft.head()
         seq = last + 1
         if seq > INT_MAX or not isinstance(prev, bytes):
@@ -128,7 +126,7 @@ class AuditLog:
         return seq, digest.hexdigest()
 
 
-def _is_open(draft: Draft, run: str) -> bool:
+def _is_open(draft: Draft, run: RunId) -> bool:
     """Whether the log has the run's beginning and not its end. Looked for from the last record backwards."""
     before = INT_MAX
     while found := draft.query(_BEFORE, run, before):
@@ -140,16 +138,14 @@ def _is_open(draft: Draft, run: str) -> bool:
     return False
 
 
-def _parts(run: str, event: Event) -> tuple[bytes, bytes]:
+def _parts(run: RunId, event: Event) -> tuple[bytes, bytes]:
     """A record's bytes before its `prev`, and those after it."""
-    if not _RUN.fullmatch(run):
-        raise InvalidInput(f"{run[:80]!a} is not a valid run id; use letters, digits, '.', '_', '-'", code="audit.run")
     head = b'{"data":%b,"event":"%b","prev":"' % (encoded(event), event.name.encode())
     tail = b'","run":"%b","seq":%%d,"time_ns":%%d,"v":%d}' % (run.encode(), VERSION)
     size = len(head) + 64 + len(tail) + 2 * len(str(INT_MAX))
     if size > RECORD_BYTES_MAX:
         raise InvalidInput(
-            f"a record of {size} bytes is too long for the audit log; write hashes and lengths of what is long",
+            f"a record of {size} bytes is too long for the audit log; write long values as hash and length",
             code="audit.too_long",
             limit=RECORD_BYTES_MAX,
             observed=size,

@@ -37,14 +37,17 @@ __all__ = [
     "runs",
 ]
 
-# How the sentence about a record ends whose column has another run than its bytes.
-OTHER_RUN = "is kept under another run than it says"
+# Of a record whose column names another run than its bytes; continues "record 7".
+OTHER_RUN = "is stored under another run than it names"
 
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One record. `hash` is the SHA-256 of `body`, the bytes as stored; both hashes are lower-case hex."""
+    """One record. `hash` is the SHA-256 of `body`, the bytes as stored; both hashes are lower-case hex.
+
+    `run` is what the bytes say, whatever that is: a log may have been tampered with.
+    """
 
     seq: int
     time_ns: int
@@ -61,7 +64,7 @@ class Record(msgspec.Struct, frozen=True):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The event's fields just as they stand in the record, whatever its version."""
+        """The event's fields exactly as they are in the record, whatever its version."""
         fields: dict[str, Any] = json.loads(self.body)["data"]
         return fields
 
@@ -69,7 +72,7 @@ class Record(msgspec.Struct, frozen=True):
 class RunSummary(msgspec.Struct, frozen=True):
     """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none.
 
-    The status is `abandoned` where the host died and a later one has closed the run.
+    The status is `abandoned` if the host died and a later one closed the run.
     """
 
     run: str
@@ -85,7 +88,7 @@ def runs(log: Log) -> list[RunSummary]:
     Raises:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be read.
-        VerificationFailed: a record in it is not one.
+        VerificationFailed: a record in it is not valid.
     """
     with closing(open_source(log)) as source:
         try:
@@ -95,7 +98,7 @@ def runs(log: Log) -> list[RunSummary]:
 
 
 def _bounds(source: Source) -> list[tuple[str, int, int, int]]:
-    """Of each run the first and the last record, and how many there are."""
+    """The first and the last record of each run, and how many there are."""
     if (known := source.bounds()) is not None:
         return known
     found: dict[str, tuple[str, int, int, int]] = {}
@@ -125,12 +128,12 @@ def _unreadable(source: Source, error: Exception) -> AuditUnavailable:
 def records(log: Log, run: str | None = None) -> Iterator[Record]:
     """The records of one run, or of all, in order. The chain is not checked: that is `verify`.
 
-    For one run no others are read, unless an older version made the log: then all are, until a run migrates it.
+    For one run, no others are read; in a log that an older version made, all are, until a run migrates it.
 
     Raises:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be read.
-        VerificationFailed: a record in it is not one; raised when the iteration reaches it.
+        VerificationFailed: a record in it is not valid; raised when the iteration reaches it.
     """
     return _records(open_source(log), run)
 
@@ -160,10 +163,10 @@ def parse(seq: int, body: object) -> Record:
     """Read the bytes of record `seq` strictly.
 
     Raises:
-        ValueError: they are no canonical record; the text continues a sentence that begins with "record 7".
+        ValueError: they are not a canonical record; the text continues "record 7".
     """
     if not isinstance(body, bytes):
-        raise ValueError(f"is no blob of at most {RECORD_BYTES_MAX} bytes")
+        raise ValueError(f"is not a blob of at most {RECORD_BYTES_MAX} bytes")
     digest = hashlib.sha256(body).hexdigest()
     return _parse_fast(seq, body, digest) or _parse(seq, body, digest)
 
@@ -183,9 +186,9 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def _parse_fast(seq: int, body: bytes, digest: str) -> Record | None:
-    """As `_parse`, in a tenth of its time; None where that has to say more.
+    """As `_parse`, in a tenth of the time; None if that has to say more.
 
-    What encodes to the very bytes that it was decoded from is canonical.
+    What encodes to exactly the bytes that it was decoded from is canonical.
     """
     try:
         found = _ENVELOPES.decode(body)
@@ -205,7 +208,7 @@ def _parse(seq: int, body: bytes, digest: str) -> Record:
         raise ValueError(f"says that it is record {fields['seq']}")
     event = decoded(fields["event"], fields["data"], fields["v"])
     if fields["v"] == VERSION and encoded(event) != canonical(fields["data"]):
-        raise ValueError("has a field that should be left out, since it says what its absence says")
+        raise ValueError("has a field that equals its default and should be left out")
     return Record(seq, fields["time_ns"], fields["run"], event, fields["prev"], digest, body)
 
 

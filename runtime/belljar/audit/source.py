@@ -1,8 +1,8 @@
 """Where a log is read from, a SQLite file or a PostgreSQL database, without touching it: all rows from one snapshot.
 
-A file is opened read-only and never created. SQLite in WAL mode would still create its two side files beside a log
-that is closed; so if there is no `-wal` file, which means that no process has the log open, it is opened as immutable.
-A writer that starts at that very moment only makes the answer older, or the read fail: `verify` then looks again.
+A file is opened read-only and never created. In WAL mode SQLite would still create its two side files beside a closed
+log; so if there is no `-wal` file, which means that no process has the log open, it is opened as immutable. A writer
+that starts at that very moment only makes the answer older, or the read fail: `verify` then looks again.
 
 A database is read in one read-only transaction, a batch of rows at a time, also on a standby. That holds nobody up, but
 keeps the server from cleaning away what was changed meanwhile.
@@ -33,7 +33,7 @@ Row = tuple[int, object, object, object]
 # What the methods of a source raise when it cannot be read.
 UNREADABLE: Final = (*SqliteError, StoreError)
 
-# A planted body of gigabytes is never loaded: NULL, and so refused.
+# A planted body of gigabytes is never loaded: it reads as NULL, and is refused.
 _SELECT: Final = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
 _BOUNDS: Final = "SELECT run, min(seq), max(seq), count(*) FROM records GROUP BY run ORDER BY min(seq)"
 _BATCH: Final = 500
@@ -52,20 +52,20 @@ class Source(Protocol):
         ...
 
     def rows(self, run: str | None = None, *, seq: int | None = None) -> Iterator[Row]:
-        """In order, from one snapshot; none from a file without bytes.
+        """In order, from one snapshot; none from an empty file.
 
         Args:
-            run: only this one's. In a log of an older version the run is None, and all come.
-            seq: only this one.
+            run: only this run's. In a log of an older version the run is None, and all records come.
+            seq: only this record.
         """
         ...
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
-        """Of each run the first and the last record, and how many there are; None where that has to be read in them."""
+        """The first and the last record of each run, and how many there are; None if only the records say that."""
         ...
 
     def foreign(self) -> str | None:
-        """What in it is not ours, or is gone, in a few words."""
+        """What in it is not ours, or is missing, in a few words."""
         ...
 
     def close(self) -> None: ...
@@ -82,7 +82,7 @@ def open_source(log: Log) -> Source:
 
 
 def is_in_use(log: Log) -> bool:
-    """Whether some process has the log's file open, or had when it was killed. A database is always as if it were."""
+    """Whether a process has the log's file open, or had it open when it was killed. A database counts as in use."""
     if not isinstance(log, Path):
         return True
     real = log.resolve()  # SQLite puts its side files beside what a symbolic link points to
@@ -142,7 +142,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("SELECT 1 FROM sqlite_master").close()  # the side files are opened only now
     except SqliteError as error:
         if db is not None and not isinstance(error, sqlite3.OperationalError):
-            return db  # the file is damaged: `rows` will say so to whoever reads it
+            return db  # the file is damaged: `rows` will say so
         if db is not None:
             db.close()
         raise AuditUnavailable(

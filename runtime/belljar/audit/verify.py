@@ -1,10 +1,10 @@
 """Does the log still say what it said?
 
 `verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like (`grammar`) and what
-may stand in the file besides its records. It finds a changed bit, a record that was removed from the middle, put in,
+may be in the file besides its records. It finds a changed bit, a record that was removed from the middle, inserted,
 moved, or added to a run that has ended, and a trigger that keeps records out. It does **not** find a cut tail: the
 records that are left are a perfect log. Nor does it find a log that was rewritten from some point on by someone who
-recomputed all hashes after it. Both need something kept outside the file, such as the `head` of an earlier report: look
+recomputed all later hashes. Both need something kept outside the file, such as the `head` of an earlier report: look
 for it among the hashes of the records.
 """
 
@@ -75,7 +75,7 @@ def _verify(log: Log) -> Report:
 
 
 class _Checker:
-    """Takes the rows in order and remembers what later ones must fit."""
+    """Takes the rows in order, and remembers what later ones must match."""
 
     def __init__(self) -> None:
         self.seq = 0

@@ -1,4 +1,4 @@
-"""The broker: the only place where a guest's words become deeds. See `broker.broker` for the rules it keeps."""
+"""The broker: the only place where a guest's words become actions. See `broker.broker` for the rules it keeps."""
 
 from __future__ import annotations
 

@@ -1,22 +1,22 @@
-"""Who may begin a call now, who waits for it, and who is refused.
+"""Which call may begin now, which waits, and which is refused.
 
-The books hold the worst case of each call that is under way, and most calls cost a small part of it. So a call that
-finds no room beside what is held is not yet one that cannot be paid for::
+The ledger holds the worst case of each call under way, and most calls cost a small part of it. So a call that finds no
+room beside what is held may still be affordable::
 
     it fits beside all that is held                     it begins
-    it would, were nothing of this run under way        it waits for one of the run's calls to end, as long as the run
-                                                        has time: each of them ends by its own deadline
-    it would, were nothing of anybody under way         it waits for other runs of the tenant too, but not longer than
+    it would if nothing of this run were under way      it waits for the run's calls to end, as long as the run has
+                                                        time: each of them ends by its own deadline
+    it would if nobody had anything under way           it waits for other runs of the tenant too, but no longer than
                                                         one call may take: what was under way has ended by then
-    not even then                                       a shorter answer is asked for, as long as is left; refused
-                                                        where that is of no use
+    not even then                                       it asks for the longest answer that fits; it is refused if that
+                                                        is too short to be of use
 
-Within a run it is first come, first served. Whoever has to wait stands in a line, only its head tries to get in, and
-nobody who comes later tries before the line is empty. So small calls cannot starve a large one; and the head holds
-nothing that those under way need to end, so the line moves. Who leaves the line (a cancellation) leaves nothing held.
+Within a run it is first come, first served. Calls that have to wait form a line, only its head tries to get in, and no
+later call tries before the line is empty. So small calls cannot starve a large one; and the head holds nothing that the
+calls under way need to end, so the line moves. A call that leaves the line (a cancellation) leaves nothing held.
 
-The head wakes up when something is given back through this process's ledger. Other processes tell nobody, so it also
-looks by itself, every second at last.
+The head wakes up when something is given back through this process's ledger. Other processes do not say so; so it
+also looks by itself, at least once a second.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from belljar.ledger import DIMENSIONS, Amounts, Ledger, Remaining, Room
 
 __all__ = ["Admission", "Bound", "Logged", "Records"]
 
-# The worst case of a call whose answer has at most so many tokens.
+# The worst case of a call whose answer has at most this many tokens.
 Bound = Callable[[int], Amounts]
 
 
@@ -47,14 +47,14 @@ class Logged(NamedTuple):
 # The records of such a call.
 Records = Callable[[int], Logged]
 
-# Below this an answer is no use: better a clear refusal than a word cut in half.
+# A shorter answer is of no use: a clear refusal is better than a word cut in half.
 _OUTPUT_TOKENS_MIN: Final = 16
 _LOOK_S_MIN: Final = 0.05
 _LOOK_S_MAX: Final = 1.0
 
 
 class Admission:
-    """One run's way into the books. `check` raises where waiting is of no use any more."""
+    """Admits one run's calls. `check` raises when there is no point in waiting any longer."""
 
     def __init__(self, scope: RunScope, ledger: Ledger, *, check: Callable[[], None]) -> None:
         self._scope = scope
@@ -72,8 +72,8 @@ class Admission:
             The reservation, what it holds, and how many tokens the answer may have.
 
         Raises:
-            QuotaExceeded: it would not fit with nothing under way, or other runs were in the way for too long.
-            PolicyDenied: `limits.run_wall`: the run's time was up meanwhile.
+            QuotaExceeded: it would not fit even with nothing under way, or other runs were in the way for too long.
+            PolicyDenied: `limits.run_wall`: the run's time ran out meanwhile.
         """
         worst = bound(output_tokens_max)
         if not self._waiting:
@@ -93,7 +93,7 @@ class Admission:
         pause_s = _LOOK_S_MIN
         while True:
             self._check()
-            freed = self._ledger.freed()  # before the look, so that nothing that ends meanwhile is missed
+            freed = self._ledger.freed()  # before looking, so that nothing that ends meanwhile is missed
             room = await self._ledger.room(self._scope.run, now=self._scope.now())
             tokens = _longest(bound, output_tokens_max, kept, room)
             worst = bound(tokens)
@@ -129,7 +129,7 @@ class Admission:
 
 
 def _longest(bound: Bound, output_tokens_max: int, kept: Amounts, room: Room) -> int:
-    """The longest answer, in tokens, that fits with nothing under way. The whole one where none of use does."""
+    """The longest answer, in tokens, that fits with nothing under way; the whole one if no useful one does."""
     low, high = min(_OUTPUT_TOKENS_MIN, output_tokens_max), output_tokens_max
     if _fits(bound(high), kept, room.empty) or not _fits(bound(low), kept, room.empty):
         return high
@@ -143,7 +143,7 @@ def _longest(bound: Bound, output_tokens_max: int, kept: Amounts, room: Room) ->
 
 
 def _fits(worst: Amounts, kept: Amounts, left: Remaining) -> bool:
-    """As the books would say. Of what is not asked for, nothing need be left."""
+    """Whether the ledger would admit it. Only dimensions that are asked for need room."""
     for dimension in DIMENSIONS:
         wanted, room = getattr(worst, dimension), getattr(left, dimension)
         if wanted and room is not None and wanted + getattr(kept, dimension) > room:

@@ -1,20 +1,20 @@
-"""Whether an answer is what it says it is, found out without building it.
+"""Checks that an answer is what it claims to be, without building it.
 
-A JSON value costs many times its text: 8 MiB of `[],` are some hundred MiB of lists, and a collector that walks them.
-So the host keeps the bytes and decodes them where somebody asks for the value (`engine.result`). Before that it makes
-sure that this will work, and that it will be cheap:
+A JSON value costs many times its text: 8 MiB of `[],` are some hundred MiB of lists, which a garbage collector walks.
+So the host keeps the bytes and decodes them when somebody asks for the value (`engine.result`). Before that it makes
+sure that decoding will work, and that it will be cheap:
 
     UTF-8                       decoded in slices, and dropped
     depth, number of values     from the brackets, commas and colons outside strings
-    digits of a number          Python's own limit: a longer one can be written and not be read
-    syntax                      msgspec's skip over a raw value, 3 ms a MiB, piece by piece
+    digits of a number          Python's own limit: a longer one can be written but not read
+    syntax                      msgspec skips a raw value, 3 ms per MiB, piece by piece
 
-Strings are cut out window by window. A backslash occurs in strings alone, and a window never ends after an odd number
-of them, so blanking the escapes and splitting at the quotes leaves what is outside at every other place. On text that
-is no JSON these numbers mean nothing; the syntax has the last word.
+Strings are cut out window by window. Backslashes occur only in strings, and a window never ends after an odd number of
+them, so blanking the escapes and splitting at the quotes leaves what is outside strings in every other part. If the
+text is not JSON these numbers mean nothing; the syntax has the last word.
 
-A piece ends with a comma outside strings. What is open there is closed behind it, and opened again before the next
-one; one value stands for all that comes after, or went before: `[1,{"a":2,"b":3}]` is JSON exactly when
+A piece ends with a comma outside strings. Brackets that are open there are closed after it, and opened again before the
+next piece; one value stands for all that follows, or came before: `[1,{"a":2,"b":3}]` is JSON exactly if
 `[1,{"a":2,"":0}]` and `[{"":0,"b":3}]` are.
 """
 
@@ -33,15 +33,15 @@ from belljar.protocol import Final
 
 __all__ = ["check_answer"]
 
-# Data that people make is a dozen deep at most. Readers recurse, and each has its own limit: Python's is near 1000.
+# Real data is a dozen levels deep at most. Readers recurse, and each has its own limit: Python's is near 1000.
 _DEPTH_MAX: Const = 64
-# Deeper than this nothing that an honest program uses has written it.
+# Nothing that an honest program uses writes deeper JSON than this.
 _WRITABLE_DEPTH_MAX: Const = 1000
-# What `int` reads by default; it takes time that grows with the square of them.
+# What `int` reads by default; its time grows with their square.
 _DIGITS_MAX: Const = 4300
-# A window is looked through in half a millisecond.
+# A window takes half a millisecond.
 _WINDOW_BYTES: Const = 16 * 1024
-# So much is gone through by msgspec in one call.
+# What msgspec goes through in one call.
 _PIECE_BYTES: Const = 1 << 20
 
 _SYNTAX: Const = msgspec.json.Decoder(msgspec.Raw)
@@ -53,14 +53,14 @@ _NO_BRACKETS: Const = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 def check_answer(final: Final, body: bytes, *, values_max: int) -> None:
-    """Refuse an answer that is not what it says it is, without repeating any of it.
+    """Refuse an answer that is not what it claims to be, without repeating any of it.
 
     Raises:
-        ProtocolViolation: it is no UTF-8, or no JSON.
+        ProtocolViolation: it is not UTF-8, or not JSON.
         Refusal: `answer.too_deep`, `limits.answer_values`, `answer.too_many_digits`.
     """
     if not is_utf8(body) or (final.form == "json" and not _is_json(body, values_max)):
-        raise ProtocolViolation(f"a Final that is no {final.form}")
+        raise ProtocolViolation(f"a Final that is not {final.form}")
 
 
 def _is_json(body: bytes, values_max: int) -> bool:
@@ -90,7 +90,7 @@ def _is_value(text: bytes) -> bool:
 
 
 def _still_open(opened: bytes, brackets: bytes) -> bytes | None:
-    """The brackets that are open behind these, with those that were before; None where there cannot be JSON."""
+    """The brackets that are open after these, `opened` included; None if this cannot be JSON."""
     if not brackets:
         return opened
     depths = list(accumulate(array("b", brackets.translate(_TO_STEPS)), initial=len(opened)))
@@ -99,24 +99,24 @@ def _still_open(opened: bytes, brackets: bytes) -> bytes | None:
         return None
     if deepest > _DEPTH_MAX:
         raise _refused("answer.too_deep", f"lists and dicts nested {deepest} deep or more", _DEPTH_MAX, deepest)
-    # Where it was last as deep as this, the next one opened that is still open.
+    # The bracket after the last place of this depth is one that is still open.
     passed = bytes(depths)
     last = (passed.rfind(depth) for depth in range(lowest, depths[-1]))
     return opened[:lowest] + b"".join(brackets[at : at + 1] for at in last)
 
 
 def _closing(opened: bytes) -> bytes:
-    """JSON that goes on after a comma and closes what is open."""
+    """JSON that continues after a comma and closes what is open."""
     return (b"0" if opened.endswith(b"[") else b'"":0') + opened[::-1].translate(_TO_CLOSING)
 
 
 def _opening(opened: bytes) -> bytes:
-    """JSON that has just the same open, and goes on after a comma."""
+    """JSON that has the same brackets open, and ends with a comma."""
     return opened[:-1].replace(b"{", b'{"":') + (b"[0," if opened.endswith(b"[") else b'{"":0,')
 
 
 def _longest_begun(outside: bytes) -> bytes:
-    """The digits that it ends with, which may go on in the next window."""
+    """The digits that it ends with, which may continue in the next window."""
     if b"0" * (_DIGITS_MAX + 1) in outside.translate(_TO_ZEROS):
         raise _refused(
             "answer.too_many_digits", f"a number of more than {_DIGITS_MAX} digits", _DIGITS_MAX, _DIGITS_MAX + 1
@@ -125,7 +125,7 @@ def _longest_begun(outside: bytes) -> bytes:
 
 
 def _windows(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Where each window of JSON stops, and what of it is not in strings: to its last comma, where it has one."""
+    """Where each window of JSON stops (at its last comma, if it has one), and what of it is not in strings."""
     inside = False
     start = 0
     while start < len(body):

@@ -1,18 +1,18 @@
-"""Every request of one box, decided and answered.
+"""Decides and answers every request of one box.
 
 The rules it keeps, whoever speaks:
 
 * identity is the stream: nothing here reads a tenant, a run, a depth or a path from a frame;
-* a message out of turn is a violation and ends the box; a wish beyond the policy is a refusal, which the guest sees as
+* a message out of turn is a violation and ends the box; a request beyond the policy is refused, which the guest sees as
   an exception and the log as a record;
-* one record for a read or a search, before its reply leaves; a pair for a query (`calls` writes it);
-* the first `Final` before the deadline is the answer; from then on the box has nothing more to say;
-* work per request is bounded by the policy: bytes read, prompts a batch, requests in flight, output kept;
-* a frame is charged what it costs the host, also where nothing is in it; and work that grows with what is in it is done
-  off the event loop (`heavy`).
+* a read or a search is one record, written before its reply leaves; a query is two (`calls` writes them);
+* the first `Final` before the deadline is the answer; nothing that the box says after it counts;
+* work per request is bounded by the policy: bytes read, prompts per batch, requests in flight, output kept;
+* a frame is charged what it costs the host, even if it is empty; and work that grows with its content is done off the
+  event loop (`heavy`).
 
-What may come when is the table's to say (`belljar.states`). What a message then does is done by one of three, each with
-counters of its own: `cells`, `reading`, `querying`. Kept here: how many requests are in flight.
+The table in `belljar.states` says what may come when. What a message then does is done by one of three objects, each
+with its own counters: `cells`, `reading`, `querying`. Kept here: how many requests are in flight.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _Request = Read | Search | Query | Recurse | Budget
 
 
 class Broker:
-    """Answers one box. The engine feeds it frames and sends what it gives back."""
+    """Answers one box. The engine feeds it frames and sends what it returns."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Broker:
 
     @property
     def cell(self) -> Cell | None:
-        """The one that was begun last."""
+        """The one that began last."""
         return self._cells.last
 
     @property
@@ -106,7 +106,7 @@ class Broker:
 
     @property
     def final(self) -> Final | None:
-        """The answer; `final_body` are its bytes."""
+        """The answer; `final_body` is its bytes."""
         return self._cells.answer
 
     @property
@@ -140,22 +140,22 @@ class Broker:
         return self._querying.batch_max
 
     async def begin(self, code: str, *, wall_s: float | None = None) -> Reply:
-        """Log the next cell, let its time begin, and give the order to run it, as `Cells.begin` says."""
+        """Log the next cell, start its clock, and return the order to run it; see `Cells.begin`."""
         return await self._cells.begin(code, wall_s=wall_s)
 
     def cut_short(self, why: str) -> None:
-        """The running cell is stopped now; `why` is the status that this gives it."""
+        """Stop the running cell now; `why` becomes its status."""
         self._cells.cut_short(why)
 
     async def lost(self, status: str) -> None:
-        """The box has come to its end, of this `status`: so has the running cell, if it has not yet."""
+        """The box has ended with this `status`: so has the running cell, if there is one."""
         await self._cells.lost(status)
 
     async def handle(self, frame: Frame[GuestMessage]) -> Reply | None:
-        """Do what one message asks, if it may be done.
+        """Do what one message asks, if it is allowed.
 
         Returns:
-            The reply, or None where the message has none.
+            The reply, or None if the message has none.
 
         Raises:
             ProtocolViolation: the message is out of turn or contradicts itself.
@@ -164,7 +164,7 @@ class Broker:
         """
         message, body = frame.message, frame.body
         if isinstance(message, Search | Query | Done | Final):
-            await self._reading.flush()  # these are logged, and in their order
+            await self._reading.flush()  # these are logged too, and in order
         self.states.check(EVENT_OF[type(message)])
         match message:
             case Ready():
@@ -185,7 +185,7 @@ class Broker:
         return None
 
     async def settled(self) -> None:
-        """Return when what was read is charged, exactly, and what was read, shown and refused stands in the log.
+        """Return when what was read is charged, exactly, and what was read, shown and refused is in the log.
 
         Raises:
             LedgerUnavailable, AuditUnavailable: it could not be written.
@@ -199,7 +199,7 @@ class Broker:
 
     def _begin_talk(self, ready: Ready) -> None:
         if ready.protocol != PROTOCOL:
-            raise ProtocolViolation(f"the agent speaks protocol {ready.protocol}, this is {PROTOCOL}")
+            raise ProtocolViolation(f"the agent speaks protocol {ready.protocol}, the host {PROTOCOL}")
         self.states.on(Event.READY)
 
     async def _request(self, message: _Request, body: bytes) -> Reply:
@@ -219,11 +219,11 @@ class Broker:
     def _permit_now(self, message: _Request) -> None:
         if not self.states.serves(EVENT_OF[type(message)]):
             if self.states.cell is CellState.STOPPING:
-                raise PolicyDenied("the cell is being stopped: it can ask no model any more", code="cell.over")
+                raise PolicyDenied("the cell is being stopped: it can no longer ask a model", code="cell.over")
             raise PolicyDenied("no cell is running: ask from inside a cell", code="cell.over")
 
     async def refuse(self, message: _Request, refusal: Refusal) -> Reply:
-        """The reply to a request that is not served; it stands in the log and is charged as a frame.
+        """The reply to a request that is not served, which is logged and charged as a frame.
 
         Raises:
             Refusal: `limits.output_flood`.

@@ -5,18 +5,19 @@
             -> *completed* | *failed* in the log and the truth settled, in one transaction
     or, when there is no room: *requested* and *denied* in the log, and no call
 
-Who waits for room and who is refused is said in `admission`. Once a root model has answered, one further call of it is
-kept back from what the program may spend: a program that spends all it can leaves the root its next turn.
+`admission` says which calls wait for room and which are refused. Once a root model has answered, enough for one more
+call of it is kept back from what the program may spend: a program that spends all it can still leaves the root its next
+turn.
 
 The transaction after the call is waited for by nobody but the end of the run (`settled`): until it is written the
 ledger holds the worst case, and a crash charges that.
 
-A prompt of the guest stays bytes until a call may begin, and what grows with it (its text, its digest, the bound of its
-tokens) is made then, off the event loop: of a batch, only as many prompts as may run side by side are texts.
+A prompt of the guest stays bytes until its call may begin. What grows with it (its text, its digest, the bound on its
+tokens) is made only then, off the event loop: of a batch, only as many prompts are texts as may run side by side.
 
 Each attempt at the provider is one such sequence with its own action id, so a retry cannot hide a spend. Whatever
 happens in between (an error, a cancellation), the reservation ends exactly once: a call that may have reached the
-provider and left no usage is charged in full.
+provider and reported no usage is charged in full.
 """
 
 from __future__ import annotations
@@ -43,26 +44,26 @@ from belljar.tasks import to_the_end
 
 __all__ = ["Calls", "Spent"]
 
-# A model keeps its deadline itself, and can then tell what it used; one that does not is given up so much later.
+# A model keeps its deadline itself, and can then report what it used; one that does not is given up this much later.
 _DEADLINE_SPARE_S = 1.0
-# To close what it has open, once it is given up.
+# How long it then has to close what it has open.
 _CANCEL_S = 1.0
-# Of one call, above all that a model takes or gives; what it costs still fits the books.
+# Per call: more than any model takes or gives, and its cost still fits the ledger.
 _TOKENS_MAX = 2**32
-# A provider that tells fewer tokens than a twentieth of the bytes has not read all of them, or cannot count.
+# A provider that reports fewer tokens than a twentieth of the bytes has not read them all, or cannot count.
 _BYTES_PER_TOKEN_MAX = 20
-# What a turn may add to the root's conversation: some 20,000 characters of output and as many of traceback, and words
-# of ours.
+# What a turn may add to the root's conversation: some 20,000 characters of output, as many of traceback, and our own
+# words.
 _TURN_TOKENS = 48 * 1024
-# What is kept for the root is no more than this share of what the run may spend in all; with less than it needs, the
-# root gets a shorter answer.
+# At most this share of what the run may spend in all is kept for the root; if that is less than it needs, the root gets
+# a shorter answer.
 _KEPT_SHARE_MAX = 1 / 4
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
 
 
 class Spent(msgspec.Struct):
-    """What a run's calls have come to so far. `assumed_nanousd` is the part of the cost that no provider has told."""
+    """What a run's calls have used so far. `assumed_nanousd` is the part of the cost that no provider has reported."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -79,7 +80,7 @@ class Spent(msgspec.Struct):
 
 
 class _Question(msgspec.Struct, frozen=True):
-    """A request, and what was found out about its texts: their digest, their bytes, their tokens at most."""
+    """A request, and what is known of its texts: their digest, their bytes, and how many tokens they have at most."""
 
     request: ModelRequest
     prompt_sha256: str
@@ -157,12 +158,12 @@ class Calls:
         self._counted: tuple[Model, Counted] | None = None
         self._kept = NOTHING
         self._slots = asyncio.Semaphore(scope.policy.models.parallel_max)
-        # Of one run only one prompt at a time stands in line for the thread that all runs share.
+        # Only one prompt of a run at a time queues for the thread that all runs share.
         self._preparing = asyncio.Lock()
         self._actions = 0
         self._ends: set[asyncio.Task[None]] = set()
         self._loose_ends = False
-        # How many wait for those ends.
+        # How many callers wait for those ends.
         self._awaited = 0
         self._fault: HostFault | None = None
         self.denials = Denials(scope.run, audit)
@@ -175,7 +176,7 @@ class Calls:
 
         Raises:
             QuotaExceeded: it would spend more than is left.
-            PolicyDenied: `limits.run_wall`: the run's time was up before there was an answer.
+            PolicyDenied: `limits.run_wall`: the run's time ran out before there was an answer.
             ModelFailed: no attempt gave an answer.
             HostFault: the model object raised what no model may raise.
         """
@@ -230,7 +231,7 @@ class Calls:
         return self._kept
 
     async def left(self) -> Remaining:
-        """What the program may still spend, with all that has ended settled, and without what is kept for the root."""
+        """What the program may still spend, once all that has ended is settled, without what is kept for the root."""
         await self.settled()
         left = await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)
         kept = {name: getattr(self._kept, name) for name in Remaining.__struct_fields__}
@@ -239,7 +240,7 @@ class Calls:
         )
 
     def _keep_for(self, model: Model, question: _Question, reply: ModelReply) -> None:
-        """Note what the root's request came to, and keep back the worst case of the next one."""
+        """Note what the root's request used, and keep back the worst case of the next one."""
         told = reply.usage.total_input_tokens
         trusted = told * _BYTES_PER_TOKEN_MAX >= question.prompt_bytes
         self._counted = (model, Counted(question.request, told)) if trusted else None
@@ -258,16 +259,16 @@ class Calls:
         )
 
     async def settled(self) -> None:
-        """Return when every call that has ended stands in the books and in the log.
+        """Return when every call that has ended is in the ledger and in the log.
 
         Raises:
             HostFault: one could not be written.
         """
         if self._loose_ends:
-            self._awaited += 1  # what has yet to be queued is not lingered over ...
+            self._awaited += 1  # ends yet to be queued do not linger ...
             try:
                 with contextlib.suppress(LedgerUnavailable):
-                    await self._ledger.remaining(self._scope.run, now=self._scope.now())  # ... nor what is queued
+                    await self._ledger.remaining(self._scope.run, now=self._scope.now())  # ... nor do those queued
                 while self._ends:
                     await asyncio.wait(self._ends)
             finally:
@@ -324,7 +325,7 @@ class Calls:
         outcome: _Answered | str = "interrupted before the model answered"
         try:
             reply = _checked(await _complete(model, request))
-            charge, assumed = _within_books(self._amounts(model, reply.usage)), False
+            charge, assumed = _within_ledger(self._amounts(model, reply.usage)), False
             outcome = await off_loop(len(reply.text), _answered, reply)
             return reply
         except ModelFailed as failure:
@@ -332,15 +333,15 @@ class Calls:
             assumed = charge is held
             outcome = str(failure)[:1000]
             raise
-        except BaseException as defect:  # of a model object; nobody outside is to blame, and the program least of all
+        except BaseException as defect:  # of a model object: nobody else is to blame, the program least of all
             if isinstance(defect, KeyboardInterrupt | SystemExit) or _is_cancelled(defect):
                 raise
             outcome = f"the model object raised {type(defect).__name__}"
             raise HostFault(
-                f"the model {model.name} raised {type(defect).__name__}, which a model must never do: correct the model"
+                f"the model {model.name} raised {type(defect).__name__}, which a model must never do: fix the model"
             ) from defect
         finally:
-            # The answer need not wait for the disk: until this is written, the books hold the worst case.
+            # The answer need not wait for the disk: until this is written, the ledger holds the worst case.
             self.spent.add(charge, assumed=assumed)
             self._loose_ends = True
             end = self._scope.tasks.start(self._end_failed, self._end, action, reservation, charge, outcome)
@@ -350,15 +351,21 @@ class Calls:
     async def _end(self, action: str, reservation: str, charge: Amounts, outcome: _Answered | str) -> None:
         """`outcome` is the answer, or why there is none."""
         if not isinstance(outcome, str):
-            # The answer goes out first, for somebody waits for it: what is below takes 45 of a query's 200 µs.
+            # The answer goes out first, as somebody waits for it: the rest takes 45 of a query's 200 µs.
             await asyncio.sleep(0)
         try:
             entry = self.entry(_outcome(action, charge, outcome))
-        except Exception as defect:  # it has no form in the log; an action without an end would spoil all of the log
+        except Exception as defect:  # the log cannot hold it; an action without an end would spoil the whole log
             error = f"its outcome could not be logged: {type(defect).__name__}"
             await self._ledger.settle(reservation, charge, beside=self.entry(_outcome(action, charge, error)))
             raise
-        await self._ledger.settle(reservation, charge, lazy=not self._awaited, beside=entry)
+        try:
+            await self._ledger.settle(reservation, charge, lazy=not self._awaited, beside=entry)
+        except HostFault:
+            raise
+        except BaseException:  # by a mistake of ours, or cancelled: it may have taken effect
+            self._ledger.settle_once(reservation, charge, beside=entry)
+            raise
 
     def _ended(self, end: asyncio.Task[None]) -> None:
         self._ends.discard(end)
@@ -366,10 +373,10 @@ class Calls:
             self._end_failed(asyncio.CancelledError())
 
     def _end_failed(self, error: BaseException) -> None:
-        """Whatever went wrong with an end is the run's fault to bear: nobody else waits for it."""
+        """An end that failed fails the run: nobody else waits for it."""
         if not isinstance(error, HostFault):
             name = type(error).__name__
-            error = HostFault(f"a call could not be settled, by an unforeseen {name}: report it")
+            error = HostFault(f"a call could not be settled because of an unexpected {name}: report it")
         self._fault = self._fault or error
 
     def _refuse_after_fault(self) -> None:
@@ -398,9 +405,9 @@ class Calls:
 
 
 async def _complete(model: Model, request: ModelRequest) -> ModelReply:
-    """In a task of its own: one that does not let itself be cancelled is left behind, and nothing of it counts.
+    """In a task of its own: one that cannot be cancelled is left behind, and nothing of it counts.
 
-    So it is not one of the run's nursery, which would wait for it, and with it the run's end.
+    So it is not in the run's nursery, which would wait for it and hold up the run's end.
     """
     asking = asyncio.create_task(_reply_or_exit(model, request))
     try:
@@ -420,7 +427,7 @@ async def _complete(model: Model, request: ModelRequest) -> ModelReply:
 
 
 async def _reply_or_exit(model: Model, request: ModelRequest) -> ModelReply | KeyboardInterrupt | SystemExit:
-    """From a task these two would stop the event loop where it stands, with nothing closed."""
+    """Raised in a task, these two would stop the event loop on the spot, with nothing closed."""
     try:
         return await model.complete(request)
     except (KeyboardInterrupt, SystemExit) as wish:
@@ -428,42 +435,42 @@ async def _reply_or_exit(model: Model, request: ModelRequest) -> ModelReply | Ke
 
 
 def _checked(reply: ModelReply) -> ModelReply:
-    """What a model object gave, which can be anything.
+    """What a model object returned, which can be anything.
 
     Raises:
-        TypeError, AttributeError: it is no reply.
+        TypeError, AttributeError: it is not a reply.
     """
     usage, texts = reply.usage, (reply.text, reply.model, reply.stop_reason)
     counts = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
     if not (all(isinstance(text, str) for text in texts) and all(map(_is_count, counts))):
-        raise TypeError("a reply with something else for a text or a count of tokens")
+        raise TypeError("a reply whose texts or token counts are something else")
     return reply
 
 
 def _is_count(tokens: object) -> TypeGuard[int]:
-    """Whether the books can take it."""
+    """Whether it is a count that the ledger can hold."""
     return type(tokens) is int and 0 <= tokens <= _TOKENS_MAX
 
 
-def _within_books(amounts: Amounts) -> Amounts:
-    """What one call cost, which the books must be able to take.
+def _within_ledger(amounts: Amounts) -> Amounts:
+    """What one call cost, which the ledger must be able to hold.
 
     Raises:
-        TypeError: nothing costs so much, so it is no usage.
+        TypeError: nothing costs that much, so the usage cannot be right.
     """
     if amounts.cost_nanousd > AMOUNT_MAX:
-        raise TypeError("a usage that costs more than the books can hold")
+        raise TypeError("a usage that costs more than the ledger can hold")
     return amounts
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    """Whether it came from outside: a model object may raise the same when something of its own was cancelled."""
+    """Whether it came from outside: a model object may raise the same if something of its own was cancelled."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _denied(action: str, error: BaseException) -> QueryDenied:
-    """How a refusal stands in the log; a cancellation is none, and named as such."""
+    """How a refusal is logged; a cancellation is not one, and is named as such."""
     if isinstance(error, Refusal):
         return QueryDenied(action=action, code=error.code, limit=error.limit, observed=error.observed)
     other = "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
@@ -479,7 +486,7 @@ def _question(request: ModelRequest, prompt: bytes | memoryview | None, counted:
 
 
 def _digest(*texts: str) -> tuple[str, int]:
-    """The SHA-256 of the texts, a zero between two of them, and how many bytes they have."""
+    """The SHA-256 of the texts, joined by zero bytes, and how many bytes the texts have."""
     digest, size = hashlib.sha256(), 0
     for number, text in enumerate(texts):
         digest.update(b"\0" if number else b"")
@@ -491,7 +498,7 @@ def _digest(*texts: str) -> tuple[str, int]:
 
 
 class _Answered(NamedTuple):
-    """What the log has of a reply."""
+    """What the log keeps of a reply."""
 
     reply_sha256: str
     reply_bytes: int

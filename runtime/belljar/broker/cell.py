@@ -1,7 +1,7 @@
-"""What one cell did, as far as the host saw it, and until when it counts.
+"""What one cell did, as the host saw it, and until when it counts.
 
 Whether something came in time is judged by the clock, never by what the event loop happened to look at first: the host
-may stand still for longer than a cell lasts, and both the end of the cell and the end of its time lie waiting then.
+may stall for longer than a cell lasts, and then both the cell's end and the end of its time are waiting to be handled.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["Cell"]
 
 
 class Cell:
-    """The transcript of one cell. Output beyond the policy's bound is counted, not kept.
+    """The transcript of one cell. Output beyond the policy's limit is counted, not kept.
 
     `began`, `deadline` and `ended` are on the run's monotonic clock, in seconds; `ended` is None until it is over.
-    `wall_s` is what it may take itself; the run may leave it less.
+    `wall_s` is the time that it may take; the run may leave it less.
     """
 
     def __init__(self, number: int, limits: Limits, *, began: float, deadline: float, wall_s: float) -> None:
@@ -25,7 +25,7 @@ class Cell:
         self.deadline = deadline
         self.wall_s = wall_s
         self.ended: float | None = None
-        # The status that it was cut short for: it may go on for its grace, but can neither answer nor ask a model.
+        # The status for which it was cut short: it may go on for its grace period, but neither answer nor ask a model.
         self.cut: str | None = None
         # It was sent an interrupt.
         self.interrupted = False
@@ -42,7 +42,7 @@ class Cell:
 
     @property
     def late(self) -> bool:
-        """Whether it was over, but not in time."""
+        """Whether it has ended, but not in time."""
         return self.ended is not None and self.ended >= self.deadline
 
     @property
@@ -50,7 +50,7 @@ class Cell:
         return self.done.error if self.done else None
 
     def write(self, output: Output, data: bytes) -> None:
-        """Keep what fits, until it is over: from then on its output is as it is."""
+        """Keep what fits; once the cell is over, its output no longer changes."""
         if self.done is not None:
             return
         self.output_bytes += len(data)

@@ -1,11 +1,11 @@
 """The cells of one box: how each begins, what it prints, and its end by `Done`, by an answer, or with its box.
 
-Kept here: the cell that was begun last with its transcript, how many there were, and the answer. What may happen when
-is the table's to say (`belljar.states`); `Final` and `Done` name the cell that runs, and one of another cell is a
-violation. What a thread that a cell left behind prints later is charged, but stands in no result.
+Kept here: the last cell with its transcript, how many there were, and the answer. The table in `belljar.states` says
+what may happen when; `Final` and `Done` name the running cell, and one of another cell is a violation. What a thread
+that a cell left behind prints later is charged, but is in no result.
 
-The first `Final` before the deadline is the answer; whether it came in time is judged when it comes, however long it
-takes then to look at it.
+The first `Final` before the deadline is the answer; whether it came in time is judged when it comes, however long
+checking it then takes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from belljar.states import CellState, Event, States
 
 __all__ = ["Cells"]
 
-# The agent cuts a traceback to 16,000 characters; who writes its own has no more room than that.
+# The agent cuts a traceback to 16,000 characters; a program that writes its own has no more room than that.
 _TRACEBACK_BYTES_MAX: Const = 64_000
 
 
 class Cells:
-    """`last` is the cell that was begun last, `count` how many were, `answer_body` the bytes of `answer`."""
+    """`last` is the cell that began last, `count` how many began, `answer_body` the bytes of `answer`."""
 
     def __init__(self, scope: RunScope, *, audit: AuditLog, states: States, flood: Flood) -> None:
         self._scope = scope
@@ -46,28 +46,28 @@ class Cells:
         self.answer_body = b""
 
     async def begin(self, code: str, *, wall_s: float | None = None) -> tuple[Execute, bytes]:
-        """Log the next cell, let its time begin, and give the order to run it. Cancelled, it has not begun.
+        """Log the next cell, start its clock, and return the order to run it. If cancelled, it has not begun.
 
         Args:
-            wall_s: what it may take, where that is less than the policy allows.
+            wall_s: how long it may take, if that is less than the policy allows.
 
         Raises:
-            PolicyDenied: `limits.code`; `cell.running`: the one before is not over; `session.ended`: there is no
-                next one.
+            PolicyDenied: `limits.code`; `cell.running`: the one before is not over; `session.ended`: no further cell
+                can run.
         """
         limit = min(self._policy.limits.code_bytes, self._policy.wire.body_bytes_max)
-        # A root model may write any length; what is surely too long need not be encoded to be refused.
+        # A root model may write any amount; what is surely too long need not be encoded to be refused.
         source = code[: limit + 1].encode("utf-8", "surrogatepass")
         if len(source) > limit:
             raise PolicyDenied(
-                f"a cell of {max(len(source), len(code))} bytes is over the policy's {limit}: send it in parts",
+                f"a cell of {max(len(source), len(code))} bytes is over the policy's limit of {limit}: split it",
                 code="limits.code",
                 limit=limit,
                 observed=max(len(source), len(code)),
             )
         digest = hashlib.sha256(source).hexdigest()
         await self._audit.room()
-        # Nothing is awaited from here on: a cell has begun wholly or not at all.
+        # Nothing is awaited from here on: a cell begins wholly or not at all.
         self._permit_begin()
         started = CellStarted(cell=self.count + 1, code_sha256=digest, code_bytes=len(source))
         self._audit.put(self._scope.run, started)
@@ -88,25 +88,25 @@ class Cells:
         raise PolicyDenied("a cell is running: wait for its end", code="cell.running")
 
     def cut_short(self, why: str) -> None:
-        """The running cell is stopped now: what it still gives as an answer is logged and does not count.
+        """Stop the running cell now: an answer that it still gives is logged and does not count.
 
-        `why` is the status that this gives it.
+        `why` becomes its status.
         """
         assert self.last is not None
         self._states.on(Event.CUT)
         self.last.cut = self.last.cut or why
 
     async def lost(self, status: str) -> None:
-        """The box has come to its end, of this `status`: so has the running cell, if it has not yet."""
+        """The box has ended with this `status`: so has the running cell, if there is one."""
         if self._states.cell is CellState.LOST and self.last is not None:
             self._states.on(Event.BURY)
             await self._log_end(self.last, status)
 
     def output(self, output: Output, body: bytes) -> None:
-        """Keep what was printed, where it counts, and charge it."""
+        """Keep what was printed, if it counts, and charge it."""
         if output.cell > self.count:
             raise ProtocolViolation(f"output of cell {output.cell}, which has not begun")
-        # A left-behind thread may have printed when the next order was on its way; its own cell is over then.
+        # A thread left behind may have printed while the next order was on its way; its own cell is over by then.
         if self.last is not None and output.cell == self.last.number:
             self.last.write(output, body)
         self._flood.charge(len(body))
@@ -125,25 +125,25 @@ class Cells:
         await self._audit.note(self._scope.run, finished)
 
     def _of_running(self, message: Done | Final) -> Cell:
-        """The cell that runs, which the message must be of."""
-        assert self.last is not None, "the table lets none end before one has begun"
+        """The running cell, which the message must name."""
+        assert self.last is not None, "the table lets no cell end before one has begun"
         if message.cell != self.last.number:
             name = type(message).__name__
             raise ProtocolViolation(f"{name} of cell {message.cell} while cell {self.last.number} ran")
         return self.last
 
     async def final(self, final: Final, body: bytes) -> None:
-        """An answer, which counts if it came in time.
+        """Take an answer, which counts if it came in time.
 
         Raises:
-            Refusal: `limits.answer` and what `check_answer` says.
-            ProtocolViolation: it is not what it says it is.
+            Refusal: `limits.answer`, and what `check_answer` raises.
+            ProtocolViolation: it is not what it claims to be.
         """
         cell = self._of_running(final)
         came, limit = self._scope.monotonic(), self._policy.limits.answer_bytes
         if len(body) > limit:
             raise Refusal(
-                f"the answer has {len(body)} bytes, the policy allows {limit}: give a shorter answer",
+                f"the answer has {len(body)} bytes, but the policy allows {limit}: give a shorter answer",
                 code="limits.answer",
                 limit=limit,
                 observed=len(body),
@@ -167,6 +167,6 @@ class Cells:
 
 
 async def _checked_sha256(final: Final, body: bytes, values_max: int) -> str:
-    """Make sure that it is an answer; its digest, for the log."""
+    """Make sure that it is an answer; return its digest, for the log."""
     await off_loop(len(body), check_answer, final, body, values_max=values_max)
     return await off_loop(len(body), sha256, body)

@@ -1,8 +1,8 @@
-"""What a run was refused: all of it counted, and of each kind the first ones in the log.
+"""A run's refusals: all are counted, and the first of each kind are logged.
 
 A program that is refused over and over is told so each time; the log has the first `LOGGED_MAX` of a kind (what was
-asked for, and the code of the refusal) and at the run's end how many there were. There are a few dozen kinds, so the
-refusals of a run take a bounded part of the log.
+asked for, and the code of the refusal) and, at the run's end, how many there were. There are a few dozen kinds, so a
+run's refusals take a bounded part of the log.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from belljar.audit import AuditLog
 from belljar.audit.events import RequestRefused
 from belljar.errors import Refusal
+from belljar.identity import RunId
 
 __all__ = ["LOGGED_MAX", "Denials"]
 
@@ -20,9 +21,9 @@ LOGGED_MAX: Final = 100
 
 
 class Denials:
-    """One run's account of refusals."""
+    """One run's refusals."""
 
-    def __init__(self, run: str, audit: AuditLog) -> None:
+    def __init__(self, run: RunId, audit: AuditLog) -> None:
         self._run = run
         self._audit = audit
         self._kinds: Counter[tuple[str, str]] = Counter()
@@ -33,26 +34,26 @@ class Denials:
         return self._kinds.total()
 
     def add(self, asked: str, refusal: Refusal) -> bool:
-        """Count one. Whether it is among the first of its kind."""
+        """Count one. Returns whether it is among the first of its kind."""
         self._kinds[asked, refusal.code] += 1
         return self._kinds[asked, refusal.code] <= LOGGED_MAX
 
     def has_many(self, asked: str) -> bool:
-        """Whether the log has enough of one kind of these."""
+        """Whether the log has all that it takes of some kind of these."""
         return any(count >= LOGGED_MAX for (what, _), count in self._kinds.items() if what == asked)
 
     async def log(self, asked: str, refusal: Refusal, cell: int) -> None:
-        """Count one, and write it down if it is among the first."""
+        """Count one, and log it if it is among the first."""
         if self.add(asked, refusal):
             await self.note(asked, refusal, cell)
 
     async def note(self, asked: str, refusal: Refusal, cell: int) -> None:
-        """Write one down that is counted."""
+        """Log one that is counted already."""
         limit, observed = refusal.limit, refusal.observed
         await self._note(RequestRefused(cell=cell, asked=asked, code=refusal.code, limit=limit, observed=observed))
 
     async def settled(self, cell: int) -> None:
-        """At the run's end: write down how many there were of what the log has not in full."""
+        """At the run's end: log how many there were of each kind that is not logged in full."""
         if not self._summed_up:
             self._summed_up = True
             for (asked, code), count in self._kinds.items():

@@ -1,7 +1,7 @@
-"""What a program is told of a request that failed, and how the failures of a batch fit one header.
+"""What a program is told about a request that failed, and how the failures of a batch fit into one header.
 
-There is no end to what providers say, but to our codes there is: of each code at least one failure is listed, and what
-does not fit shares its words.
+Providers may say anything, but we have few codes: at least one failure of each code is listed, and one that does not
+fit shares its message.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from belljar.protocol import Failure
 
 __all__ = ["BRIEF_CHARS", "failure_of", "listing"]
 
-# Of a failure that has little room: its kind, its code, and so much of its message.
+# A failure that has little room keeps its kind, its code, and this much of its message.
 BRIEF_CHARS: Const = 80
-# Providers' messages may be of any length; a guest and its root model need the beginning.
+# Providers' messages may have any length; a guest and its root model need the beginning.
 _FAILURE_CHARS_MAX: Const = 1000
 
 
@@ -38,9 +38,9 @@ def failure_of(error: Refusal | ModelFailed) -> Failure:
 
 
 def listing(failures: Sequence[Failure], room: int) -> tuple[list[Failure], dict[Failure, int]]:
-    """As many failures as fit `room` bytes, and for each its place, or that of one alike.
+    """As many failures as fit into `room` bytes, and for each its index, or that of a similar one.
 
-    The first of each code comes first, briefly if it must be; and what does not fit shares the words of that one.
+    The first of each code comes first, shortened if need be; and one that does not fit shares the message of that one.
     """
     firsts: dict[tuple[str, str], Failure] = {}
     for failure in failures:
@@ -67,5 +67,5 @@ def _size(failure: Failure) -> int:
 
 
 def _words_of(error: BaseException) -> str:
-    """What a provider or a name says may also be no text, which no message of the wire can hold."""
+    """The error's text; a provider's, or a name, may hold lone surrogates, which the wire cannot carry."""
     return str(error)[:_FAILURE_CHARS_MAX].encode("utf-8", "replace").decode()

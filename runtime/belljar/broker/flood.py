@@ -1,7 +1,7 @@
-"""What a run has sent, in bytes: each frame is charged, also where nothing is in it, and the sum has an end.
+"""What a run has sent, in bytes: each frame is charged, even an empty one, and the sum is limited.
 
 A frame is work for the host whatever it carries, and so is what the host does about it (a refusal with its record). So
-each costs a least number of bytes, and a flood of empty ones, or of requests that are refused, ends like any other.
+each is charged a minimum, and a flood of empty frames, or of requests that are refused, ends like any other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from belljar.policy import Policy
 
 __all__ = ["REFUSED_CALL_COST_BYTES", "Flood"]
 
-# A frame takes some 16 µs even with nothing in it, as much as a KiB of output.
+# Even an empty frame takes some 16 µs, as much as a KiB of output.
 _FRAME_COST_BYTES_MIN: Const = 1024
 # A call that the ledger refuses costs two records in the log and a transaction.
 REFUSED_CALL_COST_BYTES: Const = 4096
@@ -30,12 +30,12 @@ class Flood:
         """Charge a frame with a body of `size` bytes.
 
         Raises:
-            Refusal: `limits.output_flood`: the run has sent more than the policy lets it.
+            Refusal: `limits.output_flood`: the run has sent more than the policy allows.
         """
         self._emitted_bytes += max(size, _FRAME_COST_BYTES_MIN)
         if self._emitted_bytes > self._bytes_max:
             raise Refusal(
-                "the program sent more than the policy lets a run emit: print less, or keep it in variables",
+                "the program sent more than the policy lets a run send: print less, or keep it in variables",
                 code="limits.output_flood",
                 limit=self._bytes_max,
                 observed=self._emitted_bytes,

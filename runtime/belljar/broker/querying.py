@@ -1,8 +1,8 @@
-"""What a program asks of models: batches of prompts, each answered or failed in its place.
+"""A program's queries: batches of prompts, each answered or failed in its place.
 
-Kept here: how many prompts were asked. A batch is permitted as a whole before any of it is taken apart or sent; then as
-many of its prompts are under way as the policy lets run side by side, each a call of its own (`calls`). A batch never
-holds more answers than fit one reply, and ends a little before its cell does, so that the program can keep what there
+Kept here: how many prompts were asked. A batch is permitted as a whole before any of it is split or sent; then as many
+of its prompts are under way as the policy lets run side by side, each a call of its own (`calls`). A batch never holds
+more answers than fit into one reply, and ends a little before its cell does, so that the program can keep what there
 is.
 """
 
@@ -31,7 +31,7 @@ __all__ = ["Querying"]
 
 
 class _Text(msgspec.Struct, frozen=True):
-    """What a model answered, in UTF-8; `cut` where it was stopped before its end."""
+    """What a model answered, in UTF-8; `cut` if it was stopped before its end."""
 
     data: bytes
     cut: bool
@@ -43,19 +43,19 @@ _SUB_SYSTEM: Const = (
     "You are given one self-contained piece of a larger task. Answer exactly what is asked, in the format asked for, "
     "from the text given here alone."
 )
-# To take a prompt out of a batch is work as for so many of its bytes, however short it is.
+# Splitting off a prompt costs as much as this many of its bytes, however short it is.
 _PROMPT_COST_BYTES: Const = 128
-# What one answer takes of the reply's header, `{"length":4294967295,"cut":true},`, and the header without any.
+# What an answer takes in the reply's header, `{"length":4294967295,"cut":true},`, and the header without answers.
 _ITEM_BYTES: Const = 40
 _ITEMS_BYTES: Const = 64
-# Room in that header for the words of failures, where the policy's header has as much again.
+# Room in that header for failures, if the policy's header has as much again.
 _FAILURES_BYTES: Const = 4096
-# A batch of which something is answered ends so long before its cell does, that the program may keep the answers.
+# A batch with an answer ends this long before its cell does, so that the program can keep the answers.
 _CELL_SPARE_S: Const = 1.0
 _CELL_SPARE_SHARE: Const = 1 / 10
-# How providers say that an answer is not whole.
+# How providers say that an answer was cut short.
 _CUT: Const = frozenset({"max_tokens", "model_context_window_exceeded", "length"})
-# Nearly every prompt that is not blank shows it in so many bytes.
+# Nearly every prompt that is not blank shows it within this many bytes.
 _HEAD_BYTES: Const = 256
 
 
@@ -102,8 +102,8 @@ class Querying:
     async def _ask_all(self, model: Model, prompts: Sequence[memoryview], cell: Cell) -> list[_Outcome]:
         """Each prompt's outcome in its place. As many are under way as the policy lets run side by side.
 
-        What does not fit the reply is let go at once, so that a batch never holds more than one reply. Shortly before
-        the cell's time is up, what is not answered is given up, for the sake of what is.
+        An answer that does not fit the reply is dropped at once, so that a batch never holds more than one reply.
+        Shortly before the cell's time is up, unanswered prompts are given up, for the sake of the answers.
         """
         left = iter(enumerate(prompts))
         results: list[_Outcome | None] = [None] * len(prompts)
@@ -116,7 +116,7 @@ class Querying:
                 result = await self._ask(model, prompt, cell.number)
                 size = len(result.data) if isinstance(result, _Text) else 0
                 if size > room:
-                    why = "the answers do not fit one reply"
+                    why = "the answers do not fit into one reply: ask fewer at once"
                     result, size = Failure("ModelError", "wire.body", why, longest, size), 0
                 room -= size
                 results[place] = result
@@ -142,15 +142,15 @@ class Querying:
         return [_late() if result is None else result for result in results]
 
     def _batch_s(self, cell: Cell) -> float:
-        """How long a batch may take, so that the cell is left some time."""
+        """How long a batch may take and still leave the cell some time."""
         whole_s = cell.deadline - cell.began
         return cell.deadline - self._scope.monotonic() - min(_CELL_SPARE_S, whole_s * _CELL_SPARE_SHARE)
 
     def _permit_batch(self, prompts: int) -> None:
-        """Before it is taken apart: what is refused is to cost us little."""
+        """Checked before the batch is split: a refusal must cost us little."""
         if prompts > self.batch_max:
             raise PolicyDenied(
-                f"a batch of {prompts} prompts is over the policy's {self.batch_max}: split it",
+                f"a batch of {prompts} prompts is over the policy's limit of {self.batch_max}: split it",
                 code="models.batch",
                 limit=self.batch_max,
                 observed=prompts,
@@ -161,10 +161,10 @@ class Querying:
             raise PolicyDenied(
                 "this run has no model to ask: start it with --sub-model, or do without llm_query", code="model.none"
             )
-        # The guest's `model` is a wish: the run's own sub-model, or nothing.
+        # The guest's `model` is only a wish: it may name the run's own sub-model, or nothing.
         if query.model is not None and query.model != self._sub_model.name:
             raise PolicyDenied(
-                f"the model of this run's queries is {self._sub_model.name}: leave `model` out", code="model.denied"
+                f"this run's queries go to {self._sub_model.name}: leave `model` out", code="model.denied"
             )
         return self._sub_model
 
@@ -173,14 +173,14 @@ class Querying:
         left = (await self._calls.left()).calls
         if left is not None and calls > left:
             raise QuotaExceeded(
-                f"{calls} calls are asked for and {left} are left: ask fewer or larger questions",
+                f"{calls} calls are asked for, but only {left} are left: ask fewer or larger questions",
                 code="quota.run.calls" if await self._is_run_short_of(calls) else "quota.tenant.calls",
                 limit=left,
                 observed=calls,
             )
 
     async def _is_run_short_of(self, calls: int) -> bool:
-        """Whether the run's own quota has no room for so many, whatever its tenant's has."""
+        """Whether the run's own quota has no room for this many, whatever its tenant's has."""
         quota = self._policy.quota.run
         if quota.calls is None:
             return False
@@ -203,7 +203,7 @@ class Querying:
             return failure_of(refusal)
         except ModelFailed as failure:
             return failure_of(failure)
-        # What was answered has been shown; of anything else nobody knows.
+        # An answered prompt was shown; nobody knows about any other.
         await self._shown.prompt(cell, prompt)
         return await off_loop(len(reply.text), _outcome_of, reply)
 
@@ -220,7 +220,7 @@ class Querying:
 
 
 def _split(lengths: list[int], body: bytes) -> list[memoryview]:
-    """Cut the body at `lengths`, without a copy. A sum that is off, or a cut inside a character, is a violation."""
+    """Split the body by `lengths`, without a copy. A wrong sum, or a cut inside a character, is a violation."""
     if sum(lengths) != len(body):
         raise ProtocolViolation("lengths that do not add up to the body")
     view = memoryview(body)
@@ -231,12 +231,12 @@ def _split(lengths: list[int], body: bytes) -> list[memoryview]:
 
 
 def _permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
-    """All of a batch before any of it is sent: what a provider would refuse must not cost the answers of the others."""
+    """Check a whole batch before any of it is sent: a prompt that must fail must not cost the answers to the others."""
     for place, prompt in enumerate(prompts):
         which = f"prompts[{place}]" if len(prompts) > 1 else "the prompt"
         if len(prompt) > bytes_max:
             raise PolicyDenied(
-                f"{which} of {len(prompt)} bytes is over the policy's {bytes_max}: send a shorter slice",
+                f"{which} of {len(prompt)} bytes is over the policy's limit of {bytes_max}: send a shorter slice",
                 code="models.prompt",
                 limit=bytes_max,
                 observed=len(prompt),
@@ -248,12 +248,12 @@ def _permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
 
 
 def _is_blank(prompt: memoryview) -> bool:
-    head = str(prompt[:_HEAD_BYTES], "utf-8", "ignore")  # the character that the cut goes through is left out
+    head = str(prompt[:_HEAD_BYTES], "utf-8", "ignore")  # without the character that the cut goes through
     return not head.strip() and not text_of(prompt).strip()
 
 
 def _outcome_of(reply: ModelReply) -> _Outcome:
-    """What the program gets. A refusal and an empty reply are no answers, though they were paid for."""
+    """What the program gets. A refusal or an empty reply is not an answer, though it was paid for."""
     if reply.stop_reason == "refusal":
         why = "the model refused to answer this prompt: ask in another way, or leave it out"
         return Failure("ModelError", "model.refused", why, None, None)
@@ -270,7 +270,7 @@ def _late() -> Failure:
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error in a task group's bundle: what failed first, and ended the others."""
+    """The first error in a task group's exception: it failed first, and ended the others."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

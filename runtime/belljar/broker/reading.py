@@ -1,9 +1,9 @@
-"""What a run reads and searches: permitted, charged, recorded, answered.
+"""A run's reads and searches: permitted, charged, logged, answered.
 
-Kept here: how many bytes the run has read (what was asked for, and what that cost) and gone through in searches, beside
-the ledger's account (`reads`) and the gathered records (`readlog`). A read is charged and recorded before its reply is
-given. A search is charged for what it goes through, whether anything is found or not, and then as a read for what comes
-out. One search runs at a time; reads go on meanwhile.
+Kept here: how many bytes the run has read (what was asked for, and what that was charged as) and gone through in
+searches, beside what the ledger is charged (`reads`) and the gathered records (`readlog`). A read is charged and logged
+before its reply leaves. A search is charged for what it goes through, whether it finds anything or not, and then as a
+read for what comes out. One search runs at a time; reads go on meanwhile.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from belljar.search.hits import OF_ITEMS
 
 __all__ = ["Reading"]
 
-# A read of one character still costs a record in the log, so it is charged as this many bytes of the run's allowance.
+# A read of one character still costs a record in the log, so it is charged as this many bytes.
 _READ_COST_BYTES_MIN: Const = 1024
 # A search has a record of its own, some 500 bytes, whatever it finds.
 _SEARCH_COST_BYTES_MIN: Const = 8 * 1024
@@ -41,8 +41,8 @@ _PATTERN_BYTES_MAX: Const = 64 * 1024
 class Reading:
     """One run's reads and searches. `count` is how many were answered, `read_bytes` what came out.
 
-    `texts` are the places in `documents` of what can be searched. Await `flush` before anything else is logged of the
-    run, and `settled` at its end.
+    `texts` are the indexes in `documents` of what can be searched. Await `flush` before anything else of the run is
+    logged, and `settled` at its end.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Reading:
         self._texts = frozenset(texts)
         self._searcher = searcher
         self._shown = shown
-        # One search at a time: what a run wants to look for elsewhere meanwhile, it may not take from the others.
+        # One search at a time: a run that wants more at once must not take the searcher from other runs.
         self._searching = asyncio.Lock()
-        self._account = Reads(scope, ledger)
+        self._reads = Reads(scope, ledger)
         self._log = ReadLog(scope.run, audit)
         self._searched_bytes = 0
         self._read_cost_bytes = 0
@@ -73,7 +73,7 @@ class Reading:
         self.read_bytes = 0
 
     async def flush(self) -> None:
-        """Write down the reads that are gathered."""
+        """Log the reads that are gathered."""
         await self._log.flush()
 
     async def settled(self) -> None:
@@ -82,15 +82,15 @@ class Reading:
         Raises:
             LedgerUnavailable: it could not be written.
         """
-        await self._account.settled()
+        await self._reads.settled()
 
     def left_bytes(self, left: Remaining) -> int:
-        """What the policy leaves this run to read, or the ledger its tenant, whichever is less."""
+        """What this run may still read, by its policy or by its tenant's quota, whichever is less."""
         of_run = max(0, self._policy.context.read_total_bytes_max - self._read_cost_bytes)
-        return of_run if left.read_bytes is None else min(of_run, left.read_bytes + self._account.held)
+        return of_run if left.read_bytes is None else min(of_run, left.read_bytes + self._reads.held)
 
     async def read(self, read: Read, cell: int) -> tuple[Data, bytes | memoryview]:
-        """Answer a read of the cell of this number."""
+        """Answer a read by cell number `cell`."""
         document = self._document(read.doc)
         if not read.start <= read.stop <= document.document.chars:
             raise PolicyDenied(
@@ -109,7 +109,7 @@ class Reading:
         return Data(read.id), data
 
     async def search(self, search: Search, body: bytes, cell: int) -> tuple[Found, bytes]:
-        """Answer a search of the cell of this number, when its turn has come."""
+        """Answer a search by cell number `cell`, when its turn has come."""
         async with self._searching:
             return await self._search(search, body, cell)
 
@@ -118,7 +118,7 @@ class Reading:
         before = self._searched_bytes
         deadline_s = self._permit_search(question, search.doc)
         found = await self._searcher.ask(question, deadline_s=deadline_s)
-        if search.mode != "lines" and found.next is not None:  # what lies behind was not gone through
+        if search.mode != "lines" and found.next is not None:  # the rest was not gone through
             size = self._bytes_between(search.doc, question.start, found.next)
             self._searched_bytes = before + max(size, _READ_COST_BYTES_MIN)
         self._permit_read(len(found.body))
@@ -135,7 +135,7 @@ class Reading:
             spans=[],
         )
         more = ContextSearched(cell=cell, doc=search.doc, spans=[])
-        # Whoever reads the log sees which characters came out, a record for every so many matches.
+        # The log says which characters came out, with a record for every so many matches.
         spans = found.spans(search.mode)
         for at in range(0, max(1, len(spans)), SPANS_LOGGED_MAX):
             part = [(start, stop) for start, stop in spans[at : at + SPANS_LOGGED_MAX]]
@@ -143,7 +143,7 @@ class Reading:
             await self._audit.note(self._scope.run, searched)
             for start, stop in part:
                 self._shown.read(search.doc, start, stop)
-            await asyncio.sleep(0)  # others have their turn between two of them
+            await asyncio.sleep(0)  # others get their turn in between
         return Found(search.id, found.count, found.next, found.groups, found.names), found.body
 
     def _document(self, doc: int) -> OpenDocument:
@@ -153,7 +153,7 @@ class Reading:
 
     async def _charge(self, size: int, least: int = _READ_COST_BYTES_MIN) -> None:
         cost = max(size, least)
-        await self._account.charge(cost)
+        await self._reads.charge(cost)
         self.count += 1
         self.read_bytes += size
         self._read_cost_bytes += cost
@@ -163,12 +163,12 @@ class Reading:
         of_items = search.mode in OF_ITEMS and document.document.kind == "text"
         if search.doc not in self._texts or of_items:
             raise PolicyDenied(
-                "a directory of items is not searched, nor a text item by item: search their text, or read it",
+                "a directory of items cannot be searched, nor a text item by item: search the text, or read it",
                 code="search.no_text",
             )
         if len(body) > _PATTERN_BYTES_MAX:
             raise PolicyDenied(
-                f"a pattern of {len(body)} bytes is over the limit of {_PATTERN_BYTES_MAX}: look for less at once",
+                f"a pattern of {len(body)} bytes is over the limit of {_PATTERN_BYTES_MAX}: search for less at once",
                 code="search.pattern",
                 limit=_PATTERN_BYTES_MAX,
                 observed=len(body),
@@ -189,15 +189,15 @@ class Reading:
         )
 
     def _bytes_between(self, doc: int, start: int, stop: int) -> int:
-        """Of a range of characters."""
+        """How many bytes a range of characters has."""
         document = self._documents[doc]
         chars = document.document.chars
         return max(0, document.byte_of(min(stop, chars)) - document.byte_of(min(start, chars)))
 
     def _permit_search(self, question: Question, doc: int) -> float:
-        """How long it may take, in seconds. What it goes through is charged whether anything is found or not.
+        """Charge what the search goes through, whether it finds anything or not; return how many seconds it may take.
 
-        Lines are found by the document's marks; of them only what comes out is charged, as a read.
+        Lines are found by the document's marks, so only what comes out is charged, as a read.
         """
         allowance = self._policy.context
         size = 0 if question.mode == "lines" else self._bytes_between(doc, question.start, question.stop)
@@ -218,7 +218,7 @@ class Reading:
         longest = min(allowance.read_bytes_max, self._policy.wire.body_bytes_max)
         if size > longest:
             raise PolicyDenied(
-                f"a read of {size} is over the policy's {longest} bytes: read in smaller slices",
+                f"a read of {size} is over the policy's limit of {longest} bytes: read in smaller slices",
                 code="context.read",
                 limit=longest,
                 observed=size,

@@ -1,13 +1,13 @@
 """Reads in the log: the first ones of a run one by one, then many in one record.
 
-A record takes some 350 bytes, and a program may read single characters a million times. So from the `SINGLE_MAX`th read
-on they are gathered, up to `JOINED_MAX` of them, and written as the ranges that they come to. Whatever else is logged
-of the run first writes what is gathered, so that the order of the log stays that of things.
+A record takes some 350 bytes, and a program may read single characters a million times. So after `SINGLE_MAX` reads
+they are gathered, up to `JOINED_MAX` of them, and logged as the ranges that they cover. What is gathered is written
+before anything else of the run is logged, so that the log keeps the order of events.
 
     {"cell":1,"line":3,"doc":0,"start":0,"stop":9}                       one read
     {"cell":1,"line":3,"doc":0,"reads":1000,"spans":[[0,9],[20,25]]}     many; the line is that of the first
 
-What was gathered when a host dies is in no log: such a run has read more than its log says, never less.
+What is gathered when a host dies is lost to the log: such a run has read more than its log says, never less.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 
 from belljar.audit import AuditLog
 from belljar.audit.events import ContextRead
+from belljar.identity import RunId
 from belljar.spans import Spans
 
 __all__ = ["JOINED_MAX", "SINGLE_MAX", "ReadLog"]
@@ -27,7 +28,7 @@ JOINED_MAX: Final = 1000
 class ReadLog:
     """One run's reads. Await `flush` before anything else is logged of it."""
 
-    def __init__(self, run: str, audit: AuditLog) -> None:
+    def __init__(self, run: RunId, audit: AuditLog) -> None:
         self._run = run
         self._audit = audit
         self._reads = 0

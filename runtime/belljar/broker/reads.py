@@ -1,12 +1,12 @@
-"""The account of what one run reads: charged to the ledger before the bytes leave.
+"""Charges what one run reads to the ledger, before the bytes leave.
 
 A read takes microseconds and the ledger's commit half a millisecond, so reads are not reserved one by one. A *portion*
 is: some megabytes at once, dispatched, so that a crash charges it in full; reads are taken out of it in memory. When it
 is used up it is settled with what was read, and the next one, twice as large, is reserved.
 
-What one run holds and does not read, the tenant's others cannot. So a portion is never more than a share of what is
-left, unless a single read is; and a run that reads nothing for some seconds gives its portion back. At the end of the
-run the last portion is settled with the truth.
+What one run holds without reading it, the tenant's other runs cannot read. So a portion is never more than a share of
+what is left, unless a single read is; and a run that reads nothing for some seconds gives its portion back. At the end
+of the run the last portion is settled with what was really read.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = ["Reads"]
 
 _PORTION_BYTES_MIN: Final = 4 * 2**20
 _PORTION_BYTES_MAX: Final = 256 * 2**20
-# Of what the tightest level has left.
+# A portion is at most one part in this many of what the tightest level has left.
 _PORTION_SHARE: Final = 8
 _IDLE_S: Final = 5.0
 
 
 class Reads:
-    """Take `charge` before every read, and await `settled` at the end of the run.
+    """Await `charge` before every read, and `settled` at the end of the run.
 
-    A portion of which nothing is taken for `idle_s` seconds is given back.
+    A portion that is not used for `idle_s` seconds is given back.
     """
 
     def __init__(self, scope: RunScope, ledger: Ledger, *, idle_s: float = _IDLE_S) -> None:
@@ -50,8 +50,8 @@ class Reads:
         """Charge `size` bytes.
 
         Raises:
-            QuotaExceeded: `quota.tenant.read`: the tenant has not so much left.
-            LedgerUnavailable: it cannot be charged: nothing may be read.
+            QuotaExceeded: `quota.tenant.read`: the tenant does not have that much left.
+            LedgerUnavailable: it cannot be charged, so nothing may be read.
         """
         if self._portion - self._used < size:
             async with self._turn:
@@ -62,14 +62,14 @@ class Reads:
 
     @property
     def held(self) -> int:
-        """Bytes that the books hold for this run and that it has not read yet."""
+        """Bytes that the ledger holds for this run and that it has not read yet."""
         return self._portion - self._used
 
     async def settled(self) -> None:
         """Charge exactly what was read.
 
         Raises:
-            LedgerUnavailable: the books could not be written.
+            LedgerUnavailable: the ledger could not be written.
         """
         watching, self._watching = self._watching, None
         if watching is not None:
@@ -98,7 +98,7 @@ class Reads:
             self._watching = self._scope.tasks.start(self._watch_failed, self._watch)
 
     async def _watch(self) -> None:
-        """Give the portion back when it has lain idle; then there is nothing to watch until the next one."""
+        """Give the portion back once it has been idle; then there is nothing to watch until the next one."""
         time = asyncio.get_running_loop().time
         while True:
             left_s = self._charged + self._idle_s - time()
@@ -108,14 +108,14 @@ class Reads:
         async with self._turn:
             try:
                 await self._give_back()
-            except HostFault as fault:  # nobody waits for it here: whoever charges next bears it
+            except HostFault as fault:  # nobody waits for it here: the next charge raises it
                 self._fault = fault
             finally:
                 self._watching, self._next = None, _PORTION_BYTES_MIN
 
     def _watch_failed(self, error: BaseException) -> None:
         name = type(error).__name__
-        self._fault = HostFault(f"what was not read could not be given back, by an unforeseen {name}: report it")
+        self._fault = HostFault(f"a portion could not be given back because of an unexpected {name}: report it")
 
     async def _reserve(self, portion: int) -> str:
         amounts = Amounts(read_bytes=portion)

@@ -1,4 +1,4 @@
-"""Who a run is, how long it may last, and whose its tasks are: host memory only, never read from a frame."""
+"""A run's identity, time and tasks: kept in the host's memory only, never read from a frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["RunScope"]
 
 
 class RunScope(msgspec.Struct, frozen=True, kw_only=True):
-    """`tasks` owns all that goes on beside the run's main line.
+    """`tasks` owns everything that runs beside the run's main line.
 
     `deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch.
     """
@@ -34,7 +34,7 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
         return self.deadline - self.monotonic()
 
     def time_up(self) -> PolicyDenied:
-        """What is said when the deadline has passed: `limits.run_wall`, the bound and the time used."""
+        """The refusal when the deadline has passed: `limits.run_wall`, with the limit and the time used."""
         bound_s = self.policy.limits.run_wall_s
         used_s = bound_s - self.left_s()
         return PolicyDenied(

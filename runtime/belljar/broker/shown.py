@@ -1,16 +1,16 @@
 """What a run has read of its contexts, and what of it reached a sub-model: for the log, and for the result.
 
-Reads are known as they happen. Which parts of the documents a prompt is made of is found out afterwards, in the process
-that searches (`attribution`), for each prompt that was answered: it is looked for in what the run has read. Nobody
-waits for it but the end of the run, and no longer than `_END_S`, and who asks faster than it can be traced: at most so
-many bytes of prompts wait.
+Reads are known as they happen. Which parts of the documents a prompt consists of is found out afterwards, in the search
+process (`attribution`), for each prompt that was answered, by looking for it in what the run has read. Two wait for
+that: the end of the run, for at most `_END_S`; and a program that asks faster than prompts can be traced, as only so
+many bytes of prompts may wait.
 
-The same text may stand at many places, and a prompt does not tell from which it was taken. So at the end of the run,
-when all prompts are known, what was found too often at one place is made good at others (`context.repeats`).
+The same text may occur in many places, and a prompt does not tell from which it was taken. So at the end of the run,
+when all prompts are known, what was found too often in one place is counted in others (`attribution.repeats`).
 
-The log gets ranges of characters, never text. What could not be traced in time is counted, and then counts as not
-shown: the account errs on that side alone. So does what is kept here of reads that are scattered over very many places;
-the log has them all.
+The log gets ranges of characters, never text. If some could not be traced in time the log says so, and it counts as not
+shown: the figures err only on that side. They also do if reads are scattered over very many places, as not all of these
+are kept here; the log has them all.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ __all__ = ["SPANS_LOGGED_MAX", "Coverage", "Shown"]
 _WAITING_BYTES_MAX: Final = 64 * 2**20
 _GROUP_BYTES_MAX: Final = 8 * 2**20
 _DEADLINE_S: Final = 5.0
-# All that a run's end waits for.
+# How long a run's end waits at most.
 _END_S: Final = 10.0
-# In one record of the log: two numbers each.
+# Per record of the log: two numbers each.
 SPANS_LOGGED_MAX: Final = 1000
-# Ranges are looked through from the latest one back: so many in their order, then as many of the rest, merged.
+# Ranges are looked through from the latest one back: this many one by one, then as many of the rest, merged.
 _RECENT_MAX: Final = 2000
-# Of one document, that do not touch. To put so many in order takes some 20 ms.
+# Per document, that do not touch. Sorting this many takes some 20 ms.
 _RANGES_MAX: Final = 1 << 17
-# What was found is kept as often as it was, until it has grown by so many ranges.
+# What was found is kept as often as it was found, until it has grown by this many ranges.
 _FOUND_MAX: Final = 1 << 17
 
 
@@ -56,7 +56,7 @@ class Coverage(msgspec.Struct, frozen=True):
 
 
 class _Text:
-    """What is known of one document."""
+    """What is known about one document."""
 
     def __init__(self, opened: OpenDocument) -> None:
         self.opened = opened
@@ -67,12 +67,12 @@ class _Text:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing was found twice, or all is known to be shown."""
+        """Whether nothing was found twice, or all that was read is known to be shown."""
         shown = self.shown.covered
         return sum(stop - start for start, stop in self.found) == shown or shown == self.read.covered
 
     def find(self, start: int, stop: int) -> None:
-        """A prompt has this."""
+        """A prompt contains this."""
         self.shown.add(start, stop)
         if self.found and self.found[-1][1] == start:
             self.found[-1] = (self.found[-1][0], stop)
@@ -94,9 +94,9 @@ class _Text:
 
 
 class Shown:
-    """One run's account. `texts` are the places of its texts in `documents`; directories do not count.
+    """What one run has read and shown. `texts` are the indexes of its texts in `documents`; directories do not count.
 
-    Its end takes `end_s` seconds at most.
+    `settled` takes `end_s` seconds at most.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Shown:
         """
         if not any(text.recent for text in self._texts.values()):
             return
-        data = bytes(prompt)  # a copy: the batch that it was part of need not wait with it
+        data = bytes(prompt)  # a copy: the batch that it was part of need not be kept with it
         self._waiting.append((cell, data))
         self._waiting_bytes += len(data)
         self._refuse_after_fault()
@@ -153,7 +153,7 @@ class Shown:
             await asyncio.wait([self._tracing], timeout=0.05)
 
     async def settled(self) -> None:
-        """Return when everything is traced and stands in the log, or, after some seconds, that not all is.
+        """Return when everything is traced and logged, or, after some seconds, when the log says that not all is.
 
         Raises:
             AuditUnavailable: it could not be written.
@@ -168,10 +168,10 @@ class Shown:
             await self._note(min(self._texts), [], complete=False)
 
     async def _traced(self) -> None:
-        """Wait for the end of the tracing, which comes with the end of this wait at the latest.
+        """Wait for the end of the tracing; when this wait is cut short, so is the tracing.
 
         Raises:
-            TimeoutError: somebody has stopped it before.
+            TimeoutError: somebody stopped it before.
         """
         if self._tracing is not None:
             try:
@@ -184,7 +184,7 @@ class Shown:
     def _tracing_failed(self, error: BaseException) -> None:
         if not isinstance(error, HostFault):
             cause, name = error, type(error).__name__
-            error = HostFault(f"what was shown could not be traced, by an unforeseen {name}: report it")
+            error = HostFault(f"what was shown could not be traced because of an unexpected {name}: report it")
             error.__cause__ = cause
         self._fault = self._fault or error
 
@@ -209,21 +209,21 @@ class Shown:
         ]
         try:
             found, complete = await self._searcher.trace(prompts, tracked, deadline_s=_DEADLINE_S)
-        except Refusal:  # its time or its memory is used up: what it has not found, it does not claim
+        except Refusal:  # out of time or memory: what was not found is not claimed
             found, complete = [], False
         await self._note(tracked[0].doc, found, complete=complete)
         if sum(len(text.found) for text in self._texts.values()) > self._found_max:
             await self._make_good()
 
     async def _make_good(self) -> None:
-        """Count other places of what was found twice at one. Then it is forgotten how often."""
+        """Count other places of what was found twice in one; then forget how often it was found."""
         texts = {doc: text for doc, text in self._texts.items() if text.read.covered}
         if all(text.is_settled for text in texts.values()):
             return
         tracked = [Tracked(doc, text.opened.folder, [*text.read], text.found) for doc, text in texts.items()]
         try:
             found, complete = await self._searcher.repeats(tracked, deadline_s=_DEADLINE_S)
-        except Refusal:  # its time or its memory is used up: what it has not found, it does not claim
+        except Refusal:  # out of time or memory: what was not found is not claimed
             found, complete = [], False
         await self._note(tracked[0].doc, found, complete=complete)
         for text in texts.values():
@@ -241,4 +241,4 @@ class Shown:
                 await self._audit.note(self._scope.run, shown)
                 for start, stop in part:
                     self._texts[doc].find(start, stop)
-                await asyncio.sleep(0)  # others have their turn between two of them
+                await asyncio.sleep(0)  # others get their turn in between

@@ -1,4 +1,4 @@
-"""The command line: thin. Data on stdout, progress and complaints on stderr, exit codes from the errors themselves."""
+"""The command line, a thin layer: data on stdout, progress and errors on stderr, exit codes from the error types."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["cli", "main"]
 EXIT_INTERNAL = 1
 EXIT_INTERRUPTED = 130
 
-# Each is loaded when it is wanted: the Docker SDK alone takes longer than most commands.
+# Each is loaded only when needed: the Docker SDK alone takes longer than most commands.
 _COMMANDS: Final = {
     "run": ("run", "Answer QUESTION about a text of any length, with a root model that writes code."),
     "exec": ("run", "Run PROGRAM.py in a box, without a root model."),
     "demo": ("demo", "Run the main job without an API key: a million tokens, a real box, real quotas, a real log."),
-    "doctor": ("doctor", "Try the wall on this host: which layers hold, and what a program inside can reach."),
+    "doctor": ("doctor", "Test the wall on this host: which layers hold, and what a program inside can reach."),
     "policy": ("policy", "Read and check policies."),
     "context": ("context", "Register long texts, so that runs over them start at once."),
     "audit": ("audit", "Read and check the audit log."),
@@ -31,7 +31,7 @@ _COMMANDS: Final = {
 
 
 class _Commands(click.Group):
-    """Knows its commands by name, and loads the one that is asked for."""
+    """Knows its commands by name, and loads only the one that is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -63,7 +63,7 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with the code that fits."""
+    """Run the command line and exit with the right code."""
     open_streams()
     code = _main(sys.argv[1:] if arguments is None else arguments)
     done(code)
@@ -76,7 +76,7 @@ def _main(arguments: list[str]) -> int:
         code = _run(arguments, as_json)
         flush()
     except OutputFailed as failure:
-        # A reader that has enough (`| head`) need not be told.
+        # A reader that has seen enough (`| head`) need not be told.
         if not failure.reader_left:
             complain("output", f"{failure}: free some space, or redirect it elsewhere")
         return EXIT_OUTPUT
@@ -100,7 +100,7 @@ def _run(arguments: list[str], as_json: bool) -> int:
     except OutputFailed:
         raise
     except Exception as error:
-        # A defect of ours: whoever reports it needs all of it, and whoever parses our output a document.
+        # A bug of ours: a person needs all of it to report it, and a parser of our output needs a document.
         import traceback
 
         traceback.print_exc()
@@ -114,7 +114,7 @@ def _run(arguments: list[str], as_json: bool) -> int:
 
 
 def _usage(error: click.ClickException, as_json: bool) -> int:
-    """A command that makes no sense: as click says it, or in one line with a document."""
+    """An invalid command: as click reports it, or in one line with a document."""
     if not as_json:
         error.show()
         return error.exit_code

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from belljar.audit import Coverage, Ranges, Record, Report, coverage, records, runs, verify
 from belljar.cli import options
@@ -35,7 +34,7 @@ class _Percent(click.ParamType[Fraction]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
         match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
         if match is None or Fraction(match[1]) > 100:
-            self.fail(f"{value!r} is not a valid percentage; write one such as 99.5%", param, ctx)
+            self.fail(f"{value!r} is not a valid percentage; use one such as 99.5%", param, ctx)
         return Fraction(match[1])
 
 
@@ -141,14 +140,14 @@ def coverage_(run: str, require: Fraction | None, what: str, ranges: int, state:
             f"run {run} had no context, so nothing could be read: name another run", code="audit.no_document"
         )
     if as_json:
-        emit({"run": run, "ok": met, "coverage": _with_shares(found)})
+        emit({"run": run, "ok": met, "coverage": found})
     else:
         _print_coverage(found)
     if require is not None and not met:
-        # Nobody is at fault: the check that was asked for says no.
-        share = found.read_percent if what == "read" else found.shown_percent
+        # Nobody is at fault: the requested check failed.
+        share = found.read_share if what == "read" else found.shown_share
         tell(
-            f"not met: {share:.4f} % of the characters were {what}, but {float(require):g} % are required: "
+            f"not met: {100 * share:.4f} % of the characters were {what}, but {float(require):g} % are required: "
             f"{_counted(found.chars - part, 'character')} never were"
         )
         click.get_current_context().exit(VerificationFailed.exit_code)
@@ -164,29 +163,21 @@ def _coverage(log: Path, run: str, ranges: int) -> Coverage:
     return coverage(of_run, ranges_max=ranges)
 
 
-def _with_shares(found: Coverage) -> dict[str, Any]:
-    """Shares of 1 as well, as a run's result has them."""
-    whole: dict[str, Any] = msgspec.to_builtins(found)
-    for part in (whole, *whole["documents"]):
-        part |= {f"{what}_share": part[f"{what}_percent"] / 100 for what in ("read", "shown")}
-    return whole
-
-
 def _print_coverage(found: Coverage) -> None:
     for document in found.documents:
         say(f"{json.dumps(document.name)}  {document.kind}  {document.sha256[:12]}")
-        _print_share("read", document.read_chars, document.chars, document.read_percent, document.never_read)
-        _print_share("shown", document.shown_chars, document.chars, document.shown_percent, document.never_shown)
+        _print_share("read", document.read_chars, document.chars, document.read_share, document.never_read)
+        _print_share("shown", document.shown_chars, document.chars, document.shown_share, document.never_shown)
     say(f"all contexts  {_counted(found.chars, 'character')}")
-    _print_share("read", found.read_chars, found.chars, found.read_percent)
-    _print_share("shown", found.shown_chars, found.chars, found.shown_percent)
+    _print_share("read", found.read_chars, found.chars, found.read_share)
+    _print_share("shown", found.shown_chars, found.chars, found.shown_share)
     say(_SHOWN_UNIT)
     if found.untraced:
-        say(f"in {_counted(found.untraced, 'prompt')} not all could be looked for: more may have been shown")
+        say(f"{_counted(found.untraced, 'prompt')} could not be searched completely: more may have been shown")
 
 
 def _print_share(what: str, part: int, whole: int, share: float, never: Ranges | None = None) -> None:
-    say(f"  {what:<6} {share:>8.4f} %  {part} of {_counted(whole, 'character')}")
+    say(f"  {what:<6} {100 * share:>8.4f} %  {part} of {_counted(whole, 'character')}")
     if never is None or never.count == 0:
         return
     listed = " ".join(f"{start}-{stop}" for start, stop in never.first)

@@ -32,7 +32,7 @@ _tenant = click.option(
     default=DEFAULT_TENANT,
     show_default=True,
     metavar="T",
-    help="The tenant whose contexts they are, such as acme/research.",
+    help="The tenant who owns the contexts, such as acme/research.",
 )
 
 
@@ -44,7 +44,7 @@ def context() -> None:
 @context.command()
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="PATH...")
 @click.option(
-    "--name", metavar="NAME", help="The context's name; with a single PATH only. [default: the last part of PATH]"
+    "--name", metavar="NAME", help="The context's name; only with a single PATH. [default: the last part of PATH]"
 )
 @_tenant
 @options.reading
@@ -174,7 +174,7 @@ def _show(document: Document, names: list[str] | None = None) -> None:
 
 
 def _shown(name: str) -> str:
-    """A name may come from a file that somebody else made: a line end in it would forge a row, for a script as well."""
+    """A name may come from somebody else's file: a line end in it would forge a row, also for a script."""
     return printable(name, but="")
 
 
@@ -192,7 +192,7 @@ def _age_ns(text: str) -> int:
 
 @contextlib.contextmanager
 def _progress(label: str, quiet: bool) -> Iterator[OnProgress | None]:
-    """A bar on a terminal, a line now and then elsewhere."""
+    """A bar on a terminal, an occasional line elsewhere."""
     if quiet:
         yield None
     elif sys.stderr.isatty():

@@ -1,8 +1,8 @@
-"""A result on its way to whoever paid for it.
+"""Delivers a result to the user who paid for it.
 
-Where stdout is closed, nothing is begun. Where it takes nothing any more when the result is there (a full disk, a
-reader that has gone), the whole result is kept in the state folder, and one line says where; if that does not work
-either, the answer goes to stderr. The exit code is then 10, whatever the run's own would have been.
+If stdout is closed, nothing is started. If it can no longer be written when the result is there (a full disk, a reader
+that has gone), the whole result is kept in the state folder, and one line says where; if that fails too, the answer
+goes to stderr. The exit code is then 10, whatever the run's own would have been.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _NoStdout(InvalidInput):
 
 
 def require_stdout() -> None:
-    """Before anything is spent.
+    """Check stdout before anything is spent.
 
     Raises:
         InvalidInput: stdout is closed.
@@ -40,7 +40,7 @@ def require_stdout() -> None:
 
 
 def deliver(result: Result, write: Callable[[], None], state: State, *, quiet: bool) -> int:
-    """Write out a result with `write`, and what there is to say about it on stderr. Returns the exit code."""
+    """Write out a result with `write`, then say on stderr how it ended. Returns the exit code."""
     code = exit_code(result)
     try:
         write()
@@ -65,7 +65,7 @@ def _tell_cut(result: Result) -> None:
 
 
 def _keep(result: Result, failure: OutputFailed, state: State) -> None:
-    """In the state folder, for its owner alone. `exec ... | head` is no accident, and can be run again for nothing."""
+    """Keep it in the state folder, for its owner only. `exec ... | head` is deliberate, and free to run again."""
     if failure.reader_left and result.usage.calls == 0:
         tell(f"output: {failure}: run {result.run} asked no model, so its result is not kept")
         return
@@ -92,7 +92,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def as_text(result: Result) -> str:
-    """The answer as it is read: a text itself, anything else as JSON, which need not become a value for that."""
+    """The answer for a reader: a text as it is, anything else as JSON, without decoding it to a value."""
     if not isinstance(result.given, msgspec.Raw) or bytes(result.given).lstrip().startswith(b'"'):
         return str(result.answer)
     return msgspec.json.format(bytes(result.given), indent=-1).decode()

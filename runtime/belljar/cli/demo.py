@@ -1,10 +1,10 @@
 """`belljar demo`: the whole loop over about a million tokens, with no API key.
 
-The question is one of OOLONG-Pairs: find all pairs of users whose questions, by kind, meet a condition. The kind of a
-question stands nowhere in the text, so every line has to be read and understood: by a sub-model. Without a key both
-models are played: the root model's turns come from a script, and an *oracle* sub-model labels lines by the templates
-that they were generated from. What is real is everything between them: the box, the pages, the broker, the quotas and
-the log. What it shows is therefore the machinery, not a model's skill, and the output says so.
+The question is one of OOLONG-Pairs: find all pairs of users whose questions, by kind, meet a condition. The text never
+names the kind of a question, so a sub-model has to read and understand every line. Without a key both models are
+simulated: the root model's turns come from a script, and an *oracle* sub-model labels lines by the templates from which
+they were generated. Everything between them is real: the box, the pages, the broker, the quotas and the log. So the
+demo shows the machinery, not a model's skill, and the output says so.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SCRIPTED = "scripted: the root model's turns are a script, the sub-model is an 
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What the demo found. `f1` is against the gold pairs that the generator knows; None where it knows none."""
+    """What the demo found. `f1` compares with the gold pairs that the generator knows; None where it knows none."""
 
     question: str
     scripted: bool
@@ -63,7 +63,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Where(msgspec.Struct, frozen=True, kw_only=True):
-    """What the runtime is made of, and who runs in it."""
+    """How the runtime is opened, and for which tenant."""
 
     policy: str
     state: Path | None
@@ -143,7 +143,7 @@ def _report(corpus: Corpus, gold: Set[tuple[int, int]], result: Result, state: S
 
 
 def _score(f1: float | None) -> str:
-    return "no F1: the text is too short to have a pair; give it more --tokens" if f1 is None else f"F1 {f1:.4f}"
+    return "no F1: the text is too short to contain a pair; use more --tokens" if f1 is None else f"F1 {f1:.4f}"
 
 
 def _print(report: Report, state: Path | None) -> None:

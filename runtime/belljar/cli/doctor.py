@@ -21,20 +21,20 @@ _DENIED: Final = 4
 
 
 @click.command()
-@click.option("--policy", default="standard", show_default=True, metavar="NAME|FILE", help="Whose layers are required.")
+@click.option("--policy", default="standard", show_default=True, metavar="NAME|FILE", help="The policy to check.")
 @click.option(
     "--backend",
     "wanted",
     multiple=True,
     type=click.Choice(BACKENDS),
-    help="Examine this one; may be given again. [default: each of the policy's]",
+    help="Examine this backend; may be repeated. [default: each of the policy's]",
 )
 @options.state
 @options.as_json
 def doctor(policy: str, wanted: tuple[BackendName, ...], state: Path | None, as_json: bool) -> int:
-    """Try the wall on this host: which layers hold, what a program inside can reach, what is known of the runtimes.
+    """Test the wall on this host: which layers hold, what a program inside can reach, known holes of the runtimes.
 
-    Exit 4 if the policy's default backend cannot start runs, or one that was asked for.
+    Exits with 4 if the policy's default backend, or one named by --backend, cannot start runs.
     """
     loaded = load(policy)
     report = run_async(examine(loaded, wanted or None, state=state), closed="its boxes are gone")
@@ -59,7 +59,7 @@ def _print_backend(report: BackendReport, policy: str) -> None:
         return
     say(f"{report.backend}:")
     for name, fact in report.facts.items():
-        # A list is told by the finding that it belongs to.
+        # A list is shown with the finding that it belongs to.
         if fact and not isinstance(fact, list):
             say(f"{'':<14}{name.replace('_', ' ')}: {'yes' if fact is True else fact}")
     for finding in report.findings:

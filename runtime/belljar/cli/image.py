@@ -19,19 +19,19 @@ from belljar.identity import BACKENDS
 from belljar.sandbox.image import Image, ensure_image, size_bytes, stored_images
 from belljar.state import State
 
-# The Docker SDK takes longer to load than the jail's image to be looked up: it is, where a daemon is asked.
+# Loading the Docker SDK takes longer than looking up the jail's image, so it is loaded only to ask a daemon.
 if TYPE_CHECKING:
     from belljar.sandbox.docker.image import LoadedImage
 
 __all__ = ["BuiltImage", "image"]
 
-# A list is not worth a long wait for a daemon that may not even be wanted.
+# A list is not worth a long wait for a daemon that nobody may need.
 _LIST_S: Final = 5.0
 _CLOSED: Final = "nothing is left half done"
 
 
 class BuiltImage(msgspec.Struct, frozen=True, kw_only=True):
-    """One line: `where` is the folder of the jail's image, or the ID of the daemon's. gVisor takes the daemon's too."""
+    """One line: `where` is the folder of the jail's image, or the daemon's image ID (which gVisor uses too)."""
 
     backend: str
     digest: str
@@ -83,7 +83,7 @@ def ls(state: Path | None, as_json: bool) -> None:
 
 
 async def _build(backend: str, folder: Path) -> tuple[BuiltImage, bool]:
-    """The image, and whether it was there before."""
+    """The image, and whether it already existed."""
     before = {each.digest for each in stored_images(folder)}
     step("looking for the root file system, or making it")
     made = await asyncio.to_thread(ensure_image, folder)
@@ -102,7 +102,7 @@ async def _build(backend: str, folder: Path) -> tuple[BuiltImage, bool]:
 
 
 async def _loaded(host: str) -> list[LoadedImage] | None:
-    """What the daemon has; None where none answers, which is told."""
+    """The daemon's images; None, with a message, where no daemon answers."""
     from belljar.sandbox.docker.daemon import Daemon
     from belljar.sandbox.docker.image import loaded_images
 
@@ -113,7 +113,7 @@ async def _loaded(host: str) -> list[LoadedImage] | None:
         finally:
             daemon.close()
     except BoxFault as fault:
-        tell(f"these are the jail's images only: {fault}")
+        tell(f"only the jail's images are listed: {fault}")
         return None
 
 

@@ -1,15 +1,15 @@
-"""From a command to its coroutine, and back when the user or the system wants it to end.
+"""Runs a command's coroutine, and ends it when the user or the system asks.
 
 SIGTERM and SIGHUP do what Ctrl-C does, so that a service manager or a closed terminal leaves no run unfinished in the
-log and no call unsettled in the ledger. What a signal does depends on what there is to close::
+log and no call unsettled in the ledger. What a signal does depends on what has to be closed::
 
-    loading, and what only reads         the process ends in the handler (`belljar_command`)
-    a command without a loop             `Stopped` is raised where it is
-    a coroutine                          it is cancelled, and closes what it has; then `Stopped`
-    ... and later another signal         the process ends in the handler: whoever is stuck can always leave
-    the output is written                the process ends with the exit code that it has anyway
+    loading, or a command that only reads   the process ends in the handler (`belljar_command`)
+    a command without a loop                `Stopped` is raised where it is
+    a coroutine                             it is cancelled, and closes what it has open; then `Stopped`
+    ... and later another signal            the process ends in the handler, so a user can always get out
+    the output is written                   the process ends with the exit code that it has anyway
 
-Signals often come twice for one wish: from the terminal, and from a parent that passes on what it got itself.
+One Ctrl-C often arrives as two signals: from the terminal, and from a parent that passes on its own.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 _RUN_CLOSED: Final = "the box is gone, the ledger has what was spent, and the log is closed"
 _AGAIN: Final = "at once, because you asked twice; the next start settles the rest"
 _SAME_WISH_S: Final = 0.5
-# When the first signal came, on the monotonic clock.
+# When the first signal came, on the monotonic clock; empty before.
 _came: list[float] = []
 
 
 class Stopped(BaseException):
-    """A signal came, and what had to be closed is closed. `str` says what that means."""
+    """A signal came, and what had to be closed is closed. `str` says what was closed."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -59,7 +59,7 @@ def may_be_stopped() -> None:
 
 
 def done(exit_code: int) -> None:
-    """All is said, and a signal that comes now adds nothing."""
+    """All output is written: a signal that comes now changes nothing."""
     _handle(lambda _number, _frame: os._exit(exit_code))
 
 
@@ -67,14 +67,14 @@ def run_async(work: Coroutine[Any, Any, T], *, closed: str = _RUN_CLOSED) -> T:
     """Run `work` to its end.
 
     Raises:
-        Stopped: a signal came; what `work` has to close is closed, which `closed` tells the user.
+        Stopped: a signal came, and `work` has closed what it had open; `closed` says so to the user.
     """
-    import asyncio  # here: a command without a loop has no use for it
+    import asyncio  # here: a command without a loop does not need it
 
     cancelled_by: list[int] = []
     tasks: list[asyncio.Task[Any]] = []
 
-    # Not by the loop's own handlers: those are heard when the loop is not busy, and a later signal has to be.
+    # Not the loop's own handlers: those run only when the loop is not busy, and a second signal must get through.
     def stop(number: int, _: FrameType | None) -> None:
         if _is_first(number):
             cancelled_by.append(number)
@@ -83,7 +83,7 @@ def run_async(work: Coroutine[Any, Any, T], *, closed: str = _RUN_CLOSED) -> T:
 
     with _handled(stop):
         try:
-            # What comes when the work is done loses nobody its result.
+            # A signal that comes when the work is done must not lose its result.
             return asyncio.run(_cancellable(work, tasks, cancelled_by))
         except asyncio.CancelledError:
             if not cancelled_by:
@@ -106,7 +106,7 @@ async def _cancellable(work: Coroutine[Any, Any, T], tasks: list[asyncio.Task[An
 
 
 def _is_first(number: int) -> bool:
-    """Whether this signal is a new wish. One that comes when the first was heard long ago ends the process."""
+    """Whether this signal is the first. One that comes well after the first ends the process."""
     if not _came:
         _came.append(time.monotonic())
         return True
@@ -126,7 +126,7 @@ def _handled(handler: _Handler) -> Iterator[None]:
 
 
 def _handle(handler: _Handler) -> dict[int, _Handler]:
-    """Let signals do this, but for those that are to be ignored. Returns what they did before."""
+    """Set this handler for all signals that are not ignored. Returns the handlers before."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     wanted = [number for number in belljar_command.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

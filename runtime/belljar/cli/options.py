@@ -24,13 +24,13 @@ prices = click.option(
     "--prices",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Prices of models that are not on the public list, or that cost you something else.",
+    help="Prices of models that are not on the public list, or for which you pay a different price.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
 
 
 def reading(command: F) -> F:
-    """How files become contexts."""
+    """Options for how files become contexts."""
     for option in reversed(
         (
             click.option(
@@ -43,7 +43,7 @@ def reading(command: F) -> F:
                 type=click.Choice(["strict", "replace", "skip"]),
                 default="strict",
                 show_default=True,
-                help="For bytes that do not decode: refuse, replace by U+FFFD, or skip such files of a folder.",
+                help="Bytes that do not decode: refuse, replace with U+FFFD, or skip such files of a folder.",
             ),
             click.option("--jsonl", is_flag=True, help="Read each file as a list: every line is one item in JSON."),
         )
@@ -53,7 +53,7 @@ def reading(command: F) -> F:
 
 
 def box_options(command: F) -> F:
-    """What `run` and `exec` have in common."""
+    """Options that `run` and `exec` share."""
     for option in reversed(
         (
             click.option(

@@ -1,12 +1,12 @@
-"""What the commands print: one JSON document or plain text on stdout, one line of complaint on stderr.
+"""What the commands print: one JSON document or plain text on stdout, one-line errors on stderr.
 
-A document has one line for each of its fields, and a field's value is not indented: a program that nests its answer
-deeply would multiply it. It is ASCII, whoever reads it: no character of a program's text can steer a terminal, or be
-drawn as another. So it is at most six times as long as what is in it.
+A document has one line for each of its fields, and a field's value is not indented: indentation would multiply the size
+of a deeply nested answer. It is always ASCII: no character of a program's text can steer a terminal or look like
+another. So it is at most six times as long as its contents.
 
-A result has been paid for, so the streams are made such that no result is lost on the way out: what stdout's encoding
-has not is escaped; a write to it that fails is an `OutputFailed`, which nothing else raises; and nothing that happens
-to stderr, where only we speak, is anybody's error.
+A result has been paid for, so the streams are set up so that none is lost on the way out: characters that stdout's
+encoding lacks are escaped; a failed write to stdout is an `OutputFailed`, which nothing else raises; and nothing that
+happens to stderr, where only we write, is an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from belljar.errors import (
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-    # Whoever has a result has loaded the engine; whoever asks for the version need not.
+    # A command with a result has loaded the engine; `--version` need not.
     from belljar.engine import Limit, Result
     from belljar.policy import Unit
 
@@ -61,24 +61,24 @@ SCHEMA_VERSION = 1
 EXIT_OUTPUT = 10
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-# White space between the tokens of somebody else's JSON; inside its strings it is always escaped.
+# White space between the tokens of JSON that we did not write; inside its strings it is always escaped.
 _SPACES = bytes.maketrans(b"\t\n\r", b"   ")
 _PERHAPS_CONTROL = re.compile(r"[^ -~]+")
 
 _EXIT = {"ok": 0, "denied": 4, "quota": 5, "model_failed": 7}
 _EXIT_GUEST = 6
-# A run that our side could not finish: the type of the error chooses.
+# A run that our side could not finish: the error's type decides.
 _EXIT_FAULTS = {"AuditUnavailable": 8, "LedgerUnavailable": 5}
-# Where a refusal was the cause, its words have the numbers.
+# For other statuses the refusal's own message has the numbers.
 _LIMITS_TOLD = frozenset({"timeout", "cpu", "memory", "processes", "disk", "output"})
-# What the program died of, where we had refused it just that (`Result.limit` says so, not the program).
+# What ended the program, where we had refused exactly that (`Result.limit` says so, not the program).
 _EXIT_RAISED = {"PolicyDenied": 4, "QuotaExceeded": 5, "ModelError": 7}
-# Whoever chose another has chosen.
+# Any other error handler is the user's own choice.
 _ERRORS_THAT_LOSE = frozenset({"strict", "surrogateescape"})
 
 
 class OutputFailed(Exception):
-    """Stdout takes nothing any more. `str` says why; `reader_left`: it was a pipe, and whoever read it has gone."""
+    """Stdout can no longer be written. `str` says why; `reader_left`: it was a pipe, and its reader has gone."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"stdout cannot be written ({error.strerror})")
@@ -86,7 +86,7 @@ class OutputFailed(Exception):
 
 
 class _Stdout(io.FileIO):
-    """Tells its failures from everybody else's, and waits where whoever started us made it non-blocking."""
+    """Tells its own failures from all others, and waits if our parent made it non-blocking."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -99,7 +99,7 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """Has no failures: what nobody hears must not cost a result."""
+    """Never fails: a message that nobody reads must not cost a result."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -109,12 +109,12 @@ class _Stderr(io.FileIO):
 
 
 def open_streams() -> None:
-    """Make stdout and stderr as this module needs them. A closed one stays None, to which printing does nothing."""
+    """Set up stdout and stderr as this module needs them. A closed one stays None, and printing to it does nothing."""
     sys.stdout, sys.stderr = _reopened(sys.stdout, _Stdout), _reopened(sys.stderr, _Stderr)
 
 
 def _reopened(stream: TextIO, kind: type[io.FileIO]) -> TextIO:
-    if not isinstance(stream, io.TextIOWrapper):  # it was closed, or a caller's own
+    if not isinstance(stream, io.TextIOWrapper):  # it was closed, or the caller replaced it
         return stream
     stream.flush()
     return io.TextIOWrapper(
@@ -127,7 +127,7 @@ def _reopened(stream: TextIO, kind: type[io.FileIO]) -> TextIO:
 
 
 def _discard_stdout() -> None:
-    """What still lies in buffers goes nowhere, and so fails nowhere."""
+    """Discard what is still buffered, so that it cannot fail later."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
@@ -155,7 +155,7 @@ def tell(line: str) -> None:
 
 @runtime_checkable
 class _SelfWritten(Protocol):
-    """A document that writes itself: a result does, with its answer as it came."""
+    """A document that serialises itself: a result does, with its answer as it came."""
 
     def to_json(self) -> bytes: ...
 
@@ -177,7 +177,7 @@ def document_of(document: Mapping[str, Any] | msgspec.Struct) -> str:
 def _ascii(document: str) -> str:
     """The same JSON, with everything escaped that is not printable ASCII. Only strings can hold such characters."""
     escaped = json.dumps(document)[1:-1]
-    # That has escaped quotes and backslashes too, of which every one stood as it should.
+    # That also escaped quotes and backslashes, which were all right as they were.
     return escaped.replace('\\"', '"').replace("\\\\", "\\")
 
 
@@ -186,7 +186,7 @@ def complain(culprit: object, message: str, *, as_json: bool = False) -> None:
     word = culprit if isinstance(culprit, str) else _word(culprit)
     tell(f"{word}: {_one_line(message)}")
     if as_json:
-        # A path may hold bytes that are no text, which no JSON can hold.
+        # A path may hold bytes that are not text, which JSON cannot hold.
         error: dict[str, Any] = {"culprit": word, "message": message.encode(errors="backslashreplace").decode()}
         if not isinstance(culprit, str):
             error["type"] = type(culprit).__name__
@@ -227,7 +227,7 @@ def explain(result: Result) -> None:
     words = f": {_one_line(error.message)}" if error.message else ""
     met = f" ({_met(result.limit)})" if result.limit is not None and result.status in _LIMITS_TOLD else ""
     tell(f"{culprit}: {result.status}: {_one_line(error.type)}{where}{words}{met}")
-    # Of code that was never run there is no more to say than that, unless the line is shown.
+    # For code that was never run that says it all, unless its line can be shown.
     shown = error.traceback or ""
     if result.status == "rejected":
         *lines, last = shown.rstrip().split("\n")
@@ -273,7 +273,7 @@ def _word(error: object) -> str:
 
 
 def _status(culprit: object) -> str:
-    """Of what never became a run: in the words of a run's status, where there is one."""
+    """The status of a command that never became a run, by a run's names where one fits."""
     match culprit:
         case InvalidInput() | InvalidPolicy():
             return "invalid"
@@ -294,7 +294,7 @@ def _one_line(text: str) -> str:
 
 
 def printable(text: str, *, but: str = "\n\t") -> str:
-    """Nobody else's text may steer the terminal: control characters are shown, not sent, but for these."""
+    """Text that is not ours must not steer the terminal: control characters are shown, not sent, except for `but`."""
 
     def shown(found: re.Match[str]) -> str:
         return "".join(char if char.isprintable() or char in but else repr(char)[1:-1] for char in found[0])

@@ -64,7 +64,7 @@ def ls_(as_json: bool) -> None:
 
 
 @policy.command("schema")
-@click.option("--json", "as_json", is_flag=True, help="Accepted, and without effect: the schema is always JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Accepted, but has no effect: the schema is always JSON.")
 def schema_(as_json: bool) -> None:
     """Print the JSON Schema of the file format, for editors."""
     say(json.dumps(schema(), indent=2))

@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: one live line on a terminal, a plain line now and then elsewhere."""
+"""A run's progress on stderr: one live line on a terminal, an occasional plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def progress(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
     if quiet:
         yield None
     elif sys.stderr.isatty():
-        # Here, because it takes a tenth of a second to load, and nobody looks on elsewhere.
+        # Imported here: it takes a tenth of a second to load, and only a terminal needs it.
         from rich.console import Console
 
         console = Console(stderr=True, highlight=False)
@@ -39,7 +39,7 @@ def progress(quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
 
 
 def summarise(result: Result) -> None:
-    """The last line: how it ended and what it took, with the id by which the log knows the run."""
+    """The last line: how the run ended, what it used, and its id in the log."""
     done = Progress(
         turns=result.turns,
         cells=result.cells,

@@ -27,7 +27,7 @@ __all__ = ["exec_", "run"]
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 _PROGRAM_BYTES_MAX = 4 * 2**20
-# On one line of stderr; all of it is in the document of --json.
+# On one line of stderr; --json has all of it.
 _PARTIAL_CHARS_MAX = 2000
 _STDIN = Path("-")
 _context = click.option(
@@ -35,8 +35,8 @@ _context = click.option(
     "sources",
     multiple=True,
     metavar="[NAME=]PATH",
-    help="The program's `context`: a text file, a folder, or - for stdin; or @NAME or sha256:DIGEST, for one that "
-    "`belljar context add` registered. Repeat it with names for more contexts.",
+    help="The program's `context`: a text file, a folder, or - for stdin; or @NAME or sha256:DIGEST for one registered "
+    "by `belljar context add`. Repeat it with names for more contexts.",
 )
 
 
@@ -91,7 +91,7 @@ def run(
 @click.option(
     "--sub-model", metavar="NAME", help="The model that answers the program's queries; without one they are refused."
 )
-@click.option("--model", metavar="NAME", help="The older name of --sub-model, which wins over it.")
+@click.option("--model", metavar="NAME", help="The older name of --sub-model; --sub-model takes precedence.")
 @options.prices
 @options.reading
 @options.box_options
@@ -176,7 +176,7 @@ def _read_program(path: Path) -> str:
                 f"{path} is over {_PROGRAM_BYTES_MAX} bytes, too long for a program: name the right file",
                 code="program.too_long",
             )
-        # As Python reads a program: a byte order mark is no part of it.
+        # As Python reads a program: a byte order mark is not part of it.
         return source.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except OSError as error:
         raise InvalidInput(
@@ -189,5 +189,5 @@ def _read_program(path: Path) -> str:
 
 
 def _stdin() -> BinaryIO:
-    """It stays open: whoever closes what this gives closes no descriptor."""
+    """Stdin as a file; closing it does not close the descriptor."""
     return open(0, "rb", closefd=False)

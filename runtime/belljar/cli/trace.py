@@ -1,4 +1,4 @@
-"""`--trace FILE`: each turn of the root model as one line of JSON, as soon as it is over."""
+"""`--trace FILE`: each turn of the root model as one line of JSON, as soon as it ends."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["tracing"]
 def tracing(path: Path | None) -> Iterator[Callable[[Turn], None] | None]:
     """Give a function that writes a turn; None without a path.
 
-    What was printed of the contexts is in the file, so nobody else may read it. If it cannot be written any more, that
-    is said once, and the run goes on.
+    The file holds what was printed of the contexts, so nobody else may read it. If it can no longer be written, that is
+    reported once, and the run goes on.
 
     Raises:
         InvalidInput: it cannot be opened.

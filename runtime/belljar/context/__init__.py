@@ -1,4 +1,4 @@
-"""The long context: take it in once, then read any slice of it in time that does not grow with it."""
+"""The long context: store it once, then read any slice of it in time that does not grow with it."""
 
 from belljar.context.document import Document, Kind, OpenDocument
 from belljar.context.encodings import Errors

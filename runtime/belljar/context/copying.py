@@ -1,15 +1,15 @@
-"""The bytes of a file, brought into the store by the cheapest way that the host has.
+"""Copies a file's bytes into the store, in the cheapest way that the host has.
 
-A reflink shares the blocks of the source until one of the two changes: the copy takes no time and no room. Else the
-kernel copies (`copy_file_range`), a window at a time, just ahead of whoever reads the copy, who then finds it in the
-page cache. Where neither works (another file system, a source that is made up as it is read), bytes are read and
+A reflink shares the blocks of the source until one of the two changes: the copy takes no time and no room. Otherwise
+the kernel copies (`copy_file_range`), a window at a time, just ahead of whoever reads the copy, who then finds it in
+the page cache. If neither works (another file system, a source that is generated as it is read), bytes are read and
 written.
 
-Whoever hashes a source reads the copy, never the source: what is stored is then what was hashed, even if the source
+Whoever hashes a source reads the copy, never the source: so what is stored is what was hashed, even if the source
 changes meanwhile.
 
-The copy grows from its beginning only, so its length says how much of it is there. A killed process leaves what it
-wrote in the kernel's hands; after a power cut that need not be so, and a copy is not continued across a boot.
+The copy grows only at its end, so its length says how much of it is there. What a killed process wrote is safe with the
+kernel; after a power cut it may not be, so a copy is not continued across a boot.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from belljar.context.files import read_at
 
 __all__ = ["Copier"]
 
-# Ahead of the reader by this much: in the page cache still, and few enough calls.
+# How far ahead of the reader: still in the page cache, and few enough calls.
 _WINDOW_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _FICLONE = 0x40049409
-# The store's own trouble. Any other failure of the quick ways leads to the slow one, which finds out whose it is.
+# The store's own faults. After any other failure of the quick ways, the slow one finds out whose it is.
 _OURS = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -36,7 +36,7 @@ class Copier:
     Args:
         source: descriptor of a regular file.
         target: descriptor of ours, open for reading and writing.
-        label: how messages call the source.
+        label: what messages call the source.
         skip: how many bytes at the beginning are left out.
         quick: try the reflink and the kernel's copy.
     """
@@ -60,7 +60,7 @@ class Copier:
         """
         while self.bytes < end:
             copied = self._window() if self._quick else 0
-            # Files that are made up as they are read look empty to the kernel's copy: only a read tells the end.
+            # Files generated as they are read look empty to the kernel's copy: only a read finds the end.
             if copied == 0:
                 copied = self._piece()
             if copied == 0:

@@ -2,29 +2,29 @@
 
 A context is a folder of a few files, written once and never changed:
 
-    text            UTF-8 bytes: the text itself; of a list or dict all its strings, one after the other
+    text            UTF-8 bytes: the text itself; for a list or dict all its strings, one after the other
     index           little-endian u64s: the byte offset of every `MARK_CHARS`-th character. Absent for ASCII text
     lines           little-endian u64s: the byte offset at which every `MARK_LINES`-th line begins. Texts only
-    directory       where in `text` each item lies: one record per item (see `items`). Lists and dicts only
-    document.json   the `Document`; its time of modification is when the context was last used
-    names/          what it was called when it was added, a file per name
+    directory       where in `text` each item is: one record per item (see `items`). Lists and dicts only
+    document.json   the `Document`; its modification time is when the context was last used
+    names/          the names under which it was added, a file per name
 
 For ASCII a character is a byte, and a read is a view into the memory map. Otherwise the index leads to the mark at or
 before the character, and at most `MARK_CHARS` characters are decoded from there. Either way a read costs what it
-returns plus a constant, wherever in the document it lies. Lines are found in the same way.
+returns plus a constant, wherever in the document it is. Lines are found in the same way.
 
-The directory has the same form as an ASCII text, and is opened as one: who reads a list asks for ranges of characters
-of two texts, and needs no sentence of its own.
+The directory has the form of an ASCII text, and is opened as one: reading a list means asking for ranges of characters
+of two texts, and needs no message of its own.
 
-What is on the disk may be damaged: cut off, replaced, flipped by a bad disk or a bad copy. That is nobody's fault who
-asks for it, so whatever shows it here is a HostFault that names the folder. The length of each file is compared with
-what it should be, when it is opened and again before each read, since to touch a map beyond the end of its file kills
-the process. A mark is believed only where a character (or a line) can begin. A directory is hashed when it is opened:
-a wrong digit in it would send a program astray. The text is not: to hash it all takes longer than what most runs do
-with it. A letter that was exchanged for another is not found out here.
+What is on the disk may be damaged: cut off, replaced, flipped by a bad disk or a bad copy. That is not the fault of
+whoever asks for it, so any sign of it here is a HostFault that names the folder. The length of each file is checked
+when it is opened and again before each read, since touching a map beyond the end of its file kills the process. A mark
+is believed only if a character (or a line) can begin there. A directory is hashed when it is opened: a wrong digit in
+it would lead a program astray. The text is not: hashing all of it takes longer than what most runs do with it. So one
+letter exchanged for another is not noticed here.
 
-While a document is open, its folder carries a shared flock. The kernel drops it when the last holder dies; whoever
-removes contexts wants the lock alone, and so never takes one from under a run.
+While a document is open, its folder carries a shared flock. The kernel drops it when the last holder dies. Removing a
+context takes the exclusive lock, and so never takes one from under a run.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Document(msgspec.Struct, frozen=True):
     """What is known about a stored context without opening it.
 
     Attributes:
-        sha256: lower-case hex digest; names the document. Of a text: the digest of its UTF-8 bytes. Of a list or dict:
-            of `belljar list\0` or `belljar dict\0`, the digest of the text and the digest of the directory.
+        sha256: lower-case hex digest; names the document. For a text, of its UTF-8 bytes; for a list or dict, of
+            `belljar list\0` or `belljar dict\0`, the digest of the text and the digest of the directory.
         name: for people; never used as a path.
         kind: what the guest's `context` looks like.
         chars: length of the text in characters (code points), at least 1.
@@ -221,7 +221,7 @@ class OpenDocument:
     def directory(self) -> OpenDocument:
         """The directory of a list or dict as a document of its own: ASCII, `RECORD_BYTES` characters per item.
 
-        The caller closes it, and closes it before this one: it has no hold of its own.
+        The caller closes it, before this one: it has no hold of its own.
 
         Raises:
             ValueError: a text has none.
@@ -236,7 +236,7 @@ class OpenDocument:
         return directory
 
     def close(self) -> None:
-        """Let go of the memory map. Harmless when repeated."""
+        """Release the memory map. Safe to repeat."""
         view, self._view = self._view, None
         if view is None:
             return
@@ -262,7 +262,7 @@ class OpenDocument:
         return self._view
 
     def _whole(self) -> memoryview:
-        """The bytes, if the file still has them all: who touches a map beyond its file's end is killed by SIGBUS."""
+        """The bytes, if the file still has them all: touching a map beyond its file's end would raise SIGBUS."""
         view = self._alive()
         if self._text.size() != len(view):
             raise self._damaged(_file_of(self.document), "was cut off or has grown")
@@ -283,14 +283,14 @@ class OpenDocument:
         if beyond == 0:
             return base
         try:
-            # A character that is cut there is beyond what is asked for.
+            # A character that is cut off there is beyond what is asked for.
             stretch, _ = codecs.utf_8_decode(view[base : base + _CHARACTER_BYTES_MAX * beyond], "strict", False)
         except UnicodeDecodeError as error:
             raise self._damaged(_file_of(self.document), f"is not UTF-8 at byte {base + error.start}") from None
         return base + len(stretch[:beyond].encode())
 
     def _index_at(self, view: memoryview, mark: int) -> int:
-        """Where the character of this mark begins, if one can begin there that has so many before and behind it."""
+        """Where the character of this mark begins, if one with as many before and after it can begin there."""
         assert self._index is not None
         if self._index.size() != len(self._index):
             raise self._damaged(INDEX_FILE, "was cut off or has grown")
@@ -313,8 +313,8 @@ class OpenDocument:
             raise self._damaged(name, "is missing") from None
         except OSError as error:
             raise HostFault(
-                f"the stored context in {str(self._folder)!r} cannot be read ({name}: {error.strerror}); mend that, or "
-                "remove that folder, and add the context again"
+                f"the stored context in {str(self._folder)!r} cannot be read ({name}: {error.strerror}); fix that, or "
+                "remove that folder and add the context again"
             ) from error
         except ValueError:
             raise self._damaged(name, "is empty") from None
@@ -328,9 +328,9 @@ class OpenDocument:
 
 
 def damaged(folder: Path, why: str) -> HostFault:
-    """What to raise where the files of a document are not what was stored."""
+    """What to raise if the files of a document are not what was stored."""
     return HostFault(
-        f"the stored context in {str(folder)!r} is damaged ({why}); remove that folder, and add the context again"
+        f"the stored context in {str(folder)!r} is damaged ({why}); remove that folder and add the context again"
     )
 
 
@@ -339,7 +339,7 @@ def _file_of(document: Document) -> str:
 
 
 def _as_text(collection: Document) -> Document:
-    """What is known of a collection's directory: a text whose bytes are in another file."""
+    """A collection's directory as a document: a text whose bytes are in another file."""
     length = collection.items * RECORD_BYTES
     return msgspec.structs.replace(
         collection, sha256=collection.directory, kind="text", chars=length, bytes=length, ascii=True, items=0
@@ -375,11 +375,11 @@ def _begins_a_line(view: memoryview, start: int) -> bool:
 
 
 def _after_lines(view: memoryview, first: int, lines: int) -> int | None:
-    """The byte after `lines` more line ends, from `first`, where a line begins; None if there are not so many."""
+    """The byte after `lines` more line ends, from `first`, where a line begins; None if there are not that many."""
     at = first
     while at < len(view):
-        # A line end of several bytes may lie over the border: it belongs to the stretch that has its last byte, and
-        # is seen whole from a few bytes before the stretch to a few bytes after it.
+        # A line end of several bytes may cross the border: it belongs to the stretch that has its last byte, and is
+        # seen whole from a few bytes before the stretch to a few bytes after it.
         before = min(_LINE_END_BYTES, at - first)
         stop = min(at + _STRETCH_BYTES, len(view))
         flat = flattened(bytes(view[at - before : stop + _LINE_END_BYTES]))[before : before + stop - at]

@@ -1,12 +1,12 @@
-"""From the bytes of a source to text: which encoding it is, and where exactly it is not.
+"""Turns the bytes of a source into text: which encoding it has, and exactly where it does not decode.
 
-Undeclared, a source is UTF-8, unless it begins with the byte order mark of UTF-16 or UTF-32. Declared, it is what was
-declared. A byte order mark at the start is no part of the text in either case. Bytes that do not decode are refused
-with their offset in the source, or, when asked, each becomes U+FFFD.
+A source has the encoding that is declared for it. If none is, it is UTF-8, unless it begins with the byte order mark of
+UTF-16 or UTF-32. A byte order mark at the start is never part of the text. Bytes that do not decode are refused with
+their offset in the source, or, on request, each becomes U+FFFD.
 
-The incremental decoders of Python hold back the bytes of a character that a block has cut, and put them before the
-next block; the error they raise carries what they were decoding, which is the last bytes they were given. So the offset
-of the error in the source is what was given so far, less the length of that, plus the place in it.
+Python's incremental decoders hold back the bytes of a character that a block has cut, and put them before the next
+block; the error they raise carries what they were decoding, which ends with the last bytes they were given. So the
+offset of the error in the source is what was given so far, less the length of that, plus the place in it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Declared without an end: the mark tells it, else what this kind of machine writes.
+# Declared without a byte order: the mark gives it, else it is what this kind of machine writes.
 _EITHER_END = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
-# Text encodings that cannot be decoded piece by piece in bounded memory, or that are escapes and not encodings.
+# Text encodings that cannot be decoded piece by piece in bounded memory, or that are escapes, not encodings.
 _NO_STREAMS = {"idna", "punycode", "undefined", "utf-7", "unicode-escape", "raw-unicode-escape"}
 _WIDE = ("utf-16", "utf-32")
 _SAMPLE = "convert it with iconv, or declare another, for example windows-1252"
@@ -56,7 +56,7 @@ def chosen(declared: str | None, head: bytes) -> Encoding:
     """How to read a source that begins with `head` (four bytes suffice).
 
     Raises:
-        InvalidInput: context.encoding: `declared` is no encoding that we can stream.
+        InvalidInput: context.encoding: `declared` is not an encoding that we can stream.
     """
     codec = None if declared is None else _codec(declared)
     for mark, marked in _MARKS:
@@ -66,7 +66,7 @@ def chosen(declared: str | None, head: bytes) -> Encoding:
 
 
 def decoded(blocks: Iterable[bytes], encoding: Encoding, label: str, errors: Errors) -> Iterator[str]:
-    """The text of a source whose blocks, from the first byte on, are given.
+    """The text of a source, given its blocks from the first byte on.
 
     Raises:
         InvalidInput: context.encoding, context.binary.
@@ -101,7 +101,7 @@ def utf8(text: str, label: str, errors: Errors = "strict", first: int = 0) -> by
             return text.encode("utf-8", "replace")
         raise InvalidInput(
             f"{label} has a lone surrogate at character {first + error.start}, which no UTF-8 text can hold; "
-            "decode the source with its real encoding, or drop them with .encode(errors='replace').decode()",
+            "decode the source with its real encoding, or replace them with .encode(errors='replace').decode()",
             code="context.encoding",
         ) from None
 
@@ -131,7 +131,7 @@ def not_text(label: str, codec: str, offset: int, byte: int) -> InvalidInput:
 
 def _codec(declared: str) -> str:
     try:
-        # The public way to learn whether a codec turns bytes into text: what is none (base64, zip) is refused here.
+        # The public way to learn whether a codec turns bytes into text: others (base64, zip) are refused here.
         io.TextIOWrapper(io.BytesIO(), encoding=declared).close()
         name = codecs.lookup(declared).name.replace("_", "-")
         codecs.getincrementaldecoder(declared)
@@ -141,7 +141,7 @@ def _codec(declared: str) -> str:
         raise InvalidInput(
             f"{declared[:40]!a} is not an encoding that Belljar reads; {_SAMPLE}", code="context.encoding"
         )
-    return "utf-8" if name == "utf-8-sig" else name  # the mark is no part of the text anyhow
+    return "utf-8" if name == "utf-8-sig" else name  # the mark is not part of the text anyway
 
 
 def _decode(

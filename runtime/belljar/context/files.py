@@ -1,4 +1,4 @@
-"""Files and folders as the store makes and reads them: nobody else can look in, and on disk when we say so."""
+"""How the store makes and reads files and folders: closed to others, and on disk when we say so."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def refuse_unless_regular(mode: int, label: str) -> None:
     """Raises InvalidInput (context.unreadable) for what is neither file nor folder."""
     if not stat.S_ISREG(mode):
         raise InvalidInput(
-            f"{label} is not a regular file; write what it gives to a file, and add that", code="context.unreadable"
+            f"{label} is not a regular file; write its content to a file, and add that", code="context.unreadable"
         )
 
 
@@ -79,27 +79,27 @@ def unreadable(label: str, error: OSError) -> InvalidInput:
 
 
 def is_too_long(error: BaseException | None) -> bool:
-    """Whether it is the path itself that the system does not take."""
+    """Whether the path is too long for the system."""
     return isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG
 
 
 @contextlib.contextmanager
 def created(path: Path) -> Iterator[BinaryIO]:
-    """A new file, readable by us alone, and on disk when the block ends well."""
+    """A new file, readable only by us, and on disk when the block ends well."""
     with _written(path, os.O_EXCL) as file:
         yield file
 
 
 @contextlib.contextmanager
 def continued(path: Path) -> Iterator[BinaryIO]:
-    """Like `created`, but one that an interrupted writer left may be there already; it can also be read."""
+    """Like `created`, but an interrupted writer may have left the file already; it can also be read."""
     with _written(path, 0) as file:
         yield file
 
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file that is at `path` when the block ends well, in place of what was there: whole or not at all.
+    """A file that replaces what is at `path` when the block ends well: wholly or not at all.
 
     A crash leaves a file beside it whose name ends in `.new`.
     """
@@ -123,7 +123,7 @@ def _written(path: Path, flags: int) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's flock alone. Raises BlockingIOError when another holds it."""
+    """Hold the folder's exclusive flock. Raises BlockingIOError if somebody else holds it."""
     descriptor = os.open(folder, _FOLDER)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,7 +144,7 @@ def same_folder(folder: Path, descriptor: int) -> bool:
 
 
 def flush_folder(folder: Path) -> None:
-    """Put the names in a folder on disk."""
+    """Flush the names in a folder to disk."""
     descriptor = os.open(folder, _FOLDER)
     try:
         os.fsync(descriptor)

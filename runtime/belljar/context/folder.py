@@ -1,19 +1,19 @@
 """A folder of files as a dict: relative path -> the file's text, sorted by path.
 
 Only regular files below the folder itself go in. Symbolic links are not followed, wherever they lead: a folder that
-somebody else made must not bring in what lies outside it. Hidden files are files like others, but the folders in which
-version control keeps its own (`.git` and its kind) are left out: they are no text. What is left out is told, one by
-one, with the reason.
+somebody else made must not bring in what is outside it. Hidden files are files like others, but version control's own
+folders (`.git` and the like) are left out: they are not text. Whatever is left out is reported, one by one, with the
+reason.
 
-A path may be longer than the system takes, for it was made from below. Such a one is refused, and left out with `skip`.
+A path may be longer than the system accepts, as it can be made from inside. It is refused, or left out with `skip`.
 
 The folder is walked once for its names (memory grows with their number, not with the texts), and each file is opened
-later. Between the two somebody may put another file, or a link, in its place: what is opened must be the very file
+later. Meanwhile somebody may put another file, or a link, in its place: what is opened must be the very file
 that was seen.
 
 A file that does not decode, or is binary, is refused with its name; with `skip` it is left out, with `replace` its bad
-bytes are replaced. Which files those are shows only while they are read, and the keys come before: so `skip` reads
-every file twice.
+bytes are replaced. Which files those are shows only when they are read, and the keys come first: so `skip` reads every
+file twice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from belljar.errors import InvalidInput
 __all__ = ["Entry", "LeftOut", "Tree", "take_tree", "walk"]
 
 _VERSION_CONTROL = {".git", ".hg", ".svn", ".bzr", ".jj", "CVS", "_darcs"}
-# Of a path that is too long so much is told.
+# How much of a path that is too long is shown.
 _TOLD_CHARS = 80
 
 
@@ -74,7 +74,7 @@ def walk(root: Path, errors: Errors) -> Tree:
 
     Raises:
         InvalidInput: context.unreadable: a folder below cannot be listed, or a path is too long; context.encoding: a
-            name is no text.
+            name is not text.
     """
     entries: list[Entry] = []
     left_out: list[LeftOut] = []
@@ -94,7 +94,7 @@ def walk(root: Path, errors: Errors) -> Tree:
 def take_tree(
     folder: Path, tree: Tree, declared: str | None, errors: Errors, on_progress: OnProgress | None
 ) -> tuple[Draft, list[LeftOut]]:
-    """Take in the files of a tree as a dict, and say what else was left out.
+    """Take in the files of a tree as a dict, and return what else was left out.
 
     Raises:
         InvalidInput: context.unreadable, context.empty, context.binary, context.encoding, context.too_long.
@@ -140,7 +140,7 @@ def _below(root: Path, errors: Errors, left_out: list[LeftOut]) -> Iterator[tupl
             elif found.is_file(follow_symlinks=False):
                 yield found, path
             else:
-                left_out.append(LeftOut(_shown(path), "no regular file"))
+                left_out.append(LeftOut(_shown(path), "not a regular file"))
 
 
 def _listed(folder: Path) -> list[os.DirEntry[str]]:
@@ -205,7 +205,7 @@ def _texts(root: Path, entry: Entry, declared: str | None, errors: Errors, meter
         refuse_unless_regular(seen.st_mode, label)
         if (seen.st_dev, seen.st_ino) != (entry.device, entry.inode):
             raise InvalidInput(
-                f"{label} was replaced while the folder was read; add it when nobody writes to it",
+                f"{label} was replaced while the folder was read; add it when nobody is writing to it",
                 code="context.unreadable",
             )
         yield from file_texts(source, label, declared, errors, lambda done: meter.at(before + done))

@@ -1,17 +1,17 @@
-"""Where a document is written before it is there: a folder of its own in `incoming`, and what is done about leftovers.
+"""Where a document is written until it is complete: a folder of its own in `incoming`; and what happens to leftovers.
 
-How a crash is cleaned up. Whoever writes a folder in `incoming` holds an flock on it from before anyone else may look
-(creation happens under `lock`) until after the rename. The kernel lets go of it when the writer dies. So the next
-`add`, under `lock`, tries each folder: the ones it can lock have no writer. A folder that was renamed between our look
-and our lock is no longer at that path, and deletion goes by path: a published document cannot be hit.
+How leftovers are cleaned up. The writer of a folder in `incoming` holds an flock on it from before anyone may look
+(it is created under `lock`) until after the rename. The kernel releases it when the writer dies. So the next `add`,
+under `lock`, tries each folder: those that it can lock have no writer. A folder that was renamed between our look and
+our lock is no longer at that path, and deletion goes by path: a published document cannot be hit.
 
-How an interrupted `add` goes on. The folder of a file that can be copied as it is has a name made of the file's state
-and of this boot of the machine. Whoever adds the same file in the same state again finds it, locks it, and goes on
-from its last checkpoint (see `intake`); if its writer lives, he starts a folder of his own. What nobody goes on with
+How an interrupted `add` continues. If a file can be copied as it is, its folder is named by the state of the file and
+this boot of the machine. The next `add` of the same file in the same state finds the folder, locks it, and continues
+from its last checkpoint (see `intake`); if its writer is alive, it starts a folder of its own. What nobody continues
 for a day is swept.
 
-What is written beside a file and renamed over it (`tenant`, the memories of sources) is written with `lock` held. So
-whoever holds `lock` and finds such a file half written knows that its writer is dead.
+A file that is written beside another and renamed over it (`tenant`, the memories of sources) is written with `lock`
+held. So whoever holds `lock` and finds such a file half written knows that its writer is dead.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ from pathlib import Path
 
 from belljar.context.document import INDEX_FILE, LINES_FILE, TEXT_FILE
 from belljar.context.files import flush_folder, folder_lock, replaced
+from belljar.context.formats import DOCUMENTS, LENT, put_format
 from belljar.context.intake import CHECKPOINT_FILE
 from belljar.context.sources import Sight
 from belljar.identity import Tenant
 
-__all__ = ["DOCUMENTS", "KEPT_NS", "LENT", "TENANT_FILE", "Incoming", "key_of"]
+__all__ = ["KEPT_NS", "TENANT_FILE", "Incoming", "key_of"]
 
 KEPT_NS = 24 * 3600 * 1_000_000_000
 _KEPT = "kept-"
 TENANT_FILE = "tenant"
-DOCUMENTS = "documents"
-LENT = "lent"
 FOLDERS = (DOCUMENTS, LENT, "incoming", "sources")
 
 
@@ -58,7 +57,7 @@ class Incoming:
     def workspace(self, key: str | None, now_ns: int) -> Iterator[Path]:
         """A folder in `incoming` that is ours until it is renamed away.
 
-        When the work fails it is deleted. When it is interrupted it may stay, for the next attempt.
+        If the work fails it is deleted. If it is interrupted it may stay, for the next attempt.
         """
         with contextlib.ExitStack() as held:
             with self.locked():
@@ -75,7 +74,7 @@ class Incoming:
                 raise
 
     def _claim(self, held: contextlib.ExitStack, key: str | None) -> Path:
-        """Take a folder, the kept one if there is a key and nobody is at it. Call with `lock` held."""
+        """Take a folder, the kept one if there is a key and nobody is using it. Call with `lock` held."""
         if key is not None:
             folder = self._incoming / f"{_KEPT}{key}"
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -90,18 +89,21 @@ class Incoming:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        for folder in (self._root, *(self._root / name for name in FOLDERS)):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (self._root / DOCUMENTS).exists():  # a new store
+                put_format(self._root)
+            for name in FOLDERS:
+                (self._root / name).mkdir(mode=0o700, exist_ok=True)
             self._sign()
             yield
         finally:
             os.close(lock)
 
     def _sign(self) -> None:
-        """Say whose store it is, unless that is there already."""
+        """Write down whose store it is, unless that is there already."""
         tenant = self._tenant.encode()
         with contextlib.suppress(FileNotFoundError):
             if (self._root / TENANT_FILE).read_bytes() == tenant:
@@ -111,7 +113,7 @@ class Incoming:
         flush_folder(self._root)
 
     def sweep(self, now_ns: int, kept_ns: int, but: str | None = None) -> None:
-        """Delete what dead writers left and nobody will go on with. Call with `lock` held."""
+        """Delete what dead writers left and nobody will continue. Call with `lock` held."""
         for folder in self._incoming.iterdir():
             if folder.name == f"{_KEPT}{but}" or _is_fresh(folder / CHECKPOINT_FILE, now_ns - kept_ns):
                 continue
@@ -127,13 +129,13 @@ class Incoming:
 
 
 def key_of(sight: Sight) -> str:
-    """What a kept folder is named by. Across a boot nothing is kept: a power cut may have eaten what was written."""
+    """The name of a kept folder. Nothing is kept across a boot: a power cut may have lost what was written."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
     return hashlib.sha256(f"{boot}{sight.state}".encode()).hexdigest()
 
 
 def _clear_unless_kept(folder: Path) -> None:
-    """Leave in a folder what a pass can go on from, if it can, and nothing else."""
+    """Leave in a folder only what a pass can continue from, if it can."""
     useful = {TEXT_FILE, INDEX_FILE, LINES_FILE, CHECKPOINT_FILE} if (folder / CHECKPOINT_FILE).exists() else set()
     for found in folder.iterdir():
         if found.is_dir():

@@ -1,15 +1,15 @@
-"""Taking a source in: one pass over it writes the files of a document into a folder, and says what it found.
+"""Takes a source in: one pass over it writes the files of a document into a folder, and returns what it found.
 
 Nothing here holds more than a block of the text, however long it is. There are two ways in:
 
     copied    a file of UTF-8: its bytes are copied as they are (see `copying`), and the copy is read, checked, hashed
-              and marked. Every `CHECKPOINT_BYTES` the state of that is written down, so that a second attempt after a
-              kill copies and checks only what is left; what was done is hashed once more (see `tally`). It is the
-              store that removes it.
-    written   all else (other encodings, replaced bytes, what is compressed, what comes through a pipe, values in
-              memory, many files in one): text comes as str, and is encoded, hashed, marked and written.
+              and marked. Every `CHECKPOINT_BYTES` the state is written down, so that a second attempt after a kill
+              copies and checks only what is left; what was done is hashed once more (see `tally`). The store removes
+              the checkpoint.
+    written   all else (other encodings, replaced bytes, compressed files, pipes, values in memory, many files in one):
+              text comes as str, and is encoded, hashed, marked and written.
 
-What begins like gzip is unpacked as it is read, wherever it comes from: no text begins so.
+What begins like gzip is unpacked as it is read, wherever it comes from: no text begins like that.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Draft(msgspec.Struct, frozen=True):
 
 
 class Meter:
-    """Tells a callback how far the work is: at the beginning, at the end, and at most 20 times a second between."""
+    """Tells a callback how far the work is: at the beginning, at the end, and at most 20 times a second in between."""
 
     def __init__(self, on_progress: OnProgress | None, total: int) -> None:
         self._on_progress = on_progress
@@ -99,7 +99,7 @@ def take_file(
     Args:
         folder: ours; may hold what an interrupted pass over the same state of the same file left.
         source: descriptor of a regular file.
-        label: how messages call it.
+        label: what messages call it.
         declared: its encoding; None means UTF-8, or what its byte order mark says.
 
     Raises:
@@ -120,7 +120,7 @@ def take_texts(folder: Path, texts: Iterator[str], label: str, errors: Errors) -
     """Take in a text that comes piece by piece.
 
     Raises:
-        InvalidInput: as what gives the pieces; context.empty.
+        InvalidInput: what the pieces raise; context.empty.
     """
     with Writer(folder, lines=True) as writer:
         for text in texts:
@@ -157,7 +157,7 @@ def file_texts(
 def stream_texts(
     file: BinaryIO, label: str, declared: str | None, errors: Errors, on_bytes: Callable[[int], None]
 ) -> Iterator[str]:
-    """The same of an open file that can only be read forwards, like a pipe."""
+    """The same for an open file that can only be read forwards, like a pipe."""
     given = 0
 
     def blocks(reader: BinaryIO) -> Iterator[bytes]:
@@ -193,14 +193,14 @@ def _read(file: BinaryIO, label: str) -> bytes:
 
 
 def _unpacked(packed: Iterator[bytes], label: str) -> Iterator[bytes]:
-    """What gzip has packed."""
+    """Unpack gzip."""
     with gzip.GzipFile(fileobj=io.BufferedReader(_Joined(packed)), mode="rb") as file:
         while True:
             try:
                 block = file.read(BLOCK_BYTES)
             except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise InvalidInput(
-                    f"{label} is damaged: it begins like gzip, and then {_why(error)}; pack it again",
+                    f"{label} is damaged: it begins like gzip, but {_why(error)}; compress it again",
                     code="context.unreadable",
                 ) from None
             if not block:
@@ -209,7 +209,7 @@ def _unpacked(packed: Iterator[bytes], label: str) -> Iterator[bytes]:
 
 
 def _why(error: Exception) -> str:
-    return "ends too early" if isinstance(error, EOFError) else f"is none ({error})"
+    return "ends too early" if isinstance(error, EOFError) else f"is not valid ({error})"
 
 
 class _Joined(io.RawIOBase):
@@ -232,7 +232,7 @@ class _Joined(io.RawIOBase):
 
 
 class Writer:
-    """The written way: `write` text, as much and as often as there is. `measure` stands after the block has ended well.
+    """The written way: `write` text, as often as there is some. `measure` is set once the block has ended well.
 
     Args:
         folder: where the files are made.
@@ -246,7 +246,7 @@ class Writer:
         self._with_lines = lines
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
-        self.chars = 0  # so far, those that wait included
+        self.chars = 0  # so far, including those that wait
 
     def __enter__(self) -> Writer:
         with contextlib.ExitStack() as files:
@@ -266,7 +266,7 @@ class Writer:
     def write(
         self, text: str, label: str, errors: Errors = "strict", *, on_chars: Callable[[int], None] | None = None
     ) -> None:
-        """Add to the text. Raises InvalidInput (context.binary, context.encoding) where it cannot be stored."""
+        """Add to the text. Raises InvalidInput (context.binary, context.encoding) if it cannot be stored."""
         for start in range(0, len(text), BLOCK_BYTES):
             block = text[start : start + BLOCK_BYTES]
             _refuse_nul_in(block, start, label)
@@ -336,7 +336,7 @@ def _kept(checkpoint: Path) -> State | None:
 
 
 def _keep(checkpoint: Path, state: State) -> None:
-    """Write down how far it is: whole, or not at all."""
+    """Write down how far it is: wholly, or not at all."""
     fresh = checkpoint.with_suffix(".new")
     fresh.write_bytes(msgspec.json.encode(state))
     os.rename(fresh, checkpoint)

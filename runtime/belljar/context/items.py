@@ -1,12 +1,12 @@
-"""Lists and dicts: all strings in one text, and a directory that says where each item lies.
+"""Lists and dicts: all strings in one text, and a directory that says where each item is.
 
 The text of a dict is all keys, then all values, in order; that of a list is the values. The directory has one record
 per item, ASCII of fixed width, so that item n is a slice of it:
 
     key_start 12 hex digits, key_chars 6, start 12, chars 10, form, line feed
 
-in characters of the text; of a list, key_start and key_chars are 0. The form is `t` where the item is this text, and
-`j` where it is the JSON value whose compact text this is: a number, a list, a dict, true, false or null.
+in characters of the text; for a list, key_start and key_chars are 0. The form is `t` if the item is this text, and `j`
+if it is the JSON value whose compact text this is: a number, a list, a dict, true, false or null.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Directory", "draft", "take_dict", "take_json_lines", "take_list"]
 
 Form = Literal["t", "j"]
 
-# What the widths of a record can say.
+# The most that the widths of a record can hold.
 _KEY_CHARS_MAX = 16**6 - 1
 _ITEM_CHARS_MAX = 16**10 - 1
 _LABEL_CHARS_MAX = 80
@@ -44,10 +44,10 @@ def take_list(folder: Path, values: Sequence[object], on_progress: OnProgress | 
 
 
 def take_json_lines(folder: Path, texts: Iterable[str], label: str) -> Draft:
-    """Take in a list of which each line of the text is an item, as JSON. Blank lines count for nothing.
+    """Take in a list: each line of the text is an item, as JSON. Blank lines are skipped.
 
     Raises:
-        InvalidInput: as what gives the text; context.empty, context.not_json, context.too_long.
+        InvalidInput: what the text raises; context.empty, context.not_json, context.too_long.
     """
     return _take(folder, "list", (), _json_lines(texts, label), Meter(None, 0), label)
 
@@ -101,7 +101,7 @@ class Directory:
         chars = self._writer.chars - self._start
         if chars > _ITEM_CHARS_MAX:
             raise InvalidInput(
-                f"{label} is too long; cut it into several",
+                f"{label} is too long; split it into several",
                 code="context.too_long",
                 limit=_ITEM_CHARS_MAX,
                 observed=chars,
@@ -116,7 +116,7 @@ class Directory:
 
     @property
     def key_chars(self) -> int:
-        """Of all keys so far."""
+        """How many characters all keys so far have."""
         return sum(self._keys)
 
     def digest(self) -> bytes:
@@ -172,7 +172,7 @@ def _json_lines(texts: Iterable[str], label: str) -> Iterator[tuple[str, object]
 
 
 def _lines(texts: Iterable[str], label: str) -> Iterator[str]:
-    """By line feeds alone: in JSON no other character ends a line."""
+    """Split by line feeds alone: in JSON no other character ends a line."""
     begun: list[str] = []
     chars = 0
     for text in texts:
@@ -193,7 +193,7 @@ def _lines(texts: Iterable[str], label: str) -> Iterator[str]:
 
 
 def _compact(value: object, label: str) -> str:
-    """The compact JSON text of a value. Raises InvalidInput (context.not_json) for what JSON cannot say."""
+    """The compact JSON text of a value. Raises InvalidInput (context.not_json) for what JSON cannot express."""
     try:
         _refuse_unless_json(value, label)
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -201,14 +201,14 @@ def _compact(value: object, label: str) -> str:
         raise InvalidInput(f"{label} is nested too deeply; flatten it", code="context.not_json") from None
     except ValueError:
         raise InvalidInput(
-            f"{label} has a number that JSON has not (NaN or an infinity), or holds itself; write None or a str in "
-            "its place",
+            f"{label} has a number that JSON does not have (NaN or an infinity), or contains itself; use None or a str "
+            "instead",
             code="context.not_json",
         ) from None
 
 
 def _refuse_unless_json(value: object, label: str) -> None:
-    """json.dumps turns keys into strings without a word: the guest would get another value."""
+    """json.dumps silently turns keys into strings: the guest would get another value."""
     match value:
         case None | str() | bool() | int() | float():
             return
@@ -224,8 +224,8 @@ def _refuse_unless_json(value: object, label: str) -> None:
                 _refuse_unless_json(item, label)
         case _:
             raise InvalidInput(
-                f"{label} has a {type(value).__name__}, which JSON cannot say; give str, int, float, bool, None, list "
-                "or dict",
+                f"{label} has a {type(value).__name__}, which JSON cannot express; use str, int, float, bool, None, "
+                "list or dict",
                 code="context.not_json",
             )
 

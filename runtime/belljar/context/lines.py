@@ -19,7 +19,7 @@ def flattened(data: bytes, *, wide: bool = True) -> bytes:
     r"""`data`, whole UTF-8 characters, with every line end as "\n" on its last byte. A last "\r" counts as one.
 
     Args:
-        wide: whether one of `WIDE_ENDS` may be in it. Looking for a pair of bytes is slow: say no if you know it.
+        wide: whether one of `WIDE_ENDS` may be in it. Looking for a pair of bytes is slow: pass False if none can be.
     """
     flat = data
     if b"\r" in data:

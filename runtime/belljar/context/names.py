@@ -1,6 +1,6 @@
-"""What people call a document: a file per name in the document's folder, so that it goes when the document goes.
+"""The names of a document: a file per name in the document's folder, so that it goes when the document goes.
 
-The file is named by the digest of the name, which may be any text, and says since when the document is called so.
+The file is named by the digest of the name, which may be any text, and says since when the document has it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def put_name(folder: Path, name: str, now_ns: int) -> None:
-    """Call a document by one more name, from now on."""
+    """Give a document one more name."""
     with replaced(_file(folder, name)) as file:
         file.write(msgspec.json.encode(Name(name, now_ns)))
 
 
 def drop_name(folder: Path, name: str) -> None:
-    """Call a document so no more."""
+    """Take a name from a document."""
     _file(folder, name).unlink(missing_ok=True)
 
 
 def names_in(folder: Path) -> list[Name]:
-    """All that a document is called, in no order."""
+    """All names of a document, in no order."""
     found = []
     for file in folder.glob("*"):
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
@@ -52,7 +52,7 @@ def names_in(folder: Path) -> list[Name]:
 
 
 def name_in(folder: Path, name: str) -> Name | None:
-    """Whether a document is called so, and since when."""
+    """This name of a document, with since when it has it; None if it does not."""
     with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
         return msgspec.json.decode(_file(folder, name).read_bytes(), type=Name)
     return None

@@ -2,7 +2,7 @@
 
 A file is the same if its resolved path, device, inode, size, mtime and ctime are, and it is read in the same way. A
 file system's clock ticks coarsely, and a write within the same tick as the last one leaves no trace in these; so a
-source is only remembered when its last change is older than a tick. For a file this costs one look; for a folder one
+source is only remembered if its last change is older than a tick. For a file this costs one look; for a folder one
 look at each file in it.
 
 A memory is a convenience, not a record: without it the source is read again.
@@ -33,7 +33,7 @@ class Sight(msgspec.Struct, frozen=True):
     Attributes:
         place: hex digest of where it is and how it is read.
         state: hex digest of all that tells one state of it from another, the place included.
-        settled_ns: from then on a change of it would show.
+        settled_ns: any change from then on would show.
     """
 
     place: str
@@ -64,7 +64,7 @@ class Memories:
         return memory if memory.state == sight.state else None
 
     def keep(self, sight: Sight, sha256: str, left_out: list[LeftOut]) -> None:
-        """Remember a source. Call with the store's `lock` held: what is half written without it is swept."""
+        """Remember a source. Call with the store's `lock` held: without it, a half-written file is swept."""
         with replaced(self._file(sight)) as file:
             file.write(msgspec.json.encode(Memory(sight.state, sha256, left_out)))
 

@@ -1,27 +1,28 @@
 """A tenant's contexts, named by their content.
 
     documents/<sha256>/   one folder per document (see `document`), complete or absent: what somebody registered
-    lent/<sha256>/        the same, of what runs brought along themselves
+    lent/<sha256>/        the same, for what runs brought along themselves
     incoming/<random>/    a document that is being written, or deleted (see `incoming`)
     incoming/kept-<key>/  a large file that is being taken in, by the state of that file
     sources/              what sources looked like when they were taken in (see `sources`)
     tenant                whose store it is
+    format                which format the store has (see `formats`)
     lock                  held for the instant in which `incoming` changes hands
 
 How a document comes in. Its folder is written under `incoming`, flushed to disk, and renamed to its digest: one rename,
 so that it is there whole or not at all. Two processes that add the same text both write it; the second rename finds the
-first one's folder and yields to it. What a crash leaves, and how the next attempt goes on, is told in `incoming`.
+first one's folder and yields to it. `incoming` tells what a crash leaves, and how the next attempt continues.
 
-How a document goes. A run that has it open holds a shared flock on its folder. `rm` and `gc` take the lock alone, or
-let it be; with the lock they rename the folder into `incoming`, and delete it there. Who opens a document takes the
-lock first, and then looks whether the folder is still in its place: from then on it stays there.
+How a document goes. A run that has it open holds a shared flock on its folder. `rm` and `gc` take the exclusive lock,
+or leave the document alone; with the lock they rename the folder into `incoming`, and delete it there. Opening a
+document takes the lock first, and then checks that the folder is still in its place: from then on it stays there.
 
 What runs bring along. A text that nobody registered belongs to the runs that have it, and goes with the last of them:
-who closes its `Loan` takes the lock alone and removes it, or leaves that to whoever still holds it. What a killed host
+closing its `Loan` takes the exclusive lock and removes it, or leaves that to whoever still holds it. What a killed host
 leaves has no lock on it; `sweep_lent` at the next start removes it. `find` and `ls` do not know it.
 
-What a name means. A name is kept in the folder of the document that was added under it. When several have the same
-name, it means the one that was added under it last; when that one is removed, the one before.
+What a name means. A name is kept in the folder of the document that was added under it. If several have the same name,
+it means the one that was added under it last; when that one is removed, the one before.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ from belljar.context.files import (
     same_folder,
 )
 from belljar.context.folder import LeftOut, Tree, take_tree, walk
-from belljar.context.incoming import DOCUMENTS, KEPT_NS, LENT, TENANT_FILE, Incoming, key_of
+from belljar.context.formats import DOCUMENTS, LENT, in_latest_format
+from belljar.context.incoming import KEPT_NS, TENANT_FILE, Incoming, key_of
 from belljar.context.intake import (
     CHECKPOINT_FILE,
     Draft,
@@ -81,13 +83,13 @@ __all__ = [
     "Swept",
 ]
 
-# A Path is a file or a folder on this host, an open binary file is read to its end; all else is the value itself.
+# A Path is a file or a folder on this host, an open binary file is read to its end; anything else is the value itself.
 Source: TypeAlias = "Path | BinaryIO | str | Sequence[object] | Mapping[str, object]"
 OnLeftOut = Callable[[LeftOut], None]
 
 
 class FileSource(msgspec.Struct, frozen=True):
-    """A source that is not read as a file of UTF-8 would be; the fields are as in `ContextStore.add`."""
+    """A source that is not read as plain UTF-8; the fields are as in `ContextStore.add`."""
 
     source: Path | BinaryIO
     encoding: str | None = None
@@ -100,7 +102,7 @@ _Take = Callable[[Path], Draft]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{12,63}")
 _TENANT_DIGITS = 32
-# Each attempt is lost only if somebody removes the same document just then.
+# An attempt fails only if somebody removes the same document just then.
 _ATTEMPTS = 8
 
 
@@ -120,7 +122,7 @@ class Loan:
         self._of_runs = of_runs
 
     def close(self) -> None:
-        """Let go of the document; what is only lent is removed when nobody else has it.
+        """Release the document; one that is only lent is removed if nobody else has it.
 
         Raises:
             HostFault: it could not be removed. The next start tries again.
@@ -147,14 +149,14 @@ class ContextStores:
         return ContextStore(self._root / _tenant_folder(tenant), tenant=tenant)
 
     def tenants(self) -> list[Tenant]:
-        """All who have a store.
+        """All tenants that have a store.
 
         Raises:
             HostFault: the folder cannot be read.
         """
         with _faults(self._root):
             signed = [(file.parent.name, file.read_bytes()) for file in self._root.glob(f"*/{TENANT_FILE}")]
-        # A file that was damaged says somebody else's name, or none.
+        # A damaged file has somebody else's name, or none.
         found = [(folder, _tenant_of(name)) for folder, name in signed]
         return sorted(tenant for folder, tenant in found if tenant is not None and folder == _tenant_folder(tenant))
 
@@ -166,7 +168,7 @@ class ContextStores:
         """
         with _faults(self._root):
             left = {found.parents[1].name for found in self._root.glob(f"*/{LENT}/*")}
-        # Nearly always there is nothing, and then nobody need be named.
+        # Nearly always there is nothing, and then no tenant need be looked up.
         for tenant in self.tenants() if left else ():
             store = self.of(tenant)
             if store.folder in left:
@@ -177,7 +179,7 @@ class ContextStore:
     """Documents under one folder, shared by any number of threads and processes. Touches the disk only when used.
 
     Raises:
-        HostFault: from every method, when the folder itself cannot be read or written.
+        HostFault: from every method, when the folder itself cannot be read or written, or has a newer format.
     """
 
     def __init__(self, root: Path, *, tenant: Tenant = DEFAULT_TENANT, lent: bool = False) -> None:
@@ -187,10 +189,15 @@ class ContextStore:
         self._incoming = Incoming(root, tenant)
         self._sources = root / "sources"
         self._memories = Memories(self._sources)
-        # Whether it is of what runs brought along, which has no names and is not remembered.
+        # Whether it is for what runs brought along, which has no names and is not remembered.
         self._lent = lent
-        # The other half, that of what runs brought along.
+        # The other half, for what runs brought along.
         self._of_runs = None if lent else ContextStore(root, tenant=tenant, lent=True)
+
+    @contextlib.contextmanager
+    def _access(self) -> Iterator[None]:
+        with _faults(self._root), in_latest_format(self._root):
+            yield
 
     @property
     def folder(self) -> str:
@@ -212,23 +219,23 @@ class ContextStore:
         """Take in a context. The copy is the store's own: later changes of the source do not matter.
 
         An unchanged file is not read a second time (one look at it), nor an unchanged folder (one look at each file).
-        A file that was interrupted halfway, also by a kill, goes on where it was.
+        An `add` of a file that was interrupted, even by a kill, continues where it was.
 
         Args:
             source: a Path is a file or a folder on this host, chosen by the operator and never by a guest: a file
                 becomes a text, a folder a dict from relative path to text. An open binary file is read to its end. A
                 str is the text itself; a list, or a dict with keys of type str, is one whose items are JSON values.
-                What gzip has packed is unpacked. A `FileSource` says by itself how it is read.
-            name: what people call it; for a Path its last part when absent. When the same content is there already,
-                the result carries this name, while `ls` keeps the first one; `find` knows both.
-            encoding: of the file or files; UTF-8, or what the byte order mark says, when absent.
-            errors: what to do about bytes that are no text: `strict` refuses them, `replace` makes each U+FFFD, `skip`
+                Gzip is unpacked. A `FileSource` says itself how it is read.
+            name: what people call it; by default the last part of a Path. If the same content is there already, the
+                result carries this name, while `ls` keeps the first one; `find` knows both.
+            encoding: of the file or files; by default UTF-8, or what the byte order mark says.
+            errors: what to do about bytes that are not text: `strict` refuses them, `replace` makes each U+FFFD, `skip`
                 leaves out such files of a folder, and is `strict` for anything else.
-            json_lines: a file is a list: each of its lines is an item, as JSON.
+            json_lines: the file is a list: each line is an item, as JSON.
             now_ns: nanoseconds since the epoch.
-            on_progress: is told (done, total), at most 20 times a second, in bytes of the source (characters of a
+            on_progress: called with (done, total), at most 20 times a second, in bytes of the source (characters of a
                 str, items of a list or dict). What it raises ends the work.
-            on_left_out: is told what of a folder is not in the context, and why.
+            on_left_out: called with what of a folder is not in the context, and why.
 
         Raises:
             InvalidInput: context.missing, context.unreadable, context.empty, context.binary, context.encoding,
@@ -259,39 +266,39 @@ class ContextStore:
         reading = _Reading(how.encoding, how.errors, how.json_lines, now_ns, None, on_left_out)
         given: Source = how.source
         for _ in range(_ATTEMPTS):
-            with _faults(self._root):
+            with self._access():
                 known = self._registered(given, reading) if isinstance(given, Path) else None
             store = self if known is not None else self._of_runs
             document = known or store._add(given, None, reading)
-            with _faults(self._root):
+            with self._access():
                 hold = store._hold(document.sha256)
             if hold is not None:  # else it was removed just now, with the last run that had it
                 return Loan(document, hold, None if store is self else store)
             if not isinstance(given, Path | str | list | tuple | dict):
-                break  # what comes through a pipe comes once
-        raise HostFault(f"the context {document.sha256} was removed again by the end of another run; give it once more")
+                break  # a pipe can be read only once
+        raise HostFault(f"the context {document.sha256} was removed at the end of another run; give it again")
 
     def discard(self, sha256: str) -> None:
         """Remove a document unless somebody has it open."""
-        with _faults(self._root):
+        with self._access():
             self._remove(sha256)
 
     def sweep_lent(self) -> None:
         """Remove what dead hosts left of the texts of their runs."""
         assert self._of_runs is not None, "only a whole store is swept"
-        with _faults(self._root):
+        with self._access():
             for sha256 in self._of_runs._sha256s():
                 self._of_runs._remove(sha256)
 
     def ls(self) -> list[Document]:
         """All documents, the oldest first."""
-        with _faults(self._root):
+        with self._access():
             found = [self._load(sha256) for sha256 in self._sha256s()]
         return sorted((document for document in found if document), key=lambda d: (d.added_ns, d.sha256))
 
     def names(self, sha256: str) -> list[str]:
-        """All that a document is called, the oldest name first."""
-        with _faults(self._root):
+        """All names of a document, the oldest first."""
+        with self._access():
             folder = self._documents / sha256 / NAMES_FOLDER
             return [name.name for name in sorted(names_in(folder), key=lambda name: (name.added_ns, name.name))]
 
@@ -301,22 +308,22 @@ class ContextStore:
         Raises:
             InvalidInput: context.unknown.
         """
-        with _faults(self._root):
+        with self._access():
             used_ns = self._used_ns(sha256)
         if used_ns is None:
             raise _unknown(sha256)
         return used_ns
 
     def find(self, ref: str) -> Document:
-        """The document that somebody means: `sha256:HEX`, all or at least 12 digits of its digest, or a name.
+        """The document that `ref` means: `sha256:HEX`, all or at least 12 digits of its digest, or a name.
 
-        The result carries the name that was asked for. All digits mean a digest; else a name goes before a part of a
-        digest.
+        The result carries the name that was asked for. All digits mean a digest; otherwise a name goes before a part of
+        a digest.
 
         Raises:
             InvalidInput: context.unknown; context.ambiguous: several digests begin so.
         """
-        with _faults(self._root):
+        with self._access():
             digits = ref.removeprefix("sha256:")
             document = self._load(digits) if _SHA256.fullmatch(digits) else None
             if document is None and digits == ref:
@@ -328,10 +335,10 @@ class ContextStore:
             return document
 
     def open(self, sha256: str, *, now_ns: int | None = None) -> OpenDocument:
-        """Map a document for reading; the caller closes it. Until then, or his death, it is not removed.
+        """Map a document for reading; the caller closes it. Until then, or the caller's death, it is not removed.
 
         Args:
-            now_ns: the time of this use; the clock's when absent.
+            now_ns: the time of this use; by default the clock's.
 
         Raises:
             InvalidInput: context.bad_hash, context.unknown.
@@ -341,7 +348,7 @@ class ContextStore:
                 "a context is named by 64 lower-case hex digits; `belljar context ls` shows them",
                 code="context.bad_hash",
             )
-        with _faults(self._root), contextlib.ExitStack() as held:
+        with self._access(), contextlib.ExitStack() as held:
             hold = self._hold(sha256)
             if hold is None and self._of_runs is not None:
                 return self._of_runs.open(sha256, now_ns=now_ns)
@@ -364,7 +371,7 @@ class ContextStore:
             Refusal: context.in_use.
         """
         document = self.find(ref)
-        with _faults(self._root):
+        with self._access():
             name = document.name if document.name == _printable(ref) and self._is_called(document, ref) else None
             if not self._remove(document.sha256, name=name):
                 raise Refusal(
@@ -377,13 +384,13 @@ class ContextStore:
         return document
 
     def gc(self, older_than_ns: int, *, now_ns: int) -> Swept:
-        """Remove the documents that nobody has used for so long, and what interrupted writers left.
+        """Remove documents that nobody has used for this long, and what interrupted writers left.
 
-        Those that a run has open are let be.
+        Those that a run has open stay.
         """
         removed: list[Document] = []
         in_use = 0
-        with _faults(self._root):
+        with self._access():
             if not self._documents.exists():
                 return Swept(removed, in_use)
             with self._incoming.locked():
@@ -402,7 +409,7 @@ class ContextStore:
     # ------------------------------------------------------------------------------------------------------------ add
 
     def _add(self, source: Source, name: str | None, reading: _Reading) -> Document:
-        with _faults(self._root):
+        with self._access():
             if isinstance(source, Path):
                 called = source.name if name is None else name
                 return self._add_path(source, _printable(called or str(source)), reading)
@@ -540,7 +547,7 @@ class ContextStore:
         except FileNotFoundError:
             return None
         try:
-            # Waits only for who has just published it, or is about to remove it: an instant.
+            # Waits only for whoever has just published it, or is about to remove it: an instant.
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             if same_folder(folder, descriptor):
                 return descriptor
@@ -554,7 +561,7 @@ class ContextStore:
         return name_in(self._documents / document.sha256 / NAMES_FOLDER, _printable(name)) is not None
 
     def _remove(self, sha256: str, unused_since_ns: int | None = None, name: str | None = None) -> bool:
-        """Take a document away, unless it is in use, or was used since; or this name, if it is not its only one."""
+        """Remove a document, unless it is in use or was used since; or just this name, if it is not its only one."""
         grave = self._incoming.grave()
         names = self._documents / sha256 / NAMES_FOLDER
         with self._incoming.locked():
@@ -637,7 +644,7 @@ class _Reading(msgspec.Struct, frozen=True):
 
     @property
     def errors_in_file(self) -> Errors:
-        """A file by itself cannot be left out."""
+        """A single file cannot be left out."""
         return "strict" if self.errors == "skip" else self.errors
 
     def sight_of(self, path: Path, tree: Tree | os.stat_result) -> Sight:
@@ -680,7 +687,7 @@ def _take_file(folder: Path, source: int, label: str, reading: _Reading) -> Draf
 
 
 def _take_stream(folder: Path, source: Any, reading: _Reading) -> Draft:
-    """How long it is shows at its end, so no progress is told before."""
+    """How long it is shows only at its end, so no progress is reported before."""
     label, errors = "the input", reading.errors_in_file
     texts = stream_texts(source, label, reading.encoding, errors, lambda _: None)
     if reading.json_lines:
@@ -707,12 +714,12 @@ def _described(draft: Draft, name: str | None, now_ns: int) -> Document:
 
 def _unknown(ref: str) -> InvalidInput:
     return InvalidInput(
-        f"there is no context {ref[:80]!r}; `belljar context ls` shows those there are", code="context.unknown"
+        f"there is no context {ref[:80]!r}; `belljar context ls` shows them all", code="context.unknown"
     )
 
 
 def _printable(name: str) -> str:
-    """A file name may hold bytes that are no text; as a name for people it must."""
+    """A file name may hold bytes that are not text; a name for people may not."""
     return name.encode("utf-8", "replace").decode()
 
 

@@ -1,14 +1,14 @@
 """What one pass over a text finds: its digest, its lengths, and the marks by which characters and lines are found.
 
-Blocks come in any size. Only two things reach over the border of a block: a "\\r" at its end, of which the next block
-tells whether a "\\n" belongs to it; and the count to the next mark.
+Blocks come in any size. Only two things cross the border of a block: a "\\r" at its end, as a "\\n" in the next block
+may belong to it; and the count to the next mark.
 
-To check that bytes are UTF-8, to count their characters and to mark every n-th is one act: they are decoded from mark
+Checking that bytes are UTF-8, counting their characters and marking every n-th is one step: they are decoded from mark
 to mark, a few characters further than guessed, and what went beyond the mark is encoded again to see how far that was.
 ASCII needs none of it.
 
 The state between two blocks is five numbers (`State`): with the files of marks it is all that a later process needs to
-go on, except for the digest, whose inner state hashlib does not give away. So `resume` hashes the part already done
+continue, except for the digest, whose inner state hashlib does not expose. So `resume` hashes the part already done
 once more, which is the fast part of the work.
 """
 
@@ -28,11 +28,11 @@ from belljar.context.lines import WIDE_ENDS, flattened, nth_end
 
 __all__ = ["BLOCK_BYTES", "Measure", "State", "Tally"]
 
-# Small enough to stay in a core's cache between reading, hashing and decoding; large enough to hide Python.
+# Small enough to stay in a core's cache between reading, hashing and decoding; large enough to hide Python's overhead.
 BLOCK_BYTES = 128 * 1024
-# Line ends are counted by pieces of this length; one in which a mark falls is counted about twice.
+# Line ends are counted in pieces of this length; one in which a mark falls is counted about twice.
 _STRETCH_BYTES = 8192
-# A text's density changes little from mark to mark: with this much more, a mark is mostly met in one go.
+# A text's density changes little from mark to mark: with this much more, a mark is mostly reached in one step.
 _BEYOND_BYTES = 64
 
 
@@ -46,7 +46,7 @@ class Measure(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct):
-    """How far a pass is.
+    """How far a pass has come.
 
     Attributes:
         bytes: of whole characters.
@@ -77,7 +77,7 @@ class Tally:
 
     Args:
         index: takes the marks of characters.
-        lines: takes the marks of lines; None where nobody will ask for lines.
+        lines: takes the marks of lines; None if nobody will ask for lines.
     """
 
     def __init__(self, index: BinaryIO, lines: BinaryIO | None) -> None:
@@ -85,12 +85,12 @@ class Tally:
         self._index = index
         self._lines = lines
         self._hash = hashlib.sha256()
-        self._density = 1.0  # bytes per character, of late
+        self._density = 1.0  # bytes per character, lately
         if lines is not None:
             lines.write(_packed([0]))
 
     def resume(self, state: State, text: int, on_bytes: Callable[[int], None]) -> None:
-        """Go on where another process was interrupted, before the first `feed`.
+        """Continue where another process was interrupted; call it before the first `feed`.
 
         Args:
             text: descriptor of the file in which `state.bytes` bytes are already.
@@ -110,9 +110,9 @@ class Tally:
             file.seek(length)
 
     def feed(self, data: bytes) -> int:
-        """Count the whole characters at the beginning of `data`, and say how many bytes they have.
+        """Count the whole characters at the beginning of `data`, and return how many bytes they have.
 
-        What is left is the beginning of a character: at most three bytes, to be given again with what follows.
+        The rest is the beginning of a character: at most three bytes, to be given again with what follows.
 
         Raises:
             UnicodeDecodeError: this is not UTF-8, whatever follows.
@@ -127,7 +127,7 @@ class Tally:
         return used
 
     def finish(self) -> Measure:
-        """The sum, after the last block."""
+        """The result, after the last block."""
         state = self.state
         lines = 0
         self._index.truncate(state.index_bytes)
@@ -140,7 +140,7 @@ class Tally:
     def _mark_chars(self, data: bytes) -> tuple[int, bool]:
         """Write the byte offset of every character whose number is a multiple of MARK_CHARS.
 
-        Gives how many bytes are whole characters, and whether there may be a line end of several bytes among them.
+        Returns how many bytes are whole characters, and whether there may be a line end of several bytes among them.
         """
         state = self.state
         if data.isascii():
@@ -187,7 +187,7 @@ class Tally:
         lines.write(_packed(self._line_marks(flat, len(flat) - state.carriage)))
 
     def _line_marks(self, flat: bytes, end: int) -> list[int]:
-        """Count the line ends in flat[:end], and give the offsets after every MARK_LINES-th."""
+        """Count the line ends in flat[:end], and return the offsets after every MARK_LINES-th."""
         state = self.state
         offsets = []
         for start in range(0, end, _STRETCH_BYTES):

@@ -4,9 +4,9 @@ The context is a header and then one line for each question::
 
     Date: Jun 16, 2024 || User: 98779 || Instance: Where is Glasgow ?
 
-Every question falls into one of six classes, which the line does not name: whoever answers must read each line, label
-it, count per user and compare all users with one another. That is why no slice of the context is enough and why the
-answer grows with the square of the users.
+Every question falls into one of six classes, which the line does not name: to answer, one must read each line, label
+it, count per user and compare all users with one another. So no slice of the context is enough, and the answer grows
+with the square of the users.
 
 Where the randomness comes from: only `Random.random()` of a seeded generator, whose sequence the standard library
 promises to keep (it does not for `choice`, `randrange` or `shuffle`), and label weights rounded to integers, so that

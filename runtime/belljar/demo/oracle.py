@@ -1,8 +1,7 @@
 """A sub-model without a model: it labels questions by their template, and sees nothing but its prompt.
 
-It stands where a real model would, so that a whole run can be shown and tested without a key: chunking, quotas, log,
-replay. Because it knows the templates, what it scores says nothing about the skill of any model; `scripted` says so to
-whoever prints a result.
+It takes the place of a real model, so that a whole run (chunking, quotas, log) can be shown and tested without a key.
+Because it knows the templates, its score says nothing about the skill of any model; `scripted` says so in every result.
 
 How a prompt is read. Lines are instances if they carry the marker `Instance:`, with or without a number in front
 (`17: Date: ... || Instance: Where is Glasgow ?`), or if they are a bare question of a known template. All other lines
@@ -10,8 +9,8 @@ are instructions. If those mention JSON, the answer is a JSON list with one labe
 it is one `index: label` line for each, with the prompt's own numbers where there are any and 1, 2, 3, ... where not. A
 marked line that fits no template is labelled `unknown`: the oracle does not guess.
 
-Everything follows from the prompt's text, so the same prompt gets the same answer in any order of calls. That holds for
-the mistakes as well: whether a line is mislabelled hangs on a hash of the seed and the line.
+The answer depends only on the prompt's text, so the same prompt gets the same answer in any order of calls. That holds
+for the mistakes as well: a hash of the seed and the line decides whether a line is mislabelled.
 
 Prompts come out of the box, so they may be hostile: the work is linear in their length, because no pattern is tried on
 more than `_INSTANCE_CHARS_MAX` characters.
@@ -31,7 +30,7 @@ from belljar.models.base import ModelReply, ModelRequest, Usage
 __all__ = ["OracleModel", "label_of", "label_prompt"]
 
 _UNKNOWN: Final = "unknown"
-_BYTES_PER_TOKEN: Final = 4  # the usual rule of thumb; what counts here is that it is the same everywhere
+_BYTES_PER_TOKEN: Final = 4  # the usual rule of thumb; all that matters here is that it is the same everywhere
 _NO_INSTANCES: Final = "There is no instance line in this prompt, so there is nothing to label."
 
 _INSTANCE_CHARS_MAX: Final = 300  # the longest that the templates make is about half of it
@@ -109,7 +108,7 @@ def label_prompt(prompt: str, *, error_rate: float = 0.0, seed: int = 0) -> str:
 
 
 def _read_line(line: str) -> tuple[int | None, str, str] | None:
-    """`(number in front or None, line without it, label)`, or None if the line is no instance."""
+    """`(number in front or None, line without it, label)`, or None if the line is not an instance."""
     line = line.strip()
     number = _NUMBER_IN_FRONT.match(line)
     rest = line[number.end() :].lstrip() if number else line
@@ -121,7 +120,7 @@ def _read_line(line: str) -> tuple[int | None, str, str] | None:
 
 
 def _maybe_wrong(line: str, label: str, error_rate: float, seed: int) -> str:
-    """The label, or for a share of all lines one of the others."""
+    """The label; for a share of all lines, one of the others."""
     digest = hashlib.sha256(f"{seed}\n{line}".encode(errors="surrogatepass")).digest()
     if int.from_bytes(digest[:8], "big") >= error_rate * 2**64:
         return label

@@ -1,13 +1,13 @@
 """The turns of a scripted root model: real programs, written beforehand.
 
-Each turn is what a root model would send: a line or two of prose and one block of code. Nothing in them is special to
-the demo but the rule of the task: they probe the context, cut it into chunks, have each chunk labelled by a sub-query
-that carries its text word for word, check what came back, ask again where it cannot be used, and aggregate. The
-programs run as plain Python and in the restricted language (no names or attributes with a leading underscore, no
-`str.format`, no augmented assignment to items). Variables live on from turn to turn, so a turn that failed halfway
-leaves the next one something to repair.
+Each turn is what a root model would send: a line or two of prose and one block of code. Only the rule of the task is
+special to the demo: the programs probe the context, cut it into chunks, have each chunk labelled by a sub-query that
+carries its text word for word, check the answers, ask again where one cannot be used, and aggregate. They run as plain
+Python and in the restricted language (no names or attributes with a leading underscore, no `str.format`, no augmented
+assignment to items). Variables stay from turn to turn, so a turn that failed halfway leaves the next one something to
+repair.
 
-The guest code below is plain text with one gap, where the rule of the task goes.
+The guest code below is plain text with one gap, for the rule of the task.
 """
 
 from __future__ import annotations

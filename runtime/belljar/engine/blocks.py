@@ -1,21 +1,21 @@
-"""The code in a root model's reply: what is a block, what of it is run, and what is left out and why.
+"""The code in a root model's reply: what is a block, which blocks are run, and what is left out and why.
 
-Models were asked for one form and write many. The reply is read line by line, once, from its start:
+Models are asked for one form and write many. The reply is read line by line, once, from its start:
 
-* An *opening fence* is a line of three or more backticks or tildes, indented or behind a list's mark, with a label
-  behind it or none: the first word, in any case (`python title=x`, `{python}`). `repl`, `python`, `py` and their like
+* An *opening fence* is a line of three or more backticks or tildes, perhaps indented or after a list marker, perhaps
+  followed by a label: the first word, in any case (`python title=x`, `{python}`). `repl`, `python`, `py` and their like
   are run. So is a block without a label, if it is Python: only the box compiles what a model wrote, so it is tried
   there. Blocks with any other label are left out.
-* A *closing fence* is one of the same kind, at least as long, in code. Python has no use for three backticks outside of
-  strings and comments, so they close a block also at the end of a line of code, and whatever text follows them. Within
-  a string they are part of it: prompts quote fences. What is a string is decided by its quotes (`_string_end`); one
-  that does not end anywhere is a slip, and then the next line with a fence closes the block.
-* A block that is not closed ends with the reply. Where the reply was cut off, or ends within a string, it is not run.
-* Indentation that all lines of a block share is taken away. Line ends may be CRLF, a byte order mark may come first.
-* What comes before the answer as `<think>...</think>` is a draft, and nothing of it is run.
+* A *closing fence* is one of the same kind, at least as long, in code. Python has no use for three backticks outside
+  strings and comments, so they also close a block at the end of a line of code, whatever text follows them. Within a
+  string they are part of it: prompts quote fences. Quotes decide what is a string (`_string_end`); one that never ends
+  is a slip, and then the next line with a fence closes the block.
+* A block that is not closed ends with the reply. If the reply was cut off, or ends within a string, it is not run.
+* Indentation that all lines of a block share is removed. Line ends may be CRLF, a byte order mark may come first.
+* `<think>...</think>` before the answer is a draft, and nothing in it is run.
 
-Each character is looked at a constant number of times: a string that does not end is looked for once for each kind of
-quotes, for a later one of the kind would have been its end. Nothing here compiles or parses code.
+Each character is looked at a constant number of times: a string that does not end is searched for once for each kind of
+quotes, as a later one of that kind would have been its end. Nothing here compiles or parses code.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = ["Block", "Found", "find_blocks"]
 
 # More than any model writes (128,000 tokens); the rest of such a reply is not looked at.
 _REPLY_CHARS_MAX: Const = 1 << 20
-# Blocks are run until one prints, so what comes after so many is not run anyway.
+# Blocks are run until one prints, so those after this many are not run anyway.
 _BLOCKS_MAX: Const = 64
 _REASONS_MAX: Const = 8
 _LABEL_CHARS_MAX: Const = 20
-# What is searched for shows itself within so many characters.
+# A match can be recognised within this many characters.
 _OVERLAP_CHARS: Const = 16
 
 _RUN: Const = re.compile("`{3,}|~{3,}")
 _PREFIX: Const = re.compile(r"[ \t]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)?")
 _LABEL: Const = re.compile(r"[\s{.]*([A-Za-z][A-Za-z0-9_]*)")
 _CODE_LABEL: Const = re.compile(r"repl|i?python[0-9]*|py[0-9]*")
-# Where the meaning of what follows may change, in code.
+# In code, where the meaning of what follows may change.
 _SPECIAL: Const = re.compile("[#'\"\\\\]|`+|~+")
 _IN_STRING: Const = {quote: re.compile(rf"[{quote}\\\n]") for quote in "'\""}
 _THINKING: Const = re.compile(r"\s*<(?:think|thinking)>", re.IGNORECASE)
@@ -52,7 +52,7 @@ _THOUGHT: Const = re.compile(r"</(?:think|thinking)>", re.IGNORECASE)
 class Block(msgspec.Struct, frozen=True):
     """Code to be run. `label` is the fence's, in lower case; `closed` says that a fence ended it.
 
-    `fences` says that lines which look like fences were taken as a part of its strings.
+    `fences` says that lines which look like fences were taken as part of its strings.
     """
 
     code: str
@@ -62,10 +62,10 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What is in a reply: blocks to be run one after the other, and sentences on what is not run.
+    """What a reply contains: blocks to be run one after the other, and messages about what is not run.
 
-    `unfinished` is a last block that is not to be run, `blank` that there is nothing but white space and thinking.
-    `reply` is all of it, without halves of surrogate pairs; `text` what of that can be sent back: no thinking.
+    `unfinished` is a last block that must not be run, `blank` says that there is only white space and thinking.
+    `reply` is all of it, without lone surrogates; `text` is what of that can be sent back: no thinking.
     """
 
     blocks: tuple[Block, ...]
@@ -79,10 +79,10 @@ class Found(msgspec.Struct, frozen=True):
 def find_blocks(reply: str, *, cut: bool = False) -> Found:
     """The blocks of a reply. `cut` says that it was cut off: a block that is open at its end is then not run."""
     text = whole(reply)
-    left_out = [] if text == reply else ["Halves of surrogate pairs in your reply were replaced: they are no text."]
+    left_out = [] if text == reply else ["Lone surrogates in your reply were replaced: they are not text."]
     if len(text) > _REPLY_CHARS_MAX:
         text = text[:_REPLY_CHARS_MAX]
-        left_out.append(f"Of your reply only the first {_REPLY_CHARS_MAX:,} characters were looked at.")
+        left_out.append(f"Only the first {_REPLY_CHARS_MAX:,} characters of your reply were looked at.")
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     answer = text[_thinking_end(text) :]
     if _RUN.search(text, 0, len(text) - len(answer)):
@@ -110,7 +110,7 @@ def _thinking_end(text: str) -> int:
 
 
 class _End(msgspec.Struct, frozen=True):
-    """Where a block's code stops and where the text behind it goes on."""
+    """Where a block's code stops, and where the text after it goes on."""
 
     stop: int
     after: int
@@ -169,7 +169,7 @@ class _Scan:
         return end.after
 
     def _other_end(self, fence: str, at: int) -> int:
-        """Behind the line that closes a block of which nothing is run."""
+        """Where the text goes on after a block that is not run."""
         while (run := self._next(_RUN, at)) is not None:
             before = self._text[max(self._text.rfind("\n", at, run.start()) + 1, at) : run.start()]
             line_end = _line_end(self._text, run.end())
@@ -250,7 +250,7 @@ def _label(info: str) -> str:
 
 
 def _opens(behind: str) -> bool:
-    """Whether what stands behind a fence makes it open a block: whoever wrote it forgot to close the one before."""
+    """Whether the text after a fence makes it open a block: its author forgot to close the one before."""
     return behind[:1].isalpha() and _CODE_LABEL.fullmatch(_label(behind)) is not None
 
 
@@ -260,7 +260,7 @@ def _line_end(text: str, at: int) -> int:
 
 
 def _string_end(text: str, at: int) -> tuple[int, bool]:
-    """Behind the string whose quotes open at `at`, and whether it ends. Raw or not, a backslash keeps a quote in it."""
+    """The end of the string that opens at `at`, and whether it has one. Raw or not, a backslash keeps a quote in it."""
     quote = text[at]
     if text.startswith(quote * 3, at):
         end = text.find(quote * 3, at + 3)
@@ -276,7 +276,7 @@ def _string_end(text: str, at: int) -> tuple[int, bool]:
 
 
 def _escaped(text: str, at: int, start: int) -> bool:
-    """Whether an odd number of backslashes stands before `at`."""
+    """Whether an odd number of backslashes comes before `at`."""
     first = at
     while first > start and text[first - 1] == "\\":
         first -= 1
@@ -284,7 +284,7 @@ def _escaped(text: str, at: int, start: int) -> bool:
 
 
 def _fence_line(text: str, start: int, stop: int, fence: str = "```") -> int | None:
-    """Where the first line behind `start` begins that begins with a fence."""
+    """The start of the first line after `start` that begins with a fence."""
     at = text.find("\n", start, stop)
     while at >= 0:
         run = text.find(fence, at + 1, stop)
@@ -298,7 +298,7 @@ def _fence_line(text: str, start: int, stop: int, fence: str = "```") -> int | N
 
 
 def _dedented(code: str, indent: int) -> str:
-    """Take `indent` blanks from each line, as far as it has them, and then what all lines share."""
+    """Remove up to `indent` blanks from each line, and then what all lines share."""
     lines = code.split("\n")
     if indent:
         lines = [line[min(indent, len(line) - len(line.lstrip(" \t"))) :] for line in lines]

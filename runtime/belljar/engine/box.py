@@ -1,8 +1,8 @@
 """One box and its cells: moves bytes between the sandbox and the broker, and decides how a cell and a box end.
 
-One task (the *pump*) reads the wire, feeds the decoder, and hands each sentence to the broker in order. What may take
-long (queries) runs in tasks of its own, so that their answers can overtake each other. `execute` gives the order and
-waits for the first of: Done, Final, the box's end, a violation, a fault of ours, the deadline.
+One task (the *pump*) reads the wire, feeds the decoder, and hands each message to the broker in order. Requests that
+may take long (queries) run in tasks of their own, so that their answers can overtake each other. `execute` gives the
+order and waits for the first of: Done, Final, the box's end, a violation, a fault of ours, the deadline.
 
     pump:     receive -> decode -> broker.handle -> send          ends the box by setting a verdict
     execute:  Execute ->  ... Done            status from the cell
@@ -10,20 +10,21 @@ waits for the first of: Done, Final, the box's end, a violation, a fault of ours
                           ... verdict         the box is dead
                           ... cancelled       by `abandon`: interrupt, grace, then a verdict `killed`
 
-Who gives up waiting for a cell (a cancellation, which may come at any `await`) leaves it running. It then owes either
-`close` or `abandon`, which stops the cell as the deadline would, so that the next one finds a box that does nothing
-else. Until then there is no next one.
+A caller that gives up waiting for a cell (a cancellation, which may come at any `await`) leaves it running. It must
+then call either `close` or `abandon`, which stops the cell as the deadline would, so that the next one finds a box that
+does nothing else. Until then there is no next one.
 
-What a box, its cell and the host's turn may be in, and what moves them, is in one table (`belljar.states`), which the
-broker asks as well; what waits here waits for a state of it.
+The states of a box, its cell and the host's turn, and what moves them, are in one table (`belljar.states`), which the
+broker asks as well; whatever waits here waits for one of its states.
 
-A *verdict* is final for the box: it is set once, from the outside's evidence, and whatever comes over the wire later
-is not read. The first cause wins: what a cell does after its time was up, also if it dies of it, is still that; and
-what the box does after a cell's Done is not the cell's, whether or not it was seen before the result was made. And the
-clock says which was first, not the order in which the host happens to see things: after a pause of the host several
-ends lie waiting at once, so the broker stamps the end of a cell and refuses an answer by the cell's own deadline.
+A *verdict* is final for the box: it is set once, from evidence outside the box, and whatever comes over the wire later
+is not read. The first cause wins: a cell whose time is up has timed out, whatever it does afterwards, even if it dies
+of it; and what the box does after a cell's Done is not the cell's, whether or not it was seen before the result was
+made. The clock says what came first, not the order in which the host happens to see things: after a pause of the host
+several ends are waiting at once, so the broker stamps the end of a cell and refuses an answer by the cell's own
+deadline.
 
-The pump gives way to the event loop every few milliseconds, so that a flood cannot hold back deadlines.
+The pump gives way to the event loop every few milliseconds, so that a flood cannot delay deadlines.
 """
 
 from __future__ import annotations
@@ -78,24 +79,24 @@ __all__ = ["Box", "Verdict", "verdict_of"]
 _SLICE_S: Const = 0.005
 # How long a request that finds no room among the open ones waits before it is refused.
 _ROOM_S: Const = 0.5
-# A reply that the guest does not take for so long ends the box.
+# A reply that the guest does not take for this long ends the box.
 _SEND_S: Const = 10.0
-# How often the CPU time of a busy box is looked at.
+# How often the CPU time of a busy box is checked.
 _WATCH_S: Const = 0.1
-# And between cells, where most boxes do nothing.
+# And between cells, when most boxes do nothing.
 _WATCH_IDLE_S: Const = 0.5
 # A wire that ends by itself ends because its process does; the supervisor learns of it a moment later.
 _DEATH_S: Const = 1.0
-# Where further cells can follow, one of them may use this share of the CPU time that is left, so that an endless loop
+# If further cells can follow, one of them may use this share of the CPU time that is left, so that an endless loop
 # costs the cell and not the run ...
 _CELL_CPU_SHARE: Const = 1 / 2
-# ... but always this share of the whole, so that the last of it is of use too.
+# ... but always at least this share of the whole, so that the last of it is of use too.
 _CELL_CPU_SHARE_MIN: Const = 1 / 8
-# What grows by doubling asks for as much again as it has: a MemoryError from half of the limit on is the limit's.
+# Doubling asks for as much again as there is: a MemoryError from half of the limit on is put down to the limit.
 _MEMORY_SHARE: Const = 0.5
-# The process's own clock and the box's account have been seen 2 % apart.
+# The process's own clock and the box's figures have been seen 2 % apart.
 _CPU_SHARE: Const = 0.9
-# Of an error that ends a run.
+# Of the message of an error that ends a run.
 _MESSAGE_CHARS_MAX: Const = 4000
 _STATUS_OF: Const[dict[str, Status]] = {
     "limits.processes": "processes",
@@ -106,7 +107,7 @@ _CELL_OVER: Const = Failure("PolicyDenied", "cell.over", "the cell is over: the 
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Why a box came to its end."""
+    """Why a box ended."""
 
     status: Status
     error: ErrorInfo | None = None
@@ -145,19 +146,19 @@ class Box:
         self._sending = asyncio.Lock()
         self._slow: set[asyncio.Task[None]] = set()
         self._found_bytes_max = min(scope.policy.context.read_bytes_max, wire.body_bytes_max)
-        # What the requests under way hold of our memory, and whether it has just become less.
+        # How much of our memory the requests under way hold, and whether that has just become less.
         self._held_bytes = 0
         self._freed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
-        # The cell that runs is the box's last.
+        # Whether the running cell is the box's last.
         self._last = False
         # Why the running cell was cut short: whatever ends the box from then on, this is the cause.
         self._cut: Verdict | None = None
-        # What the program was refused last in the running cell: by us, whatever it says it died of.
+        # The last refusal in the running cell: ours, whatever the program says it died of.
         self._refused: Failure | None = None
-        # The last account, and the last before the cell that runs.
-        self._account = self._before = Evidence()
+        # The last evidence, and the last before the running cell.
+        self._evidence = self._before = Evidence()
         self.verdict: Verdict | None = None
         self.fault: HostFault | None = None
 
@@ -176,17 +177,17 @@ class Box:
 
     @property
     def _deaf(self) -> bool:
-        """Whether nothing that the box still says counts."""
+        """Whether nothing that the box says counts any more."""
         return self._states.box not in OPEN
 
     @property
     def _dying(self) -> bool:
-        """Whether the sandbox gives up what it holds: it is neither asked nor told anything but `kill`."""
+        """Whether the sandbox is releasing what it holds: it is neither asked nor told anything but `kill`."""
         return self._states.box in DYING
 
     @property
     def _over(self) -> bool:
-        """Whether the cell that was ordered last is over, or its box is."""
+        """Whether the last cell that was ordered is over, or its box is."""
         return self._states.turn is not TurnState.TAKEN
 
     async def _until(self, so: Callable[[], bool]) -> None:
@@ -203,7 +204,7 @@ class Box:
         *,
         more: bool = True,
     ) -> None:
-        """Configure the agent. Whether it gets ready is seen with the first cell, which need not wait for it.
+        """Configure the agent. The first cell need not wait for it to be ready, and shows whether it is.
 
         Args:
             more: other cells may follow the first.
@@ -235,12 +236,12 @@ class Box:
     async def execute(
         self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None, last: bool = False
     ) -> CellResult:
-        """Run one cell to its end, whatever that is. Where this raises or is cancelled, `abandon` or `close` is owed.
+        """Run one cell to its end, whatever that is. If this raises or is cancelled, call `abandon` or `close`.
 
         Args:
-            spare_cpu: other cells are to follow: interrupt this one before it uses up their CPU time.
-            wall_s: what the cell may take, where that is less than the policy allows.
-            last: no other cell is to follow: what the box says or does after this one does not count.
+            spare_cpu: other cells will follow, so interrupt this one before it uses up their CPU time.
+            wall_s: how long the cell may take, if that is less than the policy allows.
+            last: no other cell will follow, so what the box says or does after this one does not count.
 
         Raises:
             PolicyDenied: the code is too long, the box has ended, or a cell is running.
@@ -250,7 +251,7 @@ class Box:
         self._states.on(Event.ORDER)
         cell = self._broker.cell
         assert cell is not None
-        self._before, self._last, self._refused = self._account, last, None
+        self._before, self._last, self._refused = self._evidence, last, None
         await self._give(order)
         await self._until_over(cell, await self._spare_cpu() if spare_cpu else None)
         result = await self._result(cell)
@@ -268,7 +269,7 @@ class Box:
         self._states.on(Event.RESULT)
 
     async def abandon(self) -> CellResult | None:
-        """Stop the cell whose `execute` was cut off, as one whose time is up; do nothing if none was.
+        """Stop the cell whose `execute` was cut off, as if its time were up; do nothing if there is none.
 
         On return it is over, and in the log; none of its requests is under way; the next cell can follow, unless the
         box is `finished`.
@@ -290,7 +291,7 @@ class Box:
             if self._slow:
                 await asyncio.wait(self._slow)
             result = await self._result(cell)
-        except BelljarError as error:  # with nobody to tell: it stands as how the box ended
+        except BelljarError as error:  # with nobody to tell: it becomes how the box ended
             self._fail(error)
         self._turn_over()
         return result
@@ -322,7 +323,7 @@ class Box:
     async def close(self) -> BoxEnd:
         """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns.
 
-        An `execute` that still waits elsewhere gets its result, of status `killed`.
+        An `execute` that still waits elsewhere gets its result, with status `killed`.
         """
         self._end(_CLOSED)
         try:
@@ -334,12 +335,12 @@ class Box:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def end(self, verdict: Verdict) -> None:
-        """End it from outside, now, in the middle of whatever it does. An `execute` that waits gets its result."""
+        """End it from outside, now, whatever it is doing. An `execute` that waits gets its result."""
         self._end(verdict)
         await self._kill()
 
     async def _bury(self) -> None:
-        """Kill a box that has nothing left to run: whoever holds its session may keep it open for long."""
+        """Kill a box that has nothing left to run: its session may stay open for long."""
         if self.finished:
             await self._kill()
 
@@ -350,7 +351,7 @@ class Box:
     # ------------------------------------------------------------------------------------------------- ends of a cell
 
     async def _until_over(self, cell: Cell, cpu: _Share | None) -> None:
-        """Wait for the end of the cell; if its time is up before, interrupt it, and after the grace end the box."""
+        """Wait for the cell's end; if its time is up first, interrupt it, and after its grace period end the box."""
         of_run = cell.deadline == self._scope.deadline
         cut = await self._wait_over(cell.deadline, cpu)
         if cut is None and not cell.late:
@@ -359,18 +360,18 @@ class Box:
         self._cut = cut = self._late(cell, of_run) if late or cut is None else cut
         await self._stop(cell, cut)
         if late:
-            self._cut = cut = self._late(cell, of_run)  # with the grace
+            self._cut = cut = self._late(cell, of_run)  # with the grace period
         if not self._over or self._scope.left_s() <= 0:
             self._end(cut)
 
     async def _stop(self, cell: Cell, cut: Verdict) -> None:
-        """Interrupt the cell, and give it the grace to end. It can ask no model from now on, nor wait for one."""
+        """Interrupt the cell, and give it its grace period to end. It can no longer ask a model, nor wait for one."""
         grace_s = self._scope.policy.limits.grace_s
         until = self._scope.monotonic() + grace_s
         self._broker.cut_short(cut.status)
         if self._over or self._dying:
             return
-        with contextlib.suppress(TimeoutError):  # an agent that still starts would die of it
+        with contextlib.suppress(TimeoutError):  # an agent that is still starting would die of it
             async with asyncio.timeout(grace_s):
                 await self._until(lambda: self._states.box is not BoxState.STARTING)
         if not cell.interrupted:
@@ -380,7 +381,7 @@ class Box:
         await self._wait_over(until, None)
 
     def _late(self, cell: Cell, of_run: bool) -> Verdict:
-        """That the cell took too long, or with it the run, and how long until now."""
+        """The verdict that the cell, or with it the run, took too long, and how long so far."""
         if of_run:
             return verdict_of(self._scope.time_up())
         return _cell_late(cell.wall_s, self._scope.monotonic() - cell.began)
@@ -412,7 +413,7 @@ class Box:
         limits, evidence = self._scope.policy.limits, await self._sandbox.evidence()
         before, self._before = self._before, evidence
         peak = max(evidence.memory_peak_bytes or 0, evidence.address_peak_bytes or 0)
-        # Of a child that was killed for memory the program says what it likes.
+        # If a child was killed for memory, the program may say what it likes.
         if (evidence.memory_kills or 0) > (before.memory_kills or 0):
             return Limit.of("limits.memory", limits.memory_bytes, peak)
         refused = (evidence.tasks_refused or 0) > (before.tasks_refused or 0)
@@ -426,7 +427,7 @@ class Box:
         return None
 
     def _refusal_behind(self, error: ErrorInfo | None) -> Limit | None:
-        """The refusal that the program died of: what it says that was, if it is what we had refused it last."""
+        """The refusal that the program died of: the one that it names, if that is the last we sent."""
         refused = self._refused
         if refused is None or error is None or error.type != refused.kind:
             return None
@@ -438,7 +439,7 @@ class Box:
         self._states.on(Event.END)
 
     async def _wait_over(self, until: float, cpu: _Share | None) -> Verdict | None:
-        """None when the cell is over; why it has to end, when its time or its share of the CPU's is up before."""
+        """None when the cell is over; why it has to end, if its time or its share of CPU time is up first."""
         while not self._over:
             if self._states.cell is CellState.CHECKING:  # the box has said its last word, and in time
                 await self._until(lambda: self._over)
@@ -456,7 +457,7 @@ class Box:
         return None
 
     async def _watch_always(self) -> None:
-        """Between two cells as well: what a program left running there is charged to it like anything else."""
+        """Between cells as well: what a program left running is charged to it like anything else."""
         while not self.finished:
             await asyncio.sleep(_WATCH_IDLE_S)
             await self._watch_cpu()
@@ -476,14 +477,14 @@ class Box:
             self._end(_spent_cpu(limit_s, used_s))
 
     async def _cpu_used_s(self) -> float:
-        """The box's CPU time so far; 0 where nobody can tell any more."""
+        """The box's CPU time so far; 0 if nobody can tell any more."""
         if self._dying:
             return 0.0
-        self._account = await self._sandbox.evidence()
-        return self._account.cpu_s or 0.0
+        self._evidence = await self._sandbox.evidence()
+        return self._evidence.cpu_s or 0.0
 
     async def _spare_cpu(self) -> _Share:
-        """What one cell of several may use."""
+        """How much CPU time one cell of several may use."""
         used_s, limit_s = await self._cpu_used_s(), self._scope.policy.limits.cpu_s
         share_s = max((limit_s - used_s) * _CELL_CPU_SHARE, limit_s * _CELL_CPU_SHARE_MIN)
         return _Share(began_s=used_s, share_s=share_s)
@@ -495,7 +496,7 @@ class Box:
             await self._read_frames()
             if not self._deaf:
                 self._end(await self._died())
-        except OSError:  # it hung up on its reading side alone, or died with a reply on the way
+        except OSError:  # it closed its reading side alone, or died with a reply on the way
             self._end(await self._died())
         except BelljarError as error:
             self._fail(error)
@@ -534,12 +535,12 @@ class Box:
                 self._states.on(Event.LAST_OVER if self._last else Event.OVER)
 
     def _drop_requests(self) -> None:
-        """Of a cell that is over or has to stop: each is refused, and a call under way is charged."""
+        """Refuse the open requests of a cell that is over or must stop; a call under way is charged."""
         for task in self._slow:
             task.cancel()
 
     def _refuse_unheard(self, request: int, task: asyncio.Task[None]) -> None:
-        """One that was dropped before it was begun has told the program nothing, whose thread would wait for ever."""
+        """Answer a request that was dropped before it began; the program's thread would wait for ever."""
         if task.cancelled() and not self._dying:
             refusing = self._scope.tasks.start(self._failed, self._answer_over, request)
             self._slow.add(refusing)
@@ -550,13 +551,13 @@ class Box:
             await to_the_end(self._send((Refused(request, _CELL_OVER), b"")))
 
     def _weight(self, frame: Frame[GuestMessage]) -> int:
-        """What a request holds of our memory while it is open: its body, and what a search may find."""
+        """How much of our memory an open request holds: its body, and what a search may find."""
         return len(frame.body) + (self._found_bytes_max if isinstance(frame.message, Search) else 0)
 
     async def _room(self, size: int) -> bool:
-        """Take room for a request that holds `size`; False where the open ones leave none. A single one has it always.
+        """Take room for a request that holds `size` bytes; False if the open ones leave none. A single one always fits.
 
-        The agent keeps within the room by itself, so there is little to wait for: that its last reply is off our hands.
+        The agent keeps within the room by itself, so there is little to wait for: its last reply still has to leave.
         Meanwhile nothing is read from the box.
         """
         room = self._scope.policy.wire.in_flight_bytes_max - size
@@ -580,7 +581,7 @@ class Box:
         )
 
     def _hold(self, size: int) -> None:
-        """So much more is held, or less."""
+        """`size` more bytes are held, or fewer."""
         self._held_bytes += size
         self._freed.set()
 
@@ -606,11 +607,11 @@ class Box:
             self._hold(-answers)
 
     def _failed(self, error: BaseException) -> None:
-        """A task that failed as nobody foresaw, by a defect of ours or of a model object, ends the box now.
+        """End the box now: a task failed in a way that nobody expected, by a defect of ours or of a model object.
 
         Otherwise the program would wait for its reply until the deadline, and be blamed for it.
         """
-        fault = BoxFault(f"a request could not be answered, by an unforeseen {type(error).__name__}: report it")
+        fault = BoxFault(f"a request could not be answered because of an unexpected {type(error).__name__}: report it")
         fault.__cause__ = error
         self._fail(fault)
 
@@ -637,11 +638,11 @@ class Box:
         end = await self._kill()
         limits = self._scope.policy.limits
         if end.lost:
-            why = "the box's supervisor died, or gives no account of it: run it again"
+            why = "the box's supervisor died, or did not report how the box ended: run it again"
             return Verdict("host_fault", ErrorInfo("BoxFault", why))
         if not has_started:
             return Verdict("host_fault", ErrorInfo("BoxFault", "the agent in the box did not start: reinstall belljar"))
-        # One that is slow to die of it is killed by us as well; what happened before this cell is not why.
+        # One that is slow to die of it is killed by us as well; what happened before this cell is not the cause.
         kills = (end.evidence.memory_kills or 0) - ((self._before.memory_kills or 0) if end.killed else 0)
         if end.signal == signal.SIGKILL and kills > 0:
             met = Limit.of("limits.memory", limits.memory_bytes, end.evidence.memory_peak_bytes)
@@ -658,7 +659,7 @@ class Box:
 
 
 def _failure_in(reply: HostMessage) -> Failure | None:
-    """Why a request was refused, or the first of a batch's that was."""
+    """Why a request was refused, or the first one of a batch that was."""
     if isinstance(reply, Refused):
         return reply.failure
     if isinstance(reply, Answers):
@@ -668,7 +669,7 @@ def _failure_in(reply: HostMessage) -> Failure | None:
 
 def verdict_of(error: BelljarError) -> Verdict:
     """The status that an error of ours gives a run."""
-    # A provider's words may be of any length, and no text.
+    # A provider's message may have any length, and contain lone surrogates.
     message = str(error)[:_MESSAGE_CHARS_MAX].encode("utf-8", "replace").decode()
     about = ErrorInfo(type(error).__name__, message)
     if isinstance(error, ProtocolViolation):

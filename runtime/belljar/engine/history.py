@@ -1,12 +1,12 @@
-"""What a root model is sent again with each turn, in bounded size.
+"""The conversation that a root model is sent with each turn, in bounded size.
 
-The conversation is the opening (the question, and what the contexts are) and one exchange for each turn: what the model
-wrote, and what it was shown. Every request carries all of it, so without a bound a run of many turns pays mostly for
-being reminded. What one turn may add is bounded; and where the whole outgrows its bound, what is oldest goes first,
-each with a word in its place: outputs, then replies, then whole turns. The opening and the last exchange stay.
+It is the opening (the question, and what the contexts are) and one exchange for each turn: what the model wrote, and
+what it was shown. Every request carries all of it, so without a bound a run of many turns would pay mostly for
+repetition. What one turn may add is bounded; and if the whole outgrows its bound, the oldest goes first, leaving a note
+in its place: outputs, then replies, then whole turns. The opening and the last exchange stay.
 
-It is shortened well below the bound, so that it then stays as it is for some turns: what has not changed since the
-last request need not be read again by the provider.
+It is shortened to well below the bound, so that it then stays unchanged for some turns: the provider need not read
+again what has not changed since the last request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from belljar.models import Message
 
 __all__ = ["History", "cut"]
 
-# About 65,000 tokens of English. Whoever needs an old output prints it again, for less than being sent it each turn.
+# About 65,000 tokens of English. Printing an old output again costs less than sending it with each turn.
 _BYTES_MAX: Const = 256 * 1024
 # Below this there is no room to work in.
 _BYTES_MIN: Const = 8 * 1024
@@ -27,7 +27,7 @@ _SHOWN_CHARS_MAX: Const = 20_000
 _REPLY_CHARS_MAX: Const = 64 * 1024
 _SHOWN_SHARE: Const = 16
 _REPLY_SHARE: Const = 8
-# An empty message, or one of white space, is refused by providers.
+# Providers refuse an empty message, or one of white space.
 _NOTHING: Const = "(nothing was written)"
 
 
@@ -62,8 +62,8 @@ class History:
         if left < _BYTES_MIN:
             needed = bytes_max - left + _BYTES_MIN
             raise PolicyDenied(
-                f"the question needs requests of {needed} bytes and the policy allows prompts of {bytes_max}: ask a "
-                "shorter question, or put what is long into a context",
+                f"the question needs requests of {needed} bytes, but the policy allows prompts of {bytes_max}: ask a "
+                "shorter question, or put the long part into a context",
                 code="models.prompt",
                 limit=bytes_max,
                 observed=needed,
@@ -77,21 +77,21 @@ class History:
         return min(_SHOWN_CHARS_MAX, self._bytes_max // _SHOWN_SHARE)
 
     def add(self, turn: int, reply: str, shown: str) -> None:
-        """One more exchange. `shown` is to keep within `shown_chars_max`, but for a few lines."""
+        """Add an exchange. `shown` should keep within `shown_chars_max`, but for a few lines."""
         reply = cut(reply, min(_REPLY_CHARS_MAX, self._bytes_max // _REPLY_SHARE)) if reply.strip() else _NOTHING
         self._exchanges.append(_Exchange(turn, reply, shown))
         if self._bytes() > self._bytes_max:
             self._shorten(self._bytes_max * 3 // 4)
 
     def messages(self) -> tuple[Message, ...]:
-        """All of it, each side in its turn."""
+        """The whole conversation, each side in turn."""
         found = [Message("user", self._opening)]
         for exchange in self._exchanges:
             found += [Message("assistant", exchange.reply), Message("user", exchange.shown)]
         return tuple(found)
 
     def halve(self) -> bool:
-        """Keep to half of what there is now, for good: the model has no room for more. False where it cannot be."""
+        """From now on keep to half the present size: the model has no room for more. False if that cannot be done."""
         before = self._bytes()
         self._bytes_max = max(before // 2, 1)
         self._shorten(self._bytes_max)
@@ -111,7 +111,7 @@ class History:
 
 
 def cut(text: str, chars_max: int) -> str:
-    """Beginning and end of a long text, and between them how much is missing."""
+    """The beginning and end of a long text, with a note between them of how much is missing."""
     if len(text) <= chars_max:
         return text
     half = chars_max // 2

@@ -2,16 +2,17 @@
 
     question, description of `context`  ->  root model  ->  ```repl blocks  ->  box  ->  output  ->  root model ...
 
-The run ends by `FINAL` and its kin *in code*, on the box's own wire; prose is never searched for an answer. Output is
+The run ends by `FINAL` and its like *in code*, on the box's own wire; prose is never searched for an answer. Output is
 text from a hostile document, so it goes back between markers that carry a random word of this run, in a user turn.
 
-The blocks of a reply are run up to the first that printed or failed. What comes behind it was written by somebody who
-had not seen that: an answer given there would be made up. Whatever of a reply is not run, its author is told why.
+The blocks of a reply are run up to the first that prints or fails. Later ones were written by somebody who had not seen
+that: an answer given there would be made up. Whatever part of a reply is not run, the model is told why.
 
-A reply can be none: cut off, refused, blank. The first is told to the model, the second ends the run, and so does any
-that brings nothing to run for the third time in a row. A conversation that the model has no room for is shortened once.
+A reply can be useless: cut off, refused, blank. After a cut or blank one the model is told so; a refusal ends the run,
+and so does the third reply in a row that brings nothing to run. A conversation that the model has no room for is
+shortened once.
 
-Where the run ends before the answer is given (turns, budget, the model), and the box lives, one more cell of our own
+If the run ends before the answer is given (turns, budget, the model), and the box is alive, one more cell, of our own,
 asks it for what there is. That becomes the result's `partial`; the status stays what it was.
 """
 
@@ -38,16 +39,16 @@ from belljar.models import Model, ModelReply, ModelRequest, Usage
 
 __all__ = ["Progress", "Root"]
 
-# The providers' words for how a reply ended that is not whole.
+# The providers' words for how an incomplete reply ended.
 _NO_ROOM: Const = frozenset({"model_context_window_exceeded"})
 _CUT: Const = frozenset({"max_tokens", "length"}) | _NO_ROOM
 _REFUSED: Const = frozenset({"refusal", "content_filter"})
-# And for a request that is longer than their window, where that is an error.
+# And for a request that is longer than their window, if that is an error.
 _TOO_LONG: Const = re.compile(r"prompt is too long|context window|context length|request_too_large", re.IGNORECASE)
-# So many replies in a row with nothing to run, being blank or cut off, are enough.
+# This many replies in a row that are blank or cut off, with nothing to run, are enough.
 _FRUITLESS_MAX: Const = 3
 
-# Whoever wrote the program so far may have set any of these, and to anything.
+# The program may have set any of these, and to anything.
 _WHAT_THERE_IS: Const = """\
 if isinstance(answer, dict):
     if answer.get("content") not in (None, ""):
@@ -86,10 +87,10 @@ class Root:
         model: the root model; it answers through `calls`.
         documents: the run's contexts, by name.
         execute: runs a block as a cell of `box`, after which others may follow.
-        tell: told each turn when it is over.
+        tell: called with each turn when it is over.
 
-    `turns` counts its turns. `ending` is set when it came to its own end, before it asks the box for what there is of
-    an answer (`partial`).
+    `turns` counts its turns. `ending` is set when it ended without an answer, before it asks the box for what there is
+    of one (`partial`).
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Root:
         policy = scope.policy
         self._system = system_prompt(policy, language, self._word)
         first = opening(whole(question), documents)
-        if policy.models.turns_max == 1:  # how many there are, the instructions say
+        if policy.models.turns_max == 1:  # the instructions say how many there are
             first += f"\n\n{standing(scope, 1, 0)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
         self._fruitless = 0
@@ -127,8 +128,8 @@ class Root:
         """Run the loop until the answer is given or the box has ended.
 
         Raises:
-            QuotaExceeded: `models.turns`: the root model never finished; or what a call was refused for.
-            PolicyDenied: `limits.run_wall`: the run's time was up while the root model thought; `models.prompt`: the
+            QuotaExceeded: `models.turns`: the root model never finished; or a call was refused.
+            PolicyDenied: `limits.run_wall`: the run's time ran out while the root model thought; `models.prompt`: the
                 question is too long.
             ModelFailed: the root model gave no answer, refused to, or brought nothing to run three times in a row.
         """
@@ -137,7 +138,7 @@ class Root:
         except (QuotaExceeded, ModelFailed) as error:
             if not self._box.finished and self._box.broker.cells and self._scope.left_s() > 0:
                 self.ending = verdict_of(error)
-                # No cell of the program's, whose last one stays the run's last.
+                # Not a cell of the program's, whose last one stays the run's last.
                 self.partial = (await self._box.execute(_WHAT_THERE_IS, spare_cpu=True)).given
             raise
 
@@ -151,7 +152,7 @@ class Root:
             if reply.stop_reason in _REFUSED:
                 self._tell(reply, await off_loop(len(reply.text), find_blocks, reply.text), [], "")
                 raise ModelFailed(
-                    f"the root model refused to go on ({reply.stop_reason[:40]}): ask differently, or another model"
+                    f"the root model refused to go on ({reply.stop_reason[:40]}): ask differently, or ask another model"
                 )
             if not await self._turn(reply):
                 return
@@ -163,9 +164,9 @@ class Root:
         )
 
     async def _think(self) -> ModelReply | None:
-        """The root model's answer; None where the box has ended meanwhile.
+        """The root model's answer; None if the box has ended meanwhile.
 
-        What a program left running may meet a limit, and the run's time passes: that is then how the run ended.
+        What a program left running may meet a limit, or the run's time may run out: that is then how the run ended.
         """
         try:
             reply = await self._ask()
@@ -179,7 +180,7 @@ class Root:
             return None
         if reply.stop_reason in _NO_ROOM and not reply.text.strip():
             raise ModelFailed(
-                f"{self._model.name} has no room left to answer in: ask a shorter question, or take a model with a "
+                f"{self._model.name} has no room left to answer in: ask a shorter question, or use a model with a "
                 "larger context window"
             )
         return reply
@@ -196,7 +197,7 @@ class Root:
         return await self._calls.ask(self._model, request, cell=self._box.broker.cells)
 
     async def _turn(self, reply: ModelReply) -> bool:
-        """Run what is in a reply and put down what came of it; False when no further one is wanted."""
+        """Run what a reply contains and record what came of it; False if no further turn is wanted."""
         is_cut = reply.stop_reason in _CUT
         found = await off_loop(len(reply.text), find_blocks, reply.text, cut=is_cut)
         ran = await self._run_blocks(found)
@@ -215,7 +216,7 @@ class Root:
         return True
 
     async def _run_blocks(self, found: Found) -> list[Ran]:
-        """The blocks up to the first that printed or failed. One without a label that is no Python is none."""
+        """Run the blocks up to the first that prints or fails. An unlabelled one that is not Python does not count."""
         ran: list[Ran] = []
         for number, block in enumerate(found.blocks, start=1):
             ran.append(await self._run_block(number, block))
@@ -246,8 +247,8 @@ class Root:
     def _count_fruitless(self, found: Found, ran: list[Ran], is_cut: bool) -> None:
         self._fruitless = self._fruitless + 1 if not ran and (found.blank or is_cut) else 0
         if self._fruitless == _FRUITLESS_MAX:
-            what = "cut off before a block was whole" if is_cut else "empty"
+            what = "cut off before a block was complete" if is_cut else "empty"
             raise ModelFailed(
                 f"the root model's reply was {what} {_FRUITLESS_MAX} times in a row: ask differently, allow it more "
-                "output_tokens, or take another model"
+                "output_tokens, or use another model"
             )

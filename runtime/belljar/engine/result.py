@@ -1,7 +1,7 @@
 """What a caller gets: one status, and the numbers behind it.
 
-An answer in JSON stays the bytes that it came as (`given`; the broker has checked them) and becomes a Python value when
-somebody asks for `answer`, once. `msgspec.json.encode` of a result writes it out as it is.
+An answer in JSON stays the bytes that it came as (`given`; the broker has checked them) and is decoded once, when
+somebody asks for `answer`. `msgspec.json.encode` of a result writes it out as it is.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ __all__ = [
 
 from belljar.broker import Cell
 from belljar.heavy import text_of
+from belljar.identity import RunId
 from belljar.models import Usage
 from belljar.policy import Unit, unit_of
 from belljar.protocol import Final
+from belljar.spans import share
 
-# Floats by Python's own reader: msgspec's takes seconds for a MiB of very small ones.
+# Floats are read by Python itself: msgspec takes seconds for a MiB of very small ones.
 _DECODER: Const = msgspec.json.Decoder(float_hook=float)
 _FIELDS: Const = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SCHEMA_VERSION: Const = 1
@@ -70,7 +72,7 @@ class ErrorInfo(msgspec.Struct, frozen=True):
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """The limit that was met: its bound, and what was observed.
+    """The limit that was met: its value, and what was observed.
 
     `code` is the key of the policy that sets it (`limits.cpu`); `unit` is "ms", "bytes", "nanousd", or "" for a count.
     """
@@ -94,7 +96,7 @@ class RunUsage(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """Where the log stood when the run was finished: keep it, and a shortened log can be told from a whole one."""
+    """Where the log stood when the run finished. Keep it to tell a shortened log from a whole one."""
 
     run: str
     seq: int
@@ -102,10 +104,10 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """How much of all contexts together the program read, and how much of them stood in prompts to sub-models.
+    """How much of all contexts together the program read, and how much of them was in prompts to sub-models.
 
-    In characters, each counted once; the shares are rounded down, so that 1.0 means all of it. Where reads are
-    scattered over very many places this is less than what was read; `belljar audit coverage` counts all from the log.
+    In characters, each counted once; the shares are rounded down, so that 1.0 means all of it. If reads are scattered
+    over very many places, this is less than what was read; `belljar audit coverage` counts all from the log.
     """
 
     chars: int = 0
@@ -116,11 +118,11 @@ class Coverage(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, chars: int, read: int, shown: int) -> Coverage:
-        return cls(chars, read, shown, _share(read, chars), _share(shown, chars))
+        return cls(chars, read, shown, share(read, chars), share(shown, chars))
 
 
 class TurnBlock(msgspec.Struct, frozen=True):
-    """A block of code in a root model's reply. `status` is that of its cell; None where it was not run."""
+    """A block of code in a root model's reply. `status` is that of its cell; None if it was not run."""
 
     code: str
     status: Status | None = None
@@ -129,7 +131,7 @@ class TurnBlock(msgspec.Struct, frozen=True):
 class Turn(msgspec.Struct, frozen=True):
     """One turn of a root model: what it wrote, what of it was run, what it was shown, and what the call used.
 
-    `shown` is empty where nobody was left to be shown anything: the answer was given, or the box had ended.
+    `shown` is empty if the run was over by then: the answer was given, or the box had ended.
     """
 
     number: int
@@ -141,13 +143,13 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"given": "answer"}):
-    """What can hold an answer: as it was given, a text or JSON, or None."""
+    """Holds an answer as it was given: a text, JSON, or None."""
 
     given: str | msgspec.Raw | None = None
 
     @functools.cached_property
     def answer(self) -> Any:
-        """The answer as a Python value; None where there is none. The first time it takes as long as decoding does."""
+        """The answer as a Python value; None if there is none. The first access decodes it."""
         return _value(self.given)
 
 
@@ -164,18 +166,24 @@ class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     output_bytes: int = 0
 
 
-class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "answer", "unfinished": "partial"}):
+class Result(
+    _Answered,
+    frozen=True,
+    kw_only=True,
+    dict=True,
+    rename={"given": "answer", "unfinished": "partial", "run_text": "run"},
+):
     """One run.
 
-    `stdout` and `stderr` are the last cell's, of which `output_bytes` were printed, kept or not. `cpu_s` and
-    `max_rss_bytes` are the kernel's accounts of the box; `cost` is the older name of `cost_nanousd`, of which no
-    provider told `cost_assumed_nanousd`: of calls that failed on their way, all that they may have cost; `coverage`
-    says how much of the contexts was read and shown; `layers` are the layers of the wall that held; `scripted` says
-    that no model was asked. With the status `error`, `limit` is what the program had been refused when it died of
-    that. `turns_log` has the root model's turns, the latest of them where all would be too much to keep.
+    `stdout` and `stderr` are the last cell's, which printed `output_bytes`, kept or not. `cpu_s` and `max_rss_bytes`
+    are the kernel's figures for the box. `cost` is the older name of `cost_nanousd`. `cost_assumed_nanousd` is the part
+    of it that no provider reported: for calls that failed on their way, all that they may have cost. `coverage` says
+    how much of the contexts was read and shown; `layers` are the layers of the wall that held; `scripted` says that no
+    model was asked. With the status `error`, `limit` is what the program had been refused when it died of that.
+    `turns_log` has the root model's turns, or the latest of them if all would be too much to keep.
     """
 
-    run: str
+    run_text: str  # what `msgspec` can write
     tenant: str
     status: Status
     stdout: str
@@ -204,8 +212,13 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "
     turns_log: tuple[Turn, ...] = ()
 
     @functools.cached_property
+    def run(self) -> RunId:
+        """The run's id, which also names its parent and depth."""
+        return RunId(self.run_text)
+
+    @functools.cached_property
     def partial(self) -> Any:
-        """What there was when a run under a root model ended before its answer; None where there is nothing.
+        """What there was of an answer when a run under a root model ended without one; None if there was nothing.
 
         That is what the program had put into `answer["content"]`, or else into `final_answer`, `best` or `result`.
         """
@@ -214,17 +227,13 @@ class Result(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "
     def to_json(self, *, turns: bool = False) -> bytes:
         """One JSON document, in UTF-8: `schema_version`, and each field of the result by its name.
 
-        `turns_log` is in it only with `turns`: it repeats what was printed of the contexts.
+        `turns_log` is in it only with `turns`, as it repeats what was printed of the contexts.
         """
         whole = self if turns else msgspec.structs.replace(self, turns_log=())
         fields = _FIELDS.decode(msgspec.json.encode(whole))
         if not turns:
             del fields["turns_log"]
         return msgspec.json.encode({"schema_version": _SCHEMA_VERSION, **fields})
-
-
-def _share(part: int, whole: int) -> float:
-    return part * 1_000_000 // whole / 1_000_000 if whole else 0.0
 
 
 def _value(given: str | msgspec.Raw | None) -> Any:
@@ -236,7 +245,7 @@ def _value(given: str | msgspec.Raw | None) -> Any:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """A million new lists are no garbage: to look for some among them takes three times as long as to make them."""
+    """A million new lists are not garbage: looking for some among them takes three times as long as making them."""
     was = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""The transcript of a root model's turns, kept in bounded memory and told to whoever listens."""
+"""The transcript of a root model's turns, kept in bounded memory."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from belljar.engine.result import Turn
 
 __all__ = ["TurnsLog"]
 
-# In all turns together, code and reply both. A run of forty turns of the usual size is a tenth of it.
+# For all turns together, code and reply both. A usual run of forty turns takes a tenth of it.
 _CHARS_MAX: Const = 8 << 20
 
 
 class TurnsLog:
-    """The turns so far. Where they are too much to keep, the earliest are forgotten, and never the last."""
+    """The turns so far. If they are too much to keep, the earliest are forgotten, but never the last."""
 
     def __init__(self) -> None:
         self._turns: deque[tuple[Turn, int]] = deque()
         self._chars = 0
 
     def add(self, turn: Turn) -> None:
-        """Keep it."""
+        """Keep a turn."""
         chars = len(turn.reply) + len(turn.shown) + sum(len(block.code) for block in turn.blocks)
         self._turns.append((turn, chars))
         self._chars += chars

@@ -14,8 +14,8 @@ Who pays for a failure:
 - A job that nobody awaits (`submit_soon`) has no caller to tell. Its error is kept under its *lane* (a run, say) and
   given, in place of a result, to the next awaited job of that lane: what follows a lost write does not happen.
 
-A job that was handed over runs, even if the coroutine that awaits it is cancelled. Whoever cancels must not conclude
-that nothing was written.
+A job that was submitted runs, even if the coroutine that awaits it is cancelled. A caller that cancels must not
+conclude that nothing was written.
 
 The thread is a daemon: a program that forgets `aclose` still ends, and loses only what nobody awaited.
 
@@ -50,7 +50,7 @@ Unavailable = Callable[[str], BelljarError]
 
 _QUEUE_MAX = 4096  # jobs that may wait unawaited: some 4 MB of records of 1 KB
 _ROUND_MAX = 256  # jobs in one transaction: by then the flush is a small part of the cost
-_LINGER_S = 0.003  # how long jobs that nobody is in a hurry for wait for one that somebody is
+_LINGER_S = 0.003  # how long jobs that nobody awaits wait for one that somebody awaits
 _CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes after it
 
 
@@ -109,7 +109,7 @@ class Journal:
     ) -> asyncio.Future[_T]:
         """Queue `job` now; the future holds its result once it is durable.
 
-        A `lazy` job lets a commit wait a moment for company, as an unawaited one does.
+        A `lazy` job lets the commit wait a moment for other jobs, as an unawaited one does.
 
         Raises, from the future: the job's own error; what `unavailable` makes; or the error of an earlier `submit_soon`
         of the same lane, and then this job did not run.
@@ -119,7 +119,7 @@ class Journal:
         return future
 
     def submit_soon(self, job: Job[object], *, lane: str = "", unavailable: Unavailable = HostFault) -> None:
-        """Queue `job` now, before all that is submitted later, and wait for nothing. Await `room` after it."""
+        """Queue `job` now, before everything submitted later, without waiting. Await `room` after it."""
         self._put(_Entry(job, lane, None, unavailable, True))
 
     async def room(self, unavailable: Unavailable = HostFault) -> None:
@@ -132,7 +132,7 @@ class Journal:
         await self.submit(Job(lambda _: self._refuse_if_lost(unavailable)), unavailable=unavailable)
 
     async def aclose(self, timeout_s: float = _CLOSE_TIMEOUT_S, *, unavailable: Unavailable = HostFault) -> None:
-        """Take nothing new, write what is queued, close. Raise if that takes too long or an unawaited job was lost."""
+        """Refuse new jobs, write what is queued, close. Raise if that takes too long or an unawaited job was lost."""
         with self._gate:
             if not self._closed:
                 self._closed = True
@@ -160,18 +160,18 @@ class Journal:
                         outcomes = self._round(batch)
                     self._deliver(batch, outcomes)
                 batch = []
-        finally:  # in the ordinary case there is nothing left; after a bug of ours nobody may be left waiting
+        finally:  # usually nothing is left; after a bug of ours nobody may be left waiting
             self._abandon(batch)
             with self._steady:
                 self._store.close()
             self._ended.set_result(None)
 
     def _take(self) -> tuple[list[_Entry], bool]:
-        """Wait for one job, then add what is there already. False when the end mark came.
+        """Wait for one job, then take what else is queued. False once the end mark came.
 
-        While nobody waits for any of them, a little longer: the next job that somebody waits for is then durable in one
-        commit with them, instead of behind theirs. Until then this thread sleeps: to wake up for each job would take
-        more time, and that of the event loop, than the jobs themselves.
+        While nobody awaits any of them, wait a little longer: the next job that somebody awaits is then durable in one
+        commit with them, not behind theirs. Until then this thread sleeps: waking up for each job would cost more time,
+        the event loop's too, than the jobs themselves.
         """
         batch: list[_Entry] = []
         entry = self._next()
@@ -260,7 +260,7 @@ class Journal:
             entry = self._queue.get_nowait()
             if entry is not None:
                 batch = [*batch, entry]
-        gone = f"{self.name} is not written any more: its thread ended; restart the process"
+        gone = f"{self.name} is no longer written: its thread ended; restart the process"
         self._deliver(batch, [Outcome(error=entry.unavailable(gone)) for entry in batch])
 
     # -- shared ------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ SqliteError: Final = (sqlite3.Error, UnicodeDecodeError)
 class Schema:
     """What a database must be: `application_id` marks the file as ours, `statements` create it when it is empty.
 
-    A schema that replaced another one names it as `older`, and `migrate` makes of such a database one of this.
+    A schema that replaced another names it as `older`, and `migrate` turns such a database into one of this schema.
     """
 
     application_id: int
@@ -41,18 +41,18 @@ class Schema:
 
     @functools.cached_property
     def entries(self) -> list[tuple[object, ...]]:
-        """What `sqlite_master` says where nothing but `statements` was done."""
+        """What `sqlite_master` holds after `statements` and nothing else."""
         with contextlib.closing(sqlite3.connect(":memory:")) as db:
             for statement in self.statements:
                 db.execute(statement)
             return _entries(db)
 
     def foreign(self, db: sqlite3.Connection, where: str = "main") -> str | None:
-        """What in the database is not as this schema has it, in a few words; None when all is.
+        """How the database differs from this schema, in a few words; None if it does not.
 
         `where` is the name under which it is attached.
 
-        Asked of SQLite's own table each time: a trigger that another process plants counts from its next statement on.
+        Reads SQLite's own table each time: a trigger that another process plants works from its next statement on.
         """
         for pragma, ours in (("application_id", self.application_id), ("user_version", self.version)):
             if (found := db.execute(f"PRAGMA {where}.{pragma}").fetchone()[0]) != ours:
@@ -65,18 +65,29 @@ class Schema:
         return f"the {kind} {str(name)[:80]!a} in it is {'not ours' if odd else 'gone'}"
 
     def of(self, db: sqlite3.Connection) -> Schema | None:
-        """This one, or the older one that the database says it has; None if that is not known, as of a later one."""
+        """This schema, or the older one that the database says it has; None if it is unknown, such as a newer one."""
         version = db.execute("PRAGMA user_version").fetchone()[0]
         found: Schema | None = self
         while found is not None and found.version != version:
             found = found.older
         return found
 
+    def unknown(self, db: sqlite3.Connection) -> str | None:
+        """Why this code cannot use the database's format, and what to do; None if it can."""
+        if self.of(db) is not None:
+            return None
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        whose, remedy = ("a newer", "update Belljar") if version > self.version else ("an older", "use that one")
+        return (
+            f"its format is {version}, but the latest known here is {self.version}; {whose} Belljar made it: "
+            f"{remedy}, or choose another state folder"
+        )
+
     def upgrade(self, db: sqlite3.Connection) -> str | None:
-        """Make an older database one of this, in the caller's transaction. What in it is not ours, and then it is not.
+        """Migrate an older database, in the caller's transaction. Returns how it still differs; then roll back.
 
         Raises:
-            sqlite3.Error: it cannot be; roll back.
+            sqlite3.Error: it cannot be migrated; roll back.
         """
         if self.of(db) is self:
             return self.foreign(db)
@@ -87,7 +98,7 @@ class Schema:
         return self.foreign(db)
 
     def has_table(self, db: sqlite3.Connection, name: str) -> bool:
-        """Whether the table is there just as we make it: what has its name may also be a view without end."""
+        """Whether the table is exactly as we create it: something else of that name may be a view that never ends."""
         ours = [entry for entry in self.entries if entry[:2] == ("table", name)]
         return [entry for entry in _entries(db) if entry[1] == name] == ours
 
@@ -98,20 +109,20 @@ def _entries(db: sqlite3.Connection, where: str = "main") -> list[tuple[object, 
 
 
 def is_blank(db: sqlite3.Connection) -> bool:
-    """Whether nothing was ever written to it: a file without bytes, as a start on a full disk leaves one."""
+    """Whether nothing was ever written to it: an empty file, such as a start on a full disk leaves."""
     marks = [db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")]
     return marks == [0, 0] and not _entries(db)
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------
 
-# How every record ends, and what it is of which run.
+# How every record ends: with its event and its run.
 TAIL: Final = re.compile(
     rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":\d+}\Z'
 )
 TAIL_BYTES_MAX: Final = 512
 
-# Against our own mistakes. Whoever can write the file can drop them; the chain is for that.
+# Against our own mistakes. Anybody who can write the file can drop them; that is what the chain is for.
 _TRIGGERS: Final = (
     """CREATE TRIGGER records_are_not_changed BEFORE UPDATE ON records
             BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
@@ -145,7 +156,7 @@ def _add_runs(db: sqlite3.Connection) -> None:
 
 
 def _run_of(body: bytes) -> str:
-    """None of a record that was tampered with: `verify` will tell."""
+    """Empty for a record that was tampered with: `verify` will report it."""
     match = TAIL.search(body[-TAIL_BYTES_MAX:])
     return match[2].decode("utf-8", "replace") if match else ""
 
@@ -154,7 +165,7 @@ _LOG_2: Final = Schema(
     application_id=_LOG_1.application_id,
     version=2,
     statements=(
-        # `run` is what the body says, so that one run is found without reading all; `verify` compares the two.
+        # `run` repeats what the body says, so that one run is found without reading all; `verify` compares the two.
         """CREATE TABLE records (
             seq INTEGER PRIMARY KEY CHECK (seq >= 1),
             run TEXT NOT NULL CHECK (typeof(run) = 'text'),

@@ -3,10 +3,10 @@
 SQLite's own lock makes transactions take turns (`BEGIN IMMEDIATE`), and its `data_version` says whether another process
 has committed since: only then what was remembered is void, and the file is looked through for what is not ours.
 
-A transaction that finds another file at the path, or something in the database that we did not put there, fails:
-whoever moves, deletes or replaces the file, or plants a trigger in it, stops what depends on it. Both are looked at
-under the write lock, before anything is written; and the path once more after the commit, since only what stands at the
-path is what a later reader will find. What such a transaction wrote may be in a file that is somewhere else by now.
+A transaction fails if it finds another file at the path, or something in the database that we did not put there:
+whoever moves, deletes or replaces the file, or plants a trigger in it, stops what depends on it. Path and contents are
+checked under the write lock, before anything is written; and the path once more after the commit, since a later reader
+finds only what is at the path. A transaction that fails this last check may be in a file that is somewhere else by now.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SqliteStore:
         busy_timeout_s: seconds to wait for the lock of another process.
 
     Raises:
-        whatever `unavailable` makes, if the file cannot be opened or is something else.
+        whatever `unavailable` makes, if the file cannot be opened or is not such a database.
     """
 
     def __init__(
@@ -77,7 +77,8 @@ class SqliteStore:
             if version == self._version:
                 return False
             if self._paths and (odd := self._schema.foreign(self._db)) is not None:
-                raise StoreError(f"{odd}: set the file aside for inspection and restart")
+                unknown = self._schema.unknown(self._db)  # a newer process migrated it meanwhile
+                raise StoreError(unknown or f"{odd}: set the file aside for inspection and restart")
             self._version = version
             return True
 
@@ -164,9 +165,9 @@ class SqliteStore:
         try:
             if _identities(self._paths) == self._files:
                 return
-            why = "another file is in its place, or in that of its -wal"
+            why = "it or its -wal file was replaced by another file"
         except OSError as error:
-            why = f"it is not at its path any more, or its -wal is not ({error.strerror})"
+            why = f"it or its -wal file is no longer at its path ({error.strerror})"
         raise StoreError(f"{why}: put it back, or restart")
 
     # -- opening -----------------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ class SqliteStore:
             before = _identities([path] if path is not None else [])
             self._configure(db, in_memory=path is None)
             self._prepare(db, path)
-            self._paths = _files(path)  # the side files are there since the first transaction
+            self._paths = _files(path)  # the first transaction has created the side files
             self._files = _identities(self._paths)
             if self._files[:1] != before:
                 raise self._unavailable(f"cannot open {self._name}: the file was replaced meanwhile; try again")
@@ -202,10 +203,10 @@ class SqliteStore:
         if mode != "wal" and not in_memory:
             raise self._unavailable(f"cannot open {self._name}: its file system has no shared memory; use a local disk")
         db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA trusted_schema=OFF")  # a view or trigger planted in the file calls no function
+        db.execute("PRAGMA trusted_schema=OFF")  # a view or trigger planted in the file can call no function
 
     def _enter_wal(self, db: sqlite3.Connection) -> str:
-        """SQLite does not wait for the lock on this one statement, so when several processes start at once we do."""
+        """SQLite does not wait for the lock for this statement, so we do, in case several processes start at once."""
         deadline = time.monotonic() + self._busy_timeout_s
         while True:
             try:
@@ -239,11 +240,8 @@ class SqliteStore:
         mark, version = (db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version"))
         if mark != schema.application_id:
             return "the file is something else; choose another path"
-        if schema.of(db) is None:
-            return (
-                f"its format {version} is not known here, where {schema.version} is the latest; a newer Belljar made "
-                "it: update Belljar, or choose another state folder"
-            )
+        if (unknown := schema.unknown(db)) is not None:
+            return unknown
         if (odd := schema.upgrade(db)) is not None:
             return f"{odd}; set the file aside for inspection"
         if ledger is not None and (blank or version < schema.version):
@@ -266,7 +264,7 @@ def _where(table: Table[Any]) -> str:
 
 
 def _files(path: Path | None) -> list[Path]:
-    """The database and its two side files, which are as much a part of it; none in memory."""
+    """The database and its two side files, which are part of it; none for a database in memory."""
     if path is None:
         return []
     real = path.resolve()  # SQLite puts its side files beside what a symbolic link points to
@@ -276,8 +274,8 @@ def _files(path: Path | None) -> list[Path]:
 def _identities(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Device and inode of each.
 
-    While SQLite has a file open no other one gets its inode, so there is no need to hold it open here too; and a
-    descriptor of our own must not be: to close it would drop this process's locks.
+    While SQLite has a file open, no other file gets its inode, so we need not hold it open too. Nor may we: closing a
+    descriptor of our own would drop this process's locks.
     """
     return [(stat.st_dev, stat.st_ino) for stat in map(os.stat, paths)]
 
@@ -303,9 +301,9 @@ def _advice(error: Exception, busy_timeout_s: float) -> str:
         case sqlite3.SQLITE_FULL:
             return "the disk is full; free some space"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"another process holds it for more than {busy_timeout_s:g} s; find and end that process"
+            return f"another process has held its lock for more than {busy_timeout_s:g} s; find and end that process"
         case sqlite3.SQLITE_CONSTRAINT:
-            return f"{error}; what is in it contradicts itself, so verify it before anything else"
+            return f"{error}; its contents contradict each other, so verify it before anything else"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
             return f"{error}; check the path and its permissions"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:

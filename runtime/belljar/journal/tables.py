@@ -1,7 +1,7 @@
 """What a journal holds: five tables, and the row of each as Python has it.
 
     records        seq -> run, body, hash                    the audit log, append-only
-    limits         account, period -> bounds                 what an operator said
+    limits         account, period -> bounds                 what an operator set
     runs           run -> tenant, owner, bounds, open?
     reservations   id -> run, day, state, asked, actual      one row each, changed only forward
     balances       account, key -> used, held                the sums of the reservations, kept up to date with them

@@ -1,8 +1,8 @@
 """The rules of the ledger, as work on a draft of its rows: nothing here knows what keeps them.
 
-A reservation stands on one page of `balances` for each day, month and total of each level of its tenant, so that a
-limit set later in the month already knows the month. Of the run's own account only the page of its limit's period is
-kept. `balances` could be recomputed from `reservations` at any time; `check` does.
+A reservation counts on several *pages*, rows of `balances`: one for each day, month and total of each level of its
+tenant, so that a limit set later in the month already covers the month. The run's own account has only the page of its
+limit's period. `balances` could be recomputed from `reservations` at any time; `check` does so.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class _Limit(NamedTuple):
 
 def open_run(draft: Draft, row: RunRow) -> None:
     if draft.get(RUNS, row.run) is not None:
-        raise InvalidInput(f"run {row.run} exists already; choose another id", code="run.exists")
+        raise InvalidInput(f"run {row.run} already exists; choose another id", code="run.exists")
     draft.put(RUNS, row)
 
 
@@ -125,7 +125,7 @@ def keys_of(run: RunId, tenant: Tenant, run_limits: Limits, day: str) -> tuple[K
 def _run(draft: Draft, run: RunId) -> _Run:
     row = draft.get(RUNS, run)
     if row is None:
-        raise LedgerUnavailable(f"the ledger knows no run {run[:80]!a}; call open_run first")
+        raise LedgerUnavailable(f"the ledger has no run {run[:80]!a}; call open_run first")
     tenant = _stored(Tenant, row.tenant)
     return _Run(run, tenant, _decoded(row.run_limits), _decoded(row.tenant_limits), bool(row.is_open))
 
@@ -139,11 +139,11 @@ def _open_run(draft: Draft, run: RunId) -> _Run:
 
 @functools.lru_cache(maxsize=4096)
 def _stored(kind: type[_Name], name: object) -> _Name:
-    """A name as the ledger has it: one that is not valid was not written by us."""
+    """A name as stored: one that is not valid was not written by us."""
     try:
         return kind(str(name))
     except InvalidInput as error:
-        raise LedgerUnavailable(f"the ledger holds a name that was never one: {error}; set its file aside") from None
+        raise LedgerUnavailable(f"a name in the ledger is not ours: {error}; set its file aside") from None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -167,7 +167,7 @@ def _bounds(draft: Draft, run: _Run, day: str) -> Iterator[_Limit]:
 
 
 def _pages(run: RunId, tenant: Tenant, run_limits: Limits, day: str) -> list[tuple[str, str]]:
-    """The (account, key) pairs of `balances` on which a reservation of this run and day stands."""
+    """The (account, key) pairs of `balances` on which a reservation of this run and day counts."""
     keys = (day, day[:7], "total")
     pages = [(account, key) for account in tenant.levels for key in keys]
     return [*pages, (run_account(run), _key(run_limits.period, day))]
@@ -212,7 +212,7 @@ def _change(draft: Draft, page: BalanceRow, *, used: Vector, held: Vector) -> No
 
 
 def _told(account: str, run: _Run) -> str | None:
-    """What the run's program hears when `account` is used up; None: all there is to say, since it is its own."""
+    """What the run's program is told when `account` is used up; None for everything, since it is its own."""
     if account in (run.tenant, run_account(run.run)):
         return None
     return USED_UP
@@ -225,7 +225,7 @@ def _admit(page: BalanceRow, asked: Vector, kept: Vector, limit: _Limit, day: st
         if bound is None or not wanted or used + held + spare + wanted <= bound:
             continue
         dimension = DIMENSIONS[place]
-        alone = used + spare + wanted  # what is held is given back, so it counts only where it alone is in the way
+        alone = used + spare + wanted  # what is held will be given back: it counts only if nothing else is in the way
         raise QuotaExceeded(
             _refusal(limit, day, dimension, bound, (used, held, spare, wanted)),
             code=_code(limit.account, dimension),
@@ -250,7 +250,7 @@ def _refusal(limit: _Limit, day: str, dimension: str, bound: int, amounts: tuple
     who = account.replace("run:", "run ", 1) if account.startswith("run:") else f"tenant {account}"
     when = {"day": f"for the day {day} (UTC)", "month": f"for the month {day[:7]} (UTC)", "total": "in total"}
     remedy = {"day": "wait for the next day", "month": "wait for the next month", "total": "raise the limit"}
-    parts = [(used, "used"), (held, "held by what is under way"), (spare, "kept for the root model")]
+    parts = [(used, "used"), (held, "held by work under way"), (spare, "kept for the root model")]
     taken = ", ".join(f"{_shown(dimension, part)} {what}" for part, what in parts if part)
     return (
         f"{who} has {_shown(dimension, max(0, bound - used - held - spare))} of {_shown(dimension, bound)} left "
@@ -269,10 +269,10 @@ def _shown(dimension: str, value: int) -> str:
 def _open_reservation(draft: Draft, reservation: str, wish: str) -> ReservationRow:
     found = draft.get(RESERVATIONS, reservation)
     if found is None:
-        raise LedgerUnavailable(f"the ledger knows no reservation {reservation[:80]!a}; nothing was changed")
+        raise LedgerUnavailable(f"the ledger has no reservation {reservation[:80]!a}; nothing was changed")
     if found.state not in _OPEN:
         raise LedgerUnavailable(
-            f"double end: reservation {reservation} is {found.state} already and cannot be {wish}; nothing was changed"
+            f"double end: reservation {reservation} is already {found.state} and cannot be {wish}; nothing was changed"
         )
     return found
 
@@ -280,7 +280,7 @@ def _open_reservation(draft: Draft, reservation: str, wish: str) -> ReservationR
 def dispatch(draft: Draft, reservation: str) -> None:
     found = _open_reservation(draft, reservation, "dispatched")
     if found.state != "held":
-        raise LedgerUnavailable(f"reservation {reservation} was dispatched before; reserve once for each request")
+        raise LedgerUnavailable(f"reservation {reservation} was already dispatched; reserve once for each request")
     draft.put(RESERVATIONS, found._replace(state="dispatched"))
 
 
@@ -295,7 +295,7 @@ def _end(draft: Draft, found: ReservationRow, state: str, charged: Vector) -> No
     for account, key in _pages(run.run, run.tenant, run.run_limits, found.day):
         page = draft.get(BALANCES, account, key)
         if page is None:
-            raise LedgerUnavailable(f"the ledger misses a page of run {run.run}; stop and call check_books")
+            raise LedgerUnavailable(f"the ledger lacks a balance of run {run.run}; stop and call check_books")
         _change(draft, page, used=charged, held=back)
     draft.put(RESERVATIONS, found._replace(state=state, actual=charged))
 
@@ -313,7 +313,7 @@ def close_run(draft: Draft, run: RunId) -> bool:
     """Whether it was open."""
     row = draft.get(RUNS, run)
     if row is None:
-        raise LedgerUnavailable(f"the ledger knows no run {run[:80]!a}; call open_run first")
+        raise LedgerUnavailable(f"the ledger has no run {run[:80]!a}; call open_run first")
     for (reservation,) in draft.query(_OPEN_OF_RUN, run):
         if (found := draft.get(RESERVATIONS, reservation)) is None or found.state not in _OPEN:
             continue
@@ -360,7 +360,7 @@ def _abandoned(draft: Draft, run: RunId) -> Abandoned:
 
 # -- balances ----------------------------------------------------------------------------------------------------------
 
-# Of one run, on the pages of one key: `2026-11-23`, `2026-11`, or all of them for `total`.
+# What one run holds on the pages of one key: `2026-11-23`, `2026-11`, or all of them for `total`.
 _HELD_BY: Final = f"""SELECT {_sums("coalesce(sum({}), 0)")} FROM reservations
     WHERE run = ? AND state IN ('held', 'dispatched') AND (? = 'total' OR substr(day, 1, length(?)) = ?)"""  # noqa: S608
 _JOURNAL: Final = f"""SELECT run, day,

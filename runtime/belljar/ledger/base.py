@@ -2,20 +2,20 @@
 
 A *reservation* is taken before money can be spent and ends exactly once::
 
-    reserve ──> held ──dispatch──> dispatched ──settle──> settled      the truth is charged
+    reserve ──> held ──dispatch──> dispatched ──settle──> settled      the actual use is charged
                   │                     │
                   └──────release────────┴───release──> released     nothing is charged
 
     the owner dies:   held -> released (nothing left the host)   dispatched -> settled in full (it may have been billed)
 
-An *account* is each level of a tenant's path, and the run itself: a reservation for a run of `acme/research/alice`
-stands on `acme`, `acme/research`, `acme/research/alice` and `run:<run>`. On each, in every dimension and period that
-has a limit, `used + held + asked <= limit` is checked and `held` raised in one transaction, so no interleaving can
-overspend. Only `settle` can go past a limit, by what a call really cost beyond what was held for it: then nothing more
-is admitted.
+Each level of a tenant's path has an *account*, and so has the run itself: a reservation for a run of
+`acme/research/alice` counts on `acme`, `acme/research`, `acme/research/alice` and `run:<run>`. On each, in every
+dimension and period that has a limit, `used + held + asked <= limit` is checked and `held` raised in one transaction,
+so no interleaving can overspend. Only `settle` can exceed a limit, if a call cost more than was held for it: then
+nothing more is admitted.
 
-Money is whole nano-dollars; there is no float anywhere in the books. Time comes in as `now`, seconds since the epoch;
-it chooses the day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
+Money is whole nano-dollars, and the ledger has no floats. Time comes in as `now`, seconds since the epoch; it chooses
+the day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Period = Literal["day", "month", "total"]
 
 AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of them stay far inside 64 bits
 _LIMIT_MAX = 10**18
-# All that a program hears of the levels above its run's tenant.
+# All that a program is told about the levels above its run's tenant.
 USED_UP = "the quota of the run's tenant is used up: keep what you have, and ask whoever started the run for more"
 
 
@@ -68,7 +68,7 @@ NOTHING = Amounts()
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The most that may be used and held in one `period`. None means unlimited, and has to be said."""
+    """The most that may be used and held in one `period`. None means unlimited, and must be given."""
 
     period: Period
     calls: int | None
@@ -89,9 +89,9 @@ class Remaining(msgspec.Struct, frozen=True):
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What is left to a run once its own calls under way have cost nothing, and once everybody's have.
+    """What a run has left if its own calls under way cost nothing (`alone`), and if nobody's cost anything (`empty`).
 
-    What is used only grows: what does not fit `empty` never will, and what fits it may be waited for.
+    Usage only grows: what does not fit into `empty` never will, and what fits is worth waiting for.
     """
 
     alone: Remaining
@@ -106,7 +106,7 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class Abandoned(msgspec.Struct, frozen=True):
-    """A run whose owner is dead. `charged` is what closing it charges for what was dispatched, `used` all in all."""
+    """A run whose owner is dead. `charged` is what closing it charges for what was dispatched, `used` the total."""
 
     run: RunId
     charged: Amounts
@@ -157,4 +157,4 @@ def _day(now: float) -> str:
     try:
         return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
     except (ValueError, OverflowError, OSError):
-        raise LedgerUnavailable(f"the clock says {now!r}, which falls on no day: set the clock") from None
+        raise LedgerUnavailable(f"the clock says {now!r}, which is not a valid date: set the clock") from None

@@ -1,15 +1,15 @@
 """The ledger: quotas in a journal, shared by every process that has it open.
 
 Each public method is one job of the journal, so it is one step inside a transaction that holds the write lock: what it
-read cannot change before what it wrote is committed. That is the whole argument against overspending. `accounts` has
+reads cannot change before what it writes is committed. That is the whole argument against overspending. `accounts` has
 the rules.
 
 Most methods take work of somebody else `beside` their own: the log's record of the same action. Both are written in one
 transaction, or neither is, so no reservation stands without a record and no charge without an outcome.
 
-What ends something (a settlement, a release, the closing of an account) has to come into the ledger also when it is out
-of reach just then, or that holds for as long as this process lives what nobody can use. So an end that fails is *owed*:
-it is tried again, in its order, before whatever is asked next. Where it was done, it then does nothing.
+What ends something (a settlement, a release, the closing of a run) has to be written even if the ledger is out of reach
+at the time; otherwise its amounts would stay held for as long as this process lives. So an end that fails is *owed*: it
+is tried again, in order, before the next request. If it was done after all, it then does nothing.
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ from belljar.tasks import to_the_end
 __all__ = ["Ledger"]
 
 _T = TypeVar("_T")
-# How long what could not be written waits to be tried again, where nothing else is asked of the ledger.
+# How soon a failed write is tried again if nothing else is asked of the ledger.
 _AGAIN_S = 5.0
 
 
 class Ledger:
-    """Quotas. Every method raises `LedgerUnavailable` when the ledger cannot be kept: then the answer is no.
+    """Quotas. Every method raises `LedgerUnavailable` if the ledger cannot be read or written: then the answer is no.
 
     A method that is cancelled may have taken effect, with one exception: a cancelled `reserve` leaves nothing held.
-    What could not be written of `settle`, `release` and `close_run`, and the end of a `reserve` that failed, is tried
-    again, in its order, with whatever is asked of the ledger next and every few seconds.
+    A `settle`, `release` or `close_run` that could not be written, and the end of a `reserve` that failed, are tried
+    again, in order, with the next request to the ledger and every few seconds.
 
     Args:
         journal: where it is kept. Close the ledger before it.
-        owner: names whoever opens the runs as nobody later will be named; `recover` asks about it.
+        owner: names whoever opens the runs, and nobody else ever; `recover` asks about it.
     """
 
     def __init__(self, journal: Journal, *, owner: str) -> None:
         self._owner = owner
         self._journal = journal
-        # Not one for all: an event belongs to the loop that first waits for it, and a ledger may outlive a loop.
+        # Not one event for all: it belongs to the loop that first waits for it, and a ledger may outlive a loop.
         self._watching = weakref.WeakSet[asyncio.Event]()
         self._owed: list[Job[object]] = []
         self._again: asyncio.TimerHandle | None = None
@@ -82,7 +82,7 @@ class Ledger:
     ) -> None:
         """Open the account of a run that this process owns.
 
-        `tenant_limits` stand, for this run, on every level of the tenant for which `set_limits` was never called.
+        For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called.
 
         Raises:
             InvalidInput: `run.exists` or `limit.invalid`.
@@ -95,7 +95,7 @@ class Ledger:
         self._opened[run] = (tenant, run_limits)
 
     async def set_limits(self, tenant: Tenant, limits: Limits) -> None:
-        """Set one level's limits for `limits.period`; other periods stay. Holds from the next `reserve`.
+        """Set one level's limits for `limits.period`; other periods keep theirs. Applies from the next `reserve` on.
 
         Raises:
             InvalidInput: `limit.invalid`.
@@ -104,11 +104,11 @@ class Ledger:
         await self._submit(Job(lambda draft: accounts.set_limits(draft, tenant, limits)))
 
     async def clear_limits(self, tenant: Tenant) -> None:
-        """Forget what `set_limits` said about this level, for all periods."""
+        """Forget what `set_limits` set for this level, in all periods."""
         await self._submit(Job(lambda draft: accounts.clear_limits(draft, tenant)))
 
     async def limits(self, tenant: Tenant) -> list[Limits]:
-        """What `set_limits` said about this level, at most one for each period."""
+        """What `set_limits` set for this level, at most one for each period."""
         return await self._submit(Job(lambda draft: accounts.limits_of(draft, tenant)))
 
     async def reserve(
@@ -124,14 +124,14 @@ class Ledger:
     ) -> str:
         """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
 
-        With `dispatched` it begins as if `dispatch` had been called: one commit for who sends at once. `kept` must be
-        left besides; it is not held. Of what is not asked for, nothing need be left.
+        With `dispatched` it begins as if `dispatch` had been called, for a request that is sent at once. `kept` must be
+        left as well, but is not held. Only dimensions that are asked for need room.
 
         If it is cancelled or fails, what it may have held is given back, and `undone` is written with that.
 
         Raises:
-            QuotaExceeded: the key of the policy that sets it (`quota.run.calls`), with the limit and
-                what it would have come to.
+            QuotaExceeded: `code` is the policy's key of the limit (`quota.run.calls`), `observed` what the total would
+                have been.
             InvalidInput: `amount.invalid`.
         """
         check_amounts(amounts)
@@ -152,28 +152,32 @@ class Ledger:
         return reservation
 
     async def dispatch(self, reservation: str) -> None:
-        """Say that the request is about to leave the host: from now on a crash is charged in full."""
+        """Note that the request is about to leave the host: from now on a crash is charged in full."""
         await self._submit(Job(lambda draft: accounts.dispatch(draft, reservation)))
 
     async def settle(
         self, reservation: str, actual: Amounts, *, lazy: bool = False, beside: Job[object] | None = None
     ) -> None:
-        """End it: `actual` is charged, what was held is given back. `actual` may exceed it: the truth is charged.
+        """End it: charge `actual`, even if that is more than was held, and give back what was held.
 
-        With `lazy` it may take a few milliseconds longer, for the good of everybody else's commits.
+        With `lazy` it may take a few milliseconds longer, which spares everybody else's commits.
 
         Raises:
-            LedgerUnavailable: it ended before; nothing changes.
+            LedgerUnavailable: it had already ended; nothing changes.
             InvalidInput: `amount.invalid`.
         """
         check_amounts(actual)
         await self._end(reservation, "settled", actual, lazy=lazy, beside=beside)
 
+    def settle_once(self, reservation: str, actual: Amounts, *, beside: Job[object]) -> None:
+        """`settle` it, if it has not ended, and wait for nothing: it is tried until it is done."""
+        self._owe(_end_once(reservation, "settled", actual, beside))
+
     async def release(self, reservation: str, *, beside: Job[object] | None = None) -> None:
         """End it and charge nothing.
 
         Raises:
-            LedgerUnavailable: it ended before; nothing changes.
+            LedgerUnavailable: it had already ended; nothing changes.
         """
         await self._end(reservation, "released", NOTHING, beside=beside)
 
@@ -197,8 +201,8 @@ class Ledger:
     async def remaining(self, run: RunId, *, now: float, for_program: bool = False) -> Remaining:
         """What `reserve` would still admit, in each dimension by itself.
 
-        With `for_program` it is what a run's program may know: the levels above its tenant count only where they have
-        nothing left. How much that was, and how much others use of it, is not its business.
+        With `for_program` it is what a run's program may know: levels above its tenant count only once they have
+        nothing left. How large they are, and how much others use of them, is not its business.
         """
         day = period_key("day", now)
         return await self._submit(
@@ -206,14 +210,14 @@ class Ledger:
         )
 
     async def room(self, run: RunId, *, now: float) -> Room:
-        """`remaining`, and what it would be without what is held."""
+        """What `remaining` would be without what is held."""
         day = period_key("day", now)
         return await self._submit(Job(lambda draft: accounts.room(draft, run, day), self._keys_of(run, day)))
 
     def freed(self) -> asyncio.Event:
-        """Set once something held is given back through this object, from this moment on.
+        """An event, set once something held is given back through this object after this call.
 
-        A hint, to look again early: other processes set none, and it may be set for what is no use to the caller.
+        A hint to look again early: other processes do not set it, and what was given back may not help the caller.
         """
         event = asyncio.Event()
         self._watching.add(event)
@@ -251,11 +255,11 @@ class Ledger:
     async def recover(
         self, is_alive: Callable[[str], bool], beside: Callable[[Abandoned], Job[object]] | None = None
     ) -> int:
-        """Close the runs whose owner `is_alive` denies, as `close_run` does, each with what is to be written `beside`.
+        """Close the runs whose owner is not alive, as `close_run` does, each with what is to be written `beside`.
 
         Returns how many. Call it at the start.
         """
-        # The caller's functions do not run under the write lock. Who is dead stays dead, and so do its runs.
+        # The caller's functions do not run under the write lock. A dead owner stays dead, and so do its runs.
         owners = await self._submit(Job(accounts.owners))
         dead = [owner for owner in owners if owner != self._owner and not is_alive(owner)]
         abandoned = await self._submit(Job(lambda draft: accounts.abandoned_by(draft, dead)))
@@ -264,7 +268,7 @@ class Ledger:
         return len(abandoned)
 
     async def check_books(self) -> list[str]:
-        """Recompute every balance from the reservations. One line for each difference; empty when all is right."""
+        """Recompute every balance from the reservations. One line for each difference; empty if all balance."""
         return await self._submit(Job(accounts.check))
 
     async def aclose(self) -> None:

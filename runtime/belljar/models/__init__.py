@@ -1,4 +1,4 @@
-"""Models: what is asked, what it answers and what that costs.
+"""Models: what they are asked, what they answer and what that costs.
 
 `AnthropicModel` is in `belljar.models.anthropic`, and not imported from here: its SDK takes a second to load.
 """

@@ -1,24 +1,24 @@
 """The Anthropic Messages API, and whatever else speaks it (`base_url` covers local servers).
 
-One call of `complete` is one HTTP request. The answer is always streamed: long answers are refused otherwise, and a
-stream tells early what the input cost. While it runs, a *tally* keeps what is known so far, so that a failure at any
-byte says what it can about the bill:
+One call of `complete` is one HTTP request. The answer is always streamed: otherwise the provider refuses long answers,
+and a stream reports the input tokens early. While it runs, a *tally* keeps what is known so far, so that a failure at
+any byte says what it can about the bill:
 
 * before the request left (no connection), or where the provider refused it (400, 401, 429, 529, ...): nothing charged;
 * after `message_start`: the input tokens are known;
 * after the last `message_delta`, the one with a stop reason: the output tokens are known as well;
 * everything else is unknown, and the caller assumes the worst.
 
-A stream is complete only with its `message_stop`. A connection that ends earlier raises, if HTTP framing shows it; if
-not, it looks like a normal end, and only the missing event tells.
+A stream is complete only with its `message_stop`. A connection that ends earlier raises if HTTP framing shows it;
+otherwise it looks like a normal end, and only the missing event gives it away.
 
-Nothing is done behind our back: base URL and key are arguments and not looked up, retries are off (each attempt is
-reserved and logged, by the caller), tracing is off (it can put prompts into spans), and redirects are not followed (a
-prompt goes to the host that was named, or nowhere). Two things of the environment do still apply, since whoever sets
-them is trusted: proxies, and the SDK's `ANTHROPIC_CUSTOM_HEADERS`.
+Nothing happens behind our back: base URL and key are arguments and not looked up, retries are off (the caller reserves
+and logs each attempt), tracing is off (it can put prompts into spans), and redirects are not followed (a prompt goes to
+the named host, or nowhere). Two things of the environment still apply, because it is trusted: proxies, and the SDK's
+`ANTHROPIC_CUSTOM_HEADERS`.
 
-The key is in no message and no `repr`. Provider text may repeat what it was sent, so it is cut, cleaned of control
-characters and searched for the key before anybody sees it; the provider's own exception is not chained.
+The key appears in no message and no `repr`. Provider text may repeat what it was sent, so it is cut, and control
+characters and the key are removed, before anybody sees it; the provider's own exception is not chained.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ __all__ = ["ANTHROPIC_URL", "AnthropicModel"]
 
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
-# A host that does not complete a handshake in this time will hardly answer; ending early leaves time to try again, and
-# a failed connect is a failure known to be free of charge.
+# A host that does not complete a handshake in this time is unlikely to answer; giving up early leaves time to try
+# again, and a failed connection is known to be free of charge.
 _CONNECT_S_MAX: Final = 10.0
 
-# No model answers with more (128,000 tokens of ten bytes are 1.3 MB); a broken server does not fill our memory.
+# No model answers with more (128,000 tokens of ten bytes are 1.3 MB); a broken server must not fill our memory.
 _REPLY_CHARS_MAX: Final = 16 << 20
 
 _PROVIDER_TEXT_CHARS_MAX: Final = 300
 
-# The provider refused to begin, so there is nothing to charge. 408, 499 and the other 5xx may come from something
+# The provider refused to start, so there is nothing to charge. 408, 499 and the other 5xx may come from something
 # between us and a provider that did the work.
 _UNCHARGED: Final = frozenset({400, 401, 402, 403, 404, 405, 409, 411, 412, 413, 415, 422, 429, 431, 529})
 _RETRYABLE: Final = frozenset({408, 409, 429})
 _RETRYABLE_TYPES: Final = frozenset({"overloaded_error", "rate_limit_error", "api_error", "timeout_error"})
 
-# No byte of the request had left when these were raised.
+# When these are raised, no byte of the request has left.
 _NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _NEVER_SENDABLE: Final = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
 
-# What the SDK raises while it makes sense of a stream that makes none: it builds events without validation, so a
-# missing or ill-typed field shows up where it is first used.
+# What the SDK raises on a malformed stream: it builds events without validation, so a missing or ill-typed field shows
+# up where it is first used.
 _GARBAGE: Final = (ValueError, TypeError, AttributeError, LookupError, RuntimeError, RecursionError)
 
 _EXPECTED: Final = (TimeoutError, anthropic.AnthropicError, httpx2.HTTPError, *_GARBAGE)
@@ -78,7 +78,7 @@ class AnthropicModel:
         http_client: an `httpx2.AsyncClient` to use; it is closed with the model.
 
     Raises:
-        InvalidInput: the name or the key cannot be one, or the URL is none.
+        InvalidInput: the name, the key or the URL is not valid.
     """
 
     scripted: Final = False
@@ -109,7 +109,7 @@ class AnthropicModel:
             async with asyncio.timeout(request.deadline_s):
                 await self._stream(request, tally)
         except _EXPECTED as error:
-            if not tally.complete:  # what breaks after the last event takes nothing from the answer
+            if not tally.complete:  # an error after the last event costs nothing of the answer
                 raise self._failure(error, request, tally) from None
         return tally.reply()
 
@@ -120,15 +120,15 @@ class AnthropicModel:
         return f"AnthropicModel({self.name!r}, host={self._host!r})"
 
     async def _stream(self, request: ModelRequest, tally: _Tally) -> None:
-        """Feeds the tally with every event of the answer. Sampling parameters are not sent: current models refuse."""
-        # The SDK's helper that keeps a whole message is not used: it makes warnings of ill-typed fields, and all that
-        # is needed of a message is in the tally anyway, at every moment.
+        """Feed the tally every event of the answer. Sampling parameters are not sent: current models refuse them."""
+        # The SDK's helper that keeps a whole message is not used: it warns about ill-typed fields, and the tally has
+        # all that we need of a message anyway, at every moment.
         events = await self._client.messages.create(
             model=self.name,
             max_tokens=request.output_tokens_max,
             system=request.system or anthropic.omit,
             messages=[_param(message) for message in request.messages],
-            # A root model's conversation comes again with its next turn: then it is read from the provider's cache.
+            # A root model's conversation is sent again with its next turn, and then read from the provider's cache.
             cache_control={"type": "ephemeral"} if request.purpose == "root" else anthropic.omit,
             stream=True,
             timeout=httpx2.Timeout(None, connect=_CONNECT_S_MAX),
@@ -145,13 +145,13 @@ class AnthropicModel:
             return self._refused(error, tally)
         if isinstance(error, _GARBAGE):
             return tally.failure(
-                f"{self._host} sent an answer that is none ({type(error).__name__}): check that the base URL is that "
-                "of a Messages API"
+                f"{self._host} sent something that is not a Messages API answer ({type(error).__name__}): check the "
+                "base URL"
             )
         return self._broken(error, tally)
 
     def _refused(self, error: anthropic.APIStatusError, tally: _Tally) -> ModelFailed:
-        """An HTTP status that is no success, or an error event within a stream that began as one (status 200)."""
+        """An HTTP status that is not a success, or an error event in a stream that began as one (status 200)."""
         status = error.status_code
         said = self._clean(str(error.api_message or error.type or "no reason given"))
         match status:
@@ -184,7 +184,7 @@ class AnthropicModel:
         return tally.failure(f"the connection to {self._host} broke ({what}): try again", retryable=True)
 
     def _clean(self, text: str) -> str:
-        """Somebody else's text for one of our lines: no key, one line, printable, short."""
+        """The provider's text made fit for our messages: no key, one line, printable, short."""
         text = text.replace(self._key, "[key]")
         line = "".join(char if char.isprintable() else " " for char in text)
         line = " ".join(line.split())
@@ -204,7 +204,7 @@ class _Tally:
         self._stopped = False
 
     def note(self, event: RawMessageStreamEvent) -> None:
-        """Raises ValueError or one of its like where the event is none."""
+        """Raises one of `_GARBAGE` where the event is malformed."""
         match event.type:
             case "message_start":
                 self._model = _word(event.message.model)
@@ -221,7 +221,7 @@ class _Tally:
             case "message_stop":
                 self._stopped = True
             case _:
-                pass  # thinking, citations, ends of blocks, events not yet invented: no text for us
+                pass  # thinking, citations, ends of blocks, events not yet invented: not text for us
 
     @property
     def complete(self) -> bool:
@@ -234,16 +234,16 @@ class _Tally:
             ModelFailed: the stream ended before its last event, or without a stop reason.
         """
         if not self._stopped or self._stop_reason is None or self._input is None:
-            raise self.failure("the answer ended before its end: try again", retryable=True)
+            raise self.failure("the answer broke off before its end: try again", retryable=True)
         known = self._input
         usage = Usage(known.input_tokens, self._output_tokens, known.cache_read_tokens, known.cache_write_tokens)
-        # A character may be cut in two by the end of a delta; half of one alone is no text, and nobody could send it.
+        # The end of a delta may cut a character in two; half of one alone is not text, and could not be sent on.
         return ModelReply(whole("".join(self._text)), usage, self._model, self._stop_reason)
 
     def failure(
         self, message: str, *, retryable: bool = False, retry_after_s: float | None = None, charged: bool = True
     ) -> ModelFailed:
-        """A failure with what is known of its price."""
+        """A failure with what is known of its cost."""
         return ModelFailed(
             message,
             retryable=retryable,
@@ -267,7 +267,7 @@ class _Tally:
 
 
 def _input(usage: Any, known: Usage | None) -> Usage:
-    """The input tokens that an event tells. Those that it leaves out stay as they were known; the first tells them."""
+    """The input tokens that an event reports. Counts that it leaves out stay as they were; the first has them all."""
 
     def told(count: Any, before: int) -> int:
         return before if count is None else _count(count)
@@ -281,13 +281,13 @@ def _input(usage: Any, known: Usage | None) -> Usage:
 
 def _count(value: object) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError("a token count is no count")
+        raise ValueError("a token count is not a count")
     return value
 
 
 def _word(value: object, *, empty: bool = False) -> str:
     if not isinstance(value, str) or not (value or empty):
-        raise ValueError("a text is none")
+        raise ValueError("a text is missing or not a text")
     return value
 
 
@@ -305,7 +305,7 @@ def _check_sendable(request: ModelRequest) -> None:
             text.encode()
     except UnicodeEncodeError as error:
         raise ModelFailed(
-            f"the request holds half a surrogate pair at character {error.start}, which is no text: remove it",
+            f"the request has half a surrogate pair at character {error.start}, which is not text: remove it",
             charged=False,
         ) from None
 
@@ -340,17 +340,17 @@ def _seconds(value: str | None) -> float | None:
 
 
 def _checked_name(name: str) -> str:
-    """A name that can stand in a message."""
+    """A name that is safe to show in a message."""
     if not re.fullmatch(r"[!-~]{1,200}", name):
         raise InvalidInput("the model's name is empty, too long or not plain ASCII: check it", code="model.unknown")
     return name
 
 
 def _checked_key(key: str) -> str:
-    """A key that can be a header: an illegal one would be repeated in the transport's error message."""
+    """A key that can be a header: the transport's error message would repeat an illegal one."""
     key = key.strip()
     if not re.fullmatch(r"[!-~]{1,4096}", key):
-        problem = "is empty" if not key else "holds characters that no key has"
+        problem = "is empty" if not key else "has characters that no key has"
         raise InvalidInput(f"the API key {problem}: set ANTHROPIC_API_KEY to a valid key", code="model.key")
     return key
 
@@ -361,7 +361,7 @@ def _checked_host(base_url: str) -> str:
         url = httpx2.URL(base_url)
     except httpx2.InvalidURL:
         url = httpx2.URL()
-    # The parser escapes what a host cannot hold, and the address would be looked up in vain.
+    # The parser escapes what a host name cannot hold, so looking up the address would fail.
     host = url.raw_host.decode()
     if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", host, re.ASCII):
         raise InvalidInput(

@@ -1,7 +1,7 @@
 """What a model is to the rest of the program: one question, one attempt, one answer with its token counts.
 
 A `Model` never retries, never sleeps and keeps no budget. Each call of `complete` is one attempt, so that one
-reservation and one pair of audit records fit exactly one thing that a provider may charge for. Whoever calls decides,
+reservation and one pair of audit records match exactly one thing that a provider may charge for. The caller decides,
 from what `ModelFailed` says, whether there is a second attempt.
 """
 
@@ -17,12 +17,12 @@ from belljar.models.normal import normal_bytes_bound
 __all__ = ["Counted", "Message", "Model", "ModelReply", "ModelRequest", "Usage", "input_tokens_bound"]
 
 # Providers wrap each message in a few tokens of their own (role, separators), and the request in a few more. The real
-# numbers seen are below ten; the rest is reserve, because a bound that is too low breaks a quota and one that is 64
-# tokens too high costs nothing: the difference is given back when the call is settled.
+# numbers seen are below ten; the rest is a margin, because a bound that is too low breaks a quota and one that is 64
+# tokens too high costs nothing: settling the call returns the difference.
 _MESSAGE_OVERHEAD_TOKENS: Final = 32
 _REQUEST_OVERHEAD_TOKENS: Final = 64
-# So many of the costliest characters are bounded in half a millisecond. Larger slices do not hold up the loop for long,
-# but each time that it comes back from the kernel: a run beside 45 such prompts took 140 ms with 16 Ki, 60 with 2 Ki.
+# Bounding this many of the costliest characters takes half a millisecond. Larger slices hold up the loop a little each
+# time it comes back from the kernel: a run beside 45 such prompts took 140 ms with 16 Ki, 60 with 2 Ki.
 _SLICE_CHARS: Final = 2 * 1024
 
 
@@ -67,7 +67,7 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class ModelReply(msgspec.Struct, frozen=True):
-    """An answer. `model` and `stop_reason` are the provider's words (`end_turn`, `max_tokens`, `refusal`, ...)."""
+    """An answer. `model` and `stop_reason` are the provider's own (`end_turn`, `max_tokens`, `refusal`, ...)."""
 
     text: str
     usage: Usage
@@ -78,7 +78,7 @@ class ModelReply(msgspec.Struct, frozen=True):
 class Model(Protocol):
     """Something that answers a `ModelRequest`.
 
-    `scripted` is True where no model is asked: the results are then labelled, so that nobody takes them for a model's.
+    `scripted` is True where no model is asked: results are then labelled, so that nobody takes them for a model's.
     """
 
     @property
@@ -99,20 +99,20 @@ class Model(Protocol):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """A request that a provider has answered, and how many input tokens it said that this was."""
+    """A request that a provider has answered, and the number of input tokens that it reported."""
 
     request: ModelRequest
     input_tokens: int
 
 
 def input_tokens_bound(request: ModelRequest, counted: Counted | None = None) -> int:
-    """An upper bound of the input tokens, safe to reserve: the bytes of all texts, and an overhead per message.
+    """An upper bound on the input tokens, safe to reserve: the bytes of all texts, and an overhead per message.
 
     A tokenizer that works on bytes never makes more tokens than there are bytes. Some normalise the text first (NFKC),
     which can make it several times longer for a few rare characters; `normal` bounds that.
 
-    For English that is some four times too much. Where the request goes on from one that the same model has `counted`,
-    only what is new is bounded so: messages are tokenised each by itself, so the old ones are what they were.
+    For English that is about four times too much. Where the request continues one that the same model has `counted`,
+    only the new part is bounded this way: each message is tokenised by itself, so the old ones count as before.
     """
     if counted is not None and _goes_on(request, counted.request):
         known, news = counted.input_tokens, request.messages[len(counted.request.messages) :]
@@ -123,7 +123,7 @@ def input_tokens_bound(request: ModelRequest, counted: Counted | None = None) ->
 
 
 def _goes_on(request: ModelRequest, before: ModelRequest) -> bool:
-    """Whether it is the earlier request with further messages behind."""
+    """Whether it is the earlier request with more messages appended."""
     return request.system == before.system and request.messages[: len(before.messages)] == before.messages
 
 

@@ -1,17 +1,16 @@
-"""How many bytes a text has once a tokenizer has normalised it, at most: a bound in linear time.
+"""The most bytes that a text can have once a tokenizer has normalised it: a bound in linear time.
 
 A tokenizer that works on bytes makes no more tokens than it gets bytes. Some normalise first (NFKC), which makes a few
-texts longer: one character of Arabic stands for a phrase of 18. To normalise here would give the exact length, and take
-time that grows with the square of a run of combining marks: minutes for one prompt. So it is bounded character by
-character, by what Unicode's tables say of each:
+texts longer: one Arabic character stands for a phrase of 18. Normalising here would give the exact length, but take
+time that grows with the square of a run of combining marks: minutes for one prompt. So the length is bounded character
+by character, from Unicode's tables:
 
 * A character grows by itself when its own normal form has more bytes: `_EXCESS_BYTES`, by how many.
-* A composed character, like an e with an acute, is taken apart and put together again. A mark behind it may get in
-  between, so that it comes out in parts: `_COMPOSED` before `_MARKS`, `_APART_BYTES` more at most.
+* A composed character, like an e with an acute, is decomposed and composed again. A mark after it may get in between,
+  so that it stays decomposed: `_COMPOSED` before `_MARKS`, at most `_APART_BYTES` more.
 * Everything else gets shorter or stays: no composed character has more bytes than the two that it is made of.
 
-The tables are those of Unicode 14; the tests compare them with the ones that Python has. Ranges are written as in a
-regular expression.
+The tables are those of Unicode 14; the tests compare them with Python's. Ranges are written as in a regular expression.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ _MARKS: Final = (
 
 
 def normal_bytes_bound(text: str, start: int, stop: int) -> int:
-    """No normal form of `text[start:stop]` has more bytes, counting what it does to the character before it."""
+    """The most bytes of any normal form of `text[start:stop]`, including what it does to the character before it."""
     piece = text[start:stop]
     if piece.isascii():
         return len(piece)
@@ -119,7 +118,7 @@ def normal_bytes_bound(text: str, start: int, stop: int) -> int:
 
 @functools.cache
 def _patterns() -> tuple[re.Pattern[str], dict[str, int], re.Pattern[str]]:
-    """What grows, by how much, and marks that may take the character before them apart."""
+    """What grows, by how much, and marks that may decompose the character before them."""
     growing = re.compile(f"[{''.join(_EXCESS_BYTES.values())}]")
     excess = {char: size for size, ranges in _EXCESS_BYTES.items() for char in _members(ranges)}
     return growing, excess, re.compile(f"(?<=[{_COMPOSED}])[{_MARKS}]")

@@ -4,18 +4,17 @@ A price is a *sheet*: one or more tiers, each valid from a number of input token
 a request reaches holds for all of its tokens. Two questions are asked of a sheet:
 
 * `cost`: what did this usage cost? Asked after the call, to settle.
-* `bound`: what is the most that a call of this size can cost? Asked before the call, to reserve. It takes the dearest
-  tier that so many input tokens can reach, and the dearest kind of input token. For every usage within the bounds,
-  `cost <= bound`.
+* `bound`: what is the most that a call of this size can cost? Asked before the call, to reserve. It takes the most
+  expensive tier that so many input tokens can reach, and the most expensive kind of input token. For every usage within
+  the bounds, `cost <= bound`.
 
-Prices come from the table in `genai-prices`, which is data in a package and asks no network, and from overrides. A
-model that is in neither has no price, and a model without a price is not called: no path leads to a cost of zero but
-an override that says 0.
+Prices come from the table in `genai-prices`, a data package that uses no network, and from overrides. A model that is
+in neither has no price, and a model without a price is not called: only an override of 0 makes a model free.
 
-A table is fixed when it is made, at one moment: a price that changes while a call is under way cannot make its
+A table is fixed at one moment, when it is made: a price that changes while a call is under way cannot make its
 settlement differ from its reservation.
 
-Cache writes are priced as the provider's default (five minutes) kind: our requests ask for no other.
+Cache writes are priced as the provider's default (five minutes) kind: our requests use no other.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ __all__ = ["FREE", "NANOUSD_PER_TOKEN_IN_USD_PER_MTOK", "Prices", "Rates", "Self
 # One US dollar per million tokens, the unit of price lists, is this many nano-dollars per token.
 NANOUSD_PER_TOKEN_IN_USD_PER_MTOK: Final = 1000
 
-# The one provider whose API we speak. Looking in others would price a name by whoever happens to use it too.
+# The one provider whose API we speak. Looking in others would use the price of another provider's model of that name.
 _PROVIDER: Final = "anthropic"
 _SHOWN_MAX: Final = 80
 # A price takes some hundred bytes.
 _FILE_BYTES_MAX: Final = 1 << 20
 
-# Room for any count times any price without rounding; `Inexact` is raised rather than a digit lost.
+# Room for any count times any price without rounding; losing a digit raises `Inexact`.
 _EXACT: Final = Context(prec=200, traps=[Inexact])
 
 
@@ -65,10 +64,10 @@ def _sum(*terms: tuple[int, Decimal]) -> Decimal:
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Prices per token in nano-dollars; fractions are allowed (2 USD per million tokens is 2000).
 
-    Cache reads and writes cost what input costs where they are not given.
+    Where cache prices are not given, cache reads and writes cost what input costs.
 
     Raises:
-        ValueError: a price is negative or no number.
+        ValueError: a price is negative or not a number.
     """
 
     input_nanousd_per_token: Decimal
@@ -103,7 +102,7 @@ class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def bound(self, input_tokens: int, output_tokens: int) -> Decimal:
-        """Nano-dollars, exact: all input priced as the dearest kind of input."""
+        """Nano-dollars, exact: all input priced as the most expensive kind."""
         dearest = max(self.input_nanousd_per_token, self.cache_read, self.cache_write)
         return _sum((input_tokens, dearest), (output_tokens, self.output_nanousd_per_token))
 
@@ -116,7 +115,7 @@ _Sheet = tuple[tuple[int, Rates], ...]
 
 @runtime_checkable
 class SelfPriced(Protocol):
-    """A model that says itself what it costs: scripted ones do. None says nothing."""
+    """A model that states its own price, as scripted ones do; None states none."""
 
     @property
     def name(self) -> str: ...
@@ -129,11 +128,12 @@ class Prices:
     """What models cost, as of one moment.
 
     Args:
-        overrides: for each model name, a `Rates` or a table with the fields of `Rates`. They win over the list.
-        at: the moment whose prices hold; now, if not given.
+        overrides: for each model name, a `Rates` or a table with the fields of `Rates`. They take precedence over the
+            list.
+        at: the moment whose prices apply; now, if not given.
 
     Raises:
-        InvalidInput: an override is no table of prices.
+        InvalidInput: an override is not a table of prices.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Prices:
 
     @classmethod
     def load(cls, path: Path) -> Prices:
-        """The public list, and over it the prices in a file, in US dollars per million tokens::
+        """The public list, overridden by the prices in a file, in US dollars per million tokens::
 
             [price."my-model"]
             input_usd_per_mtok = 3.0
@@ -154,7 +154,7 @@ class Prices:
             cache_read_usd_per_mtok = 0.3       # optional, as is cache_write_usd_per_mtok; else what input costs
 
         Raises:
-            InvalidInput: `prices.file`: it cannot be read, or has something else in it.
+            InvalidInput: `prices.file`: it cannot be read, or is not such a file.
         """
         try:
             with path.open("rb") as file:
@@ -165,7 +165,7 @@ class Prices:
             return cls({model: price.rates for model, price in said.price.items()})
         except OSError as error:
             why = error.strerror or str(error)
-        except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or other keys and values
+        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or other keys and values
             why = str(error)
         raise InvalidInput(
             f'the prices in {str(path)!r} cannot be read ({why}): write [price."NAME"] with input_usd_per_mtok and '
@@ -174,7 +174,7 @@ class Prices:
         )
 
     async def load_for(self, model: str) -> None:
-        """Loads the public list, in a thread, if the price of this model may be there: it takes half a second."""
+        """Load the public list, in a thread, if this model's price may be there: it takes half a second."""
         if model not in self._sheets:
             await asyncio.to_thread(_listing)
 
@@ -203,7 +203,7 @@ class Prices:
         return math.ceil(max(rates.bound(input_tokens, output_tokens) for rates in reachable))
 
     def of(self, *models: object) -> Prices:
-        """These prices with those that some models state themselves, for as long as somebody keeps that.
+        """A copy of these prices, with those that some models state themselves.
 
         Raises:
             InvalidInput: the same name already has another price.
@@ -215,7 +215,7 @@ class Prices:
         return own
 
     def adopt(self, model: object) -> None:
-        """Takes the price that a model states itself, if it does (`SelfPriced`).
+        """Adopt the price that a model states itself, if it does (`SelfPriced`).
 
         Raises:
             InvalidInput: the same name already has another price.
@@ -235,13 +235,13 @@ class Prices:
             raise PolicyDenied(
                 f"no price is known for the model {_shown(model)}, so it is not called: add an override with "
                 "input_nanousd_per_token and output_nanousd_per_token (1 USD per million tokens is 1000) in "
-                "belljar.Prices, `rates` to the model object, or a file of prices by --prices FILE",
+                "belljar.Prices, `rates` to the model object, or a file of prices with --prices FILE",
                 code="model.unpriced",
             )
         return sheet
 
     def _find(self, model: str) -> _Sheet | None:
-        # Nothing found in the list is kept: guests choose names too, and the list matches some by how they begin.
+        # What is found in the list is not kept: guests choose names too, and the list matches some by prefix.
         return self._sheets.get(model) or _listed(model, self._at)
 
 
@@ -284,7 +284,7 @@ def _rates(model: str, table: Rates | Mapping[str, object]) -> Rates:
 @functools.cache
 def _listing() -> Provider:
     """The provider's models in the list of `genai-prices`."""
-    # Here, because it takes half a second to load, and scripted models state their own price.
+    # Imported here, because it takes half a second to load, and scripted models state their own price.
     import genai_prices.data_snapshot
 
     return genai_prices.data_snapshot.get_snapshot().find_provider(None, _PROVIDER, None)

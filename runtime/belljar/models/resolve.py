@@ -16,21 +16,20 @@ __all__ = ["Registry"]
 
 _POSSIBLE: Final = "a model is claude-NAME, scripted:FILE, or an object with name, scripted, complete and aclose"
 _SHOWN_MAX: Final = 80
-# What the models of the provider are called, and where its client is: that takes a second to load.
+# How the provider's model names begin, and where its client is: that takes a second to load.
 _PROVIDERS: Final = "claude-"
 _CLIENT: Final = "belljar.models.anthropic"
 
 
 class Registry:
-    """Makes models by name, once each, and closes what it made. Of objects that a run
-    brings along it keeps nothing.
+    """Makes models by name, once each, and closes those that it made. It keeps nothing of objects that a run brings.
 
     A name is trusted input: `scripted:FILE` opens a file. A name that a guest chose is checked against the policy's
     list of models before it comes here.
 
     Args:
         environ: where `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL` are looked up. The process environment is not read.
-        models: models that are found by their own name. Whoever made them closes them.
+        models: models that are found by their own name. Their maker closes them.
     """
 
     def __init__(self, environ: Mapping[str, str], *, models: Iterable[Model] = ()) -> None:
@@ -43,17 +42,17 @@ class Registry:
             self._give(model)
 
     async def load(self, model: str | Model | None) -> None:
-        """Loads what `resolve` needs for this model, in a thread: the provider's client takes a second."""
+        """Load what `resolve` needs for this model, in a thread: the provider's client takes a second."""
         if isinstance(model, str) and model.startswith(_PROVIDERS) and self._known(model) is None:
             await asyncio.to_thread(importlib.import_module, _CLIENT)
 
     def resolve(self, model: str | Model | None) -> Model:
-        """A model for a name; an object is itself.
+        """The model of a name; an object stands for itself.
 
         Each `scripted:FILE` is played from its first turn, so resolve it once for each run.
 
         Raises:
-            InvalidInput: no model has that name, its file is wrong, a key is missing, or it is no model at all.
+            InvalidInput: no model has that name, its file is wrong, a key is missing, or it is not a model.
         """
         if not isinstance(model, str):
             return _checked(model)
@@ -72,7 +71,7 @@ class Registry:
         raise InvalidInput(f"there is no model {shown}: {_POSSIBLE}", code="model.unknown")
 
     async def aclose(self) -> None:
-        """Closes the models made here."""
+        """Close the models made here."""
         while self._made:
             _, model = self._made.popitem()
             await model.aclose()
@@ -95,7 +94,7 @@ class Registry:
             raise InvalidInput(
                 f"{name} needs a key: set ANTHROPIC_API_KEY, or use scripted:FILE, which needs none", code="model.key"
             )
-        # Here, because most commands ask no model; whoever has a loop has called `load` before.
+        # Imported here, because most commands ask no model; a caller with a loop has called `load` before.
         from belljar.models.anthropic import ANTHROPIC_URL, AnthropicModel
 
         model = AnthropicModel(name, api_key=self._api_key, base_url=self._base_url or ANTHROPIC_URL)
@@ -110,8 +109,8 @@ def _checked(model: Model | None) -> Model:
         raise InvalidInput(f"an object of type {what} is not a model: {_POSSIBLE}", code="model.unknown")
     if not isinstance(getattr(model, "scripted", None), bool):
         raise InvalidInput(
-            f"the model {name[:_SHOWN_MAX]!a} does not say whether it is scripted: give it `scripted`, False for one "
-            "that answers by itself",
+            f"the model {name[:_SHOWN_MAX]!a} does not say whether it is scripted: give it the attribute `scripted`, "
+            "False for a real model",
             code="model.unknown",
         )
     return model

@@ -1,8 +1,8 @@
-"""Models that are no models: they say what a file says. They ship with the package, for demos, tests and benchmarks.
+"""Scripted models: they answer from a file. They ship with the package, for demos, tests and benchmarks.
 
-`ScriptedModel` is a tape. Root turns are played in the order in which they are asked for, by whoever asks, until the
-tape is at its end; a run that recurses plays the turns of its children from the same tape. Sub-queries are answered by
-rule, first match wins, and so in any order. To play the tape again, take a `rewound` one.
+`ScriptedModel` is a tape. Root turns are played in the order of the requests until the tape ends; a run that recurses
+plays its children's turns from the same tape. Sub-queries are answered by rule, first match wins, so they may come in
+any order. To play the tape again, use a `rewound` one.
 
 The file is TOML::
 
@@ -19,15 +19,15 @@ The file is TOML::
     ```
     '''
 
-    [[reply]]                           # what sub-queries are answered; `when` is searched in the last message
+    [[reply]]                           # how sub-queries are answered; `when` is searched in the last message
     when = "city"
     text = "Paris"
 
-`when` is a Python regular expression, written by whoever wrote the file and searched in text that a guest chose: keep
-it simple. Tokens are estimated, the same way every time: a quarter of the bytes, rounded up. An answer longer than
-the request allows is cut, as a model's would be.
+`when` is a Python regular expression. It comes from the file's author but is searched in text that a guest chose, so
+keep it simple. Tokens are always estimated the same way: a quarter of the bytes, rounded up. An answer longer than the
+request allows is cut, as a model's would be.
 
-`NullModel` answers everything with one fixed text at once: what is left is the cost of everything around a model.
+`NullModel` answers everything at once with one fixed text, which leaves the cost of everything around a model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = ["NullModel", "ScriptedModel"]
 
 _BYTES_PER_TOKEN: Final = 4
 
-# A script is typed or recorded by somebody; the longest recorded runs stay far below.
+# A script is typed or recorded; the longest recorded runs stay far below.
 _FILE_BYTES_MAX: Final = 16 << 20
 
 
@@ -81,11 +81,11 @@ class ScriptedModel:
         turns: what the root model says.
         replies: pairs of a regular expression and an answer; the first that matches the last message answers.
         default: the answer where no rule matches; without one that is a `ModelFailed`.
-        name: what results and the log call it; starts with `scripted:`.
+        name: the model's name in results and the log; starts with `scripted:`.
         rates: what its tokens cost.
 
     Raises:
-        InvalidInput: a rule is no regular expression.
+        InvalidInput: a rule is not a regular expression.
     """
 
     scripted: Final = True
@@ -108,11 +108,11 @@ class ScriptedModel:
 
     @classmethod
     def load(cls, path: Path) -> ScriptedModel:
-        """Reads a script file.
+        """Read a script file.
 
         Raises:
-            InvalidInput: the file cannot be read, is no TOML or has keys or values that a script has not; names file
-                and, where it can be told, line.
+            InvalidInput: the file cannot be read, is not TOML, or has keys or values that a script does not have; names
+                the file and, where known, the line.
         """
         text = _read(path)
         script = _parse(text, path)
@@ -171,7 +171,7 @@ class ScriptedModel:
 
 
 class NullModel:
-    """Answers every request with `text`, at once and free of charge. Shipped for benchmarks: it does no work."""
+    """Answers every request with `text`, at once and free of charge. Shipped for benchmarks."""
 
     scripted: Final = True
     rates: Final = FREE
@@ -188,7 +188,7 @@ class NullModel:
 
 
 def _reply(text: str, request: ModelRequest, name: str) -> ModelReply:
-    """Cuts the text to what the request allows and counts tokens."""
+    """Cut the text to what the request allows and count tokens."""
     data = text.encode()
     bytes_max = request.output_tokens_max * _BYTES_PER_TOKEN
     stop_reason = "end_turn"
@@ -252,10 +252,10 @@ def _parse(text: str, path: Path) -> _Script:
 
 
 def _line_of(problem: str, text: str, table: dict[str, object]) -> int | None:
-    """The line of the key or table that a validation message is about, or None if it cannot be told for sure.
+    """The line of the key or table that a validation message is about, or None if it is uncertain.
 
-    Strings of several lines may hold lines that look like headers: then the count does not fit, and no line is better
-    than a wrong one.
+    Multi-line strings may hold lines that look like headers: then the counts differ, and no line is better than a wrong
+    one.
     """
     unknown = re.search(r"unknown field `([^`]+)`", problem)
     place = re.search(r"at `\$\.(\w+)(?:\[(\d+)\])?(?:\.(\w+))?`", problem)

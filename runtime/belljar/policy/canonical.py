@@ -1,7 +1,7 @@
 """A policy written out: as its one canonical text, as a digest of that, and the format itself as JSON Schema.
 
-The canonical text has every field, in the order of the format, with no comment and no `extends`: what a run was held
-to, not how somebody wrote it down. Two files that come to the same rules have the same digest.
+The canonical text has every field, in the order of the format, with no comment and no `extends`: the rules of a run,
+not how somebody wrote them. Two files that amount to the same rules have the same digest.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def dump(policy: Policy) -> str:
-    """The canonical TOML. `parse` gives the equal policy back for each policy that it once gave.
+    """The canonical TOML. For any policy that came from `parse`, parsing it gives an equal policy.
 
     Raises:
-        InvalidInput: the policy was put together by hand and a value has no text (a negative size).
+        InvalidInput: the policy was built by hand and a value cannot be written (a negative size).
     """
     return "\n".join(_table_lines(policy, "")) + "\n"
 
@@ -38,8 +38,8 @@ def digest(policy: Policy) -> str:
 def schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the file format, for editors and checks in other languages.
 
-    It tells structure, spelling and the ranges of plain counts. Ranges of quantities with units, limits that must fit
-    into each other, and "only tighter" are beyond it: `parse` has the last word.
+    It covers structure, spelling and the ranges of plain counts. It cannot express ranges of quantities with units,
+    limits that must fit into each other, or "only tighter": `parse` has the last word.
     """
     root = _table_schema(Policy, complete=True)
     extending = _table_schema(Policy, complete=False)

@@ -1,7 +1,7 @@
 """Policies by name or path. The only module of the package that opens a file.
 
 A word without a slash and without `.toml` is a preset; anything else is a path. A path inside a file is relative to
-that file. A chain of `extends` may be eight long and never comes back to a file it has been to.
+that file. A chain of `extends` has at most eight files and never returns to one of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["load", "named_apart", "presets"]
 # Eight is twice what anybody can still follow: provider, company, department, team.
 _CHAIN_FILES_MAX: Final = 8
 _FILE_BYTES_MAX: Final = 256 * 1024
-# Lies beside the presets and is none: the system calls that a box may make.
+# Lies beside the presets but is not one: the system calls that a box may make.
 _SYSTEM_CALLS: Final = "seccomp.toml"
 _PRESET: Final = re.compile(r"[a-z][a-z0-9-]*")
 
@@ -33,7 +33,7 @@ def load(name_or_path: str | Path) -> Policy:
 
     Raises:
         InvalidPolicy: there is none, or it is wrong.
-        HostFault: the presets are not where they belong.
+        HostFault: the presets are missing.
     """
     if isinstance(name_or_path, Path):
         name_or_path = str(name_or_path) if name_or_path.is_absolute() else f"./{name_or_path}"
@@ -47,16 +47,16 @@ def presets() -> tuple[str, ...]:
     """The names of the presets, sorted.
 
     Raises:
-        HostFault: the presets are not where they belong.
+        HostFault: the presets are missing.
     """
     return tuple(sorted(path.stem for path in assets.policies_dir().glob("*.toml") if path.name != _SYSTEM_CALLS))
 
 
 def named_apart(policy: Policy) -> Policy:
-    """`policy`, or where it goes by a preset's name and says something else, the same by another name.
+    """`policy`; if it has a preset's name but different contents, a copy under another name.
 
-    Policies are values, and a copy of a preset with one field changed keeps the name. Logs and messages must not tell
-    such a one for the preset.
+    Policies are values, and a copy of a preset with one field changed keeps the name. Logs and messages must not
+    confuse such a copy with the preset.
     """
     if policy.name not in presets() or policy == load(policy.name):
         return policy
@@ -68,7 +68,7 @@ def _load(name_or_path: str, beside: Path, chain: tuple[Path, ...]) -> Policy:
     text = _read(path)
     here = path.resolve()  # after reading: what could be read has no null in its name and ends no circle of links
     if here in chain:
-        raise InvalidInput(f"extends leads back to {path.name}; remove one link of the circle", code="policy.extends")
+        raise InvalidInput(f"extends leads back to {path.name}; remove one link of the cycle", code="policy.extends")
     if len(chain) == _CHAIN_FILES_MAX:
         message = f"extends leads through more than {_CHAIN_FILES_MAX} files; use fewer levels"
         raise InvalidInput(message, code="policy.extends", limit=_CHAIN_FILES_MAX)
@@ -89,7 +89,7 @@ def _path(name_or_path: str, beside: Path) -> Path:
 
 def _read(path: Path) -> str:
     try:
-        # A pipe or a device could give bytes for ever, or none.
+        # A pipe or a device could give bytes for ever, or never.
         if not path.is_file():
             raise InvalidInput(f"{str(path)!r} is not a file; give the path of one", code="policy.not_found")
         with path.open("rb") as file:
@@ -99,6 +99,6 @@ def _read(path: Path) -> str:
                 f"{str(path)!r} is too large to be a policy; name the right file", code="policy.too_large"
             )
         return data.decode()
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a null character in the path
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the path
         message = f"{str(path)!r} cannot be read ({type(error).__name__}); write a readable UTF-8 file"
         raise InvalidInput(message, code="policy.unreadable") from error

@@ -1,13 +1,13 @@
-"""What a policy value may be: one class per kind of value, each with the same five questions.
+"""What a policy value may be: one class per kind of value, each with the same five methods.
 
 - `read`: from what TOML gave to what the program keeps, or `Wrong` with what to write instead;
-- `write`: back to a TOML literal, so that reading gives the same value again;
-- `looser`: does a value allow something that the base value does not? This one method is what makes `extends` safe:
-  a kind that cannot answer it cannot be a field of a policy;
+- `write`: back to a TOML literal, so that reading it gives the same value again;
+- `looser`: does a value allow something that the base value does not? This method makes `extends` safe: a kind that
+  cannot answer it cannot be a field of a policy;
 - `bound`: the most that a base allows, in words, for the message of a refusal;
 - `schema`: the same rule as JSON Schema.
 
-A kind never sees the file: it raises `Wrong` and the reader adds file, line and key.
+A kind never sees the file: it raises `Wrong`, and the reader adds file, line and key.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-# Of a number next to a limit: milliseconds, bytes, nano-dollars, or a count.
+# The unit of a limit's numbers: milliseconds, bytes, nano-dollars, or "" for a count.
 Unit: TypeAlias = Literal["ms", "bytes", "nanousd", ""]
 
 UNLIMITED: Final = "unlimited"
 ANY: Final = "any"
 _SHOWN_CHARS_MAX: Final = 60
-# A model name as providers write them, and `*`. No other glob sign: with `*` alone, "is every name that this pattern
-# matches also matched by that one" is a single match (see `Patterns`), with `?` and `[...]` it is not.
+# A model name as providers write them, and `*`. No other glob sign: with `*` alone, one match answers "does that
+# pattern match every name that this one matches?" (see `Patterns`); with `?` and `[...]` it would not.
 _PATTERN: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,127}", re.ASCII)
 _LIST_ITEMS_MAX: Final = 64
 _SHA256: Final = "sha256:[0-9a-f]{64}"
@@ -61,7 +61,7 @@ _PROSE_CHARS_MAX: Final = 500
 
 
 class Wrong(InvalidInput):
-    """A value that a kind refuses. `index` is the item of a list that is to blame, where one is."""
+    """A value that a kind refuses. `index` is the offending item of a list, where there is one."""
 
     def __init__(self, message: str, *, index: int | None = None) -> None:
         super().__init__(message, code="policy.value")
@@ -69,7 +69,7 @@ class Wrong(InvalidInput):
 
 
 def shown(value: object) -> str:
-    """The value on one line, as the file has it or near to it, cut to a readable length."""
+    """The value on one line, as the file has it or close to it, cut to a readable length."""
     match value:
         case dict():
             return "a table"
@@ -95,8 +95,8 @@ def _cut(text: str) -> str:
 class Kind(ABC, Generic[T]):
     """One field's rule. `key` is its name in the file; the attribute's name may end in a unit instead.
 
-    `optional`: a file that extends nothing may leave it out, and then it is `None`. `unit` is that of the numbers
-    which a refusal or a result gives.
+    `optional`: a file that extends nothing may leave it out, and then it is `None`. `unit` is that of its numbers in a
+    refusal or a result.
     """
 
     key: str
@@ -113,7 +113,7 @@ class Kind(ABC, Generic[T]):
     def looser(self, mine: T, base: T) -> bool: ...
 
     def under(self, mine: T, base: T) -> T:
-        """What holds where `mine`, which is not looser, is written over `base`."""
+        """The value in force where `mine`, which is not looser, overrides `base`."""
         return mine
 
     def bound(self, base: T) -> str:
@@ -288,11 +288,10 @@ class Cost(Kind[int | None]):
 
 @dataclass(frozen=True)
 class Subset(Kind[tuple[str, ...]]):
-    """What may be chosen, out of `known`, default first. Fewer is tighter, and whoever extends keeps the base's order.
+    """What may be chosen, out of `known`, default first. Fewer is tighter, and an extending policy keeps the base's
+    order: otherwise a policy that counts as tighter could make plain Python the default language.
 
-    Otherwise a policy that is called tighter could make plain Python the language of whoever names none.
-
-    `others` matches names that somebody else may add to `known`.
+    `others` matches names that third parties may add to `known`.
     """
 
     known: tuple[str, ...]
@@ -325,7 +324,7 @@ class Subset(Kind[tuple[str, ...]]):
 
 @dataclass(frozen=True)
 class Required(Kind[tuple[str, ...]]):
-    """What must be there, out of `known`. More is tighter; kept in the order of `known`, so order means nothing."""
+    """What is required, out of `known`. More is tighter; kept in the order of `known`, so order means nothing."""
 
     known: tuple[str, ...]
 
@@ -348,10 +347,10 @@ class Required(Kind[tuple[str, ...]]):
 
 @dataclass(frozen=True)
 class Patterns(Kind[tuple[str, ...]]):
-    """Names that are allowed, `*` stands for any run of characters. Kept sorted: order means nothing.
+    """Allowed names; `*` stands for any run of characters. Kept sorted, so order means nothing.
 
-    A pattern is covered by another when that one matches it *as text*: its `*` is then a character that no literal
-    part of the other can match, so only a `*` there can have taken it, and whatever it stands for.
+    A pattern is covered by another when that one matches it *as text*: its `*` is then a character that no literal part
+    of the other can match, so only a `*` there can have matched it, and so matches whatever it stands for.
     """
 
     def read(self, value: object) -> tuple[str, ...]:
@@ -382,7 +381,7 @@ class Patterns(Kind[tuple[str, ...]]):
 
 @dataclass(frozen=True)
 class Period(Kind[str]):
-    """What an amount is counted over. Longer is tighter: what holds for a month holds on each of its days."""
+    """The period over which an amount is counted. Longer is tighter: a bound on a month bounds each of its days."""
 
     known: tuple[str, ...]  # loosest first
 
@@ -406,9 +405,9 @@ class Period(Kind[str]):
 
 @dataclass(frozen=True)
 class Pin(Kind[str | None]):
-    """The one thing, by its digest, that it may be; `"any"`, or nothing written at all, is `None`.
+    """The one digest allowed; `"any"`, or no value at all, is `None`.
 
-    The one kind for which silence is consent: what may be used is then bounded by what belljar itself makes.
+    The only kind for which silence is consent: belljar itself then decides what is used.
     """
 
     optional = True
@@ -512,7 +511,7 @@ def _within(value: float, least: float, most: float, given: object, least_text: 
 
 
 def _range_words(least: str, most: str) -> dict[str, str]:
-    """JSON Schema cannot compare quantities with units: the range is told, the parser enforces it."""
+    """JSON Schema cannot compare quantities with units: it describes the range, and the parser enforces it."""
     return {"description": f"{least} to {most}"}
 
 

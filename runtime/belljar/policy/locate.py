@@ -1,12 +1,11 @@
-"""Which line of a TOML text says what.
+"""The line of each key in a TOML text.
 
-`tomllib` reads TOML and forgets where things stood. This scanner does the opposite: it walks a text that `tomllib`
-has already accepted, understands no more of it than where keys and list items begin, and returns
-`{path: line}`. A path is the keys from the top, with the index for an item of a list:
-`("box", "requires", 2)`. Headers, dotted keys and inline tables also give the line to each prefix of their path, unless
-it stood earlier.
+`tomllib` reads TOML and forgets where things stood. This scanner does the opposite: it walks a text that `tomllib` has
+already accepted, understands only where keys and list items begin, and returns `{path: line}`. A path is the keys from
+the top, with the index for an item of a list: `("box", "requires", 2)`. Headers, dotted keys and inline tables also
+give their line to each prefix of their path, unless it has an earlier one.
 
-It must not be given any other text: on what is not TOML the answer means nothing and may never come.
+Never give it other text: for text that is not TOML the answer means nothing and may never come.
 """
 
 from __future__ import annotations

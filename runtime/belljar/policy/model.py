@@ -3,8 +3,8 @@
 In the file a quantity has its unit in the value (`memory = "256 MiB"`); in memory the unit is the end of the name
 (`memory_bytes`). `None` in a quota means an explicit `"unlimited"`.
 
-The ranges are not advice, they are where a number stops making sense: below, nothing runs; above, a typing mistake is
-likelier than a wish, or another part of the program cannot keep the promise.
+The ranges are not advice but where a number stops making sense: below, nothing runs; above, a typo is more likely than
+intent, or another part of the program cannot keep the promise.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)
 class Box(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which boxes may be built. The first of `backends` and of `languages` is the default.
 
-    A backend of somebody else's is named with its owner, `acme.microvm`; a program has to register it as well.
-    `image` is the digest of the only box image that they may have; None is any that belljar makes.
+    A third-party backend is named with its owner, `acme.microvm`; a program has to register it as well. `image` is the
+    digest of the only box image allowed; None means any that belljar makes.
     """
 
     backends: Annotated[tuple[str, ...], kinds.Subset("backends", BACKENDS, OTHER_BACKEND)]
@@ -110,7 +110,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How much of the contexts may be read: at once, in a run, and as one string; and what a search may take.
 
-    `search_total_bytes_max` is text gone through, `search_hits_max` matches given for one question.
+    `search_total_bytes_max` is the text gone through, `search_hits_max` the matches returned by one search.
     """
 
     read_bytes_max: Annotated[int, kinds.Size("read", "4 KiB", "1 GiB")]
@@ -156,7 +156,7 @@ class Quota(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class RunQuota(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A run has no calendar: its quota is for all of it. What it may read stands under `context`."""
+    """A run has no calendar: its quota covers all of it. What it may read is under `context`."""
 
     period: Annotated[Literal["total"], kinds.Period("period", ("total",))]
 
@@ -169,7 +169,7 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of it, with every `extends` already applied."""
+    """A whole policy, with every `extends` already applied."""
 
     schema: Annotated[int, kinds.Version("schema", SCHEMA_VERSION)]
     name: Annotated[str, kinds.Label("name")]

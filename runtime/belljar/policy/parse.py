@@ -2,13 +2,13 @@
 
 Three readings, each of which may end in `InvalidPolicy`:
 
-1. as TOML, which also tells where each key stands (`locate`);
-2. as tables: every key is known, every value is what its kind accepts, nothing is missing. With `extends`, a key that
-   is absent is taken from the base, and one that is present must not allow anything that the base does not;
-3. as a whole: limits that contain each other must fit (a prompt has to fit into a frame). This comes last, since half
+1. as TOML, which also gives the line of each key (`locate`);
+2. as tables: every key is known, every value is one that its kind accepts, nothing is missing. With `extends`, a key
+   that is absent is taken from the base, and one that is present must not allow anything that the base does not;
+3. as a whole: limits that contain each other must fit (a prompt has to fit into a frame). This comes last, because half
    of such a pair may be inherited.
 
-Nothing here opens a file: the text comes in, and so does the function that gives the base its name stands for.
+Nothing here opens a file: the caller passes the text, and a function that looks up the base by its name.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = ["FITS", "all_kinds", "fields_of", "kind_at", "parse", "unit_of"]
 
 Table = TypeVar("Table", bound=msgspec.Struct)
 
-# A policy is some 5 KiB with all its comments. The bounds keep a file that is something else from costing more than
-# an answer: nested or dotted keys take memory that grows with the square of a line.
+# A policy has about 5 KiB with all its comments. The bounds keep a file that is something else from costing much:
+# nested or dotted keys take memory that grows with the square of a line.
 _TEXT_CHARS_MAX: Final = 64 * 1024
 _LINE_CHARS_MAX: Final = 1000
 _HINT_CHARS_MAX: Final = 40
@@ -60,10 +60,10 @@ def parse(text: str, *, source: str, base: Callable[[str], Policy], reserved: Co
 
     Args:
         text: the whole file.
-        source: what to call the file in messages.
-        base: gives the policy that an `extends` names. It raises `InvalidInput` where there is none (the message then
-            gets this file's name and line) and `InvalidPolicy` where that one is wrong itself.
-        reserved: names that it may not have: those of the presets, for which the log would tell it.
+        source: the file's name in messages.
+        base: returns the policy that an `extends` names. It raises `InvalidInput` where there is none (the message then
+            gets this file's name and line) and `InvalidPolicy` where the base itself is wrong.
+        reserved: names that the policy may not have: the presets', because the log would confuse it with them.
 
     Raises:
         InvalidPolicy: `FILE:LINE: what is wrong; what to write`.
@@ -85,14 +85,11 @@ def fields_of(table: type[msgspec.Struct]) -> dict[str, tuple[str, Kind[Any] | t
 
 def kind_at(dotted: str) -> tuple[str, Kind[Any]]:
     """`"limits.memory"` -> (`"limits.memory_bytes"`, its kind)."""
-    table, key = dotted.split(".")
-    attribute, kind = fields_of(_sub_table(fields_of(Policy)[table][1]))[key]
-    assert isinstance(kind, Kind)
-    return f"{table}.{attribute}", kind
+    return _all_keys()[dotted]
 
 
 def unit_of(dotted: str) -> Unit:
-    """In what the numbers of a limit are given by whoever meets it; "" also for what is no key of a policy."""
+    """The unit of a limit's numbers in refusals and results; "" also for what is not a key of a policy."""
     kind = all_kinds().get(dotted)
     return kind.unit if kind else ""
 
@@ -100,15 +97,20 @@ def unit_of(dotted: str) -> Unit:
 @cache
 def all_kinds() -> dict[str, Kind[Any]]:
     """Every key of a policy, dotted, in the canonical order."""
-    return dict(_kinds_below(Policy, ""))
+    return {key: kind for key, (_, kind) in _all_keys().items()}
 
 
-def _kinds_below(table: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Kind[Any]]]:
-    for key, (_, kind) in fields_of(table).items():
+@cache
+def _all_keys() -> dict[str, tuple[str, Kind[Any]]]:
+    return dict(_keys_below(Policy, "", ""))
+
+
+def _keys_below(table: type[msgspec.Struct], keys: str, attributes: str) -> Iterator[tuple[str, tuple[str, Kind[Any]]]]:
+    for key, (attribute, kind) in fields_of(table).items():
         if isinstance(kind, Kind):
-            yield prefix + key, kind
+            yield keys + key, (attributes + attribute, kind)
         else:
-            yield from _kinds_below(kind, f"{prefix}{key}.")
+            yield from _keys_below(kind, f"{keys}{key}.", f"{attributes}{attribute}.")
 
 
 class _Reader:
@@ -124,7 +126,7 @@ class _Reader:
         parent = self.parent(base)
         policy = self.table(Policy, self.raw, (), parent)
         if policy.name in reserved:
-            what = f'name is "{policy.name}", which is the preset\'s, and the log would take this one for it'
+            what = f'name is "{policy.name}", which belongs to the preset, and the log would confuse the two'
             self.refuse(("name",), f'{what}; give it another name, such as "my-{policy.name}"', "reserved")
         self.whole(policy)
         return policy
@@ -155,7 +157,7 @@ class _Reader:
         self.refuse(line, f"this is not valid TOML ({what}); compare it with the presets", "syntax")
 
     def version(self) -> None:
-        """First of all: of another version's file nothing else would be understood."""
+        """Comes first: nothing else in another version's file would be understood."""
         kind = fields_of(Policy)["schema"][1]
         assert isinstance(kind, Kind)
         if "schema" not in self.raw:
@@ -232,7 +234,7 @@ class _Reader:
         self.refuse(path, f"{what}; write {kind.bound(base)}, or extend another policy", "looser")
 
     def whole(self, policy: Policy) -> None:
-        """Two values of which one holds the other; all that do not fit are told at once."""
+        """Check pairs where one value must fit into the other; all misfits are reported at once."""
         misfits = [(inner, outer, what) for inner, outer in FITS if (what := _misfit(policy, inner, outer))]
         if misfits:
             (inner, outer, what), *others = misfits
@@ -241,7 +243,7 @@ class _Reader:
             self.refuse_first((inner, outer), message + also, "misfit")
 
     def refuse_first(self, keys: tuple[str, str], message: str, code: str) -> NoReturn:
-        """Refuse at the first of the keys that this file has: the others are inherited."""
+        """Refuse at the first of the keys that this file has; the others are inherited."""
         paths: list[Path] = [tuple(key.split(".")) for key in keys]
         self.refuse(next((path for path in paths if path in self.lines), ("extends",)), message, code)
 
@@ -250,7 +252,7 @@ class _Reader:
         raise InvalidPolicy(f"{self.source}:{line}: {message}", code=f"policy.{code}")
 
     def line(self, path: Path) -> int:
-        """Where `path` stands, or else the nearest thing around it that stands anywhere."""
+        """The line of `path`, or else of the nearest table around it that has one."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
@@ -260,15 +262,10 @@ _ABSENT: Final = object()
 
 
 def _misfit(policy: Policy, inner: str, outer: str) -> str:
-    """What is wrong with two values, empty if the second holds the first."""
+    """What is wrong with two values, empty if the first fits into the second."""
     (inner_attribute, kind), (outer_attribute, _) = kind_at(inner), kind_at(outer)
     small, large = _attribute(policy, inner_attribute), _attribute(policy, outer_attribute)
     return f"{inner} = {kind.write(small)} is more than {outer} = {kind.write(large)}" if small > large else ""
-
-
-def _sub_table(kind: Kind[Any] | type[msgspec.Struct]) -> type[msgspec.Struct]:
-    assert not isinstance(kind, Kind)
-    return kind
 
 
 def _attribute(policy: Policy, dotted: str) -> Any:
@@ -280,7 +277,7 @@ def _dotted(path: Path) -> str:
 
 
 def _advice(key: str, names: list[str]) -> str:
-    """The nearest key of this table; or the table where a key of just that name belongs; or all that there are."""
+    """The nearest key of this table; or the table where a key of that name belongs; or all keys of this table."""
     near = difflib.get_close_matches(key[:_HINT_CHARS_MAX], names, n=1)
     if near:
         return f'write "{near[0]}"'

@@ -1,6 +1,6 @@
 """Boxes: the `Backend` and `Sandbox` protocols, backends by name, the image they share, and the jail.
 
-Containers are in `docker`, to be imported from there: not everybody has time for the SDK.
+Containers are in `docker`; import them from there, because the SDK takes long to load.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a backend is: something that builds boxes, each with one wire, two orders and one end.
+"""What a backend is: it builds boxes, each with one wire, two commands (interrupt and kill) and one end.
 
 Nothing here knows the protocol: a box is a byte stream with a kill switch.
 """
@@ -18,16 +18,16 @@ __all__ = ["Backend", "BoxEnd", "BoxSpec", "Evidence", "Sandbox", "check_layers"
 
 # A backstop behind the pids group, which counts and can be read; the limit per user only refuses.
 _NPROC_SPARE: Final = 8
-# The kernel counts a process's time by ticks, the box's account to the nanosecond: the two have been seen 2 % apart,
-# and a program that wakes with the tick can make it more. This limit must never be the first to be met.
+# The kernel counts a process's time in ticks, the box's usage to the nanosecond: the two have been seen 2 % apart, and
+# a program that wakes with the tick can widen that. This limit must never be reached first.
 _CPU_SPARE_SHARE: Final = 1.0
 _CPU_SPARE_S: Final = 5
-# The rest of `memory` is for what is not new address space of the process that asks: pages it was born with and has
-# changed, page tables, scratch. So a program that fills its memory gets a MemoryError, and is not killed.
+# The rest of `memory` is for what is not new address space: initial pages that the process has changed, page tables,
+# scratch. So a program that fills its memory gets a MemoryError, and is not killed.
 _ADDRESS_SHARE: Final = 7 / 8
-# gVisor's kernel has no Landlock. What Landlock guards in the jail, the host's files and sockets against a guest that
-# speaks to the host's kernel, is guarded there by the guest not speaking to it.
-# A control group's account is the kernel's own; a watch is what there is without one.
+# gVisor's kernel has no Landlock. In the jail, Landlock guards the host's files and sockets against a guest that speaks
+# to the host's kernel; under gVisor the guest does not speak to it.
+# A control group's numbers are the kernel's own; a watch is the substitute where there is no group.
 _STANDS_FOR: Final = {
     "landlock": "gvisor",
     "watched.memory": "cgroup.memory",
@@ -51,9 +51,9 @@ class BoxSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What the outside can prove about a living box. None: this host does not count it.
 
-    `memory_kills`: processes killed for the box's memory, by the kernel or by the host's watch. `tasks_refused`: how
-    often the kernel refused one; where it does not count that, `tasks` is how many there are. `address_peak_bytes`: the
-    most address space that the box's first process has had since its birth, beyond what it was born with.
+    `memory_kills`: processes killed because of the box's memory, by the kernel or by the host's watch. `tasks_refused`:
+    how often the kernel refused a task; where it does not count that, `tasks` is how many there are.
+    `address_peak_bytes`: the most address space that the box's first process has had, beyond its initial size.
     """
 
     cpu_s: float | None = None
@@ -64,17 +64,17 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     address_peak_bytes: int | None = None
 
     def completed(self, other: Evidence) -> Evidence:
-        """This account, and what the other one knows where this one knows nothing."""
+        """This evidence, filled in from the other where this one has None."""
         mine = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
         return msgspec.structs.replace(other, **mine)
 
 
 class BoxEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """How a box ended, by the supervisor's own record: never by what the guest said.
+    """How a box ended, by the supervisor's own record, never by what the guest said.
 
-    `killed`: we gave the order. `signal`/`code`: the wait status of its first process. `cpu_s` and `max_rss_bytes`:
-    what the kernel charged it and the children it reaped. `evidence`: the last account. `by_other`: somebody outside,
-    who was not we, killed or removed it. `lost`: the supervisor itself died, or gives no account.
+    `killed`: we killed it. `signal`/`code`: the wait status of its first process. `cpu_s` and `max_rss_bytes`: what the
+    kernel charged it and the children it reaped. `evidence`: the last evidence. `by_other`: somebody else outside
+    killed or removed it. `lost`: the supervisor itself died, or does not say how the box ended.
     """
 
     evidence: Evidence = Evidence()
@@ -90,7 +90,7 @@ class BoxEnd(msgspec.Struct, frozen=True, kw_only=True):
 class Sandbox(Protocol):
     """One box, alive from birth. Serves one run; never reused.
 
-    `layers` are those that were seen to hold in boxes of its kind, by trying them, and not those that were asked for.
+    `layers` are those seen to hold in boxes of its kind, by trying them, not those that were requested.
     """
 
     layers: tuple[str, ...]
@@ -99,66 +99,67 @@ class Sandbox(Protocol):
         """Write to the wire. Raises ConnectionError when the box is gone."""
 
     async def receive(self) -> bytes:
-        """What came over the wire, up to one piece; `b""` when the box hung up."""
+        """The next bytes from the wire, at most one piece; `b""` when the box hung up."""
 
     def interrupt(self) -> None:
         """Ask the running cell to stop (SIGINT to the box's first process)."""
 
     async def evidence(self) -> Evidence:
-        """The outside's account of the box up to now."""
+        """What the outside can prove about the box up to now."""
 
     def scratch_full(self) -> bool:
-        """Whether it is proved that the scratch folder has no byte or no file left at this moment.
+        """Whether the scratch folder provably has no bytes or no files left at this moment.
 
-        By what the host holds already: nothing inside the box is asked, and nobody is waited for.
+        The host answers from what it already holds: it asks nothing inside the box, and does not wait.
         """
 
     async def wait(self, seconds: float) -> bool:
         """Whether the box dies by itself within `seconds`."""
 
     async def kill(self) -> BoxEnd:
-        """SIGKILL, and the account of the end. May be called again; gives the same end.
+        """Kill the box with SIGKILL and say how it ended. May be called again; returns the same end.
 
-        What takes long to free is freed behind the caller's back; `Backend.aclose` waits for it.
+        What takes long to free is freed in the background; `Backend.aclose` waits for it.
         """
 
 
 class Backend(Protocol):
-    """Builds boxes, for as many runs and policies as ask for some."""
+    """Builds boxes, for any number of runs and policies."""
 
     @property
     def name(self) -> str:
-        """As policies name it."""
+        """Its name in policies."""
 
     async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> Sandbox:
-        """Build a box with the agent starting inside. `about` (run, tenant) names it to whoever looks from outside.
+        """Build a box with the agent starting inside. `about` (run, tenant) labels it for people outside.
 
         Raises:
-            LayerMissing: the host does not give a layer that `spec.requires`; says the remedy.
+            LayerMissing: the host lacks a layer that `spec.requires`; the message has the remedy.
             BoxFault: it failed for any other reason.
         """
 
     async def warm(self, spec: BoxSpec, size: int) -> None:
-        """Keep `size` boxes for `spec` ready from now on, instead of those kept before; returns when they are.
+        """Keep `size` boxes for `spec` ready from now on; returns when they are ready.
 
-        A backend that keeps none does nothing. Raises as `start`.
+        From then on it also keeps as many for any other spec that `start` is asked for, but for no more than a few
+        specs at a time: those that were asked for last. A backend that keeps none does nothing. Raises as `start`.
         """
 
     def about(self) -> Mapping[str, str]:
         """Facts for the log: `backend`, its name; `image`, the digest of its boxes' root file system; versions.
 
-        The name of a fact is a lower-case word. A policy that pins an image accepts no backend without that digest.
+        Each fact's name is a lower-case word. A policy that pins an image accepts no backend without that digest.
         """
 
     async def aclose(self) -> None:
-        """End what the backend keeps running, and every box that is left."""
+        """End everything that the backend keeps running, and every box that is left."""
 
 
 def check_layers(backend: str, requires: Collection[str], layers: Collection[str]) -> None:
-    """Whether a box may be used under a policy that requires these layers.
+    """Check that a box may be used under a policy that requires these layers.
 
     Raises:
-        LayerMissing: it has not got one of them.
+        LayerMissing: it lacks one of them.
     """
     missing = sorted(name for name in requires if name not in layers and _STANDS_FOR.get(name) not in layers)
     if missing:
@@ -169,7 +170,7 @@ def check_layers(backend: str, requires: Collection[str], layers: Collection[str
         )
 
 
-# What the shell calls them.
+# Their option letters in the shell.
 _ULIMIT: Final = {
     "CPU": "t",
     "AS": "v",
@@ -185,14 +186,14 @@ _ULIMIT: Final = {
 
 
 def rlimits(spec: BoxSpec, born_bytes: int | None = None) -> dict[str, int]:
-    """What one process of a box may use: the names of setrlimit(2), without their prefix.
+    """What one process of a box may use, by the names of setrlimit(2) without their prefix.
 
-    `born_bytes`: the address space that a box has at its birth, most of it shared with its parent; what a program may
-    add to that is a share of its memory. None where it is not known: then all of it is within `memory`.
+    `born_bytes`: the initial address space of a box, most of it shared with its parent; a program may add a share of
+    its memory to that. None where it is unknown: then all of it must fit into `memory`.
     """
     address = spec.memory_bytes if born_bytes is None else born_bytes + int(spec.memory_bytes * _ADDRESS_SHARE)
     return {
-        # Whoever watches the box's own account is more exact, and says why; this holds when nobody can watch.
+        # The box's own limit is more exact and gives the reason; this one holds when nobody can watch the box.
         "CPU": math.ceil(spec.cpu_s * (1 + _CPU_SPARE_SHARE)) + _CPU_SPARE_S,
         "AS": address,
         "NPROC": spec.processes + _NPROC_SPARE,
@@ -208,10 +209,10 @@ def rlimits(spec: BoxSpec, born_bytes: int | None = None) -> dict[str, int]:
 
 
 def check_own_limits(spec: BoxSpec) -> None:
-    """Nobody can give a box more than they may have themselves.
+    """Check that this process's own hard limits are no lower than a box's: nobody can give more than they have.
 
     Raises:
-        BoxFault: a limit that this process was started with is below that of a box.
+        BoxFault: a limit that this process was started with is lower.
     """
     for name, wanted in rlimits(spec).items():
         _, hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))

@@ -1,16 +1,16 @@
-"""What a box may use of the machine, and the kernel's own account of what it did: control groups, version 1 or 2.
+"""What a box may use of the machine, and what the kernel counted that it used: control groups, version 1 or 2.
 
 Below the group that this process is in (version 1), or beside it or at the top (version 2, where a group with processes
-cannot have limited children), each `Cgroups` has one group `belljar-PID-STARTTIME-PIDNAMESPACE-NUMBER`, and in it each
-box one of its own. A newborn box writes itself into its group through a descriptor that we opened, so it needs no right
-and we no pid.
+cannot have limited children), each `Cgroups` has one group `belljar-PID-STARTTIME-PIDNAMESPACE-NUMBER`, and in it one
+group for each box. A newborn box writes itself into its group through a descriptor that we opened, so it needs no
+permission and we need no pid.
 
-The group is also the evidence: how much CPU time, how many kills for memory, how many refused tasks. And it is the
-proof of an end: a group can only be removed when nothing lives in it. Groups whose process has died are found by their
-name, killed and removed at the next start; those of another pid namespace are left to it, because we cannot see who
-lives there. Two processes may clear the same group at once, so anything may vanish at any moment here.
+The group is also the evidence: how much CPU time, how many kills for memory, how many refused tasks. And it proves an
+end: a group can only be removed when nothing lives in it. Groups whose process has died are found by name, killed and
+removed at the next start; those of another pid namespace are left alone, because we cannot see who lives there. Two
+processes may clear the same group at once, so anything here may vanish at any moment.
 
-A host that gives no writable group gives fewer layers; the policy says whether that is enough.
+A host without a writable group has fewer layers; the policy says whether that is enough.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["BoxGroup", "Cgroups", "Place", "find_places", "folder_of", "group_of
 
 _PREFIX: Final = "belljar-"
 _COUNTED: Final = ("memory", "cpu", "pids")
-# One box, one CPU: a root model's program is one thread of Python, and neighbours have a right to the others.
+# One box, one CPU: a root model's program is one thread of Python, and the other CPUs are for its neighbours.
 _PERIOD_US: Final = 100_000
 _QUOTA_US: Final = 100_000
 # For each controller, where its limit is read in versions 1 and 2.
@@ -43,7 +43,7 @@ _LIMITS: Final = {
     "cpu": ("cpu.cfs_quota_us", "cpu.max"),
     "pids": ("pids.max", "pids.max"),
 }
-# How version 1 says that there is none: the largest number of whole pages.
+# How version 1 says "no limit": the largest number of whole pages.
 _UNLIMITED_MIN: Final = 2**60
 _SWAPS: Final = Path("/proc/swaps")
 # A killed process leaves its group a moment later.
@@ -53,7 +53,7 @@ _INSTANCES: Final = itertools.count(1)
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A folder in which groups can be made, and the controllers that it has; `version` is 1 or 2."""
+    """A folder in which groups can be made, and its controllers; `version` is 1 or 2."""
 
     folder: Path
     controllers: frozenset[str]
@@ -63,8 +63,8 @@ class Place(msgspec.Struct, frozen=True):
 class Cgroups:
     """The groups of this process's boxes.
 
-    `layers` names what it really limits: `cgroup.memory`, `cgroup.cpu`, `cgroup.pids`; `uncounted` the rest of the
-    three, which somebody else has to watch. Memory with swap as a way out is not limited.
+    `layers` names what they really limit: `cgroup.memory`, `cgroup.cpu`, `cgroup.pids`; `uncounted` has the rest of the
+    three, which something else must watch. Memory is not limited where the box can use swap.
     """
 
     def __init__(self, places: Sequence[Place]) -> None:
@@ -82,7 +82,7 @@ class Cgroups:
         """Groups for one box, limits set.
 
         Raises:
-            BoxFault: the kernel did not make them, though it did before.
+            BoxFault: the kernel refused, although it worked before.
         """
         name = f"box-{next(self._numbers)}"
         folders: list[tuple[Place, Path]] = []
@@ -95,7 +95,7 @@ class Cgroups:
         except OSError as error:
             for _, folder in folders:
                 _clear(folder)
-            raise BoxFault(f"no control group for a box: {error}: run it again") from error
+            raise BoxFault(f"no control group for a box: {error}: try again") from error
         return BoxGroup(folders)
 
     def take(self, spec: BoxSpec) -> BoxGroup:
@@ -109,13 +109,13 @@ class Cgroups:
         return ready[1]
 
     def prepare(self, spec: BoxSpec) -> None:
-        """Make the next box's groups now, when nobody waits for them. What fails here fails again in `take`."""
+        """Make the next box's groups now, while nobody waits for them. What fails here fails again in `take`."""
         if self._ready is None:
             with contextlib.suppress(BoxFault):
                 self._ready = (spec, self.create(spec))
 
     def reap(self) -> int:
-        """Kill and remove what dead processes of ours left behind. Returns how many groups."""
+        """Kill and remove what our dead processes left behind. Returns how many groups."""
         found = 0
         for place in self._places:
             for folder in place.folder.glob(f"{_PREFIX}*"):
@@ -143,13 +143,13 @@ class Cgroups:
         return True
 
     def _without_swap(self, place: Place) -> bool:
-        """Whether memory that a box must give back cannot go to swap instead, where nobody counts it."""
+        """Whether memory that a box must give back cannot go to swap instead, where it would not be counted."""
         own = place.folder / self._own
         name = "memory.swappiness" if place.version == 1 else "memory.swap.max"
         try:
             _put(own, name, "0")
         except OSError:
-            # Swap that is counted is limited with each box; and a kernel without any has no list of it either.
+            # Where swap is counted, it is limited for each box; and a kernel without swap has no list of it either.
             return (own / "memory.memsw.limit_in_bytes").exists() or not _SWAPS.exists()
         return True
 
@@ -164,10 +164,10 @@ class BoxGroup:
 
     @contextlib.contextmanager
     def doors(self) -> Iterator[list[int]]:
-        """Descriptors through which a process of one thread puts itself into the groups.
+        """Descriptors through which a single-threaded process puts itself into the groups.
 
-        Version 1 takes a single thread over `tasks` without the lock that a whole process needs; that lock waits for
-        every CPU to pass through the scheduler, 4 to 20 ms on a quiet machine.
+        With version 1, `tasks` moves a single thread without the lock that moving a whole process needs; that lock
+        waits for every CPU to pass through the scheduler, 4 to 20 ms on a quiet machine.
         """
         descriptors: list[int] = []
         try:
@@ -196,8 +196,8 @@ class BoxGroup:
         return pid in _pids(folder) and limit not in ("max", "-1") and int(limit) < _UNLIMITED_MIN
 
     def evidence(self) -> Evidence:
-        """The kernel's account so far; None for what this host does not count, or no longer."""
-        with contextlib.suppress(OSError):  # removed: the account is gone with the group
+        """What the kernel has counted so far; None for what this host does not count, or no longer."""
+        with contextlib.suppress(OSError):  # removed: its counters are gone with it
             return self._evidence()
         return Evidence()
 
@@ -210,7 +210,7 @@ class BoxGroup:
         )
 
     def remove(self) -> None:
-        """Kill whatever is left in it and remove it. Blocks for some milliseconds."""
+        """Kill whatever is left in it and remove it. Blocks for a few milliseconds."""
         for _, folder in self._folders:
             _clear(folder)
 
@@ -238,7 +238,7 @@ class BoxGroup:
 
 
 def find_places(mounts: Path = Path("/proc/self/mountinfo"), own: Path = Path("/proc/self/cgroup")) -> list[Place]:
-    """Where this process could make groups, from the kernel's own tables. Nothing is tried yet."""
+    """Where this process could make groups, from the kernel's own tables. Tries nothing yet."""
     places: list[Place] = []
     for folder, mounted, controllers in _hierarchies(mounts, own):
         if controllers:
@@ -249,9 +249,9 @@ def find_places(mounts: Path = Path("/proc/self/mountinfo"), own: Path = Path("/
 
 
 def _hierarchies(mounts: Path, own: Path) -> Iterator[tuple[Path, Path, frozenset[str]]]:
-    """For each mounted tree that limits something: a process's own group in it, its top, and what it limits.
+    """For each mounted hierarchy that limits something: a process's own group in it, its top, and its controllers.
 
-    Version 2 says that in the groups themselves: nothing is named here.
+    Version 2 lists controllers in the groups themselves, so none are named here.
     """
     try:
         paths = _own_paths(own.read_text())
@@ -270,9 +270,9 @@ def _hierarchies(mounts: Path, own: Path) -> Iterator[tuple[Path, Path, frozense
 
 
 def group_of(pid: int, name: str, mounts: Path = Path("/proc/self/mountinfo")) -> BoxGroup | None:
-    """The groups that somebody else has put process `pid` into, where their path names `name`.
+    """The groups into which somebody else has put process `pid`, where their path contains `name`.
 
-    None where there is no such group to be seen: the number may be that of another process here.
+    None where no such group can be seen: here the number may belong to another process.
     """
     folders: list[tuple[Place, Path]] = []
     for folder, _, controllers in _hierarchies(mounts, Path(f"/proc/{pid}/cgroup")):
@@ -296,7 +296,7 @@ def _below(mounted: Path, root: str, path: str) -> Path:
 
 
 def _version_2(mounted: Path, own: Path) -> Place | None:
-    """Beside our own group if its parent hands controllers down, else at the top."""
+    """Beside our own group if its parent delegates controllers, else at the top."""
     for folder in dict.fromkeys((own.parent, mounted)):
         if not folder.is_relative_to(mounted):
             continue
@@ -341,7 +341,7 @@ def _limit(place: Place, folder: Path, spec: BoxSpec) -> None:
 
 
 def _put(folder: Path, name: str, text: str) -> None:
-    """Write a control file: the kernel takes a value in one call, and a file object would cost three times as much."""
+    """Write a control file in one system call, as the kernel requires; a file object would cost three times as much."""
     descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, text.encode())
@@ -358,7 +358,7 @@ def _counter(path: Path, key: str) -> int | None:
 
 
 def _clear(folder: Path) -> None:
-    """Kill everything in a group and below, and remove it all, within a bound."""
+    """Kill everything in a group and below, and remove it all, within `_REMOVE_S`."""
     with contextlib.suppress(OSError):
         os.rmdir(folder)  # the ordinary case: empty, and nothing below
         return
@@ -382,7 +382,7 @@ def _below_one(folder: Path) -> list[Path]:
 
 
 def _pids(folder: Path) -> list[int]:
-    """Who is in a group. Processes that our pid namespace does not show are listed as 0, which would mean ourselves."""
+    """The processes in a group. The kernel lists those outside our pid namespace as 0, which `kill` takes for us."""
     try:
         return [pid for pid in map(int, (folder / "cgroup.procs").read_text().split()) if pid > 0]
     except OSError:

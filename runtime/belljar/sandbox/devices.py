@@ -1,7 +1,7 @@
-"""The host's devices that boxes have: whose they are, and whose they must be.
+"""The host's devices that boxes have: who owns them, and who must.
 
-A box has them read-only, so it can set nothing on them. But `runsc`, asked to start a program without an input, makes
-the box's user the owner of the host's own /dev/null, and that outlives the box.
+A box has them read-only, so it cannot change them. But `runsc`, when it starts a program without an input, makes the
+box's user the owner of the host's own /dev/null, and that outlives the box.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EVERY_ID: Final = 2**32 - 1
 
 
 class Device(msgspec.Struct, frozen=True):
-    """A device with an owner or a mode that is not right. `owner` is `user:group`, `mode` in octal."""
+    """A device with a wrong owner or mode. `owner` is `user:group`, `mode` is in octal."""
 
     path: str
     owner: str
@@ -29,10 +29,10 @@ class Device(msgspec.Struct, frozen=True):
 
 
 def devices_not_of_root(folder: Path = Path("/dev"), *, own_users: bool | None = None) -> list[Device]:
-    """Those of `DEVICES` that do not belong to root, or that somebody cannot read or write.
+    """Those of `DEVICES` that do not belong to root, or that not everybody can read and write.
 
-    `own_users`: this process has users of its own (by default it is found out). There the host's root has no number,
-    and what belongs to it is shown as nobody's.
+    `own_users`: this process is in a user namespace (detected by default). There the host's root has no number, and its
+    files appear as nobody's.
     """
     if own_users is None:
         own_users = _mapped_ids(Path("/proc/self/uid_map")) < _EVERY_ID

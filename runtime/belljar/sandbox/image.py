@@ -1,4 +1,4 @@
-"""The image: a root file system made from the running interpreter, out of nothing but what is on this machine.
+"""The image: a root file system made from the running interpreter, using only what is on this machine.
 
 It holds CPython, its standard library, the shared objects these need, time zones, RestrictedPython and the guest agent;
 no shell, no package manager, no set-id file, no site-packages, no path of the host. Layout::
@@ -8,15 +8,15 @@ no shell, no package manager, no set-id file, no site-packages, no path of the h
     /usr/lib/*.so*                the shared objects, flat; /lib and /lib64 point here, which every loader searches
     /usr/share/zoneinfo/          time zones, from the package `tzdata` and not from this machine
     /usr/lib/belljar/             the guest package and RestrictedPython
-    /dev /tmp                     mount points; /tmp is private: a container runtime gives its mode to what it mounts
+    /dev /tmp                     mount points; /tmp is private: a container runtime copies its mode to what it mounts
 
-An image is named by its digest: SHA-256 over the sorted list of (path, mode, content hash or link target). It is built
-in a temporary folder and renamed into place under a lock, so that a crash leaves no half image and two processes do
-not build twice. `key` remembers which inputs gave which digest, so that the second start hashes nothing.
+An image's name is its digest: SHA-256 over the sorted list of (path, mode, content hash or link target). It is built in
+a temporary folder and renamed into place under a lock, so a crash leaves no half image and two processes do not build
+twice. `key` remembers which inputs gave which digest, so the second start hashes nothing.
 
 `python -m belljar.sandbox.image FOLDER` lays the same root out in an empty folder and prints its digest, for recipes
-that are not run by belljar (`sandbox_images/Dockerfile`). It needs this module, `assets`, `errors` and the sources that
-go into the image, and of packages only msgspec, RestrictedPython and tzdata.
+that belljar does not run (`sandbox_images/Dockerfile`). It needs this module, `assets`, `errors` and the sources that
+go into the image; the only packages it needs are msgspec, RestrictedPython and tzdata.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ PYTHON = "/usr/bin/python3"
 AGENT = "/usr/lib/belljar/guest/box/boot.py"
 ZYGOTE = "/usr/lib/belljar/guest/box/zygote.py"
 
-# Needs a display, a terminal, a compiler, a network or a package index; or tests CPython itself.
+# These need a display, a terminal, a compiler, a network or a package index; or test CPython itself.
 _LEFT_OUT_PACKAGES = frozenset(
     {
         "test",
@@ -90,9 +90,9 @@ _LDD_SECONDS_MAX = 60
 _COMPILE_SECONDS_MAX = 300
 _DIGEST = re.compile("[0-9a-f]{64}")
 _ZONES = "/usr/share/zoneinfo"
-# What a file of a time zone begins with; beside them the package has tables that nobody reads.
+# How a time zone file begins; the package also has tables that nobody reads.
 _ZONE_MAGIC = b"TZif"
-# Changes whenever the recipe below does, so that images of an older recipe are not taken for this one's.
+# Changes with the recipe below, so that images of an older recipe are not taken for this one's.
 RECIPE = 5
 
 
@@ -104,10 +104,10 @@ class Image(msgspec.Struct, frozen=True):
 
 
 def ensure_image(folder: Path) -> Image:
-    """The image of the running interpreter, built below `folder` if it is not there yet (a few seconds, once).
+    """The image of the running interpreter, built below `folder` if it does not exist yet (a few seconds, once).
 
     Raises:
-        BoxFault: it could not be built; says why.
+        BoxFault: it could not be built; the message says why.
     """
     key = _key()
     known = folder / f"{key}.json"
@@ -124,15 +124,15 @@ def ensure_image(folder: Path) -> Image:
 
 
 def lay_out(root: Path) -> str:
-    """Make the root file system in `root`, an empty folder or none yet; gives its digest.
+    """Make the root file system in `root`, an empty or missing folder; return its digest.
 
     Raises:
-        BoxFault: it could not be made; says why.
+        BoxFault: it could not be made; the message says why.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
         if any(root.iterdir()):
-            raise BoxFault(f"{root} is not empty: name a folder that is, or that is not there yet")
+            raise BoxFault(f"{root} is not empty: name a folder that is, or that does not exist yet")
         _populate(root)
         return f"sha256:{_digest(root)}"
     except (OSError, subprocess.SubprocessError) as error:
@@ -146,7 +146,7 @@ def stored_images(folder: Path) -> list[Image]:
 
 
 def size_bytes(image: Image) -> int:
-    """What the files of the image hold."""
+    """The total size of the image's files."""
     return sum(about.st_size for path in image.root.rglob("*") if stat.S_ISREG((about := path.lstat()).st_mode))
 
 
@@ -174,14 +174,14 @@ def _publish(folder: Path, known: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Under the lock, what is still called `.building-` belongs to nobody."""
+    """Under the lock, whatever is still named `.building-` belongs to nobody."""
     for left in folder.glob(".building-*"):
         shutil.rmtree(left)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While it lasts, no other process changes the folder of images."""
+    """While the block lasts, no other process changes the folder of images."""
     with (folder / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -192,7 +192,7 @@ def _interpreter() -> Path:
 
 
 def _key() -> str:
-    """What the image is made from, cheaply: the interpreter's identity, our sources, the recipe."""
+    """A cheap key of the image's inputs: the interpreter's identity, our sources, the recipe."""
     about = _interpreter().stat()
     facts = [RECIPE, sys.version, str(_interpreter()), about.st_size, about.st_mtime_ns]
     facts += [metadata.version("RestrictedPython"), metadata.version("tzdata")]
@@ -227,7 +227,7 @@ def _populate(root: Path) -> None:
 
 
 def _settle_modes(root: Path) -> None:
-    """What was made on the way has the mode that this process's umask left it; the guest, nobody, has to read it."""
+    """Some modes so far depend on this process's umask; the guest, who is nobody, must be able to read everything."""
     for path in root.rglob("*"):
         if path.is_symlink():
             continue
@@ -236,7 +236,7 @@ def _settle_modes(root: Path) -> None:
 
 
 def _write_build_facts(library: Path) -> None:
-    """`sysconfig` and `zoneinfo` ask how the interpreter was built; the real answer is full of this host's paths."""
+    """`sysconfig` and `zoneinfo` ask how the interpreter was built; the real answer reveals this host's paths."""
     name = f"_sysconfigdata_{sys.abiflags}_{sys.platform}_{getattr(sys.implementation, '_multiarch', '')}"
     (library / f"{name}.py").write_text(f'build_time_vars = {{"TZPATH": "{_ZONES}"}}\n')
 
@@ -267,7 +267,7 @@ def _copy_tree(source: Path, target: Path) -> None:
 
     shutil.copytree(source, target, ignore=left_out, copy_function=_copy_plain)
     for folder, _, _ in os.walk(target):
-        os.chmod(folder, 0o755)  # noqa: S103 - the guest is nobody and has to read it
+        os.chmod(folder, 0o755)  # noqa: S103 - the guest is nobody and must be able to read it
 
 
 def _copy_plain(source: str, target: str) -> None:
@@ -275,7 +275,7 @@ def _copy_plain(source: str, target: str) -> None:
 
 
 def _copy_file(source: Path, target: Path, mode: int) -> None:
-    """Content and nothing else: no owner, no set-id bit, no attribute."""
+    """Copy only the content: no owner, no set-id bit, no attribute."""
     shutil.copyfile(source, target)
     target.chmod(mode)
 
@@ -291,10 +291,10 @@ def _copy_shared_objects(root: Path) -> None:
 def _closure(files: list[Path]) -> set[Path]:
     """The shared objects that `files` load, with the loader itself, as the host's loader finds them.
 
-    `ldd` runs files of this machine's own interpreter only, never anything a guest made.
+    `ldd` only runs files of this machine's own interpreter, never anything a guest made.
     """
     found: set[Path] = set()
-    # One call for all: ldd prints a heading a file, which the pattern passes over.
+    # One call for all: ldd prints a heading for each file, which the pattern skips.
     result = subprocess.run(  # noqa: S603
         ["/usr/bin/ldd", *map(str, files)], capture_output=True, text=True, timeout=_LDD_SECONDS_MAX, check=False
     )
@@ -304,15 +304,15 @@ def _closure(files: list[Path]) -> set[Path]:
         elif "=> not found" in line:
             raise BoxFault(f"a shared object of the interpreter is missing: {line.strip()}")
     if not found:
-        raise BoxFault(f"ldd found no shared objects for {files[0]}: is it statically linked? That is not supported")
+        raise BoxFault(f"ldd found no shared objects for {files[0]}: a statically linked interpreter is not supported")
     return found
 
 
 def _compile(root: Path) -> None:
-    """To the same bytes wherever this happens: in a process of its own, file after file.
+    """Compile to the same bytes everywhere: in a separate process, file after file.
 
-    What the compiler writes depends on which strings the rest of the process holds as well, and so on what happens to
-    have been imported.
+    The compiler's output also depends on which strings the rest of the process holds, and so on what happens to have
+    been imported.
     """
     command = [str(_interpreter()), "-I", "-S", "-X", "utf8", "-m", "compileall", "-q", "-r", "20"]
     command += ["-s", str(root), "-p", "/", "--invalidation-mode", "unchecked-hash", str(root / "usr/lib")]
@@ -320,7 +320,7 @@ def _compile(root: Path) -> None:
         command, capture_output=True, text=True, timeout=_COMPILE_SECONDS_MAX, check=False
     )
     if result.returncode:
-        # lib2to3-like bad examples are left out, so whatever fails to compile here is worth a stop.
+        # Deliberately broken files (as in lib2to3) are left out, so whatever fails to compile here is a real error.
         said = " ".join(f"{result.stdout} {result.stderr}".split())[:500]
         raise BoxFault(f"a module of the standard library does not compile: {said}")
 

@@ -1,9 +1,9 @@
-"""Backends by name: the three that belljar has, and those that a program registers.
+"""Backends by name: the three built-in ones, and those that a program registers.
 
-A backend holds the wall, so which there are is said in code and nowhere else: a program that wants another calls
-`register_backend` before it opens a runtime. No environment variable, folder or installed package is looked at, and
-nobody takes the name of a built-in one: a name that is registered has an owner and a dot before its own
-(`acme.microvm`). That a backend is registered lets no run use it: the policy's list of backends has to name it too.
+A backend is the wall, so only code can add one: a program that wants another calls `register_backend` before it opens a
+runtime. No environment variable, folder or installed package is looked at, and nobody can take the name of a built-in
+one: a registered name starts with an owner and a dot (`acme.microvm`). Registering a backend does not allow any run to
+use it: the policy's list of backends must name it too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _SHOWN_MAX: Final = 80
 
 
 class BackendSite:
-    """What a backend may want to know of where it is opened. It says nothing of policies: a box's comes with `start`.
+    """What a backend needs to know about where it is opened. Policies are not part of it: limits come with `start`.
 
     Attributes:
-        images: the folder for images that are made once.
+        images: the folder for images, which are made once.
         environ: where daemons and the like are named (`DOCKER_HOST`): the process's own, or what the program gave.
     """
 
@@ -38,7 +38,7 @@ class BackendSite:
         self.environ: Final = environ
 
     async def image(self) -> Image:
-        """The root file system made of this Python, with the agent in it; a few seconds, once on a machine.
+        """The root file system made from this Python, with the agent in it; takes a few seconds, once per machine.
 
         Raises:
             BoxFault: it could not be made.
@@ -56,7 +56,7 @@ async def _jail(site: BackendSite) -> Backend:
 def _containers(name: Literal["docker", "gvisor"]) -> OpenBackend:
     async def opened(site: BackendSite) -> Backend:
         image = await site.image()
-        # The Docker SDK takes longer to load than a jail to start: only here, and beside the event loop.
+        # The Docker SDK takes longer to load than a jail takes to start: load it only here, and off the event loop.
         await asyncio.to_thread(import_module, "belljar.sandbox.docker.backend")
         from belljar.sandbox.docker.backend import Docker
         from belljar.sandbox.docker.daemon import Daemon
@@ -75,15 +75,15 @@ _registered: Final[dict[str, OpenBackend]] = {}
 
 
 def register_backend(name: str, opener: OpenBackend) -> None:
-    """Let policies and runtimes of this process name a backend of somebody else's; again with the same does nothing.
+    """Let policies and runtimes of this process name a third-party backend; registering it again does nothing.
 
     Args:
         name: `OWNER.NAME`, each of a-z 0-9 _ - and at most 32 characters.
         opener: makes the backend when a run first needs it; called in the event loop of the run. What it raises ends
-            that run's start, as `Backend.start` does.
+            that run's start, as with `Backend.start`.
 
     Raises:
-        InvalidInput: `backend.name`: it is none; `backend.two`: it is registered with another opener.
+        InvalidInput: `backend.name`: the name is not valid; `backend.two`: it is registered with another opener.
     """
     if not OTHER_BACKEND.fullmatch(name):
         raise InvalidInput(
@@ -95,18 +95,18 @@ def register_backend(name: str, opener: OpenBackend) -> None:
 
 
 async def open_backend(name: str, site: BackendSite) -> Backend:
-    """The backend of that name, open; whoever opens it closes it (`aclose`).
+    """The backend of that name, open; the caller closes it (`aclose`).
 
     Raises:
         InvalidInput: `backend.unknown`: there is none of that name.
-        LayerMissing: this host has not got what it is made of.
+        LayerMissing: this host lacks what it needs.
         BoxFault: it could not be opened for another reason.
     """
     opener = _BUILT_IN.get(name) or _registered.get(name)
     if opener is None:
         known = ", ".join(sorted({*_BUILT_IN, *_registered}))
         raise InvalidInput(
-            f"there is no backend {name[:_SHOWN_MAX]!a}; there are {known}: a program that brings its own calls "
+            f"there is no backend {name[:_SHOWN_MAX]!a}; there are {known}: to add your own, call "
             "belljar.sandbox.register_backend first",
             code="backend.unknown",
         )

@@ -1,11 +1,11 @@
-"""Control groups for an ordinary user: a scope of its own from systemd's user manager.
+"""Control groups for an ordinary user: our own scope from systemd's user manager.
 
-A user owns no group, but the user manager does, and hands one down (`Delegate=yes`) to who asks for it. Processes can
-only be moved within what one owns. So it is the zygote that is started in a new scope, by `systemd-run --scope`, which
-asks the manager and then becomes the command; what the zygote makes is born in that scope, and each box moves itself
-into a group below. We ourselves stay where we are. The scope goes when the last process in it does.
+A user owns no group, but the user manager does, and delegates one (`Delegate=yes`) on request. A user can only move
+processes within the groups it owns. So the zygote is started in a new scope, by `systemd-run --scope`, which asks the
+manager and then becomes the command; the zygote's children start in that scope, and each box moves itself into a group
+below. This process stays where it is. The scope goes away with the last process in it.
 
-Version 2 of control groups alone can be handed down safely, and is only asked for where nothing better is found.
+Only version 2 of control groups can be delegated safely, and we only ask where nothing better is found.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def scope_command(
     unified: Path = _UNIFIED,
     which: Callable[[str], str | None] = shutil.which,
 ) -> tuple[str, ...]:
-    """The words in front of a command that start it in a scope of its own; none where nobody could give one."""
+    """The words before a command that start it in its own scope; none where no manager can give one."""
     manager = Path(environ.get("XDG_RUNTIME_DIR") or "/nowhere", "systemd", "private")
     program = which("systemd-run")
     if program is None or not manager.exists() or not unified.exists():
@@ -41,9 +41,9 @@ def scope_command(
 
 
 def delegated(pid: int, *, mounts: Path = _MOUNTS, own: Path = _OWN, theirs: Path | None = None) -> list[Place]:
-    """The place for groups in the scope that process `pid` was started in, made ready; none if it is in no such scope.
+    """The place for groups in the scope of process `pid`, made ready; none if it is in no such scope.
 
-    A group with processes cannot limit those below it, so the process moves to one beside them.
+    A group with processes cannot limit the groups below it, so the process moves to one beside them.
     """
     scope = folder_of(theirs or Path(f"/proc/{pid}/cgroup"), mounts)
     if scope is None or scope.suffix != ".scope" or scope == folder_of(own, mounts):

@@ -1,13 +1,13 @@
-"""From the allowlist in `policies/seccomp.toml` to a classic BPF program, without a library.
+"""Compiles the allowlist in `policies/seccomp.toml` to a classic BPF program, without a library.
 
 The program checks the architecture first (a 32-bit call has other numbers), then refuses the x32 numbers, then goes
-through the list. What is not on it gets `EPERM`; the kernel remembers per number what is allowed whatever the
-arguments, so the length of the list costs nothing in running.
+through the list. What is not on it gets `EPERM`; the kernel caches the numbers that are allowed whatever their
+arguments, so the length of the list costs nothing at run time.
 
 An entry can look at arguments, and says what they may be, never what they may not: `only` is a list of conditions that
-must all hold. A call may stand in several entries; the first whose conditions hold decides, and where none do it is
-refused. An entry without conditions holds always, so its calls stand nowhere else. A filter cannot follow pointers,
-which is why `clone3` (its flags are behind one) answers `ENOSYS`: the C library then takes `clone`.
+must all hold. A call may be in several entries; the first whose conditions hold decides, and where none do it is
+refused. An entry without conditions always holds, so its calls are in no other entry. A filter cannot follow pointers,
+which is why `clone3` (its flags are behind one) answers `ENOSYS`: the C library then uses `clone`.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ _INSTRUCTIONS_MAX: Final = 4096
 
 Word = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 Instruction = tuple[int, int, int, int]
-# The kernel makes no call and gives the number in the low bits as the error: none.
+# The kernel does not make the call and returns the number in the low bits as the error: none.
 _SUCCESS: Final[Instruction] = (_RET, 0, 0, _RET_ERRNO)
 
 
 class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The low 32 bits of argument `arg`: one of `values`, each with any of `bits` or none.
 
-    So `bits` alone is a list of flags of which any may be set and no other. With `whole`, the high 32 bits must be
-    zero: of an argument that is a pointer, or that the kernel reads as a long.
+    So `bits` alone is a list of flags, any of which may be set and no others. With `whole`, the high 32 bits must be
+    zero as well: for an argument that is a pointer, or that the kernel reads as a long.
     """
 
     arg: Annotated[int, msgspec.Meta(ge=0, le=5)]
-    # The length of an entry must fit in a jump of eight bits, with a condition for every argument.
+    # The length of an entry, with a condition for every argument, must fit into an eight-bit jump.
     values: Annotated[list[Word], msgspec.Meta(min_length=1, max_length=32)] = msgspec.field(
         default_factory=lambda: [0]
     )
@@ -74,7 +74,7 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def mask(self) -> int:
-        """What of the low half is compared."""
+        """The bits of the low half that are compared."""
         return 0xFFFFFFFF & ~functools.reduce(operator.or_, self.bits, 0)
 
 
@@ -82,7 +82,7 @@ Only = Annotated[list[Condition], msgspec.Meta(max_length=6)]
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`names` may be called, where all of `only` hold. `why` is for whoever reviews it."""
+    """`names` may be called where all of `only` hold. `why` is for reviewers."""
 
     names: Annotated[list[str], msgspec.Meta(min_length=1)]
     why: Annotated[str, msgspec.Meta(min_length=10)]
@@ -93,9 +93,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where all of `only` hold, `names` are not made and answer something else than `EPERM`.
+    """Where all of `only` hold, the calls in `names` are not made and answer something other than `EPERM`.
 
-    `error`: one that a library knows a way around, or `success` for a call that has nothing to do in a box.
+    `error`: one that libraries know how to work around, or `success` for a call that has nothing to do in a box.
     """
 
     names: Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -116,7 +116,7 @@ class Allowlist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: Annotated[int, msgspec.Meta(ge=1, le=1)]
     allow: list[Rule]
     answer: list[Answer]
-    # What a container's first process needs besides, before it loads the filter that is made of the rest.
+    # What a container's first process needs in addition, before it loads the filter made from the rest.
     boot: list[Rule]
 
     def names(self) -> list[str]:
@@ -124,7 +124,7 @@ class Allowlist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return _names(self.allow)
 
     def answered(self) -> list[str]:
-        """Every system call that is not made, whatever its arguments, and answers something else than `EPERM`."""
+        """Every system call that is never made, whatever its arguments, and answers something other than `EPERM`."""
         return _names([answer for answer in self.answer if not answer.only])
 
     def without(self, name: str) -> Allowlist:
@@ -132,7 +132,7 @@ class Allowlist(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return msgspec.structs.replace(self, allow=_without(name, self.allow), answer=_without(name, self.answer))
 
     def without_boot(self, name: str) -> Allowlist:
-        """The same list with one call taken out of what only the start of a container needs."""
+        """The same list with one call removed from those that only the start of a container needs."""
         return msgspec.structs.replace(self, boot=_without(name, self.boot))
 
 
@@ -150,7 +150,7 @@ def load_allowlist(path: Path | None = None) -> Allowlist:
     doubled = sorted({*_doubled([*allowlist.allow, *allowlist.answer]), *_doubled(allowlist.boot)})
     unknown = sorted({*_names([*allowlist.allow, *allowlist.answer, *allowlist.boot])} - NUMBERS.keys())
     if doubled or unknown:
-        raise HostFault(f"{path}: named twice: {doubled}, no system call: {unknown}")
+        raise HostFault(f"{path}: named twice: {doubled}, not a system call: {unknown}")
     return allowlist
 
 
@@ -158,13 +158,13 @@ def compile_filter(allowlist: Allowlist) -> bytes:
     """The filter as an array of `struct sock_filter`.
 
     Raises:
-        LayerMissing: this machine is no x86_64. The list's numbers and flags mean other things on other machines (what
-            is O_DIRECTORY here is O_DIRECT on aarch64), and a box without a filter is not made.
+        LayerMissing: this machine is not x86_64. The list's numbers and flags mean other things on other machines (what
+            is O_DIRECTORY here is O_DIRECT on aarch64), and no box is made without a filter.
     """
     if (machine := platform.machine()) != _MACHINE:
         raise LayerMissing(
-            f"this machine is {machine}, and the system call filter is written for {_MACHINE}: run boxes on such a "
-            "machine",
+            f"this machine is {machine}, but the system call filter is written for {_MACHINE}: run boxes on a machine "
+            "of that kind",
             code="layer.missing",
         )
     code: list[Instruction] = [
@@ -186,7 +186,7 @@ def compile_filter(allowlist: Allowlist) -> bytes:
 
 
 def _check_one_for_each(only: Sequence[Condition]) -> None:
-    """A daemon takes two conditions on one argument for alternatives."""
+    """A daemon would take two conditions on one argument as alternatives."""
     if len({condition.arg for condition in only}) < len(only):
         raise ValueError("two conditions on one argument")
 
@@ -197,7 +197,7 @@ def _names(entries: Sequence[Rule | Answer]) -> list[str]:
 
 
 def _doubled(entries: Sequence[Rule | Answer]) -> set[str]:
-    """What is named again beside an entry that holds always, or twice in one."""
+    """Names that are in another entry besides one that always holds, or twice in one entry."""
     names = [name for entry in entries for name in entry.names]
     always = {name for entry in entries if not entry.only for name in entry.names}
     twice = {name for entry in entries for name in entry.names if entry.names.count(name) > 1}
@@ -213,18 +213,18 @@ def _without(name: str, entries: Sequence[_Entry]) -> list[_Entry]:
 
 
 def _call(number: int, only: Sequence[Condition], verdict: Instruction) -> list[Instruction]:
-    """`verdict` for this number where all conditions hold, else go on; the next comparison still sees the number."""
+    """`verdict` for this number where all conditions hold, else continue; the next comparison still sees the number."""
     code = [verdict]
     for condition in reversed(only):
         code = [*_compare(condition, len(code)), *code]
     if only:
-        # Whoever goes on from within has loaded something else meanwhile.
+        # A path that continues from inside has loaded something else meanwhile.
         return [(_JMP_JEQ, 0, len(code) + 1, number), *code, (_LD_ABS, 0, 0, _NR_OFFSET)]
     return [(_JMP_JEQ, 0, len(code), number), *code]
 
 
 def _compare(condition: Condition, rest: int) -> list[Instruction]:
-    """Go on where the condition holds, else jump over the `rest` instructions that follow."""
+    """Continue where the condition holds, else jump over the `rest` instructions that follow."""
     count = len(condition.values)
     code = [(_LD_ABS, 0, 0, _offset(condition.arg)), (_ALU_AND, 0, 0, condition.mask)]
     for index, value in enumerate(condition.values):
@@ -236,7 +236,7 @@ def _compare(condition: Condition, rest: int) -> list[Instruction]:
 
 
 def _offset(arg: int) -> int:
-    """Of the low half: the machine is little-endian."""
+    """The offset of the low half: the machine is little-endian."""
     return _ARGS_OFFSET + 8 * arg
 
 

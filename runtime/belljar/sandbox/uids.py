@@ -1,16 +1,16 @@
-"""The uids of the host that boxes run as: a range of Belljar's own, one uid a box.
+"""The uids of the host that boxes run as: Belljar's own range, one uid for each box.
 
-The kernel keeps accounts per uid (pipe pages, epoll watches, processes, queued signals, inotify), and whoever has a
-process's uid may signal it. Boxes that all ran as `nobody` would share both with each other, and with whatever else on
-the host runs as nobody. So each box has a uid that no other process has, and its gid is the same number; inside, it is
-nobody's as ever.
+The kernel keeps counts per uid (pipe pages, epoll watches, processes, queued signals, inotify), and a process with the
+same uid may send signals. If all boxes ran as `nobody`, they would share both with each other, and with whatever else
+on the host runs as nobody. So each box has a uid that no other process has, and its gid is the same number; inside, it
+is still nobody.
 
-The range is cut into blocks. A backend claims one, for as long as it lives, by a lock (flock) on an empty file in a
-folder of root's. The kernel gives the lock back when the process dies, however it dies, so nothing needs to be cleared.
-The search for a free block begins anywhere: what another container with a /run of its own has claimed cannot be seen.
+The range is cut into blocks. A backend claims one for its lifetime, by a lock (flock) on an empty file in a folder that
+belongs to root. The kernel releases the lock when the process dies, however it dies, so nothing needs to be cleared.
+The search for a free block starts at a random one: we cannot see what another container with its own /run has claimed.
 
 Only root can give a process another uid. Where this process may not, or every block is taken, there is no block, and
-boxes share one unprivileged uid: nobody's, or where this process is an ordinary user its own.
+boxes share one unprivileged uid: nobody's, or this process's own if it is an ordinary user.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["BLOCK_UIDS", "NOBODY", "OWN", "RANGE_FIRST", "RANGE_UIDS", "Uids", "
 
 NOBODY: Final = 65534
 # Above what distributions give to users and to their containers (subuid). systemd-nspawn may pick these too, one of
-# some 28,000 such ranges, and looks first who has it. Below 2^31, from where on some tools take a uid as negative.
+# about 28,000 such ranges, and checks first who has it. Below 2^31, because some tools take larger uids for negative.
 RANGE_FIRST: Final = 0x6A61_0000
 RANGE_UIDS: Final = 65536
 OWN: Final = range(RANGE_FIRST, RANGE_FIRST + RANGE_UIDS)
-# More boxes than one backend ever has at a time on a machine, and 128 backends.
+# More boxes than one backend ever has at a time on a machine; leaves room for 128 backends.
 BLOCK_UIDS: Final = 512
 _FOLDER: Final = Path("/run/belljar-uids")
 # CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN: to become another user, and to write the maps of a new user namespace.
@@ -41,9 +41,9 @@ _NEEDED: Final = 1 << 6 | 1 << 7 | 1 << 21
 
 
 class Uids:
-    """One block of uids, and who has which. Without a block (see above), `block` is None and every lease is `NOBODY`.
+    """One block of uids and its leases. Without a block (see above), `block` is None and every lease is `NOBODY`.
 
-    The block's first uid is never leased: it is for the process of ours that makes the boxes, if there is one.
+    The block's first uid is never leased: it is for our process that makes the boxes, if there is one.
     """
 
     def __init__(self, folder: Path = _FOLDER) -> None:
@@ -52,7 +52,7 @@ class Uids:
         self.block: range | None = None
         if claimed is not None:
             self._lock, self.block = claimed
-        # What was released last is leased last: a process that is slow to die keeps its uid to itself.
+        # The uid released last is leased last, so a process that is slow to die does not share its uid.
         self._free = collections.deque(self.block[1:] if self.block is not None else ())
 
     def lease(self) -> int:
@@ -64,25 +64,25 @@ class Uids:
         if self.block is None:
             return NOBODY
         if not self._free:
-            raise BoxFault(f"{BLOCK_UIDS - 1} boxes are alive, as many as have a uid of their own: run fewer at once")
+            raise BoxFault(f"{BLOCK_UIDS - 1} boxes are alive, and there are no more uids for boxes: run fewer at once")
         return self._free.popleft()
 
     def release(self, uid: int) -> None:
-        """Give it back. No process may be left that has it."""
+        """Give it back. No process may still have it."""
         if self.block is not None:
             self._free.append(uid)
 
     def close(self) -> None:
-        """Give back the block. No process may be left that has one of its uids."""
+        """Give back the block. No process may still have one of its uids."""
         lock, self._lock, self.block = self._lock, None, None
         if lock is not None:
-            # A child that was forked meanwhile may hold a copy of the descriptor.
+            # A child forked meanwhile may hold a copy of the descriptor.
             fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
 
 def ids_of(pid: int) -> set[int]:
-    """The uids and gids that process `pid` has on this host, all of them; none where it is not to be seen."""
+    """All uids and gids of process `pid` on this host; none where it cannot be seen."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -123,7 +123,7 @@ def _allowed() -> bool:
 
 
 def _covers(text: str) -> bool:
-    """Whether a user namespace with this map has the whole range. In a container it may have 65536 ids, or one."""
+    """Whether a user namespace with this map has the whole range. In a container it may have only 65536 ids, or one."""
     for line in text.splitlines():
         inside, _, count = map(int, line.split())
         if inside <= RANGE_FIRST and inside + count >= RANGE_FIRST + RANGE_UIDS:

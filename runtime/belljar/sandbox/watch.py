@@ -1,39 +1,39 @@
-"""What a box uses where no control group counts it: a watch on the host, which looks at the box's processes.
+"""Counts what a box uses where no control group does: a watch on the host that looks at the box's processes.
 
-An ordinary user has no control groups, and the kernel's own limits are each for one process: 96 of them could use 96
+An ordinary user has no control groups, and each of the kernel's own limits is for one process: 96 of them could use 96
 times `memory`. So a thread beside the event loop looks at all processes of the box, adds up what they use, and kills
 the box when that is more than it may have.
 
-Who belongs to the box: its first process and everything below it. The kernel gives an orphan to the first process of
-its pid namespace, so nothing can leave this tree. Only while we read can a process move, from a parent that dies to the
-first one; so the first one's children are read again until none of them is new.
+What belongs to the box: its first process and everything below it. The kernel gives an orphan to the first process of
+its pid namespace, so nothing can leave this tree. Only while we read can a process move, from a dying parent to the
+first process; so the first one's children are read again until none of them is new.
 
-Memory: each process's share of its anonymous pages (a page that ten processes share counts for a tenth in each), in
-swap or not; of shared anonymous mappings; the scratch folder; and what its sockets can hold. The kernel's own notes
-(page tables, lists of mappings, pipes) are not counted.
+Memory: each process's share of its anonymous pages (a page that ten processes share counts for a tenth in each),
+swapped or not; of shared anonymous mappings; the scratch folder; and what its sockets can hold. The kernel's own data
+(page tables, lists of mappings, pipes) is not counted.
 
-Shared anonymous mappings can hold pages that are in nobody's table any more: the kernel keeps them until the last piece
-of the mapping goes. They show in the machine's sum of such pages. When that has grown by more than a quarter of
-`memory` since the box was born, whoever did it, the box's mappings are read as well, as often as can be, and each
-counts as large as it was ever seen, at least `_HIDDEN_BYTES`.
+Shared anonymous mappings can hold pages that are in no page table any more: the kernel keeps them until the last piece
+of the mapping goes. They show up in the machine's total of such pages. When that has grown by more than a quarter of
+`memory` since the box was born, no matter who caused it, the box's mappings are read as well, as often as possible, and
+each counts as large as it was ever seen, at least `_HIDDEN_BYTES`.
 
-CPU time: that of the living, with what each has taken over from the children it waited for. A child that nobody waits
-for (SIGCHLD ignored) leaves its time to nobody. So a process that runs and was not there at the last look stands for
+CPU time: that of living processes, with what each has taken over from the children it waited for. The time of a child
+that nobody waits for (SIGCHLD ignored) is lost. So a process that runs and was not there at the last look stands for
 those that came and went before it: it is charged the whole time since then.
 
-Tasks are counted to say which limit it was; the kernel refuses more by itself, and counts for each user namespace.
+Tasks are counted to say which limit was reached; the kernel itself refuses more, and counts for each user namespace.
 
-Shares are dear to read: the kernel goes through all page tables, and waits for a process that is just being cloned. So
-between two such counts the growth is estimated from numbers that cost nothing, and upwards: each fault of a page that
-was there before may have copied it. When that estimate is above `memory`, the box is counted again, and its processes
-are stopped meanwhile, so that it does not grow further and no lock is held.
+Shares are expensive to read: the kernel goes through all page tables, and waits for a process that is being cloned. So
+between two such counts the growth is estimated, upwards, from numbers that cost nothing: each fault of a page that was
+there before may have copied it. When that estimate is above `memory`, the box is counted again, with its processes
+stopped, so that it does not grow further and no lock is held.
 
 How far beyond `memory` a box can get: by what it can touch between two looks. The pause before the next look is how
-long the room that is left would last if `_TOUCH_BYTES_PER_S` were filled by each core that the box can have busy, but
-at least `_PAUSE_MIN_S`, and at least `_DUTY` times what the last look took.
+long the remaining room would last if each core that the box can keep busy filled `_TOUCH_BYTES_PER_S`, but at least
+`_PAUSE_MIN_S`, and at least `_DUTY` times what the last look took.
 
-All of this is read from /proc directly. psutil finds the children of a process by reading every process of the machine,
-and shares by reading a process's mappings one by one: milliseconds, where this takes some 50 µs for a process.
+All of this is read directly from /proc. psutil finds the children of a process by reading every process of the machine,
+and shares by reading a process's mappings one by one: that takes milliseconds, this about 50 µs for a process.
 """
 
 from __future__ import annotations
@@ -65,36 +65,37 @@ __all__ = [
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _CORES: Final = os.cpu_count() or 1
-# Machines of today do not fill new pages faster, on one core.
+# One core of today's machines does not fill new pages faster.
 _TOUCH_BYTES_PER_S: Final = 2 * 2**30
 _PAUSE_MIN_S: Final = 0.005
 _PAUSE_MAX_S: Final = 0.1
-# Looking takes a third of a core at most.
+# Looking takes at most a third of a core.
 _DUTY: Final = 2.0
 # What one end of a pair of sockets can hold: net.core.wmem_default, which a program in a box cannot raise, and half of
 # it again, because the last piece may go beyond.
 _SOCKET_BYTES: Final = 212_992 * 3 // 2
-# Orphans may move while we read. Who has so many generations die within one look is found by the next.
+# Orphans may move while we read. If more generations die within one look, the next look finds the rest.
 _PASSES_MAX: Final = 5
 _FILE_BYTES_MAX: Final = 2**20
-# What reading of a process says when it has ended. Anything else, such as no descriptor left, is no end.
+# What reading a process's files raises when it has ended. Anything else, such as no descriptor left, is not an end.
 _ENDED: Final = (FileNotFoundError, ProcessLookupError)
 _CHILDREN_LISTED: Final = os.path.exists("/proc/thread-self/children")
 # Begin, end, offset and number of a shared anonymous mapping.
 _SHARED: Final = re.compile(rb"^(\w+)-(\w+) ...s (\w+) \S+ (\d+) +/dev/zero \(deleted\)$", re.MULTILINE)
-# What one mapping can be filled with, and all but given back, between two looks in the shortest pause.
+# How much of one mapping can be filled, and mostly unmapped again, between two looks at the shortest pause.
 _HIDDEN_BYTES: Final = int(_TOUCH_BYTES_PER_S * _PAUSE_MIN_S)
 _HIDDEN_SHARE: Final = 0.25
-# A crowd is slow to be stopped, and so is counted from this share of `memory` on, each time it has grown by that one.
+# Stopping a crowd is slow, so it is counted from the first share of `memory` on, each time it has grown by the second.
 _CROWD_SHARE: Final = 0.75
 _CROWD_GROWTH_SHARE: Final = 0.125
-# A count that takes no longer is made with every look; another one at least so often, to be done with what was freed.
+# A count that takes no longer than the first is made with every look; any other at least every `_COUNT_S`, to notice
+# what was freed.
 _CHEAP_S: Final = 0.002
 _COUNT_S: Final = 0.5
 
 
 class Born(NamedTuple):
-    """The sizes that a box has from its birth on, because it is a clone."""
+    """The sizes that a box has from birth, because it is a clone."""
 
     address_bytes: int = 0
     private_bytes: int = 0
@@ -104,7 +105,7 @@ class Born(NamedTuple):
 class Process(NamedTuple):
     """One process at one moment. `at` is its folder in /proc.
 
-    `own` is its own CPU time, `inherited` that of the children it waited for, both in ticks, as `started` is. `faults`:
+    `own` is its own CPU time, `inherited` that of the children it waited for, both in ticks, as is `started`. `faults`:
     how often a page was made, copied or found for it.
     """
 
@@ -130,8 +131,8 @@ class Watch:
 
     Args:
         scratch: a descriptor of the box's scratch folder.
-        born: the sizes of what the box was cloned from.
-        covers: what to look at: `memory`, `cpu`, `pids`; the rest is counted by somebody else.
+        born: the sizes of the process that the box was cloned from.
+        covers: what to look at: `memory`, `cpu`, `pids`; control groups count the rest.
     """
 
     def __init__(
@@ -163,26 +164,26 @@ class Watch:
         self._memory_peak_bytes = 0
         self._tasks = 1
         self._kills = 0
-        # It could not look any more, and has killed the box for that: nobody would have limited it.
+        # It could no longer look, and so has killed the box: nothing would have limited it.
         self.failed = False
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """No look after this. Waits for one that is under way."""
+        """Stop looking. Waits for a look that is under way."""
         self._over.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     def ask(self, answered: Callable[[], None]) -> None:
-        """Look now; `answered` is called, in another thread, when that is done. Not called after the end."""
+        """Look now; `answered` is called, in another thread, when that is done, but not after the end."""
         self._asked.put(answered)
         self._wake.set()
 
     def evidence(self) -> Evidence:
-        """The account as of the last look."""
+        """What was counted at the last look."""
         memory = "memory" in self._covers
         return Evidence(
             cpu_s=self._cpu_ticks / TICKS_PER_S if "cpu" in self._covers else None,
@@ -192,14 +193,14 @@ class Watch:
         )
 
     def look(self) -> None:
-        """Count once, and kill the box if that is too much. Blocks for 0.1 ms, for a large box some milliseconds."""
+        """Count once, and kill the box if it uses too much. Blocks for 0.1 ms, with a large box some milliseconds."""
         with self._looking:
             if self._over.is_set():
                 return
             began = time.monotonic()
             processes = processes_below(self._pid)
             if not processes:
-                return  # it has ended: the account stands
+                return  # it has ended: the last count stands
             self._tasks = sum(process.threads for process in processes.values())
             if "cpu" in self._covers:
                 self._cpu_ticks += ticks_between(self._known, processes, (began - self._looked) * TICKS_PER_S)
@@ -218,7 +219,7 @@ class Watch:
                 for answered in answers:
                     answered()
         except OSError:
-            pass  # no descriptor left, for one: the end of the box tells of it
+            pass  # no descriptor left, say: the end of the box reports it
         finally:
             if not self._over.is_set():
                 self.failed = True
@@ -227,7 +228,7 @@ class Watch:
     def _pause_s(self) -> float:
         pause = _PAUSE_MAX_S
         if "memory" in self._covers:
-            # A task can make another one meanwhile.
+            # A task can start another one meanwhile.
             cores = min(_CORES, 2 * self._tasks)
             room = self._spec.memory_bytes - self._memory_bytes
             pause = max(_PAUSE_MIN_S, min(pause, room / (cores * _TOUCH_BYTES_PER_S)))
@@ -248,7 +249,7 @@ class Watch:
         with contextlib.ExitStack() as stack:
             if above and len(processes) > 1:
                 processes = stack.enter_context(_stopped(self._pid))
-            if processes != self._counted:  # whoever has not run has touched nothing
+            if processes != self._counted:  # processes that have not run have touched nothing
                 self._pages_bytes = self._pages(processes.values(), scratch_bytes)
             self._memory_bytes = others_bytes + self._pages_bytes
             self._memory_peak_bytes = max(self._memory_peak_bytes, self._memory_bytes)
@@ -260,7 +261,7 @@ class Watch:
         self._count_took_s = time.monotonic() - now
 
     def _is_cheap(self, processes: Mapping[int, Process], now: float) -> bool:
-        """Whether to count though nothing asks for it: so that the estimate does not drift, and for the account."""
+        """Whether to count without need, so that the estimate does not drift and the numbers stay current."""
         if _are_a_crowd(processes):
             return False
         return self._count_took_s < _CHEAP_S or now - self._counted_at > _COUNT_S
@@ -272,16 +273,16 @@ class Watch:
         if hidden_at_most > self._spec.memory_bytes * _HIDDEN_SHARE:
             seen = _shared_mappings(processes)
             if seen is None:
-                return self._spec.memory_bytes + 1  # nobody needs so many mappings but to hide something
+                return self._spec.memory_bytes + 1  # so many mappings are only good for hiding something
             self._mappings = {number: max(size, self._mappings.get(number, 0)) for number, size in seen.items()}
             mapped = max(mapped, sum(max(size, _HIDDEN_BYTES) for size in self._mappings.values()))
         return private + mapped
 
     def _share(self, process: Process) -> tuple[int, int]:
-        """Its share of anonymous pages, and of shared ones that are no file's."""
+        """Its share of anonymous pages, and of shared pages that belong to no file."""
         with contextlib.suppress(PermissionError):
             return _proportional(process.at)
-        # Not to be read on this host: then a page counts in full for each of those who share it.
+        # This host does not show shares: then a page counts in full for each process that has it.
         return process.private_bytes, max(0, process.shared_bytes - self._born.shared_bytes)
 
 
@@ -296,7 +297,7 @@ def born(pid: int) -> Born:
 
 
 def address_peak_bytes(pid: int, born: Born) -> int | None:
-    """The most address space that a process has had since it was born, beyond what it was born with."""
+    """The most address space that a process has had since its birth, beyond its initial size."""
     with contextlib.suppress(OSError):
         for line in _read(f"/proc/{pid}/status").splitlines():
             if line.startswith(b"VmPeak:"):
@@ -305,17 +306,17 @@ def address_peak_bytes(pid: int, born: Born) -> int | None:
 
 
 def pid_of(pidfd: int) -> int:
-    """The number, here, of the process behind a descriptor; -1 when it has ended.
+    """The pid, in our namespace, of the process behind a descriptor; -1 when it has ended.
 
     Raises:
-        OSError: the descriptor is none.
+        OSError: it is not a descriptor.
     """
     lines = _read(f"/proc/self/fdinfo/{pidfd}").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(b"Pid:"))
 
 
 def ticks_between(before: Mapping[int, Process], after: Mapping[int, Process], passed: float) -> float:
-    """The CPU time that went by between two looks, `passed` ticks apart."""
+    """The CPU time used between two looks, `passed` ticks apart."""
     all_of_it = sum(each.own + each.inherited for each in after.values())
     all_of_it -= sum(each.own + each.inherited for each in before.values())
     stayed = [(before[pid], now) for pid, now in after.items() if _same(before.get(pid), now)]
@@ -325,8 +326,8 @@ def ticks_between(before: Mapping[int, Process], after: Mapping[int, Process], p
 
 
 def growth_bytes(before: Mapping[int, Process], after: Mapping[int, Process], born: Born) -> int:
-    """By how much memory can have grown between two looks; more than it has, if pages were given back as well."""
-    # What is new can have come to its pages by inheritance.
+    """By how much memory can have grown between two looks; too much if pages were freed as well."""
+    # A new process may have inherited its pages.
     inherited = max((each.private_bytes for each in before.values()), default=born.private_bytes)
     grown = 0
     for pid, now in after.items():
@@ -347,9 +348,9 @@ def _same(before: Process | None, now: Process) -> bool:
 
 
 def processes_below(first: int, *, listed: bool = _CHILDREN_LISTED) -> dict[int, Process]:
-    """Process `first` and all below it, as far as they still live. A number that went to a stranger is left out.
+    """Process `first` and all below it that still live. A pid that now belongs to a stranger is left out.
 
-    `listed`: this kernel lists the children of a process; else they are looked for among all.
+    `listed`: this kernel lists the children of a process; otherwise all processes are searched.
     """
     found: dict[int, Process] = {}
     for _ in range(_PASSES_MAX):
@@ -375,7 +376,7 @@ def _process(pid: int) -> Process | None:
         at = f"/proc/{pid}"
         address, resident, shared = _sizes(at)
         if not resident and threads > 1 and state in b"ZX":
-            # Its first thread has ended, and the memory is only to be seen through the others.
+            # Its first thread has ended, and its memory can only be seen through the others.
             at = next((path for path in _threads(pid) if any(_sizes(path))), at)
             address, resident, shared = _sizes(at)
     except _ENDED:
@@ -414,10 +415,10 @@ def _threads(pid: int) -> list[str]:
 
 @contextlib.contextmanager
 def _stopped(first: int) -> Iterator[dict[int, Process]]:
-    """All processes of a box, none of which runs while the block lasts.
+    """All processes of a box, stopped while the block lasts.
 
-    A box is one process group to begin with, and that stops in one call, before they can go on growing. Whoever has
-    left the group is stopped after.
+    A box starts as one process group, which one call stops before it can grow further. Processes that have left the
+    group are stopped after that.
     """
     handles: dict[int, int] = {}
     _signal_group(first, signal.SIGSTOP)
@@ -445,7 +446,7 @@ def _signal_group(first: int, number: signal.Signals) -> None:
 
 
 def _are_a_crowd(processes: Mapping[int, Process]) -> bool:
-    """Whether more of them run than can at once: those that wait for a core hold locks, and hold up who looks."""
+    """Whether more of them are running than there are cores: those that wait hold locks, and hold up a look."""
     return len(processes) > 1 and sum(each.running for each in processes.values()) > _CORES
 
 
@@ -455,7 +456,7 @@ def _signal(handle: int, number: signal.Signals) -> None:
 
 
 def _family() -> dict[int, list[int]]:
-    """Children by parent, from all processes of the machine: for kernels that do not list them."""
+    """Children by parent, from all processes of the machine, for kernels that do not list children."""
     family: dict[int, list[int]] = {}
     for name in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(*_ENDED):
@@ -468,13 +469,13 @@ def _family() -> dict[int, list[int]]:
 
 
 def _sizes(at: str) -> tuple[int, int, int]:
-    """Address space, resident, and of that what is files' or shared: in bytes."""
+    """Address space, resident memory, and the part of it that belongs to files or is shared, in bytes."""
     address, resident, shared, *_ = map(int, _read(f"{at}/statm").split())
     return address * _PAGE_BYTES, resident * _PAGE_BYTES, shared * _PAGE_BYTES
 
 
 def _proportional(at: str) -> tuple[int, int]:
-    """A process's share of anonymous pages, in swap or not, and of pages shared by mappings that are no file's.
+    """A process's share of anonymous pages, swapped or not, and of pages shared by mappings that belong to no file.
 
     Raises:
         PermissionError: this host does not show them.
@@ -503,7 +504,7 @@ def _shared_mappings(processes: Iterable[Process]) -> dict[bytes, int] | None:
 
 
 def _shared_on_machine() -> int:
-    """What all temporary file systems and shared anonymous mappings of this machine hold."""
+    """The size of all temporary file systems and shared anonymous mappings of this machine."""
     with contextlib.suppress(OSError):
         for line in _read("/proc/meminfo").splitlines():
             if line.startswith(b"Shmem:"):
@@ -527,7 +528,7 @@ def _sockets(pid: int) -> int:
 
 
 def _read(path: str) -> bytes:
-    """A file of the kernel's, up to a mebibyte."""
+    """A kernel file, up to a mebibyte."""
     return b"".join(_pieces(path))
 
 

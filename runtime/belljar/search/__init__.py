@@ -1,4 +1,4 @@
-"""Looking for things in stored documents, on the host, in processes of their own (see `searcher` and `process`)."""
+"""Searches stored documents on the host, in processes of their own (see `searcher` and `process`)."""
 
 from belljar.search.searcher import Findings, Question, Searcher, Tracked
 

@@ -1,14 +1,14 @@
-"""What a search's matches look like on their way from the process that searches, over the broker, into the box.
+"""What a search's matches look like on their way from the search process, through the broker, into the box.
 
-The body is, if the pattern names groups, a JSON object with their numbers (`names` bytes of it); then for each match
-pairs of little-endian u64s; then texts:
+The body is a JSON object with the numbers of the groups that have names (`names` bytes of it, if there are any); then
+for each match pairs of little-endian u64s; then texts:
 
     start, stop             the match, in characters
-    item, its first char    only of a list or dict that is searched item by item
-    start, stop             each group; `NO_GROUP` twice where it took no part
+    item, its first char    only if a list or dict is searched item by item
+    start, stop             each group; `NO_GROUP` twice if it took no part
 
-For each match the text has its first `MATCH_CHARS_MAX` characters, and after them, of each group that is not all within
-these, as many of that. So what is in the body is what the ranges of `spans` say.
+For each match the text has its first `MATCH_CHARS_MAX` characters, and then as many of each group that is not wholly
+within these. So what is in the body is what the ranges of `spans` say.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Final
 
 __all__ = ["GROUPS_MAX", "MATCH_CHARS_MAX", "NO_GROUP", "OF_ITEMS", "spans"]
 
-# What is given of one match's text; its span is always given whole.
+# How much of one match's text is given; its span is always given whole.
 MATCH_CHARS_MAX: Final = 1000
-# A hundred hits with so many groups are 160 KB of numbers.
+# A hundred hits with this many groups are 160 KB of numbers.
 GROUPS_MAX: Final = 100
 NO_GROUP: Final = 2**64 - 1
 # The modes that go through a list or dict item by item.

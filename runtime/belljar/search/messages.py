@@ -1,14 +1,14 @@
-"""What the host asks of the process that searches, and what it answers.
+"""What the host asks the search process, and what it answers.
 
 A question is one JSON object on a line, then as many bytes as it says in `body`. An answer is a u32 length and a JSON
-object, then a u32 length and its bytes; the integers are big-endian. Who is at fault is the answer's type, so nobody
+object, then a u32 length and its bytes; the integers are big-endian. The answer's type says who is at fault, so nobody
 has to guess it from a text:
 
     Answered     what was asked for
-    Denied       it asks for what we do not do, or for more than there is: a Refusal, which the program hears
+    Denied       it asks for what we do not do, or for more than is allowed: a Refusal, which the program is told
     Faulted      the stored document is damaged, or we have a defect: a HostFault, which ends the run
 
-What comes without an answer, because the process died, is judged by how it died (see `searcher`).
+If there is no answer because the process died, the way it died decides (see `searcher`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Mode = Literal["find", "count", "lines", "find_items", "count_items"]
 class Searched(msgspec.Struct, frozen=True, kw_only=True, tag="search"):
     """Look for `pattern` in the document in `folder`; the fields are those of `searcher.Question`.
 
-    After `slice_s` seconds it is answered with the matches until then, and where to go on.
+    After `slice_s` seconds it is answered with the matches so far, and where to go on.
     """
 
     folder: str
@@ -49,7 +49,7 @@ class TrackedText(msgspec.Struct, frozen=True):
 
 
 class LookUp(msgspec.Struct, frozen=True, kw_only=True, tag="look_up"):
-    """What of the documents is in the prompts (`trace`), or what else counts as shown (`repeats`).
+    """Which parts of the documents are in the prompts (`trace`), or what else counts as shown (`repeats`).
 
     The body has the ranges, pairs of little-endian u64s, and then the prompts, of these lengths.
     """
@@ -67,7 +67,7 @@ Asked = Searched | LookUp
 class Answered(msgspec.Struct, frozen=True, tag="answered"):
     """`count` matches (for lines: characters from `start`); `next`, where to go on.
 
-    A look-up says whether it is `complete`. `groups` and `names` are told in `hits`.
+    A look-up says whether it is `complete`. `hits` explains `groups` and `names`.
     """
 
     start: int = 0

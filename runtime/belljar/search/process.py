@@ -1,15 +1,15 @@
-"""The process that searches: started by `searcher`, with nothing to do but this. `messages` says what it is asked.
+"""The search process: started by `searcher`, with nothing else to do. `messages` says what it is asked.
 
 The pattern is the guest's. RE2 takes time linear in the text and bounded memory, whatever the pattern; but it is a
-large parser of hostile input, so it runs here: in a process of its own, that can be killed at any moment, holds no
-secret, writes no file, reaches nobody, and gives way to whoever serves the others.
+large parser of hostile input, so it runs here: in a process of its own that can be killed at any moment, holds no
+secret, writes no file, reaches nobody, and gives way to whoever serves the other runs.
 
-The text is searched as UTF-8 in the memory map, all of it in one call, so that a match may lie anywhere and be as long
-as it likes. What RE2 finds are byte offsets; the document's marks make them characters.
+The text is searched as UTF-8 in the memory map, all of it in one call, so that a match may be anywhere and of any
+length. RE2 finds byte offsets; the document's marks turn them into characters.
 
-Every failure is told with its culprit. What the pattern does, its memory included, is `Denied`. What the stored files
-do is `Faulted`, and so is a defect of ours. A process without memory to say even that aborts: it had no more because of
-what it was asked.
+Every failure names its culprit. What the pattern does, its use of memory included, is `Denied`. What the stored files
+do is `Faulted`, and so is a defect of ours. A process without even the memory to say so aborts: what it was asked has
+used it up.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PATTERN_BYTES_MAX: Final = 8 << 20
 # Far above what a question takes; a runaway ends here.
 _MEMORY_BYTES_MAX: Final = 1 << 30
 _LINE_BYTES_MAX: Final = 1 << 26
-# What stands for something else in a pattern; of what is quoted nothing does.
+# Escapes in a pattern; there are none in what is quoted.
 _ESCAPE: Final = re.compile(rb"\\Q.*?(?:\\E|\Z)|\\.", re.DOTALL)
 _WHY_CHARS_MAX: Final = 500
 _REMEDY: Final = (
@@ -56,9 +56,9 @@ _REMEDY: Final = (
 )
 # Matches, or items, between two looks at the clock.
 _LOOK_EVERY: Final = 256
-# Two for each of the documents that a run may have, while a prompt is looked for in them.
+# Two for each document that a run may have, while a prompt is traced in them.
 _OPEN_FILES_MAX: Final = 2 * 1024 + 32
-# Of a list with more items than this, equal items are not made good for each other.
+# In a list with more items than this, equal items do not pay for each other.
 _ITEMS_MAX: Final = 1 << 20
 # In the record of an item.
 _ITEM_START: Final = 18
@@ -92,7 +92,7 @@ class _Pattern(Protocol):
 
 
 class _Stretch(NamedTuple):
-    """Bytes that are searched as a text of their own, from `first` on; of an item its number, and where it begins."""
+    """Bytes that are searched as a text of their own, from `first` on; for an item its number, and where it begins."""
 
     first: int
     start: int
@@ -115,10 +115,10 @@ class _Refused(Exception):
 
 
 def _compiled(pattern: bytes) -> _Pattern:
-    """Raises _Refused for what RE2 has not, and for what looks into characters."""
+    """Raises _Refused for what RE2 does not have, and for what looks inside characters."""
     if any(escape[0] == rb"\C" for escape in _ESCAPE.finditer(pattern)):
         raise _Refused(
-            "search.pattern", r"\C in a pattern is a single byte, and texts are made of characters: write . instead"
+            "search.pattern", r"\C in a pattern is a single byte, but texts are made of characters: use . instead"
         )
     options = re2.Options()
     options.log_errors = False
@@ -127,13 +127,13 @@ def _compiled(pattern: bytes) -> _Pattern:
         return cast("_Pattern", re2.compile(pattern, options))
     except re2.error as error:
         why = str(error.args[0], "utf-8", "replace")[:_WHY_CHARS_MAX]
-        raise _Refused("search.pattern", f"RE2 does not take this pattern ({why}): {_REMEDY}") from None
+        raise _Refused("search.pattern", f"RE2 does not accept this pattern ({why}): {_REMEDY}") from None
 
 
 def _matches(text: OpenDocument, question: Searched, pattern: _Pattern) -> Iterator[_Hit | int]:
-    """All matches in the range, in order, none with a part of a character; now and then a number: where it stands.
+    """All matches in the range, in order, none with part of a character; now and then a number: how far it has come.
 
-    Up to that character all has been looked through.
+    Everything up to that character has been searched.
     """
     data, groups = text.view, range(1, pattern.groups + 1)
     for number, stretch in enumerate(_stretches(text, question)):
@@ -157,7 +157,7 @@ def _matches(text: OpenDocument, question: Searched, pattern: _Pattern) -> Itera
 
 
 def _cuts(data: memoryview, at: int) -> bool:
-    """Whether a character goes on here."""
+    """Whether this is in the middle of a character."""
     return at < len(data) and data[at] & 0xC0 == 0x80
 
 
@@ -195,7 +195,7 @@ def _item(records: memoryview, item: int) -> tuple[int, int]:
 
 
 def _find(text: OpenDocument, question: Searched) -> Reply:
-    """As many matches as are wanted, or fit one reply; `next` is where to go on when there are more."""
+    """As many matches as are wanted, or fit into one reply; `next` is where to go on if there are more."""
     pattern = _compiled(question.pattern.encode())
     names, reply = _names(pattern), _Reply(text, question)
     reply.size = len(names)
@@ -216,18 +216,18 @@ def _find(text: OpenDocument, question: Searched) -> Reply:
 
 
 def _names(pattern: _Pattern) -> bytes:
-    """The names of the groups, as JSON; empty where none has one."""
+    """The names of the groups, as JSON; empty if none has one."""
     if pattern.groups > GROUPS_MAX:
         raise _Refused(
             "search.pattern",
-            f"the pattern has {pattern.groups} groups, at most {GROUPS_MAX} are given: write (?:...) for the others",
+            f"the pattern has {pattern.groups} groups, but at most {GROUPS_MAX} are given: use (?:...) for the others",
         )
     names = {str(name, "utf-8", "replace"): number for name, number in pattern.groupindex.items()}
     return json.dumps(names, ensure_ascii=False).encode() if names else b""
 
 
 class _Reply:
-    """Matches on their way to whoever asked: their spans, those of their groups, and their texts."""
+    """Matches for one reply: their spans, those of their groups, and their texts."""
 
     def __init__(self, text: OpenDocument, question: Searched) -> None:
         self._text = text
@@ -237,7 +237,7 @@ class _Reply:
         self.count = self.size = self.after = 0
 
     def take(self, hit: _Hit) -> bool:
-        """Whether there was room for it. Raises _Refused where not even this one has."""
+        """Add a match; False if there is no room. Raises _Refused if there is none even for the first."""
         text, chars = self._text, MATCH_CHARS_MAX
         first, last = text.char_of(hit.start), text.char_of(hit.stop)
         said = [_beginning(text, hit.start, hit.stop, chars)]
@@ -252,7 +252,7 @@ class _Reply:
         if self.size + size > self._question.bytes_max:
             if not self.count:
                 limit = self._question.bytes_max
-                raise _Refused("context.read", f"one match has {size} bytes; {limit} may be read at once")
+                raise _Refused("context.read", f"one match has {size} bytes; only {limit} may be read at once")
             return False
         self.spans += b"".join(_SPAN.pack(*span) for span in spans)
         self.texts += said
@@ -261,19 +261,19 @@ class _Reply:
 
 
 def _after(first: int, last: int, hit: _Hit, text: OpenDocument) -> int:
-    """Where to go on behind a match: never at its own beginning, and never beyond its item."""
+    """Where to go on after a match: never at its own beginning, and never beyond its item."""
     after = max(last, first + 1)
     return min(after, text.char_of(hit.stretch.stop)) if hit.stretch.item >= 0 else after
 
 
 def _beginning(text: OpenDocument, start: int, stop: int, chars: int) -> bytes:
-    """At most `chars` characters of a match. They have at most four bytes each; what is cut in two is left out."""
+    """At most `chars` characters of a match. They have at most four bytes each; one that is cut in two is left out."""
     data = bytes(text.view[start : min(stop, start + 4 * chars)])
     return data if len(data) <= chars else data.decode("utf-8", "ignore")[:chars].encode()
 
 
 def _count(text: OpenDocument, question: Searched) -> Reply:
-    """All matches, or those up to `next`."""
+    """Count all matches, or those up to `next`."""
     until = time.monotonic() + question.slice_s
     count = 0
     for found in _matches(text, question, _compiled(question.pattern.encode())):
@@ -286,13 +286,13 @@ def _count(text: OpenDocument, question: Searched) -> Reply:
 
 
 def _lines(text: OpenDocument, question: Searched) -> Reply:
-    """As many of the lines as fit one reply; `next` is the line to go on with when there are more."""
+    """As many of the lines as fit into one reply; `next` is the line to go on with if there are more."""
     low, high = (min(at, text.document.lines) for at in (question.start, question.stop))
     first = text.line_start(low)
     fitting = _last_fitting(text, low, max(low, high), first + question.bytes_max)
     if fitting == low < high:
         size = text.line_start(low + 1) - first
-        raise _Refused("context.read", f"line {low} has {size} bytes; {question.bytes_max} may be read at once")
+        raise _Refused("context.read", f"line {low} has {size} bytes; only {question.bytes_max} may be read at once")
     last, start = text.line_start(fitting), text.char_of(first)
     header = Answered(start=start, count=text.char_of(last) - start, next=fitting if fitting < high else None)
     return header, bytes(text.view[first:last])
@@ -309,7 +309,7 @@ def _last_fitting(text: OpenDocument, low: int, high: int, end: int) -> int:
 
 
 def _look_up(question: LookUp, body: BinaryIO) -> Reply:
-    """What a run's account asks: of what its prompts are made (`trace`), or what else counts as shown (`repeats`)."""
+    """For a run's coverage: what its prompts are made of (`trace`), or what else counts as shown (`repeats`)."""
     with contextlib.ExitStack() as opened:
         texts = {one.doc: opened.enter_context(_opened(one.folder)) for one in question.texts}
         read: dict[int, list[tuple[int, int]]] = {}
@@ -332,7 +332,7 @@ def _look_up(question: LookUp, body: BinaryIO) -> Reply:
 
 
 def _ranges(text: OpenDocument, body: BinaryIO, count: int) -> list[tuple[int, int]]:
-    """The next so many ranges of characters, in bytes."""
+    """The next `count` ranges of characters, in bytes."""
     numbers = array("Q", body.read(16 * count))
     return [(text.byte_of(start), text.byte_of(stop)) for start, stop in zip(numbers[::2], numbers[1::2], strict=True)]
 
@@ -376,7 +376,7 @@ def _answer(question: Asked, body: BinaryIO) -> tuple[Answer, bytes]:
         code, message = "search.memory", "the search used up its memory: search for something simpler"
     except HostFault as fault:
         return Faulted(str(fault)), b""
-    except Exception as defect:  # whoever asked is not to blame: the marks may be wrong in a way not foreseen, or we
+    except Exception as defect:  # not the asker's fault: the marks may be wrong in an unexpected way, or we are
         return Faulted(f"{_places(question)} could not be searched ({type(defect).__name__}: {defect})"[:1000]), b""
     return Denied(code, message[:1000]), b""
 
@@ -387,7 +387,7 @@ def _places(question: Asked) -> str:
 
 
 def _confine() -> None:
-    """Raises OSError: a step that does not hold here; then nothing is searched."""
+    """Raises OSError if a step does not hold here; then nothing is searched."""
     libc = ctypes.CDLL(None, use_errno=True)
     _checked(libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     _checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -406,7 +406,7 @@ def _confine() -> None:
 
 
 def _touch_nothing(libc: ctypes.CDLL) -> None:
-    """By Landlock, as far as the kernel has it: make no file, start no program, speak no TCP, signal nobody."""
+    """By Landlock, as far as the kernel has it: create no file, start no program, use no TCP, signal nobody."""
     version = libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_CREATE_RULESET_VERSION)
     if version < 1:
         return

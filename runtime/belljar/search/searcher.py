@@ -1,20 +1,20 @@
-"""Searching a document on the host, for guests, without ever holding up anybody else.
+"""Searches documents on the host, for guests, without ever holding up anybody else.
 
-A search runs in a process of its own (`process`), of which there are a few: it scans at memory speed and never has
-this process's interpreter lock. It has a deadline, and it ends when whoever asked is gone: both by SIGKILL, because
-nothing softer stops a scan. A process that was killed, or died of a pattern, is replaced when the next question comes.
+A search runs in a process of its own (`process`), of which there are a few: it scans at memory speed and never takes
+this process's interpreter lock. It ends at its deadline, and when whoever asked is gone: both by SIGKILL, because
+nothing gentler stops a scan. A process that was killed, or died of a pattern, is replaced when the next question comes.
 
 Questions wait for a free process in the order in which they come; the broker lets no run have more than one at a time.
-What is looked up for the account of a run (`trace`, `repeats`) never takes the last process: no search waits for it.
+Look-ups for a run's coverage (`trace`, `repeats`) never take the last process: no search waits for them.
 
-Who is at fault. An answer says so by its type (`messages`). Without one, because the process died, its end says it:
+Who is at fault. An answer's type says so (`messages`). If there is none because the process died, its end says it:
 
-    SIGSEGV, SIGABRT,   it was brought down by what it computed, and that is what was asked: out of memory, or a
-    SIGILL, SIGFPE      pattern that the library does not survive. A PolicyDenied, `search.died`
+    SIGSEGV, SIGABRT,   it died of what it computed, and that is what was asked: out of memory, or a pattern that the
+    SIGILL, SIGFPE      library does not survive. A PolicyDenied, `search.died`
     SIGBUS              a file became shorter under the map, or its disk cannot be read. It is asked once more in a new
                         process, which says on opening what is damaged; a second time it is the disk. A HostFault
-    another signal      somebody outside killed it: the kernel for want of memory, a person by mistake. Nobody who
-                        asked is to blame, so it is asked once more; a second time is a HostFault
+    another signal      somebody outside killed it: the kernel for want of memory, a person by mistake. The asker is not
+                        to blame, so it is asked once more; a second time is a HostFault
     an exit status      it never ends by itself: a HostFault, ours
 """
 
@@ -42,19 +42,19 @@ from belljar.tasks import to_the_end
 __all__ = ["Findings", "Question", "Searcher", "Tracked"]
 
 _SCRIPT: Final = Path(__file__).with_name("worker.py")
-# One for each core of a small machine: they leave the third to nobody, but give way (they are nice).
+# One for each core of a small machine; they give way to the host (they are nice).
 _WORKERS_MAX: Final = 2
-# Short enough for others to have their turn soon, long enough that to begin anew costs little beside it.
+# Short enough for others to get their turn soon, long enough that starting again costs little in comparison.
 _SLICE_S: Final = 0.5
 _LENGTH: Final = struct.Struct("!I")
 _HEADER_BYTES_MAX: Final = 65536
-# From when a process hangs up until it can be asked how it ended.
+# How long a process that hung up may take to end.
 _DYING_S: Final = 10.0
 _OF_COMPUTING: Final = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGILL, signal.SIGFPE})
 _PIECE_BYTES: Final = 1 << 20
 # One part of a document that a prompt contains: doc, start, stop.
 _TRACED: Final = struct.Struct("<IQQ")
-# After so much of its time a process tells what it has found: at the deadline it would be killed with it.
+# After this share of its time a process reports what it has found: at the deadline it would be killed.
 _TRACE_SHARE: Final = 0.7
 _TRACE_BYTES_MAX: Final = 64 * 2**20
 
@@ -63,11 +63,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What to look for in the document in `folder`.
 
     Attributes:
-        mode: "find" matches, "count" them, or give "lines"; "find_items" and "count_items" take each item of a list
-            or dict for a text of its own.
+        mode: "find" matches, "count" them, or give "lines"; "find_items" and "count_items" treat each item of a list
+            or dict as a text of its own.
         pattern: RE2 syntax; empty for lines.
         start, stop: the range, in characters; for lines, line numbers.
-        limit: at most so many matches.
+        limit: the most matches to give.
         bytes_max: the largest answer.
     """
 
@@ -83,7 +83,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 class Findings(msgspec.Struct, frozen=True):
     """`count` matches (for lines: characters from `start`); `next`, where to go on; `body` as on the wire.
 
-    A pattern has so many `groups`; the body begins with so many bytes of their `names` (see `hits`).
+    The pattern has `groups` groups; the body begins with `names` bytes with their names (see `hits`).
     """
 
     start: int
@@ -103,10 +103,10 @@ class Findings(msgspec.Struct, frozen=True):
 
 
 class Tracked(msgspec.Struct, frozen=True):
-    """A document in `folder`, and the ranges of its characters in which to look, the likeliest first.
+    """A document in `folder`, and the ranges of its characters to look in, the likeliest first.
 
     Attributes:
-        found: what was found of it in prompts, as often as it was.
+        found: what was found of it in prompts, as often as it was found.
     """
 
     doc: int
@@ -116,7 +116,7 @@ class Tracked(msgspec.Struct, frozen=True):
 
 
 class _KilledError(Exception):
-    """What ended the process is not what it was asked; `twice` is what to say when it happens again."""
+    """It was not the question that ended the process; `twice` is what to say if it happens again."""
 
     def __init__(self, twice: str) -> None:
         super().__init__(twice)
@@ -124,10 +124,10 @@ class _KilledError(Exception):
 
 
 class _Worker:
-    """One process that searches, and the socket that is its standard input and output."""
+    """One search process, and the socket that is its standard input and output."""
 
     def __init__(self) -> None:
-        """Raises OSError when it cannot be started."""
+        """Raises OSError if it cannot be started."""
         self._stream, theirs = socket.socketpair()
         self._stream.setblocking(False)
         with theirs:
@@ -153,8 +153,8 @@ class _Worker:
         """Ask, and read the answer.
 
         Raises:
-            OSError: it is not there any more.
-            HostFault: what it said is no answer.
+            OSError: it is gone.
+            HostFault: what it said is not an answer.
         """
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(self._stream, msgspec.json.encode(asked) + b"\n")
@@ -164,22 +164,22 @@ class _Worker:
         try:
             answer: Answer = msgspec.json.decode(said, type=Answer)
         except msgspec.DecodeError as error:
-            raise HostFault(f"a process that searches gave no answer that can be read ({error}): report it") from error
+            raise HostFault(f"a search process gave an answer that cannot be read ({error}): report it") from error
         return answer, await self._part(answer_bytes_max)
 
     def kill(self) -> None:
-        """Whoever waits for an answer is told that it has ended."""
+        """Kill it; whoever waits for an answer is told that it has ended."""
         self._process.kill()
 
     def close(self) -> None:
         self._stream.close()
 
     async def fate(self) -> int:
-        """How it ended, as `subprocess` has it; it has hung up. Where it lives on all the same, it is killed."""
+        """How a process that hung up has ended, as `subprocess` says it. Raises HostFault if it has not ended."""
         try:
             return await asyncio.to_thread(self._process.wait, _DYING_S)
         except subprocess.TimeoutExpired:
-            raise HostFault("a process that searches hung up and lives on: report it") from None
+            raise HostFault("a search process hung up but did not end: report it") from None
 
     async def end(self) -> None:
         self.kill()
@@ -189,7 +189,7 @@ class _Worker:
     async def _part(self, bytes_max: int) -> bytes:
         (size,) = _LENGTH.unpack(await self._exactly(_LENGTH.size))
         if size > bytes_max:
-            raise HostFault(f"a process that searches gave an answer of {size} bytes: report it")
+            raise HostFault(f"a search process gave an answer of {size} bytes: report it")
         return await self._exactly(size)
 
     async def _exactly(self, size: int) -> bytes:
@@ -204,23 +204,23 @@ class _Worker:
 
 
 class Searcher:
-    """The processes that search. Started when needed; end them with `aclose`.
+    """The search processes. Started when needed; end them with `aclose`.
 
     Args:
-        slice_s: after so many seconds a question is answered with the matches until then, and where to go on.
+        slice_s: after this many seconds a question is answered with the matches so far, and where to go on.
     """
 
     def __init__(self, workers_max: int = _WORKERS_MAX, slice_s: float = _SLICE_S) -> None:
         self._workers_max = workers_max
         self._slice_s = slice_s
         self._slots = asyncio.Semaphore(workers_max)
-        self._account_slots = asyncio.Semaphore(max(1, workers_max - 1))
+        self._look_up_slots = asyncio.Semaphore(max(1, workers_max - 1))
         self._closed = False
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
 
     async def ask(self, question: Question, *, deadline_s: float) -> Findings:
-        """Answer `question` within so many seconds from when a process takes it.
+        """Answer `question` within `deadline_s` seconds from when a process takes it.
 
         Raises:
             PolicyDenied: `search.pattern`, `context.search_wall`, `search.memory`, `search.died` or `context.read`.
@@ -245,7 +245,7 @@ class Searcher:
     ) -> tuple[list[tuple[int, int, int]], bool]:
         """The parts of the documents that the prompts are made of: (doc, start, stop); and whether that is all.
 
-        What is in the prompts several times is there as often.
+        What is in the prompts several times is given as often.
 
         Raises: as `ask`.
         """
@@ -272,12 +272,12 @@ class Searcher:
             seconds=_TRACE_SHARE * deadline_s,
             body=sum(map(len, body)),
         )
-        async with self._account_slots:
+        async with self._look_up_slots:
             answer, found = await self._talk(asked, body, _TRACE_BYTES_MAX, deadline_s)
         return list(_TRACED.iter_unpack(found)), answer.complete
 
     async def aclose(self) -> None:
-        """End the processes. Who waits for an answer gets a HostFault, as does whoever asks from now on."""
+        """End the processes. Whoever waits for an answer, or asks from now on, gets a HostFault."""
         self._closed = True
         while self._idle:
             await self._idle.pop().end()
@@ -333,7 +333,7 @@ class Searcher:
         except OSError as error:
             fate = await worker.fate()
             if self._closed:
-                raise HostFault("the search was ended: the runtime closes") from error
+                raise HostFault("the search was ended: the runtime is closing") from error
             raise _verdict(fate, asked) from error
         else:
             if not self._closed:
@@ -357,7 +357,7 @@ class Searcher:
             try:
                 worker = _Worker()
             except OSError as error:
-                raise HostFault(f"no process could be started to search with: {error}") from error
+                raise HostFault(f"no search process could be started: {error}") from error
         self._busy.add(worker)
         return worker
 
@@ -367,25 +367,25 @@ def _packed(ranges: Sequence[tuple[int, int]]) -> bytes:
 
 
 def _verdict(fate: int, asked: Asked) -> BelljarError | _KilledError:
-    """Who is at fault that the process ended without an answer (see above)."""
+    """Who is at fault if the process ended without an answer (see above)."""
     if fate >= 0:
-        return HostFault(f"a process that searches ended by itself (exit status {fate}): run `belljar doctor`")
+        return HostFault(f"a search process ended by itself (exit status {fate}): run `belljar doctor`")
     if -fate in _OF_COMPUTING:
         return PolicyDenied(
-            "the process that searched died of it: search a smaller range, or for something simpler",
+            "the search process died of this search: search a smaller range, or for something simpler",
             code="search.died",
         )
     if -fate == signal.SIGBUS:
         first = asked.folder if isinstance(asked, Searched) else asked.texts[0].folder
-        return _KilledError(f"the disk under the stored context in {first!r} cannot be read: mend it, and try again")
+        return _KilledError(f"the disk under the stored context in {first!r} cannot be read: repair it, and try again")
     return _KilledError(
-        f"two processes that searched, one after the other, were killed from outside ({_name(-fate)}): look whether "
-        "this machine runs out of memory"
+        f"two search processes in a row were killed from outside ({_name(-fate)}): check whether this machine runs out "
+        "of memory"
     )
 
 
 def _name(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # one of real time
+    except ValueError:  # a real-time signal
         return f"signal {number}"

@@ -1,7 +1,7 @@
-"""Where the process that searches begins, as a script: loads what it needs and no more.
+"""Starts the search process, as a script: loads what it needs and no more.
 
-To import a package is to run its face, and through that most of Belljar: it takes ten times as long as the search
-itself. So the packages are put in place here without running them.
+Importing a package runs its face, and through that most of Belljar, which takes ten times as long as the search itself.
+So the packages are put in place here without running them.
 """
 
 import sys

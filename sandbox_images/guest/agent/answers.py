@@ -1,16 +1,16 @@
 """What a program gives as its answer, in JSON: one encoder for `FINAL`, `FINAL_VAR`, `SUBMIT` and `answer`.
 
-Beside what JSON has, these have a form in it:
+Besides what JSON has, these have a form in it:
 
-    the paged context, anywhere inside       its text, items or entries, as far as the answer may be long
+    the paged context, anywhere inside       its text, items or entries, if the answer may be that long
     tuples, sets, deques, ranges, views      lists; a set sorted, where its items can be
     dicts of every kind, dataclasses         objects; a key that is a number, a bool or None as `json` writes it
     members of an Enum                       their value
     dates, times, Decimal, UUID, paths       text, as `str` or `isoformat` gives it
     bytes                                    text, where they are UTF-8
 
-What has none is refused with advice: half of an answer, or the look of an object in place of what it holds, would be
-taken for the answer. So are numbers that are none (`nan`), and dicts of which two keys would be one.
+Anything else is refused with advice: half of an answer, or an object's `repr` in place of its contents, would be taken
+for the answer. So are floats that are not numbers (`nan`), and dicts in which two keys would become one.
 
 Whatever the program made is read with the built-in type's own functions (see `exact`), and other modules are looked at
 only if the program has loaded them.
@@ -34,11 +34,11 @@ __all__ = ["encoded"]
 
 _Read = Callable[[Any, str], Any]
 
-# Python reads and writes no longer ones unless it is told to, and neither does the host.
+# By default Python reads and writes no longer numbers, and neither does the host.
 _DIGITS_MAX = 4300
 _BITS_MAX = 14285
 _NAME_CHARS_MAX = 80
-# Where the class is, and how its values are written.
+# The module and name of the class, and the method that writes its values.
 _TEXTS: tuple[tuple[str, str, str], ...] = (
     ("datetime", "datetime", "isoformat"),
     ("datetime", "date", "isoformat"),
@@ -49,7 +49,7 @@ _TEXTS: tuple[tuple[str, str, str], ...] = (
     ("uuid", "UUID", "__str__"),
     ("pathlib", "PurePath", "__str__"),
 )
-# What nobody can derive from.
+# Types from which nobody can derive, and sets.
 _LISTS: tuple[type, ...] = (set, frozenset, range, type({}.keys()), type({}.values()), type({}.items()))
 _LIBRARY = ("collections.abc", "guest.context.collection")
 _FUNCTIONS = (
@@ -65,13 +65,13 @@ def encoded(
     """The value in the form in which it is sent: one text as it is, anything else as JSON.
 
     Args:
-        value: of the program's making.
+        value: made by the program.
         afford: called with a size once the answer is known to have at least so many characters; raises.
-        chars_max: from which size on that happens.
+        chars_max: the size above which `afford` is called.
         read: reads a field of the program's own objects.
 
     Raises:
-        TypeError: something in it has no form in JSON; says what to write instead.
+        TypeError: something in it has no form in JSON; the message says what to write instead.
     """
     try:
         made = _Encoder(afford, chars_max, read).value(value)
@@ -81,7 +81,7 @@ def encoded(
 
 
 class _Encoder:
-    """From values of a program to values that `json` writes as they are."""
+    """Turns a program's values into values that `json` writes as they are."""
 
     def __init__(self, afford: Callable[[int], None], chars_max: int, read: _Read) -> None:
         self._afford = afford
@@ -91,7 +91,7 @@ class _Encoder:
         self._around: set[int] = set()  # the containers around the value under way
 
     def value(self, given: object) -> Any:
-        """Anything at all."""
+        """Encode any value."""
         self._count(1)
         value = exact(given)
         single = self._single(value)
@@ -114,7 +114,7 @@ class _Encoder:
             self._afford(self._chars + chars)
 
     def _single(self, value: Any) -> Any:
-        """What is no container, else `_NO_KEY`."""
+        """The encoded value if it is not a container, else `_NO_KEY`."""
         cls = type(value)
         if value is None or cls is bool:
             return value
@@ -180,7 +180,7 @@ class _Encoder:
 
 def _number(value: Any) -> Any:
     if type(value) is float and not math.isfinite(value):
-        raise TypeError(f"an answer cannot hold {value}, which JSON has not: give None, or text, in its place")
+        raise TypeError(f"an answer cannot hold {value}, which JSON does not have: give None or text in its place")
     if type(value) is int and value.bit_length() >= _BITS_MAX and abs(value) >= 10**_DIGITS_MAX:
         raise TypeError(f"an answer cannot hold a number of more than {_DIGITS_MAX} digits: give it as hex(value)")
     return value
@@ -191,11 +191,11 @@ def _decoded(value: bytes) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         advice = "decode them with their encoding, or write base64.b64encode(value).decode()"
-        raise TypeError(f"an answer cannot hold bytes that are no UTF-8: {advice}") from None
+        raise TypeError(f"an answer cannot hold bytes that are not UTF-8: {advice}") from None
 
 
 def _class_of(module: str, name: str) -> Any:
-    """The class, if the module is loaded: what is not can have no values."""
+    """The class, if its module is loaded; otherwise there can be no values of it."""
     return getattr(sys.modules.get(module), name, None)
 
 
@@ -205,7 +205,7 @@ def _is_a(cls: type, module: str, name: str) -> bool:
 
 
 def _is_view(cls: type) -> bool:
-    """Of the library's own views of mappings, and of ours."""
+    """Whether it is one of the library's own views of mappings, or of ours."""
     return cls.__module__ in _LIBRARY and issubclass(cls, MappingView)
 
 
@@ -242,7 +242,7 @@ def _named(value: object) -> str:
         return f"the class {_name_of(value)}"
     if issubclass(type(value), _FUNCTIONS):
         return "a function"
-    # A class of ours stands for one of Python's that is not handed out.
+    # A class of ours stands in for one of Python's that a program must not get.
     name = "object of this kind" if type(value).__module__.startswith("guest.") else _name_of(type(value))
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 

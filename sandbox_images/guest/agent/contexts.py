@@ -1,7 +1,7 @@
-"""From what `Start` says of the run's contexts to the objects that a program finds: `context` and `contexts`.
+"""Makes the objects that a program finds, `context` and `contexts`, from what `Start` says about the run's contexts.
 
-A `_Remote` is one document on the other side of the wall: it turns a range of characters into `Read`, and a question
-into `Search`. What the program sees is made of it in `paged` and `collection`; all of them share one cache of pages.
+A `_Remote` is one document on the other side of the wall: it turns a range of characters into `Read`, and a search into
+`Search`. `paged` and `collection` make of it what the program sees; all of them share one cache of pages.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from guest.context.pushdown import HIT_CHARS, Group, Hit
 __all__ = ["make_contexts", "unpacked"]
 
 _SPAN = struct.Struct("<QQ")
-# Twice in the place of a group that took no part.
+# Stands twice in the place of a group that did not take part.
 _NO_GROUP = 2**64 - 1
-# The largest number of matches that one question may ask for.
+# The largest number of matches that one request may ask for.
 _LIMIT_MAX = 100_000
 
 
@@ -35,7 +35,7 @@ class _Remote:
     def __init__(self, channel: Channel, doc: int, info: dict[str, Any], read_bytes_max: int) -> None:
         self._channel = channel
         self._doc = doc
-        # Limits are in bytes; outside of ASCII a character may be as long as four of them.
+        # Limits are in bytes; a character outside ASCII may take four of them.
         self._step = read_bytes_max // (1 if info["bytes"] == info["chars"] else 4)
 
     def fetch(self, first: int, last: int) -> str:
@@ -79,7 +79,7 @@ class _Remote:
 
 
 def unpacked(header: dict[str, Any], body: bytes, *, of_items: bool = False) -> list[tuple[Hit, int, int]]:
-    """The matches in the body of `Found`, and of each the item that it is in and its first character; else 0."""
+    """The matches in the body of `Found`, each with its item and the item's first character, or 0 and 0."""
     names = json.loads(body[: header["names"]] or "{}")
     pairs = 1 + of_items + header["groups"]
     at = header["names"] + _SPAN.size * pairs * header["count"]
@@ -111,7 +111,7 @@ def make_contexts(channel: Channel, start: dict[str, Any]) -> dict[str, Any]:
 
 
 def _context(channel: Channel, info: dict[str, Any], start: dict[str, Any], cache: PageCache) -> Any:
-    # The first has a name of its own; what the program calls the others is shown in messages.
+    # The name in messages is what the program calls it; the first context also has the name `context`.
     name = "context" if info is start["contexts"][0] else f'contexts["{info["name"]}"]'
     text = _text(channel, info["text"], start, cache, name, lines=info["lines"])
     if info["kind"] == "text":
@@ -127,7 +127,7 @@ def _text(
     info = start["documents"][doc]
     remote = _Remote(channel, doc, info, start["read_bytes_max"])
     limit = start["materialise_bytes_max"]
-    # Bytes as stored; where they are more than one to a character, the whole may fit where a part of it is not sure to.
+    # Bytes as stored; with more than one for some characters, the whole may fit where a part of it might not.
     ascii_only = info["bytes"] == info["chars"]
     chars_max = limit if ascii_only else max(limit // 4, info["chars"] if info["bytes"] <= limit else 0)
     return PagedText(

@@ -5,11 +5,11 @@
 It runs as the first process of the box and shares that process with the guest program. Standard output and error are
 replaced by writers that send `Output` frames; the real descriptors 0, 1 and 2 lead nowhere.
 
-Interrupts. The host sends SIGINT to end a cell, at most one a cell, and a signal does not say which cell it is for. It
-may come before the cell it is for has begun here, where the host gave the order a moment ago and has thought better of
-it: then it is kept, and that cell ends at once. Or it comes when the cell is over already, perhaps only in the next
-one. Each order says whether the cell before was sent one, so the two can be told apart: an interrupt that an earlier
-cell was sent and has not met is dropped when it comes.
+Interrupts. The host sends SIGINT to end a cell, at most once for each cell, and a signal does not say which cell it is
+for. It may come before its cell has started here, if the host sent the cell a moment ago and has changed its mind: then
+it is kept, and that cell ends at once. Or it may come when its cell has already ended, perhaps during the next one.
+Each order says whether the previous cell was sent an interrupt, so the two can be told apart: an interrupt that was
+meant for an earlier cell is dropped when it comes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["Agent", "Stream", "main"]
 
 _WIRE_FD = 3
 _PROTOCOL = 1
-# A print shows at once when the last one was a while ago; a flood is gathered into frames of this size.
+# A print is sent at once if the last one was a while ago; a flood is gathered into frames of this size.
 _FLUSH_BYTES = 8192
 _FLUSH_SECONDS = 0.02
 _THREAD_STACK_BYTES = 1 << 20
@@ -101,7 +101,7 @@ class Stream:
         return False
 
     def reconfigure(self, **_options: Any) -> None:
-        """Programs write this to be sure of UTF-8, which it is anyway."""
+        """Programs call this to get UTF-8, which the stream uses anyway."""
 
     def fileno(self) -> int:
         raise io.UnsupportedOperation("fileno: there is no file behind this stream; use print() or write()")
@@ -132,7 +132,7 @@ class _Bytes(io.RawIOBase):
         self._stream.flush()
 
     def close(self) -> None:
-        """A wrapper closes it when the program lets go of it; the stream goes on."""
+        """Only flushes: a wrapper closes it when the program drops the wrapper, but the stream stays open."""
         self.flush()
 
 
@@ -144,7 +144,7 @@ class Agent:
         self._stdout = Stream(channel, "stdout")
         self._stderr = Stream(channel, "stderr")
         self._in_cell = False
-        # Of interrupts: the last cell met its own; one came while no cell ran; so many of earlier cells are to come.
+        # Interrupts: the current cell got its own; one came while no cell ran; how many for earlier cells are to come.
         self._met = False
         self._early = False
         self._owed = 0
@@ -166,7 +166,7 @@ class Agent:
         sys.stdout, sys.stderr = self._stdout, self._stderr
         sys.__stdout__, sys.__stderr__ = self._stdout, self._stderr  # type: ignore[assignment,misc]
         signal.signal(signal.SIGINT, self._on_interrupt)
-        # The default of eight MiB of address space a thread would use up the box's allowance with a pool of threads.
+        # With the default of 8 MiB of address space each, a pool of threads would use up the box's allowance.
         threading.stack_size(_THREAD_STACK_BYTES)
         version = ".".join(map(str, sys.version_info[:3]))
         self._channel.send({"op": "ready", "protocol": _PROTOCOL, "python": version})
@@ -240,7 +240,7 @@ class Agent:
 
     @called("SHOW_VARS")
     def _show_vars(self) -> str:
-        """What the program has defined so far, one `name: type` a line."""
+        """What the program has defined so far, one `name: type` per line."""
         variables = self._variables()
         lines = (f"{name}: {_type_name(type(variables[name]))}" for name in sorted(variables))
         return "\n".join(lines) or "(no variables yet)"
@@ -248,8 +248,8 @@ class Agent:
     # ----------------------------------------------------------------------------------------------------- one cell
 
     def _begin(self, number: int, *, interrupted: bool) -> None:
-        """From here on all that is said belongs to this cell. `interrupted`: the cell before was sent an interrupt."""
-        self._flush()  # what was printed since belongs to the cell before
+        """Start a cell: what is sent from now on is its own. `interrupted`: the cell before was sent an interrupt."""
+        self._flush()  # what was printed until now belongs to the cell before
         self._channel.cell = number
         if interrupted and not self._met:
             self._owed += not self._early
@@ -266,7 +266,7 @@ class Agent:
             done = _interrupted("")
             self._in_cell = False
         if os.getpid() != self._pid:
-            os._exit(0)  # a child that the program forked and that came out at the end of the cell: not its to say Done
+            os._exit(0)  # a child that the program forked and that reached the end of the cell must not send Done
         if self._more:
             self._give_back()
         self._flush()
@@ -294,7 +294,7 @@ class Agent:
             self._more = False
             return "ok", None, b""
         except KeyboardInterrupt as error:
-            # One that nobody sent is the program's own.
+            # An interrupt that the host did not send is the program's own.
             return _interrupted(_traceback(error)) if self._met else _raised(error)
         except BaseException as error:
             return _raised(error)
@@ -309,23 +309,23 @@ class Agent:
             if program.exit_status(leaving) is not None:
                 raise
         if self._main is not None and sys.stdout is not self._stdout:
-            sys.stdout.flush()  # the program's own, which may hold something back
+            sys.stdout.flush()  # the program's own stream, which may buffer
 
     def _give_back(self) -> None:
-        """The names that a program finds are there for each cell, whatever the one before made of them."""
+        """Restore the names that a program finds for the next cell, whatever this one did with them."""
         taken = []
         for name, value in self._given.items():
             own = self._globals.get(name, _NOTHING)
-            # `answer` is what the program says it is.
+            # The program may replace `answer`.
             if own is value or (name == "answer" and own is not _NOTHING):
                 continue
             self._globals[name] = value
             taken.append(f"`{name}` ({'deleted' if own is _NOTHING else self._keep(name, own)})")
         if taken:
-            self._write("stderr", f"note: given names were overwritten and are back: {', '.join(taken)}\n")
+            self._write("stderr", f"note: names that you overwrote or deleted are restored: {', '.join(taken)}\n")
 
     def _keep(self, name: str, value: object) -> str:
-        """Keep what the program had under a given name under another."""
+        """Keep the program's value of a given name under another name."""
         kept = f"my_{name}"
         while kept in self._globals and kept not in self._kept:
             kept += "_"
@@ -351,7 +351,7 @@ class Agent:
 
 
 def _builtins() -> dict[str, Any]:
-    """Builtins of the `python` language: all of them; but `import` gives some modules that know paged text."""
+    """The builtins of the `python` language: all of them, but `import` gives some modules that accept paged text."""
     names = dict(vars(builtins))
     real_import = builtins.__import__
     own = wrappers.as_modules()
@@ -381,7 +381,7 @@ def _refused(error: BaseException, source: str, filename: str) -> tuple[str, dic
 def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
     try:
         message = exact_text(str(error))
-    except BaseException:  # the program's own __str__ may do anything
+    except BaseException:  # a program's own __str__ may do anything
         message = "(its message could not be shown)"
     if type(program.exit_status(error)) is int:
         message = f"the program ended with exit status {message}"
@@ -391,7 +391,7 @@ def _raised(error: BaseException) -> tuple[str, dict[str, Any], bytes]:
 
 
 def _type_name(cls: type) -> str:
-    """A class may have been given a name of a class that the program wrote."""
+    """The name as a plain `str`: the program may have set it to a value of its own class."""
     name: str = exact_text(cls.__name__)
     return name
 
@@ -425,8 +425,8 @@ def _traceback(error: BaseException) -> str:
     return text
 
 
-# Made once, before any clone: to copy the dictionary touches every builtin there is, each in a page of its own. A
-# process has one session, so nobody shares it.
+# Made once, before any clone: copying the dictionary touches every builtin, each in its own page. A process has one
+# session, so it is not shared.
 _BUILTINS = _builtins()
 
 

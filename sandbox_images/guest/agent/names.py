@@ -1,7 +1,7 @@
-"""The names a guest program finds: `llm_query` and its kin, `budget`, the endings, and the exceptions they raise.
+"""The names a guest program finds: `llm_query` and its variants, `budget`, the endings, and the exceptions they raise.
 
 They are what RLM prompts already use, so that models trained on them just work. Each is a few lines that turn a call
-into a sentence on the wire; whatever is decided is decided on the host.
+into a message on the wire; all decisions are made on the host.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
     "raise_failure",
 ]
 
-# The longest name that a sentence of the protocol may hold.
+# The longest name that a message of the protocol may hold.
 _NAME_CHARS = 256
 _SHOWN_CHARS = 80
 _KNOWN_MAX = 40
@@ -39,7 +39,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def called(name: str) -> Callable[[_Method], _Method]:
-    """A method that Python's own messages call what the program calls it."""
+    """Give a method the name that the program uses, so that Python's own messages use it too."""
 
     def rename(method: _Method) -> _Method:
         method.__name__ = method.__qualname__ = name
@@ -51,7 +51,7 @@ def called(name: str) -> Callable[[_Method], _Method]:
 class PolicyDenied(Exception):
     """The policy does not allow it. `limit` and `observed` say how far off it was, where that makes sense.
 
-    `code` says in a word what was the matter. From a batch, `answers` has each prompt's answer, or why there is none.
+    `code` names the reason in a word. From a batch, `answers` has each prompt's answer, or why there is none.
     """
 
     def __init__(self, message: str, limit: int | None = None, observed: int | None = None, code: str = "") -> None:
@@ -66,7 +66,7 @@ class PatternDenied(PolicyDenied, re.error):
     """The search on the host does not accept this pattern: a refusal that `except re.error` catches as well."""
 
 
-# A caller, and the host that compares it with what it refused, know a refusal by its type's name.
+# A caller, and the host when it compares an error with its refusals, recognises a refusal by its type's name.
 PatternDenied.__name__ = PatternDenied.__qualname__ = "PolicyDenied"
 
 
@@ -84,13 +84,13 @@ class ModelError(Exception):
 
 
 class CutAnswer(str):
-    """An answer that the model was stopped in the middle of."""
+    """An answer that was cut off in the middle, at the output limit."""
 
     __slots__ = ()
 
 
 class Ended(BaseException):
-    """The final answer is out: the program stops here."""
+    """The final answer is sent: the program stops here."""
 
 
 def as_exception(failure: dict[str, Any]) -> Exception:
@@ -129,7 +129,7 @@ def _check_placeholder(what: str, text: str) -> None:
 
 
 def _check_prompts(texts: list[bytes], bytes_max: int) -> None:
-    """As the host does for all of a request: here for a batch that takes several, before the first is sent."""
+    """Check as the host does for a whole request: for a batch of several requests, before the first is sent."""
     for place, text in enumerate(texts):
         _check_size(f"prompts[{place}]", len(text), bytes_max)
         if not text[:256].decode("utf-8", "ignore").strip() and not text.decode("utf-8").strip():
@@ -139,7 +139,7 @@ def _check_prompts(texts: list[bytes], bytes_max: int) -> None:
 
 
 def _with_answers(answers: list[Any], refusal: Exception | None = None) -> Exception:
-    """What a batch raises, with the answers that there are: why the rest was refused, or its first failure."""
+    """The exception of a batch, with the answers there are: why the rest was refused, or the first failure."""
     answered = sum(isinstance(answer, str) for answer in answers)
     if refusal is None:
         place = next(place for place, answer in enumerate(answers) if isinstance(answer, Exception))
@@ -159,7 +159,7 @@ def _with_answers(answers: list[Any], refusal: Exception | None = None) -> Excep
 
 
 def _wish(model: object) -> str | None:
-    # The host decides about the name; one that it could not even read would end the box.
+    # The host decides about the name; but a name that it cannot read would end the box.
     model = exact_text(model)
     if issubclass(type(model), PagedText) or (type(model) is str and model.split(maxsplit=1)[1:]):
         raise TypeError(
@@ -172,7 +172,7 @@ def _wish(model: object) -> str | None:
 
 
 def _check_size(what: str, size: int, limit: int) -> None:
-    """Refuse here what no frame can carry: the host would have to end the box for it."""
+    """Refuse here what no frame can carry; the host would have to end the box for it."""
     if size > limit:
         raise PolicyDenied(f"{what} of {size} bytes is over the limit of {limit}: send less at once", limit, size)
 
@@ -194,7 +194,7 @@ class Queries:
         self._channel = channel
         self._batch_max = batch_max
         self._prompt_bytes_max = body_bytes_max if prompt_bytes_max is None else prompt_bytes_max
-        # Answers of the last batch that failed, by model and prompt: who asks the same again does not pay them twice.
+        # Answers of the last failed batch, by model and prompt: asking the same again does not pay for them twice.
         self._paid: dict[tuple[str | None, bytes], list[str]] = {}
         self._body_bytes_max = body_bytes_max
         self._flush = flush
@@ -255,7 +255,7 @@ class Queries:
             raise
         cut = sum(isinstance(answer, CutAnswer) for answer in answers)
         if cut:
-            self._warn(f"{cut} of {len(answers)} answers were cut at the longest that was allowed (CutAnswer)\n")
+            self._warn(f"{cut} of {len(answers)} answers were cut off at the output limit (CutAnswer)\n")
         failed = any(isinstance(answer, Exception) for answer in answers)
         if refusal is None and (return_exceptions or not failed):
             return answers
@@ -273,9 +273,9 @@ class Queries:
                 self._paid.setdefault(key, []).append(answer)
 
     def _ask_others(self, wish: str | None, texts: list[bytes], answers: list[Any]) -> Exception | None:
-        """Put an answer or an exception where there is none. Returns why a request was refused: then no other is made.
+        """Fill in the missing answers or exceptions. Returns why a request was refused; then no further one is made.
 
-        Each request is taken apart before the next, so whatever happens what was answered is there.
+        Each reply is stored before the next request, so whatever happens, the answers so far are kept.
         """
         places = [place for place, answer in enumerate(answers) if answer is None]
         groups = self._groups([texts[place] for place in places])
@@ -343,8 +343,8 @@ class Queries:
 class Endings:
     """`FINAL`, `FINAL_VAR`, `SUBMIT`, and the `answer` dictionary.
 
-    `answer` is a name like any other: whatever dict with "content" and "ready" the program has under it when a cell is
-    over counts, if "ready" is true by then. What an earlier cell set there and did not live to give does not.
+    `answer` is a name like any other: if it is a dict with "content" and a true "ready" when a cell ends, that is the
+    answer. What a cell set there before it failed does not count.
     """
 
     def __init__(
@@ -360,7 +360,7 @@ class Endings:
         self._flush = flush
         self._body_bytes_max = body_bytes_max
         self.answer: dict[str, Any] = {"content": "", "ready": False}
-        # The agent sets both: all the program's names, and what reads a field of its objects.
+        # The agent sets both: all the program's names, and a function that reads a field of its objects.
         self.namespace: dict[str, Any] = {"answer": self.answer}
         self.read: Callable[[Any, str], Any] = getattr
 
@@ -374,7 +374,7 @@ class Endings:
 
     @called("FINAL_VAR")
     def final_var(self, *names: object) -> None:
-        """Give the variable called so as the final answer and stop. A value that is no name is given itself."""
+        """Give the variable of that name as the final answer and stop. Any other value is itself the answer."""
         if len(names) != 1:
             raise TypeError('FINAL_VAR takes the name of one variable: FINAL_VAR("name")')
         given = exact_text(names[0])
@@ -399,7 +399,7 @@ class Endings:
         self._finish(fields)
 
     def after_a_failure(self) -> None:
-        """What the cell before said of its answer, and then failed, is not ready any more."""
+        """The cell before failed, so an answer that it marked as ready no longer is."""
         if _is_true(self._entries().get("ready")):
             dict.__setitem__(self.namespace["answer"], "ready", False)
 
@@ -409,11 +409,11 @@ class Endings:
             self._finish(entries["content"])
 
     def _entries(self) -> dict[str, Any]:
-        """What stands in `answer`, if that is a dict."""
+        """The contents of `answer`, if that is a dict."""
         answer = self.namespace.get("answer")
         if not issubclass(type(answer), dict):
             return {}
-        # Look-ups would ask keys of the program's own classes whether they are equal.
+        # A look-up would call `__eq__` of keys of the program's own classes.
         return {key: value for key, value in exact(answer).items() if type(key) is str}
 
     def _finish(self, value: object) -> None:
@@ -438,6 +438,6 @@ def _is_name(text: str) -> bool:
 
 
 def _is_true(value: object) -> bool:
-    """Of what has no say in that itself."""
+    """Whether a value of a built-in type is true; a program's own class is not asked."""
     value = exact(value)
     return type(value) in (bool, int, float, str) and bool(value)

@@ -1,20 +1,20 @@
-"""The guest's end of the wire: blocking, callable from any thread, with the standard library alone.
+"""The guest's end of the wire: blocking, callable from any thread, using only the standard library.
 
 One descriptor, frames of ``u32 header length, u32 body length, header, body`` (see `belljar.wire` for the host's end).
-Headers are JSON in the canonical spelling that the host insists on: fields in declared order, no spaces.
+Headers are JSON in the canonical form that the host insists on: fields in declared order, no spaces.
 
-Nobody reads in the background. A thread that waits for a frame reads the stream itself, if nobody else does; frames
-for others it puts aside and wakes them. So a single thread pays no thread switch, and many threads share one stream::
+Nobody reads in the background. A thread that waits for a frame reads the stream itself, if no other thread does; it
+keeps frames for others and wakes them. So a single thread pays no thread switch, and many threads share one stream::
 
-    thread A   request 7 -> reads: Data 8 (kept for B, B woken), Data 7 (its own) -> returns, hands the reading on
+    thread A   request 7 -> reads: Data 8 (kept for B, B woken), Data 7 (its own) -> returns, passes on the reading
     thread B   request 8 -> waits -> woken, finds Data 8 -> returns
 
-Interrupts. The host ends an overlong cell with SIGINT, which may arrive anywhere, also between reading bytes and
-keeping them: then the stream would be out of step for ever. So the main thread is *shielded* while it works on the
-stream, and open to the interrupt only where nothing can be lost: in `poll`, before any byte is taken, and, while it
+Interrupts. The host ends an overlong cell with SIGINT, which may arrive anywhere, even between reading bytes and
+storing them: then the stream would be out of step for ever. So the main thread is *shielded* while it works on the
+stream, and open to the interrupt only where nothing can be lost: in `poll`, before any byte is read, and, while it
 waits for another thread, between two short waits (never inside one: `threading` would lose track of its own locks). An
-interrupt that meets the shield is kept and raised at the next open place. The reply to an interrupted request finds no
-owner later and is dropped.
+interrupt that meets the shield is kept and raised at the next open place. The reply to an interrupted request no longer
+has an owner and is dropped.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _PREFIX = struct.Struct("!II")
 _PIECE_BYTES = 1 << 20
 # Frames without an id are the host's commands; requests count from 1.
 _COMMAND = 0
-# How late an interrupt may be while the main thread waits for another one; one wake-up costs some microseconds.
+# How late an interrupt may be while the main thread waits for another thread; a wake-up costs a few microseconds.
 _INTERRUPT_SECONDS = 0.05
-# A core that fell asleep takes some 30 µs to wake, a third of the shortest round trip. So after an answer that came
-# sooner than this the next is waited for awake, no longer than this; what a model takes its time for costs nothing.
+# A sleeping core takes about 30 µs to wake, a third of the shortest round trip. So after a reply that came faster than
+# this, the thread spins for the next one, but no longer than this; waiting for a model costs nothing.
 _SPIN_SECONDS = 0.0003
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
@@ -71,31 +71,31 @@ class Channel:
         self._held_bytes_max = sys.maxsize
         self._found_bytes_max = 0
         self._main = threading.get_ident()
-        # The number of the cell that runs, or ran last. Sentences that belong to a cell carry it.
+        # The number of the cell that runs, or ran last. Messages that belong to a cell carry it.
         self.cell = 0
         self._shielded = False
         self._interrupted = False
 
     def limit_in_flight(self, requests: int, held_bytes: int = sys.maxsize, found_bytes: int = 0) -> None:
-        """At most so many requests are under way; further threads wait their turn.
+        """Allow at most so many requests under way; further threads wait their turn.
 
-        Nor may those requests hold more than `held_bytes` on the host, unless there is only one: each its body, a
-        search `found_bytes` too. The wait is here because the host, where there is no room, would have to stop reading.
+        Those requests may not hold more than `held_bytes` on the host, unless there is only one: each holds its body, a
+        search also `found_bytes`. They wait here because a host without room would have to stop reading.
         """
         self._in_flight_max = requests
         self._held_bytes_max = held_bytes
         self._found_bytes_max = found_bytes
 
     def interrupt(self) -> None:
-        """For the SIGINT handler: raise here and now if nothing can be lost, else at the next open place."""
+        """For the SIGINT handler: raise now if nothing can be lost, else at the next open place."""
         if self._shielded:
             self._interrupted = True
         else:
             raise KeyboardInterrupt
 
     def send(self, header: dict[str, Any], body: bytes = b"") -> None:
-        """Write one frame. Fields of `header` stand in the protocol's order, `op` first."""
-        if type(body) is not bytes:  # what only says that it is could write any frame
+        """Write one frame. The fields of `header` are in the protocol's order, `op` first."""
+        if type(body) is not bytes:  # a value that only claims to be could write any frame
             raise TypeError(f"the body of a frame must be bytes, not {type(body).__name__}")
         text = _dumps(header).encode("utf-8", "replace")
         was = self._shield(True)
@@ -140,7 +140,7 @@ class Channel:
             self._shield(was)
 
     def _take_slot(self, weight: int) -> None:
-        """Wait for one of the requests that may be under way, first come, first served."""
+        """Wait until another request may be under way, first come, first served."""
         ticket = object()
         self._queue.append(ticket)
         try:
@@ -181,7 +181,7 @@ class Channel:
                     self._turn.notify_all()
 
     def _shield(self, on: bool) -> bool:
-        """Set the shield, in the main thread only; give what it was. Taking it off raises a kept interrupt."""
+        """Set the shield, only in the main thread; return what it was. Taking it off raises a kept interrupt."""
         if threading.get_ident() != self._main:
             return False
         was, self._shielded = self._shielded, on
@@ -191,7 +191,7 @@ class Channel:
         return was
 
     def _wait_turn(self) -> None:
-        """Wait for another thread's news. Called and left with the turn's lock held."""
+        """Wait for news from another thread. Called and left with the lock of `_turn` held."""
         if threading.get_ident() != self._main:
             self._turn.wait()
             return

@@ -1,1 +1,1 @@
-"""How a process becomes a box: what starts it, the steps by which it closes in on itself, and what these are worth."""
+"""How a process becomes a box: what starts it, the steps by which it locks itself down, and tests of these steps."""

@@ -1,21 +1,21 @@
-"""Where a box begins that starts an interpreter of its own: `python3 -I -S -B boot.py`, as the process of a container.
+"""Where a box with its own interpreter starts: `python3 -I -S -B boot.py`, as the process of a container.
 
-The jail's boxes are clones of a process that has the agent loaded already, and begin in the zygote instead.
+The jail's boxes are clones of a process that has already loaded the agent, and start in the zygote instead.
 
 The container's attached standard input and output become the wire. Before the first frame one message goes each way,
 `u32 length, JSON`: in, what the container runtime cannot set (limits, and the system call filter, in base64); out, the
-layers that hold from inside, or the step that failed. Up to the moment the agent starts, no guest code has run, so what
-is said here is ours. In this order, because each step takes away what only the ones before it need:
+layers that hold from inside, or the step that failed. No guest code runs before the agent starts, so what is sent here
+is ours. In this order, because each step takes away what only the earlier ones need:
 
- 1. look at what the runtime has made of us: identity, capabilities, namespaces' numbers, the kernel's name;
- 2. a user namespace in which only nobody exists. Where the host gives us none, two things of it are missing: covers
-    over folders, and the right to lock securebits, which lock nothing that an empty bounding set leaves open;
+ 1. record what the runtime has made of us: identity, capabilities, namespaces' numbers, the kernel's name;
+ 2. a user namespace in which only nobody exists. Where the host allows none, two things are missing: covers over
+    folders, and the right to lock securebits, which would lock nothing that an empty bounding set leaves open;
  3. Landlock's rules, made while their places can still be opened;
  4. resource limits. What counts per user counts in the new user namespace; without one it would count all boxes;
  5. no capability in any set, not dumpable, Landlock;
  6. for the warm pool, load what programs commonly import;
- 7. close every descriptor but the wire; the system call filter; say which layers hold, as they were found to from 4 on
-    (`guest.box.measure`); a thread that watches over the wire's end; the agent.
+ 7. close every descriptor but the wire; the system call filter; report which layers were seen to hold from 4 on
+    (`guest.box.measure`); a thread that waits for the end of the wire; the agent.
 
 Isolated mode puts neither this folder nor the working directory on the path; this adds the one folder that holds the
 guest package, read-only like the rest of the image.
@@ -70,7 +70,7 @@ def read(size: int) -> bytes:
     while len(data) < size:
         piece = os.read(0, size - len(data))
         if not piece:
-            os._exit(0)  # the host has gone: nobody needs this box
+            os._exit(0)  # the host is gone: nobody needs this box
         data += piece
     return data
 
@@ -83,7 +83,7 @@ def send(message: object, to: int = 1) -> None:
 
 
 def status() -> "dict[str, str]":
-    """What the kernel says of this process."""
+    """What the kernel says about this process."""
     with open("/proc/self/status", encoding="ascii") as lines:
         return dict(line.rstrip("\n").split(":\t", 1) for line in lines if ":\t" in line)
 
@@ -103,12 +103,12 @@ def facts() -> "dict[str, object]":
 
 
 def one_user_alone(proc: int, hide: "list[str]") -> bool:
-    """Whether no other id than nobody's exists from here on, whoever that is outside.
+    """Whether only nobody's id exists from here on, whoever that is outside.
 
-    Empty folders cover those of `hide`.
+    Empty folders cover those in `hide`.
     """
-    outside = os.getuid()  # the host's number for this box, and for its group; in there nobody has a number yet
-    # A process that may not be looked at may not write its own maps either.
+    outside = os.getuid()  # the host's number for this box, and for its group; inside, no id is mapped yet
+    # An undumpable process may not write its own maps.
     libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     if libc.unshare(CLONE_NEWUSER | (CLONE_NEWNS if hide else 0)) < 0:
         return False
@@ -122,10 +122,10 @@ def one_user_alone(proc: int, hide: "list[str]") -> bool:
 
 
 def few_devices() -> None:
-    """Over /dev, one with the jail's three devices, read-only: there are no terminals to make.
+    """Cover /dev with one that has the jail's three devices, read-only: no terminals can be made.
 
-    Writing to a device works all the same; its times and modes do not change. Where the daemon maps users its devices
-    are the host's own, and what is set on one could be read in every other box.
+    Writing to a device still works; its times and modes do not change. Where the daemon maps users, its devices are the
+    host's own, and what is set on one could be read in every other box.
     """
     places = {name: os.open(f"/dev/{name}", os.O_PATH) for name in DEVICES}
     mount("none", "/dev", "tmpfs", MS_NOSUID | MS_NOEXEC, "size=4k,nr_inodes=4,mode=0755")
@@ -143,7 +143,7 @@ def close_in(order: "dict") -> Measure:  # type: ignore[type-arg]
     measure = Measure(proc, ["userns"])
     alone = one_user_alone(proc, order["hide"])
     if not alone:
-        limits.pop("NPROC", None)  # the pids group holds that line
+        limits.pop("NPROC", None)  # the pids group limits tasks
     os.chdir("/tmp")  # noqa: S108
     ruleset = landlock_ruleset(["/usr", "/dev"], ["/dev"], "/tmp")  # noqa: S108
     set_limits(limits)
@@ -160,9 +160,9 @@ def close_in(order: "dict") -> Measure:  # type: ignore[type-arg]
 
 
 def watch(wire: int) -> None:
-    """Have a thread that ends the box with the wire.
+    """Start a thread that ends the box when the wire ends.
 
-    Nobody else would end the container of a host that was killed: the agent reads only when it waits for something.
+    Nothing else would end the container if the host is killed: the agent reads only when it waits for something.
     """
     _thread.stack_size(WATCH_STACK_BYTES)
     _thread.start_new_thread(end_with, (wire,))

@@ -1,8 +1,8 @@
-"""The steps by which a process closes in on itself, before it runs any guest code. Every one is irreversible.
+"""The steps by which a process locks itself down before it runs any guest code. Every one is irreversible.
 
 Two callers put them in order: the jail's zygote, in each newborn clone, and `boot`, in a container. Neither trusts
-what comes later, and nothing here can be undone by it: identities, limits, capabilities, Landlock and the system call
-filter only ever get narrower.
+what comes later, and later code cannot undo anything here: identities, limits, capabilities, Landlock and the system
+call filter only ever get narrower.
 
 A step that this kernel refuses is a `Failed` with the layer's name, and the box is not built.
 """
@@ -50,9 +50,10 @@ WRITE = 0b10
 
 
 def write_id_maps(proc: int, inside: int, outside: int) -> None:
-    """In a new user namespace: the one id that exists. `proc` is a descriptor of /proc.
+    """Map the only id of a new user namespace. `proc` is a descriptor of /proc.
 
-    Whoever has no right to set groups must give it up before it may map one; gVisor has no file for that, nor the need.
+    An unprivileged process must give up setting groups before it may map one; gVisor has no file for that and does not
+    need it.
     """
     texts = {"setgroups": "deny", "uid_map": f"{inside} {outside} 1", "gid_map": f"{inside} {outside} 1"}
     for name, text in texts.items():
@@ -77,9 +78,9 @@ def set_limits(limits: Mapping[str, int]) -> None:
 
 
 def drop_capabilities(*, securebits: bool = True) -> None:
-    """From every set, for good; nobody else may look at this process's memory either.
+    """Drop all capabilities from every set, for good; nobody else may look at this process's memory either.
 
-    `securebits` are locked so that a change of uid gives none back; gVisor has no such thing.
+    `securebits` are locked so that a change of uid gives none back; gVisor does not have them.
     """
     for capability in range(CAPABILITIES):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
@@ -95,24 +96,24 @@ def drop_capabilities(*, securebits: bool = True) -> None:
 def tune_malloc() -> None:
     """Settings of glibc's allocator, for the agent and the guest's programs. Other C libraries have none.
 
-    Every large read makes and drops buffers of a mebibyte. What is dropped is not given back to the kernel below some
-    MiB: each of its pages would be paid for again at the next read, which is then three times as slow.
+    Every large read makes and frees buffers of a mebibyte. Some MiB of freed memory are not returned to the kernel:
+    otherwise each page would have to be faulted in again at the next read, which would then take three times as long.
     """
     if not hasattr(libc, "mallopt"):
         return
     libc.mallopt(M_MMAP_THRESHOLD, 8 << 20)
     libc.mallopt(M_TRIM_THRESHOLD, 16 << 20)
-    # A thread may bring an arena of its own: 64 MiB of address space, of which a box has little.
+    # A thread may get its own arena: 64 MiB of address space, of which a box has little.
     libc.mallopt(M_ARENA_MAX, 1)
 
 
 def landlock_version() -> int:
-    """What this kernel's Landlock knows: files from 1 on, the network from 4, scopes from 6. Below 1 there is none."""
+    """The version of this kernel's Landlock: files from 1 on, the network from 4, scopes from 6. Below 1: none."""
     return system_call("landlock_create_ruleset", None, 0, LANDLOCK_CREATE_RULESET_VERSION)
 
 
 def landlock_ruleset(readable: Iterable[str], writable: Iterable[str], scratch: str) -> int | None:
-    """A ruleset: everything that the kernel can handle is handled, and only these places are allowed.
+    """A ruleset that handles everything the kernel can, and allows only these places.
 
     `readable` may be read, in `writable` existing files may be written, and `scratch` may be changed. None where the
     kernel has no Landlock.
@@ -145,10 +146,10 @@ def restrict(ruleset: int) -> None:
 def close_all_but(kept: Mapping[int, int]) -> None:
     """Leave the descriptors of `kept` open, each moved to the number it is mapped to; 0, 1 and 2 lead nowhere.
 
-    The numbers must follow on 2, in order.
+    The numbers must be 3, 4 and so on, in order.
     """
     null = os.open("/dev/null", os.O_RDWR)
-    # First out of the way of each other, then to their places.
+    # First out of each other's way, then to their places.
     moved = {number: os.dup(descriptor) for descriptor, number in kept.items()}
     for number in (0, 1, 2):
         os.dup2(null, number)

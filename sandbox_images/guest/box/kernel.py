@@ -1,6 +1,6 @@
-"""What Python has no function for, asked of the kernel by ctypes, which nothing else inside the wall uses.
+"""System calls for which Python has no function, made through ctypes, which nothing else inside the wall uses.
 
-The numbers are those of x86_64, like the system call filter's: for another machine there is no filter, and so no box.
+The numbers are those of x86_64, like the system call filter's: another machine has no filter, and so no boxes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
 
 libc = ctypes.CDLL(None, use_errno=True)
-# Keeps the interpreter lock across the call: after a clone there is nobody to give it back.
+# Keeps the interpreter lock across the call: in a clone no other thread could release it.
 _locked = ctypes.PyDLL(None, use_errno=True)
 
 
@@ -60,12 +60,12 @@ def check(step: str, layer: str, result: int) -> int:
 
 
 def out_buffer(size_bytes: int) -> ctypes.Array[ctypes.c_char]:
-    """Room that a call writes its answer into."""
+    """A buffer into which a call writes its answer."""
     return ctypes.create_string_buffer(size_bytes)
 
 
 def system_call(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
-    """Its result, negative where it failed (`last_errno`). Numbers go as longs: all of a register counts."""
+    """The call's result, negative if it failed (`last_errno`). Numbers are passed as longs, which fill a register."""
     words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     return int(libc.syscall(SYSCALLS[name], *words))
 
@@ -83,8 +83,8 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
 def clone(flags: int) -> int:
     """fork() into the fresh namespaces of `flags`: 0 in the child, its pid in the parent.
 
-    The raw system call, because no library call makes a namespace with it. The process has one thread, and Python's own
-    preparations around a fork are called by hand (they also reseed `random`).
+    It is the raw system call, because no library call makes a namespace with it. The process has one thread, and
+    Python's own preparations around a fork are called by hand (they also reseed `random`).
     """
     api = ctypes.pythonapi
     api.PyOS_BeforeFork()

@@ -1,20 +1,20 @@
-"""Which layers hold? Tried, and read from the kernel, by a box of ours before any guest's code is in reach.
+"""Which layers hold? Tried, and read from the kernel, by a test box before any guest code is in reach.
 
-What a list of steps says proves nothing: a step may be missing, or do nothing on this kernel. And a layer that stands
-behind another is not seen to be missing. So whoever closes in on itself calls this at four moments, each layer is
-judged where nothing else is in front of it, and it is told as held only if that showed:
+A list of steps proves nothing: a step may be missing, or do nothing on this kernel. And behind another layer, a missing
+one goes unnoticed. So a process that locks itself down calls this at four moments; each layer is judged where nothing
+else is in front of it, and is reported only if it was seen to hold:
 
     when it is made   which namespaces it is in
     before_landlock   identity, namespaces, mounts, limits and capabilities; what the kernel says of them, and attempts
-    before_filter     what Landlock alone forbids: files, the network, signals and abstract sockets to outside
+    before_filter     what only Landlock forbids: files, the network, signals and abstract sockets to outside
     behind_filter     system calls that only the filter refuses
 
 Each attempt has an outcome: it was refused as the layer refuses it (True), it was not (False), or something else came
-first (None: under a container runtime's own filter some calls cannot be made). A layer holds when something was shown,
-and nothing was otherwise.
+first (None: under a container runtime's own filter some calls cannot be made). A layer holds when at least one outcome
+is True and none is False.
 
-Only the kernel of a host that we see can be compared with: `host` has its namespaces' numbers, and the first of each
-kind have the same numbers everywhere.
+We can only compare with the kernel of a host that we see: `host` has its namespaces' numbers, and the first of each
+kind has the same number everywhere.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ KINDS = {
     "utsns": ("uts", 0xEFFFFFFE),
     "cgroupns": ("cgroup", 0xEFFFFFFB),
 }
-# The same text in every version of gVisor; no build of Linux says it.
+# The same text in every version of gVisor, and in no build of Linux.
 GVISOR = "Sun Jan 10 15:06:54 PST 2016"
 DEVICES = ["null", "urandom", "zero"]
 HOSTNAME = "belljar"
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-# No such program: where the call is made at all, that is the answer.
+# It does not exist: if the call is made at all, that is the answer.
 NO_PROGRAM = "/usr/bin/no-such-program"
 
 
@@ -67,7 +67,7 @@ class Measure:
         self._proc = proc
         self._outcomes: dict[str, list[bool | None]] = {}
         self._outsider: _Outsider | None = None
-        # For a clone of a process that has namespaces of its own, other than the host's is not enough.
+        # For a clone of a process with its own namespaces, it is not enough that they differ from the host's.
         self._before = {layer: self._number(layer) for layer in fresh}
         with open(os.open("version", os.O_RDONLY, dir_fd=proc), encoding="ascii", errors="replace") as file:
             self._second_kernel = GVISOR in file.read()
@@ -75,8 +75,8 @@ class Measure:
     def before_landlock(self, ordered: Mapping) -> None:  # type: ignore[type-arg]
         """Compare with what was ordered.
 
-        `host`: numbers of the host's namespaces by kind; `limits`, by the names of setrlimit(2); `scratch`, its bytes
-        and files; `locked`: whether securebits are; `alone`: whether the root has nothing but the image, the scratch
+        `host`: numbers of the host's namespaces by kind; `limits`, by the names of setrlimit(2); `scratch`: its bytes
+        and files; `locked`: whether securebits are locked; `alone`: whether the root has only the image, the scratch
         and three devices; `mounts`: all mount points but the scratch's, where they are known.
         """
         for layer in KINDS:
@@ -122,7 +122,7 @@ class Measure:
         return dict(line.split(":\t", 1) for line in self._read("status").splitlines() if ":\t" in line)
 
     def _is_own(self, layer: str, host: Mapping[str, int]) -> bool:
-        """Whether this process has a namespace of its own. Of gVisor's kernel each box has one."""
+        """Whether this process has its own namespace. Each box has its own gVisor kernel."""
         if self._second_kernel:
             return True
         kind, first = KINDS[layer]
@@ -137,10 +137,10 @@ class Measure:
         return one and {*os.getresuid(), *os.getresgid()} == {NOBODY}
 
     def _no_route(self) -> bool:
-        """Nothing but a loopback, if that: no way leads anywhere."""
+        """Whether there is at most a loopback, and no route anywhere else."""
         devices = set()
         for table, column in (("net/route", 0), ("net/ipv6_route", -1)):
-            with contextlib.suppress(FileNotFoundError):  # a kernel without
+            with contextlib.suppress(FileNotFoundError):  # a kernel without it
                 devices |= {way.split()[column] for way in self._read(table).splitlines() if way.strip()}
         return devices <= {"Iface", "lo"}
 
@@ -152,7 +152,7 @@ class Measure:
     def _root_is_tied_down(self, wanted: Iterable[str] | None) -> bool:
         found = self._mounts()
         roots = [options for point, options in found if point == "/"]
-        # Where the host's root was not detached it lies upon the image's.
+        # If the host's root was not detached, it lies on top of the image's.
         tied = len(roots) == 1 and "ro" in roots[0] and self._is_read_only()
         if wanted is not None:
             closed = sorted(point for point, options in found if {"ro", "nosuid"} <= options)
@@ -160,7 +160,7 @@ class Measure:
         return tied
 
     def _is_read_only(self) -> bool:
-        """Whether a file can be made beside the image's. gVisor's kernel asks first who may."""
+        """Whether no file can be made beside the image's. gVisor's kernel checks permissions first."""
         number = errno.EACCES if self._second_kernel else errno.EROFS
         return _refused(lambda: os.open("/probe", os.O_CREAT | os.O_WRONLY), number) is True
 
@@ -169,10 +169,10 @@ class Measure:
         about, owner = os.fstatvfs(descriptor), os.fstat(descriptor)
         os.close(descriptor)
         private = (owner.st_uid, stat.S_IMODE(owner.st_mode)) == (os.getuid(), 0o700)
-        # The kernel rounds up to whole pages. None is no bound for it: then it is no file that may have a byte.
+        # The kernel rounds up to whole pages. To it a size of 0 is no bound; then the number of files is the bound.
         bounded = 0 < about.f_blocks * about.f_frsize < size + mmap.PAGESIZE or size == 0
         options = dict(self._mounts())["/tmp"]  # noqa: S108
-        if self._second_kernel:  # counts no files, and asks for `noexec` only when a program is started
+        if self._second_kernel:  # counts no files, and checks `noexec` only when a program is started
             return private and bounded and "noexec" in options
         tied = {"nosuid", "nodev", "noexec"} <= options and 0 < about.f_files <= files
         return private and bounded and tied and _cannot_be_run()
@@ -184,12 +184,12 @@ class Measure:
 
 
 class _Outsider:
-    """A process outside of the Landlock domain, because it was there before, and an address that it listens on."""
+    """A process outside the Landlock domain, because it was there before, and an address at which it listens."""
 
     def __init__(self) -> None:
         self._address = f"\0belljar-{os.getpid()}"
         self._listener: socket.socket | None = None
-        with contextlib.suppress(OSError):  # a container runtime's filter lets nobody make one
+        with contextlib.suppress(OSError):  # a container runtime's filter does not allow it
             self._listener = socket.socket(socket.AF_UNIX)
             self._listener.bind(self._address)
             self._listener.listen()
@@ -218,7 +218,7 @@ class _Outsider:
 
 
 def _refused(attempt: Callable[[], object], number: int) -> bool | None:
-    """Whether it fails with this error. None where it fails with another, which is some other layer's or the kernel's.
+    """Whether it fails with this error. None if it fails with one that another layer or the kernel gives.
 
     A filter that does not know the call answers ENOSYS; one that refuses it, EPERM.
     """
@@ -244,14 +244,14 @@ def _limits_are_set(limits: Mapping[str, int]) -> list[bool | None]:
         more = limits["NOFILE"] + 1
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (more, more))
-        except ValueError:  # how Python tells EPERM here
+        except ValueError:  # how Python reports EPERM here
             raise PermissionError(errno.EPERM, "refused") from None
 
     return [every, _refused(raise_one, errno.EPERM)]
 
 
 def _files_are_closed() -> list[bool | None]:
-    """What the mounts would allow: a pipe in the scratch folder, or to list what only a container has."""
+    """Try what the mounts would allow: make a pipe in the scratch folder, or list what only a container has."""
     made = _refused(lambda: os.mkfifo("/tmp/probe"), errno.EACCES)  # noqa: S108
     with contextlib.suppress(OSError):
         os.unlink("/tmp/probe")  # noqa: S108
@@ -262,7 +262,7 @@ def _files_are_closed() -> list[bool | None]:
 
 def _bind_a_port() -> None:
     with socket.socket(socket.AF_INET) as bound:
-        bound.bind(("0.0.0.0", 4444))  # noqa: S104 - in a network of its own
+        bound.bind(("0.0.0.0", 4444))  # noqa: S104 - in its own network
 
 
 def _open_a_socket() -> None:
@@ -280,7 +280,7 @@ def _cannot_be_run() -> bool:
         with open("/tmp/probe", "w+b") as file:  # noqa: S108
             file.write(b"page")
             file.flush()
-            # Private, because a filter in front may refuse what is shared and executable, for a reason of its own.
+            # Private, because a filter in front may refuse shared executable mappings for its own reasons.
             code = {"flags": mmap.MAP_PRIVATE, "prot": mmap.PROT_READ | mmap.PROT_EXEC}
             loaded = _refused(lambda: mmap.mmap(file.fileno(), 4, **code), errno.EPERM)
         os.unlink("/tmp/probe")  # noqa: S108

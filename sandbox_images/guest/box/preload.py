@@ -1,6 +1,6 @@
-"""What RLM programs import, and what the restricted language needs: loaded ahead of time by whoever has the time.
+"""What RLM programs import, and what the restricted language needs, loaded ahead of time.
 
-The zygote does it once for all its boxes, a container of the warm pool while nobody waits for it.
+The zygote does this once for all its boxes, a container of the warm pool while nobody waits for it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What can be reached from inside this box? Tries, and prints one line each: `name yes|no`. All should be `no`.
 
-`belljar doctor` runs it in a box. Nothing here is clever: it is what any hostile program would try first. But it asks
-for the thing and not for its door: gVisor's kernel has a /proc and a /sys of its own, and there is nobody in the one
-and nothing in the other. The last line is no attempt: `kernel: ` and what the kernel says of itself.
+`belljar doctor` runs it in a box. Nothing here is clever: it is what any hostile program would try first. But it looks
+for the contents and not for the folder: gVisor's kernel has its own /proc and /sys, with no other process in the one
+and nothing in the other. The last line is not an attempt: `kernel: ` and what the kernel says about itself.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def _capabilities() -> tuple[int, ...]:
     """The three capability sets, both halves each."""
     header, sets = struct.pack("=Ii", 0x20080522, 0), out_buffer(24)
     if system_call("capget", header, sets) < 0:
-        return ()  # the call itself is not allowed: nobody can ask, and `root` and `mounting` above tell the rest
+        return ()  # the call itself is not allowed, so nobody can ask; `root` and `mounting` above cover the rest
     return struct.unpack("=6I", sets.raw)
 
 
 def _wire_end() -> int:
-    """The first descriptor that is none of the wire's."""
+    """The first descriptor that does not belong to the wire."""
     return _WIRE + (2 if stat.S_ISFIFO(os.fstat(_WIRE).st_mode) else 1)
 
 

@@ -1,22 +1,22 @@
 """The zygote: a warm interpreter inside the image's root that clones itself into boxes.
 
-It lies in the image and is started by the launcher, with *control* (a SOCK_SEQPACKET to the host) and a descriptor of
-the host's /proc. It has loaded everything a guest program commonly uses, and has run no guest code, ever; a box is a
-clone of it in fresh namespaces, so a box costs what the kernel takes for that and not an interpreter's start.
+It is in the image; the launcher starts it, with *control* (a SOCK_SEQPACKET to the host) and a descriptor of the host's
+/proc. It has loaded everything a guest program commonly uses, and never runs guest code; a box is a clone of it in
+fresh namespaces, so starting a box costs only that, and not an interpreter's start.
 
     host    {"box": 7, "uid": 3, "limits": ...} + [wire, report, cgroup.procs...]   ->  zygote
     zygote  clone(pid)
-      box     closes in on itself (`Enclosure`, the order is the theory)
+      box     locks itself down (`Enclosure` explains the order)
       box     {"closed": true} + [pidfd, scratch]  on *report*  ->  host      or {"failed", "layer", "errno"}
       box     runs the guest agent on the wire
     zygote  {"box": 7, "ended": {...}}                            ->  host      when the box's process 1 is dead
 
-The host kills and interrupts over the pidfd and needs nobody's help for it. The zygote only waits for its children and
-tells their end. It ends when *control* does, and by the parent-death signal when the host dies; its boxes die with it
-by the same signal.
+The host kills and interrupts through the pidfd and needs no help for that. The zygote only waits for its children and
+reports their ends. It ends when *control* does, and by the parent-death signal when the host dies; its boxes die with
+it by the same signal.
 
-The first box of a zygote is one of ours. It takes the very steps that every other box takes, and what it finds to hold
-(`guest.box.measure`) are the layers that the host tells of all of them.
+The first box of a zygote is a test box. It takes the same steps as every other box, and the layers that it finds to
+hold (`guest.box.measure`) are those that the host reports for all of them.
 """
 
 import array
@@ -59,13 +59,13 @@ MESSAGE_BYTES_MAX = 16384
 
 
 class Enclosure:
-    """What a newborn box does to itself, in this order. Every step is irreversible and each needs the ones before it.
+    """What a newborn box does to itself, in this order. Every step is irreversible and needs the ones before it.
 
     1. charge everything from here on to the box's own cgroups;
-    2. take the box's own uid of the host, then fresh namespaces: in that of users be nobody, and nobody else;
-    3. die with the zygote, which a change of uid would undo; a session and a keyring of its own;
+    2. take the box's own uid of the host, then fresh namespaces: in the user namespace be nobody, the only user;
+    3. die with the zygote, which a change of uid would undo; its own session and keyring;
     4. a private tmpfs, the only writable place, bounded in bytes and inodes;
-    5. tell the host the handles it needs (pidfd, scratch), which are made before the doors close;
+    5. send the host the handles it needs (pidfd, scratch), which are made while that is still possible;
     6. close every descriptor but the wire;
     7. resource limits;
     8. no capability is left in any set, and none can come back;
@@ -79,7 +79,7 @@ class Enclosure:
         self.report = report
         self.groups = groups
         self.proc = proc
-        # A box of ours: it looks at each layer and tells instead of running a program (`guest.box.measure`).
+        # A test box: it checks each layer and reports, and runs no program (`guest.box.measure`).
         self.measure = None
         if "measure" in order:
             self.measure = importlib.import_module("guest.box.measure").Measure(proc, order["measure"]["fresh"])
@@ -111,10 +111,10 @@ class Enclosure:
             tell_and_wait(WIRE_FD, self.measure.behind_filter())
 
     def leave_the_host(self, uid: int) -> None:
-        """Be `uid` in the zygote's user namespace and nobody in a new one. Its owner has no right in the zygote's."""
+        """Be `uid` in the zygote's user namespace and nobody in a new one. Its owner has no rights in the zygote's."""
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-        # Who has changed its uid may not be looked at, not even by itself, and its maps are then root's to write.
+        # A change of uid makes a process undumpable, and then only root may write its maps.
         prctl("userns", PR_SET_DUMPABLE, 1)
         check("unshare", "userns", libc.unshare(NAMESPACES))
         write_id_maps(self.proc, NOBODY, uid)
@@ -133,7 +133,7 @@ def send(channel: socket.socket, message: object, descriptors: "list[int]") -> N
 
 
 def own_keyring() -> None:
-    """Leave the session keyring of the host, whose keys this process could read."""
+    """Leave the host's session keyring, whose keys this process could read."""
     if system_call("keyctl", KEYCTL_JOIN_SESSION_KEYRING, None) < 0:
         number = last_errno()
         if number != errno.ENOSYS:  # a kernel without keys
@@ -141,7 +141,7 @@ def own_keyring() -> None:
 
 
 def tell_and_wait(wire: int, layers: "list[str]") -> None:
-    """Never returns. The host looks at this process from outside as well, and kills it."""
+    """Never returns. The host also checks this process from outside, then kills it."""
     os.write(wire, json.dumps(layers).encode() + b"\n")
     os.read(wire, 1)
     os._exit(0)
@@ -150,8 +150,8 @@ def tell_and_wait(wire: int, layers: "list[str]") -> None:
 def be_a_box(order: dict, descriptors: "list[int]", proc: int) -> None:  # type: ignore[type-arg]
     """In the clone. Never returns.
 
-    The program can walk the frames below its own, and the host's orders and descriptors count the boxes of every
-    tenant: nothing of them is left in any.
+    The program can walk the frames below its own, and the host's orders and descriptors would reveal how many boxes
+    other tenants have: nothing of them is left in any frame.
     """
     status = 127
     try:
@@ -245,10 +245,10 @@ def main() -> None:
     os.environ.clear()  # it was started with none, but the interpreter itself sets a locale
     tune_malloc()
     preload()
-    # What lives now lives in every box: keep the collector from touching, and so copying, those pages.
+    # What is alive now is in every box: keep the collector from touching, and so copying, those pages.
     gc.collect()
     gc.freeze()
-    # Only now, because whatever failed before was reported to somebody who had nothing to say yet.
+    # Only now: if anything above fails, the host sees the end of *control* and sends nothing.
     send(control, {"ready": True}, [])
     FILTER = Filter(control.recv(1 << 16))
     Zygote(control, config["proc"]).run()

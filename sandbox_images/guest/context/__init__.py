@@ -1,1 +1,1 @@
-"""The context as a program sees it, while its text stays outside; and the libraries that take it for a real one."""
+"""The context as a program sees it, while its text stays outside; and libraries that accept it as a real text."""

@@ -1,25 +1,26 @@
 """`context` as a list or a dict whose items stay on the other side of the wall.
 
-All strings of the collection lie one after the other in one paged text: for a dict first the keys, then the values. A
+All strings of the collection are one after the other in one paged text: for a dict first the keys, then the values. A
 second paged text, the directory, has a record of 42 ASCII characters for each item::
 
     key_start 12 | key_chars 6 | start 12 | chars 10 | form 1 | "\\n"        hexadecimal, in characters of the text
 
-`form` is `t` where the item is this text, and `j` where the item is the JSON value that this text says. So neighbours
-lie beside each other, and going through the items reads both texts from the front to the back.
+`form` is `t` where the item is this text, and `j` where the item is the JSON value in this text. So neighbours are
+beside each other, and going through the items reads both texts from front to back.
 
-Like `PagedText` these are not subclasses of what they look like, for C functions would see the subclass's own, empty,
-storage. They pass `isinstance`, and C functions take them for what they are: something with `__iter__`, or with `keys`
-and `__getitem__`. What insists on a real list or dict raises TypeError, whose message has the type's name and with it
-what to write instead. They cannot be changed: every method that would do so says how to get a copy that can.
+Like `PagedText`, these are not subclasses of what they look like, because C functions would see the subclass's own,
+empty, storage. They pass `isinstance`, and C functions take them for what they are: something with `__iter__`, or with
+`keys` and `__getitem__`. A function that insists on a real list or dict raises TypeError, whose message has the type's
+name and so says what to write instead. They cannot be changed: every method that would change them says how to get a
+copy.
 
-`print(context.keys())` shows the keys as a dict does, if they are not too many; else what to write. `repr` always says
-what to write: it is called where nobody asked to read the context, as by a traceback that shows the variables.
+`print(context.keys())` shows the keys as a dict does, if there are not too many; else what to write. `repr` always says
+what to write: it may be called when nobody asked to read the context, as by a traceback that shows the variables.
 
-An item too large to be one `str` is given as a PagedText over its range, any other text as an `ItemText`: a real `str`
-that knows `search`, `count_matches` and `lines` as well. The collection knows them too: `search` and `count_matches` go
-through the items where they are, each for a text of its own, and say in which one a hit is. An item that is no text is
-its JSON to them, as it is stored.
+An item too large to be one `str` is a PagedText over its range, any other text an `ItemText`: a real `str` that also
+has `search`, `count_matches` and `lines`. The collection has them too: `search` and `count_matches` go through the
+items where they are, each as a separate text, and say in which one a hit is. An item that is not a text is searched as
+its JSON, as stored.
 """
 
 from __future__ import annotations
@@ -42,17 +43,17 @@ __all__ = ["RECORD_CHARS", "ItemText", "PagedDict", "PagedList"]
 RECORD_CHARS = 42
 """The length of one record of the directory."""
 
-# Records read at once: few at first, for the first may be all that is wanted; then as many as a few pages hold.
+# Records read at once: few at first, because the first may be all that is needed; then as many as fit in a few pages.
 _BATCH_MIN = 16
 _BATCH_MAX = 1024
-# What is read of the text at once by whoever goes through the items.
+# How much of the text is read at once when going through the items.
 _STRETCH_CHARS = 1 << 14
-# What an item takes beside its characters: the object's head, and its place in the list.
+# What an item takes besides its characters: the object's header, and its place in the list.
 _ITEM_CHARS = 64
-# Keys are kept in a dict of their own up to this much memory; with more of them each look-up goes through the keys.
+# Keys are kept in a dict up to this much memory; beyond it, each look-up goes through the keys.
 _KEYS_BYTES_MAX = 16 << 20
 _KEY_BYTES = 160
-# What the views of a dict print as a dict's do, in characters of the context. A root model reads it.
+# Up to this size, in characters of the context, the views of a dict print like a dict's. A root model reads it.
 _VIEW_CHARS_MAX = 1 << 14
 _QUOTES_CHARS = 4
 
@@ -70,7 +71,7 @@ def _parsed(line: str) -> _Record:
 
 
 class ItemText(str):
-    """A text out of a list or dict: a `str` that can be searched as the context can. What is cut out of it is plain."""
+    """A text from a list or dict: a `str` that can be searched as the context can. Its slices are plain `str`."""
 
     __slots__ = ()
 
@@ -78,12 +79,12 @@ class ItemText(str):
     __class__ = property(lambda self: str)
 
     def search(self, pattern: Any, start: SupportsIndex = 0, limit: SupportsIndex = 100, stop: Any = None) -> Hits:
-        """The first matches of a regular expression, as `search` of the context; by `re`, for the text is here."""
+        """The first matches of a regular expression, as `search` of the context; with `re`, as the text is here."""
         compiled, low, high = self._sought(pattern, start, stop)
         return found_by(compiled, compiled.finditer(str.__str__(self), low, high), wanted_of(limit), high)
 
     def count_matches(self, pattern: Any, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> int:
-        """How many matches of a regular expression there are that do not overlap."""
+        """The number of matches of a regular expression that do not overlap."""
         compiled, low, high = self._sought(pattern, start, stop)
         return sum(1 for _ in compiled.finditer(str.__str__(self), low, high))
 
@@ -101,7 +102,7 @@ class ItemText(str):
         return str, (str.__str__(self),)
 
 
-# `type(item)` shows what it is to everybody but this file.
+# `type(item)` shows it as a `str` everywhere but in this file.
 ItemText.__name__ = ItemText.__qualname__ = "str"
 ItemText.__module__ = "builtins"
 
@@ -130,7 +131,7 @@ class _Items:
         return _parsed(self._directory._slice(at, at + RECORD_CHARS))
 
     def lines(self, positions: range) -> Iterator[str]:
-        """The records of these items as they are written; neighbours are read together."""
+        """The records of these items as stored; neighbours are read together."""
         if abs(positions.step) != 1:
             for at in positions:
                 yield self._directory._slice(at * RECORD_CHARS, (at + 1) * RECORD_CHARS)
@@ -157,7 +158,7 @@ class _Items:
             yield self._value(_parsed(line), number, cut)
 
     def value(self, number: int) -> Any:
-        """The item. Raises TextTooLarge for a JSON value that does not fit; a text that does not is given paged."""
+        """The item. Raises TextTooLarge for a JSON value that does not fit; a text that does not fit is paged."""
         return self._value(self.record(number), number, self._text._slice)
 
     def _value(self, record: _Record, number: int, cut: Callable[[int, int], str]) -> Any:
@@ -174,7 +175,7 @@ class _Items:
         return self._text._slice(record.key_start, record.key_start + record.key_chars)
 
     def _cutter(self, positions: range) -> Callable[[int, int], str]:
-        """What cuts neighbouring pieces out of the text: out of a stretch of it that is read at once, where it can."""
+        """A function that cuts neighbouring pieces out of the text, from a stretch read at once where possible."""
         text = self._text
         if abs(positions.step) != 1:
             return text._slice
@@ -192,21 +193,21 @@ class _Items:
         return cut
 
     def key_chars(self) -> int:
-        """Of all keys: they lie together at the beginning."""
+        """The characters of all keys, which are together at the beginning."""
         if not self._count:
             return 0
         last = self.record(self._count - 1)
         return last.key_start + last.key_chars
 
     def value_chars(self) -> int:
-        """Of all values, as they are written."""
+        """The characters of all values, as stored."""
         if not self._count:
             return 0
         first, last = self.record(0), self.record(self._count - 1)
         return last.start + last.chars - first.start
 
     def place(self, start: Any) -> int | None:
-        """The character of the text at which item `start` begins, or at which the place (item, character) is."""
+        """The position in the text of item `start`, or of the place (item, character)."""
         refuse_flags(start)
         item, char = start if type(start) is tuple and len(start) == 2 else (start, 0)
         item, char = exact(operator.index(item)), exact(operator.index(char))
@@ -226,7 +227,7 @@ class _Items:
             yield self._value(_parsed(line)._replace(form="t"), number, cut)
 
     def afforded(self, positions: range) -> Iterator[Any]:
-        """The same. Raises TextTooLarge as soon as it is clear that they are too much to have at once."""
+        """The items. Raises TextTooLarge as soon as it is clear that they are too large to have at once."""
         self.afford(len(positions) * _ITEM_CHARS)
         if abs(positions.step) == 1 and positions:
             low, high = self.record(min(positions)), self.record(max(positions))
@@ -248,7 +249,7 @@ class _Items:
             )
 
     def numbers_of(self, value: Any, positions: range) -> Iterator[int]:
-        """Where `value` is. Only what has its length is read."""
+        """The positions of `value`. Only items of its length are read."""
         value = exact_text(value)
         wanted = f"{len(value):010x}t" if isinstance(value, str) else "j"
         for number, line in zip(positions, self.lines(positions), strict=True):
@@ -258,7 +259,7 @@ class _Items:
                     yield number
 
     def number_of_key(self, key: str, positions: range) -> int | None:
-        """Where the key is. Only keys of its length are read."""
+        """The position of the key. Only keys of its length are read."""
         wanted = f"{len(key):06x}"
         for number, line in zip(positions, self.lines(positions), strict=True):
             if line[12:18] == wanted and self._key(_parsed(line)) == key:
@@ -267,7 +268,7 @@ class _Items:
 
 
 class _Searched(LookAlike):
-    """What the list and the dict have in common: looking for patterns in all items, and their lines."""
+    """What the list and the dict have in common: searching all items, and their lines."""
 
     __slots__ = ()
     _items: _Items
@@ -278,10 +279,10 @@ class _Searched(LookAlike):
         raise NotImplementedError
 
     def search(self, pattern: Any, start: Any = 0, limit: SupportsIndex = 100) -> Hits:
-        """The first matches of a regular expression in all items, each an own text, as a list of hits.
+        """The first matches of a regular expression in all items, each a separate text, as a list of hits.
 
-        They are as those of a text; `hit.key` is the key or number of the item, `hit.start` the place in it. `start`
-        is the number of the item to begin with, or `hits.next`, which is None when there are no more. Works at any
+        They are like those of a text; `hit.key` is the key or number of the item, `hit.start` the place in it. `start`
+        is the number of the item to start with, or `hits.next`, which is None when there are no more. Works at any
         size: the items are searched where they are, with RE2.
         """
         source, wanted, text = source_of(plain(pattern)), wanted_of(limit), self._items._text
@@ -297,7 +298,7 @@ class _Searched(LookAlike):
         return hits
 
     def count_matches(self, pattern: Any) -> int:
-        """How many matches of a regular expression there are in all items. Works at any size, as `search`."""
+        """The number of matches of a regular expression in all items. Works at any size, as `search`."""
         source = source_of(plain(pattern))
         total, at = 0, self._items.place(0)
         while at is not None:
@@ -309,7 +310,7 @@ class _Searched(LookAlike):
         """The lines of all items, one item after the other: works at any size."""
         if numbers:
             name = self._name
-            raise TypeError(f"lines() of many texts takes no numbers: write {name}[key].lines(a, b) for those of one")
+            raise TypeError(f"lines() of many texts takes no numbers: write {name}[key].lines(a, b) for one of them")
         return chain.from_iterable(text.lines(keepends=keepends) for text in self._items.texts())
 
 
@@ -342,7 +343,7 @@ class PagedList(_Searched):
 
     def __init__(self, text: PagedText, directory: PagedText, items: int, *, name: str = "context") -> None:
         """Args:
-        text: the strings of all items, one after the other. Its limit for one `str` is that of the list as well.
+        text: the strings of all items, one after the other. Its limit for one `str` applies to the list as well.
         directory: the records.
         items: how many there are.
         name: what the program calls it, for messages.
@@ -444,7 +445,7 @@ class PagedList(_Searched):
         return exact(other) + self.copy() if issubclass(type(other), list) else NotImplemented
 
     def __mul__(self, times: SupportsIndex) -> list[Any]:
-        # Items are not copied: their places are all that is new.
+        # Items are not copied: only their places are new.
         self._items.afford(len(self) * max(0, operator.index(times)) * 8)
         return self.copy() * operator.index(times)
 
@@ -488,17 +489,17 @@ class PagedDict(_Searched):
         keys_bytes_max: int = _KEYS_BYTES_MAX,
     ) -> None:
         """Args:
-        text: all keys, then the texts of all values. Its limit for one `str` is that of the dict as well.
+        text: all keys, then the texts of all values. Its limit for one `str` applies to the dict as well.
         directory: the records.
         items: how many there are.
         name: what the program calls it, for messages.
-        keys_bytes_max: the memory in which keys may be kept; with more of them a look-up goes through them.
+        keys_bytes_max: the memory that kept keys may take; beyond it a look-up goes through the keys.
         """
         self._items = _Items(text, directory, items, name, keyed=True)
         self._name = name
         self._keys_bytes_max = keys_bytes_max
         self._numbers: dict[str, int] | None = None
-        self._last = -1  # where the last key was found: the next one asked for is likely to be beside it
+        self._last = -1  # where the last key was found: the next one is likely to be beside it
 
     def _key_of(self, item: int) -> str:
         return self._items._key(self._items.record(item))
@@ -521,7 +522,7 @@ class PagedDict(_Searched):
         return self._known().get(key) if self._keeps_keys() else self._looked_for(key)
 
     def _keeps_keys(self) -> bool:
-        """Whether they fit. Asked when a key is looked for: nothing may be read before the program runs."""
+        """Whether they fit. Checked only at a look-up, because nothing may be read before the program runs."""
         if self._numbers is not None or not len(self):
             return True
         # A character takes up to four bytes.
@@ -618,7 +619,7 @@ class PagedDict(_Searched):
 
 
 class _View(MappingView):
-    """How a view shows itself."""
+    """How a view is shown."""
 
     _mapping: PagedDict
     _look: str
@@ -680,10 +681,10 @@ class _Pairs(_View, _ItemsView[str, Any]):
         return zip(reversed(self._mapping), self._mapping._values(backwards=True), strict=True)
 
 
-# Patterns (`case [first, *rest]`, `case {"a": a}`) ask for these, not for the look.
+# Patterns (`case [first, *rest]`, `case {"a": a}`) go by these registrations, not by `__class__`.
 Sequence.register(PagedList)
 Mapping.register(PagedDict)
-# What C functions say they found, as with PagedText. An AttributeError has the first 50 characters.
+# The name in messages of C functions, as with PagedText. An AttributeError shows the first 50 characters.
 PagedList.__name__ = "PagedList (write list(context) or context[a:b])"
 PagedDict.__name__ = "PagedDict (write dict(context) or context[key])"
 for _class in (_Keys, _Values, _Pairs):

@@ -3,18 +3,18 @@
 `PagedText` is what the program sees: the methods of `str`, over the pages of `pages.py`, or over a range of them (an
 item of a list too large to be one `str`).
 
-Borders. A needle may lie across two pages. Each search therefore looks at the seam, made of the last m - 1 characters
-so far and the first m - 1 of the next block, before it looks at the block itself; so blocks are never copied. What
-splits (fields, lines, words) keeps the unfinished piece as a list of fragments, joined once, so that a piece over many
-pages stays linear.
+Borders. A needle may lie across two pages. So each search looks at the seam, the last m - 1 characters so far and the
+first m - 1 of the next block, before it looks at the block itself; blocks are never copied. Methods that split (into
+fields, lines or words) keep the unfinished piece as a list of fragments, joined once, so that a piece over many pages
+takes linear time.
 
-Not a subclass of `str`: C functions read a subclass's own, empty, storage and would silently see "". This class makes
-them raise TypeError instead. `isinstance(context, str)` is nevertheless true, because programs ask that in order to
-tell one text from a list of texts; it comes from `__class__`, which C functions do not consult. Their messages name
-the type ("sequence item 0: expected str instance, ... found"), so the type's name says what to write instead.
+It is not a subclass of `str`: C functions read a subclass's own, empty, storage and would silently see "". With this
+class they raise TypeError. `isinstance(context, str)` is true all the same, because programs use it to tell one text
+from a list of texts; it goes by `__class__`, which C functions do not consult. Their messages name the type ("sequence
+item 0: expected str instance, ... found"), so the type's name says what to write instead.
 
-Pushdown. `search`, `count_matches` and `lines(a, b)` are done on the other side of the wall when there is a `Pushdown`,
-and here, window by window, when there is none.
+Pushdown. `search`, `count_matches` and `lines(a, b)` run on the other side of the wall when there is a `Pushdown`, and
+here, window by window, when there is none.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = ["LookAlike", "PagedText", "TextTooLarge", "plain", "rows"]
 
 # What `str.splitlines` takes for the end of a line.
 _LINE_ENDS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
-# A batch of lines, fields or characters is made of at most so much text: short lines take ten times their characters.
+# A batch of lines, fields or characters covers at most this much text: short lines take ten times their characters.
 _PIECE_CHARS = 1 << 16
-# Texts up to here are one request anyway: `re` over the whole is simplest.
+# Texts up to this size are one request anyway: `re` over the whole is simplest.
 _SMALL_CHARS = 1 << 18
-# What tells two texts apart that are too large for a `str` hash, at each end.
+# How much of each end is hashed for a text that is too large for a `str` hash.
 _HASHED_CHARS = 4096
 
 
@@ -50,7 +50,7 @@ class TextTooLarge(ValueError):
 
 
 class LookAlike:
-    """What passes for a `str`, a `list` or a `dict` and is paged."""
+    """A paged object that passes for a `str`, a `list` or a `dict`."""
 
     __slots__ = ()
 
@@ -63,7 +63,7 @@ class LookAlike:
 
 
 def plain(value: Any) -> Any:
-    """The real `str`, `list` or `dict` behind a look-alike, the exact text of a subclass's; anything else unchanged."""
+    """The real `str`, `list` or `dict` behind a look-alike; the exact text of a text; anything else unchanged."""
     return value._real() if issubclass(type(value), LookAlike) else exact_text(value)
 
 
@@ -97,7 +97,7 @@ def _each(name: str) -> Callable[..., bool]:
 class PagedText(LookAlike):
     """A long text that behaves like `str` and loads its characters as you touch them.
 
-    Use it like any string; whatever you cut out of it is a real `str`::
+    Use it like any string; every slice of it is a real `str`::
 
         len(context)                          # characters; costs nothing
         context[:1000], context[-500:]        # only what you slice is loaded
@@ -126,7 +126,7 @@ class PagedText(LookAlike):
         "_whole_text",
     )
 
-    # See the head of the file. A class attribute, as `__class__` of instances only.
+    # See the head of the file. Only instances report it as their `__class__`.
     __class__ = property(lambda self: str)
 
     def __init__(
@@ -145,11 +145,11 @@ class PagedText(LookAlike):
         chars: length of the text in characters.
         fetch: gives exactly the characters [start, stop); may be called from several threads. What it raises
             reaches the program.
-        pushdown: searches on the other side of the wall; None does it here.
-        line_count: how many lines `splitlines` would give, where that is known.
+        pushdown: searches on the other side of the wall; None searches here.
+        line_count: how many lines `splitlines` would return, where that is known.
         name: what the program calls it, for messages.
-        cache: where to keep pages, beside those of other texts; one of its own when None.
-        page_chars: size of a page in characters; None is a good one.
+        cache: where to keep pages, beside those of other texts; its own cache when None.
+        page_chars: size of a page in characters; None for the default.
         materialise_chars_max: the longest `str` (or list of them) to build from the text.
         """
         self._pages = Pages(chars, fetch, cache) if page_chars is None else Pages(chars, fetch, cache, page_chars)
@@ -207,7 +207,7 @@ class PagedText(LookAlike):
         return format(self[: int(precision[1])] if precision else str(self), spec)
 
     def __hash__(self) -> int:
-        # Too large for a `str`, it has no equal among them, only among its likes.
+        # Too large for a `str`, it equals no `str`, only other paged texts.
         if self._is_large():
             reach = min(_HASHED_CHARS, self._chars)
             return hash((self._chars, self._slice(0, reach), self._slice(self._chars - reach, self._chars)))
@@ -253,7 +253,7 @@ class PagedText(LookAlike):
                 yield piece
                 positions = positions[len(piece) :]
                 if positions and positions[0] != base + high:
-                    break  # the next position is not where the next block begins: start anew from there
+                    break  # the next position is not where the next block begins: start again from there
 
     def __reversed__(self) -> Iterator[str]:
         blocks = self._blocks_reversed(0, self._chars)
@@ -264,7 +264,7 @@ class PagedText(LookAlike):
         return self._pages.slice(self._base + start, self._base + stop) if whole is None else whole[start:stop]
 
     def _blocks(self, start: int, stop: int) -> Iterator[Block]:
-        """[start, stop) in order. A block may have more in it than is this text's: its position is then negative."""
+        """[start, stop) in order. A block may begin before this text does: its position is then negative."""
         whole = self._whole_text
         if whole is not None:
             return iter([(0, whole, start, stop)] if start < stop else [])
@@ -299,7 +299,7 @@ class PagedText(LookAlike):
             )
 
     def _listed(self, items: Iterator[Any]) -> list[Any]:
-        """All of them. Raises TextTooLarge where they take more memory than the longest `str` may at worst."""
+        """All items. Raises TextTooLarge if they take more memory than the longest `str` may at worst."""
         size = 0
         kept = []
         for item in items:
@@ -314,7 +314,7 @@ class PagedText(LookAlike):
     def find(self, sub: str, start: SupportsIndex | None = None, end: SupportsIndex | None = None, /) -> int:
         """As str.find, page by page: works at any size."""
         sub = plain(sub)
-        "".find(sub)  # raises what str raises for what is no text
+        "".find(sub)  # raises what str raises if it is not a text
         low, high = self._bounds(start, end)
         if high - low < len(sub):
             return -1
@@ -371,7 +371,7 @@ class PagedText(LookAlike):
         return any(self._equals_at(high - len(s), s, low, high) for s in _choices("endswith", suffix))
 
     def _bounds(self, start: SupportsIndex | None, end: SupportsIndex | None) -> tuple[int, int]:
-        """The range that `str` methods mean: `start` may lie beyond the end, and then not even "" is found."""
+        """The range as `str` methods understand it: `start` may be beyond the end, and then not even "" is found."""
         low = 0 if start is None else operator.index(start)
         high = self._chars if end is None else operator.index(end)
         low = max(low + self._chars, 0) if low < 0 else low
@@ -411,7 +411,7 @@ class PagedText(LookAlike):
         return -1
 
     def _count(self, sub: str, low: int, high: int) -> int:
-        """Matches do not overlap, so what a match has used up must not be in the seam: `split` tells what is left."""
+        """Matches do not overlap, so the seam must not contain what a match has used up: `split` shows what is left."""
         reach = len(sub) - 1
         total = 0
         seam = ""
@@ -432,7 +432,7 @@ class PagedText(LookAlike):
         A hit has groups as a match of `re` has: hit[1], hit["name"], hit.groups(), hit.groupdict(), hit.span(1). There
         are at most `limit` hits; `start=hits.next` gives the following ones (as does the stop of the last, unless that
         match is empty), and `hits.next` is None when there are no more. Works at any size: the text is searched where
-        it is, with RE2. Raises re.error, which is a PolicyDenied as well, for a pattern that RE2 has not
+        it is, with RE2. Raises re.error, which is a PolicyDenied as well, for a pattern that RE2 does not support
         (back-references, look-around).
         """
         source, low, high = self._sought(pattern, start, stop)
@@ -444,7 +444,7 @@ class PagedText(LookAlike):
         )
 
     def count_matches(self, pattern: Any, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> int:
-        """How many matches of a regular expression there are that do not overlap. Works at any size, as `search`."""
+        """The number of matches of a regular expression that do not overlap. Works at any size, as `search`."""
         source, low, high = self._sought(pattern, start, stop)
         if self._pushdown is None:
             return sum(1 for _ in self._matches(re.compile(source), low, high))
@@ -476,18 +476,18 @@ class PagedText(LookAlike):
         return found_by(pattern, self._matches(pattern, low, high), wanted, high)
 
     def _matches(self, pattern: re.Pattern[str], pos: int, endpos: int) -> Iterator[re.Match[str]]:
-        """As pattern.finditer over the text, window by window where that is exact."""
+        """As pattern.finditer over the text, window by window where that gives exactly the same."""
         far = self._reach(pattern)
         if far is None:
             return pattern.finditer(str(self), pos, endpos)
         return scan.finditer(pattern, far, self, pos, endpos, window_chars=self._window_chars())
 
     def _window_chars(self) -> int:
-        # A window has to be affordable as any slice has, with what matches may reach beyond it.
+        # A window must be affordable like any slice, including what matches may reach beyond it.
         return max(1, min(scan.WINDOW_CHARS, self._materialise_chars_max // 4))
 
     def _reach(self, pattern: re.Pattern[str]) -> scan.Reach | None:
-        """How far matches look, if it is better to go through the text in windows than to have all of it."""
+        """How far matches look, if it is better to go through the text in windows than to load all of it."""
         if self._whole_text is not None or self._chars <= min(_SMALL_CHARS, self._materialise_chars_max):
             return None
         return scan.reach(pattern)
@@ -499,7 +499,7 @@ class PagedText(LookAlike):
     @overload
     def lines(self, first: int | None, last: int | None = None, *, keepends: bool = False) -> list[str]: ...
     def lines(self, first: int | None = None, last: int | None = None, *, keepends: bool = False) -> Any:
-        """One line after the other, as splitlines() has them, without holding the text: works at any size.
+        """One line after the other, as in splitlines(), without loading the whole text: works at any size.
 
         With numbers, a list of the lines first, first + 1, ... last - 1, counted from 0, as splitlines()[first:last].
         """
@@ -530,7 +530,7 @@ class PagedText(LookAlike):
         return low, high
 
     def splitlines(self, keepends: bool = False) -> list[str]:
-        """As str.splitlines: a list of all lines. `lines()` gives the same one by one, at any size."""
+        """As str.splitlines: a list of all lines. `lines()` yields the same one by one, at any size."""
         self._afford(self._chars)
         return _flat(self._line_batches(bool(keepends)))
 
@@ -538,7 +538,7 @@ class PagedText(LookAlike):
         """As str.split."""
         sep = plain(sep)
         maxsplit = operator.index(maxsplit)
-        "".split(sep, maxsplit)  # raises what str raises for what is no separator
+        "".split(sep, maxsplit)  # raises what str raises if it is not a separator
         if self._whole_text is not None:
             return self._whole_text.split(sep, maxsplit)
         self._afford(self._chars)
@@ -579,7 +579,7 @@ class PagedText(LookAlike):
         """The fields between separators, a list per block."""
         reach = len(sep) - 1
         piece = _Piece(self)
-        seam = ""  # the end of the unfinished field: a separator may begin in it
+        seam = ""  # the end of the unfinished field, in which a separator may begin
         for block in self._texts():
             fields = (seam + block).split(sep)
             last = fields.pop()
@@ -688,7 +688,7 @@ class PagedText(LookAlike):
 
     @property
     def format(self) -> Callable[..., str]:
-        """The real `str`'s own method, not one of ours: a restricted language knows `str.format` and tames it."""
+        """The real `str`'s own method, not one of ours: the restricted language recognises and guards `str.format`."""
         return str(self).format
 
     @property
@@ -807,7 +807,7 @@ PagedText.__name__ = "PagedText (write str(text) or a slice text[a:b])"
 
 
 def rows(text: PagedText) -> Iterator[str]:
-    """The lines as a file gives them: with their ends, which are "\\n" alone."""
+    """The lines as a file yields them: with their ends, which are only "\\n"."""
     pending = None
     for field in chain.from_iterable(text._field_batches("\n")):
         if pending is not None:
@@ -846,18 +846,18 @@ class _Piece:
 
 
 def _size_in_list(item: Any) -> int:
-    """The memory that one more text, or tuple of texts, takes in a list. A single letter is mostly there already."""
+    """The memory that one more text, or tuple of texts, takes in a list. A single letter usually exists already."""
     own = sum(map(_size_in_list, item)) if type(item) is tuple else 0
     return own + 8 + (sys.getsizeof(item) if len(item) > 1 else 0)
 
 
 def _between(text: str | PagedText, start: int, stop: int) -> str:
-    """A block's worth of the text: no more than a block is in memory anyway, so nobody asks whether it can be had."""
+    """A block's worth of the text: a block is in memory anyway, so this needs no check against the limit."""
     return text._slice(start, stop) if issubclass(type(text), PagedText) else text[start:stop]  # type: ignore[union-attr]
 
 
 def _strippable(chars: Any) -> str | None:
-    """What `strip` is given. Raises what `str` raises for anything else."""
+    """The argument of `strip`. Raises what `str` raises for anything else."""
     chars = plain(chars)
     "".strip(chars)
     return chars  # type: ignore[no-any-return]
@@ -870,7 +870,7 @@ def _found(at: int) -> int:
 
 
 def _choices(method: str, parts: Any) -> Iterator[str]:
-    """The texts that `startswith` and `endswith` are given. Raises what `str` raises for anything else."""
+    """The texts passed to `startswith` and `endswith`. Raises what `str` raises for anything else."""
     parts = exact(plain(parts))
     for part in parts if isinstance(parts, tuple) else (parts,):
         part = plain(part)

@@ -1,12 +1,12 @@
-"""The pages under a paged text: fetched when needed, kept within one budget of memory for the whole box.
+"""The pages under a paged text: fetched when needed, kept within one memory budget for the whole box.
 
-A page is `page_chars` characters. The pages of all texts lie in one `PageCache`, least recently used first out, whose
-budget is in bytes of memory: a character takes one, two or four of them, as CPython stores it. A page that is missed
-right after the one before it is taken for a scan: each such miss fetches twice as many pages as the last in one
-request, up to `_RUN_PAGES_MAX`. Slices longer than `_DIRECT_PAGES` pages are fetched exactly and kept nowhere.
+A page is `page_chars` characters. The pages of all texts are in one `PageCache`, which evicts the least recently used;
+its budget is in bytes of memory: a character takes one, two or four of them, as CPython stores it. A miss right after
+the previous page counts as a scan: each such miss fetches twice as many pages as the last in one request, up to
+`_RUN_PAGES_MAX`. Slices longer than `_DIRECT_PAGES` pages are fetched exactly and not kept.
 
-Threads. The lock is held for dictionary work alone, never during a fetch: two threads that miss the same page may both
-fetch it, which is correct, only wasteful.
+Threads. The lock is held only for dictionary work, never during a fetch: two threads that miss the same page may both
+fetch it, which is wasteful but correct.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 
 __all__ = ["Block", "PageCache", "Pages"]
 
-# Small, for whoever looks at two hundred characters somewhere pays for a page of them.
+# Small, because a program that looks at two hundred characters pays for a whole page.
 _PAGE_CHARS = 1 << 14
 # One request for a scan carries at most this many pages: 1 Mi characters.
 _RUN_PAGES_MAX = 64
-# Up to here a slice goes through the cache, because its neighbours are likely to be asked for next.
+# Up to this size a slice goes through the cache, because its neighbours are likely to be needed next.
 _DIRECT_PAGES = 4
-# Beside it there may be one run as it arrived (as bytes and as text, 4 MiB each at worst) and one batch of lines: with
+# Besides it there may be one run as it arrived (as bytes and as text, at worst 4 MiB each) and one batch of lines: with
 # them a program that only reads stays below 64 MiB.
 _CACHE_BYTES_MAX = 24 << 20
 
@@ -34,21 +34,21 @@ Block = tuple[int, str, int, int]
 
 
 class PageCache:
-    """The pages kept in memory, of all texts together. Only `recent` may be read without the `lock`."""
+    """The pages of all texts that are kept in memory. Only `recent` may be read without the `lock`."""
 
     def __init__(self, bytes_max: int = _CACHE_BYTES_MAX) -> None:
         if bytes_max < 0:
             raise ValueError("a cache cannot have less than nothing")
         self.bytes_max = bytes_max
         self.lock = threading.Lock()
-        # The block used last, as (owner, position, text): replaced as a whole, so readers need no lock.
+        # The last block used, as (owner, position, text): replaced as a whole, so readers need no lock.
         self.recent = (-1, 0, "")
         self._kept: OrderedDict[tuple[int, int], str] = OrderedDict()
         self._bytes = 0
 
     @property
     def bytes(self) -> int:
-        """The memory that the pages take now."""
+        """The memory that the pages take up now."""
         return self._bytes
 
     def __contains__(self, key: tuple[int, int]) -> bool:
@@ -94,18 +94,18 @@ class Pages:
         """Args:
         chars: length of the text in characters.
         fetch: gives exactly the characters [start, stop); may be called from several threads.
-        cache: where pages are kept, beside those of other texts; one of its own when None.
+        cache: where pages are kept, beside those of other texts; its own cache when None.
         page_chars: size of a page in characters.
         """
         if chars < 0 or page_chars < 1:
-            raise ValueError("a text has no less than no characters, and a page has at least one")
+            raise ValueError("a text cannot have fewer than 0 characters, nor a page fewer than 1")
         self.chars = chars
         self._fetch = fetch
         self._page_chars = page_chars
         self._cache = PageCache() if cache is None else cache
         self._lock = self._cache.lock
         self._owner = next(self._owners)
-        # A run of the widest characters takes a quarter of the cache at most.
+        # A run of the widest characters takes at most a quarter of the cache.
         self._run_max = max(1, min(_RUN_PAGES_MAX, self._cache.bytes_max // (16 * page_chars)))
         self._run = 1  # pages fetched at the last miss
         self._next = -1  # the page at which a scan would miss next, forwards
@@ -121,7 +121,7 @@ class Pages:
         return "".join([text[low:high] for _, text, low, high in self.blocks(start, stop)])
 
     def blocks(self, start: int, stop: int) -> Iterator[Block]:
-        """[start, stop) in order, as blocks that are never empty."""
+        """[start, stop) in order, in blocks that are never empty."""
         while start < stop:
             base, text = self._forwards(start // self._page_chars)
             yield base, text, start - base, min(stop - base, len(text))

@@ -1,8 +1,8 @@
-"""The word by which a placeholder is known: what `repr` says of a paged text, list or dict instead of its content.
+"""The word that marks a placeholder: what `repr` shows for a paged text, list or dict in place of its content.
 
 A program that writes `f"Docs: {[context]}"` gets a placeholder where it meant the text. A person who reads that sees
-at once what happened; a model to which it is sent does not, and an answer that holds it has lost the text. So whoever
-takes a text from a program as a prompt or an answer looks for a placeholder first.
+at once what happened; a model to which it is sent does not, and an answer that holds it has lost the text. So a prompt
+or an answer from a program is checked for a placeholder first.
 
 The word is random and made in the box: a document can hold text that looks like a placeholder, and must not be able to
 make prompts about it fail. It is made with the first placeholder; before that there is nothing to look for.
@@ -20,7 +20,7 @@ _made: dict[str, str] = {}
 
 def mark() -> str:
     """The word of this box."""
-    # One and the same for all threads, whichever comes first.
+    # The same for all threads, whichever comes first.
     return _made.get("word") or _made.setdefault("word", f"#{os.urandom(_WORD_BYTES).hex()}")
 
 

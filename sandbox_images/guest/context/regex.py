@@ -1,10 +1,10 @@
 """`re`, for programs whose subject may be a `PagedText`.
 
-The C engine wants a real `str`. So every function and every method of a compiled pattern turns a `PagedText` argument
-into one first, and is plain `re` otherwise. A long text is not taken whole where there is another way: `search`,
-`match`, `fullmatch`, `finditer` and `findall` go through it in windows, if the pattern is one for which that gives
-exactly the same (see `scan`); their match objects then are our own. Where it is not, and the text is too large to be
-had as a whole, the program gets TextTooLarge, which names `context.search`.
+The C engine needs a real `str`. So every function and every method of a compiled pattern turns a `PagedText` argument
+into one first, and is plain `re` otherwise. A long text is not loaded whole if there is another way: `search`, `match`,
+`fullmatch`, `finditer` and `findall` go through it in windows, if that gives exactly the same for the pattern (see
+`scan`); their match objects are then our own. Otherwise, if the text is too large to load as a whole, the program gets
+TextTooLarge, which names `context.search`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Pattern:
     __class_getitem__: Any = classmethod(types.GenericAlias)
 
     def __init__(self, compiled: re.Pattern[Any]) -> None:
-        if type(compiled) is not re.Pattern:  # a look-alike would see the texts' insides
+        if type(compiled) is not re.Pattern:  # a look-alike would see inside the texts
             raise TypeError("write re.compile(pattern) to make a pattern")
         self._compiled = compiled
 
@@ -153,7 +153,7 @@ class Pattern:
 
 
 def compile(pattern: Any, flags: int = 0) -> Pattern:  # noqa: A001  # the name that `re` gives it
-    """A pattern that can be used again and again. Raises re.error where it is no regular expression."""
+    """A reusable pattern. Raises re.error if it is not a regular expression."""
     compiled = _engine(pattern, flags)
     return pattern if type(pattern) is Pattern else Pattern(compiled)
 
@@ -199,7 +199,7 @@ def subn(pattern: Any, repl: Any, string: Any, count: int = 0, flags: int = 0) -
 
 
 def escape(pattern: Any) -> Any:
-    """The text as a pattern that matches just it."""
+    """The text as a pattern that matches exactly it."""
     return re.escape(plain(pattern))
 
 
@@ -217,13 +217,13 @@ def as_module() -> types.ModuleType:
 
 
 def _engine(pattern: Any, flags: int) -> re.Pattern[Any]:
-    """The engine's own pattern. `re.compile` knows its cache, and refuses flags for what is compiled already."""
-    # The parser is Python over the pattern's characters: it gets an exact text, and exact flags.
+    """The engine's own pattern. `re.compile` has a cache, and refuses flags for an already compiled pattern."""
+    # The parser is Python code over the pattern's characters, so it gets an exact text and exact flags.
     return re.compile(pattern._compiled if type(pattern) is Pattern else plain(pattern), _exact_flags(flags))
 
 
 def _exact_flags(flags: Any) -> Any:
-    # Also of the library's own class: `re.I | flags` keeps a value of the program's own int.
+    # Even for the library's own class: `re.I | flags` keeps a value of the program's own int.
     return operator.index(flags)
 
 
@@ -231,7 +231,7 @@ def _exact_flags(flags: Any) -> Any:
 
 
 def _subject(string: Any) -> Any:
-    """What the engine takes. Raises TypeError, as `re` does, for a list or a dict."""
+    """The subject for the engine. Raises TypeError, as `re` does, for a list or a dict."""
     if issubclass(type(string), LookAlike) and type(string) is not PagedText:
         look = string.__class__.__name__
         raise TypeError(
@@ -242,7 +242,7 @@ def _subject(string: Any) -> Any:
 
 
 def _windows(compiled: re.Pattern[Any], string: Any) -> scan.Reach | None:
-    """How far matches look, where the subject is to be gone through in windows."""
+    """How far matches look, if the subject is searched in windows."""
     return string._reach(compiled) if type(string) is PagedText else None
 
 

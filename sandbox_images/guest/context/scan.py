@@ -1,19 +1,19 @@
 """`re` over a text that is not in memory, window by window, where that gives exactly what the whole text would give.
 
 The engine looks at one `str`. A window of the text is as good as the whole for every match that begins early enough in
-it, if it is known how far a match may look. Two kinds of patterns tell:
+it, if we know how far a match may look. Two kinds of patterns allow this:
 
     bounded     no match is longer than `_WIDTH_MAX`:      ERROR \\d{3}, \\bcat\\b, [^"]{1,80}
     one line    nothing in the pattern matches "\\n":       User: (\\d+), ^.*error.*$
                 so a match, however long, ends at the line's end
 
-plus what look-arounds and anchors may look at beside it, which has to be bounded too. All others (`\\s+`, `(?s).*`)
-need the whole text: `reach` gives None for them, and for whatever it does not know.
+plus what look-arounds and anchors may look at beside it, which must be bounded too. All others (`\\s+`, `(?s).*`) need
+the whole text: `reach` returns None for them, and for whatever it does not know.
 
 A window covers the starts [at, limit). It begins earlier by what the pattern may look back at (at least one character,
-so that `^` sees that this is no beginning), and ends later by what it may look ahead. The next window begins where
-this one's starts end, or where its last match ended: in both cases a search there, with nothing in memory of what was
-before, finds what the engine would have found had it gone on.
+so that `^` sees that this is not the beginning), and ends later by what it may look ahead. The next window begins where
+this one's starts end, or where its last match ended: in both cases a search from there, without what came before,
+finds what the engine would have found had it gone on.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["WINDOW_CHARS", "Match", "Reach", "Source", "finditems", "finditer", 
 _WIDTH_MAX = 1 << 16
 WINDOW_CHARS = 1 << 18
 """How many starts one window covers, unless told otherwise."""
-# `$` looks whether a line end is the text's last character.
+# `$` checks whether a line end is the text's last character.
 _BESIDE = (1, 2)
 
 
 class Source(Protocol):
-    """What is searched: a paged text, or what looks like one."""
+    """What is searched: a paged text, or something like it."""
 
     def __len__(self) -> int: ...
 
@@ -46,7 +46,7 @@ class Source(Protocol):
 
 
 class Reach(NamedTuple):
-    """How far a match looks: `width` is its greatest length, None if it ends at the line's end at the latest."""
+    """How far a match looks: `width` is its greatest length, None if it ends at the end of the line at the latest."""
 
     width: int | None
     back: int
@@ -54,7 +54,7 @@ class Reach(NamedTuple):
 
 
 class Match:
-    """A match in a paged text: what `re.Match` is, with positions in the whole text."""
+    """A match in a paged text: like `re.Match`, with positions in the whole text."""
 
     __slots__ = ("_found", "_offset", "endpos", "pos", "string")
 
@@ -149,7 +149,7 @@ def finditems(
 def _found(
     pattern: re.Pattern[str], far: Reach, text: Source, pos: int, endpos: int, window_chars: int
 ) -> Iterator[tuple[re.Match[str], int]]:
-    """The engine's own matches, each with the place of the window that it is in."""
+    """The engine's own matches, each with the position of its window."""
     at = pos
     while at <= endpos:
         limit = _limit(far, text, at, endpos, window_chars)
@@ -189,7 +189,7 @@ def fullmatch(pattern: re.Pattern[str], far: Reach, text: Source, pos: int = 0, 
 
 
 def _clamped(text: Source, pos: int, endpos: int) -> tuple[int, int]:
-    # The engine takes what is out of range for the nearest end; counting from the end is not its way.
+    # The engine clamps positions out of range to the nearest end; negative ones do not count from the end.
     chars = len(text)
     return min(max(operator.index(pos), 0), chars), min(max(operator.index(endpos), 0), chars)
 
@@ -206,14 +206,14 @@ def _limit(far: Reach, text: Source, at: int, endpos: int, window_chars: int) ->
 
 
 class _UnknownError(Exception):
-    """The pattern needs the whole text, or has something in it that this file does not know."""
+    """The pattern needs the whole text, or contains something that this file does not know."""
 
 
 @functools.lru_cache(maxsize=256)
 def reach(pattern: re.Pattern[str]) -> Reach | None:
     """How far a match of the pattern looks, or None where the whole text is needed."""
     try:
-        # The engine's own parser: no public one tells what a pattern is made of. Without it nothing is streamed.
+        # The engine's own parser: no public one shows the parts of a pattern. Without it nothing is streamed.
         tree = importlib.import_module("re._parser").parse(pattern.pattern, pattern.flags)
         surroundings = list(_BESIDE)
         one_line = _one_line(tree, pattern.flags, surroundings)
@@ -232,7 +232,7 @@ def _width(tree: Any) -> int | None:
 
 def _one_line(tree: Any, flags: int, beside: list[int]) -> bool:
     """Whether nothing in the tree matches a line end. What look-arounds may see is added to `beside`."""
-    # All parts have to be visited, for their look-arounds: `all` over a generator would stop at the first that is not.
+    # All parts must be visited, for their look-arounds: `all` over a generator would stop at the first False.
     return _all_of([_part_of_a_line(str(op), value, flags, beside) for op, value in tree])
 
 
@@ -251,7 +251,7 @@ def _part_of_a_line(op: str, value: Any, flags: int, beside: list[int]) -> bool:
         case "IN":
             return not _holds_newline(value)
         case "AT" | "GROUPREF" | "FAILURE":
-            return True  # a group's text is of the pattern's own making
+            return True  # the pattern itself has matched a group's text
         case "BRANCH":
             return _all_of([_one_line(branch, flags, beside) for branch in value[1]])
         case "SUBPATTERN":
@@ -275,7 +275,7 @@ def _look_around(value: Any, flags: int, beside: list[int]) -> bool:
     if width is None:
         raise _UnknownError("a look-ahead without a bound")
     beside[direction > 0] += width
-    # What it sees is no part of the match, unless a group takes it and is asked for again.
+    # What it sees is not part of the match, unless a group captures it and is referred to again.
     return _one_line(inner, flags, beside) or "SUBPATTERN" not in repr(inner)
 
 

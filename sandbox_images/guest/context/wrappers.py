@@ -1,7 +1,7 @@
 """Modules whose C functions insist on a real `str`, for programs whose argument may be a look-alike.
 
-Each is the module itself, as far as anybody can see, but for a few functions and classes. These turn a look-alike into
-the real thing first, if it fits in memory; otherwise the program gets TextTooLarge, which says what to write instead.
+Each looks like the module itself, except for a few functions and classes. These turn a look-alike into the real thing
+first, if it fits in memory; otherwise the program gets TextTooLarge, which says what to write instead.
 `csv.reader(context)` goes through the lines, at any size (over a real `str` it would go through the characters).
 """
 
@@ -75,7 +75,7 @@ def loads(s: Any, **options: Any) -> Any:
 
 
 def dumps(obj: Any, *, default: Callable[[Any], Any] | None = None, **options: Any) -> str:
-    """`json.dumps` for which look-alikes are what they look like, wherever they stand in `obj`."""
+    """`json.dumps` that writes look-alikes as what they look like, wherever they are in `obj`."""
     return json.dumps(plain(obj), default=_default(default), **options)
 
 
@@ -96,12 +96,12 @@ def _default(given: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
 
 
 def reader(csvfile: Any, /, *args: Any, **options: Any) -> Any:
-    """`csv.reader`; of a paged text it reads the lines."""
+    """`csv.reader`; reads a paged text line by line."""
     return csv.reader(_lines(csvfile), *args, **options)
 
 
 class DictReader(csv.DictReader):  # type: ignore[type-arg]
-    """`csv.DictReader`; of a paged text it reads the lines."""
+    """`csv.DictReader`; reads a paged text line by line."""
 
     def __init__(self, f: Any, *args: Any, **options: Any) -> None:
         super().__init__(_lines(f), *args, **options)
@@ -112,11 +112,11 @@ def _lines(source: Any) -> Any:
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with real texts as its arguments, of which the first is called `text`."""
+    """The function with real texts as its arguments, the first of them named `text`."""
 
     def call(text: Any, *args: Any, **options: Any) -> Any:
         text = plain(text)
-        if type(text) is not str:  # anything else would be given the table that all texts are translated by
+        if type(text) is not str:  # any other object would be handed the table with which all texts are translated
             raise TypeError(f"{function.__name__}() needs a str, not {type(text).__name__}")
         return function(text, *map(plain, args), **{name: plain(value) for name, value in options.items()})
 
@@ -132,7 +132,7 @@ def wrapped_textwrap() -> dict[str, Callable[..., Any]]:
 
 
 def as_modules() -> dict[str, types.ModuleType]:
-    """What `import` gives for these names to a program in plain Python."""
+    """What `import` returns for these names to a program in plain Python."""
     return {
         "csv": _module(csv, {"reader": reader, "DictReader": DictReader}),
         "io": _module(io, {"StringIO": StringIO}),
@@ -143,7 +143,7 @@ def as_modules() -> dict[str, types.ModuleType]:
     }
 
 
-# Of modules that are loaded when they are asked for: the functions that insist on a real `str`.
+# The functions that insist on a real `str`, of modules that are loaded only when imported.
 LATER = {
     "html": ("escape", "unescape"),
     "unicodedata": ("is_normalized", "normalize"),
@@ -152,7 +152,7 @@ LATER = {
 
 
 def later(real: types.ModuleType) -> types.ModuleType:
-    """What `import` gives for one of these, loaded just now."""
+    """What `import` returns for one of these, just loaded."""
     return _module(real, {name: _plainly(getattr(real, name)) for name in LATER[real.__name__]})
 
 
@@ -166,7 +166,7 @@ def _plainly(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _module(real: types.ModuleType, own: dict[str, Any]) -> types.ModuleType:
-    """A module like `real` with some names of our own; what it gets later (a submodule) is found as well."""
+    """A module like `real` with some names of our own; what `real` gets later (a submodule) is found as well."""
     module = types.ModuleType(real.__name__, real.__doc__)
     module.__dict__.update(vars(real))
     module.__dict__.update(own)

@@ -1,1 +1,1 @@
-"""The two languages: plain Python, and the restricted one with its guards and the facades that `import` gives."""
+"""The two languages: plain Python, and the restricted one with its guards and the facades that `import` returns."""

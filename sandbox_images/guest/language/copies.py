@@ -1,16 +1,16 @@
-"""`copy` and what else rebuilds objects, for restricted programs.
+"""`copy` and other functions that rebuild objects, for restricted programs.
 
-The library's own `copy.deepcopy` is Python that takes objects apart and puts them together again: through methods that
-the program may define, with a memo that the program may bring, and with the objects' own `__dict__` in its hands. Here
-only what a program made is rebuilt, without calling anything of it but `__copy__` and `__deepcopy__`:
+The library's own `copy.deepcopy` is Python code that takes objects apart and puts them together again: through methods
+that the program may define, with a memo that the program may bring, and with access to the objects' own `__dict__`.
+Here only what a program made is rebuilt, calling nothing of it but `__copy__` and `__deepcopy__`:
 
-    built-in containers     anew, of the same type
-    the program's objects   by the built-in type's own `__new__`; then their attributes and slots, one by one
-    what cannot change, and functions, classes, modules, foreign objects that say nothing of their insides: as it is
-    other library objects   refused: they hold state of their own
+    built-in containers     rebuilt, with the same type
+    the program's objects   made by the built-in type's own `__new__`; then their attributes and slots, one by one
+    immutable values, functions, classes, modules, and foreign objects that reveal nothing: returned as they are
+    other library objects   refused: they hold their own state
 
-The memo that `__deepcopy__` gets is an empty dict. Handed on to `deepcopy` it continues the copy that is under way;
-nothing that stands in it is ever looked at.
+The memo that `__deepcopy__` gets is an empty dict. Passed on to `deepcopy`, it continues the copy that is under way;
+nothing in it is ever looked at.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _UNCHANGEABLE: tuple[type, ...] = (
     *(re.Pattern, re.Match, regex.Pattern, scan.Match, uuid.UUID, BaseException, types.MethodType, functools.partial),
     *(operator.itemgetter, type(functools.cache(len)), guards.TypeView, guards.TypeFunction, tuple, frozenset),
 )
-# Library objects that can be made anew.
+# Library objects that can be rebuilt.
 _ANEW: dict[type, Callable[[Any], Any]] = {
     random.Random: lambda value: _dice(value),
     decimal.Context: lambda value: value.copy(),
 }
-# Library containers, each with what makes an empty one like it.
+# Library containers, each with the arguments for an empty one like it.
 _CONTAINERS: dict[type, Callable[[Any], Any]] = {
     collections.deque: lambda value: ((), vars(collections.deque)["maxlen"].__get__(value)),
     collections.defaultdict: lambda value: (vars(collections.defaultdict)["default_factory"].__get__(value),),
@@ -69,7 +69,7 @@ class _Memo(dict[Any, Any]):
     def __init__(self) -> None:
         super().__init__()
         self._copies: dict[int, Any] = {}
-        self._kept: list[Any] = []  # a number in `_copies` is an object's for as long as the object lives
+        self._kept: list[Any] = []  # an id in `_copies` belongs to an object only as long as the object lives
 
 
 def copy(value: Any) -> Any:
@@ -79,7 +79,7 @@ def copy(value: Any) -> Any:
 
 
 def deepcopy(value: Any, memo: Any = None, /) -> Any:
-    """`copy.deepcopy`. A memo of the program's own is not looked at."""
+    """`copy.deepcopy`. A program's own memo is ignored."""
     return _deep(value, memo if type(memo) is _Memo else _Memo())
 
 
@@ -90,7 +90,7 @@ def _deep(value: Any, memo: _Memo) -> Any:
     if hook:
         made = hook(value, memo)
     else:
-        # Known before it is filled: it may hold itself.
+        # Recorded before it is filled, because it may hold itself.
         made = _rebuilt(value, lambda item: _deep(item, memo), lambda new: memo._copies.setdefault(id(value), new))
     memo._copies.setdefault(id(value), made)
     memo._kept.append(value)
@@ -98,7 +98,7 @@ def _deep(value: Any, memo: _Memo) -> Any:
 
 
 def _hook(value: Any, name: str) -> Any:
-    """The special method of a class of the program's own. Only its class may have one."""
+    """The special method, if the value's class is one of the program's own; only such classes may have one."""
     if not guards.is_guest_class(type(value)):
         return None
     found = next((vars(cls)[name] for cls in type(value).__mro__ if name in vars(cls)), None)
@@ -110,7 +110,7 @@ def _unchanged(item: Any) -> Any:
 
 
 def _rebuilt(value: Any, each: _Each, made: Callable[[Any], object]) -> Any:
-    """`value` anew, with `each` of its parts; `made` gets it while it is still empty, where it can be."""
+    """`value` rebuilt, with `each` applied to its parts; `made` gets it while it is still empty, where possible."""
     cls = type(value)
     if issubclass(cls, LookAlike):
         return value if value.__class__ is str else value.copy()
@@ -249,7 +249,7 @@ def astuple(obj: Any, *, tuple_factory: Callable[[list[Any]], Any] = tuple) -> A
 def replace(obj: Any, /, **changes: Any) -> Any:
     """`dataclasses.replace`."""
     _need_instance(obj, "replace")
-    # A field has the name that the last class with it gave it, whoever else has it: it is read as the program reads.
+    # The last class with a field decides its name, whatever other classes have: read it as the program would.
     fields: dict[str, Any] = type(obj).__dataclass_fields__
     for field in [*fields.values()]:
         name, kind = field.name, field._field_type.name

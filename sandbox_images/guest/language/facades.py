@@ -1,15 +1,15 @@
-"""What `import` gives: for each permitted module an object with named functions and classes, never the module.
+"""What `import` returns: for each permitted module an object with named functions and classes, never the module.
 
-A module is a bag of everything that its author imported (`json.codecs.sys`), and the bag changes with each Python
-version. So nothing is taken from a module except what a table here names. Three groups of names are our own:
+A module contains everything that its author imported (`json.codecs.sys`), and that changes with each Python version. So
+only what a table here names is taken from a module. Three groups of names are our own:
 
 - *stand-ins* where the original looks attributes up by a name that the guest chose, evaluates text, or keeps state
   that is shared with the agent (`attrgetter`, `wraps`, `typing`, `random`);
 - *wrappers* with an explicit signature where the original takes open options (`json.dumps(cls=...)`);
 - *forms*, inert objects for annotations and base classes (`Optional[int]`, `class P(NamedTuple)`).
 
-C code that imports on its own behalf (`datetime.strptime` wants `_strptime`) goes through the guest's builtins as
-well. CPython marks such calls with a *list* as `fromlist` and throws the result away; see `Importer.__call__`.
+C code that imports on its own behalf (`datetime.strptime` needs `_strptime`) goes through the guest's builtins as
+well. CPython marks such calls with a *list* as `fromlist` and ignores the result; see `Importer.__call__`.
 """
 
 import abc
@@ -62,7 +62,7 @@ _WORKERS_MAX = 32  # enough to keep every permitted request in flight; each cost
 
 
 class Facade:
-    """Named functions and classes of one module. Read-only; knows nothing of the module itself."""
+    """Named functions and classes of one module. Read-only; holds nothing else of the module."""
 
     def __init__(self, facade_name: str, members: Mapping[str, object]) -> None:
         self.__dict__.update(members)
@@ -204,7 +204,7 @@ class _EnumType(enum.EnumType):
 
     @classmethod
     def _find_new_(cls, *args: Any) -> Any:
-        # The library names, numbers and initialises whatever a program's `__new__` gives it for a member.
+        # The library names, numbers and initialises whatever a program's `__new__` returns as a member.
         new, *rest = super()._find_new_(*args)  # type: ignore[misc]
         return _of_its_class(new), *rest
 
@@ -213,7 +213,7 @@ class _EnumType(enum.EnumType):
 
 
 def _check_method(value: object) -> None:
-    # The library compares these with its own, which anything else than a function would get to see.
+    # The library compares these with its own, and anything but a function would get to see those.
     inner = value.__func__ if type(value) in (classmethod, staticmethod) else value  # type: ignore[attr-defined]
     if inner is not None and not isinstance(inner, _FUNCTION_TYPES):
         raise TypeError("special methods of an Enum must be written as functions")
@@ -223,7 +223,7 @@ _FUNCTION_TYPES = (types.FunctionType, types.MethodDescriptorType, types.Wrapper
 
 
 def _check_mixins(bases: tuple[type, ...]) -> None:
-    # Members that a Flag makes later, for values without a name, are what `__new__` of its data type gives.
+    # Members that a Flag makes later, for values without a name, come from `__new__` of its data type.
     mixins = {one for base in bases for one in base.__mro__ if not issubclass(one, enum.Enum)}
     if any(guards.is_guest_class(one) and "__new__" in vars(one) for one in mixins):
         raise TypeError("a Flag cannot derive from a class that defines __new__: define __new__ in the Flag itself")
@@ -236,7 +236,7 @@ def _of_its_class(new: Callable[..., object]) -> Callable[..., object]:
     def checked_new(cls: type, *args: object) -> object:
         member = new(cls, *args)
         if type(member) is not cls:
-            raise TypeError("__new__ of an Enum must give an object of the Enum itself: write object.__new__(cls)")
+            raise TypeError("__new__ of an Enum must return an object of the Enum itself: write object.__new__(cls)")
         return member
 
     return checked_new
@@ -276,7 +276,7 @@ def _namedtuple(
     rename: bool = False,
     defaults: Iterable[object] | None = None,
 ) -> type:
-    # The original pastes the field names into source text. It checks them; exact strings keep its check honest.
+    # The original pastes the field names into source text. It checks them, and exact strings cannot fool that check.
     listed = fields.replace(",", " ").split() if type(fields) is str else list(fields)
     if type(name) is not str or any(type(field) is not str for field in listed):
         raise TypeError("namedtuple names must be plain strings")
@@ -313,9 +313,9 @@ def _dataclass(cls: Any = None, /, **options: bool) -> Any:
 
 
 def _check_defaults(cls: type) -> None:
-    # What the class has under a field's name becomes the field's default, and can be read there: also a method of the
-    # metaclass, or a private one of a library base, which no guard would let out. What hides those in a class of the
-    # program does not count: it may be gone when the library looks.
+    # What the class has under a field's name becomes the field's default, and can be read there: even a method of the
+    # metaclass, or a private one of a library base, which no guard would let out. It does not help if one of the
+    # program's classes hides those: that may be gone when the library looks.
     library = [one for one in cls.__mro__ if not guards.is_guest_class(one)]
     for name in cls.__annotations__:
         inherited = guards.kind_of(name) is guards.Kind.PRIVATE and any(name in vars(one) for one in library)
@@ -324,7 +324,7 @@ def _check_defaults(cls: type) -> None:
 
 
 def _settle_annotations(cls: type) -> None:
-    """Turn `ClassVar` into the real thing, as text too: dataclasses would look that up in the agent's own module."""
+    """Turn `ClassVar` into the real thing, even as text: dataclasses would look that up in the agent's own module."""
     annotations: dict[str, Any] = cls.__annotations__
     for name, annotation in annotations.items():
         head = annotation.partition("[")[0].rpartition(".")[2].strip() if type(annotation) is str else ""
@@ -346,7 +346,7 @@ def _total_ordering(cls: type) -> type:
     return cls
 
 
-# For each method that a class may give, and each that it lacks: whether the answer is turned round, and how equality
+# For each method that a class may define, and each that it lacks: whether the answer is negated, and how equality
 # counts: not at all, `or equal`, `and not equal`.
 _ORDERS: dict[str, dict[str, tuple[bool, str]]] = {
     "__lt__": {"__gt__": (True, "and"), "__le__": (False, "or"), "__ge__": (True, "")},
@@ -374,7 +374,7 @@ def _ordering(given: str) -> dict[str, Callable[[object, object], object]]:
 
 
 def _wraps(wrapped: Any) -> Callable[[Any], Any]:
-    """`functools.wraps` for guest functions: copies the name and the documentation, and keeps a guest's function."""
+    """`functools.wraps` for guest functions: copies name and documentation; keeps `__wrapped__` if it is a guest's."""
 
     def decorate(wrapper: Any) -> Any:
         if not guards.is_guest_function(wrapper):
@@ -402,7 +402,7 @@ def _update_wrapper(wrapper: Any, wrapped: Any) -> Any:
 
 
 class _Thrown:
-    """A generator that is thrown exceptions without their traceback: it may hand them on, with `yield from`."""
+    """A generator that gets exceptions without their traceback, because it may pass them on, with `yield from`."""
 
     __slots__ = ("_generator",)
 
@@ -420,14 +420,14 @@ class _Thrown:
 
 
 def _contextmanager(function: Callable[..., Any]) -> Callable[..., Any]:
-    # Anything else than a real generator would be thrown the traceback.
+    # Anything but a real generator would get the traceback.
     def make(*args: object, **kwargs: object) -> Any:
         made = function(*args, **kwargs)
         if type(made) is not types.GeneratorType:
             raise TypeError("contextmanager() decorates generator functions: it must yield once")
         return _Thrown(made)
 
-    # Without its qualified name: dots in that are for methods of classes.
+    # Without its qualified name, in which a dot would mean a method of a class.
     return _named_like(function, contextlib.contextmanager(make), ("__name__", "__doc__"))
 
 
@@ -443,7 +443,7 @@ def _cache(function: Any) -> Any:
 
 
 def _as_function(value: Any) -> Callable[..., Any]:
-    """Whatever can be called as a function of ours: the library copies all attributes of what it wraps."""
+    """Any callable as one of our functions, because the library copies all attributes of what it wraps."""
     if guards.is_guest_function(value):
         return value  # type: ignore[no-any-return]
     if not callable(value):
@@ -535,7 +535,7 @@ def _load(file: io.StringIO, **options: Any) -> Any:
 
 
 def _exactly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A library function in Python that gets exact values: no method of a program's own str is called in it."""
+    """A library function that gets exact values, so that it calls no method of a program's own str."""
 
     def call(*args: object, **options: object) -> Any:
         return function(*map(_exact, args), **{name: _exact(value) for name, value in options.items()})
@@ -552,7 +552,7 @@ def _exact(value: object) -> object:
 def _urlencode(
     query: Any, doseq: Any = False, safe: Any = "", encoding: Any = None, errors: Any = None, quote_via: Any = None
 ) -> str:
-    # The library takes apart what `str(key)` gives, and keeps what it finds for everybody.
+    # The library takes apart what `str(key)` returns, and caches what it finds for everybody.
     def quoted(text: Any, *rest: Any) -> Any:
         return (quote_via or urllib.parse.quote_plus)(exact(text), *rest)
 
@@ -560,10 +560,10 @@ def _urlencode(
 
 
 def _futures(given: Iterable[Any]) -> list[concurrent.futures.Future[Any]]:
-    """What is waited for is asked for its insides, and given the waiter's."""
+    """Only real futures: the library reads the insides of what it waits for, and hands it the waiter's."""
     futures = [*given]
     if any(type(future) is not concurrent.futures.Future for future in futures):
-        raise TypeError("only futures can be waited for: what executor.submit() gives")
+        raise TypeError("only futures can be waited for: use what executor.submit() returns")
     return futures
 
 
@@ -662,7 +662,7 @@ _NAMED: dict[str, str] = {
     "uuid": "NAMESPACE_DNS NAMESPACE_OID NAMESPACE_URL UUID uuid3 uuid4 uuid5",
     "zlib": "adler32 compress crc32 decompress",
 }
-# Functions in Python over texts that call methods of what they are given.
+# Functions written in Python that call methods of the texts they are given.
 _EXACT_MODULES = ("base64", "html", "shlex", "urllib.parse")
 _EXACTLY = {(name, key) for name in _EXACT_MODULES for key in _NAMED[name].split()} | {("string", "capwords")}
 _EXACTLY |= {("difflib", "get_close_matches"), ("unicodedata", "normalize"), ("unicodedata", "is_normalized")}
@@ -675,7 +675,7 @@ _RANDOM = (
 _REGEX = "compile escape findall finditer fullmatch match search split sub subn"
 _REGEX_CONSTANTS = "A ASCII DOTALL I IGNORECASE L LOCALE M MULTILINE NOFLAG S U UNICODE VERBOSE X Pattern Match error"
 
-# Taken from a module only by these names, and put beside the named ones.
+# Our own members of each module, added to the named ones.
 _OWN: dict[str, dict[str, object]] = {
     "__future__": dict.fromkeys(("annotations", "division", "print_function", "generator_stop"), "on"),
     "abc": {"ABC": abc.ABC, "abstractmethod": _abstractmethod},
@@ -710,7 +710,7 @@ _OWN: dict[str, dict[str, object]] = {
 }
 # These hold the run's own state: built by `Importer`.
 _PER_RUN = frozenset({"contextlib", "pprint", "random", "re", "sys", "traceback", "warnings"})
-# These are rarely asked for: loaded by whoever asks.
+# These are rarely imported: loaded on demand.
 LATER: dict[str, Callable[[], dict[str, object]]] = {
     "ast": trees.members,
     "xml.etree.ElementTree": lambda: importlib.import_module(".markup", __package__).members(),
@@ -719,7 +719,7 @@ LATER: dict[str, Callable[[], dict[str, object]]] = {
 
 
 def _zones() -> type:
-    """`zoneinfo.ZoneInfo` that is made by name, and by nothing else."""
+    """`zoneinfo.ZoneInfo` that can only be made by name."""
     import zoneinfo
 
     class ZoneInfo(zoneinfo.ZoneInfo):
@@ -758,7 +758,7 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-# What C code imports by itself while a guest frame is on top.
+# What C code itself imports while a guest frame is on top.
 _C_IMPORTS = frozenset(
     {"_strptime", "codecs", "collections.abc", "datetime", "decimal", "json.decoder", "re", "time", "warnings"}
 )
@@ -817,7 +817,7 @@ def advice_for_module(name: str) -> str:
 
 
 class Importer:
-    """The guest's `__import__`. One per namespace, for `re`, `random`, `pprint` and `traceback` hold its state."""
+    """The guest's `__import__`. One per namespace, because `re`, `random`, `pprint` and `traceback` hold its state."""
 
     def __init__(
         self,

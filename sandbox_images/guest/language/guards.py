@@ -14,15 +14,15 @@ Four rules keep the guest inside:
 1. No attribute is ever looked up by a name that the guest chose and `kind_of` did not see. Whatever does such
    look-ups in C (`str.format`, `operator.attrgetter`, `__match_args__`, `update_wrapper`) is replaced or refused.
 2. Attributes are written only on what the guest made: instances of its classes, its classes, its functions. Guest
-   classes carry a mark under a name that no identifier can spell, so it can be neither forged nor removed.
-3. Guards live in the builtins mapping under names that start with a dot, for the same reason.
+   classes carry a mark under a name that cannot be an identifier, so it can be neither forged nor removed.
+3. Guards are in the builtins mapping under names that start with a dot, for the same reason.
 4. A function that is written in Python and belongs to a class (a library's method, or one that `@dataclass` generated)
-   reads and writes hidden attributes of its first argument. Taken from the class, it works on that class's own
-   instances only (`_tied`); C functions see to that themselves. Such functions are taken only through these guards.
+   reads and writes hidden attributes of its first argument. Taken from the class, it works only on that class's own
+   instances (`_tied`); C functions check that themselves. Such functions are taken only through these guards.
 
 What is checked is what is used: a value is looked up once, and a mutable one is copied before it is checked.
 
-Guards decide with `type(x)` and exact types, never with `isinstance` on guest objects' own word.
+Guards decide with `type(x)` and exact types, never with `isinstance`, where a guest object would have a say.
 """
 
 import abc
@@ -83,7 +83,7 @@ __all__ = [
     "writable",
 ]
 
-# The mark of classes and of the namespace of guest programs. A dot cannot stand in an identifier.
+# The mark of classes and of the namespace of guest programs. An identifier cannot have a dot.
 MARK = ".guest"
 TOKEN = object()
 
@@ -180,7 +180,7 @@ _kind_cached = functools.lru_cache(maxsize=4096)(kind_of)
 
 
 def denial(name: str) -> str:
-    """What to tell somebody who asked for the attribute `name`."""
+    """The message for a program that asked for the attribute `name`."""
     advice = _ADVICE.get(name, "use the object's public methods, len(), str(), type(x).__name__ or isinstance()")
     return f"the attribute {name[:80]!r} is not available here: {advice}"
 
@@ -209,36 +209,36 @@ def _looked_at(value: object) -> object:
     if type_of(value) is types.MappingProxyType:
         return types.MappingProxyType({**value})  # the original hands its own dict to whatever it is compared with
     if type_of(value) is re.Pattern:
-        return regex.Pattern(value)  # the engine's own reads templates in Python, of whatever class
+        return regex.Pattern(value)  # the engine's own parses templates of any class in Python
     raise AttributeError(f"a {type_of(value).__name__} object is not available here")
 
 
 # Methods of library classes that the guest may hold, by function: the class whose instances they are for.
 _OWNERS: dict[types.FunctionType, type] = {}
-# Where a generated method has that class: with it it goes.
+# Under this name a generated method holds its class, and so lives as long as the class.
 _OWNER = ".owner"
 
 
 def _free_or_tied(function: types.FunctionType) -> object:
-    """A function that was read as an attribute: the guest's own and a facade's as it is, a method tied to its class."""
+    """A function read as an attribute: the guest's own and a facade's unchanged, a method tied to its class."""
     if function.__globals__.get(MARK) is TOKEN:
         return function
     owner = _OWNERS.get(function) or function.__dict__.get(_OWNER)
     if owner is not None:
         return _tied(function, owner)
-    written = function.__code__.co_qualname  # as its author has it: `functools.wraps` gives it another's name
+    written = function.__code__.co_qualname  # its original name: `functools.wraps` changes the other
     if "." in written and "<locals>" not in written:
         raise AttributeError(f"the method {written!r} is not available here: call it on an object")
     return function
 
 
 def _tied(function: types.FunctionType, owner: type) -> Callable[..., object]:
-    """A method as it is taken from a class: for instances of that class only."""
+    """A method as taken from a class: only for instances of that class."""
 
     def method(subject: object, /, *args: object, **kwargs: object) -> object:
         cls = subject if function.__name__ == "__new__" else type_of(subject)
         if not isinstance(cls, type_of) or owner not in _order_of(cls):
-            raise TypeError(f"{method.__name__!r} of {_name_of(owner)} works on its own objects only")
+            raise TypeError(f"{method.__name__!r} of {_name_of(owner)} works only on its own objects")
         return function(subject, *args, **kwargs)
 
     method.__name__ = method.__qualname__ = function.__name__
@@ -249,7 +249,7 @@ _order_of: Callable[[type], tuple[type, ...]] = type_of.__dict__["__mro__"].__ge
 
 
 def _methods_of(cls: type) -> Iterable[types.FunctionType]:
-    """The functions in Python that a class has as methods or behind properties."""
+    """The Python functions that a class has as methods or behind properties."""
     for name, value in (*vars(cls).items(),):
         parts: tuple[object, ...] = (value,)
         if type_of(value) is property:
@@ -266,7 +266,7 @@ def _tie_methods(cls: type) -> None:
 
 
 def _checked_of(found: object, order: Iterable[type]) -> object:
-    """A result of a read from one of these classes: a function in Python that is not the guest's is tied to it."""
+    """The result of a read from one of these classes: a Python function that is not the guest's is tied to it."""
     if type_of(found) is types.FunctionType and not is_guest_function(found):
         owner = next((cls for cls in order if any(found is one for one in _methods_of(cls))), None)
         if owner is not None:
@@ -275,7 +275,7 @@ def _checked_of(found: object, order: Iterable[type]) -> object:
 
 
 def is_class_like(value: object) -> bool:
-    """Whether it is a class, or stands for one in `isinstance(x, value)`."""
+    """Whether it is a class, or stands in for one in `isinstance(x, value)`."""
     return isinstance(value, type_of) or type_of(value) in (TypeView, TypeFunction) or type_of(value) in _BASE_FORMS
 
 
@@ -299,8 +299,8 @@ _NAMED_TUPLE = frozenset({"_asdict", "_fields", "_replace"})  # public in all bu
 def private(value: object, name: str) -> object:
     """Read `_name`: on the guest's own objects, classes and functions, and through `super()`.
 
-    What a guest class inherits from the library, or from a metaclass, stays out of reach: there are private methods
-    in it that take a module's name and hand out its contents (`EnumType._convert_`).
+    What a guest class inherits from the library, or from a metaclass, stays out of reach: some private methods there
+    take a module's name and hand out its contents (`EnumType._convert_`).
     """
     if is_guest_function(value):
         return checked(getattr(value, name))
@@ -316,8 +316,8 @@ def private(value: object, name: str) -> object:
     if order and owner is None:
         raise AttributeError(f"{_name_of_type(value)!r} object has no attribute {name!r}")
     raise AttributeError(
-        f"{_name_of_type(value)!r} object gives no private attribute {name!r}: "
-        "names with a leading underscore are for classes of your own"
+        f"the private attribute {name!r} of {_name_of_type(value)!r} objects is not available here: "
+        "names with a leading underscore are for your own classes"
     )
 
 
@@ -327,7 +327,7 @@ _super_self: Callable[[object], object] = super.__dict__["__self__"].__get__
 
 
 def _lookup_order(value: object) -> tuple[type, ...]:
-    """The classes in which an attribute of `value` is looked for, as far as the guest made one of them."""
+    """The classes in which an attribute of `value` is looked up, if its class is the guest's; else none."""
     if type_of(value) is super:
         order = _super_self_class(value).__mro__
         return order[order.index(_super_class(value)) + 1 :]
@@ -336,7 +336,7 @@ def _lookup_order(value: object) -> tuple[type, ...]:
 
 
 def _looked_up(order: tuple[type, ...], name: str) -> tuple[type | None, object]:
-    """The first class that has the name, and what it has there: one look, so nothing changes after it is checked."""
+    """The first class that has the name, and its value: looked up once, so nothing changes after the check."""
     nothing = object()
     for cls in order:
         found = cls.__dict__.get(name, nothing)
@@ -346,7 +346,7 @@ def _looked_up(order: tuple[type, ...], name: str) -> tuple[type | None, object]
 
 
 def _own_attributes(value: object) -> Mapping[str, object]:
-    """What an instance, not its class, has."""
+    """The attributes of an instance itself, not of its class."""
     if isinstance(value, type_of):
         return {}
     try:
@@ -356,7 +356,7 @@ def _own_attributes(value: object) -> Mapping[str, object]:
 
 
 def _as_read(value: object, found: object, owner: type) -> object:
-    """What reading gives for `found`, which stands in the class `owner`: functions bind, properties are called."""
+    """The result of reading `found`, which is in the class `owner`: functions bind, properties are called."""
     bind = getattr(type_of(found), "__get__", None)
     if bind is None:
         return checked(found)
@@ -384,13 +384,13 @@ def special(value: object, name: str) -> object:
         return _FORMAT_FUNCTIONS[name]
     if _is_guest_made(value) or not callable(found) or _is_guest_method(found):
         return checked(found)
-    if isinstance(value, str):  # a paged text, which only says that it is one
+    if isinstance(value, str):  # a paged text, which only claims to be a str
         return functools.partial(_FORMAT_FUNCTIONS[name], str(value))
-    raise AttributeError(f"{_name_of_type(value)!r} object gives no {name!r} here: use an f-string")
+    raise AttributeError(f"{name!r} of {_name_of_type(value)!r} objects is not available here: use an f-string")
 
 
 def _read_text_reader(value: object, name: str) -> object:
-    # The library reads these texts in Python, and keeps what it made of them: it gets none of a program's own class.
+    # The library parses these texts in Python and caches the result, so it must get no text of a program's own class.
     found: Any = getattr(value, name)
     methods = (types.BuiltinMethodType, types.MethodDescriptorType, types.MethodType)
     if type_of(found) not in methods or _is_guest_method(found):
@@ -399,7 +399,7 @@ def _read_text_reader(value: object, name: str) -> object:
 
 
 def _read_join(found: Any) -> object:
-    """`str.join` takes texts that only look like one as well; the engine in C would not."""
+    """`str.join` that also takes look-alikes of texts, which the C code would refuse."""
     if type_of(found) is types.BuiltinMethodType and issubclass(type_of(found.__self__), str):
         return functools.partial(_join, found)
     if type_of(found) is types.MethodDescriptorType and found.__objclass__ is str:
@@ -427,7 +427,7 @@ def _read_obj(value: object) -> object:
 
 
 def _read_register(value: object) -> object:
-    # Virtual subclasses would let the guest decide what the library takes for a Mapping, or for a class of its own.
+    # Virtual subclasses would let the guest decide what the library takes for a Mapping, or for one of its own classes.
     found = value.register  # type: ignore[attr-defined]
     if type_of(found) is not types.MethodType or found.__func__ is not abc.ABCMeta.register:
         return checked(found)
@@ -470,7 +470,7 @@ def dunder(value: object, name: str) -> object:
     return found
 
 
-# What syntax does to any object anyhow.
+# What syntax can do to any object anyway.
 _SYNTAX = METHOD_DUNDERS & {"__iter__", "__next__", "__len__", "__getitem__", "__contains__", "__str__", "__repr__"}
 _SYNTAX |= {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"}
 _PLAIN_VALUES = (int, float, complex, bool, str, bytes, bytearray, list, tuple, dict, set, frozenset, range)
@@ -515,7 +515,7 @@ def _read(value: object, name: str) -> object:
 
 
 def guest_hasattr(value: object, name: str) -> bool:
-    """The guest's `hasattr`. Special methods are answered for any object, for nothing is handed out."""
+    """The guest's `hasattr`. It answers for special methods of any object, because nothing is handed out."""
     if type_of(name) is str and name in METHOD_DUNDERS:
         return hasattr(value, name)
     try:
@@ -544,9 +544,9 @@ def writable(value: object, name: str) -> object:
         if name in _WRITABLE_DUNDERS and (is_guest_function(value) or _is_guest_made(value)):
             return _Named(value)
     elif name.startswith("_") and name.endswith("_") and issubclass(type_of(value), enum.EnumType):
-        pass  # `_member_type_` and its like: what the library makes members with
+        pass  # `_member_type_` and the like: the library makes members with them
     elif name == "_abc_impl" and is_guest_class(value):
-        pass  # a class without its register of virtual subclasses would write into the one of its library base
+        pass  # a class without its own registry of virtual subclasses would write into its library base's
     elif is_guest_class(value) or is_guest_function(value) or name in _WRITABLE.get(type_of(value), ()):
         return value
     raise TypeError(
@@ -556,7 +556,7 @@ def writable(value: object, name: str) -> object:
 
 
 class _Named:
-    """A guest object whose name or documentation is about to be set: to a real text, for others will show it."""
+    """A guest object whose name or documentation is about to be set: only to a real text, because others show it."""
 
     __slots__ = ("_named",)
     _named: object
@@ -574,7 +574,7 @@ class _Named:
 
 
 def _set_on_frozen(value: object, name: str, new: object) -> None:
-    """`object.__setattr__`, with which frozen dataclasses set their own fields."""
+    """`object.__setattr__`, which frozen dataclasses use to set their own fields."""
     if getattr(type_of(value), MARK, None) is not TOKEN or _kind_cached(_vetted_for_writing(name)) is Kind.DUNDER:
         raise AttributeError(denial("__setattr__"))
     object.__setattr__(value, name, new)
@@ -735,7 +735,7 @@ def allow_subclassing(*classes: type) -> None:
 
 
 def register_base_form(cls: type, resolve: Callable[[object], tuple[object, ...]]) -> None:
-    """Let instances of `cls` stand in a class statement's bases; `resolve` gives what they stand for."""
+    """Let instances of `cls` be listed among a class statement's bases; `resolve` returns what they stand for."""
     _BASE_FORMS[cls] = resolve
 
 
@@ -744,12 +744,12 @@ def _is_permitted_base(cls: object) -> bool:
 
 
 def _is_exception_class(cls: type) -> bool:
-    # `except*` and the groups have confused CPython's own type checks before: they stay out.
+    # `except*` and exception groups have confused CPython's own type checks before, so they are left out.
     return issubclass(cls, BaseException) and not issubclass(cls, BaseExceptionGroup)
 
 
 def tie_generated(cls: type, before: Iterable[object] = ()) -> None:
-    """Tie the methods that the library generated for a guest class to it: those that were not there `before`."""
+    """Tie to a guest class the methods that the library generated for it: those that were not there `before`."""
     known = {id(value) for value in before}
     for function in _methods_of(cls):
         if id(function) not in known and not is_guest_function(function):
@@ -763,7 +763,7 @@ def mark_class(cls: type) -> type:
 
 
 def build_class(body: Callable[[], object], name: str, *bases: object, **keywords: object) -> type:
-    """Stands for `__build_class__`: runs a class statement on permitted bases and marks the class."""
+    """Replaces `__build_class__`: runs a class statement on permitted bases and marks the class."""
     generic, dictionary = _traits(bases)
     if dictionary:
         keywords.pop("total", None)
@@ -796,7 +796,7 @@ def _resolve_base(name: str, base: object) -> tuple[object, ...]:
 
 
 class _Maker:
-    """Stands for the metaclass in a class statement: looks at the body between its end and the making of the class."""
+    """Takes the metaclass's place in a class statement: checks the body after it has run, before the class is made."""
 
     def __init__(self, meta: Callable[..., type], bases: list[object]) -> None:
         self._meta = meta
@@ -810,14 +810,14 @@ class _Maker:
             dict.__setitem__(body, "__slots__", _settled_slots(name, body["__slots__"]))
         if "__exit__" in body:
             dict.__setitem__(body, "__exit__", _without_traceback(name, body["__exit__"]))
-        # Marked at birth: hooks of what stands in the body run before the class statement ends.
+        # Marked from the start: hooks of objects in the body run before the class statement ends.
         dict.__setitem__(body, MARK, TOKEN)
         if typing.NamedTuple in self._bases:
             return self._named_tuple(name, bases, body)
         return self._meta(name, bases, body)
 
     def _named_tuple(self, name: str, bases: tuple[type, ...], body: dict[str, object]) -> type:
-        """The library compares annotations with its own special forms: it gets none of the program's."""
+        """The library compares annotations with its own special forms, so it gets none of the program's."""
         annotations: Any = body.get("__annotations__")
         inert = {} if annotations is None else {"__annotations__": dict.fromkeys(annotations, object)}
         cls: Any = self._meta(name, bases, {**body, **inert})
@@ -829,7 +829,7 @@ class _Maker:
 
 
 def _without_traceback(name: str, function: Any) -> Callable[..., object]:
-    """`__exit__` of a program's class, which sees its exception but not the frames that it came through."""
+    """`__exit__` of a program's class, which sees its exception but not the frames it came through."""
     if not is_guest_function(function):
         raise TypeError(f"class {name}: __exit__ must be a function of your own: write def __exit__(self, *exc)")
 
@@ -842,8 +842,8 @@ def _without_traceback(name: str, function: Any) -> Callable[..., object]:
 
 
 def _settled_slots(name: str, slots: Any) -> tuple[str, ...]:
-    """A copy, for the program may change a list while the class is made; it is this copy that is checked and used."""
-    # An iterator, or a class of the program's own, may say something else each time.
+    """A copy, because the program may change a list while the class is made; this copy is checked and used."""
+    # An iterator, or a program's own class, may yield something else each time.
     listed = (slots,) if type_of(slots) is str else (*slots,) if type_of(slots) in (tuple, list, dict) else (None,)
     for one in listed:
         if type_of(one) is not str or is_dunder(one) or one in _DENIED:
@@ -852,7 +852,7 @@ def _settled_slots(name: str, slots: Any) -> tuple[str, ...]:
 
 
 def check_fields(cls: type, names: Iterable[str]) -> None:
-    """Refuse generated classes with fields that attributes cannot be named; patterns get the leading plain ones."""
+    """Refuse generated classes with fields that cannot be attribute names; patterns get the leading plain ones."""
     kinds = [kind_of(name) for name in names]
     for name, kind in zip(names, kinds, strict=True):
         if kind in (Kind.DENIED, Kind.DUNDER):
@@ -863,7 +863,7 @@ def check_fields(cls: type, names: Iterable[str]) -> None:
 
 
 class TypeView:
-    """What `type(x)` gives when the class itself is not handed out: a name, comparison, `isinstance`."""
+    """What `type(x)` returns when the class itself is not handed out: a name, comparison, `isinstance`."""
 
     __slots__ = ("_cls",)
 
@@ -899,7 +899,7 @@ class TypeView:
         raise TypeError(f"cannot make a {self.__name__} object this way: call the function that made the first one")
 
 
-# Views that a facade hands out: what `type(x)` gives is the same object then.
+# Views that a facade hands out: `type(x)` then returns the same object.
 _VIEWS: dict[type, TypeView] = {}
 
 

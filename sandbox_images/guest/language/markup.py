@@ -1,8 +1,8 @@
-"""`xml.etree.ElementTree`, for restricted programs: what a text says, to read.
+"""`xml.etree.ElementTree`, for restricted programs, read-only.
 
-The library's elements are made to be changed, hand out their own dict of attributes, and look for paths in Python that
-keeps what it made of them for everybody. So an element here is a view of one of the library's, made when it is asked
-for; it says what that one says, and cannot be changed. Nothing of a program's reaches the parser but text.
+The library's elements can be changed, hand out their own dict of attributes, and look up paths with Python code that
+caches the result for everybody. So an element here is a view of a library element, made when it is asked for; it shows
+what that one has, and cannot be changed. Only text of a program reaches the parser.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Element:
 
     @property
     def tag(self) -> Any:
-        return self._real.tag if type(self._real.tag) is str else None  # of a comment it is a function
+        return self._real.tag if type(self._real.tag) is str else None  # a comment's tag is a function
 
     @property
     def text(self) -> str | None:

@@ -1,18 +1,18 @@
-"""`match` statements, turned into tests of which each part passes a guard.
+"""`match` statements, expanded into tests so that each part passes a guard.
 
-CPython compares, takes apart and looks attributes up for a pattern in C, by names that it finds in the class of the
-program's choice, and no guard can stand between. So the compile step writes each statement as what the language
-reference says that it means (`s` stands for a temporary of its own, `.n` for the number of the case):
+For a pattern, CPython compares, unpacks and looks up attributes in C, by names that it finds in a class that the
+program chose, and no guard can intervene. So the compile step writes each statement as what the language reference
+says it means (`.s` is a temporary, `.n` the number of the case):
 
     match SUBJECT:                  .s = SUBJECT
         case P if G: A              .n = TEST(P) and CAPTURES and G and 1 or TEST(Q) and ... and 2 or 0
         case Q: B                   if .n == 1: A
                                     if .n == 2: B
 
-A test is an expression over the subject: `==` for a value, whose attributes are read as anywhere else; for a sequence,
-a mapping or a class a call of a function below, which gives the parts to be tested in turn, or None. Attributes are
-read by the guest's own `getattr`, whether the pattern names them or `__match_args__` does. Captured names are bound
-when the whole pattern has matched, before the case's own `if`.
+A test is an expression over the subject: for a value `==`, with its attributes read as anywhere else; for a sequence,
+a mapping or a class a call of a function below, which returns the parts to test in turn, or None. Attributes are read
+by the guest's own `getattr`, whether the pattern names them or `__match_args__` does. Captured names are bound when
+the whole pattern has matched, before the case's own `if`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def lowered(node: ast.Match, visit: _Visit, statements: Callable[[list[ast.stmt]
         branches.append(at(case.pattern, ast.If(wanted, statements(case.body), [])))
     choice = ast.BoolOp(ast.Or(), [*tests, ast.Constant(0)])
     made: list[ast.stmt] = [ast.Assign([store(subject)], visit(node.subject)), ast.Assign([store(chosen)], choice)]
-    # What is held here lives no longer than it would have.
+    # Release what is held here, so that it lives no longer than it would have.
     held = [subject, *(name for one in cases for name in one.held)]
     made.append(ast.Assign([store(name) for name in held], ast.Constant(None)))
     return [*(at(node, one) for one in made), *branches]
@@ -65,7 +65,7 @@ def _case_test(case: ast.match_case, test: _Test, subject: str, number: int) -> 
 
 
 class _Test:
-    """Writes the tests of one case, and keeps which names it captures, in which temporaries."""
+    """Writes the tests of one case, and records which names it captures in which temporaries."""
 
     def __init__(self, prefix: str, visit: _Visit) -> None:
         self.visit = visit
@@ -161,7 +161,7 @@ def at(node: ast.AST, new: _Node) -> _Node:
 
 
 def _match_sequence(subject: Any, count: int, star: int | None, wanted: bool) -> Sequence[Any] | None:
-    """The items for `count` patterns, of which the one at `star` takes what the others leave, if it is `wanted`."""
+    """The items for `count` patterns; the one at `star` takes what the others leave, if it is `wanted`."""
     if isinstance(subject, (str, bytes, bytearray)) or not isinstance(subject, Sequence):
         return None
     length = len(subject)
@@ -209,7 +209,7 @@ def _match_class(subject: Any, cls: Any, positional: int, names: tuple[str, ...]
 
 
 def _listed(cls: Any) -> tuple[str, ...] | None:
-    """The names for positional patterns, which only `@dataclass` and its like write; None for the object itself."""
+    """The names for positional patterns, which only `@dataclass` and the like write; None for the object itself."""
     found = getattr(cls, "__match_args__", None) if isinstance(cls, type) else ()
     if found is None and _flags_of(cls) & _MATCHES_ITSELF:
         return None

@@ -1,8 +1,8 @@
-"""What a program in plain Python takes for granted of the interpreter that runs it.
+"""What a program in plain Python takes for granted in the interpreter that runs it.
 
-Its cells run in the namespace of a module `__main__` of their own, which is what `import __main__`, `pickle`,
-`dataclasses`, `typing.get_type_hints`, `unittest.main` and `inspect` find in `sys.modules`. (What is there otherwise is
-the process that the box was cloned from.) There are no arguments, `exit`, `quit` and `help` are there as in a console.
+Its cells run in the namespace of their own module `__main__`, which `import __main__`, `pickle`, `dataclasses`,
+`typing.get_type_hints`, `unittest.main` and `inspect` find in `sys.modules`. (Otherwise they would find that of the
+process from which the box was cloned.) There are no arguments; `exit`, `quit` and `help` exist as in a console.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ from guest.exact import exact_text
 
 __all__ = ["CONSOLE", "Main", "compile_cell", "exit_status", "is_imported", "show_last", "shown"]
 
-# What the value of a last expression may take of a page.
+# The most characters shown of the value of a last expression: a page.
 _SHOWN_CHARS_MAX = 4000
-# No identifier: a program can neither call it nor put another in its place.
+# Not an identifier: a program can neither call nor replace it.
 _SHOW = ".show"
-# From here on a class knows its own line, in the cell that it stands in.
+# From this version on a class knows its own line within its cell.
 _LINES_KNOWN = (3, 13)
 
 
 class Main(types.ModuleType):
     """The program's `__main__`.
 
-    It has a file only for those who ask the module, not under a name in the program: `inspect` asks in order to find
-    the source of a class. In that file are all cells, the newest first, so that of two classes of one name the last is
-    found.
+    It has a `__file__` only as an attribute of the module, not as a name in the program: `inspect` uses it to find the
+    source of a class. That file has all cells, newest first, so that the last of two classes with one name is found.
     """
 
     __slots__ = ("_cells",)
@@ -53,26 +52,26 @@ class Main(types.ModuleType):
 
 
 def compile_cell(source: str, filename: str, *, show: bool = False) -> types.CodeType:
-    """With `show` the value of a last line that is an expression is shown, as in a notebook."""
+    """Compile a cell. With `show`, if the last line is an expression, its value is shown, as in a notebook."""
     if not show or _shows_nothing(source):
         return compile(source, filename, "exec", dont_inherit=True)
     try:
         tree = ast.parse(source, filename)
         show_last(tree, source)
         return compile(tree, filename, "exec", dont_inherit=True)
-    except RecursionError:  # as source it may be nested deeper than as a tree
+    except RecursionError:  # source may be nested deeper than a tree
         return compile(source, filename, "exec", dont_inherit=True)
 
 
 def _shows_nothing(source: str) -> bool:
-    """Whether that is plain at a glance: the first syntax tree makes a box copy a hundred KiB of pages."""
+    """Whether that is obvious at a glance: the first syntax tree makes a box copy a hundred KiB of pages."""
     last = source.rstrip()
     last = last[last.rfind("\n") + 1 :]
     return last in ("", "pass") or (last.startswith(("print(", "FINAL(", "FINAL_VAR(")) and last.endswith(")"))
 
 
 def show_last(tree: ast.Module, source: str) -> None:
-    """Have the last expression's value shown, if the program ends with one and no semicolon behind it."""
+    """Make the last expression's value be shown, if the program ends with one and no semicolon after it."""
     last = tree.body[-1] if tree.body else None
     if isinstance(last, ast.Expr) and not source.rstrip().endswith(";"):
         name = ast.copy_location(ast.Name(_SHOW, ast.Load()), last.value)
@@ -80,7 +79,7 @@ def show_last(tree: ast.Module, source: str) -> None:
 
 
 def shown(value: object) -> str:
-    """How a notebook shows it, and no longer than a page; nothing for None."""
+    """The value as a notebook shows it, at most a page; nothing for None."""
     if value is None:
         return ""
     text: str = exact_text(repr(value))
@@ -104,11 +103,11 @@ def _help(*about: Any) -> None:
     import inspect
 
     if len(about) != 1:
-        print("help(x) shows how x is called and what it says of itself.")
+        print("help(x) shows the signature of x and its documentation.")
         return
     value = about[0]
     name = getattr(value, "__name__", None) or type(value).__name__
-    with contextlib.suppress(TypeError, ValueError):  # no function, or one that does not tell
+    with contextlib.suppress(TypeError, ValueError):  # not a function, or one without a signature
         name = f"{name}{inspect.signature(value)}"
     print(name, inspect.getdoc(value) or "(no documentation)", sep="\n")
 
@@ -121,13 +120,13 @@ CONSOLE: dict[str, Any] = {"exit": _exit, "quit": _exit, "help": _help, _SHOW: _
 
 
 def exit_status(error: BaseException) -> object:
-    """What a SystemExit says; None where all went well, and of any other error."""
+    """The status of a SystemExit; None for success, and for any other error."""
     code = vars(SystemExit)["code"].__get__(error) if issubclass(type(error), SystemExit) else None
     return None if type(code) in (int, bool) and not code else code
 
 
 def is_imported(value: object) -> bool:
-    """Whether a variable's value is a module, or comes out of one, and is not what the program found out or wrote."""
+    """Whether a variable's value is a module or was imported from one, and is not something the program made."""
     cls = type(value)
     if issubclass(cls, types.ModuleType) or cls.__module__ in ("typing", "guest.language.facades"):
         return True

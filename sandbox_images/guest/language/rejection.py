@@ -1,4 +1,4 @@
-"""How a program that does not compile is shown: the line and a caret below it, as Python does, in both languages."""
+"""Shows why a program does not compile: the line and a caret below it, as Python does, in both languages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _at(message: str, place: Any, text: str | None, source: str, filename: str) 
     line, column, last_line, last_column = place
     if not isinstance(line, int):
         return f"SyntaxError: {message}"
-    if text is None:  # of a field in an f-string the parser has a text of its own
+    if text is None:  # for a field in an f-string the parser has its own text
         lines = source.splitlines(keepends=True)
         text = lines[line - 1] if 0 < line <= len(lines) else ""
     if len(text) > _LINE_CHARS_MAX:  # nobody looks along such a line for a caret

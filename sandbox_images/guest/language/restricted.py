@@ -1,17 +1,17 @@
 # ruff: noqa: N802 - a node visitor's methods carry the node's name
 """The restricted language: ordinary Python without the ways out of it. A second wall, inside the box.
 
-A cell passes four stations; each may reject it, with a line and advice on what to write instead:
+A cell passes four stages; each may reject it, with a line and advice on what to write instead:
 
 1. `_parse`: size first, then Python's own parser.
 2. `_survey`: one loop (no recursion) over the tree counts nodes and depth and refuses every node kind *and every
    field* that the table `_FIELDS` does not list. What nobody has reviewed is refused, on any Python version.
-3. `_Policy`: RestrictedPython's visitor, most of whose verdicts are replaced here, so that what models write runs:
-   augmented and annotated assignment, `nonlocal`, `match`, classes with special methods, names like `_tmp`. It sorts
-   every attribute name with `guards.kind_of` and puts a guard around each read and each write of an attribute.
+3. `_Policy`: RestrictedPython's visitor, with most of its verdicts replaced so that what models write runs: augmented
+   and annotated assignment, `nonlocal`, `match`, classes with special methods, names like `_tmp`. It sorts every
+   attribute name with `guards.kind_of` and puts a guard around each read and each write of an attribute.
 4. `compile`, without inheriting this file's own `__future__` flags.
 
-What the visitor writes:
+What the visitor generates:
 
     a.b             .checked(a.b)                        a._b         .private(a, '_b')
     a.__name__      .dunder(a, '__name__')               a.format     .special(a, 'format')
@@ -21,8 +21,8 @@ What the visitor writes:
     match           tests and assignments (see `patterns`)
 
 Names with a leading dot cannot be written in Python source, so a guest program can neither call, replace nor shadow a
-guard. Items, iteration and calls carry no guard: there is no policy to hang on them (CPython iterates in C in more
-places than a guard could stand). Limits on time, memory and output belong to the box, not to the language.
+guard. Items, iteration and calls carry no guard: no policy depends on them, and CPython iterates in C in more places
+than a guard could cover. Limits on time, memory and output belong to the box, not to the language.
 """
 
 import ast
@@ -44,10 +44,10 @@ from guest.language.trees import quiet
 __all__ = ["Rejected", "compile_cell", "make_globals", "preload", "transform", "user_variables"]
 
 
-# A model's turn is a few KB; a table pasted into code may be larger. Compiling this much takes below a second.
+# A model's turn is a few KB; a table pasted into code may be larger. Compiling this much takes less than a second.
 _SOURCE_BYTES_MAX = 256 * 1024
 _NODES_MAX = 50_000
-# The visitor and CPython's compiler recurse: about four Python frames for a level, of the thousand that there are.
+# The visitor and CPython's compiler recurse: about four Python frames for each level, out of a thousand.
 _DEPTH_MAX = 150
 _ERRORS_MAX = 20
 
@@ -117,11 +117,11 @@ def _place_of(node: ast.AST | None, source: str) -> _Place | None:
 
 
 def transform(source: str, filename: str = "<cell>") -> ast.Module:
-    """The first three stations: source text to a guarded tree."""
+    """The first three stages: source text to a guarded tree."""
     tree = _parse(source, filename)
     _survey(tree)
     if any(isinstance(node, ast.Match) for node in ast.walk(tree)):
-        _compile(tree, filename)  # what is wrong with a pattern cannot be told any more once it is rewritten
+        _compile(tree, filename)  # once a pattern is rewritten, its errors can no longer be reported
     policy = _Policy()
     policy.visit(tree)
     policy.raise_if_rejected()
@@ -350,7 +350,7 @@ class _Policy(RestrictingNodeTransformer):
             self.error(node, f"the name {name!r} is not available here: {advice}")
 
     def _mangled(self, name: str) -> str:
-        """`__x` inside a class is `_Class__x`, as the compiler has it."""
+        """`__x` inside a class is `_Class__x`, as in the compiler."""
         if not name.startswith("__") or name.endswith("__"):
             return name
         owner = next((scope.name.lstrip("_") for scope in reversed(self._scopes) if scope.kind == "class"), "")
@@ -367,7 +367,7 @@ class _Policy(RestrictingNodeTransformer):
         return node
 
     def _check_global(self, node: ast.AST, name: str) -> None:
-        # In a class body `global __init__` would make the special method's name a global one.
+        # In a class body `global __init__` would make the special method's name a global.
         if is_dunder(name):
             self.error(node, f"the name {name!r} is not available here: choose a name without double underscores")
 
@@ -416,7 +416,7 @@ class _Policy(RestrictingNodeTransformer):
             self.error(node, "import * is not available: list the names that you need")
         elif any(part.startswith("_") for part in name.split(".")):
             self.error(
-                node, f"the module {name!r} is not available: names with a leading underscore are not for import"
+                node, f"the module {name!r} is not available: names with a leading underscore cannot be imported"
             )
         self._check_identifier(node, bound)
 
@@ -508,7 +508,7 @@ class _Policy(RestrictingNodeTransformer):
             if node.func.id == "super" and not node.args and not node.keywords:
                 return self._super_call(node)
             if node.func.id == "locals" and self._scopes[-1].kind != "module":
-                self.error(node, "locals() is not available inside a function: keep the values in a dict of your own")
+                self.error(node, "locals() is not available inside a function: keep the values in your own dict")
         return self._inside(node)
 
     def _super_call(self, node: ast.Call) -> ast.AST:
@@ -635,7 +635,7 @@ _UNAVAILABLE = {
     "help": "use print()",
     "exit": "let the program end, or raise an exception",
     "quit": "let the program end, or raise an exception",
-    "id": "compare with `is`, or use a key of your own",
+    "id": "compare with `is`, or use your own key",
     "memoryview": "use slices of bytes",
     "ExceptionGroup": "raise one exception, or collect them in a list",
     "BaseExceptionGroup": "raise one exception, or collect them in a list",
@@ -645,7 +645,7 @@ _UNAVAILABLE = {
 
 
 class _Unavailable:
-    """Stands where a built-in function is left out, and says what to use instead."""
+    """Takes the place of a built-in function that is left out, and says what to use instead."""
 
     __slots__ = ("_message",)
 
@@ -668,7 +668,7 @@ def make_globals(
     """The namespace in which all cells of a session are executed.
 
     `write(stream, text)` receives what the program prints, `stream` being "stdout" or "stderr"; `names` are the guest
-    names (`context`, `llm_query`, ...); `regex` is what `import re` stands for, by default the standard `re`. Call it
+    names (`context`, `llm_query`, ...); `regex` is what `import re` returns, by default the standard `re`. Call it
     after the last fork: it seeds the run's `random`.
     """
     namespace: dict[str, object] = {"__name__": "__main__", "__doc__": None, MARK: TOKEN, **names}
@@ -691,7 +691,7 @@ def _common_scope() -> dict[str, object]:
     return scope | {"setattr": guards.guest_setattr, "delattr": guards.guest_delattr}
 
 
-# Made ahead by `preload`: to gather these touches objects all over the interpreter, and in a fresh clone each touch
+# Made ahead by `preload`: gathering these touches objects all over the interpreter, and in a fresh clone each touch
 # copies a page.
 _spare_scopes: list[dict[str, object]] = []
 
@@ -723,7 +723,7 @@ def _is_own_name(name: str) -> bool:
 
 
 class _NamesView(guards.AttributeView):
-    """`globals()`: a dict whose changes are the program's names'."""
+    """`globals()`: a dict whose changes go to the program's names."""
 
     __slots__ = ()
 

@@ -1,9 +1,9 @@
 """Where the output of a restricted program goes: `sys.stdout`, `sys.stderr`, redirection, and `warnings`.
 
-A program has two streams, and `print` and its like write into them through `Streams`, one for each session. It may put
-a `StringIO` in the place of a stream (`contextlib.redirect_stdout`); nothing else is written into on its behalf. Here
-stand what shows itself of that to programs: `Stream` for `sys.stdout`, `Redirect` for the `with` statement, and
-`Warnings`, which keeps the filters of one session, since the library's own are shared with the agent.
+A program has two streams; `print` and similar functions write to them through `Streams`, one for each session. It may
+replace a stream with a `StringIO` (`contextlib.redirect_stdout`); nothing else is written to on its behalf. Programs
+see `Stream` as `sys.stdout`, `Redirect` in the `with` statement, and `Warnings`, which keeps the filters of one
+session, because the library's own are shared with the agent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Target = StringIO | str | None
 
 
 class Streams:
-    """The two streams of a session, and what stands in their place."""
+    """The two streams of a session, and what has replaced them."""
 
     def __init__(self, write: Write) -> None:
         self._write = write
@@ -42,14 +42,14 @@ class Streams:
             target.write(text)  # type: ignore[union-attr]
 
     def into(self, file: object, stream: str, text: str) -> None:
-        """As `print(text, file=file)`, if that is something that can be written into; else into the stream."""
+        """As `print(text, file=file)`, if that can be written to; else to the stream."""
         if type(file) in (StringIO, Stream):
             file.write(text)  # type: ignore[attr-defined]
         else:
             self.write(stream, text)
 
     def target(self, file: object) -> _Target:
-        """What a program gives to be written into in the place of a stream."""
+        """What a program wants written to in place of a stream."""
         if type(file) is Stream:
             return self._targets[file._name]
         if file is not None and type(file) is not StringIO:
@@ -57,7 +57,7 @@ class Streams:
         return file
 
     def put(self, stream: str, target: _Target) -> _Target:
-        """Gives what was there before."""
+        """Replace a stream; returns what was there before."""
         before, self._targets[stream] = self._targets[stream], target
         return before
 
@@ -68,7 +68,7 @@ class Streams:
         return {**named, "stdout": self.stdout, "stderr": self.stderr, "exit": _exit}
 
     def redirections(self) -> dict[str, object]:
-        """What `contextlib` offers besides."""
+        """What `contextlib` offers in addition."""
 
         def redirect_stdout(new_target: object) -> Redirect:
             return Redirect(self, "stdout", new_target)
@@ -107,10 +107,10 @@ class Stream:
             self.write(line)
 
     def flush(self) -> None:
-        pass  # what is written is on its way
+        pass  # what is written is already on its way
 
     def reconfigure(self, **options: object) -> None:
-        pass  # it is UTF-8, and stays so
+        pass  # it is always UTF-8
 
     @property
     def buffer(self) -> BytesInto:
@@ -217,7 +217,7 @@ class Warnings:
         lineno: int = 0,
         append: bool = False,
     ) -> None:
-        """What to do with warnings of this kind whose text begins as the pattern says."""
+        """What to do with warnings of this kind whose text begins with a match of the pattern."""
         wanted, pattern = exact_text(action), exact_text(message)
         if wanted not in _ACTIONS:
             raise ValueError(f"the action must be one of {', '.join(_ACTIONS)}")

@@ -1,15 +1,15 @@
 """`ast`, for restricted programs: trees to look at, to walk through and to print. They are never made into code.
 
-The library's own functions over a tree are Python that believes whatever it finds in it: they read attributes by the
-names that an object lists in `_fields`, and call what they take for a node. A program cannot derive from a node class,
-nor set an attribute of a node; but the lists in a tree are lists, and it may put objects of its own into them. So:
+The library's own functions for trees are Python code that trusts whatever it finds in a tree: they read attributes by
+the names that an object lists in `_fields`, and call what they take for a node. A program cannot derive from a node
+class, nor set an attribute of a node; but the lists in a tree are lists, into which it may put its own objects. So:
 
-- what goes through a tree here goes on only where a node is *exactly* one of Python's (`_KINDS`), and reads the fields
-  that its class lists, never those of the object;
-- where the library's own code is worth having (`dump`, `unparse`, `literal_eval`), it gets a tree made anew, of
-  nothing but nodes, lists and constants (`_vetted`);
-- the classes are shown by their views: they are good for `isinstance` and for their names, and make no objects, since
-  their constructor sets whatever attributes it is asked to.
+- the walk here follows a node only if it is *exactly* one of Python's (`_KINDS`), and reads the fields that its class
+  lists, never those of the object;
+- where the library's own code is useful (`dump`, `unparse`, `literal_eval`), it gets a rebuilt tree that has only
+  nodes, lists and constants (`_vetted`);
+- the classes are shown as views: they work with `isinstance` and have names, but make no objects, because their
+  constructor sets whatever attributes it is given.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from guest.language import guards
 
 __all__ = ["NodeVisitor", "members", "quiet"]
 
-# As for a cell; what a tree takes is some hundred times its source.
+# As for a cell; a tree takes about a hundred times its source.
 _SOURCE_CHARS_MAX = 256 * 1024
 _KINDS = frozenset(one for one in vars(_ast).values() if isinstance(one, type) and issubclass(one, ast.AST))
 _CONSTANTS = frozenset({str, bytes, int, float, complex, bool, type(None), type(...)})
@@ -37,7 +37,7 @@ _MODES = ("exec", "eval", "single")
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Models write '\\d' in plain strings: a SyntaxWarning is not worth a line of output."""
+    """Suppress warnings: models write '\\d' in plain strings, which is not worth a SyntaxWarning in the output."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -109,13 +109,13 @@ def _walk(node: Any) -> Iterator[ast.AST]:
 
 
 def _vetted(value: Any) -> Any:
-    """The same tree made anew. Raises TypeError for what is no part of one."""
+    """The same tree, rebuilt. Raises TypeError for anything that is not part of a tree."""
     if type(value) is list:
         return [_vetted(one) for one in value]
     if type(value) not in _KINDS:
         if type(value) in _CONSTANTS:
             return value
-        raise TypeError(f"a tree has nodes and constants in it, and no {type(value).__name__}")
+        raise TypeError(f"a tree can only hold nodes and constants, not {type(value).__name__}")
     new, own = type(value)(), vars(value)
     for name in (*type(value)._fields, *type(value)._attributes):
         if name in own:

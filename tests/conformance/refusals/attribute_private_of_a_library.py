@@ -1,3 +1,3 @@
-# advice: for classes of your own
+# advice: for your own classes
 from concurrent.futures import ThreadPoolExecutor
 ThreadPoolExecutor()._work_queue

@@ -1,4 +1,4 @@
-# advice: a dict of your own
+# advice: your own dict
 def f():
     x = 1
     return locals()

@@ -1,2 +1,2 @@
-# advice: not for import
+# advice: cannot be imported
 import _thread

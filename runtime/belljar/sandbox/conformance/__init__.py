@@ -1,16 +1,17 @@
-"""The checks that every backend must pass, shipped so that the author of another backend can run them.
+"""The checks that every backend must pass, shipped so that authors of other backends can run them.
 
-A check is a few cells of guest code and what must come of the last one. They lie in `checks.toml` beside this file, the
-limits that they were written for in `policy.toml`. Those with a `layer` run only where the backend reports that layer,
-and look from inside whether it is really there: what a backend does not claim, it is not tested for. `check` runs all
-in one language and gives what did not hold; an empty list conforms. To test a backend of your own, register it and ask
-`belljar.testing.check_backend`, which opens the runtimes for that, in both languages.
+A check is a few cells of guest code and the expected outcome of the last one. The checks are in `checks.toml` beside
+this file, the limits that they were written for in `policy.toml`. Those with a `layer` run only where the backend
+reports that layer, and test from inside whether it is really there: a backend is not tested for what it does not claim.
+`check` runs all of them in one language and returns what did not hold; an empty list means that the backend conforms.
+To test your own backend, register it and call `belljar.testing.check_backend`, which opens the runtimes for that, in
+both languages.
 
-Where a box must end otherwise because of a layer that it has, the check says what is right there, and why (`Instead`);
-such differences are few, and SECURITY.md lists them by their names.
+Where a layer makes a box end differently, the check says what is right there, and why (`Instead`); such differences are
+few, and SECURITY.md lists them by name.
 
 The context of every check is the text `CONTEXT`. A check with `differs` runs in two boxes and must print different
-texts; this is how boxes that share their random numbers are found.
+texts; this finds boxes that share their random numbers.
 """
 
 from __future__ import annotations
@@ -55,14 +56,14 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One check.
 
     Attributes:
-        name: a sentence, the thing that holds.
+        name: what holds, as a sentence.
         cells: guest programs, run in one box one after the other.
         expect: the statuses that the last cell may have.
         languages: where it applies.
         layer: run it only where this layer is reported.
         prints: exactly the last cell's standard output; `shows` is a part of it or of its error.
         answer: the final answer.
-        limit: the code of the limit that was met.
+        limit: the code of the limit that was reached.
         truncated: whether output was cut.
         differs: run it in two boxes, which must not print the same.
         instead: what is right where a layer makes a difference; the first that applies.
@@ -145,7 +146,7 @@ def checks() -> list[Check]:
 
 
 async def check(runtime: Sessions, *, on_check: Callable[[str], None] | None = None) -> list[Finding]:
-    """Run every check that applies to the runtime's language and layers; give what did not hold.
+    """Run every check that applies to the runtime's language and layers; return what did not hold.
 
     Raises:
         Refusal, HostFault: a box could not be built.
@@ -177,7 +178,7 @@ async def _layers(runtime: Sessions) -> Collection[str]:
 
 
 async def _last_cell(runtime: Sessions, one: Check) -> _Cell:
-    """The last cell, or the one with which the box ended before its time."""
+    """The last cell, or the one that ended the box early."""
     async with runtime.session(context=CONTEXT) as session:
         cell = await session.execute(one.cells[0])
         for source in one.cells[1:]:
@@ -195,12 +196,12 @@ def _problems(one: Check, cell: _Cell) -> list[str]:
     if one.prints is not None and cell.stdout != one.prints:
         problems.append(f"it did not print {one.prints!r}: {_shown(cell)}")
     if one.shows is not None and one.shows not in f"{cell.stdout}\n{cell.error}":
-        problems.append(f"{one.shows!r} is not to be seen: {_shown(cell)}")
+        problems.append(f"it did not show {one.shows!r}: {_shown(cell)}")
     if cell.answer != one.answer:
         problems.append(f"the answer is {repr(cell.answer)[:_SHOWN_CHARS]}, not {one.answer!r}")
     met = cell.limit.code if cell.limit is not None else None
     if one.limit is not None and met != one.limit:
-        problems.append(f"the limit that was met is {met}, not {one.limit}")
+        problems.append(f"the limit reached is {met}, not {one.limit}")
     if cell.truncated != one.truncated:
         problems.append(f"truncated is {cell.truncated}")
     return problems

@@ -1,16 +1,16 @@
-"""What the outside can prove about a living container, and its end.
+"""What the outside can prove about a living container, and how to kill it.
 
-Where this process sees the container's control groups, it reads them itself: that costs some 50 µs and cannot be slow.
-Where it does not (the daemon is on another machine, or we are in a container of it), it asks the daemon, which costs
-milliseconds and knows a little less.
+Where this process sees the container's control groups, it reads them itself: that takes about 50 µs and cannot be slow.
+Where it does not (the daemon is on another machine, or we are in one of its containers), it asks the daemon, which
+takes milliseconds and knows a little less.
 
-The scratch folder is looked at through a descriptor of it, taken by way of the first process's root before any guest
-code runs. It shows what is left of that file system whatever becomes of the process. Where it cannot be had (no root,
-another machine, gVisor, whose files the host does not see) nobody knows whether scratch is full: nothing inside the
-box is ever asked, and no program started there, because whatever answered would be the guest's to stop or to answer.
+The scratch folder is looked at through a descriptor, taken by way of the first process's root before any guest code
+runs. It shows what is left of that file system whatever becomes of the process. Where there is none (no root, another
+machine, or gVisor, whose files the host does not see), nobody knows whether scratch is full: Belljar asks nothing
+inside the box and starts no program there, because the guest could stop whatever answered, or answer itself.
 
-By another handle, of the first process (under gVisor, of the kernel that it has), the container is killed without the
-daemon, which may be slow. It then still has to be removed.
+Through another handle, of the first process (under gVisor, of its kernel), the container is killed without the daemon,
+which may be slow. It still has to be removed after that.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from belljar.sandbox.docker.daemon import Daemon
 
 __all__ = ["Account"]
 
-# A daemon may count only once a second, and deadlines wait for whoever asks: what comes later is there for the next.
+# A daemon may count only once a second, and deadlines wait for the caller: a late answer is used the next time.
 _PATIENCE_S: Final = 0.25
-# After the last account there is no next.
+# The last question has no next time.
 _LAST_S: Final = 1.5
 
 
 class Account:
-    """The account of one container. `close` gives back its handles."""
+    """The evidence about one container. `close` closes its handles."""
 
     def __init__(self, daemon: Daemon, container: str, pid: int, scratch_bytes: int) -> None:
         self._daemon = daemon
         self._container = container
-        # The handle first: by then the number may be another process's, which is in another group.
+        # The handle comes first: if the pid has gone to another process by now, that is in another group.
         process = _process(pid)
         self._group = group_of(pid, container)
         self._scratch = _scratch(pid, scratch_bytes) if self._group is not None else None
@@ -51,7 +51,7 @@ class Account:
         if self._group is None:
             self._process = None
             _close(process)
-        # What building the box took is not the guest's to pay.
+        # The guest does not pay for building the box.
         self._cpu_before_s = 0.0
         self._last = Evidence()
         self._asking: asyncio.Task[Evidence] | None = None
@@ -62,16 +62,16 @@ class Account:
         return self._group is not None
 
     def limiting(self, pid: int) -> tuple[str, ...]:
-        """The layers of control groups that are seen to hold for process `pid`."""
+        """The control group layers that are seen to hold for process `pid`."""
         return () if self._group is None else self._group.limiting(pid)
 
     async def begin(self) -> None:
-        """From here on it is the guest's."""
+        """Start charging the guest from here on."""
         now = self._group.evidence() if self._group is not None else await self._ask()
         self._cpu_before_s = now.cpu_s or 0.0
 
     async def evidence(self, *, last: bool = False) -> Evidence:
-        """The account up to now; the one before when the container is gone, or the daemon slow.
+        """The evidence up to now; the previous one if the container is gone or the daemon is slow.
 
         `last`: nobody will ask again.
         """
@@ -83,14 +83,14 @@ class Account:
         return self._last
 
     def scratch_full(self) -> bool:
-        """Whether it is proved to be; False also where it cannot be seen from here."""
+        """Whether it provably is; False also where it cannot be seen from here."""
         if self._scratch is None:
             return False
         left = os.fstatvfs(self._scratch)
         return left.f_bavail == 0 or left.f_favail == 0
 
     def kill(self) -> None:
-        """SIGKILL, where the container is on this machine and we may; nobody is asked."""
+        """Send SIGKILL, where the container is on this machine and we may; asks nobody."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
@@ -121,7 +121,7 @@ class Account:
 
 
 def _process(pid: int) -> int | None:
-    """A handle of this process, or None where there is no such."""
+    """A handle of this process, or None where it does not exist."""
     try:
         return os.pidfd_open(pid) if pid > 0 else None
     except OSError:
@@ -134,7 +134,7 @@ def _close(handle: int | None) -> None:
 
 
 def _scratch(pid: int, scratch_bytes: int) -> int | None:
-    """A handle of the scratch folder in the root of this process, or None; it must have the size that was ordered."""
+    """A handle of the scratch folder in this process's root, or None; it must have the size that was ordered."""
     try:
         folder = os.open(Path("/proc", str(pid), "root", "tmp"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
@@ -147,7 +147,7 @@ def _scratch(pid: int, scratch_bytes: int) -> int | None:
 
 
 def _evidence(stats: Any) -> Evidence:
-    """From the daemon's statistics. Of a container that has ended they are empty."""
+    """Evidence from the daemon's statistics, which are empty for a container that has ended."""
     cpu_ns = stats.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage")
     memory = stats.get("memory_stats", {})
     return Evidence(

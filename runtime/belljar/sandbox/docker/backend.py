@@ -1,17 +1,17 @@
-"""The host's side of containers: runc's, or gVisor's, which are the same but for the kernel inside.
+"""The host's side of containers, runc's or gVisor's, which differ only in the kernel inside.
 
     create, with the fixed template (`options`)           attach: its standard input and output are the wire
     start                                                 the interpreter begins with `boot`
-    order   u32 length, JSON: limits, filter      ->      it closes in on itself
-    report  u32 length, JSON: layers, facts       <-      nothing of the guest's has run yet
+    order   u32 length, JSON: limits, filter      ->      it locks itself down
+    report  u32 length, JSON: layers, facts       <-      no guest code has run yet
     inspect                                               has the daemon done what was ordered?
     from here on the wire belongs to the engine
 
-Whatever fails on the way ends in a container that is removed. If this process is killed, its containers read the end
-of their standard input and end; what does not is removed by the next start of a backend, by its label. What could not
-be removed because the daemon was away is removed when it is back, or at the latest when the backend is closed.
+If anything fails on the way, the container is removed. If this process is killed, its containers read the end of their
+standard input and end; the next start of a backend removes those that do not, by their label. What could not be removed
+because the daemon was away is removed when it is back, or at the latest when the backend is closed.
 
-Everything slow is done behind the caller's back: containers for the pool are made ahead, dead ones removed after.
+Everything slow happens in the background: containers for the pool are made ahead, dead ones are removed later.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from belljar.sandbox.docker.profile import docker_profile
 from belljar.sandbox.docker.stream import Outputs
 from belljar.sandbox.docker.versions import read_engine
 from belljar.sandbox.image import Image
-from belljar.sandbox.pool import Pool
+from belljar.sandbox.pool import Pools
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
 from belljar.sandbox.uids import NOBODY, Uids, ids_of
 from belljar.tasks import to_the_end
@@ -64,28 +64,28 @@ BackendName = Literal["docker", "gvisor"]
 
 _RUNTIMES: Final[dict[BackendName, RuntimeName]] = {"docker": "runc", "gvisor": "runsc"}
 _LENGTH: Final = struct.Struct("!I")
-# From the start to the report: an interpreter's start, under gVisor's slowest platform on a loaded machine.
+# From start to report: starting an interpreter, under gVisor's slowest platform on a loaded machine.
 _BOOT_S: Final = 30.0
 _REPORT_BYTES_MAX: Final = 65536
-# The daemon's account, where it must be asked, is a second or two behind; the process's own limit must not be faster.
+# Where the daemon must be asked, its numbers are a second or two old; the process's own limit must not be faster.
 CPU_SPARE_S: Final = 4
 _CLOSE_S: Final = 60.0
 # Which backend of its creator a container belongs to.
 _BACKEND: Final = "belljar.backend"
 _NAMESPACES: Final = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
-# What the daemon's description confirms, where the groups themselves are not to be seen from here.
+# What the daemon's description confirms, where the groups themselves cannot be seen from here.
 _GROUPS: Final = ("cgroup.memory", "cgroup.cpu", "cgroup.pids")
-# What every container is given and no box needs. gVisor's tell of nothing but itself, and it covers no folder.
+# What every container is given and no box needs. gVisor's reveal only gVisor itself, and it cannot cover a folder.
 _HIDDEN: Final = ("/proc", "/etc")
-# Its kernel has neither queues nor queued signals to limit, and refuses to be told. And its clock of CPU time goes on
-# while a task waits for a core: on a busy host it would end a box that has not used up what it may.
+# gVisor's kernel has neither queues nor queued signals to limit, and refuses these limits. And its CPU clock runs on
+# while a task waits for a core: on a busy host it would end a box that has not used up its time.
 _NOT_IN_GVISOR: Final = ("MSGQUEUE", "SIGPENDING", "CPU")
-# The same text in every version of gVisor; no build of Linux says it.
+# The same text in every version of gVisor, and in no build of Linux.
 _GVISOR: Final = "Sun Jan 10 15:06:54 PST 2016"
 
 
 class _Order(msgspec.Struct, frozen=True):
-    """What a container is made by: the limits, its user, and both in the daemon's words."""
+    """What a container is made from: the limits, its user, and both in the daemon's format."""
 
     spec: BoxSpec
     uid: int
@@ -93,7 +93,7 @@ class _Order(msgspec.Struct, frozen=True):
 
 
 class Docker:
-    """Builds boxes from a loaded image. Make one with `open`, end it with `aclose`."""
+    """Builds boxes from a loaded image. Make one with `open`, close it with `aclose`."""
 
     def __init__(
         self,
@@ -118,9 +118,9 @@ class Docker:
         self._filter = compile_filter(allowlist)
         self._fates = Fates(daemon, self._ours)
         self._uids = uids
-        # Containers that the daemon has not removed when it was told to, and their users.
+        # Containers that the daemon did not remove when asked, and their users.
         self._owed: list[tuple[str, int]] = []
-        self._pool: Pool[DockerBox] | None = None
+        self._pools = Pools(self._build_ahead)
         self._tasks: set[asyncio.Task[object]] = set()
 
     @classmethod
@@ -132,11 +132,11 @@ class Docker:
         *,
         allowlist: Allowlist | None = None,
     ) -> Docker:
-        """A backend on `daemon`, which it takes over; the image is loaded if need be, and what the dead left removed.
+        """A backend on `daemon`, which it then owns. Loads the image if need be, and removes what dead processes left.
 
         Raises:
             LayerMissing: the daemon has no such runtime.
-            BoxFault: the daemon does not answer, or does not take the image.
+            BoxFault: the daemon does not answer, or does not accept the image.
         """
         uids: Uids | None = None
         try:
@@ -158,7 +158,7 @@ class Docker:
                 "userns_remap": "yes" if said.userns_remap else "no",
                 "swap_limit": "yes" if said.swap_limit else "no",
             }
-            # A daemon that maps users has none of our range, and gVisor's runtime makes nobody of everybody.
+            # A daemon that maps users has none of our range, and gVisor's runtime runs everybody as nobody.
             if name == "docker" and not (said.userns_remap or said.rootless):
                 uids = Uids()
             backend = cls(name, daemon, image, loaded, allowlist or load_allowlist(), engine, uids)
@@ -179,24 +179,20 @@ class Docker:
         }
 
     async def warm(self, spec: BoxSpec, size: int) -> None:
-        """Keep `size` boxes for `spec` ready from now on; returns when they are. Raises as `start`."""
-        if self._pool is not None:
-            await self._pool.aclose()
-        self._pool = Pool(self._build_ahead, spec, size)
-        await self._pool.fill()
+        """Keep boxes ready, as `Backend.warm` says. Raises as `start`."""
+        await self._pools.warm(spec, size)
 
     async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> DockerBox:
-        box = self._pool.take() if self._pool is not None and self._pool.spec == spec else None
+        box = self._pools.take(spec)
         if box is None:
             return await self._build(spec, about or {}, preload=False)
         if about:
-            # Its labels were made before anybody knew whose it would be.
+            # It was made and labelled before we knew whose it would be.
             self._background(self._rename(box.container, about))
         return box
 
     async def aclose(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
+        await self._pools.aclose()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_CLOSE_S)
         with contextlib.suppress(BoxFault):
@@ -232,7 +228,7 @@ class Docker:
         return box
 
     async def _remove(self, container: str, uid: int) -> None:
-        """Its user is free when nothing can run under it any more; what fails is tried again with the next box."""
+        """Remove it, and free its uid once nothing can run under it; a failure is retried with the next box."""
         if not await bury(self._daemon, container):
             self._owed.append((container, uid))
         elif self._uids is not None:
@@ -241,7 +237,7 @@ class Docker:
     async def _create_from_image(self, name: str, order: _Order, about: Mapping[str, str]) -> str:
         try:
             return await self._create(name, order, about)
-        except NotThere:  # somebody has removed the image
+        except NotThere:  # somebody removed the image
             self._image = await ensure_loaded(self._daemon, self._source)
             return await self._create(name, order, about)
 
@@ -270,7 +266,7 @@ class Docker:
         account: Account | None = None
         outputs = Outputs()
         try:
-            # The order waits in the stream for the program that will read it; the daemon says last that it has started.
+            # The order waits in the stream for the program; the daemon's report of the start comes last.
             talking = asyncio.create_task(self._talk(stream, outputs, spec, preload=preload))
             try:
                 await self._daemon.ask(client.start, container, lane="build")
@@ -306,15 +302,15 @@ class Docker:
         )
 
     def _layers(self, found: Sequence[str]) -> tuple[str, ...]:
-        """What holds: as it was found inside, by the daemon's own mapping of users, by the runtime."""
+        """The layers that hold: those found inside, the daemon's own mapping of users, the runtime."""
         remapped = ("userns",) if self._engine["userns_remap"] == "yes" and "userns" not in found else ()
-        # What the daemon puts into the root is covered by who has users of its own, or else closed by Landlock.
+        # A box with its own user namespace covers what the daemon puts into the root; otherwise Landlock closes it.
         rootfs = self.name == "gvisor" or "userns" in found or "landlock" in found
         inside = [layer for layer in found if layer != "rootfs" or rootfs]
         return (*inside, *remapped, *(("gvisor",) if self.name == "gvisor" else ()))
 
     def _seen(self, inspected: Mapping[str, Any], account: Account, uid: int) -> Iterator[str]:
-        """What holds as seen from outside; by the daemon's word where the container is not on this machine."""
+        """The layers seen from outside; where the container is on another machine, those that the daemon reports."""
         pid = inspected["State"]["Pid"] if account.nearby else None
         for layer in _GROUPS if pid is None else account.limiting(pid):
             if layer != "cgroup.memory" or not self._can_swap(inspected["HostConfig"], nearby=account.nearby):
@@ -323,10 +319,10 @@ class Docker:
             yield "own_uid"
 
     def _can_swap(self, host: Mapping[str, Any], *, nearby: bool) -> bool:
-        """Whether a box can have more than its memory, by being swapped out; `nearby`: the daemon is on this machine.
+        """Whether a box can exceed its memory by being swapped out; `nearby`: the daemon is on this machine.
 
-        Where the daemon cannot limit that, it is shut by a swappiness of 0, which runsc does not pass on, or by there
-        being no swap.
+        Where the daemon cannot limit swap, a swappiness of 0 prevents it, which runsc does not pass on, or a machine
+        without swap.
         """
         unswapped = self._runtime == "runc" and host.get("MemorySwappiness") == 0
         return not (host["MemorySwap"] == host["Memory"] or unswapped or (nearby and _no_swap()))
@@ -336,9 +332,9 @@ class Docker:
         return self._daemon.host.startswith("unix://")
 
     async def _limit_processes(self, container: str, count: int) -> dict[str, Any]:
-        """Order fewer than the start needs, now that nobody but our program is inside; the daemon's new description.
+        """Set a limit below what the start needs, now that only our program is inside; the daemon's new description.
 
-        The SDK knows the request, but not this word of it.
+        The SDK knows the request, but not this parameter of it.
         """
         client: Any = self._daemon.client
         url = client._url("/containers/{0}/update", container)
@@ -358,7 +354,7 @@ class Docker:
             "filter": base64.b64encode(self._filter).decode(),
             "preload": preload,
             "measure": {
-                # Of another machine's they would mean nothing.
+                # For another machine they would mean nothing.
                 "host": {kind: os.stat(f"/proc/self/ns/{kind}").st_ino for kind in _NAMESPACES if self._is_local},
                 "scratch": [spec.scratch_bytes, spec.scratch_files],
             },
@@ -370,20 +366,20 @@ class Docker:
                 await loop.sock_sendall(stream, _LENGTH.pack(len(data)) + data)
                 (size,) = _LENGTH.unpack(await _read(stream, outputs, _LENGTH.size))
                 if size > _REPORT_BYTES_MAX:
-                    raise BoxFault("a container said what `boot` does not say: is it our image?")
+                    raise BoxFault("a container sent something other than the report of `boot`: is it our image?")
                 report: dict[str, Any] = json.loads(await _read(stream, outputs, size))
         except TimeoutError:
-            raise BoxFault(f"a container gave no sign within {_BOOT_S:.0f} s of its start") from None
+            raise BoxFault(f"a container was not ready within {_BOOT_S:.0f} s: try again, or run fewer") from None
         except OSError as error:
             raise _stillborn(outputs) from error
         except ValueError as error:
-            raise BoxFault("a container said what `boot` does not say: is it our image?") from error
+            raise BoxFault("a container sent something other than the report of `boot`: is it our image?") from error
         if "failed" in report:
-            raise BoxFault(f"a container could not close in on itself ({report['failed']}, {report['layer']})")
+            raise BoxFault(f"a container could not lock itself down ({report['failed']}, {report['layer']})")
         return report
 
     def _check(self, inspected: Mapping[str, Any], order: _Order, report: Mapping[str, Any]) -> None:
-        """Nothing that was ordered may be missing, by the daemon's word and by what was seen from inside.
+        """Check that nothing ordered is missing, by the daemon's description and by what was seen from inside.
 
         Raises:
             BoxFault: something is.
@@ -391,7 +387,7 @@ class Docker:
         """
         ordered = order.config
         if self._engine["swap_limit"] == "no":
-            ordered = {**ordered, "MemorySwap": -1}  # what such a daemon makes of every other number
+            ordered = {**ordered, "MemorySwap": -1}  # what such a daemon turns every number into
         wrong = differences(inspected, ordered, self._image.id, order.uid)
         if wrong:
             raise BoxFault(
@@ -404,16 +400,16 @@ class Docker:
             "user": set(facts["uids"]) == {order.uid},
             "capabilities": not any(int(mask, 16) for mask in facts["capabilities"]),
             "no-new-privileges": facts["no_new_privs"] == 1,
-            # gVisor's kernel does not get this filter: there it guards nothing, and `boot` loads the other.
+            # gVisor's kernel does not get this filter, so it guards nothing there; `boot` loads the other.
             "seccomp": self.name == "gvisor" or facts["seccomp"] == "2",
         }
         missing = [name for name, holds in seen.items() if not holds]
         if missing:
-            raise BoxFault(f"a container began without what was ordered for it: {', '.join(missing)}")
+            raise BoxFault(f"a container started without what was ordered for it: {', '.join(missing)}")
         if self.name == "gvisor" and (_GVISOR not in facts["version"] or facts["kernel"].endswith(platform.release())):
             raise LayerMissing(
                 f"the daemon's runtime runsc does not put gVisor's kernel under a box, but {facts['kernel'][:100]}: "
-                "see what the daemon's configuration names as runsc",
+                "check what the daemon's configuration names as runsc",
                 code="layer.gvisor",
             )
 
@@ -422,22 +418,22 @@ class Docker:
             await self._daemon.ask(self._daemon.client.rename, container, f"belljar-{about['run']}")
 
     async def _reap(self) -> None:
-        """Remove the containers of dead creators, and of nobody else."""
+        """Remove the containers of dead creators, and no others."""
         found = await self._found(LABEL)
         await self._bury_all([one for one in found if is_gone(one["Labels"][LABEL])])
 
     async def _sweep(self) -> None:
-        """Remove those of ours that have been given up."""
+        """Remove those of our containers that have been given up."""
         with contextlib.suppress(BoxFault):
             found = await self._found(self._ours)
             await self._bury_all([one for one in found if self._is_given_up(one)])
 
     def _is_given_up(self, container: Mapping[str, Any]) -> bool:
-        # One that was just created may not be watched yet.
+        # A container that was just created may not be watched yet.
         return container["State"] != "created" and not self._fates.watches(container["Id"])
 
     async def _found(self, label: str) -> list[dict[str, Any]]:
-        """The containers with this label, whatever has become of them."""
+        """The containers with this label, in any state."""
         client = self._daemon.client
         return list(await self._daemon.ask(client.containers, all=True, filters={"label": label}))
 
@@ -452,12 +448,12 @@ class Docker:
 
 
 def _no_swap() -> bool:
-    """Whether this machine has none: the kernel lists it below a heading."""
+    """Whether this machine has no swap: the kernel lists it below a heading."""
     return len(Path("/proc/swaps").read_text().splitlines()) <= 1
 
 
 async def _read(stream: socket.socket, outputs: Outputs, size: int) -> bytes:
-    """`size` bytes of standard output, before anybody else reads there: nothing more can have come."""
+    """`size` bytes of standard output, before anybody else reads there; more must not have come."""
     data = b""
     loop = asyncio.get_running_loop()
     while len(data) < size:
@@ -466,10 +462,10 @@ async def _read(stream: socket.socket, outputs: Outputs, size: int) -> bytes:
             raise _stillborn(outputs)
         data += outputs.take(piece)
     if len(data) != size:
-        raise BoxFault("a container said more than `boot` says: is it our image?")
+        raise BoxFault("a container sent more than the report of `boot`: is it our image?")
     return data
 
 
 def _stillborn(outputs: Outputs) -> BoxFault:
-    why = outputs.errors or "it said nothing"
+    why = outputs.errors or "it gave no reason"
     return BoxFault(f"a container ended before it was ready: {why[:400]}")

@@ -1,9 +1,9 @@
 """One container as a box. See `belljar.sandbox.base.Sandbox`.
 
-How it ends is told by `fates` and by the daemon's last description, never by the exit code. Whoever closes a living box
-waits for no daemon: the account is read, the stream is ended, the process is killed where it is on this machine, and
-the removal, which begins with SIGKILL as well, goes on behind. The stream goes first, because a daemon that still
-copies output into a full connection is slow to kill. Its descriptor is closed by the last who waits at it: the loop
+`fates` and the daemon's last description say how it ended, never the exit code. Closing a living box waits for no
+daemon: the evidence is read, the stream is ended, the process is killed if it is on this machine, and the removal,
+which begins with SIGKILL as well, goes on in the background. The stream goes first, because a daemon that still copies
+output into a full connection is slow to kill. The last task that waits at the stream closes its descriptor: the loop
 must not find another box's stream under the same number.
 """
 
@@ -28,16 +28,16 @@ from belljar.sandbox.docker.stream import Outputs
 __all__ = ["Background", "DockerBox", "bury"]
 
 _PIECE_BYTES: Final = 256 * 1024
-# Up to here copying a body is cheaper than a second system call.
+# Up to this size copying a body is cheaper than a second system call.
 _JOINED_BYTES_MAX: Final = 64 * 1024
-# What the daemon calls the end by SIGKILL; also what a program may exit with.
+# The exit code for SIGKILL; a program may also exit with it.
 _KILLED: Final = 128 + signal.SIGKILL
-# The end of the stream comes first, the daemon's word on why a moment later.
+# The end of the stream comes first, the daemon's reason a moment later.
 _FATE_S: Final = 5.0
-# Then two questions at most, which a daemon answers in milliseconds: whoever waits has a deadline of their own to keep.
+# Then at most two questions, which a daemon answers in milliseconds: the caller has a deadline to keep.
 _INQUEST_S: Final = 2.0
 
-# Lets something go on behind the caller's back until the backend is closed.
+# Runs something in the background until the backend is closed.
 Background = Callable[[Coroutine[Any, Any, object]], asyncio.Task[object]]
 
 
@@ -58,7 +58,7 @@ class DockerBox:
         remove: Callable[[], object],
         background: Background,
     ) -> None:
-        """`memory_bytes`: the container's limit. `remove` begins its removal, and waits for nothing."""
+        """`memory_bytes`: the container's limit. `remove` starts its removal without waiting for it."""
         self.container = container
         self.layers = layers
         self._daemon = daemon
@@ -99,7 +99,7 @@ class DockerBox:
                 return b""
             if wire := self._outputs.take(data):
                 return wire
-            await asyncio.sleep(0)  # nothing for us in it; others may have waited
+            await asyncio.sleep(0)  # it had nothing for us; let others run
 
     async def _receive(self) -> bytes:
         self._waiting += 1
@@ -117,7 +117,7 @@ class DockerBox:
 
     @property
     def alive(self) -> bool:
-        """Whether it is as it was when it got ready: a box that has run nothing says nothing."""
+        """Whether it is as it was when it became ready: a box that has run nothing sends nothing."""
         if self._fate.over or self._fate.lost:
             return False
         try:
@@ -148,7 +148,7 @@ class DockerBox:
 
     async def _kill(self) -> BoxEnd:
         if self._interrupting is not None:
-            self._interrupting.cancel()  # nobody needs an interrupt any more that has not arrived
+            self._interrupting.cancel()  # an interrupt that has not arrived yet is no longer needed
         evidence = await self._account.evidence(last=True)
         by_itself = self._hung_up
         self._end_stream()
@@ -164,13 +164,13 @@ class DockerBox:
 
     def _end_stream(self) -> None:
         self._ended = True
-        with contextlib.suppress(OSError):  # the daemon has ended it already
+        with contextlib.suppress(OSError):  # the daemon has already ended it
             self._stream.shutdown(socket.SHUT_RDWR)
         if not self._waiting:
             self._stream.close()
 
     async def _post_mortem(self, evidence: Evidence) -> BoxEnd:
-        """It ended before we said so. Who did it? A daemon that does not say so soon gives no account."""
+        """It ended before we ended it. Who did? A daemon that does not say so soon does not know."""
         await self._fates.wait(self._fate, _FATE_S)
         try:
             async with asyncio.timeout(_INQUEST_S):
@@ -184,7 +184,7 @@ class DockerBox:
             return _end(evidence, killed=False, lost=True)
         try:
             state = (await self._daemon.ask(self._daemon.client.inspect_container, self.container))["State"]
-            # A daemon that stops kills its containers as anybody would; but then it is the daemon's end, not theirs.
+            # A stopping daemon kills its containers as anybody might; but then the daemon ended, and not just they.
             if fate.killed and not await self._daemon.takes_calls():
                 return _end(evidence, killed=False, lost=True)
         except NotThere:
@@ -192,7 +192,7 @@ class DockerBox:
         except BoxFault:
             return _end(evidence, killed=False, lost=True)
         if state["Running"]:
-            return _end(evidence, killed=True, signal=signal.SIGKILL)  # it closed the wire and lives on
+            return _end(evidence, killed=True, signal=signal.SIGKILL)  # it closed the wire and kept running
         if fate.killed:
             return _end(evidence, killed=False, code=state["ExitCode"], by_other=True)
         if (state["OOMKilled"] or fate.memory_kills) and state["ExitCode"] == _KILLED:
@@ -201,7 +201,7 @@ class DockerBox:
         return _end(evidence, killed=False, code=state["ExitCode"])
 
     def _of_memory(self, evidence: Evidence) -> Evidence:
-        """The account of a box that the kernel has ended for its memory: it had all that it may have.
+        """The evidence about a box that the kernel killed for its memory: it had reached its limit.
 
         The group is gone with the box, and the last look at it may have been long before.
         """
@@ -218,7 +218,7 @@ class DockerBox:
 
 
 async def bury(daemon: Daemon, container: str) -> bool:
-    """Kill it, if it lives, and remove it; whether it is gone. If not, the next start of a backend sees to it."""
+    """Kill it, if it lives, and remove it; return whether it is gone. If not, the next start of a backend retries."""
     try:
         await daemon.ask(daemon.client.remove_container, container, force=True, v=True, lane="end")
     except BoxFault as fault:

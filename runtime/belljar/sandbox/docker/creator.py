@@ -1,9 +1,9 @@
-"""Whose container is it? Every one of ours carries its creator's name, so that the next start can clear away what a
-creator who has died left behind, and nothing else.
+"""Whose container is it? Each of ours carries its creator's name, so that the next start can remove what a dead creator
+left behind, and nothing else.
 
 The name holds the machine and its host name (copies of a machine may share its number), its boot, the pid namespace and
-the process with its start. Of a process on another machine, or in a pid namespace that we are not in, nobody here can
-say whether it lives: its containers are left to it.
+the process with its start time. We cannot tell whether a process on another machine or in another pid namespace is
+alive, so its containers are left alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def creator() -> str:
 
 
 def is_gone(name: str) -> bool:
-    """Whether the process of that name is certainly dead."""
+    """Whether the process with that name is certainly dead."""
     parts = name.split("/")
     if len(parts) != 4 or parts[0] != _machine():
         return False

@@ -1,17 +1,17 @@
-"""The Docker daemon, asked with deadlines from threads of our own: every answer is an answer or a `BoxFault`.
+"""The Docker daemon, asked with deadlines from our own threads: every question ends in an answer or a `BoxFault`.
 
 The SDK blocks, and a daemon may be slow, stopped or gone at any moment, for one container or for all. So that no run
-waits for another's, calls go to threads that do nothing else, in three lanes; each call has the SDK's deadline, and
-whoever waits has one besides:
+waits for another's, calls go to dedicated threads, in three lanes; each call has the SDK's deadline, and its caller has
+one as well:
 
     build   create, attach, start: a few at a time, because a daemon gets no faster by being asked for fifty boxes
     end     interrupts, kills and removals
     ask     everything else
 
-In `end` and `ask` every call has a thread of its own: one that hangs holds up no other. There are never many, because
-a box asks one thing at a time and is interrupted and removed once.
+In `end` and `ask` every call has its own thread, so one that hangs holds up no other. There are never many, because a
+box asks one thing at a time and is interrupted and removed once.
 
-Nothing of the user's own Docker configuration is used: no proxies that would become the environment of a box, no
+Nothing of the user's own Docker configuration is used: no proxies, which would become the environment of a box, no
 credentials, no context; only `DOCKER_HOST` says where the daemon is.
 """
 
@@ -36,9 +36,9 @@ from belljar.tasks import Workers
 __all__ = ["ANSWER_S", "API_VERSION", "DEFAULT_HOST", "Daemon", "Lane", "NotThere"]
 
 DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
-# Docker Engine 20.10, the oldest that is supported: cgroup namespaces and one-shot statistics came with it.
+# Docker Engine 20.10, the oldest one supported: cgroup namespaces and one-shot statistics came with it.
 API_VERSION: Final = "1.41"
-# Creating takes some 10 ms, starting some 100; a machine under load may need seconds.
+# Creating takes about 10 ms, starting about 100; a machine under load may need seconds.
 ANSWER_S: Final = 30.0
 # A stand-in for "no bound": more than a machine has boxes.
 _THREADS_MAX: Final = 4096
@@ -50,17 +50,17 @@ _T = TypeVar("_T")
 
 
 class NotThere(BoxFault):
-    """The daemon answers, and knows no such container or image."""
+    """The daemon answers, but has no such container or image."""
 
 
 class Daemon:
     """One Docker daemon. Close it with `close`."""
 
     def __init__(self, host: str, *, answer_s: float = ANSWER_S) -> None:
-        """Nothing is asked yet.
+        """Asks nothing yet.
 
         Raises:
-            BoxFault: `host` is no address.
+            BoxFault: `host` is not an address.
         """
         self.host = host
         self.answer_s = answer_s
@@ -98,19 +98,19 @@ class Daemon:
         try:
             return call(*arguments, **options)
         except docker.errors.NotFound as error:
-            raise NotThere(f"the Docker daemon at {self.host} has lost it: {_line(error)}") from error
+            raise NotThere(f"the Docker daemon at {self.host} does not have it: {_line(error)}") from error
         except docker.errors.APIError as error:
             raise BoxFault(f"the Docker daemon at {self.host} refused: {_line(error)}") from error
         except requests.exceptions.Timeout:
             raise self.silent() from None
         except (requests.exceptions.RequestException, OSError) as error:
             raise self._absent() from error
-        # What the SDK makes of an answer that no Docker daemon gives.
+        # What the SDK raises on an answer that no Docker daemon gives.
         except (docker.errors.DockerException, urllib3.exceptions.HTTPError, ValueError, AttributeError) as error:
             raise self.strange() from error
 
     async def negotiate(self) -> None:
-        """Speak the newest version that both know; new daemons refuse the old ones.
+        """Switch to the newest version that both know; new daemons refuse the old ones.
 
         Raises: as `ask`.
         """
@@ -121,11 +121,11 @@ class Daemon:
             raise self.strange()
         if _numbers(spoken) < _numbers(API_VERSION):
             raise BoxFault(f"the Docker daemon at {self.host} is too old: use Docker Engine 20.10 or newer")
-        # The SDK asks once, when it is made, or never; there is no other way to tell it.
+        # The SDK asks once, when it is created, or never; there is no other way to set this.
         client._version = min(spoken, docker.constants.DEFAULT_DOCKER_API_VERSION, key=_numbers)
 
     async def takes_calls(self) -> bool:
-        """Whether it takes new connections. One that is being stopped does not, and still answers over the old ones."""
+        """Whether it accepts new connections. A stopping daemon does not, but still answers over the old ones."""
         other = Daemon(self.host, answer_s=self.answer_s)
         try:
             await other.ask(other.client.ping)
@@ -150,14 +150,14 @@ class Daemon:
     def _attach(self, container: str) -> socket.socket:
         params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         hijacked = self.client.attach_socket(container, params=params)
-        # The SDK gives a reader around the socket and owns it; the copy is ours to close.
+        # The SDK returns a reader around the socket and owns it; the copy is ours to close.
         stream = socket.socket(fileno=os.dup(hijacked.fileno()))
         hijacked._response.close()
         stream.setblocking(False)
         return stream
 
     def close(self) -> None:
-        """Do not wait for calls under way: each ends by its deadline."""
+        """Close, without waiting for calls under way: each ends by its deadline."""
         for threads in self._lanes.values():
             threads.shutdown(wait=False, cancel_futures=True)
         self.client.close()
@@ -168,11 +168,11 @@ class Daemon:
     def silent(self) -> BoxFault:
         return BoxFault(
             f"the Docker daemon at {self.host} did not answer within {self.answer_s:.0f} s: "
-            "see why it is slow, or name another in DOCKER_HOST"
+            "check why it is slow, or name another in DOCKER_HOST"
         )
 
     def strange(self) -> BoxFault:
-        return BoxFault(f"what answers at {self.host} is no Docker daemon: name one in DOCKER_HOST")
+        return BoxFault(f"what answers at {self.host} is not a Docker daemon: name one in DOCKER_HOST")
 
 
 def _threads(lane: Lane) -> Workers:

@@ -1,11 +1,11 @@
-"""What becomes of our containers, by the daemon's own account, told as it happens.
+"""What happens to our containers, from the daemon's events, as they come.
 
-An exit code proves nothing: 137 is the end by memory, by somebody's `docker kill`, and whatever a program likes to exit
-with. The daemon's events tell them apart: `oom`, `kill` with the signal that somebody asked for, `die`, `destroy`. They
-come over one long answer of the daemon. When that ends, the daemon has stopped or is being started anew, and of every
-container that lived until then nothing more can be known: that is our fault and not the program's.
+An exit code proves nothing: 137 can mean the memory limit, somebody's `docker kill`, or a program's own choice. The
+daemon's events tell them apart: `oom`, `kill` with the signal that somebody asked for, `die`, `destroy`. They come over
+one long response of the daemon. When that ends, the daemon has stopped or is being restarted, and nothing more can be
+known about any container that lived until then: that is our fault and not the program's.
 
-The answer is asked for and read in a thread that nobody ever waits for: the SDK knows no deadline for it.
+A thread that nobody ever waits for asks for the response and reads it: the SDK has no deadline for it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from belljar.sandbox.docker.daemon import Daemon
 
 __all__ = ["Fate", "Fates"]
 
-# Signals that end a program which has not asked for them; the interrupt is our own.
+# Signals that end a program that does not handle them; the interrupt is our own.
 _DEADLY: Final = {str(int(number)) for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT)}
 
 
 class Fate(msgspec.Struct):
-    """What the daemon has told of one container.
+    """What the daemon has reported about one container.
 
-    `lost`: it can tell no more; `killed`: somebody asked for its death or removal; `over`: it has ended.
+    `lost`: it can report no more; `killed`: somebody asked for its death or removal; `over`: it has ended.
     """
 
     memory_kills: int = 0
@@ -53,7 +53,7 @@ class Fates:
         self.listening = False
 
     async def listen(self) -> bool:
-        """Begin, unless it has begun already and the daemon still talks; whether it has begun now.
+        """Start, unless it has already started and the daemon still sends; return whether it started now.
 
         Raises:
             BoxFault: the daemon does not answer.
@@ -76,7 +76,7 @@ class Fates:
         return container in self._of
 
     def watch(self, container: str) -> Fate:
-        """Keep an account of this container until `forget`."""
+        """Track this container until `forget`."""
         return self._of.setdefault(container, Fate())
 
     def forget(self, container: str) -> None:
@@ -106,14 +106,14 @@ class Fates:
                 loop.call_soon_threadsafe(_fail, begun, error)
                 return
             loop.call_soon_threadsafe(self._begin, stream, begun)
-            # Whatever the SDK raises when the daemon stops in the middle of a line: it is the end of its account.
+            # Whatever the SDK raises when the daemon stops in the middle of a line: its events end there.
             with contextlib.suppress(Exception):
                 for event in stream:
                     loop.call_soon_threadsafe(self._take, event)
             loop.call_soon_threadsafe(self._lose, stream)
 
     def _begin(self, stream: Any, begun: asyncio.Future[None]) -> None:
-        if begun.done():  # too late: whoever waited has gone
+        if begun.done():  # too late: the caller has gone
             _end(stream)
             return
         self._stream, self.listening = stream, True
@@ -147,5 +147,5 @@ def _fail(begun: asyncio.Future[None], error: BoxFault) -> None:
 
 
 def _end(stream: Any) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # it has ended by itself, and the SDK finds no socket any more
+    with contextlib.suppress(OSError, AttributeError):  # it has ended by itself, and the SDK no longer finds a socket
         stream.close()

@@ -1,20 +1,20 @@
 """The box image in a Docker daemon: the same root file system as the jail's, as an image made from nothing.
 
-No registry, no Dockerfile and no base: the daemon is given an archive (what `docker save` writes) with one layer, the
-image's folder, and a configuration of our own. Both follow from the folder alone, byte for byte, so whoever has the
-same root file system makes the same image, and which image it is can be checked afterwards::
+No registry, no Dockerfile and no base: the daemon gets an archive (as `docker save` writes it) with one layer, the
+image's folder, and our own configuration. Both depend only on the folder, byte for byte, so the same root file system
+gives the same image everywhere, and which image it is can be checked afterwards::
 
     manifest.json       the tag belljar:DIGEST (its first 16 digits), and the names of the two below
     CONFIG.json         nobody as its user, the agent as its entry point, labels, and the layer's `diff id`
-    layer.tar           the files, sorted; root's, but for /tmp; no times
+    layer.tar           the files, sorted; owned by root, except /tmp; no times
 
-A tag is a name that anybody with the daemon may move. So what it stands for is compared with what we would have made,
-by the layer's diff id (SHA-256 of layer.tar) and by every word of the configuration that matters when a box starts;
-never by the image's ID, which one kind of daemon derives from the configuration and another does not. If it is not
-ours, ours is loaded again and takes the tag over; if then it still is not, no box starts. Boxes are made from the ID.
+Anybody who can use the daemon may move a tag. So what it stands for is compared with what we would have made, by the
+layer's diff id (SHA-256 of layer.tar) and by every setting of the configuration that matters when a box starts; never
+by the image's ID, which one kind of daemon derives from the configuration and another does not. If it is not ours, ours
+is loaded again and takes over the tag; if it still is not, no box starts. Boxes are made from the ID.
 
-Loading is streamed, is whole or not at all, and two processes that do it at once end with the same image. The diff id
-is remembered beside the image (`DIGEST.layer.json`), so that a second start reads none of it.
+Loading is streamed, happens completely or not at all, and two processes that do it at once end with the same image. The
+diff id is remembered beside the image (`DIGEST.layer.json`), so that a second start reads none of it.
 """
 
 from __future__ import annotations
@@ -50,25 +50,25 @@ _RECIPE: Final = "belljar.recipe"
 _NOBODY: Final = int(USER.partition(":")[0])
 _SCRATCH: Final = "tmp"
 _EPOCH: Final = "1970-01-01T00:00:00Z"
-# As Docker names them. What is not here is named as the kernel names it.
+# Docker's names. Others are as the kernel has them.
 _ARCHITECTURES: Final = {"x86_64": "amd64"}
-# What a configuration says about how a container starts; other keys are a daemon's own notes.
+# The settings that affect how a container starts; other keys are a daemon's own notes.
 _MEANINGFUL: Final = (
     *("User", "Entrypoint", "Cmd", "WorkingDir", "Env", "Labels"),
     *("Volumes", "ExposedPorts", "Healthcheck", "OnBuild", "Shell", "StopSignal", "NetworkDisabled"),
 )
 
-# 66 MB take less than a second; a disk under load may need a hundred times that. Once for each piece of the talk.
+# 66 MB take less than a second; a disk under load may need a hundred times that. It bounds each read and each write.
 _LOAD_S: Final = 60.0
 _PIECE_BYTES: Final = 2**20
-# Changes whenever the bytes of a layer do for the same files.
+# Changes whenever the same files give other bytes.
 _LAYER_FORMAT: Final = 1
 
 
 class LoadedImage(msgspec.Struct, frozen=True, kw_only=True):
     """An image in the daemon.
 
-    Boxes are made from `id`. `digest` is that of the root file system, `agent` the version of belljar that it is of.
+    Boxes are made from `id`. `digest` is that of the root file system, `agent` the version of belljar that made it.
     `loaded_now`: it was not there before.
     """
 
@@ -90,7 +90,7 @@ async def ensure_loaded(daemon: Daemon, image: Image) -> LoadedImage:
     """`image` in the daemon, loaded if it is not there yet (a few seconds, once).
 
     Raises:
-        BoxFault: the daemon refused it, is not there or does not answer; or what has our tag is still not ours.
+        BoxFault: the daemon refused it, is not there or does not answer; or the image under our tag is still not ours.
     """
     layer = await asyncio.to_thread(_layer, image)
     config, tag = _config(image, layer), f"belljar:{image.digest.removeprefix('sha256:')[:16]}"
@@ -100,17 +100,17 @@ async def ensure_loaded(daemon: Daemon, image: Image) -> LoadedImage:
         await _load(daemon, image, layer, config, tag)
         found = await _inspect(daemon, tag)
     if found is None:
-        raise BoxFault(f"the Docker daemon at {daemon.host} took the image {tag} and does not have it: try again")
+        raise BoxFault(f"the Docker daemon at {daemon.host} took the image {tag} but does not have it: try again")
     if wrong := _differences(found, config):
         raise BoxFault(
-            f"the image {tag} of the Docker daemon at {daemon.host} is not the one that was loaded (other: "
-            f"{', '.join(wrong)}): see who else tags images as belljar, remove it, and try again"
+            f"the image {tag} of the Docker daemon at {daemon.host} is not the one that was loaded (different: "
+            f"{', '.join(wrong)}): find out who else tags images as belljar, remove it, and try again"
         )
     return _described(found["Id"], found["Config"]["Labels"], found, loaded_now=loaded_now)
 
 
 async def loaded_images(daemon: Daemon) -> list[LoadedImage]:
-    """The images in the daemon that say they are ours, sorted by digest. Only `ensure_loaded` knows whether one is.
+    """The images in the daemon that claim to be ours, sorted by digest. Only `ensure_loaded` checks whether one is.
 
     Raises:
         BoxFault: the daemon refused, is not there, or does not answer.
@@ -161,11 +161,11 @@ async def _inspect(daemon: Daemon, tag: str) -> dict[str, Any] | None:
 
 
 def _differences(found: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """In what an image of the daemon is not what `config` says."""
+    """The settings in which an image of the daemon differs from `config`."""
     wrong = [] if found["RootFS"].get("Layers") == config["rootfs"]["diff_ids"] else ["RootFS"]
     wrong += [name for name in ("Architecture", "Os") if found[name] != config[name.lower()]]
     theirs, ours = found["Config"] or {}, config["config"]
-    # Empty and absent are one and the same, and which of them is written changes from version to version.
+    # Empty and absent mean the same, and which of them is written changes from version to version.
     return wrong + [key for key in _MEANINGFUL if (theirs.get(key) or None) != (ours.get(key) or None)]
 
 
@@ -178,7 +178,7 @@ async def _load(daemon: Daemon, image: Image, layer: _Layer, config: Mapping[str
     try:
         said = await loading.ask(_load_now, loading.client, _archive(image, layer, config, tag), given_up)
     finally:
-        # Whoever waits may have been cancelled: then the thread stops sending, and the daemon throws away what it has.
+        # If the caller was cancelled, the thread stops sending, and the daemon throws away what it has.
         given_up.set()
         loading.close()
     if said:
@@ -186,15 +186,15 @@ async def _load(daemon: Daemon, image: Image, layer: _Layer, config: Mapping[str
 
 
 def _load_now(client: docker.APIClient, archive: Iterator[bytes], given_up: threading.Event) -> str:
-    """What the daemon had to complain about."""
+    """Load it; returns the daemon's error, if any."""
 
     def pieces() -> Iterator[bytes]:
         for piece in archive:
             if given_up.is_set():
-                raise BoxFault("the image was not loaded to the end: nobody waits for it any more")
+                raise BoxFault("the image was not completely loaded: nobody waits for it any more")
             yield piece
 
-    # A refusal comes as one more line of the answer, or as the only one. The SDK sends any iterable.
+    # A refusal comes as a further line of the answer, or as the only one. The SDK sends any iterable.
     answer = client.load_image(pieces(), quiet=True)  # type: ignore[no-untyped-call]
     lines = [line for line in answer if isinstance(line, dict)]
     said = [str(line.get("error") or line.get("message") or "") for line in lines]
@@ -230,7 +230,7 @@ def _layer(image: Image) -> _Layer:
         total.update(piece)
         size_bytes += len(piece)
     layer = _Layer(format=_LAYER_FORMAT, diff_id=f"sha256:{total.hexdigest()}", size_bytes=size_bytes)
-    # Whoever may only read the folder has to count again the next time.
+    # Where the folder is read-only, this is computed again the next time.
     with contextlib.suppress(OSError), locked(image.root.parent):
         partial = known.with_suffix(".partial")
         partial.write_bytes(msgspec.json.encode(layer))
@@ -239,7 +239,7 @@ def _layer(image: Image) -> _Layer:
 
 
 def layer_bytes(root: Path) -> Iterator[bytes]:
-    """The layer of a root file system: the same files give the same bytes, wherever and by whomever they were made.
+    """The layer of a root file system: the same files give the same bytes, no matter where and by whom they were made.
 
     Raises:
         BoxFault: it cannot be read, or changes meanwhile.

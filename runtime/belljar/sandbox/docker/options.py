@@ -1,8 +1,8 @@
-"""What a container of ours is made with: one fixed template and a few numbers, nothing that a caller can pass on.
+"""What our containers are made with: one fixed template and a few numbers, to which a caller can add nothing.
 
-Access to the daemon is root on its host, so there is no way here to ask it for anything else. After the start the
-daemon's own description of the container is compared with what was ordered (`differences`): an option that a daemon
-does not know, it ignores.
+Access to the daemon is root on its host, so this module offers no way to ask it for anything else. After the start the
+daemon's own description of the container is compared with what was ordered (`differences`), because a daemon ignores
+options that it does not know.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SCRATCH: Final = "/tmp"  # noqa: S108 - inside the box
 USER: Final = f"{NOBODY}:{NOBODY}"
 HOSTNAME: Final = "belljar"
 ENTRYPOINT: Final = (PYTHON, "-I", "-S", "-B", "-X", "utf8", AGENT)
-# runc's own threads are in the container until it becomes our program, and need room. Who orders less gets it after.
+# runc's own threads are in the container until it becomes our program, and need room. A lower limit is set after that.
 PROCESSES_MIN: Final = 16
 # gVisor's kernel and file server run in the container's group: their memory, and their threads.
 _SENTRY_BYTES: Final = 96 * 2**20
@@ -41,7 +41,7 @@ _ULIMITS: Final = ("nofile", "fsize", "stack", "memlock", "msgqueue", "sigpendin
 
 
 def user(uid: int) -> str:
-    """The user and the group of a box, in Docker's words: one number for both."""
+    """The user and the group of a box, in Docker's format: one number for both."""
     return f"{uid}:{uid}"
 
 
@@ -52,30 +52,30 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str, uid: int = NO
     memory = spec.memory_bytes + (_SENTRY_BYTES if second_kernel else 0)
     return {
         "Runtime": runtime,
-        # No interface but an own loopback, no route, no names; abstract Unix sockets are apart as well.
+        # No interface but its own loopback, no route, no names; abstract Unix sockets are separate as well.
         "NetworkMode": "none",
-        # The image is the same for everybody and stays so.
+        # All boxes share the image, so none may change it.
         "ReadonlyRootfs": True,
-        # The only place that can be written: sized, not executable, in memory and so charged to the box. And an empty
-        # one over /sys, of which Docker hides only parts.
+        # The only writable place: bounded, not executable, in memory and so charged to the box. And an empty one over
+        # /sys, of which Docker hides only parts.
         "Tmpfs": {
             _SCRATCH: f"rw,noexec,nosuid,nodev,size={spec.scratch_bytes},nr_inodes={spec.scratch_files},"
             f"mode=0700,uid={uid},gid={uid}",
             "/sys": "ro,noexec,nosuid,nodev,size=4k",
-            # gVisor makes one that can be written if there is none.
+            # gVisor makes a writable one if there is none.
             **({"/dev/shm": "ro,noexec,nosuid,nodev,size=4k"} if second_kernel else {}),  # noqa: S108
         },
         # The bounding set is empty, and nothing is added.
         "CapDrop": ["ALL"],
-        # A set-id program raises nobody; and our allowlist instead of Docker's, which lets io_uring and ptrace through.
+        # A set-id program gains nothing; and our allowlist replaces Docker's, which lets io_uring and ptrace through.
         "SecurityOpt": ["no-new-privileges:true", f"seccomp={profile}"],
         # Private, and without the /dev/shm that "private" brings: it would be a second place to write.
         "IpcMode": "none",
-        # Version 1 of control groups has the host's as default.
+        # With version 1 of control groups the default is the host's.
         "CgroupnsMode": "private",
         # Tasks, threads included: what stops a fork bomb.
         "PidsLimit": max(spec.processes, PROCESSES_MIN) + (_SENTRY_THREADS if second_kernel else 0),
-        # Equal, so that there is no swap; and where a daemon counts none, the kernel is told not to swap this box out.
+        # Equal, so that there is no swap; where a daemon does not count swap, the kernel is told not to swap this box.
         "Memory": memory,
         "MemorySwap": memory,
         "MemorySwappiness": 0,
@@ -88,21 +88,21 @@ def host_config(spec: BoxSpec, runtime: RuntimeName, profile: str, uid: int = NO
         ],
         # Its output is our wire; a log would be an unbounded copy of it on the host's disk.
         "LogConfig": {"Type": "none", "Config": {}},
-        # Ours is the first process, also where the daemon puts one of its own before every other.
+        # Ours is the first process, even where the daemon would add an init.
         "Init": False,
-        # A box serves one run: it is never started again, and what is left of it is looked at before it is removed.
+        # A box serves one run: it is never restarted, and it is inspected before it is removed.
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": False,
     }
 
 
 def differences(inspected: Mapping[str, Any], ordered: Mapping[str, Any], image: str, uid: int = NOBODY) -> list[str]:
-    """The options that the daemon has not applied as ordered, by name; and those that it has added."""
+    """The names of the options that the daemon has not applied as ordered, and of those that it has added."""
     found: Mapping[str, Any] = inspected["HostConfig"]
     config: Mapping[str, Any] = inspected["Config"]
     wrong = [name for name, value in ordered.items() if not _holds(name, found.get(name), value)]
     wrong += [name for name, value in {"User": user(uid), **_CONFIG}.items() if config.get(name) != value]
-    # What was not asked for must not be there.
+    # What was not ordered must not be there.
     wrong += [name for name in _ABSENT if found.get(name)]
     wrong += [name for name in _ABSENT_CONFIG if config.get(name)]
     if inspected["Image"] != image:
@@ -113,15 +113,15 @@ def differences(inspected: Mapping[str, Any], ordered: Mapping[str, Any], image:
 
 
 def _holds(name: str, found: Any, ordered: Any) -> bool:
-    if name == "Ulimits":  # beside ours may stand those that the daemon gives everybody
+    if name == "Ulimits":  # the daemon may add its own defaults
         return all(limit in (found or ()) for limit in ordered)
-    if name == "MemorySwappiness":  # version 2 of control groups has none; there swap has a limit of its own
+    if name == "MemorySwappiness":  # version 2 of control groups has none; there swap has its own limit
         return found in (None, ordered)
     return bool(found == ordered)
 
 
-# For an input that is not attached, whoever starts the container opens the host's /dev/null, and gVisor's runtime makes
-# the box's user the owner of whatever it is given.
+# If its input is not attached, a container is started with the host's /dev/null, and gVisor's runtime makes the box's
+# user the owner of whatever it is given.
 _CONFIG: Final = {"OpenStdin": True, "Hostname": HOSTNAME, "Entrypoint": list(ENTRYPOINT)}
 _ABSENT_CONFIG: Final = ("Env", "Cmd", "Volumes", "Tty", "Healthcheck", "Domainname")
 _ABSENT: Final = (
@@ -143,7 +143,7 @@ _ABSENT: Final = (
     "PidMode",
     "UTSMode",
     "UsernsMode",
-    # A box without memory would wait for some instead of ending.
+    # A box that runs out of memory would wait instead of ending.
     "OomKillDisable",
     "OomScoreAdj",
 )

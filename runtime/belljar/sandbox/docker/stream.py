@@ -1,7 +1,7 @@
-"""The attached stream of a container, apart: its standard output is the wire, its standard error is kept for a message.
+"""Splits the attached stream of a container: standard output is the wire, standard error is kept for a message.
 
-Docker sends both over one connection, each piece behind eight bytes: which of the two (1 or 2), three zeros, and the
-length, big-endian. What the container reads is sent as it is.
+Docker sends both over one connection. Eight bytes precede each piece: which of the two it is (1 or 2), three zeros, and
+the length, big-endian. What the container reads is sent as it is.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["Outputs"]
 _HEAD: Final = struct.Struct("!B3xI")
 _OUTPUT: Final = 1
 _ERRORS: Final = 2
-# Enough for the reason why an interpreter does not start; after that nothing in a box can write there.
+# Enough for the reason why an interpreter does not start; later nothing in a box can write there.
 _ERRORS_BYTES_MAX: Final = 4096
 
 
 class Outputs:
-    """Takes the connection's bytes in any pieces; gives those of standard output. No I/O."""
+    """Takes the connection's bytes in any pieces; returns those of standard output. No I/O."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -31,14 +31,14 @@ class Outputs:
 
     @property
     def errors(self) -> str:
-        """What came on standard error, its beginning, in one line."""
+        """The beginning of standard error, on one line."""
         return " ".join(self._errors.decode("utf-8", "replace").split())
 
     def take(self, data: bytes) -> bytes:
         """The bytes of standard output in `data`.
 
         Raises:
-            BoxFault: it is not a stream of Docker's.
+            BoxFault: it is not a Docker stream.
         """
         if self._left >= len(data) and self._kind == _OUTPUT:
             self._left -= len(data)  # the inside of a large piece: nothing to copy

@@ -1,7 +1,7 @@
-"""What a Docker daemon says of itself, and which known holes its runc has. Pure: documents in, values out.
+"""What a Docker daemon says about itself, and which known holes its runc has. Pure: documents in, values out.
 
-The documents are those of the daemon's `/version` and `/info`. Their keys come and go with the versions, so a key that
-is missing is an empty answer and never an error.
+The documents are those of the daemon's `/version` and `/info`. Their keys change between versions, so a missing key is
+an empty answer and never an error.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _Version = tuple[int, int, int, float]
 _RELEASE: Final = float("inf")
 # Upstream's part of a version; Debian writes "~rc93" for upstream's "-rc93", 1.4 has "-rc.1".
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:[-~]rc\.?(\d+))?")
-# By hole, the first versions without it, one for each line of releases. A line that is older than all of them never
-# got the fix; one that is newer was born with it.
+# For each hole, the first versions without it, one for each release line. A line older than all of them never got the
+# fix; a newer one has always had it.
 _FIXED: Final[dict[str, tuple[_Version, ...]]] = {
     "CVE-2024-21626": ((1, 1, 12, _RELEASE),),
     **dict.fromkeys(
@@ -33,7 +33,7 @@ _FIXED: Final[dict[str, tuple[_Version, ...]]] = {
 
 
 class Runsc(msgspec.Struct, frozen=True, kw_only=True):
-    """How gVisor is registered. `path` is empty where the daemon does not start it by a path."""
+    """How gVisor is registered. `path` is empty where the daemon does not start it by path."""
 
     path: str
     platform: str
@@ -42,9 +42,9 @@ class Runsc(msgspec.Struct, frozen=True, kw_only=True):
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """A daemon. What it did not say is empty.
 
-    `runc` has a distribution's suffix with it. `seccomp` is the profile that containers have without one of their own,
-    and is empty where the daemon cannot filter. `kernel` is the release that the daemon's host runs. `swap_limit`: its
-    kernel counts swap, so that a container can be kept from it.
+    `runc` includes a distribution's suffix. `seccomp` is the default profile of containers, and is empty where the
+    daemon cannot filter. `kernel` is the release that the daemon's host runs. `swap_limit`: its kernel counts swap, so
+    that a container's swap can be limited.
     """
 
     engine: str
@@ -78,7 +78,7 @@ def read_engine(version: Mapping[str, Any], info: Mapping[str, Any]) -> Engine:
 
 
 def runc_holes(version: str) -> tuple[str, ...] | None:
-    """The known holes of a runc of this version, unless its distribution has patched them; None: no known version."""
+    """The known holes of this runc version, unless its distribution has patched them; None: not a known version."""
     matched = _VERSION.match(version)
     if matched is None:
         return None
@@ -93,7 +93,7 @@ def _is_before(version: _Version, fixed: tuple[_Version, ...]) -> bool:
 
 
 def _component(components: Mapping[str, Mapping[str, Any]], name: str) -> str:
-    """Its version, with the distribution's revision where that is what the daemon calls a commit."""
+    """Its version, with the distribution's revision where the daemon reports that as the commit."""
     found = components.get(name, {})
     version = str(found.get("Version") or "")
     commit = str((found.get("Details") or {}).get("GitCommit") or "")
@@ -113,7 +113,7 @@ def _runsc(registered: Mapping[str, Any] | None) -> Runsc | None:
 
 
 def _platform(arguments: Any) -> str:
-    """The last word on it, written as Go's flags may be: one dash or two, the value after `=` or in the next word."""
+    """The last such flag, in any form that Go allows: one dash or two, the value after `=` or in the next word."""
     words = [str(argument) for argument in arguments]
     platform = DEFAULT_PLATFORM
     for word, following in zip(words, [*words[1:], ""], strict=False):

@@ -2,14 +2,14 @@
 
 Streams: *control* to the zygote (orders out, ends in), and for each box its *wire*, whose other end only the guest
 holds, and for its first milliseconds *report*, on which the newborn box says that its layers are closed and hands over
-two descriptors: a pidfd of its first process, by which we interrupt and kill without asking anybody, and its scratch
-folder, by which we can tell a full disk from a lie.
+two descriptors: a pidfd of its first process, to interrupt and kill it without asking anybody, and its scratch folder,
+to tell a full disk from a lie.
 
-Which layers a zygote's boxes have is measured, not told: its first box is one of ours, closes in on itself like every
-other, and finds out (`guest.box.measure`); what only the outside can see, its uid and its control groups, we look at.
+The layers of a zygote's boxes are measured, not assumed: its first box is a test box that locks itself down like every
+other and tries them (`guest.box.measure`); what only the outside can see, its uid and its control groups, we check.
 
 If this process dies at any moment, the end of *control* and the parent-death signals end zygote and boxes. If the
-zygote dies, its boxes die with it; the runs in them get a fault of ours, and the next `start` makes a new zygote.
+zygote dies, its boxes die with it; the runs in them get a host fault, and the next `start` makes a new zygote.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from belljar.errors import BoxFault, LayerMissing
 from belljar.sandbox.base import BoxEnd, BoxSpec, Evidence, check_layers, check_own_limits, rlimits
 from belljar.sandbox.cgroup import BoxGroup, Cgroups, find_places
 from belljar.sandbox.image import PYTHON, ZYGOTE, Image
-from belljar.sandbox.pool import Pool
+from belljar.sandbox.pool import Pools
 from belljar.sandbox.scope import delegated, scope_command
 from belljar.sandbox.seccomp import Allowlist, compile_filter, load_allowlist
 from belljar.sandbox.uids import NOBODY, Uids, ids_of
@@ -44,16 +44,16 @@ from belljar.tasks import stopped
 __all__ = ["Jail", "JailBox", "Zygote"]
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
-# A zygote takes some 100 ms, a box some 2 ms; on a loaded machine they may take long, but never this long.
+# A zygote takes about 100 ms, a box about 2 ms; on a loaded machine they may take long, but never this long.
 _ZYGOTE_S = 30.0
 _BOX_S = 20.0
 # SIGKILL is prompt unless the guest sits in an uninterruptible call.
 _KILL_S = 10.0
-# How long whoever asks for a box's account waits for a new look at its processes; then the last one does.
+# How long `evidence` waits for a new look at a box's processes before it uses the last one.
 _LOOK_S = 0.1
 _PIECE_BYTES = 256 * 1024
 _MESSAGE_BYTES_MAX = 65536
-# The box that measures. What it may use is the same everywhere, so that no policy can make it fail.
+# The test box that measures layers. Its limits are the same everywhere, so that no policy can make it fail.
 _MEASURED = BoxSpec(
     cpu_s=30,
     memory_bytes=512 * 2**20,
@@ -64,9 +64,9 @@ _MEASURED = BoxSpec(
     requires=(),
 )
 _NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
-# Made by each box itself; it is born into that of its processes.
+# Each box makes these itself; it is born into its pid namespace.
 _FRESH = ("userns", "mountns", "netns", "ipcns", "utsns", "cgroupns")
-# Up to here copying a body is cheaper than a second system call.
+# Up to this size copying a body is cheaper than a second system call.
 _JOINED_BYTES_MAX = 64 * 1024
 
 _REMEDIES = {
@@ -76,7 +76,7 @@ _REMEDIES = {
     ),
     "rootfs": "the state folder must not be on a file system mounted noexec; --state names another one",
 }
-_REMEDY = "run `belljar doctor` on the host itself, or outside of the container that refuses it"
+_REMEDY = "run `belljar doctor` on the host itself, or outside the container that refuses it"
 
 
 class Jail:
@@ -85,8 +85,8 @@ class Jail:
     Args:
         image: the root file system.
         allowlist: the system calls a box may make; the one that comes with the package when None.
-        scope: words in front of a command that start it in a scope with control groups of its own; looked for when
-            None and there are no other groups.
+        scope: words before a command that start it in a scope with its own control groups; looked up when None and
+            there are no other groups.
 
     Raises:
         HostFault: the allowlist is damaged.
@@ -102,7 +102,7 @@ class Jail:
         self._uids: Uids | None = None
         self._found = self._groups
         self._scope = scope if scope is not None else scope_command() if self._groups.uncounted else ()
-        self._pool: Pool[JailBox] | None = None
+        self._pools = Pools(self._build)
         self._zygote: Zygote | None = None
         self._starting = asyncio.Lock()
 
@@ -111,15 +111,11 @@ class Jail:
         return {"backend": self.name, "image": self._image.digest, "seccomp": digest}
 
     async def warm(self, spec: BoxSpec, size: int) -> None:
-        """Keep `size` boxes for `spec` ready from now on; returns when they are. Raises as `start`."""
-        if self._pool is not None:
-            await self._pool.aclose()
-        self._pool = Pool(self._build, spec, size)
-        await self._pool.fill()
+        """Keep boxes ready, as `Backend.warm` says. Raises as `start`."""
+        await self._pools.warm(spec, size)
 
     async def start(self, spec: BoxSpec, about: Mapping[str, str] | None = None) -> JailBox:
-        box = self._pool.take() if self._pool is not None and self._pool.spec == spec else None
-        return box or await self._build(spec)
+        return self._pools.take(spec) or await self._build(spec)
 
     async def _build(self, spec: BoxSpec) -> JailBox:
         check_own_limits(spec)
@@ -140,8 +136,7 @@ class Jail:
         return box
 
     async def aclose(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
+        await self._pools.aclose()
         await self._end_zygote()
         for groups in (self._groups, self._found):
             await asyncio.to_thread(groups.aclose)
@@ -170,18 +165,18 @@ class Jail:
         return self._zygote
 
     async def _launch(self, uids: Uids) -> Zygote:
-        """A zygote, in a scope with control groups of its own if it can have one."""
+        """A zygote, in a scope with its own control groups if it can have one."""
         if self._scope:
             with contextlib.suppress(BoxFault):
                 zygote = await Zygote.launch(self._image, self._filter, uids, self._scope)
                 groups = Cgroups(delegated(zygote.pid))
                 self._groups = groups if len(groups.uncounted) < len(self._found.uncounted) else self._found
                 return zygote
-            self._scope, self._groups = (), self._found  # the user manager does not answer, or gives none
+            self._scope, self._groups = (), self._found  # the user manager does not answer, or gives no scope
         return await Zygote.launch(self._image, self._filter, uids)
 
     async def _measure(self, zygote: Zygote) -> tuple[str, ...]:
-        """What holds of the boxes of this zygote."""
+        """The layers that hold in this zygote's boxes."""
         group = self._groups.take(_MEASURED)
         try:
             box = await zygote.spawn(_MEASURED, group, self._groups.uncounted, measure=True)
@@ -192,7 +187,7 @@ class Jail:
             found = await box.measured()
         finally:
             await box.kill()
-        # A group may limit and yet be no layer: where swap is a way out.
+        # A group may limit memory and still be no layer, where the box can use swap.
         return tuple(name for name in found if not name.startswith("cgroup.") or name in self._groups.layers)
 
 
@@ -212,10 +207,10 @@ class Zygote:
 
     @classmethod
     async def launch(cls, image: Image, seccomp: bytes, uids: Uids, scope: Sequence[str] = ()) -> Zygote:
-        """Start one, behind the words of `scope`, and wait until it is warm. Its boxes get their uids of `uids`.
+        """Start one, with the words of `scope` before it, and wait until it is warm. Its boxes get uids from `uids`.
 
         Raises:
-            LayerMissing: this host does not give a layer that the jail is made of.
+            LayerMissing: this host lacks a layer that the jail needs.
             BoxFault: it did not start.
         """
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -238,9 +233,9 @@ class Zygote:
         return self._process.pid
 
     async def spawn(self, spec: BoxSpec, group: BoxGroup, watched: Sequence[str], *, measure: bool = False) -> JailBox:
-        """A new box with all its layers closed, charged to `group`, and watched for what that does not count.
+        """A new box with all its layers closed, charged to `group`, and watched for what the group does not count.
 
-        With `measure` it is one that measures its layers.
+        With `measure` it is a test box that measures its layers.
 
         Raises:
             LayerMissing, BoxFault: it could not be built.
@@ -252,12 +247,12 @@ class Zygote:
             self._uids.release(uid)
             if not isinstance(error, OSError):
                 raise
-            raise BoxFault(f"a box could not be built: {error}: raise the limit of open files, or run fewer") from error
+            raise BoxFault(f"a box could not be built: {error}: raise the limit on open files, or run fewer") from error
 
     async def _spawn(
         self, spec: BoxSpec, group: BoxGroup, uid: int, watched: Sequence[str], *, measure: bool
     ) -> JailBox:
-        # Random, because it passes through the zygote, whose memory every box begins with: no box can count the others.
+        # Random, because it passes through the zygote, whose memory every box inherits: no box can count the others.
         number = secrets.randbits(48)
         wire, guest_wire = socket.socketpair()
         try:
@@ -271,7 +266,7 @@ class Zygote:
         limits = self._rlimits(spec, watched)
         order: dict[str, object] = {
             "box": number,
-            # As the zygote's user namespace numbers it: the block from 0 on, or one uid.
+            # As numbered in the zygote's user namespace: the block starts at 0, or there is one uid.
             "uid": uid - self._uids.block.start if self._uids.block is not None else 0,
             "scratch_bytes": spec.scratch_bytes,
             "scratch_files": spec.scratch_files,
@@ -300,12 +295,12 @@ class Zygote:
     def _rlimits(self, spec: BoxSpec, watched: Sequence[str]) -> dict[str, int]:
         limits = rlimits(spec, self._born.address_bytes)
         if "pids" in watched:
-            # Nothing else refuses one more. The kernel counts for each user namespace, and each box has its own.
+            # Nothing else refuses a task. The kernel counts for each user namespace, and each box has its own.
             limits["NPROC"] = spec.processes
         return limits
 
     async def aclose(self) -> None:
-        """End the zygote and, by that, every box it has made."""
+        """End the zygote and with it every box that it has made."""
         self._lost()
         if self._reader is not None:
             await stopped(self._reader)
@@ -321,14 +316,14 @@ class Zygote:
         except (TimeoutError, ConnectionError):
             message = b""
         if not message:
-            raise BoxFault("the jail's zygote did not get ready: run `belljar doctor`")
+            raise BoxFault("the jail's zygote did not become ready: run `belljar doctor`")
         told = json.loads(message)
         if "failed" in told:
             raise _missing(told)
         try:
             await loop.sock_sendall(self._control, seccomp)
         except ConnectionError as error:
-            raise BoxFault("the jail's zygote died while it started: run it again") from error
+            raise BoxFault("the jail's zygote died while it started: try again") from error
         self._born = born(self._process.pid)
         self._reader = asyncio.create_task(self._read_ends())
 
@@ -341,7 +336,7 @@ class Zygote:
                     end = self._ends.pop(told["box"], None)
                     if end is not None and not end.done():
                         end.set_result(told["ended"])
-        finally:  # also where the event loop ends before its boxes do: nobody hears of their ends any more
+        finally:  # also where the event loop ends before its boxes do: nobody will hear of their ends
             self._lost()
 
     def _lost(self) -> None:
@@ -362,7 +357,7 @@ class Zygote:
                         await asyncio.sleep(0.001)
         except (OSError, TimeoutError) as error:
             self._lost()
-            raise BoxFault("the jail's zygote does not take orders: run it again") from error
+            raise BoxFault("the jail's zygote does not take orders: try again") from error
 
 
 class JailBox:
@@ -422,11 +417,11 @@ class JailBox:
     async def evidence(self) -> Evidence:
         if self._watch is not None and self._last is None:
             await self._look(self._watch)
-        # Once the box is closed its descriptors and groups are gone, or somebody else's.
+        # Once the box is closed, its descriptors and groups are gone, or belong to another box.
         return self._account() if self._last is None else self._last
 
     async def _look(self, watch: Watch) -> None:
-        """Bring the watch's account up to date, as far as that is possible soon: deadlines wait for whoever asks."""
+        """Bring the watch's numbers up to date, if that is possible soon: deadlines wait for the caller."""
         loop = asyncio.get_running_loop()
         looked: asyncio.Future[None] = loop.create_future()
 
@@ -435,7 +430,7 @@ class JailBox:
                 looked.set_result(None)
 
         def answered() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(wake)
 
         watch.ask(answered)
@@ -446,7 +441,7 @@ class JailBox:
         if self._watch is not None:
             evidence = evidence.completed(self._watch.evidence())
         if self._end.done():
-            return evidence  # its number may be somebody else's
+            return evidence  # its pid may belong to another process by now
         return evidence.completed(Evidence(address_peak_bytes=address_peak_bytes(self._pid, self._born)))
 
     def scratch_full(self) -> bool:
@@ -465,10 +460,10 @@ class JailBox:
         return await asyncio.shield(self._killing)
 
     async def measured(self) -> tuple[str, ...]:
-        """Of a box that measures: what holds, seen from inside and from outside.
+        """What a measuring box found to hold, from inside and from outside.
 
         Raises:
-            BoxFault: it did not tell.
+            BoxFault: it did not say.
         """
         said = b""
         try:
@@ -484,7 +479,7 @@ class JailBox:
         return (*json.loads(said), *own, *self._group.limiting(self._pid))
 
     async def _kill(self) -> BoxEnd:
-        await self.evidence()  # a last look at what the watch counts: with the processes their account goes
+        await self.evidence()  # a last look: what the watch counts goes away with the processes
         died_before = self._end.done()
         self._signal(signal.SIGKILL)
         try:
@@ -506,7 +501,7 @@ class JailBox:
         by_watch = self._watch is not None and bool(self._watch.evidence().memory_kills)
         return BoxEnd(
             killed=slain and not died_before and not by_watch,
-            # Nothing inside can kill the first process of a pid namespace; what the kernel did is in the evidence.
+            # Nothing inside can kill the first process of a pid namespace; the evidence says what the kernel did.
             by_other=slain and died_before and not evidence.memory_kills,
             signal=ended["signal"],
             code=ended["code"],
@@ -529,9 +524,9 @@ async def _first_report(report: socket.socket) -> tuple[int, int]:
         async with asyncio.timeout(_BOX_S):
             message, handles = await _receive_with_handles(report)
     except TimeoutError:
-        raise BoxFault(f"a box gave no sign within {_BOX_S:.0f} s of its birth") from None
+        raise BoxFault(f"a box was not ready within {_BOX_S:.0f} s: try again, or run fewer at once") from None
     if not message:
-        raise BoxFault("a box died while it was built")
+        raise BoxFault("a box died while it was built: try again")
     told = json.loads(message)
     if "failed" in told:
         raise _missing(told)
@@ -582,9 +577,9 @@ def _spawn(image: Image, control: socket.socket, uids: Uids, scope: Sequence[str
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=(control.fileno(),),
-        # What asks for the scope finds the user manager by this; the zygote itself gets nothing.
+        # `systemd-run` finds the user manager by this; the zygote itself gets nothing.
         env={name: os.environ[name] for name in ("XDG_RUNTIME_DIR",) if scope and name in os.environ},
-        # A Ctrl-C at the terminal is the host's to handle.
+        # The host handles Ctrl-C at the terminal.
         start_new_session=True,
     )
 

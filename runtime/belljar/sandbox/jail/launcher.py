@@ -1,19 +1,19 @@
 """The way into the jail: confines one process inside the image's root and turns it into the zygote.
 
-Run by the host as `python3 -I -S -B launcher.py CONFIG`, standard library only, empty environment, one inherited
+The host runs it as `python3 -I -S -B launcher.py CONFIG`: standard library only, empty environment, one inherited
 descriptor, *control*. It holds no secret: it is a fresh interpreter. What it does, in this order, and why each step is
 safe when what comes later is hostile:
 
- 1. die with the host: parent-death signal; the zygote also ends when *control* does. What the host ignores or blocks of
-    signals, because of how it was started itself, ends here: a box that blocks SIGINT could not be interrupted;
- 2. stand in the image folder (the only thing of the host it will see again; the path comes from the host);
- 3. give up root, if it has it, for an unprivileged uid: whatever breaks out later is nobody that matters;
- 4. fresh user, mount, network, ipc, uts and cgroup namespaces; mapped is one unprivileged uid, or the block that the
-    host has claimed for its boxes and nobody else on this machine has, so no set-id file and no capability can lead to
-    a uid that matters. Only root may map more than itself: a child (`Mapper`) stays root until it has written the maps,
-    does nothing else, and takes nothing from anybody but the word that the namespace is there;
+ 1. die with the host: parent-death signal; the zygote also ends when *control* does. Signals that the host ignores or
+    blocks, because of how it was started itself, are reset: a box that blocks SIGINT could not be interrupted;
+ 2. enter the image folder (the only part of the host that it will see again; the path comes from the host);
+ 3. give up root, if it has it, for an unprivileged uid: whatever breaks out later is an unimportant user;
+ 4. fresh user, mount, network, ipc, uts and cgroup namespaces. Only one unprivileged uid is mapped, or the block that
+    the host has claimed for its boxes and that nobody else on this machine has, so no set-id file and no capability
+    can lead to a uid that matters. Only root may map more than itself: a child (`Mapper`) stays root until it has
+    written the maps, does nothing else, and accepts nothing but the message that the namespace exists;
  5. mounts: the image read-only with three harmless devices, an empty place for scratch; pivot, detach the rest;
- 6. become the image's own interpreter (`execve`), running the zygote. A descriptor of the host's /proc goes along: each
+ 6. become the image's own interpreter (`execve`), running the zygote. It keeps a descriptor of the host's /proc: each
     box needs its own `uid_map` once, and closes it before it runs anything.
 
 A step that fails is reported on *control* as {"failed", "layer", "errno"} and nothing runs.
@@ -45,10 +45,10 @@ MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
-# Of x86_64, for which alone there is a filter, and so a box.
+# On x86_64, the only machine with a filter, and so with boxes.
 SYS_PIVOT_ROOT = 155
 
-# Namespaces one by one, so that a refusal names the layer that this host does not give.
+# Namespaces one by one, so that a refusal names the layer that this host lacks.
 NAMESPACES = (
     ("userns", CLONE_NEWUSER),
     ("mountns", CLONE_NEWNS),
@@ -95,14 +95,14 @@ def write_file(path: str, text: str) -> None:
 
 def take_signals_as_usual() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    # Python ignores these two for itself, in every process of its own.
+    # Python itself ignores these two in every process.
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
 
 class Mapper:
-    """A child that keeps root for one thing: to map `count` ids from `first` on into its parent's user namespace."""
+    """A child that keeps root for one task: to map `count` ids from `first` on into its parent's user namespace."""
 
     def __init__(self, first: int, count: int) -> None:
         self.channel, theirs = socket.socketpair()
@@ -144,7 +144,7 @@ def give_up_root(uid: int) -> None:
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
         except OSError as error:
-            # Root of a user namespace with no other uid: what it is outside cannot be known, so nobody is put into it.
+            # Root of a user namespace with no other uid: we cannot know what it is outside, so we make no box under it.
             raise Failed("give up root", "userns", error.errno) from None
     # A change of uid makes the process undumpable, and then its own /proc/self/uid_map belongs to root.
     prctl("userns", PR_SET_DUMPABLE, 1)
@@ -157,7 +157,7 @@ def enter_namespaces(mapper: "Mapper | None") -> None:
     for layer, flag in NAMESPACES:
         call("unshare", layer, libc.unshare, flag)
         if flag == CLONE_NEWUSER:
-            # Root in here, so that the zygote may make boxes; outside it is the unprivileged uid from above.
+            # Root in here, so that the zygote can make boxes; outside it is the unprivileged uid from above.
             if mapper is None:
                 write_maps("/proc/self", f"0 {uid} 1", f"0 {gid} 1")
             else:
@@ -166,16 +166,16 @@ def enter_namespaces(mapper: "Mapper | None") -> None:
 
 
 def build_root() -> None:
-    # Nothing we mount may travel back to the host.
+    # Nothing we mount may propagate back to the host.
     mount("", "/", "", MS_REC | MS_PRIVATE)
-    # A place to put the new root, in our own mount namespace only; the working folder stays in the image beneath.
+    # A place for the new root, only in our own mount namespace; the working folder stays in the image beneath.
     mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k,nr_inodes=4,mode=0700")  # noqa: S108
     os.mkdir("/tmp/root")  # noqa: S108
     mount(".", "/tmp/root", "", MS_BIND)  # noqa: S108
     os.chdir("/tmp/root")  # noqa: S108
     for device in ("null", "zero", "urandom"):
         mount(f"/dev/{device}", f"dev/{device}", "", MS_BIND)
-        # Writing to a device works all the same; its times and modes, which all boxes would share, do not change.
+        # Writing to a device still works; its times and modes, which all boxes would share, do not change.
         mount("", f"dev/{device}", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
     mount("", ".", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     # pivot_root(".", ".") stacks the old root upon the new one; detaching it leaves only the new one.

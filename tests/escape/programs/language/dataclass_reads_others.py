@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: A generated `__eq__` reads hidden attributes and shows them to the program's own `__eq__`.
 from dataclasses import dataclass
 seen = []

@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: A generated `__init__` sets attributes of whatever object it is given.
 from dataclasses import dataclass
 import random

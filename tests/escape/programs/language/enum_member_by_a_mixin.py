@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: must give an object of the Enum itself
+# says: must return an object of the Enum itself
 # why: The same with a `__new__` that is inherited.
 from enum import Enum
 import random

@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: must give an object of the Enum itself
+# says: must return an object of the Enum itself
 # why: The library names and initialises whatever object a program's `__new__` gives it for a member.
 from enum import Enum
 import threading

@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: The library copies the attributes of what it wraps, a class's methods as well, into an object of another type.
 import contextlib, functools, threading
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: A method written in Python, taken from its class, works on whatever it is given; of a class, its type is `type`.
 import collections
 found = collections.Counter.copy(int)

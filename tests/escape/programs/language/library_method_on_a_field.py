@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: The name of a dataclass's field becomes program text when the next class is made.
 import threading
 from dataclasses import dataclass, fields

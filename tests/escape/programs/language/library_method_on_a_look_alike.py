@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: A library method hands its own functions to an object of the program's that looks like the library's.
 import string
 class Pattern:

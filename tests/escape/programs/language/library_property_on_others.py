@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: A property's own function reads and writes hidden attributes of whatever object it is given.
 import threading
 from dataclasses import dataclass, fields

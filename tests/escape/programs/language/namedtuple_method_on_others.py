@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: The methods of a named tuple call hidden methods of whatever object they are given.
 from collections import namedtuple
 N = namedtuple("N", "a")

@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: A generated comparison calls special methods of whatever object it is given.
 import functools
 @functools.total_ordering

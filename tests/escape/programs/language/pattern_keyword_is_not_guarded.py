@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: A class pattern binds what it reads in C: it must be what the program could read by the same name.
 import collections
 match collections.Counter:

@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: gives no private attribute
+# says: the private attribute
 # why: What is checked must be what is read: a class's own attribute may go while it is looked up.
 from collections import Counter
 class T(Counter):

@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: works on its own objects only
+# says: works only on its own objects
 # why: A visitor's methods, taken from the class, look for methods of another's object by name.
 import ast, threading
 class Node: pass

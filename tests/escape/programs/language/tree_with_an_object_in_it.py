@@ -1,6 +1,6 @@
 # language: restricted
 # expect: error
-# says: a tree has nodes and constants in it, and no Name
+# says: a tree can only hold nodes and constants, not Name
 # why: The library's printer of trees reads and calls whatever it finds in one.
 import ast
 class Name:
