@@ -591,8 +591,10 @@ def test_who_lives_is_known_though_he_does_nothing(url: str) -> None:
             await asyncio.to_thread(until, lambda: sql(url, RECENT, quick.store.host))
             assert await other.recover(HOUR_S) == 1
             await quick.spend(R1)
-            with pytest.raises(LedgerUnavailable, match="this host was taken for dead"):
+            with pytest.raises(LedgerUnavailable, match="run r2 is closed"):
                 await slow.spend(R2)
+            with pytest.raises(LedgerUnavailable, match="this host was taken for dead"):
+                await slow.open_run(RunId("r3"))
         for host in (quick, slow):
             await host.journal.aclose()
 
@@ -613,7 +615,7 @@ def test_a_pulse_comes_also_between_rounds_that_write_nothing(url: str) -> None:
 
 
 CHILD = """
-import asyncio, os, random, signal, sys
+import asyncio, os, random, signal, sys, time
 from belljar.errors import LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId
 from belljar.journal import Job
@@ -631,17 +633,23 @@ async def settle(host, run):
     except LedgerUnavailable as error:
         print(error, flush=True)
 
-async def stop_inside(host, run):
+async def stop_between_statements(host, run, half=False):
     times = []
     def work(draft):
         draft.query("SELECT run FROM runs WHERE run = ?", run)
         draft.put(LIMITS, LimitsRow("acme", "day", NONE))
         times.append(1)
         if len(times) == 1:
+            if half:
+                host.store._server._call(lambda connection: connection.prepare("SELECT 7"))
             print("stopping", flush=True)
             os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(1)  # by now it is stopped, or has been
     await host.journal.submit(Job(work))
     print(len(times), flush=True)
+
+async def stop_inside_a_statement(host, run):
+    await stop_between_statements(host, run, half=True)
 
 async def spend(host, run):
     print("spending", flush=True)
@@ -710,20 +718,21 @@ def test_a_host_that_comes_back_after_its_runs_were_closed_does_not_settle_again
                 assert (balance.used, balance.held) == (Amounts(calls=2), Amounts())
                 stopped.process.send_signal(signal.SIGCONT)
                 stopped.tell()
-                assert "this host was taken for dead" in stopped.said()
+                assert "double end" in stopped.said()
                 assert await host.ledger.balance("acme", "total") == balance
 
     asyncio.run(main())
 
 
 @pytest.mark.slow
-def test_a_host_that_is_stopped_inside_a_transaction_does_not_stop_the_others(url: str) -> None:
+@pytest.mark.parametrize("how", ["stop_between_statements", "stop_inside_a_statement"])
+def test_a_host_that_is_stopped_inside_a_transaction_does_not_stop_the_others(url: str, how: str) -> None:
     async def main() -> None:
-        async with hosts(url) as [host]:
+        async with hosts(url, patience_s=2.0) as [host]:
             await host.open_run()
-            with Child(url, "stopped", "stop_inside", 2.0) as stopped:
+            with Child(url, "stopped", how, 2.0) as stopped:
                 assert stopped.said() == "stopping"
-                await host.spend()  # after the server has ended the other's transaction
+                await host.spend()  # after the other's transaction has been ended
                 stopped.process.send_signal(signal.SIGCONT)
                 assert stopped.said() == "2"  # it lost its transaction, and so it ran again
 

@@ -23,7 +23,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from belljar.journal.draft import Stale, StoreError
 
-__all__ = ["Lost", "Server", "Unanswered", "shown"]
+__all__ = ["Locked", "Lost", "Server", "Unanswered", "shown"]
 
 _T = TypeVar("_T")
 
@@ -60,6 +60,10 @@ _ADVICE_OF_CLASS: Final = {
 
 class Lost(Stale):
     """The connection broke. What was not committed is not there."""
+
+
+class Locked(StoreError):
+    """Somebody else had the lock for as long as we wait."""
 
 
 class Unanswered(StoreError):
@@ -189,7 +193,8 @@ class Server:
             gone = not self.is_open or isinstance(error, OSError) or _is_gone(error)
             if gone:
                 self.drop()
-            raise (Lost if gone else StoreError)(self._advice(error)) from error
+            kind = Lost if gone else Locked if isinstance(error, asyncpg.LockNotAvailableError) else StoreError
+            raise kind(self._advice(error)) from error
 
     def _wait(self, work: Awaitable[_T], seconds: float) -> _T:
         return self._loop.run_until_complete(_bounded(work, seconds))

@@ -20,6 +20,11 @@ is a commit later in the server's log, it also proves that what it found there i
 that cannot be found out in time is the round reported as failed while it may be there: whoever hears of it has to
 repeat it in a way that does no harm, as `Ledger` does.
 
+**Who holds up the others.** A host that stops, or is cut off, inside a transaction has the lock until the server ends
+that, which it does soon where it waits for the next statement. Where it has half of one (asyncpg sends a statement that
+is new to the server in two parts), it would wait for the rest for ever. So who waits for the lock in vain ends such
+connections, which any session of the same user may, and tries again.
+
 **Who lives.** A host is one store that is open: its row in `hosts` is entered when it opens and removed when it closes.
 Every write, and every few seconds a pulse, says there when the host was last seen, by the server's clock alone. Whoever
 wants to end what dead hosts have left removes first, under the lock, the rows of those that were not seen for the time
@@ -44,7 +49,7 @@ from typing import Any, Final, TypeVar
 from belljar.errors import BelljarError
 from belljar.journal.draft import Stale, StoreError
 from belljar.journal.pgschema import LOCK, Shape, load_statement, prepare, write_statement
-from belljar.journal.pgserver import Lost, Server, Unanswered, shown
+from belljar.journal.pgserver import Locked, Lost, Server, Unanswered, shown
 from belljar.journal.tables import TABLES, Key, Table
 
 __all__ = ["PostgresStore", "shown"]
@@ -59,6 +64,12 @@ _PULSE_S: Final = 15.0
 _REMOVE_DEAD: Final = (
     "DELETE FROM belljar.hosts WHERE seen < clock_timestamp() - make_interval(secs => $1) AND name <> $2"
 )
+
+
+_END_STUCK: Final = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = 'belljar' AND datname = current_database() AND usename = current_user
+        AND state = 'active' AND wait_event = 'ClientRead'
+        AND state_change < clock_timestamp() - make_interval(secs => $1)"""
 
 
 class PostgresStore:
@@ -180,7 +191,11 @@ class PostgresStore:
         self._connect(until=time.monotonic() + self._patience_s)
         self._server.execute("BEGIN")
         self._entered = True
-        now = self._ask(LOCK)
+        try:
+            now = self._ask(LOCK)
+        except Locked:
+            self._end_stuck()
+            raise
         before, self._seen, self._now = self._seen, now, now
         self._believing = before in (None, now)
         return before != now
@@ -209,8 +224,20 @@ class PostgresStore:
         self._pending.clear()
         expected = self._now if self._entered else self._seen or 0
         self._now = expected + 1  # also where no answer comes
-        if self._server.fetch(_write(shape), expected, self.host, *arrays) == [(None,)]:
+        try:
+            rows = self._server.fetch(_write(shape), expected, self.host, *arrays)
+        except Locked:
+            self._end_stuck()
+            raise
+        if rows == [(None,)]:
             self._refuse_stale(None)
+
+    def _end_stuck(self) -> None:
+        """End what keeps others from the lock and waits for a host that is silent; if there was anything, try again."""
+        self.rollback()
+        self._believing = False
+        if self._server.fetch(_END_STUCK, self._patience_s / 2):
+            raise Stale("another host was stopped in the middle of a statement; try again")
 
     def _ask(self, statement: str) -> int:
         """What a statement says of `head`."""
