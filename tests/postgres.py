@@ -47,15 +47,16 @@ class Unavailable(Exception):
 class Postgres:
     """A server that flushes as in earnest. Use it as a context manager; `database` gives a new one."""
 
-    def __init__(self) -> None:
-        """Nothing is started yet.
+    def __init__(self, primary: Postgres | None = None) -> None:
+        """Nothing is started yet. With a `primary` it will be that one's standby.
 
         Raises:
             Unavailable: it is not installed.
         """
         self._programs = _programs()
+        self._primary = "" if primary is None else str(primary.folder)
         # A socket's address has 107 bytes at most: the usual place for temporary files can be far down.
-        self.folder = Path(tempfile.mkdtemp(prefix="belljar-pg-", dir="/tmp"))
+        self.folder: Path = Path(tempfile.mkdtemp(prefix="belljar-pg-", dir="/tmp"))
         self.pid = 0
         self._databases: list[str] = []
         self._keeper: subprocess.Popen[str] | None = None
@@ -76,9 +77,8 @@ class Postgres:
     def socket(self) -> Path:
         return self.folder / ".s.PGSQL.5432"
 
-    def url(self, database: str = "postgres", folder: Path | None = None) -> str:
-        """`folder`: where a socket is that leads to this server, if not its own."""
-        return f"postgresql://belljar@/{database}?host={folder or self.folder}"
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://belljar@/{database}?host={self.folder}"
 
     def database(self) -> str:
         """The URL of a new database."""
@@ -135,7 +135,7 @@ class Postgres:
         if user is not None:
             os.chown(self.folder, user.pw_uid, user.pw_gid)
         uid = "" if user is None else str(user.pw_uid)
-        command = [sys.executable, "-I", __file__, str(self.folder), str(self._programs), uid]
+        command = [sys.executable, "-I", __file__, str(self.folder), str(self._programs), uid, self._primary]
         from tests.daemon import adopting_nobody  # not for the keeper, which is not in the package
 
         with adopting_nobody(), open(self.folder / "log", "w", encoding="utf-8") as log:
@@ -194,8 +194,9 @@ def _user() -> pwd.struct_passwd | None:
 
 
 class _Keeper:
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, folder: Path, programs: Path, primary: str) -> None:
         self._folder = folder
+        self._primary = primary
         self._programs = programs
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -231,6 +232,19 @@ class _Keeper:
         return 0
 
     def _create(self, data: Path) -> None:
+        if self._primary:
+            copy: list[str | Path] = [
+                self._programs / "pg_basebackup",
+                "-D",
+                data,
+                "-h",
+                self._primary,
+                "-U",
+                "belljar",
+                "-R",
+            ]
+            subprocess.run([*copy, "-c", "fast"], check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+            return
         command: list[str | Path] = [self._programs / "initdb", "-D", data, "-U", "belljar", "-A", "trust"]
         subprocess.run(
             [*command, "-E", "UTF8", "--locale=C", "--no-instructions"],
@@ -244,7 +258,7 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT, 0, 0, 0)
 
 
-def _keep(folder: Path, programs: Path, uid: str) -> None:
+def _keep(folder: Path, programs: Path, uid: str, primary: str) -> None:
     """Leave the caller's family and its rights, then obey until its pipe ends."""
     if os.fork():
         os._exit(0)
@@ -254,7 +268,7 @@ def _keep(folder: Path, programs: Path, uid: str) -> None:
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
     os.chdir(folder)
-    keeper = _Keeper(folder, programs)
+    keeper = _Keeper(folder, programs, primary)
     orders = {"start": keeper.start, "stop": keeper.stop, "kill": keeper.kill}
     try:
         for line in sys.stdin:
@@ -267,4 +281,4 @@ def _keep(folder: Path, programs: Path, uid: str) -> None:
 
 
 if __name__ == "__main__":
-    _keep(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    _keep(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

@@ -558,6 +558,44 @@ def test_a_server_that_was_restarted_is_written_on(postgres: Postgres, url: str)
     asyncio.run(main())
 
 
+@pytest.mark.slow
+def test_a_standby_that_takes_over_is_written_on_and_has_all_that_was_acknowledged(postgres: Postgres) -> None:
+    """`postgres` is only there so that this is skipped where that is."""
+
+    async def main(primary: Postgres, standby: Postgres) -> None:
+        async with hosts(f"{primary.url()},{standby.folder}", patience_s=5.0) as [host]:
+            await host.open_run()
+            await host.warm()
+            reserved, ended = 3, asyncio.Event()
+
+            async def work() -> None:
+                nonlocal reserved
+                while not ended.is_set():
+                    with contextlib.suppress(LedgerUnavailable):  # what could not be settled is owed
+                        reservation = await host.ledger.reserve(R1, ONE, now=NOON, dispatched=True)
+                        reserved += 1
+                        await host.ledger.settle(reservation, ONE)
+
+            working = asyncio.create_task(work())
+            await asyncio.to_thread(primary.stop, "kill")
+            await asyncio.to_thread(sql, standby.url(), "SELECT pg_promote()")
+            before = reserved
+            async with in_time(60, "the standby was written on"):
+                while reserved < before + 3:
+                    await asyncio.to_thread(time.sleep, 0.05)
+            ended.set()
+            await working
+            balance = await host.ledger.balance("acme", "total")
+            assert (balance.used, balance.held) == (Amounts(calls=reserved), Amounts())
+
+    with Postgres() as primary, Postgres(primary) as standby:
+        sql(primary.url(), "ALTER SYSTEM SET synchronous_standby_names = '*'")  # the standby has copied its own
+        sql(primary.url(), "SELECT pg_reload_conf()")
+        replicated = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
+        until(lambda: sql(primary.url(), replicated))
+        asyncio.run(main(primary, standby))
+
+
 def test_a_host_that_was_taken_for_dead_writes_nothing_more(url: str) -> None:
     async def main() -> None:
         one = Host(url)

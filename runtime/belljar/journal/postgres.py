@@ -59,13 +59,11 @@ _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 _PATIENCE_S: Final = 10.0  # as long as SQLite waits for a lock
 _PULSE_S: Final = 15.0
 
-
 # But for us, who live.
 _REMOVE_DEAD: Final = (
     "DELETE FROM belljar.hosts WHERE seen < clock_timestamp() - make_interval(secs => $1) AND name <> $2"
 )
-
-
+# Journals of other databases, and what has not waited for long, are left alone.
 _END_STUCK: Final = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = 'belljar' AND datname = current_database() AND usename = current_user
         AND state = 'active' AND wait_event = 'ClientRead'
@@ -170,6 +168,7 @@ class PostgresStore:
         self._ask_first()
         self._write()
         self._server.fetch(_REMOVE_DEAD, lease_s, self.host)
+        self._send((), [])  # a round of its own: if its commit is in doubt, that can be decided
         return {str(name) for (name,) in self._server.fetch("SELECT name FROM belljar.hosts")}
 
     def pulse(self) -> None:
@@ -222,6 +221,9 @@ class PostgresStore:
             return
         shape, arrays = _arrays(self._pending)
         self._pending.clear()
+        self._send(shape, arrays)
+
+    def _send(self, shape: Shape, arrays: list[list[Any]]) -> None:
         expected = self._now if self._entered else self._seen or 0
         self._now = expected + 1  # also where no answer comes
         try:
