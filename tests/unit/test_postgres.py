@@ -378,7 +378,7 @@ def test_a_connection_that_breaks_in_a_commit_neither_loses_nor_doubles_it(
             await host.open_run()
             await host.warm()
             if at is is_commit:
-                host.store._believing = False
+                host.store._optimistic = False
             decided = host.store._was_committed
 
             def decide(number: int) -> bool:

@@ -12,8 +12,8 @@ one transaction of the store::
 
 What was loaded and saved is remembered for the next round: as long as nobody else has written to the store, and the
 store knows, nothing is read twice. That is a memory of the database, never a number of our own: `begin` takes the lock
-first, and says whether the memory still holds. Where to ask costs a way to another machine, the store may take it for
-granted: what was decided by a memory that did not hold is then not written, and the round is run again (`Stale`).
+first, and says whether the memory still holds. If asking means a trip to another machine, the store may assume that it
+does: a round that used an outdated memory is then not written, but run again (`Stale`).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Store(Protocol):
     def begin(self) -> bool:
         """Begin a transaction that nobody else's can run beside.
 
-        A store may also believe that nobody else has written, and find out in any later call, `commit` at the latest;
-        then that raises `Stale`, and the next `begin` believes nothing.
+        A store may also assume that nobody else has written, and find out in a later call, `commit` at the latest;
+        that call then raises `Stale`, and the next `begin` assumes nothing.
 
         Returns:
             Whether somebody else may have written since this store's last transaction.
@@ -74,19 +74,19 @@ class Store(Protocol):
         ...
 
     def living(self, lease_s: float) -> set[str] | None:
-        """The names of the hosts that have it open, once those are removed that gave no sign of life for so long.
+        """Remove the hosts that gave no sign of life for `lease_s` seconds; return the names of the others.
 
-        Who was removed can write nothing more, so what was theirs may be ended. None where all are on one machine.
+        A removed host can write nothing more, so its runs may be closed. None for a store of one machine.
         """
         ...
 
     @property
     def pulse_s(self) -> float | None:
-        """How often it wants `pulse` to be called; None: never."""
+        """Seconds between two calls of `pulse`; None: never."""
         ...
 
     def pulse(self) -> None:
-        """Give a sign of life. Called between two transactions. Never raises: who gives none will be removed."""
+        """Give a sign of life; called between transactions. Never raises: a host that gives none is removed later."""
         ...
 
     def rollback(self) -> None:
@@ -158,7 +158,7 @@ class Draft:
         return self._round.query(statement, values)
 
     def living(self, lease_s: float) -> set[str] | None:
-        """As `Store.living`. It is done even if the job raises."""
+        """`Store.living`. It takes effect even if the job raises."""
         return self._round.living(lease_s)
 
     def head(self) -> tuple[int, bytes]:

@@ -1,13 +1,13 @@
 """What a PostgreSQL database of a journal must be, and the statements that read and write it.
 
-All is in one schema, `belljar`: the tables of `tables`, and two more::
+Everything is in one schema, `belljar`: the tables of `tables`, and two more::
 
     head    one row: the format, and `round`, which every transaction that writes raises by one
-    hosts   one row for each store that has it open: the last round that it wrote, and when it was seen
+    hosts   one row for each open store: the last round that it wrote, and when it was last seen
 
-`head` is what transactions take turns at: whoever has its row locked has the journal, and `round` says whether anybody
-has written since. A write is one statement, however many tables it changes; it raises `round` only from the number that
-its writer has seen, and where that is another by now, it changes nothing.
+Transactions take turns at the row of `head`: whoever has locked it has the journal, and `round` says whether anybody
+has written since. A write is one statement, however many tables it changes. It raises `round` only from the number that
+its writer knows; if `round` is another by then, it writes nothing.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""One connection to a PostgreSQL server for code that waits: every call has a deadline, every failure is one line.
+"""One connection to a PostgreSQL server for synchronous code: every call has a deadline, every failure is one line.
 
-asyncpg needs an event loop. This one has its own, which runs only inside a call and in whichever thread makes it, one
-at a time. So what the server says between two calls, such as that it shuts down, is heard in the next.
+asyncpg needs an event loop. This one runs only inside a call, in whichever thread makes it, one at a time. So what the
+server says between two calls, such as that it is shutting down, is heard in the next.
 
-There are two deadlines. The server gives up the wait for a lock after `patience_s`, any statement a little later, and
-says so. Where it says nothing, we drop the connection later still. A transaction in which nothing happens is ended by
-the server in half of that time: a host that was stopped inside one holds up the others for no longer.
+There are two deadlines. The server gives up waiting for a lock after `patience_s`, and any statement a little later,
+and says so. If it says nothing, we drop the connection later still. The server ends a transaction in which nothing
+happens after half of that time: a host that was stopped inside one does not hold up the others for longer.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _ADVICE_OF_CLASS: Final = {
 
 
 class Lost(Stale):
-    """The connection broke. What was not committed is not there."""
+    """The connection broke. Nothing was written unless a commit was under way."""
 
 
 class Locked(StoreError):
@@ -71,13 +71,12 @@ class Unanswered(StoreError):
 
 
 class Server:
-    """A connection, made when it is first needed. Every method raises `StoreError`; after `Lost`, connect again.
+    """A connection. Every method raises `StoreError`; after `Lost`, connect again.
 
     Args:
-        url: what asyncpg understands; its password is in no message.
-        patience_s: seconds that anything may take.
-        reading: for who changes nothing: any server of the URL will do, and a statement or a pause may take
-            `_READING_S`.
+        url: what asyncpg understands; no message contains its password.
+        patience_s: seconds to wait for a lock, a statement or a connection.
+        reading: change nothing: any server of the URL will do, and a statement or a pause may take `_READING_S`.
     """
 
     def __init__(self, url: str, *, patience_s: float, reading: bool = False) -> None:
@@ -96,9 +95,9 @@ class Server:
         return self._connection is not None and not self._connection.is_closed()
 
     def connect(self, *, until: float = 0.0) -> None:
-        """Connect to a server that takes writes. What may pass is tried again until that time of the monotonic clock.
+        """Connect. What may pass is tried again until that time of the monotonic clock.
 
-        A server that is just starting is waited for in any case.
+        A server that is starting up is waited for in any case.
         """
         starting = time.monotonic() + self._patience_s
         while True:
@@ -132,7 +131,7 @@ class Server:
         return [tuple(row) for row in rows]
 
     def drop(self) -> None:
-        """Let go of the connection without another word to the server."""
+        """Close the connection without telling the server."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()

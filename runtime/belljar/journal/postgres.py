@@ -1,38 +1,38 @@
-"""The store of several hosts: one schema in a PostgreSQL database, 15 or later.
+"""The store that several hosts share: one schema in a PostgreSQL database, version 15 or later.
 
-There is one chain of records, and one lock for all who write: the row of `head`, whose `round` counts the transactions
-that have written (`pgschema`). Tenants share their root's balances in any case, so transactions of one tree would take
-turns with a chain for each host as well; and one chain is proved in one go.
+All writers use one chain of records and one lock, the row of `head`; its `round` counts the transactions that wrote
+(`pgschema`). Tenants share their root's balances, so with a chain for each host transactions would still take turns
+there; and a single chain is verified in one pass.
 
 A round goes one of two ways:
 
-* **Asking first.** BEGIN; lock `head`, which waits for whoever has it; if `round` is another than after our last
-  transaction, forget what was remembered; load, write, COMMIT. Five trips to the server or more.
-* **Believing.** If nobody else wrote before the last round, probably nobody has since. `begin` sends nothing. If the
-  memory has all that the jobs want, the round is one statement, which is its own transaction: one trip. It changes
-  something only where `round` is still the one that we know. Where it is not, the round is run again, and asks first.
-  A round that writes nothing looks at `round` just so: what it decided from the memory has to be true as well.
+* **Lock first.** BEGIN; lock `head`, which waits for whoever holds it; if `round` has changed since our last
+  transaction, forget what was remembered; load, write, COMMIT. That is five trips to the server or more.
+* **Optimistic.** If nobody else wrote before the last round, probably nobody has since. `begin` sends nothing. If the
+  memory has every row that the jobs want, the round is one statement and one trip: a transaction of its own that writes
+  only if `round` is still the number that we know. If it is not, the round is run again, lock first. A round that
+  writes nothing checks `round` in the same way, because what it read from memory must be true as well.
 
-**A commit in doubt.** The connection can break after a commit was sent and before it was answered. Then a new one
-raises `round` itself, which waits for the old transaction, or, where the old statement has not even arrived, makes that
-it finds another number and changes nothing; and then it reads in `hosts` which round of ours was the last. Since that
-is a commit later in the server's log, it also proves that what it found there is as durable as it is itself. Only if
-that cannot be found out in time is the round reported as failed while it may be there: whoever hears of it has to
-repeat it in a way that does no harm, as `Ledger` does.
+**A commit in doubt.** The connection can break after a commit was sent and before it was answered. A new connection
+then raises `round` itself. That waits for the old transaction to end; and an old statement that has not even arrived
+will find another number and write nothing. After that, our row in `hosts` says which round of ours was the last. Its
+own commit comes later in the server's log, so it also proves that what it found is as durable. Only if this cannot be
+decided in time is the round reported as failed although it may have been written: its callers have to repeat it in a
+way that does no harm, as `Ledger` does.
 
-**Who holds up the others.** A host that stops, or is cut off, inside a transaction has the lock until the server ends
-that, which it does soon where it waits for the next statement. Where it has half of one (asyncpg sends a statement that
-is new to the server in two parts), it would wait for the rest for ever. So who waits for the lock in vain ends such
-connections, which any session of the same user may, and tries again.
+**A host that keeps the lock.** A host that stops or is cut off inside a transaction holds the lock until the server
+ends the transaction. The server does so soon if it waits for the next statement. But it would wait for ever for the
+rest of one (asyncpg sends a statement that is new to the server in two parts). So a host that waited for the lock in
+vain ends such connections, which any session of the same user may do, and tries again.
 
-**Who lives.** A host is one store that is open: its row in `hosts` is entered when it opens and removed when it closes.
-Every write, and every few seconds a pulse, says there when the host was last seen, by the server's clock alone. Whoever
-wants to end what dead hosts have left removes first, under the lock, the rows of those that were not seen for the time
-of a lease. A write needs the row of its host, so who was only slow, or stopped, writes nothing after that, whatever its
-own clock says; it has to be opened anew, under another name.
+**Who is alive.** A host is one open store. Its row in `hosts` is inserted when it opens and deleted when it closes.
+Every write, and a pulse every few seconds, records there when the host was last seen, by the server's clock. Whoever
+wants to end what dead hosts left behind first deletes, under the lock, the rows that are older than a lease. A write
+needs the row of its host, so a host that was only slow or stopped writes nothing afterwards, whatever its own clock
+says; it has to be opened again, under another name.
 
-The journal's thread is the only one that calls, but for the opening, which needs one of its own: an event loop can not
-run inside another, and whoever opens a journal may be in one.
+Only the journal's thread calls the store, except for opening it: that takes a thread of its own, because an event loop
+cannot run inside another, and the opener may be in one.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 _PATIENCE_S: Final = 10.0  # as long as SQLite waits for a lock
 _PULSE_S: Final = 15.0
 
-# But for us, who live.
+# Except ourselves: we are alive.
 _REMOVE_DEAD: Final = (
     "DELETE FROM belljar.hosts WHERE seen < clock_timestamp() - make_interval(secs => $1) AND name <> $2"
 )
-# Journals of other databases, and what has not waited for long, are left alone.
+# Not journals in other databases, nor a statement that may still arrive.
 _END_STUCK: Final = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = 'belljar' AND datname = current_database() AND usename = current_user
         AND state = 'active' AND wait_event = 'ClientRead'
@@ -101,7 +101,7 @@ class PostgresStore:
         self._entered = False
         self._seen: int | None = None  # `round` after our last transaction; None: not known
         self._now = 0  # the same inside this transaction
-        self._believing = False
+        self._optimistic = False
         try:
             _in_a_thread(self._open)
         except StoreError as error:
@@ -118,17 +118,17 @@ class PostgresStore:
     # -- a transaction -----------------------------------------------------------------------------------------------
 
     def begin(self) -> bool:
-        if self._believing and self._server.is_open:
+        if self._optimistic and self._server.is_open:
             return False
         return self._enter()
 
     def load(self, table: Table[_Row], keys: Sequence[tuple[Any, ...]]) -> list[_Row]:
-        self._ask_first()
+        self._lock_first()
         columns = [[key[place] for key in keys] for place in range(table.keys)]
         return [table.unpack(row) for row in self._server.fetch(_load(table), *columns)]
 
     def query(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        self._ask_first()
+        self._lock_first()
         self._write()
         return self._server.fetch(_numbered(statement), *values)
 
@@ -151,7 +151,7 @@ class PostgresStore:
         if not in_doubt:
             self._seen = self._now
             return
-        self._seen, self._believing = None, False
+        self._seen, self._optimistic = None, False
         if self._now != before and not self._was_committed(self._now):
             raise Lost("the connection to the server was lost before a commit; check the network")
 
@@ -165,7 +165,7 @@ class PostgresStore:
                 self._server.drop()
 
     def living(self, lease_s: float) -> set[str]:
-        self._ask_first()
+        self._lock_first()
         self._write()
         self._server.fetch(_REMOVE_DEAD, lease_s, self.host)
         self._send((), [])  # a round of its own: if its commit is in doubt, that can be decided
@@ -181,12 +181,12 @@ class PostgresStore:
 
     def close(self) -> None:
         if self._server.is_open:
-            with contextlib.suppress(StoreError):  # what stays is a row that says when we were last seen
+            with contextlib.suppress(StoreError):  # the row then stays, and gets old
                 self._server.fetch("DELETE FROM belljar.hosts WHERE name = $1", self.host)
         self._server.close()
 
     def _enter(self) -> bool:
-        """Take the lock. Whether what is remembered may not hold."""
+        """Take the lock. Whether what is remembered may be out of date."""
         self._connect(until=time.monotonic() + self._patience_s)
         self._server.execute("BEGIN")
         self._entered = True
@@ -196,27 +196,27 @@ class PostgresStore:
             self._end_stuck()
             raise
         before, self._seen, self._now = self._seen, now, now
-        self._believing = before in (None, now)
+        self._optimistic = before in (None, now)
         return before != now
 
     def _connect(self, *, until: float = 0.0) -> None:
         if not self._server.is_open:
             self._server.drop()
             # Another server may have taken over, with other rounds under the same numbers.
-            self._seen, self._believing = None, False
+            self._seen, self._optimistic = None, False
             self._server.connect(until=until)
 
-    def _ask_first(self) -> None:
+    def _lock_first(self) -> None:
         if not self._entered and self._enter():
             raise Stale("another host has written meanwhile; try again")
 
     def _refuse_stale(self, now: int | None) -> None:
         if now is None or now != self._seen:
-            self._believing = False
+            self._optimistic = False
             raise Stale("another host has written meanwhile; try again")
 
     def _write(self) -> None:
-        """Send what is pending. In a transaction that has not asked first, that is the whole of it."""
+        """Send what is pending. In an optimistic round this is the whole transaction."""
         if not self._pending:
             return
         shape, arrays = _arrays(self._pending)
@@ -235,9 +235,9 @@ class PostgresStore:
             self._refuse_stale(None)
 
     def _end_stuck(self) -> None:
-        """End what keeps others from the lock and waits for a host that is silent; if there was anything, try again."""
+        """End connections that hold the lock in the middle of a statement. Raises `Stale` if there were any."""
         self.rollback()
-        self._believing = False
+        self._optimistic = False
         if self._server.fetch(_END_STUCK, self._patience_s / 2):
             raise Stale("another host was stopped in the middle of a statement; try again")
 
@@ -254,7 +254,7 @@ class PostgresStore:
             raise StoreError("the server rolled back instead of committing; look at its log")
 
     def _was_committed(self, number: int) -> bool:
-        """Whether a write of this number, of which no answer came, is there. If not, it never will be."""
+        """Whether the unanswered write of this round was committed. If not, it never will be."""
         until = time.monotonic() + self._patience_s
         while True:
             self._server.drop()
