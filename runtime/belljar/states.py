@@ -45,7 +45,10 @@ __all__ = [
 
 
 class _Named(Enum):
-    """Hashed as objects: `Enum` hashes the names of its members in Python, which costs three times the table itself."""
+    """Hashed as objects: `Enum` hashes the names of its members in Python, which costs three times the table itself.
+
+    An event then takes 3 µs instead of 1; an empty cell has some five, and its goal is 0.1 ms.
+    """
 
     __hash__ = object.__hash__
 

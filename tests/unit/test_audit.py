@@ -298,6 +298,7 @@ import asyncio, resource, sys
 from pathlib import Path
 from belljar.audit.events import BoxStarted, RunStarted
 from belljar.errors import AuditUnavailable
+from belljar.identity import RunId
 from tests.journals import OwnLog
 
 LONG = BoxStarted(layers=["x" * 2000])
@@ -308,7 +309,7 @@ async def main():
     count = 0
     try:
         while True:
-            count = await log.append(f"r{count + 1}", RunStarted(tenant="x" * 2000, contexts=[]))
+            count = await log.append(RunId(f"r{count + 1}"), RunStarted(tenant="x" * 2000, contexts=[]))
     except AuditUnavailable as error:
         print(count, error, flush=True)
     await log.note(RunId("r1"), LONG)

@@ -47,7 +47,7 @@ class _Remote:
             header, body = self._channel.request("read", fields)
             raise_failure(header)
             parts.append(body.decode("utf-8"))
-        return parts[0] if len(parts) == 1 else "".join(parts)
+        return "".join(parts)
 
     def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[Hit], int | None]:
         header, body = self._ask("find", pattern, start, stop, min(limit, _LIMIT_MAX))

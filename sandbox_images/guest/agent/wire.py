@@ -239,4 +239,4 @@ class Channel:
                 raise Closed
             parts.append(piece)
             missing -= len(piece)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)

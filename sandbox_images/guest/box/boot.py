@@ -183,8 +183,9 @@ def main() -> None:
         order = receive()
         measure = close_in(order)
         program = base64.b64decode(order["filter"])
+        # Takes 15 ms for the restricted language; the goal for the first result of a box made ahead is 2.
         if order["preload"]:
-            importlib.import_module("guest.box.preload").preload()
+            importlib.import_module("guest.language.restricted").preload()
     except Failed as failed:
         step, layer, number = failed.args
         send({"failed": step, "layer": layer, "errno": number})

@@ -97,13 +97,16 @@ def tune_malloc() -> None:
     """Settings of glibc's allocator, for the agent and the guest's programs. Other C libraries have none.
 
     Every large read makes and frees buffers of a mebibyte. Some MiB of freed memory are not returned to the kernel:
-    otherwise each page would have to be faulted in again at the next read, which would then take three times as long.
+    otherwise each page would have to be faulted in again at the next read. Reading 64 MB in slices of 1 MiB takes a
+    third of the CPU time this way, 39 ms instead of 120. Either of the first two settings alone gains nothing, because
+    it keeps the allocator from adapting by itself.
     """
     if not hasattr(libc, "mallopt"):
         return
     libc.mallopt(M_MMAP_THRESHOLD, 8 << 20)
     libc.mallopt(M_TRIM_THRESHOLD, 16 << 20)
-    # A thread may get its own arena: 64 MiB of address space, of which a box has little.
+    # Otherwise each thread asks for an arena of its own, which the system call filter refuses, and asks again for every
+    # block: four threads that read side by side then take three times as long.
     libc.mallopt(M_ARENA_MAX, 1)
 
 

@@ -44,7 +44,7 @@ from guest.box.enclosure import (
     write_id_maps,
 )
 from guest.box.kernel import Failed, Filter, check, clone, last_errno, libc, mount, prctl, system_call
-from guest.box.preload import preload
+from guest.language import restricted
 
 CLONE_NEWPID = 0x20000000
 # In the order of the names: user, mount, net, ipc, uts, cgroup.
@@ -244,9 +244,11 @@ def main() -> None:
     prctl("pidns", PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.clear()  # it was started with none, but the interpreter itself sets a locale
     tune_malloc()
-    preload()
-    # What is alive now is in every box: keep the collector from touching, and so copying, those pages.
-    gc.collect()
+    # Also for all of Python: what the restricted language may import is what programs import. Without it each box takes
+    # 39 ms longer (on a busy machine), and a Python program that imports eleven modules 10 ms.
+    restricted.preload()
+    # What is alive now is in every box: keep the collector from touching, and so copying, those pages. That saves
+    # 4.2 MiB in each box that runs a full collection; the goal for an idle box is 2.
     gc.freeze()
     # Only now: if anything above fails, the host sees the end of *control* and sends nothing.
     send(control, {"ready": True}, [])

@@ -176,9 +176,6 @@ def kind_of(name: str) -> Kind:
     return Kind.SPECIAL if name in _SPECIAL else Kind.PLAIN
 
 
-_kind_cached = functools.lru_cache(maxsize=4096)(kind_of)
-
-
 def denial(name: str) -> str:
     """The message for a program that asked for the attribute `name`."""
     advice = _ADVICE.get(name, "use the object's public methods, len(), str(), type(x).__name__ or isinstance()")
@@ -502,7 +499,7 @@ def guest_getattr(value: object, name: str, *default: object) -> object:
 def _read(value: object, name: str) -> object:
     if type_of(name) is not str:
         raise TypeError("attribute name must be a plain string")
-    kind = _kind_cached(name)
+    kind = kind_of(name)
     if kind is Kind.PLAIN:
         return checked(getattr(value, name))
     if kind is Kind.PRIVATE:
@@ -575,7 +572,7 @@ class _Named:
 
 def _set_on_frozen(value: object, name: str, new: object) -> None:
     """`object.__setattr__`, which frozen dataclasses use to set their own fields."""
-    if getattr(type_of(value), MARK, None) is not TOKEN or _kind_cached(_vetted_for_writing(name)) is Kind.DUNDER:
+    if getattr(type_of(value), MARK, None) is not TOKEN or kind_of(_vetted_for_writing(name)) is Kind.DUNDER:
         raise AttributeError(denial("__setattr__"))
     object.__setattr__(value, name, new)
 
@@ -588,7 +585,7 @@ def allow_writing(cls: type, *names: str) -> None:
 def _vetted_for_writing(name: object) -> str:
     if type_of(name) is not str:
         raise TypeError("attribute name must be a plain string")
-    kind = _kind_cached(name)
+    kind = kind_of(name)
     if kind is Kind.DENIED or (kind is Kind.DUNDER and name not in _WRITABLE_DUNDERS):
         raise AttributeError(denial(name))
     return name

@@ -28,7 +28,8 @@ from belljar.sandbox.docker.stream import Outputs
 __all__ = ["Background", "DockerBox", "bury"]
 
 _PIECE_BYTES: Final = 256 * 1024
-# Up to this size copying a body is cheaper than a second system call.
+# Up to this size the parts of a frame are sent as one: the daemon forwards each piece by itself, and a query whose
+# answer comes in two takes 0.1 ms longer, where the goal is 0.3.
 _JOINED_BYTES_MAX: Final = 64 * 1024
 # The exit code for SIGKILL; a program may also exit with it.
 _KILLED: Final = 128 + signal.SIGKILL
@@ -99,7 +100,6 @@ class DockerBox:
                 return b""
             if wire := self._outputs.take(data):
                 return wire
-            await asyncio.sleep(0)  # it had nothing for us; let others run
 
     async def _receive(self) -> bytes:
         self._waiting += 1

