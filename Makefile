@@ -10,14 +10,15 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 WORKERS ?= $(shell nproc)
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
-.PHONY: demo test quick lint types unit quick-unit docker mutants bench clean
+.PHONY: demo test quick lint types unit quick-unit docker postgres mutants bench clean
 
 demo: $(READY)
 	$(BIN)/belljar demo $(ARGS)
 
 test: lint types unit
 
-# What one waits for between two edits: under a minute, so the three run side by side. It needs no Docker.
+# What one waits for between two edits: under a minute, so the three run side by side. It needs no Docker, and
+# skips PostgreSQL where there is none.
 quick: $(READY)
 	@$(MAKE) --no-print-directory --jobs=3 lint types quick-unit
 
@@ -35,7 +36,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-unit: $(READY) docker
+unit: $(READY) docker postgres
 	$(PYTEST) --durations=30 $(ARGS)
 
 # The tests of the docker and gvisor backends start a daemon of their own (tests/daemon.py), unless DOCKER_HOST names
@@ -53,8 +54,20 @@ docker:
 		[ "$$CI" != true ]; \
 	}
 
+# The tests of a journal on a server start one of their own (tests/postgres.py), never that of the machine, which
+# Debian's package may start. Without it they are skipped, but not under CI=true.
+postgres:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+		root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
+		$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qy --no-install-recommends --no-remove postgresql; \
+	} || { \
+		echo "belljar: cannot install PostgreSQL here: do it, or its tests are skipped" >&2; \
+		[ "$$CI" != true ]; \
+	}
+
 # Every promise and every layer, broken on purpose in a copy: its test must fail. Takes long; ARGS="name..." takes some.
-mutants: $(READY) docker
+mutants: $(READY) docker postgres
 	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(READY) docker

@@ -3,8 +3,9 @@
 A test waits for a state and not for a time, so a property has no deadline, and a signal does in a process that a test
 starts what it does everywhere, though this one was started by `nohup`, or in the background, with signals ignored.
 
-Docker is the daemon that `DOCKER_HOST` names, else a private one, started when it is first needed. It is the only thing
-for which a test may be skipped, and not under `CI=true`: there, what cannot be tested fails.
+Docker is the daemon that `DOCKER_HOST` names, else a private one, and PostgreSQL always a private one; each is started
+when it is first needed. They are the only things for which a test may be skipped, and not under `CI=true`: there, what
+cannot be tested fails.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from belljar.sandbox import ensure_image
 from belljar.sandbox.docker.creator import LABEL, creator, is_gone
 from tests.daemon import PrivateDaemon, Unavailable, answers
 from tests.devices import devices
+from tests.postgres import Postgres
+from tests.postgres import Unavailable as NoPostgres
 
 LABEL_DIGEST = "belljar.digest"
 _ANSWER_S = 60
@@ -107,6 +110,42 @@ def _private_daemon(stack: contextlib.ExitStack) -> PrivateDaemon:
         if os.environ.get("CI") == "true":
             pytest.fail(f"no Docker daemon: {error}")
         pytest.skip(f"no Docker daemon: {error}")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for all tests of this process. None of them may leave it stopped."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(Postgres())
+        except NoPostgres as error:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"no PostgreSQL: {error}")
+            pytest.skip(f"no PostgreSQL: {error}")
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where the journals of a test are that names none or a file: there, or each in a database of its own."""
+    if request.param == "sqlite":
+        yield "sqlite"
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        known: dict[Path, str] = {}
+
+        def place(path: Path | str | None) -> str:
+            if isinstance(path, str):
+                return path
+            if path is None:
+                return server.database()
+            if path not in known:
+                known[path] = server.database()
+            return known[path]
+
+        monkeypatch.setattr("tests.journals.place", place)
+        yield "postgresql"
+        server.drop()
 
 
 def _client(host: str) -> docker.APIClient:

@@ -39,7 +39,7 @@ from typing import Self
 
 import psutil
 
-__all__ = ["CONTROL_GROUPS", "PROGRAMS", "PrivateDaemon", "Unavailable", "answers"]
+__all__ = ["CONTROL_GROUPS", "PROGRAMS", "PrivateDaemon", "Unavailable", "adopting_nobody", "answers"]
 
 # A start takes about a second; a machine under load may need more.
 START_S = 60.0
@@ -130,7 +130,7 @@ class PrivateDaemon:
 
     def _keep(self) -> None:
         command = [*self._sudo, sys.executable, "-I", __file__, str(self.folder), str(os.getgid()), self._programs]
-        with _adopting_nobody(), open(self.folder / "log", "w", encoding="utf-8") as log:
+        with adopting_nobody(), open(self.folder / "log", "w", encoding="utf-8") as log:
             self._keeper = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
             )
@@ -179,7 +179,7 @@ def _sudo(programs: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _adopting_nobody() -> Iterator[None]:
+def adopting_nobody() -> Iterator[None]:
     """While it lasts, orphans are not given to this process, whatever was agreed before."""
     libc, before = ctypes.CDLL(None), ctypes.c_int()
     assert libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0) == 0

@@ -10,17 +10,25 @@ from typing import Any
 from belljar.audit import AuditLog
 from belljar.errors import AuditUnavailable, LedgerUnavailable
 from belljar.journal import Draft, Job, Journal, open_journal
+from belljar.journal.postgres import PostgresStore
 from belljar.journal.sqlite import SqliteStore
 from belljar.ledger import Ledger
 
 __all__ = ["OwnLedger", "OwnLog", "fill", "meddle"]
 
 
+def place(path: Path | str | None) -> Path | str | None:
+    """Where the journal is that a test has at this path: just there. The fixture `store` says something else."""
+    return path
+
+
 async def meddle(journal: Journal, statement: str, *values: object) -> list[Any]:
-    """Run SQL in the connection of a journal in SQLite, which then remembers nothing of what was there."""
+    """Run SQL in the connection of a journal, which then remembers nothing of what was there."""
 
     def work(draft: Draft) -> list[Any]:
         store = draft._round._store
+        if isinstance(store, PostgresStore):
+            return list(store._server.fetch(statement, *values))
         assert isinstance(store, SqliteStore)
         return store._db.execute(statement, values).fetchall()
 
@@ -36,10 +44,10 @@ async def fill(journal: Journal, pages: int = 2) -> None:
 
 
 class OwnLog(AuditLog):
-    """The log in the file at `path`, or in memory."""
+    """The log in the file at `path`, in the database of a URL, or in memory."""
 
-    def __init__(self, path: Path | None, *, clock: Callable[[], int] = time.time_ns) -> None:
-        self.journal = open_journal(path, unavailable=AuditUnavailable)
+    def __init__(self, path: Path | str | None, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self.journal = open_journal(place(path), unavailable=AuditUnavailable)
         super().__init__(self.journal, clock=clock)
 
     async def aclose(self) -> None:
@@ -47,10 +55,10 @@ class OwnLog(AuditLog):
 
 
 class OwnLedger(Ledger):
-    """The ledger in the file at `path`, or in memory."""
+    """The ledger in the file at `path`, in the database of a URL, or in memory."""
 
-    def __init__(self, path: Path | None, *, owner: str) -> None:
-        self.journal = open_journal(path, unavailable=LedgerUnavailable)
+    def __init__(self, path: Path | str | None, *, owner: str) -> None:
+        self.journal = open_journal(place(path), unavailable=LedgerUnavailable)
         super().__init__(self.journal, owner=owner)
 
     async def aclose(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,11 +20,12 @@ from belljar.arguments import check, tenant_of
 from belljar.audit import AuditLog, Record, records
 from belljar.audit.charges import CHARGING, Charges
 from belljar.audit.events import HOST_RUN, QueryDenied, QuotaChanged, RequestRefused, RunStarted
-from belljar.audit.read import connect, is_in_use, parse, rows
+from belljar.audit.read import parse
+from belljar.audit.source import UNREADABLE, Log, Source, is_in_use, open_source
 from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
 from belljar.identity import Tenant
 from belljar.journal import Ask, Job, open_journal
-from belljar.journal.schema import SCHEMA, TAIL, TAIL_BYTES_MAX, SqliteError, is_blank
+from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
 from belljar.ledger import (
     Ledger,
     Limits,
@@ -90,7 +90,7 @@ class Quotas:
         writers: gives what writes to it, while it is open; None for whoever only reads.
     """
 
-    def __init__(self, path: Path, writers: Callable[[], tuple[Ledger, AuditLog]] | None) -> None:
+    def __init__(self, path: Log, writers: Callable[[], tuple[Ledger, AuditLog]] | None) -> None:
         self._path = path
         self._writers = writers
 
@@ -179,7 +179,7 @@ class Quotas:
 
 
 @contextlib.asynccontextmanager
-async def open_quotas(path: Path) -> AsyncIterator[Quotas]:
+async def open_quotas(path: Log) -> AsyncIterator[Quotas]:
     """The quotas in a file for whoever opens no runtime; it is created if it is missing.
 
     Raises:
@@ -206,57 +206,54 @@ def _cleared(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[ob
 
 
 @contextlib.contextmanager
-def _snapshot(path: Path) -> Iterator[sqlite3.Connection]:
-    """The file as it is at one moment, read-only."""
-    if not path.is_file():
+def _snapshot(log: Log) -> Iterator[Source]:
+    """Log and ledger as they are at one moment, read-only."""
+    if isinstance(log, Path) and not log.is_file():
         raise InvalidInput(
-            f"there is no ledger in {path.parent} yet: start a run or set a quota, or check the state folder",
+            f"there is no ledger in {log.parent} yet: start a run or set a quota, or check the state folder",
             code="quota.missing",
         )
-    with contextlib.closing(connect(path)) as db:
+    with contextlib.closing(open_source(log)) as source:
         try:
-            db.execute("BEGIN")
-            if not is_blank(db) and SCHEMA.of(db) is not SCHEMA:
+            if not source.has_ledger() and next(source.rows(), None) is not None:
                 raise InvalidInput(
-                    f"another version of Belljar made {path}: an older one is migrated by the next run, or by "
+                    f"another version of Belljar made {source.name}: an older one is migrated by the next run, or by "
                     "`belljar quota set`",
                     code="quota.format",
                 )
-            if (odd := None if is_blank(db) else SCHEMA.foreign(db)) is not None:
-                raise LedgerUnavailable(f"{path} is not as we make it: {odd}; set it aside for inspection")
-            yield db
-        except SqliteError as error:
-            raise LedgerUnavailable(f"{path} cannot be read: {error}; verify it") from error
+            if (odd := source.foreign()) is not None:
+                raise LedgerUnavailable(f"{source.name} is not as we make it: {odd}; set it aside for inspection")
+            yield source
+        except UNREADABLE as error:
+            raise LedgerUnavailable(f"{source.name} cannot be read: {error}; verify it") from error
 
 
-def _asked(path: Path, question: Callable[[Ask], _T]) -> _T:
-    with _snapshot(path) as db:
-        return question(_ask(db))
+def _asked(log: Log, question: Callable[[Ask], _T]) -> _T:
+    with _snapshot(log) as source:
+        return question(_ask(source))
 
 
-def _ask(db: sqlite3.Connection) -> Ask:
-    if is_blank(db):
-        return lambda _statement, *_values: []
-    return lambda statement, *values: db.execute(statement, values).fetchall()
+def _ask(source: Source) -> Ask:
+    return source.ask if source.has_ledger() else lambda _statement, *_values: []
 
 
-def _check(path: Path) -> list[str]:
-    was_in_use = is_in_use(path)
-    found = _check_once(path)
+def _check(log: Log) -> list[str]:
+    was_in_use = is_in_use(log)
+    found = _check_once(log)
     # A writer that started while the file was read as immutable makes any snapshot of it worthless.
-    return _check_once(path) if found and not was_in_use and is_in_use(path) else found
+    return _check_once(log) if found and not was_in_use and is_in_use(log) else found
 
 
-def _check_once(path: Path) -> list[str]:
-    with _snapshot(path) as db:
+def _check_once(log: Log) -> list[str]:
+    with _snapshot(log) as source:
         charges = Charges()
-        for seq, run, body, _ in rows(db):
+        for seq, run, body, _ in source.rows():
             if isinstance(body, bytes) and isinstance(run, str) and _is_charging(body):
                 try:
                     charges.feed(run, parse(seq, body).typed)
                 except ValueError as error:
                     raise VerificationFailed(f"record {seq} of the audit log {error}; verify the log") from None
-        return [*check_books(_ask(db)), *charges.differences(_ask(db))]
+        return [*check_books(_ask(source)), *charges.differences(_ask(source))]
 
 
 def _is_charging(body: bytes) -> bool:
@@ -264,14 +261,14 @@ def _is_charging(body: bytes) -> bool:
     return tail is not None and tail[1].decode() in CHARGING
 
 
-def explain(path: Path, run: str) -> Explained:
+def explain(path: Log, run: str) -> Explained:
     """What the quotas refused a run, from the log, and how its tenant stands now, from the ledger.
 
     Raises:
         InvalidInput: `audit.no_run`; `quota.missing`: there is no ledger yet.
         LedgerUnavailable, AuditUnavailable, VerificationFailed: it cannot be read.
     """
-    found = list(records(path, run)) if path.is_file() else []
+    found = [] if isinstance(path, Path) and not path.is_file() else list(records(path, run))
     if not found or run == HOST_RUN:
         raise InvalidInput(f"the log has no run {run[:80]}: `belljar audit ls` shows them", code="audit.no_run")
     tenant = next((record.typed.tenant for record in found if isinstance(record.typed, RunStarted)), None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -33,7 +35,13 @@ def imported() -> set[str]:
 
 def declared() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    return {normal(found[0]) for each in project["dependencies"] if (found := re.match(r"[A-Za-z0-9._-]+", each))}
+    needed = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    return {normal(found[0]) for each in needed if (found := re.match(r"[A-Za-z0-9._-]+", each))}
+
+
+def test_what_is_optional_is_not_imported_by_default() -> None:
+    program = "import sys, belljar.cli, belljar.testing; sys.exit('asyncpg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_what_is_imported_is_what_is_declared() -> None:

@@ -25,6 +25,8 @@ from tests.examples import examples
 from tests.journals import OwnLedger
 from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, drive
 
+on_each_store = pytest.mark.usefixtures("store")
+
 INPUT, OUTPUT = 10, 100  # tokens of a call; a token costs 1
 WORST = Amounts(1, INPUT, OUTPUT, INPUT + OUTPUT)
 
@@ -102,6 +104,7 @@ async def over(task: asyncio.Task[Any]) -> None:
     assert task.done()
 
 
+@on_each_store
 def test_what_is_in_the_way_only_while_it_is_held_is_waited_for() -> None:
     async def test() -> None:
         async with doors(money(150)) as [door]:
@@ -114,6 +117,7 @@ def test_what_is_in_the_way_only_while_it_is_held_is_waited_for() -> None:
     drive(test())
 
 
+@on_each_store
 def test_it_is_not_waited_for_what_would_not_fit_afterwards_either() -> None:
     async def test() -> None:
         async with doors(money(150)) as [door]:
@@ -126,6 +130,7 @@ def test_it_is_not_waited_for_what_would_not_fit_afterwards_either() -> None:
     drive(test())
 
 
+@on_each_store
 def test_the_answer_is_shortened_by_what_is_used_and_not_by_what_is_held() -> None:
     async def test() -> None:
         async with doors(money(160)) as [door]:
@@ -138,6 +143,7 @@ def test_the_answer_is_shortened_by_what_is_used_and_not_by_what_is_held() -> No
     drive(test())
 
 
+@on_each_store
 def test_the_line_is_first_come_first_served() -> None:
     """Beside the first call there is room for the small ones, and none for the large one that came before them."""
 
@@ -165,6 +171,7 @@ def test_the_line_is_first_come_first_served() -> None:
     drive(test())
 
 
+@on_each_store
 def test_who_leaves_the_line_does_not_hold_it_up() -> None:
     async def test() -> None:
         async with doors(money(150)) as [door]:
@@ -185,6 +192,7 @@ def test_who_leaves_the_line_does_not_hold_it_up() -> None:
     drive(test())
 
 
+@on_each_store
 def test_the_runs_time_ends_the_wait() -> None:
     async def test() -> None:
         async with doors(money(150)) as [door]:
@@ -199,6 +207,7 @@ def test_the_runs_time_ends_the_wait() -> None:
     drive(test())
 
 
+@on_each_store
 def test_who_waits_for_what_cannot_be_settled_is_told() -> None:
     async def test() -> None:
         async with doors(money(150)) as [door]:
@@ -214,6 +223,7 @@ def test_who_waits_for_what_cannot_be_settled_is_told() -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@on_each_store
 def test_another_run_of_the_tenant_is_waited_for(tmp_path: Path, processes: int) -> None:
     async def test() -> None:
         async with doors(UNLIMITED, UNLIMITED, tenant=money(150), path=tmp_path / "ledger.db", processes=processes) as [
@@ -229,6 +239,7 @@ def test_another_run_of_the_tenant_is_waited_for(tmp_path: Path, processes: int)
     drive(test())
 
 
+@on_each_store
 def test_another_run_of_the_tenant_is_waited_for_no_longer_than_a_call_may_take() -> None:
     async def test() -> None:
         async with doors(UNLIMITED, UNLIMITED, tenant=money(150)) as [one, other]:
@@ -246,6 +257,7 @@ def test_another_run_of_the_tenant_is_waited_for_no_longer_than_a_call_may_take(
     drive(test())
 
 
+@on_each_store
 def test_a_ledger_is_waited_at_in_one_event_loop_after_the_other() -> None:
     clock = FakeClock()
     ledger = OwnLedger(None, owner="1:1")
@@ -266,6 +278,7 @@ def test_a_ledger_is_waited_at_in_one_event_loop_after_the_other() -> None:
     drive(ledger.aclose())
 
 
+@on_each_store
 def test_what_is_kept_is_left_and_not_held() -> None:
     async def test() -> None:
         kept = Amounts(calls=1, cost_nanousd=100)

@@ -17,12 +17,16 @@ import pytest
 
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
 from belljar.journal import Draft, Job, Journal, open_journal
+from belljar.journal.postgres import PostgresStore
 from belljar.journal.schema import SCHEMA
 from belljar.journal.sqlite import SqliteStore
 from belljar.journal.tables import LIMITS, LimitsRow
+from tests import journals
 from tests.journals import fill, meddle
+from tests.postgres import sql
 
 NONE = (None,) * 5
+on_each_store = pytest.mark.usefixtures("store")
 
 
 class Made(Journal):
@@ -43,6 +47,9 @@ class Made(Journal):
 
 def make(path: Path | None, busy_timeout_s: float = 10.0, **options: Any) -> Made:
     name = "the test log"
+    where = journals.place(path)
+    if isinstance(where, str):
+        return Made(PostgresStore(where, name=name, unavailable=AuditUnavailable), name=name, **options)
     store = SqliteStore(path, name=f"{name} {path}", unavailable=AuditUnavailable, busy_timeout_s=busy_timeout_s)
     return Made(store, name=name, inline=path is None, **options)
 
@@ -65,6 +72,8 @@ def connection(writer: Journal) -> sqlite3.Connection:
 
 
 def rows(path: Path) -> list[int]:
+    if isinstance(where := journals.place(path), str):
+        return [int(x) for (x,) in sql(where, "SELECT account FROM belljar.limits ORDER BY account")]
     with closing(sqlite3.connect(path)) as db:
         return [int(x) for (x,) in db.execute("SELECT account FROM limits ORDER BY account")]
 
@@ -94,6 +103,7 @@ def locked(path: Path) -> Iterator[None]:
         db.execute("ROLLBACK")
 
 
+@on_each_store
 def test_what_resolved_is_in_the_file(tmp_path: Path) -> None:
     async def main() -> None:
         writer = make(tmp_path / "a.db")
@@ -104,6 +114,7 @@ def test_what_resolved_is_in_the_file(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@on_each_store
 def test_a_job_that_raises_takes_back_only_its_own_changes(tmp_path: Path) -> None:
     def bad(draft: Draft) -> None:
         draft.put(LIMITS, LimitsRow("50", "day", NONE))
@@ -170,6 +181,7 @@ def test_a_full_database_is_reported_in_the_type_of_its_owner(tmp_path: Path) ->
     asyncio.run(main())
 
 
+@on_each_store
 def test_unawaited_jobs_come_before_what_is_submitted_later(tmp_path: Path) -> None:
     async def main() -> None:
         writer = make(tmp_path / "w.db")
@@ -181,6 +193,7 @@ def test_unawaited_jobs_come_before_what_is_submitted_later(tmp_path: Path) -> N
     asyncio.run(main())
 
 
+@on_each_store
 def test_a_lost_unawaited_job_fails_the_next_job_of_its_lane_only() -> None:
     async def main() -> None:
         writer = make(None)
@@ -211,6 +224,7 @@ def test_unawaited_jobs_of_a_failed_round_are_lost_and_said_so(tmp_path: Path) -
     asyncio.run(main())
 
 
+@on_each_store
 def test_a_cancelled_caller_does_not_undo_its_job(tmp_path: Path) -> None:
     async def main() -> None:
         writer = make(tmp_path / "w.db")
@@ -223,6 +237,7 @@ def test_a_cancelled_caller_does_not_undo_its_job(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@on_each_store
 def test_room_waits_while_too_much_is_queued(tmp_path: Path) -> None:
     async def main() -> None:
         writer = make(tmp_path / "w.db", queue_max=10)
@@ -257,6 +272,7 @@ def test_closing_writes_what_is_queued_and_refuses_what_comes_later(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
 
 
+@on_each_store
 def test_closing_has_a_deadline(tmp_path: Path) -> None:
     async def main() -> None:
         writer = make(tmp_path / "w.db")
@@ -269,6 +285,7 @@ def test_closing_has_a_deadline(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@on_each_store
 def test_one_writer_serves_several_event_loops(tmp_path: Path) -> None:
     writer = make(tmp_path / "w.db")
 
@@ -289,6 +306,7 @@ def test_one_writer_serves_several_event_loops(tmp_path: Path) -> None:
     assert asyncio.run(end()) == 400
 
 
+@on_each_store
 def test_a_loop_that_ended_does_not_stop_the_writer(tmp_path: Path) -> None:
     writer = make(tmp_path / "w.db")
 
@@ -366,6 +384,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         make(tmp_path / "no" / "a.db")
 
 
+@on_each_store
 def test_two_writers_of_one_file_take_turns(tmp_path: Path) -> None:
     async def main() -> None:
         one, two = make(tmp_path / "a.db"), make(tmp_path / "a.db")

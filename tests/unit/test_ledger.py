@@ -14,7 +14,15 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from belljar.errors import HostFault, InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
@@ -34,6 +42,8 @@ from tests.examples import examples
 from tests.journals import OwnLedger, meddle
 
 T = TypeVar("T")
+
+on_each_store = pytest.mark.usefixtures("store")
 
 NOON = 1795435200.0  # 2026-11-23 12:00 UTC
 DAY = 86400.0
@@ -104,6 +114,7 @@ def test_odd_limits_are_refused(value: Any) -> None:
     asyncio.run(main())
 
 
+@on_each_store
 def test_a_run_is_opened_once() -> None:
     async def body(ledger: OwnLedger) -> None:
         with pytest.raises(InvalidInput) as caught:
@@ -118,6 +129,7 @@ def test_a_run_is_opened_once() -> None:
 # -- the life of a reservation ---------------------------------------------------------------------------------------
 
 
+@on_each_store
 def test_a_reservation_is_held_then_the_truth_is_charged_on_every_level() -> None:
     asked, actual = Amounts(1, 100, 1000, 5_000), Amounts(1, 90, 20, 300)
 
@@ -138,6 +150,7 @@ def test_a_reservation_is_held_then_the_truth_is_charged_on_every_level() -> Non
     with_run(body)
 
 
+@on_each_store
 def test_a_released_reservation_leaves_nothing() -> None:
     async def body(ledger: OwnLedger) -> None:
         for dispatched in (False, True):
@@ -151,6 +164,7 @@ def test_a_released_reservation_leaves_nothing() -> None:
     with_run(body)
 
 
+@on_each_store
 def test_a_reservation_ends_once() -> None:
     async def body(ledger: OwnLedger) -> None:
         for end in (ledger.release, lambda r: ledger.settle(r, Amounts(calls=1))):
@@ -171,6 +185,7 @@ def test_a_reservation_ends_once() -> None:
     with_run(body)
 
 
+@on_each_store
 def test_a_reservation_is_dispatched_once() -> None:
     async def body(ledger: OwnLedger) -> None:
         reservation = await ledger.reserve(R1, Amounts(calls=1), now=NOON)
@@ -181,6 +196,7 @@ def test_a_reservation_is_dispatched_once() -> None:
     with_run(body)
 
 
+@on_each_store
 def test_a_cancelled_reserve_leaves_nothing_held() -> None:
     async def body(ledger: OwnLedger) -> None:
         for delay in range(40):
@@ -228,6 +244,7 @@ def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dim
     with_run(body, run_limits=bound if level.startswith("run") else FREE)
 
 
+@on_each_store
 def test_a_refused_reservation_changes_no_level() -> None:
     async def body(ledger: OwnLedger) -> None:
         with pytest.raises(QuotaExceeded):
@@ -246,6 +263,7 @@ def test_the_root_is_asked_first() -> None:
     with_run(body, run_limits=only(calls=1), tenant_limits=only(calls=1))
 
 
+@on_each_store
 def test_tenant_limits_stand_where_nothing_was_set() -> None:
     async def body(ledger: OwnLedger) -> None:
         await ledger.set_limits(ACME, only(calls=100))
@@ -260,6 +278,7 @@ def test_tenant_limits_stand_where_nothing_was_set() -> None:
     with_run(body, tenant_limits=only(calls=2))
 
 
+@on_each_store
 def test_two_periods_of_one_level_hold_together() -> None:
     async def body(ledger: OwnLedger) -> None:
         day, month = only("day", calls=2), only("month", calls=3)
@@ -278,6 +297,7 @@ def test_two_periods_of_one_level_hold_together() -> None:
     with_run(body)
 
 
+@on_each_store
 def test_a_limit_set_late_knows_what_was_spent_before() -> None:
     async def body(ledger: OwnLedger) -> None:
         await ledger.settle(await ledger.reserve(R1, Amounts(calls=5), now=NOON), Amounts(calls=5))
@@ -288,6 +308,7 @@ def test_a_limit_set_late_knows_what_was_spent_before() -> None:
     with_run(body)
 
 
+@on_each_store
 def test_a_reservation_is_settled_on_the_day_it_was_made() -> None:
     async def body(ledger: OwnLedger) -> None:
         reservation = await ledger.reserve(R1, Amounts(calls=2), now=NOON)
@@ -300,6 +321,7 @@ def test_a_reservation_is_settled_on_the_day_it_was_made() -> None:
     with_run(body, run_limits=only("day", calls=2), tenant_limits=only("day", calls=2))
 
 
+@on_each_store
 def test_an_overrun_is_charged_in_truth_and_then_nothing_more_is_admitted() -> None:
     async def body(ledger: OwnLedger) -> None:
         reservation = await ledger.reserve(R1, Amounts(output_tokens=10), now=NOON)
@@ -313,6 +335,7 @@ def test_an_overrun_is_charged_in_truth_and_then_nothing_more_is_admitted() -> N
     with_run(body, tenant_limits=only(output_tokens=10))
 
 
+@on_each_store
 def test_remaining_is_the_least_of_all_levels_and_periods() -> None:
     async def body(ledger: OwnLedger) -> None:
         await ledger.set_limits(ACME, only("day", calls=10, input_tokens=50))
@@ -324,6 +347,7 @@ def test_remaining_is_the_least_of_all_levels_and_periods() -> None:
     with_run(body, run_limits=only(calls=100, cost_nanousd=1000))
 
 
+@on_each_store
 def test_many_at_once_get_exactly_what_is_there() -> None:
     async def body(ledger: OwnLedger) -> None:
         results = await asyncio.gather(
@@ -335,6 +359,7 @@ def test_many_at_once_get_exactly_what_is_there() -> None:
     with_run(body, tenant_limits=only(calls=50))
 
 
+@on_each_store
 def test_random_interleavings_never_pass_the_limit() -> None:
     chance = random.Random(7)
 
@@ -501,6 +526,7 @@ def test_a_dimension_over_its_limit_refuses_only_what_asks_for_it() -> None:
     with_run(body, run_limits=only(cost_nanousd=100))
 
 
+@on_each_store
 def test_a_program_hears_no_number_of_the_levels_above_its_tenant() -> None:
     async def body(ledger: OwnLedger) -> None:
         await ledger.set_limits(ACME, only(calls=10))
@@ -521,6 +547,7 @@ def test_a_program_hears_no_number_of_the_levels_above_its_tenant() -> None:
     with_run(body)
 
 
+@on_each_store
 def test_recovery_writes_what_belongs_to_a_run_with_its_end(tmp_path: Path) -> None:
     async def main() -> None:
         dead = open_ledger(tmp_path / "ledger.db", "1:1")
@@ -548,6 +575,7 @@ def test_recovery_writes_what_belongs_to_a_run_with_its_end(tmp_path: Path) -> N
 # -- ends of runs ----------------------------------------------------------------------------------------------------
 
 
+@on_each_store
 def test_closing_a_run_refunds_what_is_held_and_charges_what_left() -> None:
     async def body(ledger: OwnLedger) -> None:
         held = await ledger.reserve(R1, Amounts(1, 10, 10, 10), now=NOON)
@@ -568,6 +596,7 @@ def test_closing_a_run_refunds_what_is_held_and_charges_what_left() -> None:
     with_run(body)
 
 
+@on_each_store
 def test_recovery_closes_the_runs_of_the_dead_only(tmp_path: Path) -> None:
     async def start(owner: str) -> OwnLedger:
         ledger = open_ledger(tmp_path / "ledger.db", owner)
@@ -597,6 +626,7 @@ def test_recovery_closes_the_runs_of_the_dead_only(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@on_each_store
 def test_the_books_survive_a_restart(tmp_path: Path) -> None:
     async def main() -> None:
         first = open_ledger(tmp_path / "ledger.db")
@@ -612,6 +642,7 @@ def test_the_books_survive_a_restart(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@on_each_store
 def test_wrong_books_are_noticed() -> None:
     async def main() -> None:
         ledger = open_ledger()
@@ -798,3 +829,10 @@ Books.TestCase.settings = settings(
     max_examples=examples(40), stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestBooks = pytest.mark.slow(Books.TestCase)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["postgresql"], indirect=True)
+@on_each_store
+def test_the_books_on_a_server() -> None:
+    run_state_machine_as_test(Books, settings=settings(Books.TestCase.settings, max_examples=4, stateful_step_count=25))

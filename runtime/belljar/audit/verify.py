@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import closing
-from pathlib import Path
 
 import msgspec
 
 from belljar.audit.charges import Charges
 from belljar.audit.events import HOST_RUN, QuotaChanged
 from belljar.audit.grammar import RunGrammar
-from belljar.audit.read import OTHER_RUN, Record, connect, foreign, is_in_use, parse, rows
+from belljar.audit.read import OTHER_RUN, Record, parse
+from belljar.audit.source import UNREADABLE, Log, is_in_use, open_source
 from belljar.journal import Ask
-from belljar.journal.schema import SCHEMA, SqliteError, is_blank
 
 __all__ = ["Report", "verify"]
 
@@ -52,33 +51,32 @@ class Report(msgspec.Struct, frozen=True):
         return not self.problems
 
 
-def verify(path: Path) -> Report:
+def verify(log: Log) -> Report:
     """Check the whole log, from one snapshot; it may be in use.
 
     Raises:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be opened.
     """
-    was_in_use = is_in_use(path)
-    report = _verify(path)
-    if report.problems and not was_in_use and is_in_use(path):
-        return _verify(path)  # a writer started while it was read as immutable
+    was_in_use = is_in_use(log)
+    report = _verify(log)
+    if report.problems and not was_in_use and is_in_use(log):
+        return _verify(log)  # a writer started while it was read as immutable
     return report
 
 
-def _verify(path: Path) -> Report:
+def _verify(log: Log) -> Report:
     checker = _Checker()
-    with closing(connect(path)) as db:
+    with closing(open_source(log)) as source:
         try:
-            db.execute("BEGIN")  # one snapshot for all
-            for row in rows(db):
+            for row in source.rows():
                 checker.feed(*row)
-            if (odd := foreign(db)) is not None:
-                checker.problem(f"the file is not as we make it: {odd}")
-            elif not is_blank(db) and SCHEMA.of(db) is SCHEMA:
-                checker.compare(lambda statement, *values: db.execute(statement, values).fetchall())
-        except SqliteError as error:
-            checker.problem(f"after record {checker.seq}: the file cannot be read: {error}")
+            if (odd := source.foreign()) is not None:
+                checker.problem(f"the {source.kind} is not as we make it: {odd}")
+            elif source.has_ledger():
+                checker.compare(source.ask)
+        except UNREADABLE as error:
+            checker.problem(f"after record {checker.seq}: the {source.kind} cannot be read: {error}")
     return checker.report()
 
 

@@ -12,7 +12,8 @@ one transaction of the store::
 
 What was loaded and saved is remembered for the next round: as long as nobody else has written to the store, and the
 store knows, nothing is read twice. That is a memory of the database, never a number of our own: `begin` takes the lock
-first, and says whether the memory still holds.
+first, and says whether the memory still holds. If asking means a trip to another machine, the store may assume that it
+does: a round that used an outdated memory is then not written, but run again (`Stale`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from belljar.journal.tables import RECORDS, Key, RecordRow, Table
 
-__all__ = ["Ask", "Draft", "Job", "Outcome", "Store", "StoreError", "Work", "run_round"]
+__all__ = ["Ask", "Draft", "Job", "Outcome", "Stale", "Store", "StoreError", "Work", "run_round"]
 
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 _T = TypeVar("_T")
@@ -38,11 +39,18 @@ class StoreError(Exception):
     """The store cannot be used now. The text goes on where "the journal cannot be written: " ends."""
 
 
+class Stale(StoreError):
+    """Nothing of the round was written, and the same round may succeed: run it again."""
+
+
 class Store(Protocol):
     """What keeps the rows. Every method raises `StoreError`; after one, nothing of the round was written."""
 
     def begin(self) -> bool:
         """Begin a transaction that nobody else's can run beside.
+
+        A store may also assume that nobody else has written, and find out in a later call, `commit` at the latest;
+        that call then raises `Stale`, and the next `begin` assumes nothing.
 
         Returns:
             Whether somebody else may have written since this store's last transaction.
@@ -63,6 +71,22 @@ class Store(Protocol):
 
     def commit(self) -> None:
         """Make the transaction durable."""
+        ...
+
+    def living(self, lease_s: float) -> set[str] | None:
+        """Remove the hosts that gave no sign of life for `lease_s` seconds; return the names of the others.
+
+        A removed host can write nothing more, so its runs may be closed. None for a store of one machine.
+        """
+        ...
+
+    @property
+    def pulse_s(self) -> float | None:
+        """Seconds between two calls of `pulse`; None: never."""
+        ...
+
+    def pulse(self) -> None:
+        """Give a sign of life; called between transactions. Never raises: a host that gives none is removed later."""
         ...
 
     def rollback(self) -> None:
@@ -139,6 +163,10 @@ class Draft:
         """What a SELECT gives, over all that was put before this job, and not over what this one has put."""
         return self._round.query(statement, values)
 
+    def living(self, lease_s: float) -> set[str] | None:
+        """`Store.living`. It takes effect even if the job raises."""
+        return self._round.living(lease_s)
+
     def head(self) -> tuple[int, bytes]:
         """The number and the hash of the log's last record; 0 and zeros where there is none."""
         found: tuple[int, bytes] = self._own[_HEAD] if _HEAD in self._own else self._round.head()
@@ -196,6 +224,10 @@ class _Round:
         self.save()
         return self._store.query(statement, values)
 
+    def living(self, lease_s: float) -> set[str] | None:
+        self.save()
+        return self._store.living(lease_s)
+
     def attempt(self, job: Job[Any]) -> Outcome:
         draft = Draft(self)
         try:
@@ -219,6 +251,7 @@ def run_round(store: Store, known: dict[Key, Any], jobs: Sequence[Job[Any]]) -> 
     """Run jobs in one transaction, and give what became of each. `known` is what is remembered between rounds.
 
     Raises:
+        Stale: nothing of the round was written, and it may be run once more.
         StoreError: nothing of the round was written.
     """
     try:

@@ -32,13 +32,14 @@ import functools
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from belljar.errors import BelljarError, HostFault
-from belljar.journal.draft import Draft, Job, Outcome, Store, StoreError, run_round
+from belljar.journal.draft import Draft, Job, Outcome, Stale, Store, StoreError, run_round
 from belljar.journal.tables import Key
 
 __all__ = ["Journal", "Unavailable"]
@@ -97,6 +98,7 @@ class Journal:
         self._known: dict[Key, Any] = {}  # belongs to the thread, as the next
         self._lost: dict[str, Exception] = {}  # lane -> error
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._pulse_at = time.monotonic() + (store.pulse_s or 0.0)
         self._inline = inline
         if not inline:
             _JOURNALS.add(self)
@@ -174,7 +176,7 @@ class Journal:
         the event loop's too, than the jobs themselves.
         """
         batch: list[_Entry] = []
-        entry = self._queue.get()
+        entry = self._next()
         if entry is not None and entry.lazy:
             self._hurry.wait(_LINGER_S)
         self._hurry.clear()  # before the queue is emptied: what comes from here on sets it again
@@ -189,11 +191,27 @@ class Journal:
                 return batch, True
         return batch, False
 
+    def _next(self) -> _Entry | None:
+        """The next of the queue. The store has its pulse meanwhile, and between any two rounds that is due."""
+        if self._store.pulse_s is None:
+            return self._queue.get()
+        while True:
+            if (left := self._pulse_at - time.monotonic()) <= 0:
+                with self._steady:
+                    self._store.pulse()
+                self._pulse_at = time.monotonic() + self._store.pulse_s
+                continue
+            with contextlib.suppress(queue.Empty):
+                return self._queue.get(timeout=left)
+
     def _round(self, batch: Sequence[_Entry]) -> list[Outcome]:
         lost: dict[str, Exception] = {}
-        jobs: list[Job[Any]] = [Job(functools.partial(self._attempt, entry, lost), entry.job.needs) for entry in batch]
         try:
-            outcomes = run_round(self._store, self._known, jobs)
+            try:
+                outcomes = self._run(batch, lost)
+            except Stale:
+                lost.clear()  # the jobs that lost something did not run
+                outcomes = self._run(batch, lost)
         except StoreError as error:
             outcomes = [Outcome(error=entry.unavailable(f"{self.name} cannot be written: {error}")) for entry in batch]
             for entry, outcome in zip(batch, outcomes, strict=True):
@@ -205,6 +223,10 @@ class Journal:
             if entry.future is not None and outcome.error is not None and outcome.error is self._lost.get(entry.lane):
                 del self._lost[entry.lane]  # it has been told
         return outcomes
+
+    def _run(self, batch: Sequence[_Entry], lost: dict[str, Exception]) -> list[Outcome]:
+        jobs: list[Job[Any]] = [Job(functools.partial(self._attempt, entry, lost), entry.job.needs) for entry in batch]
+        return run_round(self._store, self._known, jobs)
 
     def _attempt(self, entry: _Entry, lost: dict[str, Exception], draft: Draft) -> Any:
         before = self._lost.get(entry.lane) or lost.get(entry.lane)

@@ -1,4 +1,4 @@
-"""Where a journal is kept, by what the caller says: a file, or memory."""
+"""Where a journal is kept, by what the caller says: a file, memory, or a server."""
 
 from __future__ import annotations
 
@@ -6,17 +6,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 from belljar.errors import BelljarError
+from belljar.journal.draft import Store
 from belljar.journal.journal import Journal
 from belljar.journal.sqlite import SqliteStore
 
 __all__ = ["open_journal"]
 
+_SCHEMES = ("postgresql://", "postgres://")
 
-def open_journal(path: Path | None, *, unavailable: Callable[[str], BelljarError]) -> Journal:
-    """The journal in the SQLite file at `path`, created if missing; None keeps it in memory.
+
+def open_journal(where: Path | str | None, *, unavailable: Callable[[str], BelljarError]) -> Journal:
+    """The journal in the SQLite file at a path, created if missing; None keeps it in memory.
+
+    A text is the URL of a PostgreSQL database, `postgresql://user@host/database`, and needs the extra `postgres`.
 
     Raises:
         whatever `unavailable` makes: it cannot be opened, or is something else.
     """
-    name = "the journal in memory" if path is None else f"the journal {path}"
-    return Journal(SqliteStore(path, name=name, unavailable=unavailable), name=name, inline=path is None)
+    if isinstance(where, str):
+        store, name = _on_server(where, unavailable)
+        return Journal(store, name=name)
+    name = "the journal in memory" if where is None else f"the journal {where}"
+    return Journal(SqliteStore(where, name=name, unavailable=unavailable), name=name, inline=where is None)
+
+
+def _on_server(url: str, unavailable: Callable[[str], BelljarError]) -> tuple[Store, str]:
+    if not url.startswith(_SCHEMES):
+        # Not the text: what was mistyped can hold a password.
+        raise unavailable("cannot open the journal: its URL has to begin with postgresql://")
+    try:
+        from belljar.journal.postgres import PostgresStore, shown
+    except ImportError as error:
+        raise unavailable(f"cannot open the journal: {error}; install belljar[postgres]") from error
+    name = f"the journal {shown(url)}"
+    return PostgresStore(url, name=name, unavailable=unavailable), name

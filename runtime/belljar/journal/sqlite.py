@@ -120,6 +120,14 @@ class SqliteStore:
             with contextlib.suppress(*SqliteError):
                 self._db.execute("ROLLBACK")
 
+    pulse_s = None
+
+    def pulse(self) -> None:
+        """Nothing asks whether a process lives but the kernel's locks."""
+
+    def living(self, lease_s: float) -> None:
+        return None
+
     def forget(self) -> None:
         self._db.close()
 

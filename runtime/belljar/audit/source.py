@@ -1,0 +1,233 @@
+"""Where a log is read from, a SQLite file or a PostgreSQL database, without touching it: all rows from one snapshot.
+
+A file is opened read-only and never created. In WAL mode SQLite would still create its two side files beside a closed
+log; so if there is no `-wal` file, which means that no process has the log open, it is opened as immutable. A writer
+that starts at that very moment only makes the answer older, or the read fail: `verify` then looks again.
+
+A database is read in one read-only transaction, a batch of rows at a time, also on a standby. That holds nobody up, but
+keeps the server from cleaning away what was changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from belljar.audit.events import HOST_RUN
+from belljar.audit.log import RECORD_BYTES_MAX
+from belljar.errors import AuditUnavailable, InvalidInput
+from belljar.journal import StoreError
+from belljar.journal.schema import SCHEMA, SqliteError, is_blank
+
+__all__ = ["UNREADABLE", "Log", "Row", "Source", "is_in_use", "open_source"]
+
+_T = TypeVar("_T")
+
+# The file of a log, or the URL of its database.
+Log = Path | str
+# Of a record: its number, run, body and hash, as stored.
+Row = tuple[int, object, object, object]
+# What the methods of a source raise when it cannot be read.
+UNREADABLE: Final = (*SqliteError, StoreError)
+
+# A planted body of gigabytes is never loaded: it reads as NULL, and is refused.
+_SELECT: Final = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
+_BOUNDS: Final = f"""SELECT run, min(seq), max(seq), count(*) FROM records
+    WHERE run <> '{HOST_RUN}' GROUP BY run ORDER BY min(seq)"""  # noqa: S608 (a constant)
+_BATCH: Final = 500
+_PATIENCE_S: Final = 10.0
+
+
+class Source(Protocol):
+    """A log that is open for reading. Its methods raise what is in `UNREADABLE`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str:
+        """What it is: a file or a database."""
+        ...
+
+    def rows(self, run: str | None = None, *, seq: int | None = None) -> Iterator[Row]:
+        """In order, from one snapshot; none from an empty file.
+
+        Args:
+            run: only this run's. In a log of an older version the run is None, and all records come.
+            seq: only this record.
+        """
+        ...
+
+    def bounds(self) -> list[tuple[str, int, int, int]] | None:
+        """The first and the last record of each run, and how many there are; None if only the records say that."""
+        ...
+
+    def has_ledger(self) -> bool:
+        """Whether the ledger is in it, too, and in the latest format."""
+        ...
+
+    def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """What a SELECT gives, of the same snapshot, with `?` for each value."""
+        ...
+
+    def foreign(self) -> str | None:
+        """What in it is not ours, or is missing, in a few words."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_source(log: Log) -> Source:
+    """Open a log for reading.
+
+    Raises:
+        InvalidInput: `audit.missing`: there is no log.
+        AuditUnavailable: it cannot be opened.
+    """
+    return _File(log) if isinstance(log, Path) else _Database(log)
+
+
+def is_in_use(log: Log) -> bool:
+    """Whether a process has the log's file open, or had it open when it was killed. A database counts as in use."""
+    if not isinstance(log, Path):
+        return True
+    real = log.resolve()  # SQLite puts its side files beside what a symbolic link points to
+    return real.with_name(real.name + "-wal").exists()
+
+
+class _File:
+    kind = "file"
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._db = _connect(path)
+        self._db.execute("BEGIN")  # one snapshot for all that is read
+
+    def rows(self, run: str | None = None, *, seq: int | None = None) -> Iterator[Row]:
+        db = self._db
+        if is_blank(db):
+            return
+        if db.execute("PRAGMA application_id").fetchone()[0] != SCHEMA.application_id:
+            raise sqlite3.DatabaseError("file is not an audit log")
+        schema = SCHEMA.of(db)
+        if schema is None:
+            raise sqlite3.DatabaseError("a newer Belljar made it")
+        if not schema.has_table(db, "records"):
+            raise sqlite3.DatabaseError("its records are not a table as we make it")
+        indexed = self._has_runs()
+        wanted = {"run": run if indexed else None, "seq": seq}
+        where = " AND ".join(f"{name} = ?" for name, value in wanted.items() if value is not None)
+        select = _SELECT.format("run" if indexed else "NULL") + (f" WHERE {where}" if where else "")
+        yield from db.execute(f"{select} ORDER BY seq", [value for value in wanted.values() if value is not None])
+
+    def bounds(self) -> list[tuple[str, int, int, int]] | None:
+        if is_blank(self._db):
+            return []
+        return self._db.execute(_BOUNDS).fetchall() if self._has_runs() else None
+
+    def has_ledger(self) -> bool:
+        return not is_blank(self._db) and SCHEMA.of(self._db) is SCHEMA
+
+    def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._db.execute(statement, values).fetchall()
+
+    def foreign(self) -> str | None:
+        return None if is_blank(self._db) else (SCHEMA.of(self._db) or SCHEMA).foreign(self._db)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _has_runs(self) -> bool:
+        """Whether the records have their runs in a column: since format 2."""
+        schema = SCHEMA.of(self._db)
+        return schema is not None and schema.version > 1
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise InvalidInput(f"there is no audit log at {path}; check the state folder", code="audit.missing")
+    mode = "mode=ro" if is_in_use(path) else "mode=ro&immutable=1"
+    uri = f"{path.absolute().as_uri()}?{mode}"
+    db: sqlite3.Connection | None = None
+    try:
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
+        db.execute("PRAGMA trusted_schema=OFF")
+        db.execute("SELECT 1 FROM sqlite_master").close()  # the side files are opened only now
+    except SqliteError as error:
+        if db is not None and not isinstance(error, sqlite3.OperationalError):
+            return db  # the file is damaged: `rows` will say so
+        if db is not None:
+            db.close()
+        raise AuditUnavailable(
+            f"cannot open the audit log {path}: {error}; check its permissions, or copy it and its -wal file elsewhere"
+        ) from error
+    return db
+
+
+class _Database:
+    kind = "database"
+
+    def __init__(self, url: str) -> None:
+        try:
+            from belljar.journal import pgschema, pgserver
+        except ImportError as error:
+            raise AuditUnavailable(f"cannot open the audit log: {error}; install belljar[postgres]") from error
+        self.name = pgserver.shown(url)
+        self._numbered = pgserver.numbered
+        # The server's event loop cannot run in a thread that may have one of its own.
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "belljar audit reader")
+        self._server = pgserver.Server(url, patience_s=_PATIENCE_S, reading=True)
+        self._schema = pgschema
+        try:
+            wrong = self._do(self._begin)
+        except StoreError as error:
+            wrong = str(error)
+        except BaseException:
+            self.close()
+            raise
+        if wrong is not None:
+            self.close()
+            raise AuditUnavailable(f"cannot open the audit log {self.name}: {wrong}")
+
+    def _begin(self) -> str | None:
+        self._server.connect()
+        self._server.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        if not self._schema.is_there(self._server):
+            raise InvalidInput(f"there is no audit log in {self.name}; check the URL", code="audit.missing")
+        return self._schema.wrong_version(self._server)
+
+    def rows(self, run: str | None = None, *, seq: int | None = None) -> Iterator[Row]:
+        where = "seq > $1 AND ($2::text IS NULL OR run = $2)" if run is None else "seq > $1 AND run = $2"
+        select = f"{_SELECT.format('run')} WHERE {where} ORDER BY seq LIMIT {1 if seq is not None else _BATCH}"
+        after = seq - 1 if seq is not None else -(2**62)
+        while found := self._do(functools.partial(self._server.fetch, select, after, run)):
+            for row in found:
+                if seq in (None, row[0]):
+                    yield row[0], row[1], row[2], row[3]
+            if seq is not None:
+                return
+            after = found[-1][0]
+
+    def bounds(self) -> list[tuple[str, int, int, int]] | None:
+        return [(row[0], row[1], row[2], row[3]) for row in self._do(lambda: self._server.fetch(_BOUNDS))]
+
+    def has_ledger(self) -> bool:
+        return True
+
+    def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._do(lambda: self._server.fetch(self._numbered(statement), *values))
+
+    def foreign(self) -> str | None:
+        odd: str | None = self._do(lambda: self._schema.foreign(self._server))
+        return odd
+
+    def close(self) -> None:
+        self._do(self._server.close)
+        self._thread.shutdown()
+
+    def _do(self, work: Callable[[], _T]) -> _T:
+        return self._thread.submit(work).result()

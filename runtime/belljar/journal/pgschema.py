@@ -1,0 +1,286 @@
+"""What a PostgreSQL database of a journal must be, and the statements that read and write it.
+
+Everything is in one schema, `belljar`: the tables of `tables`, and two more::
+
+    head    one row: the format, and `round`, which every transaction that writes raises by one
+    hosts   one row for each open store: the last round that it wrote, and when it was last seen
+
+Transactions take turns at the row of `head`: whoever has locked it has the journal, and `round` says whether anybody
+has written since. A write is one statement, however many tables it changes. It raises `round` only from the number that
+its writer knows; if `round` is another by then, it writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from belljar.journal.draft import StoreError
+from belljar.journal.pgserver import Server
+from belljar.journal.tables import BALANCES, DIMENSIONS, LIMITS, RECORDS, RESERVATIONS, TABLES, Table, columns
+
+__all__ = [
+    "LOCK",
+    "VERSION",
+    "Shape",
+    "foreign",
+    "is_there",
+    "load_statement",
+    "prepare",
+    "write_statement",
+    "wrong_version",
+]
+
+VERSION: Final = 1
+
+LOCK: Final = "SELECT round FROM belljar.head FOR UPDATE"
+
+_TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "day", "state"}
+_BYTES: Final = {"body", "hash", "run_limits", "tenant_limits"}
+_MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {LIMITS: set(DIMENSIONS), RESERVATIONS: set(columns("actual_{}"))}
+# Beside what the columns' types say. Against our own mistakes, as the triggers are.
+_CHECKS: Final[dict[Table[Any], str]] = {
+    RECORDS: "seq >= 1 AND length(hash) = 32",
+    RESERVATIONS: "state IN ('held', 'dispatched', 'settled', 'released')",
+    BALANCES: " AND ".join(f"{side} >= 0" for side in columns("used_{}") + columns("held_{}")),
+}
+# Rows that are changed again and again find room for their next version beside them.
+_ROOM: Final = " WITH (fillfactor = 50)"
+
+_REFUSE: Final = "BEGIN RAISE EXCEPTION '%', $1 USING ERRCODE = 'BJ001'; END"
+_APPEND_ONLY: Final = "BEGIN RAISE EXCEPTION 'the audit log is append-only' USING ERRCODE = 'BJ001'; END"
+_TRIGGER: Final = "records_are_not_changed"
+_INDEXES: Final = {
+    "records_of_run": "records (run, seq)",
+    "open_runs": "runs (owner) WHERE is_open = 1",
+    "open_reservations": "reservations (run) WHERE state IN ('held', 'dispatched')",
+}
+
+# Openers take turns.
+_OPENING: Final = f"SELECT pg_advisory_xact_lock({0x424A4155})"  # "BJAU"
+_STATE: Final = """SELECT to_regclass('belljar.head') IS NOT NULL,
+    EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('belljar'))"""
+
+
+def _kind(column: str) -> str:
+    return "text" if column in _TEXT else "bytea" if column in _BYTES else "bigint"
+
+
+def _column(table: Table[Any], column: str) -> tuple[str, bool]:
+    """Its type, and whether it always has a value."""
+    return _kind(column), column not in _MAY_BE_NULL.get(table, ())
+
+
+def _create_table(table: Table[Any]) -> str:
+    lines = []
+    for column in table.columns:
+        kind, always = _column(table, column)
+        # Names are compared as SQLite does, whatever language the database speaks.
+        collation = ' COLLATE "C"' if kind == "text" else ""
+        lines.append(f"{column} {kind}{collation}{' NOT NULL' * always}")
+    lines.append(f"PRIMARY KEY ({', '.join(table.columns[: table.keys])})")
+    if (check := _CHECKS.get(table)) is not None:
+        lines.append(f"CONSTRAINT {table.name}_check CHECK ({check})")
+    return f"CREATE TABLE belljar.{table.name} ({', '.join(lines)}){_ROOM * (table is BALANCES)}"
+
+
+_STATEMENTS: Final = (
+    "CREATE SCHEMA IF NOT EXISTS belljar",
+    "CREATE TABLE belljar.head (one boolean PRIMARY KEY CONSTRAINT head_check CHECK (one), version bigint NOT NULL,"
+    f" round bigint NOT NULL){_ROOM}",
+    'CREATE TABLE belljar.hosts (name text COLLATE "C" PRIMARY KEY, round bigint NOT NULL,'
+    f" seen timestamptz NOT NULL){_ROOM}",
+    *map(_create_table, TABLES),
+    *(f"CREATE INDEX {name} ON belljar.{what}" for name, what in _INDEXES.items()),
+    f"CREATE FUNCTION belljar.refuse(text) RETURNS bigint LANGUAGE plpgsql AS $${_REFUSE}$$",
+    f"CREATE FUNCTION belljar.append_only() RETURNS trigger LANGUAGE plpgsql AS $${_APPEND_ONLY}$$",
+    f"CREATE TRIGGER {_TRIGGER} BEFORE UPDATE OR DELETE OR TRUNCATE ON belljar.records"
+    " FOR EACH STATEMENT EXECUTE FUNCTION belljar.append_only()",
+    f"INSERT INTO belljar.head VALUES (true, {VERSION}, 0)",  # noqa: S608
+)
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+def prepare(server: Server, host: str) -> None:
+    """Make the database one of ours if it has nothing of the kind, and enter the host in it.
+
+    Raises:
+        StoreError: it is something else, or of another version.
+    """
+    server.execute("BEGIN")
+    server.fetch(_OPENING)  # a statement of its own: what the next one sees is from after it
+    ((is_ours, is_used),) = server.fetch(_STATE)
+    if not is_ours:
+        if is_used:
+            raise StoreError("its schema belljar is something else; choose another database")
+        for statement in _STATEMENTS:
+            server.execute(statement)
+    if (odd := wrong_version(server)) is not None:
+        raise StoreError(odd)
+    if (odd := foreign(server)) is not None:
+        raise StoreError(f"{odd}; set the database aside for inspection")
+    server.fetch("INSERT INTO belljar.hosts VALUES ($1, 0, now())", host)
+    server.execute("COMMIT")
+
+
+def is_there(server: Server) -> bool:
+    """Whether somebody has opened a journal in the database."""
+    return server.fetch(_STATE)[0][0] is True
+
+
+def wrong_version(server: Server) -> str | None:
+    """Why a schema that says what version it is of cannot be used, and what to do; None when it can."""
+    version = _version(server)
+    if version is None or version == VERSION:
+        return None
+    who, remedy = ("a newer", "update Belljar") if version > VERSION else ("an older", "migrate it")
+    return (
+        f"its format {version} is not known here, where {VERSION} is the latest; {who} Belljar made it: {remedy}, "
+        "or choose another database"
+    )
+
+
+def foreign(server: Server) -> str | None:
+    """What in the schema is not as we make it, in a few words; None when all is."""
+    found = {str(line) for (line,) in server.fetch(_LAYOUT)}
+    if (odd := sorted(found ^ _EXPECTED)) or _version(server) is None:
+        first = (odd or ["row of head"])[0]
+        return f"the {first[:120]!a} in its schema is {'not ours' if first in found else 'gone'}"
+    return None
+
+
+def _version(server: Server) -> int | None:
+    """None where `head` is not the table that says it."""
+    is_readable = """SELECT count(*) FROM pg_attribute
+        WHERE attrelid = to_regclass('belljar.head') AND attname IN ('version', 'round')"""
+    if server.fetch(is_readable) != [(2,)]:
+        return None
+    rows = server.fetch("SELECT version FROM belljar.head")
+    return rows[0][0] if len(rows) == 1 and isinstance(rows[0][0], int) else None
+
+
+# One line for each thing in the schema that can change what a statement does.
+_LAYOUT: Final = r"""
+WITH ours AS (SELECT oid, relname, relkind, relrowsecurity FROM pg_class
+              WHERE relnamespace = to_regnamespace('belljar'))
+SELECT concat('relation ', relname, ' ', relkind, CASE WHEN relrowsecurity THEN ' secured' END) FROM ours
+UNION ALL
+SELECT concat('column ', relname, '.', attname, ' ', format_type(atttypid, atttypmod),
+              CASE WHEN attnotnull THEN ' always' END, CASE WHEN atthasdef THEN ' default' END)
+    FROM ours JOIN pg_attribute ON attrelid = ours.oid WHERE relkind = 'r' AND attnum > 0 AND NOT attisdropped
+UNION ALL
+SELECT concat('constraint ', relname, '.', conname) FROM ours JOIN pg_constraint ON conrelid = ours.oid
+    WHERE contype NOT IN ('n', 'p')
+UNION ALL
+SELECT concat('trigger ', relname, '.', tgname, ' ', tgenabled, tgtype) FROM ours JOIN pg_trigger ON tgrelid = ours.oid
+    WHERE NOT tgisinternal
+UNION ALL
+SELECT concat('rule ', relname, '.', rulename) FROM ours JOIN pg_rewrite ON ev_class = ours.oid
+UNION ALL
+SELECT concat('policy ', relname, '.', polname) FROM ours JOIN pg_policy ON polrelid = ours.oid
+UNION ALL
+SELECT concat('child ', relname) FROM ours JOIN pg_inherits ON inhparent = ours.oid
+UNION ALL
+SELECT concat('function ', proname, ' ', prosrc) FROM pg_proc WHERE pronamespace = to_regnamespace('belljar')
+"""
+
+
+def _expected() -> set[str]:
+    lines = {
+        "column head.one boolean always",
+        "column head.version bigint always",
+        "column head.round bigint always",
+        "column hosts.name text always",
+        "column hosts.round bigint always",
+        "column hosts.seen timestamp with time zone always",
+        "constraint head.head_check",
+        # before, each statement: of 2 + 8 + 16 + 32 for before, delete, update and truncate
+        f"trigger records.{_TRIGGER} O58",
+        f"function refuse {_REFUSE}",
+        f"function append_only {_APPEND_ONLY}",
+    }
+    for table in TABLES:
+        for column in table.columns:
+            kind, always = _column(table, column)
+            lines.add(f"column {table.name}.{column} {kind}{' always' * always}")
+    lines |= {f"constraint {table.name}.{table.name}_check" for table in _CHECKS}
+    names = ("head", "hosts", *(table.name for table in TABLES))
+    lines |= {f"relation {name} r" for name in names} | {f"relation {name}_pkey i" for name in names}
+    return lines | {f"relation {name} i" for name in _INDEXES}
+
+
+_EXPECTED: Final = _expected()
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+# What a write changes: tables, each with whether rows are removed from it.
+Shape = Sequence[tuple[Table[Any], bool]]
+
+
+def load_statement(table: Table[Any]) -> str:
+    """The rows of some keys: one array for each column of the key."""
+    keys = table.columns[: table.keys]
+    names = ", ".join(f"{table.name}.{column}" for column in table.columns)
+    return (
+        f"SELECT {names} FROM belljar.{table.name} JOIN {_rows(keys, 1)} "  # noqa: S608
+        f"ON ({_list(f'{table.name}.{{}}', keys)}) = ({_list('given.{}', keys)})"
+    )
+
+
+def write_statement(shape: Shape) -> str:
+    """Write rows, if the journal is still as its writer has seen it. Gives the new round, or null: nothing was changed.
+
+    `$1` is the round that was seen and `$2` the host; then, for each of the shape, one array for each column: all of
+    the table, or those of its key where rows are removed.
+    """
+    parts = [
+        "mine AS (UPDATE belljar.head SET round = round + 1 WHERE round = $1 RETURNING round)",
+        "host AS (UPDATE belljar.hosts SET round = mine.round, seen = now() FROM mine WHERE name = $2 RETURNING 1)",
+    ]
+    taken = ["true"]
+    at = 3
+    for number, (table, removed) in enumerate(shape):
+        # From `mine`, so that nothing is even looked for before the head is ours.
+        if removed:
+            keys = table.columns[: table.keys]
+            statement = (
+                f"DELETE FROM belljar.{table.name} USING mine, {_rows(keys, at)} "  # noqa: S608
+                f"WHERE ({_list(f'{table.name}.{{}}', keys)}) = ({_list('given.{}', keys)})"
+            )
+            at += len(keys)
+        else:
+            statement = _insert(table, at)
+            # A trigger can also take a row for nothing.
+            taken.append(f"(SELECT count(*) FROM part{number}) = cardinality(${at})")  # noqa: S608
+            at += len(table.columns)
+        parts.append(f"part{number} AS ({statement} RETURNING 1)")
+    return f"""WITH {", ".join(parts)} SELECT CASE
+        WHEN NOT EXISTS (SELECT FROM mine) THEN NULL
+        WHEN NOT EXISTS (SELECT FROM host) THEN
+            belljar.refuse('this host was taken for dead, and its runs were closed; restart')
+        WHEN {" AND ".join(taken)} THEN (SELECT round FROM mine)
+        ELSE belljar.refuse('it did not take what was written; set the database aside for inspection') END"""  # noqa: S608
+
+
+def _insert(table: Table[Any], at: int) -> str:
+    names = _list("{}", table.columns)
+    statement = (
+        f"INSERT INTO belljar.{table.name} ({names}) "  # noqa: S608
+        f"SELECT {_list('given.{}', table.columns)} FROM mine, {_rows(table.columns, at)}"
+    )
+    if table is not RECORDS:  # which are never changed
+        keys, rest = table.columns[: table.keys], table.columns[table.keys :]
+        statement += f" ON CONFLICT ({_list('{}', keys)}) DO UPDATE SET {_list('{0} = excluded.{0}', rest)}"
+    return statement
+
+
+def _rows(names: Sequence[str], at: int) -> str:
+    """Arrays from the parameter `at` on, as rows."""
+    arrays = ", ".join(f"${number}::{_kind(name)}[]" for number, name in enumerate(names, at))
+    return f"unnest({arrays}) AS given({_list('{}', names)})"
+
+
+def _list(template: str, names: Sequence[str]) -> str:
+    return ", ".join(template.format(name) for name in names)
