@@ -123,7 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def examine(
-    policy: Policy, backends: Sequence[BackendName] | None = None, *, state: Path | None = None
+    policy: Policy, backends: Sequence[BackendName] | None = None, *, state: Path | str | None = None
 ) -> Report:
     """Test the wall on this host, under `policy`, with each of `backends` in turn (the policy's own if none is given).
 
@@ -166,7 +166,7 @@ def _report(policy: Policy, backends: list[BackendReport]) -> Report:
 # ------------------------------------------------------------------------------------------------------------ examining
 
 
-async def _examine(policy: Policy, backend: BackendName, state: Path) -> BackendReport:
+async def _examine(policy: Policy, backend: BackendName, state: Path | str) -> BackendReport:
     facts: dict[str, Fact] = {}
     engine: Engine | None = None
     try:
@@ -189,7 +189,7 @@ async def _examine(policy: Policy, backend: BackendName, state: Path) -> Backend
     return _backend_report(backend, findings, why, run_ms, facts)
 
 
-def _runtime(policy: Policy, backend: BackendName, state: Path) -> Runtime:
+def _runtime(policy: Policy, backend: BackendName, state: Path | str) -> Runtime:
     """One that starts whatever layers are missing: we want to see which."""
     box = msgspec.structs.replace(policy.box, languages=("python",), requires=())
     return Runtime(msgspec.structs.replace(policy, box=box), state=state, backend=backend)

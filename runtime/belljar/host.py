@@ -114,7 +114,8 @@ class Host:
     It belongs to the event loop in which it is opened, for as long as it is open.
 
     Args:
-        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
+        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None. Or
+            the URL of a PostgreSQL database for ledger and log: then `$BELLJAR_HOME` has the rest.
         pool: how many unused boxes each backend keeps ready, for each of the last four kinds that were asked for; of
             one kind are the boxes of policies with the same limits and required layers.
         models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
@@ -137,7 +138,7 @@ class Host:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
-        check("state", state, (str, Path, type(None)), "the path of a folder")
+        check("state", state, (str, Path, type(None)), "the path of a folder, or a URL of PostgreSQL")
         check("pool", pool, int, "a number of boxes")
         check("prices", prices, (Prices, type(None)), "belljar.Prices({name: belljar.Rates(...)})")
         self.state = State.at(state, environ)
@@ -167,13 +168,14 @@ class Host:
         async with contextlib.AsyncExitStack() as stack:
             journal = open_journal(self.state.journal, unavailable=AuditUnavailable)
             stack.push_async_callback(journal.aclose, unavailable=AuditUnavailable)
-            owner = stack.enter_context(Owner(self.state.owners))
-            audit, ledger = AuditLog(journal), Ledger(journal, owner=owner.name)
+            owner = stack.enter_context(Owner(self.state.owners)) if journal.host is None else None
+            name = journal.host if owner is None else owner.name
+            audit, ledger = AuditLog(journal), Ledger(journal, owner=str(name))
             stack.push_async_callback(ledger.aclose)
             stack.push_async_callback(self._close_models)
             searcher = Searcher()
             stack.push_async_callback(searcher.aclose)
-            await recover(ledger, audit, owner)
+            await recover(journal, ledger, audit, owner)
             await asyncio.to_thread(self._contexts.sweep_lent)
             self._shared = Shared(audit, ledger, self._contexts, searcher)
             self._resources = stack.pop_all()

@@ -7,26 +7,37 @@ what the ledger charges for it, and is closed, in one transaction too.
 A state folder that an older version has left may know a run in the ledger alone, or have its end in the log alone. Then
 only the ledger is written.
 
-The owner's lock is held from the check for life until all this is done, so nobody else does the same meanwhile.
+On one machine a lock proves that an owner lives. It is held from the check for life until all this is done, so nobody
+else does the same meanwhile. Hosts that share a journal have a lease there, and one that was found dead can write
+nothing more; closing a run twice does nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 import msgspec
 
 from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, RunAbandoned
-from belljar.journal import Job
+from belljar.errors import LedgerUnavailable
+from belljar.journal import Job, Journal
 from belljar.ledger import Abandoned, Ledger
 from belljar.owners import Owner
 
 __all__ = ["recover"]
 
 
-async def recover(ledger: Ledger, audit: AuditLog, owner: Owner) -> int:
+# Of a host that shares the journal with others: several signs of life long.
+_LEASE_S: Final = 60.0
+
+
+async def recover(journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owner | None) -> int:
     """Close what belongs to dead owners. Returns how many runs that was.
+
+    Args:
+        owner: our proof of life beside others of this machine; None where the journal is shared by hosts.
 
     Raises:
         LedgerUnavailable: it cannot be written; what was not closed is left to the next start.
@@ -36,6 +47,10 @@ async def recover(ledger: Ledger, audit: AuditLog, owner: Owner) -> int:
         charged = AmountsData(**msgspec.structs.asdict(run.charged))
         return audit.end_if_open(run.run, RunAbandoned(**msgspec.structs.asdict(run.used), charged=charged))
 
-    closed = await ledger.recover(owner.is_alive, record)
-    await asyncio.to_thread(owner.bury)
-    return closed
+    if owner is not None:
+        closed = await ledger.recover(owner.is_alive, record)
+        await asyncio.to_thread(owner.bury)
+        return closed
+    living = await journal.submit(Job(lambda draft: draft.living(_LEASE_S)), unavailable=LedgerUnavailable)
+    assert living is not None, "the store of several hosts knows them"
+    return await ledger.recover(living.__contains__, record)

@@ -30,7 +30,8 @@ class Runtime:
     Args:
         policy: a preset's name, a file's path, or a `Policy`. One made from a preset by `replace` that differs from it
             is named `PRESET-changed`.
-        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None.
+        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None. Or
+            the URL of a PostgreSQL database for ledger and log: then `$BELLJAR_HOME` has the rest.
         backend: one of the policy's backends; its first when None.
         language: one of the policy's languages; its first when None.
         pool: how many unused boxes are kept ready, so that a run need not wait for one.

@@ -1,4 +1,7 @@
-"""Where things are kept: one folder for log and ledger, contexts, images, results and the locks of live processes."""
+"""Where things are kept: one folder for log and ledger, contexts, images, results and the locks of live processes.
+
+Log and ledger may be on a server instead, where several hosts share them; everything else stays in the folder.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,30 @@ __all__ = ["State"]
 
 
 class State(msgspec.Struct, frozen=True):
-    """The state folder's layout."""
+    """The state folder's layout. `url` is that of the database with log and ledger, where they are on a server."""
 
     root: Path
+    url: str | None = None
 
     @classmethod
     def at(cls, root: str | Path | None, environ: Mapping[str, str]) -> Self:
-        """`root` if given, else `$BELLJAR_HOME`, else `belljar` in the XDG state folder."""
+        """`root` if given, else `$BELLJAR_HOME`, else `belljar` in the XDG state folder.
+
+        The URL is `root` itself, if it is one, else `$BELLJAR_JOURNAL`, if that is set.
+        """
+        url = environ.get("BELLJAR_JOURNAL") or None
+        if isinstance(root, str) and "://" in root:
+            root, url = None, root
         if root is None:
             home = environ.get("HOME") or "/"
             state_home = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
             root = Path(environ.get("BELLJAR_HOME") or f"{state_home}/belljar")
-        return cls(Path(root).expanduser().absolute())
+        return cls(Path(root).expanduser().absolute(), url)
 
     @property
-    def journal(self) -> Path:
-        """The log and the ledger, in one file, which has the name that it had when the log was alone in it."""
-        return self.root / "audit.db"
+    def journal(self) -> Path | str:
+        """The log and the ledger: a URL, or one file, which has the name that it had when the log was alone in it."""
+        return self.url or self.root / "audit.db"
 
     @property
     def owners(self) -> Path:

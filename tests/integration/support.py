@@ -214,16 +214,21 @@ class Jar:
 
     # ----------------------------------------------------------------------------------------------------- afterwards
 
+    @property
+    def journal(self) -> Path:
+        """The file of log and ledger."""
+        return self.state.root / "audit.db"
+
     def records(self, event: str | None = None) -> list[Record]:
         """The log's records, all or those of one event."""
-        return [record for record in records(self.state.journal) if event in (None, record.event)]
+        return [record for record in records(self.journal) if event in (None, record.event)]
 
     def records_of(self, event: str) -> set[str]:
         """The runs that have a record of this event."""
         return {record.run for record in self.records(event)}
 
     def open_reservations(self) -> int:
-        with closing(sqlite3.connect(f"file:{self.state.journal}?mode=ro", uri=True)) as db:
+        with closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True)) as db:
             (count,) = db.execute("SELECT COUNT(*) FROM reservations WHERE state IN ('held', 'dispatched')").fetchone()
         return int(count)
 
@@ -231,7 +236,7 @@ class Jar:
         """What the books say a tenant used today."""
 
         async def ask() -> Amounts:
-            ledger = OwnLedger(self.state.journal, owner="test")
+            ledger = OwnLedger(self.journal, owner="test")
             try:
                 return await ledger.spent(tenant, day or time.strftime("%Y-%m-%d", time.gmtime()))
             finally:
@@ -245,16 +250,16 @@ class Jar:
             running.end()
         no_process_left()
         _reap()
-        if self.state.journal.exists():
-            report = verify(self.state.journal)
+        if self.journal.exists():
+            report = verify(self.journal)
             assert report.problems == []
             if not self.expect_unfinished:
                 assert report.unfinished == []
                 runs = {record.run for record in self.records()} - {HOST_RUN}
                 ended = {*self.records_of("run.finished"), *self.records_of("run.abandoned")}
                 assert ended == runs
-        if self.state.journal.exists():
-            assert asyncio.run(_book_errors(self.state.journal)) == []
+        if self.journal.exists():
+            assert asyncio.run(_book_errors(self.journal)) == []
             if self.expect_unfinished:
                 # What a killed host had reserved is settled by whoever comes next.
                 assert self.exec("print('next')").code == 0

@@ -98,7 +98,7 @@ def test_the_history_is_a_table_and_csv(jar: Jar, context: Path) -> None:
 
 
 def change_total(jar: Jar, size: int) -> None:
-    with closing(sqlite3.connect(jar.state.journal)) as db, db:
+    with closing(sqlite3.connect(jar.journal)) as db, db:
         db.execute("UPDATE balances SET used_read_bytes = ? WHERE account = 'acme' AND key = 'total'", (size,))
 
 
@@ -133,4 +133,4 @@ def test_what_makes_no_sense_is_told_with_2_and_changes_nothing(jar: Jar, argume
     outcome = jar("quota", *arguments)
     assert (outcome.code, outcome.stdout) == (2, "")
     assert words in outcome.stderr
-    assert not jar.state.journal.exists() or jar.records("quota.changed") == []
+    assert not jar.journal.exists() or jar.records("quota.changed") == []

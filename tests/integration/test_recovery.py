@@ -51,7 +51,7 @@ def test_after_a_kill_the_log_says_what_the_books_charged(jar: Jar, provider: Pr
     assert abandoned.data["charged"]["calls"] == abandoned.data["calls"] == 1
     assert costs(jar.records()) == jar.spent().cost_nanousd > 0
     assert jar.spent().read_bytes >= abandoned.data["read_bytes"] > 0
-    report = verify(jar.state.journal)
+    report = verify(jar.journal)
     assert (report.problems, report.unfinished) == ([], [])
     assert os.listdir(jar.state.owners) == []
 
@@ -82,7 +82,7 @@ def test_what_has_no_open_beginning_in_the_log_is_only_closed_in_the_books(jar: 
     run = RunId(jar.records("run.finished")[0].run if state == "ended in the log" else "never-logged")
 
     async def leave() -> None:
-        ledger = OwnLedger(jar.state.journal, owner="dead")
+        ledger = OwnLedger(jar.journal, owner="dead")
         if state == "ended in the log":
             # As an older version left it, which died between the log's end of the run and that of its account.
             await meddle(ledger.journal, "UPDATE runs SET is_open = 1, owner = 'dead' WHERE run = ?", run)
@@ -96,7 +96,7 @@ def test_what_has_no_open_beginning_in_the_log_is_only_closed_in_the_books(jar: 
     assert jar.records("run.abandoned") == []
 
     async def is_closed() -> None:
-        ledger = OwnLedger(jar.state.journal, owner="test")
+        ledger = OwnLedger(jar.journal, owner="test")
         with pytest.raises(LedgerUnavailable, match="is closed in the ledger"):
             await ledger.remaining(run, now=time.time())
         await ledger.aclose()
@@ -111,13 +111,13 @@ def test_a_log_that_goes_away_stops_the_run_before_its_next_call(jar: Jar) -> No
     async def lose_the_log() -> None:
         async with belljar.Runtime(state=jar.at) as runtime, runtime.session(model=model) as session:
             assert (await session.execute("print(llm_query('a'))")).stdout == "b\n"
-            jar.state.journal.rename(moved)
+            jar.journal.rename(moved)
             await session.execute("print(llm_query('a'))")
 
     jar.expect_unfinished = True
     with pytest.raises(belljar.AuditUnavailable, match="put it back, or restart"):
         asyncio.run(lose_the_log())
-    moved.rename(jar.state.journal)
+    moved.rename(jar.journal)
     assert len(jar.records("query.requested")) == jar.spent().calls == 1
 
 

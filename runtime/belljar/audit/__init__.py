@@ -6,12 +6,14 @@ A record is durable before what it announces happens.
 from belljar.audit.coverage import Coverage, DocumentCoverage, Ranges, characters_read, coverage
 from belljar.audit.log import AuditLog
 from belljar.audit.read import Record, RunSummary, records, runs
+from belljar.audit.source import Log
 from belljar.audit.verify import Report, verify
 
 __all__ = [
     "AuditLog",
     "Coverage",
     "DocumentCoverage",
+    "Log",
     "Ranges",
     "Record",
     "Report",

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from belljar.audit import Coverage, Ranges, Record, Report, coverage, records, runs, verify
+from belljar.audit import Coverage, Log, Ranges, Record, Report, coverage, records, runs, verify
 from belljar.cli import options
 from belljar.cli.output import emit, say, tell
 from belljar.errors import InvalidInput, VerificationFailed
@@ -46,7 +46,7 @@ def audit() -> None:
 @audit.command()
 @options.state
 @options.as_json
-def ls(state: Path | None, as_json: bool) -> None:
+def ls(state: Path | str | None, as_json: bool) -> None:
     """List the runs in the log, oldest first."""
     found = runs(_log(state))
     if as_json:
@@ -61,7 +61,7 @@ def ls(state: Path | None, as_json: bool) -> None:
 @click.argument("run")
 @options.state
 @options.as_json
-def show(run: str, state: Path | None, as_json: bool) -> None:
+def show(run: str, state: Path | str | None, as_json: bool) -> None:
     """Show every record of RUN: its id, or `last` for the latest one."""
     log = _log(state)
     run = _run_id(log, run)
@@ -80,7 +80,7 @@ def show(run: str, state: Path | None, as_json: bool) -> None:
 @audit.command("verify")
 @options.state
 @options.as_json
-def verify_(state: Path | None, as_json: bool) -> None:
+def verify_(state: Path | str | None, as_json: bool) -> None:
     """Check the whole log: every hash, the order, and that every request has its outcome."""
     report = verify(_log(state))
     if as_json:
@@ -124,7 +124,9 @@ _SHOWN_UNIT = (
 )
 @options.state
 @options.as_json
-def coverage_(run: str, require: Fraction | None, what: str, ranges: int, state: Path | None, as_json: bool) -> None:
+def coverage_(
+    run: str, require: Fraction | None, what: str, ranges: int, state: Path | str | None, as_json: bool
+) -> None:
     """Show which characters of its contexts RUN (an id, or `last`) read, and which it showed to a sub-model.
 
     The log is verified first. Read means given to the box; shown means found word for word in a prompt that was
@@ -153,7 +155,7 @@ def coverage_(run: str, require: Fraction | None, what: str, ranges: int, state:
         click.get_current_context().exit(VerificationFailed.exit_code)
 
 
-def _coverage(log: Path, run: str, ranges: int) -> Coverage:
+def _coverage(log: Log, run: str, ranges: int) -> Coverage:
     report = verify(log)
     if not report.ok:
         raise _unsound(report)
@@ -189,7 +191,7 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _run_id(log: Path, run: str) -> str:
+def _run_id(log: Log, run: str) -> str:
     if run != _LAST:
         return run
     found = runs(log)
@@ -221,5 +223,5 @@ def _fields(record: Record) -> dict[str, object]:
     }
 
 
-def _log(state: Path | None) -> Path:
+def _log(state: Path | str | None) -> Log:
     return State.at(state, os.environ).journal

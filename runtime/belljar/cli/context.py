@@ -59,7 +59,7 @@ def add(
     errors: Literal["strict", "replace", "skip"],
     jsonl: bool,
     quiet: bool,
-    state: Path | None,
+    state: Path | str | None,
     as_json: bool,
 ) -> None:
     """Register each PATH: a file becomes a text, a folder a dict from path to text; - reads stdin.
@@ -97,7 +97,7 @@ def add(
 @_tenant
 @options.state
 @options.as_json
-def ls(tenant: str, state: Path | None, as_json: bool) -> None:
+def ls(tenant: str, state: Path | str | None, as_json: bool) -> None:
     """List the registered contexts, oldest first."""
     store = _store(state, tenant)
     documents = store.ls()
@@ -113,7 +113,7 @@ def ls(tenant: str, state: Path | None, as_json: bool) -> None:
 @_tenant
 @options.state
 @options.as_json
-def rm(refs: tuple[str, ...], tenant: str, state: Path | None, as_json: bool) -> None:
+def rm(refs: tuple[str, ...], tenant: str, state: Path | str | None, as_json: bool) -> None:
     """Remove contexts, by name (`log` or `@log`) or by digest (at least its first 12 digits).
 
     A name removes that name, and with the last name the text. A digest removes the text and all its names. A context
@@ -141,7 +141,7 @@ def rm(refs: tuple[str, ...], tenant: str, state: Path | None, as_json: bool) ->
 )
 @options.state
 @options.as_json
-def gc(older_than: str, tenant: str | None, state: Path | None, as_json: bool) -> None:
+def gc(older_than: str, tenant: str | None, state: Path | str | None, as_json: bool) -> None:
     """Remove contexts that have not been used for some time. A context that a run has open is never removed."""
     age_ns = _age_ns(older_than)
     stores = ContextStores(State.at(state, os.environ).contexts)
@@ -159,7 +159,7 @@ def gc(older_than: str, tenant: str | None, state: Path | None, as_json: bool) -
         say(f"{document.sha256}  {_shown(document.name)}")
 
 
-def _store(state: Path | None, tenant: str, *, create: bool = False) -> ContextStore:
+def _store(state: Path | str | None, tenant: str, *, create: bool = False) -> ContextStore:
     place = State.at(state, os.environ)
     if create:
         place.create()

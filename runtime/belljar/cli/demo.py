@@ -66,7 +66,7 @@ class _Where(msgspec.Struct, frozen=True, kw_only=True):
     """How the runtime is opened, and for which tenant."""
 
     policy: str
-    state: Path | None
+    state: Path | str | None
     backend: BackendName | None
     language: Language | None
     tenant: str
@@ -146,7 +146,7 @@ def _score(f1: float | None) -> str:
     return "no F1: the text is too short to contain a pair; use more --tokens" if f1 is None else f"F1 {f1:.4f}"
 
 
-def _print(report: Report, state: Path | None) -> None:
+def _print(report: Report, state: Path | str | None) -> None:
     result = report.result
     where = f" --state {state}" if state else ""
     rows = [

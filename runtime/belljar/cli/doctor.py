@@ -31,7 +31,7 @@ _DENIED: Final = 4
 )
 @options.state
 @options.as_json
-def doctor(policy: str, wanted: tuple[BackendName, ...], state: Path | None, as_json: bool) -> int:
+def doctor(policy: str, wanted: tuple[BackendName, ...], state: Path | str | None, as_json: bool) -> int:
     """Test the wall on this host: which layers hold, what a program inside can reach, known holes of the runtimes.
 
     Exits with 4 if the policy's default backend, or one named by --backend, cannot start runs.

@@ -50,7 +50,7 @@ def image() -> None:
 )
 @options.state
 @options.as_json
-def build(backend: str, state: Path | None, as_json: bool) -> None:
+def build(backend: str, state: Path | str | None, as_json: bool) -> None:
     """Make the image now instead of with the first run; for docker and gvisor, also load it into the daemon.
 
     DOCKER_HOST names the daemon. Nothing is pulled, and no Dockerfile is read.
@@ -67,7 +67,7 @@ def build(backend: str, state: Path | None, as_json: bool) -> None:
 @image.command()
 @options.state
 @options.as_json
-def ls(state: Path | None, as_json: bool) -> None:
+def ls(state: Path | str | None, as_json: bool) -> None:
     """List the images in the state folder, and those in the Docker daemon if one answers."""
     from belljar.sandbox.docker.daemon import DEFAULT_HOST
 

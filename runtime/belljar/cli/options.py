@@ -14,11 +14,20 @@ __all__ = ["as_json", "box_options", "prices", "reading", "state"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class _Place(click.Path):
+    """A folder, or the URL of a database, which is no path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
+
+
 state = click.option(
     "--state",
-    type=click.Path(path_type=Path, file_okay=True),
-    metavar="DIR",
-    help="The folder for log, ledger, contexts and images. [default: $BELLJAR_HOME, else the XDG state folder]",
+    type=_Place(path_type=Path, file_okay=True),
+    metavar="DIR|URL",
+    help="The folder for log, ledger, contexts and images. [default: $BELLJAR_HOME, else the XDG state folder] Or the "
+    "URL of a PostgreSQL database for log and ledger. [default: $BELLJAR_JOURNAL, if it is set]",
 )
 prices = click.option(
     "--prices",

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
+from belljar.audit import Log
 from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say
@@ -87,7 +88,7 @@ def quota() -> None:
 @click.argument("tenant", required=False)
 @options.state
 @options.as_json
-def show(tenant: str | None, state: Path | None, as_json: bool) -> None:
+def show(tenant: str | None, state: Path | str | None, as_json: bool) -> None:
     """Show used, held, limit and what is left: of each level of TENANT, or of all tenants.
 
     Listed is each period that has a limit or use now. Held is what calls under way may still cost.
@@ -112,7 +113,7 @@ def show(tenant: str | None, state: Path | None, as_json: bool) -> None:
 )
 @options.state
 @options.as_json
-def set_(tenant: str, state: Path | None, as_json: bool, **given: tuple[_Bound, ...]) -> None:
+def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[_Bound, ...]) -> None:
     """Set limits of TENANT, each for a minute, an hour, a day, a month (UTC) or in total.
 
     Limits that are not named stay. A number may be `unlimited`. They count for all tenants below it together, also
@@ -132,7 +133,7 @@ def set_(tenant: str, state: Path | None, as_json: bool, **given: tuple[_Bound, 
 @click.argument("tenant")
 @options.state
 @options.as_json
-def clear(tenant: str, state: Path | None, as_json: bool) -> None:
+def clear(tenant: str, state: Path | str | None, as_json: bool) -> None:
     """Clear all limits of TENANT; the policies' [quota.tenant] counts for it again."""
     limits = _write(state, lambda quotas: quotas.clear(tenant, by=_user()))
     _print_limits(tenant, limits, "cleared", as_json=as_json)
@@ -144,7 +145,7 @@ def clear(tenant: str, state: Path | None, as_json: bool) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: whole numbers, costs in nano-dollars.")
 @options.state
 @options.as_json
-def history_(tenant: str | None, per: Span, as_csv: bool, state: Path | None, as_json: bool) -> None:
+def history_(tenant: str | None, per: Span, as_csv: bool, state: Path | str | None, as_json: bool) -> None:
     """Show what TENANT, or every tenant, used on each day or in each month (UTC)."""
     found = _read(state, lambda quotas: quotas.history(tenant, per=per))
     if as_json:
@@ -159,7 +160,7 @@ def history_(tenant: str | None, per: Span, as_csv: bool, state: Path | None, as
 @quota.command("check")
 @options.state
 @options.as_json
-def check_(state: Path | None, as_json: bool) -> None:
+def check_(state: Path | str | None, as_json: bool) -> None:
     """Check that the ledger adds up and agrees with the log; if not, exit with 9."""
     problems = _read(state, lambda quotas: quotas.check())
     if as_json:
@@ -180,7 +181,7 @@ def check_(state: Path | None, as_json: bool) -> None:
 @click.argument("run")
 @options.state
 @options.as_json
-def explain_(run: str, state: Path | None, as_json: bool) -> None:
+def explain_(run: str, state: Path | str | None, as_json: bool) -> None:
     """Explain what quotas refused RUN: which level said no, and why."""
     found = explain(_path(state), run)
     if as_json:
@@ -201,18 +202,18 @@ def explain_(run: str, state: Path | None, as_json: bool) -> None:
 # -- doing -------------------------------------------------------------------------------------------------------------
 
 
-def _path(state: Path | None) -> Path:
+def _path(state: Path | str | None) -> Log:
     return State.at(state, os.environ).journal
 
 
-def _read(state: Path | None, question: Callable[[Quotas], Awaitable[_T]]) -> _T:
+def _read(state: Path | str | None, question: Callable[[Quotas], Awaitable[_T]]) -> _T:
     async def go() -> _T:
         return await question(Quotas(_path(state), None))
 
     return run_async(go(), closed="nothing was changed")
 
 
-def _write(state: Path | None, change: Callable[[Quotas], Awaitable[_T]]) -> _T:
+def _write(state: Path | str | None, change: Callable[[Quotas], Awaitable[_T]]) -> _T:
     where = State.at(state, os.environ)
 
     async def go() -> _T:

@@ -81,6 +81,11 @@ class Store(Protocol):
         ...
 
     @property
+    def host(self) -> str | None:
+        """What other hosts call this one; None for a store of one machine."""
+        ...
+
+    @property
     def pulse_s(self) -> float | None:
         """Seconds between two calls of `pulse`; None: never."""
         ...

@@ -104,6 +104,11 @@ class Journal:
             _JOURNALS.add(self)
             threading.Thread(target=self._work, name="belljar journal", daemon=True).start()
 
+    @property
+    def host(self) -> str | None:
+        """Our name among the hosts that share the store; None if only processes of this machine do."""
+        return self._store.host
+
     # -- for coroutines ----------------------------------------------------------------------------------------------
 
     def submit(

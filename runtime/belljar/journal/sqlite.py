@@ -121,6 +121,7 @@ class SqliteStore:
                 self._db.execute("ROLLBACK")
 
     pulse_s = None
+    host = None
 
     def pulse(self) -> None:
         """Nothing asks whether a process lives but the kernel's locks."""
