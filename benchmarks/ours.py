@@ -16,8 +16,10 @@ from typing import Self
 from belljar.audit import AuditLog
 from belljar.context import ContextStores
 from belljar.engine import CellResult
+from belljar.errors import AuditUnavailable
 from belljar.identity import Language, Tenant
-from belljar.ledger import SqliteLedger
+from belljar.journal import open_journal
+from belljar.ledger import Ledger
 from belljar.lifecycle import Order, Shared, begin, new_run_id
 from belljar.models import NullModel, Prices
 from belljar.policy import load
@@ -78,10 +80,9 @@ class BelljarInMemory:
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            audit = AuditLog(None)
-            stack.push_async_callback(audit.aclose)
-            ledger = SqliteLedger(None, owner="benchmark")
-            stack.push_async_callback(ledger.aclose)
+            journal = open_journal(None, unavailable=AuditUnavailable)
+            stack.push_async_callback(journal.aclose)
+            audit, ledger = AuditLog(journal), Ledger(journal, owner="benchmark")
             jail = Jail(await asyncio.to_thread(ensure_image, self._state.images))
             stack.push_async_callback(jail.aclose)
             searcher = Searcher()

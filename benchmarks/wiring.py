@@ -19,8 +19,10 @@ from belljar.broker import Broker, Calls, RunScope
 from belljar.context import OpenDocument
 from belljar.engine import CellResult
 from belljar.engine.box import Box
+from belljar.errors import AuditUnavailable
 from belljar.identity import Language, RunId
-from belljar.ledger import Limits, SqliteLedger
+from belljar.journal import open_journal
+from belljar.ledger import Ledger, Limits
 from belljar.lifecycle import box_spec
 from belljar.models import Prices
 from belljar.policy import load
@@ -48,16 +50,16 @@ class Books:
     """A log and a ledger that belong together, and whose the tasks of their boxes are."""
 
     audit: AuditLog
-    ledger: SqliteLedger
+    ledger: Ledger
     prices: Prices
     tasks: Nursery
 
 
 async def open_books(stack: contextlib.AsyncExitStack, folder: Path | None) -> Books:
     """Closed with `stack`. They keep nothing if there is no folder."""
-    audit = AuditLog(None if folder is None else folder / "audit.db")
-    stack.push_async_callback(audit.aclose)
-    ledger = SqliteLedger(None if folder is None else folder / "ledger.db", owner="benchmark")
+    journal = open_journal(None if folder is None else folder / "audit.db", unavailable=AuditUnavailable)
+    stack.push_async_callback(journal.aclose)
+    audit, ledger = AuditLog(journal), Ledger(journal, owner="benchmark")
     stack.push_async_callback(ledger.aclose)
     prices = Prices()
     prices.adopt(MODEL)
@@ -106,9 +108,7 @@ class Wiring:
             await books.ledger.close_run(scope.run)
 
     async def _open_account(self, books: Books, scope: RunScope) -> None:
-        await books.ledger.open_run(
-            scope.run, scope.tenant, run_limits=_UNLIMITED, tenant_limits=_UNLIMITED, now=scope.now()
-        )
+        await books.ledger.open_run(scope.run, scope.tenant, run_limits=_UNLIMITED, tenant_limits=_UNLIMITED)
 
     def _prepare(self, books: Books, documents: Sequence[OpenDocument]) -> tuple[RunScope, Broker]:
         scope = RunScope(

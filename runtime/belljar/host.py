@@ -27,9 +27,10 @@ from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
 from belljar.context import ContextStores, Document
 from belljar.engine import Progress, Result
-from belljar.errors import InvalidInput, PolicyDenied, Refusal
+from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
-from belljar.ledger import SqliteLedger
+from belljar.journal import open_journal
+from belljar.ledger import Ledger
 from belljar.lifecycle import (
     OnProgress,
     OnTurn,
@@ -160,15 +161,15 @@ class Host:
         self._home.settle()
         self._building = asyncio.Lock()
         async with contextlib.AsyncExitStack() as stack:
-            audit = AuditLog(self.state.audit)
-            stack.push_async_callback(audit.aclose)
+            journal = open_journal(self.state.journal, unavailable=AuditUnavailable)
+            stack.push_async_callback(journal.aclose, unavailable=AuditUnavailable)
             owner = stack.enter_context(Owner(self.state.owners))
-            ledger = SqliteLedger(self.state.ledger, owner=owner.name)
+            audit, ledger = AuditLog(journal), Ledger(journal, owner=owner.name)
             stack.push_async_callback(ledger.aclose)
             stack.push_async_callback(self._close_models)
             searcher = Searcher()
             stack.push_async_callback(searcher.aclose)
-            await recover(ledger, audit, self.state.audit, owner)
+            await recover(ledger, audit, owner)
             await asyncio.to_thread(self._contexts.sweep_lent)
             self._shared = Shared(audit, ledger, self._contexts, searcher)
             self._resources = stack.pop_all()
@@ -413,11 +414,11 @@ class Host:
             InvalidInput: there is no log yet.
             AuditUnavailable, VerificationFailed: it cannot be read.
         """
-        return await asyncio.to_thread(lambda: list(records(self.state.audit, run)))
+        return await asyncio.to_thread(lambda: list(records(self.state.journal, run)))
 
     async def verify(self) -> Report:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
-        return await asyncio.to_thread(verify, self.state.audit)
+        return await asyncio.to_thread(verify, self.state.journal)
 
     async def prepare(
         self, policy: str | Path | Policy = "standard", *, backend: BackendName | str | None = None

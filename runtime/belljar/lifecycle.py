@@ -1,10 +1,10 @@
 """One run under way: what is opened for it, in which order, and how everything is closed again however it ends.
 
-    run opened in the ledger
-    audit `run.started` durable        no log, no start
-    box built, audit `box.started`     with the layers that really hold
+    run opened in the ledger, audit `run.started`     in one transaction: no log, no start
+    box built, audit `box.started`                    with the layers that really hold
       ... cells ...
-    box killed, calls settled, audit `run.finished` durable, receipt, run closed in the ledger
+    box killed, calls settled
+    audit `run.finished`, run closed in the ledger    in one transaction; receipt
 
 A run that has started and not ended in the log is open in the ledger, so if we are killed, a later start finds what we
 left (see `recovery`). Every other way out reaches the last line: a normal end, an error, a cancellation (Ctrl-C), a
@@ -125,7 +125,6 @@ class Run:
         # A model object is asked once: an error later must not cost a result that is there.
         self._scripted = any(model.scripted for model in (order.root, order.sub) if model is not None)
         self._announced = False
-        self._booked = False
         self._box: Box | None = None
         self._end: BoxEnd | None = None
         self._verdict: Verdict | None = None
@@ -275,10 +274,7 @@ class Run:
         for name, document in order.documents.items():
             # Opening a directory hashes it. What was opened is closed with the run, also if it is cancelled.
             await to_the_end(off_loop(document.items * RECORD_BYTES, self._open_context, name, document))
-        await self._open_account()
-        started = shared.audit.submit(self.scope.run, self._start(question_bytes))
-        self._announced = True  # also if it is cancelled from here on: it may be in the log
-        await started
+        await self._announce(self._start(question_bytes))
         broker = Broker(
             self.scope,
             calls=self.calls,
@@ -307,30 +303,30 @@ class Run:
             directory = len(self._opened) - 1
         self._contexts.append(ContextInfo(name, document.kind, text, directory, document.items, document.lines))
 
-    async def _open_account(self) -> None:
+    async def _announce(self, started: RunStarted) -> None:
+        """Open the run in the ledger and log its start."""
         policy = self.order.policy
         quota = policy.quota
-        self._booked = True  # also if it is cancelled: it may have taken effect
+        entry = self.audit.entry(self.scope.run, started)
+        self._announced = True  # also if it is cancelled: it may have taken effect
         try:
             await self._shared.ledger.open_run(
                 self.scope.run,
                 self.scope.tenant,
                 run_limits=_limits(quota.run, policy.context.read_total_bytes_max),
                 tenant_limits=_limits(quota.tenant, quota.tenant.read_bytes),
-                now=self.scope.now(),
+                beside=entry,
             )
         except BelljarError:
-            self._booked = False
+            self._announced = False
             raise
 
     async def close(self, verdict: Verdict) -> None:
         """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
         self._verdict = verdict
         async with contextlib.AsyncExitStack() as stack:
-            if self._booked:
-                stack.push_async_callback(self._shared.ledger.close_run, self.scope.run)
-            if self._announced:  # no run ends in the log that did not begin there
-                stack.push_async_callback(self._finish_log)
+            if self._announced:  # no run ends that did not begin
+                stack.push_async_callback(self._finish)
             stack.push_async_callback(self._settle, self.calls.settled)
             for opened in self._opened:
                 stack.callback(opened.close)
@@ -433,7 +429,8 @@ class Run:
             ],
         )
 
-    async def _finish_log(self) -> None:
+    async def _finish(self) -> None:
+        """Log the end and close the account."""
         assert self._verdict is not None
         limit, spent, end = self._verdict.limit, self.calls.spent, self._end
         broker = self._box.broker if self._box is not None and end is not None else None
@@ -451,8 +448,10 @@ class Run:
             limit=limit.limit if limit else None,
             observed=limit.observed if limit else None,
         )
-        seq, head = await self._shared.audit.seal(self.scope.run, finished)
-        self._receipt = Receipt(str(self.scope.run), seq, head)
+        entry = self.audit.entry(self.scope.run, finished)
+        sealed = await self._shared.ledger.close_run(self.scope.run, beside=entry)
+        assert sealed is not None, "the entry's result"
+        self._receipt = Receipt(str(self.scope.run), *sealed)
 
 
 @contextlib.asynccontextmanager
@@ -515,7 +514,7 @@ async def log_refused_start(audit: AuditLog, tenant: object, refusal: Refusal, *
         AuditUnavailable: not even that can be written.
     """
     run = run or new_run_id()
-    await audit.note(run, RunStarted(tenant=str(tenant)[:200], contexts=[], refused=True))
+    started = RunStarted(tenant=str(tenant)[:200], contexts=[], refused=True)
     finished = RunFinished(
         status=verdict_of(refusal).status,
         calls=0,
@@ -524,7 +523,7 @@ async def log_refused_start(audit: AuditLog, tenant: object, refusal: Refusal, *
         limit=refusal.limit,
         observed=refusal.observed,
     )
-    await audit.append(run, finished)
+    await audit.append(run, started, finished)
 
 
 def new_run_id() -> RunId:

@@ -1,11 +1,11 @@
-"""Settles at the next start what dead hosts left behind: records it in the log, then closes it in the ledger.
+"""What the dead left behind, settled at the next start: in log and ledger at once.
 
-A run is open in the ledger from before its first record until after its last one. So whatever has a beginning in the
-log and no end is open in the ledger too, and is found here. What is left to do depends on when the host died:
+A run is opened in the ledger with its first record and closed there with its last one, each in one transaction. So
+whatever has a beginning in the log and no end is open in the ledger, and is found here: it gets `run.abandoned`, with
+what the ledger charges for it, and is closed, in one transaction too.
 
-    before `run.started`         the log knows nothing of the run: it is only closed in the ledger
-    before the run's end         `run.abandoned`, with what the ledger charges for it; then it is closed in the ledger
-    after the run's last record  the log has its end: it is only closed in the ledger
+A state folder that an older version has left may know a run in the ledger alone, or have its end in the log alone. Then
+only the ledger is written.
 
 The owner's lock is held from the check for life until all this is done, so nobody else does the same meanwhile.
 """
@@ -13,30 +13,29 @@ The owner's lock is held from the check for life until all this is done, so nobo
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import msgspec
 
-from belljar.audit import AuditLog, is_open
+from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, RunAbandoned
+from belljar.journal import Job
 from belljar.ledger import Abandoned, Ledger
 from belljar.owners import Owner
 
 __all__ = ["recover"]
 
 
-async def recover(ledger: Ledger, audit: AuditLog, log: Path, owner: Owner) -> int:
+async def recover(ledger: Ledger, audit: AuditLog, owner: Owner) -> int:
     """Close what belongs to dead owners. Returns how many runs that was.
 
     Raises:
-        AuditUnavailable, LedgerUnavailable: they cannot be written; runs not yet closed are left to the next start.
+        LedgerUnavailable: it cannot be written; what was not closed is left to the next start.
     """
 
-    async def tell(run: Abandoned) -> None:
-        if await asyncio.to_thread(is_open, log, run.run):
-            charged = AmountsData(**msgspec.structs.asdict(run.charged))
-            await audit.append(run.run, RunAbandoned(**msgspec.structs.asdict(run.used), charged=charged))
+    def record(run: Abandoned) -> Job[object]:
+        charged = AmountsData(**msgspec.structs.asdict(run.charged))
+        return audit.end_if_open(run.run, RunAbandoned(**msgspec.structs.asdict(run.used), charged=charged))
 
-    closed = await ledger.recover(owner.is_alive, tell)
+    closed = await ledger.recover(owner.is_alive, record)
     await asyncio.to_thread(owner.bury)
     return closed

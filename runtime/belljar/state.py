@@ -1,4 +1,4 @@
-"""Where things are kept: one folder for ledger, log, contexts, images, results and the locks of live processes."""
+"""Where things are kept: one folder for log and ledger, contexts, images, results and the locks of live processes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,9 @@ class State(msgspec.Struct, frozen=True):
         return cls(Path(root).expanduser().absolute())
 
     @property
-    def audit(self) -> Path:
+    def journal(self) -> Path:
+        """The log and the ledger, in one file, which has the name that it had when the log was alone in it."""
         return self.root / "audit.db"
-
-    @property
-    def ledger(self) -> Path:
-        return self.root / "ledger.db"
 
     @property
     def owners(self) -> Path:

@@ -34,7 +34,7 @@ LEVELS = [
     {"broker", "sandbox"},
     {"search"},
     {"policy", "ledger", "audit", "context", "attribution", "models"},
-    {"wire", "states", "writer", "tasks", "processes", "owners", "assets", "units", "spans", "heavy"},
+    {"wire", "states", "journal", "tasks", "processes", "owners", "assets", "units", "spans", "heavy"},
     {"protocol"},
     {"identity"},
     {"errors"},
@@ -45,8 +45,8 @@ GUEST_LEVELS = ["box", "agent", "language", "context", "exact.py"]
 NARROWER = {
     "demo": {"errors", "models"},
     "policy": {"errors", "identity", "units", "assets"},
-    "ledger": {"errors", "identity", "writer"},
-    "audit": {"errors", "identity", "writer", "spans"},
+    "ledger": {"errors", "identity", "journal", "tasks"},
+    "audit": {"errors", "identity", "journal", "spans"},
     "context": {"errors", "identity"},
     # What computes which text was shown knows ranges, and nothing of files or processes.
     "attribution": {"spans"},
@@ -56,7 +56,7 @@ NARROWER = {
     "state": {"errors"},
     "arguments": {"errors", "identity"},
     "states": {"errors", "protocol"},
-    "writer": {"errors"},
+    "journal": {"errors"},
     "assets": {"errors"},
     "units": {"errors"},
     "spans": set(),

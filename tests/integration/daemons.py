@@ -75,7 +75,7 @@ def runtime_on(
 
 def readers(jar: Jar) -> int:
     """How many programs have read from their context."""
-    return len(jar.records("context.read")) if jar.state.audit.exists() else 0
+    return len(jar.records("context.read")) if jar.state.journal.exists() else 0
 
 
 async def soon(condition: Callable[[], object], what: str) -> None:

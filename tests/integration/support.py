@@ -29,8 +29,9 @@ import msgspec
 import psutil
 
 from belljar.audit import Record, records, verify
-from belljar.ledger import Amounts, SqliteLedger
+from belljar.ledger import Amounts
 from belljar.state import State
+from tests.journals import OwnLedger
 from tests.waiting import PATIENCE_S, until
 
 __all__ = [
@@ -214,14 +215,14 @@ class Jar:
 
     def records(self, event: str | None = None) -> list[Record]:
         """The log's records, all or those of one event."""
-        return [record for record in records(self.state.audit) if event in (None, record.event)]
+        return [record for record in records(self.state.journal) if event in (None, record.event)]
 
     def records_of(self, event: str) -> set[str]:
         """The runs that have a record of this event."""
         return {record.run for record in self.records(event)}
 
     def open_reservations(self) -> int:
-        with closing(sqlite3.connect(f"file:{self.state.ledger}?mode=ro", uri=True)) as db:
+        with closing(sqlite3.connect(f"file:{self.state.journal}?mode=ro", uri=True)) as db:
             (count,) = db.execute("SELECT COUNT(*) FROM reservations WHERE state IN ('held', 'dispatched')").fetchone()
         return int(count)
 
@@ -229,7 +230,7 @@ class Jar:
         """What the books say a tenant used today."""
 
         async def ask() -> Amounts:
-            ledger = SqliteLedger(self.state.ledger, owner="test")
+            ledger = OwnLedger(self.state.journal, owner="test")
             try:
                 return await ledger.spent(tenant, day or time.strftime("%Y-%m-%d", time.gmtime()))
             finally:
@@ -243,16 +244,16 @@ class Jar:
             running.end()
         no_process_left()
         _reap()
-        if self.state.audit.exists():
-            report = verify(self.state.audit)
+        if self.state.journal.exists():
+            report = verify(self.state.journal)
             assert report.problems == []
             if not self.expect_unfinished:
                 assert report.unfinished == []
                 runs = {record.run for record in self.records()}
                 ended = {*self.records_of("run.finished"), *self.records_of("run.abandoned")}
                 assert ended == runs
-        if self.state.ledger.exists():
-            assert asyncio.run(_book_errors(self.state.ledger)) == []
+        if self.state.journal.exists():
+            assert asyncio.run(_book_errors(self.state.journal)) == []
             if self.expect_unfinished:
                 # What a killed host had reserved is settled by whoever comes next.
                 assert self.exec("print('next')").code == 0
@@ -261,7 +262,7 @@ class Jar:
 
 
 async def _book_errors(path: Path) -> list[str]:
-    ledger = SqliteLedger(path, owner="test")
+    ledger = OwnLedger(path, owner="test")
     try:
         return await ledger.check_books()
     finally:

@@ -31,7 +31,7 @@ def refused(outcome: Outcome, code: int, *words: str) -> None:
 
 def nothing_began(jar: Jar) -> None:
     """The log has at most that the start was refused."""
-    if jar.state.audit.exists():
+    if jar.state.journal.exists():
         assert {record.event for record in jar.records()} <= {"run.started", "run.finished"}
         assert {record.data["status"] for record in jar.records("run.finished")} <= {"denied"}
 

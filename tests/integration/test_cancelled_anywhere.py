@@ -19,11 +19,11 @@ import pytest
 
 from belljar import ModelReply, ModelRequest, PolicyDenied, Runtime, Session, Usage
 from belljar.audit import verify
-from belljar.ledger import SqliteLedger
 from belljar.models import NullModel
 from belljar.policy import load
 from tests.cancelling import cancelled_at
 from tests.integration.support import Jar, processes_below, until
+from tests.journals import OwnLedger
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 CODE = "print(context[0:1], llm_query('a question'))"
@@ -53,12 +53,12 @@ async def steps(work: Work) -> AsyncIterator[int]:
 
 async def is_clean(jar: Jar, processes: int) -> None:
     """No trace of what was cancelled but its records, of which none is missing."""
-    report = verify(jar.state.audit)
+    report = verify(jar.state.journal)
     assert (report.problems, report.unfinished) == ([], [])
     begun, ended = (sorted(one.run for one in jar.records(f"run.{end}")) for end in ("started", "finished"))
     assert begun == ended
     assert held(jar) == []
-    ledger = SqliteLedger(jar.state.ledger, owner="test")
+    ledger = OwnLedger(jar.state.journal, owner="test")
     try:
         assert await ledger.check_books() == []
     finally:
@@ -67,7 +67,7 @@ async def is_clean(jar: Jar, processes: int) -> None:
 
 
 def held(jar: Jar) -> list[Any]:
-    with closing(sqlite3.connect(f"file:{jar.state.ledger}?mode=ro", uri=True)) as db:
+    with closing(sqlite3.connect(f"file:{jar.state.journal}?mode=ro", uri=True)) as db:
         return db.execute("SELECT * FROM reservations WHERE state IN ('held', 'dispatched')").fetchall()
 
 

@@ -76,7 +76,7 @@ def test_a_closed_stdout_is_refused_before_anything_is_spent(jar: Jar) -> None:
         outcome.stderr
         == "belljar: refused: stdout is closed, so nothing was started: leave it open, or redirect it to a file\n"
     )
-    assert not jar.state.ledger.exists()
+    assert not jar.state.journal.exists()
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])

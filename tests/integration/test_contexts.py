@@ -307,7 +307,7 @@ def test_what_is_no_context_is_refused_before_the_run(jar: Jar, arguments: list[
     outcome = jar.exec("FINAL(1)", *(word for argument in arguments for word in ("--context", argument)))
     assert (outcome.code, outcome.stdout) == (2, ""), outcome.stderr
     assert complaint in outcome.complaint
-    assert not jar.state.audit.exists() or jar.records("box.started") == []
+    assert not jar.state.journal.exists() or jar.records("box.started") == []
 
 
 def test_a_value_that_is_no_json_and_a_name_that_is_taken(jar: Jar) -> None:

@@ -14,10 +14,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from belljar.audit import AuditLog
 from belljar.cli.audit import audit
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from belljar.identity import RunId
+from tests.journals import OwnLog
 from tests.unit.audit_events import made
 
 NO_ITEMS = {"items": 0, "lines": 0}
@@ -71,7 +71,7 @@ ALL_READ: list[tuple[str, Mapping[str, Any]]] = [
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     async def main() -> None:
-        log = AuditLog(tmp_path / "audit.db")
+        log = OwnLog(tmp_path / "audit.db")
         for event, fields in ALL_READ:
             await log.append(RunId("r1"), made(event, fields))
         await log.append(RunId("r2"), made("run.started", {}))
@@ -175,7 +175,7 @@ def test_an_unknown_run_and_a_run_without_documents(state: Path) -> None:
 
 def test_a_record_after_the_end_proves_nothing(state: Path) -> None:
     async def forge() -> None:
-        log = AuditLog(state / "audit.db")
+        log = OwnLog(state / "audit.db")
         await log.append(RunId("r1"), made("query.shown", {"spans": [[0, 1000]]}))
         await log.aclose()
 

@@ -494,7 +494,7 @@ def started(jar: Jar, dock: Dock, code: str) -> Running:
     """`belljar exec` of a program that is well under way."""
     program, context = jar.file("program.py", f"context[0:1]\n{code}"), jar.file("context.txt", "text")
     options: tuple[str | Path, ...] = ("--context", context, "--quiet", "--language", "python", "--backend", "docker")
-    before = len(jar.records("context.read")) if jar.state.audit.exists() else 0
+    before = len(jar.records("context.read")) if jar.state.journal.exists() else 0
     running = jar.start("exec", program, *options, env={"DOCKER_HOST": dock.host})
 
     def has_read() -> bool:
@@ -575,7 +575,7 @@ def test_the_next_start_removes_what_the_dead_left_and_nothing_else(jar: Jar, do
         there = {one["Id"] for one in dock.client.containers(all=True)}
         assert {name for name, box in planted.items() if box in there} == others.keys()
         assert left["Id"] not in there
-        assert verify(jar.state.audit).problems == []
+        assert verify(jar.state.journal).problems == []
     finally:
         for box in planted.values():
             with contextlib.suppress(Exception):

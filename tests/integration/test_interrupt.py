@@ -166,13 +166,13 @@ def test_the_next_start_settles_what_a_killed_host_left(jar: Jar, provider: Prov
     stop(running, signal.SIGKILL)
     no_process_left()
     assert (jar.open_reservations(), jar.spent().calls) == (2, 0)
-    report = verify(jar.state.audit)
+    report = verify(jar.state.journal)
     assert (report.problems, len(report.unfinished)) == ([], 1)
 
     assert jar.exec("print('next')").stdout == "next\n"
     assert (jar.open_reservations(), jar.spent().calls) == (0, 1)
     assert jar.spent().cost_nanousd > 0
-    assert verify(jar.state.audit).problems == []
+    assert verify(jar.state.journal).problems == []
 
 
 def test_a_signal_before_anything_runs_is_clean_too(jar: Jar) -> None:
@@ -291,6 +291,6 @@ def test_a_command_that_outlives_its_terminal_is_not_stopped_by_its_end(jar: Jar
     program, context = jar.file("program.py", SLEEPS), jar.file("context.txt", "text")
     words = ("exec", program, "--context", context, "--language", "python", "--quiet")
     running = jar.start(*words, before=("sh", "-c", 'trap "" HUP; exec "$0" "$@"'))
-    until(lambda: jar.state.audit.exists() and processes_below(), what="it runs")
+    until(lambda: jar.state.journal.exists() and processes_below(), what="it runs")
     running.signal(signal.SIGHUP)
     assert stop(running, signal.SIGTERM).code == 128 + signal.SIGTERM

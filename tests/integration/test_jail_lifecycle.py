@@ -256,7 +256,7 @@ def test_a_run_whose_zygote_dies_is_our_fault_and_the_next_run_is_well(jar: Jar)
     async def main() -> None:
         async with Runtime("dev", state=jar.at, language="python", environ={}) as runtime:
             run = asyncio.create_task(runtime.execute(f"context[0:1]\n{BUSY}", context="text"))
-            await soon(lambda: jar.state.audit.exists() and jar.records("context.read"), "the program runs")
+            await soon(lambda: jar.state.journal.exists() and jar.records("context.read"), "the program runs")
             (zygote,) = zygotes()
             zygote.kill()
             result = await run
@@ -360,7 +360,7 @@ def test_a_box_killed_from_outside_is_a_verdict(jar: Jar) -> None:
     async def main() -> None:
         async with Runtime("dev", state=jar.at, language="python", environ={}) as runtime:
             run = asyncio.create_task(runtime.execute(f"context[0:1]\n{BUSY}", context="text"))
-            await soon(lambda: jar.state.audit.exists() and jar.records("context.read"), "the program runs")
+            await soon(lambda: jar.state.journal.exists() and jar.records("context.read"), "the program runs")
             for child in psutil.Process().children():
                 for box in child.children():
                     box.kill()

@@ -42,7 +42,7 @@ PATHS = ["/proc/self", "/proc/1", "/sys/kernel", "/etc/passwd", "/etc/hostname",
 
 def test_it_sees_no_file_of_the_host(jar: Jar) -> None:
     canary = jar.file("canary.txt", "secret")
-    paths = [*PATHS, str(canary), str(canary.parent), str(jar.state.ledger), "/usr/lib/python3/dist-packages"]
+    paths = [*PATHS, str(canary), str(canary.parent), str(jar.state.journal), "/usr/lib/python3/dist-packages"]
     found = seen(jar, f"import os\nFINAL([path for path in {paths!r} if os.path.lexists(path)])")
     assert found == []
 

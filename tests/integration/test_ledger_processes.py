@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from belljar.identity import RunId, Tenant
-from belljar.ledger import Amounts, Limits, SqliteLedger
+from belljar.ledger import Amounts, Limits
+from tests.journals import OwnLedger
 from tests.waiting import until
 
 LIMIT = 30_000  # output tokens
@@ -24,9 +25,11 @@ HAMMER = """
 import asyncio, random, sys
 from pathlib import Path
 from belljar.errors import QuotaExceeded
-from belljar.ledger import Amounts, Limits, SqliteLedger
+from belljar.identity import RunId, Tenant
+from belljar.ledger import Amounts, Limits
+from tests.journals import OwnLedger
 
-path, name, pause = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+path, name, pause = Path(sys.argv[1]), RunId(sys.argv[2]), float(sys.argv[3])
 limit, overrun = int(sys.argv[4]), int(sys.argv[5])
 chance = random.Random(name)
 free = Limits("total", None, None, None, None, None)
@@ -53,8 +56,8 @@ async def worker(ledger):
             await asyncio.sleep(0.001)
 
 async def main():
-    ledger = SqliteLedger(path, owner=name)
-    await ledger.open_run(name, "acme/research", run_limits=free, tenant_limits=bound, now=1e9)
+    ledger = OwnLedger(path, owner=name)
+    await ledger.open_run(name, Tenant("acme/research"), run_limits=free, tenant_limits=bound)
     print("ready", flush=True)
     sys.stdin.readline()
     await asyncio.gather(*(worker(ledger) for _ in range(4)))
@@ -91,7 +94,7 @@ def until_all_states(path: Path, runs: list[str]) -> None:
     )
 
 
-async def watch(ledger: SqliteLedger, processes: list[subprocess.Popen[str]], slack: int) -> int:
+async def watch(ledger: OwnLedger, processes: list[subprocess.Popen[str]], slack: int) -> int:
     """Look at the books while they change, until all processes have ended. Returns the highest `used + held` seen."""
     highest = 0
     while any(process.poll() is None for process in processes):
@@ -119,7 +122,7 @@ def test_processes_that_are_killed_overspend_nothing(tmp_path: Path, overrun: in
     slack = overrun * 8 * 4
 
     async def main() -> None:
-        ledger = SqliteLedger(path, owner="parent")
+        ledger = OwnLedger(path, owner="parent")
         await asyncio.to_thread(until_all_states, path, names[:3])
         victims = list(zip(names, processes, strict=True))[:3]
         for _, process in victims:
@@ -151,8 +154,8 @@ def test_processes_that_are_killed_overspend_nothing(tmp_path: Path, overrun: in
 
 def test_many_processes_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     program = (
-        "import asyncio, sys; from pathlib import Path; from belljar.ledger import SqliteLedger\n"
-        "asyncio.run(SqliteLedger(Path(sys.argv[1]), owner='x').aclose())"
+        "import asyncio, sys; from pathlib import Path; from tests.journals import OwnLedger\n"
+        "asyncio.run(OwnLedger(Path(sys.argv[1]), owner='x').aclose())"
     )
     for attempt in range(3):
         path = tmp_path / f"{attempt}.db"
@@ -165,9 +168,9 @@ def test_a_limit_of_one_goes_to_one_process(tmp_path: Path) -> None:
     one = Limits("total", calls=1, input_tokens=None, output_tokens=None, cost_nanousd=None, read_bytes=None)
 
     async def main() -> None:
-        ledgers = [SqliteLedger(path, owner=str(n)) for n in range(6)]
+        ledgers = [OwnLedger(path, owner=str(n)) for n in range(6)]
         for n, ledger in enumerate(ledgers):
-            await ledger.open_run(RunId(f"r{n}"), Tenant("acme"), run_limits=one, tenant_limits=one, now=1e9)
+            await ledger.open_run(RunId(f"r{n}"), Tenant("acme"), run_limits=one, tenant_limits=one)
         results = await asyncio.gather(
             *(ledger.reserve(RunId(f"r{n}"), Amounts(calls=1), now=1e9) for n, ledger in enumerate(ledgers)),
             return_exceptions=True,

@@ -18,9 +18,10 @@ import belljar
 from belljar.audit import Record, verify
 from belljar.errors import InvalidInput, LedgerUnavailable, PolicyDenied, Refusal
 from belljar.identity import RunId, Tenant
-from belljar.ledger import SqliteLedger, period_key
+from belljar.ledger import period_key
 from tests.integration.support import PATIENCE_S, Jar
 from tests.integration.test_interrupt import ASKS, Provider, provider, started, stop
+from tests.journals import OwnLedger, meddle
 
 __all__ = ["provider"]
 
@@ -50,7 +51,7 @@ def test_after_a_kill_the_log_says_what_the_books_charged(jar: Jar, provider: Pr
     assert abandoned.data["charged"]["calls"] == abandoned.data["calls"] == 1
     assert costs(jar.records()) == jar.spent().cost_nanousd > 0
     assert jar.spent().read_bytes >= abandoned.data["read_bytes"] > 0
-    report = verify(jar.state.audit)
+    report = verify(jar.state.journal)
     assert (report.problems, report.unfinished) == ([], [])
     assert os.listdir(jar.state.owners) == []
 
@@ -81,15 +82,13 @@ def test_what_has_no_open_beginning_in_the_log_is_only_closed_in_the_books(jar: 
     run = RunId(jar.records("run.finished")[0].run if state == "ended in the log" else "never-logged")
 
     async def leave() -> None:
-        ledger = SqliteLedger(jar.state.ledger, owner="dead")
+        ledger = OwnLedger(jar.state.journal, owner="dead")
         if state == "ended in the log":
-            # As if the host had died between the log's end of the run and that of its account.
-            await ledger._writer.submit(
-                lambda db: db.execute("UPDATE runs SET is_open = 1, owner = 'dead' WHERE run = ?", (run,))
-            )
+            # As an older version left it, which died between the log's end of the run and that of its account.
+            await meddle(ledger.journal, "UPDATE runs SET is_open = 1, owner = 'dead' WHERE run = ?", run)
         else:
             free = belljar.ledger.Limits("total", None, None, None, None, None)
-            await ledger.open_run(run, Tenant("acme"), run_limits=free, tenant_limits=free, now=time.time())
+            await ledger.open_run(run, Tenant("acme"), run_limits=free, tenant_limits=free)
         await ledger.aclose()
 
     asyncio.run(leave())
@@ -97,7 +96,7 @@ def test_what_has_no_open_beginning_in_the_log_is_only_closed_in_the_books(jar: 
     assert jar.records("run.abandoned") == []
 
     async def is_closed() -> None:
-        ledger = SqliteLedger(jar.state.ledger, owner="test")
+        ledger = OwnLedger(jar.state.journal, owner="test")
         with pytest.raises(LedgerUnavailable, match="is closed in the ledger"):
             await ledger.remaining(run, now=time.time())
         await ledger.aclose()
@@ -112,13 +111,13 @@ def test_a_log_that_goes_away_stops_the_run_before_its_next_call(jar: Jar) -> No
     async def lose_the_log() -> None:
         async with belljar.Runtime(state=jar.at) as runtime, runtime.session(model=model) as session:
             assert (await session.execute("print(llm_query('a'))")).stdout == "b\n"
-            jar.state.audit.rename(moved)
+            jar.state.journal.rename(moved)
             await session.execute("print(llm_query('a'))")
 
     jar.expect_unfinished = True
     with pytest.raises(belljar.AuditUnavailable, match="put it back, or restart"):
         asyncio.run(lose_the_log())
-    moved.rename(jar.state.audit)
+    moved.rename(jar.state.journal)
     assert len(jar.records("query.requested")) == jar.spent().calls == 1
 
 

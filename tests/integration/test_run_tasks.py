@@ -18,7 +18,7 @@ from belljar.broker.querying import Querying
 from belljar.broker.reads import Reads
 from belljar.broker.shown import Shown
 from belljar.engine import Box
-from belljar.ledger import SqliteLedger
+from belljar.ledger import Ledger
 from belljar.lifecycle import Run
 from belljar.models import NullModel
 from belljar.policy import Policy, load
@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[type, str]] = {
     "pump": (Box, "_read_frames"),
     "guard": (Box, "_watch_always"),
     "request": (Querying, "query"),
-    "end of a call": (SqliteLedger, "settle"),
+    "end of a call": (Ledger, "settle"),
     "tracing": (Shown, "_trace_waiting"),
     "reads": (Reads, "_watch"),
     "progress": (Run, "_tick"),
@@ -55,9 +55,9 @@ async def stops(*_: Any, **__: Any) -> Any:
 
 def of_calls_alone(what: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
     """The ledger settles reads, too."""
-    real = SqliteLedger.settle
+    real = Ledger.settle
 
-    async def settle(self: SqliteLedger, *amounts: Any, **how: Any) -> None:
+    async def settle(self: Ledger, *amounts: Any, **how: Any) -> None:
         await (what() if how else real(self, *amounts))
 
     return settle

@@ -18,8 +18,10 @@ from belljar.audit import AuditLog, records, verify
 from belljar.audit.events import RunStarted
 from belljar.broker import Broker, Calls, Reply, RunScope
 from belljar.context import ContextStore
+from belljar.errors import AuditUnavailable
 from belljar.identity import RunId, Tenant
-from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
+from belljar.journal import Journal, open_journal
+from belljar.ledger import Amounts, Balance, Ledger, Limits, run_account
 from belljar.models import Model, ModelReply, ModelRequest, Prices, Rates, Usage
 from belljar.policy import Policy, load
 from belljar.protocol import GuestMessage, Ready
@@ -72,8 +74,10 @@ class Loose(Nursery):
 class World:
     """One run's parts. Made by `world`."""
 
-    def __init__(self, log: Path, audit: AuditLog, ledger: SqliteLedger, policy: Policy, tasks: Nursery) -> None:
+    def __init__(self, log: Path, journal: Journal, policy: Policy, tasks: Nursery) -> None:
+        audit, ledger = AuditLog(journal), Ledger(journal, owner="1:1")
         self.log = log
+        self.journal = journal
         self.audit = audit
         self.ledger = ledger
         self.clock = FakeClock()
@@ -102,6 +106,11 @@ class World:
         await self.say(Ready(1, "3.11"))
         await self.broker.begin("pass")
         return self
+
+    def open_again(self) -> None:
+        """Look at what is there with a journal that is not closed."""
+        self.journal = open_journal(self.log, unavailable=AuditUnavailable)
+        self.ledger = Ledger(self.journal, owner="1:1")
 
     def durable(self) -> list[tuple[str, dict[str, Any]]]:
         """What is on the disk now, seen through another connection; without the run's start, which is ours."""
@@ -144,15 +153,15 @@ async def world(
     items: Sequence[str] = (),
 ) -> AsyncIterator[World]:
     """A run of `TENANT` with an account and open documents, the list of `items` last; ends with `World.check`."""
-    audit = AuditLog(folder / "audit.db")
-    ledger = SqliteLedger(None, owner="1:1")
+    journal = open_journal(folder / "audit.db", unavailable=AuditUnavailable)
     store = ContextStore(folder / "contexts")
-    async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(audit.aclose)
-        stack.push_async_callback(ledger.aclose)
+    async with contextlib.AsyncExitStack() as outer, contextlib.AsyncExitStack() as stack:
         tasks = await stack.enter_async_context(Nursery())
-        await audit.append(RUN, RunStarted(tenant=TENANT, contexts=[]))
-        await ledger.open_run(RUN, TENANT, run_limits=limits, tenant_limits=UNLIMITED, now=NOON)
+        made = World(folder / "audit.db", journal, policy or load("standard"), tasks)
+        outer.push_async_callback(lambda: made.journal.aclose())
+        audit, ledger = made.audit, made.ledger
+        started = audit.entry(RUN, RunStarted(tenant=TENANT, contexts=[]))
+        await ledger.open_run(RUN, TENANT, run_limits=limits, tenant_limits=UNLIMITED, beside=started)
         added = [store.add(text, now_ns=1) for text in texts]
         documents = [stack.enter_context(store.open(one.sha256)) for one in added]
         of_texts = [*range(len(documents))]
@@ -160,7 +169,6 @@ async def world(
             listed = stack.enter_context(store.open(store.add(list(items), now_ns=1).sha256))
             documents += [listed, stack.enter_context(listed.directory())]
             of_texts.append(len(documents) - 2)
-        made = World(folder / "audit.db", audit, ledger, policy or load("standard"), tasks)
         searcher = Searcher()
         stack.push_async_callback(searcher.aclose)
         made.broker = Broker(

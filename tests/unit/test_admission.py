@@ -12,15 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.broker.admission import Admission
+from belljar.broker.admission import Admission, Logged
 from belljar.broker.run import RunScope
 from belljar.errors import LedgerUnavailable, PolicyDenied, QuotaExceeded
 from belljar.identity import RunId
-from belljar.ledger import NOTHING, Amounts, Limits, SqliteLedger, period_key, run_account
+from belljar.journal import Job
+from belljar.ledger import NOTHING, Amounts, Limits, period_key, run_account
 from belljar.policy import load
 from belljar.tasks import Nursery
 from belljar.testing import FakeClock
 from tests.examples import examples
+from tests.journals import OwnLedger
 from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, drive
 
 INPUT, OUTPUT = 10, 100  # tokens of a call; a token costs 1
@@ -35,10 +37,13 @@ def money(nanousd: int | None) -> Limits:
     return Limits("total", None, None, None, nanousd, None)
 
 
+SILENT = Logged(Job(lambda _: None), Job(lambda _: None))
+
+
 class Door:
     """A run's admission, and a short way to use it."""
 
-    def __init__(self, ledger: SqliteLedger, run: RunId, clock: FakeClock) -> None:
+    def __init__(self, ledger: OwnLedger, run: RunId, clock: FakeClock) -> None:
         self.ledger, self.run, self.clock = ledger, run, clock
         self.fault: Exception | None = None
         policy = load("standard")
@@ -59,7 +64,7 @@ class Door:
 
     async def enter(self, input_tokens: int = INPUT, output_tokens: int = OUTPUT, kept: Amounts = NOTHING) -> str:
         reservation, held, _ = await self.admission.hold(
-            lambda tokens: bound(tokens, input_tokens), output_tokens, kept=kept
+            lambda tokens: bound(tokens, input_tokens), output_tokens, kept=kept, records=lambda _: SILENT
         )
         assert held.input_tokens == input_tokens
         return reservation
@@ -78,12 +83,12 @@ async def doors(
     """One run for each of `limits`; over several `processes`, as far as a ledger can tell."""
     clock = FakeClock()
     async with contextlib.AsyncExitStack() as stack:
-        ledgers = [SqliteLedger(path, owner=f"{number}:1") for number in range(processes)]
+        ledgers = [OwnLedger(path, owner=f"{number}:1") for number in range(processes)]
         made = []
         for number, limit in enumerate(limits):
             ledger = ledgers[number % processes]
             run = RunId(f"r{number}")
-            await ledger.open_run(run, TENANT, run_limits=limit, tenant_limits=tenant, now=NOON)
+            await ledger.open_run(run, TENANT, run_limits=limit, tenant_limits=tenant)
             made.append(Door(ledger, run, clock))
         for ledger in ledgers:
             stack.push_async_callback(ledger.aclose)
@@ -125,7 +130,7 @@ def test_the_answer_is_shortened_by_what_is_used_and_not_by_what_is_held() -> No
     async def test() -> None:
         async with doors(money(160)) as [door]:
             first = await door.enter()
-            second = asyncio.create_task(door.admission.hold(bound, OUTPUT, kept=NOTHING))
+            second = asyncio.create_task(door.admission.hold(bound, OUTPUT, kept=NOTHING, records=lambda _: SILENT))
             await door.waiting(second)
             await door.ledger.settle(first, bound(80))  # 90 of 160 used: 70 are left, 60 of them for the answer
             assert (await second)[1:] == (bound(60), 60)
@@ -243,10 +248,10 @@ def test_another_run_of_the_tenant_is_waited_for_no_longer_than_a_call_may_take(
 
 def test_a_ledger_is_waited_at_in_one_event_loop_after_the_other() -> None:
     clock = FakeClock()
-    ledger = SqliteLedger(None, owner="1:1")
+    ledger = OwnLedger(None, owner="1:1")
 
     async def test(run: RunId) -> None:
-        await ledger.open_run(run, TENANT, run_limits=money(150), tenant_limits=UNLIMITED, now=NOON)
+        await ledger.open_run(run, TENANT, run_limits=money(150), tenant_limits=UNLIMITED)
         door = Door(ledger, run, clock)
         await door.enter()
         second = asyncio.create_task(door.enter())
@@ -294,7 +299,9 @@ def test_used_and_held_stay_within_the_limit_and_all_that_is_affordable_is_admit
 
             async def one(inputs: int, outputs: int, share: int) -> None:
                 try:
-                    held = await door.admission.hold(lambda tokens: bound(tokens, inputs), outputs, kept=NOTHING)
+                    held = await door.admission.hold(
+                        lambda tokens: bound(tokens, inputs), outputs, kept=NOTHING, records=lambda _: SILENT
+                    )
                 except QuotaExceeded:
                     used = (await door.ledger.spent(run_account(door.run), period_key("total", NOON))).cost_nanousd
                     assert used + inputs + min(outputs, 16) > limit

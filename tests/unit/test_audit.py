@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
-from belljar.audit import AuditLog, Record, Report, RunSummary, records, runs, verify
+from belljar.audit import Record, Report, RunSummary, records, runs, verify
 from belljar.audit.events import BoxStarted, CellStarted, Event, RequestRefused, RunStarted
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
 from belljar.identity import RunId
+from tests.journals import OwnLog, fill, meddle
 from tests.unit.audit_events import made
 
 Entry = tuple[str, str, Mapping[str, Any]]
@@ -39,7 +40,7 @@ STORY: list[Entry] = [
 def write(path: Path, entries: list[Entry]) -> None:
     async def main() -> None:
         clock = iter(range(1000, 10**6))
-        log = AuditLog(path, clock=lambda: next(clock))
+        log = OwnLog(path, clock=lambda: next(clock))
         for event, run, fields in entries:
             await log.append(RunId(run), made(event, fields))
         await log.aclose()
@@ -145,7 +146,7 @@ def test_an_append_is_in_the_file_when_it_returns_and_a_note_before_it(tmp_path:
     path = tmp_path / "a.db"
 
     async def main() -> None:
-        log = AuditLog(path)
+        log = OwnLog(path)
         await log.note(RunId("r1"), made("context.read", {}))
         assert await log.append(RunId("r1"), made("query.requested", {})) == 2
         assert [record.event for record in records(path)] == ["context.read", "query.requested"]
@@ -159,9 +160,10 @@ def test_an_append_is_in_the_file_when_it_returns_and_a_note_before_it(tmp_path:
 
 def test_concurrent_appends_get_gapless_numbers() -> None:
     async def main() -> None:
-        log = AuditLog(None)
-        lines = (log.append(RunId(f"r{n % 7}"), made("cell.started", {"cell": n})) for n in range(1000))
-        seqs = await asyncio.gather(*lines)
+        log = OwnLog(None)
+        seqs = await asyncio.gather(
+            *(log.append(RunId(f"r{n % 7}"), made("cell.started", {"cell": n})) for n in range(1000))
+        )
         assert sorted(seqs) == list(range(1, 1001))
         await log.aclose()
 
@@ -219,7 +221,7 @@ ODD_EVENTS: list[Any] = [
 @pytest.mark.parametrize("event", ODD_EVENTS)
 def test_what_no_reader_would_take_is_not_written(event: Event) -> None:
     async def main() -> None:
-        log = AuditLog(None)
+        log = OwnLog(None)
         with pytest.raises(TypeError):
             await log.append(RunId("r1"), event)
         with pytest.raises(TypeError):
@@ -243,7 +245,7 @@ def test_what_no_reader_would_take_is_not_written(event: Event) -> None:
 )
 def test_what_is_too_long_is_refused(event: Event) -> None:
     async def main() -> None:
-        log = AuditLog(None)
+        log = OwnLog(None)
         with pytest.raises(InvalidInput) as caught:
             await log.append(RunId("r1"), event)
         assert caught.value.code == "audit.too_long"
@@ -256,8 +258,8 @@ def test_what_is_too_long_is_refused(event: Event) -> None:
 
 
 def test_no_folder_no_log(tmp_path: Path) -> None:
-    with pytest.raises(AuditUnavailable, match=r"cannot open the audit log .*/no/a\.db: its folder does not exist"):
-        AuditLog(tmp_path / "no" / "a.db")
+    with pytest.raises(AuditUnavailable, match=r"cannot open the journal .*/no/a\.db: its folder does not exist"):
+        OwnLog(tmp_path / "no" / "a.db")
 
 
 def test_reading_never_creates_a_file(tmp_path: Path, story: Path) -> None:
@@ -275,7 +277,7 @@ def test_a_log_in_use_can_be_read_through_a_link(tmp_path: Path) -> None:
     link.symlink_to(path)
 
     async def main() -> None:
-        log = AuditLog(path)
+        log = OwnLog(path)
         await log.append(RunId("r1"), made("run.started", {}))
         assert verify(link).records == 1
         await log.aclose()
@@ -294,24 +296,25 @@ def test_our_own_mistakes_cannot_change_or_delete_a_record(story: Path) -> None:
 DISK_FULL = """
 import asyncio, resource, sys
 from pathlib import Path
-from belljar.audit import AuditLog
 from belljar.audit.events import BoxStarted, RunStarted
 from belljar.errors import AuditUnavailable
+from belljar.identity import RunId
+from tests.journals import OwnLog
 
 LONG = BoxStarted(layers=["x" * 2000])
 
 async def main():
-    log = AuditLog(Path(sys.argv[1]))
+    log = OwnLog(Path(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))   # write() fails from here on, as on a full disk
     count = 0
     try:
         while True:
-            count = await log.append(f"r{count + 1}", RunStarted(tenant="x" * 2000, contexts=[]))
+            count = await log.append(RunId(f"r{count + 1}"), RunStarted(tenant="x" * 2000, contexts=[]))
     except AuditUnavailable as error:
         print(count, error, flush=True)
-    await log.note("r1", LONG)
+    await log.note(RunId("r1"), LONG)
     try:
-        await log.append("r1", LONG)
+        await log.append(RunId("r1"), LONG)
     except AuditUnavailable:
         print("refused", flush=True)
 
@@ -327,7 +330,7 @@ def test_a_full_disk_is_refused_and_what_was_acknowledged_is_there(tmp_path: Pat
     first, second = done.stdout.splitlines()
     count, message = first.split(" ", 1)
     assert int(count) > 10
-    assert message.startswith(f"the audit log {path} cannot be written: ")
+    assert message.startswith(f"the journal {path} cannot be written: ")
     assert second == "refused"
     report = verify(path)
     assert report.ok
@@ -335,12 +338,9 @@ def test_a_full_disk_is_refused_and_what_was_acknowledged_is_there(tmp_path: Pat
 
 
 def test_a_lost_note_stops_its_run_once_and_no_other() -> None:
-    async def pages(log: AuditLog, count: int) -> None:
-        await log._writer.submit(lambda db: db.execute(f"PRAGMA max_page_count={count:d}").fetchone())
-
     async def main() -> None:
-        log = AuditLog(None)
-        await pages(log, 6)
+        log = OwnLog(None)
+        await fill(log.journal)
         await log.note(RunId("r1"), BoxStarted(layers=["x" * 4000] * 10))
         with pytest.raises(AuditUnavailable):
             await log.flush()
@@ -356,11 +356,11 @@ def test_a_lost_note_stops_its_run_once_and_no_other() -> None:
 APPENDER = """
 import asyncio, sys
 from pathlib import Path
-from belljar.audit import AuditLog
 from belljar.audit.events import CellFinished, CellStarted, RunStarted
+from tests.journals import OwnLog
 
 async def main():
-    log = AuditLog(Path(sys.argv[1]))
+    log = OwnLog(Path(sys.argv[1]))
     await log.append(sys.argv[2], RunStarted(tenant="acme", contexts=[]))
     for n in range(1, int(sys.argv[3]) + 1):
         await log.note(sys.argv[2], CellStarted(cell=n, code_sha256="c" * 64, code_bytes=1))
@@ -726,8 +726,8 @@ def test_what_was_planted_beside_the_records_is_found_and_stops_the_log(
         for statement in statements:
             db.execute(statement)
     assert any(words in problem for problem in verify(story).problems)
-    with pytest.raises(AuditUnavailable, match="cannot open the audit log"):
-        AuditLog(story)
+    with pytest.raises(AuditUnavailable, match="cannot open the journal"):
+        OwnLog(story)
 
 
 def test_a_view_without_end_is_not_read(story: Path) -> None:
@@ -742,7 +742,7 @@ def test_a_view_without_end_is_not_read(story: Path) -> None:
 
 def test_a_trigger_that_is_planted_in_a_log_in_use_stops_it(story: Path) -> None:
     async def main() -> None:
-        log = AuditLog(story)
+        log = OwnLog(story)
         await log.append(RunId("r2"), made("run.started", {}))
         with closing(sqlite3.connect(story, isolation_level=None)) as db:
             db.execute(QUIET)
@@ -756,9 +756,9 @@ def test_a_trigger_that_is_planted_in_a_log_in_use_stops_it(story: Path) -> None
 
 def test_a_record_that_did_not_come_into_the_table_was_not_written() -> None:
     async def main() -> None:
-        log = AuditLog(None)  # nothing else is looked at in memory
-        await log._writer.submit(lambda db: db.execute(QUIET))
-        with pytest.raises(AuditUnavailable, match="did not take a record"):
+        log = OwnLog(None)  # nothing else is looked at in memory
+        await meddle(log.journal, QUIET)
+        with pytest.raises(AuditUnavailable, match="did not take what was written"):
             await log.append(RunId("r1"), made("run.started", {}))
         await log.aclose()
 

@@ -20,11 +20,12 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belljar.audit import AuditLog, verify
+from belljar.audit import verify
 from belljar.audit.canonical import canonical
 from belljar.audit.events import EVENTS, VERSION, encoded
 from belljar.audit.read import parse
 from belljar.identity import RunId
+from tests.journals import OwnLog
 from tests.unit.audit_events import NEEDED, made
 
 GOLDEN = Path(__file__).with_name("audit_golden")
@@ -41,7 +42,7 @@ def lines(version: int) -> list[bytes]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_log_of_each_version_has_every_event_and_verifies(version: int, tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
-    asyncio.run(AuditLog(path).aclose())
+    asyncio.run(OwnLog(path).aclose())
     with closing(sqlite3.connect(path)) as db, db:
         for seq, body in enumerate(lines(version), 1):
             db.execute(
@@ -66,7 +67,7 @@ def test_this_version_writes_the_same_bytes(tmp_path: Path) -> None:
 
     async def main() -> None:
         times = iter(record.time_ns for record in golden)
-        log = AuditLog(tmp_path / "audit.db", clock=lambda: next(times))
+        log = OwnLog(tmp_path / "audit.db", clock=lambda: next(times))
         for record in golden:
             await log.append(RunId(record.run), record.typed)
         await log.aclose()

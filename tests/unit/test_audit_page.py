@@ -18,8 +18,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "audit-log.md"
 _PARTS = (events.ContextData, events.AmountsData)
 _HEAD = f"""# The audit log
 
-One SQLite file, `audit.db` in the state folder. Each row of its table `records` is a record: canonical JSON (RFC 8785,
-with integers exact to 64 bits) whose SHA-256 the next record names in `prev`.
+The table `records` of one SQLite file, `audit.db` in the state folder; its other tables are the ledger's. Each row is
+a record: canonical JSON (RFC 8785, with integers exact to 64 bits) whose SHA-256 the next record names in `prev`.
 
     {{"data":{{...}},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000,"v":{VERSION}}}
 

@@ -16,7 +16,7 @@ import pytest
 
 from belljar.broker import calls
 from belljar.broker.shown import Shown
-from belljar.errors import AuditUnavailable, HostFault, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
+from belljar.errors import HostFault, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import Amounts, Limits
 from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
@@ -1046,15 +1046,16 @@ def test_without_a_log_nothing_is_done_and_the_fault_is_ours(tmp_path: Path) -> 
         model = FakeModel()
         async with world(tmp_path, model=model, texts=[ASCII]) as here:
             await here.in_cell()
-            await here.audit.aclose()
+            await here.journal.aclose()
             said: list[tuple[GuestMessage, bytes]] = [ask("a"), ask("a", "b"), (Final(1, "text"), b"x"), (DONE, b"")]
             for message, body in [(Read(1, 0, 0, 1, 0), b""), *said]:
-                with pytest.raises(AuditUnavailable):
+                with pytest.raises(HostFault):
                     await here.say(message, body)
-            with pytest.raises(AuditUnavailable):
+            with pytest.raises(HostFault):
                 await here.say(Read(1, 5, 0, 1, 0))  # not even a refusal goes unlogged
             assert model.requests == []
             assert here.broker.final is None
+            here.open_again()
 
     drive(test())
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belljar.audit import AuditLog
 from belljar.audit.events import RunStarted
 from belljar.errors import InvalidInput
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES, RunId, Tenant
 from belljar.policy import Models
+from tests.journals import OwnLog
 
 ROOT = RunId("20261128T120000-5f0c1d9a7b3e")
 # The alphabet of names, and what looks like it, hides in it, turns it round or ends it.
@@ -171,7 +171,7 @@ def test_a_name_is_stored_and_sent_as_its_text(name: Any, tmp_path: Path) -> Non
     assert {name: 1}[str(name)] == 1
 
     async def logged() -> None:
-        log = AuditLog(tmp_path / "audit.db")
+        log = OwnLog(tmp_path / "audit.db")
         await log.append(ROOT.child(1), RunStarted(tenant=str(name), contexts=[]))
         await log.aclose()
 

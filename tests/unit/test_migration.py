@@ -18,14 +18,15 @@ from pathlib import Path
 
 import pytest
 
-from belljar.audit import AuditLog, Record, is_open, records, runs, verify
+from belljar.audit import Record, records, runs, verify
 from belljar.audit import read as reading
-from belljar.audit.log import SCHEMA
 from belljar.context import ContextStore
 from belljar.context.formats import FORMAT, FORMAT_FILE, in_latest_format
-from belljar.errors import AuditUnavailable, HostFault, LedgerUnavailable, VerificationFailed
-from belljar.identity import RunId, Tenant
-from belljar.ledger import Amounts, SqliteLedger, run_account
+from belljar.errors import AuditUnavailable, HostFault, VerificationFailed
+from belljar.identity import RunId
+from belljar.journal.schema import SCHEMA
+from belljar.ledger import Amounts, run_account
+from tests.journals import OwnLedger, OwnLog
 from tests.unit.audit_events import made
 
 OLDER = Path(__file__).with_name("older_files")
@@ -34,6 +35,8 @@ RECORDS = 28
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
+    """The log of a state folder that has the older ledger, too."""
+    shutil.copy(OLDER / "ledger.db", tmp_path / "ledger.db")
     return Path(shutil.copy(OLDER / "audit.db", tmp_path / "audit.db"))
 
 
@@ -43,7 +46,7 @@ def version(path: Path) -> int:
 
 
 def opened(path: Path) -> None:
-    asyncio.run(AuditLog(path).aclose())
+    asyncio.run(OwnLog(path).aclose())
 
 
 def test_an_older_log_is_read_as_it_is(log: Path) -> None:
@@ -55,16 +58,15 @@ def test_an_older_log_is_read_as_it_is(log: Path) -> None:
         ("r3", "abandoned", 4),
     ]
     assert [record.run for record in records(log, "r3")] == ["r3"] * 4
-    assert not is_open(log, RunId("r1"))
     assert log.read_bytes() == before
-    assert [path.name for path in log.parent.iterdir()] == ["audit.db"]
+    assert sorted(path.name for path in log.parent.iterdir()) == ["audit.db", "ledger.db"]
 
 
 def test_an_older_log_is_migrated_where_it_is_opened_and_goes_on(log: Path) -> None:
     before, summaries = list(records(log)), runs(log)
 
     async def main() -> None:
-        made_anew = AuditLog(log)
+        made_anew = OwnLog(log)
         assert await made_anew.append(RunId("r4"), made("run.started", {})) == RECORDS + 1
         await made_anew.aclose()
 
@@ -73,23 +75,23 @@ def test_an_older_log_is_migrated_where_it_is_opened_and_goes_on(log: Path) -> N
     assert list(records(log))[:RECORDS] == before
     assert verify(log).problems == []
     assert runs(log)[:3] == summaries
-    assert is_open(log, RunId("r4"))
     opened(log)
 
 
 DIES = """
-import dataclasses, os, signal, sys
+import os, signal, sys
 from pathlib import Path
-from belljar.audit.log import SCHEMA
 from belljar.errors import AuditUnavailable
-from belljar.writer import Writer
+from belljar.journal import open_journal, sqlite
 
-def migrate(db):
-    SCHEMA.migrate(db)
+copy = sqlite.copy_ledger
+
+def copy_ledger(db):
+    copy(db)
     os.kill(os.getpid(), signal.SIGKILL)
 
-schema = dataclasses.replace(SCHEMA, migrate=migrate)
-Writer(Path(sys.argv[1]), what="audit log", schema=schema, unavailable=AuditUnavailable)
+sqlite.copy_ledger = copy_ledger
+open_journal(Path(sys.argv[1]), unavailable=AuditUnavailable)
 """
 
 
@@ -111,7 +113,7 @@ def test_a_host_that_dies_while_it_migrates_leaves_the_older_log(log: Path) -> N
         ),
         ("DROP TRIGGER records_are_not_deleted", "trigger 'records_are_not_deleted' in it is gone"),
         ("CREATE TABLE records_without_runs (x)", "table 'records_without_runs' in it is not ours"),
-        ("PRAGMA user_version=3", "its format is 3, but the latest known here is 2; a newer Belljar made it"),
+        ("PRAGMA user_version=9", f"its format is 9, but the latest known here is {SCHEMA.version}; a newer Belljar"),
     ],
 )
 def test_what_is_not_ours_in_an_older_log_is_not_migrated(log: Path, statement: str, words: str) -> None:
@@ -119,7 +121,7 @@ def test_what_is_not_ours_in_an_older_log_is_not_migrated(log: Path, statement: 
         db.execute(statement)
         before = db.execute("SELECT * FROM sqlite_master").fetchall()
     with pytest.raises(AuditUnavailable, match=words):
-        AuditLog(log)
+        OwnLog(log)
     with closing(sqlite3.connect(log)) as db:
         assert db.execute("SELECT * FROM sqlite_master").fetchall() == before
 
@@ -137,13 +139,14 @@ def test_a_damaged_record_is_migrated_as_it_is_and_found(log: Path) -> None:
 # -- a newer Belljar, on files of this version and older ones --------------------------------------------------------
 
 NEWER = """
-import dataclasses, importlib, os, signal, sys
+import dataclasses, os, signal, sys
 from pathlib import Path
 from belljar.errors import AuditUnavailable
-from belljar.writer import Writer
+from belljar.journal.schema import SCHEMA
+from belljar.journal.sqlite import SqliteStore
 
-module, path, how = sys.argv[1:]
-schema, table = importlib.import_module(module).SCHEMA, "CREATE TABLE notes (x)"
+path, how = sys.argv[1:]
+table = "CREATE TABLE notes (x)"
 
 def migrate(db):
     db.execute(table)
@@ -151,16 +154,16 @@ def migrate(db):
         os.kill(os.getpid(), signal.SIGKILL)
 
 newer = dataclasses.replace(
-    schema, version=schema.version + 1, statements=(*schema.statements, table), older=schema, migrate=migrate
+    SCHEMA, version=SCHEMA.version + 1, statements=(*SCHEMA.statements, table), older=SCHEMA, migrate=migrate
 )
-Writer(Path(path), what="file", schema=newer, unavailable=AuditUnavailable)
+SqliteStore(Path(path), name="file", schema=newer, unavailable=AuditUnavailable)
 """
-NEWER_WORDS = "its format is 3, but the latest known here is 2; a newer Belljar made it: update Belljar"
-LOG, BOOKS = "belljar.audit.log", "belljar.ledger.sqlite"
+LATEST = SCHEMA.version
+NEWER_WORDS = f"its format is {LATEST + 1}, but the latest known here is {LATEST}; a newer Belljar made it"
 
 
-def newer(module: str, path: Path, how: str = "lives") -> int:
-    return subprocess.run([sys.executable, "-c", NEWER, module, str(path), how], timeout=60, check=False).returncode
+def newer(path: Path, how: str = "lives") -> int:
+    return subprocess.run([sys.executable, "-c", NEWER, str(path), how], timeout=60, check=False).returncode
 
 
 def contents(path: Path) -> list[str]:
@@ -168,53 +171,36 @@ def contents(path: Path) -> list[str]:
         return list(db.iterdump())
 
 
-@pytest.mark.parametrize(("name", "module"), [("audit-2.db", LOG), ("ledger.db", BOOKS)])
-def test_a_file_of_this_version_can_be_migrated_wholly_or_not_at_all(tmp_path: Path, name: str, module: str) -> None:
-    path = Path(shutil.copy(OLDER / name, tmp_path / name))
-    before = contents(path)
-    assert newer(module, path, "dies") == -9
-    assert (contents(path), version(path)) == (before, 2)
-    assert newer(module, path) == 0
-    assert (set(contents(path)) - set(before), version(path)) == ({"CREATE TABLE notes (x);"}, 3)
+def test_a_file_of_this_version_can_be_migrated_wholly_or_not_at_all(log: Path) -> None:
+    opened(log)
+    before = contents(log)
+    assert newer(log, "dies") == -9
+    assert (contents(log), version(log)) == (before, LATEST)
+    assert newer(log) == 0
+    assert (set(contents(log)) - set(before), version(log)) == ({"CREATE TABLE notes (x);"}, LATEST + 1)
 
 
-def test_a_log_of_this_version_is_read_and_goes_on(tmp_path: Path, log: Path) -> None:
+def test_a_log_of_format_2_is_read_and_goes_on(tmp_path: Path, log: Path) -> None:
     path = Path(shutil.copy(OLDER / "audit-2.db", tmp_path / "audit-2.db"))
     assert list(records(path)) == list(records(log))
     opened(path)
     assert verify(path).problems == []
 
 
-def test_a_log_that_a_newer_belljar_migrated_is_refused_also_by_who_has_it_open(tmp_path: Path) -> None:
+def test_a_file_that_a_newer_belljar_migrated_is_refused_also_by_who_has_it_open(tmp_path: Path) -> None:
     path = tmp_path / "audit.db"
 
     async def main() -> None:
-        ours = AuditLog(path)
+        ours = OwnLog(path)
         await ours.append(RunId("r1"), made("run.started", {}))
-        assert newer(LOG, path) == 0
+        assert newer(path) == 0
         with pytest.raises(AuditUnavailable, match=f"cannot be written: {NEWER_WORDS}"):
             await ours.append(RunId("r1"), made("run.started", {}))
         await ours.aclose()
 
     asyncio.run(main())
-    with pytest.raises(AuditUnavailable, match=f"cannot open the audit log .*: {NEWER_WORDS}"):
-        AuditLog(path)
-
-
-def test_a_ledger_that_a_newer_belljar_migrated_is_refused_also_by_who_has_it_open(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-
-    async def main() -> None:
-        ours = SqliteLedger(path, owner="1:1")
-        await ours.clear_limits(Tenant("acme"))
-        assert newer(BOOKS, path) == 0
-        with pytest.raises(LedgerUnavailable, match=f"cannot be written: {NEWER_WORDS}"):
-            await ours.clear_limits(Tenant("acme"))
-        await ours.aclose()
-
-    asyncio.run(main())
-    with pytest.raises(LedgerUnavailable, match=f"cannot open the ledger .*: {NEWER_WORDS}"):
-        SqliteLedger(path, owner="1:1")
+    with pytest.raises(AuditUnavailable, match=f"cannot open the journal .*: {NEWER_WORDS}"):
+        OwnLog(path)
 
 
 # -- the run column --------------------------------------------------------------------------------------------------
@@ -250,9 +236,6 @@ def test_of_many_records_only_those_of_the_run_are_read(log: Path, monkeypatch: 
     parsed.clear()
     assert len(runs(log)) == 3
     assert len(parsed) == 6  # the first and the last of each
-    parsed.clear()
-    assert not is_open(log, RunId("r2"))
-    assert parsed == []
 
 
 def test_a_damaged_record_of_the_run_is_refused(log: Path) -> None:
@@ -267,11 +250,14 @@ def test_a_damaged_record_of_the_run_is_refused(log: Path) -> None:
 # -- ledger and contexts ---------------------------------------------------------------------------------------------
 
 
-def test_an_older_ledger_goes_on(tmp_path: Path) -> None:
-    path = Path(shutil.copy(OLDER / "ledger.db", tmp_path / "ledger.db"))
+@pytest.mark.parametrize("has_log", [True, False])
+def test_an_older_ledger_is_taken_over_into_the_file_of_the_log(log: Path, has_log: bool) -> None:
+    if not has_log:
+        log.unlink()
+    before = (log.parent / "ledger.db").read_bytes()
 
     async def main() -> None:
-        ledger = SqliteLedger(path, owner="1:1")
+        ledger = OwnLedger(log, owner="1:1")
         assert (await ledger.balance(run_account(RunId("r1")), "total")).used == Amounts(1, 90, 40, 900, 0)
         assert await ledger.check_books() == []
         await ledger.close_run(RunId("r1"))
@@ -280,6 +266,32 @@ def test_an_older_ledger_goes_on(tmp_path: Path) -> None:
         await ledger.aclose()
 
     asyncio.run(main())
+    assert not (log.parent / "ledger.db").exists()
+    assert (log.parent / "ledger.db.migrated").read_bytes() == before
+    asyncio.run(OwnLedger(log, owner="1:1").aclose())
+
+
+def test_what_died_after_it_took_over_the_ledger_takes_it_over_once(log: Path) -> None:
+    before = (log.parent / "ledger.db").read_bytes()
+    opened(log)
+    (log.parent / "ledger.db").write_bytes(before)
+
+    async def main() -> None:
+        ledger = OwnLedger(log, owner="1:1")
+        await ledger.close_run(RunId("r1"))
+        await ledger.aclose()
+
+    asyncio.run(main())
+    assert not (log.parent / "ledger.db").exists()
+
+
+def test_a_ledger_that_is_not_as_we_made_it_is_not_taken_over(log: Path) -> None:
+    with closing(sqlite3.connect(log.parent / "ledger.db", isolation_level=None)) as db:
+        db.execute("CREATE TRIGGER quiet BEFORE INSERT ON balances BEGIN SELECT RAISE(IGNORE); END")
+    with pytest.raises(AuditUnavailable, match=r"of the ledger beside it, ledger\.db, the trigger 'quiet' in it"):
+        OwnLog(log)
+    assert version(log) == 1
+    assert (log.parent / "ledger.db").exists()
 
 
 @pytest.fixture(params=["contexts", "contexts-1"])

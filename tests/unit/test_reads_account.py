@@ -13,9 +13,10 @@ from belljar.broker import RunScope
 from belljar.broker.reads import Reads
 from belljar.errors import LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId
-from belljar.ledger import Amounts, Balance, Limits, SqliteLedger, run_account
+from belljar.ledger import Amounts, Balance, Limits, run_account
 from belljar.policy import load
 from tests.examples import examples
+from tests.journals import OwnLedger
 from tests.unit.broker_fakes import NOON, TENANT, Loose, drive
 
 MIB = 1 << 20
@@ -33,11 +34,9 @@ def scope(run: RunId = R1) -> RunScope:
 
 
 async def opened(
-    ledger: SqliteLedger, run: RunId = R1, *, of_run: int | None = None, of_tenant: int | None = None
+    ledger: OwnLedger, run: RunId = R1, *, of_run: int | None = None, of_tenant: int | None = None
 ) -> Reads:
-    await ledger.open_run(
-        run, TENANT, run_limits=reads_at_most(of_run), tenant_limits=reads_at_most(of_tenant), now=NOON
-    )
+    await ledger.open_run(run, TENANT, run_limits=reads_at_most(of_run), tenant_limits=reads_at_most(of_tenant))
     return Reads(scope(run), ledger)
 
 
@@ -49,14 +48,14 @@ async def given_back(reads: Reads) -> None:
     raise AssertionError("the portion was not given back")
 
 
-async def books(ledger: SqliteLedger, account: str = TENANT) -> Balance:
+async def books(ledger: OwnLedger, account: str = TENANT) -> Balance:
     assert await ledger.check_books() == []
     return await ledger.balance(account, "total")
 
 
 def test_a_portion_is_held_and_the_truth_is_charged(tmp_path: Path) -> None:
     async def test() -> None:
-        ledger = SqliteLedger(None, owner="1:1")
+        ledger = OwnLedger(None, owner="1:1")
         reads = await opened(ledger)
         for _ in range(10):
             await reads.charge(1000)
@@ -72,7 +71,7 @@ def test_a_portion_is_held_and_the_truth_is_charged(tmp_path: Path) -> None:
 
 def test_portions_grow_and_a_read_larger_than_one_has_its_own(tmp_path: Path) -> None:
     async def test() -> None:
-        ledger = SqliteLedger(None, owner="1:1")
+        ledger = OwnLedger(None, owner="1:1")
         reads = await opened(ledger)
         held = []
         for size in (3 * MIB, 3 * MIB, 3 * MIB, 50 * MIB, 1):
@@ -90,7 +89,7 @@ def test_portions_grow_and_a_read_larger_than_one_has_its_own(tmp_path: Path) ->
 @given(st.lists(st.integers(1, 6 * MIB), max_size=30), st.integers(1, 40 * MIB))
 def test_what_is_charged_is_the_sum_of_what_was_admitted(sizes: list[int], limit: int) -> None:
     async def test() -> None:
-        ledger = SqliteLedger(None, owner="1:1")
+        ledger = OwnLedger(None, owner="1:1")
         reads = await opened(ledger, of_tenant=limit)
         admitted = 0
         for size in sizes:
@@ -113,7 +112,7 @@ def test_a_limit_is_met_to_the_byte_and_the_refusal_says_what_is_left(
     of_tenant: int | None, of_run: int | None
 ) -> None:
     async def test() -> None:
-        ledger = SqliteLedger(None, owner="1:1")
+        ledger = OwnLedger(None, owner="1:1")
         reads = await opened(ledger, of_tenant=of_tenant, of_run=of_run)
         code = "quota.tenant.read" if of_tenant else "context.read_total"
         await reads.charge(4000)
@@ -133,7 +132,7 @@ def test_a_limit_is_met_to_the_byte_and_the_refusal_says_what_is_left(
 
 def test_many_reads_at_once_share_one_portion() -> None:
     async def test() -> None:
-        ledger = SqliteLedger(None, owner="1:1")
+        ledger = OwnLedger(None, owner="1:1")
         reads = await opened(ledger)
         await asyncio.gather(*(reads.charge(1 * MIB) for _ in range(64)))
         await reads.settled()
@@ -145,7 +144,7 @@ def test_many_reads_at_once_share_one_portion() -> None:
 
 def test_two_runs_of_a_tenant_keep_to_its_limit_together() -> None:
     async def test() -> None:
-        ledger = SqliteLedger(None, owner="1:1")
+        ledger = OwnLedger(None, owner="1:1")
         one = await opened(ledger, RunId("r1"), of_tenant=6 * MIB)
         two = await opened(ledger, RunId("r2"), of_tenant=6 * MIB)
         await one.charge(1000)
@@ -165,10 +164,10 @@ def test_two_runs_of_a_tenant_keep_to_its_limit_together() -> None:
 
 def test_a_crash_is_charged_the_whole_portion(tmp_path: Path) -> None:
     async def test() -> None:
-        dead = SqliteLedger(tmp_path / "ledger.db", owner="1:1")
+        dead = OwnLedger(tmp_path / "ledger.db", owner="1:1")
         await (await opened(dead)).charge(1000)
         await dead.aclose()
-        ledger = SqliteLedger(tmp_path / "ledger.db", owner="2:2")
+        ledger = OwnLedger(tmp_path / "ledger.db", owner="2:2")
         assert await ledger.recover(lambda owner: owner != "1:1") == 1
         assert await books(ledger) == Balance(Amounts(read_bytes=4 * MIB), Amounts())
         await ledger.aclose()
@@ -178,7 +177,7 @@ def test_a_crash_is_charged_the_whole_portion(tmp_path: Path) -> None:
 
 def test_a_portion_leaves_others_most_of_what_is_left() -> None:
     async def test() -> None:
-        ledger = SqliteLedger(None, owner="1:1")
+        ledger = OwnLedger(None, owner="1:1")
         idle = [await opened(ledger, RunId(f"r{n}"), of_tenant=8 * MIB) for n in range(20)]
         for reads in idle:
             await reads.charge(1000)
@@ -194,8 +193,8 @@ def test_a_portion_leaves_others_most_of_what_is_left() -> None:
 
 def test_who_reads_nothing_for_a_while_gives_its_portion_back_and_may_go_on() -> None:
     async def test() -> None:
-        ledger = SqliteLedger(None, owner="1:1")
-        await ledger.open_run(R1, TENANT, run_limits=FREE, tenant_limits=reads_at_most(8 * MIB), now=NOON)
+        ledger = OwnLedger(None, owner="1:1")
+        await ledger.open_run(R1, TENANT, run_limits=FREE, tenant_limits=reads_at_most(8 * MIB))
         reads = Reads(scope(), ledger, idle_s=0.01)
         for n in (1, 2):
             await reads.charge(1000)
@@ -211,11 +210,11 @@ def test_who_reads_nothing_for_a_while_gives_its_portion_back_and_may_go_on() ->
 
 def test_a_portion_that_cannot_be_given_back_is_the_fault_of_its_run() -> None:
     async def test() -> None:
-        ledger = SqliteLedger(None, owner="1:1")
+        ledger = OwnLedger(None, owner="1:1")
         await opened(ledger)
         reads = Reads(scope(), ledger, idle_s=0.01)
         await reads.charge(1000)
-        await ledger._writer.aclose()
+        await ledger.journal.aclose()
         await given_back(reads)
         for _ in range(2):
             with pytest.raises(LedgerUnavailable):

@@ -5,7 +5,7 @@ A record is durable before what it announces happens.
 
 from belljar.audit.coverage import Coverage, DocumentCoverage, Ranges, characters_read, coverage
 from belljar.audit.log import AuditLog
-from belljar.audit.read import Record, RunSummary, is_open, records, runs
+from belljar.audit.read import Record, RunSummary, records, runs
 from belljar.audit.verify import Report, verify
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "RunSummary",
     "characters_read",
     "coverage",
-    "is_open",
     "records",
     "runs",
     "verify",

@@ -14,127 +14,51 @@ capped. Bulk text never enters a record; callers write its SHA-256 and its lengt
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import re
-import sqlite3
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from belljar.audit.canonical import INT_MAX
 from belljar.audit.events import VERSION, Event, encoded
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import RunId
-from belljar.writer import Job, Schema, Writer
+from belljar.journal import Draft, Job, Journal
+from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
+from belljar.journal.tables import RecordRow
 
-__all__ = ["RECORD_BYTES_MAX", "SCHEMA", "TAIL", "TAIL_BYTES_MAX", "AuditLog"]
+__all__ = ["RECORD_BYTES_MAX", "AuditLog"]
 
 RECORD_BYTES_MAX: Final = 65536  # a batch of a few hundred calls with their hashes
 
-# Against our own mistakes. Anybody who can write the file can drop them; that is what the chain is for.
-_TRIGGERS: Final = (
-    """CREATE TRIGGER records_are_not_changed BEFORE UPDATE ON records
-            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
-    """CREATE TRIGGER records_are_not_deleted BEFORE DELETE ON records
-            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
-)
-_WITHOUT_RUNS: Final = Schema(
-    application_id=0x424A4155,  # "BJAU"
-    version=1,
-    statements=(
-        """CREATE TABLE records (
-            seq INTEGER PRIMARY KEY CHECK (seq >= 1),
-            body BLOB NOT NULL CHECK (typeof(body) = 'blob'),
-            hash BLOB NOT NULL CHECK (typeof(hash) = 'blob' AND length(hash) = 32))""",
-        *_TRIGGERS,
-    ),
-)
-
-# How every record ends: with its event and its run.
-TAIL: Final = re.compile(
-    rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":\d+}\Z'
-)
-TAIL_BYTES_MAX: Final = 512
-
-
-def _add_runs(db: sqlite3.Connection) -> None:
-    """Copy all records into a table that has their runs. Bodies and hashes stay as they are, whatever they say."""
-    db.create_function("run_of", 1, _run_of)
-    for kind, name in db.execute("SELECT type, name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-        db.execute(f"DROP {kind} {name}")
-    db.execute("ALTER TABLE records RENAME TO records_without_runs")
-    for statement in SCHEMA.statements:
-        db.execute(statement)
-    db.execute("INSERT INTO records SELECT seq, run_of(body), body, hash FROM records_without_runs ORDER BY seq")
-    db.execute("DROP TABLE records_without_runs")
-    db.create_function("run_of", 1, None)
-
-
-def _run_of(body: bytes) -> str:
-    """Empty for a record that was tampered with: `verify` will report it."""
-    match = TAIL.search(body[-TAIL_BYTES_MAX:])
-    return match[2].decode("utf-8", "replace") if match else ""
-
-
-SCHEMA: Final = Schema(
-    application_id=_WITHOUT_RUNS.application_id,
-    version=2,
-    statements=(
-        # `run` repeats what the body says, so that one run is found without reading all; `verify` compares the two.
-        """CREATE TABLE records (
-            seq INTEGER PRIMARY KEY CHECK (seq >= 1),
-            run TEXT NOT NULL CHECK (typeof(run) = 'text'),
-            body BLOB NOT NULL CHECK (typeof(body) = 'blob'),
-            hash BLOB NOT NULL CHECK (typeof(hash) = 'blob' AND length(hash) = 32))""",
-        "CREATE INDEX records_of_run ON records (run)",
-        *_TRIGGERS,
-    ),
-    older=_WITHOUT_RUNS,
-    migrate=_add_runs,
-)
+_BOUNDS: Final = (b"run.started", b"run.finished", b"run.abandoned")
+_BEFORE: Final = "SELECT seq, body FROM records WHERE run = ? AND seq < ? ORDER BY seq DESC LIMIT 64"
 
 
 class AuditLog:
-    """An append-only log in one SQLite file, which other processes may append to as well.
+    """An append-only log in a journal, which other processes may append to as well.
 
     Args:
-        path: the file, created if missing; None keeps the log in memory.
+        journal: where it is kept. Close it when nothing is to be logged any more.
         clock: nanoseconds since the epoch. Called in the writing thread, in the order of `seq`.
-
-    Raises:
-        AuditUnavailable: the file cannot be opened, or is not a log.
     """
 
-    def __init__(self, path: Path | None, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, journal: Journal, *, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
-        self._writer = Writer(path, what="audit log", schema=SCHEMA, unavailable=AuditUnavailable)
+        self._journal = journal
 
-    async def append(self, run: RunId, event: Event) -> int:
-        """Write one record. It is durable when this returns its `seq`. If cancelled, it may still be written.
+    async def append(self, run: RunId, *events: Event) -> int:
+        """Write records, together. They are durable when this returns the `seq` of the last. Cancelled, they may be.
 
         Raises:
-            AuditUnavailable: it was not written, or an earlier `note` of this run was lost: do nothing that needs it.
+            AuditUnavailable: they were not written, or an earlier `note` of this run was lost: do nothing that needs
+                them.
             InvalidInput: `audit.too_long`.
-            TypeError: a field of the event has the wrong type.
+            TypeError: a field of an event has the wrong type.
         """
-        seq, _ = await self.seal(run, event)
+        job = self.entry(run, *events)
+        seq, _ = await self._journal.submit(job, lane=run, unavailable=AuditUnavailable)
         return seq
-
-    async def seal(self, run: RunId, event: Event) -> tuple[int, str]:
-        """`append` for a caller that keeps a receipt: returns `seq` and the hex SHA-256 of the record.
-
-        Raises: as `append`.
-        """
-        return await self.submit(run, event)
-
-    def submit(self, run: RunId, event: Event) -> asyncio.Future[tuple[int, str]]:
-        """`seal` for a caller that has something else to do until the record is durable.
-
-        Raises: as `append`: what is wrong with the record itself at once, the rest from the future.
-        """
-        return self._writer.submit(self._record(run, event), lane=run)
 
     async def note(self, run: RunId, event: Event) -> None:
         """Write one record before every later one. Does not wait for the disk, unless too many records are queued.
@@ -149,11 +73,11 @@ class AuditLog:
 
         Raises: as `note`.
         """
-        self._writer.submit_soon(self._record(run, event), lane=run)
+        self._journal.submit_soon(self.entry(run, event), lane=run, unavailable=AuditUnavailable)
 
     async def room(self) -> None:
         """Return at once while few records are queued; otherwise when those are durable."""
-        await self._writer.room()
+        await self._journal.room(AuditUnavailable)
 
     async def flush(self) -> None:
         """Return when every record so far is durable.
@@ -161,39 +85,69 @@ class AuditLog:
         Raises:
             AuditUnavailable: one is not, or a note was lost and no `append` has reported it yet.
         """
-        await self._writer.flush()
+        await self._journal.flush(AuditUnavailable)
 
-    async def aclose(self) -> None:
-        """Write what is queued, and close.
+    def entry(self, run: RunId, *events: Event) -> Job[tuple[int, str]]:
+        """The writing of records, for who writes something else in the same transaction.
+
+        Gives `seq` and the hex SHA-256 of the last one. All but `seq`, `prev` and the time is made here: a bad record
+        fails its caller and is never queued.
 
         Raises:
-            AuditUnavailable: it could not be written, or a note was lost and no `append` reported it.
+            InvalidInput, TypeError: as `append`.
         """
-        await self._writer.aclose()
+        parts = [_parts(run, event) for event in events]
 
-    def _record(self, run: RunId, event: Event) -> Job[tuple[int, str]]:
-        """Builds all but `seq`, `prev` and the time: a bad record fails its caller and is never queued."""
-        head = b'{"data":%b,"event":"%b","prev":"' % (encoded(event), event.name.encode())
-        tail = b'","run":"%b","seq":%%d,"time_ns":%%d,"v":%d}' % (run.encode(), VERSION)
-        size = len(head) + 64 + len(tail) + 2 * len(str(INT_MAX))
-        if size > RECORD_BYTES_MAX:
-            raise InvalidInput(
-                f"a record of {size} bytes is too long for the audit log; write long values as hash and length",
-                code="audit.too_long",
-                limit=RECORD_BYTES_MAX,
-                observed=size,
-            )
-        return lambda db: self._insert(db, run, head, tail)
+        def work(draft: Draft) -> tuple[int, str]:
+            for head, tail in parts:
+                made = self._append(draft, run, head, tail)
+            return made
 
-    def _insert(self, db: sqlite3.Connection, run: RunId, head: bytes, tail: bytes) -> tuple[int, str]:
-        # Read inside the transaction, never remembered: another process may have appended since.
-        last = db.execute("SELECT seq, hash FROM records ORDER BY seq DESC LIMIT 1").fetchone()
-        seq, prev = (last[0] + 1, last[1]) if last else (1, bytes(32))
+        return Job(work)
+
+    def end_if_open(self, run: RunId, event: Event) -> Job[None]:
+        """As `entry`, of a record that ends a run; nothing is written where the log has its end, or no beginning."""
+        ending = self.entry(run, event)
+
+        def work(draft: Draft) -> None:
+            if _is_open(draft, run):
+                ending.work(draft)
+
+        return Job(work)
+
+    def _append(self, draft: Draft, run: RunId, head: bytes, tail: bytes) -> tuple[int, str]:
+        last, prev = draft.head()
+        seq = last + 1
         if seq > INT_MAX or not isinstance(prev, bytes):
             raise AuditUnavailable("the last record of the audit log is not one of ours: verify the log")
         body = head + prev.hex().encode() + tail % (seq, self._clock())
         digest = hashlib.sha256(body)
-        added = db.execute("INSERT INTO records VALUES (?, ?, ?, ?)", (seq, run, body, digest.digest())).rowcount
-        if added != 1:
-            raise AuditUnavailable("the audit log did not take a record: verify the log")
-        return int(seq), digest.hexdigest()
+        draft.append(RecordRow(seq, run, body, digest.digest()))
+        return seq, digest.hexdigest()
+
+
+def _is_open(draft: Draft, run: RunId) -> bool:
+    """Whether the log has the run's beginning and not its end. Looked for from the last record backwards."""
+    before = INT_MAX
+    while found := draft.query(_BEFORE, run, before):
+        for seq, body in found:
+            match = TAIL.search(body[-TAIL_BYTES_MAX:]) if isinstance(body, bytes) else None
+            if match is not None and match[2] == run.encode() and match[1] in _BOUNDS:
+                return match[1] == b"run.started"
+            before = seq
+    return False
+
+
+def _parts(run: RunId, event: Event) -> tuple[bytes, bytes]:
+    """A record's bytes before its `prev`, and those after it."""
+    head = b'{"data":%b,"event":"%b","prev":"' % (encoded(event), event.name.encode())
+    tail = b'","run":"%b","seq":%%d,"time_ns":%%d,"v":%d}' % (run.encode(), VERSION)
+    size = len(head) + 64 + len(tail) + 2 * len(str(INT_MAX))
+    if size > RECORD_BYTES_MAX:
+        raise InvalidInput(
+            f"a record of {size} bytes is too long for the audit log; write long values as hash and length",
+            code="audit.too_long",
+            limit=RECORD_BYTES_MAX,
+            observed=size,
+        )
+    return head, tail

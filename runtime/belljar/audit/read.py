@@ -31,10 +31,9 @@ from belljar.audit.events import (
     decoded_fast,
     encoded,
 )
-from belljar.audit.log import RECORD_BYTES_MAX, SCHEMA, TAIL, TAIL_BYTES_MAX
+from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
-from belljar.identity import RunId
-from belljar.writer import is_blank
+from belljar.journal.schema import SCHEMA, SqliteError, is_blank
 
 __all__ = [
     "OTHER_RUN",
@@ -43,7 +42,6 @@ __all__ = [
     "connect",
     "foreign",
     "is_in_use",
-    "is_open",
     "parse",
     "records",
     "rows",
@@ -55,11 +53,8 @@ OTHER_RUN = "is stored under another run than it names"
 
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
 
-_BOUNDS = (b"run.started", b"run.finished", b"run.abandoned")
-
 # A planted body of gigabytes is never loaded: it reads as NULL, and is refused.
 _SELECT = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
-_TAILS = f"SELECT substr(body, -{TAIL_BYTES_MAX}) FROM records"  # noqa: S608
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -112,13 +107,13 @@ def runs(path: Path) -> list[RunSummary]:
     with closing(connect(path)) as db:
         try:
             return [_summary(db, *bounds) for bounds in _bounds(db)]
-        except sqlite3.Error as error:
+        except SqliteError as error:
             raise _unreadable(path, error) from error
 
 
 def _bounds(db: sqlite3.Connection) -> list[tuple[str, int, int, int]]:
     """The first and the last record of each run, and how many there are."""
-    if is_blank(db) or SCHEMA.of(db) is SCHEMA:
+    if is_blank(db) or _has_runs(db):
         by_run = "SELECT run, min(seq), max(seq), count(*) FROM records GROUP BY run ORDER BY min(seq)"
         return [] if is_blank(db) else db.execute(by_run).fetchall()
     found: dict[str, tuple[str, int, int, int]] = {}
@@ -141,25 +136,8 @@ def _summary(db: sqlite3.Connection, run: str, first_seq: int, last_seq: int, co
             return RunSummary(run, tenant, first.time_ns, None, count)
 
 
-def _unreadable(path: Path, error: sqlite3.Error) -> AuditUnavailable:
+def _unreadable(path: Path, error: Exception) -> AuditUnavailable:
     return AuditUnavailable(f"the audit log {path} cannot be read: {error}; verify it")
-
-
-def is_open(path: Path, run: RunId) -> bool:
-    """Whether the log has the run's beginning but not its end. Searched from the last record backwards.
-
-    Raises: as `records`.
-    """
-    with closing(connect(path)) as db:
-        try:
-            of_run = " WHERE run = ?" if SCHEMA.of(db) is SCHEMA else ""
-            for (tail,) in db.execute(f"{_TAILS}{of_run} ORDER BY seq DESC", (run,) if of_run else ()):
-                match = TAIL.search(tail) if isinstance(tail, bytes) else None
-                if match is not None and match[2] == run.encode() and match[1] in _BOUNDS:
-                    return match[1] == b"run.started"
-        except sqlite3.Error as error:
-            raise _unreadable(path, error) from error
-    return False
 
 
 def records(path: Path, run: str | None = None) -> Iterator[Record]:
@@ -182,7 +160,7 @@ def _records(db: sqlite3.Connection, path: Path, run: str | None) -> Iterator[Re
                 record = _parsed(seq, kept_run, body)
                 if run is None or record.run == run:
                     yield record
-        except sqlite3.Error as error:
+        except SqliteError as error:
             raise _unreadable(path, error) from error
 
 
@@ -213,7 +191,7 @@ def connect(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
         db.execute("PRAGMA trusted_schema=OFF")
         db.execute("SELECT 1 FROM sqlite_master").close()  # the side files are opened only now
-    except sqlite3.DatabaseError as error:
+    except SqliteError as error:
         if db is not None and not isinstance(error, sqlite3.OperationalError):
             return db  # the file is damaged: `rows` will say so
         if db is not None:
@@ -245,11 +223,17 @@ def rows(
         raise sqlite3.DatabaseError("a newer Belljar made it")
     if not schema.has_table(db, "records"):
         raise sqlite3.DatabaseError("its records are not a table as we make it")
-    indexed = schema is SCHEMA
+    indexed = _has_runs(db)
     wanted = {"run": run if indexed else None, "seq": seq}
     where = " AND ".join(f"{name} = ?" for name, value in wanted.items() if value is not None)
     select = _SELECT.format("run" if indexed else "NULL") + (f" WHERE {where}" if where else "")
     yield from db.execute(f"{select} ORDER BY seq", [value for value in wanted.values() if value is not None])
+
+
+def _has_runs(db: sqlite3.Connection) -> bool:
+    """Whether the records have their runs in a column: since format 2."""
+    schema = SCHEMA.of(db)
+    return schema is not None and schema.version > 1
 
 
 def foreign(db: sqlite3.Connection) -> str | None:

@@ -11,7 +11,6 @@ for it among the hashes of the records.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import msgspec
 
 from belljar.audit.grammar import RunGrammar
 from belljar.audit.read import OTHER_RUN, Record, connect, foreign, is_in_use, parse, rows
+from belljar.journal.schema import SqliteError
 
 __all__ = ["Report", "verify"]
 
@@ -70,7 +70,7 @@ def _verify(path: Path) -> Report:
                 checker.feed(*row)
             if (odd := foreign(db)) is not None:
                 checker.problem(f"the file is not as we make it: {odd}")
-        except sqlite3.Error as error:
+        except SqliteError as error:
             checker.problem(f"after record {checker.seq}: the file cannot be read: {error}")
     return checker.report()
 

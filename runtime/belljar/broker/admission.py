@@ -24,16 +24,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from belljar.broker.run import RunScope
 from belljar.errors import QuotaExceeded
+from belljar.journal import Job
 from belljar.ledger import DIMENSIONS, Amounts, Ledger, Remaining, Room
 
-__all__ = ["Admission", "Bound"]
+__all__ = ["Admission", "Bound", "Logged", "Records"]
 
 # The worst case of a call whose answer has at most this many tokens.
 Bound = Callable[[int], Amounts]
+
+
+class Logged(NamedTuple):
+    """What the log says of a call that is admitted, and of one that is given up in the same moment."""
+
+    requested: Job[object]
+    cancelled: Job[object]
+
+
+# The records of such a call.
+Records = Callable[[int], Logged]
 
 # A shorter answer is of no use: a clear refusal is better than a word cut in half.
 _OUTPUT_TOKENS_MIN: Final = 16
@@ -51,8 +63,10 @@ class Admission:
         self._line = asyncio.Lock()
         self._waiting = 0
 
-    async def hold(self, bound: Bound, output_tokens_max: int, *, kept: Amounts) -> tuple[str, Amounts, int]:
-        """Hold the worst case of a call, as dispatched; `kept` must be left as well.
+    async def hold(
+        self, bound: Bound, output_tokens_max: int, *, kept: Amounts, records: Records
+    ) -> tuple[str, Amounts, int]:
+        """Hold the worst case of a call, dispatched, and write its `records` with it; `kept` is left besides.
 
         Returns:
             The reservation, what it holds, and how many tokens the answer may have.
@@ -64,15 +78,17 @@ class Admission:
         worst = bound(output_tokens_max)
         if not self._waiting:
             with contextlib.suppress(QuotaExceeded):
-                return await self._reserve(worst, kept), worst, output_tokens_max
+                return await self._reserve(worst, kept, records(output_tokens_max)), worst, output_tokens_max
         self._waiting += 1
         try:
             async with self._line:
-                return await self._in_turn(bound, output_tokens_max, kept)
+                return await self._in_turn(bound, output_tokens_max, kept, records)
         finally:
             self._waiting -= 1
 
-    async def _in_turn(self, bound: Bound, output_tokens_max: int, kept: Amounts) -> tuple[str, Amounts, int]:
+    async def _in_turn(
+        self, bound: Bound, output_tokens_max: int, kept: Amounts, records: Records
+    ) -> tuple[str, Amounts, int]:
         others_until: float | None = None
         pause_s = _LOOK_S_MIN
         while True:
@@ -82,7 +98,7 @@ class Admission:
             tokens = _longest(bound, output_tokens_max, kept, room)
             worst = bound(tokens)
             try:
-                return await self._reserve(worst, kept), worst, tokens
+                return await self._reserve(worst, kept, records(tokens)), worst, tokens
             except QuotaExceeded:
                 if not _fits(worst, kept, room.empty):
                     raise
@@ -100,9 +116,16 @@ class Admission:
             async with asyncio.timeout(seconds):
                 await freed.wait()
 
-    async def _reserve(self, worst: Amounts, kept: Amounts) -> str:
-        run, now = self._scope.run, self._scope.now()
-        return await self._ledger.reserve(run, worst, now=now, dispatched=True, kept=kept)
+    async def _reserve(self, worst: Amounts, kept: Amounts, records: Logged) -> str:
+        return await self._ledger.reserve(
+            self._scope.run,
+            worst,
+            now=self._scope.now(),
+            dispatched=True,
+            kept=kept,
+            beside=records.requested,
+            undone=records.cancelled,
+        )
 
 
 def _longest(bound: Bound, output_tokens_max: int, kept: Amounts, room: Room) -> int:

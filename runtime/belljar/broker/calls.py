@@ -1,14 +1,16 @@
-"""One model call, from the request to the ledger: logged before, reserved before, settled after, logged after.
+"""One model call, from the request to the ledger: logged and reserved before, settled and logged after.
 
-    audit *requested* and ledger *reserved and dispatched*, both durable -> the model, under a deadline
-        -> ledger *settled*, audit *completed* | *failed*       or, when there is no room: audit *denied*, no call
+    *requested* in the log and the worst case reserved and dispatched, in one transaction, durable
+        -> the model, under a deadline
+            -> *completed* | *failed* in the log and the truth settled, in one transaction
+    or, when there is no room: *requested* and *denied* in the log, and no call
 
 `admission` says which calls wait for room and which are refused. Once a root model has answered, enough for one more
 call of it is kept back from what the program may spend: a program that spends all it can still leaves the root its next
 turn.
 
-The two writes before the call go to two files side by side, because each waits for the disk. Only the end of the run
-waits for the two after it (`settled`): until they are written the ledger holds the worst case, and a crash charges it.
+The transaction after the call is waited for by nobody but the end of the run (`settled`): until it is written the
+ledger holds the worst case, and a crash charges that.
 
 A prompt of the guest stays bytes until its call may begin. What grows with it (its text, its digest, the bound on its
 tokens) is made only then, off the event loop: of a batch, only as many prompts are texts as may run side by side.
@@ -29,12 +31,13 @@ from typing import NamedTuple, TypeGuard
 import msgspec
 
 from belljar.audit import AuditLog
-from belljar.audit.events import QueryCompleted, QueryDenied, QueryFailed, QueryRequested
-from belljar.broker.admission import Admission
+from belljar.audit.events import Event, QueryCompleted, QueryDenied, QueryFailed, QueryRequested
+from belljar.broker.admission import Admission, Logged
 from belljar.broker.denials import Denials
 from belljar.broker.run import RunScope
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, Refusal
 from belljar.heavy import off_loop, slices, text_of
+from belljar.journal import Job
 from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Remaining
 from belljar.models import Counted, Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
 from belljar.tasks import to_the_end
@@ -94,11 +97,53 @@ class _Question(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, request=request)
 
 
-class _Requested(NamedTuple):
-    """An action; `durable` is done when its first record is on the disk."""
+class _Asking:
+    """What the log says of one attempt, which may be sent as it was wished for, or for a shorter answer.
 
-    action: str
-    durable: asyncio.Future[tuple[int, str]]
+    The log says what is sent. So what was wished for is then an action that was denied, and another one follows.
+    """
+
+    def __init__(self, calls: Calls, question: _Question, cell: int, attempt: int, model: str) -> None:
+        self._calls = calls
+        self._question = question
+        self._about = (cell, attempt, model)
+        self._wished = question.request.output_tokens_max
+        self.action = calls.next_action()
+        # The one that was last meant to be sent.
+        self.sent = self.action
+        self._shorter: str | None = None
+
+    def requested(self) -> QueryRequested:
+        return self._requested(self.action, self._wished)
+
+    def records(self, output_tokens_max: int) -> Logged:
+        """What is written if it is admitted with an answer of so many tokens at most."""
+        before: list[Event] = []
+        self.sent = self.action
+        if output_tokens_max != self._wished:
+            self.sent = self._shorter = self._shorter or self._calls.next_action()
+            if not self._calls.denials.has_many("query"):
+                shortened = QueryDenied(
+                    action=self.action, code="query.shortened", limit=output_tokens_max, observed=self._wished
+                )
+                before = [self.requested(), shortened]
+        requested = self._requested(self.sent, output_tokens_max)
+        cancelled = QueryDenied(action=self.sent, code="cancelled")
+        return Logged(self._calls.entry(*before, requested), self._calls.entry(cancelled))
+
+    def _requested(self, action: str, output_tokens_max: int) -> QueryRequested:
+        cell, attempt, model = self._about
+        question = self._question
+        return QueryRequested(
+            action=action,
+            cell=cell,
+            attempt=attempt,
+            model=model,
+            purpose=question.request.purpose,
+            prompt_sha256=question.prompt_sha256,
+            prompt_bytes=question.prompt_bytes,
+            output_tokens_max=output_tokens_max,
+        )
 
 
 class Calls:
@@ -162,6 +207,10 @@ class Calls:
         """The id that a *requested* record and its outcome share."""
         self._actions += 1
         return f"{self._scope.run}.{self._actions}"
+
+    def entry(self, *events: Event) -> Job[object]:
+        """The writing of records of this run."""
+        return self._audit.entry(self._scope.run, *events)
 
     async def _in_time(self, question: _Question, cell: int) -> _Question:
         try:
@@ -230,60 +279,44 @@ class Calls:
 
     async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int) -> ModelReply:
         self._refuse_after_fault()
-        about = (cell, attempt, model.name)
-        # A program that is refused over and over must not fill the log: then only what will be sent is logged.
-        requested = None if self.denials.has_many("query") else self._request(about, question)
-        reservation = None
+        reservation, held, sent, action = await self._admit(model, question, cell, attempt)
         try:
-            reservation, held, sent = await self._reserve(model, question)
-            if requested is not None and sent.request.output_tokens_max != question.request.output_tokens_max:
-                await self._shortened(requested, question, sent)
-                requested = None
-            requested = requested or self._request(about, sent)
-            await asyncio.shield(requested.durable)
             sent = self._timed(sent)  # again: it may have waited
-        except BaseException as error:  # even the name of a model object may raise anything
-            await to_the_end(self._unsent(requested, error, reservation))
+        except PolicyDenied as late:
+            self.denials.add("query", late)
+            await to_the_end(self._ledger.release(reservation, beside=self.entry(_denied(action, late))))
             raise
-        return await self._send(model, sent.request, requested.action, reservation, held)
+        return await self._send(model, sent.request, action, reservation, held)
 
-    def _request(self, about: tuple[int, int, str], question: _Question) -> _Requested:
-        cell, attempt, model = about
-        asked = QueryRequested(
-            action=self.next_action(),
-            cell=cell,
-            attempt=attempt,
-            model=model,
-            purpose=question.request.purpose,
-            prompt_sha256=question.prompt_sha256,
-            prompt_bytes=question.prompt_bytes,
-            output_tokens_max=question.request.output_tokens_max,
-        )
-        return _Requested(asked.action, self._audit.submit(self._scope.run, asked))
+    async def _admit(
+        self, model: Model, question: _Question, cell: int, attempt: int
+    ) -> tuple[str, Amounts, _Question, str]:
+        """Hold the worst case and log the request, in one transaction; where the whole answer does not fit, of as long
+        an answer as does.
 
-    async def _shortened(self, requested: _Requested, wished: _Question, sent: _Question) -> None:
-        """The log says what is sent: the action that was wished for is denied, and another one follows."""
-        await requested.durable
-        denied = QueryDenied(
-            action=requested.action,
-            code="query.shortened",
-            limit=sent.request.output_tokens_max,
-            observed=wished.request.output_tokens_max,
-        )
-        await self._audit.note(self._scope.run, denied)
+        Returns:
+            The reservation, what it holds, what is to be sent, and the action's id.
 
-    async def _unsent(self, requested: _Requested | None, error: BaseException, reservation: str | None) -> None:
-        """Nothing of the action leaves the host: give back what is held, and say so in the log if it can be written."""
-        if isinstance(error, Refusal):
-            self.denials.add("query", error)
-        if reservation is not None:
-            await self._ledger.release(reservation)
-        if requested is None:
-            return
-        # An action that was not logged as requested needs no outcome, and the error being raised says why.
-        await asyncio.wait([requested.durable])
-        if requested.durable.exception() is None:
-            await self._audit.append(self._scope.run, _denied(requested.action, error))
+        Raises:
+            Refusal: there is no room. The log has the first ones: a program that is refused over and over is not to
+                fill it.
+        """
+        name = model.name
+        asking = _Asking(self, question, cell, attempt, name)
+        try:
+            reservation, held, tokens = await self._admission.hold(
+                lambda tokens: self._bound(name, question.input_tokens, tokens),
+                question.request.output_tokens_max,
+                kept=NOTHING if question.request.purpose == "root" else self._kept,
+                records=asking.records,
+            )
+        except Refusal as refusal:
+            if not self.denials.has_many("query"):
+                denied = _denied(asking.action, refusal)
+                await to_the_end(self._audit.append(self._scope.run, asking.requested(), denied))
+            self.denials.add("query", refusal)
+            raise
+        return reservation, held, question.but(output_tokens_max=tokens), asking.sent
 
     async def _send(
         self, model: Model, request: ModelRequest, action: str, reservation: str, held: Amounts
@@ -320,17 +353,19 @@ class Calls:
         if not isinstance(outcome, str):
             # The answer goes out first, as somebody waits for it: the rest takes 45 of a query's 200 µs.
             await asyncio.sleep(0)
-        # Logged first, and so even if the ledger cannot be written. A lost note fails the run's next record.
         try:
-            await self._audit.note(self._scope.run, _outcome(action, charge, outcome))
-        except HostFault:
-            raise
+            entry = self.entry(_outcome(action, charge, outcome))
         except Exception as defect:  # the log cannot hold it; an action without an end would spoil the whole log
             error = f"its outcome could not be logged: {type(defect).__name__}"
-            await self._audit.note(self._scope.run, _outcome(action, charge, error))
-            await self._ledger.settle(reservation, charge)
+            await self._ledger.settle(reservation, charge, beside=self.entry(_outcome(action, charge, error)))
             raise
-        await self._ledger.settle(reservation, charge, lazy=not self._awaited)
+        try:
+            await self._ledger.settle(reservation, charge, lazy=not self._awaited, beside=entry)
+        except HostFault:
+            raise
+        except BaseException:  # by a mistake of ours, or cancelled: it may have taken effect
+            self._ledger.settle_once(reservation, charge, beside=entry)
+            raise
 
     def _ended(self, end: asyncio.Task[None]) -> None:
         self._ends.discard(end)
@@ -347,16 +382,6 @@ class Calls:
     def _refuse_after_fault(self) -> None:
         if self._fault is not None:
             raise self._fault
-
-    async def _reserve(self, model: Model, question: _Question) -> tuple[str, Amounts, _Question]:
-        """Hold the worst case; if the whole answer does not fit, that of the longest one that does."""
-        name = model.name
-        reservation, held, tokens = await self._admission.hold(
-            lambda tokens: self._bound(name, question.input_tokens, tokens),
-            question.request.output_tokens_max,
-            kept=NOTHING if question.request.purpose == "root" else self._kept,
-        )
-        return reservation, held, question.but(output_tokens_max=tokens)
 
     def _bound(self, model: str, inputs: int, outputs: int) -> Amounts:
         cost = self._prices.bound(model, inputs, outputs)

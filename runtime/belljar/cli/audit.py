@@ -222,4 +222,4 @@ def _fields(record: Record) -> dict[str, object]:
 
 
 def _log(state: Path | None) -> Path:
-    return State.at(state, os.environ).audit
+    return State.at(state, os.environ).journal

@@ -124,7 +124,7 @@ async def _run(corpus: Corpus, name: str | None, where: _Where) -> Result:
 
 def _report(corpus: Corpus, gold: Set[tuple[int, int]], result: Result, state: State) -> Report:
     answer = result.answer if isinstance(result.answer, str) else ""
-    read = characters_read(records(state.audit, result.run)) / len(corpus.text)
+    read = characters_read(records(state.journal, result.run)) / len(corpus.text)
     return Report(
         question=question(DEMO_TASK),
         scripted=result.scripted,
@@ -136,7 +136,7 @@ def _report(corpus: Corpus, gold: Set[tuple[int, int]], result: Result, state: S
         pairs_gold=len(gold),
         share_read=read,
         read_share=read,
-        log_verifies=verify(state.audit).ok,
+        log_verifies=verify(state.journal).ok,
         prices=_PRICES if result.scripted else "the provider's list",
         result=result,
     )

@@ -1,14 +1,16 @@
-"""Quotas: reserve before the spend, settle after. `base` says what is promised, `sqlite` keeps it in one file."""
+"""Quotas: reserve before the spend, settle after.
 
+`base` says what is promised, `accounts` has the rules, `ledger` applies them to a journal.
+"""
+
+from belljar.journal.tables import DIMENSIONS
 from belljar.ledger.base import (
     AMOUNT_MAX,
-    DIMENSIONS,
     NOTHING,
     USED_UP,
     Abandoned,
     Amounts,
     Balance,
-    Ledger,
     Limits,
     Period,
     Remaining,
@@ -16,7 +18,7 @@ from belljar.ledger.base import (
     period_key,
     run_account,
 )
-from belljar.ledger.sqlite import SqliteLedger
+from belljar.ledger.ledger import Ledger
 
 __all__ = [
     "AMOUNT_MAX",
@@ -31,7 +33,6 @@ __all__ = [
     "Period",
     "Remaining",
     "Room",
-    "SqliteLedger",
     "period_key",
     "run_account",
 ]

@@ -1,4 +1,4 @@
-"""What a ledger promises, however it stores its data.
+"""What a ledger promises, and the values that it speaks in.
 
 A *reservation* is taken before money can be spent and ends exactly once::
 
@@ -20,25 +20,22 @@ the day and month (UTC) that a reservation belongs to until it ends, whatever th
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
 from belljar.errors import InvalidInput, LedgerUnavailable
-from belljar.identity import RunId, Tenant
+from belljar.identity import RunId
+from belljar.journal.tables import DIMENSIONS
 
 __all__ = [
     "AMOUNT_MAX",
-    "DIMENSIONS",
     "NOTHING",
     "USED_UP",
     "Abandoned",
     "Amounts",
     "Balance",
-    "Ledger",
     "Limits",
     "Period",
     "Remaining",
@@ -51,7 +48,6 @@ __all__ = [
 
 Period = Literal["day", "month", "total"]
 
-DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
 AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of them stay far inside 64 bits
 _LIMIT_MAX = 10**18
 # All that a program is told about the levels above its run's tenant.
@@ -115,129 +111,6 @@ class Abandoned(msgspec.Struct, frozen=True):
     run: RunId
     charged: Amounts
     used: Amounts
-
-
-class Ledger(Protocol):
-    """Quotas. Every method raises `LedgerUnavailable` if the ledger cannot be read or written: then the answer is no.
-
-    A method that is cancelled may have taken effect, with one exception: a cancelled `reserve` leaves nothing held.
-    A `settle`, `release` or `close_run` that could not be written, and the end of a `reserve` that failed, are tried
-    again, in order, with the next request to the ledger and every few seconds.
-    """
-
-    async def open_run(
-        self, run: RunId, tenant: Tenant, *, run_limits: Limits, tenant_limits: Limits, now: float
-    ) -> None:
-        """Open the account of a run that this process owns.
-
-        For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called.
-
-        Raises:
-            InvalidInput: `run.exists` or `limit.invalid`.
-        """
-        ...
-
-    async def set_limits(self, tenant: Tenant, limits: Limits) -> None:
-        """Set one level's limits for `limits.period`; other periods keep theirs. Applies from the next `reserve` on.
-
-        Raises:
-            InvalidInput: `limit.invalid`.
-        """
-        ...
-
-    async def clear_limits(self, tenant: Tenant) -> None:
-        """Forget what `set_limits` set for this level, in all periods."""
-        ...
-
-    async def limits(self, tenant: Tenant) -> list[Limits]:
-        """What `set_limits` set for this level, at most one for each period."""
-        ...
-
-    async def reserve(
-        self, run: RunId, amounts: Amounts, *, now: float, dispatched: bool = False, kept: Amounts = NOTHING
-    ) -> str:
-        """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
-
-        With `dispatched` it begins as if `dispatch` had been called, for a request that is sent at once. `kept` must be
-        left as well, but is not held. Only dimensions that are asked for need room.
-
-        Raises:
-            QuotaExceeded: `code` is the policy's key of the limit (`quota.run.calls`), `observed` what the total would
-                have been.
-            InvalidInput: `amount.invalid`.
-        """
-        ...
-
-    async def dispatch(self, reservation: str) -> None:
-        """Note that the request is about to leave the host: from now on a crash is charged in full."""
-        ...
-
-    async def settle(self, reservation: str, actual: Amounts, *, lazy: bool = False) -> None:
-        """End it: charge `actual`, even if that is more than was held, and give back what was held.
-
-        With `lazy` it may take a few milliseconds longer, which spares everybody else's commits.
-
-        Raises:
-            LedgerUnavailable: it had already ended; nothing changes.
-            InvalidInput: `amount.invalid`.
-        """
-        ...
-
-    async def release(self, reservation: str) -> None:
-        """End it and charge nothing.
-
-        Raises:
-            LedgerUnavailable: it had already ended; nothing changes.
-        """
-        ...
-
-    async def remaining(self, run: RunId, *, now: float, for_program: bool = False) -> Remaining:
-        """What `reserve` would still admit, in each dimension by itself.
-
-        With `for_program` it is what a run's program may know: levels above its tenant count only once they have
-        nothing left. How large they are, and how much others use of them, is not its business.
-        """
-        ...
-
-    async def room(self, run: RunId, *, now: float) -> Room:
-        """What `remaining` would be without what is held."""
-        ...
-
-    def freed(self) -> asyncio.Event:
-        """An event, set once something held is given back through this object after this call.
-
-        A hint to look again early: other processes do not set it, and what was given back may not help the caller.
-        """
-        ...
-
-    async def close_run(self, run: RunId) -> None:
-        """Close the run: release what is held, charge in full what is dispatched. Closing twice is harmless."""
-        ...
-
-    async def balance(self, account: str, key: str) -> Balance:
-        """One account (`acme/research`, or `run_account(run)`) in one period (`period_key`); zeros if never used."""
-        ...
-
-    async def spent(self, account: str, key: str) -> Amounts:
-        """The `used` part of `balance`."""
-        ...
-
-    async def recover(
-        self, is_alive: Callable[[str], bool], before: Callable[[Abandoned], Awaitable[None]] | None = None
-    ) -> int:
-        """Close the runs whose owner is not alive, as `close_run` does, each after `before` was told of it.
-
-        Returns how many. Call it at the start.
-        """
-        ...
-
-    async def check_books(self) -> list[str]:
-        """Recompute every balance from the reservations. One line for each difference; empty if all balance."""
-        ...
-
-    async def aclose(self) -> None:
-        """Write what is queued, and close."""
-        ...
 
 
 def run_account(run: RunId) -> str:

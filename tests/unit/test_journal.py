@@ -1,8 +1,9 @@
-"""The single writer: what a caller may believe when its future resolves, and who pays for a failure."""
+"""The journal: what a caller may believe when its future resolves, and who pays for a failure."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -15,42 +16,72 @@ from typing import Any
 import pytest
 
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable
-from belljar.writer import Job, Schema, Writer
+from belljar.journal import Draft, Job, Journal, open_journal
+from belljar.journal.schema import SCHEMA
+from belljar.journal.sqlite import SqliteStore
+from belljar.journal.tables import LIMITS, LimitsRow
+from tests.journals import fill, meddle
 
-SCHEMA = Schema(application_id=77, version=1, statements=("CREATE TABLE t (x INTEGER PRIMARY KEY, y TEXT)",))
+NONE = (None,) * 5
 
 
-def make(path: Path | None, **options: Any) -> Writer:
-    return Writer(path, what="test log", schema=SCHEMA, unavailable=AuditUnavailable, **options)
+class Made(Journal):
+    """A journal whose errors are the log's."""
+
+    def submit(self, job: Job[Any], *, lane: str = "", lazy: bool = False, **_: Any) -> asyncio.Future[Any]:
+        return super().submit(job, lane=lane, lazy=lazy, unavailable=AuditUnavailable)
+
+    def submit_soon(self, job: Job[Any], *, lane: str = "", **_: Any) -> None:
+        super().submit_soon(job, lane=lane, unavailable=AuditUnavailable)
+
+    async def flush(self, *_: Any) -> None:
+        await super().flush(AuditUnavailable)
+
+    async def aclose(self, timeout_s: float = 30.0, **_: Any) -> None:
+        await super().aclose(timeout_s, unavailable=AuditUnavailable)
+
+
+def make(path: Path | None, busy_timeout_s: float = 10.0, **options: Any) -> Made:
+    name = "the test log"
+    store = SqliteStore(path, name=f"{name} {path}", unavailable=AuditUnavailable, busy_timeout_s=busy_timeout_s)
+    return Made(store, name=name, inline=path is None, **options)
 
 
 def insert(x: int) -> Job[int]:
-    def job(db: sqlite3.Connection) -> int:
-        db.execute("INSERT INTO t VALUES (?, '')", (x,))
+    """A job that puts a row of its own, and refuses one that is there."""
+
+    def work(draft: Draft) -> int:
+        if draft.get(LIMITS, f"{x:05}", "day") is not None:
+            raise AuditUnavailable("UNIQUE")
+        draft.put(LIMITS, LimitsRow(f"{x:05}", "day", NONE))
         return x
 
-    return job
+    return Job(work)
+
+
+def connection(writer: Journal) -> sqlite3.Connection:
+    assert isinstance(writer._store, SqliteStore)
+    return writer._store._db
 
 
 def rows(path: Path) -> list[int]:
     with closing(sqlite3.connect(path)) as db:
-        return [x for (x,) in db.execute("SELECT x FROM t ORDER BY rowid")]
+        return [int(x) for (x,) in db.execute("SELECT account FROM limits ORDER BY account")]
 
 
-def count(db: sqlite3.Connection) -> int:
-    return int(db.execute("SELECT count(*) FROM t").fetchone()[0])
+COUNT: Job[int] = Job(lambda draft: int(draft.query("SELECT count(*) FROM limits")[0][0]))
 
 
-async def block(writer: Writer) -> Callable[[], None]:
-    """Hold the writer inside a round, so that what is queued next gathers. Call the result to go on."""
+async def block(writer: Journal) -> Callable[[], None]:
+    """Hold the journal inside a round, so that what is queued next gathers. Call the result to go on."""
     started, go = threading.Event(), threading.Event()
 
-    def job(_db: sqlite3.Connection) -> None:
+    def work(_: Draft) -> None:
         started.set()
-        go.wait(10)
+        go.wait(60)
 
-    writer.submit(job)
-    assert await asyncio.to_thread(started.wait, 10)
+    writer.submit(Job(work))
+    assert await asyncio.to_thread(started.wait, 60)
     return go.set
 
 
@@ -74,14 +105,14 @@ def test_what_resolved_is_in_the_file(tmp_path: Path) -> None:
 
 
 def test_a_job_that_raises_takes_back_only_its_own_changes(tmp_path: Path) -> None:
-    def bad(db: sqlite3.Connection) -> None:
-        db.execute("INSERT INTO t VALUES (50, '')")
+    def bad(draft: Draft) -> None:
+        draft.put(LIMITS, LimitsRow("50", "day", NONE))
         raise InvalidInput("no")
 
     async def main() -> None:
         writer = make(tmp_path / "a.db")
         go = await block(writer)
-        jobs = writer.submit(insert(1)), writer.submit(bad), writer.submit(insert(2))
+        jobs: list[asyncio.Future[Any]] = [writer.submit(job) for job in (insert(1), Job(bad), insert(2))]
         go()
         one, error, two = await asyncio.gather(*jobs, return_exceptions=True)
         assert (one, two) == (1, 2)
@@ -97,7 +128,7 @@ def test_what_gathers_behind_a_busy_disk_is_committed_at_once(tmp_path: Path) ->
 
     async def main() -> None:
         writer = make(tmp_path / "a.db", round_max=64)
-        await writer.submit(lambda db: db.set_trace_callback(statements.append))
+        connection(writer).set_trace_callback(statements.append)
         go = await block(writer)
         jobs = [writer.submit(insert(x)) for x in range(128)]
         go()
@@ -105,7 +136,7 @@ def test_what_gathers_behind_a_busy_disk_is_committed_at_once(tmp_path: Path) ->
         await writer.aclose()
 
     asyncio.run(main())
-    assert statements.count("COMMIT") == 4  # the round that set the trace, the one that was held, then 64 at a time
+    assert statements.count("COMMIT") == 3  # the one that was held, then 64 at a time
 
 
 def test_a_round_that_cannot_begin_fails_every_job_in_it_and_writes_nothing(tmp_path: Path) -> None:
@@ -128,10 +159,10 @@ def test_a_round_that_cannot_begin_fails_every_job_in_it_and_writes_nothing(tmp_
 def test_a_full_database_is_reported_in_the_type_of_its_owner(tmp_path: Path) -> None:
     async def main() -> None:
         writer = make(tmp_path / "a.db")
-        await writer.submit(lambda db: db.execute("PRAGMA max_page_count=4").fetchone())
+        await fill(writer)
         with pytest.raises(AuditUnavailable, match="the disk is full; free some space"):
-            await writer.submit(lambda db: db.execute("INSERT INTO t VALUES (1, ?)", ("x" * 100_000,)))
-        await writer.submit(lambda db: db.execute("PRAGMA max_page_count=4000").fetchone())
+            await writer.submit(Job(lambda draft: draft.put(LIMITS, LimitsRow("1" * 100_000, "day", NONE))))
+        await meddle(writer, "PRAGMA max_page_count=4000")
         await writer.submit(insert(2))
         assert rows(tmp_path / "a.db") == [2]
         await writer.aclose()
@@ -144,7 +175,7 @@ def test_unawaited_jobs_come_before_what_is_submitted_later(tmp_path: Path) -> N
         writer = make(tmp_path / "w.db")
         for x in range(500):
             writer.submit_soon(insert(x))
-        assert await writer.submit(count) == 500
+        assert await writer.submit(COUNT) == 500
         await writer.aclose()
 
     asyncio.run(main())
@@ -161,7 +192,7 @@ def test_a_lost_unawaited_job_fails_the_next_job_of_its_lane_only() -> None:
         with pytest.raises(AuditUnavailable, match="UNIQUE"):
             await writer.submit(insert(3), lane="a")
         assert await writer.submit(insert(4), lane="a") == 4
-        assert await writer.submit(count) == 3  # 3 did not run
+        assert await writer.submit(COUNT) == 3  # 3 did not run
         await writer.aclose()
 
     asyncio.run(main())
@@ -186,7 +217,7 @@ def test_a_cancelled_caller_does_not_undo_its_job(tmp_path: Path) -> None:
         go = await block(writer)
         writer.submit(insert(1)).cancel()
         go()
-        assert await writer.submit(count) == 1
+        assert await writer.submit(COUNT) == 1
         await writer.aclose()
 
     asyncio.run(main())
@@ -251,7 +282,7 @@ def test_one_writer_serves_several_event_loops(tmp_path: Path) -> None:
         thread.join()
 
     async def end() -> int:
-        total = await writer.submit(count)
+        total: int = await writer.submit(COUNT)
         await writer.aclose()
         return total
 
@@ -267,24 +298,13 @@ def test_a_loop_that_ended_does_not_stop_the_writer(tmp_path: Path) -> None:
         return go
 
     async def end() -> int:
-        total = await writer.submit(count)
+        total: int = await writer.submit(COUNT)
         await writer.aclose()
         return total
 
     go = asyncio.run(leave())
     go()
     assert asyncio.run(end()) == 1
-
-
-def test_a_job_that_commits_by_itself_fails_its_round_and_not_the_writer(tmp_path: Path) -> None:
-    async def main() -> None:
-        writer = make(tmp_path / "a.db")
-        with pytest.raises(AuditUnavailable):
-            await writer.submit(lambda db: db.execute("COMMIT"))
-        assert await writer.submit(insert(1)) == 1
-        await writer.aclose()
-
-    asyncio.run(main())
 
 
 def test_the_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
@@ -307,13 +327,13 @@ def foreign(path: Path) -> None:
 
 def newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA application_id=77")
-        db.execute("PRAGMA user_version=2")
+        db.execute(f"PRAGMA application_id={SCHEMA.application_id}")
+        db.execute("PRAGMA user_version=9")
 
 
 def older(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA application_id=77")
+        db.execute(f"PRAGMA application_id={SCHEMA.application_id}")
         db.execute("CREATE TABLE t (x)")
 
 
@@ -325,8 +345,8 @@ def text(path: Path) -> None:
     ("prepare", "words"),
     [
         (foreign, "the file is something else"),
-        (newer, "its format is 2, but the latest known here is 1; a newer Belljar made it: update Belljar"),
-        (older, "its format is 0, but the latest known here is 1; an older Belljar made it: use that one"),
+        (newer, f"its format is 9, but the latest known here is {SCHEMA.version}; a newer Belljar made it"),
+        (older, f"its format is 0, but the latest known here is {SCHEMA.version}; an older Belljar made it"),
         (text, "file is not a database"),
         (Path.mkdir, "check the path and its permissions"),
     ],
@@ -336,8 +356,8 @@ def test_a_file_that_is_something_else_is_refused_in_one_line(
 ) -> None:
     prepare(tmp_path / "a.db")
     with pytest.raises(LedgerUnavailable, match=words) as caught:
-        Writer(tmp_path / "a.db", what="ledger", schema=SCHEMA, unavailable=LedgerUnavailable)
-    assert str(caught.value).startswith(f"cannot open the ledger {tmp_path / 'a.db'}: ")
+        open_journal(tmp_path / "a.db", unavailable=LedgerUnavailable)
+    assert str(caught.value).startswith(f"cannot open the journal {tmp_path / 'a.db'}: ")
     assert "\n" not in str(caught.value)
 
 
@@ -406,7 +426,7 @@ def test_a_file_that_is_put_back_is_written_on(tmp_path: Path) -> None:
             await writer.submit(insert(1))
         os.rename(tmp_path / "b.db", tmp_path / "a.db")
         await writer.submit(insert(2))
-        assert await writer.submit(count) == 1
+        assert await writer.submit(COUNT) == 1
         await writer.aclose()
 
     asyncio.run(main())
@@ -416,14 +436,16 @@ def test_a_file_that_goes_while_a_round_is_written_is_told_to_its_callers(tmp_pa
     async def main() -> None:
         writer = make(tmp_path / "a.db")
         checks = iter([None, (tmp_path / "a.db").unlink])
-        honest = writer._refuse_moved
+        store = writer._store
+        assert isinstance(store, SqliteStore)
+        honest = store._refuse_moved
 
         def after(*_: object) -> None:
             if (act := next(checks, None)) is not None:
                 act()
             honest()
 
-        writer._refuse_moved = after  # type: ignore[method-assign]
+        store._refuse_moved = after  # type: ignore[method-assign]
         with pytest.raises(AuditUnavailable, match="no longer at its path"):
             await writer.submit(insert(1))
         await writer.aclose()
@@ -436,12 +458,82 @@ def test_what_another_process_plants_stops_the_next_round(tmp_path: Path) -> Non
         writer = make(tmp_path / "a.db")
         await writer.submit(insert(1))
         with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as db:
-            db.execute("CREATE TRIGGER quiet BEFORE INSERT ON t BEGIN SELECT RAISE(IGNORE); END")
+            db.execute("CREATE TRIGGER quiet BEFORE INSERT ON limits BEGIN SELECT RAISE(IGNORE); END")
         with pytest.raises(AuditUnavailable, match="the trigger 'quiet' in it is not ours"):
             await writer.submit(insert(2))
         with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as db:
             db.execute("DROP TRIGGER quiet")
         await writer.submit(insert(3))
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_is_remembered_is_void_when_somebody_else_has_written(tmp_path: Path) -> None:
+    def period(draft: Draft) -> object:
+        row = draft.get(LIMITS, "a", "day")
+        return row and row.bounds[0]
+
+    async def main() -> None:
+        one, two = make(tmp_path / "a.db"), make(tmp_path / "a.db")
+        assert await one.submit(Job(period)) is None
+        for number in range(3):
+            row = LimitsRow("a", "day", (number, *NONE[1:]))
+            await two.submit(Job(lambda draft, row=row: draft.put(LIMITS, row)))  # type: ignore[misc]
+            assert await one.submit(Job(period)) == number
+        await one.aclose()
+        await two.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_is_remembered_is_not_read_again(tmp_path: Path) -> None:
+    statements: list[str] = []
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        await writer.submit(insert(1))
+        connection(writer).set_trace_callback(statements.append)
+        for x in (1, 2):
+            with contextlib.suppress(AuditUnavailable):
+                await writer.submit(insert(x))
+        await writer.aclose()
+
+    asyncio.run(main())
+    assert [statement for statement in statements if "00001" in statement] == []
+    assert len([statement for statement in statements if "00002" in statement]) == 2  # looked for, and put
+
+
+def test_nothing_of_a_failed_round_is_remembered(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        await fill(writer, 1)
+        with pytest.raises(AuditUnavailable, match="the disk is full"):
+            await writer.submit(Job(too_long))
+        connection(writer).execute("PRAGMA max_page_count=4000").fetchall()
+        connection(writer).execute("INSERT INTO limits (account, period) VALUES ('a', 'day')")
+        assert await writer.submit(Job(lambda draft: draft.get(LIMITS, "a", "day"))) == LimitsRow("a", "day", NONE)
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def too_long(draft: Draft) -> None:
+    assert draft.get(LIMITS, "a", "day") is None
+    draft.put(LIMITS, LimitsRow("1" * 100_000, "day", NONE))
+
+
+def test_a_job_and_what_is_beside_it_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    def refuse(_: Draft) -> None:
+        raise InvalidInput("no")
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        assert await writer.submit(insert(1).then(insert(2))) == 1
+        for job in (insert(3).then(Job(refuse)), Job(refuse).then(insert(3))):
+            with pytest.raises(InvalidInput):
+                await writer.submit(job)
+        assert rows(tmp_path / "a.db") == [1, 2]
         await writer.aclose()
 
     asyncio.run(main())

@@ -1,0 +1,10 @@
+"""One store for log and ledger, so that what they say of an action is written in one transaction.
+
+`tables` says what is in it, `draft` what a job may do, `journal` who writes and when; `sqlite` keeps it in a file.
+"""
+
+from belljar.journal.draft import Draft, Job, Store, StoreError
+from belljar.journal.journal import Journal, Unavailable
+from belljar.journal.opening import open_journal
+
+__all__ = ["Draft", "Job", "Journal", "Store", "StoreError", "Unavailable", "open_journal"]

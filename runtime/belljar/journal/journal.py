@@ -1,0 +1,310 @@
+"""One thread that writes one store, and commits for everybody at once.
+
+Theory of operation. A durable commit costs one flush of the disk, whether it carries one change or two hundred. So the
+changes wait for each other: coroutines put *jobs* in a queue, one thread takes whatever is there, and runs it as a
+*round*, which is one transaction (`draft`). Only after its commit does any coroutine hear of its result, so a result
+that was seen is on the disk. While the disk flushes, the next round gathers by itself: an idle store answers one job at
+once, a busy one answers hundreds per flush, and nothing has to be tuned.
+
+Who pays for a failure:
+
+- A job that raises takes back its own changes and nothing else; its caller gets its exception.
+- A round that cannot begin or commit (disk full, input/output error, locked too long) fails every job in it, each with
+  the type of exception that its submitter chose. Nothing of the round is in the store.
+- A job that nobody awaits (`submit_soon`) has no caller to tell. Its error is kept under its *lane* (a run, say) and
+  given, in place of a result, to the next awaited job of that lane: what follows a lost write does not happen.
+
+A job that was submitted runs, even if the coroutine that awaits it is cancelled. A caller that cancels must not
+conclude that nothing was written.
+
+The thread is a daemon: a program that forgets `aclose` still ends, and loses only what nobody awaited.
+
+A forked child has no such thread, and a store must not be used across a fork: it would take locks of the parent's for
+its own. So a fork waits for the end of the round, and in the child all journals are closed; it may open new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from belljar.errors import BelljarError, HostFault
+from belljar.journal.draft import Draft, Job, Outcome, Store, StoreError, run_round
+from belljar.journal.tables import Key
+
+__all__ = ["Journal", "Unavailable"]
+
+_T = TypeVar("_T")
+# Makes the exception for everything that is the store's fault: whoever submits a job says whose it then is.
+Unavailable = Callable[[str], BelljarError]
+
+_QUEUE_MAX = 4096  # jobs that may wait unawaited: some 4 MB of records of 1 KB
+_ROUND_MAX = 256  # jobs in one transaction: by then the flush is a small part of the cost
+_LINGER_S = 0.003  # how long jobs that nobody awaits wait for one that somebody awaits
+_CLOSE_TIMEOUT_S = 30.0  # one round that waits for the lock, and the flushes after it
+
+
+@dataclass(slots=True)
+class _Entry:
+    job: Job[Any]
+    lane: str
+    future: asyncio.Future[Any] | None
+    unavailable: Unavailable
+    lazy: bool = False
+
+
+class Journal:
+    """The only writer of one store in this process.
+
+    Args:
+        store: what keeps the rows.
+        name: what to call it in messages.
+        inline: run each job where it is submitted. For a store in memory: there is no disk to wait for, so a thread
+            would only cost.
+        queue_max: unawaited jobs that may wait before `room` waits.
+        round_max: jobs in one transaction.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        name: str,
+        inline: bool = False,
+        queue_max: int = _QUEUE_MAX,
+        round_max: int = _ROUND_MAX,
+    ) -> None:
+        self.name = name
+        self._store = store
+        self._queue_max = queue_max
+        self._round_max = round_max
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()  # makes "closed?" and "put" one step, so that nothing lands behind the end mark
+        self._closed = False
+        self._steady = threading.Lock()  # held while the store is at work, and by a fork
+        self._hurry = threading.Event()  # somebody waits for what is in the queue
+        self._known: dict[Key, Any] = {}  # belongs to the thread, as the next
+        self._lost: dict[str, Exception] = {}  # lane -> error
+        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._inline = inline
+        if not inline:
+            _JOURNALS.add(self)
+            threading.Thread(target=self._work, name="belljar journal", daemon=True).start()
+
+    # -- for coroutines ----------------------------------------------------------------------------------------------
+
+    def submit(
+        self, job: Job[_T], *, lane: str = "", lazy: bool = False, unavailable: Unavailable = HostFault
+    ) -> asyncio.Future[_T]:
+        """Queue `job` now; the future holds its result once it is durable.
+
+        A `lazy` job lets the commit wait a moment for other jobs, as an unawaited one does.
+
+        Raises, from the future: the job's own error; what `unavailable` makes; or the error of an earlier `submit_soon`
+        of the same lane, and then this job did not run.
+        """
+        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._put(_Entry(job, lane, future, unavailable, lazy))
+        return future
+
+    def submit_soon(self, job: Job[object], *, lane: str = "", unavailable: Unavailable = HostFault) -> None:
+        """Queue `job` now, before everything submitted later, without waiting. Await `room` after it."""
+        self._put(_Entry(job, lane, None, unavailable, True))
+
+    async def room(self, unavailable: Unavailable = HostFault) -> None:
+        """Return at once while the queue is short; otherwise when what is queued now is durable."""
+        if self._queue.qsize() >= self._queue_max:
+            await self.submit(_NOTHING, unavailable=unavailable)
+
+    async def flush(self, unavailable: Unavailable = HostFault) -> None:
+        """Return when all that is queued is durable; raise if an unawaited job was lost and nobody was told."""
+        await self.submit(Job(lambda _: self._refuse_if_lost(unavailable)), unavailable=unavailable)
+
+    async def aclose(self, timeout_s: float = _CLOSE_TIMEOUT_S, *, unavailable: Unavailable = HostFault) -> None:
+        """Refuse new jobs, write what is queued, close. Raise if that takes too long or an unawaited job was lost."""
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._queue.put(None)
+                self._hurry.set()
+                if self._inline:
+                    self._store.close()
+                    self._ended.set_result(None)
+        try:
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(self._ended)), timeout_s)
+        except TimeoutError:
+            raise unavailable(f"{self.name} did not finish writing in {timeout_s:g} s; check the disk") from None
+        self._refuse_if_lost(unavailable)
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        batch: list[_Entry] = []
+        try:
+            more = True
+            while more:
+                batch, more = self._take()
+                if batch:
+                    with self._steady:
+                        outcomes = self._round(batch)
+                    self._deliver(batch, outcomes)
+                batch = []
+        finally:  # usually nothing is left; after a bug of ours nobody may be left waiting
+            self._abandon(batch)
+            with self._steady:
+                self._store.close()
+            self._ended.set_result(None)
+
+    def _take(self) -> tuple[list[_Entry], bool]:
+        """Wait for one job, then take what else is queued. False once the end mark came.
+
+        While nobody awaits any of them, wait a little longer: the next job that somebody awaits is then durable in one
+        commit with them, not behind theirs. Until then this thread sleeps: waking up for each job would cost more time,
+        the event loop's too, than the jobs themselves.
+        """
+        batch: list[_Entry] = []
+        entry = self._queue.get()
+        if entry is not None and entry.lazy:
+            self._hurry.wait(_LINGER_S)
+        self._hurry.clear()  # before the queue is emptied: what comes from here on sets it again
+        while entry is not None:
+            batch.append(entry)
+            if len(batch) >= self._round_max:
+                self._hurry.set()  # somebody may wait for what is left
+                return batch, True
+            try:
+                entry = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _round(self, batch: Sequence[_Entry]) -> list[Outcome]:
+        lost: dict[str, Exception] = {}
+        jobs: list[Job[Any]] = [Job(functools.partial(self._attempt, entry, lost), entry.job.needs) for entry in batch]
+        try:
+            outcomes = run_round(self._store, self._known, jobs)
+        except StoreError as error:
+            outcomes = [Outcome(error=entry.unavailable(f"{self.name} cannot be written: {error}")) for entry in batch]
+            for entry, outcome in zip(batch, outcomes, strict=True):
+                self._remember(entry, outcome.error)
+            return outcomes
+        for lane, first in lost.items():
+            self._lost.setdefault(lane, first)
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            if entry.future is not None and outcome.error is not None and outcome.error is self._lost.get(entry.lane):
+                del self._lost[entry.lane]  # it has been told
+        return outcomes
+
+    def _attempt(self, entry: _Entry, lost: dict[str, Exception], draft: Draft) -> Any:
+        before = self._lost.get(entry.lane) or lost.get(entry.lane)
+        if entry.future is not None and before is not None:
+            raise before
+        try:
+            return entry.job.work(draft)
+        except StoreError:
+            raise
+        except Exception as error:
+            if entry.future is None:
+                lost.setdefault(entry.lane, error)
+            raise
+
+    def _remember(self, entry: _Entry, error: Exception | None) -> None:
+        if entry.future is None and error is not None:
+            self._lost.setdefault(entry.lane, error)
+
+    def _deliver(self, batch: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
+        """Wake each event loop once per round, however many of its coroutines wait."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = {}
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            if entry.future is not None:
+                by_loop.setdefault(entry.future.get_loop(), []).append((entry.future, outcome))
+        for loop, answers in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, answers)
+
+    def _abandon(self, batch: list[_Entry]) -> None:
+        with self._gate:
+            self._closed = True
+        while not self._queue.empty():
+            entry = self._queue.get_nowait()
+            if entry is not None:
+                batch = [*batch, entry]
+        gone = f"{self.name} is no longer written: its thread ended; restart the process"
+        self._deliver(batch, [Outcome(error=entry.unavailable(gone)) for entry in batch])
+
+    # -- shared ------------------------------------------------------------------------------------------------------
+
+    def _put(self, entry: _Entry) -> None:
+        with self._gate:
+            if self._closed:
+                raise entry.unavailable(f"{self.name} is closed; open a new one")
+            if not self._inline:
+                self._queue.put(entry)
+                if not entry.lazy:
+                    self._hurry.set()
+                return
+            outcomes = self._round([entry])
+        if entry.future is not None:
+            _resolve([(entry.future, outcomes[0])])
+
+    def _refuse_if_lost(self, unavailable: Unavailable) -> None:
+        for error in self._lost.values():
+            raise unavailable(f"an earlier write was lost: {error}")
+
+    # -- forks -------------------------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        """In a forked child. The parent holds its lock on the store, so nothing is written by closing."""
+        self._gate = threading.Lock()
+        self._closed = True
+        self._store.forget()
+
+
+_JOURNALS: weakref.WeakSet[Journal] = weakref.WeakSet()
+_steadied: list[Journal] = []
+
+
+def _before_fork() -> None:
+    _steadied.extend(_JOURNALS)
+    for journal in _steadied:
+        journal._steady.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    while _steadied:
+        _steadied.pop()._steady.release()
+
+
+def _after_fork_in_child() -> None:
+    for journal in _steadied:
+        journal._forget()
+    _after_fork_in_parent()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def _nothing(_draft: Draft) -> None:
+    """A job that only marks a place in the queue."""
+
+
+_NOTHING = Job(_nothing)
+
+
+def _resolve(answers: Sequence[tuple[asyncio.Future[Any], Outcome]]) -> None:
+    for future, outcome in answers:
+        if future.done():  # cancelled while the round ran
+            continue
+        if outcome.error is not None:
+            future.set_exception(outcome.error)
+        else:
+            future.set_result(outcome.result)

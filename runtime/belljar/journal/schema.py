@@ -1,0 +1,230 @@
+"""What a SQLite file of a journal must be, and how one of an older format becomes one of this.
+
+A format is a list of statements, of which SQLite keeps the text. So "as we make it" can be compared word by word: a
+trigger, a view or an index that somebody planted is found before anything is written or believed.
+
+    format 1   the log alone, its records without their runs
+    format 2   the log alone; the ledger was a file beside it, `ledger.db`
+    format 3   one file for both, so that they are written in one transaction
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from belljar.journal.tables import BALANCES, LIMITS, RESERVATIONS, RUNS, columns
+
+__all__ = ["OLD_LEDGER", "SCHEMA", "TAIL", "TAIL_BYTES_MAX", "Schema", "SqliteError", "copy_ledger", "is_blank"]
+
+# The second comes of a damaged file: SQLite quotes it in its message, which then is no text.
+SqliteError: Final = (sqlite3.Error, UnicodeDecodeError)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a database must be: `application_id` marks the file as ours, `statements` create it when it is empty.
+
+    A schema that replaced another names it as `older`, and `migrate` turns such a database into one of this schema.
+    """
+
+    application_id: int
+    version: int
+    statements: tuple[str, ...]
+    older: Schema | None = None
+    migrate: Callable[[sqlite3.Connection], None] | None = None
+
+    @functools.cached_property
+    def entries(self) -> list[tuple[object, ...]]:
+        """What `sqlite_master` holds after `statements` and nothing else."""
+        with contextlib.closing(sqlite3.connect(":memory:")) as db:
+            for statement in self.statements:
+                db.execute(statement)
+            return _entries(db)
+
+    def foreign(self, db: sqlite3.Connection, where: str = "main") -> str | None:
+        """How the database differs from this schema, in a few words; None if it does not.
+
+        `where` is the name under which it is attached.
+
+        Reads SQLite's own table each time: a trigger that another process plants works from its next statement on.
+        """
+        for pragma, ours in (("application_id", self.application_id), ("user_version", self.version)):
+            if (found := db.execute(f"PRAGMA {where}.{pragma}").fetchone()[0]) != ours:
+                return f"its {pragma} is {found}, not {ours}"
+        entries = _entries(db, where)
+        if entries == self.entries:
+            return None
+        odd = [entry for entry in entries if entry not in self.entries]
+        kind, name = (odd or [entry for entry in self.entries if entry not in entries])[0][:2]
+        return f"the {kind} {str(name)[:80]!a} in it is {'not ours' if odd else 'gone'}"
+
+    def of(self, db: sqlite3.Connection) -> Schema | None:
+        """This schema, or the older one that the database says it has; None if it is unknown, such as a newer one."""
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        found: Schema | None = self
+        while found is not None and found.version != version:
+            found = found.older
+        return found
+
+    def unknown(self, db: sqlite3.Connection) -> str | None:
+        """Why this code cannot use the database's format, and what to do; None if it can."""
+        if self.of(db) is not None:
+            return None
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        whose, remedy = ("a newer", "update Belljar") if version > self.version else ("an older", "use that one")
+        return (
+            f"its format is {version}, but the latest known here is {self.version}; {whose} Belljar made it: "
+            f"{remedy}, or choose another state folder"
+        )
+
+    def upgrade(self, db: sqlite3.Connection) -> str | None:
+        """Migrate an older database, in the caller's transaction. Returns how it still differs; then roll back.
+
+        Raises:
+            sqlite3.Error: it cannot be migrated; roll back.
+        """
+        if self.of(db) is self:
+            return self.foreign(db)
+        if self.older is None or self.migrate is None or (odd := self.older.upgrade(db)) is not None:
+            return odd if self.older is not None else "its version is not known"
+        self.migrate(db)
+        db.execute(f"PRAGMA user_version={self.version:d}")
+        return self.foreign(db)
+
+    def has_table(self, db: sqlite3.Connection, name: str) -> bool:
+        """Whether the table is exactly as we create it: something else of that name may be a view that never ends."""
+        ours = [entry for entry in self.entries if entry[:2] == ("table", name)]
+        return [entry for entry in _entries(db) if entry[1] == name] == ours
+
+
+def _entries(db: sqlite3.Connection, where: str = "main") -> list[tuple[object, ...]]:
+    select = f"SELECT type, name, tbl_name, sql FROM {where}.sqlite_master ORDER BY type, name LIMIT 100"  # noqa: S608
+    return db.execute(select).fetchall()
+
+
+def is_blank(db: sqlite3.Connection) -> bool:
+    """Whether nothing was ever written to it: an empty file, such as a start on a full disk leaves."""
+    marks = [db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version")]
+    return marks == [0, 0] and not _entries(db)
+
+
+# -- the log -----------------------------------------------------------------------------------------------------------
+
+# How every record ends: with its event and its run.
+TAIL: Final = re.compile(
+    rb'"event":"([a-z_.]+)","prev":"[0-9a-f]{64}","run":"([^"]{1,128})","seq":\d+,"time_ns":\d+,"v":\d+}\Z'
+)
+TAIL_BYTES_MAX: Final = 512
+
+# Against our own mistakes. Anybody who can write the file can drop them; that is what the chain is for.
+_TRIGGERS: Final = (
+    """CREATE TRIGGER records_are_not_changed BEFORE UPDATE ON records
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+    """CREATE TRIGGER records_are_not_deleted BEFORE DELETE ON records
+            BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+)
+_LOG_1: Final = Schema(
+    application_id=0x424A4155,  # "BJAU"
+    version=1,
+    statements=(
+        """CREATE TABLE records (
+            seq INTEGER PRIMARY KEY CHECK (seq >= 1),
+            body BLOB NOT NULL CHECK (typeof(body) = 'blob'),
+            hash BLOB NOT NULL CHECK (typeof(hash) = 'blob' AND length(hash) = 32))""",
+        *_TRIGGERS,
+    ),
+)
+
+
+def _add_runs(db: sqlite3.Connection) -> None:
+    """Copy all records into a table that has their runs. Bodies and hashes stay as they are, whatever they say."""
+    db.create_function("run_of", 1, _run_of)
+    for kind, name in db.execute("SELECT type, name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        db.execute(f"DROP {kind} {name}")
+    db.execute("ALTER TABLE records RENAME TO records_without_runs")
+    for statement in _LOG_2.statements:
+        db.execute(statement)
+    db.execute("INSERT INTO records SELECT seq, run_of(body), body, hash FROM records_without_runs ORDER BY seq")
+    db.execute("DROP TABLE records_without_runs")
+    db.create_function("run_of", 1, None)
+
+
+def _run_of(body: bytes) -> str:
+    """Empty for a record that was tampered with: `verify` will report it."""
+    match = TAIL.search(body[-TAIL_BYTES_MAX:])
+    return match[2].decode("utf-8", "replace") if match else ""
+
+
+_LOG_2: Final = Schema(
+    application_id=_LOG_1.application_id,
+    version=2,
+    statements=(
+        # `run` repeats what the body says, so that one run is found without reading all; `verify` compares the two.
+        """CREATE TABLE records (
+            seq INTEGER PRIMARY KEY CHECK (seq >= 1),
+            run TEXT NOT NULL CHECK (typeof(run) = 'text'),
+            body BLOB NOT NULL CHECK (typeof(body) = 'blob'),
+            hash BLOB NOT NULL CHECK (typeof(hash) = 'blob' AND length(hash) = 32))""",
+        "CREATE INDEX records_of_run ON records (run)",
+        *_TRIGGERS,
+    ),
+    older=_LOG_1,
+    migrate=_add_runs,
+)
+
+# -- the ledger --------------------------------------------------------------------------------------------------------
+
+
+def _list(*names: str) -> str:
+    return ", ".join(names)
+
+
+# typeof: a sum beyond 64 bits would silently become a float
+_SUM: Final = "{0} INTEGER NOT NULL DEFAULT 0 CHECK ({0} >= 0 AND typeof({0}) = 'integer')"
+_LEDGER: Final = (
+    f"""CREATE TABLE limits (
+            account TEXT NOT NULL, period TEXT NOT NULL, {_list(*columns("{} INTEGER"))},
+            PRIMARY KEY (account, period)) WITHOUT ROWID""",
+    """CREATE TABLE runs (
+            run TEXT PRIMARY KEY, tenant TEXT NOT NULL, owner TEXT NOT NULL,
+            run_limits BLOB NOT NULL, tenant_limits BLOB NOT NULL, is_open INTEGER NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX open_runs ON runs (owner) WHERE is_open = 1",
+    f"""CREATE TABLE reservations (
+            id TEXT PRIMARY KEY, run TEXT NOT NULL, day TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('held', 'dispatched', 'settled', 'released')),
+            {_list(*columns("{} INTEGER NOT NULL"), *columns("actual_{} INTEGER"))}) WITHOUT ROWID""",
+    "CREATE INDEX open_reservations ON reservations (run) WHERE state IN ('held', 'dispatched')",
+    f"""CREATE TABLE balances (
+            account TEXT NOT NULL, key TEXT NOT NULL,
+            {_list(*columns(_SUM, columns("used_{}") + columns("held_{}")))},
+            PRIMARY KEY (account, key)) WITHOUT ROWID""",
+)
+# As a file of its own, which it was until format 3 of the log.
+OLD_LEDGER: Final = Schema(application_id=0x424A4C47, version=2, statements=_LEDGER)  # "BJLG"
+
+
+def copy_ledger(db: sqlite3.Connection) -> None:
+    """Take over all rows of an older ledger, which is attached as `old`, into tables that are empty."""
+    for table in (LIMITS, RUNS, RESERVATIONS, BALANCES):
+        names = _list(*table.columns)
+        db.execute(f"INSERT INTO main.{table.name} ({names}) SELECT {names} FROM old.{table.name}")  # noqa: S608
+
+
+def _add_ledger(db: sqlite3.Connection) -> None:
+    for statement in _LEDGER:
+        db.execute(statement)
+
+
+SCHEMA: Final = Schema(
+    application_id=_LOG_2.application_id,
+    version=3,
+    statements=(*_LOG_2.statements, *_LEDGER),
+    older=_LOG_2,
+    migrate=_add_ledger,
+)

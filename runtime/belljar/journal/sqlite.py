@@ -1,0 +1,306 @@
+"""The embedded store: one SQLite file, shared by every process of the machine that has it open.
+
+SQLite's own lock makes transactions take turns (`BEGIN IMMEDIATE`), and its `data_version` says whether another process
+has committed since: only then what was remembered is void, and the file is looked through for what is not ours.
+
+A transaction fails if it finds another file at the path, or something in the database that we did not put there:
+whoever moves, deletes or replaces the file, or plants a trigger in it, stops what depends on it. Path and contents are
+checked under the write lock, before anything is written; and the path once more after the commit, since a later reader
+finds only what is at the path. A transaction that fails this last check may be in a file that is somewhere else by now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from belljar.errors import BelljarError
+from belljar.journal.draft import StoreError
+from belljar.journal.schema import OLD_LEDGER, SCHEMA, Schema, SqliteError, copy_ledger, is_blank
+from belljar.journal.tables import RECORDS, Key, Table
+
+__all__ = ["SqliteStore"]
+
+_Row = TypeVar("_Row", bound="tuple[Any, ...]")
+
+_BUSY_TIMEOUT_S: Final = 10.0  # how long another process may hold the write lock
+# Values in one statement; SQLite itself takes 32,766.
+_VALUES_MAX: Final = 500
+
+
+class SqliteStore:
+    """`Store` in one SQLite file.
+
+    Args:
+        path: the file, created with mode 0600 if missing; None keeps it in memory. An older log is migrated, and a
+            ledger beside it, `ledger.db`, taken over and then renamed.
+        name: what to call it in messages.
+        unavailable: makes the exception for what keeps it from being opened.
+        busy_timeout_s: seconds to wait for the lock of another process.
+
+    Raises:
+        whatever `unavailable` makes, if the file cannot be opened or is not such a database.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        name: str,
+        unavailable: Callable[[str], BelljarError],
+        schema: Schema = SCHEMA,
+        busy_timeout_s: float = _BUSY_TIMEOUT_S,
+    ) -> None:
+        self._name = name
+        self._unavailable = unavailable
+        self._busy_timeout_s = busy_timeout_s
+        self._schema = schema
+        self._version = -1
+        self._paths: list[Path] = []
+        self._files: list[tuple[int, int]] = []
+        self._loads: dict[tuple[str, int], str] = {}
+        self._saves: dict[str, str] = {}
+        self._db = self._open(path)
+
+    # -- a transaction -----------------------------------------------------------------------------------------------
+
+    def begin(self) -> bool:
+        with self._told():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._refuse_moved()
+            version = self._db.execute("PRAGMA data_version").fetchone()[0]
+            if version == self._version:
+                return False
+            if self._paths and (odd := self._schema.foreign(self._db)) is not None:
+                unknown = self._schema.unknown(self._db)  # a newer process migrated it meanwhile
+                raise StoreError(unknown or f"{odd}: set the file aside for inspection and restart")
+            self._version = version
+            return True
+
+    def load(self, table: Table[_Row], keys: Sequence[tuple[Any, ...]]) -> list[_Row]:
+        found: list[_Row] = []
+        step = _VALUES_MAX // table.keys
+        with self._told():
+            for start in range(0, len(keys), step):
+                some = keys[start : start + step]
+                values = [value for key in some for value in key]
+                found += map(table.unpack, self._db.execute(self._load(table, len(some)), values).fetchall())
+        return found
+
+    def query(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._told():
+            return self._db.execute(statement, values).fetchall()
+
+    def save(self, changes: Mapping[Key, Any]) -> None:
+        by_table: dict[Table[Any], list[tuple[Any, ...]]] = {}
+        with self._told():
+            for (table, key), row in changes.items():
+                if row is None:
+                    self._db.execute(f"DELETE FROM {table.name} WHERE {_where(table)}", key)  # noqa: S608
+                else:
+                    by_table.setdefault(table, []).append(table.pack(row))
+            for table, rows in by_table.items():
+                # A trigger in the file can also take a row for nothing.
+                if self._db.executemany(self._save(table), rows).rowcount != len(rows):
+                    raise StoreError("it did not take what was written: set the file aside for inspection")
+
+    def commit(self) -> None:
+        with self._told():
+            self._db.execute("COMMIT")
+            self._refuse_moved()
+
+    def rollback(self) -> None:
+        """If that fails too, the next `begin` fails: still nothing gets written."""
+        if self._db.in_transaction:
+            with contextlib.suppress(*SqliteError):
+                self._db.execute("ROLLBACK")
+
+    def forget(self) -> None:
+        self._db.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _load(self, table: Table[Any], rows: int) -> str:
+        if (known := self._loads.get((table.name, rows))) is None:
+            some = ", ".join([f"({', '.join('?' * table.keys)})"] * rows)
+            names, keys = ", ".join(table.columns), ", ".join(table.columns[: table.keys])
+            known = f"SELECT {names} FROM {table.name} WHERE ({keys}) IN (VALUES {some})"  # noqa: S608
+            self._loads[table.name, rows] = known
+        return known
+
+    def _save(self, table: Table[Any]) -> str:
+        if (known := self._saves.get(table.name)) is None:
+            keys, rest = table.columns[: table.keys], table.columns[table.keys :]
+            known = (
+                f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({', '.join('?' * len(table.columns))})"  # noqa: S608
+            )
+            if table is not RECORDS:  # which are never changed
+                changed = ", ".join(f"{column} = excluded.{column}" for column in rest)
+                known += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}"
+            self._saves[table.name] = known
+        return known
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except SqliteError as error:
+            raise StoreError(_advice(error, self._busy_timeout_s)) from error
+
+    def _refuse_moved(self) -> None:
+        try:
+            if _identities(self._paths) == self._files:
+                return
+            why = "it or its -wal file was replaced by another file"
+        except OSError as error:
+            why = f"it or its -wal file is no longer at its path ({error.strerror})"
+        raise StoreError(f"{why}: put it back, or restart")
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    def _open(self, path: Path | None) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = None
+        try:
+            if path is not None:
+                _create_private(path)
+            db = sqlite3.connect(
+                path or ":memory:", timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
+            )
+            before = _identities([path] if path is not None else [])
+            self._configure(db, in_memory=path is None)
+            self._prepare(db, path)
+            self._paths = _files(path)  # the first transaction has created the side files
+            self._files = _identities(self._paths)
+            if self._files[:1] != before:
+                raise self._unavailable(f"cannot open {self._name}: the file was replaced meanwhile; try again")
+        except (OSError, *SqliteError) as error:
+            if db is not None:
+                db.close()
+            reason = _os_advice(error) if isinstance(error, OSError) else _advice(error, self._busy_timeout_s)
+            raise self._unavailable(f"cannot open {self._name}: {reason}") from error
+        except BelljarError:
+            if db is not None:
+                db.close()
+            raise
+        return db
+
+    def _configure(self, db: sqlite3.Connection, *, in_memory: bool) -> None:
+        mode = self._enter_wal(db)
+        if mode != "wal" and not in_memory:
+            raise self._unavailable(f"cannot open {self._name}: its file system has no shared memory; use a local disk")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA trusted_schema=OFF")  # a view or trigger planted in the file can call no function
+
+    def _enter_wal(self, db: sqlite3.Connection) -> str:
+        """SQLite does not wait for the lock for this statement, so we do, in case several processes start at once."""
+        deadline = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                return str(db.execute("PRAGMA journal_mode=WAL").fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.005)
+
+    def _prepare(self, db: sqlite3.Connection, path: Path | None) -> None:
+        """Create what is missing, or migrate what is older, wholly or not at all."""
+        ledger = self._attach_ledger(db, path)
+        db.execute("BEGIN IMMEDIATE")  # the ledger's lock, too
+        odd = self._odd_after_migration(db, ledger)
+        db.execute("COMMIT" if odd is None else "ROLLBACK")
+        if odd is not None:
+            raise self._unavailable(f"cannot open {self._name}: {odd}")
+        if ledger is not None:
+            # Before it is detached: whoever still has it open finds it gone. What was copied is never copied again.
+            ledger.rename(ledger.with_name(f"{ledger.name}.migrated"))
+            db.execute("DETACH old")
+
+    def _odd_after_migration(self, db: sqlite3.Connection, ledger: Path | None) -> str | None:
+        """Make the file one of our schema. What keeps it from that, in a few words and what to do."""
+        schema, blank = self._schema, is_blank(db)
+        if blank:
+            for statement in schema.statements:
+                db.execute(statement)
+            db.execute(f"PRAGMA application_id={schema.application_id:d}")
+            db.execute(f"PRAGMA user_version={schema.version:d}")
+        mark, version = (db.execute(f"PRAGMA {pragma}").fetchone()[0] for pragma in ("application_id", "user_version"))
+        if mark != schema.application_id:
+            return "the file is something else; choose another path"
+        if (unknown := schema.unknown(db)) is not None:
+            return unknown
+        if (odd := schema.upgrade(db)) is not None:
+            return f"{odd}; set the file aside for inspection"
+        if ledger is not None and (blank or version < schema.version):
+            if (odd := OLD_LEDGER.foreign(db, "old")) is not None:
+                return f"of the ledger beside it, {ledger.name}, {odd}; set that file aside for inspection"
+            copy_ledger(db)
+        return None
+
+    def _attach_ledger(self, db: sqlite3.Connection, path: Path | None) -> Path | None:
+        """The older ledger beside the log, attached as `old`, if there is one."""
+        beside = path.with_name("ledger.db") if path is not None and self._schema is SCHEMA else None
+        if beside is None or beside == path or not beside.is_file():
+            return None
+        db.execute("ATTACH ? AS old", (str(beside),))
+        return beside
+
+
+def _where(table: Table[Any]) -> str:
+    return " AND ".join(f"{column} = ?" for column in table.columns[: table.keys])
+
+
+def _files(path: Path | None) -> list[Path]:
+    """The database and its two side files, which are part of it; none for a database in memory."""
+    if path is None:
+        return []
+    real = path.resolve()  # SQLite puts its side files beside what a symbolic link points to
+    return [path, *(real.with_name(real.name + suffix) for suffix in ("-wal", "-shm"))]
+
+
+def _identities(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Device and inode of each.
+
+    While SQLite has a file open, no other file gets its inode, so we need not hold it open too. Nor may we: closing a
+    descriptor of our own would drop this process's locks.
+    """
+    return [(stat.st_dev, stat.st_ino) for stat in map(os.stat, paths)]
+
+
+def _create_private(path: Path) -> None:
+    """Create the file readable by its owner only; SQLite gives its side files the same mode.
+
+    Only ever a new file: closing a descriptor on an open database would drop this process's locks on it.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+
+def _os_advice(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "its folder does not exist; create it or choose another"
+    return f"{error.strerror or error}; check the path and its permissions"
+
+
+def _advice(error: Exception, busy_timeout_s: float) -> str:
+    """One line: what SQLite says, and what to do."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return "the disk is full; free some space"
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return f"another process has held its lock for more than {busy_timeout_s:g} s; find and end that process"
+        case sqlite3.SQLITE_CONSTRAINT:
+            return f"{error}; its contents contradict each other, so verify it before anything else"
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
+            return f"{error}; check the path and its permissions"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return f"{error}; set the file aside for inspection and choose another path"
+        case _ if isinstance(error, UnicodeDecodeError):
+            return "it is damaged; set the file aside for inspection and choose another path"
+        case _:
+            return f"{error}; check the disk"

@@ -1,0 +1,148 @@
+"""What a journal holds: five tables, and the row of each as Python has it.
+
+    records        seq -> run, body, hash                    the audit log, append-only
+    limits         account, period -> bounds                 what an operator set
+    runs           run -> tenant, owner, bounds, open?
+    reservations   id -> run, day, state, asked, actual      one row each, changed only forward
+    balances       account, key -> used, held                the sums of the reservations, kept up to date with them
+
+A row begins with its key. Amounts are vectors: whole numbers in the order of `DIMENSIONS`, one column each in the
+database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+__all__ = [
+    "BALANCES",
+    "DIMENSIONS",
+    "LIMITS",
+    "RECORDS",
+    "RESERVATIONS",
+    "RUNS",
+    "TABLES",
+    "BalanceRow",
+    "Bounds",
+    "Key",
+    "LimitsRow",
+    "RecordRow",
+    "ReservationRow",
+    "RunRow",
+    "Table",
+    "Vector",
+    "columns",
+]
+
+DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
+_WIDTH = len(DIMENSIONS)
+
+Vector = tuple[int, ...]
+# None: no bound.
+Bounds = tuple[int | None, ...]
+
+
+class RecordRow(NamedTuple):
+    """One record of the log, as stored. `run` is what the body says."""
+
+    seq: int
+    run: str
+    body: bytes
+    hash: bytes
+
+
+class LimitsRow(NamedTuple):
+    """What may be used and held on one account in one period."""
+
+    account: str
+    period: str
+    bounds: Bounds
+
+
+class RunRow(NamedTuple):
+    """Whose a run is, the process that owns it, and its limits in JSON."""
+
+    run: str
+    tenant: str
+    owner: str
+    run_limits: bytes
+    tenant_limits: bytes
+    is_open: int
+
+
+class ReservationRow(NamedTuple):
+    """`actual` is None in each dimension until it has ended."""
+
+    id: str
+    run: str
+    day: str
+    state: str
+    asked: Vector
+    actual: Bounds
+
+
+class BalanceRow(NamedTuple):
+    """One account in one period: what was charged, and what open reservations hold."""
+
+    account: str
+    key: str
+    used: Vector
+    held: Vector
+
+
+_Row = TypeVar("_Row", bound="tuple[Any, ...]")
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Generic[_Row]):
+    """One table: its columns in order, of which the first `keys` find a row.
+
+    `pack` and `unpack` turn a row into its columns and back. Rows of a table that is not `kept` are written once and
+    never looked for again, so they are not held in memory.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    keys: int
+    pack: Callable[[_Row], tuple[Any, ...]]
+    unpack: Callable[[tuple[Any, ...]], _Row]
+    kept: bool = True
+
+    def key_of(self, row: _Row) -> tuple[Any, ...]:
+        return row[: self.keys]
+
+
+Key = tuple[Table[Any], tuple[Any, ...]]
+
+
+def columns(template: str = "{}", names: tuple[str, ...] = DIMENSIONS) -> tuple[str, ...]:
+    """`template` once for each name."""
+    return tuple(template.format(name) for name in names)
+
+
+RECORDS = Table("records", RecordRow._fields, 1, tuple, RecordRow._make, kept=False)
+LIMITS = Table(
+    "limits",
+    ("account", "period", *columns()),
+    2,
+    lambda row: (*row[:2], *row.bounds),
+    lambda found: LimitsRow(found[0], found[1], found[2:]),
+)
+RUNS = Table("runs", RunRow._fields, 1, tuple, RunRow._make)
+RESERVATIONS = Table(
+    "reservations",
+    ("id", "run", "day", "state", *columns(), *columns("actual_{}")),
+    1,
+    lambda row: (*row[:4], *row.asked, *row.actual),
+    lambda found: ReservationRow(found[0], found[1], found[2], found[3], found[4 : 4 + _WIDTH], found[4 + _WIDTH :]),
+)
+BALANCES = Table(
+    "balances",
+    ("account", "key", *columns("used_{}"), *columns("held_{}")),
+    2,
+    lambda row: (*row[:2], *row.used, *row.held),
+    lambda found: BalanceRow(found[0], found[1], found[2 : 2 + _WIDTH], found[2 + _WIDTH :]),
+)
+TABLES: tuple[Table[Any], ...] = (RECORDS, LIMITS, RUNS, RESERVATIONS, BALANCES)

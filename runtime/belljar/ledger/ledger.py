@@ -1,0 +1,340 @@
+"""The ledger: quotas in a journal, shared by every process that has it open.
+
+Each public method is one job of the journal, so it is one step inside a transaction that holds the write lock: what it
+reads cannot change before what it writes is committed. That is the whole argument against overspending. `accounts` has
+the rules.
+
+Most methods take work of somebody else `beside` their own: the log's record of the same action. Both are written in one
+transaction, or neither is, so no reservation stands without a record and no charge without an outcome.
+
+What ends something (a settlement, a release, the closing of a run) has to be written even if the ledger is out of reach
+at the time; otherwise its amounts would stay held for as long as this process lives. So an end that fails is *owed*: it
+is tried again, in order, before the next request. If it was done after all, it then does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from belljar.errors import BelljarError, HostFault, LedgerUnavailable
+from belljar.identity import RunId, Tenant
+from belljar.journal import Draft, Job, Journal
+from belljar.journal.tables import Key, RunRow
+from belljar.ledger import accounts
+from belljar.ledger.base import (
+    NOTHING,
+    Abandoned,
+    Amounts,
+    Balance,
+    Limits,
+    Remaining,
+    Room,
+    check_amounts,
+    check_limits,
+    period_key,
+)
+from belljar.tasks import to_the_end
+
+__all__ = ["Ledger"]
+
+_T = TypeVar("_T")
+# How soon a failed write is tried again if nothing else is asked of the ledger.
+_AGAIN_S = 5.0
+
+
+class Ledger:
+    """Quotas. Every method raises `LedgerUnavailable` if the ledger cannot be read or written: then the answer is no.
+
+    A method that is cancelled may have taken effect, with one exception: a cancelled `reserve` leaves nothing held.
+    A `settle`, `release` or `close_run` that could not be written, and the end of a `reserve` that failed, are tried
+    again, in order, with the next request to the ledger and every few seconds.
+
+    Args:
+        journal: where it is kept. Close the ledger before it.
+        owner: names whoever opens the runs, and nobody else ever; `recover` asks about it.
+    """
+
+    def __init__(self, journal: Journal, *, owner: str) -> None:
+        self._owner = owner
+        self._journal = journal
+        # Not one event for all: it belongs to the loop that first waits for it, and a ledger may outlive a loop.
+        self._watching = weakref.WeakSet[asyncio.Event]()
+        self._owed: list[Job[object]] = []
+        self._again: asyncio.TimerHandle | None = None
+        # Of the runs that were opened here: what the rows of a reservation depend on, and those of the last day.
+        self._opened: dict[RunId, tuple[Tenant, Limits]] = {}
+        self._keys: dict[tuple[RunId, str], tuple[Key, ...]] = {}
+
+    async def open_run(
+        self,
+        run: RunId,
+        tenant: Tenant,
+        *,
+        run_limits: Limits,
+        tenant_limits: Limits,
+        beside: Job[object] | None = None,
+    ) -> None:
+        """Open the account of a run that this process owns.
+
+        For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called.
+
+        Raises:
+            InvalidInput: `run.exists` or `limit.invalid`.
+        """
+        check_limits(run_limits)
+        check_limits(tenant_limits)
+        encoded = msgspec.json.encode(run_limits), msgspec.json.encode(tenant_limits)
+        row = RunRow(run, tenant, self._owner, *encoded, is_open=1)
+        await self._submit(Job(lambda draft: accounts.open_run(draft, row)).then(beside), lane=run)
+        self._opened[run] = (tenant, run_limits)
+
+    async def set_limits(self, tenant: Tenant, limits: Limits) -> None:
+        """Set one level's limits for `limits.period`; other periods keep theirs. Applies from the next `reserve` on.
+
+        Raises:
+            InvalidInput: `limit.invalid`.
+        """
+        check_limits(limits)
+        await self._submit(Job(lambda draft: accounts.set_limits(draft, tenant, limits)))
+
+    async def clear_limits(self, tenant: Tenant) -> None:
+        """Forget what `set_limits` set for this level, in all periods."""
+        await self._submit(Job(lambda draft: accounts.clear_limits(draft, tenant)))
+
+    async def limits(self, tenant: Tenant) -> list[Limits]:
+        """What `set_limits` set for this level, at most one for each period."""
+        return await self._submit(Job(lambda draft: accounts.limits_of(draft, tenant)))
+
+    async def reserve(
+        self,
+        run: RunId,
+        amounts: Amounts,
+        *,
+        now: float,
+        dispatched: bool = False,
+        kept: Amounts = NOTHING,
+        beside: Job[object] | None = None,
+        undone: Job[object] | None = None,
+    ) -> str:
+        """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
+
+        With `dispatched` it begins as if `dispatch` had been called, for a request that is sent at once. `kept` must be
+        left as well, but is not held. Only dimensions that are asked for need room.
+
+        If it is cancelled or fails, what it may have held is given back, and `undone` is written with that.
+
+        Raises:
+            QuotaExceeded: `code` is the policy's key of the limit (`quota.run.calls`), `observed` what the total would
+                have been.
+            InvalidInput: `amount.invalid`.
+        """
+        check_amounts(amounts)
+        reservation = secrets.token_hex(12)
+        day = period_key("day", now)
+        state = "dispatched" if dispatched else "held"
+
+        def work(draft: Draft) -> None:
+            accounts.reserve(draft, reservation, run, amounts, kept, day, state)
+
+        try:
+            await self._submit(Job(work, self._keys_of(run, day)).then(beside), lane=run if beside else "")
+        except (asyncio.CancelledError, HostFault):  # nobody will know the id
+            undoing = self._owe(_end_once(reservation, "released", NOTHING, undone))
+            if undoing is not None:
+                await to_the_end(asyncio.wait([undoing]))
+            raise
+        return reservation
+
+    async def dispatch(self, reservation: str) -> None:
+        """Note that the request is about to leave the host: from now on a crash is charged in full."""
+        await self._submit(Job(lambda draft: accounts.dispatch(draft, reservation)))
+
+    async def settle(
+        self, reservation: str, actual: Amounts, *, lazy: bool = False, beside: Job[object] | None = None
+    ) -> None:
+        """End it: charge `actual`, even if that is more than was held, and give back what was held.
+
+        With `lazy` it may take a few milliseconds longer, which spares everybody else's commits.
+
+        Raises:
+            LedgerUnavailable: it had already ended; nothing changes.
+            InvalidInput: `amount.invalid`.
+        """
+        check_amounts(actual)
+        await self._end(reservation, "settled", actual, lazy=lazy, beside=beside)
+
+    def settle_once(self, reservation: str, actual: Amounts, *, beside: Job[object]) -> None:
+        """`settle` it, if it has not ended, and wait for nothing: it is tried until it is done."""
+        self._owe(_end_once(reservation, "settled", actual, beside))
+
+    async def release(self, reservation: str, *, beside: Job[object] | None = None) -> None:
+        """End it and charge nothing.
+
+        Raises:
+            LedgerUnavailable: it had already ended; nothing changes.
+        """
+        await self._end(reservation, "released", NOTHING, beside=beside)
+
+    async def _end(
+        self,
+        reservation: str,
+        state: str,
+        charged: Amounts,
+        *,
+        lazy: bool = False,
+        beside: Job[object] | None = None,
+    ) -> None:
+        job = Job(lambda draft: accounts.end(draft, reservation, state, charged))
+        try:
+            await self._submit(job.then(beside), lazy=lazy)
+        except HostFault:
+            self._owe_later(_end_once(reservation, state, charged, beside))
+            raise
+        self._tell()
+
+    async def remaining(self, run: RunId, *, now: float, for_program: bool = False) -> Remaining:
+        """What `reserve` would still admit, in each dimension by itself.
+
+        With `for_program` it is what a run's program may know: levels above its tenant count only once they have
+        nothing left. How large they are, and how much others use of them, is not its business.
+        """
+        day = period_key("day", now)
+        return await self._submit(
+            Job(lambda draft: accounts.remaining(draft, run, day, for_program), self._keys_of(run, day))
+        )
+
+    async def room(self, run: RunId, *, now: float) -> Room:
+        """What `remaining` would be without what is held."""
+        day = period_key("day", now)
+        return await self._submit(Job(lambda draft: accounts.room(draft, run, day), self._keys_of(run, day)))
+
+    def freed(self) -> asyncio.Event:
+        """An event, set once something held is given back through this object after this call.
+
+        A hint to look again early: other processes do not set it, and what was given back may not help the caller.
+        """
+        event = asyncio.Event()
+        self._watching.add(event)
+        return event
+
+    def _tell(self) -> None:
+        for event in self._watching:
+            event.set()
+
+    async def close_run(self, run: RunId, *, beside: Job[_T] | None = None) -> _T | None:
+        """Close the run: release what is held, charge in full what is dispatched. Closing twice is harmless.
+
+        Returns:
+            What `beside` gives; None where there is none.
+        """
+        closing: Job[Any] = Job(lambda draft: accounts.close_run(draft, run))
+        job = closing if beside is None else beside.then(closing)
+        try:
+            result = await self._submit(job, lane=run if beside else "")
+        except HostFault:
+            self._owe_later(_close_once(run, beside))
+            raise
+        self._forget(run)
+        self._tell()
+        return None if beside is None else result
+
+    async def balance(self, account: str, key: str) -> Balance:
+        """One account (`acme/research`, or `run_account(run)`) in one period (`period_key`); zeros if never used."""
+        return await self._submit(Job(lambda draft: accounts.balance(draft, account, key)))
+
+    async def spent(self, account: str, key: str) -> Amounts:
+        """The `used` part of `balance`."""
+        return (await self.balance(account, key)).used
+
+    async def recover(
+        self, is_alive: Callable[[str], bool], beside: Callable[[Abandoned], Job[object]] | None = None
+    ) -> int:
+        """Close the runs whose owner is not alive, as `close_run` does, each with what is to be written `beside`.
+
+        Returns how many. Call it at the start.
+        """
+        # The caller's functions do not run under the write lock. A dead owner stays dead, and so do its runs.
+        owners = await self._submit(Job(accounts.owners))
+        dead = [owner for owner in owners if owner != self._owner and not is_alive(owner)]
+        abandoned = await self._submit(Job(lambda draft: accounts.abandoned_by(draft, dead)))
+        for one in abandoned:
+            await self._submit(_close_once(one.run, beside(one) if beside is not None else None))
+        return len(abandoned)
+
+    async def check_books(self) -> list[str]:
+        """Recompute every balance from the reservations. One line for each difference; empty if all balance."""
+        return await self._submit(Job(accounts.check))
+
+    async def aclose(self) -> None:
+        """Try once more what is owed. The journal stays open."""
+        self._catch_up()
+        await self._submit(Job(lambda _: None))
+
+    def _keys_of(self, run: RunId, day: str) -> tuple[Key, ...]:
+        """The rows that a reservation of a run needs, as far as this process can know."""
+        if (keys := self._keys.get((run, day))) is None:
+            if run not in self._opened:
+                return ()
+            self._keys = {known: keys for known, keys in self._keys.items() if known[1] == day}
+            keys = self._keys[run, day] = accounts.keys_of(run, *self._opened[run], day)
+        return keys
+
+    def _forget(self, run: RunId) -> None:
+        self._opened.pop(run, None)
+        self._keys = {known: keys for known, keys in self._keys.items() if known[0] != run}
+
+    # -- what is owed ------------------------------------------------------------------------------------------------
+
+    def _submit(self, job: Job[_T], *, lazy: bool = False, lane: str = "") -> asyncio.Future[_T]:
+        self._catch_up()
+        return self._journal.submit(job, lane=lane, lazy=lazy, unavailable=LedgerUnavailable)
+
+    def _catch_up(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        owed, self._owed = self._owed, []
+        for job in owed:
+            self._owe(job)
+
+    def _owe(self, job: Job[object]) -> asyncio.Future[object] | None:
+        """Have it done now, and if that cannot be, later. None if the journal is closed: then `recover` does it."""
+        try:
+            done = self._journal.submit(job, unavailable=LedgerUnavailable)
+        except LedgerUnavailable:
+            return None
+        done.add_done_callback(lambda done: self._look_at(done, job))
+        return done
+
+    def _look_at(self, done: asyncio.Future[object], job: Job[object]) -> None:
+        if not done.cancelled() and isinstance(done.exception(), BelljarError):
+            self._owe_later(job)
+
+    def _owe_later(self, job: Job[object]) -> None:
+        self._owed.append(job)
+        if self._again is None:
+            self._again = asyncio.get_running_loop().call_later(_AGAIN_S, self._catch_up)
+
+
+def _end_once(reservation: str, state: str, charged: Amounts, beside: Job[object] | None) -> Job[object]:
+    """End a reservation and write what goes with it, if that was not done before."""
+
+    def work(draft: Draft) -> None:
+        if accounts.end_if_open(draft, reservation, state, charged) and beside is not None:
+            beside.work(draft)
+
+    return Job(work)
+
+
+def _close_once(run: RunId, beside: Job[Any] | None) -> Job[object]:
+    def work(draft: Draft) -> None:
+        if accounts.close_run(draft, run) and beside is not None:
+            beside.work(draft)
+
+    return Job(work)
