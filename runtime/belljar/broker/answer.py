@@ -99,7 +99,7 @@ def _still_open(opened: bytes, brackets: bytes) -> bytes | None:
         return None
     if deepest > _DEPTH_MAX:
         raise _refused("answer.too_deep", f"lists and dicts nested {deepest} deep or more", _DEPTH_MAX, deepest)
-    # The bracket after the last place of this depth is one that is still open.
+    # The bracket after the last place of each depth is still open.
     passed = bytes(depths)
     last = (passed.rfind(depth) for depth in range(lowest, depths[-1]))
     return opened[:lowest] + b"".join(brackets[at : at + 1] for at in last)

@@ -231,7 +231,7 @@ def _split(lengths: list[int], body: bytes) -> list[memoryview]:
 
 
 def _permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
-    """Check a whole batch before any of it is sent: a prompt that must fail must not cost the answers to the others."""
+    """Check a whole batch before any of it is sent: a prompt that is refused must not cost the other answers."""
     for place, prompt in enumerate(prompts):
         which = f"prompts[{place}]" if len(prompts) > 1 else "the prompt"
         if len(prompt) > bytes_max:

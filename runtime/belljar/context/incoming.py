@@ -3,7 +3,7 @@
 How leftovers are cleaned up. The writer of a folder in `incoming` holds an flock on it from before anyone may look
 (it is created under `lock`) until after the rename. The kernel releases it when the writer dies. So the next `add`,
 under `lock`, tries each folder: those that it can lock have no writer. A folder that was renamed between our look and
-our lock is no longer at that path, and deletion goes by path: a published document cannot be hit.
+our lock is no longer at that path, and deletion goes by path: so no published document is ever deleted.
 
 How an interrupted `add` continues. If a file can be copied as it is, its folder is named by the state of the file and
 this boot of the machine. The next `add` of the same file in the same state finds the folder, locks it, and continues

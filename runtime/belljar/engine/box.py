@@ -323,7 +323,7 @@ class Box:
     async def close(self) -> BoxEnd:
         """Kill the box, stop the tasks, free everything. Calls under way are settled before it returns.
 
-        An `execute` that still waits elsewhere gets its result, with status `killed`.
+        An `execute` that still waits elsewhere gets its result, with the status `killed`.
         """
         self._end(_CLOSED)
         try:
@@ -652,10 +652,10 @@ class Box:
             return _spent_cpu(limits.cpu_s, end.cpu_s)
         if end.by_other:
             return Verdict("killed", ErrorInfo("Killed", "somebody outside killed or removed the box: run it again"))
-        how = f"by signal {end.signal}" if end.signal else f"with exit code {end.code}"
+        how = f"ended by signal {end.signal}" if end.signal else f"ended with exit code {end.code}"
         if end.killed:
-            how = "its wire"
-        return Verdict("error", ErrorInfo(GuestDied.__name__, f"the program ended {how} before the cell was done"))
+            how = "closed its wire"
+        return Verdict("error", ErrorInfo(GuestDied.__name__, f"the program {how} before the cell was done"))
 
 
 def _failure_in(reply: HostMessage) -> Failure | None:

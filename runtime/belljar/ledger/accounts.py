@@ -254,7 +254,7 @@ def _refusal(limit: _Limit, day: str, dimension: str, bound: int, amounts: tuple
     taken = ", ".join(f"{_shown(dimension, part)} {what}" for part, what in parts if part)
     return (
         f"{who} has {_shown(dimension, max(0, bound - used - held - spare))} of {_shown(dimension, bound)} left "
-        f"{when[limit.period]}, {_shown(dimension, wanted)} asked{f' ({taken})' if taken else ''}; "
+        f"{when[limit.period]}, but this needs {_shown(dimension, wanted)}{f' ({taken})' if taken else ''}; "
         f"ask for less or {remedy[limit.period]}"
     )
 
