@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from belljar.facade import SyncSession, execute, run, session
     from belljar.host import Host, LiveRun
     from belljar.identity import BackendName, Language
+    from belljar.ledger import Amounts, Limits, Quota, Remaining, Used
     from belljar.lifecycle import OnProgress, OnTurn
     from belljar.models import FREE, Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
     from belljar.policy import Policy
@@ -60,6 +61,7 @@ __version__: str
 
 __all__ = [
     "FREE",
+    "Amounts",
     "AuditUnavailable",
     "BackendName",
     "BelljarError",
@@ -79,6 +81,7 @@ __all__ = [
     "LayerMissing",
     "LedgerUnavailable",
     "Limit",
+    "Limits",
     "LiveRun",
     "Message",
     "Model",
@@ -91,11 +94,13 @@ __all__ = [
     "PolicyDenied",
     "Prices",
     "Progress",
+    "Quota",
     "QuotaExceeded",
     "Rates",
     "Receipt",
     "Record",
     "Refusal",
+    "Remaining",
     "Report",
     "Result",
     "RunUsage",
@@ -106,6 +111,7 @@ __all__ = [
     "Turn",
     "TurnBlock",
     "Usage",
+    "Used",
     "VerificationFailed",
     "__version__",
     "execute",
@@ -130,6 +136,7 @@ _NAMES_OF: Final = {
     "facade": ("SyncSession", "execute", "run", "session"),
     "host": ("Host", "LiveRun"),
     "identity": ("BackendName", "Language"),
+    "ledger": ("Amounts", "Limits", "Quota", "Remaining", "Used"),
     "lifecycle": ("OnProgress", "OnTurn"),
     "models": ("FREE", "Message", "Model", "ModelReply", "ModelRequest", "Prices", "Rates", "Usage"),
     "policy": ("Policy",),

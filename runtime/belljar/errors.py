@@ -24,7 +24,10 @@ Each type also has its exit code (`exit_code`), so the command line needs no tab
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = [
     "AuditUnavailable",
@@ -105,7 +108,18 @@ class PolicyDenied(Refusal):
 
 
 class QuotaExceeded(Refusal):
-    """`told`: what the boxed program hears instead, without the numbers, if they are somebody else's."""
+    """It would spend more than is left.
+
+    Args:
+        told: what the boxed program hears instead, without the numbers, if they are somebody else's.
+        scope: the level that refused: a tenant's path, or `run:ID`. It and what follows are None where it was none of
+            the ledger's quotas, such as the number of turns.
+        dimension: `calls`, `input_tokens`, `output_tokens`, `cost_nanousd` or `read_bytes`.
+        period: `minute`, `hour`, `day`, `month` or `total`.
+        used: what was charged in the period, in the unit of `limit`.
+        held: what is under way may still cost that much.
+        resets_at: when the next period begins (UTC); None for `total`.
+    """
 
     exit_code = 5
 
@@ -117,9 +131,21 @@ class QuotaExceeded(Refusal):
         limit: int | None = None,
         observed: int | None = None,
         told: str | None = None,
+        scope: str | None = None,
+        dimension: str | None = None,
+        period: str | None = None,
+        used: int | None = None,
+        held: int | None = None,
+        resets_at: datetime | None = None,
     ) -> None:
         super().__init__(message, code=code, limit=limit, observed=observed)
         self.told = told
+        self.scope = scope
+        self.dimension = dimension
+        self.period = period
+        self.used = used
+        self.held = held
+        self.resets_at = resets_at
 
 
 class HostFault(BelljarError):

@@ -45,6 +45,7 @@ from belljar.lifecycle import (
 from belljar.models import Model, Prices, Registry
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
+from belljar.quotas import Quotas
 from belljar.recovery import recover
 from belljar.sandbox import Backend, BackendSite, open_backend
 from belljar.search import Searcher
@@ -120,6 +121,8 @@ class Host:
         prices: what models cost; the public list when None. A model object may carry its own `rates`.
         environ: where keys and folders are looked up; the process's environment when None.
 
+    `quotas` shows and sets what tenants may use.
+
     Raises:
         InvalidInput: an argument is of another type.
     """
@@ -147,6 +150,7 @@ class Host:
         self._backends: dict[str, Backend] = {}
         self._live: dict[str, Run] = {}
         self._home = Home()
+        self.quotas = Quotas(self.state.journal, self._writers)
 
     async def __aenter__(self) -> Self:
         """Open the log and the ledger, and settle what dead processes left behind.
@@ -420,6 +424,10 @@ class Host:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
         return await asyncio.to_thread(verify, self.state.journal)
 
+    def _writers(self) -> tuple[Ledger, AuditLog]:
+        self._check_open()
+        return self._shared.ledger, self._shared.audit
+
     async def prepare(
         self, policy: str | Path | Policy = "standard", *, backend: BackendName | str | None = None
     ) -> None:
@@ -435,12 +443,8 @@ class Host:
             await opened.warm(box_spec(terms.policy), self._pool)
 
     async def _backend(self, terms: Terms) -> Backend:
-        if self._resources is None:
-            raise InvalidInput(
-                "this runtime is not open: use it in `async with belljar.Runtime(...) as runtime`",
-                code="runtime.closed",
-            )
-        self._home.check()
+        self._check_open()
+        assert self._resources is not None
         async with self._building:
             backend = self._backends.get(terms.backend)
             if backend is None:
@@ -448,6 +452,14 @@ class Host:
                 self._resources.push_async_callback(backend.aclose)
         check_pin(terms.policy, backend.about().get("image", "none"))
         return backend
+
+    def _check_open(self) -> None:
+        if self._resources is None:
+            raise InvalidInput(
+                "this runtime is not open: use it in `async with belljar.Runtime(...) as runtime`",
+                code="runtime.closed",
+            )
+        self._home.check()
 
     async def _open_backend(self, terms: Terms) -> Backend:
         backend = await open_backend(terms.backend, BackendSite(self.state.images, self._environ))

@@ -24,7 +24,8 @@ __all__ = ["Runtime"]
 class Runtime:
     """Runs untrusted programs and root models under one policy: its own `Host`, for one kind of run.
 
-    It belongs to the event loop in which it is opened, for as long as it is open.
+    It belongs to the event loop in which it is opened, for as long as it is open. `quotas` shows and sets what tenants
+    may use.
 
     Args:
         policy: a preset's name, a file's path, or a `Policy`. One made from a preset by `replace` that differs from it
@@ -59,6 +60,7 @@ class Runtime:
         self._host = Host(state=state, pool=pool, models=models, prices=prices, environ=environ)
         self.policy, self.backend, self.language = terms.policy, terms.backend, terms.language
         self.state = self._host.state
+        self.quotas = self._host.quotas
 
     async def __aenter__(self) -> Self:
         """Open the log and the ledger, and settle what dead processes left behind.

@@ -28,7 +28,7 @@ LEVELS = [
     {"facade", "demo", "testing", "doctor"},
     {"runtime"},
     {"host"},
-    {"sessions", "sources"},
+    {"sessions", "sources", "quotas"},
     {"lifecycle", "recovery", "state", "arguments"},
     {"engine"},
     {"broker", "sandbox"},
@@ -86,12 +86,14 @@ PURE = [
     *(f"{folder}/{path.name}" for folder in ("policy", "attribution") for path in HOST.joinpath(folder).glob("*.py")),
 ]
 # Presets and the operator's own files are read somewhere: here, and nowhere else in `policy`. A memory map is a type of
-# bytes. And a time that came in as an argument is written into an id.
+# bytes. And a time that came in as an argument is written into an id, or told by an
+# error.
 PURE_BUT = {
     "policy/files.py": {"pathlib"},
     "attribution/tracing.py": {"mmap"},
     "attribution/repeats.py": {"mmap"},
     "identity.py": {"datetime"},
+    "errors.py": {"datetime"},
 }
 
 # Run as scripts by an interpreter of their own: never imported by the host.

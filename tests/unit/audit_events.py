@@ -46,6 +46,7 @@ NEEDED: Final[Mapping[str, dict[str, Any]]] = {
     "request.refused": {"cell": 1, "asked": "read", "code": "read.out_of_range"},
     "run.finished": {"status": "ok", "calls": 1},
     "run.abandoned": {**_AMOUNTS, "read_bytes": 7, "charged": {**_AMOUNTS, "read_bytes": 0}},
+    "quota.changed": {"tenant": "acme", "period": "day", "by": "user:alice"},
 }
 
 

@@ -92,7 +92,7 @@ def test_a_record_is_the_canonical_bytes_that_the_next_one_names(story: Path) ->
         first.body
         == (
             f'{{"data":{{"contexts":[],"tenant":"acme/research"}},"event":"run.started",'
-            f'"prev":"{zeros}","run":"r1","seq":1,"time_ns":1000,"v":2}}'
+            f'"prev":"{zeros}","run":"r1","seq":1,"time_ns":1000,"v":3}}'
         ).encode()
     )
     assert first.hash == hashlib.sha256(first.body).hexdigest()
@@ -488,7 +488,7 @@ def pretty(record: Record) -> bytes:
 
 
 def twice(record: Record) -> bytes:
-    return record.body.replace(b'"v":2', b'"v":2,"v":2')
+    return record.body.replace(b'"v":3', b'"v":3,"v":3')
 
 
 def floating(record: Record) -> bytes:
@@ -504,7 +504,7 @@ def deep(record: Record) -> bytes:
 
 
 def extra(record: Record) -> bytes:
-    return record.body.replace(b'"v":2', b'"v":2,"w":1')
+    return record.body.replace(b'"v":3', b'"v":3,"w":1')
 
 
 def huge(record: Record) -> bytes:
@@ -512,7 +512,7 @@ def huge(record: Record) -> bytes:
 
 
 def other_version(record: Record) -> bytes:
-    return record.body.replace(b'"v":2', b'"v":3')
+    return record.body.replace(b'"v":3', b'"v":4')
 
 
 def unknown_event(record: Record) -> bytes:
@@ -536,11 +536,11 @@ def null(record: Record) -> bytes:
 
 
 def older_version(record: Record) -> bytes:
-    return record.body.replace(b'"v":2', b'"v":0')
+    return record.body.replace(b'"v":3', b'"v":0')
 
 
 def truth(record: Record) -> bytes:
-    return record.body.replace(b'"v":2', b'"v":true')
+    return record.body.replace(b'"v":3', b'"v":true')
 
 
 @pytest.mark.parametrize(

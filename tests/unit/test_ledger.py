@@ -327,7 +327,7 @@ def test_an_overrun_is_charged_in_truth_and_then_nothing_more_is_admitted() -> N
         reservation = await ledger.reserve(R1, Amounts(output_tokens=10), now=NOON)
         await ledger.settle(reservation, Amounts(output_tokens=13))
         assert await ledger.spent("acme", "total") == Amounts(output_tokens=13)
-        with pytest.raises(QuotaExceeded, match="has 0 output_tokens of 10") as caught:
+        with pytest.raises(QuotaExceeded, match="has 0 output tokens of 10") as caught:
             await ledger.reserve(R1, Amounts(output_tokens=1), now=NOON)
         assert caught.value.observed == 14
         assert (await ledger.remaining(R1, now=NOON)).output_tokens == 0

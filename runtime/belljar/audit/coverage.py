@@ -29,6 +29,7 @@ from belljar.audit.events import (
     QueryFailed,
     QueryRequested,
     QueryShown,
+    QuotaChanged,
     RequestRefused,
     RunAbandoned,
     RunFinished,
@@ -104,7 +105,9 @@ def coverage(records: Iterable[Record], *, ranges_max: int = _RANGES_MAX) -> Cov
                 untraced += isinstance(event, QueryShown) and not event.complete
             case BoxStarted() | CellStarted() | CellFinished() | AnswerGiven() | AnswerVoid():
                 pass
-            case QueryRequested() | QueryDenied() | QueryCompleted() | QueryFailed() | RequestRefused():
+            case (
+                QueryRequested() | QueryDenied() | QueryCompleted() | QueryFailed() | RequestRefused() | QuotaChanged()
+            ):
                 pass
             case _:
                 assert_never(record.typed)

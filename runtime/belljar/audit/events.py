@@ -6,11 +6,15 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
 
     v 1   what the backend says about itself is among the fields of `run.started`; what is not known is null
     v 2   it is in `facts`; a field that equals its default is left out
+    v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
 effect outside the box is two records that share `action`: `query.requested`, durable before the effect leaves the
 host, and then exactly one of `query.completed`, `query.failed` and `query.denied`.
+
+What belongs to no run stands under `host.quotas`, which no run can have as its id: only `quota.changed` does, and only
+there.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from belljar.audit.canonical import INT_MAX, STRING_CHARS_MAX, canonical
 
 __all__ = [
     "EVENTS",
+    "HOST_RUN",
     "VERSION",
     "AmountsData",
     "AnswerGiven",
@@ -43,6 +48,7 @@ __all__ = [
     "QueryFailed",
     "QueryRequested",
     "QueryShown",
+    "QuotaChanged",
     "RequestRefused",
     "RunAbandoned",
     "RunFinished",
@@ -53,7 +59,9 @@ __all__ = [
     "encoded",
 ]
 
-VERSION: Final = 2
+VERSION: Final = 3
+# Under what the records stand that belong to no run. A run's id has digits behind its dots.
+HOST_RUN: Final = "host.quotas"
 
 Text = Annotated[str, Meta(max_length=STRING_CHARS_MAX)]
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
@@ -214,13 +222,20 @@ class QueryRequested(_Event, frozen=True):
 
 
 class QueryDenied(_Event, frozen=True):
-    """Nothing was sent. `code` says why; `query.shortened`: another action asks for a shorter answer instead."""
+    """Nothing was sent. `code` says why; `query.shortened`: another action asks for a shorter answer instead.
+
+    Of a quota, `scope` is the level that said no (a tenant, or `run:ID`), with what was used and held in its period.
+    """
 
     name: ClassVar[str] = "query.denied"
     action: Text
     code: Text
     limit: Number | None = None
     observed: Number | None = None
+    scope: Text | None = None
+    period: Text | None = None
+    used: Count | None = None
+    held: Count | None = None
 
 
 class QueryCompleted(_Event, frozen=True):
@@ -261,7 +276,10 @@ class QueryShown(_Event, frozen=True):
 
 
 class RequestRefused(_Event, frozen=True):
-    """A request of the program was refused. With `count`, at the run's end: how many of the kind there were."""
+    """A request of the program was refused. With `count`, at the run's end: how many of the kind there were.
+
+    The rest is as in `query.denied`.
+    """
 
     name: ClassVar[str] = "request.refused"
     cell: Count
@@ -270,6 +288,10 @@ class RequestRefused(_Event, frozen=True):
     limit: Number | None = None
     observed: Number | None = None
     count: Count | None = None
+    scope: Text | None = None
+    period: Text | None = None
+    used: Count | None = None
+    held: Count | None = None
 
 
 class RunFinished(_Event, frozen=True):
@@ -305,6 +327,24 @@ class RunAbandoned(_Event, frozen=True):
     charged: AmountsData
 
 
+class QuotaChanged(_Event, frozen=True):
+    """The limits of one level of tenants for one period from now on. A quantity that is missing is not limited.
+
+    `cleared`: none are set for this period any more. `by` is who did it: a user of the system, or what a program says.
+    """
+
+    name: ClassVar[str] = "quota.changed"
+    tenant: Text
+    period: Literal["minute", "hour", "day", "month", "total"]
+    by: Text
+    cleared: bool = False
+    calls: Count | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cost_nanousd: Count | None = None
+    read_bytes: Count | None = None
+
+
 Event = (
     RunStarted
     | BoxStarted
@@ -322,6 +362,7 @@ Event = (
     | RequestRefused
     | RunFinished
     | RunAbandoned
+    | QuotaChanged
 )
 
 EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_args(Event)}
@@ -377,18 +418,21 @@ def decoded(name: str, data: Mapping[str, Any], version: int) -> Event:
     Raises:
         ValueError: unknown version or event, or wrong fields; the text continues "record 7".
     """
-    if version not in (1, VERSION):
+    if version not in (1, 2, VERSION):
         raise ValueError("has an unknown version")
     if name not in EVENTS:
         raise ValueError(f"has an unknown event, {name[:80]!a}")
     try:
-        return msgspec.convert(_of_version_1(name, data) if version == 1 else data, EVENTS[name])
+        event = msgspec.convert(_of_version_1(name, data) if version == 1 else data, EVENTS[name])
     except msgspec.ValidationError as error:
         raise ValueError(f"is not a valid {name}: {error}") from None
+    if version < VERSION and _is_of_version_3(event):
+        raise ValueError(f"is a {name} of a later version than it says")
+    return event
 
 
-def decoded_fast(name: str, data: msgspec.Raw) -> Event | None:
-    """The event of a record of this version; None if `decoded` must look, which accepts more and says what is wrong.
+def decoded_fast(name: str, data: msgspec.Raw, version: int) -> Event | None:
+    """The event of a record since version 2; None if `decoded` must look, which accepts more and says what is wrong.
 
     If it returns an event, `data` is its canonical bytes.
     """
@@ -396,7 +440,16 @@ def decoded_fast(name: str, data: msgspec.Raw) -> Event | None:
         event = _DECODERS[name].decode(data)
     except (KeyError, msgspec.DecodeError):
         return None
+    if version not in (2, VERSION) or (version == 2 and _is_of_version_3(event)):
+        return None
     return event if _ENCODER.encode(event) == bytes(data) else None
+
+
+def _is_of_version_3(event: Event) -> bool:
+    """Whether version 2 had no such event, or not with these fields."""
+    if isinstance(event, QueryDenied | RequestRefused):
+        return any(part is not None for part in (event.scope, event.period, event.used, event.held))
+    return isinstance(event, QuotaChanged)
 
 
 def _of_version_1(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -34,6 +34,7 @@ from belljar.audit.events import (
     QueryFailed,
     QueryRequested,
     QueryShown,
+    QuotaChanged,
     RequestRefused,
     RunAbandoned,
     RunFinished,
@@ -101,6 +102,8 @@ class RunGrammar:
                 yield from self._show(record, shown)
             case RequestRefused() as refused:
                 yield from self._in_a_cell(record, refused.cell)
+            case QuotaChanged():
+                yield f"record {record.seq}: {record.event} under run {record.run[:80]!a}, to which none belongs"
             case _:
                 assert_never(record.typed)
 

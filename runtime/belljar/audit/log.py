@@ -2,7 +2,7 @@
 
 A record is one canonical JSON object, kept as the exact bytes that were hashed::
 
-    {"data":{...},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000000000000,"v":2}
+    {"data":{...},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000000000000,"v":3}
 
 `prev` is the SHA-256 of the bytes of record `seq - 1` (64 zeros for the first), so a record vouches for everything
 before it. Canonical is what `canonical` says, and what an event has in `data` what `events` says. `seq` and `prev` are
@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from belljar.audit.canonical import INT_MAX
-from belljar.audit.events import VERSION, Event, encoded
+from belljar.audit.events import HOST_RUN, VERSION, Event, QuotaChanged, encoded
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import RunId
 from belljar.journal import Draft, Job, Journal
@@ -96,6 +96,13 @@ class AuditLog:
         Raises:
             InvalidInput, TypeError: as `append`.
         """
+        return self._entry(run, events)
+
+    def host_entry(self, *events: QuotaChanged) -> Job[tuple[int, str]]:
+        """As `entry`, of records that belong to no run."""
+        return self._entry(HOST_RUN, events)
+
+    def _entry(self, run: str, events: Sequence[Event]) -> Job[tuple[int, str]]:
         parts = [_parts(run, event) for event in events]
 
         def work(draft: Draft) -> tuple[int, str]:
@@ -115,7 +122,7 @@ class AuditLog:
 
         return Job(work)
 
-    def _append(self, draft: Draft, run: RunId, head: bytes, tail: bytes) -> tuple[int, str]:
+    def _append(self, draft: Draft, run: str, head: bytes, tail: bytes) -> tuple[int, str]:
         last, prev = draft.head()
         seq = last + 1
         if seq > INT_MAX or not isinstance(prev, bytes):
@@ -138,7 +145,7 @@ def _is_open(draft: Draft, run: RunId) -> bool:
     return False
 
 
-def _parts(run: RunId, event: Event) -> tuple[bytes, bytes]:
+def _parts(run: str, event: Event) -> tuple[bytes, bytes]:
     """A record's bytes before its `prev`, and those after it."""
     head = b'{"data":%b,"event":"%b","prev":"' % (encoded(event), event.name.encode())
     tail = b'","run":"%b","seq":%%d,"time_ns":%%d,"v":%d}' % (run.encode(), VERSION)

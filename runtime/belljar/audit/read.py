@@ -194,9 +194,9 @@ def _parse_fast(seq: int, body: bytes, digest: str) -> Record | None:
         found = _ENVELOPES.decode(body)
     except (msgspec.DecodeError, RecursionError):
         return None
-    if found.v != VERSION or found.seq != seq or _ENCODER.encode(found) != body:
+    if found.seq != seq or _ENCODER.encode(found) != body:
         return None
-    event = decoded_fast(found.event, found.data)
+    event = decoded_fast(found.event, found.data, found.v)
     return None if event is None else Record(seq, found.time_ns, found.run, event, found.prev, digest, body)
 
 
@@ -207,7 +207,7 @@ def _parse(seq: int, body: bytes, digest: str) -> Record:
     if fields["seq"] != seq:
         raise ValueError(f"says that it is record {fields['seq']}")
     event = decoded(fields["event"], fields["data"], fields["v"])
-    if fields["v"] == VERSION and encoded(event) != canonical(fields["data"]):
+    if 2 <= fields["v"] <= VERSION and encoded(event) != canonical(fields["data"]):
         raise ValueError("has a field that equals its default and should be left out")
     return Record(seq, fields["time_ns"], fields["run"], event, fields["prev"], digest, body)
 

@@ -15,8 +15,9 @@ import functools
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
+from belljar.audit.events import HOST_RUN
 from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import StoreError
@@ -35,7 +36,8 @@ UNREADABLE: Final = (*SqliteError, StoreError)
 
 # A planted body of gigabytes is never loaded: it reads as NULL, and is refused.
 _SELECT: Final = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
-_BOUNDS: Final = "SELECT run, min(seq), max(seq), count(*) FROM records GROUP BY run ORDER BY min(seq)"
+_BOUNDS: Final = f"""SELECT run, min(seq), max(seq), count(*) FROM records
+    WHERE run <> '{HOST_RUN}' GROUP BY run ORDER BY min(seq)"""  # noqa: S608 (a constant)
 _BATCH: Final = 500
 _PATIENCE_S: Final = 10.0
 
@@ -62,6 +64,14 @@ class Source(Protocol):
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
         """The first and the last record of each run, and how many there are; None if only the records say that."""
+        ...
+
+    def has_ledger(self) -> bool:
+        """Whether the ledger is in it, too, and in the latest format."""
+        ...
+
+    def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """What a SELECT gives, of the same snapshot, with `?` for each value."""
         ...
 
     def foreign(self) -> str | None:
@@ -95,6 +105,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._db = _connect(path)
+        self._db.execute("BEGIN")  # one snapshot for all that is read
 
     def rows(self, run: str | None = None, *, seq: int | None = None) -> Iterator[Row]:
         db = self._db
@@ -117,6 +128,12 @@ class _File:
         if is_blank(self._db):
             return []
         return self._db.execute(_BOUNDS).fetchall() if self._has_runs() else None
+
+    def has_ledger(self) -> bool:
+        return not is_blank(self._db) and SCHEMA.of(self._db) is SCHEMA
+
+    def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._db.execute(statement, values).fetchall()
 
     def foreign(self) -> str | None:
         return None if is_blank(self._db) else (SCHEMA.of(self._db) or SCHEMA).foreign(self._db)
@@ -160,6 +177,7 @@ class _Database:
         except ImportError as error:
             raise AuditUnavailable(f"cannot open the audit log: {error}; install belljar[postgres]") from error
         self.name = pgserver.shown(url)
+        self._numbered = pgserver.numbered
         # The server's event loop cannot run in a thread that may have one of its own.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "belljar audit reader")
         self._server = pgserver.Server(url, patience_s=_PATIENCE_S, reading=True)
@@ -196,6 +214,12 @@ class _Database:
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
         return [(row[0], row[1], row[2], row[3]) for row in self._do(lambda: self._server.fetch(_BOUNDS))]
+
+    def has_ledger(self) -> bool:
+        return True
+
+    def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._do(lambda: self._server.fetch(self._numbered(statement), *values))
 
     def foreign(self) -> str | None:
         odd: str | None = self._do(lambda: self._schema.foreign(self._server))

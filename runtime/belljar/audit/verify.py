@@ -2,7 +2,8 @@
 
 `verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like (`grammar`) and what
 may be in the file besides its records. It finds a changed bit, a record that was removed from the middle, inserted,
-moved, or added to a run that has ended, and a trigger that keeps records out. It does **not** find a cut tail: the
+moved, or added to a run that has ended, and a trigger that keeps records out. It compares what each run used with what
+the ledger in the same file charged for it (`charges`). It does **not** find a cut tail: the
 records that are left are a perfect log. Nor does it find a log that was rewritten from some point on by someone who
 recomputed all later hashes. Both need something kept outside the file, such as the `head` of an earlier report: look
 for it among the hashes of the records.
@@ -15,9 +16,12 @@ from contextlib import closing
 
 import msgspec
 
+from belljar.audit.charges import Charges
+from belljar.audit.events import HOST_RUN, QuotaChanged
 from belljar.audit.grammar import RunGrammar
 from belljar.audit.read import OTHER_RUN, Record, parse
 from belljar.audit.source import UNREADABLE, Log, is_in_use, open_source
+from belljar.journal import Ask
 
 __all__ = ["Report", "verify"]
 
@@ -69,6 +73,8 @@ def _verify(log: Log) -> Report:
                 checker.feed(*row)
             if (odd := source.foreign()) is not None:
                 checker.problem(f"the {source.kind} is not as we make it: {odd}")
+            elif source.has_ledger():
+                checker.compare(source.ask)
         except UNREADABLE as error:
             checker.problem(f"after record {checker.seq}: the {source.kind} cannot be read: {error}")
     return checker.report()
@@ -83,6 +89,7 @@ class _Checker:
         self._head = _NO_RECORD
         self._problems: list[str] = []
         self._more = 0
+        self._charges = Charges()
         self._runs: dict[str, RunGrammar | None] = {}  # None: it has ended, and nothing more is known of it
 
     def problem(self, line: str) -> None:
@@ -112,6 +119,11 @@ class _Checker:
     def _follow(self, record: Record) -> None:
         if record.prev != self._head:
             self.problem(f"record {record.seq}: it does not continue the record before it")
+        if record.run == HOST_RUN:
+            if not isinstance(record.typed, QuotaChanged):
+                self.problem(f"record {record.seq}: {record.event} under {HOST_RUN}, which is no run")
+            return
+        self._charges.feed(record.run, record.typed)
         if record.run not in self._runs:
             self._runs[record.run] = RunGrammar()
         grammar = self._runs[record.run]
@@ -122,6 +134,10 @@ class _Checker:
             self.problem(problem)
         if grammar.ended:
             self._runs[record.run] = None
+
+    def compare(self, ask: Ask) -> None:
+        for problem in self._charges.differences(ask):
+            self.problem(problem)
 
     def report(self) -> Report:
         unfinished: list[str] = []

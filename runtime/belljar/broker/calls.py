@@ -33,7 +33,7 @@ import msgspec
 from belljar.audit import AuditLog
 from belljar.audit.events import Event, QueryCompleted, QueryDenied, QueryFailed, QueryRequested
 from belljar.broker.admission import Admission, Logged
-from belljar.broker.denials import Denials
+from belljar.broker.denials import Denials, quota_of
 from belljar.broker.run import RunScope
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, Refusal
 from belljar.heavy import off_loop, slices, text_of
@@ -469,7 +469,8 @@ def _is_cancelled(error: BaseException) -> bool:
 def _denied(action: str, error: BaseException) -> QueryDenied:
     """How a refusal is logged; a cancellation is not one, and is named as such."""
     if isinstance(error, Refusal):
-        return QueryDenied(action=action, code=error.code, limit=error.limit, observed=error.observed)
+        met = quota_of(error)
+        return QueryDenied(action=action, code=error.code, limit=error.limit, observed=error.observed, **met)
     other = "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
     return QueryDenied(action=action, code=other)
 

@@ -8,16 +8,33 @@ run's refusals take a bounded part of the log.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import Final, TypedDict
 
 from belljar.audit import AuditLog
 from belljar.audit.events import RequestRefused
-from belljar.errors import Refusal
+from belljar.errors import QuotaExceeded, Refusal
 from belljar.identity import RunId
 
-__all__ = ["LOGGED_MAX", "Denials"]
+__all__ = ["LOGGED_MAX", "Denials", "quota_of"]
 
 LOGGED_MAX: Final = 100
+
+
+class _Quota(TypedDict):
+    scope: str | None
+    period: str | None
+    used: int | None
+    held: int | None
+
+
+_NONE: Final = _Quota(scope=None, period=None, used=None, held=None)
+
+
+def quota_of(refusal: Refusal) -> _Quota:
+    """Whose quota it met, as the log's record of it has it."""
+    if not isinstance(refusal, QuotaExceeded):
+        return _NONE
+    return _Quota(scope=refusal.scope, period=refusal.period, used=refusal.used, held=refusal.held)
 
 
 class Denials:
@@ -49,8 +66,10 @@ class Denials:
 
     async def note(self, asked: str, refusal: Refusal, cell: int) -> None:
         """Log one that is counted already."""
-        limit, observed = refusal.limit, refusal.observed
-        await self._note(RequestRefused(cell=cell, asked=asked, code=refusal.code, limit=limit, observed=observed))
+        limit, observed, met = refusal.limit, refusal.observed, quota_of(refusal)
+        await self._note(
+            RequestRefused(cell=cell, asked=asked, code=refusal.code, limit=limit, observed=observed, **met)
+        )
 
     async def settled(self, cell: int) -> None:
         """At the run's end: log how many there were of each kind that is not logged in full."""

@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "doctor": ("doctor", "Test the wall on this host: which layers hold, and what a program inside can reach."),
     "policy": ("policy", "Read and check policies."),
     "context": ("context", "Register long texts, so that runs over them start at once."),
+    "quota": ("quota", "Show, set and explain what tenants may use."),
     "audit": ("audit", "Read and check the audit log."),
     "image": ("image", "Make and list the boxes' root file system, built from this Python and nothing else."),
 }

@@ -3,8 +3,8 @@
 `tables` says what is in it, `draft` what a job may do, `journal` who writes and when; `sqlite` keeps it in a file.
 """
 
-from belljar.journal.draft import Draft, Job, Store, StoreError
+from belljar.journal.draft import Ask, Draft, Job, Store, StoreError
 from belljar.journal.journal import Journal, Unavailable
 from belljar.journal.opening import open_journal
 
-__all__ = ["Draft", "Job", "Journal", "Store", "StoreError", "Unavailable", "open_journal"]
+__all__ = ["Ask", "Draft", "Job", "Journal", "Store", "StoreError", "Unavailable", "open_journal"]

@@ -24,7 +24,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from belljar.journal.tables import RECORDS, Key, RecordRow, Table
 
-__all__ = ["Draft", "Job", "Outcome", "Stale", "Store", "StoreError", "Work", "run_round"]
+__all__ = ["Ask", "Draft", "Job", "Outcome", "Stale", "Store", "StoreError", "Work", "run_round"]
 
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 _T = TypeVar("_T")
@@ -98,6 +98,12 @@ class Store(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Ask(Protocol):
+    """Whatever answers a SELECT, with `?` for each value: a draft, or a snapshot that only reads."""
+
+    def __call__(self, statement: str, /, *values: object) -> list[tuple[Any, ...]]: ...
 
 
 Work = Callable[["Draft"], _T]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
 import urllib.parse
@@ -23,7 +24,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from belljar.journal.draft import Stale, StoreError
 
-__all__ = ["Locked", "Lost", "Server", "Unanswered", "shown"]
+__all__ = ["Locked", "Lost", "Server", "Unanswered", "numbered", "shown"]
 
 _T = TypeVar("_T")
 
@@ -262,3 +263,10 @@ async def _settle() -> None:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
     await asyncio.sleep(0)
+
+
+@functools.cache
+def numbered(statement: str) -> str:
+    """With `$1`, `$2` for each `?`. No text of ours has one that is not a place for a value."""
+    first, *rest = statement.split("?")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))

@@ -49,7 +49,7 @@ from typing import Any, Final, TypeVar
 from belljar.errors import BelljarError
 from belljar.journal.draft import Stale, StoreError
 from belljar.journal.pgschema import LOCK, Shape, load_statement, prepare, write_statement
-from belljar.journal.pgserver import Locked, Lost, Server, Unanswered
+from belljar.journal.pgserver import Locked, Lost, Server, Unanswered, numbered
 from belljar.journal.tables import TABLES, Key, Table
 
 __all__ = ["PostgresStore"]
@@ -130,7 +130,7 @@ class PostgresStore:
     def query(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         self._lock_first()
         self._write()
-        return self._server.fetch(_numbered(statement), *values)
+        return self._server.fetch(numbered(statement), *values)
 
     def save(self, changes: Mapping[Key, Any]) -> None:
         self._pending.update(changes)
@@ -309,10 +309,3 @@ def _arrays(changes: Mapping[Key, Any]) -> tuple[Shape, list[list[Any]]]:
 
 _load = functools.cache(load_statement)
 _write = functools.cache(write_statement)
-
-
-@functools.cache
-def _numbered(statement: str) -> str:
-    """With `$1`, `$2` for each `?`. No text of ours has one that is not a place for a value."""
-    first, *rest = statement.split("?")
-    return first + "".join(f"${number}{part}" for number, part in enumerate(rest, 1))

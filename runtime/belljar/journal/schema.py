@@ -187,33 +187,47 @@ def _list(*names: str) -> str:
 
 # typeof: a sum beyond 64 bits would silently become a float
 _SUM: Final = "{0} INTEGER NOT NULL DEFAULT 0 CHECK ({0} >= 0 AND typeof({0}) = 'integer')"
-_LEDGER: Final = (
-    f"""CREATE TABLE limits (
+_WHEN_2: Final = "day TEXT NOT NULL"
+_WHEN: Final = "made_at TEXT NOT NULL, short TEXT NOT NULL"
+
+
+def _ledger(when: str) -> tuple[str, ...]:
+    """The statements of the ledger; `when` are the columns that say when a reservation was made."""
+    return (
+        f"""CREATE TABLE limits (
             account TEXT NOT NULL, period TEXT NOT NULL, {_list(*columns("{} INTEGER"))},
             PRIMARY KEY (account, period)) WITHOUT ROWID""",
-    """CREATE TABLE runs (
+        """CREATE TABLE runs (
             run TEXT PRIMARY KEY, tenant TEXT NOT NULL, owner TEXT NOT NULL,
             run_limits BLOB NOT NULL, tenant_limits BLOB NOT NULL, is_open INTEGER NOT NULL) WITHOUT ROWID""",
-    "CREATE INDEX open_runs ON runs (owner) WHERE is_open = 1",
-    f"""CREATE TABLE reservations (
-            id TEXT PRIMARY KEY, run TEXT NOT NULL, day TEXT NOT NULL,
+        "CREATE INDEX open_runs ON runs (owner) WHERE is_open = 1",
+        f"""CREATE TABLE reservations (
+            id TEXT PRIMARY KEY, run TEXT NOT NULL, {when},
             state TEXT NOT NULL CHECK (state IN ('held', 'dispatched', 'settled', 'released')),
             {_list(*columns("{} INTEGER NOT NULL"), *columns("actual_{} INTEGER"))}) WITHOUT ROWID""",
-    "CREATE INDEX open_reservations ON reservations (run) WHERE state IN ('held', 'dispatched')",
-    f"""CREATE TABLE balances (
+        "CREATE INDEX open_reservations ON reservations (run) WHERE state IN ('held', 'dispatched')",
+        f"""CREATE TABLE balances (
             account TEXT NOT NULL, key TEXT NOT NULL,
             {_list(*columns(_SUM, columns("used_{}") + columns("held_{}")))},
             PRIMARY KEY (account, key)) WITHOUT ROWID""",
-)
+    )
+
+
+_LEDGER: Final = _ledger(_WHEN)
 # As a file of its own, which it was until format 3 of the log.
-OLD_LEDGER: Final = Schema(application_id=0x424A4C47, version=2, statements=_LEDGER)  # "BJLG"
+OLD_LEDGER: Final = Schema(application_id=0x424A4C47, version=2, statements=_ledger(_WHEN_2))  # "BJLG"
 
 
 def copy_ledger(db: sqlite3.Connection) -> None:
-    """Take over all rows of an older ledger, which is attached as `old`, into tables that are empty."""
+    """Take over all rows of an older ledger, which is attached as `old`, into tables that are empty.
+
+    Of its reservations it knows only the day, and none stands on a page of a minute or an hour.
+    """
+    older = {"made_at": "day", "short": "''"}
     for table in (LIMITS, RUNS, RESERVATIONS, BALANCES):
         names = _list(*table.columns)
-        db.execute(f"INSERT INTO main.{table.name} ({names}) SELECT {names} FROM old.{table.name}")  # noqa: S608
+        values = _list(*(older.get(name, name) for name in table.columns))
+        db.execute(f"INSERT INTO main.{table.name} ({names}) SELECT {values} FROM old.{table.name}")  # noqa: S608
 
 
 def _add_ledger(db: sqlite3.Connection) -> None:

@@ -3,7 +3,7 @@
     records        seq -> run, body, hash                    the audit log, append-only
     limits         account, period -> bounds                 what an operator set
     runs           run -> tenant, owner, bounds, open?
-    reservations   id -> run, day, state, asked, actual      one row each, changed only forward
+    reservations   id -> run, when, state, asked, actual     one row each, changed only forward
     balances       account, key -> used, held                the sums of the reservations, kept up to date with them
 
 A row begins with its key. Amounts are vectors: whole numbers in the order of `DIMENSIONS`, one column each in the
@@ -73,11 +73,16 @@ class RunRow(NamedTuple):
 
 
 class ReservationRow(NamedTuple):
-    """`actual` is None in each dimension until it has ended."""
+    """`actual` is None in each dimension until it has ended.
+
+    `made_at` is the minute (UTC) that it was made in; of one that an older version made, the day. `short` names the
+    pages of minutes and hours on which it stands besides all others, as `accounts` writes them.
+    """
 
     id: str
     run: str
-    day: str
+    made_at: str
+    short: str
     state: str
     asked: Vector
     actual: Bounds
@@ -133,10 +138,12 @@ LIMITS = Table(
 RUNS = Table("runs", RunRow._fields, 1, tuple, RunRow._make)
 RESERVATIONS = Table(
     "reservations",
-    ("id", "run", "day", "state", *columns(), *columns("actual_{}")),
+    ("id", "run", "made_at", "short", "state", *columns(), *columns("actual_{}")),
     1,
-    lambda row: (*row[:4], *row.asked, *row.actual),
-    lambda found: ReservationRow(found[0], found[1], found[2], found[3], found[4 : 4 + _WIDTH], found[4 + _WIDTH :]),
+    lambda row: (*row[:5], *row.asked, *row.actual),
+    lambda found: ReservationRow(
+        found[0], found[1], found[2], found[3], found[4], found[5 : 5 + _WIDTH], found[5 + _WIDTH :]
+    ),
 )
 BALANCES = Table(
     "balances",

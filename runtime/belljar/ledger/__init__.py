@@ -1,12 +1,14 @@
 """Quotas: reserve before the spend, settle after.
 
-`base` says what is promised, `accounts` has the rules, `ledger` applies them to a journal.
+`base` says what is promised, `accounts` has the rules, `ledger` applies them to a journal; `reading` tells people.
 """
 
 from belljar.journal.tables import DIMENSIONS
+from belljar.ledger.accounts import check as check_books
 from belljar.ledger.base import (
     AMOUNT_MAX,
     NOTHING,
+    PERIODS,
     USED_UP,
     Abandoned,
     Amounts,
@@ -15,15 +17,18 @@ from belljar.ledger.base import (
     Period,
     Remaining,
     Room,
+    period_end,
     period_key,
     run_account,
 )
 from belljar.ledger.ledger import Ledger
+from belljar.ledger.reading import Quota, Span, Used, history, quotas
 
 __all__ = [
     "AMOUNT_MAX",
     "DIMENSIONS",
     "NOTHING",
+    "PERIODS",
     "USED_UP",
     "Abandoned",
     "Amounts",
@@ -31,8 +36,15 @@ __all__ = [
     "Ledger",
     "Limits",
     "Period",
+    "Quota",
     "Remaining",
     "Room",
+    "Span",
+    "Used",
+    "check_books",
+    "history",
+    "period_end",
     "period_key",
+    "quotas",
     "run_account",
 ]

@@ -2,22 +2,24 @@
 
 A reservation counts on several *pages*, rows of `balances`: one for each day, month and total of each level of its
 tenant, so that a limit set later in the month already covers the month. The run's own account has only the page of its
-limit's period. `balances` could be recomputed from `reservations` at any time; `check` does so.
+limit's period. A page of a minute or an hour is written only where a limit of that period is set, so its count begins
+with the limit; a reservation knows on which of them it counts (`short`: `hour:0 minute:2`, by the level's place in the
+tenant's path, after which comes the run). `balances` could be recomputed from `reservations` at any time; `check` does
+so.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from belljar.errors import InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
-from belljar.journal.draft import Draft
+from belljar.journal.draft import Ask, Draft
 from belljar.journal.tables import (
     BALANCES,
     DIMENSIONS,
@@ -35,6 +37,7 @@ from belljar.journal.tables import (
 )
 from belljar.ledger.base import (
     NOTHING,
+    PERIODS,
     USED_UP,
     Abandoned,
     Amounts,
@@ -43,12 +46,15 @@ from belljar.ledger.base import (
     Period,
     Remaining,
     Room,
+    key_at,
+    period_end,
     run_account,
 )
 
 __all__ = [
     "abandoned_by",
     "balance",
+    "change_limits",
     "check",
     "clear_limits",
     "close_run",
@@ -67,8 +73,10 @@ __all__ = [
 
 _Name = TypeVar("_Name", RunId, Tenant)
 
-_PERIODS: Final[tuple[Period, ...]] = ("day", "month", "total")
+# Their pages are written only where a limit asks for them.
+_SHORT: Final = ("minute", "hour")
 _ZERO: Final[Vector] = (0,) * len(DIMENSIONS)
+_NO_BOUNDS: Final[Bounds] = (None,) * len(DIMENSIONS)
 _OPEN: Final = ("held", "dispatched")
 # Sums beyond it would not fit the store's 64 bits.
 _SUM_MAX: Final = 2**62
@@ -104,21 +112,36 @@ def set_limits(draft: Draft, account: Tenant, limits: Limits) -> None:
     draft.put(LIMITS, LimitsRow(account, limits.period, _vector(limits)))
 
 
-def clear_limits(draft: Draft, account: Tenant) -> None:
-    for found in limits_of(draft, account):
-        draft.remove(LIMITS, account, found.period)
+def change_limits(draft: Draft, account: Tenant, changes: Mapping[Period, Mapping[str, int | None]]) -> list[Limits]:
+    """Change some dimensions in some periods. What then stands in those periods."""
+    changed = []
+    for period, bounds in changes.items():
+        row = draft.get(LIMITS, account, period)
+        before = dict(zip(DIMENSIONS, row.bounds if row is not None else _NO_BOUNDS, strict=True))
+        limits = Limits(period, **(before | dict(bounds)))
+        set_limits(draft, account, limits)
+        changed.append(limits)
+    return changed
+
+
+def clear_limits(draft: Draft, account: Tenant) -> list[Limits]:
+    """Returns what there was."""
+    found = limits_of(draft, account)
+    for limits in found:
+        draft.remove(LIMITS, account, limits.period)
+    return found
 
 
 def limits_of(draft: Draft, account: Tenant) -> list[Limits]:
     """What `set_limits` said about this level, at most one for each period."""
-    rows = [draft.get(LIMITS, account, period) for period in _PERIODS]
+    rows = [draft.get(LIMITS, account, period) for period in PERIODS]
     return [Limits(row.period, *row.bounds) for row in rows if row is not None]  # type: ignore[arg-type]
 
 
-def keys_of(run: RunId, tenant: Tenant, run_limits: Limits, day: str) -> tuple[Key, ...]:
-    """Every row that a reservation of this run looks at."""
-    limits = [(LIMITS, (account, period)) for account in tenant.levels for period in _PERIODS]
-    pages = [(BALANCES, page) for page in _pages(run, tenant, run_limits, day)]
+def keys_of(run: RunId, tenant: Tenant, run_limits: Limits, minute: str) -> tuple[Key, ...]:
+    """Every row that a reservation of this run looks at, but for pages of minutes and hours."""
+    limits = [(LIMITS, (account, period)) for account in tenant.levels for period in PERIODS]
+    pages = [(BALANCES, page) for page in _pages(run, tenant, run_limits, minute)]
     return ((RUNS, (run,)), *limits, *pages)
 
 
@@ -151,30 +174,43 @@ def _decoded(limits: bytes) -> Limits:
     return msgspec.json.decode(limits, type=Limits)
 
 
-def _bounds(draft: Draft, run: _Run, day: str) -> Iterator[_Limit]:
+def _bounds(draft: Draft, run: _Run, minute: str) -> Iterator[_Limit]:
     """Every account of the run with every limit on it: from the root down to the tenant, then the run itself."""
     default = run.tenant_limits
     for account in run.tenant.levels:
         own = False
-        for period in _PERIODS:
+        for period in PERIODS:
             if (row := draft.get(LIMITS, account, period)) is not None:
                 own = True
-                yield _Limit(account, period, _key(period, day), row.bounds)
+                yield _Limit(account, period, key_at(period, minute), row.bounds)
         if not own:
-            yield _Limit(account, default.period, _key(default.period, day), _vector(default))
+            yield _Limit(account, default.period, key_at(default.period, minute), _vector(default))
     period = run.run_limits.period
-    yield _Limit(run_account(run.run), period, _key(period, day), _vector(run.run_limits))
+    yield _Limit(run_account(run.run), period, key_at(period, minute), _vector(run.run_limits))
 
 
-def _pages(run: RunId, tenant: Tenant, run_limits: Limits, day: str) -> list[tuple[str, str]]:
-    """The (account, key) pairs of `balances` on which a reservation of this run and day counts."""
-    keys = (day, day[:7], "total")
-    pages = [(account, key) for account in tenant.levels for key in keys]
-    return [*pages, (run_account(run), _key(run_limits.period, day))]
+def _pages(run: RunId, tenant: Tenant, run_limits: Limits, minute: str, short: str = "") -> list[tuple[str, str]]:
+    """The (account, key) pairs of `balances` on which a reservation of this run counts; `short` is part of it."""
+    keys = (minute[:10], minute[:7], "total")
+    pages: list[tuple[str, str]] = [(account, key) for account in tenant.levels for key in keys]
+    if run_limits.period not in _SHORT:
+        pages.append((run_account(run), key_at(run_limits.period, minute)))
+    if short:
+        accounts = (*tenant.levels, run_account(run))
+        for page in short.split(" "):
+            period, _, place = page.partition(":")
+            pages.append((accounts[int(place)], key_at(period, minute)))  # type: ignore[arg-type]
+    return pages
 
 
-def _key(period: Period, day: str) -> str:
-    return day if period == "day" else day[:7] if period == "month" else "total"
+def _short(limits: Sequence[_Limit], tenant: Tenant) -> str:
+    """Which pages of minutes and hours there are, as a reservation has it; nothing for most."""
+    levels: Sequence[str] = tenant.levels
+    return " ".join(
+        f"{limit.period}:{levels.index(limit.account) if limit.account in levels else len(levels)}"
+        for limit in limits
+        if limit.period in _SHORT
+    )
 
 
 def _vector(amounts: Amounts | Limits) -> Vector:
@@ -186,15 +222,19 @@ def _vector(amounts: Amounts | Limits) -> Vector:
 # -- reservations ------------------------------------------------------------------------------------------------------
 
 
-def reserve(draft: Draft, reservation: str, run_id: RunId, asked: Amounts, kept: Amounts, day: str, state: str) -> None:
+def reserve(
+    draft: Draft, reservation: str, run_id: RunId, asked: Amounts, kept: Amounts, minute: str, state: str
+) -> None:
     """Hold `asked` on every page of the run, or raise `QuotaExceeded`; `kept` must be left besides."""
     run = _open_run(draft, run_id)
     wanted, spare = _vector(asked), _vector(kept)
-    for limit in _bounds(draft, run, day):
-        _admit(_page(draft, limit.account, limit.key), wanted, spare, limit, day, told=_told(limit.account, run))
-    for account, key in _pages(run_id, run.tenant, run.run_limits, day):
+    limits = list(_bounds(draft, run, minute))
+    for limit in limits:
+        _admit(_page(draft, limit.account, limit.key), wanted, spare, limit, told=_told(limit.account, run))
+    short = _short(limits, run.tenant)
+    for account, key in _pages(run_id, run.tenant, run.run_limits, minute, short):
         _change(draft, _page(draft, account, key), used=_ZERO, held=wanted)
-    draft.put(RESERVATIONS, ReservationRow(reservation, run_id, day, state, wanted, (None,) * len(DIMENSIONS)))
+    draft.put(RESERVATIONS, ReservationRow(reservation, run_id, minute, short, state, wanted, _NO_BOUNDS))
 
 
 def _page(draft: Draft, account: str, key: str) -> BalanceRow:
@@ -218,7 +258,7 @@ def _told(account: str, run: _Run) -> str | None:
     return USED_UP
 
 
-def _admit(page: BalanceRow, asked: Vector, kept: Vector, limit: _Limit, day: str, *, told: str | None) -> None:
+def _admit(page: BalanceRow, asked: Vector, kept: Vector, limit: _Limit, *, told: str | None) -> None:
     for place, wanted in enumerate(asked):
         bound = limit.bounds[place]
         used, held, spare = page.used[place], page.held[place], kept[place]
@@ -227,11 +267,17 @@ def _admit(page: BalanceRow, asked: Vector, kept: Vector, limit: _Limit, day: st
         dimension = DIMENSIONS[place]
         alone = used + spare + wanted  # what is held will be given back: it counts only if nothing else is in the way
         raise QuotaExceeded(
-            _refusal(limit, day, dimension, bound, (used, held, spare, wanted)),
+            _refusal(limit, dimension, bound, (used, held, spare, wanted)),
             code=_code(limit.account, dimension),
             limit=bound,
             observed=alone if alone > bound else alone + held,
             told=told,
+            scope=limit.account,
+            dimension=dimension,
+            period=limit.period,
+            used=used,
+            held=held,
+            resets_at=period_end(limit.period, limit.key),
         )
 
 
@@ -244,24 +290,26 @@ def _code(account: str, dimension: str) -> str:
     return f"quota.{'run' if is_run else 'tenant'}.{key}"
 
 
-def _refusal(limit: _Limit, day: str, dimension: str, bound: int, amounts: tuple[int, int, int, int]) -> str:
+def _refusal(limit: _Limit, dimension: str, bound: int, amounts: tuple[int, int, int, int]) -> str:
     used, held, spare, wanted = amounts
     account = limit.account
     who = account.replace("run:", "run ", 1) if account.startswith("run:") else f"tenant {account}"
-    when = {"day": f"for the day {day} (UTC)", "month": f"for the month {day[:7]} (UTC)", "total": "in total"}
-    remedy = {"day": "wait for the next day", "month": "wait for the next month", "total": "raise the limit"}
+    end = period_end(limit.period, limit.key)
+    when, remedy = "in total", "raise the limit"
+    if end is not None:
+        when = f"for the {limit.period} {limit.key.replace('T', ' ')} (UTC)"
+        remedy = f"wait for the next {limit.period}, which begins at {end:%Y-%m-%d %H:%M} (UTC)"
     parts = [(used, "used"), (held, "held by work under way"), (spare, "kept for the root model")]
     taken = ", ".join(f"{_shown(dimension, part)} {what}" for part, what in parts if part)
     return (
         f"{who} has {_shown(dimension, max(0, bound - used - held - spare))} of {_shown(dimension, bound)} left "
-        f"{when[limit.period]}, but this needs {_shown(dimension, wanted)}{f' ({taken})' if taken else ''}; "
-        f"ask for less or {remedy[limit.period]}"
+        f"{when}, but this needs {_shown(dimension, wanted)}{f' ({taken})' if taken else ''}; ask for less or {remedy}"
     )
 
 
 def _shown(dimension: str, value: int) -> str:
     if dimension != "cost_nanousd":
-        return f"{value} {dimension}"
+        return f"{value} {'bytes' if dimension == 'read_bytes' else dimension.replace('_', ' ')}"
     whole, part = divmod(value, 10**9)
     return f"{whole}.{f'{part:09d}'.rstrip('0').ljust(2, '0')} USD"
 
@@ -292,7 +340,7 @@ def end(draft: Draft, reservation: str, state: str, charged: Amounts) -> None:
 def _end(draft: Draft, found: ReservationRow, state: str, charged: Vector) -> None:
     run = _run(draft, _stored(RunId, found.run))
     back = tuple(map(operator.neg, found.asked))
-    for account, key in _pages(run.run, run.tenant, run.run_limits, found.day):
+    for account, key in _pages(run.run, run.tenant, run.run_limits, found.made_at, found.short):
         page = draft.get(BALANCES, account, key)
         if page is None:
             raise LedgerUnavailable(f"the ledger lacks a balance of run {run.run}; stop and call check_books")
@@ -362,11 +410,14 @@ def _abandoned(draft: Draft, run: RunId) -> Abandoned:
 
 # What one run holds on the pages of one key: `2026-11-23`, `2026-11`, or all of them for `total`.
 _HELD_BY: Final = f"""SELECT {_sums("coalesce(sum({}), 0)")} FROM reservations
-    WHERE run = ? AND state IN ('held', 'dispatched') AND (? = 'total' OR substr(day, 1, length(?)) = ?)"""  # noqa: S608
-_JOURNAL: Final = f"""SELECT run, day,
+    WHERE run = ? AND state IN ('held', 'dispatched') AND (? = 'total' OR substr(made_at, 1, length(?)) = ?)"""  # noqa: S608
+# All that is open or settled, of each run, day and choice of pages; by the minute where there are short ones.
+_JOURNAL: Final = f"""SELECT reservations.run, runs.tenant, runs.run_limits,
+    CASE WHEN short = '' THEN substr(made_at, 1, 10) ELSE made_at END AS made, short,
     {_sums("sum(CASE WHEN state = 'settled' THEN actual_{} ELSE 0 END)")},
     {_sums("sum(CASE WHEN state IN ('held', 'dispatched') THEN {} ELSE 0 END)")}
-    FROM reservations GROUP BY run, day"""  # noqa: S608
+    FROM reservations LEFT JOIN runs ON runs.run = reservations.run
+    GROUP BY reservations.run, runs.tenant, runs.run_limits, made, short"""  # noqa: S608
 _SIDES: Final = (*columns("used_{}"), *columns("held_{}"))
 _ALL: Final = f"SELECT account, key, {', '.join(_SIDES)} FROM balances"  # noqa: S608
 
@@ -376,10 +427,10 @@ def balance(draft: Draft, account: str, key: str) -> Balance:
     return Balance(Amounts(*page.used), Amounts(*page.held))
 
 
-def remaining(draft: Draft, run_id: RunId, day: str, for_program: bool) -> Remaining:
+def remaining(draft: Draft, run_id: RunId, minute: str, for_program: bool) -> Remaining:
     left: list[int | None] = [None] * len(DIMENSIONS)
     run = _open_run(draft, run_id)
-    for limit in _bounds(draft, run, day):
+    for limit in _bounds(draft, run, minute):
         is_secret = for_program and _told(limit.account, run) is not None
         page = _page(draft, limit.account, limit.key)
         for place, bound in enumerate(limit.bounds):
@@ -391,17 +442,18 @@ def remaining(draft: Draft, run_id: RunId, day: str, for_program: bool) -> Remai
     return Remaining(*left)
 
 
-def room(draft: Draft, run_id: RunId, day: str) -> Room:
+def room(draft: Draft, run_id: RunId, minute: str) -> Room:
     alone: list[int | None] = [None] * len(DIMENSIONS)
     empty = [*alone]
-    for limit in _bounds(draft, _open_run(draft, run_id), day):
+    for limit in _bounds(draft, _open_run(draft, run_id), minute):
         page = _page(draft, limit.account, limit.key)
         own = draft.query(_HELD_BY, run_id, limit.key, limit.key, limit.key)[0]
         for place, bound in enumerate(limit.bounds):
             if bound is None:
                 continue
             unused = bound - page.used[place]
-            _lessen(alone, place, unused - page.held[place] + int(own[place]))
+            # What it held before a limit of this period was set is not on the page.
+            _lessen(alone, place, unused - page.held[place] + min(int(own[place]), page.held[place]))
             _lessen(empty, place, unused)
     return Room(Remaining(*alone), Remaining(*empty))
 
@@ -411,21 +463,28 @@ def _lessen(left: list[int | None], place: int, here: int) -> None:
     left[place] = max(0, here if before is None else min(before, here))
 
 
-def check(draft: Draft) -> list[str]:
+def check(ask: Ask) -> list[str]:
     """Recompute every balance from the reservations: one line for each difference."""
-    expected: dict[tuple[str, str], Counter[str]] = {}
-    for run_id, day, *sums in draft.query(_JOURNAL):
-        run = _run(draft, _stored(RunId, run_id))
-        for page in _pages(run.run, run.tenant, run.run_limits, day):
-            expected.setdefault(page, Counter()).update(dict(zip(_SIDES, map(int, sums), strict=True)))
-    kept = {(row[0], row[1]): dict(zip(_SIDES, row[2:], strict=True)) for row in draft.query(_ALL)}
-    return [
-        f"{account} {key}: {side.replace('_', ' ', 1)} is {have}, its reservations say {want}"
-        for account, key in sorted(kept.keys() | expected.keys())
-        for side in _SIDES
-        if (have := kept.get((account, key), {}).get(side, 0))
-        != (want := expected.get((account, key), Counter())[side])
-    ]
+    expected: dict[tuple[str, str], Vector] = {}
+    problems: list[str] = []
+    for run, tenant, run_limits, minute, short, *sums in ask(_JOURNAL):
+        if tenant is None:
+            problems.append(f"the ledger has reservations of run {run[:80]!a}, and does not know the run")
+            continue
+        amounts = tuple(map(int, sums))
+        for page in _pages(_stored(RunId, run), _stored(Tenant, tenant), _decoded(run_limits), minute, short):
+            before = expected.get(page)
+            expected[page] = amounts if before is None else tuple(map(operator.add, before, amounts))
+    kept: dict[tuple[str, str], Vector] = {(row[0], row[1]): row[2:] for row in ask(_ALL)}
+    nothing = _ZERO + _ZERO
+    for page in sorted(kept.keys() | expected.keys()):
+        have, want = kept.get(page, nothing), expected.get(page, nothing)
+        problems += [
+            f"{page[0]} {page[1]}: {side.replace('_', ' ', 1)} is {here}, its reservations say {said}"
+            for side, here, said in zip(_SIDES, have, want, strict=True)
+            if here != said
+        ]
+    return problems
 
 
 assert _vector(NOTHING) == _ZERO, "amounts are vectors in the order of the store's columns"

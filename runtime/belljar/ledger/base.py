@@ -15,13 +15,14 @@ so no interleaving can overspend. Only `settle` can exceed a limit, if a call co
 nothing more is admitted.
 
 Money is whole nano-dollars, and the ledger has no floats. Time comes in as `now`, seconds since the epoch; it chooses
-the day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
+the minute, hour, day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
+Nothing has to be reset: a new period is another page.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Literal
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -32,6 +33,7 @@ from belljar.journal.tables import DIMENSIONS
 __all__ = [
     "AMOUNT_MAX",
     "NOTHING",
+    "PERIODS",
     "USED_UP",
     "Abandoned",
     "Amounts",
@@ -42,11 +44,15 @@ __all__ = [
     "Room",
     "check_amounts",
     "check_limits",
+    "key_at",
+    "minute_of",
+    "period_end",
     "period_key",
     "run_account",
 ]
 
-Period = Literal["day", "month", "total"]
+Period = Literal["minute", "hour", "day", "month", "total"]
+PERIODS: Final[tuple[Period, ...]] = get_args(Period)
 
 AMOUNT_MAX = 10**15  # a million dollars, a petabyte in one reservation; sums of them stay far inside 64 bits
 _LIMIT_MAX = 10**18
@@ -138,23 +144,44 @@ def check_limits(limits: Limits) -> None:
                 "unlimited",
                 code="limit.invalid",
             )
-    if limits.period not in ("day", "month", "total"):
-        raise InvalidInput(f"{limits.period!a} is not a valid period: use day, month or total", code="limit.invalid")
+    if limits.period not in PERIODS:
+        raise InvalidInput(
+            f"{limits.period!a} is not a valid period: use {', '.join(PERIODS[:-1])} or {PERIODS[-1]}",
+            code="limit.invalid",
+        )
 
 
 def period_key(period: Period, now: float) -> str:
-    """`2026-11-23`, `2026-11` or `total`: where `now` (seconds since the epoch) falls, in UTC."""
+    """Where `now` (seconds since the epoch) falls, in UTC: `2026-11-23T12:34`, `2026-11-23T12`, `2026-11-23`, `2026-11`
+    or `total`.
+    """
+    return key_at(period, minute_of(now))
+
+
+# How much of a minute is the key of a period.
+_KEY_CHARS: Final[dict[Period, int]] = {"minute": 16, "hour": 13, "day": 10, "month": 7}
+
+
+def key_at(period: Period, minute: str) -> str:
+    """`period_key` of a moment that is told by its minute; by its day alone for no shorter period than that."""
+    return "total" if period == "total" else minute[: _KEY_CHARS[period]]
+
+
+def period_end(period: Period, key: str) -> datetime | None:
+    """When the period with this key is over and the next begins; None for `total`."""
     match period:
-        case "day":
-            return _day(now)
-        case "month":
-            return _day(now)[:7]
         case "total":
-            return "total"
+            return None
+        case "month":
+            year, month = int(key[:4]), int(key[5:7])
+            return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+        case "minute" | "hour" | "day":
+            return datetime.fromisoformat(key).replace(tzinfo=UTC) + timedelta(**{f"{period}s": 1})
 
 
-def _day(now: float) -> str:
+def minute_of(now: float) -> str:
+    """`2026-11-23T12:34`, of seconds since the epoch, in UTC."""
     try:
-        return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+        return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M")
     except (ValueError, OverflowError, OSError):
         raise LedgerUnavailable(f"the clock says {now!r}, which is not a valid date: set the clock") from None

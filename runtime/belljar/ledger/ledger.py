@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,7 +25,7 @@ import msgspec
 from belljar.errors import BelljarError, HostFault, LedgerUnavailable
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal
-from belljar.journal.tables import Key, RunRow
+from belljar.journal.tables import DIMENSIONS, Key, RunRow
 from belljar.ledger import accounts
 from belljar.ledger.base import (
     NOTHING,
@@ -33,11 +33,12 @@ from belljar.ledger.base import (
     Amounts,
     Balance,
     Limits,
+    Period,
     Remaining,
     Room,
     check_amounts,
     check_limits,
-    period_key,
+    minute_of,
 )
 from belljar.tasks import to_the_end
 
@@ -103,9 +104,42 @@ class Ledger:
         check_limits(limits)
         await self._submit(Job(lambda draft: accounts.set_limits(draft, tenant, limits)))
 
-    async def clear_limits(self, tenant: Tenant) -> None:
-        """Forget what `set_limits` set for this level, in all periods."""
-        await self._submit(Job(lambda draft: accounts.clear_limits(draft, tenant)))
+    async def change_limits(
+        self,
+        tenant: Tenant,
+        changes: Mapping[Period, Mapping[str, int | None]],
+        *,
+        beside: Callable[[Limits], Job[object]] | None = None,
+    ) -> list[Limits]:
+        """Change some dimensions of one level's limits in some periods; all others stay. None is unlimited.
+
+        Returns what then stands in those periods. Of each, what `beside` makes is written with it.
+
+        Raises:
+            InvalidInput: `limit.invalid`.
+        """
+        nothing: dict[str, int | None] = dict.fromkeys(DIMENSIONS)
+        for period, bounds in changes.items():
+            check_limits(Limits(period, **(nothing | dict(bounds))))
+        return await self._limits_job(lambda draft: accounts.change_limits(draft, tenant, changes), beside)
+
+    async def clear_limits(
+        self, tenant: Tenant, *, beside: Callable[[Limits], Job[object]] | None = None
+    ) -> list[Limits]:
+        """Forget what was set for this level, for all periods. Returns what that was; `beside` as above."""
+        return await self._limits_job(lambda draft: accounts.clear_limits(draft, tenant), beside)
+
+    def _limits_job(
+        self, change: Callable[[Draft], list[Limits]], beside: Callable[[Limits], Job[object]] | None
+    ) -> asyncio.Future[list[Limits]]:
+        def work(draft: Draft) -> list[Limits]:
+            changed = change(draft)
+            if beside is not None:
+                for limits in changed:
+                    beside(limits).work(draft)
+            return changed
+
+        return self._submit(Job(work))
 
     async def limits(self, tenant: Tenant) -> list[Limits]:
         """What `set_limits` set for this level, at most one for each period."""
@@ -136,14 +170,14 @@ class Ledger:
         """
         check_amounts(amounts)
         reservation = secrets.token_hex(12)
-        day = period_key("day", now)
+        minute = minute_of(now)
         state = "dispatched" if dispatched else "held"
 
         def work(draft: Draft) -> None:
-            accounts.reserve(draft, reservation, run, amounts, kept, day, state)
+            accounts.reserve(draft, reservation, run, amounts, kept, minute, state)
 
         try:
-            await self._submit(Job(work, self._keys_of(run, day)).then(beside), lane=run if beside else "")
+            await self._submit(Job(work, self._keys_of(run, minute)).then(beside), lane=run if beside else "")
         except (asyncio.CancelledError, HostFault):  # nobody will know the id
             undoing = self._owe(_end_once(reservation, "released", NOTHING, undone))
             if undoing is not None:
@@ -204,15 +238,15 @@ class Ledger:
         With `for_program` it is what a run's program may know: levels above its tenant count only once they have
         nothing left. How large they are, and how much others use of them, is not its business.
         """
-        day = period_key("day", now)
+        minute = minute_of(now)
         return await self._submit(
-            Job(lambda draft: accounts.remaining(draft, run, day, for_program), self._keys_of(run, day))
+            Job(lambda draft: accounts.remaining(draft, run, minute, for_program), self._keys_of(run, minute))
         )
 
     async def room(self, run: RunId, *, now: float) -> Room:
         """What `remaining` would be without what is held."""
-        day = period_key("day", now)
-        return await self._submit(Job(lambda draft: accounts.room(draft, run, day), self._keys_of(run, day)))
+        minute = minute_of(now)
+        return await self._submit(Job(lambda draft: accounts.room(draft, run, minute), self._keys_of(run, minute)))
 
     def freed(self) -> asyncio.Event:
         """An event, set once something held is given back through this object after this call.
@@ -269,15 +303,16 @@ class Ledger:
 
     async def check_books(self) -> list[str]:
         """Recompute every balance from the reservations. One line for each difference; empty if all balance."""
-        return await self._submit(Job(accounts.check))
+        return await self._submit(Job(lambda draft: accounts.check(draft.query)))
 
     async def aclose(self) -> None:
         """Try once more what is owed. The journal stays open."""
         self._catch_up()
         await self._submit(Job(lambda _: None))
 
-    def _keys_of(self, run: RunId, day: str) -> tuple[Key, ...]:
+    def _keys_of(self, run: RunId, minute: str) -> tuple[Key, ...]:
         """The rows that a reservation of a run needs, as far as this process can know."""
+        day = minute[:10]
         if (keys := self._keys.get((run, day))) is None:
             if run not in self._opened:
                 return ()

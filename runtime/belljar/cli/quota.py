@@ -1,0 +1,343 @@
+"""`belljar quota show|set|clear|history|check|explain`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import pwd
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import click
+
+from belljar.cli import options
+from belljar.cli.loop import run_async
+from belljar.cli.output import emit, printable, say
+from belljar.errors import InvalidInput, VerificationFailed
+from belljar.ledger import DIMENSIONS, PERIODS, Amounts, Limits, Period, Quota, Span, Used
+from belljar.quotas import QuotaRefusal, Quotas, explain, open_quotas
+from belljar.state import State
+from belljar.units import format_money, format_size, parse_money, parse_size
+
+__all__ = ["quota"]
+
+_T = TypeVar("_T")
+_BAR_CHARS: Final = 20
+_SHOWN_MAX: Final = 20
+_CLOSED: Final = "the limits are either all as they were or all as you said: `belljar quota show` tells"
+_WORDS: Final = {
+    "calls": "calls",
+    "input_tokens": "input tokens",
+    "output_tokens": "output tokens",
+    "cost_nanousd": "cost",
+    "read_bytes": "bytes read",
+}
+_AMOUNT: Final = re.compile(rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)/({'|'.join(PERIODS)})", re.ASCII)
+_UNITS: Final = {"cost_nanousd": "USD", "read_bytes": "GiB"}
+
+
+class _Bound(NamedTuple):
+    period: Period
+    dimension: str
+    bound: int | None
+
+
+class _Amount(click.ParamType[_Bound]):
+    """`50USD/day`, `1000/month`, `1GiB/total`, `unlimited/day`."""
+
+    name = "amount"
+
+    def __init__(self, dimension: str) -> None:
+        self._dimension = dimension
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> _Bound:
+        unit = _UNITS.get(self._dimension, "")
+        match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
+        if match is not None:
+            try:
+                return _Bound(match[3], self._dimension, self._bound(match[1], match[2]))  # type: ignore[arg-type]
+            except (InvalidInput, ValueError):
+                pass  # said below, with an example of this option
+        periods = f"{', '.join(PERIODS[:-1])} or {PERIODS[-1]}"
+        self.fail(
+            f"{value!r} is not a limit; use one such as 10{unit}/day, per {periods}, or unlimited/day", param, ctx
+        )
+
+    def _bound(self, number: str, unit: str) -> int | None:
+        if number == "unlimited" and not unit:
+            return None
+        if self._dimension == "cost_nanousd":
+            return parse_money(f"{number} {unit}")
+        if self._dimension == "read_bytes":
+            return parse_size(f"{number} {unit}")
+        if unit or not number.isdecimal():
+            raise ValueError("a count has neither a unit nor a fraction")
+        return int(number)
+
+
+@click.group()
+def quota() -> None:
+    """Show, set and explain what tenants may use."""
+
+
+@quota.command()
+@click.argument("tenant", required=False)
+@options.state
+@options.as_json
+def show(tenant: str | None, state: Path | None, as_json: bool) -> None:
+    """Show used, held, limit and what is left: of each level of TENANT, or of all tenants.
+
+    Listed is each period that has a limit or use now. Held is what calls under way may still cost.
+    """
+    found = _read(state, lambda quotas: quotas.show(tenant))
+    if as_json:
+        emit({"quotas": found})
+    elif not found:
+        say("nothing is limited here, and nothing was used")
+    else:
+        _print_quotas(found)
+
+
+@quota.command("set")
+@click.argument("tenant")
+@click.option("--cost", "cost_nanousd", type=_Amount("cost_nanousd"), multiple=True, metavar="50USD/day")
+@click.option("--calls", type=_Amount("calls"), multiple=True, metavar="1000/month", help="Calls of models.")
+@click.option("--input-tokens", type=_Amount("input_tokens"), multiple=True, metavar="N/day")
+@click.option("--output-tokens", type=_Amount("output_tokens"), multiple=True, metavar="N/day")
+@click.option(
+    "--read", "read_bytes", type=_Amount("read_bytes"), multiple=True, metavar="1GiB/total", help="Of contexts."
+)
+@options.state
+@options.as_json
+def set_(tenant: str, state: Path | None, as_json: bool, **given: tuple[_Bound, ...]) -> None:
+    """Set limits of TENANT, each for a minute, an hour, a day, a month (UTC) or in total.
+
+    Limits that are not named stay. A number may be `unlimited`. They count for all tenants below it together, also
+    for runs under way, from their next call on. Once anything is set for a tenant, the policies' [quota.tenant] says
+    nothing about this level any more.
+    """
+    changes: dict[Period, dict[str, int | None]] = {}
+    for period, dimension, bound in (bound for bounds in given.values() for bound in bounds):
+        changes.setdefault(period, {})[dimension] = bound
+    if not changes:
+        raise click.UsageError("name a limit, such as --cost 50USD/day")
+    limits = _write(state, lambda quotas: quotas.change(tenant, changes, by=_user()))
+    _print_limits(tenant, limits, "changed", as_json=as_json)
+
+
+@quota.command()
+@click.argument("tenant")
+@options.state
+@options.as_json
+def clear(tenant: str, state: Path | None, as_json: bool) -> None:
+    """Clear all limits of TENANT; the policies' [quota.tenant] counts for it again."""
+    limits = _write(state, lambda quotas: quotas.clear(tenant, by=_user()))
+    _print_limits(tenant, limits, "cleared", as_json=as_json)
+
+
+@quota.command("history")
+@click.argument("tenant", required=False)
+@click.option("--by", "per", type=click.Choice(["day", "month"]), default="day", show_default=True, help="The span.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: whole numbers, costs in nano-dollars.")
+@options.state
+@options.as_json
+def history_(tenant: str | None, per: Span, as_csv: bool, state: Path | None, as_json: bool) -> None:
+    """Show what TENANT, or every tenant, used on each day or in each month (UTC)."""
+    found = _read(state, lambda quotas: quotas.history(tenant, per=per))
+    if as_json:
+        emit({"by": per, "history": found})
+    elif as_csv:
+        say(_csv(found, per))
+    else:
+        for one in found:
+            say(f"{one.key:<10}  {one.tenant}  {_used(one)}")
+
+
+@quota.command("check")
+@options.state
+@options.as_json
+def check_(state: Path | None, as_json: bool) -> None:
+    """Check that the ledger adds up and agrees with the log; if not, exit with 9."""
+    problems = _read(state, lambda quotas: quotas.check())
+    if as_json:
+        emit({"ok": not problems, "problems": problems})
+    else:
+        for problem in problems[:_SHOWN_MAX]:
+            say(printable(problem))
+        if not problems:
+            say("the ledger adds up, and the log says the same")
+    if problems:
+        error = VerificationFailed(f"the ledger does not add up: {len(problems)} differences, the first: {problems[0]}")
+        if as_json:
+            click.get_current_context().exit(error.exit_code)
+        raise error
+
+
+@quota.command("explain")
+@click.argument("run")
+@options.state
+@options.as_json
+def explain_(run: str, state: Path | None, as_json: bool) -> None:
+    """Explain what quotas refused RUN: which level said no, and why."""
+    found = explain(_path(state), run)
+    if as_json:
+        emit(found)
+        return
+    say(f"run {found.run} of tenant {found.tenant}")
+    for refusal in found.refusals[:_SHOWN_MAX]:
+        say(f"{refusal.time:%Y-%m-%d %H:%M:%S}  record {refusal.seq}: {_refused(refusal)}")
+    if (more := len(found.refusals) - _SHOWN_MAX) > 0:
+        say(f"and {more} more: --json has all")
+    if not found.refusals:
+        say("no quota refused it anything")
+    if found.quotas:
+        say("now:")
+        _print_quotas(found.quotas)
+
+
+# -- doing -------------------------------------------------------------------------------------------------------------
+
+
+def _path(state: Path | None) -> Path:
+    return State.at(state, os.environ).journal
+
+
+def _read(state: Path | None, question: Callable[[Quotas], Awaitable[_T]]) -> _T:
+    async def go() -> _T:
+        return await question(Quotas(_path(state), None))
+
+    return run_async(go(), closed="nothing was changed")
+
+
+def _write(state: Path | None, change: Callable[[Quotas], Awaitable[_T]]) -> _T:
+    where = State.at(state, os.environ)
+
+    async def go() -> _T:
+        where.create()
+        async with open_quotas(where.journal) as quotas:
+            return await change(quotas)
+
+    return run_async(go(), closed=_CLOSED)
+
+
+def _user() -> str:
+    """Who runs this command, for the log."""
+    uid = os.getuid()
+    try:
+        return f"user:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user:{uid}"
+
+
+# -- printing ----------------------------------------------------------------------------------------------------------
+
+
+def _print_quotas(found: Sequence[Quota]) -> None:
+    tenant = ""
+    for one in found:
+        if one.tenant != tenant:
+            say(one.tenant)
+        tenant = one.tenant
+        until = f", until {one.resets_at:%Y-%m-%d %H:%M} UTC" if one.resets_at is not None else ""
+        say(f"  {one.period}{f' {one.key}'.replace('T', ' ') if until else ''}{until}")
+        for dimension in DIMENSIONS:
+            if (line := _line(one, dimension)) is not None:
+                say(f"    {_WORDS[dimension]:<13}  {line}")
+
+
+def _line(one: Quota, dimension: str) -> str | None:
+    """One dimension of a quota; None where it has neither limit nor use."""
+    used, held, left = (getattr(part, dimension) for part in (one.used, one.held, one.left))
+    limit = getattr(one.limits, dimension) if one.limits is not None else None
+    if limit is None:
+        return f"{_amount(dimension, used)} used{_held(dimension, held)}, no limit" if used or held else None
+    over = f", {_amount(dimension, used - limit)} over" if used > limit else ""
+    return (
+        f"{_bar(used, held, limit)}  {_amount(dimension, used)} of {_amount(dimension, limit)} used"
+        f"{_held(dimension, held)}, {_amount(dimension, left)} left{over}"
+    )
+
+
+def _held(dimension: str, held: int) -> str:
+    return f", {_amount(dimension, held)} held" if held else ""
+
+
+def _bar(used: int, held: int, limit: int) -> str:
+    """`[#######~~~..........]`: used, held, left. What there is of anything is to be seen."""
+    whole = max(limit, used + held, 1)
+    parts = [-(-used * _BAR_CHARS // whole), -(-(used + held) * _BAR_CHARS // whole)]
+    if limit == 0:
+        parts = [_BAR_CHARS, _BAR_CHARS]
+    return f"[{'#' * parts[0]}{'~' * (parts[1] - parts[0])}{'.' * (_BAR_CHARS - parts[1])}]"
+
+
+def _amount(dimension: str, value: int) -> str:
+    if dimension == "cost_nanousd":
+        return format_money(value)
+    return format_size(value) if dimension == "read_bytes" else str(value)
+
+
+def _print_limits(tenant: str, limits: Sequence[Limits], what: str, *, as_json: bool) -> None:
+    if as_json:
+        emit({"tenant": tenant, what: limits})
+        return
+    for one in limits:
+        say(f"{tenant} {_span(one.period)}: {'cleared, was ' if what == 'cleared' else ''}{_bounds(one)}")
+    if not limits:
+        say(f"{tenant}: no limits were set")
+
+
+def _span(period: str) -> str:
+    return "in total" if period == "total" else f"per {period}"
+
+
+def _bounds(limits: Limits) -> str:
+    """What is limited, in words."""
+    parts = [
+        f"{_WORDS[name]} {_amount(name, bound)}" for name in DIMENSIONS if (bound := getattr(limits, name)) is not None
+    ]
+    return ", ".join(parts) or "unlimited"
+
+
+def _used(one: Used) -> str:
+    parts = [f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(one.used, name))]
+    held = [f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(one.held, name))]
+    return ", ".join([*parts, *([f"held: {', '.join(held)}"] if held else [])])
+
+
+def _csv(found: Sequence[Used], per: Span) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["tenant", per, *DIMENSIONS, *(f"held_{name}" for name in DIMENSIONS)])
+    writer.writerows([one.tenant, one.key, *_values(one.used), *_values(one.held)] for one in found)
+    return text.getvalue().removesuffix("\n")
+
+
+def _values(amounts: Amounts) -> list[int]:
+    return [getattr(amounts, name) for name in DIMENSIONS]
+
+
+def _refused(refusal: QuotaRefusal) -> str:
+    """One refusal for a person."""
+    key = refusal.code.rpartition(".")[2]
+    dimension = {"cost": "cost_nanousd", "read": "read_bytes", "read_total": "read_bytes"}.get(key, key)
+    if refusal.count is not None:
+        return f"{refusal.count} refusals of a {refusal.asked} in all ({refusal.code})"
+    who = f"a limit ({refusal.code})"
+    if refusal.scope is not None:
+        of_run = refusal.scope.startswith("run:")
+        who = "the run's own limit" if of_run else f"the limit of tenant {refusal.scope}"
+        who += f" {_span(refusal.period or '')}"
+    amounts = [
+        f"{_amount(dimension, value)} {word}"
+        for value, word in ((refusal.used, "used"), (refusal.held, "held"))
+        if value is not None
+    ]
+    met = ""
+    if refusal.limit is not None and refusal.observed is not None:
+        met = f": it would have come to {_amount(dimension, refusal.observed)} of {_amount(dimension, refusal.limit)}"
+    taken = f" ({', '.join(amounts)})" if amounts else ""
+    return printable(f"{who} on {_WORDS.get(dimension, dimension)} refused a {refusal.asked}{met}{taken}")

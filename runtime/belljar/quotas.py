@@ -1,0 +1,297 @@
+"""Quotas for people and programs: what each tenant may use and has used, who changed it, and whether it all adds up.
+
+What only reads takes a snapshot of the file, read-only, so it stops nobody and needs no open runtime. What changes a
+limit is written with a record of it (`quota.changed`) in one transaction: a limit that nobody set cannot be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from belljar.arguments import check, tenant_of
+from belljar.audit import AuditLog, Record, records
+from belljar.audit.charges import CHARGING, Charges
+from belljar.audit.events import HOST_RUN, QueryDenied, QuotaChanged, RequestRefused, RunStarted
+from belljar.audit.read import parse
+from belljar.audit.source import UNREADABLE, Log, Source, is_in_use, open_source
+from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
+from belljar.identity import Tenant
+from belljar.journal import Ask, Job, open_journal
+from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
+from belljar.ledger import (
+    Ledger,
+    Limits,
+    Period,
+    Quota,
+    Span,
+    Used,
+    check_books,
+    history,
+    quotas,
+)
+
+__all__ = ["Explained", "QuotaRefusal", "Quotas", "explain", "open_quotas"]
+
+_T = TypeVar("_T")
+# None is unlimited; what is not given stays.
+_Bound = int | msgspec.UnsetType | None
+# Codes of refusals by a quota; the last is the run's own bound on reads.
+_OF_QUOTAS: Final = ("quota.run.", "quota.tenant.", "context.read_total")
+
+
+class QuotaRefusal(msgspec.Struct, frozen=True, kw_only=True):
+    """One refusal by a quota, as the log has it.
+
+    Attributes:
+        seq: the record.
+        asked: what was refused: `query`, or the request of a program such as `read`.
+        code: the key of the policy that sets such a limit.
+        scope: the level that said no, a tenant or `run:ID`; None where the log does not know.
+        limit: what bounds it, and `observed` what it would have come to.
+        used: what was charged at that moment; `held` was under way.
+        count: how many there were, where the log has only the first ones in full.
+    """
+
+    seq: int
+    time: datetime
+    asked: str
+    code: str
+    scope: str | None
+    period: str | None
+    limit: int | None
+    observed: int | None
+    used: int | None
+    held: int | None
+    count: int | None
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """What the quotas refused a run, and how its tenant's levels stand now."""
+
+    run: str
+    tenant: str | None
+    refusals: list[QuotaRefusal]
+    quotas: list[Quota]
+
+
+class Quotas:
+    """The quotas in one state folder. `runtime.quotas` and `host.quotas` are such.
+
+    Args:
+        path: the file of log and ledger.
+        writers: gives what writes to it, while it is open; None for whoever only reads.
+    """
+
+    def __init__(self, path: Log, writers: Callable[[], tuple[Ledger, AuditLog]] | None) -> None:
+        self._path = path
+        self._writers = writers
+
+    def _writing(self) -> tuple[Ledger, AuditLog]:
+        assert self._writers is not None, "it was made to read"
+        return self._writers()
+
+    async def show(self, tenant: str | None = None) -> list[Quota]:
+        """How every level of `tenant` stands, or every tenant, in each period that has a limit or use now.
+
+        Raises:
+            InvalidInput: `tenant.invalid`; `quota.missing`: there is no ledger yet.
+            LedgerUnavailable: it cannot be read.
+        """
+        level = None if tenant is None else tenant_of(tenant)
+        return await asyncio.to_thread(_asked, self._path, lambda ask: quotas(ask, time.time(), level))
+
+    async def set(
+        self,
+        tenant: str,
+        period: Period,
+        *,
+        calls: _Bound = msgspec.UNSET,
+        input_tokens: _Bound = msgspec.UNSET,
+        output_tokens: _Bound = msgspec.UNSET,
+        cost_nanousd: _Bound = msgspec.UNSET,
+        read_bytes: _Bound = msgspec.UNSET,
+        by: str = "api",
+    ) -> Limits:
+        """Set limits of one level; what is not named stays, and None is unlimited. Holds from the next call on.
+
+        Once anything is set for a level, the policies' `[quota.tenant]` says nothing about this level any more.
+
+        Args:
+            by: who does it; the log has it.
+
+        Returns:
+            What then stands for this period.
+
+        Raises:
+            InvalidInput: `tenant.invalid`, `limit.invalid`, `runtime.closed`.
+            LedgerUnavailable: it cannot be written; nothing changed.
+        """
+        given = {
+            "calls": calls,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "cost_nanousd": cost_nanousd,
+            "read_bytes": read_bytes,
+        }
+        bounds = {name: bound for name, bound in given.items() if not isinstance(bound, msgspec.UnsetType)}
+        if not bounds:
+            raise InvalidInput("no limit is named: name one, such as calls=1000", code="limit.invalid")
+        (limits,) = await self.change(tenant, {period: bounds}, by=by)
+        return limits
+
+    async def change(
+        self, tenant: str, changes: Mapping[Period, Mapping[str, int | None]], *, by: str = "api"
+    ) -> list[Limits]:
+        """As `set`, in several periods at once: all of it or nothing. `{"day": {"calls": 1000}}`. Raises as `set`."""
+        level = tenant_of(tenant)
+        check("by", by, str, "a text that says who changes it")
+        ledger, audit = self._writing()
+        return await ledger.change_limits(level, changes, beside=lambda limits: _changed(audit, level, by, limits))
+
+    async def clear(self, tenant: str, *, by: str = "api") -> list[Limits]:
+        """Forget all limits of one level; the policies' count for it again. Returns what they were. Raises as `set`."""
+        level = tenant_of(tenant)
+        check("by", by, str, "a text that says who clears it")
+        ledger, audit = self._writing()
+        return await ledger.clear_limits(level, beside=lambda limits: _cleared(audit, level, by, limits))
+
+    async def history(self, tenant: str | None = None, *, per: Span = "day") -> list[Used]:
+        """What `tenant`, or every tenant, used on each day or in each month (UTC), the oldest first.
+
+        Raises: as `show`.
+        """
+        if per not in ("day", "month"):
+            raise InvalidInput(f"{per!a} is not a span of the history: use day or month", code="argument.type")
+        level = None if tenant is None else tenant_of(tenant)
+        return await asyncio.to_thread(_asked, self._path, lambda ask: history(ask, per, level))
+
+    async def check(self) -> list[str]:
+        """Whether the ledger adds up and agrees with the log: one line for each difference. Raises as `show`."""
+        return await asyncio.to_thread(_check, self._path)
+
+
+@contextlib.asynccontextmanager
+async def open_quotas(path: Log) -> AsyncIterator[Quotas]:
+    """The quotas in a file for whoever opens no runtime; it is created if it is missing.
+
+    Raises:
+        LedgerUnavailable: it cannot be opened.
+    """
+    journal = open_journal(path, unavailable=LedgerUnavailable)
+    try:
+        writers = Ledger(journal, owner="nobody: it opens no run"), AuditLog(journal)
+        yield Quotas(path, lambda: writers)
+    finally:
+        await journal.aclose(unavailable=LedgerUnavailable)
+
+
+def _changed(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[object]:
+    bounds = msgspec.structs.asdict(limits)
+    return audit.host_entry(QuotaChanged(tenant=str(tenant), by=by, **bounds))
+
+
+def _cleared(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[object]:
+    return audit.host_entry(QuotaChanged(tenant=str(tenant), by=by, period=limits.period, cleared=True))
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _snapshot(log: Log) -> Iterator[Source]:
+    """Log and ledger as they are at one moment, read-only."""
+    if isinstance(log, Path) and not log.is_file():
+        raise InvalidInput(
+            f"there is no ledger in {log.parent} yet: start a run or set a quota, or check the state folder",
+            code="quota.missing",
+        )
+    with contextlib.closing(open_source(log)) as source:
+        try:
+            if not source.has_ledger() and next(source.rows(), None) is not None:
+                raise InvalidInput(
+                    f"another version of Belljar made {source.name}: an older one is migrated by the next run, or by "
+                    "`belljar quota set`",
+                    code="quota.format",
+                )
+            if (odd := source.foreign()) is not None:
+                raise LedgerUnavailable(f"{source.name} is not as we make it: {odd}; set it aside for inspection")
+            yield source
+        except UNREADABLE as error:
+            raise LedgerUnavailable(f"{source.name} cannot be read: {error}; verify it") from error
+
+
+def _asked(log: Log, question: Callable[[Ask], _T]) -> _T:
+    with _snapshot(log) as source:
+        return question(_ask(source))
+
+
+def _ask(source: Source) -> Ask:
+    return source.ask if source.has_ledger() else lambda _statement, *_values: []
+
+
+def _check(log: Log) -> list[str]:
+    was_in_use = is_in_use(log)
+    found = _check_once(log)
+    # A writer that started while the file was read as immutable makes any snapshot of it worthless.
+    return _check_once(log) if found and not was_in_use and is_in_use(log) else found
+
+
+def _check_once(log: Log) -> list[str]:
+    with _snapshot(log) as source:
+        charges = Charges()
+        for seq, run, body, _ in source.rows():
+            if isinstance(body, bytes) and isinstance(run, str) and _is_charging(body):
+                try:
+                    charges.feed(run, parse(seq, body).typed)
+                except ValueError as error:
+                    raise VerificationFailed(f"record {seq} of the audit log {error}; verify the log") from None
+        return [*check_books(_ask(source)), *charges.differences(_ask(source))]
+
+
+def _is_charging(body: bytes) -> bool:
+    tail = TAIL.search(body[-TAIL_BYTES_MAX:])
+    return tail is not None and tail[1].decode() in CHARGING
+
+
+def explain(path: Log, run: str) -> Explained:
+    """What the quotas refused a run, from the log, and how its tenant stands now, from the ledger.
+
+    Raises:
+        InvalidInput: `audit.no_run`; `quota.missing`: there is no ledger yet.
+        LedgerUnavailable, AuditUnavailable, VerificationFailed: it cannot be read.
+    """
+    found = [] if isinstance(path, Path) and not path.is_file() else list(records(path, run))
+    if not found or run == HOST_RUN:
+        raise InvalidInput(f"the log has no run {run[:80]}: `belljar audit ls` shows them", code="audit.no_run")
+    tenant = next((record.typed.tenant for record in found if isinstance(record.typed, RunStarted)), None)
+    refusals = [refusal for record in found if (refusal := _refusal(record)) is not None]
+    level = None if tenant is None else Tenant(tenant)
+    now = [] if level is None else _asked(path, lambda ask: quotas(ask, time.time(), level))
+    return Explained(run, tenant, refusals, now)
+
+
+def _refusal(record: Record) -> QuotaRefusal | None:
+    event = record.typed
+    if not isinstance(event, QueryDenied | RequestRefused) or not event.code.startswith(_OF_QUOTAS):
+        return None
+    return QuotaRefusal(
+        seq=record.seq,
+        time=datetime.fromtimestamp(record.time_ns // 10**9, UTC),
+        asked=event.asked if isinstance(event, RequestRefused) else "query",
+        code=event.code,
+        scope=event.scope,
+        period=event.period,
+        limit=event.limit,
+        observed=event.observed,
+        used=event.used,
+        held=event.held,
+        count=event.count if isinstance(event, RequestRefused) else None,
+    )
