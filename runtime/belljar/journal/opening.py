@@ -35,7 +35,8 @@ def _on_server(url: str, unavailable: Callable[[str], BelljarError]) -> tuple[St
         # Not the text: what was mistyped can hold a password.
         raise unavailable("cannot open the journal: its URL has to begin with postgresql://")
     try:
-        from belljar.journal.postgres import PostgresStore, shown
+        from belljar.journal.pgserver import shown
+        from belljar.journal.postgres import PostgresStore
     except ImportError as error:
         raise unavailable(f"cannot open the journal: {error}; install belljar[postgres]") from error
     name = f"the journal {shown(url)}"

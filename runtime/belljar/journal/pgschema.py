@@ -35,14 +35,16 @@ VERSION: Final = 1
 
 LOCK: Final = "SELECT round FROM belljar.head FOR UPDATE"
 
-_TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "day", "state"}
+_TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state"}
 _BYTES: Final = {"body", "hash", "run_limits", "tenant_limits"}
+_SUMS: Final = columns("used_{}") + columns("held_{}")
+_NUMBERS: Final = {"seq", "is_open", *DIMENSIONS, *columns("actual_{}"), *_SUMS}
 _MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {LIMITS: set(DIMENSIONS), RESERVATIONS: set(columns("actual_{}"))}
 # Beside what the columns' types say. Against our own mistakes, as the triggers are.
 _CHECKS: Final[dict[Table[Any], str]] = {
     RECORDS: "seq >= 1 AND length(hash) = 32",
     RESERVATIONS: "state IN ('held', 'dispatched', 'settled', 'released')",
-    BALANCES: " AND ".join(f"{side} >= 0" for side in columns("used_{}") + columns("held_{}")),
+    BALANCES: " AND ".join(f"{side} >= 0" for side in _SUMS),
 }
 # Rows that are changed again and again find room for their next version beside them.
 _ROOM: Final = " WITH (fillfactor = 50)"
@@ -63,7 +65,10 @@ _STATE: Final = """SELECT to_regclass('belljar.head') IS NOT NULL,
 
 
 def _kind(column: str) -> str:
-    return "text" if column in _TEXT else "bytea" if column in _BYTES else "bigint"
+    for kind, names in (("text", _TEXT), ("bytea", _BYTES), ("bigint", _NUMBERS)):
+        if column in names:
+            return kind
+    raise LookupError(f"nothing says what the column {column} holds")
 
 
 def _column(table: Table[Any], column: str) -> tuple[str, bool]:

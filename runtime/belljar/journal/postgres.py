@@ -49,10 +49,10 @@ from typing import Any, Final, TypeVar
 from belljar.errors import BelljarError
 from belljar.journal.draft import Stale, StoreError
 from belljar.journal.pgschema import LOCK, Shape, load_statement, prepare, write_statement
-from belljar.journal.pgserver import Locked, Lost, Server, Unanswered, numbered, shown
+from belljar.journal.pgserver import Locked, Lost, Server, Unanswered, numbered
 from belljar.journal.tables import TABLES, Key, Table
 
-__all__ = ["PostgresStore", "shown"]
+__all__ = ["PostgresStore"]
 
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 
