@@ -77,6 +77,6 @@ def test_every_public_callable_refuses_a_bad_tenant_name(owner: type[Any] | None
         if isinstance(tenant, str):
             assert message.startswith(f"{tenant[:80]!a} is not a valid tenant name; use ")
         else:
-            assert message.startswith("tenant is ")
+            assert message.startswith("tenant must be ")
     assert not (tmp_path / "contexts").exists()
     assert not (tmp_path / "images").exists()
