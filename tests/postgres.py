@@ -275,9 +275,8 @@ def _keep(folder: Path, programs: Path, uid: str, primary: str) -> None:
             print(orders[line.strip()](), flush=True)
     finally:
         keeper.kill()
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
+        os.chdir("/")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
