@@ -22,6 +22,7 @@ from belljar.ledger import period_key
 from tests.integration.support import PATIENCE_S, Jar
 from tests.integration.test_interrupt import ASKS, Provider, provider, started, stop
 from tests.journals import OwnLedger, meddle
+from tests.waiting import until
 
 __all__ = ["provider"]
 
@@ -111,6 +112,8 @@ def test_a_log_that_goes_away_stops_the_run_before_its_next_call(jar: Jar) -> No
     async def lose_the_log() -> None:
         async with belljar.Runtime(state=jar.at) as runtime, runtime.session(model=model) as session:
             assert (await session.execute("print(llm_query('a'))")).stdout == "b\n"
+            # What became of the first call is written a little later.
+            await asyncio.to_thread(until, lambda: jar.open_reservations() == 0, what="the call is settled")
             jar.journal.rename(moved)
             await session.execute("print(llm_query('a'))")
 

@@ -234,9 +234,8 @@ def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dim
         with pytest.raises(QuotaExceeded) as caught:
             await ledger.reserve(R1, Amounts(**{dimension: 6}), now=NOON)
         assert (caught.value.code, caught.value.limit, caught.value.observed) == (code, 10, 11)
-        unit = {"cost_nanousd": ("0.000000005 USD", "0.00000001 USD")}.get(
-            dimension, (f"5 {dimension}", f"10 {dimension}")
-        )
+        word = "bytes" if dimension == "read_bytes" else dimension.replace("_", " ")
+        unit = {"cost_nanousd": ("0.000000005 USD", "0.00000001 USD")}.get(dimension, (f"5 {word}", f"10 {word}"))
         name = level if level.startswith("run") else f"tenant {level}"
         assert str(caught.value).startswith(f"{name} has {unit[0]} of {unit[1]} left in total, ")
         await ledger.reserve(R1, Amounts(**{dimension: 5}), now=NOON)
