@@ -221,9 +221,9 @@ def test_a_box_is_killed_without_the_daemon(jar: Jar, dock: Dock, tmp_path: Path
                 assert (await box.kill()).killed
                 await soon(lambda: not psutil.pid_exists(pid), "its process has ended")
                 assert [one["Id"] for one in dock.ours()] == [box.container]
-                requests.deaf.clear()
-                # What was owed is removed with the next box.
                 await soon(lambda: backend._owed, "the removal is given up")
+                # What was owed is removed with the next box.
+                requests.deaf.clear()
             await (await backend.start(box_spec(load("dev")))).kill()
             await soon(lambda: dock.ours() == [], "both are removed")
         finally:

@@ -339,7 +339,7 @@ OPEN: dict[str, dict[str, Any]] = {
     "policy": {"policy": 5},
     "policy must be a preset's name": {"policy": None},
     "state": {"state": 5},
-    "state must be the path of a folder, not ''": {"state": ""},
+    "state must be the path of a folder, or a URL of PostgreSQL, not ''": {"state": ""},
     "pool": {"pool": "2"},
     "prices": {"prices": {"a": 1}},
     "not a model": {"models": [None]},
