@@ -168,9 +168,11 @@ class Host:
         async with contextlib.AsyncExitStack() as stack:
             journal = open_journal(self.state.journal, unavailable=AuditUnavailable)
             stack.push_async_callback(journal.aclose, unavailable=AuditUnavailable)
-            owner = stack.enter_context(Owner(self.state.owners)) if journal.host is None else None
-            name = journal.host if owner is None else owner.name
-            audit, ledger = AuditLog(journal), Ledger(journal, owner=str(name))
+            owner: Owner | None = None
+            if (name := journal.host) is None:
+                owner = stack.enter_context(Owner(self.state.owners))
+                name = owner.name
+            audit, ledger = AuditLog(journal), Ledger(journal, owner=name)
             stack.push_async_callback(ledger.aclose)
             stack.push_async_callback(self._close_models)
             searcher = Searcher()

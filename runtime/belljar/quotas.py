@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from belljar.audit import AuditLog, Record, records
 from belljar.audit.charges import CHARGING, Charges
 from belljar.audit.events import HOST_RUN, QueryDenied, QuotaChanged, RequestRefused, RunStarted
 from belljar.audit.read import parse
-from belljar.audit.source import UNREADABLE, Log, Source, is_in_use, open_source
+from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
 from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
 from belljar.identity import Tenant
 from belljar.journal import Ask, Job, open_journal
@@ -175,7 +176,7 @@ class Quotas:
 
     async def check(self) -> list[str]:
         """Whether the ledger adds up and agrees with the log: one line for each difference. Raises as `show`."""
-        return await asyncio.to_thread(_check, self._path)
+        return await asyncio.to_thread(looked_at, self._path, _check, operator.not_)
 
 
 @contextlib.asynccontextmanager
@@ -238,13 +239,6 @@ def _ask(source: Source) -> Ask:
 
 
 def _check(log: Log) -> list[str]:
-    was_in_use = is_in_use(log)
-    found = _check_once(log)
-    # A writer that started while the file was read as immutable makes any snapshot of it worthless.
-    return _check_once(log) if found and not was_in_use and is_in_use(log) else found
-
-
-def _check_once(log: Log) -> list[str]:
     with _snapshot(log) as source:
         charges = Charges()
         for seq, run, body, _ in source.rows():

@@ -23,7 +23,7 @@ from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import StoreError
 from belljar.journal.schema import SCHEMA, SqliteError, is_blank
 
-__all__ = ["UNREADABLE", "Log", "Row", "Source", "is_in_use", "open_source"]
+__all__ = ["UNREADABLE", "Log", "Row", "Source", "looked_at", "open_source"]
 
 _T = TypeVar("_T")
 
@@ -91,12 +91,22 @@ def open_source(log: Log) -> Source:
     return _File(log) if isinstance(log, Path) else _Database(log)
 
 
-def is_in_use(log: Log) -> bool:
+def _is_in_use(log: Log) -> bool:
     """Whether a process has the log's file open, or had it open when it was killed. A database counts as in use."""
     if not isinstance(log, Path):
         return True
     real = log.resolve()  # SQLite puts its side files beside what a symbolic link points to
     return real.with_name(real.name + "-wal").exists()
+
+
+def looked_at(log: Log, look: Callable[[Log], _T], is_sound: Callable[[_T], bool]) -> _T:
+    """What `look` finds in a log. Where that is not sound, it looks again if a writer has started meanwhile.
+
+    A file that was read as immutable while somebody wrote to it shows what was never there.
+    """
+    was_in_use = _is_in_use(log)
+    found = look(log)
+    return found if is_sound(found) or was_in_use or not _is_in_use(log) else look(log)
 
 
 class _File:
@@ -150,7 +160,7 @@ class _File:
 def _connect(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise InvalidInput(f"there is no audit log at {path}; check the state folder", code="audit.missing")
-    mode = "mode=ro" if is_in_use(path) else "mode=ro&immutable=1"
+    mode = "mode=ro" if _is_in_use(path) else "mode=ro&immutable=1"
     uri = f"{path.absolute().as_uri()}?{mode}"
     db: sqlite3.Connection | None = None
     try:

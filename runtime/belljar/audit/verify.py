@@ -3,10 +3,10 @@
 `verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like (`grammar`) and what
 may be in the file besides its records. It finds a changed bit, a record that was removed from the middle, inserted,
 moved, or added to a run that has ended, and a trigger that keeps records out. It compares what each run used with what
-the ledger in the same file charged for it (`charges`). It does **not** find a cut tail: the
-records that are left are a perfect log. Nor does it find a log that was rewritten from some point on by someone who
-recomputed all later hashes. Both need something kept outside the file, such as the `head` of an earlier report: look
-for it among the hashes of the records.
+the ledger beside it charged for it (`charges`). It does **not** find a cut tail: the records that are left are a
+perfect log. Nor does it find a log that was rewritten from some point on by someone who recomputed all later hashes.
+Both need something kept outside the file, such as the `head` of an earlier report: look for it among the hashes of the
+records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from belljar.audit.charges import Charges
 from belljar.audit.events import HOST_RUN, QuotaChanged
 from belljar.audit.grammar import RunGrammar
 from belljar.audit.read import OTHER_RUN, Record, parse
-from belljar.audit.source import UNREADABLE, Log, is_in_use, open_source
+from belljar.audit.source import UNREADABLE, Log, looked_at, open_source
 from belljar.journal import Ask
 
 __all__ = ["Report", "verify"]
@@ -58,11 +58,7 @@ def verify(log: Log) -> Report:
         InvalidInput: `audit.missing`: there is no log.
         AuditUnavailable: it cannot be opened.
     """
-    was_in_use = is_in_use(log)
-    report = _verify(log)
-    if report.problems and not was_in_use and is_in_use(log):
-        return _verify(log)  # a writer started while it was read as immutable
-    return report
+    return looked_at(log, _verify, lambda report: report.ok)
 
 
 def _verify(log: Log) -> Report:

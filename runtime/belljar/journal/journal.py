@@ -219,9 +219,10 @@ class Journal:
                 outcomes = self._run(batch, lost)
         except StoreError as error:
             outcomes = [Outcome(error=entry.unavailable(f"{self.name} cannot be written: {error}")) for entry in batch]
+            lost = {}
             for entry, outcome in zip(batch, outcomes, strict=True):
-                self._remember(entry, outcome.error)
-            return outcomes
+                if entry.future is None and outcome.error is not None:
+                    lost.setdefault(entry.lane, outcome.error)
         for lane, first in lost.items():
             self._lost.setdefault(lane, first)
         for entry, outcome in zip(batch, outcomes, strict=True):
@@ -245,10 +246,6 @@ class Journal:
             if entry.future is None:
                 lost.setdefault(entry.lane, error)
             raise
-
-    def _remember(self, entry: _Entry, error: Exception | None) -> None:
-        if entry.future is None and error is not None:
-            self._lost.setdefault(entry.lane, error)
 
     def _deliver(self, batch: Sequence[_Entry], outcomes: Sequence[Outcome]) -> None:
         """Wake each event loop once per round, however many of its coroutines wait."""

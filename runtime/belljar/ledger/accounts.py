@@ -145,10 +145,15 @@ def keys_of(run: RunId, tenant: Tenant, run_limits: Limits, minute: str) -> tupl
     return ((RUNS, (run,)), *limits, *pages)
 
 
-def _run(draft: Draft, run: RunId) -> _Run:
+def _run_row(draft: Draft, run: RunId) -> RunRow:
     row = draft.get(RUNS, run)
     if row is None:
         raise LedgerUnavailable(f"the ledger has no run {run[:80]!a}; call open_run first")
+    return row
+
+
+def _run(draft: Draft, run: RunId) -> _Run:
+    row = _run_row(draft, run)
     tenant = _stored(Tenant, row.tenant)
     return _Run(run, tenant, _decoded(row.run_limits), _decoded(row.tenant_limits), bool(row.is_open))
 
@@ -359,9 +364,7 @@ def end_if_open(draft: Draft, reservation: str, state: str, charged: Amounts) ->
 
 def close_run(draft: Draft, run: RunId) -> bool:
     """Whether it was open."""
-    row = draft.get(RUNS, run)
-    if row is None:
-        raise LedgerUnavailable(f"the ledger has no run {run[:80]!a}; call open_run first")
+    row = _run_row(draft, run)
     for (reservation,) in draft.query(_OPEN_OF_RUN, run):
         if (found := draft.get(RESERVATIONS, reservation)) is None or found.state not in _OPEN:
             continue
