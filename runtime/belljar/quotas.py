@@ -38,7 +38,7 @@ from belljar.ledger import (
     quotas,
 )
 
-__all__ = ["Explained", "QuotaRefusal", "Quotas", "explain", "open_quotas"]
+__all__ = ["Explained", "QuotaRefusal", "Quotas", "differences", "explain", "open_quotas"]
 
 _T = TypeVar("_T")
 # None is unlimited; what is not given stays.
@@ -175,7 +175,7 @@ class Quotas:
 
     async def check(self) -> list[str]:
         """Whether the ledger adds up and agrees with the log: one line for each difference. Raises as `show`."""
-        return await asyncio.to_thread(_check, self._path)
+        return await asyncio.to_thread(differences, self._path)
 
 
 @contextlib.asynccontextmanager
@@ -237,14 +237,18 @@ def _ask(source: Source) -> Ask:
     return source.ask if source.has_ledger() else lambda _statement, *_values: []
 
 
-def _check(log: Log) -> list[str]:
+def differences(log: Log) -> list[str]:
+    """Whether the ledger adds up and agrees with the log, from one snapshot: one line for each difference.
+
+    Raises: as `Quotas.show`.
+    """
     was_in_use = is_in_use(log)
-    found = _check_once(log)
+    found = _differences(log)
     # A writer that started while the file was read as immutable makes any snapshot of it worthless.
-    return _check_once(log) if found and not was_in_use and is_in_use(log) else found
+    return _differences(log) if found and not was_in_use and is_in_use(log) else found
 
 
-def _check_once(log: Log) -> list[str]:
+def _differences(log: Log) -> list[str]:
     with _snapshot(log) as source:
         charges = Charges()
         for seq, run, body, _ in source.rows():

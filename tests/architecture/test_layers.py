@@ -25,8 +25,8 @@ GUEST = ROOT / "sandbox_images" / "guest"
 LEVELS = [
     {"cli"},
     {"__init__"},
-    {"facade", "demo", "testing", "doctor"},
-    {"runtime"},
+    {"facade", "demo", "testing", "doctor", "backup"},
+    {"runtime", "upkeep"},
     {"host"},
     {"sessions", "sources", "quotas"},
     {"lifecycle", "recovery", "state", "arguments"},

@@ -23,7 +23,7 @@ from belljar.quotas import QuotaRefusal, Quotas, explain, open_quotas
 from belljar.state import State
 from belljar.units import format_money, format_size, parse_money, parse_size
 
-__all__ = ["quota"]
+__all__ = ["in_words", "quota"]
 
 _T = TypeVar("_T")
 _BAR_CHARS: Final = 20
@@ -304,9 +304,15 @@ def _bounds(limits: Limits) -> str:
 
 
 def _used(one: Used) -> str:
-    parts = [f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(one.used, name))]
-    held = [f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(one.held, name))]
-    return ", ".join([*parts, *([f"held: {', '.join(held)}"] if held else [])])
+    held = in_words(one.held)
+    return ", ".join(part for part in (in_words(one.used), f"held: {held}" if held else "") if part)
+
+
+def in_words(amounts: Amounts) -> str:
+    """What there is in each dimension; empty where there is nothing."""
+    return ", ".join(
+        f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(amounts, name))
+    )
 
 
 def _csv(found: Sequence[Used], per: Span) -> str:
