@@ -155,7 +155,11 @@ def _copy_file(path: Path, target: sqlite3.Connection) -> None:
         source.execute("PRAGMA query_only=ON")
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM sqlite_master").fetchall()  # the snapshot is of this moment
-        source.backup(target, pages=_STEP_PAGES, progress=lambda *_: None)  # in Python, so that a signal is heard
+        source.backup(target, pages=_STEP_PAGES, progress=_between_steps)
+
+
+def _between_steps(_status: int, _left: int, _pages: int) -> None:
+    """In Python, so that a signal is heard."""
 
 
 def _copy_database(url: str, draft: Path, target: sqlite3.Connection) -> None:

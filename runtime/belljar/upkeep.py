@@ -97,7 +97,8 @@ class StateReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def error(self) -> str | None:
         """Why the first thing that cannot be opened cannot be opened."""
-        return next((part.error for part in (self.journal, *self.contexts) if part.error is not None), None)
+        errors = [self.journal.error, *(contexts.error for contexts in self.contexts)]
+        return next((error for error in errors if error is not None), None)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -118,8 +119,10 @@ def examine(state: State) -> StateReport:
         LedgerUnavailable: the folder of owners cannot be used.
         HostFault: the folder of contexts cannot be read.
     """
-    alive = living(state.owners) if state.url is None else {}
+    alive = _living(state)
     journal, of_runs = _journal(state, alive)
+    # Whoever was alive before or after that was not dead when its runs were looked at.
+    alive.update((name, True) for name, lives in _living(state).items() if lives)
     return StateReport(
         folder=str(state.root),
         free_bytes=_free_bytes(state.root),
@@ -127,6 +130,11 @@ def examine(state: State) -> StateReport:
         owners=[OwnerReport(name, alive.get(name, False), of_runs.get(name, 0)) for name in sorted({*alive, *of_runs})],
         contexts=_contexts(state),
     )
+
+
+def _living(state: State) -> dict[str, bool]:
+    """The owners of this machine; hosts that share a server have no files."""
+    return living(state.owners) if state.url is None else {}
 
 
 def _free_bytes(folder: Path) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -12,7 +11,6 @@ from belljar.cli import options
 from belljar.cli.output import emit, printable, say
 from belljar.cli.quota import in_words
 from belljar.errors import AuditUnavailable, BelljarError, VerificationFailed
-from belljar.state import State
 from belljar.units import format_size
 from belljar.upkeep import JournalReport, StateReport, Step, examine
 from belljar.upkeep import migrate as bring_up_to_date
@@ -35,7 +33,7 @@ def check(state: Path | str | None, as_json: bool) -> int:
 
     Exits with 8 if something cannot be opened, and with 9 if the log does not verify or the ledger does not add up.
     """
-    report = examine(State.at(state, os.environ))
+    report = examine(options.place(state).state)
     error = AuditUnavailable(report.error) if report.error is not None else _unsound(report.journal.problems)
     if as_json:
         emit({"ok": error is None, "state": report})
@@ -55,7 +53,7 @@ def migrate(dry_run: bool, state: Path | str | None, as_json: bool) -> None:
 
     The journal is migrated in one transaction, and each tenant's contexts likewise wholly or not at all.
     """
-    steps = bring_up_to_date(State.at(state, os.environ), dry_run=dry_run)
+    steps = bring_up_to_date(options.place(state).state, dry_run=dry_run)
     if as_json:
         emit({"dry_run": dry_run, "steps": steps})
         return
@@ -75,7 +73,7 @@ def backup(folder: Path, state: Path | str | None, as_json: bool) -> int:
     The copy is of one moment, is checked, and can be given to `audit` and `quota` with --state. DIR is created if it is
     missing; a file that is there is never replaced.
     """
-    made = back_up(State.at(state, os.environ).journal, folder)
+    made = back_up(options.place(state).state.journal, folder)
     error = _unsound(made.problems)
     if as_json:
         emit({"ok": error is None, "backup": made})
