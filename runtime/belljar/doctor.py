@@ -123,7 +123,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def examine(
-    policy: Policy, backends: Sequence[BackendName] | None = None, *, state: Path | str | None = None
+    policy: Policy,
+    backends: Sequence[BackendName] | None = None,
+    *,
+    state: Path | str | None = None,
+    config: Path | str | None = None,
 ) -> Report:
     """Test the wall on this host, under `policy`, with each of `backends` in turn (the policy's own if none is given).
 
@@ -141,7 +145,7 @@ async def examine(
             code="backend.denied",
         )
     with tempfile.TemporaryDirectory(prefix="belljar-doctor-") as folder:
-        return _report(policy, [await _examine(policy, backend, state or Path(folder)) for backend in wanted])
+        return _report(policy, [await _examine(policy, backend, state or Path(folder), config) for backend in wanted])
 
 
 def _own(allowed: tuple[str, ...]) -> list[BackendName]:
@@ -166,11 +170,11 @@ def _report(policy: Policy, backends: list[BackendReport]) -> Report:
 # ------------------------------------------------------------------------------------------------------------ examining
 
 
-async def _examine(policy: Policy, backend: BackendName, state: Path | str) -> BackendReport:
+async def _examine(policy: Policy, backend: BackendName, state: Path | str, config: Path | str | None) -> BackendReport:
     facts: dict[str, Fact] = {}
     engine: Engine | None = None
     try:
-        runtime = _runtime(policy, backend, state)
+        runtime = _runtime(policy, backend, state, config)
         if backend != "jail":
             engine = await _ask_daemon(facts)
             await _add_runtime(backend, engine, facts)
@@ -189,10 +193,10 @@ async def _examine(policy: Policy, backend: BackendName, state: Path | str) -> B
     return _backend_report(backend, findings, why, run_ms, facts)
 
 
-def _runtime(policy: Policy, backend: BackendName, state: Path | str) -> Runtime:
+def _runtime(policy: Policy, backend: BackendName, state: Path | str, config: Path | str | None) -> Runtime:
     """One that starts whatever layers are missing: we want to see which."""
     box = msgspec.structs.replace(policy.box, languages=("python",), requires=())
-    return Runtime(msgspec.structs.replace(policy, box=box), state=state, backend=backend)
+    return Runtime(msgspec.structs.replace(policy, box=box), state=state, config=config, backend=backend)
 
 
 async def _run_probe(runtime: Runtime) -> tuple[Result, int]:

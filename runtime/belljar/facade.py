@@ -62,6 +62,7 @@ class RuntimeOptions(TypedDict, total=False):
 
     policy: str | Path | Policy
     state: str | Path | None
+    config: str | Path | None
     backend: BackendName | str | None
     language: Language | None
     pool: int

@@ -25,6 +25,7 @@ import msgspec
 
 from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
+from belljar.config import settings
 from belljar.context import ContextStores, Document
 from belljar.engine import Progress, Result
 from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
@@ -45,13 +46,12 @@ from belljar.lifecycle import (
 from belljar.models import Model, Prices, Registry
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
-from belljar.quotas import Quotas
+from belljar.quotas import Quotas, apply_limits
 from belljar.recovery import recover
 from belljar.sandbox import Backend, BackendSite, open_backend
 from belljar.search import Searcher
 from belljar.sessions import Home, Opening, Session, check_code
 from belljar.sources import ContextSource, Loans, named, register
-from belljar.state import State
 from belljar.tasks import to_the_end
 
 __all__ = ["Host", "LiveRun", "Terms"]
@@ -116,6 +116,8 @@ class Host:
     Args:
         state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None. Or
             the URL of a PostgreSQL database for ledger and log: then `$BELLJAR_HOME` has the rest.
+        config: the configuration file; `$BELLJAR_CONFIG`, or `belljar.toml` in the state folder if there is one, when
+            None. The limits of tenants in it are set when the host is opened.
         pool: how many unused boxes each backend keeps ready, for each of the last four kinds that were asked for; of
             one kind are the boxes of policies with the same limits and required layers.
         models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
@@ -125,13 +127,14 @@ class Host:
     `quotas` shows and sets what tenants may use.
 
     Raises:
-        InvalidInput: an argument is of another type.
+        InvalidInput: an argument is of another type; `config.missing`, `config.unreadable`, `config.invalid`.
     """
 
     def __init__(
         self,
         *,
         state: str | Path | None = None,
+        config: str | Path | None = None,
         pool: int = 0,
         models: Iterable[Model] = (),
         prices: Prices | None = None,
@@ -139,9 +142,11 @@ class Host:
     ) -> None:
         environ = os.environ if environ is None else environ
         check("state", state, (str, Path, type(None)), "the path of a folder, or a URL of PostgreSQL")
+        check("config", config, (str, Path, type(None)), "the path of a configuration file")
         check("pool", pool, int, "a number of boxes")
         check("prices", prices, (Prices, type(None)), "belljar.Prices({name: belljar.Rates(...)})")
-        self.state = State.at(state, environ)
+        found = settings(state, config, environ)
+        self.state, self._config = found.state, found.config
         self._pool = pool
         self._environ = environ
         self._registry = Registry(environ, models=models)
@@ -178,6 +183,8 @@ class Host:
             searcher = Searcher()
             stack.push_async_callback(searcher.aclose)
             await recover(journal, ledger, audit, owner)
+            if self._config is not None and self._config.tenants:
+                await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
             self._shared = Shared(audit, ledger, self._contexts, searcher)
             self._resources = stack.pop_all()

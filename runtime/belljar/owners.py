@@ -26,7 +26,7 @@ from typing import Self
 
 from belljar.errors import LedgerUnavailable
 
-__all__ = ["Owner"]
+__all__ = ["Owner", "living"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -90,6 +90,39 @@ class Owner:
         _release(self._folder / self.name, self._held)
         while self._dead:
             os.close(self._dead.popitem()[1])
+
+
+def living(folder: Path) -> dict[str, bool]:
+    """Every owner that has a file in `folder`, and whether it is alive. Nothing is created, removed or buried.
+
+    To look takes a shared lock for an instant. Whoever starts in that instant takes us for a living owner, and leaves
+    the dead one to the next start; a new owner takes another name.
+
+    Raises:
+        LedgerUnavailable: the folder cannot be used.
+    """
+    with _told(folder):
+        try:
+            names = sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name))
+        except FileNotFoundError:
+            return {}
+        found = {name: _is_locked(folder / name) for name in names}
+    return {name: alive for name, alive in found.items() if alive is not None}
+
+
+def _is_locked(path: Path) -> bool | None:
+    """Whether somebody holds the file's lock; None if the file has just gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _lock(path: Path) -> int | None:

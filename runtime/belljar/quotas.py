@@ -28,6 +28,7 @@ from belljar.identity import Tenant
 from belljar.journal import Ask, Job, open_journal
 from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
 from belljar.ledger import (
+    Changes,
     Ledger,
     Limits,
     Period,
@@ -39,7 +40,7 @@ from belljar.ledger import (
     quotas,
 )
 
-__all__ = ["Explained", "QuotaRefusal", "Quotas", "explain", "open_quotas"]
+__all__ = ["Explained", "QuotaRefusal", "Quotas", "apply_limits", "differences", "explain", "open_quotas"]
 
 _T = TypeVar("_T")
 # None is unlimited; what is not given stays.
@@ -148,9 +149,7 @@ class Quotas:
         (limits,) = await self.change(tenant, {period: bounds}, by=by)
         return limits
 
-    async def change(
-        self, tenant: str, changes: Mapping[Period, Mapping[str, int | None]], *, by: str = "api"
-    ) -> list[Limits]:
+    async def change(self, tenant: str, changes: Changes, *, by: str = "api") -> list[Limits]:
         """As `set`, in several periods at once: all of it or nothing. `{"day": {"calls": 1000}}`. Raises as `set`."""
         level = tenant_of(tenant)
         check("by", by, str, "a text that says who changes it")
@@ -176,7 +175,7 @@ class Quotas:
 
     async def check(self) -> list[str]:
         """Whether the ledger adds up and agrees with the log: one line for each difference. Raises as `show`."""
-        return await asyncio.to_thread(looked_at, self._path, _check, operator.not_)
+        return await asyncio.to_thread(differences, self._path)
 
 
 @contextlib.asynccontextmanager
@@ -192,6 +191,16 @@ async def open_quotas(path: Log) -> AsyncIterator[Quotas]:
         yield Quotas(path, lambda: writers)
     finally:
         await journal.aclose(unavailable=LedgerUnavailable)
+
+
+async def apply_limits(ledger: Ledger, audit: AuditLog, wanted: Mapping[Tenant, Changes], *, by: str) -> int:
+    """Set these limits where they differ, with a record of each change, in one transaction. How many were changed.
+
+    Raises:
+        InvalidInput: `limit.invalid`.
+        LedgerUnavailable: it cannot be written; nothing changed.
+    """
+    return await ledger.apply_limits(wanted, beside=lambda tenant, limits: _changed(audit, tenant, by, limits))
 
 
 def _changed(audit: AuditLog, tenant: Tenant, by: str, limits: Limits) -> Job[object]:
@@ -238,7 +247,15 @@ def _ask(source: Source) -> Ask:
     return source.ask if source.has_ledger() else lambda _statement, *_values: []
 
 
-def _check(log: Log) -> list[str]:
+def differences(log: Log) -> list[str]:
+    """Whether the ledger adds up and agrees with the log, from one snapshot: one line for each difference.
+
+    Raises: as `Quotas.show`.
+    """
+    return looked_at(log, _differences, operator.not_)
+
+
+def _differences(log: Log) -> list[str]:
     with _snapshot(log) as source:
         charges = Charges()
         for seq, run, body, _ in source.rows():

@@ -26,11 +26,10 @@ from belljar.journal import Job, Journal
 from belljar.ledger import Abandoned, Ledger
 from belljar.owners import Owner
 
-__all__ = ["recover"]
-
+__all__ = ["LEASE_S", "recover"]
 
 # Of a host that shares the journal with others: several signs of life long.
-_LEASE_S: Final = 60.0
+LEASE_S: Final = 60.0
 
 
 async def recover(journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owner | None) -> int:
@@ -51,6 +50,6 @@ async def recover(journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owne
         closed = await ledger.recover(owner.is_alive, record)
         await asyncio.to_thread(owner.bury)
         return closed
-    living = await journal.submit(Job(lambda draft: draft.living(_LEASE_S)), unavailable=LedgerUnavailable)
+    living = await journal.submit(Job(lambda draft: draft.living(LEASE_S)), unavailable=LedgerUnavailable)
     assert living is not None, "the store of several hosts knows them"
     return await ledger.recover(living.__contains__, record)

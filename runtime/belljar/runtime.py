@@ -32,6 +32,8 @@ class Runtime:
             is named `PRESET-changed`.
         state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None. Or
             the URL of a PostgreSQL database for ledger and log: then `$BELLJAR_HOME` has the rest.
+        config: the configuration file; `$BELLJAR_CONFIG`, or `belljar.toml` in the state folder if there is one, when
+            None. The limits of tenants in it are set when the runtime is opened.
         backend: one of the policy's backends; its first when None.
         language: one of the policy's languages; its first when None.
         pool: how many unused boxes are kept ready, so that a run need not wait for one.
@@ -40,7 +42,7 @@ class Runtime:
         environ: where keys and folders are looked up; the process's environment when None.
 
     Raises:
-        InvalidInput: an argument is of another type.
+        InvalidInput: an argument is of another type; `config.missing`, `config.unreadable`, `config.invalid`.
         InvalidPolicy: the policy is wrong.
         PolicyDenied: it does not allow the backend or the language.
     """
@@ -50,6 +52,7 @@ class Runtime:
         policy: str | Path | Policy = "standard",
         *,
         state: str | Path | None = None,
+        config: str | Path | None = None,
         backend: BackendName | str | None = None,
         language: Language | None = None,
         pool: int = 0,
@@ -58,7 +61,7 @@ class Runtime:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         terms = Terms.of(policy, backend, language)
-        self._host = Host(state=state, pool=pool, models=models, prices=prices, environ=environ)
+        self._host = Host(state=state, config=config, pool=pool, models=models, prices=prices, environ=environ)
         self.policy, self.backend, self.language = terms.policy, terms.backend, terms.language
         self.state = self._host.state
         self.quotas = self._host.quotas

@@ -6,7 +6,8 @@ A block's language says what is done with it:
   there is one, is all that it prints.
 * `console` is a shell: a line that starts with `$ ` is a command, what follows it is its output (stdout, and stderr
   where the command is to fail: then `[exit code N]` is its last line).
-* `toml` is a policy, `toml prices` a file for `--prices`, `toml script` one for `scripted:FILE`.
+* `toml` is a policy, `toml config` a host's configuration, `toml prices` a file for `--prices`, `toml script` one for
+  `scripted:FILE`.
 * `text` is a diagram, which nobody runs.
 
 Each block has a state folder and a working folder of its own, in which lie `FILES`, the policies of its document, and
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import pytest
 
+from belljar.config import read_config
 from belljar.models import Prices, ScriptedModel
 from belljar.policy import load
 from tests.integration.support import PATIENCE_S, Jar, named_files
@@ -33,7 +35,9 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 README_BYTES_MAX = 9000
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
-KINDS = frozenset({"python", "python box", "output", "console", "toml", "toml prices", "toml script", "text"})
+KINDS = frozenset(
+    {"python", "python box", "output", "console", "toml", "toml config", "toml prices", "toml script", "text"}
+)
 
 FILES: dict[str, bytes] = {
     "log.txt": b"disk full\nlogin ok\nnet is down\n",
@@ -167,12 +171,14 @@ def test_a_console_shows_what_its_commands_print(folder: Jar, block: Block) -> N
         assert same(done.stdout + (done.stderr if code else ""), expected), f"{command}\n{done.stdout}{done.stderr}"
 
 
-@pytest.mark.parametrize("block", _of("toml", "toml prices", "toml script"), ids=str)
+@pytest.mark.parametrize("block", _of("toml", "toml config", "toml prices", "toml script"), ids=str)
 def test_a_file_that_is_shown_is_valid(tmp_path: Path, block: Block) -> None:
     file = tmp_path / "block.toml"
     file.write_text(block.text)
     if block.kind == "toml":
         load(file)
+    elif block.kind == "toml config":
+        read_config(file)
     elif block.kind == "toml prices":
         Prices.load(file)
     else:

@@ -68,7 +68,7 @@ def test_what_a_killed_host_left_is_settled_by_another_when_its_lease_is_over(
     until(lambda: bool([one for one in _records(url) if one == "context.read"]), what="the program runs")
     running.signal(signal.SIGKILL)
     running.wait()
-    monkeypatch.setattr("belljar.recovery._LEASE_S", 0.0)
+    monkeypatch.setattr("belljar.recovery.LEASE_S", 0.0)
 
     async def next_host() -> None:
         async with belljar.Runtime(state=url, environ={"BELLJAR_HOME": str(jar.state.root)}):

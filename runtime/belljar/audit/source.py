@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, TypeVar
 from belljar.audit.events import HOST_RUN
 from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput
-from belljar.journal import StoreError
+from belljar.journal import StoreError, shown
 from belljar.journal.schema import SCHEMA, SqliteError, is_blank
 
 __all__ = ["UNREADABLE", "Log", "Row", "Source", "looked_at", "open_source"]
@@ -64,6 +64,10 @@ class Source(Protocol):
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
         """The first and the last record of each run, and how many there are; None if only the records say that."""
+        ...
+
+    def format(self) -> tuple[int, int]:
+        """The number of its format, 0 for an empty file, and the latest that is known here."""
         ...
 
     def has_ledger(self) -> bool:
@@ -139,6 +143,9 @@ class _File:
             return []
         return self._db.execute(_BOUNDS).fetchall() if self._has_runs() else None
 
+    def format(self) -> tuple[int, int]:
+        return self._db.execute("PRAGMA user_version").fetchone()[0], SCHEMA.version
+
     def has_ledger(self) -> bool:
         return not is_blank(self._db) and SCHEMA.of(self._db) is SCHEMA
 
@@ -186,7 +193,7 @@ class _Database:
             from belljar.journal import pgschema, pgserver
         except ImportError as error:
             raise AuditUnavailable(f"cannot open the audit log: {error}; install belljar[postgres]") from error
-        self.name = pgserver.shown(url)
+        self.name = shown(url)
         self._numbered = pgserver.numbered
         # The server's event loop cannot run in a thread that may have one of its own.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "belljar audit reader")
@@ -224,6 +231,9 @@ class _Database:
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
         return [(row[0], row[1], row[2], row[3]) for row in self._do(lambda: self._server.fetch(_BOUNDS))]
+
+    def format(self) -> tuple[int, int]:
+        return self._schema.VERSION, self._schema.VERSION  # another one is refused when it is opened
 
     def has_ledger(self) -> bool:
         return True

@@ -27,6 +27,8 @@ _COMMANDS: Final = {
     "context": ("context", "Register long texts, so that runs over them start at once."),
     "quota": ("quota", "Show, set and explain what tenants may use."),
     "audit": ("audit", "Read and check the audit log."),
+    "config": ("config", "Read and check the host's configuration file."),
+    "state": ("state", "Check, migrate and back up what a host keeps."),
     "image": ("image", "Make and list the boxes' root file system, built from this Python and nothing else."),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -16,7 +15,6 @@ from belljar.audit import Coverage, Log, Ranges, Record, Report, coverage, recor
 from belljar.cli import options
 from belljar.cli.output import emit, say, tell
 from belljar.errors import InvalidInput, VerificationFailed
-from belljar.state import State
 
 __all__ = ["audit"]
 
@@ -224,4 +222,4 @@ def _fields(record: Record) -> dict[str, object]:
 
 
 def _log(state: Path | str | None) -> Log:
-    return State.at(state, os.environ).journal
+    return options.place(state).state.journal

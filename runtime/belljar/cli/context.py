@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 import time
@@ -19,7 +18,6 @@ from belljar.cli.output import emit, printable, say, tell
 from belljar.context import ContextStore, ContextStores, Document, LeftOut, OnProgress
 from belljar.errors import InvalidInput
 from belljar.identity import DEFAULT_TENANT, Tenant
-from belljar.state import State
 
 __all__ = ["context"]
 
@@ -144,7 +142,7 @@ def rm(refs: tuple[str, ...], tenant: str, state: Path | str | None, as_json: bo
 def gc(older_than: str, tenant: str | None, state: Path | str | None, as_json: bool) -> None:
     """Remove contexts that have not been used for some time. A context that a run has open is never removed."""
     age_ns = _age_ns(older_than)
-    stores = ContextStores(State.at(state, os.environ).contexts)
+    stores = ContextStores(options.place(state).state.contexts)
     removed: list[Document] = []
     in_use = 0
     for whose in stores.tenants() if tenant is None else [Tenant(tenant)]:
@@ -160,7 +158,7 @@ def gc(older_than: str, tenant: str | None, state: Path | str | None, as_json: b
 
 
 def _store(state: Path | str | None, tenant: str, *, create: bool = False) -> ContextStore:
-    place = State.at(state, os.environ)
+    place = options.place(state).state
     if create:
         place.create()
     return ContextStores(place.contexts).of(Tenant(tenant))

@@ -9,7 +9,6 @@ demo shows the machinery, not a model's skill, and the output says so.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Set
 from decimal import Decimal
@@ -82,7 +81,7 @@ class _Where(msgspec.Struct, frozen=True, kw_only=True):
 def demo(tokens: int, model: str | None, as_json: bool, **where: Any) -> int:
     """Run the main job without an API key: a million tokens, a real box, real quotas, a real log."""
     require_stdout()
-    quiet, place = where["quiet"], State.at(where["state"], os.environ)
+    quiet, place = where["quiet"], options.place(where["state"]).state
     tell_step = (lambda _: None) if quiet else step
     tell_step(f"generating OOLONG-Pairs, about {tokens} tokens")
     corpus = generate(lines_for_tokens(tokens))
@@ -103,7 +102,7 @@ async def _run(corpus: Corpus, name: str | None, where: _Where) -> Result:
     prices = Prices({"scripted:oracle": _SUB_RATES, "scripted:demo": _ROOT_RATES})
     chosen: dict[str, Any] = {name: getattr(where, name) for name in ("policy", "state", "backend", "language")}
     quiet, tenant = where.quiet, where.tenant
-    async with Runtime(**chosen, prices=prices) as runtime:
+    async with Runtime(**chosen, config=options.config_file(), prices=prices) as runtime:
         if not quiet:
             step("making the box image, unless it exists")
         await runtime.prepare()

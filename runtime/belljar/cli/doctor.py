@@ -37,7 +37,8 @@ def doctor(policy: str, wanted: tuple[BackendName, ...], state: Path | str | Non
     Exits with 4 if the policy's default backend, or one named by --backend, cannot start runs.
     """
     loaded = load(policy)
-    report = run_async(examine(loaded, wanted or None, state=state), closed="its boxes are gone")
+    work = examine(loaded, wanted or None, state=state, config=options.config_file())
+    report = run_async(work, closed="its boxes are gone")
     if as_json:
         emit(report)
     else:

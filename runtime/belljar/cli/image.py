@@ -17,7 +17,6 @@ from belljar.cli.progress import step
 from belljar.errors import BoxFault
 from belljar.identity import BACKENDS
 from belljar.sandbox.image import Image, ensure_image, size_bytes, stored_images
-from belljar.state import State
 
 # Loading the Docker SDK takes longer than looking up the jail's image, so it is loaded only to ask a daemon.
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def build(backend: str, state: Path | str | None, as_json: bool) -> None:
 
     DOCKER_HOST names the daemon. Nothing is pulled, and no Dockerfile is read.
     """
-    place = State.at(state, os.environ)
+    place = options.place(state).state
     place.create()
     built, was_there = run_async(_build(backend, place.images), closed=_CLOSED)
     if as_json:
@@ -71,7 +70,7 @@ def ls(state: Path | str | None, as_json: bool) -> None:
     """List the images in the state folder, and those in the Docker daemon if one answers."""
     from belljar.sandbox.docker.daemon import DEFAULT_HOST
 
-    found = [_of_jail(each) for each in stored_images(State.at(state, os.environ).images)]
+    found = [_of_jail(each) for each in stored_images(options.place(state).state.images)]
     host = os.environ.get("DOCKER_HOST") or DEFAULT_HOST
     loaded = run_async(_loaded(host), closed=_CLOSED)
     found += [_of_daemon("docker", each) for each in loaded or ()]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
+from belljar.config import Settings, settings
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES
 
-__all__ = ["as_json", "box_options", "prices", "reading", "state"]
+__all__ = ["as_json", "box_options", "config_file", "place", "prices", "reading", "state"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,12 +24,21 @@ class _Place(click.Path):
         return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 
-state = click.option(
+_CONFIG: Final = "belljar.config"
+_state = click.option(
     "--state",
     type=_Place(path_type=Path, file_okay=True),
     metavar="DIR|URL",
     help="The folder for log, ledger, contexts and images. [default: $BELLJAR_HOME, else the XDG state folder] Or the "
     "URL of a PostgreSQL database for log and ledger. [default: $BELLJAR_JOURNAL, if it is set]",
+)
+_config = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    expose_value=False,
+    callback=lambda ctx, _param, value: ctx.meta.update({_CONFIG: value}),
+    help="The host's configuration. [default: $BELLJAR_CONFIG, else belljar.toml in the state folder, if it is there]",
 )
 prices = click.option(
     "--prices",
@@ -36,6 +47,26 @@ prices = click.option(
     help="Prices of models that are not on the public list, or for which you pay a different price.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
+
+
+def state(command: F) -> F:
+    """Where the state is: an argument `state`, and `--config`, which `place` and `config_file` know of."""
+    return _state(_config(command))
+
+
+def config_file() -> Path | None:
+    """What `--config` names, in the command that runs."""
+    found: Path | None = click.get_current_context().meta.get(_CONFIG)
+    return found
+
+
+def place(state: Path | str | None) -> Settings:
+    """Where the state is and who says so, in the command that runs.
+
+    Raises:
+        InvalidInput: the configuration is not valid.
+    """
+    return settings(state, config_file(), os.environ)
 
 
 def reading(command: F) -> F:

@@ -6,24 +6,23 @@ import csv
 import io
 import os
 import pwd
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from belljar.audit import Log
+from belljar.bounds import Bound, parse_bound
 from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say
 from belljar.errors import InvalidInput, VerificationFailed
-from belljar.ledger import DIMENSIONS, PERIODS, Amounts, Limits, Period, Quota, Span, Used
+from belljar.ledger import DIMENSIONS, Amounts, Limits, Period, Quota, Span, Used
 from belljar.quotas import QuotaRefusal, Quotas, explain, open_quotas
-from belljar.state import State
-from belljar.units import format_money, format_size, parse_money, parse_size
+from belljar.units import format_money, format_size
 
-__all__ = ["quota"]
+__all__ = ["in_words", "limit_in_words", "quota"]
 
 _T = TypeVar("_T")
 _BAR_CHARS: Final = 20
@@ -36,47 +35,21 @@ _WORDS: Final = {
     "cost_nanousd": "cost",
     "read_bytes": "bytes read",
 }
-_AMOUNT: Final = re.compile(rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)/({'|'.join(PERIODS)})", re.ASCII)
-_UNITS: Final = {"cost_nanousd": "USD", "read_bytes": "GiB"}
 
 
-class _Bound(NamedTuple):
-    period: Period
-    dimension: str
-    bound: int | None
-
-
-class _Amount(click.ParamType[_Bound]):
+class _Amount(click.ParamType[Bound]):
     """`50USD/day`, `1000/month`, `1GiB/total`, `unlimited/day`."""
 
     name = "amount"
 
-    def __init__(self, dimension: str) -> None:
-        self._dimension = dimension
+    def __init__(self, word: str) -> None:
+        self._word = word
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> _Bound:
-        unit = _UNITS.get(self._dimension, "")
-        match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
-        if match is not None:
-            try:
-                return _Bound(match[3], self._dimension, self._bound(match[1], match[2]))  # type: ignore[arg-type]
-            except (InvalidInput, ValueError):
-                pass  # said below, with an example of this option
-        periods = f"{', '.join(PERIODS[:-1])} or {PERIODS[-1]}"
-        self.fail(
-            f"{value!r} is not a limit; use one such as 10{unit}/day, per {periods}, or unlimited/day", param, ctx
-        )
-
-    def _bound(self, number: str, unit: str) -> int | None:
-        if number == "unlimited" and not unit:
-            return None
-        if self._dimension == "cost_nanousd":
-            return parse_money(f"{number} {unit}")
-        if self._dimension == "read_bytes":
-            return parse_size(f"{number} {unit}")
-        if unit or not number.isdecimal():
-            raise ValueError("a count has neither a unit nor a fraction")
-        return int(number)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Bound:
+        try:
+            return parse_bound(self._word, str(value))
+        except InvalidInput as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.group()
@@ -104,16 +77,14 @@ def show(tenant: str | None, state: Path | str | None, as_json: bool) -> None:
 
 @quota.command("set")
 @click.argument("tenant")
-@click.option("--cost", "cost_nanousd", type=_Amount("cost_nanousd"), multiple=True, metavar="50USD/day")
+@click.option("--cost", "cost_nanousd", type=_Amount("cost"), multiple=True, metavar="50USD/day")
 @click.option("--calls", type=_Amount("calls"), multiple=True, metavar="1000/month", help="Calls of models.")
 @click.option("--input-tokens", type=_Amount("input_tokens"), multiple=True, metavar="N/day")
 @click.option("--output-tokens", type=_Amount("output_tokens"), multiple=True, metavar="N/day")
-@click.option(
-    "--read", "read_bytes", type=_Amount("read_bytes"), multiple=True, metavar="1GiB/total", help="Of contexts."
-)
+@click.option("--read", "read_bytes", type=_Amount("read"), multiple=True, metavar="1GiB/total", help="Of contexts.")
 @options.state
 @options.as_json
-def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[_Bound, ...]) -> None:
+def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[Bound, ...]) -> None:
     """Set limits of TENANT, each for a minute, an hour, a day, a month (UTC) or in total.
 
     Limits that are not named stay. A number may be `unlimited`. They count for all tenants below it together, also
@@ -203,7 +174,7 @@ def explain_(run: str, state: Path | str | None, as_json: bool) -> None:
 
 
 def _path(state: Path | str | None) -> Log:
-    return State.at(state, os.environ).journal
+    return options.place(state).state.journal
 
 
 def _read(state: Path | str | None, question: Callable[[Quotas], Awaitable[_T]]) -> _T:
@@ -214,7 +185,7 @@ def _read(state: Path | str | None, question: Callable[[Quotas], Awaitable[_T]])
 
 
 def _write(state: Path | str | None, change: Callable[[Quotas], Awaitable[_T]]) -> _T:
-    where = State.at(state, os.environ)
+    where = options.place(state).state
 
     async def go() -> _T:
         where.create()
@@ -303,10 +274,21 @@ def _bounds(limits: Limits) -> str:
     return ", ".join(parts) or "unlimited"
 
 
+def limit_in_words(dimension: str, bound: int | None) -> str:
+    """`cost 50.00 USD`, `calls unlimited`."""
+    return f"{_WORDS[dimension]} {'unlimited' if bound is None else _amount(dimension, bound)}"
+
+
 def _used(one: Used) -> str:
-    parts = [f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(one.used, name))]
-    held = [f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(one.held, name))]
-    return ", ".join([*parts, *([f"held: {', '.join(held)}"] if held else [])])
+    held = in_words(one.held)
+    return ", ".join(part for part in (in_words(one.used), f"held: {held}" if held else "") if part)
+
+
+def in_words(amounts: Amounts) -> str:
+    """What there is in each dimension; empty where there is nothing."""
+    return ", ".join(
+        f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(amounts, name))
+    )
 
 
 def _csv(found: Sequence[Used], per: Span) -> str:

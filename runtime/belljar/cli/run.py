@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import os
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +20,6 @@ from belljar.engine import Result
 from belljar.errors import InvalidInput
 from belljar.models import Prices
 from belljar.runtime import Runtime
-from belljar.state import State
 
 __all__ = ["exec_", "run"]
 
@@ -140,6 +138,7 @@ def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:
 
     async def go() -> Result:
         chosen = {name: rest[name] for name in ("policy", "state", "backend", "language")}
+        chosen["config"] = options.config_file()
         chosen["prices"] = Prices.load(rest["prices"]) if rest["prices"] else None
         with progress(quiet) as on_progress:
             async with Runtime(**chosen) as runtime:
@@ -150,7 +149,7 @@ def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:
     def write() -> None:
         _print(result, as_json=rest["as_json"], show_output=show_output)
 
-    return deliver(result, write, State.at(rest["state"], os.environ), quiet=quiet)
+    return deliver(result, write, options.place(rest["state"]).state, quiet=quiet)
 
 
 def _print(result: Result, *, as_json: bool, show_output: bool) -> None:

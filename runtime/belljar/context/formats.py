@@ -24,7 +24,7 @@ from typing import Final
 from belljar.context.files import flush_folder, folder_lock, replaced
 from belljar.errors import HostFault
 
-__all__ = ["DOCUMENTS", "FORMAT", "FORMAT_FILE", "LENT", "STEPS", "Step", "in_latest_format", "put_format"]
+__all__ = ["DOCUMENTS", "FORMAT", "FORMAT_FILE", "LENT", "STEPS", "Step", "format_of", "in_latest_format", "put_format"]
 
 # Where documents are, in every format.
 DOCUMENTS: Final = "documents"
@@ -62,11 +62,11 @@ def in_latest_format(
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(folder, fcntl.LOCK_SH)
-        if (found := _format_of(root)) < latest:
+        if (found := format_of(root)) < latest:
             fcntl.flock(folder, fcntl.LOCK_UN)
             _migrate(root, steps, busy_timeout_s)
             fcntl.flock(folder, fcntl.LOCK_SH)
-            found = _format_of(root)
+            found = format_of(root)
         if found != latest:
             raise HostFault(
                 f"cannot use the context store at {str(root)!r}: its format is {found}, but the latest known here is "
@@ -84,7 +84,13 @@ def put_format(root: Path, number: int = FORMAT) -> None:
     flush_folder(root)
 
 
-def _format_of(root: Path) -> int:
+def format_of(root: Path) -> int:
+    """The number of a store's format, as it is written there; 1 where nothing is.
+
+    Raises:
+        HostFault: what is written there is no number.
+        OSError: it cannot be read.
+    """
     try:
         written = (root / FORMAT_FILE).read_bytes().strip()
     except FileNotFoundError:
@@ -99,7 +105,7 @@ def _format_of(root: Path) -> int:
 
 def _migrate(root: Path, steps: Sequence[Step], busy_timeout_s: float) -> None:
     with _alone(root, busy_timeout_s):
-        for number in range(_format_of(root), 1 + len(steps)):
+        for number in range(format_of(root), 1 + len(steps)):
             steps[number - 1](root)
             put_format(root, number + 1)
 

@@ -54,7 +54,7 @@ from belljar.context.files import (
     same_folder,
 )
 from belljar.context.folder import LeftOut, Tree, take_tree, walk
-from belljar.context.formats import DOCUMENTS, LENT, in_latest_format
+from belljar.context.formats import DOCUMENTS, LENT, format_of, in_latest_format
 from belljar.context.incoming import KEPT_NS, TENANT_FILE, Incoming, key_of
 from belljar.context.intake import (
     CHECKPOINT_FILE,
@@ -198,6 +198,16 @@ class ContextStore:
     def _access(self) -> Iterator[None]:
         with _faults(self._root), in_latest_format(self._root):
             yield
+
+    def format(self) -> int:
+        """The number of the format that it has now; nothing is migrated."""
+        with _faults(self._root):
+            return format_of(self._root)
+
+    def migrate(self) -> None:
+        """Bring it to the latest format, as its first use would."""
+        with self._access():
+            pass
 
     @property
     def folder(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from belljar.journal.draft import Store
 from belljar.journal.journal import Journal
 from belljar.journal.sqlite import SqliteStore
 
-__all__ = ["open_journal"]
+__all__ = ["open_journal", "shown"]
 
 _SCHEMES = ("postgresql://", "postgres://")
 
@@ -35,9 +36,17 @@ def _on_server(url: str, unavailable: Callable[[str], BelljarError]) -> tuple[St
         # Not the text: what was mistyped can hold a password.
         raise unavailable("cannot open the journal: its URL has to begin with postgresql://")
     try:
-        from belljar.journal.pgserver import shown
         from belljar.journal.postgres import PostgresStore
     except ImportError as error:
         raise unavailable(f"cannot open the journal: {error}; install belljar[postgres]") from error
     name = f"the journal {shown(url)}"
     return PostgresStore(url, name=name, unavailable=unavailable), name
+
+
+def shown(url: str) -> str:
+    """The URL without user, password and options."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return "postgresql://"
+    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"

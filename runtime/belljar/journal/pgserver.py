@@ -24,7 +24,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from belljar.journal.draft import Stale, StoreError
 
-__all__ = ["Locked", "Lost", "Server", "Unanswered", "numbered", "shown"]
+__all__ = ["Locked", "Lost", "Server", "Unanswered", "numbered"]
 
 _T = TypeVar("_T")
 
@@ -220,15 +220,6 @@ class Server:
 
 # What a forked child must neither use nor destroy.
 _FORGOTTEN: Final[list[Server]] = []
-
-
-def shown(url: str) -> str:
-    """The URL without user, password and options."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-    except ValueError:
-        return "postgresql://"
-    return f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _secrets_of(url: str) -> list[str]:

@@ -42,6 +42,7 @@ from belljar.ledger.base import (
     Abandoned,
     Amounts,
     Balance,
+    Changes,
     Limits,
     Period,
     Remaining,
@@ -58,6 +59,7 @@ __all__ = [
     "check",
     "clear_limits",
     "close_run",
+    "differing",
     "dispatch",
     "end",
     "end_if_open",
@@ -112,7 +114,7 @@ def set_limits(draft: Draft, account: Tenant, limits: Limits) -> None:
     draft.put(LIMITS, LimitsRow(account, limits.period, _vector(limits)))
 
 
-def change_limits(draft: Draft, account: Tenant, changes: Mapping[Period, Mapping[str, int | None]]) -> list[Limits]:
+def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limits]:
     """Change some dimensions in some periods. What then stands in those periods."""
     changed = []
     for period, bounds in changes.items():
@@ -122,6 +124,18 @@ def change_limits(draft: Draft, account: Tenant, changes: Mapping[Period, Mappin
         set_limits(draft, account, limits)
         changed.append(limits)
     return changed
+
+
+def differing(draft: Draft, account: Tenant, wanted: Changes) -> Changes:
+    """Of these bounds, those that do not stand there. Where nothing is set for a period, all of them."""
+    found: dict[Period, Mapping[str, int | None]] = {}
+    for period, bounds in wanted.items():
+        row = draft.get(LIMITS, account, period)
+        stands = {} if row is None else dict(zip(DIMENSIONS, row.bounds, strict=True))
+        odd = {name: bound for name, bound in bounds.items() if name not in stands or stands[name] != bound}
+        if odd:
+            found[period] = odd
+    return found
 
 
 def clear_limits(draft: Draft, account: Tenant) -> list[Limits]:

@@ -21,8 +21,9 @@ Nothing has to be reset: a new period is another page.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, get_args
+from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -38,6 +39,7 @@ __all__ = [
     "Abandoned",
     "Amounts",
     "Balance",
+    "Changes",
     "Limits",
     "Period",
     "Remaining",
@@ -82,6 +84,10 @@ class Limits(msgspec.Struct, frozen=True):
     output_tokens: int | None
     cost_nanousd: int | None
     read_bytes: int | None
+
+
+# New bounds of one level, by period and dimension; what is not named stays.
+Changes: TypeAlias = Mapping[Period, Mapping[str, int | None]]
 
 
 class Remaining(msgspec.Struct, frozen=True):

@@ -25,15 +25,15 @@ import msgspec
 from belljar.errors import BelljarError, HostFault, LedgerUnavailable
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal
-from belljar.journal.tables import DIMENSIONS, Key, RunRow
+from belljar.journal.tables import DIMENSIONS, LIMITS, Key, RunRow
 from belljar.ledger import accounts
 from belljar.ledger.base import (
     NOTHING,
     Abandoned,
     Amounts,
     Balance,
+    Changes,
     Limits,
-    Period,
     Remaining,
     Room,
     check_amounts,
@@ -107,7 +107,7 @@ class Ledger:
     async def change_limits(
         self,
         tenant: Tenant,
-        changes: Mapping[Period, Mapping[str, int | None]],
+        changes: Changes,
         *,
         beside: Callable[[Limits], Job[object]] | None = None,
     ) -> list[Limits]:
@@ -118,10 +118,32 @@ class Ledger:
         Raises:
             InvalidInput: `limit.invalid`.
         """
-        nothing: dict[str, int | None] = dict.fromkeys(DIMENSIONS)
-        for period, bounds in changes.items():
-            check_limits(Limits(period, **(nothing | dict(bounds))))
+        _check_changes(changes)
         return await self._limits_job(lambda draft: accounts.change_limits(draft, tenant, changes), beside)
+
+    async def apply_limits(
+        self, wanted: Mapping[Tenant, Changes], *, beside: Callable[[Tenant, Limits], Job[object]]
+    ) -> int:
+        """Change the limits of many levels where they differ, all in one transaction; what is not named stays.
+
+        Returns how many periods of levels were changed. Of each, what `beside` makes is written with it.
+
+        Raises:
+            InvalidInput: `limit.invalid`.
+        """
+        for changes in wanted.values():
+            _check_changes(changes)
+
+        def work(draft: Draft) -> int:
+            count = 0
+            for tenant, changes in wanted.items():
+                for limits in accounts.change_limits(draft, tenant, accounts.differing(draft, tenant, changes)):
+                    beside(tenant, limits).work(draft)
+                    count += 1
+            return count
+
+        needs = tuple((LIMITS, (tenant, period)) for tenant, changes in wanted.items() for period in changes)
+        return await self._submit(Job(work, needs))
 
     async def clear_limits(
         self, tenant: Tenant, *, beside: Callable[[Limits], Job[object]] | None = None
@@ -355,6 +377,12 @@ class Ledger:
         self._owed.append(job)
         if self._again is None:
             self._again = asyncio.get_running_loop().call_later(_AGAIN_S, self._catch_up)
+
+
+def _check_changes(changes: Changes) -> None:
+    nothing: dict[str, int | None] = dict.fromkeys(DIMENSIONS)
+    for period, bounds in changes.items():
+        check_limits(Limits(period, **(nothing | dict(bounds))))
 
 
 def _end_once(reservation: str, state: str, charged: Amounts, beside: Job[object] | None) -> Job[object]:

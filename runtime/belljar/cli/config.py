@@ -1,0 +1,147 @@
+"""`belljar config check|schema|show`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from belljar.cli import options
+from belljar.cli.loop import run_async
+from belljar.cli.output import emit, say
+from belljar.cli.quota import limit_in_words
+from belljar.config import Settings, read_config
+from belljar.config import schema as schema_of_the_file
+from belljar.errors import InvalidInput
+from belljar.identity import Tenant
+from belljar.journal import shown
+from belljar.ledger import DIMENSIONS, PERIODS, Changes, Limits, Period
+from belljar.quotas import Quotas
+
+__all__ = ["config"]
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """A value in force, and what says so."""
+
+    value: str | None
+    origin: str | None
+
+
+class _Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit: what the ledger has (`is_set`: whether anything), what the file says (`in_file`: whether anything)."""
+
+    tenant: str
+    period: Period
+    dimension: str
+    is_set: bool
+    limit: int | None
+    in_file: bool
+    file_limit: int | None
+
+    @property
+    def origin(self) -> str:
+        if not self.in_file:
+            return "quota set"
+        return "the file" if self.is_set and self.limit == self.file_limit else "pending"
+
+
+@click.group()
+def config() -> None:
+    """Read and check the host's configuration file."""
+
+
+@config.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@options.state
+@options.as_json
+def check(file: Path | None, state: Path | str | None, as_json: bool) -> None:
+    """Check FILE, or the file that is in force. If it is wrong, say where and exit with 2."""
+    found = read_config(file.absolute()) if file is not None else options.place(state).config
+    if found is None:
+        raise InvalidInput(
+            "there is no configuration file: name one, or put belljar.toml into the state folder", code="config.missing"
+        )
+    if as_json:
+        emit({"ok": True, "file": str(found.file), "tenants": len(found.tenants)})
+    else:
+        say(f"{found.file}: ok, limits of {len(found.tenants)} tenant{'s'[: len(found.tenants) != 1]}")
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="Accepted, but has no effect: the schema is always JSON.")
+def schema(as_json: bool) -> None:
+    """Print the JSON Schema of the file, for editors."""
+    say(json.dumps(schema_of_the_file(), indent=2))
+
+
+@config.command()
+@options.state
+@options.as_json
+def show(state: Path | str | None, as_json: bool) -> None:
+    """Show what is in force, and where each value comes from.
+
+    A limit that the file names and the ledger does not have yet is pending: the next host that opens sets it.
+    """
+    found = options.place(state)
+    values, limits = _values(found), list(_limits(found))
+    if as_json:
+        emit({**values, "limits": [{**msgspec.structs.asdict(limit), "origin": limit.origin} for limit in limits]})
+        return
+    for name, one in values.items():
+        say(f"{name:<8}  {one.value or 'none'}{f'  ({one.origin})' if one.origin else ''}")
+    for limit in limits:
+        say(_line(limit))
+
+
+def _values(found: Settings) -> dict[str, _Value]:
+    journal = found.state.journal
+    where = {
+        "config": None if found.config is None else str(found.config.file),
+        "folder": str(found.state.root),
+        "journal": shown(journal) if isinstance(journal, str) else str(journal),
+    }
+    return {name: _Value(value, found.origins.get(name)) for name, value in where.items()}
+
+
+def _limits(found: Settings) -> Iterator[_Limit]:
+    """Every limit that the ledger has or the file names, by tenant."""
+    stands = _in_the_ledger(found)
+    wanted: dict[Tenant, Changes] = dict(found.config.tenants) if found.config is not None else {}
+    for tenant in sorted({*wanted, *(tenant for tenant, _ in stands)}, key=lambda tenant: tenant.split("/")):
+        for period in PERIODS:
+            limits, named = stands.get((tenant, period)), wanted.get(tenant, {}).get(period, {})
+            for dimension in DIMENSIONS:
+                limit = getattr(limits, dimension) if limits is not None else None
+                if limit is not None or dimension in named:
+                    yield _Limit(
+                        tenant=str(tenant),
+                        period=period,
+                        dimension=dimension,
+                        is_set=limits is not None,
+                        limit=limit,
+                        in_file=dimension in named,
+                        file_limit=named.get(dimension),
+                    )
+
+
+def _in_the_ledger(found: Settings) -> dict[tuple[Tenant, Period], Limits]:
+    try:
+        quotas = run_async(Quotas(found.state.journal, None).show(), closed="nothing was changed")
+    except InvalidInput as error:
+        if error.code not in ("quota.missing", "audit.missing"):
+            raise
+        return {}
+    return {(Tenant(one.tenant), one.period): one.limits for one in quotas if one.limits is not None}
+
+
+def _line(limit: _Limit) -> str:
+    where = f"limit     {limit.tenant} {'in total' if limit.period == 'total' else f'per {limit.period}'}"
+    stands = limit_in_words(limit.dimension, limit.limit)
+    if limit.origin != "pending":
+        return f"{where}: {stands}  ({limit.origin})"
+    stands = stands if limit.is_set else "nothing set"
+    return f"{where}: {stands}  (pending: the file says {limit_in_words(limit.dimension, limit.file_limit)})"

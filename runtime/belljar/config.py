@@ -1,0 +1,292 @@
+"""The configuration file of a host, `belljar.toml`: where its state is, and what tenants may use.
+
+Which file that is, and what counts where several say something, from the strongest::
+
+    file      --config, $BELLJAR_CONFIG, belljar.toml in the state folder
+    folder    --state, $BELLJAR_HOME, state.folder of a file that was named, the default
+    journal   --state with a URL, $BELLJAR_JOURNAL, state.journal or state.journal_env, the state folder
+
+A file is read as a whole or refused, with one line that names file, line and key: an unknown key, a limit without a
+period, an environment variable that is not set. Nothing in it is ever passed over, since what was meant as a limit
+would then be none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+
+import msgspec
+
+from belljar.bounds import DIMENSION_OF, PATTERN, parse_bound
+from belljar.errors import InvalidInput
+from belljar.identity import Tenant
+from belljar.ledger import Changes, Limits, Period
+from belljar.ledger.base import check_limits
+from belljar.policy.locate import locate
+from belljar.state import State
+
+__all__ = ["CONFIG_FILE", "Config", "Settings", "read_config", "schema", "settings"]
+
+CONFIG_FILE: Final = "belljar.toml"
+
+_Table = TypeVar("_Table", bound=msgspec.Struct)
+
+# Ten thousand tenants with two limits each have 0.7 MiB. The bounds keep a file that is something else from costing
+# much: nested or dotted keys take memory that grows with the square of a line.
+_FILE_BYTES_MAX: Final = 2 * 2**20
+_LINE_CHARS_MAX: Final = 1000
+_SHOWN_CHARS_MAX: Final = 100
+_EXAMPLE: Final = 'write a limit such as "50 USD/day", or a list of them'
+
+_Amount = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PATTERN}$"})]
+# Of an empty list nobody could say what it is meant to limit.
+_Amounts = _Amount | Annotated[list[_Amount], msgspec.Meta(min_length=1)] | msgspec.UnsetType
+
+
+class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the state is. `journal` is the URL of a PostgreSQL database; `journal_env` names a variable that has it."""
+
+    folder: str | None = None
+    journal: str | None = None
+    journal_env: str | None = None
+
+
+class _Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one level of tenants may use; several periods as a list."""
+
+    calls: _Amounts = msgspec.UNSET
+    input_tokens: _Amounts = msgspec.UNSET
+    output_tokens: _Amounts = msgspec.UNSET
+    cost: _Amounts = msgspec.UNSET
+    read: _Amounts = msgspec.UNSET
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The configuration file of a Belljar host."""
+
+    schema: Literal[1]
+    state: _State = _State()
+    tenants: dict[str, _Tenant] = {}
+
+
+assert _Tenant.__struct_fields__ == tuple(DIMENSION_OF), "every limit of the ledger can be written in the file"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A file that was read. `tenants` has, for each level, period and dimension that it names, the bound."""
+
+    file: Path
+    folder: Path | None = None
+    journal: str | None = None
+    journal_env: str | None = None
+    tenants: Mapping[Tenant, Changes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is in force, and who says so: `origins` has a few words each for `config`, `folder` and `journal`."""
+
+    state: State
+    config: Config | None
+    origins: Mapping[str, str]
+
+
+def settings(state: str | Path | None, config: str | Path | None, environ: Mapping[str, str]) -> Settings:
+    """Find the configuration, if there is one, and decide where the state is.
+
+    Args:
+        state: as `State.at` takes it.
+        config: the file that the caller names.
+
+    Raises:
+        InvalidInput: `config.missing`, `config.unreadable`, `config.invalid`.
+    """
+    named, config_origin = config, "--config"
+    if config is None:
+        named, config_origin = environ.get("BELLJAR_CONFIG") or None, "$BELLJAR_CONFIG"
+    found = None if named is None else read_config(Path(named).expanduser().absolute())
+    place, folder_origin = _folder(state, found, environ)
+    beside = place.root / CONFIG_FILE
+    if found is None and os.path.lexists(beside):
+        found, config_origin = read_config(beside), "the state folder"
+        if found.folder is not None:
+            raise InvalidInput(
+                f"{beside}: state.folder cannot be set in the file that was found in the state folder; remove it, or "
+                "name the file with --config or $BELLJAR_CONFIG",
+                code="config.invalid",
+            )
+    url, journal_origin = _journal(state, found, environ)
+    origins = {"folder": folder_origin, "journal": journal_origin}
+    if found is not None:
+        origins["config"] = config_origin
+    return Settings(State(place.root, url), found, origins)
+
+
+def _is_url(state: str | Path | None) -> bool:
+    return isinstance(state, str) and "://" in state
+
+
+def _folder(state: str | Path | None, named: Config | None, environ: Mapping[str, str]) -> tuple[State, str]:
+    if state is not None and not _is_url(state):
+        return State.at(state, environ), "--state"
+    if environ.get("BELLJAR_HOME"):
+        return State.at(None, environ), "$BELLJAR_HOME"
+    if named is not None and named.folder is not None:
+        return State.at(named.folder, environ), f"{named.file}, state.folder"
+    return State.at(None, environ), "$XDG_STATE_HOME" if environ.get("XDG_STATE_HOME") else "the default"
+
+
+def _journal(state: str | Path | None, config: Config | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
+    if _is_url(state):
+        return str(state), "--state"
+    if url := environ.get("BELLJAR_JOURNAL"):
+        return url, "$BELLJAR_JOURNAL"
+    if config is not None and config.journal is not None:
+        return config.journal, f"{config.file}, state.journal"
+    if config is None or (variable := config.journal_env) is None:
+        return None, "the state folder"
+    if not (url := environ.get(variable)):
+        raise InvalidInput(
+            f"{config.file}: state.journal_env names ${variable}, which is not set; set it to the journal's URL",
+            code="config.invalid",
+        )
+    return url, f"{config.file}, state.journal_env (${variable})"
+
+
+def schema() -> dict[str, Any]:
+    """The file's format as JSON Schema."""
+    return msgspec.json.schema(_File)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_config(file: Path) -> Config:
+    """Read a configuration file.
+
+    Raises:
+        InvalidInput: `config.missing`, `config.unreadable`; `config.invalid`: `FILE:LINE: KEY: what is wrong`.
+    """
+    return _Reader(file).config()
+
+
+class _Reader:
+    """One file being read."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._text = _text(file)
+
+    def config(self) -> Config:
+        raw = self._toml()
+        tenants = raw.pop("tenants", {})
+        if not isinstance(tenants, dict):
+            self._refuse(("tenants",), 'write each tenant as a table, such as [tenants."acme/research"]')
+        read = self._convert(raw, _File, ())
+        state = read.state
+        if state.journal is not None and state.journal_env is not None:
+            self._refuse(("state", "journal_env"), "there is a journal too; keep one of the two")
+        if state.journal is not None and "://" not in state.journal:
+            self._refuse(("state", "journal"), "this is no URL; write postgresql://user@host/database")
+        return Config(
+            file=self._file,
+            folder=None if state.folder is None else self._file.parent / Path(state.folder).expanduser(),
+            journal=state.journal,
+            journal_env=state.journal_env,
+            tenants={self._name(name): self._limits(name, table) for name, table in tenants.items()},
+        )
+
+    def _name(self, name: str) -> Tenant:
+        try:
+            return Tenant(name)
+        except InvalidInput as error:
+            self._refuse(("tenants", name), str(error))
+
+    def _limits(self, tenant: str, raw: object) -> Changes:
+        table = self._convert(raw, _Tenant, ("tenants", tenant))
+        found: dict[Period, dict[str, int | None]] = {}
+        for word in DIMENSION_OF:
+            given = getattr(table, word)
+            if given is not msgspec.UNSET:
+                for text in [given] if isinstance(given, str) else given:
+                    self._add(found, text, ("tenants", tenant, word))
+        return found
+
+    def _add(self, found: dict[Period, dict[str, int | None]], text: str, path: tuple[str, ...]) -> None:
+        try:
+            period, dimension, bound = parse_bound(path[-1], text)
+            check_limits(Limits(period, **(_NOTHING | {dimension: bound})))
+        except InvalidInput as error:
+            self._refuse(path, str(error))
+        if dimension in found.setdefault(period, {}):
+            self._refuse(path, f"there are two limits for {period}; keep one of them")
+        found[period][dimension] = bound
+
+    def _toml(self) -> dict[str, Any]:
+        if max(map(len, self._text.split("\n"))) > _LINE_CHARS_MAX:
+            self._refuse((), f"a line is too long; use at most {_LINE_CHARS_MAX} characters")
+        try:
+            return tomllib.loads(self._text)
+        except (ValueError, RecursionError) as error:  # ValueError: also of int() with thousands of digits
+            self._refuse((), f"this is not valid TOML ({_printable(str(error))}); correct it")
+
+    def _convert(self, raw: object, kind: type[_Table], path: tuple[str, ...]) -> _Table:
+        try:
+            return msgspec.convert(raw, kind)
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `$")
+            here = (*path, *_STEP.findall(where.rstrip("`")))
+            key = _UNKNOWN.search(what)
+            if key is not None:
+                names = _KEYS_OF.get(here[:1], _File).__struct_fields__
+                self._refuse((*here, key[1]), f"there is no such key; write one of {', '.join(names)}")
+            if "missing required field" in what:
+                self._refuse((), "schema is missing; write schema = 1 above the first table")
+            advice = _EXAMPLE if path else "write schema = 1" if here == ("schema",) else "write a text"
+            self._refuse(here, f"{what[:1].lower()}{what[1:].replace('`', '')}; {advice}")
+
+    def _refuse(self, path: tuple[str, ...], what: str) -> NoReturn:
+        line = self._line(path) if path else None
+        dotted = ".".join(part if _BARE.fullmatch(part) else f'"{part}"' for part in path)
+        place = f"{self._file}{f':{line}' if line else ''}: {f'{dotted[:_SHOWN_CHARS_MAX]}: ' if path else ''}"
+        raise InvalidInput(f"{_printable(place)}{what}", code="config.invalid")
+
+    def _line(self, path: tuple[str, ...]) -> int | None:
+        """The line of `path`, or else of the nearest table around it that has one."""
+        lines = locate(self._text)
+        return next((lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in lines), None)
+
+
+_NOTHING: Final[dict[str, int | None]] = dict.fromkeys(DIMENSION_OF.values())
+_STEP: Final = re.compile(r"\.(\w+)")
+_UNKNOWN: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+_KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {("state",): _State, ("tenants",): _Tenant}
+
+
+def _text(file: Path) -> str:
+    try:
+        # A pipe or a device could give bytes for ever, or never.
+        if not file.is_file():
+            raise InvalidInput(f"there is no configuration file {file}; name another", code="config.missing")
+        with file.open("rb") as opened:
+            data = opened.read(_FILE_BYTES_MAX + 1)
+        if len(data) > _FILE_BYTES_MAX:
+            raise InvalidInput(f"{file} is too large for a configuration; name the right file", code="config.invalid")
+        return data.decode()
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the path
+        raise InvalidInput(
+            f"{_printable(str(file))} cannot be read ({type(error).__name__}); name a readable UTF-8 file",
+            code="config.unreadable",
+        ) from error
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

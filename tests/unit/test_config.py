@@ -1,0 +1,272 @@
+"""`belljar.toml`: read as a whole or refused in one line, and what it says of tenants set when a host is opened."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import belljar
+from belljar.audit import records, verify
+from belljar.audit.events import QuotaChanged
+from belljar.bounds import DIMENSION_OF, Bound, parse_bound
+from belljar.config import read_config, schema, settings
+from belljar.errors import AuditUnavailable, InvalidInput
+from belljar.identity import Tenant
+from belljar.journal import Job
+from belljar.ledger import DIMENSIONS, Changes, Limits, Quota
+from belljar.quotas import Quotas, apply_limits, open_quotas
+
+WHOLE = """
+schema = 1
+
+[state]
+folder = "kept"
+journal_env = "DATABASE_URL"
+
+[tenants.acme]
+cost = ["50 USD/day", "1000USD/month"]
+calls = "unlimited/day"
+
+[tenants."acme/research"]
+calls = "10/minute"
+read = "1 GiB/total"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "belljar.toml"
+
+
+def written(file: Path, text: str) -> Path:
+    file.write_text(text)
+    return file
+
+
+def test_a_file_says_where_the_state_is_and_what_tenants_may_use(file: Path) -> None:
+    found = read_config(written(file, WHOLE))
+    assert (found.folder, found.journal, found.journal_env) == (file.parent / "kept", None, "DATABASE_URL")
+    assert found.tenants == {
+        "acme": {"day": {"cost_nanousd": 50 * 10**9, "calls": None}, "month": {"cost_nanousd": 1000 * 10**9}},
+        "acme/research": {"minute": {"calls": 10}, "total": {"read_bytes": 2**30}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("", None, "schema is missing; write schema = 1 above the first table"),
+        ("schema = 2\n", 1, "schema: invalid enum value 2; write schema = 1"),
+        ("schema = 1\n[stat]\n", 2, "stat: there is no such key; write one of schema, state, tenants"),
+        ("schema = 1\n[state]\nurl = 'x'\n", 3, "state.url: there is no such key; write one of folder, journal,"),
+        ("schema = 1\n[state]\nfolder = 1\n", 3, "state.folder: expected str"),
+        ("schema = 1\n[state]\njournal = 'here'\n", 3, "state.journal: this is no URL; write postgresql://"),
+        ("schema = 1\n[state]\njournal = 'a://b'\njournal_env = 'C'\n", 4, "state.journal_env: there is a journal too"),
+        ("schema = 1\ntenants = 1\n", 2, "tenants: write each tenant as a table"),
+        ("schema = 1\n[tenants]\nacme = 1\n", 3, "tenants.acme: expected object, got int"),
+        ("schema = 1\n\n[tenants.Acme]\ncalls = '1/day'\n", 3, "tenants.Acme: 'Acme' is not a valid tenant name"),
+        ("schema = 1\n[tenants.'a/b']\ncots = '1/day'\n", 3, 'tenants."a/b".cots: there is no such key; write one of'),
+        ("schema = 1\n[tenants.'a/b']\ncost = '1/day'\n", 3, "tenants.\"a/b\".cost: '1/day' is not a limit; use one"),
+        ("schema = 1\n[tenants.a]\ncalls = ['1/day', '2/day']\n", 3, "tenants.a.calls: there are two limits for day"),
+        ("schema = 1\n[tenants.a]\ncalls = []\n", 3, "tenants.a.calls: expected array of length >= 1"),
+        ("schema = 1\n[tenants.a]\ncalls = 5\n", 3, "tenants.a.calls: expected"),
+        ("schema = 1\n[tenants.a]\ncalls = ['1/day', 5]\n", 3, "tenants.a.calls: expected str, got int"),
+        ("schema = 1\n[tenants.a]\ncalls = '9999999999999999999/day'\n", 3, "tenants.a.calls: calls 99999999999999999"),
+        ("schema = 1\n[tenants.a\n", None, "this is not valid TOML"),
+        ("x" * 2000, None, "a line is too long"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line_with_its_place(file: Path, text: str, line: int | None, words: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_config(written(file, text))
+    assert refused.value.code == "config.invalid"
+    assert str(refused.value).startswith(f"{file}{'' if line is None else f':{line}'}: {words}")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="there is no configuration file"):
+        read_config(tmp_path)
+    (tmp_path / "file").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        read_config(tmp_path / "file")
+
+
+def test_every_dimension_of_the_ledger_can_be_written() -> None:
+    assert tuple(DIMENSION_OF.values()) == DIMENSIONS
+    tenant = schema()["$defs"]["_Tenant"]
+    assert list(tenant["properties"]) == list(DIMENSION_OF)
+    assert tenant["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "bound"),
+    [
+        ("cost", "0.50 USD/day", Bound("day", "cost_nanousd", 5 * 10**8)),
+        ("read", "500B/total", Bound("total", "read_bytes", 500)),
+        ("calls", "1000/month", Bound("month", "calls", 1000)),
+        ("cost", "unlimited/hour", Bound("hour", "cost_nanousd", None)),
+    ],
+)
+def test_a_limit_is_read_with_and_without_a_space(word: str, text: str, bound: Bound) -> None:
+    assert parse_bound(word, text) == bound
+
+
+# -- what counts -------------------------------------------------------------------------------------------------------
+
+NAMED = "schema = 1\n[state]\nfolder = 'there'\njournal = 'postgresql://u:p@there/x'\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "environ", "folder", "journal", "origins"),
+    [
+        (None, {}, "there", "postgresql://u:p@there/x", ("FILE, state.folder", "FILE, state.journal")),
+        ("/said", {}, "/said", "postgresql://u:p@there/x", ("--state", "FILE, state.journal")),
+        (
+            None,
+            {"BELLJAR_HOME": "/home"},
+            "/home",
+            "postgresql://u:p@there/x",
+            ("$BELLJAR_HOME", "FILE, state.journal"),
+        ),
+        (None, {"BELLJAR_JOURNAL": "a://b"}, "there", "a://b", ("FILE, state.folder", "$BELLJAR_JOURNAL")),
+        ("c://d", {"BELLJAR_JOURNAL": "a://b"}, "there", "c://d", ("FILE, state.folder", "--state")),
+    ],
+)
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_the_stronger_word_counts_and_is_told(
+    tmp_path: Path,
+    state: str | None,
+    environ: dict[str, str],
+    folder: str,
+    journal: str,
+    origins: tuple[str, str],
+    by_variable: bool,
+) -> None:
+    file = written(tmp_path / "host.toml", NAMED)
+    environ = {"HOME": str(tmp_path), **environ, **({"BELLJAR_CONFIG": str(file)} if by_variable else {})}
+    found = settings(state, None if by_variable else file, environ)
+    assert (found.state.root, found.state.url) == (tmp_path / folder, journal)
+    said = (found.origins["folder"], found.origins["journal"])
+    assert said == tuple(words.replace("FILE", str(file)) for words in origins)
+    assert found.origins["config"] == ("$BELLJAR_CONFIG" if by_variable else "--config")
+
+
+def test_without_a_file_all_is_as_ever(tmp_path: Path) -> None:
+    found = settings(None, None, {"HOME": str(tmp_path)})
+    assert (found.config, found.state.url, "config" in found.origins) == (None, None, False)
+    assert found.state.root == tmp_path / ".local/state/belljar"
+
+
+def test_a_file_in_the_state_folder_is_found_there_and_cannot_lead_elsewhere(file: Path) -> None:
+    written(file, "schema = 1\n[state]\njournal = 'a://b'\n")
+    found = settings(file.parent, None, {})
+    assert (found.state.url, found.origins["config"]) == ("a://b", "the state folder")
+    written(file, "schema = 1\n[state]\nfolder = 'elsewhere'\n")
+    with pytest.raises(InvalidInput, match=r"state\.folder cannot be set in the file that was found"):
+        settings(file.parent, None, {})
+
+
+def test_a_variable_that_is_not_set_is_refused_and_never_means_the_folder(file: Path) -> None:
+    written(file, "schema = 1\n[state]\njournal_env = 'DATABASE_URL'\n")
+    assert settings(file.parent, None, {"DATABASE_URL": "a://b"}).state.url == "a://b"
+    for environ in ({}, {"DATABASE_URL": ""}):
+        with pytest.raises(InvalidInput, match=r"\$DATABASE_URL, which is not set"):
+            settings(file.parent, None, environ)
+
+
+# -- what is set -------------------------------------------------------------------------------------------------------
+
+
+def opened(folder: Path, **given: Any) -> None:
+    """A host is opened and closed."""
+
+    async def main() -> None:
+        async with belljar.Runtime(state=folder, environ={}, **given):
+            pass
+
+    asyncio.run(main())
+
+
+def limits(folder: Path) -> dict[tuple[str, str], Quota]:
+    found = asyncio.run(Quotas(folder / "audit.db", None).show())
+    return {(one.tenant, one.period): one for one in found}
+
+
+def changes(folder: Path) -> list[dict[str, Any]]:
+    return [record.data for record in records(folder / "audit.db", "host.quotas")]
+
+
+def test_limits_are_set_at_the_opening_where_they_differ_with_a_record_of_each(file: Path) -> None:
+    folder = file.parent
+    written(
+        file,
+        "schema = 1\n[tenants.acme]\ncalls = ['5/day', '50/month']\n[tenants.'acme/research']\ncost = '1 USD/day'\n",
+    )
+    opened(folder)
+    assert changes(folder) == [
+        {"tenant": "acme", "period": "day", "by": "config", "calls": 5},
+        {"tenant": "acme", "period": "month", "by": "config", "calls": 50},
+        {"tenant": "acme/research", "period": "day", "by": "config", "cost_nanousd": 10**9},
+    ]
+    opened(folder)
+    assert len(changes(folder)) == 3, "nothing differs"
+
+    async def by_hand() -> None:
+        async with open_quotas(folder / "audit.db") as quotas:
+            await quotas.change("acme", {"day": {"calls": 7, "read_bytes": 9}}, by="user:alice")
+            await quotas.set("other", "day", calls=1)
+
+    asyncio.run(by_hand())
+    opened(folder)
+    assert changes(folder)[-1] == {"tenant": "acme", "period": "day", "by": "config", "calls": 5, "read_bytes": 9}
+    assert len(changes(folder)) == 6
+    stands = limits(folder)
+    assert stands["other", "day"].limits is not None, "what the file does not name is left alone"
+    written(file, "schema = 1\n")
+    opened(folder)
+    assert limits(folder).keys() == stands.keys(), "what the file no longer names, too"
+    assert verify(folder / "audit.db").problems == []
+
+
+def test_what_the_file_calls_unlimited_is_so(file: Path) -> None:
+    written(file, "schema = 1\n[tenants.acme]\ncalls = '5/day'\n")
+    opened(file.parent)
+    written(file, "schema = 1\n[tenants.acme]\ncalls = 'unlimited/day'\n")
+    opened(file.parent)
+    opened(file.parent)
+    assert changes(file.parent)[1:] == [{"tenant": "acme", "period": "day", "by": "config"}]
+
+
+def test_all_limits_of_a_file_are_set_in_one_transaction_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "audit.db"
+    wanted: dict[Tenant, Changes] = {Tenant("acme"): {"day": {"calls": 5}}, Tenant("other"): {"day": {"calls": 6}}}
+
+    async def main() -> None:
+        async with open_quotas(path) as quotas:
+            ledger, audit = quotas._writing()
+
+            def beside(tenant: Tenant, _: Limits) -> Job[object]:
+                if tenant == "other":
+                    raise AuditUnavailable("it is full")
+                return audit.host_entry(QuotaChanged(tenant=str(tenant), period="day", by="test"))
+
+            with pytest.raises(AuditUnavailable, match="it is full"):
+                await ledger.apply_limits(wanted, beside=beside)
+            assert (await quotas.show(), changes(tmp_path)) == ([], [])
+            assert await apply_limits(ledger, audit, wanted, by="config") == 2
+            assert [one.limits.calls for one in await quotas.show() if one.limits is not None] == [5, 6]
+
+    asyncio.run(main())
+
+
+def test_a_host_with_a_wrong_file_is_not_opened(file: Path) -> None:
+    written(file, "schema = 1\n[tenants.acme]\ncots = '1 USD/day'\n")
+    with pytest.raises(InvalidInput, match=r"tenants\.acme\.cots: there is no such key"):
+        belljar.Runtime(state=file.parent)
+    with pytest.raises(InvalidInput, match="config must be the path of a configuration file"):
+        belljar.Runtime(state=file.parent, config=5)  # type: ignore[arg-type]
+    assert not (file.parent / "audit.db").exists()
