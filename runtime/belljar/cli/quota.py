@@ -18,10 +18,10 @@ from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say
 from belljar.errors import InvalidInput, VerificationFailed
-from belljar.ledger import DIMENSIONS, PERIODS, Amounts, Limits, Period, Quota, Span, Used
+from belljar.ledger import DIMENSIONS, GAUGES, PERIODS, Amounts, Limits, Period, Quota, Span, Used
 from belljar.quotas import QuotaRefusal, Quotas, explain, open_quotas
 from belljar.state import State
-from belljar.units import format_money, format_size, parse_money, parse_size
+from belljar.units import format_duration, format_money, format_size, parse_duration, parse_money, parse_size
 
 __all__ = ["quota"]
 
@@ -35,9 +35,24 @@ _WORDS: Final = {
     "output_tokens": "output tokens",
     "cost_nanousd": "cost",
     "read_bytes": "bytes read",
+    "cpu_ms": "CPU time",
+    "wall_ms": "wall time",
+    "memory_mib_s": "memory time",
+    "boxes": "boxes at once",
+    "calls_in_flight": "calls at once",
 }
-_AMOUNT: Final = re.compile(rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)/({'|'.join(PERIODS)})", re.ASCII)
-_UNITS: Final = {"cost_nanousd": "USD", "read_bytes": "GiB"}
+_AMOUNT: Final = re.compile(rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)/({'|'.join(PERIODS)}|now)", re.ASCII)
+_UNITS: Final = {"cost_nanousd": "USD", "read_bytes": "GiB", "cpu_ms": "h", "wall_ms": "h", "memory_mib_s": "GiBh"}
+# Memory times time, in MiB-seconds; largest first.
+_MEMORY_UNITS: Final = {"GiBh": 1024 * 3600, "GiBs": 1024, "MiBs": 1}
+_DIMENSION_OF: Final = {
+    "cost": "cost_nanousd",
+    "read": "read_bytes",
+    "read_total": "read_bytes",
+    "cpu": "cpu_ms",
+    "wall": "wall_ms",
+    "memory_time": "memory_mib_s",
+}
 
 
 class _Bound(NamedTuple):
@@ -47,7 +62,7 @@ class _Bound(NamedTuple):
 
 
 class _Amount(click.ParamType[_Bound]):
-    """`50USD/day`, `1000/month`, `1GiB/total`, `unlimited/day`."""
+    """`50USD/day`, `1000/month`, `1GiB/total`, `unlimited/day`; of a gauge `4/now`."""
 
     name = "amount"
 
@@ -57,11 +72,14 @@ class _Amount(click.ParamType[_Bound]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> _Bound:
         unit = _UNITS.get(self._dimension, "")
         match = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
-        if match is not None:
+        if match is not None and (match[3] == "now") == (self._dimension in GAUGES):
+            period = "total" if match[3] == "now" else match[3]  # where the ledger keeps it
             try:
-                return _Bound(match[3], self._dimension, self._bound(match[1], match[2]))  # type: ignore[arg-type]
+                return _Bound(period, self._dimension, self._bound(match[1], match[2]))  # type: ignore[arg-type]
             except (InvalidInput, ValueError):
                 pass  # said below, with an example of this option
+        if self._dimension in GAUGES:
+            self.fail(f"{value!r} is not a limit; use one such as 10/now, or unlimited/now", param, ctx)
         periods = f"{', '.join(PERIODS[:-1])} or {PERIODS[-1]}"
         self.fail(
             f"{value!r} is not a limit; use one such as 10{unit}/day, per {periods}, or unlimited/day", param, ctx
@@ -74,6 +92,10 @@ class _Amount(click.ParamType[_Bound]):
             return parse_money(f"{number} {unit}")
         if self._dimension == "read_bytes":
             return parse_size(f"{number} {unit}")
+        if self._dimension in ("cpu_ms", "wall_ms"):
+            return round(parse_duration(f"{number} {unit}") * 1000)
+        if self._dimension == "memory_mib_s" and number.isdecimal() and unit in _MEMORY_UNITS:
+            return int(number) * _MEMORY_UNITS[unit]
         if unit or not number.isdecimal():
             raise ValueError("a count has neither a unit nor a fraction")
         return int(number)
@@ -111,6 +133,18 @@ def show(tenant: str | None, state: Path | str | None, as_json: bool) -> None:
 @click.option(
     "--read", "read_bytes", type=_Amount("read_bytes"), multiple=True, metavar="1GiB/total", help="Of contexts."
 )
+@click.option("--cpu", "cpu_ms", type=_Amount("cpu_ms"), multiple=True, metavar="2h/day", help="CPU time of boxes.")
+@click.option("--wall", "wall_ms", type=_Amount("wall_ms"), multiple=True, metavar="8h/day", help="Time of boxes.")
+@click.option(
+    "--memory-time",
+    "memory_mib_s",
+    type=_Amount("memory_mib_s"),
+    multiple=True,
+    metavar="500GiBh/month",
+    help="Memory of boxes times their time.",
+)
+@click.option("--boxes", type=_Amount("boxes"), multiple=True, metavar="4/now", help="At once.")
+@click.option("--calls-in-flight", type=_Amount("calls_in_flight"), multiple=True, metavar="8/now", help="At once.")
 @options.state
 @options.as_json
 def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[_Bound, ...]) -> None:
@@ -194,6 +228,8 @@ def explain_(run: str, state: Path | str | None, as_json: bool) -> None:
         say(f"and {more} more: --json has all")
     if not found.refusals:
         say("no quota refused it anything")
+    if over := _parts(found.overage):
+        say(f"it was charged more than was held for it: {', '.join(over)} beyond that")
     if found.quotas:
         say("now:")
         _print_quotas(found.quotas)
@@ -251,10 +287,16 @@ def _print_quotas(found: Sequence[Quota]) -> None:
 
 def _line(one: Quota, dimension: str) -> str | None:
     """One dimension of a quota; None where it has neither limit nor use."""
+    if dimension in GAUGES and one.period != "total":
+        return None
     used, held, left = (getattr(part, dimension) for part in (one.used, one.held, one.left))
     limit = getattr(one.limits, dimension) if one.limits is not None else None
+    if limit is None and dimension in GAUGES:
+        return f"{held} now, no limit" if held else None
     if limit is None:
         return f"{_amount(dimension, used)} used{_held(dimension, held)}, no limit" if used or held else None
+    if dimension in GAUGES:
+        return f"{_bar(0, held, limit)}  {held} of {limit} now, {left} left"
     over = f", {_amount(dimension, used - limit)} over" if used > limit else ""
     return (
         f"{_bar(used, held, limit)}  {_amount(dimension, used)} of {_amount(dimension, limit)} used"
@@ -278,6 +320,11 @@ def _bar(used: int, held: int, limit: int) -> str:
 def _amount(dimension: str, value: int) -> str:
     if dimension == "cost_nanousd":
         return format_money(value)
+    if dimension in ("cpu_ms", "wall_ms"):
+        return format_duration(value / 1000)
+    if dimension == "memory_mib_s":
+        unit = next(name for name, factor in _MEMORY_UNITS.items() if value % factor == 0)
+        return f"{value // _MEMORY_UNITS[unit]} {unit}"
     return format_size(value) if dimension == "read_bytes" else str(value)
 
 
@@ -292,7 +339,7 @@ def _print_limits(tenant: str, limits: Sequence[Limits], what: str, *, as_json: 
 
 
 def _span(period: str) -> str:
-    return "in total" if period == "total" else f"per {period}"
+    return {"total": "in total", "now": "at once"}.get(period, f"per {period}")
 
 
 def _bounds(limits: Limits) -> str:
@@ -304,9 +351,12 @@ def _bounds(limits: Limits) -> str:
 
 
 def _used(one: Used) -> str:
-    parts = [f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(one.used, name))]
-    held = [f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(one.held, name))]
-    return ", ".join([*parts, *([f"held: {', '.join(held)}"] if held else [])])
+    held = _parts(one.held)
+    return ", ".join([*_parts(one.used), *([f"held: {', '.join(held)}"] if held else [])])
+
+
+def _parts(amounts: Amounts) -> list[str]:
+    return [f"{_WORDS[name]} {_amount(name, value)}" for name in DIMENSIONS if (value := getattr(amounts, name))]
 
 
 def _csv(found: Sequence[Used], per: Span) -> str:
@@ -324,7 +374,7 @@ def _values(amounts: Amounts) -> list[int]:
 def _refused(refusal: QuotaRefusal) -> str:
     """One refusal for a person."""
     key = refusal.code.rpartition(".")[2]
-    dimension = {"cost": "cost_nanousd", "read": "read_bytes", "read_total": "read_bytes"}.get(key, key)
+    dimension = _DIMENSION_OF.get(key, key)
     if refusal.count is not None:
         return f"{refusal.count} refusals of a {refusal.asked} in all ({refusal.code})"
     who = f"a limit ({refusal.code})"
