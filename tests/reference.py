@@ -79,7 +79,10 @@ CHOSEN_BEFORE: Final[dict[str, tuple[str, str]]] = {
         for whose in ("run", "tenant")
         for key in ("calls", "input_tokens", "output_tokens", "cost")
     },
-    "quota.tenant.read": ("QuotaExceeded", "the tenant's quota has no room for this"),
+    **{
+        f"quota.tenant.{key}": ("QuotaExceeded", "the tenant's quota has no room for this")
+        for key in ("read", "cpu", "wall", "memory_time", "boxes", "calls_in_flight")
+    },
 }
 
 # Limits that the host sees to be met, without a word from anybody.

@@ -1,4 +1,4 @@
-"""A limit as people write it: `50 USD/day`, `1000/month`, `1 GiB/total`, `unlimited/day`.
+"""A limit as people write it: `50 USD/day`, `1000/month`, `1 GiB/total`, `unlimited/day`; of a gauge `4/now`.
 
 The command line and the configuration file share these words, and this module is all that knows them.
 """
@@ -9,10 +9,10 @@ import re
 from typing import Final, NamedTuple
 
 from belljar.errors import InvalidInput
-from belljar.ledger import PERIODS, Period
-from belljar.units import parse_money, parse_size
+from belljar.ledger import GAUGES, PERIODS, Period
+from belljar.units import parse_duration, parse_money, parse_size
 
-__all__ = ["DIMENSION_OF", "PATTERN", "Bound", "parse_bound"]
+__all__ = ["DIMENSION_OF", "MEMORY_UNITS", "PATTERN", "Bound", "parse_bound"]
 
 # What each dimension of the ledger is called where people name it, in the order of the ledger.
 DIMENSION_OF: Final = {
@@ -21,16 +21,26 @@ DIMENSION_OF: Final = {
     "output_tokens": "output_tokens",
     "cost": "cost_nanousd",
     "read": "read_bytes",
+    "cpu": "cpu_ms",
+    "wall": "wall_ms",
+    "memory_time": "memory_mib_s",
+    "boxes": "boxes",
+    "calls_in_flight": "calls_in_flight",
 }
+# Memory times time, in MiB-seconds; largest first.
+MEMORY_UNITS: Final = {"GiBh": 1024 * 3600, "GiBs": 1024, "MiBs": 1}
 
-PATTERN: Final = rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)/({'|'.join(PERIODS)})"
+PATTERN: Final = rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)/({'|'.join(PERIODS)}|now)"
 _BOUND: Final = re.compile(PATTERN, re.ASCII)
-_UNITS: Final = {"cost": "USD", "read": "GiB"}
+_UNITS: Final = {"cost": "USD", "read": "GiB", "cpu": "h", "wall": "h", "memory_time": "GiBh"}
 _SHOWN_CHARS_MAX: Final = 60
 
 
 class Bound(NamedTuple):
-    """The most that may be used and held of one dimension of the ledger in one period; None is unlimited."""
+    """The most that may be used and held of one dimension of the ledger in one period; None is unlimited.
+
+    A gauge's bound is under `total`, where the ledger keeps it.
+    """
 
     period: Period
     dimension: str
@@ -43,15 +53,19 @@ def parse_bound(word: str, text: str) -> Bound:
     Raises:
         InvalidInput: `limit.invalid`: it is no limit of this dimension.
     """
+    dimension = DIMENSION_OF[word]
     match = _BOUND.fullmatch(text)
-    if match is not None:
+    if match is not None and (match[3] == "now") == (dimension in GAUGES):
+        period = "total" if match[3] == "now" else match[3]
         try:
-            return Bound(match[3], DIMENSION_OF[word], _number(word, match[1], match[2]))  # type: ignore[arg-type]
+            return Bound(period, dimension, _number(word, match[1], match[2]))  # type: ignore[arg-type]
         except (InvalidInput, ValueError):
             pass  # said below, with an example of this dimension
+    example = f"10{_UNITS.get(word, '')}/day, per {', '.join(PERIODS[:-1])} or {PERIODS[-1]}, or unlimited/day"
+    if dimension in GAUGES:
+        example = "10/now, or unlimited/now"
     raise InvalidInput(
-        f"{text[:_SHOWN_CHARS_MAX]!a} is not a limit; use one such as 10{_UNITS.get(word, '')}/day, per "
-        f"{', '.join(PERIODS[:-1])} or {PERIODS[-1]}, or unlimited/day",
+        f"{text[:_SHOWN_CHARS_MAX]!a} is not a limit; use one such as {example}",
         code="limit.invalid",
     )
 
@@ -63,6 +77,10 @@ def _number(word: str, number: str, unit: str) -> int | None:
         return parse_money(f"{number} {unit}")
     if word == "read":
         return parse_size(f"{number} {unit}")
+    if word in ("cpu", "wall"):
+        return round(parse_duration(f"{number} {unit}") * 1000)
+    if word == "memory_time" and number.isdecimal() and unit in MEMORY_UNITS:
+        return int(number) * MEMORY_UNITS[unit]
     if unit or not number.isdecimal():
         raise ValueError("a count has neither a unit nor a fraction")
     return int(number)

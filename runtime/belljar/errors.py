@@ -114,11 +114,12 @@ class QuotaExceeded(Refusal):
         told: what the boxed program hears instead, without the numbers, if they are somebody else's.
         scope: the level that refused: a tenant's path, or `run:ID`. It and what follows are None where it was none of
             the ledger's quotas, such as the number of turns.
-        dimension: `calls`, `input_tokens`, `output_tokens`, `cost_nanousd` or `read_bytes`.
-        period: `minute`, `hour`, `day`, `month` or `total`.
+        dimension: `calls`, `input_tokens`, `output_tokens`, `cost_nanousd`, `read_bytes`, `cpu_ms`, `wall_ms`,
+            `memory_mib_s`, `boxes` or `calls_in_flight`.
+        period: `minute`, `hour`, `day`, `month`, `total`, or `now` for what is bounded at each moment.
         used: what was charged in the period, in the unit of `limit`.
         held: what is under way may still cost that much.
-        resets_at: when the next period begins (UTC); None for `total`.
+        resets_at: when the next period begins (UTC); None for `total` and `now`.
     """
 
     exit_code = 5

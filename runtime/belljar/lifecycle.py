@@ -1,10 +1,10 @@
 """One run under way: what is opened for it, in which order, and how everything is closed again however it ends.
 
-    run opened in the ledger, audit `run.started`     in one transaction: no log, no start
-    box built, audit `box.started`                    with the layers that really hold
+    run opened in the ledger, with its box, audit `run.started`     in one transaction: no log, no start
+    box built, audit `box.started`                                  with the layers that really hold
       ... cells ...
     box killed, calls settled
-    audit `run.finished`, run closed in the ledger    in one transaction; receipt
+    audit `run.finished`, run closed in the ledger                  in one transaction; receipt
 
 A run that has started and not ended in the log is open in the ledger, so if we are killed, a later start finds what we
 left (see `recovery`). Every other way out reaches the last line: a normal end, an error, a cancellation (Ctrl-C), a
@@ -31,7 +31,7 @@ import msgspec
 
 from belljar.audit import AuditLog
 from belljar.audit.events import BoxStarted, ContextData, RunFinished, RunStarted
-from belljar.broker import Broker, Calls, RunScope
+from belljar.broker import Broker, Calls, Meter, RunScope
 from belljar.context import ContextStores, Document, OpenDocument
 from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
@@ -120,6 +120,7 @@ class Run:
             tasks=tasks,
         )
         self.calls = Calls(self.scope, audit=shared.audit, ledger=shared.ledger, prices=order.prices)
+        self._meter = Meter(self.scope, shared.ledger)
         self._opened: list[OpenDocument] = []
         self._contexts: list[ContextInfo] = []
         # A model object is asked once: an error later must not cost a result that is there.
@@ -282,12 +283,13 @@ class Run:
             ledger=shared.ledger,
             documents=self._opened,
             texts=[context.text for context in self._contexts],
+            meter=self._meter,
             sub_model=order.sub,
             searcher=shared.searcher,
         )
         whose = {"run": order.run, "tenant": order.tenant}
         sandbox = await order.backend.start(box_spec(order.policy), whose)
-        self._box = Box(sandbox, broker, self.scope)
+        self._box = Box(sandbox, broker, self.scope, meter=self._meter)
         # Each backend refuses by itself; if one forgets to, or is not ours, its box must not start a run.
         check_layers(order.backend.name, order.policy.box.requires, sandbox.layers)
         await shared.audit.note(self.scope.run, BoxStarted(layers=list(sandbox.layers)))
@@ -304,22 +306,25 @@ class Run:
         self._contexts.append(ContextInfo(name, document.kind, text, directory, document.items, document.lines))
 
     async def _announce(self, started: RunStarted) -> None:
-        """Open the run in the ledger and log its start."""
+        """Open the run in the ledger, hold its box there, and log its start."""
         policy = self.order.policy
         quota = policy.quota
+        limits = _limits(quota.run, policy.context.read_total_bytes_max)
         entry = self.audit.entry(self.scope.run, started)
         self._announced = True  # also if it is cancelled: it may have taken effect
         try:
-            await self._shared.ledger.open_run(
+            held = await self._shared.ledger.open_run(
                 self.scope.run,
                 self.scope.tenant,
-                run_limits=_limits(quota.run, policy.context.read_total_bytes_max),
+                run_limits=limits,
                 tenant_limits=_limits(quota.tenant, quota.tenant.read_bytes),
-                beside=entry,
+                beside=self._meter.begin(limits).then(entry),
             )
         except BelljarError:
             self._announced = False
             raise
+        assert held is not None, "what the box holds"
+        self._meter.begun(held)
 
     async def close(self, verdict: Verdict) -> None:
         """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
@@ -449,7 +454,7 @@ class Run:
             observed=limit.observed if limit else None,
         )
         entry = self.audit.entry(self.scope.run, finished)
-        sealed = await self._shared.ledger.close_run(self.scope.run, beside=entry)
+        sealed = await self._shared.ledger.close_run(self.scope.run, charged=self._meter.ends(), beside=entry)
         assert sealed is not None, "the entry's result"
         self._receipt = Receipt(str(self.scope.run), *sealed)
 

@@ -301,7 +301,10 @@ class Answers(_Message, frozen=True):
 
 
 class Left(_Message, frozen=True):
-    """What is left; None means unlimited. `wall_ms` is milliseconds of wall time, `cost_nanousd` nano-dollars."""
+    """What is left; None means unlimited. `wall_ms` and `cpu_ms` are milliseconds, `cost_nanousd` nano-dollars.
+
+    `memory_mib_s` is MiB of the box's memory times seconds.
+    """
 
     id: int
     calls: int | None
@@ -310,6 +313,8 @@ class Left(_Message, frozen=True):
     cost_nanousd: int | None
     read_bytes: int
     wall_ms: int
+    cpu_ms: int
+    memory_mib_s: int | None
 
 
 class Refused(_Message, frozen=True):

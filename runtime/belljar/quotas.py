@@ -24,10 +24,11 @@ from belljar.audit.events import HOST_RUN, QueryDenied, QuotaChanged, RequestRef
 from belljar.audit.read import parse
 from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
 from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
-from belljar.identity import Tenant
+from belljar.identity import RunId, Tenant
 from belljar.journal import Ask, Job, open_journal
 from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
 from belljar.ledger import (
+    Amounts,
     Changes,
     Ledger,
     Limits,
@@ -37,6 +38,7 @@ from belljar.ledger import (
     Used,
     check_books,
     history,
+    overage,
     quotas,
 )
 
@@ -76,12 +78,16 @@ class QuotaRefusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """What the quotas refused a run, and how its tenant's levels stand now."""
+    """What the quotas refused a run, and how its tenant's levels stand now.
+
+    `overage` is what it was charged beyond what was held for it.
+    """
 
     run: str
     tenant: str | None
     refusals: list[QuotaRefusal]
     quotas: list[Quota]
+    overage: Amounts
 
 
 class Quotas:
@@ -120,11 +126,17 @@ class Quotas:
         output_tokens: _Bound = msgspec.UNSET,
         cost_nanousd: _Bound = msgspec.UNSET,
         read_bytes: _Bound = msgspec.UNSET,
+        cpu_ms: _Bound = msgspec.UNSET,
+        wall_ms: _Bound = msgspec.UNSET,
+        memory_mib_s: _Bound = msgspec.UNSET,
+        boxes: _Bound = msgspec.UNSET,
+        calls_in_flight: _Bound = msgspec.UNSET,
         by: str = "api",
     ) -> Limits:
         """Set limits of one level; what is not named stays, and None is unlimited. Holds from the next call on.
 
         Once anything is set for a level, the policies' `[quota.tenant]` says nothing about this level any more.
+        `boxes` and `calls_in_flight` bound how many there are at once, and go with the period `total`.
 
         Args:
             by: who does it; the log has it.
@@ -142,6 +154,11 @@ class Quotas:
             "output_tokens": output_tokens,
             "cost_nanousd": cost_nanousd,
             "read_bytes": read_bytes,
+            "cpu_ms": cpu_ms,
+            "wall_ms": wall_ms,
+            "memory_mib_s": memory_mib_s,
+            "boxes": boxes,
+            "calls_in_flight": calls_in_flight,
         }
         bounds = {name: bound for name, bound in given.items() if not isinstance(bound, msgspec.UnsetType)}
         if not bounds:
@@ -285,8 +302,13 @@ def explain(path: Log, run: str) -> Explained:
     tenant = next((record.typed.tenant for record in found if isinstance(record.typed, RunStarted)), None)
     refusals = [refusal for record in found if (refusal := _refusal(record)) is not None]
     level = None if tenant is None else Tenant(tenant)
-    now = [] if level is None else _asked(path, lambda ask: quotas(ask, time.time(), level))
-    return Explained(run, tenant, refusals, now)
+    if level is None:
+        return Explained(run, tenant, refusals, [], Amounts())
+
+    def stand(ask: Ask) -> tuple[list[Quota], Amounts]:
+        return quotas(ask, time.time(), level), overage(ask, RunId(run))
+
+    return Explained(run, tenant, refusals, *_asked(path, stand))
 
 
 def _refusal(record: Record) -> QuotaRefusal | None:

@@ -23,7 +23,7 @@ from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, RunAbandoned
 from belljar.errors import LedgerUnavailable
 from belljar.journal import Job, Journal
-from belljar.ledger import Abandoned, Ledger
+from belljar.ledger import GAUGES, Abandoned, Amounts, Ledger
 from belljar.owners import Owner
 
 __all__ = ["LEASE_S", "recover"]
@@ -43,8 +43,8 @@ async def recover(journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owne
     """
 
     def record(run: Abandoned) -> Job[object]:
-        charged = AmountsData(**msgspec.structs.asdict(run.charged))
-        return audit.end_if_open(run.run, RunAbandoned(**msgspec.structs.asdict(run.used), charged=charged))
+        charged = AmountsData(**_lasting(run.charged))
+        return audit.end_if_open(run.run, RunAbandoned(**_lasting(run.used), charged=charged))
 
     if owner is not None:
         closed = await ledger.recover(owner.is_alive, record)
@@ -53,3 +53,8 @@ async def recover(journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owne
     living = await journal.submit(Job(lambda draft: draft.living(LEASE_S)), unavailable=LedgerUnavailable)
     assert living is not None, "the store of several hosts knows them"
     return await ledger.recover(living.__contains__, record)
+
+
+def _lasting(amounts: Amounts) -> dict[str, int]:
+    """All but the gauges, of which nothing is ever charged."""
+    return {name: value for name, value in msgspec.structs.asdict(amounts).items() if name not in GAUGES}

@@ -227,9 +227,12 @@ class Jar:
         """The runs that have a record of this event."""
         return {record.run for record in self.records(event)}
 
-    def open_reservations(self) -> int:
+    def open_reservations(self, *, of_boxes: bool = False) -> int:
+        """How many there are of calls and reads, or of boxes and their portions."""
+        table = "box_reservations" if of_boxes else "reservations"
         with closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True)) as db:
-            (count,) = db.execute("SELECT COUNT(*) FROM reservations WHERE state IN ('held', 'dispatched')").fetchone()
+            select = f"SELECT COUNT(*) FROM {table} WHERE state IN ('held', 'dispatched')"
+            (count,) = db.execute(select).fetchone()
         return int(count)
 
     def spent(self, tenant: str = "default", day: str | None = None) -> Amounts:
@@ -263,7 +266,7 @@ class Jar:
             if self.expect_unfinished:
                 # What a killed host had reserved is settled by whoever comes next.
                 assert self.exec("print('next')").code == 0
-            assert self.open_reservations() == 0
+            assert self.open_reservations() == self.open_reservations(of_boxes=True) == 0
         assert list(self.state.contexts.glob("*/lent/*")) == [], "what runs brought along went with them"
 
 

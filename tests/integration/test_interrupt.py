@@ -165,13 +165,14 @@ def test_the_next_start_settles_what_a_killed_host_left(jar: Jar, provider: Prov
     assert provider.asked.wait(PATIENCE_S)
     stop(running, signal.SIGKILL)
     no_process_left()
-    assert (jar.open_reservations(), jar.spent().calls) == (2, 0)
+    assert (jar.open_reservations(), jar.open_reservations(of_boxes=True), jar.spent().calls) == (2, 2, 0)
     report = verify(jar.journal)
     assert (report.problems, len(report.unfinished)) == ([], 1)
 
     assert jar.exec("print('next')").stdout == "next\n"
-    assert (jar.open_reservations(), jar.spent().calls) == (0, 1)
+    assert (jar.open_reservations(), jar.open_reservations(of_boxes=True), jar.spent().calls) == (0, 0, 1)
     assert jar.spent().cost_nanousd > 0
+    assert jar.records("run.abandoned")[0].data["charged"]["wall_ms"] == 10_000  # the first portion
     assert verify(jar.journal).problems == []
 
 

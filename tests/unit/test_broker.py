@@ -454,6 +454,8 @@ def test_budget_tells_what_is_left(tmp_path: Path) -> None:
                 cost_nanousd=10**9 - 5 * 10 - 7 * 100,
                 read_bytes=policy.context.read_total_bytes_max - 1024,
                 wall_ms=int((policy.limits.run_wall_s - 1.5) * 1000),
+                cpu_ms=round(policy.limits.cpu_s * 1000),
+                memory_mib_s=None,
             )
             here.clock.now = here.scope.deadline + 1
             late = await here.say(Budget(10))

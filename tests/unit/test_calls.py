@@ -72,7 +72,8 @@ def test_before_the_model_is_asked_the_request_is_durable_and_the_worst_case_is_
         async with world(tmp_path) as here:
             answer = await here.calls.ask(FakeModel(answering), question(), cell=3)
             assert answer.text == "because"
-            assert seen == [(["query.requested"], worst(question()), Amounts())]
+            held = msgspec.structs.replace(worst(question()), calls_in_flight=1)
+            assert seen == [(["query.requested"], held, Amounts())]
             assert (await here.balance()).used == cost(5, 7)
             assert here.events() == ["query.requested", "query.completed"]
             (_, requested), (_, completed) = here.durable()

@@ -43,6 +43,7 @@ from belljar.protocol import (
     Refused,
 )
 from belljar.wire import Frame, encode, guest_decoder
+from guest.agent.names import Budget as WhatIsLeft
 from guest.agent.names import CutAnswer, Ended, Endings, ModelError, PolicyDenied, Queries, QuotaExceeded
 from guest.agent.wire import Channel, Closed
 from tests.examples import examples
@@ -148,7 +149,7 @@ def echo(frame: Frame[GuestMessage]) -> Reply | None:
         case Query(id=number, lengths=lengths):
             return Answers(number, [Answer(length) for length in lengths], []), frame.body
         case Budget(id=number):
-            return Left(number, None, 1, 2, 3, 4, 5), b""
+            return Left(number, None, 1, 2, 3, 4, 5, 6, 7), b""
         case Recurse(id=number):
             return Refused(number, Failure("PolicyDenied", "recursion.unavailable", "not here", None, None)), b""
         case _:
@@ -257,7 +258,7 @@ def test_requests_under_way_hold_no_more_bytes_than_the_limit() -> None:
         nonlocal worst
         open_frames = host.frames[host.replies :]
         worst = max(worst, sum(held[type(one.message).__name__.lower()] for one in open_frames))
-        return Left(frame.message.id, None, 1, 2, 3, 4, 5), b""  # type: ignore[union-attr]
+        return Left(frame.message.id, None, 1, 2, 3, 4, 5, 6, None), b""  # type: ignore[union-attr]
 
     def ask(number: int) -> None:
         if number % 2:
@@ -591,9 +592,22 @@ def test_budget_gives_what_is_left_and_a_refusal_is_raised() -> None:
             "cost_nanousd": 3,
             "read_bytes": 4,
             "wall_ms": 5,
+            "cpu_ms": 6,
+            "memory_mib_s": 7,
         }
         with pytest.raises(PolicyDenied, match="not here"):
             queries(channel).rlm_query("x")
+
+
+def test_a_budget_can_be_compared_and_prints_what_is_left() -> None:
+    left = WhatIsLeft(calls=None, output_tokens=2, cost_nanousd=120_000_000, wall_ms=1500, memory_mib_s=None)
+    assert left.calls > 10**18
+    assert left.output_tokens < 3
+    assert left["calls"] is None
+    assert not hasattr(left, "tenant")
+    assert repr(left) == (
+        "<budget: unlimited calls, 2 output tokens, 0.1200 USD, 1.5 s of time, unlimited MiB-seconds of memory>"
+    )
 
 
 def endings(channel: Channel, body_bytes_max: int = BODY_MAX) -> Endings:

@@ -20,12 +20,12 @@ from belljar.journal import Draft, Job, Journal, open_journal
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.schema import SCHEMA
 from belljar.journal.sqlite import SqliteStore
-from belljar.journal.tables import LIMITS, LimitsRow
+from belljar.journal.tables import DIMENSIONS, LIMITS, LimitsRow
 from tests import journals
 from tests.journals import fill, meddle
 from tests.postgres import sql
 
-NONE = (None,) * 5
+NONE = (None,) * len(DIMENSIONS)
 on_each_store = pytest.mark.usefixtures("store")
 
 

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ from belljar.journal import Job
 from belljar.journal.tables import LIMITS, LimitsRow
 from belljar.ledger import (
     DIMENSIONS,
+    GAUGES,
     Abandoned,
     Amounts,
     Limits,
@@ -217,12 +219,22 @@ def test_a_cancelled_reserve_leaves_nothing_held() -> None:
 # -- limits ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dimension", DIMENSIONS)
+WORDS = {
+    "cost_nanousd": ("0.000000005 USD", "0.00000001 USD"),
+    "read_bytes": ("5 bytes", "10 bytes"),
+    "cpu_ms": ("0.005 s of CPU time", "0.01 s of CPU time"),
+    "wall_ms": ("0.005 s of wall time", "0.01 s of wall time"),
+    "memory_mib_s": ("5 MiB-seconds of memory", "10 MiB-seconds of memory"),
+}
+KEYS = {"cost_nanousd": "cost", "read_bytes": "read", "cpu_ms": "cpu", "wall_ms": "wall", "memory_mib_s": "memory_time"}
+
+
+@pytest.mark.parametrize("dimension", [dimension for dimension in DIMENSIONS if dimension not in GAUGES])
 @pytest.mark.parametrize("level", ["acme", "acme/research", "run r1"])
 def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dimension: str) -> None:
     bound = only(**{dimension: 10})
     level_key = "run" if level.startswith("run") else "tenant"
-    key = {"cost_nanousd": "cost", "read_bytes": "read"}.get(dimension, dimension)
+    key = KEYS.get(dimension, dimension)
     code = f"quota.{level_key}.{key}".replace("quota.run.read", "context.read_total")
 
     async def body(ledger: OwnLedger) -> None:
@@ -234,8 +246,8 @@ def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dim
         with pytest.raises(QuotaExceeded) as caught:
             await ledger.reserve(R1, Amounts(**{dimension: 6}), now=NOON)
         assert (caught.value.code, caught.value.limit, caught.value.observed) == (code, 10, 11)
-        word = "bytes" if dimension == "read_bytes" else dimension.replace("_", " ")
-        unit = {"cost_nanousd": ("0.000000005 USD", "0.00000001 USD")}.get(dimension, (f"5 {word}", f"10 {word}"))
+        word = dimension.replace("_", " ")
+        unit = WORDS.get(dimension, (f"5 {word}", f"10 {word}"))
         name = level if level.startswith("run") else f"tenant {level}"
         assert str(caught.value).startswith(f"{name} has {unit[0]} of {unit[1]} left in total, ")
         await ledger.reserve(R1, Amounts(**{dimension: 5}), now=NOON)
@@ -560,7 +572,7 @@ def test_recovery_writes_what_belongs_to_a_run_with_its_end(tmp_path: Path) -> N
 
         def tell(run: Abandoned) -> Job[object]:
             told.append(run)
-            return Job(lambda draft: draft.put(LIMITS, LimitsRow("beside", "day", (None,) * 5)))
+            return Job(lambda draft: draft.put(LIMITS, LimitsRow("beside", "day", (None,) * len(DIMENSIONS))))
 
         assert await own.recover(lambda _: False, tell) == 1
         assert len(await own.limits(Tenant("beside"))) == 1
@@ -668,16 +680,23 @@ def test_no_ledger_no_answer(tmp_path: Path) -> None:
 # -- any order of calls ----------------------------------------------------------------------------------------------
 
 small = st.integers(0, 6)
-amounts = st.builds(Amounts, calls=small, output_tokens=small, read_bytes=small)
+amounts = st.builds(Amounts, calls=small, output_tokens=small, read_bytes=small, calls_in_flight=small)
 bounds = st.none() | st.integers(0, 15)
+
+
+def limits_of(period: Period, calls_in_flight: int | None, **others: int | None) -> Limits:
+    return Limits(period, **others, calls_in_flight=calls_in_flight if period == "total" else None)
+
+
 all_limits = st.builds(
-    Limits,
+    limits_of,
     period=st.sampled_from(["day", "month", "total"]),
     calls=bounds,
     input_tokens=st.none(),
     output_tokens=bounds,
     cost_nanousd=st.none(),
     read_bytes=bounds,
+    calls_in_flight=bounds,
 )
 TENANTS = tuple(map(Tenant, ("acme", "acme/research", "acme/research/alice", "other")))
 
@@ -804,7 +823,8 @@ class Books(RuleBasedStateMachine):
         for run, day, state, amount in self.entries.values():
             accounts = (*self.tenants[run].levels, run_account(run))
             if account in accounts and state in states and (key == "total" or day.startswith(key)):
-                total = [a + b for a, b in zip(total, values(amount), strict=True)]
+                counted = amount if state != "used" else msgspec.structs.replace(amount, calls_in_flight=0)
+                total = [a + b for a, b in zip(total, values(counted), strict=True)]
         return tuple(total)
 
     def fits(self, run: RunId, asked: Amounts) -> bool:

@@ -26,7 +26,7 @@ from belljar.errors import AuditUnavailable, HostFault, VerificationFailed
 from belljar.identity import RunId
 from belljar.journal.schema import SCHEMA
 from belljar.ledger import Amounts, run_account
-from tests.journals import OwnLedger, OwnLog
+from tests.journals import OwnLedger, OwnLog, meddle
 from tests.unit.audit_events import made
 
 OLDER = Path(__file__).with_name("older_files")
@@ -260,6 +260,8 @@ def test_an_older_ledger_is_taken_over_into_the_file_of_the_log(log: Path, has_l
         ledger = OwnLedger(log, owner="1:1")
         assert (await ledger.balance(run_account(RunId("r1")), "total")).used == Amounts(1, 90, 40, 900, 0)
         assert await ledger.check_books() == []
+        bounds = await meddle(ledger.journal, "SELECT count(*), count(cpu_ms), count(boxes) FROM limits")
+        assert bounds[0][1:] == (0, 0), "nothing is limited that the older one did not know"
         await ledger.close_run(RunId("r1"))
         assert (await ledger.balance(run_account(RunId("r1")), "total")).used == Amounts(2, 100, 45, 1000, 0)
         assert await ledger.check_books() == []

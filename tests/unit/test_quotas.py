@@ -16,8 +16,18 @@ from belljar.audit import AuditLog, records, runs, verify
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable, VerificationFailed
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal, open_journal
-from belljar.journal.tables import BALANCES, LIMITS, RESERVATIONS, RUNS, BalanceRow, LimitsRow, ReservationRow, RunRow
-from belljar.ledger import Amounts, Ledger, Limits, period_key
+from belljar.journal.tables import (
+    BALANCES,
+    CALLS,
+    LIMITS,
+    RESERVATIONS,
+    RUNS,
+    BalanceRow,
+    LimitsRow,
+    ReservationRow,
+    RunRow,
+)
+from belljar.ledger import DIMENSIONS, GAUGES, Amounts, Ledger, Limits, period_key
 from belljar.quotas import Quotas, explain, open_quotas
 from tests.journals import meddle
 from tests.unit.audit_events import made
@@ -326,8 +336,9 @@ def test_reads_have_no_record_and_an_abandoned_run_is_charged_what_its_end_says(
             another = Ledger(here.journal, owner="2:2")
 
             def end(one: Any) -> Job[object]:
-                charged = {name: getattr(one.charged, name) for name in one.charged.__struct_fields__}
-                used = {name: getattr(one.used, name) for name in one.used.__struct_fields__}
+                names = [name for name in one.used.__struct_fields__ if name not in GAUGES]
+                charged = {name: getattr(one.charged, name) for name in names}
+                used = {name: getattr(one.used, name) for name in names}
                 return here.audit.entry(one.run, made("run.abandoned", {**used, "charged": charged}))
 
             assert await another.recover(lambda _: False, end) == 1
@@ -407,13 +418,14 @@ def test_a_run_is_explained_by_its_refusals(path: Path) -> None:
 
 def _many(first: int, count: int) -> Job[None]:
     """Tenants with a limit, a run and a settled reservation each, as they would stand after long use."""
-    minute, nothing, used = period_key("minute", time.time()), (0,) * 5, (0, 0, 0, 0, 7)
+    minute, nothing = period_key("minute", time.time()), CALLS.nothing
+    used = (0, 0, 0, 0, 7, *nothing[5:])
     free = msgspec.json.encode(FREE)
 
     def work(draft: Draft) -> None:
         for number in range(first, first + count):
             tenant, run = f"t{number}", f"m{number}"
-            draft.put(LIMITS, LimitsRow(tenant, "day", (9, None, None, None, None)))
+            draft.put(LIMITS, LimitsRow(tenant, "day", (9, *(None,) * (len(DIMENSIONS) - 1))))
             draft.put(RUNS, RunRow(run, tenant, "1:1", free, free, 0))
             draft.put(RESERVATIONS, ReservationRow(f"x{number}", run, minute, "", "settled", used, used))
             draft.put(BALANCES, BalanceRow(f"run:{run}", "total", used, nothing))

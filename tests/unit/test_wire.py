@@ -105,7 +105,7 @@ from_host: st.SearchStrategy[HostMessage] = st.one_of(
         st.lists(st.builds(Answer, offsets, st.none() | offsets, st.booleans()), max_size=3),
         st.lists(failures, max_size=3),
     ),
-    st.builds(Left, ids, counts, counts, counts, counts, offsets, offsets),
+    st.builds(Left, ids, counts, counts, counts, counts, offsets, offsets, offsets, counts),
     st.builds(Refused, ids, failures),
 )
 bodies = st.binary(max_size=60)

@@ -1,8 +1,8 @@
 """Whether the log and the ledger say the same of what each run was charged.
 
 The outcome of a call and its settlement are written in one transaction, so for each run the usage in the log's records
-is the sum of what the ledger has settled, at every moment of one snapshot. What was read is apart: it is settled in
-portions that have no record.
+is the sum of what the ledger has settled, at every moment of one snapshot. What was read and what a box used are apart:
+they are settled in portions that have no record.
 
 Of runs that the ledger does not know, nothing can be said; nor of those with a reservation that an older version made,
 which wrote the two one after the other. Those reservations know their day alone.
@@ -14,13 +14,12 @@ from typing import Final
 
 from belljar.audit.events import AmountsData, Event, QueryCompleted, QueryFailed, RunAbandoned
 from belljar.journal import Ask
-from belljar.journal.tables import DIMENSIONS
 
 __all__ = ["CHARGING", "Charges"]
 
 # The events that say what something cost.
 CHARGING: Final = frozenset({QueryCompleted.name, QueryFailed.name, RunAbandoned.name})
-_COMPARED: Final = tuple(dimension for dimension in DIMENSIONS if dimension != "read_bytes")
+_COMPARED: Final = ("calls", "input_tokens", "output_tokens", "cost_nanousd")
 _DAY_CHARS: Final = len("2026-11-23")
 
 _SUMS: Final = ", ".join(f"sum(CASE WHEN state = 'settled' THEN actual_{name} ELSE 0 END)" for name in _COMPARED)

@@ -6,7 +6,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
 
     v 1   what the backend says about itself is among the fields of `run.started`; what is not known is null
     v 2   it is in `facts`; a field that equals its default is left out
-    v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`)
+    v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`); `run.abandoned`
+         says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -93,7 +94,7 @@ class ContextData(_Part, frozen=True):
     chars: Count
 
 
-class AmountsData(_Part, frozen=True):
+class AmountsData(_Part, frozen=True, omit_defaults=True):
     """What was spent."""
 
     calls: Count
@@ -101,6 +102,9 @@ class AmountsData(_Part, frozen=True):
     output_tokens: Count
     cost_nanousd: Count
     read_bytes: Count
+    cpu_ms: Count = 0
+    wall_ms: Count = 0
+    memory_mib_s: Count = 0
 
 
 class RunStarted(_Event, frozen=True):
@@ -325,6 +329,9 @@ class RunAbandoned(_Event, frozen=True):
     cost_nanousd: Count
     read_bytes: Count
     charged: AmountsData
+    cpu_ms: Count = 0
+    wall_ms: Count = 0
+    memory_mib_s: Count = 0
 
 
 class QuotaChanged(_Event, frozen=True):
@@ -343,6 +350,11 @@ class QuotaChanged(_Event, frozen=True):
     output_tokens: Count | None = None
     cost_nanousd: Count | None = None
     read_bytes: Count | None = None
+    cpu_ms: Count | None = None
+    wall_ms: Count | None = None
+    memory_mib_s: Count | None = None
+    boxes: Count | None = None
+    calls_in_flight: Count | None = None
 
 
 Event = (
@@ -449,6 +461,9 @@ def _is_of_version_3(event: Event) -> bool:
     """Whether version 2 had no such event, or not with these fields."""
     if isinstance(event, QueryDenied | RequestRefused):
         return any(part is not None for part in (event.scope, event.period, event.used, event.held))
+    if isinstance(event, RunAbandoned):
+        parts = (event, event.charged)
+        return any(part.cpu_ms or part.wall_ms or part.memory_mib_s for part in parts)
     return isinstance(event, QuotaChanged)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from belljar.broker.broker import Broker, Reply
 from belljar.broker.calls import Calls, Spent
 from belljar.broker.cell import Cell
+from belljar.broker.meter import Meter
 from belljar.broker.run import RunScope
 
-__all__ = ["Broker", "Calls", "Cell", "Reply", "RunScope", "Spent"]
+__all__ = ["Broker", "Calls", "Cell", "Meter", "Reply", "RunScope", "Spent"]

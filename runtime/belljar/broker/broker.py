@@ -26,13 +26,14 @@ from belljar.broker.cell import Cell
 from belljar.broker.cells import Cells
 from belljar.broker.failures import failure_of
 from belljar.broker.flood import Flood
+from belljar.broker.meter import Meter
 from belljar.broker.querying import Querying
 from belljar.broker.reading import Reading
 from belljar.broker.run import RunScope
 from belljar.broker.shown import Coverage, Shown
 from belljar.context import OpenDocument
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, Refusal
-from belljar.ledger import Ledger
+from belljar.ledger import NOTHING, Ledger
 from belljar.models import Model
 from belljar.protocol import (
     PROTOCOL,
@@ -74,8 +75,10 @@ class Broker:
         sub_model: Model | None,
         searcher: Searcher,
         texts: Sequence[int],
+        meter: Meter | None = None,
     ) -> None:
         self._scope = scope
+        self._meter = meter
         self._calls = calls
         self.states = States()
         self._flood = Flood(scope.policy)
@@ -257,6 +260,10 @@ class Broker:
 
     async def _budget(self, budget: Budget) -> Reply:
         left = await self._calls.left()
+        used, unused = (self._meter.used, self._meter.unused()) if self._meter else (NOTHING, NOTHING)
+        of_cpu_ms = max(0, round(self._scope.policy.limits.cpu_s * 1000) - used.cpu_ms)
+        of_wall_ms = max(0, int(self._scope.left_s() * 1000))
+        memory_mib_s = None if left.memory_mib_s is None else left.memory_mib_s + unused.memory_mib_s
         return (
             Left(
                 id=budget.id,
@@ -265,7 +272,9 @@ class Broker:
                 output_tokens=left.output_tokens,
                 cost_nanousd=left.cost_nanousd,
                 read_bytes=self._reading.left_bytes(left),
-                wall_ms=max(0, int(self._scope.left_s() * 1000)),
+                wall_ms=of_wall_ms if left.wall_ms is None else min(of_wall_ms, left.wall_ms + unused.wall_ms),
+                cpu_ms=of_cpu_ms if left.cpu_ms is None else min(of_cpu_ms, left.cpu_ms + unused.cpu_ms),
+                memory_mib_s=memory_mib_s,
             ),
             b"",
         )

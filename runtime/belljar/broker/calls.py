@@ -382,7 +382,7 @@ class Calls:
 
     def _bound(self, model: str, inputs: int, outputs: int) -> Amounts:
         cost = self._prices.bound(model, inputs, outputs)
-        return Amounts(calls=1, input_tokens=inputs, output_tokens=outputs, cost_nanousd=cost)
+        return Amounts(calls=1, input_tokens=inputs, output_tokens=outputs, cost_nanousd=cost, calls_in_flight=1)
 
     def _amounts(self, model: Model, usage: Usage) -> Amounts:
         return Amounts(

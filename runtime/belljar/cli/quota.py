@@ -13,14 +13,14 @@ from typing import Any, Final, TypeVar
 import click
 
 from belljar.audit import Log
-from belljar.bounds import Bound, parse_bound
+from belljar.bounds import DIMENSION_OF, MEMORY_UNITS, Bound, parse_bound
 from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say
 from belljar.errors import InvalidInput, VerificationFailed
-from belljar.ledger import DIMENSIONS, Amounts, Limits, Period, Quota, Span, Used
+from belljar.ledger import DIMENSIONS, GAUGES, Amounts, Limits, Period, Quota, Span, Used
 from belljar.quotas import QuotaRefusal, Quotas, explain, open_quotas
-from belljar.units import format_money, format_size
+from belljar.units import format_duration, format_money, format_size
 
 __all__ = ["in_words", "limit_in_words", "quota"]
 
@@ -34,11 +34,18 @@ _WORDS: Final = {
     "output_tokens": "output tokens",
     "cost_nanousd": "cost",
     "read_bytes": "bytes read",
+    "cpu_ms": "CPU time",
+    "wall_ms": "wall time",
+    "memory_mib_s": "memory time",
+    "boxes": "boxes at once",
+    "calls_in_flight": "calls at once",
 }
+# How refusals call it; a policy calls what all contexts together may be read `read_total`.
+_DIMENSION_OF: Final = {**DIMENSION_OF, "read_total": "read_bytes"}
 
 
 class _Amount(click.ParamType[Bound]):
-    """`50USD/day`, `1000/month`, `1GiB/total`, `unlimited/day`."""
+    """`50USD/day`, `1000/month`, `1GiB/total`, `unlimited/day`; of a gauge `4/now`."""
 
     name = "amount"
 
@@ -82,6 +89,18 @@ def show(tenant: str | None, state: Path | str | None, as_json: bool) -> None:
 @click.option("--input-tokens", type=_Amount("input_tokens"), multiple=True, metavar="N/day")
 @click.option("--output-tokens", type=_Amount("output_tokens"), multiple=True, metavar="N/day")
 @click.option("--read", "read_bytes", type=_Amount("read"), multiple=True, metavar="1GiB/total", help="Of contexts.")
+@click.option("--cpu", "cpu_ms", type=_Amount("cpu"), multiple=True, metavar="2h/day", help="CPU time of boxes.")
+@click.option("--wall", "wall_ms", type=_Amount("wall"), multiple=True, metavar="8h/day", help="Time of boxes.")
+@click.option(
+    "--memory-time",
+    "memory_mib_s",
+    type=_Amount("memory_time"),
+    multiple=True,
+    metavar="500GiBh/month",
+    help="Memory of boxes times their time.",
+)
+@click.option("--boxes", type=_Amount("boxes"), multiple=True, metavar="4/now", help="At once.")
+@click.option("--calls-in-flight", type=_Amount("calls_in_flight"), multiple=True, metavar="8/now", help="At once.")
 @options.state
 @options.as_json
 def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[Bound, ...]) -> None:
@@ -165,6 +184,8 @@ def explain_(run: str, state: Path | str | None, as_json: bool) -> None:
         say(f"and {more} more: --json has all")
     if not found.refusals:
         say("no quota refused it anything")
+    if over := in_words(found.overage):
+        say(f"it was charged more than was held for it: {', '.join(over)} beyond that")
     if found.quotas:
         say("now:")
         _print_quotas(found.quotas)
@@ -222,10 +243,16 @@ def _print_quotas(found: Sequence[Quota]) -> None:
 
 def _line(one: Quota, dimension: str) -> str | None:
     """One dimension of a quota; None where it has neither limit nor use."""
+    if dimension in GAUGES and one.period != "total":
+        return None
     used, held, left = (getattr(part, dimension) for part in (one.used, one.held, one.left))
     limit = getattr(one.limits, dimension) if one.limits is not None else None
+    if limit is None and dimension in GAUGES:
+        return f"{held} now, no limit" if held else None
     if limit is None:
         return f"{_amount(dimension, used)} used{_held(dimension, held)}, no limit" if used or held else None
+    if dimension in GAUGES:
+        return f"{_bar(0, held, limit)}  {held} of {limit} now, {left} left"
     over = f", {_amount(dimension, used - limit)} over" if used > limit else ""
     return (
         f"{_bar(used, held, limit)}  {_amount(dimension, used)} of {_amount(dimension, limit)} used"
@@ -249,6 +276,11 @@ def _bar(used: int, held: int, limit: int) -> str:
 def _amount(dimension: str, value: int) -> str:
     if dimension == "cost_nanousd":
         return format_money(value)
+    if dimension in ("cpu_ms", "wall_ms"):
+        return format_duration(value / 1000)
+    if dimension == "memory_mib_s":
+        unit = next(name for name, factor in MEMORY_UNITS.items() if value % factor == 0)
+        return f"{value // MEMORY_UNITS[unit]} {unit}"
     return format_size(value) if dimension == "read_bytes" else str(value)
 
 
@@ -263,7 +295,7 @@ def _print_limits(tenant: str, limits: Sequence[Limits], what: str, *, as_json: 
 
 
 def _span(period: str) -> str:
-    return "in total" if period == "total" else f"per {period}"
+    return {"total": "in total", "now": "at once"}.get(period, f"per {period}")
 
 
 def _bounds(limits: Limits) -> str:
@@ -306,7 +338,7 @@ def _values(amounts: Amounts) -> list[int]:
 def _refused(refusal: QuotaRefusal) -> str:
     """One refusal for a person."""
     key = refusal.code.rpartition(".")[2]
-    dimension = {"cost": "cost_nanousd", "read": "read_bytes", "read_total": "read_bytes"}.get(key, key)
+    dimension = _DIMENSION_OF.get(key, key)
     if refusal.count is not None:
         return f"{refusal.count} refusals of a {refusal.asked} in all ({refusal.code})"
     who = f"a limit ({refusal.code})"

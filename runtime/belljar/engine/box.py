@@ -33,12 +33,12 @@ import asyncio
 import contextlib
 import functools
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final as Const
 
 import msgspec
 
-from belljar.broker import Broker, Cell, Reply, RunScope
+from belljar.broker import Broker, Cell, Meter, Reply, RunScope
 from belljar.context import OpenDocument
 from belljar.engine.result import CellResult, ErrorInfo, Limit, Status, cell_result, given
 from belljar.errors import (
@@ -133,10 +133,14 @@ class _Share(msgspec.Struct, frozen=True):
 class Box:
     """A started sandbox with its broker. Use `open`, then `execute` any number of times, then `close`."""
 
-    def __init__(self, sandbox: Sandbox, broker: Broker, scope: RunScope) -> None:
+    def __init__(self, sandbox: Sandbox, broker: Broker, scope: RunScope, *, meter: Meter | None = None) -> None:
         self._sandbox = sandbox
         self._broker = broker
         self._scope = scope
+        # None: nobody is charged for what it uses.
+        self._meter = meter
+        # Why the run has to end, once its tenant has no more of what a box uses.
+        self._out: Verdict | None = None
         self._states = broker.states
         # Some state has changed.
         self._moved = asyncio.Event()
@@ -346,7 +350,10 @@ class Box:
 
     async def _kill(self) -> BoxEnd:
         self._states.on(Event.KILL)
-        return await self._sandbox.kill()
+        end = await self._sandbox.kill()
+        if self._meter is not None:
+            self._meter.gone(max(end.cpu_s, end.evidence.cpu_s or 0.0), end.evidence.memory_peak_bytes)
+        return end
 
     # ------------------------------------------------------------------------------------------------- ends of a cell
 
@@ -361,7 +368,7 @@ class Box:
         await self._stop(cell, cut)
         if late:
             self._cut = cut = self._late(cell, of_run)  # with the grace period
-        if not self._over or self._scope.left_s() <= 0:
+        if not self._over or self._scope.left_s() <= 0 or cut is self._out:
             self._end(cut)
 
     async def _stop(self, cell: Cell, cut: Verdict) -> None:
@@ -452,6 +459,8 @@ class Box:
                     await self._until(lambda: self._over)
                 break
             await self._watch_cpu()
+            if self._out is not None and self._cut is None:
+                return self._out
             if cpu is not None and (used_s := await self._cpu_used_s()) >= cpu.until_s:
                 return _cell_spent_cpu(cpu, used_s)
         return None
@@ -462,7 +471,27 @@ class Box:
             await asyncio.sleep(_WATCH_IDLE_S)
             await self._watch_cpu()
             self._watch_deadline()
+            await to_the_end(self._watch_quota())
         await self._kill()
+        if self._meter is not None:
+            await to_the_end(self._charged(self._meter.settled()))
+
+    async def _watch_quota(self) -> None:
+        """Have what the box uses charged; where the tenant has no more, a running cell is interrupted first."""
+        if self._meter is None or self._dying:
+            return
+        if self._out is None:
+            await self._charged(self._meter.look(self._evidence.cpu_s or 0.0, self._evidence.memory_peak_bytes))
+        if self._out is not None and self._states.turn is TurnState.FREE:
+            self._end(self._out)
+
+    async def _charged(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except QuotaExceeded as refusal:
+            self._out = verdict_of(refusal)
+        except HostFault as fault:
+            self._fail(fault)
 
     def _watch_deadline(self) -> None:
         """The run's time passes between cells too; a running cell has its own, gentler end."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from belljar.journal.draft import StoreError
 from belljar.journal.pgserver import Server
-from belljar.journal.tables import BALANCES, DIMENSIONS, LIMITS, RECORDS, RESERVATIONS, TABLES, Table, columns
+from belljar.journal.tables import BOOKS, DIMENSIONS, LIMITS, RECORDS, TABLES, Book, Table, columns
 
 __all__ = [
     "LOCK",
@@ -38,14 +38,24 @@ LOCK: Final = "SELECT round FROM belljar.head FOR UPDATE"
 _TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state"}
 _BYTES: Final = {"body", "hash", "run_limits", "tenant_limits"}
 _SUMS: Final = columns("used_{}") + columns("held_{}")
+
+
+def _sums(book: Book) -> tuple[str, ...]:
+    return columns("used_{}", book.dimensions) + columns("held_{}", book.dimensions)
+
+
 _NUMBERS: Final = {"seq", "is_open", *DIMENSIONS, *columns("actual_{}"), *_SUMS}
-_MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {LIMITS: set(DIMENSIONS), RESERVATIONS: set(columns("actual_{}"))}
+_MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {
+    LIMITS: set(DIMENSIONS),
+    **{book.reservations: set(columns("actual_{}", book.dimensions)) for book in BOOKS},
+}
 # Beside what the columns' types say. Against our own mistakes, as the triggers are.
 _CHECKS: Final[dict[Table[Any], str]] = {
     RECORDS: "seq >= 1 AND length(hash) = 32",
-    RESERVATIONS: "state IN ('held', 'dispatched', 'settled', 'released')",
-    BALANCES: " AND ".join(f"{side} >= 0" for side in _SUMS),
+    **{book.reservations: "state IN ('held', 'dispatched', 'settled', 'released')" for book in BOOKS},
+    **{book.balances: " AND ".join(f"{side} >= 0" for side in _sums(book)) for book in BOOKS},
 }
+_BALANCES: Final = [book.balances for book in BOOKS]
 # Rows that are changed again and again find room for their next version beside them.
 _ROOM: Final = " WITH (fillfactor = 50)"
 
@@ -56,6 +66,7 @@ _INDEXES: Final = {
     "records_of_run": "records (run, seq)",
     "open_runs": "runs (owner) WHERE is_open = 1",
     "open_reservations": "reservations (run) WHERE state IN ('held', 'dispatched')",
+    "open_box_reservations": "box_reservations (run) WHERE state IN ('held', 'dispatched')",
 }
 
 # Openers take turns.
@@ -86,7 +97,7 @@ def _create_table(table: Table[Any]) -> str:
     lines.append(f"PRIMARY KEY ({', '.join(table.columns[: table.keys])})")
     if (check := _CHECKS.get(table)) is not None:
         lines.append(f"CONSTRAINT {table.name}_check CHECK ({check})")
-    return f"CREATE TABLE belljar.{table.name} ({', '.join(lines)}){_ROOM * (table is BALANCES)}"
+    return f"CREATE TABLE belljar.{table.name} ({', '.join(lines)}){_ROOM * (table in _BALANCES)}"
 
 
 _STATEMENTS: Final = (

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from belljar.journal.tables import BALANCES, LIMITS, RESERVATIONS, RUNS, columns
+from belljar.journal.tables import BALANCES, BOXES, CALLS, DIMENSIONS, LIMITS, RESERVATIONS, RUNS, columns
 
 __all__ = ["OLD_LEDGER", "SCHEMA", "TAIL", "TAIL_BYTES_MAX", "Schema", "SqliteError", "copy_ledger", "is_blank"]
 
@@ -189,42 +189,59 @@ def _list(*names: str) -> str:
 _SUM: Final = "{0} INTEGER NOT NULL DEFAULT 0 CHECK ({0} >= 0 AND typeof({0}) = 'integer')"
 _WHEN_2: Final = "day TEXT NOT NULL"
 _WHEN: Final = "made_at TEXT NOT NULL, short TEXT NOT NULL"
+_DIMENSIONS_2: Final = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
+_NEW: Final = tuple(name for name in DIMENSIONS if name not in _DIMENSIONS_2)
 
 
-def _ledger(when: str) -> tuple[str, ...]:
-    """The statements of the ledger; `when` are the columns that say when a reservation was made."""
+def _ledger(when: str, limited: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """The statements of the ledger, with the dimensions that have limits and those of the first book.
+
+    `when` are the columns that say when a reservation was made.
+    """
     return (
         f"""CREATE TABLE limits (
-            account TEXT NOT NULL, period TEXT NOT NULL, {_list(*columns("{} INTEGER"))},
+            account TEXT NOT NULL, period TEXT NOT NULL, {_list(*columns("{} INTEGER", limited))},
             PRIMARY KEY (account, period)) WITHOUT ROWID""",
         """CREATE TABLE runs (
             run TEXT PRIMARY KEY, tenant TEXT NOT NULL, owner TEXT NOT NULL,
             run_limits BLOB NOT NULL, tenant_limits BLOB NOT NULL, is_open INTEGER NOT NULL) WITHOUT ROWID""",
         "CREATE INDEX open_runs ON runs (owner) WHERE is_open = 1",
-        f"""CREATE TABLE reservations (
+        *_book(when, names),
+    )
+
+
+def _book(when: str, names: tuple[str, ...], prefix: str = "") -> tuple[str, ...]:
+    return (
+        f"""CREATE TABLE {prefix}reservations (
             id TEXT PRIMARY KEY, run TEXT NOT NULL, {when},
             state TEXT NOT NULL CHECK (state IN ('held', 'dispatched', 'settled', 'released')),
-            {_list(*columns("{} INTEGER NOT NULL"), *columns("actual_{} INTEGER"))}) WITHOUT ROWID""",
-        "CREATE INDEX open_reservations ON reservations (run) WHERE state IN ('held', 'dispatched')",
-        f"""CREATE TABLE balances (
+            {_list(*columns("{} INTEGER NOT NULL", names), *columns("actual_{} INTEGER", names))}) WITHOUT ROWID""",
+        f"CREATE INDEX open_{prefix}reservations ON {prefix}reservations (run) WHERE state IN ('held', 'dispatched')",
+        f"""CREATE TABLE {prefix}balances (
             account TEXT NOT NULL, key TEXT NOT NULL,
-            {_list(*columns(_SUM, columns("used_{}") + columns("held_{}")))},
+            {_list(*columns(_SUM, columns("used_{}", names) + columns("held_{}", names)))},
             PRIMARY KEY (account, key)) WITHOUT ROWID""",
     )
 
 
-_LEDGER: Final = _ledger(_WHEN)
+_LEDGER: Final = (*_ledger(_WHEN, DIMENSIONS, CALLS.dimensions), *_book(_WHEN, BOXES.dimensions, "box_"))
 # As a file of its own, which it was until format 3 of the log.
-OLD_LEDGER: Final = Schema(application_id=0x424A4C47, version=2, statements=_ledger(_WHEN_2))  # "BJLG"
+OLD_LEDGER: Final = Schema(
+    application_id=0x424A4C47, version=2, statements=_ledger(_WHEN_2, _DIMENSIONS_2, _DIMENSIONS_2)
+)  # "BJLG"
 
 
 def copy_ledger(db: sqlite3.Connection) -> None:
     """Take over all rows of an older ledger, which is attached as `old`, into tables that are empty.
 
-    Of its reservations it knows only the day, and none stands on a page of a minute or an hour.
+    Of its reservations it knows only the day, and none stands on a page of a minute or an hour. Of the dimensions that
+    are new, nothing was limited or used.
     """
     older = {"made_at": "day", "short": "''"}
+    older |= dict.fromkeys(columns("used_{}", _NEW) + columns("held_{}", _NEW), "0")
+    older |= dict.fromkeys(columns("actual_{}", _NEW), "0 * actual_calls")  # NULL, too, where that is
     for table in (LIMITS, RUNS, RESERVATIONS, BALANCES):
+        older |= dict.fromkeys(_NEW, "NULL" if table is LIMITS else "0")
         names = _list(*table.columns)
         values = _list(*(older.get(name, name) for name in table.columns))
         db.execute(f"INSERT INTO main.{table.name} ({names}) SELECT {values} FROM old.{table.name}")  # noqa: S608

@@ -1,4 +1,4 @@
-"""What a journal holds: five tables, and the row of each as Python has it.
+"""What a journal holds: seven tables, and the row of each as Python has it.
 
     records        seq -> run, body, hash                    the audit log, append-only
     limits         account, period -> bounds                 what an operator set
@@ -6,25 +6,36 @@
     reservations   id -> run, when, state, asked, actual     one row each, changed only forward
     balances       account, key -> used, held                the sums of the reservations, kept up to date with them
 
-A row begins with its key. Amounts are vectors: whole numbers in the order of `DIMENSIONS`, one column each in the
-database.
+The last two make a *book*, and there are two of them: one of what calls and reads use, and one of what boxes use
+(`box_reservations`, `box_balances`), so that a call, of which a run makes thousands, touches no column of the other.
+
+A row begins with its key. Amounts are vectors: whole numbers in the order of a book's dimensions, one column each in
+the database; a bound has one for each of `DIMENSIONS`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 __all__ = [
     "BALANCES",
+    "BOOKS",
+    "BOXES",
+    "BOX_BALANCES",
+    "BOX_RESERVATIONS",
+    "CALLS",
     "DIMENSIONS",
+    "GAUGES",
     "LIMITS",
     "RECORDS",
     "RESERVATIONS",
     "RUNS",
     "TABLES",
     "BalanceRow",
+    "Book",
     "Bounds",
     "Key",
     "LimitsRow",
@@ -36,8 +47,11 @@ __all__ = [
     "columns",
 ]
 
-DIMENSIONS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
-_WIDTH = len(DIMENSIONS)
+# What is under way at this moment: it is held and given back, and never charged. The last dimension of each book.
+GAUGES = ("calls_in_flight", "boxes")
+_OF_CALLS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes", GAUGES[0])
+_OF_BOXES = ("cpu_ms", "wall_ms", "memory_mib_s", GAUGES[1])
+DIMENSIONS = _OF_CALLS + _OF_BOXES
 
 Vector = tuple[int, ...]
 # None: no bound.
@@ -136,20 +150,55 @@ LIMITS = Table(
     lambda found: LimitsRow(found[0], found[1], found[2:]),
 )
 RUNS = Table("runs", RunRow._fields, 1, tuple, RunRow._make)
-RESERVATIONS = Table(
-    "reservations",
-    ("id", "run", "made_at", "short", "state", *columns(), *columns("actual_{}")),
-    1,
-    lambda row: (*row[:5], *row.asked, *row.actual),
-    lambda found: ReservationRow(
-        found[0], found[1], found[2], found[3], found[4], found[5 : 5 + _WIDTH], found[5 + _WIDTH :]
-    ),
-)
-BALANCES = Table(
-    "balances",
-    ("account", "key", *columns("used_{}"), *columns("held_{}")),
-    2,
-    lambda row: (*row[:2], *row.used, *row.held),
-    lambda found: BalanceRow(found[0], found[1], found[2 : 2 + _WIDTH], found[2 + _WIDTH :]),
-)
-TABLES: tuple[Table[Any], ...] = (RECORDS, LIMITS, RUNS, RESERVATIONS, BALANCES)
+
+
+def _reservations(name: str, dimensions: tuple[str, ...]) -> Table[ReservationRow]:
+    middle = 5 + len(dimensions)
+    return Table(
+        name,
+        ("id", "run", "made_at", "short", "state", *dimensions, *columns("actual_{}", dimensions)),
+        1,
+        lambda row: (*row[:5], *row.asked, *row.actual),
+        lambda found: ReservationRow(found[0], found[1], found[2], found[3], found[4], found[5:middle], found[middle:]),
+    )
+
+
+def _balances(name: str, dimensions: tuple[str, ...]) -> Table[BalanceRow]:
+    middle = 2 + len(dimensions)
+    return Table(
+        name,
+        ("account", "key", *columns("used_{}", dimensions), *columns("held_{}", dimensions)),
+        2,
+        lambda row: (*row[:2], *row.used, *row.held),
+        lambda found: BalanceRow(found[0], found[1], found[2:middle], found[middle:]),
+    )
+
+
+RESERVATIONS = _reservations("reservations", _OF_CALLS)
+BALANCES = _balances("balances", _OF_CALLS)
+BOX_RESERVATIONS = _reservations("box_reservations", _OF_BOXES)
+BOX_BALANCES = _balances("box_balances", _OF_BOXES)
+TABLES: tuple[Table[Any], ...] = (RECORDS, LIMITS, RUNS, RESERVATIONS, BALANCES, BOX_RESERVATIONS, BOX_BALANCES)
+
+
+@dataclass(frozen=True, eq=False)
+class Book:
+    """Reservations in some dimensions, and their sums. `first` is the place of the first of them in `DIMENSIONS`."""
+
+    dimensions: tuple[str, ...]
+    first: int
+    reservations: Table[ReservationRow]
+    balances: Table[BalanceRow]
+
+    @functools.cached_property
+    def places(self) -> slice:
+        return slice(self.first, self.first + len(self.dimensions))
+
+    @functools.cached_property
+    def nothing(self) -> Vector:
+        return (0,) * len(self.dimensions)
+
+
+CALLS = Book(_OF_CALLS, 0, RESERVATIONS, BALANCES)
+BOXES = Book(_OF_BOXES, len(_OF_CALLS), BOX_RESERVATIONS, BOX_BALANCES)
+BOOKS = (CALLS, BOXES)

@@ -3,7 +3,7 @@
 `base` says what is promised, `accounts` has the rules, `ledger` applies them to a journal; `reading` tells people.
 """
 
-from belljar.journal.tables import DIMENSIONS
+from belljar.journal.tables import DIMENSIONS, GAUGES
 from belljar.ledger.accounts import check as check_books
 from belljar.ledger.base import (
     AMOUNT_MAX,
@@ -22,18 +22,20 @@ from belljar.ledger.base import (
     period_key,
     run_account,
 )
-from belljar.ledger.ledger import Ledger
-from belljar.ledger.reading import Quota, Span, Used, history, quotas
+from belljar.ledger.ledger import BoxIds, Ledger
+from belljar.ledger.reading import Quota, Span, Used, history, overage, quotas
 
 __all__ = [
     "AMOUNT_MAX",
     "DIMENSIONS",
+    "GAUGES",
     "NOTHING",
     "PERIODS",
     "USED_UP",
     "Abandoned",
     "Amounts",
     "Balance",
+    "BoxIds",
     "Changes",
     "Ledger",
     "Limits",
@@ -45,6 +47,7 @@ __all__ = [
     "Used",
     "check_books",
     "history",
+    "overage",
     "period_end",
     "period_key",
     "quotas",

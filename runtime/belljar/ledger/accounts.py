@@ -6,12 +6,16 @@ limit's period. A page of a minute or an hour is written only where a limit of t
 with the limit; a reservation knows on which of them it counts (`short`: `hour:0 minute:2`, by the level's place in the
 tenant's path, after which comes the run). `balances` could be recomputed from `reservations` at any time; `check` does
 so.
+
+A reservation is in one of two *books*: that of calls and reads, or that of boxes. Each book has pages of its own, and
+the rules are the same. Its id says which it is.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
@@ -21,12 +25,15 @@ from belljar.errors import InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.journal.draft import Ask, Draft
 from belljar.journal.tables import (
-    BALANCES,
+    BOOKS,
+    BOXES,
+    CALLS,
     DIMENSIONS,
+    GAUGES,
     LIMITS,
-    RESERVATIONS,
     RUNS,
     BalanceRow,
+    Book,
     Bounds,
     Key,
     LimitsRow,
@@ -65,10 +72,12 @@ __all__ = [
     "end_if_open",
     "keys_of",
     "limits_of",
+    "new_id",
     "open_run",
     "owners",
     "remaining",
     "reserve",
+    "reserve_portion",
     "room",
     "set_limits",
 ]
@@ -80,6 +89,9 @@ _SHORT: Final = ("minute", "hour")
 _ZERO: Final[Vector] = (0,) * len(DIMENSIONS)
 _NO_BOUNDS: Final[Bounds] = (None,) * len(DIMENSIONS)
 _OPEN: Final = ("held", "dispatched")
+_OF_BOXES: Final = "box-"
+# A portion is at most one part in this many of what the tightest level has left.
+_PORTION_SHARE: Final = 8
 # Sums beyond it would not fit the store's 64 bits.
 _SUM_MAX: Final = 2**62
 
@@ -152,10 +164,10 @@ def limits_of(draft: Draft, account: Tenant) -> list[Limits]:
     return [Limits(row.period, *row.bounds) for row in rows if row is not None]  # type: ignore[arg-type]
 
 
-def keys_of(run: RunId, tenant: Tenant, run_limits: Limits, minute: str) -> tuple[Key, ...]:
+def keys_of(run: RunId, tenant: Tenant, run_limits: Limits, minute: str, book: Book = CALLS) -> tuple[Key, ...]:
     """Every row that a reservation of this run looks at, but for pages of minutes and hours."""
     limits = [(LIMITS, (account, period)) for account in tenant.levels for period in PERIODS]
-    pages = [(BALANCES, page) for page in _pages(run, tenant, run_limits, minute)]
+    pages = [(book.balances, page) for page in _pages(run, tenant, run_limits, minute)]
     return ((RUNS, (run,)), *limits, *pages)
 
 
@@ -238,6 +250,24 @@ def _vector(amounts: Amounts | Limits) -> Vector:
     return values
 
 
+def new_id(amounts: Amounts) -> str:
+    """A new reservation's id, for what it is to hold."""
+    return f"{_OF_BOXES if any(_vector(amounts)[BOXES.places]) else ''}{secrets.token_hex(12)}"
+
+
+def _book(reservation: str) -> Book:
+    return BOXES if reservation.startswith(_OF_BOXES) else CALLS
+
+
+def _in_book(amounts: Amounts, book: Book) -> Vector:
+    """Amounts as a reservation in this book has them."""
+    vector = _vector(amounts)
+    here = vector[book.places]
+    if sum(here) != sum(vector):
+        raise InvalidInput("what calls use and what boxes use are reserved and settled apart", code="amount.invalid")
+    return here
+
+
 # -- reservations ------------------------------------------------------------------------------------------------------
 
 
@@ -246,28 +276,48 @@ def reserve(
 ) -> None:
     """Hold `asked` on every page of the run, or raise `QuotaExceeded`; `kept` must be left besides."""
     run = _open_run(draft, run_id)
-    wanted, spare = _vector(asked), _vector(kept)
+    book = _book(reservation)
+    wanted, spare = _in_book(asked, book), _in_book(kept, book)
     limits = list(_bounds(draft, run, minute))
     for limit in limits:
-        _admit(_page(draft, limit.account, limit.key), wanted, spare, limit, told=_told(limit.account, run))
+        page = _page(draft, book, limit.account, limit.key)
+        _admit(book, page, wanted, spare, limit, told=_told(limit.account, run))
     short = _short(limits, run.tenant)
     for account, key in _pages(run_id, run.tenant, run.run_limits, minute, short):
-        _change(draft, _page(draft, account, key), used=_ZERO, held=wanted)
-    draft.put(RESERVATIONS, ReservationRow(reservation, run_id, minute, short, state, wanted, _NO_BOUNDS))
+        _change(draft, book, _page(draft, book, account, key), used=None, held=wanted)
+    row = ReservationRow(reservation, run_id, minute, short, state, wanted, _NO_BOUNDS[book.places])
+    draft.put(book.reservations, row)
 
 
-def _page(draft: Draft, account: str, key: str) -> BalanceRow:
-    return draft.get(BALANCES, account, key) or BalanceRow(account, key, _ZERO, _ZERO)
+def reserve_portion(
+    draft: Draft, reservation: str, run_id: RunId, least: Amounts, most: Amounts, minute: str
+) -> Amounts:
+    """Hold `most`, dispatched, or what is fair to others if that is less, but at least `least`. Returns what is held.
+
+    Raises:
+        QuotaExceeded: there is no room for `least`.
+    """
+    left: Bounds = msgspec.structs.astuple(remaining(draft, run_id, minute, for_program=False))
+    asked = [
+        max(low, high if room is None else min(high, room // _PORTION_SHARE))
+        for low, high, room in zip(_vector(least), _vector(most), left, strict=True)
+    ]
+    held = Amounts(*asked)
+    reserve(draft, reservation, run_id, held, NOTHING, minute, "dispatched")
+    return held
 
 
-def _change(draft: Draft, page: BalanceRow, *, used: Vector, held: Vector) -> None:
-    """Add to both; what is given back is below zero."""
-    now = BalanceRow(
-        page.account, page.key, tuple(map(operator.add, page.used, used)), tuple(map(operator.add, page.held, held))
-    )
+def _page(draft: Draft, book: Book, account: str, key: str) -> BalanceRow:
+    return draft.get(book.balances, account, key) or BalanceRow(account, key, book.nothing, book.nothing)
+
+
+def _change(draft: Draft, book: Book, page: BalanceRow, *, used: Vector | None, held: Vector) -> None:
+    """Add to both, or to `held` alone; what is given back is below zero."""
+    now_used = page.used if used is None else tuple(map(operator.add, page.used, used))
+    now = BalanceRow(page.account, page.key, now_used, tuple(map(operator.add, page.held, held)))
     if min(now.used) < 0 or min(now.held) < 0 or max(now.used) > _SUM_MAX or max(now.held) > _SUM_MAX:
         raise LedgerUnavailable(f"the page {page.key} of {page.account} cannot be right; stop and call check_books")
-    draft.put(BALANCES, now)
+    draft.put(book.balances, now)
 
 
 def _told(account: str, run: _Run) -> str | None:
@@ -277,13 +327,14 @@ def _told(account: str, run: _Run) -> str | None:
     return USED_UP
 
 
-def _admit(page: BalanceRow, asked: Vector, kept: Vector, limit: _Limit, *, told: str | None) -> None:
+def _admit(book: Book, page: BalanceRow, asked: Vector, kept: Vector, limit: _Limit, *, told: str | None) -> None:
     for place, wanted in enumerate(asked):
-        bound = limit.bounds[place]
-        used, held, spare = page.used[place], page.held[place], kept[place]
-        if bound is None or not wanted or used + held + spare + wanted <= bound:
+        if not wanted or (bound := limit.bounds[book.first + place]) is None:
             continue
-        dimension = DIMENSIONS[place]
+        used, held, spare = page.used[place], page.held[place], kept[place]
+        if used + held + spare + wanted <= bound:
+            continue
+        dimension = book.dimensions[place]
         alone = used + spare + wanted  # what is held will be given back: it counts only if nothing else is in the way
         raise QuotaExceeded(
             _refusal(limit, dimension, bound, (used, held, spare, wanted)),
@@ -293,11 +344,20 @@ def _admit(page: BalanceRow, asked: Vector, kept: Vector, limit: _Limit, *, told
             told=told,
             scope=limit.account,
             dimension=dimension,
-            period=limit.period,
+            period="now" if dimension in GAUGES else limit.period,
             used=used,
             held=held,
             resets_at=period_end(limit.period, limit.key),
         )
+
+
+_KEYS: Final = {
+    "cost_nanousd": "cost",
+    "read_bytes": "read",
+    "cpu_ms": "cpu",
+    "wall_ms": "wall",
+    "memory_mib_s": "memory_time",
+}
 
 
 def _code(account: str, dimension: str) -> str:
@@ -305,7 +365,7 @@ def _code(account: str, dimension: str) -> str:
     is_run = account.startswith("run:")
     if is_run and dimension == "read_bytes":
         return "context.read_total"
-    key = {"cost_nanousd": "cost", "read_bytes": "read"}.get(dimension, dimension)
+    key = _KEYS.get(dimension, dimension)
     return f"quota.{'run' if is_run else 'tenant'}.{key}"
 
 
@@ -315,6 +375,8 @@ def _refusal(limit: _Limit, dimension: str, bound: int, amounts: tuple[int, int,
     who = account.replace("run:", "run ", 1) if account.startswith("run:") else f"tenant {account}"
     end = period_end(limit.period, limit.key)
     when, remedy = "in total", "raise the limit"
+    if dimension in GAUGES:
+        when, remedy = "at this moment", "wait until one ends"
     if end is not None:
         when = f"for the {limit.period} {limit.key.replace('T', ' ')} (UTC)"
         remedy = f"wait for the next {limit.period}, which begins at {end:%Y-%m-%d %H:%M} (UTC)"
@@ -326,15 +388,22 @@ def _refusal(limit: _Limit, dimension: str, bound: int, amounts: tuple[int, int,
     )
 
 
+_SECONDS: Final = {"cpu_ms": "CPU", "wall_ms": "wall"}
+_NOUNS: Final = {"read_bytes": "bytes", "memory_mib_s": "MiB-seconds of memory"}
+
+
 def _shown(dimension: str, value: int) -> str:
+    if dimension in _SECONDS:
+        seconds = f"{value / 1000:.3f}".rstrip("0").rstrip(".")
+        return f"{seconds} s of {_SECONDS[dimension]} time"
     if dimension != "cost_nanousd":
-        return f"{value} {'bytes' if dimension == 'read_bytes' else dimension.replace('_', ' ')}"
+        return f"{value} {_NOUNS.get(dimension) or dimension.replace('_', ' ')}"
     whole, part = divmod(value, 10**9)
     return f"{whole}.{f'{part:09d}'.rstrip('0').ljust(2, '0')} USD"
 
 
 def _open_reservation(draft: Draft, reservation: str, wish: str) -> ReservationRow:
-    found = draft.get(RESERVATIONS, reservation)
+    found = draft.get(_book(reservation).reservations, reservation)
     if found is None:
         raise LedgerUnavailable(f"the ledger has no reservation {reservation[:80]!a}; nothing was changed")
     if found.state not in _OPEN:
@@ -348,63 +417,75 @@ def dispatch(draft: Draft, reservation: str) -> None:
     found = _open_reservation(draft, reservation, "dispatched")
     if found.state != "held":
         raise LedgerUnavailable(f"reservation {reservation} was already dispatched; reserve once for each request")
-    draft.put(RESERVATIONS, found._replace(state="dispatched"))
+    draft.put(_book(reservation).reservations, found._replace(state="dispatched"))
 
 
 def end(draft: Draft, reservation: str, state: str, charged: Amounts) -> None:
     """End an open one as `settled` or `released`."""
-    _end(draft, _open_reservation(draft, reservation, state), state, _vector(charged))
+    found = _open_reservation(draft, reservation, state)
+    _end(draft, found, state, _in_book(charged, _book(reservation)))
 
 
 def _end(draft: Draft, found: ReservationRow, state: str, charged: Vector) -> None:
-    run = _run(draft, _stored(RunId, found.run))
+    run, book = _run(draft, _stored(RunId, found.run)), _book(found.id)
+    charged = (*charged[:-1], 0)  # nothing of the gauge
     back = tuple(map(operator.neg, found.asked))
     for account, key in _pages(run.run, run.tenant, run.run_limits, found.made_at, found.short):
-        page = draft.get(BALANCES, account, key)
+        page = draft.get(book.balances, account, key)
         if page is None:
             raise LedgerUnavailable(f"the ledger lacks a balance of run {run.run}; stop and call check_books")
-        _change(draft, page, used=charged, held=back)
-    draft.put(RESERVATIONS, found._replace(state=state, actual=charged))
+        _change(draft, book, page, used=charged, held=back)
+    draft.put(book.reservations, found._replace(state=state, actual=charged))
 
 
 def end_if_open(draft: Draft, reservation: str, state: str, charged: Amounts) -> bool:
     """`end`, where nobody has done it before. Whether it was done."""
-    found = draft.get(RESERVATIONS, reservation)
+    book = _book(reservation)
+    found = draft.get(book.reservations, reservation)
     if found is None or found.state not in _OPEN:
         return False
-    _end(draft, found, state, _vector(charged))
+    _end(draft, found, state, _in_book(charged, book))
     return True
 
 
-def close_run(draft: Draft, run: RunId) -> bool:
-    """Whether it was open."""
+def close_run(draft: Draft, run: RunId, charged: Mapping[str, Amounts]) -> bool:
+    """Whether it was open. What is dispatched is settled in full, or as `charged` says."""
     row = _run_row(draft, run)
-    for (reservation,) in draft.query(_OPEN_OF_RUN, run):
-        if (found := draft.get(RESERVATIONS, reservation)) is None or found.state not in _OPEN:
+    for (reservation,) in draft.query(_OPEN_OF_RUN, run, run):
+        book = _book(reservation)
+        if (found := draft.get(book.reservations, reservation)) is None or found.state not in _OPEN:
             continue
-        if found.state == "dispatched":
+        if found.id in charged:
+            _end(draft, found, "settled", _in_book(charged[found.id], book))
+        elif found.state == "dispatched":
             _end(draft, found, "settled", found.asked)
         else:
-            _end(draft, found, "released", _ZERO)
+            _end(draft, found, "released", book.nothing)
     draft.put(RUNS, row._replace(is_open=0))
     return bool(row.is_open)
 
 
-_OPEN_OF_RUN: Final = (
-    "SELECT id FROM reservations WHERE run = ? AND state IN ('held', 'dispatched') ORDER BY id"  # the index's own words
-)
+# In the index's own words.
+_OPEN_IN: Final = "SELECT id FROM {} WHERE run = ? AND state IN ('held', 'dispatched')"
+_OPEN_OF_RUN: Final = " UNION ALL ".join(_OPEN_IN.format(book.reservations.name) for book in BOOKS) + " ORDER BY id"
 
 # -- the dead ----------------------------------------------------------------------------------------------------------
 
 
-def _sums(template: str) -> str:
-    return ", ".join(columns(template))
+def _sums(template: str, book: Book) -> str:
+    return ", ".join(columns(template, book.dimensions))
 
 
-# Every name in these is one of the constants above.
-_DISPATCHED: Final = f"""SELECT {_sums("coalesce(sum({}), 0)")} FROM reservations
+# Every name in these is one of the constants above; one statement for each book.
+_DISPATCHED: Final = tuple(
+    f"""SELECT {_sums("coalesce(sum({}), 0)", book)} FROM {book.reservations.name}
     WHERE run = ? AND state IN ('held', 'dispatched') AND state = 'dispatched'"""  # noqa: S608
-_USED: Final = f"SELECT {_sums('coalesce(sum(used_{}), 0)')} FROM balances WHERE account = ?"  # noqa: S608
+    for book in BOOKS
+)
+_USED: Final = tuple(
+    f"SELECT {_sums('coalesce(sum(used_{}), 0)', book)} FROM {book.balances.name} WHERE account = ?"  # noqa: S608
+    for book in BOOKS
+)
 
 
 def owners(draft: Draft) -> list[str]:
@@ -418,30 +499,29 @@ def abandoned_by(draft: Draft, dead: Sequence[str]) -> list[Abandoned]:
 
 
 def _abandoned(draft: Draft, run: RunId) -> Abandoned:
-    charged = tuple(map(int, draft.query(_DISPATCHED, run)[0]))
-    used = tuple(map(int, draft.query(_USED, run_account(run))[0]))
+    charged: Vector = ()
+    used: Vector = ()
+    for dispatched, so_far in zip(_DISPATCHED, _USED, strict=True):
+        charged += (*map(int, draft.query(dispatched, run)[0][:-1]), 0)  # nothing of the gauge
+        used += tuple(map(int, draft.query(so_far, run_account(run))[0]))
     return Abandoned(run, Amounts(*charged), Amounts(*map(operator.add, charged, used)))
 
 
 # -- balances ----------------------------------------------------------------------------------------------------------
 
-# What one run holds on the pages of one key: `2026-11-23`, `2026-11`, or all of them for `total`.
-_HELD_BY: Final = f"""SELECT {_sums("coalesce(sum({}), 0)")} FROM reservations
+# What one run's calls hold on the pages of one key: `2026-11-23`, `2026-11`, or all of them for `total`.
+_HELD_BY: Final = f"""SELECT {_sums("coalesce(sum({}), 0)", CALLS)} FROM reservations
     WHERE run = ? AND state IN ('held', 'dispatched') AND (? = 'total' OR substr(made_at, 1, length(?)) = ?)"""  # noqa: S608
 # All that is open or settled, of each run, day and choice of pages; by the minute where there are short ones.
-_JOURNAL: Final = f"""SELECT reservations.run, runs.tenant, runs.run_limits,
-    CASE WHEN short = '' THEN substr(made_at, 1, 10) ELSE made_at END AS made, short,
-    {_sums("sum(CASE WHEN state = 'settled' THEN actual_{} ELSE 0 END)")},
-    {_sums("sum(CASE WHEN state IN ('held', 'dispatched') THEN {} ELSE 0 END)")}
-    FROM reservations LEFT JOIN runs ON runs.run = reservations.run
-    GROUP BY reservations.run, runs.tenant, runs.run_limits, made, short"""  # noqa: S608
-_SIDES: Final = (*columns("used_{}"), *columns("held_{}"))
-_ALL: Final = f"SELECT account, key, {', '.join(_SIDES)} FROM balances"  # noqa: S608
+_JOURNAL: Final = """SELECT made.run, runs.tenant, runs.run_limits,
+    CASE WHEN short = '' THEN substr(made_at, 1, 10) ELSE made_at END AS made, short, {}, {}
+    FROM {} AS made LEFT JOIN runs ON runs.run = made.run
+    GROUP BY made.run, runs.tenant, runs.run_limits, made, short"""
 
 
 def balance(draft: Draft, account: str, key: str) -> Balance:
-    page = _page(draft, account, key)
-    return Balance(Amounts(*page.used), Amounts(*page.held))
+    calls, boxes = (_page(draft, book, account, key) for book in BOOKS)
+    return Balance(Amounts(*calls.used, *boxes.used), Amounts(*calls.held, *boxes.held))
 
 
 def remaining(draft: Draft, run_id: RunId, minute: str, for_program: bool) -> Remaining:
@@ -449,13 +529,18 @@ def remaining(draft: Draft, run_id: RunId, minute: str, for_program: bool) -> Re
     run = _open_run(draft, run_id)
     for limit in _bounds(draft, run, minute):
         is_secret = for_program and _told(limit.account, run) is not None
-        page = _page(draft, limit.account, limit.key)
-        for place, bound in enumerate(limit.bounds):
-            if bound is None:
+        for book in BOOKS:
+            if not any(bound is not None for bound in limit.bounds[book.places]):
                 continue
-            here = max(0, bound - page.used[place] - page.held[place])
-            if not (here and is_secret):
-                _lessen(left, place, here)
+            page = _page(draft, book, limit.account, limit.key)
+            for place, (bound, used, held) in enumerate(
+                zip(limit.bounds[book.places], page.used, page.held, strict=True), book.first
+            ):
+                if bound is None:
+                    continue
+                here = max(0, bound - used - held)
+                if not (here and is_secret):
+                    _lessen(left, place, here)
     return Remaining(*left)
 
 
@@ -463,9 +548,9 @@ def room(draft: Draft, run_id: RunId, minute: str) -> Room:
     alone: list[int | None] = [None] * len(DIMENSIONS)
     empty = [*alone]
     for limit in _bounds(draft, _open_run(draft, run_id), minute):
-        page = _page(draft, limit.account, limit.key)
+        page = _page(draft, CALLS, limit.account, limit.key)
         own = draft.query(_HELD_BY, run_id, limit.key, limit.key, limit.key)[0]
-        for place, bound in enumerate(limit.bounds):
+        for place, bound in enumerate(limit.bounds[CALLS.places]):
             if bound is None:
                 continue
             unused = bound - page.used[place]
@@ -482,9 +567,17 @@ def _lessen(left: list[int | None], place: int, here: int) -> None:
 
 def check(ask: Ask) -> list[str]:
     """Recompute every balance from the reservations: one line for each difference."""
+    return [problem for book in BOOKS for problem in _check(ask, book)]
+
+
+def _check(ask: Ask, book: Book) -> list[str]:
     expected: dict[tuple[str, str], Vector] = {}
     problems: list[str] = []
-    for run, tenant, run_limits, minute, short, *sums in ask(_JOURNAL):
+    settled = _sums("sum(CASE WHEN state = 'settled' THEN actual_{} ELSE 0 END)", book)
+    under_way = _sums("sum(CASE WHEN state IN ('held', 'dispatched') THEN {} ELSE 0 END)", book)
+    for run, tenant, run_limits, minute, short, *sums in ask(
+        _JOURNAL.format(settled, under_way, book.reservations.name)
+    ):
         if tenant is None:
             problems.append(f"the ledger has reservations of run {run[:80]!a}, and does not know the run")
             continue
@@ -492,16 +585,19 @@ def check(ask: Ask) -> list[str]:
         for page in _pages(_stored(RunId, run), _stored(Tenant, tenant), _decoded(run_limits), minute, short):
             before = expected.get(page)
             expected[page] = amounts if before is None else tuple(map(operator.add, before, amounts))
-    kept: dict[tuple[str, str], Vector] = {(row[0], row[1]): row[2:] for row in ask(_ALL)}
-    nothing = _ZERO + _ZERO
+    sides = (*columns("used_{}", book.dimensions), *columns("held_{}", book.dimensions))
+    rows = ask(f"SELECT account, key, {', '.join(sides)} FROM {book.balances.name}")  # noqa: S608
+    kept: dict[tuple[str, str], Vector] = {(row[0], row[1]): row[2:] for row in rows}
+    nothing = (0,) * len(sides)
     for page in sorted(kept.keys() | expected.keys()):
         have, want = kept.get(page, nothing), expected.get(page, nothing)
         problems += [
             f"{page[0]} {page[1]}: {side.replace('_', ' ', 1)} is {here}, its reservations say {said}"
-            for side, here, said in zip(_SIDES, have, want, strict=True)
+            for side, here, said in zip(sides, have, want, strict=True)
             if here != said
         ]
     return problems
 
 
+assert all(book.dimensions[-1] in GAUGES for book in BOOKS), "the gauge of a book comes last"
 assert _vector(NOTHING) == _ZERO, "amounts are vectors in the order of the store's columns"

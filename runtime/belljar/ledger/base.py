@@ -14,6 +14,9 @@ dimension and period that has a limit, `used + held + asked <= limit` is checked
 so no interleaving can overspend. Only `settle` can exceed a limit, if a call cost more than was held for it: then
 nothing more is admitted.
 
+Two dimensions are *gauges*: boxes, and calls under way. They are held like the others, but an end charges nothing of
+them, so their limits bound how many there are at once.
+
 Money is whole nano-dollars, and the ledger has no floats. Time comes in as `now`, seconds since the epoch; it chooses
 the minute, hour, day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
 Nothing has to be reset: a new period is another page.
@@ -29,7 +32,7 @@ import msgspec
 
 from belljar.errors import InvalidInput, LedgerUnavailable
 from belljar.identity import RunId
-from belljar.journal.tables import DIMENSIONS
+from belljar.journal.tables import DIMENSIONS, GAUGES
 
 __all__ = [
     "AMOUNT_MAX",
@@ -63,20 +66,32 @@ USED_UP = "the quota of the run's tenant is used up: keep what you have, and ask
 
 
 class Amounts(msgspec.Struct, frozen=True):
-    """What is asked for or was spent: counts, tokens, nano-dollars, bytes. Whole numbers, never negative."""
+    """What is asked for or was spent: counts, tokens, nano-dollars, bytes. Whole numbers, never negative.
+
+    `memory_mib_s` is the most memory that a box has had so far, in MiB, times the seconds. `boxes` and
+    `calls_in_flight` are gauges: how many there are at this moment.
+    """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost_nanousd: int = 0
     read_bytes: int = 0
+    calls_in_flight: int = 0
+    cpu_ms: int = 0
+    wall_ms: int = 0
+    memory_mib_s: int = 0
+    boxes: int = 0
 
 
 NOTHING = Amounts()
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The most that may be used and held in one `period`. None means unlimited, and must be given."""
+    """The most that may be used and held in one `period`. None means unlimited; for the first five it must be given.
+
+    The limits of gauges are for every moment, and stand in the period `total`.
+    """
 
     period: Period
     calls: int | None
@@ -84,6 +99,11 @@ class Limits(msgspec.Struct, frozen=True):
     output_tokens: int | None
     cost_nanousd: int | None
     read_bytes: int | None
+    calls_in_flight: int | None = None
+    cpu_ms: int | None = None
+    wall_ms: int | None = None
+    memory_mib_s: int | None = None
+    boxes: int | None = None
 
 
 # New bounds of one level, by period and dimension; what is not named stays.
@@ -98,6 +118,11 @@ class Remaining(msgspec.Struct, frozen=True):
     output_tokens: int | None
     cost_nanousd: int | None
     read_bytes: int | None
+    calls_in_flight: int | None = None
+    cpu_ms: int | None = None
+    wall_ms: int | None = None
+    memory_mib_s: int | None = None
+    boxes: int | None = None
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -155,6 +180,12 @@ def check_limits(limits: Limits) -> None:
             f"{limits.period!a} is not a valid period: use {', '.join(PERIODS[:-1])} or {PERIODS[-1]}",
             code="limit.invalid",
         )
+    for gauge in GAUGES:
+        if limits.period != "total" and getattr(limits, gauge) is not None:
+            raise InvalidInput(
+                f"{gauge} is counted at each moment, not for a {limits.period}: set it for the total",
+                code="limit.invalid",
+            )
 
 
 def period_key(period: Period, now: float) -> str:

@@ -15,17 +15,16 @@ is tried again, in order, before the next request. If it was done after all, it 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from belljar.errors import BelljarError, HostFault, LedgerUnavailable
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal
-from belljar.journal.tables import DIMENSIONS, LIMITS, Key, RunRow
+from belljar.journal.tables import BOXES, DIMENSIONS, LIMITS, Key, RunRow
 from belljar.ledger import accounts
 from belljar.ledger.base import (
     NOTHING,
@@ -42,11 +41,23 @@ from belljar.ledger.base import (
 )
 from belljar.tasks import to_the_end
 
-__all__ = ["Ledger"]
+__all__ = ["BoxIds", "Ledger"]
 
 _T = TypeVar("_T")
 # How soon a failed write is tried again if nothing else is asked of the ledger.
 _AGAIN_S = 5.0
+_ONE_BOX = Amounts(boxes=1)
+
+
+class BoxIds(NamedTuple):
+    """The reservations of one run's box: for the box itself, and of its first portion."""
+
+    box: str
+    portion: str
+
+    @classmethod
+    def new(cls) -> BoxIds:
+        return cls(accounts.new_id(_ONE_BOX), accounts.new_id(_ONE_BOX))
 
 
 class Ledger:
@@ -79,11 +90,14 @@ class Ledger:
         *,
         run_limits: Limits,
         tenant_limits: Limits,
-        beside: Job[object] | None = None,
-    ) -> None:
+        beside: Job[_T] | None = None,
+    ) -> _T | None:
         """Open the account of a run that this process owns.
 
         For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called.
+
+        Returns:
+            What `beside` gives; None where there is none.
 
         Raises:
             InvalidInput: `run.exists` or `limit.invalid`.
@@ -92,8 +106,14 @@ class Ledger:
         check_limits(tenant_limits)
         encoded = msgspec.json.encode(run_limits), msgspec.json.encode(tenant_limits)
         row = RunRow(run, tenant, self._owner, *encoded, is_open=1)
-        await self._submit(Job(lambda draft: accounts.open_run(draft, row)).then(beside), lane=run)
+
+        def work(draft: Draft) -> _T | None:
+            accounts.open_run(draft, row)
+            return None if beside is None else beside.work(draft)
+
+        result = await self._submit(Job(work, () if beside is None else beside.needs), lane=run)
         self._opened[run] = (tenant, run_limits)
+        return result
 
     async def set_limits(self, tenant: Tenant, limits: Limits) -> None:
         """Set one level's limits for `limits.period`; other periods keep theirs. Applies from the next `reserve` on.
@@ -191,7 +211,7 @@ class Ledger:
             InvalidInput: `amount.invalid`.
         """
         check_amounts(amounts)
-        reservation = secrets.token_hex(12)
+        reservation = accounts.new_id(amounts)
         minute = minute_of(now)
         state = "dispatched" if dispatched else "held"
 
@@ -206,6 +226,49 @@ class Ledger:
                 await to_the_end(asyncio.wait([undoing]))
             raise
         return reservation
+
+    def box_job(
+        self, run: RunId, ids: BoxIds, least: Amounts, most: Amounts, *, tenant: Tenant, limits: Limits, now: float
+    ) -> Job[Amounts]:
+        """Work that holds a box for a run, and its first portion; for `open_run`. It gives what the portion holds.
+
+        It raises `QuotaExceeded` where there is no room for one more box or for `least`.
+        """
+        minute = minute_of(now)
+
+        def work(draft: Draft) -> Amounts:
+            accounts.reserve(draft, ids.box, run, _ONE_BOX, NOTHING, minute, "held")
+            return accounts.reserve_portion(draft, ids.portion, run, least, most, minute)
+
+        return Job(work, accounts.keys_of(run, tenant, limits, minute, BOXES))
+
+    async def next_portion(
+        self, run: RunId, before: str, charged: Amounts, least: Amounts, most: Amounts, *, now: float
+    ) -> tuple[str, Amounts]:
+        """Settle the portion `before`, and reserve the next one, dispatched, in one transaction.
+
+        Returns:
+            The new reservation and what it holds: `most`, or what is fair to others if that is less, but at least
+            `least`.
+
+        Raises:
+            QuotaExceeded: there is no room for `least`; `before` is as it was.
+        """
+        check_amounts(charged)
+        reservation, minute = accounts.new_id(least), minute_of(now)
+        keys = accounts.keys_of(run, *self._opened[run], minute, BOXES) if run in self._opened else ()
+
+        def work(draft: Draft) -> Amounts:
+            accounts.end(draft, before, "settled", charged)
+            return accounts.reserve_portion(draft, reservation, run, least, most, minute)
+
+        try:
+            held = await self._submit(Job(work, keys))
+        except (asyncio.CancelledError, HostFault):  # nobody will know the id
+            self._owe(_end_once(reservation, "released", NOTHING, None))
+            raise
+        self._tell()
+        return reservation, held
 
     async def dispatch(self, reservation: str) -> None:
         """Note that the request is about to leave the host: from now on a crash is charged in full."""
@@ -283,18 +346,24 @@ class Ledger:
         for event in self._watching:
             event.set()
 
-    async def close_run(self, run: RunId, *, beside: Job[_T] | None = None) -> _T | None:
+    async def close_run(
+        self, run: RunId, *, charged: Mapping[str, Amounts] | None = None, beside: Job[_T] | None = None
+    ) -> _T | None:
         """Close the run: release what is held, charge in full what is dispatched. Closing twice is harmless.
+
+        Args:
+            charged: reservations that are known to have cost something else, if they are open.
 
         Returns:
             What `beside` gives; None where there is none.
         """
-        closing: Job[Any] = Job(lambda draft: accounts.close_run(draft, run))
+        known = dict(charged or {})
+        closing: Job[Any] = Job(lambda draft: accounts.close_run(draft, run, known))
         job = closing if beside is None else beside.then(closing)
         try:
             result = await self._submit(job, lane=run if beside else "")
         except HostFault:
-            self._owe_later(_close_once(run, beside))
+            self._owe_later(_close_once(run, beside, known))
             raise
         self._forget(run)
         self._tell()
@@ -395,9 +464,9 @@ def _end_once(reservation: str, state: str, charged: Amounts, beside: Job[object
     return Job(work)
 
 
-def _close_once(run: RunId, beside: Job[Any] | None) -> Job[object]:
+def _close_once(run: RunId, beside: Job[Any] | None, charged: Mapping[str, Amounts] | None = None) -> Job[object]:
     def work(draft: Draft) -> None:
-        if accounts.close_run(draft, run) and beside is not None:
+        if accounts.close_run(draft, run, charged or {}) and beside is not None:
             beside.work(draft)
 
     return Job(work)

@@ -12,14 +12,15 @@ from typing import Final, Literal
 
 import msgspec
 
-from belljar.identity import Tenant
+from belljar.identity import RunId, Tenant
 from belljar.journal import Ask
-from belljar.journal.tables import DIMENSIONS, Bounds, Vector, columns
+from belljar.journal.tables import BOOKS, DIMENSIONS, Book, Bounds, Vector, columns
 from belljar.ledger.base import PERIODS, Amounts, Limits, Period, Remaining, key_at, minute_of, period_end
 
-__all__ = ["Quota", "Span", "Used", "history", "quotas"]
+__all__ = ["Quota", "Span", "Used", "history", "overage", "quotas"]
 
 Span = Literal["day", "month"]
+_ZERO: Final[Vector] = (0,) * len(DIMENSIONS)
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,24 +56,34 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
     held: Amounts
 
 
-def _columns(template: str) -> str:
-    return ", ".join(columns(template))
-
-
 # Every name in these is a constant of `tables`. No tenant's name has a colon, and ';' comes right behind it.
-_LIMITS: Final = f"SELECT account, period, {_columns('{}')} FROM limits"  # noqa: S608
-_PAGES: Final = f"SELECT account, key, {_columns('used_{}')}, {_columns('held_{}')} FROM balances"  # noqa: S608
+_LIMITS: Final = f"SELECT account, period, {', '.join(columns())} FROM limits"  # noqa: S608
 _KEYS: Final = ", ".join("?" * len(PERIODS))
 # From one tenant to the next, over all the days of each and over all runs at once.
-_EVERY: Final = f"""WITH RECURSIVE every(name) AS (
-    SELECT min(account) FROM balances
+_EVERY: Final = """WITH RECURSIVE every(name) AS (
+    SELECT min(account) FROM {1}
     UNION ALL
-    SELECT (SELECT min(account) FROM balances
+    SELECT (SELECT min(account) FROM {1}
             WHERE account > CASE WHEN name >= 'run:' AND name < 'run;' THEN 'run;' ELSE name END)
     FROM every WHERE name IS NOT NULL)
-    SELECT account, key, {_columns("used_{}")}, {_columns("held_{}")}
-    FROM every JOIN balances ON account = name
-    WHERE key IN ({_KEYS}) AND NOT (account >= 'run:' AND account < 'run;')"""  # noqa: S608
+    SELECT account, key, {0}
+    FROM every JOIN {1} ON account = name
+    WHERE key IN ({2}) AND NOT (account >= 'run:' AND account < 'run;')"""
+_Page = tuple[str, str]
+
+
+def _sides(book: Book) -> str:
+    return ", ".join((*columns("used_{}", book.dimensions), *columns("held_{}", book.dimensions)))
+
+
+def _pages(ask: Ask, select: str, *values: object) -> dict[_Page, tuple[Vector, Vector]]:
+    """What was used and is held, by account and key; `select` has places for a book's columns and for its table."""
+    found: dict[_Page, tuple[list[int], list[int]]] = {}
+    for book in BOOKS:
+        for account, key, *amounts in ask(select.format(_sides(book), book.balances.name, _KEYS), *values):
+            used, held = found.setdefault((account, key), ([*_ZERO], [*_ZERO]))
+            used[book.places], held[book.places] = amounts[: len(book.dimensions)], amounts[len(book.dimensions) :]
+    return {page: (tuple(used), tuple(held)) for page, (used, held) in found.items() if any(used) or any(held)}
 
 
 def quotas(ask: Ask, now: float, tenant: Tenant | None = None) -> list[Quota]:
@@ -80,21 +91,19 @@ def quotas(ask: Ask, now: float, tenant: Tenant | None = None) -> list[Quota]:
     minute = minute_of(now)
     keys: dict[str, Period] = {key_at(period, minute): period for period in PERIODS}
     if tenant is None:
-        limits, pages = ask(_LIMITS), ask(_EVERY, *keys)
+        limits, pages = ask(_LIMITS), _pages(ask, _EVERY, *keys)
     else:
         levels = tenant.levels
         here = f"WHERE account IN ({', '.join('?' * len(levels))})"
         limits = ask(f"{_LIMITS} {here}", *levels)
-        pages = ask(f"{_PAGES} {here} AND key IN ({_KEYS})", *levels, *keys)
+        pages = _pages(ask, f"SELECT account, key, {{0}} FROM {{1}} {here} AND key IN ({{2}})", *levels, *keys)  # noqa: S608
     bounds: dict[tuple[str, Period], Bounds] = {(row[0], row[1]): row[2:] for row in limits}
-    amounts: dict[tuple[str, Period], Vector] = {(row[0], keys[row[1]]): row[2:] for row in pages if any(row[2:])}
-    nothing: Vector = (0,) * 2 * len(DIMENSIONS)
+    amounts = {(account, keys[key]): sides for (account, key), sides in pages.items()}
     places = sorted(bounds.keys() | amounts.keys(), key=lambda place: (place[0].split("/"), PERIODS.index(place[1])))
-    return [_quota(*place, minute, bounds.get(place), amounts.get(place, nothing)) for place in places]
+    return [_quota(*place, minute, bounds.get(place), *amounts.get(place, (_ZERO, _ZERO))) for place in places]
 
 
-def _quota(tenant: str, period: Period, minute: str, bounds: Bounds | None, amounts: Vector) -> Quota:
-    used, held = amounts[: len(DIMENSIONS)], amounts[len(DIMENSIONS) :]
+def _quota(tenant: str, period: Period, minute: str, bounds: Bounds | None, used: Vector, held: Vector) -> Quota:
     key = key_at(period, minute)
     return Quota(
         tenant=tenant,
@@ -115,15 +124,26 @@ def _left(bounds: Bounds, used: Vector, held: Vector) -> Sequence[int | None]:
     ]
 
 
+_OVER: Final = "coalesce(sum(CASE WHEN actual_{0} > {0} THEN actual_{0} - {0} ELSE 0 END), 0)"
+
+
+def overage(ask: Ask, run: RunId) -> Amounts:
+    """What a run was charged beyond what was held for it, over all its reservations."""
+    found: list[int] = []
+    for book in BOOKS:
+        sums, table = ", ".join(columns(_OVER, book.dimensions)), book.reservations.name
+        rows = ask(f"SELECT {sums} FROM {table} WHERE run = ?", run)  # noqa: S608
+        found += map(int, rows[0]) if rows else [0] * len(book.dimensions)
+    return Amounts(*found)
+
+
 def history(ask: Ask, per: Span, tenant: Tenant | None = None) -> list[Used]:
     """What `tenant`, or every tenant, used on each day or in each month; the oldest first."""
     of = "account = ?" if tenant is not None else "NOT (account >= 'run:' AND account < 'run;')"
     length = len("2026-11-23" if per == "day" else "2026-11")
     values = (length,) if tenant is None else (length, tenant)
-    rows = ask(f"{_PAGES} WHERE length(key) = ? AND {of} ORDER BY key, account", *values)
-    width = len(DIMENSIONS)
+    pages = _pages(ask, f"SELECT account, key, {{0}} FROM {{1}} WHERE length(key) = ? AND {of}", *values)  # noqa: S608
     return [
-        Used(tenant=row[0], key=row[1], used=Amounts(*row[2 : 2 + width]), held=Amounts(*row[2 + width :]))
-        for row in rows
-        if any(row[2:])
+        Used(tenant=account, key=key, used=Amounts(*used), held=Amounts(*held))
+        for (account, key), (used, held) in sorted(pages.items(), key=lambda page: page[0][::-1])
     ]

@@ -7,6 +7,7 @@ into a message on the wire; all decisions are made on the host.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from guest.context.placeholder import holds_placeholder
 from guest.exact import exact, exact_text
 
 __all__ = [
+    "Budget",
     "CutAnswer",
     "Ended",
     "Endings",
@@ -35,6 +37,14 @@ __all__ = [
 _NAME_CHARS = 256
 _SHOWN_CHARS = 80
 _KNOWN_MAX = 40
+# Of what is left.
+_NOUNS = {
+    "cost_nanousd": "money",
+    "read_bytes": "bytes to read",
+    "cpu_ms": "CPU time",
+    "wall_ms": "time",
+    "memory_mib_s": "MiB-seconds of memory",
+}
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -177,6 +187,31 @@ def _check_size(what: str, size: int, limit: int) -> None:
         raise PolicyDenied(f"{what} of {size} bytes is over the limit of {limit}: send less at once", limit, size)
 
 
+class Budget(dict[str, "int | None"]):
+    """What is left: `budget()["calls"]` is None if that is unlimited; `budget().calls` is infinite then, to compare."""
+
+    def __getattr__(self, name: str) -> float:
+        if name not in self:
+            raise AttributeError(
+                f"a budget has no {name[:_SHOWN_CHARS]!a}; it has {', '.join(self)}", name=name, obj=self
+            )
+        value = self[name]
+        return math.inf if value is None else value
+
+    def __repr__(self) -> str:
+        return f"<budget: {', '.join(_left(name, value) for name, value in self.items())}>"
+
+
+def _left(name: str, value: int | None) -> str:
+    """One quantity of a budget, in the unit that people use."""
+    noun = _NOUNS.get(name) or name.replace("_", " ")
+    if value is None:
+        return f"unlimited {noun}"
+    if name == "cost_nanousd":
+        return f"{value / 10**9:.4f} USD"
+    return f"{value / 1000:.1f} s of {noun}" if name in ("cpu_ms", "wall_ms") else f"{value} {noun}"
+
+
 class Queries:
     """`llm_query`, `llm_query_batched`, `rlm_query`, `rlm_query_batched`, `budget`."""
 
@@ -235,11 +270,11 @@ class Queries:
         return self._recurse(list(prompts), others, model, bool(return_exceptions))
 
     @called("budget")
-    def budget(self) -> dict[str, int | None]:
-        """What is left: calls, input_tokens, output_tokens, cost_nanousd, read_bytes, wall_ms. None is unlimited."""
+    def budget(self) -> Budget:
+        """What is left of calls, tokens, money, bytes to read, time and memory."""
         header, _ = self._channel.request("budget", {})
         raise_failure(header)
-        return {name: value for name, value in header.items() if name not in ("op", "id")}
+        return Budget((name, value) for name, value in header.items() if name not in ("op", "id"))
 
     def _ask(self, prompts: list[str], model: str | None, *, return_exceptions: bool) -> list[Any]:
         self._flush()
