@@ -91,13 +91,13 @@ class Nursery:
         self._process = process
         self.names: list[str] = []
 
-    def child(self, now: float) -> int:
-        """A new process, whose calls are all made at this time."""
+    def child(self, now: float) -> tuple[str, int]:
+        """A new process, whose calls are all made at this time: its run, and its id."""
         self.names.append(f"c{len(self.names)}")
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(self.names[-1], now, file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline())
+        return self.names[-1], int(self._process.stdout.readline())
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def test_sixteen_processes_that_are_killed_at_any_moment_pass_no_limit(tmp_path:
     dead: set[str] = set()
     closed = 0
     with nursery(path) as children:
-        alive = {children.names[-1]: pid for pid in (children.child(now) for _ in range(PROCESSES))}
+        alive = dict(children.child(now) for _ in range(PROCESSES))
         until(lambda: path.exists() and path.stat().st_size and total(path, "used_calls"), what="calls are made")
         for number in range(ROUNDS):
             time.sleep(0.08 * chance.random())
@@ -169,8 +169,7 @@ def test_sixteen_processes_that_are_killed_at_any_moment_pass_no_limit(tmp_path:
                 now += DAY
             if number % 25 == 24:
                 closed += asyncio.run(close_the_runs_of(dead, path))[0]
-            pid = children.child(now)
-            alive[children.names[-1]] = pid
+            alive.update([children.child(now)])
         for pid in alive.values():
             kill(pid)
     last, problems = asyncio.run(close_the_runs_of({*dead, *alive}, path))

@@ -89,7 +89,6 @@ def test_a_batch_that_just_fits_is_answered_though_one_of_its_prompts_fails(
 
     async def test(folder: Path, limits: Limits) -> Amounts:
         policy = policy_with(models={"attempts_max": 1, "parallel_max": 4, "output_tokens_max": 20})
-        folder.mkdir()
         async with world(folder, policy=policy, model=FakeModel(answering), limits=limits) as here:
             await here.in_cell()
             said = await here.say(*ask("a", "b", "bad", "c", "d", "e"))
@@ -102,6 +101,8 @@ def test_a_batch_that_just_fits_is_answered_though_one_of_its_prompts_fails(
         assert used == Amounts(**{name: sum(getattr(one, name) for one in expected) for name in DIMENSIONS})
         return used
 
+    (tmp_path / "calls").mkdir()
+    (tmp_path / "cost").mkdir()
     used = drive(test(tmp_path / "calls", only(calls=6)))
     dearest = max(one.cost_nanousd for one in held.values())
     assert drive(test(tmp_path / "cost", only(calls=6, cost_nanousd=used.cost_nanousd + dearest))) == used
