@@ -403,7 +403,8 @@ class _Process:
                 assert isinstance(self._keeper, Journaled)
                 await self._keeper.fill(order["records"])
                 return {}
-        raise ValueError(order["do"])
+            case unknown:
+                raise ValueError(unknown)
 
     async def aclose(self) -> None:
         if self._keeper is not None:

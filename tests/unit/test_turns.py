@@ -122,7 +122,7 @@ def test_who_waits_is_not_passed_over(tmp_path: Path) -> None:
             first = await writer.submit(COUNT)
             for number in range(_ROUNDS):
                 await writer.submit(insert(-1 - number))
-            passed = await writer.submit(COUNT) - first - _ROUNDS
+            passed: int = await writer.submit(COUNT) - first - _ROUNDS
             await writer.aclose()
         return passed
 
