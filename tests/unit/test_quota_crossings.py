@@ -119,15 +119,17 @@ def test_a_limit_lowered_while_calls_are_in_flight_stops_what_follows_and_nothin
             asking = [asyncio.create_task(here.calls.ask(gate.model, question(), cell=1)) for _ in range(3)]
             await gate.under_way(3)
             await here.ledger.set_limits(TENANT, only(calls=2))
-            with pytest.raises(QuotaExceeded) as caught:
-                await here.calls.ask(gate.model, question(), cell=1)
-            assert (caught.value.scope, caught.value.limit, caught.value.used, caught.value.held) == (TENANT, 2, 0, 3)
+            late = asyncio.create_task(here.calls.ask(gate.model, question(), cell=1))  # waits for what is held
+            await asyncio.sleep(0.05)
+            assert not late.done()
             gate.open.set()
             assert [answer.text for answer in await asyncio.gather(*asking)] == ["late"] * 3
             used = (await here.balance()).used
             assert used == Amounts(**{name: 3 * getattr(cost(5, 7), name) for name in DIMENSIONS})
-            with pytest.raises(QuotaExceeded):
-                await here.calls.ask(gate.model, question(), cell=1)
+            with pytest.raises(QuotaExceeded) as caught:
+                await late
+            assert (caught.value.scope, caught.value.limit, caught.value.used, caught.value.held) == (TENANT, 2, 3, 0)
+            assert len(gate.model.requests) == 3
             await here.ledger.set_limits(TENANT, only(calls=4))
             await here.calls.ask(gate.model, question(), cell=1)
 
