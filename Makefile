@@ -70,7 +70,7 @@ postgres:
 mutants: $(READY) docker postgres
 	$(BIN)/python -m tests.mutants $(ARGS)
 
-bench: $(READY) docker
+bench: $(READY) docker postgres
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # Debian and Ubuntu split `venv` from Python; it is the one thing that may have to be installed first.

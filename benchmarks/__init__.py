@@ -1,4 +1,4 @@
-"""Side by side with peers on one machine, in one run: `python -m benchmarks`, or one table of the four.
+"""Side by side with peers on one machine, in one run: `python -m benchmarks`, or one table of the five.
 
 `session` measures whole sessions. Reading order: `programs` (what every subject is made to do), `measure` (how it is
 timed), `ours`, `peers` and `floors` (the subjects), `report`.
@@ -11,6 +11,9 @@ timed), `ours`, `peers` and `floors` (the subjects), `report`.
 
 `context` measures the paged context at several sizes: `context_texts`, `contexts` (ours), `context_peers` and
 `peer_contexts` (the floor and the others), `context_table`.
+
+`quota` measures what quota and log add to a model call: `quotas` (ours, the others and the floors, each in processes of
+their own), `quota_rows`, `quota_table`.
 
 Nothing here is a test: no number fails anything.
 """

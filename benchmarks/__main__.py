@@ -1,4 +1,4 @@
-"""`python -m benchmarks [session|jail|docker|context]`: measures, and prints tables on stdout, progress on stderr."""
+"""`python -m benchmarks [session|jail|docker|context|quota]`: measures; tables go to stdout, progress to stderr."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from benchmarks.measure import BenchmarkError, BoxPlan, ContextPlan, Plan, Sampl
 from benchmarks.ours import POLICY, Belljar, BelljarInMemory
 from benchmarks.peers import Rlms, peer_python
 from benchmarks.programs import Text, write_text
-from benchmarks.report import BoxTable, Report, SessionTable, as_json, as_markdown, machine
+from benchmarks.quota_table import measure_quotas
+from benchmarks.report import BoxTable, QuotaPlan, QuotaTable, Report, SessionTable, as_json, as_markdown, machine
 from benchmarks.stats import milliseconds
 from tests.daemon import PrivateDaemon, Unavailable
 
@@ -44,6 +45,11 @@ _QUICK_CONTAINERS = BoxPlan(rounds=1, starts=1, quiet=0, cells=5, queries=5, sus
 # A gigabyte takes all of them together more than a minute a round.
 _FULL_CONTEXTS = ContextPlan(rounds=3, starts=5)
 _QUICK_CONTEXTS = ContextPlan(rounds=1, starts=3)
+_FULL_QUOTAS = QuotaPlan(rounds=5, seconds=1.0)
+_QUICK_QUOTAS = QuotaPlan(rounds=1, seconds=0.2)
+# To write a million records takes a minute or two in each store.
+_FULL_GROWTH = (100_000, 1_000_000)
+_QUICK_GROWTH = (10_000,)
 _FULL_SIZES = ("1KB", "1MB", "50MB", "1GB")
 _QUICK_SIZES = ("1KB", "1MB", "50MB")
 
@@ -81,13 +87,15 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "table",
         nargs="?",
-        choices=["session", "jail", "docker", "context"],
+        choices=["session", "jail", "docker", "context", "quota"],
         help="whole sessions, boxes alone, boxes in containers (of the daemon that DOCKER_HOST names, else of one "
-        "of our own), or contexts of several sizes (default: all)",
+        "of our own), contexts of several sizes, or quota and log alone (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
-    parser.add_argument("--json", action="store_true", help="one JSON document, with all samples in seconds")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON document, with all samples (of quotas: percentiles)"
+    )
     parser.add_argument("--no-peers", action="store_true", help="install and measure no peers")
     parser.add_argument(
         "--language",
@@ -100,6 +108,12 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         type=_sizes,
         help=f"of contexts, of {', '.join(SIZES)} (default {','.join(_FULL_SIZES)}; quick {','.join(_QUICK_SIZES)})",
     )
+    parser.add_argument(
+        "--growth",
+        type=_records,
+        help="records in the store for the table of quotas, up to ten million, or 0 for no such rows (default "
+        f"{','.join(map(str, _FULL_GROWTH))}; quick {','.join(map(str, _QUICK_GROWTH))})",
+    )
     parser.add_argument("--scratch", type=Path, help="where to make the temporary folder for state and text")
     return parser.parse_args(arguments)
 
@@ -109,6 +123,10 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return number
+
+
+def _records(text: str) -> list[int]:
+    return sorted({number for number in map(int, text.split(",")) if number > 0})
 
 
 def _sizes(text: str) -> list[Size]:
@@ -123,7 +141,7 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch))
         )
-        no_daemon = "" if options.table in ("session", "jail") else _find_daemon(stack)
+        no_daemon = "" if options.table in ("session", "jail", "quota") else _find_daemon(stack)
         if options.table == "docker" and no_daemon:
             raise BenchmarkError(no_daemon)
         facts = machine(scratch)
@@ -137,8 +155,9 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
             else:
                 containers = await _containers(options, scratch, os.environ["DOCKER_HOST"], versions)
         contexts = await _contexts(options, scratch) if options.table in (None, "context") else None
+        quotas = await _quotas(options, scratch) if options.table in (None, "quota") else None
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    return Report(command, facts, versions, sessions, boxes, containers, contexts)
+    return Report(command, facts, versions, sessions, boxes, containers, contexts, quotas)
 
 
 def _find_daemon(stack: contextlib.ExitStack) -> str:
@@ -197,6 +216,17 @@ async def _contexts(options: argparse.Namespace, scratch: Path) -> BoxTable:
     work = scratch / "contexts"
     work.mkdir()
     return await measure_contexts(plan, sizes, scratch / "state", work, peers=not options.no_peers, progress=_progress)
+
+
+async def _quotas(options: argparse.Namespace, scratch: Path) -> QuotaTable:
+    plan = _QUICK_QUOTAS if options.quick else _FULL_QUOTAS
+    if options.rounds:
+        plan = dataclasses.replace(plan, rounds=options.rounds)
+    growth = _QUICK_GROWTH if options.quick else _FULL_GROWTH
+    _progress("quotas: getting ready")
+    work = scratch / "quotas"
+    work.mkdir()
+    return await measure_quotas(plan, growth if options.growth is None else options.growth, work, _progress)
 
 
 async def _docker_versions(host: str) -> str:

@@ -27,6 +27,8 @@ __all__ = ["Driver"]
 _ANSWER_S = 120.0
 _END_S = 10.0
 _REASON_CHARS_MAX = 300
+# The times of a second's work are in one line.
+_LINE_BYTES_MAX = 1 << 24
 
 _numbers = itertools.count(1)
 
@@ -57,7 +59,13 @@ class Driver:
         environ = {"PATH": os.defpath, "HOME": str(self._scratch), "TMPDIR": str(self._scratch), **self._environ}
         with self._said.open("wb") as stderr:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stdout=PIPE, stderr=stderr, env=environ, cwd=self._scratch
+                *self._command,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=stderr,
+                env=environ,
+                cwd=self._scratch,
+                limit=_LINE_BYTES_MAX,
             )
         try:
             self.hello = await self._answer(_ANSWER_S)

@@ -15,10 +15,21 @@ import psutil
 
 from benchmarks.measure import BoxPlan, ContextPlan, Plan, Samples
 from benchmarks.programs import Text
+from benchmarks.quota_rows import GROWTH_GOAL, Growth, Overshoot, QuotaRow
 from benchmarks.rows import Row
 from benchmarks.stats import milliseconds, summarise
 
-__all__ = ["SCHEMA_VERSION", "BoxTable", "Report", "SessionTable", "as_json", "as_markdown", "machine"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "BoxTable",
+    "QuotaPlan",
+    "QuotaTable",
+    "Report",
+    "SessionTable",
+    "as_json",
+    "as_markdown",
+    "machine",
+]
 
 SCHEMA_VERSION: Final = 1
 
@@ -60,6 +71,26 @@ class BoxTable:
 
 
 @dataclass(frozen=True)
+class QuotaPlan:
+    """In each of `rounds`, everybody acts for so many `seconds` in each way."""
+
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class QuotaTable:
+    """`absent`: what is not here and why. `notes` are Markdown, a paragraph each."""
+
+    plan: QuotaPlan
+    rows: Sequence[QuotaRow]
+    overshoots: Sequence[Overshoot]
+    grown: Sequence[Growth]
+    absent: Mapping[str, str]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Report:
     command: str
     machine: Mapping[str, str]
@@ -68,6 +99,7 @@ class Report:
     boxes: BoxTable | None
     containers: BoxTable | None
     contexts: BoxTable | None
+    quotas: QuotaTable | None
 
 
 def machine(scratch: Path) -> dict[str, str]:
@@ -91,12 +123,13 @@ def as_markdown(report: Report) -> str:
         *(_boxes(report.boxes) if report.boxes else []),
         *(_boxes(report.containers) if report.containers else []),
         *(_boxes(report.contexts) if report.contexts else []),
+        *(_quotas(report.quotas) if report.quotas else []),
     ]
     return "\n".join(["# Benchmarks", "", f"`{report.command}`", "", *facts, "", *sections]).rstrip()
 
 
 def as_json(report: Report) -> str:
-    """The table of sessions is spread over the document, the others are below `jail`, `docker` and `context`."""
+    """The table of sessions is spread over the document; each other one is below the word that `ARGS` has for it."""
     document: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "command": report.command,
@@ -111,6 +144,8 @@ def as_json(report: Report) -> str:
         document["docker"] = _boxes_json(report.containers)
     if report.contexts:
         document["context"] = _boxes_json(report.contexts)
+    if report.quotas:
+        document["quota"] = _quotas_json(report.quotas)
     return json.dumps(document, indent=2)
 
 
@@ -223,6 +258,88 @@ def _row_json(row: Row) -> dict[str, object]:
         "goal": None if row.goal is None else str(row.goal),
         "met": row.met,
         "samples": [round(value, 6) for value in row.samples],
+    }
+
+
+# ------------------------------------------------------------------------------------------------- the table of quotas
+
+
+def _quotas(table: QuotaTable) -> list[str]:
+    return [
+        "## Quotas",
+        "",
+        f"What quota and log add to a model call. {table.plan.rounds} rounds of {table.plan.seconds:g} s, all in each.",
+        "",
+        "| callers | who | p50, ms | p99, ms | actions/s | CPU, µs | goals |",
+        "|---|---|---:|---:|---:|---:|---|",
+        *[_quota_line(row) for row in table.rows],
+        "",
+        "| callers | who | limit | spent | overspent |",
+        "|---|---|---:|---:|---:|",
+        *[f"| {one.shape.title} | {one.who} | {one.limit} | {one.spent} | {one.over} |" for one in table.overshoots],
+        "",
+        *_grown(table.grown),
+        *_absent(table.absent),
+        *[line for note in table.notes for line in (note, "")],
+    ]
+
+
+def _quota_line(row: QuotaRow) -> str:
+    goals = ", ".join(f"{goal}: {'met' if met else 'not met'}" for goal, met in row.verdicts.items())
+    return f"| {row.shape.title} | {row.who} | {_quota_numbers(row)} | {goals} |"
+
+
+def _quota_numbers(row: QuotaRow) -> str:
+    p50, p99 = milliseconds(row.p50_ms / 1000), milliseconds(row.p99_ms / 1000)
+    return f"{p50} | {p99} | {row.per_second:.0f} | {row.cpu_us:.0f}"
+
+
+def _grown(grown: Sequence[Growth]) -> list[str]:
+    if not grown:
+        return []
+    return [
+        "In a store that has grown, with a tenth as many reservations as records; the ratio is of the medians:",
+        "",
+        f"| records | callers | who | p50, ms | p99, ms | actions/s | CPU, µs | times a new one | goal {GROWTH_GOAL} |",
+        "|---:|---|---|---:|---:|---:|---:|---:|---|",
+        *[
+            f"| {one.records:,} | {one.full.shape.title} | {one.full.who} | {_quota_numbers(one.full)} | "
+            f"{one.ratio:.2f} | {'met' if one.met else 'not met'} |"
+            for one in grown
+        ],
+        "",
+    ]
+
+
+def _quotas_json(table: QuotaTable) -> dict[str, object]:
+    """Of hundreds of thousands of actions it has the percentiles."""
+    return {
+        "plan": dataclasses.asdict(table.plan),
+        "rows": [_quota_json(row) for row in table.rows],
+        "overspent": [
+            {"who": one.who, "callers": one.shape.title, "limit": one.limit, "spent": one.spent}
+            for one in table.overshoots
+        ],
+        "growth": [
+            {"records": one.records, "ratio": round(one.ratio, 4), "met": one.met}
+            | {"full": _quota_json(one.full), "new": _quota_json(one.new)}
+            for one in table.grown
+        ],
+        "absent": dict(table.absent),
+        "notes": list(table.notes),
+    }
+
+
+def _quota_json(row: QuotaRow) -> dict[str, object]:
+    return {
+        "who": row.who,
+        "callers": row.shape.title,
+        "n": len(row.taken_us),
+        "p50_ms": round(row.p50_ms, 4),
+        "p99_ms": round(row.p99_ms, 4),
+        "per_second": round(row.per_second, 1),
+        "cpu_us": round(row.cpu_us, 1),
+        "goals": row.verdicts,
     }
 
 

@@ -269,7 +269,7 @@ def test_closing_writes_what_is_queued_and_refuses_what_comes_later(tmp_path: Pa
         await writer.aclose()
 
     asyncio.run(main())
-    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db-turn"]
 
 
 @on_each_store

@@ -6,10 +6,11 @@ import asyncio
 import math
 import random
 import sqlite3
+import tempfile
 from collections.abc import Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import pytest
@@ -28,10 +29,11 @@ from hypothesis.stateful import (
 from belljar.errors import HostFault, InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.journal import Job
-from belljar.journal.tables import LIMITS, LimitsRow
+from belljar.journal.tables import CALLS, LIMITS, LimitsRow
 from belljar.ledger import (
     DIMENSIONS,
     GAUGES,
+    PERIODS,
     Abandoned,
     Amounts,
     Limits,
@@ -690,7 +692,7 @@ def limits_of(period: Period, calls_in_flight: int | None, **others: int | None)
 
 all_limits = st.builds(
     limits_of,
-    period=st.sampled_from(["day", "month", "total"]),
+    period=st.sampled_from(PERIODS),
     calls=bounds,
     input_tokens=st.none(),
     output_tokens=bounds,
@@ -699,10 +701,21 @@ all_limits = st.builds(
     calls_in_flight=bounds,
 )
 TENANTS = tuple(map(Tenant, ("acme", "acme/research", "acme/research/alice", "other")))
+SHORT = ("minute", "hour")
+OPEN = ("held", "dispatched")
+
+
+class Entry(NamedTuple):
+    """A reservation as the model has it: what it stands for, and the pages (account, period's key) it counts on."""
+
+    run: RunId
+    state: str
+    amount: Amounts
+    pages: frozenset[tuple[str, str]]
 
 
 class Books(RuleBasedStateMachine):
-    """Compares the ledger with a list of what happened. `reservation` is (run, day, state, what it stands for)."""
+    """Compares the ledger with a list of what happened."""
 
     runs = Bundle("runs")
     reservations = Bundle("reservations")
@@ -710,11 +723,13 @@ class Books(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory()
         self.now = NOON
+        self.lives = 0
         self.tenants: dict[RunId, Tenant] = {}
         self.limits: dict[RunId, tuple[Limits, Limits]] = {}
         self.set: dict[str, dict[str, Limits]] = {}
-        self.entries: dict[str, tuple[RunId, str, str, Amounts]] = {}
+        self.entries: dict[str, Entry] = {}
         self.closed: set[str] = set()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
@@ -722,12 +737,13 @@ class Books(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.ledger = open_ledger()
+        self.ledger = open_ledger(Path(self.folder.name) / "a.db", f"1:{self.lives}")
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
             self.do(self.ledger.aclose())
         self.runner.close()
+        self.folder.cleanup()
 
     @rule(target=runs, tenant=st.sampled_from(TENANTS), run_limits=all_limits, tenant_limits=all_limits)
     def open_run(self, tenant: Tenant, run_limits: Limits, tenant_limits: Limits) -> RunId:
@@ -741,9 +757,31 @@ class Books(RuleBasedStateMachine):
         self.do(self.ledger.set_limits(tenant, limits))
         self.set.setdefault(tenant, {})[limits.period] = limits
 
-    @rule(hours=st.integers(1, 400))
-    def wait(self, hours: int) -> None:
-        self.now += hours * 3600
+    @rule(tenant=st.sampled_from(TENANTS))
+    def clear_limits(self, tenant: Tenant) -> None:
+        self.do(self.ledger.clear_limits(tenant))
+        self.set.pop(tenant, None)
+
+    @rule(seconds=st.sampled_from([1, 61, 3601, DAY, 40 * DAY]), back=st.booleans())
+    def the_clock_goes(self, seconds: float, back: bool) -> None:
+        """Also back: a clock that is set."""
+        self.now += -seconds if back else seconds
+
+    @rule()
+    def connect_again(self) -> None:
+        self.do(self.ledger.aclose())
+        self.start()
+
+    @rule()
+    def die(self) -> None:
+        """The next life closes the runs of the last one."""
+        self.do(self.ledger.aclose())
+        self.lives += 1
+        self.start()
+        left = self.tenants.keys() - self.closed
+        assert self.do(self.ledger.recover(lambda _: False)) == len(left)
+        for run in left:
+            self.note_closed(run)
 
     @rule(target=reservations, run=runs, asked=amounts)
     def reserve(self, run: RunId, asked: Amounts) -> str:
@@ -759,47 +797,71 @@ class Books(RuleBasedStateMachine):
             return "none"
         assert all(bound is None or want <= bound for want, bound in zip(values(asked), values(left), strict=True))
         reservation = self.do(self.ledger.reserve(run, asked, now=self.now))
-        self.entries[reservation] = (run, period_key("day", self.now), "held", asked)
+        self.entries[reservation] = Entry(run, "held", asked, self.pages(run))
+        self.see_that_nothing_is_overspent(run, asked)
+        return reservation
+
+    @rule(target=reservations, run=runs, asked=amounts, turns=st.integers(0, 3))
+    def change_ones_mind(self, run: RunId, asked: Amounts, turns: int) -> str:
+        """A reservation that is cancelled, unless that comes too late, leaves nothing held."""
+
+        async def cancelled() -> str:
+            task = asyncio.create_task(self.ledger.reserve(run, asked, now=self.now))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            try:
+                return await task
+            except (asyncio.CancelledError, QuotaExceeded, LedgerUnavailable):
+                return "none"
+
+        reservation = self.do(cancelled())
+        if reservation != "none":
+            self.entries[reservation] = Entry(run, "held", asked, self.pages(run))
         return reservation
 
     @rule(reservation=reservations)
     def dispatch(self, reservation: str) -> None:
-        run, day, state, asked = self.entry(reservation)
-        if state != "held":
+        entry = self.entry(reservation)
+        if entry.state != "held":
             with pytest.raises(LedgerUnavailable):
                 self.do(self.ledger.dispatch(reservation))
             return
         self.do(self.ledger.dispatch(reservation))
-        self.entries[reservation] = (run, day, "dispatched", asked)
+        self.entries[reservation] = entry._replace(state="dispatched")
 
-    @rule(reservation=reservations, actual=amounts)
-    def settle(self, reservation: str, actual: Amounts) -> None:
-        run, day, state, _ = self.entry(reservation)
-        if state not in ("held", "dispatched"):
+    @rule(reservation=reservations, actual=amounts, again=st.booleans())
+    def settle(self, reservation: str, actual: Amounts, again: bool) -> None:
+        """Also once more, with something else: an answer that comes twice."""
+        entry = self.entry(reservation)
+        if entry.state in OPEN:
+            self.do(self.ledger.settle(reservation, actual))
+            self.entries[reservation] = entry._replace(state="used", amount=actual)
+        if again or entry.state not in OPEN:
             with pytest.raises(LedgerUnavailable):
-                self.do(self.ledger.settle(reservation, actual))
-            return
-        self.do(self.ledger.settle(reservation, actual))
-        self.entries[reservation] = (run, day, "used", actual)
+                self.do(self.ledger.settle(reservation, Amounts(calls=1)))
 
     @rule(reservation=reservations)
     def release(self, reservation: str) -> None:
-        run, day, state, asked = self.entry(reservation)
-        if state not in ("held", "dispatched"):
+        entry = self.entry(reservation)
+        if entry.state not in OPEN:
             with pytest.raises(LedgerUnavailable):
                 self.do(self.ledger.release(reservation))
             return
         self.do(self.ledger.release(reservation))
-        self.entries[reservation] = (run, day, "released", asked)
+        self.entries[reservation] = entry._replace(state="released")
 
     @rule(run=consumes(runs))
     def close_run(self, run: RunId) -> None:
         self.do(self.ledger.close_run(run))
+        self.note_closed(run)
+
+    def note_closed(self, run: RunId) -> None:
         self.closed.add(run)
-        for reservation, (owner, day, state, asked) in self.entries.items():
-            if owner == run and state in ("held", "dispatched"):
-                end = "used" if state == "dispatched" else "released"
-                self.entries[reservation] = (run, day, end, asked)
+        for reservation, entry in self.entries.items():
+            if entry.run == run and entry.state in OPEN:
+                end = "used" if entry.state == "dispatched" else "released"
+                self.entries[reservation] = entry._replace(state=end)
 
     @invariant()
     def books_balance(self) -> None:
@@ -808,32 +870,66 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def balances_are_what_happened(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        pages = {page for entry in self.entries.values() for page in entry.pages}
+        places = CALLS.places
+        expected = {page: self.sums(page, ("used",))[places] + self.sums(page, OPEN)[places] for page in pages}
+        found = {row[:2]: row[2:] for row in self.do(self.balances())}
+        # What was reserved and given back in the same moment leaves empty pages.
+        assert {page: sums for page, sums in found.items() if any(sums)} == {
+            page: sums for page, sums in expected.items() if any(sums)
+        }
+
+    @invariant()
+    def what_is_told_is_what_is_there(self) -> None:
         for account in TENANTS if hasattr(self, "ledger") else ():
-            for period in ("day", "month", "total"):
-                key = period_key(period, self.now)
-                balance = self.do(self.ledger.balance(account, key))
-                assert values(balance.used) == self.sums(account, key, ("used",))
-                assert values(balance.held) == self.sums(account, key, ("held", "dispatched"))
+            balance = self.do(self.ledger.balance(account, "total"))
+            assert values(balance.used) == self.sums((account, "total"), ("used",))
+            assert values(balance.held) == self.sums((account, "total"), OPEN)
 
-    def entry(self, reservation: str) -> tuple[RunId, str, str, Amounts]:
-        return self.entries.get(reservation, (RunId("none"), "", "unknown", Amounts()))
+    def see_that_nothing_is_overspent(self, run: RunId, asked: Amounts) -> None:
+        """Wherever something was asked for, `used + held <= limit`, as the ledger has them."""
+        for account, limits in self.bounds(run):
+            balance = self.do(self.ledger.balance(account, period_key(limits.period, self.now)))
+            sides = zip(values(asked), values(balance.used), values(balance.held), values(limits), strict=True)
+            assert all(bound is None or not want or used + held <= bound for want, used, held, bound in sides)
 
-    def sums(self, account: str, key: str, states: tuple[str, ...]) -> tuple[int, ...]:
+    async def balances(self) -> list[tuple[Any, ...]]:
+        asking = Job(lambda draft: draft.query("SELECT * FROM balances"))
+        return [tuple(row) for row in await self.ledger.journal.submit(asking)]
+
+    def entry(self, reservation: str) -> Entry:
+        return self.entries.get(reservation, Entry(RunId("none"), "unknown", Amounts(), frozenset()))
+
+    def sums(self, page: tuple[str, str], states: tuple[str, ...]) -> tuple[int, ...]:
         total = [0] * len(DIMENSIONS)
-        for run, day, state, amount in self.entries.values():
-            accounts = (*self.tenants[run].levels, run_account(run))
-            if account in accounts and state in states and (key == "total" or day.startswith(key)):
-                counted = amount if state != "used" else msgspec.structs.replace(amount, calls_in_flight=0)
+        for entry in self.entries.values():
+            if page in entry.pages and entry.state in states:
+                counted = (
+                    entry.amount if entry.state != "used" else msgspec.structs.replace(entry.amount, calls_in_flight=0)
+                )
                 total = [a + b for a, b in zip(total, values(counted), strict=True)]
         return tuple(total)
 
-    def fits(self, run: RunId, asked: Amounts) -> bool:
+    def bounds(self, run: RunId) -> list[tuple[str, Limits]]:
+        """Every account of a run with every limit that holds for it now."""
         run_limits, tenant_limits = self.limits[run]
-        checks = [(run_account(run), run_limits)]
+        found = [(run_account(run), run_limits)]
         for level in self.tenants[run].levels:
-            checks += [(str(level), limits) for limits in self.set.get(level, {"": tenant_limits}).values()]
-        for account, limits in checks:
-            taken = self.sums(account, period_key(limits.period, self.now), ("used", "held", "dispatched"))
+            found += [(str(level), limits) for limits in self.set.get(level, {"": tenant_limits}).values()]
+        return found
+
+    def pages(self, run: RunId) -> frozenset[tuple[str, str]]:
+        """Where a reservation of now counts: always for a day, a month and in total; else where there is a limit."""
+        always = {(level, period) for level in self.tenants[run].levels for period in PERIODS if period not in SHORT}
+        asked = {(name, limits.period) for name, limits in self.bounds(run) if limits.period in SHORT}
+        own = (run_account(run), self.limits[run][0].period)
+        return frozenset((str(name), period_key(period, self.now)) for name, period in {*always, *asked, own})
+
+    def fits(self, run: RunId, asked: Amounts) -> bool:
+        for account, limits in self.bounds(run):
+            taken = self.sums((account, period_key(limits.period, self.now)), ("used", *OPEN))
             for have, want, bound in zip(taken, values(asked), values(limits), strict=True):
                 if bound is not None and want and have + want > bound:
                     return False

@@ -1,7 +1,8 @@
 """The embedded store: one SQLite file, shared by every process of the machine that has it open.
 
-SQLite's own lock makes transactions take turns (`BEGIN IMMEDIATE`), and its `data_version` says whether another process
-has committed since: only then what was remembered is void, and the file is looked through for what is not ours.
+SQLite's own lock lets one write at a time (`BEGIN IMMEDIATE`), `turns` sees to it that each gets there, and SQLite's
+`data_version` says whether another process has committed since: only then what was remembered is void, and the file is
+looked through for what is not ours.
 
 A transaction fails if it finds another file at the path, or something in the database that we did not put there:
 whoever moves, deletes or replaces the file, or plants a trigger in it, stops what depends on it. Path and contents are
@@ -23,6 +24,7 @@ from belljar.errors import BelljarError
 from belljar.journal.draft import StoreError
 from belljar.journal.schema import OLD_LEDGER, SCHEMA, Schema, SqliteError, copy_ledger, is_blank
 from belljar.journal.tables import RECORDS, Key, Table
+from belljar.journal.turns import Turns
 
 __all__ = ["SqliteStore"]
 
@@ -65,11 +67,14 @@ class SqliteStore:
         self._files: list[tuple[int, int]] = []
         self._loads: dict[tuple[str, int], str] = {}
         self._saves: dict[str, str] = {}
+        self._turns: Turns | None = None
         self._db = self._open(path)
 
     # -- a transaction -----------------------------------------------------------------------------------------------
 
     def begin(self) -> bool:
+        if self._turns is not None and not self._turns.take(self._busy_timeout_s):
+            raise StoreError(_busy(self._busy_timeout_s))
         with self._told():
             self._db.execute("BEGIN IMMEDIATE")
             self._refuse_moved()
@@ -112,6 +117,7 @@ class SqliteStore:
     def commit(self) -> None:
         with self._told():
             self._db.execute("COMMIT")
+            self._give_turn()
             self._refuse_moved()
 
     def rollback(self) -> None:
@@ -119,6 +125,11 @@ class SqliteStore:
         if self._db.in_transaction:
             with contextlib.suppress(*SqliteError):
                 self._db.execute("ROLLBACK")
+        self._give_turn()
+
+    def _give_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.give()
 
     pulse_s = None
     host = None
@@ -130,10 +141,12 @@ class SqliteStore:
         return None
 
     def forget(self) -> None:
-        self._db.close()
+        self.close()
 
     def close(self) -> None:
         self._db.close()
+        if self._turns is not None:
+            self._turns.close()
 
     def _load(self, table: Table[Any], rows: int) -> str:
         if (known := self._loads.get((table.name, rows))) is None:
@@ -188,6 +201,9 @@ class SqliteStore:
             self._files = _identities(self._paths)
             if self._files[:1] != before:
                 raise self._unavailable(f"cannot open {self._name}: the file was replaced meanwhile; try again")
+            if path is not None:
+                real = path.resolve()
+                self._turns = Turns(real.with_name(f"{real.name}-turn"))
         except (OSError, *SqliteError) as error:
             if db is not None:
                 db.close()
@@ -296,13 +312,17 @@ def _os_advice(error: OSError) -> str:
     return f"{error.strerror or error}; check the path and its permissions"
 
 
+def _busy(seconds: float) -> str:
+    return f"another process has held its lock for more than {seconds:g} s; find and end that process"
+
+
 def _advice(error: Exception, busy_timeout_s: float) -> str:
     """One line: what SQLite says, and what to do."""
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_FULL:
             return "the disk is full; free some space"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"another process has held its lock for more than {busy_timeout_s:g} s; find and end that process"
+            return _busy(busy_timeout_s)
         case sqlite3.SQLITE_CONSTRAINT:
             return f"{error}; its contents contradict each other, so verify it before anything else"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN:
