@@ -32,6 +32,7 @@ from belljar.journal import StoreError, shown
 from belljar.journal.schema import SqliteError
 from belljar.journal.sqlite import SqliteStore
 from belljar.journal.tables import RECORDS, TABLES, Table
+from belljar.journal.turns import SUFFIX
 from belljar.upkeep import soundness
 
 __all__ = ["Backup", "back_up"]
@@ -113,7 +114,7 @@ def _draft(folder: Path, name: str) -> Iterator[Path]:
     try:
         yield path
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        for suffix in ("", "-wal", "-shm", "-journal", SUFFIX):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 

@@ -21,11 +21,11 @@ DIMENSION_OF: Final = {
     "output_tokens": "output_tokens",
     "cost": "cost_nanousd",
     "read": "read_bytes",
+    "calls_in_flight": "calls_in_flight",
     "cpu": "cpu_ms",
     "wall": "wall_ms",
     "memory_time": "memory_mib_s",
     "boxes": "boxes",
-    "calls_in_flight": "calls_in_flight",
 }
 # Memory times time, in MiB-seconds; largest first.
 MEMORY_UNITS: Final = {"GiBh": 1024 * 3600, "GiBs": 1024, "MiBs": 1}

@@ -65,11 +65,11 @@ class _Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output_tokens: _Amounts = msgspec.UNSET
     cost: _Amounts = msgspec.UNSET
     read: _Amounts = msgspec.UNSET
+    calls_in_flight: _Amounts = msgspec.UNSET
     cpu: _Amounts = msgspec.UNSET
     wall: _Amounts = msgspec.UNSET
     memory_time: _Amounts = msgspec.UNSET
     boxes: _Amounts = msgspec.UNSET
-    calls_in_flight: _Amounts = msgspec.UNSET
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,7 +24,7 @@ from belljar.errors import AuditUnavailable, BelljarError, HostFault, InvalidInp
 from belljar.journal import shown
 from belljar.journal.schema import OLD_LEDGER, SCHEMA
 from belljar.journal.sqlite import SqliteStore
-from belljar.journal.tables import columns
+from belljar.journal.tables import BOOKS, columns
 from belljar.ledger import Amounts
 from belljar.owners import living
 from belljar.quotas import differences
@@ -34,8 +34,7 @@ from belljar.state import State
 __all__ = ["ContextsReport", "JournalReport", "OwnerReport", "StateReport", "Step", "examine", "migrate", "soundness"]
 
 _OPEN: Final = "SELECT owner, count(*) FROM runs WHERE is_open = 1 GROUP BY owner"
-_HELD: Final = f"""SELECT {", ".join(columns("coalesce(sum({}), 0)"))} FROM reservations
-    WHERE state IN ('held', 'dispatched')"""  # noqa: S608 (constants; the index's own words)
+_HELD: Final = "SELECT {} FROM {} WHERE state IN ('held', 'dispatched')"  # the index's own words
 _HOSTS: Final = "SELECT name, seen > clock_timestamp() - make_interval(secs => ?) FROM belljar.hosts"
 _LEDGER: Final = "ledger.db"
 
@@ -190,8 +189,15 @@ def _under_way(source: Source, alive: dict[str, bool], *, is_shared: bool) -> tu
         return Amounts(), {}
     if is_shared:
         alive.update((str(name), bool(lives)) for name, lives in source.ask(_HOSTS, LEASE_S))
-    (held,) = source.ask(_HELD)
-    return Amounts(*map(int, held)), {str(owner): int(count) for owner, count in source.ask(_OPEN)}
+    held = {
+        name: int(value)
+        for book in BOOKS
+        for row in source.ask(
+            _HELD.format(", ".join(columns("coalesce(sum({}), 0)", book.dimensions)), book.reservations.name)
+        )
+        for name, value in zip(book.dimensions, row, strict=True)
+    }
+    return Amounts(**held), {str(owner): int(count) for owner, count in source.ask(_OPEN)}
 
 
 def _contexts(state: State) -> list[ContextsReport]:

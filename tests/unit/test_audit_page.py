@@ -23,6 +23,8 @@ a record: canonical JSON (RFC 8785, with integers exact to 64 bits) whose SHA-25
 
     {{"data":{{...}},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000,"v":{VERSION}}}
 
+The empty file `audit.db-turn` beside it is a lock, by which the processes that write take turns.
+
 `belljar audit ls` lists the runs, `show` prints one, `verify` checks the whole file, `coverage` says what a run read.
 A record is durable before what it announces happens.
 

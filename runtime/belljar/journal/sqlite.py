@@ -24,7 +24,7 @@ from belljar.errors import BelljarError
 from belljar.journal.draft import StoreError
 from belljar.journal.schema import OLD_LEDGER, SCHEMA, Schema, SqliteError, copy_ledger, is_blank
 from belljar.journal.tables import RECORDS, Key, Table
-from belljar.journal.turns import Turns
+from belljar.journal.turns import SUFFIX, Turns
 
 __all__ = ["SqliteStore"]
 
@@ -203,7 +203,7 @@ class SqliteStore:
                 raise self._unavailable(f"cannot open {self._name}: the file was replaced meanwhile; try again")
             if path is not None:
                 real = path.resolve()
-                self._turns = Turns(real.with_name(f"{real.name}-turn"))
+                self._turns = Turns(real.with_name(real.name + SUFFIX))
         except (OSError, *SqliteError) as error:
             if db is not None:
                 db.close()

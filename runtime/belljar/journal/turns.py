@@ -18,8 +18,12 @@ import fcntl
 import os
 import threading
 from pathlib import Path
+from typing import Final
 
-__all__ = ["Turns"]
+__all__ = ["SUFFIX", "Turns"]
+
+# Of the file beside the database.
+SUFFIX: Final = "-turn"
 
 
 class Turns:
