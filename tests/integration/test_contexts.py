@@ -162,7 +162,7 @@ def test_a_part_of_each_kind(jar: Jar, language: Language) -> None:
     part = text[100_000:200_000]
     assert result.answer == [
         *(len(part), part[:4], part[-2:], 0, part.count("line"), part[5:10], text[:7], True),
-        *(VALUES[1:4], VALUES[3:4], [0, 1], ["meta", "ö", "n"], MAILS["meta"], ["meta", "n"]),
+        *(VALUES[1:4], VALUES[3:4], [0, 1], ["meta", "ö", "n"], MAILS["meta"], ["meta", "meta", "n"]),
     ]
 
 
