@@ -221,7 +221,7 @@ def test_only_a_conversation_is_kept_in_the_provider_s_cache() -> None:
 def test_a_conversation_may_be_kept_for_an_hour() -> None:
     sent: list[httpx2.Request] = []
 
-    async def handler(request: httpx2.Request) -> httpx2.Response:
+    def handler(request: httpx2.Request) -> httpx2.Response:
         sent.append(request)
         return streamed(*PARIS)
 
