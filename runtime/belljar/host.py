@@ -114,8 +114,9 @@ class Host:
     It belongs to the event loop in which it is opened, for as long as it is open.
 
     Args:
-        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None. Or
-            the URL of a PostgreSQL database for ledger and log: then `$BELLJAR_HOME` has the rest.
+        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None, and
+            then `$BELLJAR_JOURNAL` may name a PostgreSQL database for ledger and log. Or the URL of such a database:
+            then `$BELLJAR_HOME` has the rest.
         config: the configuration file; `$BELLJAR_CONFIG`, or `belljar.toml` in the state folder if there is one, when
             None. The limits of tenants in it are set when the host is opened.
         pool: how many unused boxes each backend keeps ready, for each of the last four kinds that were asked for; of
