@@ -91,7 +91,7 @@ class Stack:
         assert not [path for path in kept if "images" not in path.parts and KEY.encode() in path.read_bytes()]
 
     def _name_of(self, entry: dict[str, Any]) -> str:
-        return ("openai:" if self.model.startswith("openai:") else "") + entry["body"]["model"]
+        return f"{'openai:' if self.model.startswith('openai:') else ''}{entry['body']['model']}"
 
 
 def digest(entry: dict[str, Any]) -> str:
