@@ -35,7 +35,7 @@ from typing import Any, Final, Literal
 import anthropic
 import httpx2
 import msgspec
-from anthropic.types import CacheControlEphemeralParam, MessageParam, RawMessageStreamEvent
+from anthropic.types import CacheControlEphemeralParam, MessageParam, RawMessageStreamEvent, TextBlockParam
 
 from belljar.errors import ModelFailed
 from belljar.heavy import whole
@@ -139,14 +139,11 @@ class AnthropicModel:
 
     def _messages(self, request: ModelRequest) -> list[MessageParam]:
         """A root model's conversation is sent again with its next turn, and then read from the provider's cache."""
-        messages = [_param(message) for message in request.messages]
-        if request.purpose == "root" and not self._marks_request:
-            last = request.messages[-1]
-            messages[-1] = {
-                "role": last.role,
-                "content": [{"type": "text", "text": last.text, "cache_control": self._mark()}],
-            }
-        return messages
+        if request.purpose != "root" or self._marks_request:
+            return [_param(message) for message in request.messages]
+        *earlier, last = request.messages  # the user's: it is what the model is to answer
+        block: TextBlockParam = {"type": "text", "text": last.text, "cache_control": self._mark()}
+        return [*map(_param, earlier), {"role": "user", "content": [block]}]
 
     def _mark(self) -> CacheControlEphemeralParam:
         return {"type": "ephemeral", "ttl": "1h"} if self.cache_ttl == "1h" else {"type": "ephemeral"}

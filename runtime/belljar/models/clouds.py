@@ -30,7 +30,7 @@ Ttl = Literal["5m", "1h"]
 class _CloudModel(AnthropicModel):
     """Raises `InvalidInput`, as each of them does, where a name, a key or an address is not valid."""
 
-    _marks_request: Final = False
+    _marks_request = False
     _prefix = ""
     _key_variable = _url_variable = ""
 
@@ -154,11 +154,9 @@ class FoundryModel(_CloudModel):
 def _vertex_host(region: str) -> str:
     if region == "global":
         return "aiplatform.googleapis.com"
-    return (
-        f"aiplatform.{region}.rep.googleapis.com"
-        if region in _VERTEX_MULTIREGIONS
-        else f"{region}-aiplatform.googleapis.com"
-    )
+    if region in _VERTEX_MULTIREGIONS:
+        return f"aiplatform.{region}.rep.googleapis.com"
+    return f"{region}-aiplatform.googleapis.com"
 
 
 def _part(what: str, value: str, variable: str) -> str:
