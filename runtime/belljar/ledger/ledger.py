@@ -415,19 +415,25 @@ class Ledger:
         """The `used` part of `balance`."""
         return (await self.balance(account, key)).used
 
+    async def owners(self) -> frozenset[str]:
+        """Whoever has open runs."""
+        return frozenset(await self._submit(Job(accounts.owners)))
+
     async def recover(
         self, is_alive: Callable[[str], bool], beside: Callable[[Abandoned], Job[object]] | None = None
     ) -> int:
         """Close the runs whose owner is not alive, as `close_run` does, each with what is to be written `beside`.
 
-        Runs below them are closed, too, whoever owns them. Returns how many. Call it at the start.
+        Runs below them are closed, too, whoever owns them. Returns how many.
         """
         # `is_alive` does not run under the write lock. A dead owner stays dead, and so do its runs.
-        owners = await self._submit(Job(accounts.owners))
-        dead = [owner for owner in owners if owner != self._owner and not is_alive(owner)]
+        dead = [owner for owner in sorted(await self.owners()) if owner != self._owner and not is_alive(owner)]
+        if not dead:
+            return 0
         closed = 0
         for run in await self._submit(Job(lambda draft: accounts.owned_by(draft, dead))):
             closed += await self._submit(Job(functools.partial(accounts.abandon, run=run, beside=beside)))
+        self._tell()
         return closed
 
     async def check_books(self) -> list[str]:
