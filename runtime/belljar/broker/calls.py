@@ -170,9 +170,17 @@ class Calls:
         self.spent = Spent()
 
     async def ask(
-        self, model: Model, request: ModelRequest, *, cell: int, prompt: bytes | memoryview | None = None
+        self,
+        model: Model,
+        request: ModelRequest,
+        *,
+        cell: int,
+        prompt: bytes | memoryview | None = None,
+        deadline: float | None = None,
     ) -> ModelReply:
         """Ask, with as many attempts as the policy allows. `prompt` is the last message, in UTF-8.
+
+        No call waits for a new period beyond `deadline`, on the run's monotonic clock.
 
         Raises:
             QuotaExceeded: it would spend more than is left.
@@ -187,7 +195,7 @@ class Calls:
                 question = await off_loop(size, _question, request, prompt, counted)
             for attempt in range(1, self._scope.policy.models.attempts_max + 1):
                 try:
-                    reply = await self._attempt(model, await self._in_time(question, cell), cell, attempt)
+                    reply = await self._attempt(model, await self._in_time(question, cell), cell, attempt, deadline)
                     if request.purpose == "root":
                         self._keep_for(model, question, reply)
                     return reply
@@ -230,10 +238,15 @@ class Calls:
         """What is kept back for the root model's next turn."""
         return self._kept
 
-    async def left(self) -> Remaining:
-        """What the program may still spend, once all that has ended is settled, without what is kept for the root."""
+    async def left(self, *, wait_s: float | None = None) -> Remaining:
+        """What the program may still spend, once all that has ended is settled, without what is kept for the root.
+
+        With `wait_s`, limits of a period that is over in so many seconds do not count.
+        """
         await self.settled()
-        left = await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)
+        now = self._scope.now()
+        until = None if wait_s is None else now + wait_s
+        left = await self._ledger.remaining(self._scope.run, now=now, for_program=True, until=until)
         kept = {name: getattr(self._kept, name) for name in Remaining.__struct_fields__}
         return Remaining(
             **{name: None if (room := getattr(left, name)) is None else max(0, room - kept[name]) for name in kept}
@@ -277,9 +290,11 @@ class Calls:
             self._loose_ends = False
         self._refuse_after_fault()
 
-    async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int) -> ModelReply:
+    async def _attempt(
+        self, model: Model, question: _Question, cell: int, attempt: int, deadline: float | None
+    ) -> ModelReply:
         self._refuse_after_fault()
-        reservation, held, sent, action = await self._admit(model, question, cell, attempt)
+        reservation, held, sent, action = await self._admit(model, question, cell, attempt, deadline)
         try:
             sent = self._timed(sent)  # again: it may have waited
         except PolicyDenied as late:
@@ -289,7 +304,7 @@ class Calls:
         return await self._send(model, sent.request, action, reservation, held)
 
     async def _admit(
-        self, model: Model, question: _Question, cell: int, attempt: int
+        self, model: Model, question: _Question, cell: int, attempt: int, deadline: float | None
     ) -> tuple[str, Amounts, _Question, str]:
         """Hold the worst case and log the request, in one transaction; where the whole answer does not fit, of as long
         an answer as does.
@@ -309,6 +324,7 @@ class Calls:
                 question.request.output_tokens_max,
                 kept=NOTHING if question.request.purpose == "root" else self._kept,
                 records=asking.records,
+                deadline=deadline,
             )
         except Refusal as refusal:
             if not self.denials.has_many("query"):
