@@ -20,8 +20,8 @@ what is asked for is reserved for, so a model that is to be kept for an hour say
 
 Nothing happens behind our back: base URL and key are arguments and not looked up, retries are off (the caller reserves
 and logs each attempt), tracing is off (it can put prompts into spans), and redirects are not followed (a prompt goes to
-the named host, or nowhere). Two things of the environment still apply, because it is trusted: proxies, and the SDK's
-`ANTHROPIC_CUSTOM_HEADERS`.
+the named host, or nowhere). Of the environment only its proxies apply: the SDK would also take headers of any name from
+there, and a key of somebody else among them.
 
 The provider's own exception is not chained: it may repeat what was sent (`http`).
 """
@@ -95,6 +95,7 @@ class AnthropicModel:
             open_telemetry=False,
             http_client=http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, limits=http.LIMITS),
         )
+        self._client._custom_headers = {}  # which it took from the environment
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """One HTTP request.

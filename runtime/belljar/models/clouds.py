@@ -46,7 +46,6 @@ class _CloudModel(AnthropicModel):
     ) -> None:
         self._connect = connect
         super().__init__(name, api_key=key, base_url=base_url, http_client=http_client, cache_ttl=cache_ttl)
-        self._client._custom_headers = {}  # which it took from the environment
 
 
 class BedrockModel(_CloudModel):
