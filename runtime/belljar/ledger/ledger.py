@@ -95,7 +95,8 @@ class Ledger:
     ) -> _T | None:
         """Open the account of a run that this process owns.
 
-        For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called.
+        For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called. Their
+        gauges hold at each moment, whatever the period.
 
         Returns:
             What `beside` gives; None where there is none.
@@ -104,7 +105,7 @@ class Ledger:
             InvalidInput: `run.exists` or `limit.invalid`.
         """
         check_limits(run_limits)
-        check_limits(tenant_limits)
+        check_limits(tenant_limits, of_policy=True)
         encoded = msgspec.json.encode(run_limits), msgspec.json.encode(tenant_limits)
         row = RunRow(run, tenant, self._owner, *encoded, is_open=1)
 
