@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -76,11 +77,11 @@ class Admission:
         *,
         kept: Amounts,
         records: Records,
-        deadline: float | None = None,
+        deadline: float = math.inf,
     ) -> tuple[str, Amounts, int]:
         """Hold the worst case of a call, dispatched, and write its `records` with it; `kept` is left besides.
 
-        `deadline`, on the run's monotonic clock, is when an answer is of no use any more; None: the run's own.
+        After `deadline`, on the run's monotonic clock, an answer is of no use any more.
 
         Returns:
             The reservation, what it holds, and how many tokens the answer may have.
@@ -173,13 +174,10 @@ class Admission:
 class _Periods:
     """How long one call may still wait for a period's end, from when it came."""
 
-    def __init__(self, scope: RunScope, deadline: float | None) -> None:
+    def __init__(self, scope: RunScope, deadline: float) -> None:
         self._scope = scope
         self._began = scope.monotonic()
-        self._until = min(
-            self._began + scope.policy.quota.wait_s,
-            scope.deadline if deadline is None else min(deadline, scope.deadline),
-        )
+        self._until = min(self._began + scope.policy.quota.wait_s, deadline, scope.deadline)
         # None if it did not wait for one.
         self.waited_s: float | None = None
 
