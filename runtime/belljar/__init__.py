@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         Refusal,
         VerificationFailed,
     )
-    from belljar.facade import SyncSession, execute, run, session
+    from belljar.facade import SyncQuotas, SyncSession, execute, run, session
     from belljar.host import Host, LiveRun
     from belljar.identity import BackendName, Language
     from belljar.ledger import Amounts, Limits, Quota, Remaining, Used
@@ -107,6 +107,7 @@ __all__ = [
     "Runtime",
     "Session",
     "Status",
+    "SyncQuotas",
     "SyncSession",
     "Turn",
     "TurnBlock",
@@ -133,7 +134,7 @@ _NAMES_OF: Final = {
         *("LayerMissing", "LedgerUnavailable", "ModelFailed", "PolicyDenied", "QuotaExceeded", "Refusal"),
         "VerificationFailed",
     ),
-    "facade": ("SyncSession", "execute", "run", "session"),
+    "facade": ("SyncQuotas", "SyncSession", "execute", "run", "session"),
     "host": ("Host", "LiveRun"),
     "identity": ("BackendName", "Language"),
     "ledger": ("Amounts", "Limits", "Quota", "Remaining", "Used"),

@@ -38,18 +38,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
+from belljar.arguments import check
+from belljar.config import settings
 from belljar.engine import CellResult, Result
 from belljar.errors import HostFault, InvalidInput, PolicyDenied
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
+from belljar.ledger import Limits, Period, Quota, Span, Used
 from belljar.lifecycle import OnProgress, OnTurn
 from belljar.models import Model, Prices
 from belljar.policy import Policy
+from belljar.quotas import Bounds, Quotas, open_quotas
 from belljar.runtime import Runtime
 from belljar.sessions import Session
 from belljar.sources import ContextSource
 from belljar.tasks import Workers
 
-__all__ = ["RuntimeOptions", "SyncSession", "execute", "run", "session"]
+__all__ = ["RuntimeOptions", "SyncQuotas", "SyncSession", "execute", "run", "session"]
 
 T = TypeVar("T")
 # How long the end of the process waits for what is still open. Killing a box takes milliseconds.
@@ -172,6 +176,56 @@ class SyncSession:
     def result(self) -> Result | None:
         """The whole session's result, once it is closed."""
         return self._session.result
+
+
+class SyncQuotas:
+    """What tenants may use and have used, for synchronous code: `runtime.quotas` without a runtime.
+
+    Each call opens log and ledger for itself. A run that is under way, here or in another process, is held to a new
+    limit from its next call on.
+
+    Args:
+        state, config: as of `Runtime`. The limits in the configuration file are not set by this.
+
+    Raises:
+        InvalidInput: an argument is of another type; `config.missing`, `config.unreadable`, `config.invalid`.
+    """
+
+    def __init__(self, *, state: str | Path | None = None, config: str | Path | None = None) -> None:
+        check("state", state, (str, Path, type(None)), "the path of a folder, or a URL of PostgreSQL")
+        check("config", config, (str, Path, type(None)), "the path of a configuration file")
+        self._state = settings(state, config, os.environ).state
+
+    def show(self, tenant: str | None = None) -> list[Quota]:
+        """As `Quotas.show`: how every level of `tenant` stands, or every tenant."""
+        return self._read(lambda quotas: quotas.show(tenant))
+
+    def history(self, tenant: str | None = None, *, per: Span = "day") -> list[Used]:
+        """As `Quotas.history`: what was used on each day or in each month."""
+        return self._read(lambda quotas: quotas.history(tenant, per=per))
+
+    def check(self) -> list[str]:
+        """As `Quotas.check`: one line for each difference; empty if the books balance and agree with the log."""
+        return self._read(lambda quotas: quotas.check())
+
+    def set(self, tenant: str, period: Period, *, by: str = "api", **bounds: Unpack[Bounds]) -> Limits:
+        """As `Quotas.set`: set limits of one level for one period. Returns what then stands."""
+        return self._write(lambda quotas: quotas.set(tenant, period, by=by, **bounds))
+
+    def clear(self, tenant: str, *, by: str = "api") -> list[Limits]:
+        """As `Quotas.clear`: forget all limits of one level. Returns what they were."""
+        return self._write(lambda quotas: quotas.clear(tenant, by=by))
+
+    def _read(self, question: Callable[[Quotas], Coroutine[Any, Any, T]]) -> T:
+        return _call_once(lambda: question(Quotas(self._state.journal, None)))
+
+    def _write(self, change: Callable[[Quotas], Coroutine[Any, Any, T]]) -> T:
+        async def once() -> T:
+            self._state.create()
+            async with open_quotas(self._state.journal) as quotas:
+                return await change(quotas)
+
+        return _call_once(once)
 
 
 class _Opening(contextlib.AbstractContextManager[SyncSession]):

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypedDict, TypeVar, Unpack, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ from belljar.identity import RunId, Tenant
 from belljar.journal import Ask, Job, open_journal
 from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
 from belljar.ledger import (
+    DIMENSIONS,
     Amounts,
     Changes,
     Ledger,
@@ -42,11 +43,9 @@ from belljar.ledger import (
     quotas,
 )
 
-__all__ = ["Explained", "QuotaRefusal", "Quotas", "apply_limits", "differences", "explain", "open_quotas"]
+__all__ = ["Bounds", "Explained", "QuotaRefusal", "Quotas", "apply_limits", "differences", "explain", "open_quotas"]
 
 _T = TypeVar("_T")
-# None is unlimited; what is not given stays.
-_Bound = int | msgspec.UnsetType | None
 # Codes of refusals by a quota; the last is the run's own bound on reads.
 _OF_QUOTAS: Final = ("quota.run.", "quota.tenant.", "context.read_total")
 
@@ -90,6 +89,21 @@ class Explained(msgspec.Struct, frozen=True):
     overage: Amounts
 
 
+class Bounds(TypedDict, total=False):
+    """Limits by their dimension; None is unlimited, and what is not named stays."""
+
+    calls: int | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_nanousd: int | None
+    read_bytes: int | None
+    calls_in_flight: int | None
+    cpu_ms: int | None
+    wall_ms: int | None
+    memory_mib_s: int | None
+    boxes: int | None
+
+
 class Quotas:
     """The quotas in one state folder. `runtime.quotas` and `host.quotas` are such.
 
@@ -121,17 +135,8 @@ class Quotas:
         tenant: str,
         period: Period,
         *,
-        calls: _Bound = msgspec.UNSET,
-        input_tokens: _Bound = msgspec.UNSET,
-        output_tokens: _Bound = msgspec.UNSET,
-        cost_nanousd: _Bound = msgspec.UNSET,
-        read_bytes: _Bound = msgspec.UNSET,
-        cpu_ms: _Bound = msgspec.UNSET,
-        wall_ms: _Bound = msgspec.UNSET,
-        memory_mib_s: _Bound = msgspec.UNSET,
-        boxes: _Bound = msgspec.UNSET,
-        calls_in_flight: _Bound = msgspec.UNSET,
         by: str = "api",
+        **bounds: Unpack[Bounds],
     ) -> Limits:
         """Set limits of one level; what is not named stays, and None is unlimited. Holds from the next call on.
 
@@ -148,22 +153,13 @@ class Quotas:
             InvalidInput: `tenant.invalid`, `limit.invalid`, `runtime.closed`.
             LedgerUnavailable: it cannot be written; nothing changed.
         """
-        given = {
-            "calls": calls,
-            "input_tokens": input_tokens,
-            "output_tokens": output_tokens,
-            "cost_nanousd": cost_nanousd,
-            "read_bytes": read_bytes,
-            "cpu_ms": cpu_ms,
-            "wall_ms": wall_ms,
-            "memory_mib_s": memory_mib_s,
-            "boxes": boxes,
-            "calls_in_flight": calls_in_flight,
-        }
-        bounds = {name: bound for name, bound in given.items() if not isinstance(bound, msgspec.UnsetType)}
+        tenant_of(tenant)
+        for name in bounds:
+            if name not in DIMENSIONS:
+                raise TypeError(f"{name!r} is not a limit: use {', '.join(DIMENSIONS)}")
         if not bounds:
             raise InvalidInput("no limit is named: name one, such as calls=1000", code="limit.invalid")
-        (limits,) = await self.change(tenant, {period: bounds}, by=by)
+        (limits,) = await self.change(tenant, {period: cast("Mapping[str, int | None]", bounds)}, by=by)
         return limits
 
     async def change(self, tenant: str, changes: Changes, *, by: str = "api") -> list[Limits]:

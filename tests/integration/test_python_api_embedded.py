@@ -472,6 +472,10 @@ async def use() -> belljar.Document:
 with belljar.session(models=[Mine()], prices=belljar.Prices({"gpt-5": Mine.rates}), pool=1) as opened:
     assert_type(opened, belljar.SyncSession)
 assert_type(belljar.execute("1", model="gpt-5", models=[Mine()]), belljar.Result)
+quotas = belljar.SyncQuotas(state="/tmp/x")
+assert_type(quotas.set("acme", "day", calls=10, cost_nanousd=None), belljar.Limits)
+assert_type(quotas.show("acme"), list[belljar.Quota])
+assert_type(quotas.history(per="month"), list[belljar.Used])
 """
 
 

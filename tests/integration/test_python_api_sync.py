@@ -378,3 +378,26 @@ def test_ctrl_c_reaches_the_caller_when_the_work_has_ended(jar: Jar, code: str) 
 def _nothing_is_left() -> Any:
     yield
     until(lambda: own_threads() == [], what="the threads have ended")
+
+
+def test_quotas_are_set_and_shown_without_an_event_loop_and_inside_one(jar: Jar) -> None:
+    def go() -> tuple[list[belljar.Quota], list[belljar.Used]]:
+        quotas = belljar.SyncQuotas(state=jar.at)
+        assert quotas.set("acme", "day", calls=10, by="test").calls == 10
+        belljar.execute("print(1)", state=jar.at, tenant="acme/research")
+        shown, used = quotas.show("acme"), quotas.history("acme")
+        assert quotas.check() == []
+        assert [limits.calls for limits in quotas.clear("acme", by="test")] == [10]
+        assert all(quota.limits is None for quota in quotas.show("acme"))
+        return shown, used
+
+    async def inside() -> tuple[list[belljar.Quota], list[belljar.Used]]:
+        return go()
+
+    for shown, used in (go(), asyncio.run(inside())):
+        (day,) = [quota for quota in shown if quota.period == "day"]
+        assert (day.tenant, day.left.calls) == ("acme", 10)
+        assert used[-1].used.wall_ms > 0
+    assert [record.data["by"] for record in jar.records("quota.changed")] == ["test"] * 4
+    with pytest.raises(TypeError, match="'cals' is not a limit: use calls, "):
+        belljar.SyncQuotas(state=jar.at).set("acme", "day", cals=1)  # type: ignore[call-arg]
