@@ -302,7 +302,7 @@ def test_another_host_settles_what_a_dead_one_left_of_a_tree(tmp_path: Path, dea
         await opened(hosts["parent"], ROOT, only(calls=10))
         await opened(hosts["child"], CHILD, only(calls=6))
         await hosts["parent"].reserve(ROOT, Amounts(calls=2), now=NOON, dispatched=True)
-        await hosts["child"].reserve(CHILD, Amounts(calls=3), now=NOON, dispatched=True)
+        call = await hosts["child"].reserve(CHILD, Amounts(calls=3), now=NOON, dispatched=True)
         other, told = hosts["other"], Told()
         dead_ones = {"parent", "child"} if dead == "both" else {dead}
         assert await other.recover(lambda owner: owner not in dead_ones, told) == (1 if dead == "child" else 2)
@@ -316,7 +316,13 @@ def test_another_host_settles_what_a_dead_one_left_of_a_tree(tmp_path: Path, dea
         if dead == "child":  # its slice is free again
             assert (await hosts["parent"].remaining(ROOT, now=NOON)).calls == 5
             await hosts["parent"].close_run(ROOT)
+        # An owner that comes back, or that never was away, settles nothing more.
+        with pytest.raises(LedgerUnavailable, match="double end"):
+            await hosts["child"].settle(call, Amounts(calls=1))
+        with pytest.raises(LedgerUnavailable, match="is closed"):
+            await hosts["child"].reserve(CHILD, Amounts(calls=1), now=NOON)
         assert await other.balance("acme", "total") == Balance(Amounts(calls=5), NOTHING)
+        assert await stands(other, ROOT) == Balance(Amounts(calls=5), NOTHING)
         for ledger in hosts.values():
             await ledger.aclose()
 
@@ -400,6 +406,42 @@ def test_ledger_and_log_agree_on_runs_that_ended_with_their_parent(tmp_path: Pat
     asyncio.run(main())
     report = verify(path)
     assert (report.problems, report.unfinished, differences(path)) == ([], [], [])
+
+
+@on_each_store
+def test_children_of_several_hosts_and_the_end_of_their_parent(tmp_path: Path) -> None:
+    """Whoever is first: a child is opened before the parent's end and ends with it, or it is refused."""
+
+    async def main() -> None:
+        hosts = [OwnLedger(tmp_path / "a.db", owner=str(number)) for number in range(3)]
+        await opened(hosts[0], ROOT, only(calls=20))
+
+        async def child(number: int) -> None:
+            host, run = hosts[number % 3], ROOT.child(number)
+            await opened(host, run, only(calls=3))
+            await host.reserve(run, Amounts(calls=2), now=NOON, dispatched=True)
+
+        results: list[Any] = await asyncio.gather(*(child(number) for number in range(1, 19)), return_exceptions=True)
+        assert sum(result is None for result in results) == 6
+        assert await stands(hosts[1], ROOT) == Balance(NOTHING, Amounts(calls=18))
+        await hosts[1].close_run(ROOT.child(1 + results.index(None)))
+        assert await stands(hosts[2], ROOT) == Balance(Amounts(calls=2), Amounts(calls=15))
+        late: list[Any] = await asyncio.gather(
+            *(child(number) for number in (22, 23, 24)), hosts[0].close_run(ROOT), return_exceptions=True
+        )
+        assert late[-1] is None
+        assert all(result is None or isinstance(result, QuotaExceeded | LedgerUnavailable) for result in late)
+        open_runs: Job[list[Any]] = Job(lambda draft: draft.query("SELECT run FROM runs WHERE is_open = 1"))
+        assert await hosts[2].journal.submit(open_runs) == []
+        found = await stands(hosts[2], ROOT)
+        assert found.held == NOTHING
+        assert found == await hosts[2].balance("acme", "total")
+        assert found.used.calls <= 20
+        assert await hosts[2].check_books() == []
+        for host in hosts:
+            await host.aclose()
+
+    asyncio.run(main())
 
 
 # -- the books ---------------------------------------------------------------------------------------------------------
