@@ -35,6 +35,7 @@ from belljar.broker import Broker, Calls, Meter, RunScope
 from belljar.context import ContextStores, Document, OpenDocument
 from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
+    AnswerType,
     Box,
     CellResult,
     Coverage,
@@ -90,6 +91,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         root: the model that writes its code; None where the caller does.
         sub: the model that answers its program's queries; None refuses them.
         alone: it has exactly one cell.
+        answer_type: what its answer has to be; None for anything.
     """
 
     run: RunId
@@ -102,6 +104,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     root: Model | None = None
     sub: Model | None = None
     alone: bool = False
+    answer_type: AnswerType | None = None
 
 
 class Run:
@@ -177,6 +180,7 @@ class Run:
             box=self.box,
             execute=functools.partial(self.execute, spare_cpu=True),
             tell=self._tell_turn,
+            answer_type=order.answer_type,
         )
         # Its own task, so that `kill` ends the work and not the caller.
         self._solving = asyncio.create_task(self._root.work())
@@ -293,7 +297,11 @@ class Run:
         # Each backend refuses by itself; if one forgets to, or is not ours, its box must not start a run.
         check_layers(order.backend.name, order.policy.box.requires, sandbox.layers)
         await shared.audit.note(self.scope.run, BoxStarted(layers=list(sandbox.layers)))
-        await self._box.open(order.language, self._opened, self._contexts, more=not order.alone)
+        typed = order.answer_type
+        if typed is not None:
+            broker.expect(typed.misfit)
+        more, stays = not order.alone, typed is not None
+        await self._box.open(order.language, self._opened, self._contexts, more=more, stays=stays)
 
     def _open_context(self, name: str, document: Document) -> None:
         """Two places in the table of documents for a list or dict, one for a text."""
@@ -379,6 +387,10 @@ class Run:
 
     def result(self) -> Result:
         """What the caller gets. Only valid after `close`."""
+        result, typed = self._result(), self.order.answer_type
+        return result if typed is None else result.of_type(typed.value(result.given))
+
+    def _result(self) -> Result:
         assert self._verdict is not None, "the run is not closed"
         broker, spent, last = self.box.broker, self.calls.spent, self.last
         coverage = broker.coverage  # a sum over very many ranges, so once

@@ -10,7 +10,7 @@ Turn order::
     host   Execute                        one cell at a time
     guest    Output*  Read|Search|Query|Recurse|Budget*   many in flight, up to the policy's limit
     host     Data|Found|Answers|Left|Refused              one for each request, same `id`, any order
-    guest    Final                        at most once; from then on nothing the guest says counts
+    guest    Final                        ends the cell; once one counts, nothing the guest says does
     guest  Done                           ends the cell; no request may be pending
 
 A message that belongs to a cell names it: `Output`, `Final` and `Done` carry the number that `Execute` gave. So a
@@ -171,7 +171,10 @@ class Output(_Message, frozen=True):
 
 
 class Final(_Message, frozen=True):
-    """The answer. Body: text, or one JSON value. No reply; the first one before the deadline is the result."""
+    """The answer. Body: text, or one JSON value. No reply.
+
+    The first one before the deadline is the result, if it is of the type that was asked for.
+    """
 
     cell: CellNumber
     form: Literal["text", "json"]
@@ -225,7 +228,7 @@ class Start(_Message, frozen=True):
     """The box's whole configuration. The limits let the agent split its requests; the host enforces them.
 
     `more`: other cells may follow the first. Then the given names are restored after each cell, and a last line that is
-    an expression is shown.
+    an expression is shown. `stays`: an answer may turn out not to count, so cells may follow it as well.
     """
 
     protocol: int
@@ -241,6 +244,7 @@ class Start(_Message, frozen=True):
     header_bytes_max: int
     in_flight_bytes_max: int = _OFFSET_MAX
     more: bool = False
+    stays: bool = False
 
 
 class Execute(_Message, frozen=True):

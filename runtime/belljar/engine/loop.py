@@ -32,6 +32,7 @@ from belljar.engine.box import Box, Verdict, verdict_of
 from belljar.engine.history import History
 from belljar.engine.prompt import Ran, is_no_python, opening, report, standing, system_prompt
 from belljar.engine.result import CellResult, Turn, TurnBlock
+from belljar.engine.typed import AnswerType
 from belljar.errors import ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import off_loop, whole
 from belljar.identity import Language
@@ -87,6 +88,7 @@ class Root:
         model: the root model; it answers through `calls`.
         documents: the run's contexts, by name.
         execute: runs a block as a cell of `box`, after which others may follow.
+        answer_type: what the answer has to be; the box's broker checks it.
         tell: called with each turn when it is over.
 
     `turns` counts its turns. `ending` is set when it ended without an answer, before it asks the box for what there is
@@ -105,6 +107,7 @@ class Root:
         box: Box,
         execute: Callable[[str], Awaitable[CellResult]],
         tell: Callable[[Turn], None],
+        answer_type: AnswerType | None = None,
     ) -> None:
         self._model = model
         self._scope = scope
@@ -115,7 +118,7 @@ class Root:
         self._word = secrets.token_hex(6)
         policy = scope.policy
         self._system = system_prompt(policy, language, self._word)
-        first = opening(whole(question), documents)
+        first = opening(whole(question), documents, answer_type)
         if policy.models.turns_max == 1:  # the instructions say how many there are
             first += f"\n\n{standing(scope, 1, 0)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
@@ -138,7 +141,8 @@ class Root:
         except (QuotaExceeded, ModelFailed) as error:
             if not self._box.finished and self._box.broker.cells and self._scope.left_s() > 0:
                 self.ending = verdict_of(error)
-                # Not a cell of the program's, whose last one stays the run's last.
+                # Not a cell of the program's, whose last one stays the run's last; and a draft may be of any type.
+                self._box.broker.expect(None)
                 self.partial = (await self._box.execute(_WHAT_THERE_IS, spare_cpu=True)).given
             raise
 

@@ -16,6 +16,7 @@ from belljar.context import Document
 from belljar.engine.blocks import Found
 from belljar.engine.history import cut
 from belljar.engine.result import CellResult
+from belljar.engine.typed import AnswerType
 from belljar.identity import Language
 from belljar.policy import Policy
 from belljar.units import NANOUSD_PER_USD
@@ -86,6 +87,8 @@ _BLANK: Const = (
     "Your reply had no text outside of thinking, so nothing was run. (Thinking that is not closed goes on to the end.) "
     "Write the next step as code in a ```repl block."
 )
+# Of fields that are named in an example of a call.
+_CALL_CHARS_MAX: Const = 400
 # What people type at a prompt, or in a notebook.
 _PROMPT_SIGNS: Const = (">>>", "...", "In [")
 _MAGIC_SIGNS: Const = ("!", "%")
@@ -115,14 +118,26 @@ def system_prompt(policy: Policy, language: Language, word: str) -> str:
     return _SYSTEM.format(word=word, turns=turns, prompt_bytes=prompt_bytes, language=_LANGUAGES[language])
 
 
-def opening(question: str, documents: Mapping[str, Document]) -> str:
-    """The first message: what there is, and the question."""
+def opening(question: str, documents: Mapping[str, Document], answer_type: AnswerType | None = None) -> str:
+    """The first message: what there is, the question, and what the answer has to be."""
+    form = [] if answer_type is None else ["", _form_of(answer_type)]
     if not documents:
-        return f"There is no document.\nQuestion: {question}"
+        return "\n".join(["There is no document.", f"Question: {question}", *form])
     lines = [f"`context` is {_about(next(iter(documents.values())))}."]
     if len(documents) > 1:
         lines += [f'`contexts["{name}"]` is {_about(document)}.' for name, document in documents.items()]
-    return "\n".join([*lines, f"Question: {question}"])
+    return "\n".join([*lines, f"Question: {question}", *form])
+
+
+def _form_of(answer_type: AnswerType) -> str:
+    """How the answer has to be given, if it has a type."""
+    schema, fields = answer_type.schema, answer_type.schema.fields
+    call = ", ".join(f"{name}=..." for name in fields if name.isidentifier())
+    how = f"SUBMIT({call}), or FINAL(value) with a dict" if fields and len(call) < _CALL_CHARS_MAX else "FINAL(value)"
+    return (
+        f"The answer must be a value that fits this JSON Schema: {schema.text}\nGive it by {how}. If it does not fit, "
+        "it does not count, and you are told where."
+    )
 
 
 def _about(document: Document) -> str:

@@ -153,6 +153,7 @@ class Agent:
         self._compile: Callable[..., types.CodeType] = program.compile_cell
         self._main: program.Main | None = None
         self._more = False  # whether other cells may follow
+        self._stays = False  # whether they may follow an answer
         self._failed = False  # the cell before
         self._kept: set[str] = set()
         self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
@@ -206,7 +207,7 @@ class Agent:
             "ModelError": ModelError,
             "CutAnswer": CutAnswer,
         }
-        self._more = start["more"]
+        self._more, self._stays = start["more"], start["stays"]
         if start["language"] == "restricted":
             self._use_restricted()
         else:
@@ -291,7 +292,7 @@ class Agent:
             self._execute(code)
             self._endings.after_cell()
         except (Ended, Closed):
-            self._more = False
+            self._more = self._stays
             return "ok", None, b""
         except KeyboardInterrupt as error:
             # An interrupt that the host did not send is the program's own.
