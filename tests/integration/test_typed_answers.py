@@ -28,7 +28,7 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("spec", [Found, SCHEMA])
+@pytest.mark.parametrize("spec", [SCHEMA, Found])
 def test_a_misfit_goes_back_with_its_path_and_the_next_answer_counts(jar: Jar, language: Language, spec: Any) -> None:
     result = answered(
         jar,

@@ -74,7 +74,7 @@ class Schema:
 
     def __init__(self, document: object, *, strict: bool = True) -> None:
         try:
-            self.text = msgspec.json.encode(document, order="sorted").decode()
+            self.text = msgspec.json.encode(document).decode()
             self.document = msgspec.json.decode(self.text)
         except (TypeError, ValueError, RecursionError) as error:
             raise _bad("", f"it is not made of JSON values ({type(error).__name__})") from error
@@ -99,7 +99,7 @@ class Schema:
                 break
             document = self._target(document["$ref"], "#")
         properties, required = document.get("properties", {}), document.get("required", [])
-        return sorted(properties, key=lambda name: (name not in required, [*properties].index(name)))
+        return sorted(properties, key=lambda name: name not in required)
 
     def faults(self, value: Any) -> list[str]:
         """Where and why the value does not fit: at most a few lines, each short; none if it fits."""
