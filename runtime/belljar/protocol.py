@@ -114,11 +114,12 @@ class Read(_Message, frozen=True):
     line: Line
 
 
-class Search(_Message, frozen=True):
+class Search(_Message, frozen=True, omit_defaults=True):
     """Search characters `[start, stop)` of document `doc`. Body: an RE2 pattern. Reply: `Found`.
 
     `find` gives at most `limit` matches, `count` their number; `find_items` and `count_items` treat each item of a list
     or dict as a text of its own. `lines` gives the lines numbered `[start, stop)`, with their ends, without a pattern.
+    `find` and `count` treat `[first, stop)` as the text: the pattern sees nothing before it.
     """
 
     id: Id
@@ -128,6 +129,7 @@ class Search(_Message, frozen=True):
     stop: Offset
     limit: Annotated[int, Meta(ge=1, le=100_000)]
     line: Line
+    first: Offset = 0
 
 
 class Query(_Message, frozen=True):

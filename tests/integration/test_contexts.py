@@ -145,6 +145,39 @@ def test_a_search_through_a_list_or_dict(jar: Jar, language: Language) -> None:
         assert result.answer == [found, True, None, 2, [True, True, True], lines, "1", True]
 
 
+PART_PROGRAM = """
+part = context.part(100_000, 200_000)
+rows, mails = contexts["rows"].part(1, 4), contexts["mails"].part(-3)
+FINAL([len(part), part[:4], part[-2:], part.search(r"\\Aline")[0].start, part.count_matches("(?m)^line"),
+       part.part(5, 50).part(0, 5)[:], context[:7], isinstance(part, str), [row for row in rows], rows[-1:],
+       [hit.key for hit in rows.search("e")], list(mails), mails["meta"], [hit.key for hit in mails.search("[0-9]")]])
+"""
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_part_of_each_kind(jar: Jar, language: Language) -> None:
+    text = "".join(f"line {number:04}\n" for number in range(30_000))
+    contexts: dict[str, ContextSource] = {"rows": VALUES, "mails": MAILS}
+    result = execute(jar, PART_PROGRAM, language, context=text, contexts=contexts)
+    part = text[100_000:200_000]
+    assert result.answer == [
+        *(len(part), part[:4], part[-2:], 0, part.count("line"), part[5:10], text[:7], True),
+        *(VALUES[1:4], VALUES[3:4], [0, 1], ["meta", "ö", "n"], MAILS["meta"], ["meta", "meta", "n"]),
+    ]
+
+
+def test_what_is_read_of_a_part_is_charged_and_covers_the_document(jar: Jar) -> None:
+    text = "x" * 200_000
+    result = execute(
+        jar, "part = context.part(100_000, 180_000)\nFINAL(len(part[:]) + len(part.part(10, 20)[:]))", context=text
+    )
+    assert result.answer == 80_010
+    reads = [record.data for record in jar.records("context.read")]
+    assert (reads[0]["doc"], reads[0]["start"], reads[0]["stop"]) == (0, 100_000, 180_000)
+    assert result.read_bytes == sum(read["stop"] - read["start"] for read in reads) < 120_000
+    assert 80_000 <= result.coverage.read_chars <= 120_000
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_several_by_name(jar: Jar, language: Language) -> None:
     contexts: dict[str, ContextSource] = {"contract": "the contract", "mails": MAILS, "rows.v2": VALUES}

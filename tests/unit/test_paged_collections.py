@@ -346,7 +346,6 @@ def test_a_look_for_a_text_reads_only_what_has_its_length() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda s: s[:],
         lambda s: s[::-1],
         lambda s: s[::2],
         lambda s: s.copy(),
@@ -362,6 +361,43 @@ def test_too_much_at_once_says_what_to_do_instead(call: Callable[[Any], Any]) ->
     with pytest.raises(TextTooLarge, match=r"at most 1,000 .* for item in context"):
         call(twin)
     assert (len(twin), twin[5], twin[3:5], sum(map(len, twin))) == (100, "x" * 90, ["x" * 90] * 2, 9000)
+
+
+def test_a_slice_of_more_items_than_fit_is_a_part() -> None:
+    items = [f"{number}" * 90 for number in range(100)]
+    twin = look_alike(items, materialise_chars_max=1000)
+    part = twin[10:60]
+    assert (type(part), len(part), part[0], part[-1], [*part]) == (PagedList, 50, items[10], items[59], items[10:60])
+    assert (part[:2], type(part[3:20]), len(part[3:20])) == (items[10:12], PagedList, 17)
+    assert repr(part[3:20]).startswith("<context.part(13, 30) ")
+
+
+@given(lists, shapes, places, places, places)
+def test_a_part_of_a_list_is_the_slice(items: list[Any], shape: Any, low: Any, high: Any, at: Any) -> None:
+    part, expected = look_alike(items, **shape).part(low, high), items[low:high]
+    nested, inner = part.part(at), expected[at:]
+    assert (len(part), part == expected, [*reversed(part)], part[at:]) == (len(expected), True, expected[::-1], inner)
+    assert (list(nested), nested.copy(), str(nested)) == (inner, inner, str(inner))
+    for wanted in items[:3]:
+        assert (wanted in nested, nested.count(wanted)) == (wanted in inner, inner.count(wanted))
+        assert outcome(part.index, wanted) == outcome(expected.index, wanted)
+
+
+@given(dicts, shapes, places, places, places, st.sampled_from([0, 10**6]))
+def test_a_part_of_a_dict_has_the_entries_of_that_range(
+    entries: dict[str, Any], shape: Any, low: Any, high: Any, at: Any, keys_bytes_max: int
+) -> None:
+    pairs = list(entries.items())[low:high]
+    part = look_alike(entries, keys_bytes_max=keys_bytes_max, **shape).part(low, high)
+    assert (len(part), dict(part), list(part.items()), list(reversed(part))) == (
+        len(pairs),
+        dict(pairs),
+        pairs,
+        [key for key, _ in pairs][::-1],
+    )
+    assert {key: part.get(key, part) is part for key in entries} == {key: key not in dict(pairs) for key in entries}
+    assert (str(part.keys()), str(part.values())) == (str(dict(pairs).keys()), str(dict(pairs).values()))
+    assert part.part(at) == dict(pairs[at:])
 
 
 def test_too_large_a_dict_says_so_and_is_read_entry_by_entry() -> None:
@@ -449,6 +485,22 @@ def test_a_search_through_items_goes_on_where_it_stopped() -> None:
         context.search("a", re.I)
     with pytest.raises(ValueError, match="at least 1"):
         context.search("a", limit=0)
+
+
+@pytest.mark.parametrize("patience", [1, 100])
+def test_a_search_of_a_part_finds_what_is_in_its_items(patience: int) -> None:
+    part = searched(LOGS, patience).part(1, -1)
+    assert [(hit.key, hit.text) for hit in part.search(USER)] == [("n", "user 3")]
+    listed = searched([*LOGS.values()], patience).part(2)
+    found: list[Any] = []
+    at: Any = 0
+    while at is not None:
+        hits = listed.search(r"\d", start=at, limit=1)
+        found += [(hit.key, hit.text) for hit in hits]
+        at = hits.next
+    assert found == [(0, "1"), (0, "3"), (1, "4"), (1, "5")]
+    assert (part.count_matches(USER), listed.count_matches(USER), listed.part(0, 0).count_matches("u")) == (1, 3, 0)
+    assert [*listed.lines()] == ['[1,"user 3"]', "user 4: bad", "user 5: ok"]
 
 
 def test_the_lines_of_all_items() -> None:

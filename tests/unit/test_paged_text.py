@@ -325,12 +325,9 @@ def test_repr_never_shows_the_text() -> None:
     [
         str,
         lambda s: s.upper(),
-        lambda s: s.strip("y"),
-        lambda s: s.removeprefix("y"),
         lambda s: s.lines(0, 1),
         lambda s: f"{s}",
         lambda s: s + "",
-        lambda s: s[:],
         lambda s: s[::-1],
         lambda s: s.split(","),
         lambda s: s.split(),
@@ -342,6 +339,55 @@ def test_repr_never_shows_the_text() -> None:
 def test_too_large_a_text_says_what_to_do_instead(call: Callable[[Any], Any]) -> None:
     with pytest.raises(TextTooLarge, match=r"101 .* at most 100 .* slices .* context\.lines\(\)"):
         call(paged("x" * 101, 10, materialise_chars_max=100))
+
+
+@pytest.mark.parametrize(
+    "call", [lambda s: s[:], lambda s: s[1:], lambda s: s.strip("y"), lambda s: s.rstrip("z"), lambda s: s[::1][:-1]]
+)
+def test_a_slice_that_does_not_fit_is_a_part(call: Callable[[Any], Any]) -> None:
+    text = "x" * 100 + "yz" * 100
+    part = call(paged(text, 10, materialise_chars_max=100))
+    assert (type(part), part == call(text), part[:100]) == (PagedText, True, call(text)[:100])
+    with pytest.raises(TextTooLarge, match=r"context\.part\(\d+, \d+\)\.lines\(\)"):
+        str(part)
+
+
+@given(twins(), bounds, bounds, bounds, bounds)
+def test_a_part_is_the_slice(
+    pair: tuple[str, PagedText], start: int | None, stop: int | None, low: int | None, high: int | None
+) -> None:
+    text, twin = pair
+    part, expected = twin.part(start, stop), text[start:stop]
+    assert (len(part), part == expected, part[low:high], [*part.lines()]) == (
+        len(expected),
+        True,
+        expected[low:high],
+        expected.splitlines(),
+    )
+    nested, expected = part.part(low, high), expected[low:high]
+    assert (str(nested), nested.find("a"), nested.count("b")) == (expected, expected.find("a"), expected.count("b"))
+    for pattern in ("^a?b*$", r"(?m)^.", r"\b"):
+        found = [(*match.span(), match.group()) for match in re.finditer(pattern, expected)][:100]
+        assert (nested.search(pattern), len(nested.search(pattern))) == (found, len(found))
+
+
+def test_a_part_of_a_part_is_named_after_the_whole() -> None:
+    twin = paged("abcdefghij")
+    assert repr(twin.part(2, 9).part(1, -1)).startswith("<context.part(3, 8) ")
+    assert repr(twin._part(2, 9, "context[0]").part(1, 3).part(1)).startswith("<context[0].part(2, 3) ")
+    assert len(twin.part(5, 2)) == 0
+
+
+def test_making_a_part_loads_nothing() -> None:
+    fetched: list[tuple[int, int]] = []
+
+    def fetch(start: int, stop: int) -> str:
+        fetched.append((start, stop))
+        return "x" * (stop - start)
+
+    part = PagedText(10**9, fetch).part(500, 10**8).part(5 * 10**6, 10**7)
+    assert (len(part), fetched) == (5 * 10**6, [])
+    assert (part[:3], fetched[0][0] <= 5_000_500 < fetched[0][1]) == ("xxx", True)
 
 
 def test_a_text_of_any_size_can_be_searched_and_read_line_by_line() -> None:
@@ -439,15 +485,16 @@ class OtherSide:
         self.text = text
         self.patience = patience
 
-    def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[Hit], int | None]:
-        found = list(islice(re.compile(pattern).finditer(self.text, start, stop), min(limit, self.patience)))
+    def find(self, pattern: str, start: int, stop: int, limit: int, *, first: int = 0) -> tuple[list[Hit], int | None]:
+        seen = self.text[first:stop]
+        found = list(islice(re.compile(pattern).finditer(seen, start - first), min(limit, self.patience)))
         full = len(found) == min(limit, self.patience)
         after = max(found[-1].end(), found[-1].start() + 1) if full else None
-        hits = [*found_by(re.compile(pattern), found, len(found), stop)]
-        return hits, after if after is not None and after <= stop else None
+        hits = [hit.moved(first) for hit in found_by(re.compile(pattern), found, len(found), stop)]
+        return hits, after + first if after is not None and after + first <= stop else None
 
-    def count(self, pattern: str, start: int, stop: int) -> tuple[int, int | None]:
-        hits, at = self.find(pattern, start, stop, self.patience)
+    def count(self, pattern: str, start: int, stop: int, *, first: int = 0) -> tuple[int, int | None]:
+        hits, at = self.find(pattern, start, stop, self.patience, first=first)
         return len(hits), at
 
     def lines(self, first: int, last: int) -> tuple[str, int | None]:
@@ -521,6 +568,7 @@ def test_empty_matches_come_to_an_end(asked: PagedText) -> None:
 def test_a_range_of_a_text_is_searched_by_itself(asked: PagedText) -> None:
     part = asked._part(8, 21, "context[0]")
     assert part.search(r"\w+ ?\d*") == [(0, 4, "item"), (5, 11, "user 4")]
+    assert (part.search(r"\Aitem"), part.count_matches("^i"), part.count_matches("^t", 1)) == ([(0, 4, "item")], 1, 0)
     assert part.lines(1, 2) == ["user 4"]
 
 

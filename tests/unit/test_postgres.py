@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from belljar.audit import records, runs, verify
+from belljar.audit import AuditLog, records, runs, verify
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal, open_journal
@@ -26,6 +26,7 @@ from belljar.journal.pgschema import VERSION
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.tables import DIMENSIONS, LIMITS, LimitsRow, RecordRow
 from belljar.ledger import Amounts, Ledger, Limits
+from belljar.recovery import recover
 from tests.cutting import Cutter, Where
 from tests.journals import OwnLog
 from tests.postgres import Postgres, sql
@@ -635,6 +636,26 @@ def test_who_lives_is_known_though_he_does_nothing(url: str) -> None:
                 await slow.open_run(RunId("r3"))
         for host in (quick, slow):
             await host.journal.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_host_that_starts_while_another_looks_for_the_dead_is_not_taken_for_dead(url: str) -> None:
+    """It opens a run after the other has seen who lives, and before it closes the runs of the dead."""
+
+    async def main() -> None:
+        async with hosts(url) as [host]:
+            honest, late = host.ledger.recover, []
+
+            async def later(*arguments: Any) -> int:
+                late.append(Host(url))
+                await late[0].open_run(R2)
+                return await honest(*arguments)
+
+            host.ledger.recover = later  # type: ignore[method-assign, assignment]
+            assert await recover(host.journal, host.ledger, AuditLog(host.journal), None) == 0
+            await late[0].spend(R2)
+            await late[0].journal.aclose()
 
     asyncio.run(main())
 

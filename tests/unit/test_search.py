@@ -222,6 +222,27 @@ def test_a_range_is_searched_as_re_searches_it(desk: Desk, text: str, pattern: s
 
 
 @pytest.mark.slow
+@settings(max_examples=examples(100), deadline=None)
+@given(texts, patterns, st.data())
+def test_a_part_is_searched_as_a_text_of_its_own(desk: Desk, text: str, pattern: str, data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, len(text) - 1))
+    start = data.draw(st.integers(first, len(text)))
+    stop = data.draw(st.integers(max(start, first + 1), len(text)))  # `re` and RE2 differ over an empty text
+    part = text[first:stop]
+    spans = [(at + first, end + first) for at, end in expected(pattern, part, start - first, len(part))]
+    fields = {"start": start, "stop": stop, "first": first}
+    assert [hit[:2] for hit in hits(desk.ask(text, pattern, **fields))] == spans
+    assert desk.ask(text, pattern, mode="count", **fields).count == len(spans)
+
+
+def test_a_pattern_sees_nothing_beside_a_part(desk: Desk) -> None:
+    fields = {"start": 2, "stop": 5, "first": 2}
+    assert [hit[:2] for hit in hits(desk.ask("→ab ab", r"\Ab|a\z|\bb ", **fields))] == [(2, 3), (4, 5)]
+    assert desk.ask("→ab ab", r"\Ab|a\z", mode="count", **fields).count == 2
+    assert desk.ask("→ab ab", r"\A|\bb", mode="count", start=2, stop=5).count == 0
+
+
+@pytest.mark.slow
 @settings(max_examples=examples(50), deadline=None)
 @given(texts, patterns, st.integers(1, 3))
 def test_going_on_from_next_finds_each_match_once(desk: Desk, text: str, pattern: str, limit: int) -> None:

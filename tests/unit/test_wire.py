@@ -457,7 +457,7 @@ def test_a_frame_shows_the_size_of_its_body_only() -> None:
 # All that a guest can say anything with. Who it is, for whom, how deep and where is not among it: whoever adds a field
 # decides here that it is neither.
 FIELDS = {
-    *("id", "line", "doc", "start", "stop", "mode", "limit"),
+    *("id", "line", "doc", "first", "start", "stop", "mode", "limit"),
     *("model", "lengths", "prompts", "contexts"),
     *("protocol", "python", "stream", "form", "status", "error", "cell"),
 }

@@ -186,6 +186,7 @@ class Reading:
             stop=min(search.stop, document.document.lines if search.mode == "lines" else document.document.chars),
             limit=min(search.limit, self._policy.context.search_hits_max),
             bytes_max=longest,
+            first=search.first,
         )
 
     def _bytes_between(self, doc: int, start: int, stop: int) -> int:

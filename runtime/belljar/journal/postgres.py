@@ -61,7 +61,7 @@ _PULSE_S: Final = 15.0
 
 # Except ourselves: we are alive.
 _REMOVE_DEAD: Final = (
-    "DELETE FROM belljar.hosts WHERE seen < clock_timestamp() - make_interval(secs => $1) AND name <> $2"
+    "DELETE FROM belljar.hosts WHERE seen < clock_timestamp() - make_interval(secs => $1) AND name <> $2 RETURNING name"
 )
 # Not journals in other databases, nor a statement that may still arrive.
 _END_STUCK: Final = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -167,8 +167,8 @@ class PostgresStore:
     def living(self, lease_s: float) -> set[str]:
         self._lock_first()
         self._write()
-        self._server.fetch(_REMOVE_DEAD, lease_s, self.host)
-        self._send((), [])  # a round of its own: if its commit is in doubt, that can be decided
+        if self._server.fetch(_REMOVE_DEAD, lease_s, self.host):
+            self._send((), [])  # a round of its own: if its commit is in doubt, that can be decided
         return {str(name) for (name,) in self._server.fetch("SELECT name FROM belljar.hosts")}
 
     def pulse(self) -> None:

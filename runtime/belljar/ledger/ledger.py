@@ -377,19 +377,25 @@ class Ledger:
         """The `used` part of `balance`."""
         return (await self.balance(account, key)).used
 
+    async def owners(self) -> frozenset[str]:
+        """Whoever has open runs."""
+        return frozenset(await self._submit(Job(accounts.owners)))
+
     async def recover(
         self, is_alive: Callable[[str], bool], beside: Callable[[Abandoned], Job[object]] | None = None
     ) -> int:
         """Close the runs whose owner is not alive, as `close_run` does, each with what is to be written `beside`.
 
-        Returns how many. Call it at the start.
+        Returns how many.
         """
         # The caller's functions do not run under the write lock. A dead owner stays dead, and so do its runs.
-        owners = await self._submit(Job(accounts.owners))
-        dead = [owner for owner in owners if owner != self._owner and not is_alive(owner)]
+        dead = [owner for owner in sorted(await self.owners()) if owner != self._owner and not is_alive(owner)]
+        if not dead:
+            return 0
         abandoned = await self._submit(Job(lambda draft: accounts.abandoned_by(draft, dead)))
         for one in abandoned:
             await self._submit(_close_once(one.run, beside(one) if beside is not None else None))
+        self._tell()
         return len(abandoned)
 
     async def check_books(self) -> list[str]:

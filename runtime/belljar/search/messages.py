@@ -36,6 +36,7 @@ class Searched(msgspec.Struct, frozen=True, kw_only=True, tag="search"):
     limit: int
     bytes_max: int
     slice_s: float
+    first: int = 0
     body: int = 0
 
 

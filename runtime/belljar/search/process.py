@@ -167,7 +167,7 @@ def _stretches(text: OpenDocument, question: Searched) -> Iterator[_Stretch]:
     if low > high:
         return
     if question.mode not in OF_ITEMS:
-        yield _Stretch(text.byte_of(low), 0, text.byte_of(high))
+        yield _Stretch(text.byte_of(low), text.byte_of(min(question.first, low)), text.byte_of(high))
         return
     with text.directory() as directory:
         at, byte = -1, 0

@@ -69,6 +69,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
         start, stop: the range, in characters; for lines, line numbers.
         limit: the most matches to give.
         bytes_max: the largest answer.
+        first: where the text begins that the pattern sees, in characters; it ends at `stop`.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     stop: int
     limit: int
     bytes_max: int
+    first: int = 0
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -236,6 +238,7 @@ class Searcher:
             limit=question.limit,
             bytes_max=question.bytes_max,
             slice_s=self._slice_s,
+            first=question.first,
         )
         answer, body = await self._talk(asked, (), question.bytes_max, deadline_s)
         return Findings(answer.start, answer.count, answer.next, body, answer.groups, answer.names)

@@ -49,12 +49,12 @@ class _Remote:
             parts.append(body.decode("utf-8"))
         return "".join(parts)
 
-    def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[Hit], int | None]:
-        header, body = self._ask("find", pattern, start, stop, min(limit, _LIMIT_MAX))
+    def find(self, pattern: str, start: int, stop: int, limit: int, *, first: int = 0) -> tuple[list[Hit], int | None]:
+        header, body = self._ask("find", pattern, start, stop, min(limit, _LIMIT_MAX), first)
         return [hit for hit, _, _ in unpacked(header, body)], header["next"]
 
-    def count(self, pattern: str, start: int, stop: int) -> tuple[int, int | None]:
-        header, _ = self._ask("count", pattern, start, stop, 1)
+    def count(self, pattern: str, start: int, stop: int, *, first: int = 0) -> tuple[int, int | None]:
+        header, _ = self._ask("count", pattern, start, stop, 1, first)
         return header["count"], header["next"]
 
     def find_items(
@@ -71,8 +71,12 @@ class _Remote:
         header, body = self._ask("lines", "", first, last, 1)
         return body.decode("utf-8"), header["next"]
 
-    def _ask(self, mode: str, pattern: str, start: int, stop: int, limit: int) -> tuple[dict[str, Any], bytes]:
+    def _ask(
+        self, mode: str, pattern: str, start: int, stop: int, limit: int, first: int = 0
+    ) -> tuple[dict[str, Any], bytes]:
         fields = {"doc": self._doc, "mode": mode, "start": start, "stop": stop, "limit": limit, "line": _calling_line()}
+        if first:
+            fields["first"] = first
         header, body = self._channel.request("search", fields, pattern.encode("utf-8", "replace"))
         raise_failure(header)
         return header, body

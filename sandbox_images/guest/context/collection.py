@@ -110,7 +110,7 @@ ItemText.__module__ = "builtins"
 class _Items:
     """The items of a collection by their number: what the list and the dict have in common."""
 
-    __slots__ = ("_count", "_directory", "_keyed", "_name", "_text")
+    __slots__ = ("_count", "_directory", "_first", "_keyed", "_name", "_origin", "_text")
 
     def __init__(self, text: PagedText, directory: PagedText, count: int, name: str, *, keyed: bool = False) -> None:
         if len(directory) != count * RECORD_CHARS:
@@ -120,28 +120,41 @@ class _Items:
         self._text = text
         self._directory = directory
         self._count = count
+        self._first = 0  # the number that item 0 has in the directory
         self._name = name
+        self._origin = (name, 0)
         self._keyed = keyed
+
+    def part(self, start: Any, stop: Any) -> _Items:
+        """Items [start, stop), as a slice counts them."""
+        low, high, _ = slice(start, stop).indices(self._count)
+        made: _Items = object.__new__(_Items)
+        made._text, made._directory, made._keyed, made._origin = self._text, self._directory, self._keyed, self._origin
+        made._count, made._first = max(0, high - low), self._first + low
+        name, base = self._origin
+        made._name = f"{name}.part({made._first - base}, {made._first - base + made._count})"
+        return made
 
     def __len__(self) -> int:
         return self._count
 
     def record(self, number: int) -> _Record:
-        at = number * RECORD_CHARS
+        at = (self._first + number) * RECORD_CHARS
         return _parsed(self._directory._slice(at, at + RECORD_CHARS))
 
     def lines(self, positions: range) -> Iterator[str]:
         """The records of these items as stored; neighbours are read together."""
+        base = self._first
         if abs(positions.step) != 1:
             for at in positions:
-                yield self._directory._slice(at * RECORD_CHARS, (at + 1) * RECORD_CHARS)
+                yield self._directory._slice((base + at) * RECORD_CHARS, (base + at + 1) * RECORD_CHARS)
             return
         size = _BATCH_MIN
         while positions:
             batch, positions = positions[:size], positions[size:]
             size = min(2 * size, _BATCH_MAX)
             low, high = min(batch[0], batch[-1]), max(batch[0], batch[-1]) + 1
-            lines = self._directory._slice(low * RECORD_CHARS, high * RECORD_CHARS)
+            lines = self._directory._slice((base + low) * RECORD_CHARS, (base + high) * RECORD_CHARS)
             starts = range(0, len(lines), RECORD_CHARS)
             for start in starts if positions.step > 0 else reversed(starts):
                 yield lines[start : start + RECORD_CHARS]
@@ -193,18 +206,24 @@ class _Items:
         return cut
 
     def key_chars(self) -> int:
-        """The characters of all keys, which are together at the beginning."""
+        """The characters of all keys, which are together."""
         if not self._count:
             return 0
-        last = self.record(self._count - 1)
-        return last.key_start + last.key_chars
+        first, last = self.record(0), self.record(self._count - 1)
+        return last.key_start + last.key_chars - first.key_start
 
     def value_chars(self) -> int:
         """The characters of all values, as stored."""
         if not self._count:
             return 0
-        first, last = self.record(0), self.record(self._count - 1)
-        return last.start + last.chars - first.start
+        return self.end() - self.record(0).start
+
+    def end(self) -> int:
+        """Where the last value ends in the text."""
+        if not self._count:
+            return 0
+        last = self.record(self._count - 1)
+        return last.start + last.chars
 
     def place(self, start: Any) -> int | None:
         """The position in the text of item `start`, or of the place (item, character)."""
@@ -212,7 +231,7 @@ class _Items:
         item, char = start if type(start) is tuple and len(start) == 2 else (start, 0)
         item, char = exact(operator.index(item)), exact(operator.index(char))
         item = max(item + self._count, 0) if item < 0 else item
-        return min(max(0, self.record(item).start + char), len(self._text)) if item < self._count else None
+        return min(self.record(item).start + max(0, char), self.end()) if item < self._count else None
 
     def pushdown(self) -> Pushdown:
         found = self._text._pushdown
@@ -226,12 +245,22 @@ class _Items:
         for number, line in zip(positions, self.lines(positions), strict=True):
             yield self._value(_parsed(line)._replace(form="t"), number, cut)
 
+    def cost(self, positions: range) -> int:
+        """What these items take at least, in characters, all at once; of neighbours exactly that."""
+        if abs(positions.step) != 1 or not positions:
+            return len(positions) * _ITEM_CHARS
+        low, high = self.record(min(positions)), self.record(max(positions))
+        return len(positions) * _ITEM_CHARS + high.start + high.chars - low.start
+
+    def fits(self, positions: range) -> bool:
+        """Whether neighbours can be had at once."""
+        limit = self._text._materialise_chars_max
+        return len(positions) * _ITEM_CHARS <= limit and self.cost(positions) <= limit
+
     def afforded(self, positions: range) -> Iterator[Any]:
         """The items. Raises TextTooLarge as soon as it is clear that they are too large to have at once."""
         self.afford(len(positions) * _ITEM_CHARS)
-        if abs(positions.step) == 1 and positions:
-            low, high = self.record(min(positions)), self.record(max(positions))
-            self.afford(len(positions) * _ITEM_CHARS + high.start + high.chars - low.start)
+        self.afford(self.cost(positions))
         cost = 0
         cut = self._cutter(positions)
         for number, line in zip(positions, self.lines(positions), strict=True):
@@ -285,14 +314,14 @@ class _Searched(LookAlike):
         is the number of the item to start with, or `hits.next`, which is None when there are no more. Works at any
         size: the items are searched where they are, with RE2.
         """
-        source, wanted, text = source_of(plain(pattern)), wanted_of(limit), self._items._text
+        source, wanted = source_of(plain(pattern)), wanted_of(limit)
         hits = Hits()
-        at, end = self._items.place(start), len(text)
+        at, end, base = self._items.place(start), self._items.end(), self._items._first
         while at is not None and len(hits) < wanted:
             found, at = self._items.pushdown().find_items(source, at, end, wanted - len(hits))
             for hit, item, char in found:
-                hits.append(hit.moved(-char, self._key_of(item)))
-                last = item, char
+                hits.append(hit.moved(-char, self._key_of(item - base)))
+                last = item - base, char
         if hits and at is not None:
             hits.next = (last[0], at - last[1])
         return hits
@@ -300,9 +329,9 @@ class _Searched(LookAlike):
     def count_matches(self, pattern: Any) -> int:
         """The number of matches of a regular expression in all items. Works at any size, as `search`."""
         source = source_of(plain(pattern))
-        total, at = 0, self._items.place(0)
+        total, at, end = 0, self._items.place(0), self._items.end()
         while at is not None:
-            count, at = self._items.pushdown().count_items(source, at, len(self._items._text))
+            count, at = self._items.pushdown().count_items(source, at, end)
             total += count
         return total
 
@@ -328,7 +357,8 @@ class PagedList(_Searched):
     """A long list that behaves like `list` and loads its items as you touch them. It cannot be changed::
 
     len(context), context[0], context[-1]
-    context[:10]                          # a real list
+    context[:10]                          # a real list; of more items than fit in memory a part
+    context.part(a, b)                    # the items of context[a:b], none of them loaded; used like context
     for item in context: ...              # any size, one item at a time
     "this" in context, context.index("this"), context.count("this")       # any size
     context.search(r"user (\\d+)")        # matches in all items: hit.key says in which; hit.start, hit.text, hit[1]
@@ -351,6 +381,13 @@ class PagedList(_Searched):
         self._items = _Items(text, directory, items, name)
         self._name = name
 
+    def part(self, start: SupportsIndex | None = None, stop: SupportsIndex | None = None, /) -> PagedList:
+        """The items of list[start:stop] as a paged list of their own, numbered from 0: nothing is loaded."""
+        made: PagedList = object.__new__(PagedList)
+        made._items = self._items.part(start, stop)
+        made._name = made._items._name
+        return made
+
     def _key_of(self, item: int) -> int:
         return item
 
@@ -359,7 +396,10 @@ class PagedList(_Searched):
 
     def __getitem__(self, key: SupportsIndex | slice) -> Any:
         if isinstance(key, slice):
-            return list(self._items.afforded(range(len(self._items))[key]))
+            positions = range(len(self._items))[key]
+            if positions.step == 1 and not self._items.fits(positions):
+                return self.part(positions.start, positions.stop)
+            return list(self._items.afforded(positions))
         try:
             index = operator.index(key)
         except TypeError:
@@ -391,7 +431,7 @@ class PagedList(_Searched):
 
     def copy(self) -> list[Any]:
         """A real list of all items."""
-        return self[:]  # type: ignore[no-any-return]
+        return list(self._items.afforded(range(len(self._items))))
 
     def _real(self) -> list[Any]:
         return self.copy()
@@ -471,6 +511,7 @@ class PagedDict(_Searched):
     for name, value in context.items(): ...                               # any size, one value at a time
     context.search(r"user (\\d+)")        # matches in all values: hit.key says in which; hit.start, hit.text, hit[1]
     context.count_matches(r"user \\d+"), context.lines()                   # over all values as well
+    context.part(a, b)                    # the entries number a to b - 1, none of them loaded; used like context
     entries = dict(context)               # a real dict, if it fits into memory
     """
 
@@ -500,6 +541,14 @@ class PagedDict(_Searched):
         self._keys_bytes_max = keys_bytes_max
         self._numbers: dict[str, int] | None = None
         self._last = -1  # where the last key was found: the next one is likely to be beside it
+
+    def part(self, start: SupportsIndex | None = None, stop: SupportsIndex | None = None, /) -> PagedDict:
+        """The entries from number `start` to before `stop`, in the dict's order, as a paged dict of their own."""
+        made: PagedDict = object.__new__(PagedDict)
+        made._items = self._items.part(start, stop)
+        made._name, made._keys_bytes_max = made._items._name, self._keys_bytes_max
+        made._numbers, made._last = None, -1
+        return made
 
     def _key_of(self, item: int) -> str:
         return self._items._key(self._items.record(item))

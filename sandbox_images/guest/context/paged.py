@@ -1,7 +1,8 @@
 """`context`: a text that stays on the other side of the wall and comes in page by page.
 
-`PagedText` is what the program sees: the methods of `str`, over the pages of `pages.py`, or over a range of them (an
-item of a list too large to be one `str`).
+`PagedText` is what the program sees: the methods of `str`, over the pages of `pages.py`, or over a range of them: a
+part of the text, or an item of a list too large to be one `str`. A range is a text of its own: a pattern sees nothing
+beside it.
 
 Borders. A needle may lie across two pages. So each search looks at the seam, the last m - 1 characters so far and the
 first m - 1 of the next block, before it looks at the block itself; blocks are never copied. Methods that split (into
@@ -25,7 +26,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from typing import Any, NoReturn, SupportsIndex, overload
+from typing import Any, NoReturn, SupportsIndex, cast, overload
 
 from guest.context import scan
 from guest.context.pages import Block, PageCache, Pages
@@ -97,7 +98,7 @@ def _each(name: str) -> Callable[..., bool]:
 class PagedText(LookAlike):
     """A long text that behaves like `str` and loads its characters as you touch them.
 
-    Use it like any string; every slice of it is a real `str`::
+    Use it like any string; every slice of it that fits in memory is a real `str`, a longer one a part::
 
         len(context)                          # characters; costs nothing
         context[:1000], context[-500:]        # only what you slice is loaded
@@ -107,6 +108,7 @@ class PagedText(LookAlike):
         context.search(r"user \\d+")           # the first 100 matches, found where the text is
         context.count_matches(r"user \\d+")    # how many there are
         context.split("\\n"), context.splitlines()                            # lists, for texts that fit in memory
+        context.part(a, b)                    # the same characters as context[a:b], nothing loaded; used like context
         str(context)                          # the whole text as one real str
 
     Everything that needs the whole text at once (str(context), upper, replace, split ...) raises ValueError when the
@@ -121,6 +123,7 @@ class PagedText(LookAlike):
         "_materialise_chars_max",
         "_materialise_lock",
         "_name",
+        "_origin",
         "_pages",
         "_pushdown",
         "_whole_text",
@@ -158,12 +161,22 @@ class PagedText(LookAlike):
         self._line_count = line_count
         self._pushdown = pushdown
         self._name = name
+        self._origin = (name, 0)
         self._materialise_chars_max = materialise_chars_max
         self._materialise_lock = threading.Lock()
         self._whole_text = "" if chars == 0 else None
 
+    def part(self, start: SupportsIndex | None = None, stop: SupportsIndex | None = None, /) -> PagedText:
+        """The characters of text[start:stop] as a paged text of their own, of any size: nothing is loaded."""
+        low, high, _ = slice(start, stop).indices(self._chars)
+        name, base = self._origin
+        at = self._base + low - base
+        made = self._part(low, max(low, high), f"{name}.part({at}, {at + max(0, high - low)})")
+        made._origin = self._origin
+        return made
+
     def _part(self, start: int, stop: int, name: str) -> PagedText:
-        """Characters [start, stop) as a paged text over the same pages."""
+        """Characters [start, stop) as a paged text over the same pages, whose parts are named after `name`."""
         part: PagedText = object.__new__(PagedText)
         part._pages = self._pages
         part._base = self._base + start
@@ -171,6 +184,7 @@ class PagedText(LookAlike):
         part._line_count = None
         part._pushdown = self._pushdown
         part._name = name
+        part._origin = (name, part._base)
         part._materialise_chars_max = self._materialise_chars_max
         part._materialise_lock = threading.Lock()
         part._whole_text = "" if start == stop else None
@@ -204,7 +218,7 @@ class PagedText(LookAlike):
     def __format__(self, spec: str) -> str:
         spec = plain(spec)
         precision = re.fullmatch(r".*\.(\d+)s?", spec, re.DOTALL) if self._is_large() else None
-        return format(self[: int(precision[1])] if precision else str(self), spec)
+        return format(str(self[: int(precision[1])] if precision else self), spec)
 
     def __hash__(self) -> int:
         # Too large for a `str`, it equals no `str`, only other paged texts.
@@ -237,7 +251,8 @@ class PagedText(LookAlike):
 
     def _cut(self, start: int, stop: int, step: int) -> str:
         if step == 1:
-            self._afford(stop - start)
+            if stop - start > self._materialise_chars_max:
+                return cast("str", self.part(start, stop))
             return self._slice(start, max(start, stop))
         positions = range(start, stop, step)
         self._afford(len(positions))
@@ -451,7 +466,7 @@ class PagedText(LookAlike):
         total = 0
         at: int | None = self._base + low
         while at is not None:
-            count, at = self._pushdown.count(source, at, self._base + high)
+            count, at = self._pushdown.count(source, at, self._base + high, first=self._base)
             total += count
         return total
 
@@ -466,7 +481,7 @@ class PagedText(LookAlike):
         hits = Hits()
         at: int | None = base + low
         while at is not None and len(hits) < wanted:
-            found, at = self._pushdown.find(source, at, base + high, wanted - len(hits))
+            found, at = self._pushdown.find(source, at, base + high, wanted - len(hits), first=base)
             hits += [hit.moved(-base) if base else hit for hit in found]
         hits.next = None if at is None else at - base
         return hits

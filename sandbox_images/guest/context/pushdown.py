@@ -132,13 +132,13 @@ class Pushdown(Protocol):
 
     Each method may stop early (its time is up, its reply is full) and then says where to continue, which is after the
     last match, and at least one after its own start; the caller continues there. Positions are characters of the
-    document; the pattern sees what is beside [start, stop), as with `pos` and `endpos` of `re`.
+    document; the text that the pattern sees is [first, stop), as with `pos` and `endpos` of `re`.
     """
 
-    def find(self, pattern: str, start: int, stop: int, limit: int) -> tuple[list[Hit], int | None]:
+    def find(self, pattern: str, start: int, stop: int, limit: int, *, first: int = 0) -> tuple[list[Hit], int | None]:
         """At most `limit` matches in order; where to continue."""
 
-    def count(self, pattern: str, start: int, stop: int) -> tuple[int, int | None]:
+    def count(self, pattern: str, start: int, stop: int, *, first: int = 0) -> tuple[int, int | None]:
         """The number of matches that do not overlap; where to continue, or None."""
 
     def find_items(
