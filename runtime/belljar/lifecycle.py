@@ -33,7 +33,7 @@ from belljar.audit import AuditLog
 from belljar.audit.events import BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, Meter, RunScope
 from belljar.broker.abandoned import abandoned_in
-from belljar.context import ContextStores, Document, OpenDocument
+from belljar.context import ContextStores, Document, OpenDocument, first_keys
 from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
     AnswerType,
@@ -70,6 +70,9 @@ _T = TypeVar("_T")
 _log = logging.getLogger("belljar")
 # How often `on_progress` is called.
 _TICK_S = 0.1
+# Of a dict, as examples for the root model.
+_KEYS_MAX = 5
+_KEY_CHARS_MAX = 60
 _KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled through its host"))
 
 
@@ -183,6 +186,7 @@ class Run:
             execute=functools.partial(self.execute, spare_cpu=True),
             tell=self._tell_turn,
             answer_type=order.answer_type,
+            keys=self._first_keys(),
         )
         # Its own task, so that `kill` ends the work and not the caller.
         self._solving = asyncio.create_task(self._root.work())
@@ -192,6 +196,11 @@ class Run:
             caller = asyncio.current_task()
             if not self._killed or (caller is not None and caller.cancelling()):
                 raise
+
+    def _first_keys(self) -> dict[str, list[str]]:
+        """Of each context that is a dict, for the root model."""
+        opened = {context.name: self._opened[context.text] for context in self._contexts if context.kind == "dict"}
+        return {name: first_keys(document, _KEYS_MAX, _KEY_CHARS_MAX) for name, document in opened.items()}
 
     async def kill(self) -> None:
         """End the run from outside, with the verdict `killed`, unless it has already ended.

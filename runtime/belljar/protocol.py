@@ -80,6 +80,8 @@ DocIndex = Annotated[int, Meta(ge=0, le=1023)]
 Name = Annotated[str, Meta(max_length=_NAME_MAX)]
 Line = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ShortText = Annotated[str, Meta(max_length=_MESSAGE_MAX)]
+# Names and types are identifiers, in ASCII: nothing that could be read as a sentence, or as a marker of ours.
+VariableText = Annotated[str, Meta(max_length=100, pattern=r"^[A-Za-z_][A-Za-z0-9_]*: [A-Za-z_][A-Za-z0-9_]*\Z")]
 Lengths = Annotated[list[Offset], Meta(max_length=BATCH_MAX)]
 
 
@@ -191,11 +193,15 @@ class CellError(_Part, frozen=True):
 
 
 class Done(_Message, frozen=True):
-    """The cell is over. Body: the guest-side traceback, UTF-8, empty when `error` is None."""
+    """The cell is over. Body: the guest-side traceback, UTF-8, empty when `error` is None.
+
+    `variables`: what the program has defined by now, or the latest of it, as `name: type`; only if `Start.more`.
+    """
 
     cell: CellNumber
     status: Literal["ok", "error", "rejected", "interrupted"]
     error: CellError | None
+    variables: Annotated[list[VariableText], Meta(max_length=64)] = []
 
 
 GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Output | Final | Done

@@ -99,6 +99,7 @@ class FakeRun:
         )
         self.name = "scripted:fake"
         self.cost_nanousd = 1_200_000_000
+        self.calls = 20
 
         self.root = Root(
             cast("Any", self),
@@ -125,7 +126,7 @@ class FakeRun:
 
     @property
     def spent(self) -> FakeRun:
-        """The one that is told of: `cost_nanousd`."""
+        """The one that is told of: `cost_nanousd` and `calls`."""
         return self
 
     @property
@@ -242,9 +243,16 @@ def test_it_is_told_which_turn_comes_and_what_is_left() -> None:
     said = [request.messages[-1].text.rpartition("\n\n")[2] for request in run.asked]
     assert "You have 3 turns" in run.asked[0].system
     assert said[0] == "There is no document.\nQuestion: What?"
-    assert re.fullmatch(r"\(Turn 2 of 3; time left: 30 min; spent: 1\.20 of 5\.00 USD\.\)", said[1])
+    assert re.fullmatch(
+        r"\(Turn 2 of 3; time left: 30 min; calls left: [0-9,]+; spent: 1\.20 of 5\.00 USD\.\)", said[1]
+    )
     assert said[2].endswith("This is your last turn: give the answer now, by FINAL(...) in a block.")
     assert not any("last turn" in one for one in said[:2])
+
+
+def test_the_same_code_twice_in_a_row_is_told() -> None:
+    run = work(block("print 1"), block("print 1"), block("print 2"), "and so on", block("print 2"), END)
+    assert ["This is the same code" in shown for shown in run.shown[:5]] == [False, True, False, False, False]
 
 
 def test_the_only_turn_is_told_to_be_the_last() -> None:
@@ -261,6 +269,8 @@ def test_the_instructions_say_what_holds_in_this_run() -> None:
     assert "at most 1,048,576 bytes" in run.asked[0].system
     assert "return_exceptions" in run.asked[0].system
     assert "import of any other is refused" in run.asked[0].system
+    assert "at most 20,000 characters" in run.asked[0].system
+    assert f"may run {load('standard').limits.cell_wall_s:,.0f} s" in run.asked[0].system
     assert "import of any other" not in system_prompt(load("standard"), "python", "w")
 
 

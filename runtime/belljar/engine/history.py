@@ -16,7 +16,7 @@ from typing import Final as Const
 from belljar.errors import PolicyDenied
 from belljar.models import Message
 
-__all__ = ["History", "cut"]
+__all__ = ["History", "cut", "shown_chars_max"]
 
 # About 65,000 tokens of English. Printing an old output again costs less than sending it with each turn.
 _BYTES_MAX: Const = 256 * 1024
@@ -74,7 +74,7 @@ class History:
     @property
     def shown_chars_max(self) -> int:
         """How much of what was printed and raised one turn may show."""
-        return min(_SHOWN_CHARS_MAX, self._bytes_max // _SHOWN_SHARE)
+        return shown_chars_max(self._bytes_max)
 
     def add(self, turn: int, reply: str, shown: str) -> None:
         """Add an exchange. `shown` should keep within `shown_chars_max`, but for a few lines."""
@@ -108,6 +108,11 @@ class History:
                 step(exchange)
         while len(self._exchanges) > 1 and self._bytes() > bytes_max:
             del self._exchanges[0]
+
+
+def shown_chars_max(bytes_max: int) -> int:
+    """How much one turn may show of what was printed, in a conversation of at most so many bytes."""
+    return min(_SHOWN_CHARS_MAX, bytes_max // _SHOWN_SHARE)
 
 
 def cut(text: str, chars_max: int) -> str:

@@ -156,7 +156,11 @@ class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"g
 
 
 class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
-    """One cell. `answer` is set when the cell gave the final answer; `output_bytes` is what it printed, kept or not."""
+    """One cell. `answer` is set when the cell gave the final answer; `output_bytes` is what it printed, kept or not.
+
+    `variables` are what the program has defined by then, as it says: `name: type`, the latest of them if they are many;
+    empty where the cell did not end by itself.
+    """
 
     status: Status
     stdout: str
@@ -166,6 +170,7 @@ class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     limit: Limit | None
     wall_s: float
     output_bytes: int = 0
+    variables: tuple[str, ...] = ()
 
 
 class Result(
@@ -293,4 +298,5 @@ def cell_result(
         limit=limit,
         wall_s=wall_s,
         given=answer,
+        variables=tuple(cell.done.variables) if cell.done is not None else (),
     )
