@@ -110,6 +110,26 @@ def test_the_true_length_of_cut_output_is_told(jar: Jar) -> None:
     assert len(shown) < 21_000
 
 
+def test_a_variable_of_a_turn_that_was_left_out_is_still_the_answer(jar: Jar) -> None:
+    standard = load("standard")
+    policy = replace(standard, models=replace(standard.models, prompt_bytes_max=64 * 1024))
+    first = block("found = 42\nprint('kept')")
+    more = [block(f"# {'step ' * 1000}\nprint({n}, 'x' * 4000)") for n in range(20)]
+    root = Root(first, *more, block("FINAL_VAR('found')"))
+
+    async def main() -> Result:
+        async with Runtime(policy, state=jar.at) as runtime:
+            return await runtime.run("What?", model=root)
+
+    result = asyncio.run(main())
+    assert (result.status, result.answer, result.turns) == ("ok", 42, 22)
+    sent = [message.text for message in root.requests[-1].messages]
+    assert first not in sent
+    assert "in short, to save room" in "".join(sent)
+    assert result.turns_log[0].reply == first
+    assert all(sum(len(message.text) for message in one.messages) < 64 * 1024 for one in root.requests)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_variables_are_told_as_data(jar: Jar, language: Language) -> None:
     code = "import re\nrows = [1]\nname = 'x'\ndef f():\n    pass\nn\u00e9 = 2"

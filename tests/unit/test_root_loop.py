@@ -18,7 +18,8 @@ import pytest
 
 from belljar.broker import Calls, RunScope
 from belljar.engine import Box, CellResult, ErrorInfo, Root, Status, Turn
-from belljar.engine.prompt import system_prompt
+from belljar.engine.blocks import find_blocks
+from belljar.engine.prompt import Ran, summary, system_prompt
 from belljar.errors import BelljarError, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.models import ModelReply, ModelRequest, Usage
@@ -253,6 +254,16 @@ def test_it_is_told_which_turn_comes_and_what_is_left() -> None:
 def test_the_same_code_twice_in_a_row_is_told() -> None:
     run = work(block("print 1"), block("print 1"), block("print 2"), "and so on", block("print 2"), END)
     assert ["This is the same code" in shown for shown in run.shown[:5]] == [False, True, False, False, False]
+
+
+def test_a_summary_says_what_was_run_and_nothing_of_what_was_printed() -> None:
+    code = "quiet " + "x" * 300
+    found = find_blocks(block(code) + block("print SECRET") + block("quiet"))
+    ran = [Ran(1, cell()), Ran(2, cell("error", stdout="SECRET WORDS"))]
+    said = summary(ran, found)
+    assert said == f"`{code[:160]}...` (ok, 0 bytes printed); `print SECRET` (error, 12 bytes printed)"
+    assert summary([], found) == "nothing was run"
+    assert summary([Ran(3, None, "too long")], found) == "`quiet` (was not run)"
 
 
 def test_the_only_turn_is_told_to_be_the_last() -> None:

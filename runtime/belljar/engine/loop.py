@@ -30,7 +30,7 @@ from belljar.context import Document
 from belljar.engine.blocks import Block, Found, find_blocks
 from belljar.engine.box import Box, Verdict, verdict_of
 from belljar.engine.history import History
-from belljar.engine.prompt import AGAIN, Ran, is_no_python, opening, report, standing, system_prompt
+from belljar.engine.prompt import AGAIN, Ran, is_no_python, opening, report, standing, summary, system_prompt
 from belljar.engine.result import CellResult, Turn, TurnBlock
 from belljar.engine.typed import AnswerType
 from belljar.errors import ModelFailed, PolicyDenied, QuotaExceeded
@@ -221,7 +221,7 @@ class Root:
             spent = self._calls.spent
             shown += f"\n\n{standing(self._scope, turn + 1, spent.cost_nanousd, spent.calls)}"
         self._tell(reply, found, ran, shown)
-        self._history.add(turn, found.text, shown)
+        self._history.add(turn, found.text, shown, summary(ran, found))
         self._count_fruitless(found, ran, is_cut)
         return True
 

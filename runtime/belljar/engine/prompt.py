@@ -22,7 +22,7 @@ from belljar.identity import Language
 from belljar.policy import Policy
 from belljar.units import NANOUSD_PER_USD
 
-__all__ = ["AGAIN", "MODULES", "Ran", "is_no_python", "opening", "report", "standing", "system_prompt"]
+__all__ = ["AGAIN", "MODULES", "Ran", "is_no_python", "opening", "report", "standing", "summary", "system_prompt"]
 
 # For these statuses the error's message is ours, not the program's.
 _OUR_WORDS: Const = frozenset({"timeout", "cpu"})
@@ -90,6 +90,8 @@ _BLANK: Const = (
     "Your reply had no text outside of thinking, so nothing was run. (Thinking that is not closed goes on to the end.) "
     "Write the next step as code in a ```repl block."
 )
+# Of a block's code in a summary.
+_CODE_CHARS_MAX: Const = 160
 # Of fields that are named in an example of a call.
 _CALL_CHARS_MAX: Const = 400
 AGAIN: Const = (
@@ -208,6 +210,16 @@ def report(ran: Sequence[Ran], found: Found, *, word: str, chars_max: int, cut_a
     if not ran and found.unfinished is None and cut_at is None:
         parts.append(_BLANK if found.blank else _NO_BLOCK)
     return "\n\n".join(parts)
+
+
+def summary(ran: Sequence[Ran], found: Found) -> str:
+    """A reply in short: the beginning of what it ran, and what came of it. Nothing of what was printed."""
+    lines = []
+    for one in ran:
+        code = " ".join(found.blocks[one.number - 1].code.split())
+        outcome = "was not run" if one.cell is None else f"{one.cell.status}, {one.cell.output_bytes:,} bytes printed"
+        lines.append(f"`{code[:_CODE_CHARS_MAX]}{'...' if len(code) > _CODE_CHARS_MAX else ''}` ({outcome})")
+    return "; ".join(lines) or "nothing was run"
 
 
 def _silent(numbers: Sequence[int]) -> list[str]:
