@@ -113,7 +113,7 @@ def test_the_true_length_of_cut_output_is_told(jar: Jar) -> None:
 def test_a_variable_of_a_turn_that_was_left_out_is_still_the_answer(jar: Jar) -> None:
     standard = load("standard")
     policy = replace(standard, models=replace(standard.models, prompt_bytes_max=64 * 1024))
-    first = block("found = 42\nprint('kept')")
+    first = block(f"found = 42\nprint('kept')  # {'because ' * 500}")
     more = [block(f"# {'step ' * 1000}\nprint({n}, 'x' * 4000)") for n in range(20)]
     root = Root(first, *more, block("FINAL_VAR('found')"))
 

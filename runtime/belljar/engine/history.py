@@ -4,8 +4,8 @@ It is the opening (the question, and what the contexts are) and one exchange for
 what it was shown. Every request carries all of it, so without a bound a run of many turns would pay mostly for
 repetition. What one turn may add is bounded; and if the whole outgrows its bound, the oldest goes first: outputs leave
 a note in their place, then replies become a summary of their code and what came of it, then whole turns go, and the
-first message says so. The opening and the last exchange stay. Nothing is lost by it: variables live on in the box, and the
-transcript has every turn.
+first message says so. The opening and the last exchange stay. Nothing is lost by it: variables live on in the box, and
+the transcript has every turn.
 
 It is shortened to well below the bound, so that it then stays unchanged for some turns: the provider need not read
 again what has not changed since the last request.
