@@ -84,6 +84,7 @@ def run(
     tenant: str = DEFAULT_TENANT,
     on_progress: OnProgress | None = None,
     on_turn: OnTurn | None = None,
+    answer_type: Any = None,
     **opened: Unpack[RuntimeOptions],
 ) -> Result:
     """`Runtime.run`, synchronous, with its own runtime. See both for arguments, result and errors.
@@ -102,6 +103,7 @@ def run(
                 tenant=tenant,
                 on_progress=on_progress,
                 on_turn=on_turn,
+                answer_type=answer_type,
             )
 
     return _call_once(once)

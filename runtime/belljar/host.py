@@ -19,7 +19,7 @@ import functools
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Final, Self, TypeGuard, TypeVar
+from typing import Any, Final, Self, TypeGuard, TypeVar
 
 import msgspec
 
@@ -27,7 +27,7 @@ from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
 from belljar.config import settings
 from belljar.context import ContextStores, Document
-from belljar.engine import Progress, Result
+from belljar.engine import AnswerType, Progress, Result
 from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
 from belljar.journal import open_journal
@@ -227,6 +227,7 @@ class Host:
         language: Language | None = None,
         on_progress: OnProgress | None = None,
         on_turn: OnTurn | None = None,
+        answer_type: Any = None,
     ) -> Result:
         """Answer `question` over `context` with a root model that writes code.
 
@@ -241,6 +242,9 @@ class Host:
             backend: one of the policy's backends; its first when None. `language` likewise.
             on_progress: called with the run's `Progress` while it lasts; a plain function.
             on_turn: called with each `Turn` of the root model when it ends, likewise.
+            answer_type: what the answer has to be: a msgspec struct, a dataclass, a pydantic model, another type that
+                has a JSON form, or a JSON Schema as a dict. An answer that does not fit goes back to the model with
+                the paths of its faults; one that does is in the result's `value`, as a value of the type.
 
         Returns:
             The result, also when a limit, a quota, the model or `cancel` ended the run: see `status`.
@@ -253,7 +257,7 @@ class Host:
         check_callback("on_turn", on_turn)
         check("question", question, str, "the question as a text")
         sub = model if sub_model is None else sub_model
-        wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub)
+        wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type)
         question_bytes = len(question.encode("utf-8", "replace"))
         async with self._begin(wish, question_bytes=question_bytes) as run, run.reporting(on_progress):
             run.on_turn = on_turn
@@ -333,6 +337,7 @@ class Host:
             root=root,
             sub=sub,
             alone=alone,
+            answer_type=None if wish.answer_type is None else AnswerType(wish.answer_type),
         )
 
     @contextlib.asynccontextmanager
@@ -498,6 +503,7 @@ class _Wish(msgspec.Struct, frozen=True):
     language: Language | None
     root: str | Model | None
     sub: str | Model | None
+    answer_type: Any = None
 
 
 def _shown(run: Run) -> LiveRun:

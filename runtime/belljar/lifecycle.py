@@ -33,9 +33,10 @@ from belljar.audit import AuditLog
 from belljar.audit.events import BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, Meter, RunScope
 from belljar.broker.abandoned import abandoned_in
-from belljar.context import ContextStores, Document, OpenDocument
+from belljar.context import ContextStores, Document, OpenDocument, first_keys
 from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
+    AnswerType,
     Box,
     CellResult,
     Coverage,
@@ -69,6 +70,9 @@ _T = TypeVar("_T")
 _log = logging.getLogger("belljar")
 # How often `on_progress` is called.
 _TICK_S = 0.1
+# Of a dict, as examples for the root model.
+_KEYS_MAX = 5
+_KEY_CHARS_MAX = 60
 _KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled through its host"))
 
 
@@ -91,6 +95,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         root: the model that writes its code; None where the caller does.
         sub: the model that answers its program's queries; None refuses them.
         alone: it has exactly one cell.
+        answer_type: what its answer has to be; None for anything.
     """
 
     run: RunId
@@ -103,6 +108,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     root: Model | None = None
     sub: Model | None = None
     alone: bool = False
+    answer_type: AnswerType | None = None
 
 
 class Run:
@@ -179,6 +185,8 @@ class Run:
             box=self.box,
             execute=functools.partial(self.execute, spare_cpu=True),
             tell=self._tell_turn,
+            answer_type=order.answer_type,
+            keys=self._first_keys(),
         )
         # Its own task, so that `kill` ends the work and not the caller.
         self._solving = asyncio.create_task(self._root.work())
@@ -188,6 +196,11 @@ class Run:
             caller = asyncio.current_task()
             if not self._killed or (caller is not None and caller.cancelling()):
                 raise
+
+    def _first_keys(self) -> dict[str, list[str]]:
+        """Of each context that is a dict, for the root model."""
+        opened = {context.name: self._opened[context.text] for context in self._contexts if context.kind == "dict"}
+        return {name: first_keys(document, _KEYS_MAX, _KEY_CHARS_MAX) for name, document in opened.items()}
 
     async def kill(self) -> None:
         """End the run from outside, with the verdict `killed`, unless it has already ended.
@@ -295,7 +308,11 @@ class Run:
         # Each backend refuses by itself; if one forgets to, or is not ours, its box must not start a run.
         check_layers(order.backend.name, order.policy.box.requires, sandbox.layers)
         await shared.audit.note(self.scope.run, BoxStarted(layers=list(sandbox.layers)))
-        await self._box.open(order.language, self._opened, self._contexts, more=not order.alone)
+        typed = order.answer_type
+        if typed is not None:
+            broker.expect(typed.misfit)
+        more, stays = not order.alone, typed is not None
+        await self._box.open(order.language, self._opened, self._contexts, more=more, stays=stays)
 
     def _open_context(self, name: str, document: Document) -> None:
         """Two places in the table of documents for a list or dict, one for a text."""
@@ -380,6 +397,10 @@ class Run:
 
     def result(self) -> Result:
         """What the caller gets. Only valid after `close`."""
+        result, typed = self._result(), self.order.answer_type
+        return result if typed is None else result.of_type(typed.value(result.given))
+
+    def _result(self) -> Result:
         assert self._verdict is not None, "the run is not closed"
         broker, spent, last = self.box.broker, self.calls.spent, self.last
         coverage = broker.coverage  # a sum over very many ranges, so once

@@ -10,7 +10,7 @@ Turn order::
     host   Execute                        one cell at a time
     guest    Output*  Read|Search|Query|Recurse|Budget*   many in flight, up to the policy's limit
     host     Data|Found|Answers|Left|Refused              one for each request, same `id`, any order
-    guest    Final                        at most once; from then on nothing the guest says counts
+    guest    Final                        ends the cell; once one counts, nothing the guest says does
     guest  Done                           ends the cell; no request may be pending
 
 A message that belongs to a cell names it: `Output`, `Final` and `Done` carry the number that `Execute` gave. So a
@@ -80,6 +80,8 @@ DocIndex = Annotated[int, Meta(ge=0, le=1023)]
 Name = Annotated[str, Meta(max_length=_NAME_MAX)]
 Line = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ShortText = Annotated[str, Meta(max_length=_MESSAGE_MAX)]
+# Names and types are identifiers, in ASCII: nothing that could be read as a sentence, or as a marker of ours.
+VariableText = Annotated[str, Meta(max_length=100, pattern=r"^[A-Za-z_][A-Za-z0-9_]*: [A-Za-z_][A-Za-z0-9_]*\Z")]
 Lengths = Annotated[list[Offset], Meta(max_length=BATCH_MAX)]
 
 
@@ -173,7 +175,10 @@ class Output(_Message, frozen=True):
 
 
 class Final(_Message, frozen=True):
-    """The answer. Body: text, or one JSON value. No reply; the first one before the deadline is the result."""
+    """The answer. Body: text, or one JSON value. No reply.
+
+    The first one before the deadline is the result, if it is of the type that was asked for.
+    """
 
     cell: CellNumber
     form: Literal["text", "json"]
@@ -188,11 +193,15 @@ class CellError(_Part, frozen=True):
 
 
 class Done(_Message, frozen=True):
-    """The cell is over. Body: the guest-side traceback, UTF-8, empty when `error` is None."""
+    """The cell is over. Body: the guest-side traceback, UTF-8, empty when `error` is None.
+
+    `variables`: what the program has defined by now, or the latest of it, as `name: type`; only if `Start.more`.
+    """
 
     cell: CellNumber
     status: Literal["ok", "error", "rejected", "interrupted"]
     error: CellError | None
+    variables: Annotated[list[VariableText], Meta(max_length=64)] = []
 
 
 GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Output | Final | Done
@@ -227,7 +236,7 @@ class Start(_Message, frozen=True):
     """The box's whole configuration. The limits let the agent split its requests; the host enforces them.
 
     `more`: other cells may follow the first. Then the given names are restored after each cell, and a last line that is
-    an expression is shown.
+    an expression is shown. `stays`: an answer may turn out not to count, so cells may follow it as well.
     """
 
     protocol: int
@@ -243,6 +252,7 @@ class Start(_Message, frozen=True):
     header_bytes_max: int
     in_flight_bytes_max: int = _OFFSET_MAX
     more: bool = False
+    stays: bool = False
 
 
 class Execute(_Message, frozen=True):

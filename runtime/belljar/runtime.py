@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from belljar.audit import Record, Report
 from belljar.context import Document
@@ -90,6 +90,7 @@ class Runtime:
         tenant: str = DEFAULT_TENANT,
         on_progress: OnProgress | None = None,
         on_turn: OnTurn | None = None,
+        answer_type: Any = None,
     ) -> Result:
         """Answer `question` over `context` with a root model that writes code.
 
@@ -100,6 +101,9 @@ class Runtime:
             contexts: more of them, by name; the program finds all in its `contexts`.
             model: the root model; `sub_model` answers the program's queries, the same model when None.
             on_turn: called with each `Turn` of the root model when it ends; a plain function, as `on_progress` is.
+            answer_type: what the answer has to be: a msgspec struct, a dataclass, a pydantic model, another type that
+                has a JSON form, or a JSON Schema as a dict. An answer that does not fit goes back to the model with
+                the paths of its faults; one that does is in the result's `value`, as a value of the type.
 
         Returns:
             The result, also when a limit, a quota or the model ended the run: see `status`.
@@ -120,6 +124,7 @@ class Runtime:
             language=self.language,
             on_progress=on_progress,
             on_turn=on_turn,
+            answer_type=answer_type,
         )
 
     async def execute(

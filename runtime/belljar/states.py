@@ -10,7 +10,7 @@ behind may ask at any time: it is refused (`serves`), and the box goes on.
 
     box    STARTING -> LISTENING -> ANSWERED | THROUGH | ENDED -> DEAD
                    \\-> DYING ----------------------------------/
-    cell   IDLE <-> RUNNING -> CHECKING -> ANSWERED
+    cell   IDLE <-> RUNNING <-> CHECKING -> ANSWERED
                    \\-> STOPPING -> IDLE,  both -> LOST -> IDLE
     turn   FREE -> TAKEN -> DUE -> FREE | SPENT
 """
@@ -101,6 +101,7 @@ class Event(_Named):
     BEGIN = "beginning of a cell"
     CUT = "cutting short"
     ACCEPT = "acceptance of the answer"
+    RESUME = "going on after an answer"
     REJECT = "rejection of the answer"
     BURY = "log of a lost cell"
     ORDER = "order"
@@ -171,6 +172,7 @@ CELL: Const[dict[CellState, dict[Event, CellState]]] = {
     CellState.CHECKING: {
         Event.CUT: CellState.CHECKING,  # the answer came before
         Event.ACCEPT: CellState.ANSWERED,
+        Event.RESUME: CellState.RUNNING,  # it does not end the run
         Event.REJECT: CellState.STOPPING,  # the box is ended for it
     },
     CellState.LOST: {  # messages that were being handled when the box ended

@@ -254,6 +254,7 @@ def _start(documents: list[str]) -> dict[str, Any]:
         "read_bytes_max": 1 << 16,
         "materialise_bytes_max": 1 << 20,
         "more": False,
+        "stays": False,
         "contexts": contexts,
         "documents": [{"bytes": len(text.encode()), "chars": len(text)} for text in documents],
     }

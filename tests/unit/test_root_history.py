@@ -46,12 +46,31 @@ def test_the_oldest_outputs_go_first_and_say_so() -> None:
     assert all(text.startswith(f"reply {turn} ") for turn, text in enumerate(texts[1::2], start=1))
 
 
+def test_then_replies_become_what_they_ran_and_at_last_turns_go_and_are_counted() -> None:
+    history = History("system", "the question", 16 * KIB)
+    for turn in range(1, 31):
+        history.add(turn, f"reply {turn} {'r' * 700}", f"shown {turn}", f"`step{turn}()` (ok, 3 bytes printed)")
+    texts = [message.text for message in history.messages()]
+    assert texts[1] == "[Turn 1 in short, to save room: `step1()` (ok, 3 bytes printed)]"
+    assert texts[-2].startswith("reply 30 r")
+    assert texts[0] == "the question"
+    for turn in range(31, 400):
+        history.add(turn, f"reply {turn} {'r' * 700}", f"shown {turn}", f"`step{turn}()` (ok, 3 bytes printed)")
+    texts = [message.text for message in history.messages()]
+    gone = (400 - 1) - len(texts) // 2
+    assert texts[0] == (
+        f"the question\n\n[The first {gone} turns were left out to save room. What they defined is still there: "
+        "SHOW_VARS().]"
+    )
+    assert texts[1].startswith(f"[Turn {gone + 1} in short")
+
+
 def test_the_question_and_the_last_turn_are_never_shortened() -> None:
     history = History("system", "the question", 16 * KIB)
     for turn in range(200):
         history.add(turn, f"reply {turn}", f"shown {turn} {'s' * 900}")
         first, *_, reply, shown = [message.text for message in history.messages()]
-        assert (first, reply) == ("the question", f"reply {turn}")
+        assert (first.partition("\n")[0], reply) == ("the question", f"reply {turn}")
         assert shown.startswith(f"shown {turn} s")
 
 

@@ -18,7 +18,8 @@ import pytest
 
 from belljar.broker import Calls, RunScope
 from belljar.engine import Box, CellResult, ErrorInfo, Root, Status, Turn
-from belljar.engine.prompt import system_prompt
+from belljar.engine.blocks import find_blocks
+from belljar.engine.prompt import Ran, summary, system_prompt
 from belljar.errors import BelljarError, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.models import ModelReply, ModelRequest, Usage
@@ -56,6 +57,9 @@ class FakeBox:
         self.cells = 0
         self.ran: list[str] = []
         self.there_is: str | None = None
+
+    def expect(self, misfit: object) -> None:
+        """Any answer will do."""
 
     async def execute(self, code: str, *, spare_cpu: bool = False) -> CellResult:
         assert spare_cpu
@@ -96,6 +100,7 @@ class FakeRun:
         )
         self.name = "scripted:fake"
         self.cost_nanousd = 1_200_000_000
+        self.calls = 20
 
         self.root = Root(
             cast("Any", self),
@@ -122,7 +127,7 @@ class FakeRun:
 
     @property
     def spent(self) -> FakeRun:
-        """The one that is told of: `cost_nanousd`."""
+        """The one that is told of: `cost_nanousd` and `calls`."""
         return self
 
     @property
@@ -239,9 +244,26 @@ def test_it_is_told_which_turn_comes_and_what_is_left() -> None:
     said = [request.messages[-1].text.rpartition("\n\n")[2] for request in run.asked]
     assert "You have 3 turns" in run.asked[0].system
     assert said[0] == "There is no document.\nQuestion: What?"
-    assert re.fullmatch(r"\(Turn 2 of 3; time left: 30 min; spent: 1\.20 of 5\.00 USD\.\)", said[1])
+    assert re.fullmatch(
+        r"\(Turn 2 of 3; time left: 30 min; calls left: [0-9,]+; spent: 1\.20 of 5\.00 USD\.\)", said[1]
+    )
     assert said[2].endswith("This is your last turn: give the answer now, by FINAL(...) in a block.")
     assert not any("last turn" in one for one in said[:2])
+
+
+def test_the_same_code_twice_in_a_row_is_told() -> None:
+    run = work(block("print 1"), block("print 1"), block("print 2"), "and so on", block("print 2"), END)
+    assert ["This is the same code" in shown for shown in run.shown[:5]] == [False, True, False, False, False]
+
+
+def test_a_summary_says_what_was_run_and_nothing_of_what_was_printed() -> None:
+    code = "quiet " + "x" * 300
+    found = find_blocks(block(code) + block("print SECRET") + block("quiet"))
+    ran = [Ran(1, cell()), Ran(2, cell("error", stdout="SECRET WORDS"))]
+    said = summary(ran, found)
+    assert said == f"`{code[:160]}...` (ok, 0 bytes printed); `print SECRET` (error, 12 bytes printed)"
+    assert summary([], found) == "nothing was run"
+    assert summary([Ran(3, None, "too long")], found) == "`quiet` (was not run)"
 
 
 def test_the_only_turn_is_told_to_be_the_last() -> None:
@@ -258,6 +280,8 @@ def test_the_instructions_say_what_holds_in_this_run() -> None:
     assert "at most 1,048,576 bytes" in run.asked[0].system
     assert "return_exceptions" in run.asked[0].system
     assert "import of any other is refused" in run.asked[0].system
+    assert "at most 20,000 characters" in run.asked[0].system
+    assert f"may run {load('standard').limits.cell_wall_s:,.0f} s" in run.asked[0].system
     assert "import of any other" not in system_prompt(load("standard"), "python", "w")
 
 

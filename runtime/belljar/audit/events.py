@@ -164,7 +164,7 @@ class AnswerGiven(_Event, frozen=True):
 
 
 class AnswerVoid(_Event, frozen=True):
-    """An answer came after its cell's deadline, and does not count."""
+    """An answer does not count: it came after its cell's deadline, or is not of the type that was asked for."""
 
     name: ClassVar[str] = "answer.void"
     cell: Count

@@ -17,7 +17,7 @@ with its own counters: `cells`, `reading`, `querying`. Kept here: how many reque
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from belljar.audit import AuditLog
@@ -106,6 +106,14 @@ class Broker:
     @property
     def cells(self) -> int:
         return self._cells.count
+
+    def expect(self, misfit: Callable[[Final, bytes], str] | None) -> None:
+        """From now on an answer counts only if `misfit` has nothing to say about it: a line for each fault.
+
+        It is called with an answer that is what it claims to be, in a thread if the answer is long. An answer that does
+        not count leaves its cell running.
+        """
+        self._cells.misfit = misfit
 
     @property
     def final(self) -> Final | None:

@@ -32,6 +32,8 @@ class Cell:
         self.stdout = bytearray()
         self.stderr = bytearray()
         self.output_bytes = 0
+        # Why its answer is not what was asked for.
+        self.misfit = ""
         self.done: Done | None = None
         self.traceback = ""
         self._limits = limits

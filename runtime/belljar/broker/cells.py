@@ -5,13 +5,15 @@ what may happen when; `Final` and `Done` name the running cell, and one of anoth
 that a cell left behind prints later is charged, but is in no result.
 
 The first `Final` before the deadline is the answer; whether it came in time is judged when it comes, however long
-checking it then takes.
+checking it then takes. An answer that is not what was asked for (`misfit`) does not count, and its cell goes on; of one
+cell only one answer is looked at, however many it sends.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from typing import Final as Const
 
 from belljar.audit import AuditLog
@@ -29,6 +31,8 @@ __all__ = ["Cells"]
 
 # The agent cuts a traceback to 16,000 characters; a program that writes its own has no more room than that.
 _TRACEBACK_BYTES_MAX: Const = 64_000
+# Looking at a value through a schema takes this many times as long as any other check of as many bytes.
+_BYTES_A_STEP: Const = 64
 
 
 class Cells:
@@ -42,6 +46,8 @@ class Cells:
         self._flood = flood
         self.last: Cell | None = None
         self.count = 0
+        # Says why an answer is not what was asked for; empty if it is.
+        self.misfit: Callable[[Final, bytes], str] | None = None
         self.answer: Final | None = None
         self.answer_body = b""
 
@@ -138,6 +144,7 @@ class Cells:
         Raises:
             Refusal: `limits.answer`, and what `check_answer` raises.
             ProtocolViolation: it is not what it claims to be.
+            whatever `misfit` raises.
         """
         cell = self._of_running(final)
         came, limit = self._scope.monotonic(), self._policy.limits.answer_bytes
@@ -148,22 +155,40 @@ class Cells:
                 limit=limit,
                 observed=len(body),
             )
-        self._states.on(Event.FINAL if came < cell.deadline else Event.LATE_FINAL)
+        self._states.on(Event.FINAL if came < cell.deadline and not cell.misfit else Event.LATE_FINAL)
         if self._states.cell is not CellState.CHECKING:
-            digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
-            self._flood.charge(len(body))
-            void = AnswerVoid(cell=self.count, answer_sha256=digest, answer_bytes=len(body))
-            await self._audit.note(self._scope.run, void)
+            await self._void(final, body)
             return
         try:
-            digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
-            given = AnswerGiven(cell=self.count, answer_sha256=digest, answer_bytes=len(body))
-            await self._audit.note(self._scope.run, given)
+            if self.misfit is not None:
+                await self._check_fit(self.misfit, cell, final, body)
+            if cell.misfit:
+                await self._void(final, body)
+            else:
+                digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
+                given = AnswerGiven(cell=self.count, answer_sha256=digest, answer_bytes=len(body))
+                await self._audit.note(self._scope.run, given)
         except BaseException:
             self._states.on(Event.REJECT)
             raise
+        if cell.misfit:
+            self._states.on(Event.RESUME)
+            if cell.cut is not None:
+                self._states.on(Event.CUT)
+            return
         self.answer, self.answer_body = final, body
         self._states.on(Event.ACCEPT)
+
+    async def _check_fit(self, misfit: Callable[[Final, bytes], str], cell: Cell, final: Final, body: bytes) -> None:
+        await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)
+        cell.misfit = await off_loop(len(body) * _BYTES_A_STEP, misfit, final, body)
+
+    async def _void(self, final: Final, body: bytes) -> None:
+        """Log an answer that does not count."""
+        digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
+        self._flood.charge(len(body))
+        void = AnswerVoid(cell=self.count, answer_sha256=digest, answer_bytes=len(body))
+        await self._audit.note(self._scope.run, void)
 
 
 async def _checked_sha256(final: Final, body: bytes, values_max: int) -> str:

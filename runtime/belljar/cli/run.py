@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+import msgspec
 
 from belljar.cli import options
 from belljar.cli.delivery import as_text, deliver, require_stdout
@@ -25,6 +26,7 @@ __all__ = ["exec_", "run"]
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 _PROGRAM_BYTES_MAX = 4 * 2**20
+_SCHEMA_BYTES_MAX = 2**20
 # On one line of stderr; --json has all of it.
 _PARTIAL_CHARS_MAX = 2000
 _STDIN = Path("-")
@@ -57,13 +59,26 @@ _context = click.option(
 @click.option(
     "--sub-model", metavar="NAME", help="The model that answers the code's queries. [default: the root model]"
 )
+@click.option(
+    "--schema",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A JSON Schema that the answer has to fit; one that does not goes back to the model.",
+)
 @options.prices
 @options.reading
 @options.box_options
 def run(
-    question: str, sources: tuple[str, ...], model: str, trace: Path | None, sub_model: str | None, **rest: Any
+    question: str,
+    sources: tuple[str, ...],
+    model: str,
+    trace: Path | None,
+    sub_model: str | None,
+    schema: Path | None,
+    **rest: Any,
 ) -> int:
     """Answer QUESTION about a text of any length, with a root model that writes code."""
+    answer_type = None if schema is None else _read_schema(schema)
 
     async def work(runtime: Runtime, on_progress: Any) -> Result:
         with tracing(trace) as on_turn:
@@ -78,6 +93,7 @@ def run(
             tenant=rest["tenant"],
             on_progress=on_progress,
             on_turn=on_turn,
+            answer_type=answer_type,
         )
 
     return _go(work, rest, show_output=False)
@@ -185,6 +201,21 @@ def _read_program(path: Path) -> str:
         raise InvalidInput(
             f"{path} is not UTF-8 (byte {error.start}): convert it first", code="program.encoding"
         ) from error
+
+
+def _read_schema(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            document = msgspec.json.decode(file.read(_SCHEMA_BYTES_MAX + 1))
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read ({error.strerror}): name a file with a JSON Schema", code="answer.schema"
+        ) from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not JSON, or too long for a schema", code="answer.schema") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{path} is no JSON Schema: write an object", code="answer.schema")
+    return document
 
 
 def _stdin() -> BinaryIO:

@@ -4,6 +4,7 @@ from belljar.context.document import Document, Kind, OpenDocument
 from belljar.context.encodings import Errors
 from belljar.context.folder import LeftOut
 from belljar.context.intake import OnProgress
+from belljar.context.items import first_keys
 from belljar.context.store import (
     ContextStore,
     ContextStores,
@@ -28,4 +29,5 @@ __all__ = [
     "OpenDocument",
     "Source",
     "Swept",
+    "first_keys",
 ]

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from belljar.context.document import DIRECTORY_FILE, RECORD_BYTES
+from belljar.context.document import DIRECTORY_FILE, RECORD_BYTES, OpenDocument
 from belljar.context.files import created
 from belljar.context.intake import Draft, Meter, OnProgress, Writer
 from belljar.errors import InvalidInput
 
-__all__ = ["Directory", "draft", "take_dict", "take_json_lines", "take_list"]
+__all__ = ["Directory", "draft", "first_keys", "take_dict", "take_json_lines", "take_list"]
 
 Form = Literal["t", "j"]
 
@@ -60,6 +60,19 @@ def take_dict(folder: Path, values: Mapping[Any, object], on_progress: OnProgres
     """
     named = ((f"the value of {_short(key)}", value) for key, value in values.items())
     return _take(folder, "dict", values, named, Meter(on_progress, len(values)))
+
+
+def first_keys(document: OpenDocument, count: int, chars_max: int) -> list[str]:
+    """The first keys of a dict, of which the longer ones are cut; none of any other context."""
+    if document.document.kind != "dict":
+        return []
+    found = []
+    records = bytes(document.directory().read(0, RECORD_BYTES * min(count, document.document.items)))
+    for at in range(0, len(records), RECORD_BYTES):
+        start, chars = int(records[at : at + 12], 16), int(records[at + 12 : at + 18], 16)
+        key = str(document.read(start, start + min(chars, chars_max)), "utf-8")
+        found.append(key if chars <= chars_max else f"{key}...")
+    return found
 
 
 class Directory:

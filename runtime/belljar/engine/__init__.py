@@ -17,8 +17,10 @@ from belljar.engine.result import (
     TurnBlock,
 )
 from belljar.engine.turns import TurnsLog
+from belljar.engine.typed import AnswerType
 
 __all__ = [
+    "AnswerType",
     "Box",
     "CellResult",
     "Coverage",

@@ -207,11 +207,13 @@ class Box:
         contexts: Sequence[ContextInfo],
         *,
         more: bool = True,
+        stays: bool = False,
     ) -> None:
         """Configure the agent. The first cell need not wait for it to be ready, and shows whether it is.
 
         Args:
             more: other cells may follow the first.
+            stays: an answer may turn out not to count, and then they may follow it, too.
         """
         policy = self._scope.policy
         start = Start(
@@ -231,6 +233,7 @@ class Box:
             header_bytes_max=policy.wire.header_bytes_max,
             in_flight_bytes_max=policy.wire.in_flight_bytes_max,
             more=more,
+            stays=stays,
         )
         self._pump = self._scope.tasks.start(self._failed, self._run_pump)
         self._guard = self._scope.tasks.start(self._failed, self._watch_always)
@@ -402,6 +405,8 @@ class Box:
                 error = msgspec.structs.replace(error, traceback=cell.traceback)
             return cut.status, error, cut.limit
         assert cell.done is not None
+        if cell.misfit:
+            return "error", _mismatch(cell.misfit), None
         said = cell.done.error
         error = ErrorInfo(said.type, said.message, said.line, cell.traceback) if said else None
         if cell.done.status == "error":
@@ -449,8 +454,8 @@ class Box:
         """None when the cell is over; why it has to end, if its time or its share of CPU time is up first."""
         while not self._over:
             if self._states.cell is CellState.CHECKING:  # the box has said its last word, and in time
-                await self._until(lambda: self._over)
-                break
+                await self._until(lambda: self._over or self._states.cell is not CellState.CHECKING)
+                continue
             left = until - self._scope.monotonic()
             if left <= 0:
                 return _LATE
@@ -685,6 +690,12 @@ class Box:
         if end.killed:
             how = "closed its wire"
         return Verdict("error", ErrorInfo(GuestDied.__name__, f"the program {how} before the cell was done"))
+
+
+def _mismatch(faults: str) -> ErrorInfo:
+    message = "the answer is not what was asked for, so it does not count"
+    told = f"{message}:\n{faults}\nMend it, and give it again."
+    return ErrorInfo("AnswerMismatch", f"{message}: {faults.partition(chr(10))[0]}", None, told)
 
 
 def _failure_in(reply: HostMessage) -> Failure | None:

@@ -2,8 +2,10 @@
 
 It is the opening (the question, and what the contexts are) and one exchange for each turn: what the model wrote, and
 what it was shown. Every request carries all of it, so without a bound a run of many turns would pay mostly for
-repetition. What one turn may add is bounded; and if the whole outgrows its bound, the oldest goes first, leaving a note
-in its place: outputs, then replies, then whole turns. The opening and the last exchange stay.
+repetition. What one turn may add is bounded; and if the whole outgrows its bound, the oldest goes first: outputs leave
+a note in their place, then replies become a summary of their code and what came of it, then whole turns go, and the
+first message says so. The opening and the last exchange stay. Nothing is lost by it: variables live on in the box, and
+the transcript has every turn.
 
 It is shortened to well below the bound, so that it then stays unchanged for some turns: the provider need not read
 again what has not changed since the last request.
@@ -16,7 +18,7 @@ from typing import Final as Const
 from belljar.errors import PolicyDenied
 from belljar.models import Message
 
-__all__ = ["History", "cut"]
+__all__ = ["History", "cut", "shown_chars_max"]
 
 # About 65,000 tokens of English. Printing an old output again costs less than sending it with each turn.
 _BYTES_MAX: Const = 256 * 1024
@@ -27,13 +29,17 @@ _SHOWN_CHARS_MAX: Const = 20_000
 _REPLY_CHARS_MAX: Const = 64 * 1024
 _SHOWN_SHARE: Const = 16
 _REPLY_SHARE: Const = 8
+_SUMMARY_CHARS_MAX: Const = 500
+_GONE: Const = "[The first {turns} turns were left out to save room. What they defined is still there: SHOW_VARS().]"
+_GONE_BYTES: Const = 200
 # Providers refuse an empty message, or one of white space.
 _NOTHING: Const = "(nothing was written)"
 
 
 class _Exchange:
-    def __init__(self, turn: int, reply: str, shown: str) -> None:
+    def __init__(self, turn: int, reply: str, shown: str, summary: str) -> None:
         self.turn = turn
+        self.summary = summary
         self.reply = reply
         self.shown = shown
         self.bytes = _bytes(reply) + _bytes(shown)
@@ -44,7 +50,7 @@ class _Exchange:
         self.bytes = _bytes(self.reply) + _bytes(self.shown)
 
     def leave_out_reply(self) -> None:
-        words = f"[What you wrote in turn {self.turn} was left out to save room: {len(self.reply)} characters.]"
+        words = f"[Turn {self.turn} in short, to save room: {self.summary}]"
         self.reply = min(self.reply, words, key=len)
         self.bytes = _bytes(self.reply) + _bytes(self.shown)
 
@@ -68,24 +74,29 @@ class History:
                 limit=bytes_max,
                 observed=needed,
             )
-        self._bytes_max = min(left, _BYTES_MAX)
+        self._bytes_max = min(left - _GONE_BYTES, _BYTES_MAX)
         self._exchanges: list[_Exchange] = []
+        self._gone = 0
 
     @property
     def shown_chars_max(self) -> int:
         """How much of what was printed and raised one turn may show."""
-        return min(_SHOWN_CHARS_MAX, self._bytes_max // _SHOWN_SHARE)
+        return shown_chars_max(self._bytes_max)
 
-    def add(self, turn: int, reply: str, shown: str) -> None:
-        """Add an exchange. `shown` should keep within `shown_chars_max`, but for a few lines."""
+    def add(self, turn: int, reply: str, shown: str, summary: str = "nothing was run") -> None:
+        """Add an exchange. `shown` should keep within `shown_chars_max`, but for a few lines.
+
+        `summary` is a line or two that stand for the reply once there is no room for it.
+        """
         reply = cut(reply, min(_REPLY_CHARS_MAX, self._bytes_max // _REPLY_SHARE)) if reply.strip() else _NOTHING
-        self._exchanges.append(_Exchange(turn, reply, shown))
+        self._exchanges.append(_Exchange(turn, reply, shown, cut(summary, _SUMMARY_CHARS_MAX)))
         if self._bytes() > self._bytes_max:
             self._shorten(self._bytes_max * 3 // 4)
 
     def messages(self) -> tuple[Message, ...]:
         """The whole conversation, each side in turn."""
-        found = [Message("user", self._opening)]
+        gone = f"\n\n{_GONE.format(turns=self._gone)}" if self._gone else ""
+        found = [Message("user", self._opening + gone)]
         for exchange in self._exchanges:
             found += [Message("assistant", exchange.reply), Message("user", exchange.shown)]
         return tuple(found)
@@ -108,6 +119,12 @@ class History:
                 step(exchange)
         while len(self._exchanges) > 1 and self._bytes() > bytes_max:
             del self._exchanges[0]
+            self._gone += 1
+
+
+def shown_chars_max(bytes_max: int) -> int:
+    """How much one turn may show of what was printed, in a conversation of at most so many bytes."""
+    return min(_SHOWN_CHARS_MAX, bytes_max // _SHOWN_SHARE)
 
 
 def cut(text: str, chars_max: int) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final as Const
 
 import msgspec
@@ -30,8 +30,9 @@ from belljar.context import Document
 from belljar.engine.blocks import Block, Found, find_blocks
 from belljar.engine.box import Box, Verdict, verdict_of
 from belljar.engine.history import History
-from belljar.engine.prompt import Ran, is_no_python, opening, report, standing, system_prompt
+from belljar.engine.prompt import AGAIN, Ran, is_no_python, opening, report, standing, summary, system_prompt
 from belljar.engine.result import CellResult, Turn, TurnBlock
+from belljar.engine.typed import AnswerType
 from belljar.errors import ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import off_loop, whole
 from belljar.identity import Language
@@ -87,6 +88,8 @@ class Root:
         model: the root model; it answers through `calls`.
         documents: the run's contexts, by name.
         execute: runs a block as a cell of `box`, after which others may follow.
+        answer_type: what the answer has to be; the box's broker checks it.
+        keys: the first keys of each document that is a dict.
         tell: called with each turn when it is over.
 
     `turns` counts its turns. `ending` is set when it ended without an answer, before it asks the box for what there is
@@ -105,6 +108,8 @@ class Root:
         box: Box,
         execute: Callable[[str], Awaitable[CellResult]],
         tell: Callable[[Turn], None],
+        answer_type: AnswerType | None = None,
+        keys: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._model = model
         self._scope = scope
@@ -115,11 +120,12 @@ class Root:
         self._word = secrets.token_hex(6)
         policy = scope.policy
         self._system = system_prompt(policy, language, self._word)
-        first = opening(whole(question), documents)
+        first = opening(whole(question), documents, answer_type, keys, self._word)
         if policy.models.turns_max == 1:  # the instructions say how many there are
-            first += f"\n\n{standing(scope, 1, 0)}"
+            first += f"\n\n{standing(scope, 1, 0, 0)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
         self._fruitless = 0
+        self._codes: list[str] = []
         self.turns = 0
         self.ending: Verdict | None = None
         self.partial: str | msgspec.Raw | None = None
@@ -138,7 +144,8 @@ class Root:
         except (QuotaExceeded, ModelFailed) as error:
             if not self._box.finished and self._box.broker.cells and self._scope.left_s() > 0:
                 self.ending = verdict_of(error)
-                # Not a cell of the program's, whose last one stays the run's last.
+                # Not a cell of the program's, whose last one stays the run's last; and a draft may be of any type.
+                self._box.broker.expect(None)
                 self.partial = (await self._box.execute(_WHAT_THERE_IS, spare_cpu=True)).given
             raise
 
@@ -207,13 +214,22 @@ class Root:
         cut_at = reply.usage.output_tokens if is_cut else None
         chars_max = self._history.shown_chars_max
         shown = report(ran, found, word=self._word, chars_max=chars_max, cut_at=cut_at)
+        if self._is_again(found, ran):
+            shown = f"{AGAIN}\n\n{shown}"
         turn = self.turns
         if turn < self._scope.policy.models.turns_max:
-            shown += f"\n\n{standing(self._scope, turn + 1, self._calls.spent.cost_nanousd)}"
+            spent = self._calls.spent
+            shown += f"\n\n{standing(self._scope, turn + 1, spent.cost_nanousd, spent.calls)}"
         self._tell(reply, found, ran, shown)
-        self._history.add(turn, found.text, shown)
+        self._history.add(turn, found.text, shown, summary(ran, found))
         self._count_fruitless(found, ran, is_cut)
         return True
+
+    def _is_again(self, found: Found, ran: list[Ran]) -> bool:
+        """Whether what was run is what was run in the turn before."""
+        codes = [found.blocks[one.number - 1].code for one in ran]
+        before, self._codes = self._codes, codes
+        return bool(codes) and codes == before
 
     async def _run_blocks(self, found: Found) -> list[Ran]:
         """Run the blocks up to the first that prints or fails. An unlabelled one that is not Python does not count."""

@@ -16,6 +16,7 @@ from typing import Final as Const
 import msgspec
 
 __all__ = [
+    "PLAIN",
     "CellResult",
     "Coverage",
     "ErrorInfo",
@@ -28,6 +29,7 @@ __all__ = [
     "TurnBlock",
     "cell_result",
     "given",
+    "no_collection",
 ]
 
 from belljar.broker import Cell
@@ -39,7 +41,7 @@ from belljar.protocol import Final
 from belljar.spans import share
 
 # Floats are read by Python itself: msgspec takes seconds for a MiB of very small ones.
-_DECODER: Const = msgspec.json.Decoder(float_hook=float)
+PLAIN: Const = msgspec.json.Decoder(float_hook=float)
 _FIELDS: Const = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SCHEMA_VERSION: Const = 1
 
@@ -154,7 +156,11 @@ class _Answered(msgspec.Struct, frozen=True, kw_only=True, dict=True, rename={"g
 
 
 class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
-    """One cell. `answer` is set when the cell gave the final answer; `output_bytes` is what it printed, kept or not."""
+    """One cell. `answer` is set when the cell gave the final answer; `output_bytes` is what it printed, kept or not.
+
+    `variables` are what the program has defined by then, as it says: `name: type`, the latest of them if they are many;
+    empty where the cell did not end by itself.
+    """
 
     status: Status
     stdout: str
@@ -164,6 +170,7 @@ class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     limit: Limit | None
     wall_s: float
     output_bytes: int = 0
+    variables: tuple[str, ...] = ()
 
 
 class Result(
@@ -217,6 +224,16 @@ class Result(
         return RunId(self.run_text)
 
     @functools.cached_property
+    def value(self) -> Any:
+        """The answer as a value of the run's `answer_type`; the same as `answer` if it had none."""
+        return self.answer
+
+    def of_type(self, value: Any) -> Result:
+        """This result, with the `value` that its answer is."""
+        vars(self)["value"] = value
+        return self
+
+    @functools.cached_property
     def partial(self) -> Any:
         """What there was of an answer when a run under a root model ended without one; None if there was nothing.
 
@@ -239,12 +256,12 @@ class Result(
 def _value(given: str | msgspec.Raw | None) -> Any:
     if not isinstance(given, msgspec.Raw):
         return given
-    with _no_collection():
-        return _DECODER.decode(given)
+    with no_collection():
+        return PLAIN.decode(given)
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """A million new lists are not garbage: looking for some among them takes three times as long as making them."""
     was = gc.isenabled()
     gc.disable()
@@ -281,4 +298,5 @@ def cell_result(
         limit=limit,
         wall_s=wall_s,
         given=answer,
+        variables=tuple(cell.done.variables) if cell.done is not None else (),
     )

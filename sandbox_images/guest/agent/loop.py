@@ -46,6 +46,9 @@ _FLUSH_SECONDS = 0.02
 _THREAD_STACK_BYTES = 1 << 20
 _MESSAGE_CHARS = 4000
 _TRACEBACK_CHARS = 16000
+# Of what the program has defined, as told when a cell is over.
+_VARIABLES_MAX = 20
+_VARIABLE_CHARS = 80
 _NOTHING = object()
 
 
@@ -153,6 +156,7 @@ class Agent:
         self._compile: Callable[..., types.CodeType] = program.compile_cell
         self._main: program.Main | None = None
         self._more = False  # whether other cells may follow
+        self._stays = False  # whether they may follow an answer
         self._failed = False  # the cell before
         self._kept: set[str] = set()
         self._user: Callable[[dict[str, Any]], dict[str, Any]] = lambda names: names
@@ -206,7 +210,7 @@ class Agent:
             "ModelError": ModelError,
             "CutAnswer": CutAnswer,
         }
-        self._more = start["more"]
+        self._more, self._stays = start["more"], start["stays"]
         if start["language"] == "restricted":
             self._use_restricted()
         else:
@@ -245,6 +249,18 @@ class Agent:
         lines = (f"{name}: {_type_name(type(variables[name]))}" for name in sorted(variables))
         return "\n".join(lines) or "(no variables yet)"
 
+    def _told_variables(self) -> list[str]:
+        """The latest variables, as `name: type`, where both are short names in ASCII."""
+        told = []
+        for name, value in reversed(self._variables().items()):
+            kind = _type_name(type(value))
+            line = f"{name}: {kind if kind.isascii() and kind.isidentifier() else 'object'}"
+            if name.isascii() and name.isidentifier() and len(line) <= _VARIABLE_CHARS:
+                told.append(line)
+            if len(told) == _VARIABLES_MAX:
+                break
+        return told[::-1]
+
     # ----------------------------------------------------------------------------------------------------- one cell
 
     def _begin(self, number: int, *, interrupted: bool) -> None:
@@ -267,12 +283,15 @@ class Agent:
             self._in_cell = False
         if os.getpid() != self._pid:
             os._exit(0)  # a child that the program forked and that reached the end of the cell must not send Done
+        variables: list[str] = []
         if self._more:
             self._give_back()
+            variables = self._told_variables()
         self._flush()
         status, error, trace = done
         self._failed = status != "ok"
-        self._channel.send({"op": "done", "cell": number, "status": status, "error": error}, trace)
+        header = {"op": "done", "cell": number, "status": status, "error": error, "variables": variables}
+        self._channel.send(header, trace)
 
     def _run(self, source: str, filename: str) -> tuple[str, dict[str, Any] | None, bytes]:
         self._in_cell = True
@@ -291,7 +310,7 @@ class Agent:
             self._execute(code)
             self._endings.after_cell()
         except (Ended, Closed):
-            self._more = False
+            self._more = self._stays
             return "ok", None, b""
         except KeyboardInterrupt as error:
             # An interrupt that the host did not send is the program's own.

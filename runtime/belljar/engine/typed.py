@@ -1,0 +1,103 @@
+"""Answers of a type: a msgspec struct, a dataclass, a pydantic model, any type that msgspec knows, or a JSON Schema.
+
+The model is told the schema, and an answer is checked by it before it counts (`schema`), where every fault has a path
+and all work is bounded. What fits is then read as the type, which may know more than its schema can say (a validator of
+a pydantic model); and what it raises as a `ValueError` goes back to the model like a fault of the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from typing import Final as Const
+
+import msgspec
+
+from belljar.engine.result import PLAIN, no_collection
+from belljar.engine.schema import Schema
+from belljar.errors import InvalidInput
+from belljar.protocol import Final
+
+__all__ = ["AnswerType"]
+
+# A value takes many times the memory of its text, and reading it holds up the event loop: 10 ms for this much.
+_BYTES_MAX: Const = 1 << 20
+_FAULT_CHARS_MAX: Const = 300
+_FAULTS_MAX: Const = 5
+
+
+class AnswerType:
+    """What an answer has to be.
+
+    Args:
+        spec: a type, or a JSON Schema as a dict.
+
+    Raises:
+        InvalidInput: `answer.type`: nothing can be checked by it; `answer.schema`.
+    """
+
+    def __init__(self, spec: Any) -> None:
+        self._is_pydantic = isinstance(spec, type) and hasattr(spec, "model_validate_json")
+        self._type = spec
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        if isinstance(spec, Mapping):
+            self.schema = Schema(dict(spec))
+            return
+        try:
+            if self._is_pydantic:
+                document = spec.model_json_schema()
+            else:
+                document = msgspec.json.schema(spec)
+                self._decoder = msgspec.json.Decoder(spec)
+        except Exception as error:  # whatever the caller's own class raises when it is asked
+            raise InvalidInput(
+                f"answer_type must be a msgspec struct, a dataclass, a pydantic model, another type with a JSON form, "
+                f"or a JSON Schema as a dict, not {str(getattr(spec, '__name__', type(spec).__name__))[:80]} "
+                f"({type(error).__name__})",
+                code="answer.type",
+            ) from error
+        self.schema = Schema(document, strict=False)
+
+    def misfit(self, final: Final, body: bytes) -> str:
+        """Why an answer is not what was asked for: a line for each fault, with its path; empty if it is.
+
+        `body` is text or JSON that the broker has checked.
+        """
+        if len(body) > _BYTES_MAX:
+            return f"$: expected at most {_BYTES_MAX} bytes of JSON, got {len(body)}"
+        with no_collection():
+            value = body.decode() if final.form == "text" else PLAIN.decode(body)
+            faults = self.schema.faults(value)
+            if faults and isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+                faults.append("(give the value itself, not its JSON as a string)")
+        return "\n".join(faults) or self._unread(final, body)
+
+    def _unread(self, final: Final, body: bytes) -> str:
+        try:
+            self.value(body.decode() if final.form == "text" else msgspec.Raw(body))
+        except ValueError as error:
+            return "\n".join(_faults_of(error))
+        return ""
+
+    def value(self, given: str | msgspec.Raw | None) -> Any:
+        """An answer that fits, as a value of the type; of JSON values, where the type is a schema."""
+        if given is None:
+            return None
+        body = msgspec.json.encode(given) if isinstance(given, str) else bytes(given)
+        with no_collection():
+            if self._is_pydantic:
+                return self._type.model_validate_json(body, strict=True)
+            return (self._decoder or PLAIN).decode(body)
+
+
+def _faults_of(error: ValueError) -> list[str]:
+    """pydantic's list of faults, or the one line of another library."""
+    listed = getattr(error, "errors", None)
+    if not callable(listed):
+        return [f"$: {str(error)[:_FAULT_CHARS_MAX]}"]
+    faults = listed(include_url=False, include_input=False, include_context=False)[:_FAULTS_MAX]
+    return [f"{_path(fault['loc'])}: {fault['msg']}"[:_FAULT_CHARS_MAX] for fault in faults]
+
+
+def _path(places: tuple[int | str, ...]) -> str:
+    return "$" + "".join(f"[{place}]" if isinstance(place, int) else f".{place}" for place in places)

@@ -1,0 +1,213 @@
+"""JSON Schemas of answers: what fits, where a fault is, and that no value and no schema takes long."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any, Literal
+
+import msgspec
+import pydantic
+import pytest
+
+from belljar.engine import AnswerType
+from belljar.engine.schema import Schema
+from belljar.errors import InvalidInput
+from belljar.protocol import Final
+
+ITEM = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "minLength": 1}, "qty": {"type": "integer", "minimum": 0}},
+    "required": ["name", "qty"],
+    "additionalProperties": False,
+}
+ORDER = {"type": "object", "properties": {"items": {"type": "array", "items": {"$ref": "#/$defs/item"}}}}
+ORDERS: dict[str, Any] = {**ORDER, "required": ["items"], "$defs": {"item": ITEM}}
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ({"items": [{"name": "a", "qty": "3"}]}, '$.items[0].qty: expected integer, got string "3"'),
+        ({"items": [{"name": "a"}]}, '$.items[0]: expected a field "qty", got none'),
+        ({"items": [{"name": "", "qty": 1}]}, "$.items[0].name: expected at least 1 characters, got 0"),
+        ({"items": [{"name": "a", "qty": -1}]}, "$.items[0].qty: expected at least 0, got integer -1"),
+        ({"items": [{"name": "a", "qty": True}]}, "$.items[0].qty: expected integer, got boolean true"),
+        (
+            {"items": [{"name": "a", "qty": 1, "x y": 2}]},
+            '$.items[0]: expected no other fields than name, qty, got a field "x y"',
+        ),
+        ({"items": {}}, "$.items: expected array, got object of 0"),
+        ([], "$: expected object, got array of 0"),
+    ],
+)
+def test_a_fault_has_its_path_and_what_is_there(value: Any, fault: str) -> None:
+    assert Schema(ORDERS).faults(value) == [fault]
+
+
+FITS = [
+    (ORDERS, {"items": [{"name": "a", "qty": 3.0}], "more": None}),
+    ({"type": ["string", "null"]}, None),
+    ({"enum": ["yes", "no", 1]}, 1.0),
+    ({"const": 0}, 0),
+    ({"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]}, [1]),
+    ({"oneOf": [{"minimum": 5}, {"maximum": 2}]}, 1),
+    ({"prefixItems": [{"type": "string"}], "items": {"type": "integer"}}, ["a", 1]),
+    ({"type": "string", "pattern": "^a+$"}, "aaa"),
+    ({"multipleOf": 0.1}, 0.3),
+    ({"additionalProperties": {"type": "integer"}}, {"a": 1}),
+    ({"uniqueItems": True, "maxItems": 2}, [1, 2]),
+    ({}, [{"any": 1}]),
+]
+FAULTS = [
+    ({"type": ["string", "null"]}, 1, "string or null"),
+    ({"enum": ["yes", 1]}, True, 'one of ["yes", 1]'),
+    ({"const": 0}, False, "expected 0"),
+    (
+        {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
+        ["x"],
+        "$[0]: expected integer",
+    ),
+    ({"oneOf": [{"minimum": 0}, {"maximum": 2}]}, 1, "fits 2 of them"),
+    ({"prefixItems": [{"type": "string"}], "items": {"type": "integer"}}, ["a", "b"], "$[1]"),
+    ({"pattern": "^a+$"}, "b", "matches"),
+    ({"multipleOf": 2}, 3, "a multiple of 2"),
+    ({"additionalProperties": {"type": "integer"}}, {"a b": "x"}, '$["a b"]: expected integer'),
+    ({"uniqueItems": True}, [1, 1], "1 repeated"),
+    ({"items": False}, [1], "expected nothing"),
+    ({"exclusiveMaximum": 2}, 2, "less than 2"),
+    ({"minProperties": 1}, {}, "at least 1 fields"),
+    ({"allOf": [{"type": "integer"}, {"maximum": 3}]}, 4, "at most 3"),
+]
+
+
+@pytest.mark.parametrize(("schema", "value"), FITS)
+def test_what_fits_has_no_fault(schema: Any, value: Any) -> None:
+    assert Schema(schema).faults(value) == []
+
+
+@pytest.mark.parametrize(("schema", "value", "words"), FAULTS)
+def test_each_keyword_is_checked(schema: Any, value: Any, words: str) -> None:
+    [fault] = Schema(schema).faults(value)
+    assert words in fault
+
+
+@pytest.mark.parametrize(
+    ("schema", "where"),
+    [
+        ({"not": {}}, "#/not"),
+        ({"properties": {"a": {"if": {}}}}, "#/properties/a/if"),
+        ({"$ref": "https://example.org/schema"}, "#/$ref"),
+        ({"$ref": "#/$defs/none"}, "#/$ref"),
+        ({"type": "text"}, "#/type"),
+        ({"items": [{}]}, "#/items"),
+        ({"pattern": r"(?=a)"}, "#/pattern"),
+        ({"pattern": "a" * 501}, "#/pattern"),
+        ({"pattern": "(((a{100}){100}){100})"}, "#/pattern"),
+        ({"enum": [["a"]]}, "#/enum"),
+        ([], "#"),
+        ({"a": object()}, "#"),
+    ],
+)
+def test_a_schema_that_cannot_be_checked_is_refused(schema: Any, where: str) -> None:
+    with pytest.raises(InvalidInput, match="the schema of the answer cannot be used") as caught:
+        Schema(schema)
+    assert caught.value.code == "answer.schema"
+    assert f": {where}: " in str(caught.value)
+
+
+def _nested(depth: int, inner: Any) -> Any:
+    for _ in range(depth):
+        inner = {"allOf": [inner, inner]}
+    return inner
+
+
+HOSTILE: list[tuple[Any, Any]] = [
+    ({"$ref": "#"}, 1),
+    ({"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}, 1),
+    (_nested(9, {"items": {"type": "integer"}}), list(range(100_000))),
+    ({"items": {"enum": [*range(5000)]}}, [5001] * 100_000),
+    ({"items": {"uniqueItems": True, "items": {"uniqueItems": True}}}, [[["x" * 5000]] * 100] * 1000),
+    ({"items": {"pattern": "(a|aa|aaa){1,20}b"}}, ["a" * 4096] * 300),
+    ({"items": {"$ref": "#"}}, msgspec.json.decode("[" * 64 + "]" * 64)),
+    ({"properties": {"k": {"type": "integer"}}}, {"k": "y" * 10**6, "z" * 10**6: 1}),
+    ({"additionalProperties": False}, {"z" * 10**6: 1}),
+    ({"type": "string"}, 10**4000),
+]
+
+
+@pytest.mark.parametrize(("schema", "value"), HOSTILE)
+def test_no_value_and_no_schema_takes_long_or_is_repeated_at_length(schema: Any, value: Any) -> None:
+    began = time.thread_time()
+    faults = Schema(schema).faults(value)
+    assert time.thread_time() - began < 20
+    assert sum(map(len, faults)) < 2500
+
+
+def test_a_long_schema_is_refused_and_a_deep_one_too() -> None:
+    with pytest.raises(InvalidInput, match="are allowed"):
+        Schema({"enum": ["x" * 70_000]})
+    deep: Any = {}
+    for _ in range(400):
+        deep = {"items": deep}
+    with pytest.raises(InvalidInput):
+        Schema(deep)
+
+
+# ------------------------------------------------------------------------------------------------------------- types
+
+
+class Line(msgspec.Struct):
+    name: str
+    qty: int
+
+
+@dataclasses.dataclass
+class Plain:
+    name: str
+    qty: int
+
+
+class Model(pydantic.BaseModel):
+    name: str
+    qty: int
+
+    @pydantic.field_validator("qty")
+    @classmethod
+    def even(cls, qty: int) -> int:
+        if qty % 2:
+            raise ValueError("qty must be even")
+        return qty
+
+
+JSON = Final(1, "json")
+
+
+@pytest.mark.parametrize("spec", [Line, Plain, Model])
+def test_a_type_says_where_an_answer_does_not_fit_and_reads_one_that_does(spec: Any) -> None:
+    typed = AnswerType(spec)
+    assert typed.misfit(JSON, b'{"name": "a", "qty": "4"}') == '$.qty: expected integer, got string "4"'
+    assert typed.misfit(JSON, b'{"name": "a", "qty": 4}') == ""
+    value = typed.value(msgspec.Raw(b'{"name": "a", "qty": 4}'))
+    assert (type(value), value.name, value.qty) == (spec, "a", 4)
+    assert typed.schema.fields == ["name", "qty"]
+
+
+def test_what_only_a_validator_knows_goes_back_as_well() -> None:
+    assert AnswerType(Model).misfit(JSON, b'{"name": "a", "qty": 3}') == "$.qty: Value error, qty must be even"
+
+
+def test_text_is_a_string_and_json_in_a_string_is_told() -> None:
+    assert AnswerType(Literal["yes", "no"]).misfit(Final(1, "text"), b"yes") == ""
+    assert "give the value itself" in AnswerType(Line).misfit(Final(1, "text"), b'{"name": "a", "qty": 3}')
+
+
+def test_an_answer_too_large_for_a_type_is_told() -> None:
+    assert "at most 1048576 bytes" in AnswerType(list[int]).misfit(JSON, b"[" + b"1," * 600_000 + b"1]")
+
+
+@pytest.mark.parametrize("spec", ["integer", object(), 5, lambda: 1])
+def test_what_is_no_type_is_refused(spec: Any) -> None:
+    with pytest.raises(InvalidInput, match="answer_type must be") as caught:
+        AnswerType(spec)
+    assert caught.value.code == "answer.type"
