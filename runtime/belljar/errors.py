@@ -169,6 +169,9 @@ class ModelFailed(HostFault):
         charged: False only if it is certain that the provider charged nothing.
         input_tokens: all input tokens, cached ones included, if the provider reported them before it failed.
         output_tokens: all output tokens, if the provider reported the final number.
+        cache_read_tokens, cache_write_tokens: the part of `input_tokens` that came from the provider's cache or went
+            into it.
+        cache_write_1h_tokens: the part of `cache_write_tokens` that is kept for an hour.
 
     On a charged failure, tokens that are None are unknown: the caller charges the full reservation for them.
     """
@@ -184,6 +187,9 @@ class ModelFailed(HostFault):
         charged: bool = True,
         input_tokens: int | None = None,
         output_tokens: int | None = None,
+        cache_read_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        cache_write_1h_tokens: int = 0,
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
@@ -191,6 +197,9 @@ class ModelFailed(HostFault):
         self.charged = charged
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
+        self.cache_read_tokens = cache_read_tokens
+        self.cache_write_tokens = cache_write_tokens
+        self.cache_write_1h_tokens = cache_write_1h_tokens
 
 
 class LedgerUnavailable(HostFault):
