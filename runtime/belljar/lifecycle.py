@@ -119,6 +119,7 @@ class Run:
             policy=policy,
             deadline=self._started + policy.limits.run_wall_s,
             tasks=tasks,
+            now=shared.ledger.now,
         )
         self.calls = Calls(self.scope, audit=shared.audit, ledger=shared.ledger, prices=order.prices)
         self._meter = Meter(self.scope, shared.ledger)

@@ -138,6 +138,19 @@ def test_a_round_of_who_writes_alone_is_one_trip(url: str) -> None:
     asyncio.run(main())
 
 
+def test_a_pulse_corrects_a_clock_that_has_drifted(url: str) -> None:
+    async def main() -> None:
+        host = Host(url, pulse_s=0.05)
+        host.store._ahead_s -= 3600
+        async with in_time(60, "its clock is the server's"):
+            while abs(host.ledger.now() - time.time()) > 60:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        await host.ledger.aclose()
+        await host.journal.aclose()
+
+    asyncio.run(main())
+
+
 def test_what_another_host_wrote_counts_at_once(url: str) -> None:
     async def main() -> None:
         async with hosts(url, url) as [one, other]:

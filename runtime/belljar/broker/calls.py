@@ -153,17 +153,25 @@ class _Asking:
 
 
 class _Window:
-    """The time that all attempts of one call have together. It begins when the first is sent."""
+    """The time that all attempts of one call have together. It begins when the first is sent.
 
-    def __init__(self, scope: RunScope) -> None:
+    After `useful_until` nobody has any use for an answer: the window is over, or what `deadline` is of.
+    """
+
+    def __init__(self, scope: RunScope, deadline: float) -> None:
         self._scope = scope
         self._until = math.inf
+        self._deadline = deadline
 
     def begin(self) -> None:
         self._until = min(self._until, self._scope.monotonic() + self._scope.policy.models.call_wall_s)
 
     def left_s(self) -> float:
         return self._until - self._scope.monotonic()
+
+    @property
+    def useful_until(self) -> float:
+        return min(self._until, self._deadline)
 
 
 class Calls:
@@ -190,11 +198,19 @@ class Calls:
         self.spent = Spent()
 
     async def ask(
-        self, model: Model, request: ModelRequest, *, cell: int, prompt: bytes | memoryview | None = None
+        self,
+        model: Model,
+        request: ModelRequest,
+        *,
+        cell: int,
+        prompt: bytes | memoryview | None = None,
+        deadline: float | None = None,
     ) -> ModelReply:
         """Ask, with as many attempts as the policy allows, all of them within `models.call_wall`.
 
         `prompt` is the last message, in UTF-8.
+
+        No call waits for a new period beyond `deadline`, on the run's monotonic clock.
 
         Raises:
             QuotaExceeded: it would spend more than is left.
@@ -207,7 +223,7 @@ class Calls:
             async with self._preparing:
                 counted = self._counted[1] if self._counted is not None and self._counted[0] is model else None
                 question = await off_loop(size, _question, request, prompt, counted)
-            window = _Window(self._scope)
+            window = _Window(self._scope, math.inf if deadline is None else deadline)
             for attempt in range(1, self._scope.policy.models.attempts_max + 1):
                 try:
                     timed = await self._in_time(question, cell, window)
@@ -253,10 +269,15 @@ class Calls:
         """What is kept back for the root model's next turn."""
         return self._kept
 
-    async def left(self) -> Remaining:
-        """What the program may still spend, once all that has ended is settled, without what is kept for the root."""
+    async def left(self, *, wait_s: float | None = None) -> Remaining:
+        """What the program may still spend, once all that has ended is settled, without what is kept for the root.
+
+        With `wait_s`, limits of a period that is over in so many seconds do not count.
+        """
         await self.settled()
-        left = await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)
+        now = self._scope.now()
+        until = None if wait_s is None else now + wait_s
+        left = await self._ledger.remaining(self._scope.run, now=now, for_program=True, until=until)
         kept = {name: getattr(self._kept, name) for name in Remaining.__struct_fields__}
         return Remaining(
             **{name: None if (room := getattr(left, name)) is None else max(0, room - kept[name]) for name in kept}
@@ -302,7 +323,7 @@ class Calls:
 
     async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int, window: _Window) -> ModelReply:
         self._refuse_after_fault()
-        reservation, held, sent, action = await self._admit(model, question, cell, attempt)
+        reservation, held, sent, action = await self._admit(model, question, cell, attempt, window)
         try:
             sent = self._timed(sent, window)  # again: it may have waited
         except PolicyDenied as late:
@@ -313,7 +334,7 @@ class Calls:
         return await self._send(model, sent.request, action, reservation, held)
 
     async def _admit(
-        self, model: Model, question: _Question, cell: int, attempt: int
+        self, model: Model, question: _Question, cell: int, attempt: int, window: _Window
     ) -> tuple[str, Amounts, _Question, str]:
         """Hold the worst case and log the request, in one transaction; where the whole answer does not fit, of as long
         an answer as does.
@@ -332,6 +353,7 @@ class Calls:
                 question.request.output_tokens_max,
                 kept=NOTHING if question.request.purpose == "root" else self._kept,
                 records=asking.records,
+                deadline=window.useful_until,
             )
         except Refusal as refusal:
             if not self.denials.has_many("query"):
