@@ -204,6 +204,24 @@ def test_what_several_cores_used_beyond_what_was_held_is_charged_and_stops_what_
     with_ledger(body)
 
 
+def test_the_overage_of_a_box_is_that_of_all_its_portions() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await limit(ledger, cpu_ms=40_000)
+        boxed = await Boxed(ledger).begin()
+        await boxed.after(1, 3.5)
+        assert boxed.meter.overage == Amounts()
+        await boxed.after(1, 5.5)  # of five seconds that were held
+        assert boxed.meter.overage.cpu_ms == 500
+        await boxed.after(1, 5.5)
+        assert boxed.meter.overage.cpu_ms == 500
+        held = (await books(ledger)).held.cpu_ms
+        await boxed.close(5.5 + held / 1000 + 0.25)
+        assert boxed.meter.overage == Amounts(cpu_ms=750)
+        assert await ledger.journal.submit(Job(lambda draft: overage(draft.query, R1))) == Amounts(cpu_ms=750)
+
+    with_ledger(body)
+
+
 def test_a_box_that_is_gone_before_its_run_is_charged_at_once_and_only_once() -> None:
     async def body(ledger: OwnLedger) -> None:
         boxed = await Boxed(ledger).begin()

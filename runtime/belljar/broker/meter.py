@@ -27,7 +27,7 @@ from typing import Final
 
 from belljar.broker.run import RunScope
 from belljar.journal import Job
-from belljar.ledger import NOTHING, Amounts, BoxIds, Ledger, Limits
+from belljar.ledger import NOTHING, Amounts, BoxIds, Ledger, Limits, beyond, plus
 
 __all__ = ["Meter"]
 
@@ -62,6 +62,8 @@ class Meter:
         self._quiet_s = 0.0
         # All that was used, as far as it was looked at, and what is settled of it.
         self._used = self._settled = NOTHING
+        # Of the portions that are settled.
+        self._beyond = NOTHING
         self._over = False
 
     def begin(self, limits: Limits) -> Job[Amounts]:
@@ -100,11 +102,11 @@ class Meter:
             self._next_s = min(2 * self._next_s, _LONGEST_S)
         cpu_s = _LEAST_S if is_idle else max(_LEAST_S, 2 * part.cpu_ms / 1000)
         most = self._span(self._next_s, cpu_ms=round(1000 * min(self._next_s, cpu_s)))
-        used = self._used
+        used, overage = self._used, self.overage
         self._portion, self._held = await self._ledger.next_portion(
             self._scope.run, self._portion, part, ahead, most, now=self._scope.now()
         )
-        self._settled = used
+        self._settled, self._beyond = used, overage
 
     def gone(self, cpu_s: float, peak_bytes: int | None) -> None:
         """The box is no more, and this is all that it used. Call it as soon as that is known; once counts."""
@@ -116,6 +118,11 @@ class Meter:
     def used(self) -> Amounts:
         """All that was used, as far as it was looked at."""
         return self._used
+
+    @property
+    def overage(self) -> Amounts:
+        """What was used beyond what was held for it."""
+        return plus(self._beyond, beyond(_less(self._used, self._settled), self._held))
 
     def unused(self) -> Amounts:
         """What is held and not used, as far as it was looked at."""
