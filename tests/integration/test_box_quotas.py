@@ -62,7 +62,7 @@ def test_what_was_charged_beyond_its_bound_is_in_the_result_the_log_and_the_expl
     async def go() -> belljar.Result:
         async with belljar.Runtime(state=jar.at, environ={}) as runtime:
             code = "print(llm_query('a'), llm_query('b'))"
-            return await runtime.execute(code, sub_model=FakeModel(greedy), tenant="acme")
+            return await runtime.execute(code, sub_model=FakeModel(greedy, "scripted-greedy"), tenant="acme")
 
     result = asyncio.run(go())
     expected = belljar.Amounts(output_tokens=2 * 77)

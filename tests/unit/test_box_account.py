@@ -215,7 +215,7 @@ def test_the_overage_of_a_box_is_that_of_all_its_portions() -> None:
         await boxed.after(1, 5.5)
         assert boxed.meter.overage.cpu_ms == 500
         held = (await books(ledger)).held.cpu_ms
-        await boxed.close(5.5 + held / 1000 + 0.25)
+        await boxed.close((5500 + held + 249.5) / 1000)
         assert boxed.meter.overage == Amounts(cpu_ms=750)
         assert await ledger.journal.submit(Job(lambda draft: overage(draft.query, R1))) == Amounts(cpu_ms=750)
 
