@@ -121,7 +121,7 @@ class Host:
             None. The limits of tenants in it are set when the host is opened.
         pool: how many unused boxes each backend keeps ready, for each of the last four kinds that were asked for; of
             one kind are the boxes of policies with the same limits and required layers.
-        models: model objects that can be named in `run`, besides `claude-...` and `scripted:FILE`.
+        models: model objects that can be named in `run`, besides those of providers and `scripted:FILE`.
         prices: what models cost; the public list when None. A model object may carry its own `rates`.
         environ: where keys and folders are looked up; the process's environment when None.
 

@@ -25,7 +25,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -55,7 +55,7 @@ from belljar.heavy import off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
 from belljar.models import Model, Prices
-from belljar.policy import Policy, Spending, digest
+from belljar.policy import Policy, Quota, Spending, digest
 from belljar.protocol import ContextInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
@@ -310,8 +310,7 @@ class Run:
     async def _announce(self, started: RunStarted) -> None:
         """Open the run in the ledger, hold its box there, and log its start."""
         policy = self.order.policy
-        quota = policy.quota
-        limits = _limits(quota.run, policy.context.read_total_bytes_max)
+        limits = _run_limits(policy)
         entry = self.audit.entry(self.scope.run, started)
         self._announced = True  # also if it is cancelled: it may have taken effect
         try:
@@ -319,7 +318,7 @@ class Run:
                 self.scope.run,
                 self.scope.tenant,
                 run_limits=limits,
-                tenant_limits=_limits(quota.tenant, quota.tenant.read_bytes),
+                tenant_limits=_tenant_limits(policy.quota.tenant),
                 beside=self._meter.begin(limits).then(entry),
             )
         except BelljarError:
@@ -547,15 +546,25 @@ def new_run_id() -> RunId:
     return RunId.root(datetime.now(UTC), secrets.token_hex(6))
 
 
-def _limits(quota: Spending, read_bytes: int | None) -> Limits:
+def _run_limits(policy: Policy) -> Limits:
+    read = policy.context.read_total_bytes_max
+    return Limits(**_spending(policy.quota.run), read_bytes=read, memory_mib_s=policy.quota.run.memory_mib_s)
+
+
+def _tenant_limits(quota: Quota) -> Limits:
     return Limits(
-        period=quota.period,
-        calls=quota.calls,
-        input_tokens=quota.input_tokens,
-        output_tokens=quota.output_tokens,
-        cost_nanousd=quota.cost_nanousd,
-        read_bytes=read_bytes,
+        **_spending(quota),
+        read_bytes=quota.read_bytes,
+        cpu_ms=quota.cpu_ms,
+        wall_ms=quota.wall_ms,
+        memory_mib_s=quota.memory_mib_s,
+        boxes=quota.boxes,
+        calls_in_flight=quota.calls_in_flight,
     )
+
+
+def _spending(quota: Spending) -> dict[str, Any]:
+    return {name: getattr(quota, name) for name in Spending.__struct_fields__}
 
 
 def box_spec(policy: Policy) -> BoxSpec:

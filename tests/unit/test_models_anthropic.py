@@ -250,6 +250,19 @@ def test_no_trace_leaves_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ask(handler).text == "Paris"
 
 
+def test_no_header_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Canary: of-the-process\nAuthorization: Bearer of-the-process")
+    sent: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return streamed(*PARIS)
+
+    assert ask(handler).text == "Paris"
+    assert "of-the-process" not in str(sent[0].headers.raw)
+    assert KEY in sent[0].headers["authorization"]
+
+
 def test_one_call_is_one_request() -> None:
     sent: list[httpx2.Request] = []
 

@@ -67,7 +67,7 @@ def test_without_a_key_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", ["", "gpt-4o", "scripted:", "openai", "Claude-x", "claude", "\x1b[2J", "x" * 9999])
 def test_an_unknown_name_says_what_is_possible(name: str) -> None:
-    with pytest.raises(InvalidInput, match="claude-NAME, openai:NAME, scripted:FILE") as caught:
+    with pytest.raises(InvalidInput, match="claude-NAME, bedrock:NAME") as caught:
         Registry({"ANTHROPIC_API_KEY": "sk-secret"}).resolve(name)
     assert caught.value.code == "model.unknown"
     assert len(str(caught.value)) < 300
@@ -128,8 +128,6 @@ def test_an_object_is_itself_and_one_of_the_runtime_is_found_by_its_name() -> No
 
 @pytest.mark.parametrize("thing", [None, 5, object(), ScriptedModel, b"claude-sonnet-5-5"])
 def test_what_is_no_model_is_told_in_one_line(thing: Any) -> None:
-    with pytest.raises(
-        InvalidInput, match="is not a model: a model is claude-NAME, openai:NAME, scripted:FILE, or an"
-    ) as caught:
+    with pytest.raises(InvalidInput, match="is not a model: a model is claude-NAME, bedrock:NAME") as caught:
         Registry({}).resolve(thing)
     assert "\n" not in str(caught.value)

@@ -20,8 +20,8 @@ what is asked for is reserved for, so a model that is to be kept for an hour say
 
 Nothing happens behind our back: base URL and key are arguments and not looked up, retries are off (the caller reserves
 and logs each attempt), tracing is off (it can put prompts into spans), and redirects are not followed (a prompt goes to
-the named host, or nowhere). Two things of the environment still apply, because it is trusted: proxies, and the SDK's
-`ANTHROPIC_CUSTOM_HEADERS`.
+the named host, or nowhere). Of the environment only its proxies apply: the SDK would also take headers of any name from
+there, and a key of somebody else among them.
 
 The provider's own exception is not chained: it may repeat what was sent (`http`).
 """
@@ -29,12 +29,13 @@ The provider's own exception is not chained: it may repeat what was sent (`http`
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import anthropic
 import httpx2
 import msgspec
-from anthropic.types import CacheControlEphemeralParam, MessageParam, RawMessageStreamEvent
+from anthropic.types import CacheControlEphemeralParam, MessageParam, RawMessageStreamEvent, TextBlockParam
 
 from belljar.errors import ModelFailed
 from belljar.heavy import whole
@@ -66,6 +67,12 @@ class AnthropicModel:
     """
 
     scripted: Final = False
+    # Where another host differs: how its models' names begin, where keys are looked up, and if it knows the mark on a
+    # whole request.
+    _prefix = ""
+    _key_variable, _url_variable = "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"
+    _marks_request = True
+    _connect: Callable[..., Any] = anthropic.AsyncAnthropic
 
     def __init__(
         self,
@@ -78,15 +85,17 @@ class AnthropicModel:
     ) -> None:
         self.name: Final = http.checked_name(name)
         self.cache_ttl: Final = cache_ttl
-        self._key = http.checked_key(api_key, "ANTHROPIC_API_KEY")
-        self._host = http.checked_host(base_url, "ANTHROPIC_BASE_URL")
-        self._client = anthropic.AsyncAnthropic(
+        self._model = http.checked_name(name.removeprefix(self._prefix))
+        self._key = http.checked_key(api_key, self._key_variable)
+        self._host = http.checked_host(base_url, self._url_variable)
+        self._client = self._connect(
             api_key=self._key,
             base_url=base_url,
             max_retries=0,
             open_telemetry=False,
             http_client=http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, limits=http.LIMITS),
         )
+        self._client._custom_headers = {}  # which it took from the environment
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """One HTTP request.
@@ -108,19 +117,18 @@ class AnthropicModel:
         await self._client.close()
 
     def __repr__(self) -> str:
-        return f"AnthropicModel({self.name!r}, host={self._host!r})"
+        return f"{type(self).__name__}({self.name!r}, host={self._host!r})"
 
     async def _stream(self, request: ModelRequest, tally: _Tally) -> None:
         """Feed the tally every event of the answer. Sampling parameters are not sent: current models refuse them."""
         # The SDK's helper that keeps a whole message is not used: it warns about ill-typed fields, and the tally has
         # all that we need of a message anyway, at every moment.
         events = await self._client.messages.create(
-            model=self.name,
+            model=self._model,
             max_tokens=request.output_tokens_max,
             system=request.system or anthropic.omit,
-            messages=[_param(message) for message in request.messages],
-            # A root model's conversation is sent again with its next turn, and then read from the provider's cache.
-            cache_control=self._cache_control() if request.purpose == "root" else anthropic.omit,
+            messages=self._messages(request),
+            cache_control=self._mark() if request.purpose == "root" and self._marks_request else anthropic.omit,
             stream=True,
             timeout=http.TIMEOUT,
         )
@@ -130,7 +138,15 @@ class AnthropicModel:
             async for event in events:
                 tally.note(event)
 
-    def _cache_control(self) -> CacheControlEphemeralParam:
+    def _messages(self, request: ModelRequest) -> list[MessageParam]:
+        """A root model's conversation is sent again with its next turn, and then read from the provider's cache."""
+        if request.purpose != "root" or self._marks_request:
+            return [_param(message) for message in request.messages]
+        *earlier, last = request.messages  # the user's: it is what the model is to answer
+        block: TextBlockParam = {"type": "text", "text": last.text, "cache_control": self._mark()}
+        return [*map(_param, earlier), {"role": "user", "content": [block]}]
+
+    def _mark(self) -> CacheControlEphemeralParam:
         return {"type": "ephemeral", "ttl": "1h"} if self.cache_ttl == "1h" else {"type": "ephemeral"}
 
     def _failure(self, error: Exception, request: ModelRequest, tally: _Tally) -> ModelFailed:
@@ -155,9 +171,9 @@ class AnthropicModel:
         said = self._clean(str(error.api_message or error.type or "no reason given"))
         match status:
             case 401 | 403:
-                message = f"{self._host} refused the key ({status}: {said}): set ANTHROPIC_API_KEY to a valid key"
+                message = f"{self._host} refused the key ({status}: {said}): set {self._key_variable} to a valid key"
             case 404:
-                message = f"{self._host} knows no model {self.name!r} (404: {said}): check the name and the base URL"
+                message = f"{self._host} knows no model {self._model!r} (404: {said}): check the name and the base URL"
             case 413:
                 message = f"the prompt is too long for {self._host} (413: {said}): send a shorter one"
             case 429 | 529:

@@ -46,7 +46,7 @@ NANOUSD_PER_TOKEN_IN_USD_PER_MTOK: Final = 1000
 
 # The list's name of the provider for a beginning of a model's name; all others are Anthropic's. Looking in others would
 # use the price of another provider's model of that name.
-_PROVIDERS: Final = {"openai:": "openai"}
+_PROVIDERS: Final = {"openai:": "openai", "bedrock:": "aws", "vertex:": "google", "foundry:": "azure"}
 _PROVIDER: Final = "anthropic"
 _SHOWN_MAX: Final = 80
 # What an hour in the cache costs, compared with five minutes.

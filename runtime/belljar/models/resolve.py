@@ -15,11 +15,25 @@ from belljar.models.scripted import ScriptedModel
 __all__ = ["Registry"]
 
 _POSSIBLE: Final = (
-    "a model is claude-NAME, openai:NAME, scripted:FILE, or an object with name, scripted, complete and aclose"
+    "a model is claude-NAME, bedrock:NAME, vertex:NAME, foundry:NAME, openai:NAME, scripted:FILE, or an object with "
+    "name, scripted, complete and aclose"
 )
 _SHOWN_MAX: Final = 80
 # How the names of each provider's models begin, and where its client is: that takes a second to load.
-_CLIENTS: Final = {"claude-": "belljar.models.anthropic", "openai:": "belljar.models.openai"}
+_CLIENTS: Final = {
+    "claude-": "belljar.models.anthropic",
+    "bedrock:": "belljar.models.clouds",
+    "vertex:": "belljar.models.clouds",
+    "foundry:": "belljar.models.clouds",
+    "openai:": "belljar.models.openai",
+}
+# All that is looked up in the environment.
+_VARIABLES: Final = (
+    *("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"),
+    *("AWS_BEARER_TOKEN_BEDROCK", "AWS_REGION", "ANTHROPIC_BEDROCK_MANTLE_BASE_URL"),
+    *("CLOUDSDK_AUTH_ACCESS_TOKEN", "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_BASE_URL"),
+    *("ANTHROPIC_FOUNDRY_API_KEY", "ANTHROPIC_FOUNDRY_RESOURCE", "ANTHROPIC_FOUNDRY_BASE_URL"),
+)
 
 
 class Registry:
@@ -35,8 +49,7 @@ class Registry:
     """
 
     def __init__(self, environ: Mapping[str, str], *, models: Iterable[Model] = ()) -> None:
-        names = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
-        self._environ = {name: environ.get(name, "").strip() for name in names}
+        self._environ = {name: environ.get(name, "").strip() for name in _VARIABLES}
         self._given: dict[str, Model] = {}
         self._scripts: dict[Path, ScriptedModel] = {}
         self._made: dict[str, Model] = {}
@@ -73,7 +86,7 @@ class Registry:
             )
         if client := _client_of(model):
             _load(client)  # a caller with a loop has called `load` before
-            self._made[model] = made = self._openai(model) if client.endswith("openai") else self._anthropic(model)
+            self._made[model] = made = self._make(model)
             return made
         shown = ascii(model if len(model) <= _SHOWN_MAX else model[:_SHOWN_MAX] + "...")
         raise InvalidInput(f"there is no model {shown}: {_POSSIBLE}", code="model.unknown")
@@ -97,12 +110,37 @@ class Registry:
             self._scripts[path] = ScriptedModel.load(path)
         return self._scripts[path].rewound()
 
+    def _make(self, name: str) -> Model:
+        match name.partition(":")[0]:
+            case "openai":
+                return self._openai(name)
+            case "bedrock" | "vertex" | "foundry" as cloud:
+                return self._cloud(cloud, name)
+            case _:
+                return self._anthropic(name)
+
+    def _cloud(self, cloud: str, name: str) -> Model:
+        from belljar.models.clouds import BedrockModel, FoundryModel, VertexModel
+
+        given = self._environ
+        match cloud:
+            case "bedrock":
+                key = self._need(name, "AWS_BEARER_TOKEN_BEDROCK")
+                url = given["ANTHROPIC_BEDROCK_MANTLE_BASE_URL"]
+                return BedrockModel(name, api_key=key, region=given["AWS_REGION"], base_url=url)
+            case "vertex":
+                token, url = self._need(name, "CLOUDSDK_AUTH_ACCESS_TOKEN"), given["ANTHROPIC_VERTEX_BASE_URL"]
+                project, region = given["ANTHROPIC_VERTEX_PROJECT_ID"], given["CLOUD_ML_REGION"]
+                return VertexModel(name, access_token=token, project=project, region=region, base_url=url)
+            case _:
+                key, url = self._need(name, "ANTHROPIC_FOUNDRY_API_KEY"), given["ANTHROPIC_FOUNDRY_BASE_URL"]
+                return FoundryModel(name, api_key=key, resource=given["ANTHROPIC_FOUNDRY_RESOURCE"], base_url=url)
+
     def _anthropic(self, name: str) -> Model:
-        self._need(name, "ANTHROPIC_API_KEY")
+        key = self._need(name, "ANTHROPIC_API_KEY")
         from belljar.models.anthropic import ANTHROPIC_URL, AnthropicModel
 
-        url = self._environ["ANTHROPIC_BASE_URL"] or ANTHROPIC_URL
-        return AnthropicModel(name, api_key=self._environ["ANTHROPIC_API_KEY"], base_url=url)
+        return AnthropicModel(name, api_key=key, base_url=self._environ["ANTHROPIC_BASE_URL"] or ANTHROPIC_URL)
 
     def _openai(self, name: str) -> Model:
         url = self._environ["OPENAI_BASE_URL"]
@@ -112,10 +150,11 @@ class Registry:
 
         return OpenAIModel(name, api_key=self._environ["OPENAI_API_KEY"], base_url=url or OPENAI_URL)
 
-    def _need(self, name: str, variable: str) -> None:
+    def _need(self, name: str, variable: str) -> str:
         if not self._environ[variable]:
             about = f"{name[:_SHOWN_MAX]!a} needs a key"
             raise InvalidInput(f"{about}: set {variable}, or use scripted:FILE, which needs none", code="model.key")
+        return self._environ[variable]
 
 
 def _client_of(name: str) -> str | None:
