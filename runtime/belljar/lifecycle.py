@@ -30,9 +30,9 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from belljar.audit import AuditLog
-from belljar.audit.events import BoxStarted, ContextData, RunFinished, RunStarted
+from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, Meter, RunScope
-from belljar.broker.abandoned import abandoned_in
+from belljar.broker.abandoned import abandoned_in, lasting
 from belljar.context import ContextStores, Document, OpenDocument, first_keys
 from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
@@ -54,7 +54,7 @@ from belljar.engine import (
 from belljar.errors import AuditUnavailable, BelljarError, HostFault, PolicyDenied, Refusal
 from belljar.heavy import off_loop
 from belljar.identity import Language, RunId, Tenant
-from belljar.ledger import Ledger, Limits
+from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Quota, Spending, digest
 from belljar.protocol import ContextInfo
@@ -427,6 +427,7 @@ class Run:
             cost=spent.cost_nanousd,
             cost_nanousd=spent.cost_nanousd,
             cost_assumed_nanousd=spent.assumed_nanousd,
+            overage=self._overage,
             scripted=self._scripted,
             layers=self.box.layers,
             coverage=Coverage.of(coverage.chars, coverage.read, coverage.shown),
@@ -434,6 +435,11 @@ class Run:
             unfinished=self._root.partial if self._root else None,
             turns_log=self._turns_log.all(),
         )
+
+    @property
+    def _overage(self) -> Amounts | None:
+        found = plus(self.calls.overage, self._meter.overage)
+        return None if found == NOTHING else found
 
     def _start(self, question_bytes: int | None) -> RunStarted:
         """The controls in force, for the log's first record of the run."""
@@ -474,6 +480,7 @@ class Run:
             code=limit.code if limit else None,
             limit=limit.limit if limit else None,
             observed=limit.observed if limit else None,
+            overage=None if self._overage is None else AmountsData(**lasting(self._overage)),
         )
         entry = self.audit.entry(self.scope.run, finished)
         sealed = await self._shared.ledger.close_run(

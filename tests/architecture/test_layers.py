@@ -45,7 +45,7 @@ GUEST_LEVELS = ["box", "agent", "language", "context", "exact.py"]
 NARROWER = {
     "demo": {"errors", "models"},
     "policy": {"errors", "identity", "units", "assets"},
-    "ledger": {"errors", "identity", "journal", "tasks"},
+    "ledger": {"errors", "identity", "journal", "tasks", "units"},
     "audit": {"errors", "identity", "journal", "spans"},
     "context": {"errors", "identity"},
     # What computes which text was shown knows ranges, and nothing of files or processes.

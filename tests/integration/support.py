@@ -66,6 +66,7 @@ RESULT_FIELDS = {
         "cost",
         "cost_nanousd",
         "cost_assumed_nanousd",
+        "overage",
         "output_bytes",
         "scripted",
         "layers",

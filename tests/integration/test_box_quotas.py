@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import belljar
+from belljar.models import ModelReply, ModelRequest, Usage
+from belljar.testing import FakeModel
 from tests.integration.support import PATIENCE_S, SMALL, Jar
 
 BUSY = "print('begun', flush=True)\nwhile True:\n    pass"
@@ -48,6 +50,31 @@ def test_a_run_whose_tenant_runs_out_is_stopped_and_keeps_its_output(
     assert (again.code, again.document["status"]) == (5, "quota")
     assert jar("quota", "check").code == 0
     assert jar("audit", "verify").code == 0
+
+
+def test_what_was_charged_beyond_its_bound_is_in_the_result_the_log_and_the_explanation(jar: Jar) -> None:
+    """A provider that bills more than the worst case that was asked for."""
+    quota(jar, "--output-tokens", "1000000/total")
+
+    def greedy(request: ModelRequest) -> ModelReply:
+        return ModelReply("much", Usage(1, request.output_tokens_max + 77), "fake", "end_turn")
+
+    async def go() -> belljar.Result:
+        async with belljar.Runtime(state=jar.at, environ={}) as runtime:
+            code = "print(llm_query('a'), llm_query('b'))"
+            return await runtime.execute(code, sub_model=FakeModel(greedy, "scripted-greedy"), tenant="acme")
+
+    result = asyncio.run(go())
+    expected = belljar.Amounts(output_tokens=2 * 77)
+    assert (result.stdout, result.overage) == ("much much\n", expected)
+    assert json.loads(result.to_json())["overage"]["output_tokens"] == 2 * 77
+    (finished,) = jar.records("run.finished")
+    assert {name: value for name, value in finished.data["overage"].items() if value} == {"output_tokens": 2 * 77}
+    explained = json.loads(jar("quota", "explain", result.run_text, "--json").stdout)
+    assert explained["overage"]["output_tokens"] == 2 * 77
+    outcome, ordinary = jar.exec_json("print(1)")
+    assert (outcome.code, ordinary["overage"]) == (0, None)
+    assert "overage" not in jar.records("run.finished")[-1].data
 
 
 def test_a_box_too_many_is_refused_and_nothing_is_started(jar: Jar) -> None:

@@ -104,6 +104,38 @@ def test_portions_grow_while_it_runs_and_cpu_time_follows_what_was_used() -> Non
     with_ledger(body)
 
 
+def test_what_an_idle_session_holds_of_cpu_time_another_run_can_use() -> None:
+    """It was busy, so it held much; and then it waits for its caller, who may not come for an hour."""
+
+    async def body(ledger: OwnLedger) -> None:
+        await limit(ledger, cpu_ms=1_000_000)
+        session = await Boxed(ledger).begin()
+        for second in range(1, 41):
+            await session.after(1, second)
+        busy = (await books(ledger)).held.cpu_ms
+        assert busy > 30_000
+        for _ in range(12):
+            await session.after(0.5, 40.005)
+        assert (await books(ledger)).held.cpu_ms == 2000
+        keys = len(ledger.journal._known)
+        for _ in range(20):
+            await session.after(0.5, 40.005)
+        assert len(ledger.journal._known) == keys, "idle, it writes no more than others"
+        # Another run has all that is left, to what the least of a portion is.
+        other = await Boxed(ledger, R2).begin()
+        await other.close(950.0)
+        left = (await ledger.remaining(R1, now=NOON, for_program=False)).cpu_ms
+        assert left is not None
+        assert left >= 1_000_000 - 40_005 - 950_000 - 2000
+        # And when the caller comes, it goes on.
+        for step in range(1, 5):
+            await session.after(0.5, 40.005 + step / 2)
+        await session.close(42.005)
+        assert (await books(ledger)).used.cpu_ms == 42_005 + 950_000
+
+    with_ledger(body)
+
+
 def test_memory_is_charged_by_the_most_that_the_box_has_had_so_far() -> None:
     async def body(ledger: OwnLedger) -> None:
         boxed = await Boxed(ledger).begin()
@@ -169,6 +201,24 @@ def test_what_several_cores_used_beyond_what_was_held_is_charged_and_stops_what_
         assert await ledger.journal.submit(Job(lambda draft: overage(draft.query, R1))) == Amounts(cpu_ms=5000)
         with pytest.raises(QuotaExceeded):
             await Boxed(ledger, R2).begin()
+
+    with_ledger(body)
+
+
+def test_the_overage_of_a_box_is_that_of_all_its_portions() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await limit(ledger, cpu_ms=40_000)
+        boxed = await Boxed(ledger).begin()
+        await boxed.after(1, 3.5)
+        assert boxed.meter.overage == Amounts()
+        await boxed.after(1, 5.5)  # of five seconds that were held
+        assert boxed.meter.overage.cpu_ms == 500
+        await boxed.after(1, 5.5)
+        assert boxed.meter.overage.cpu_ms == 500
+        held = (await books(ledger)).held.cpu_ms
+        await boxed.close((5500 + held + 249.5) / 1000)
+        assert boxed.meter.overage == Amounts(cpu_ms=750)
+        assert await ledger.journal.submit(Job(lambda draft: overage(draft.query, R1))) == Amounts(cpu_ms=750)
 
     with_ledger(body)
 

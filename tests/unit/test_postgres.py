@@ -28,7 +28,7 @@ from belljar.journal.tables import DIMENSIONS, LIMITS, LimitsRow, RecordRow
 from belljar.ledger import Amounts, Ledger, Limits
 from belljar.recovery import recover
 from tests.cutting import Cutter, Where
-from tests.journals import OwnLog
+from tests.journals import OwnLog, meddle
 from tests.postgres import Postgres, sql
 from tests.unit.audit_events import made
 from tests.waiting import in_time
@@ -226,16 +226,19 @@ def test_rows_can_be_removed_and_put_in_one_round(url: str) -> None:
 
 
 def test_who_waits_too_long_for_another_host_is_told(url: str) -> None:
+    """Only the wait for the lock is short here; all else has the time that it needs."""
+
     async def main() -> None:
-        async with hosts(url, patience_s=0.3) as [host]:
+        async with hosts(url) as [host]:
             await host.open_run()
+            await meddle(host.journal, "SET lock_timeout = '50ms'")
             other = await asyncpg.connect(url)
             for warm in (False, True):
                 if warm:
                     await host.warm()
                 async with other.transaction():
                     await other.execute("SELECT FROM belljar.head FOR UPDATE")
-                    with pytest.raises(LedgerUnavailable, match=r"another host holds it for more than 0\.3 s"):
+                    with pytest.raises(LedgerUnavailable, match=r"another host holds it for more than 10 s"):
                         await host.ledger.reserve(R1, ONE, now=NOON)
             await other.close()
             await host.spend()
@@ -608,6 +611,44 @@ def test_a_standby_that_takes_over_is_written_on_and_has_all_that_was_acknowledg
         replicated = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
         until(lambda: sql(primary.url(), replicated))
         asyncio.run(main(primary, standby))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_commit_whose_answer_was_lost_in_a_failover_is_neither_lost_nor_doubled(
+    postgres: Postgres, where: Where
+) -> None:
+    """The answer is lost, and before anybody can ask for it, the server is gone and its standby has taken over."""
+
+    async def main(primary: Postgres, standby: Postgres, cutter: Cutter) -> None:
+        url = primary.url().partition("?")[0]
+        async with hosts(f"{url}?host={cutter.folder},{standby.folder}", patience_s=30.0) as [host]:
+            await host.open_run()
+            await host.warm()
+            decided = host.store._was_committed
+
+            def fail_over(number: int) -> bool:
+                primary.stop("kill")
+                (cutter.folder / primary.socket.name).unlink()  # nobody is there any more
+                sql(standby.url(), "SELECT pg_promote()")
+                return decided(number)
+
+            host.store._was_committed = fail_over  # type: ignore[method-assign]
+            cutter.cut(where, anything)
+            reservation = await host.ledger.reserve(R1, ONE, now=NOON)
+            assert cutter.cuts == 1
+            held = "SELECT id FROM belljar.reservations WHERE state = 'held'"
+            assert sql(standby.url(), held) == [(reservation,)]
+            assert (await host.ledger.balance("acme", "total")).held == ONE
+            await host.ledger.settle(reservation, ONE)
+            assert (await host.ledger.balance("acme", "total")).used == Amounts(calls=4)
+
+    with Postgres() as primary, Postgres(primary) as standby, Cutter(primary.socket) as cutter:
+        sql(primary.url(), "ALTER SYSTEM SET synchronous_standby_names = '*'")  # the standby has copied its own
+        sql(primary.url(), "SELECT pg_reload_conf()")
+        replicated = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
+        until(lambda: sql(primary.url(), replicated))
+        asyncio.run(main(primary, standby, cutter))
 
 
 def test_a_host_that_was_taken_for_dead_writes_nothing_more(url: str) -> None:

@@ -238,6 +238,7 @@ OPEN_ROWS = """SELECT (SELECT count(*) FROM runs WHERE is_open = 1),
     (SELECT count(*) FROM balances WHERE held_calls > 0 OR held_output_tokens > 0)"""
 
 
+@on_each_store
 @pytest.mark.slow
 def test_ten_thousand_runs_that_came_and_went_leave_nothing_held(tmp_path: Path) -> None:
     """They end in each way: settled, given back, while something is held, while something is dispatched."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from belljar.errors import AuditUnavailable
+from belljar.journal.turns import _GIVE_LINE as NO_LINE
+from belljar.journal.turns import _TAKE_LINE as LINE
 from belljar.journal.turns import Turns
-from tests.unit.test_journal import COUNT, insert, make
+from tests.unit.test_journal import insert, make
 from tests.waiting import until
 
-# Of another process: it takes its turn and keeps it, or writes one transaction after the other.
+# Of another process: it takes its turn and keeps it.
 KEEPS = """
 import sys, time
 from pathlib import Path
@@ -25,30 +29,17 @@ assert Turns(Path(sys.argv[1])).take(10)
 print("ours", flush=True)
 time.sleep(600)
 """
-WRITES = """
-import sys
-from pathlib import Path
-from belljar.errors import AuditUnavailable
-from belljar.journal.draft import run_round
-from belljar.journal.sqlite import SqliteStore
-from tests.unit.test_journal import insert
-store, known = SqliteStore(Path(sys.argv[1]), name="a", unavailable=AuditUnavailable), {}
-for number in range(99_999):
-    run_round(store, known, [insert(number)])
-    if not number:
-        print("writing", flush=True)
-"""
 
 
 @contextlib.contextmanager
-def other(program: str, path: Path, word: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process, which has said this word."""
+def another(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process, whose turn it is."""
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", KEEPS, str(path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     ) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline().strip() == word
+            assert process.stdout.readline().strip() == "ours"
             yield process
         finally:
             process.kill()
@@ -105,7 +96,7 @@ def test_who_closed_them_before_a_fork_closes_them_in_the_child_once_more(tmp_pa
 
 def test_the_turn_of_a_dead_process_is_over(tmp_path: Path) -> None:
     turns = Turns(tmp_path / "turn")
-    with other(KEEPS, tmp_path / "turn", "ours") as process:
+    with another(tmp_path / "turn") as process:
         assert not turns.take(0.05)
         process.kill()
         assert turns.take(60)
@@ -117,7 +108,7 @@ def test_who_stops_in_its_turn_is_waited_for_no_longer_than_the_lock(tmp_path: P
         writer = make(tmp_path / "a.db", busy_timeout_s=0.2)
         await writer.submit(insert(1))
         late = pytest.raises(AuditUnavailable, match=r"held its lock for more than 0\.2 s; find and end")
-        with other(KEEPS, tmp_path / "a.db-turn", "ours"), late:
+        with another(tmp_path / "a.db-turn"), late:
             await writer.submit(insert(2))
         assert await writer.submit(insert(3)) == 3
         await writer.aclose()
@@ -125,19 +116,27 @@ def test_who_stops_in_its_turn_is_waited_for_no_longer_than_the_lock(tmp_path: P
     asyncio.run(main())
 
 
-@pytest.mark.slow
 def test_who_waits_is_not_passed_over(tmp_path: Path) -> None:
-    async def main() -> int:
-        with other(WRITES, tmp_path / "a.db", "writing"):
-            writer = make(tmp_path / "a.db")
-            first = await writer.submit(COUNT)
-            for number in range(_ROUNDS):
-                await writer.submit(insert(-1 - number))
-            passed: int = await writer.submit(COUNT) - first - _ROUNDS
-            await writer.aclose()
-        return passed
+    """Whoever gives the turn away and asks for it at once, with no deadline to wait for, does not get it back."""
+    mine, other, looks = (Turns(tmp_path / "turn") for _ in range(3))
 
-    assert asyncio.run(main()) < 20 * _ROUNDS
+    def is_in_line() -> bool:
+        """Not only that it has looked: its thread waits."""
+        try:
+            fcntl.fcntl(looks._file, fcntl.F_OFD_SETLK, LINE)
+        except BlockingIOError:
+            return other._waiting is not None
+        fcntl.fcntl(looks._file, fcntl.F_OFD_SETLK, NO_LINE)
+        return False
 
-
-_ROUNDS = 30
+    for _ in range(200):
+        assert mine.take(60)
+        with ThreadPoolExecutor(1) as thread:
+            waiting = thread.submit(other.take, 60)
+            until(is_in_line, what="the other stands in line")
+            mine.give()
+            assert not mine._is_free(), "the other was passed over"
+            assert waiting.result()
+        other.give()
+    for turns in (mine, other, looks):
+        turns.close()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -276,6 +280,62 @@ def test_a_copy_that_is_broken_off_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         back_up(state.root / "audit.db", tmp_path / "copy")
     assert contents(tmp_path / "copy") == {}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from belljar import backup
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+where = sys.argv[3]
+if where == "copying":
+    backup._between_steps = die
+elif where == "checking":
+    backup.soundness = die
+elif where == "naming":
+    backup.os.link = die
+backup.back_up(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("where", ["copying", "checking", "naming"])
+def test_a_backup_that_is_killed_leaves_nothing_under_the_name_of_a_copy_and_the_next_one_is_whole(
+    state: State, tmp_path: Path, where: str
+) -> None:
+    fill(state)
+    log, folder = state.root / "audit.db", tmp_path / "copy"
+    command = [sys.executable, "-c", KILLED, str(log), str(folder), where]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    left = {path.name for path in folder.iterdir()}
+    assert left
+    assert all(name.startswith(".audit.db-") for name in left)
+    assert back_up(log, folder).problems == []
+    assert verify(folder / "audit.db").head == verify(log).head
+
+
+def test_a_backup_on_a_full_disk_leaves_nothing(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that may not grow: what SQLite hears is what a full disk says."""
+    fill(state)
+    honest = backup._copy_file
+
+    def into_little_room(path: Path, target: sqlite3.Connection) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, hard))
+        try:
+            honest(path, target)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, handler)
+
+    monkeypatch.setattr(backup, "_copy_file", into_little_room)
+    with pytest.raises(HostFault, match=r"cannot make a backup in .*; check the disks"):
+        back_up(state.root / "audit.db", tmp_path / "copy")
+    assert contents(tmp_path / "copy") == {}
+    assert verify(state.root / "audit.db").problems == []
 
 
 def test_a_copy_of_what_is_not_sound_is_kept_and_told(state: State, tmp_path: Path) -> None:

@@ -301,6 +301,8 @@ class RequestRefused(_Event, frozen=True):
 class RunFinished(_Event, frozen=True):
     """A run has ended; `code`, `limit` and `observed` name the limit that it met, if any.
 
+    `overage` is what it was charged beyond what was held for it, if anything.
+
     Without a box, what it would have reported is missing; a refused start lacks most fields.
     """
 
@@ -317,6 +319,7 @@ class RunFinished(_Event, frozen=True):
     code: Text | None = None
     limit: Number | None = None
     observed: Number | None = None
+    overage: AmountsData | None = None
 
 
 class RunAbandoned(_Event, frozen=True):

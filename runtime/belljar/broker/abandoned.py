@@ -11,19 +11,19 @@ from belljar.audit.events import AmountsData, RunAbandoned
 from belljar.journal import Job
 from belljar.ledger import GAUGES, Abandoned, Amounts
 
-__all__ = ["abandoned_in"]
+__all__ = ["abandoned_in", "lasting"]
 
 
 def abandoned_in(audit: AuditLog) -> Callable[[Abandoned], Job[object]]:
     """Makes `run.abandoned` of what the ledger charges. Nothing is written of a run that has its end in the log."""
 
     def entry(run: Abandoned) -> Job[object]:
-        charged = AmountsData(**_lasting(run.charged))
-        return audit.end_if_open(run.run, RunAbandoned(**_lasting(run.used), charged=charged))
+        charged = AmountsData(**lasting(run.charged))
+        return audit.end_if_open(run.run, RunAbandoned(**lasting(run.used), charged=charged))
 
     return entry
 
 
-def _lasting(amounts: Amounts) -> dict[str, int]:
+def lasting(amounts: Amounts) -> dict[str, int]:
     """All but the gauges, of which nothing is ever charged."""
     return {name: value for name, value in msgspec.structs.asdict(amounts).items() if name not in GAUGES}

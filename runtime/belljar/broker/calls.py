@@ -39,7 +39,7 @@ from belljar.broker.run import RunScope
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, Refusal
 from belljar.heavy import off_loop, slices, text_of
 from belljar.journal import Job
-from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Remaining
+from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Remaining, beyond, plus
 from belljar.models import Counted, Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
 from belljar.tasks import to_the_end
 
@@ -196,6 +196,8 @@ class Calls:
         self._fault: HostFault | None = None
         self.denials = Denials(scope.run, audit)
         self.spent = Spent()
+        # What calls cost beyond what was held for them.
+        self.overage = NOTHING
 
     async def ask(
         self,
@@ -388,6 +390,7 @@ class Calls:
         finally:
             # The answer need not wait for the disk: until this is written, the ledger holds the worst case.
             self.spent.add(charge, assumed=assumed)
+            self.overage = plus(self.overage, beyond(charge, held))
             self._loose_ends = True
             end = self._scope.tasks.start(self._end_failed, self._end, action, reservation, charge, outcome)
             self._ends.add(end)

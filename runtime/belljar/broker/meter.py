@@ -9,8 +9,9 @@
 
 A portion is dispatched, so a crash charges it in full; the box itself is only held, so it comes back. What one portion
 holds, the tenant's other runs cannot use. So it is never more than a share of what is left, unless the least is; it
-grows only with a run that lasts; and its CPU time follows what the box used of the last one, so an idle session holds
-little of it.
+grows only with a run that lasts; and its CPU time follows what the box used of the last one. A box that used next to no
+CPU time for a while, as that of a session which waits for its caller, gives back all but the least of it. Wall time and
+memory it uses also while it waits.
 
 Of memory the policy's `limits.memory` is held, which the box cannot exceed. Charged, from one look to the next, is the
 most that it has had so far; the kernel notes that, so a peak between two looks is not missed. Where the host does not
@@ -26,7 +27,7 @@ from typing import Final
 
 from belljar.broker.run import RunScope
 from belljar.journal import Job
-from belljar.ledger import NOTHING, Amounts, BoxIds, Ledger, Limits
+from belljar.ledger import NOTHING, Amounts, BoxIds, Ledger, Limits, beyond, plus
 
 __all__ = ["Meter"]
 
@@ -36,6 +37,9 @@ _LONGEST_S: Final = 300.0
 _LEAST_S: Final = 2.0
 # A portion with less left is replaced: some looks of the guard ahead. Without as much for the next one the run ends.
 _AHEAD_S: Final = 1.0
+# After so long with a smaller share of one core than this, a box is idle.
+_QUIET_S: Final = 5.0
+_QUIET_SHARE: Final = 0.02
 _MIB: Final = 2**20
 
 
@@ -54,8 +58,12 @@ class Meter:
         self._looked: float | None = None
         self._wall_s = self._memory_s = 0.0
         self._peak_bytes: int | None = None
+        # For how long it has used next to no CPU time.
+        self._quiet_s = 0.0
         # All that was used, as far as it was looked at, and what is settled of it.
         self._used = self._settled = NOTHING
+        # Of the portions that are settled.
+        self._beyond = NOTHING
         self._over = False
 
     def begin(self, limits: Limits) -> Job[Amounts]:
@@ -86,16 +94,19 @@ class Meter:
         part = _less(self._used, self._settled)
         ahead = self._span(_AHEAD_S)
         short = any(left < spare for left, spare in zip(_of(_less(self._held, part)), _of(ahead), strict=True))
-        if not short:
+        is_idle = self._quiet_s >= _QUIET_S
+        holds_too_much = is_idle and self._held.cpu_ms - part.cpu_ms > _LEAST_S * 1000
+        if not short and not holds_too_much:
             return
-        self._next_s = min(2 * self._next_s, _LONGEST_S)
-        cpu_s = max(_LEAST_S, 2 * part.cpu_ms / 1000)
+        if short:
+            self._next_s = min(2 * self._next_s, _LONGEST_S)
+        cpu_s = _LEAST_S if is_idle else max(_LEAST_S, 2 * part.cpu_ms / 1000)
         most = self._span(self._next_s, cpu_ms=round(1000 * min(self._next_s, cpu_s)))
-        used = self._used
+        used, overage = self._used, self.overage
         self._portion, self._held = await self._ledger.next_portion(
             self._scope.run, self._portion, part, ahead, most, now=self._scope.now()
         )
-        self._settled = used
+        self._settled, self._beyond = used, overage
 
     def gone(self, cpu_s: float, peak_bytes: int | None) -> None:
         """The box is no more, and this is all that it used. Call it as soon as that is known; once counts."""
@@ -107,6 +118,11 @@ class Meter:
     def used(self) -> Amounts:
         """All that was used, as far as it was looked at."""
         return self._used
+
+    @property
+    def overage(self) -> Amounts:
+        """What was used beyond what was held for it."""
+        return plus(self._beyond, beyond(_less(self._used, self._settled), self._held))
 
     def unused(self) -> Amounts:
         """What is held and not used, as far as it was looked at."""
@@ -135,8 +151,11 @@ class Meter:
         mib = self._mib if self._peak_bytes is None else min(self._mib, math.ceil(self._peak_bytes / _MIB))
         self._wall_s += passed_s
         self._memory_s += passed_s * mib
+        cpu_ms = max(math.ceil(cpu_s * 1000), self._used.cpu_ms)
+        is_quiet = cpu_ms - self._used.cpu_ms <= _QUIET_SHARE * passed_s * 1000
+        self._quiet_s = self._quiet_s + passed_s if is_quiet else 0.0
         self._used = Amounts(
-            cpu_ms=max(math.ceil(cpu_s * 1000), self._used.cpu_ms),
+            cpu_ms=cpu_ms,
             wall_ms=math.ceil(self._wall_s * 1000),
             memory_mib_s=math.ceil(self._memory_s),
         )

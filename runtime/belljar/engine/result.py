@@ -35,6 +35,7 @@ __all__ = [
 from belljar.broker import Cell
 from belljar.heavy import text_of
 from belljar.identity import RunId
+from belljar.ledger import Amounts
 from belljar.models import Usage
 from belljar.policy import Unit, unit_of
 from belljar.protocol import Final
@@ -185,7 +186,8 @@ class Result(
     `stdout` and `stderr` are the last cell's, which printed `output_bytes`, kept or not. `cpu_s` and `max_rss_bytes`
     are the kernel's figures for the box. `cost` is the older name of `cost_nanousd`. `cost_assumed_nanousd` is the part
     of it that no provider reported: for calls that failed on their way, all that they may have cost. `coverage` says
-    how much of the contexts was read and shown; `layers` are the layers of the wall that held; `scripted` says that no
+    how much of the contexts was read and shown; `overage` is what the run was charged beyond what was held for it, if
+    anything; `layers` are the layers of the wall that held; `scripted` says that no
     model was asked. With the status `error`, `limit` is what the program had been refused when it died of that.
     `turns_log` has the root model's turns, or the latest of them if all would be too much to keep.
     """
@@ -211,6 +213,7 @@ class Result(
     cost: int
     cost_nanousd: int
     cost_assumed_nanousd: int = 0
+    overage: Amounts | None = None
     scripted: bool
     layers: tuple[str, ...]
     coverage: Coverage

@@ -2,13 +2,20 @@
 
 Theory of operation. SQLite's own lock is no queue: who finds it taken sleeps, each time longer, and looks again. A
 neighbour that commits one transaction after the other is always there first, for seconds, in the end until the wait is
-given up. So before SQLite's lock a process takes another one, a `flock` on a file beside the database: the kernel wakes
+given up. So before SQLite's lock a process takes another one, on a byte of a file beside the database: the kernel wakes
 whoever waits for that as soon as it is free. It is there for fairness alone. Who may write, SQLite's lock decides; and
 the kernel takes this one back when its holder dies.
 
-A wait for such a lock has no deadline. So one that is free is taken on the spot, which costs two system calls a
-transaction; for one that is not, a thread of our own waits, and we wait for that thread. If that takes too long, as it
-does while its holder is stopped, we go, and the thread gives back what it gets.
+The kernel wakes who waits, but does not keep the place: a neighbour that comes back at once could still be first. So
+there are two bytes. Whoever comes takes the *line* first, keeps it while waiting for the *turn*, and lets the line go
+when the turn came. A neighbour that has just had its turn finds the line taken, and stands behind.
+
+A wait for such a lock has no deadline. So what is free is taken on the spot, which costs four system calls a
+transaction; for what is not, a thread of our own waits, and we wait for that thread. If that takes too long, as it does
+while the turn's holder is stopped, we go, and the thread gives back what it gets.
+
+The locks belong to the open file (`F_OFD_SETLK`): two `Turns` in one process are two, and a forked child closes what it
+has of its parent's without giving it up.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import struct
 import threading
 from pathlib import Path
 from typing import Final
@@ -24,6 +32,16 @@ __all__ = ["SUFFIX", "Turns"]
 
 # Of the file beside the database.
 SUFFIX: Final = "-turn"
+
+
+def _lock(kind: int, byte: int) -> bytes:
+    """A `struct flock` for one byte of the file."""
+    return struct.pack("hhqqi", kind, os.SEEK_SET, byte, 1, 0)
+
+
+_LINE, _TURN = 0, 1
+_TAKE_LINE, _TAKE_TURN = _lock(fcntl.F_WRLCK, _LINE), _lock(fcntl.F_WRLCK, _TURN)
+_GIVE_LINE, _GIVE_TURN = _lock(fcntl.F_UNLCK, _LINE), _lock(fcntl.F_UNLCK, _TURN)
 
 
 class Turns:
@@ -63,7 +81,7 @@ class Turns:
         """Our turn is over, if it was one."""
         if self._ours:
             self._ours = False
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _GIVE_TURN)
 
     def close(self) -> None:
         """Also in a forked child: what is locked is the parent's, and stays so. Closing twice is harmless."""
@@ -72,19 +90,28 @@ class Turns:
             os.close(file)
 
     def _is_free(self) -> bool:
+        """Whether nobody stands in line and nobody has the turn; then it is ours."""
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _TAKE_LINE)
         except BlockingIOError:
             return False
+        try:
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _TAKE_TURN)
+        except BlockingIOError:
+            return False
+        finally:
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _GIVE_LINE)
         return True
 
     def _wait(self, done: threading.Event) -> None:
-        with contextlib.suppress(OSError):  # closed meanwhile
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile
+            for take in (_TAKE_LINE, _TAKE_TURN):
+                fcntl.fcntl(self._file, fcntl.F_OFD_SETLKW, take)
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _GIVE_LINE)
         with self._gate:
             if self._wanted:
                 done.set()
                 return
             self._waiting = None
             if self._file != -1:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
+                fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _GIVE_TURN)

@@ -18,8 +18,10 @@ from belljar.ledger.base import (
     Period,
     Remaining,
     Room,
+    beyond,
     period_end,
     period_key,
+    plus,
     run_account,
 )
 from belljar.ledger.ledger import BoxIds, Ledger
@@ -45,11 +47,13 @@ __all__ = [
     "Room",
     "Span",
     "Used",
+    "beyond",
     "check_books",
     "history",
     "overage",
     "period_end",
     "period_key",
+    "plus",
     "quotas",
     "run_account",
 ]

@@ -70,6 +70,7 @@ from belljar.ledger.base import (
     period_end,
     run_account,
 )
+from belljar.units import format_money
 
 __all__ = [
     "Beside",
@@ -433,8 +434,7 @@ def _shown(dimension: str, value: int) -> str:
         return f"{seconds} s of {_SECONDS[dimension]} time"
     if dimension != "cost_nanousd":
         return f"{value} {_NOUNS.get(dimension) or dimension.replace('_', ' ')}"
-    whole, part = divmod(value, 10**9)
-    return f"{whole}.{f'{part:09d}'.rstrip('0').ljust(2, '0')} USD"
+    return format_money(value)
 
 
 # -- slices ------------------------------------------------------------------------------------------------------------

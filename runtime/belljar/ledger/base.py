@@ -29,6 +29,7 @@ Nothing has to be reset: a new period is another page.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeAlias, get_args
@@ -52,12 +53,14 @@ __all__ = [
     "Period",
     "Remaining",
     "Room",
+    "beyond",
     "check_amounts",
     "check_limits",
     "key_at",
     "minute_of",
     "period_end",
     "period_key",
+    "plus",
     "run_account",
 ]
 
@@ -90,6 +93,16 @@ class Amounts(msgspec.Struct, frozen=True):
 
 
 NOTHING = Amounts()
+
+
+def beyond(charged: Amounts, held: Amounts) -> Amounts:
+    """The overage: what was charged beyond what was held for it."""
+    pairs = zip(msgspec.structs.astuple(charged), msgspec.structs.astuple(held), strict=True)
+    return Amounts(*(max(0, one - other) for one, other in pairs))
+
+
+def plus(amounts: Amounts, more: Amounts) -> Amounts:
+    return Amounts(*map(operator.add, msgspec.structs.astuple(amounts), msgspec.structs.astuple(more)))
 
 
 class Limits(msgspec.Struct, frozen=True):
