@@ -32,6 +32,7 @@ import msgspec
 from belljar.audit import AuditLog
 from belljar.audit.events import BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, Meter, RunScope
+from belljar.broker.abandoned import abandoned_in
 from belljar.context import ContextStores, Document, OpenDocument
 from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
@@ -454,7 +455,9 @@ class Run:
             observed=limit.observed if limit else None,
         )
         entry = self.audit.entry(self.scope.run, finished)
-        sealed = await self._shared.ledger.close_run(self.scope.run, charged=self._meter.ends(), beside=entry)
+        sealed = await self._shared.ledger.close_run(
+            self.scope.run, charged=self._meter.ends(), beside=entry, below=abandoned_in(self.audit)
+        )
         assert sealed is not None, "the entry's result"
         self._receipt = Receipt(str(self.scope.run), *sealed)
 

@@ -2,7 +2,8 @@
 
 A run is opened in the ledger with its first record and closed there with its last one, each in one transaction. So
 whatever has a beginning in the log and no end is open in the ledger, and is found here: it gets `run.abandoned`, with
-what the ledger charges for it, and is closed, in one transaction too.
+what the ledger charges for it, and is closed, in one transaction too. The runs below it end with it in the same way,
+also those of another owner, since each spends a slice of what its parent held; their owners can settle nothing more.
 
 A state folder that an older version has left may know a run in the ledger alone, or have its end in the log alone. Then
 only the ledger is written.
@@ -17,13 +18,11 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-import msgspec
-
 from belljar.audit import AuditLog
-from belljar.audit.events import AmountsData, RunAbandoned
+from belljar.broker.abandoned import abandoned_in
 from belljar.errors import LedgerUnavailable
 from belljar.journal import Job, Journal
-from belljar.ledger import GAUGES, Abandoned, Amounts, Ledger
+from belljar.ledger import Ledger
 from belljar.owners import Owner
 
 __all__ = ["LEASE_S", "recover"]
@@ -41,11 +40,7 @@ async def recover(journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owne
     Raises:
         LedgerUnavailable: it cannot be written; what was not closed is left to the next start.
     """
-
-    def record(run: Abandoned) -> Job[object]:
-        charged = AmountsData(**_lasting(run.charged))
-        return audit.end_if_open(run.run, RunAbandoned(**_lasting(run.used), charged=charged))
-
+    record = abandoned_in(audit)
     if owner is not None:
         closed = await ledger.recover(owner.is_alive, record)
         await asyncio.to_thread(owner.bury)
@@ -53,8 +48,3 @@ async def recover(journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owne
     living = await journal.submit(Job(lambda draft: draft.living(LEASE_S)), unavailable=LedgerUnavailable)
     assert living is not None, "the store of several hosts knows them"
     return await ledger.recover(living.__contains__, record)
-
-
-def _lasting(amounts: Amounts) -> dict[str, int]:
-    """All but the gauges, of which nothing is ever charged."""
-    return {name: value for name, value in msgspec.structs.asdict(amounts).items() if name not in GAUGES}

@@ -320,7 +320,7 @@ class RunFinished(_Event, frozen=True):
 
 
 class RunAbandoned(_Event, frozen=True):
-    """The run's host died; a later start closed it. `charged` is the part of the amounts that this step charged."""
+    """The run's host died and a later start closed it, or its parent ended first. `charged` is what that charged."""
 
     name: ClassVar[str] = "run.abandoned"
     calls: Count

@@ -9,6 +9,18 @@ so.
 
 A reservation is in one of two *books*: that of calls and reads, or that of boxes. Each book has pages of its own, and
 the rules are the same. Its id says which it is.
+
+A child run has a *slice* of what its parent has left: its own limits, which are held on the parent's page while it is
+open. Once it is closed, what it used stands there instead::
+
+    the parent's page of the run   used = its own + what its closed children used      (each with all below it)
+                                   held = its own + the limits of its open children
+
+So nobody between a call and the tenant's levels is asked: the call has room in its run's slice, which its parent holds,
+whose own slice is held above, up to the root. A slice has no row. The child's id names its parent, and its row has its
+limits and whether it is open, so any process can tell from the rows alone what a slice holds, and `check` does. Nor is
+it a reservation: sums over these (what a tenant holds, what a run was charged) count each call once, with its own run.
+Both books have slices, since a limit of a run on what boxes use is one for the whole tree, too.
 """
 
 from __future__ import annotations
@@ -16,14 +28,14 @@ from __future__ import annotations
 import functools
 import operator
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from belljar.errors import InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
-from belljar.journal.draft import Ask, Draft
+from belljar.journal.draft import Ask, Draft, Job
 from belljar.journal.tables import (
     BOOKS,
     BOXES,
@@ -60,7 +72,8 @@ from belljar.ledger.base import (
 )
 
 __all__ = [
-    "abandoned_by",
+    "Beside",
+    "abandon",
     "balance",
     "change_limits",
     "check",
@@ -74,15 +87,19 @@ __all__ = [
     "limits_of",
     "new_id",
     "open_run",
+    "owned_by",
     "owners",
     "remaining",
     "reserve",
     "reserve_portion",
     "room",
     "set_limits",
+    "slice_keys",
 ]
 
 _Name = TypeVar("_Name", RunId, Tenant)
+# What is written beside the end of a run that nobody ends himself.
+Beside: TypeAlias = Callable[[Abandoned], Job[object]] | None
 
 # Their pages are written only where a limit asks for them.
 _SHORT: Final = ("minute", "hour")
@@ -117,9 +134,11 @@ class _Limit(NamedTuple):
 
 
 def open_run(draft: Draft, row: RunRow) -> None:
+    """Open a run; where its id is that of a child, with a slice of what its parent has left, or not at all."""
     if draft.get(RUNS, row.run) is not None:
         raise InvalidInput(f"run {row.run} already exists; choose another id", code="run.exists")
-    draft.put(RUNS, row)
+    parent = _stored(RunId, row.run).parent
+    draft.put(RUNS, row if parent is None else _sliced(draft, row, _open_run(draft, parent)))
 
 
 def set_limits(draft: Draft, account: Tenant, limits: Limits) -> None:
@@ -248,6 +267,10 @@ def _vector(amounts: Amounts | Limits) -> Vector:
     """In the order of `DIMENSIONS`."""
     values: Vector = msgspec.structs.astuple(amounts)[-len(DIMENSIONS) :]
     return values
+
+
+def _bounds_of(limits: Limits) -> Bounds:
+    return _vector(limits)
 
 
 def new_id(amounts: Amounts) -> str:
@@ -402,6 +425,63 @@ def _shown(dimension: str, value: int) -> str:
     return f"{whole}.{f'{part:09d}'.rstrip('0').ljust(2, '0')} USD"
 
 
+# -- slices ------------------------------------------------------------------------------------------------------------
+
+
+def slice_keys(parent: RunId) -> tuple[Key, ...]:
+    """The rows that opening and closing a child of this run look at."""
+    return ((RUNS, (parent,)), *((book.balances, (run_account(parent), "total")) for book in BOOKS))
+
+
+def _sliced(draft: Draft, row: RunRow, parent: _Run) -> RunRow:
+    """Hold a child's limits on its parent's account. The row that the child gets: what it does not limit, the parent's
+    rest limits.
+    """
+    wanted, most = _decoded(row.run_limits), parent.run_limits
+    if parent.tenant != row.tenant:
+        raise InvalidInput(
+            f"run {row.run} is for tenant {row.tenant}, but its parent is not; give a child its parent's tenant",
+            code="run.parent",
+        )
+    if wanted.period != "total" or most.period != "total":
+        raise InvalidInput(
+            "a slice is for the whole of a run: limit parent and child in total, not for a period", code="limit.invalid"
+        )
+    account, above = run_account(parent.run), _bounds_of(most)
+    pages = [_page(draft, book, account, "total") for book in BOOKS]
+    taken = [used + held for page in pages for used, held in zip(page.used, page.held, strict=True)]
+    bounds: Bounds = tuple(
+        max(0, most - gone) if bound is None and most is not None else bound
+        for bound, most, gone in zip(_bounds_of(wanted), above, taken, strict=True)
+    )
+    held = _slice(bounds, above)
+    for book, page in zip(BOOKS, pages, strict=True):
+        here = held[book.places]
+        _admit(book, page, here, book.nothing, _Limit(account, "total", "total", above), told=None)
+        if any(here):
+            _change(draft, book, page, used=None, held=here)
+    return row._replace(run_limits=msgspec.json.encode(Limits("total", *bounds)))
+
+
+def _slice(bounds: Bounds, above: Bounds) -> Vector:
+    """What a child with these bounds holds of a parent with those: nothing where the parent has no limit."""
+    return tuple(0 if bound is None or most is None else bound for bound, most in zip(bounds, above, strict=True))
+
+
+def _give_back(draft: Draft, child: RunId, limits: Limits, parent: RunId) -> None:
+    """Settle the slice of a child that is closed with what was used of it."""
+    above = _decoded(_run_row(draft, parent).run_limits)
+    held = _slice(_bounds_of(limits), _bounds_of(above))
+    for book in BOOKS:
+        used = _page(draft, book, run_account(child), "total").used
+        back = tuple(map(operator.neg, held[book.places]))
+        if any(used) or any(back):
+            _change(draft, book, _page(draft, book, run_account(parent), "total"), used=used, held=back)
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
 def _open_reservation(draft: Draft, reservation: str, wish: str) -> ReservationRow:
     found = draft.get(_book(reservation).reservations, reservation)
     if found is None:
@@ -448,10 +528,21 @@ def end_if_open(draft: Draft, reservation: str, state: str, charged: Amounts) ->
     return True
 
 
-def close_run(draft: Draft, run: RunId, charged: Mapping[str, Amounts]) -> bool:
-    """Whether it was open. What is dispatched is settled in full, or as `charged` says."""
-    row = _run_row(draft, run)
-    for (reservation,) in draft.query(_OPEN_OF_RUN, run, run):
+def close_run(draft: Draft, run: RunId, charged: Mapping[str, Amounts], below: Beside = None) -> bool:
+    """Whether it was open. What is dispatched is settled in full, or as `charged` says.
+
+    Open runs below it are closed first, as `abandon` does.
+    """
+    if not _run_row(draft, run).is_open:
+        return False
+    reservations, children = _open_of(draft, run)
+    _abandon_all(draft, children, below)
+    _close(draft, run, reservations, charged)
+    return True
+
+
+def _close(draft: Draft, run_id: RunId, reservations: Sequence[str], charged: Mapping[str, Amounts]) -> None:
+    for reservation in reservations:
         book = _book(reservation)
         if (found := draft.get(book.reservations, reservation)) is None or found.state not in _OPEN:
             continue
@@ -461,13 +552,31 @@ def close_run(draft: Draft, run: RunId, charged: Mapping[str, Amounts]) -> bool:
             _end(draft, found, "settled", found.asked)
         else:
             _end(draft, found, "released", book.nothing)
+    row = _run_row(draft, run_id)
     draft.put(RUNS, row._replace(is_open=0))
-    return bool(row.is_open)
+    if (parent := run_id.parent) is not None:
+        _give_back(draft, run_id, _decoded(row.run_limits), parent)
 
 
 # In the index's own words.
-_OPEN_IN: Final = "SELECT id FROM {} WHERE run = ? AND state IN ('held', 'dispatched')"
-_OPEN_OF_RUN: Final = " UNION ALL ".join(_OPEN_IN.format(book.reservations.name) for book in BOOKS) + " ORDER BY id"
+_OPEN_IN: Final = "SELECT id, 0 AS is_run FROM {} WHERE run = ? AND state IN ('held', 'dispatched')"
+_BELOW: Final = "run > ? AND run < ?"
+_OPEN_BELOW: Final = f"SELECT run, 1 FROM runs WHERE {_BELOW} AND is_open = 1"  # noqa: S608
+_OPEN_OF_RUN: Final = " UNION ALL ".join(
+    (*(_OPEN_IN.format(book.reservations.name) for book in BOOKS), f"{_OPEN_BELOW} ORDER BY id")
+)
+
+
+def _below(run: RunId) -> tuple[str, str]:
+    """Between which two ids those of all runs below it are: '/' comes right behind '.'."""
+    return f"{run}.", f"{run}/"
+
+
+def _open_of(draft: Draft, run: RunId) -> tuple[list[str], list[RunId]]:
+    """The open reservations of a run, and the open runs below it, each before those below it in turn."""
+    found = draft.query(_OPEN_OF_RUN, run, run, *_below(run))
+    return [name for name, is_run in found if not is_run], [_stored(RunId, name) for name, is_run in found if is_run]
+
 
 # -- the dead ----------------------------------------------------------------------------------------------------------
 
@@ -486,24 +595,54 @@ _USED: Final = tuple(
     f"SELECT {_sums('coalesce(sum(used_{}), 0)', book)} FROM {book.balances.name} WHERE account = ?"  # noqa: S608
     for book in BOOKS
 )
+# By the closed children of a run, which stands on its page, too: their ids have no further '.'.
+_USED_BELOW: Final = tuple(
+    f"""SELECT {_sums("coalesce(sum(used_{}), 0)", book)} FROM runs JOIN {book.balances.name} ON account = 'run:' || run
+    WHERE {_BELOW} AND substr(run, ?) NOT LIKE '%.%' AND is_open = 0"""  # noqa: S608
+    for book in BOOKS
+)
 
 
 def owners(draft: Draft) -> list[str]:
     return [owner for (owner,) in draft.query("SELECT DISTINCT owner FROM runs WHERE is_open = 1")]
 
 
-def abandoned_by(draft: Draft, dead: Sequence[str]) -> list[Abandoned]:
+def owned_by(draft: Draft, names: Sequence[str]) -> list[RunId]:
     """The open runs of these owners."""
     of_owner = "SELECT run FROM runs WHERE owner = ? AND is_open = 1 ORDER BY run"
-    return [_abandoned(draft, _stored(RunId, run)) for owner in dead for (run,) in draft.query(of_owner, owner)]
+    return [_stored(RunId, run) for owner in names for (run,) in draft.query(of_owner, owner)]
+
+
+def abandon(draft: Draft, run: RunId, beside: Beside) -> int:
+    """Close a run that its owner cannot close, and those below it first, each with what is written `beside` its end.
+
+    Returns how many that was.
+    """
+    if not _run_row(draft, run).is_open:
+        return 0
+    runs = [run, *_open_of(draft, run)[1]]
+    _abandon_all(draft, runs, beside)
+    return len(runs)
+
+
+def _abandon_all(draft: Draft, runs: Sequence[RunId], beside: Beside) -> None:
+    """From the last to the first."""
+    for run in reversed(runs):
+        abandoned = _abandoned(draft, run)
+        _close(draft, run, _open_of(draft, run)[0], {})
+        if beside is not None:
+            beside(abandoned).work(draft)
 
 
 def _abandoned(draft: Draft, run: RunId) -> Abandoned:
+    """Of an open run. All of it is as it was before this job, in which runs below may have been closed."""
     charged: Vector = ()
     used: Vector = ()
-    for dispatched, so_far in zip(_DISPATCHED, _USED, strict=True):
+    for dispatched, so_far, by_children in zip(_DISPATCHED, _USED, _USED_BELOW, strict=True):
         charged += (*map(int, draft.query(dispatched, run)[0][:-1]), 0)  # nothing of the gauge
-        used += tuple(map(int, draft.query(so_far, run_account(run))[0]))
+        own = map(int, draft.query(so_far, run_account(run))[0])
+        theirs = map(int, draft.query(by_children, *_below(run), len(run) + 2)[0])
+        used += tuple(map(operator.sub, own, theirs))
     return Abandoned(run, Amounts(*charged), Amounts(*map(operator.add, charged, used)))
 
 
@@ -513,6 +652,8 @@ def _abandoned(draft: Draft, run: RunId) -> Abandoned:
 _HELD_BY: Final = f"""SELECT {_sums("coalesce(sum({}), 0)", CALLS)} FROM reservations
     WHERE run = ? AND state IN ('held', 'dispatched') AND (? = 'total' OR substr(made_at, 1, length(?)) = ?)"""  # noqa: S608
 # All that is open or settled, of each run, day and choice of pages; by the minute where there are short ones.
+_RUNS: Final = "SELECT run, run_limits, is_open FROM runs"
+_ONE: Final = f"{_RUNS} WHERE run = ?"
 _JOURNAL: Final = """SELECT made.run, runs.tenant, runs.run_limits,
     CASE WHEN short = '' THEN substr(made_at, 1, 10) ELSE made_at END AS made, short, {}, {}
     FROM {} AS made LEFT JOIN runs ON runs.run = made.run
@@ -567,10 +708,41 @@ def _lessen(left: list[int | None], place: int, here: int) -> None:
 
 def check(ask: Ask) -> list[str]:
     """Recompute every balance from the reservations: one line for each difference."""
-    return [problem for book in BOOKS for problem in _check(ask, book)]
+    children, problems = _children(ask)
+    return [*problems, *(problem for book in BOOKS for problem in _check(ask, book, children))]
 
 
-def _check(ask: Ask, book: Book) -> list[str]:
+class _Child(NamedTuple):
+    run: RunId
+    parent: RunId
+    held: Vector
+    is_open: bool
+
+
+def _children(ask: Ask) -> tuple[list[_Child], list[str]]:
+    """Every run with a parent, each before that one; and what is wrong with this tree."""
+    runs: dict[RunId, list[tuple[Limits, bool]]] = {}
+    # A child's id is longer than its parent's.
+    for run, limits, is_open in ask(f"{_RUNS} WHERE run LIKE '%.%' ORDER BY length(run) DESC, run"):
+        runs[_stored(RunId, run)] = [(_decoded(limits), bool(is_open))]
+    children, problems = [], []
+    for run in list(runs):
+        parent = run.parent
+        assert parent is not None, "its id has a '.'"
+        if parent not in runs:
+            runs[parent] = [(_decoded(limits), bool(is_open)) for _, limits, is_open in ask(_ONE, parent)]
+        if not runs[parent]:
+            problems.append(f"the ledger has run {run}, and does not know its parent")
+            continue
+        ((limits, is_open),), ((above, is_open_above),) = runs[run], runs[parent]
+        if is_open and not is_open_above:
+            problems.append(f"run {run} is open, but its parent is closed")
+        held = _slice(_bounds_of(limits), _bounds_of(above)) if is_open else _ZERO
+        children.append(_Child(run, parent, held, is_open))
+    return children, problems
+
+
+def _check(ask: Ask, book: Book, children: Sequence[_Child]) -> list[str]:
     expected: dict[tuple[str, str], Vector] = {}
     problems: list[str] = []
     settled = _sums("sum(CASE WHEN state = 'settled' THEN actual_{} ELSE 0 END)", book)
@@ -586,9 +758,14 @@ def _check(ask: Ask, book: Book) -> list[str]:
             before = expected.get(page)
             expected[page] = amounts if before is None else tuple(map(operator.add, before, amounts))
     sides = (*columns("used_{}", book.dimensions), *columns("held_{}", book.dimensions))
+    nothing = (0,) * len(sides)
+    for child in children:
+        own, page = expected.get((run_account(child.run), "total"), nothing), (run_account(child.parent), "total")
+        used = book.nothing if child.is_open else own[: len(book.dimensions)]
+        counted = (*used, *child.held[book.places])
+        expected[page] = tuple(map(operator.add, expected.get(page, nothing), counted))
     rows = ask(f"SELECT account, key, {', '.join(sides)} FROM {book.balances.name}")  # noqa: S608
     kept: dict[tuple[str, str], Vector] = {(row[0], row[1]): row[2:] for row in rows}
-    nothing = (0,) * len(sides)
     for page in sorted(kept.keys() | expected.keys()):
         have, want = kept.get(page, nothing), expected.get(page, nothing)
         problems += [

@@ -14,6 +14,11 @@ dimension and period that has a limit, `used + held + asked <= limit` is checked
 so no interleaving can overspend. Only `settle` can exceed a limit, if a call cost more than was held for it: then
 nothing more is admitted.
 
+A run that another run starts, its child, has its limits as a *slice* of what its parent has left. They are held on the
+account `run:<parent>` from its opening to its closing, when they give way to what it really used. So a run and all runs
+below it never use more than the run may, and a child never more than its slice; tenants see each call once. A run ends
+after all that are below it: closing it closes them first.
+
 Two dimensions are *gauges*: boxes, and calls under way. They are held like the others, but an end charges nothing of
 them, so their limits bound how many there are at once.
 
@@ -143,7 +148,10 @@ class Balance(msgspec.Struct, frozen=True):
 
 
 class Abandoned(msgspec.Struct, frozen=True):
-    """A run whose owner is dead. `charged` is what closing it charges for what was dispatched, `used` the total."""
+    """A run whose owner is dead, or whose parent ended first.
+
+    `charged` is what closing it charges for what was dispatched, `used` the total, without what its children used.
+    """
 
     run: RunId
     charged: Amounts

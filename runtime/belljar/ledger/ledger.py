@@ -15,13 +15,14 @@ is tried again, in order, before the next request. If it was done after all, it 
 from __future__ import annotations
 
 import asyncio
+import functools
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from belljar.errors import BelljarError, HostFault, LedgerUnavailable
+from belljar.errors import BelljarError, HostFault, InvalidInput, LedgerUnavailable
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal
 from belljar.journal.tables import BOXES, DIMENSIONS, LIMITS, Key, RunRow
@@ -90,18 +91,33 @@ class Ledger:
         *,
         run_limits: Limits,
         tenant_limits: Limits,
+        parent: RunId | None = None,
         beside: Job[_T] | None = None,
     ) -> _T | None:
         """Open the account of a run that this process owns.
 
         For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called.
 
+        With `parent`, the run has a slice of it: its limits are held on the account of the parent, and what it used is
+        charged there instead once it is closed. Where it has no limit and its parent has one, it gets all that the
+        parent has left. Both are limited in total, not for a period.
+
+        Args:
+            parent: the run that starts it, which the run's id names, too; None for a root.
+
         Returns:
             What `beside` gives; None where there is none.
 
         Raises:
-            InvalidInput: `run.exists` or `limit.invalid`.
+            InvalidInput: `run.exists`, `limit.invalid`; `run.parent`: it is another run, or another tenant's.
+            QuotaExceeded: the parent has not that much left; its account is the `scope`.
+            LedgerUnavailable: also where the parent is not known, or closed.
         """
+        if parent != run.parent:
+            raise InvalidInput(
+                f"run {run} cannot be a child of {parent}; make a child's id with `parent.child(number)`",
+                code="run.parent",
+            )
         check_limits(run_limits)
         check_limits(tenant_limits)
         encoded = msgspec.json.encode(run_limits), msgspec.json.encode(tenant_limits)
@@ -111,7 +127,8 @@ class Ledger:
             accounts.open_run(draft, row)
             return None if beside is None else beside.work(draft)
 
-        result = await self._submit(Job(work, () if beside is None else beside.needs), lane=run)
+        needs = () if parent is None else accounts.slice_keys(parent)
+        result = await self._submit(Job(work, needs if beside is None else needs + beside.needs), lane=run)
         self._opened[run] = (tenant, run_limits)
         return result
 
@@ -347,27 +364,48 @@ class Ledger:
             event.set()
 
     async def close_run(
-        self, run: RunId, *, charged: Mapping[str, Amounts] | None = None, beside: Job[_T] | None = None
+        self,
+        run: RunId,
+        *,
+        charged: Mapping[str, Amounts] | None = None,
+        beside: Job[_T] | None = None,
+        below: accounts.Beside = None,
     ) -> _T | None:
         """Close the run: release what is held, charge in full what is dispatched. Closing twice is harmless.
 
+        Runs below it that are still open are closed first, in the same way.
+
         Args:
             charged: reservations that are known to have cost something else, if they are open.
+            below: makes what is to be written beside the end of each run below.
 
         Returns:
             What `beside` gives; None where there is none.
+
+        Raises:
+            LedgerUnavailable: also where somebody else has closed it before and there is something `beside`, which then
+                is not written.
         """
         known = dict(charged or {})
-        closing: Job[Any] = Job(lambda draft: accounts.close_run(draft, run, known))
-        job = closing if beside is None else beside.then(closing)
+
+        def work(draft: Draft) -> _T | None:
+            was_open = accounts.close_run(draft, run, known, below)
+            if beside is None:
+                return None
+            if not was_open:
+                raise LedgerUnavailable(f"run {run} was already closed, with its parent or by a host that took over")
+            return beside.work(draft)
+
+        needs = () if run.parent is None else accounts.slice_keys(run.parent)
+        job = Job(work, needs if beside is None else needs + beside.needs)
         try:
             result = await self._submit(job, lane=run if beside else "")
         except HostFault:
-            self._owe_later(_close_once(run, beside, known))
+            self._owe_later(_close_once(run, beside, known, below))
             raise
         self._forget(run)
         self._tell()
-        return None if beside is None else result
+        return result
 
     async def balance(self, account: str, key: str) -> Balance:
         """One account (`acme/research`, or `run_account(run)`) in one period (`period_key`); zeros if never used."""
@@ -382,15 +420,15 @@ class Ledger:
     ) -> int:
         """Close the runs whose owner is not alive, as `close_run` does, each with what is to be written `beside`.
 
-        Returns how many. Call it at the start.
+        Runs below them are closed, too, whoever owns them. Returns how many. Call it at the start.
         """
-        # The caller's functions do not run under the write lock. A dead owner stays dead, and so do its runs.
+        # `is_alive` does not run under the write lock. A dead owner stays dead, and so do its runs.
         owners = await self._submit(Job(accounts.owners))
         dead = [owner for owner in owners if owner != self._owner and not is_alive(owner)]
-        abandoned = await self._submit(Job(lambda draft: accounts.abandoned_by(draft, dead)))
-        for one in abandoned:
-            await self._submit(_close_once(one.run, beside(one) if beside is not None else None))
-        return len(abandoned)
+        closed = 0
+        for run in await self._submit(Job(lambda draft: accounts.owned_by(draft, dead))):
+            closed += await self._submit(Job(functools.partial(accounts.abandon, run=run, beside=beside)))
+        return closed
 
     async def check_books(self) -> list[str]:
         """Recompute every balance from the reservations. One line for each difference; empty if all balance."""
@@ -464,9 +502,11 @@ def _end_once(reservation: str, state: str, charged: Amounts, beside: Job[object
     return Job(work)
 
 
-def _close_once(run: RunId, beside: Job[Any] | None, charged: Mapping[str, Amounts] | None = None) -> Job[object]:
+def _close_once(
+    run: RunId, beside: Job[Any] | None, charged: Mapping[str, Amounts], below: accounts.Beside
+) -> Job[object]:
     def work(draft: Draft) -> None:
-        if accounts.close_run(draft, run, charged or {}) and beside is not None:
+        if accounts.close_run(draft, run, charged, below) and beside is not None:
             beside.work(draft)
 
     return Job(work)

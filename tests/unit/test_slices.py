@@ -1,0 +1,394 @@
+"""Child runs: each spends from a slice of what its parent has left, and what it does not use comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from belljar.errors import BelljarError, InvalidInput, LedgerUnavailable, QuotaExceeded
+from belljar.identity import RunId, Tenant
+from belljar.journal import Job
+from belljar.journal.tables import LIMITS, LimitsRow
+from belljar.ledger import DIMENSIONS, Abandoned, Amounts, Balance, Limits, Period, run_account
+from tests.journals import OwnLedger, meddle
+
+on_each_store = pytest.mark.usefixtures("store")
+
+NOON = 1795435200.0  # 2026-11-23 12:00 UTC
+ACME, RESEARCH = Tenant("acme"), Tenant("acme/research")
+ROOT = RunId("r1")
+CHILD, SIBLING = ROOT.child(1), ROOT.child(2)
+GRANDCHILD = CHILD.child(1)
+NOTHING = Amounts()
+
+
+def only(period: Period = "total", /, **bounds: int) -> Limits:
+    return Limits(period, **{dimension: bounds.get(dimension) for dimension in DIMENSIONS})
+
+
+FREE = only()
+
+
+async def opened(ledger: OwnLedger, run: RunId, limits: Limits, tenant: Tenant = RESEARCH) -> None:
+    await ledger.open_run(run, tenant, run_limits=limits, tenant_limits=FREE, parent=run.parent)
+
+
+async def spend(ledger: OwnLedger, run: RunId, amounts: Amounts) -> None:
+    await ledger.settle(await ledger.reserve(run, amounts, now=NOON), amounts)
+
+
+async def stands(ledger: OwnLedger, run: RunId) -> Balance:
+    return await ledger.balance(run_account(run), "total")
+
+
+def with_root(body: Callable[[OwnLedger], Awaitable[None]], limits: Limits) -> None:
+    """Run `body(ledger)` with r1 open, then check the books."""
+
+    async def main() -> None:
+        ledger = OwnLedger(None, owner="1:1")
+        await opened(ledger, ROOT, limits)
+        await body(ledger)
+        assert await ledger.check_books() == []
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+# -- what is held, and what comes back ---------------------------------------------------------------------------------
+
+
+@on_each_store
+def test_a_slice_is_held_on_the_account_of_the_parent_and_on_no_other() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await opened(ledger, CHILD, only(calls=4, cpu_ms=300))
+        assert await stands(ledger, ROOT) == Balance(NOTHING, Amounts(calls=4, cpu_ms=300))
+        left = await ledger.remaining(ROOT, now=NOON)
+        assert (left.calls, left.cpu_ms) == (6, 700)
+        for account in ("acme", "acme/research"):
+            assert await ledger.balance(account, "total") == Balance(NOTHING, NOTHING)
+        await ledger.reserve(CHILD, Amounts(calls=3), now=NOON)
+        assert await stands(ledger, ROOT) == Balance(NOTHING, Amounts(calls=4, cpu_ms=300))
+        for account in ("acme", "acme/research", run_account(CHILD)):
+            assert await ledger.balance(account, "total") == Balance(NOTHING, Amounts(calls=3))
+
+    with_root(body, only(calls=10, cpu_ms=1000))
+
+
+@on_each_store
+def test_what_a_child_used_stays_and_the_rest_comes_back() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await opened(ledger, CHILD, only(calls=6))
+        await opened(ledger, GRANDCHILD, only(calls=3))
+        await spend(ledger, ROOT, Amounts(calls=1))
+        await spend(ledger, CHILD, Amounts(calls=1))
+        await spend(ledger, GRANDCHILD, Amounts(calls=2))
+        await ledger.reserve(GRANDCHILD, Amounts(calls=1), now=NOON)  # and is given back
+        assert await stands(ledger, CHILD) == Balance(Amounts(calls=1), Amounts(calls=3))
+        await ledger.close_run(GRANDCHILD)
+        assert await stands(ledger, CHILD) == Balance(Amounts(calls=3), NOTHING)
+        assert await stands(ledger, ROOT) == Balance(Amounts(calls=1), Amounts(calls=6))
+        assert (await ledger.remaining(CHILD, now=NOON)).calls == 3
+        for _ in range(2):  # a second time changes nothing
+            await ledger.close_run(CHILD)
+            assert await stands(ledger, ROOT) == Balance(Amounts(calls=4), NOTHING)
+        assert (await ledger.remaining(ROOT, now=NOON)).calls == 6
+        assert await ledger.balance("acme", "total") == Balance(Amounts(calls=4), NOTHING)
+
+    with_root(body, only(calls=10))
+
+
+@on_each_store
+def test_what_boxes_and_gauges_use_is_sliced_too() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await opened(ledger, CHILD, only(cpu_ms=400, calls_in_flight=2))
+        with pytest.raises(QuotaExceeded, match="run r1 has 0 calls in flight of 2"):
+            await ledger.reserve(ROOT, Amounts(calls_in_flight=1), now=NOON)
+        await spend(ledger, CHILD, Amounts(cpu_ms=250))
+        await ledger.close_run(CHILD)
+        assert await stands(ledger, ROOT) == Balance(Amounts(cpu_ms=250), NOTHING)
+
+    with_root(body, only(cpu_ms=1000, calls_in_flight=2))
+
+
+@on_each_store
+def test_a_child_never_spends_more_than_its_slice() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await opened(ledger, CHILD, only(calls=2))
+        with pytest.raises(QuotaExceeded) as caught:
+            await ledger.reserve(CHILD, Amounts(calls=3), now=NOON)
+        assert (caught.value.scope, caught.value.limit) == (run_account(CHILD), 2)
+        await ledger.reserve(CHILD, Amounts(calls=2), now=NOON)
+
+    with_root(body, only(calls=10))
+
+
+@on_each_store
+def test_a_slice_that_the_parent_has_not_left_is_refused_and_nothing_is_opened() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await spend(ledger, ROOT, Amounts(calls=1))
+        await ledger.reserve(ROOT, Amounts(calls=2), now=NOON)
+        await opened(ledger, CHILD, only(calls=3, cpu_ms=10))
+        before = await stands(ledger, ROOT)
+        with pytest.raises(QuotaExceeded) as caught:
+            await opened(ledger, SIBLING, only(calls=5, cpu_ms=10))
+        found = caught.value
+        assert (found.scope, found.dimension, found.used, found.held, found.limit) == ("run:r1", "calls", 1, 5, 10)
+        assert found.told is None
+        # The last book refuses, and the first has changed nothing.
+        with pytest.raises(QuotaExceeded, match="CPU time"):
+            await opened(ledger, SIBLING, only(calls=4, cpu_ms=91))
+        assert await stands(ledger, ROOT) == before
+        with pytest.raises(LedgerUnavailable, match="has no run"):
+            await ledger.reserve(SIBLING, Amounts(calls=1), now=NOON)
+        await opened(ledger, SIBLING, only(calls=4, cpu_ms=90))
+
+    with_root(body, only(calls=10, cpu_ms=100))
+
+
+@on_each_store
+def test_a_child_without_a_limit_has_what_its_parent_has_left() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await spend(ledger, ROOT, Amounts(calls=3, output_tokens=5))
+        await opened(ledger, CHILD, only(output_tokens=7))
+        left = await ledger.remaining(CHILD, now=NOON)
+        assert (left.calls, left.output_tokens, left.read_bytes) == (7, 7, None)
+        # What the parent does not limit takes nothing of it, and a limit of the child's own bounds the child.
+        assert await stands(ledger, ROOT) == Balance(Amounts(calls=3, output_tokens=5), Amounts(calls=7))
+        await opened(ledger, GRANDCHILD, FREE)
+        left = await ledger.remaining(GRANDCHILD, now=NOON)
+        assert (left.calls, left.output_tokens) == (7, 7)
+        assert (await ledger.remaining(CHILD, now=NOON)).calls == 0
+
+    with_root(body, only(calls=10))
+
+
+@on_each_store
+def test_what_a_child_used_beyond_its_slice_is_charged_to_its_parent_and_blocks_it() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await opened(ledger, CHILD, only(output_tokens=10))
+        reservation = await ledger.reserve(CHILD, Amounts(output_tokens=10), now=NOON)
+        await ledger.settle(reservation, Amounts(output_tokens=25))
+        await ledger.close_run(CHILD)
+        assert (await stands(ledger, ROOT)).used == Amounts(output_tokens=25)
+        with pytest.raises(QuotaExceeded):
+            await ledger.reserve(ROOT, Amounts(output_tokens=1), now=NOON)
+
+    with_root(body, only(output_tokens=20))
+
+
+# -- what is no child --------------------------------------------------------------------------------------------------
+
+
+@on_each_store
+def test_a_parent_that_is_unknown_closed_or_of_another_tenant_is_refused() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        async def refused(kind: type[BelljarError], match: str, run: RunId, tenant: Tenant = RESEARCH) -> None:
+            with pytest.raises(kind, match=match):
+                await opened(ledger, run, only(calls=1), tenant)
+
+        await refused(LedgerUnavailable, "has no run", RunId("other").child(1))
+        for tenant in (ACME, Tenant("acme/research/alice"), Tenant("other")):
+            await refused(InvalidInput, "give a child its parent's tenant", CHILD, tenant)
+        await refused(InvalidInput, "a slice is for the whole of a run", RunId("days").child(1))
+        assert await stands(ledger, ROOT) == Balance(NOTHING, NOTHING)
+        await ledger.close_run(ROOT)
+        await refused(LedgerUnavailable, "run r1 is closed", CHILD)
+
+    async def with_days(ledger: OwnLedger) -> None:
+        await opened(ledger, RunId("days"), only("day", calls=5))
+        with pytest.raises(InvalidInput, match="a slice is for the whole of a run"):
+            await opened(ledger, CHILD, only("day", calls=1))
+        await body(ledger)
+
+    with_root(with_days, only(calls=10))
+
+
+@pytest.mark.parametrize(("run", "parent"), [(CHILD, None), (CHILD, SIBLING), (GRANDCHILD, ROOT), (RunId("r2"), ROOT)])
+def test_a_child_s_id_names_its_parent(run: RunId, parent: RunId | None) -> None:
+    async def body(ledger: OwnLedger) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            await ledger.open_run(run, RESEARCH, run_limits=FREE, tenant_limits=FREE, parent=parent)
+        assert caught.value.code == "run.parent"
+
+    with_root(body, FREE)
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+class Told:
+    """Notes whose end was written, in which order, and writes something beside."""
+
+    def __init__(self) -> None:
+        self.runs: list[Abandoned] = []
+
+    def __call__(self, run: Abandoned) -> Job[object]:
+        self.runs.append(run)
+        row = LimitsRow(f"beside-{len(self.runs)}", "day", (None,) * len(DIMENSIONS))
+        return Job(lambda draft: draft.put(LIMITS, row))
+
+    async def are_written(self, ledger: OwnLedger) -> bool:
+        names = [Tenant(f"beside-{number + 1}") for number in range(len(self.runs))]
+        return all([len(await ledger.limits(name)) == 1 for name in names])
+
+
+async def family(ledger: OwnLedger) -> None:
+    """A child and a grandchild of r1, each with something settled, held and dispatched; and one that is closed."""
+    await opened(ledger, SIBLING, only(calls=10))
+    await spend(ledger, SIBLING, Amounts(calls=1))
+    await ledger.close_run(SIBLING)
+    for run, calls in ((ROOT, 2), (CHILD, 4), (GRANDCHILD, 8)):
+        if run is not ROOT:
+            await opened(ledger, run, only(calls=60 if run is CHILD else 30))
+        await spend(ledger, run, Amounts(calls=calls))
+        await ledger.reserve(run, Amounts(calls=1), now=NOON)
+        await ledger.reserve(run, Amounts(calls=10), now=NOON, dispatched=True)
+
+
+# What closing it charges, and what each run has used by itself.
+OF_FAMILY = [
+    Abandoned(run, Amounts(calls=10), Amounts(calls=calls + 10)) for run, calls in ((GRANDCHILD, 8), (CHILD, 4))
+]
+ALL_OF_IT = Amounts(calls=1 + 12 + 14 + 18)
+
+
+@on_each_store
+def test_closing_a_parent_closes_all_below_it_first() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await family(ledger)
+        beside_its_name = RunId("r1-2")  # sorts between r1 and its children
+        await opened(ledger, beside_its_name, only(calls=1))
+        told = Told()
+        await ledger.close_run(ROOT, below=told)
+        assert told.runs == OF_FAMILY
+        assert await told.are_written(ledger)
+        assert await stands(ledger, ROOT) == Balance(ALL_OF_IT, NOTHING)
+        assert await stands(ledger, CHILD) == Balance(Amounts(calls=14 + 18), NOTHING)
+        assert await ledger.balance("acme", "total") == Balance(ALL_OF_IT, NOTHING)
+        for run in (CHILD, GRANDCHILD):
+            with pytest.raises(LedgerUnavailable, match="is closed"):
+                await ledger.reserve(run, Amounts(calls=1), now=NOON)
+        await ledger.reserve(beside_its_name, Amounts(calls=1), now=NOON)
+
+    with_root(body, only(calls=100))
+
+
+@on_each_store
+def test_what_belongs_to_an_end_is_not_written_for_a_run_that_ended_with_its_parent() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await family(ledger)
+        await ledger.close_run(ROOT)
+        finished: Job[object] = Job(lambda draft: draft.put(LIMITS, LimitsRow("late", "day", (None,) * 10)))
+        with pytest.raises(LedgerUnavailable, match="was already closed"):
+            await ledger.close_run(CHILD, beside=finished)
+        assert await ledger.limits(Tenant("late")) == []
+
+    with_root(body, only(calls=100))
+
+
+@on_each_store
+@pytest.mark.parametrize("dead", ["parent", "child", "both"])
+def test_another_host_settles_what_a_dead_one_left_of_a_tree(tmp_path: Path, dead: str) -> None:
+    async def main() -> None:
+        hosts = {name: OwnLedger(tmp_path / "a.db", owner=name) for name in ("parent", "child", "other")}
+        await opened(hosts["parent"], ROOT, only(calls=10))
+        await opened(hosts["child"], CHILD, only(calls=6))
+        await hosts["parent"].reserve(ROOT, Amounts(calls=2), now=NOON, dispatched=True)
+        await hosts["child"].reserve(CHILD, Amounts(calls=3), now=NOON, dispatched=True)
+        other, told = hosts["other"], Told()
+        dead_ones = {"parent", "child"} if dead == "both" else {dead}
+        assert await other.recover(lambda owner: owner not in dead_ones, told) == (1 if dead == "child" else 2)
+        own = Abandoned(ROOT, Amounts(calls=2), Amounts(calls=2))
+        child = Abandoned(CHILD, Amounts(calls=3), Amounts(calls=3))
+        assert told.runs == ([child] if dead == "child" else [child, own])
+        used, held = (3, 2) if dead == "child" else (5, 0)
+        assert await stands(other, ROOT) == Balance(Amounts(calls=used), Amounts(calls=held))
+        assert await other.recover(lambda owner: owner not in dead_ones, told) == 0
+        assert await other.check_books() == []
+        if dead == "child":  # its slice is free again
+            assert (await hosts["parent"].remaining(ROOT, now=NOON)).calls == 5
+            await hosts["parent"].close_run(ROOT)
+        assert await other.balance("acme", "total") == Balance(Amounts(calls=5), NOTHING)
+        for ledger in hosts.values():
+            await ledger.aclose()
+
+    asyncio.run(main())
+
+
+@on_each_store
+def test_what_a_dead_run_used_is_told_without_what_its_children_used(tmp_path: Path) -> None:
+    async def main() -> None:
+        dead, other = (OwnLedger(tmp_path / "a.db", owner=name) for name in ("dead", "other"))
+        await opened(dead, ROOT, only(calls=100))
+        await family(dead)
+        told = Told()
+        assert await other.recover(lambda _: False, told) == 3
+        assert told.runs == [*OF_FAMILY, Abandoned(ROOT, Amounts(calls=10), Amounts(calls=2 + 10))]
+        assert await told.are_written(other)
+        assert await stands(other, ROOT) == Balance(ALL_OF_IT, NOTHING)
+        assert await other.check_books() == []
+        for ledger in (dead, other):
+            await ledger.aclose()
+
+    asyncio.run(main())
+
+
+# -- the books ---------------------------------------------------------------------------------------------------------
+
+
+@on_each_store
+@pytest.mark.parametrize(
+    ("statement", "problems"),
+    [
+        (
+            "UPDATE balances SET held_calls = 3 WHERE account = 'run:r1'",
+            ["run:r1 total: held calls is 3, its reservations say 4"],
+        ),
+        (
+            "UPDATE runs SET is_open = 0 WHERE run = 'r1'",
+            ["run r1.00001 is open, but its parent is closed"],
+        ),
+        (
+            "DELETE FROM runs WHERE run = 'r1'",
+            [
+                "the ledger has run r1.00001, and does not know its parent",
+                "the ledger has run r1.00002, and does not know its parent",
+                "run:r1 total: used calls is 5, its reservations say 0",
+                "run:r1 total: held calls is 4, its reservations say 0",
+            ],
+        ),
+    ],
+)
+def test_a_slice_that_cannot_be_right_is_found(statement: str, problems: list[str]) -> None:
+    async def main() -> None:
+        ledger = OwnLedger(None, owner="1:1")
+        await opened(ledger, ROOT, only(calls=20))
+        await opened(ledger, SIBLING, only(calls=5))
+        await spend(ledger, SIBLING, Amounts(calls=5))
+        await ledger.close_run(SIBLING)
+        await opened(ledger, CHILD, only(calls=4))
+        assert await ledger.check_books() == []
+        await meddle(ledger.journal, statement)
+        assert await ledger.check_books() == problems
+        await ledger.aclose()
+
+    asyncio.run(main())
+
+
+@on_each_store
+def test_many_children_at_once_get_exactly_what_is_there() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        results: list[Any] = await asyncio.gather(
+            *(opened(ledger, ROOT.child(number), only(calls=3)) for number in range(1, 41)), return_exceptions=True
+        )
+        assert sum(result is None for result in results) == 33
+        assert all(result is None or isinstance(result, QuotaExceeded) for result in results)
+        assert (await stands(ledger, ROOT)).held == Amounts(calls=99)
+        await ledger.close_run(ROOT)
+        assert await stands(ledger, ROOT) == Balance(NOTHING, NOTHING)
+
+    with_root(body, only(calls=100))
