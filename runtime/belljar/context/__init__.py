@@ -4,6 +4,7 @@ from belljar.context.document import Document, Kind, OpenDocument
 from belljar.context.encodings import Errors
 from belljar.context.folder import LeftOut
 from belljar.context.intake import OnProgress
+from belljar.context.parts import Part, Span, View, view_of, within
 from belljar.context.store import (
     ContextStore,
     ContextStores,
@@ -26,6 +27,11 @@ __all__ = [
     "OnLeftOut",
     "OnProgress",
     "OpenDocument",
+    "Part",
     "Source",
+    "Span",
     "Swept",
+    "View",
+    "view_of",
+    "within",
 ]
