@@ -2,9 +2,12 @@
 
 Which file that is, and what counts where several say something, from the strongest::
 
-    file      --config, $BELLJAR_CONFIG, belljar.toml in the state folder
+    file      --config, belljar.toml in the folder of --state, $BELLJAR_CONFIG, belljar.toml in any other state folder
     folder    --state, $BELLJAR_HOME, state.folder of a file that was named, the default
     journal   --state with a URL, $BELLJAR_JOURNAL, state.journal or state.journal_env, the state folder
+
+Whoever names a folder with --state means what is in it. So of the journal's places the two that come from the
+environment do not count then: $BELLJAR_JOURNAL, and the journal of the file that $BELLJAR_CONFIG names.
 
 A file is read as a whole or refused, with one line that names file, line and key: an unknown key, a limit without a
 period, an environment variable that is not set. Nothing in it is ever passed over, since what was meant as a limit
@@ -107,14 +110,15 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
     """Find the configuration, if there is one, and decide where the state is.
 
     Args:
-        state: as `State.at` takes it.
+        state: a folder, or the URL of a database for the journal.
         config: the file that the caller names.
 
     Raises:
         InvalidInput: `config.missing`, `config.unreadable`, `config.invalid`.
     """
+    folder = None if state is None or _is_url(state) else State.at(state, environ).root
     named, config_origin = config, "--config"
-    if config is None:
+    if config is None and not (folder is not None and os.path.lexists(folder / CONFIG_FILE)):
         named, config_origin = environ.get("BELLJAR_CONFIG") or None, "$BELLJAR_CONFIG"
     found = None if named is None else read_config(Path(named).expanduser().absolute())
     place, folder_origin = _folder(state, found, environ)
@@ -127,7 +131,8 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
                 "name the file with --config or $BELLJAR_CONFIG",
                 code="config.invalid",
             )
-    url, journal_origin = _journal(state, found, environ)
+    counts = found if folder is None or config_origin != "$BELLJAR_CONFIG" else None
+    url, journal_origin = _journal(state, counts, environ)
     origins = {"folder": folder_origin, "journal": journal_origin}
     if found is not None:
         origins["config"] = config_origin
@@ -151,7 +156,7 @@ def _folder(state: str | Path | None, named: Config | None, environ: Mapping[str
 def _journal(state: str | Path | None, config: Config | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
     if _is_url(state):
         return str(state), "--state"
-    if url := environ.get("BELLJAR_JOURNAL"):
+    if state is None and (url := environ.get("BELLJAR_JOURNAL")):
         return url, "$BELLJAR_JOURNAL"
     if config is not None and config.journal is not None:
         return config.journal, f"{config.file}, state.journal"

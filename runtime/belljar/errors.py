@@ -120,6 +120,7 @@ class QuotaExceeded(Refusal):
         used: what was charged in the period, in the unit of `limit`.
         held: what is under way may still cost that much.
         resets_at: when the next period begins (UTC); None for `total` and `now`.
+        waited_s: how many seconds it had waited for a period's end before it was refused; None if it did not wait.
     """
 
     exit_code = 5
@@ -138,6 +139,7 @@ class QuotaExceeded(Refusal):
         used: int | None = None,
         held: int | None = None,
         resets_at: datetime | None = None,
+        waited_s: float | None = None,
     ) -> None:
         super().__init__(message, code=code, limit=limit, observed=observed)
         self.told = told
@@ -147,6 +149,25 @@ class QuotaExceeded(Refusal):
         self.used = used
         self.held = held
         self.resets_at = resets_at
+        self.waited_s = waited_s
+
+    def after(self, waited_s: float) -> QuotaExceeded:
+        """The same refusal, which says that it came after so many seconds of waiting for a period's end."""
+        words = f"; it had waited {waited_s:.1f} s for a period's end"
+        return QuotaExceeded(
+            f"{self}{words}",
+            code=self.code,
+            limit=self.limit,
+            observed=self.observed,
+            told=None if self.told is None else f"{self.told}{words}",
+            scope=self.scope,
+            dimension=self.dimension,
+            period=self.period,
+            used=self.used,
+            held=self.held,
+            resets_at=self.resets_at,
+            waited_s=waited_s,
+        )
 
 
 class HostFault(BelljarError):
@@ -169,6 +190,9 @@ class ModelFailed(HostFault):
         charged: False only if it is certain that the provider charged nothing.
         input_tokens: all input tokens, cached ones included, if the provider reported them before it failed.
         output_tokens: all output tokens, if the provider reported the final number.
+        cache_read_tokens, cache_write_tokens: the part of `input_tokens` that came from the provider's cache or went
+            into it.
+        cache_write_1h_tokens: the part of `cache_write_tokens` that is kept for an hour.
 
     On a charged failure, tokens that are None are unknown: the caller charges the full reservation for them.
     """
@@ -184,6 +208,9 @@ class ModelFailed(HostFault):
         charged: bool = True,
         input_tokens: int | None = None,
         output_tokens: int | None = None,
+        cache_read_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        cache_write_1h_tokens: int = 0,
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
@@ -191,6 +218,9 @@ class ModelFailed(HostFault):
         self.charged = charged
         self.input_tokens = input_tokens
         self.output_tokens = output_tokens
+        self.cache_read_tokens = cache_read_tokens
+        self.cache_write_tokens = cache_write_tokens
+        self.cache_write_1h_tokens = cache_write_1h_tokens
 
 
 class LedgerUnavailable(HostFault):

@@ -47,12 +47,12 @@ from belljar.models import Model, Prices, Registry
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
 from belljar.quotas import Quotas, apply_limits
-from belljar.recovery import recover
+from belljar.recovery import recover, watch
 from belljar.sandbox import Backend, BackendSite, open_backend
 from belljar.search import Searcher
 from belljar.sessions import Home, Opening, Session, check_code
 from belljar.sources import ContextSource, Loans, named, register
-from belljar.tasks import to_the_end
+from belljar.tasks import stopped, to_the_end
 
 __all__ = ["Host", "LiveRun", "Terms"]
 
@@ -114,8 +114,9 @@ class Host:
     It belongs to the event loop in which it is opened, for as long as it is open.
 
     Args:
-        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None. Or
-            the URL of a PostgreSQL database for ledger and log: then `$BELLJAR_HOME` has the rest.
+        state: the folder for ledger, log, contexts and images; `$BELLJAR_HOME` or the XDG state folder when None, and
+            then `$BELLJAR_JOURNAL` may name a PostgreSQL database for ledger and log. Or the URL of such a database:
+            then `$BELLJAR_HOME` has the rest.
         config: the configuration file; `$BELLJAR_CONFIG`, or `belljar.toml` in the state folder if there is one, when
             None. The limits of tenants in it are set when the host is opened.
         pool: how many unused boxes each backend keeps ready, for each of the last four kinds that were asked for; of
@@ -159,7 +160,7 @@ class Host:
         self.quotas = Quotas(self.state.journal, self._writers)
 
     async def __aenter__(self) -> Self:
-        """Open the log and the ledger, and settle what dead processes left behind.
+        """Open the log and the ledger, and settle what dead processes left behind, from here on twice a minute.
 
         Raises:
             AuditUnavailable, LedgerUnavailable: the state folder cannot be used.
@@ -182,10 +183,12 @@ class Host:
             stack.push_async_callback(self._close_models)
             searcher = Searcher()
             stack.push_async_callback(searcher.aclose)
-            await recover(journal, ledger, audit, owner)
+            look = functools.partial(recover, journal, ledger, audit, owner)
+            await look()
             if self._config is not None and self._config.tenants:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
+            stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
             self._shared = Shared(audit, ledger, self._contexts, searcher)
             self._resources = stack.pop_all()
         return self

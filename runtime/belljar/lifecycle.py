@@ -111,10 +111,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     sub: Model | None = None
     alone: bool = False
     part: Part | None = None
-    limits: ChildLimits | None = None
+    limits: _ChildLimits | None = None
 
 
-class ChildLimits(msgspec.Struct, frozen=True):
+class _ChildLimits(msgspec.Struct, frozen=True):
     """A child's deadline, and its slice of what its parent has left, which no other child gets meanwhile."""
 
     slice: Callable[[], contextlib.AbstractAsyncContextManager[Limits]]
@@ -139,6 +139,7 @@ class Run:
             deadline=deadline,
             bound_s=deadline - self._started,
             tasks=tasks,
+            now=shared.ledger.now,
         )
         self.calls = Calls(self.scope, audit=shared.audit, ledger=shared.ledger, prices=order.prices)
         self._meter = Meter(self.scope, shared.ledger)
@@ -401,7 +402,7 @@ class Run:
             part=part,
             root=order.root or order.sub,
             alone=False,
-            limits=ChildLimits(self._slice, child.deadline),
+            limits=_ChildLimits(self._slice, child.deadline),
         )
 
     @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""What the dead left behind, settled at the next start: in log and ledger at once.
+"""What the dead left behind, settled by whoever lives: at a start, and every half minute after it, in log and ledger.
 
 A run is opened in the ledger with its first record and closed there with its last one, each in one transaction. So
 whatever has a beginning in the log and no end is open in the ledger, and is found here: it gets `run.abandoned`, with
@@ -10,25 +10,33 @@ only the ledger is written.
 
 On one machine a lock proves that an owner lives. It is held from the check for life until all this is done, so nobody
 else does the same meanwhile. Hosts that share a journal have a lease there, and one that was found dead can write
-nothing more; closing a run twice does nothing.
+nothing more; closing a run twice does nothing. Where several look at the same time, each run is closed once.
+
+Who owns open runs is asked before who lives. A host that starts in between has no run yet that we know of, and so is
+not taken for dead. Where nobody has died, nothing is written.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn
 
 from belljar.audit import AuditLog
 from belljar.broker.abandoned import abandoned_in
-from belljar.errors import LedgerUnavailable
+from belljar.errors import HostFault, LedgerUnavailable
 from belljar.journal import Job, Journal
 from belljar.ledger import Ledger
 from belljar.owners import Owner
 
-__all__ = ["LEASE_S", "recover"]
+__all__ = ["LEASE_S", "recover", "watch"]
 
+_log = logging.getLogger("belljar")
 # Of a host that shares the journal with others: several signs of life long.
 LEASE_S: Final = 60.0
+# How often a living host looks for the dead: what those held is out of use for a lease and this long at most.
+LOOK_S: Final = 30.0
 
 
 async def recover(journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owner | None) -> int:
@@ -45,6 +53,24 @@ async def recover(journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owne
         closed = await ledger.recover(owner.is_alive, record)
         await asyncio.to_thread(owner.bury)
         return closed
+    known = await ledger.owners()
     living = await journal.submit(Job(lambda draft: draft.living(LEASE_S)), unavailable=LedgerUnavailable)
     assert living is not None, "the store of several hosts knows them"
-    return await ledger.recover(living.__contains__, record)
+    dead = known - living
+    return await ledger.recover(lambda name: name not in dead, record)
+
+
+async def watch(look: Callable[[], Awaitable[int]], sweep: Callable[[], None]) -> NoReturn:
+    """Look for the dead every `LOOK_S` seconds, until it is cancelled. What cannot be done now is done the next time.
+
+    Args:
+        look: `recover`, with all that it needs.
+        sweep: removes what dead runs brought along; called in a thread when some were closed.
+    """
+    while True:
+        await asyncio.sleep(LOOK_S)
+        try:
+            if await look():
+                await asyncio.to_thread(sweep)
+        except HostFault as error:
+            _log.warning("belljar: what dead hosts left is not settled yet: %s", error)

@@ -24,18 +24,15 @@ class State(msgspec.Struct, frozen=True):
 
     @classmethod
     def at(cls, root: str | Path | None, environ: Mapping[str, str]) -> Self:
-        """`root` if given, else `$BELLJAR_HOME`, else `belljar` in the XDG state folder.
+        """The folder `root` if given, else `$BELLJAR_HOME`, else `belljar` in the XDG state folder.
 
-        The URL is `root` itself, if it is one, else `$BELLJAR_JOURNAL`, if that is set.
+        Where its journal is, `config` decides.
         """
-        url = environ.get("BELLJAR_JOURNAL") or None
-        if isinstance(root, str) and "://" in root:
-            root, url = None, root
         if root is None:
             home = environ.get("HOME") or "/"
             state_home = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
             root = Path(environ.get("BELLJAR_HOME") or f"{state_home}/belljar")
-        return cls(Path(root).expanduser().absolute(), url)
+        return cls(Path(root).expanduser().absolute())
 
     @property
     def journal(self) -> Path | str:

@@ -40,7 +40,7 @@ _LEDGER: Final = "ledger.db"
 
 
 class OwnerReport(msgspec.Struct, frozen=True):
-    """A process, or a host that shares a server, which opens runs. What a dead one left, the next start closes."""
+    """A process, or a host that shares a server, which opens runs. What a dead one left, another closes."""
 
     name: str
     alive: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import signal
 from collections.abc import Iterator
@@ -60,14 +61,7 @@ def test_the_url_can_be_the_state(jar: Jar, url: str) -> None:
 def test_what_a_killed_host_left_is_settled_by_another_when_its_lease_is_over(
     jar: Jar, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = {"BELLJAR_JOURNAL": url}
-    text = jar.file("text.txt", "abc")
-    running = jar.start(
-        "exec", str(jar.file("hangs.py", HANGS)), "--context", str(text), "--language", "python", env=home
-    )
-    until(lambda: bool([one for one in _records(url) if one == "context.read"]), what="the program runs")
-    running.signal(signal.SIGKILL)
-    running.wait()
+    kill_one(jar, url)
     monkeypatch.setattr("belljar.recovery.LEASE_S", 0.0)
 
     async def next_host() -> None:
@@ -79,6 +73,40 @@ def test_what_a_killed_host_left_is_settled_by_another_when_its_lease_is_over(
     assert verify(url).problems == []
     ((held,),) = sql(url, "SELECT count(*) FROM belljar.reservations WHERE state IN ('held', 'dispatched')")
     assert held == 0
+
+
+def kill_one(jar: Jar, url: str) -> None:
+    """A host of its own, in the middle of a run."""
+    text, program = jar.file("text.txt", "abc"), jar.file("hangs.py", HANGS)
+    arguments = ("exec", program, "--context", text, "--language", "python")
+    running = jar.start(*arguments, env={"BELLJAR_JOURNAL": url})
+    until(lambda: "context.read" in _records(url), what="the program runs")
+    running.signal(signal.SIGKILL)
+    running.wait()
+
+
+def test_a_host_that_stays_up_settles_what_another_left_when_its_lease_is_over(
+    jar: Jar, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("belljar.recovery.LOOK_S", 0.05)
+
+    async def main() -> None:
+        async with belljar.Runtime(state=url, environ={"BELLJAR_HOME": str(jar.state.root)}) as runtime:
+            ours = sql(url, "SELECT name FROM belljar.hosts")
+            async with runtime.session() as session:
+                await asyncio.to_thread(kill_one, jar, url)
+                assert len(sql(url, "SELECT FROM belljar.hosts")) == 2
+                # An hour without a sign of life, by the server's clock.
+                old = "UPDATE belljar.hosts SET seen = now() - interval '1 hour' WHERE name <> $1"
+                sql(url, old, ours[0][0])
+                settled = functools.partial(until, lambda: "run.abandoned" in _records(url), what="it was settled")
+                await asyncio.to_thread(settled)
+                assert (await session.execute("print(1)")).stdout == "1\n"
+            assert sql(url, "SELECT name FROM belljar.hosts") == ours
+
+    asyncio.run(main())
+    assert (_records(url).count("run.abandoned"), _records(url)[-1]) == (1, "run.finished")
+    assert verify(url).problems == []
 
 
 def _records(url: str) -> list[str]:

@@ -26,6 +26,7 @@ from tests.waiting import until
 
 __all__ = ["provider"]
 
+HANGS = "import time\nprint(context[0:1])\ntime.sleep(300)"
 ENTERS = """
 import asyncio, sys
 from pathlib import Path
@@ -54,6 +55,30 @@ def test_after_a_kill_the_log_says_what_the_books_charged(jar: Jar, provider: Pr
     assert jar.spent().read_bytes >= abandoned.data["read_bytes"] > 0
     report = verify(jar.journal)
     assert (report.problems, report.unfinished) == ([], [])
+    assert os.listdir(jar.state.owners) == []
+
+
+def test_a_host_that_stays_up_settles_what_a_killed_one_left(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("belljar.recovery.LOOK_S", 0.05)
+    text, program = jar.file("text.txt", "abc"), jar.file("hangs.py", HANGS)
+
+    def kill_one() -> None:
+        running = jar.start("exec", program, "--context", text, "--language", "python")
+        until(lambda: jar.records("context.read"), what="the program runs")
+        assert jar.open_reservations(of_boxes=True) == 4
+        running.signal(signal.SIGKILL)
+        running.wait()
+        until(lambda: jar.records("run.abandoned"), what="it was settled")
+
+    async def main() -> None:
+        async with belljar.Runtime(state=jar.at) as runtime, runtime.session() as session:
+            await asyncio.to_thread(kill_one)
+            assert jar.open_reservations(of_boxes=True) == 2  # ours: its box and a portion
+            assert (await session.execute("print(1)")).stdout == "1\n"
+
+    asyncio.run(main())
+    assert len(jar.records("run.abandoned")) == 1
+    assert [record.data["status"] for record in jar.records("run.finished")] == ["ok"]
     assert os.listdir(jar.state.owners) == []
 
 

@@ -18,12 +18,11 @@ from belljar.errors import LedgerUnavailable, PolicyDenied, QuotaExceeded
 from belljar.identity import RunId
 from belljar.journal import Job
 from belljar.ledger import NOTHING, Amounts, Limits, period_key, run_account
-from belljar.policy import load
 from belljar.tasks import Nursery
 from belljar.testing import FakeClock
 from tests.examples import examples
 from tests.journals import OwnLedger
-from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, drive
+from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, drive, policy_with
 
 on_each_store = pytest.mark.usefixtures("store")
 
@@ -45,17 +44,18 @@ SILENT = Logged(Job(lambda _: None), Job(lambda _: None))
 class Door:
     """A run's admission, and a short way to use it."""
 
-    def __init__(self, ledger: OwnLedger, run: RunId, clock: FakeClock) -> None:
+    def __init__(self, ledger: OwnLedger, run: RunId, clock: FakeClock, wait_s: float = 0.0) -> None:
         self.ledger, self.run, self.clock = ledger, run, clock
         self.fault: Exception | None = None
-        policy = load("standard")
+        self.wall = NOON
+        policy = policy_with(quota={"wait_s": wait_s})
         self.scope = RunScope(
             run=run,
             tenant=TENANT,
             policy=policy,
             deadline=clock.now + policy.limits.run_wall_s,
             tasks=Nursery(),
-            now=lambda: NOON,
+            now=lambda: self.wall,
             monotonic=clock,
         )
         self.admission = Admission(self.scope, ledger, check=self.check)
@@ -80,7 +80,7 @@ class Door:
 
 @contextlib.asynccontextmanager
 async def doors(
-    *limits: Limits, tenant: Limits = UNLIMITED, path: Path | None = None, processes: int = 1
+    *limits: Limits, tenant: Limits = UNLIMITED, path: Path | None = None, processes: int = 1, wait_s: float = 0.0
 ) -> AsyncIterator[list[Door]]:
     """One run for each of `limits`; over several `processes`, as far as a ledger can tell."""
     clock = FakeClock()
@@ -91,7 +91,7 @@ async def doors(
             ledger = ledgers[number % processes]
             run = RunId(f"r{number}")
             await ledger.open_run(run, TENANT, run_limits=limit, tenant_limits=tenant)
-            made.append(Door(ledger, run, clock))
+            made.append(Door(ledger, run, clock, wait_s))
         for ledger in ledgers:
             stack.push_async_callback(ledger.aclose)
         yield made

@@ -15,7 +15,7 @@ import pytest
 
 from belljar import heavy
 from belljar.broker import Calls
-from belljar.broker.calls import _Answered
+from belljar.broker.calls import _Answered, _pause_s
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import LOOP_BYTES_MAX, off_loop
 from belljar.identity import RunId, Tenant
@@ -345,6 +345,62 @@ def test_a_failure_is_charged_by_what_is_known_of_it(tmp_path: Path, failure: Mo
     drive(test())
 
 
+@pytest.mark.parametrize(
+    ("cached", "nanousd"),
+    [
+        ({}, 100 * 10),
+        ({"cache_read_tokens": 90}, 10 * 10 + 90 * 1),
+        ({"cache_write_tokens": 90}, 10 * 10 + 90 * 12),
+        ({"cache_write_tokens": 90, "cache_write_1h_tokens": 40}, 10 * 10 + 50 * 12 + 40 * 20),
+        ({"cache_read_tokens": 101}, None),  # more than all of it
+        ({"cache_write_tokens": 5, "cache_write_1h_tokens": 6}, None),
+        ({"cache_read_tokens": "many"}, None),
+    ],
+)
+def test_what_a_failed_call_cost_counts_what_was_cached(
+    tmp_path: Path, cached: dict[str, Any], nanousd: int | None
+) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("late", input_tokens=100, output_tokens=0, **cached)
+
+    rates = [Decimal(rate) for rate in (INPUT_NANOUSD, OUTPUT_NANOUSD, 1, 12, 20)]
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+            prices = Prices({"fake": Rates(*rates)})
+            calls = Calls(here.scope, audit=here.audit, ledger=here.ledger, prices=prices)
+            with pytest.raises(ModelFailed, match="late"):
+                await calls.ask(FakeModel(answering), question(), cell=1)
+            await calls.settled()
+            worst_case = prices.bound("fake", worst(question()).input_tokens, 200)
+            assert (await here.balance()).used.cost_nanousd == (worst_case if nanousd is None else nanousd)
+
+    drive(test())
+
+
+@pytest.mark.parametrize(("ttl", "rate"), [("5m", 12), ("1h", 20)])
+def test_a_model_that_keeps_a_conversation_for_an_hour_reserves_for_it(tmp_path: Path, ttl: str, rate: int) -> None:
+    held: list[int] = []
+    rates = [Decimal(rate) for rate in (INPUT_NANOUSD, OUTPUT_NANOUSD, 1, 12, 20)]
+
+    async def test() -> None:
+        async with world(tmp_path) as here:
+
+            async def answering(_: ModelRequest) -> ModelReply:
+                held.append((await here.balance()).held.cost_nanousd)
+                return reply("x")
+
+            model = FakeModel(answering)
+            model.cache_ttl = ttl  # type: ignore[attr-defined]
+            prices = Prices({"fake": Rates(*rates)})
+            calls = Calls(here.scope, audit=here.audit, ledger=here.ledger, prices=prices)
+            await calls.ask(model, question(), cell=1)
+            await calls.settled()
+            assert held == [input_tokens_bound(question()) * rate + 200 * OUTPUT_NANOUSD]
+
+    drive(test())
+
+
 def test_each_attempt_is_an_action_and_a_reservation_of_its_own(tmp_path: Path) -> None:
     async def answering(_: ModelRequest) -> ModelReply:
         if len(model.requests) < 3:
@@ -404,7 +460,48 @@ def test_the_wait_that_the_provider_asks_for_is_kept(tmp_path: Path, monkeypatch
             await here.calls.ask(FakeModel(answering), question(), cell=1)
 
     drive(test())
-    assert [pause for pause in pauses if pause] == [37.5]
+    (pause,) = [pause for pause in pauses if pause]
+    assert 37.5 <= pause <= 37.5 * 1.5
+
+
+def test_calls_that_fail_together_do_not_come_back_together() -> None:
+    pauses = {_pause_s(ModelFailed("busy", retryable=True, retry_after_s=2.0), 1) for _ in range(50)}
+    assert len(pauses) == 50
+    assert 2.0 <= min(pauses) < max(pauses) <= 3.0
+    own = [_pause_s(ModelFailed("busy", retryable=True), attempt) for attempt in (1, 2, 3, 20)]
+    assert all(floor <= pause <= 1.5 * floor for floor, pause in zip((0.5, 1, 2, 30), own, strict=True))
+
+
+def test_all_attempts_of_a_call_share_one_deadline(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(**attempts(9))) as here:
+
+            async def slow(_: ModelRequest) -> ModelReply:
+                here.clock.now += 100
+                raise ModelFailed("slow", retryable=True, retry_after_s=0.0, charged=False)
+
+            model = FakeModel(slow)
+            with pytest.raises(ModelFailed, match="slow"):
+                await here.calls.ask(model, question(), cell=1)
+            assert here.scope.policy.models.call_wall_s == 300
+            assert [request.deadline_s for request in model.requests] == [300, 200, 100]
+
+    drive(test())
+
+
+def test_a_wait_beyond_the_time_of_the_call_is_not_begun(tmp_path: Path) -> None:
+    async def answering(_: ModelRequest) -> ModelReply:
+        raise ModelFailed("busy", retryable=True, retry_after_s=300.0, charged=False)
+
+    async def test() -> None:
+        model = FakeModel(answering)
+        async with world(tmp_path) as here:
+            assert here.scope.left_s() > 600
+            with pytest.raises(ModelFailed):
+                await here.calls.ask(model, question(), cell=1)
+            assert len(model.requests) == 1
+
+    drive(test())
 
 
 def test_a_wait_beyond_the_end_of_the_run_is_not_begun(tmp_path: Path) -> None:

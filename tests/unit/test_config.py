@@ -124,7 +124,6 @@ NAMED = "schema = 1\n[state]\nfolder = 'there'\njournal = 'postgresql://u:p@ther
     ("state", "environ", "folder", "journal", "origins"),
     [
         (None, {}, "there", "postgresql://u:p@there/x", ("FILE, state.folder", "FILE, state.journal")),
-        ("/said", {}, "/said", "postgresql://u:p@there/x", ("--state", "FILE, state.journal")),
         (
             None,
             {"BELLJAR_HOME": "/home"},
@@ -153,6 +152,26 @@ def test_the_stronger_word_counts_and_is_told(
     said = (found.origins["folder"], found.origins["journal"])
     assert said == tuple(words.replace("FILE", str(file)) for words in origins)
     assert found.origins["config"] == ("$BELLJAR_CONFIG" if by_variable else "--config")
+
+
+def test_who_names_a_folder_means_what_is_in_it(tmp_path: Path) -> None:
+    """No variable leads its log and ledger elsewhere; a file that is named beside it does, and so does its own."""
+    named = written(tmp_path / "host.toml", NAMED)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    environ = {"HOME": str(tmp_path), "BELLJAR_JOURNAL": "a://b", "BELLJAR_CONFIG": str(named)}
+
+    def told(config: Path | None = None) -> tuple[str | None, str, str]:
+        for state in (folder, str(folder)):
+            found = settings(state, config, environ)
+            assert (found.state.root, found.origins["folder"]) == (folder, "--state")
+        return found.state.url, found.origins["journal"], found.origins["config"]
+
+    assert told() == (None, "the state folder", "$BELLJAR_CONFIG")
+    assert settings(folder, None, environ).state.journal == folder / "audit.db"
+    assert told(named) == ("postgresql://u:p@there/x", f"{named}, state.journal", "--config")
+    own = written(folder / "belljar.toml", "schema = 1\n[state]\njournal = 'c://d'\n")
+    assert told() == ("c://d", f"{own}, state.journal", "the state folder")
 
 
 def test_without_a_file_all_is_as_ever(tmp_path: Path) -> None:

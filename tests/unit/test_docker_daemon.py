@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import random
 import re
 import socket
+import sys
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,20 @@ import pytest
 import belljar
 from belljar.sandbox.docker.box import bury
 from belljar.sandbox.docker.daemon import _BUILDS_MAX, Daemon, Lane
+from belljar.sandbox.docker.fates import Fates
 from tests.integration.daemons import HANG_S, Talker, silence
 from tests.waiting import in_time
 
 # The connection of a call that nobody waits for any more is left to the garbage collector by the SDK.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Here and not in a later test, which knows nothing of it."""
+    yield
+    gc.collect()
+
 
 # As many as make a queue of any pool that is not made for it.
 HELD = 40
@@ -108,6 +121,42 @@ def test_whoever_is_not_removed_is_said_to_be_there(tmp_path: Path) -> None:
 
     with Talker(tmp_path, Holding()) as talker:
         assert asyncio.run(main(talker.host)) == [True, False]
+
+
+def test_events_that_nobody_listens_to_any_more_leave_no_connection(tmp_path: Path) -> None:
+    """Whenever that is: the thread that reads them may be in the middle of one when the loop is closed."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:  # until nobody takes it
+            connection.sendall(b'f\r\n{"Action":"x"}\n\r\n')
+
+    async def listen_for_a_moment(host: str) -> None:
+        daemon = Daemon(host, answer_s=HANG_S)
+        fates = Fates(daemon, "label")
+        assert await fates.listen()
+        await asyncio.sleep(random.random() * 0.003)
+        fates.close()
+        daemon.close()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    gc.disable()
+    try:
+        with Talker(tmp_path, talk) as talker:
+            for _ in range(200):
+                asyncio.run(listen_for_a_moment(talker.host))
+        for thread in threading.enumerate():
+            if thread.name == "belljar docker events":
+                thread.join(HANG_S)
+        with warnings.catch_warnings(record=True) as lost:
+            warnings.simplefilter("always")
+            gc.collect()
+    finally:
+        gc.enable()
+        sys.setswitchinterval(interval)
+    assert [str(each.message) for each in lost] == []
 
 
 def test_no_program_is_started_in_a_container_that_runs() -> None:

@@ -12,6 +12,7 @@ from email.utils import format_datetime
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -67,9 +68,10 @@ def refusal(status: int, kind: str = "some_error", text: str = "no", **headers: 
     return httpx2.Response(status, headers=headers, json={"type": "error", "error": {"type": kind, "message": text}})
 
 
-async def ask_async(handler: Handler, request: ModelRequest = REQUEST) -> ModelReply:
+async def ask_async(handler: Handler, request: ModelRequest = REQUEST, **options: Any) -> ModelReply:
     client = httpx2.AsyncClient(transport=httpx2.MockTransport(handler))
-    model = AnthropicModel("claude-sonnet-5-5", api_key=KEY, base_url="http://api.test/v9", http_client=client)
+    url = "http://api.test/v9"
+    model = AnthropicModel("claude-sonnet-5-5", api_key=KEY, base_url=url, http_client=client, **options)
     try:
         return await model.complete(request)
     finally:
@@ -135,11 +137,41 @@ def test_the_last_usage_replaces_earlier_ones_and_what_it_leaves_out_stays() -> 
 
 
 @pytest.mark.parametrize(
-    "stop_reason", ["max_tokens", "refusal", "stop_sequence", "pause_turn", "model_context_window_exceeded", "new_one"]
+    "stop_reason", ["max_tokens", "refusal", "stop_sequence", "model_context_window_exceeded", "new_one"]
 )
 def test_every_stop_reason_is_passed_on(stop_reason: str) -> None:
     reply = ask(streamed(start(), delta(stop_reason), STOP))
     assert (reply.text, reply.stop_reason) == ("", stop_reason)
+
+
+def test_an_answer_that_the_provider_paused_is_not_whole_and_its_cost_is_known() -> None:
+    error = fails(streamed(start(), *block(0, "text", "Half"), delta("pause_turn"), STOP))
+    assert "paused" in str(error)
+    assert (error.retryable, error.charged, error.input_tokens, error.output_tokens) == (False, True, 25, 7)
+
+
+def test_thinking_is_counted_as_a_part_of_the_output() -> None:
+    events = [start(), *block(0, "thinking", "hm"), *block(1, "text", "Paris")]
+    told = delta(output_tokens=9, output_tokens_details={"thinking_tokens": 6})
+    assert ask(streamed(*events, told, STOP)).usage == Usage(25, 9, thinking_tokens=6)
+    more_than_all = delta(output_tokens=9, output_tokens_details={"thinking_tokens": 10})
+    assert ask(streamed(*events, more_than_all, STOP)).usage == Usage(25, 9, thinking_tokens=9)
+
+
+def test_what_is_written_for_an_hour_is_told_apart() -> None:
+    split = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30}
+    first = start(25, cache_creation_input_tokens=50, cache_creation=split)
+    assert ask(streamed(first, delta(), STOP)).usage == Usage(25, 7, 0, 50, 30)
+    assert ask(streamed(first, delta(cache_creation_input_tokens=60), STOP)).usage == Usage(25, 7, 0, 60, 30)
+    assert ask(streamed(first, delta(cache_creation_input_tokens=10), STOP)).usage == Usage(25, 7, 0, 10, 10)
+
+
+def test_a_failure_says_what_of_its_input_was_cached() -> None:
+    split = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30}
+    first = start(25, cache_read_input_tokens=100, cache_creation_input_tokens=50, cache_creation=split)
+    error = fails(streamed(first, delta()))
+    assert (error.input_tokens, error.output_tokens) == (175, 7)
+    assert (error.cache_read_tokens, error.cache_write_tokens, error.cache_write_1h_tokens) == (100, 50, 30)
 
 
 def test_events_not_yet_invented_are_passed_over() -> None:
@@ -186,6 +218,17 @@ def test_only_a_conversation_is_kept_in_the_provider_s_cache() -> None:
     assert "cache_control" not in json.loads(sent[0].content)
 
 
+def test_a_conversation_may_be_kept_for_an_hour() -> None:
+    sent: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return streamed(*PARIS)
+
+    asyncio.run(ask_async(handler, msgspec.structs.replace(REQUEST, purpose="root"), cache_ttl="1h"))
+    assert json.loads(sent[0].content)["cache_control"] == {"type": "ephemeral", "ttl": "1h"}
+
+
 def test_halves_of_a_character_are_joined_across_deltas_and_replaced_where_alone() -> None:
     halves = [
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
@@ -230,7 +273,7 @@ def test_one_call_is_one_request() -> None:
         (403, False, False, "set ANTHROPIC_API_KEY"),
         (404, False, False, "knows no model 'claude-sonnet-5-5'"),
         (408, True, True, "refused the request"),
-        (413, False, False, "refused the request"),
+        (413, False, False, "the prompt is too long"),
         (429, True, False, "too busy"),
         (500, True, True, "refused the request"),
         (504, True, True, "refused the request"),
@@ -336,6 +379,37 @@ def test_a_deadline_ends_the_call_and_keeps_the_known_usage() -> None:
     error = fails(response)
     assert "no complete answer in 60 s" in str(error)
     assert (error.retryable, error.charged, error.input_tokens, error.output_tokens) == (True, True, 25, None)
+
+
+class Paced(httpx2.AsyncByteStream):
+    """Between two pieces of the body, some seconds pass."""
+
+    def __init__(self, seconds: float, *pieces: bytes) -> None:
+        self._seconds = seconds
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+            pass_time(self._seconds)
+            await asyncio.sleep(0.01)  # where the pause is too long, it ends here
+
+
+PATIENT = msgspec.structs.replace(REQUEST, deadline_s=900.0)
+
+
+def test_a_stream_that_stalls_is_given_up_long_before_its_deadline() -> None:
+    body = Paced(61, *(sse(event) for event in PARIS))
+    error = fails(httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body), PATIENT)
+    assert "stopped in the middle of its answer for 60 s" in str(error)
+    assert (error.retryable, error.charged, error.input_tokens, error.output_tokens) == (True, True, 25, None)
+
+
+def test_pings_hold_a_stream_open() -> None:
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+    body = Paced(50, sse(PARIS[0]), ping, ping, ping, sse(*PARIS[1:]))
+    response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=body)
+    assert ask(response, PATIENT).text == "Paris"
 
 
 def test_a_cancelled_call_is_cancelled_and_no_failure() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import msgspec
 import pytest
 from genai_prices.data import providers
 from hypothesis import given
@@ -19,6 +20,12 @@ LISTED = [model.id for provider in providers if provider.id == "anthropic" for m
 
 tokens = st.integers(min_value=0, max_value=2_000_000)
 usages = st.builds(Usage, tokens, tokens, tokens, tokens)
+# All or a part of what is written to the cache is kept for an hour.
+kept = st.builds(
+    lambda usage, share: msgspec.structs.replace(usage, cache_write_1h_tokens=usage.cache_write_tokens * share // 100),
+    usages,
+    st.integers(0, 100),
+)
 
 
 def test_a_listed_model_costs_what_the_list_says() -> None:
@@ -47,6 +54,36 @@ def test_no_usage_within_the_bounds_costs_more_than_the_bound(
 ) -> None:
     bound = PRICES.bound(model, usage.total_input_tokens + more_input, usage.output_tokens + more_output)
     assert PRICES.cost(model, usage) <= bound
+
+
+@given(st.sampled_from(LISTED), kept, tokens, tokens)
+def test_no_usage_with_an_hour_in_the_cache_costs_more_than_the_bound_for_it(
+    model: str, usage: Usage, more_input: int, more_output: int
+) -> None:
+    inputs, outputs = usage.total_input_tokens + more_input, usage.output_tokens + more_output
+    assert PRICES.cost(model, usage) <= PRICES.bound(model, inputs, outputs, hour=True)
+
+
+def test_what_the_cache_keeps_for_an_hour_is_priced_apart() -> None:
+    # claude-sonnet-5-5: 2 USD in, 2.50 written for five minutes, 4 for an hour
+    usage = Usage(input_tokens=1, cache_write_tokens=1000, cache_write_1h_tokens=400)
+    assert PRICES.cost("claude-sonnet-5-5", usage) == 2000 + 600 * 2500 + 400 * 4000
+    assert PRICES.bound("claude-sonnet-5-5", 1000, 0) == 1000 * 2500
+    assert PRICES.bound("claude-sonnet-5-5", 1000, 0, hour=True) == 1000 * 4000
+    given = {"input_nanousd_per_token": 200, "output_nanousd_per_token": 0}
+    for more, hour in (
+        ({}, 200),
+        ({"cache_write_nanousd_per_token": 250}, 400),
+        ({"cache_write_nanousd_per_token": 250, "cache_write_1h_nanousd_per_token": 300}, 300),
+    ):
+        prices = Prices({"own": {**given, **more}})
+        assert prices.cost("own", Usage(cache_write_tokens=1, cache_write_1h_tokens=1)) == hour
+
+
+@pytest.mark.parametrize("parts", [(0, 0, 0, 5, 6), (0, 5, 0, 0, 0, 6), (0, 0, 0, 0, -1)])
+def test_a_usage_whose_part_is_more_than_the_whole_is_none(parts: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="token count"):
+        Usage(*parts)
 
 
 def test_every_listed_model_costs_something() -> None:

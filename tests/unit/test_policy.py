@@ -214,7 +214,7 @@ def test_a_missing_key_is_refused_at_its_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cut", "missing"), [("[models]", "models"), ("[quota.run]", "quota"), ("[quota.tenant]", "quota.tenant")]
+    ("cut", "missing"), [("[models]", "models"), ("[quota]", "quota"), ("[quota.tenant]", "quota.tenant")]
 )
 def test_a_missing_table_is_refused(cut: str, missing: str) -> None:
     text = preset_text("standard").split(f"\n{cut}\n")[0]
@@ -395,8 +395,9 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             raise AssertionError(f"{kind} bounds nothing")
 
 
-# A run's period is always all of it: it has one value, and none that is looser.
-BOUNDING = [key for key in all_kinds() if key not in ("schema", "name", "description", "quota.run.period")]
+# A run's period is always all of it: it has one value, and none that is looser. And waiting allows nothing more.
+FREE = ("schema", "name", "description", "quota.run.period", "quota.wait")
+BOUNDING = [key for key in all_kinds() if key not in FREE]
 
 
 @pytest.mark.parametrize("key", BOUNDING)
@@ -933,3 +934,15 @@ def test_who_extends_keeps_the_order_and_so_the_default(
     box = policy.load(saved(tmp_path, text)).box
     assert box.languages == languages
     assert backends in (None, box.backends)
+
+
+def test_calls_wait_for_no_period_unless_a_policy_says_so_and_any_policy_may() -> None:
+    whole = policy.dump(policy.load("standard")).replace('name = "standard"', 'name = "mine"')
+    assert 'wait = "0 s"' in whole
+    assert read(whole.replace('wait = "0 s"\n', "")).quota.wait_s == 0
+    assert read(f'{HEAD}quota.wait = "90 s"').quota.wait_s == 90
+    assert policy.load("strict").quota.wait_s == 0
+    assert (
+        refusal(f'{HEAD}quota.wait = "25 h"')
+        == 'p.toml:4: quota.wait is "25 h", which is out of range; use 0 s to 24 h'
+    )

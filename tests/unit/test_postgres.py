@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from belljar.audit import records, runs, verify
+from belljar.audit import AuditLog, records, runs, verify
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal, open_journal
@@ -26,6 +26,7 @@ from belljar.journal.pgschema import VERSION
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.tables import DIMENSIONS, LIMITS, LimitsRow, RecordRow
 from belljar.ledger import Amounts, Ledger, Limits
+from belljar.recovery import recover
 from tests.cutting import Cutter, Where
 from tests.journals import OwnLog
 from tests.postgres import Postgres, sql
@@ -133,6 +134,19 @@ def test_a_round_of_who_writes_alone_is_one_trip(url: str) -> None:
             assert len(host.asked) == 2
             await host.ledger.remaining(R1, now=NOON)  # which writes nothing, and looks whether it knew the truth
             assert len(host.asked) == 3
+
+    asyncio.run(main())
+
+
+def test_a_pulse_corrects_a_clock_that_has_drifted(url: str) -> None:
+    async def main() -> None:
+        host = Host(url, pulse_s=0.05)
+        host.store._ahead_s -= 3600
+        async with in_time(60, "its clock is the server's"):
+            while abs(host.ledger.now() - time.time()) > 60:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        await host.ledger.aclose()
+        await host.journal.aclose()
 
     asyncio.run(main())
 
@@ -635,6 +649,26 @@ def test_who_lives_is_known_though_he_does_nothing(url: str) -> None:
                 await slow.open_run(RunId("r3"))
         for host in (quick, slow):
             await host.journal.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_host_that_starts_while_another_looks_for_the_dead_is_not_taken_for_dead(url: str) -> None:
+    """It opens a run after the other has seen who lives, and before it closes the runs of the dead."""
+
+    async def main() -> None:
+        async with hosts(url) as [host]:
+            honest, late = host.ledger.recover, []
+
+            async def later(*arguments: Any) -> int:
+                late.append(Host(url))
+                await late[0].open_run(R2)
+                return await honest(*arguments)
+
+            host.ledger.recover = later  # type: ignore[method-assign, assignment]
+            assert await recover(host.journal, host.ledger, AuditLog(host.journal), None) == 0
+            await late[0].spend(R2)
+            await late[0].journal.aclose()
 
     asyncio.run(main())
 

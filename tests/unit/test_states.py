@@ -221,7 +221,7 @@ def test_the_broker_does_what_the_table_says_wherever_it_stands(tmp_path: Path, 
         if foreseen.cell is CellState.CHECKING:
             foreseen.on(Event.ACCEPT)
         said = await say(here, event)
-        served = {Event.READ: Data, Event.BUDGET: Left, Event.RECURSE: Refused}
+        served = {Event.READ: Data, Event.BUDGET: Left, Event.RECURSE: Refused}  # no model
         if event in served:
             assert said is (served[event] if states.serves(event) else Refused)
         assert where(states) == where(foreseen)

@@ -92,6 +92,17 @@ def test_who_asks_again_has_one_thread_that_waits(tmp_path: Path) -> None:
         turns.close()
 
 
+def test_who_closed_them_before_a_fork_closes_them_in_the_child_once_more(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        await writer.submit(insert(1))
+        await writer.aclose()
+        writer._forget()  # as every journal that is still referred to is told after a fork
+        assert writer._closed
+
+    asyncio.run(main())
+
+
 def test_the_turn_of_a_dead_process_is_over(tmp_path: Path) -> None:
     turns = Turns(tmp_path / "turn")
     with other(KEEPS, tmp_path / "turn", "ours") as process:

@@ -8,8 +8,14 @@ room beside what is held may still be affordable::
                                                         time: each of them ends by its own deadline
     it would if nobody had anything under way           it waits for other runs of the tenant too, but no longer than
                                                         one call may take: what was under way has ended by then
-    not even then                                       it asks for the longest answer that fits; it is refused if that
+    not even then, but in a period that begins soon     it waits for that, if it begins within the time that the policy
+                                                        allows (`quota.wait`) and that the run or cell has
+    no, or only a shorter answer fits                   it asks for the longest answer that fits; it is refused if that
                                                         is too short to be of use
+
+A period's end comes by itself. So who waits for one sleeps until then, without looking, and holds nothing; only a limit
+that is changed through this process's ledger wakes it up earlier. The clock of periods may jump meanwhile: how long it
+waits in all is measured by the other, monotonic one.
 
 Within a run it is first come, first served. Calls that have to wait form a line, only its head tries to get in, and no
 later call tries before the line is empty. So small calls cannot starve a large one; and the head holds nothing that the
@@ -23,13 +29,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from belljar.broker.run import RunScope
 from belljar.errors import QuotaExceeded
 from belljar.journal import Job
-from belljar.ledger import DIMENSIONS, Amounts, Ledger, Remaining, Room
+from belljar.ledger import DIMENSIONS, PERIODS, Amounts, Ledger, Remaining, period_end, period_key
 
 __all__ = ["Admission", "Bound", "Logged", "Records"]
 
@@ -64,38 +71,56 @@ class Admission:
         self._waiting = 0
 
     async def hold(
-        self, bound: Bound, output_tokens_max: int, *, kept: Amounts, records: Records
+        self,
+        bound: Bound,
+        output_tokens_max: int,
+        *,
+        kept: Amounts,
+        records: Records,
+        deadline: float = math.inf,
     ) -> tuple[str, Amounts, int]:
         """Hold the worst case of a call, dispatched, and write its `records` with it; `kept` is left besides.
+
+        After `deadline`, on the run's monotonic clock, an answer is of no use any more.
 
         Returns:
             The reservation, what it holds, and how many tokens the answer may have.
 
         Raises:
-            QuotaExceeded: it would not fit even with nothing under way, or other runs were in the way for too long.
+            QuotaExceeded: it would not fit even with nothing under way, nor in a period that begins soon enough; or
+                other runs were in the way for too long.
             PolicyDenied: `limits.run_wall`: the run's time ran out meanwhile.
         """
         worst = bound(output_tokens_max)
         if not self._waiting:
             with contextlib.suppress(QuotaExceeded):
                 return await self._reserve(worst, kept, records(output_tokens_max)), worst, output_tokens_max
+        periods = _Periods(self._scope, deadline)
         self._waiting += 1
         try:
             async with self._line:
-                return await self._in_turn(bound, output_tokens_max, kept, records)
+                return await self._in_turn(bound, output_tokens_max, kept, records, periods)
+        except QuotaExceeded as refusal:
+            raise refusal if periods.waited_s is None else refusal.after(periods.waited_s) from None
         finally:
             self._waiting -= 1
 
     async def _in_turn(
-        self, bound: Bound, output_tokens_max: int, kept: Amounts, records: Records
+        self, bound: Bound, output_tokens_max: int, kept: Amounts, records: Records, periods: _Periods
     ) -> tuple[str, Amounts, int]:
         others_until: float | None = None
         pause_s = _LOOK_S_MIN
         while True:
             self._check()
-            freed = self._ledger.freed()  # before looking, so that nothing that ends meanwhile is missed
+            changed = self._ledger.changed()  # before looking, so that nothing that happens meanwhile is missed
+            freed = self._ledger.freed()
             room = await self._ledger.room(self._scope.run, now=self._scope.now())
-            tokens = _longest(bound, output_tokens_max, kept, room)
+            longest = _longest(bound, output_tokens_max, kept, room.empty)
+            if longest < output_tokens_max and (
+                await self._waited_for_more(bound, output_tokens_max, kept, longest, periods, changed)
+            ):
+                continue
+            tokens = longest or output_tokens_max
             worst = bound(tokens)
             try:
                 return await self._reserve(worst, kept, records(tokens)), worst, tokens
@@ -108,6 +133,24 @@ class Admission:
                         raise
             await self._wait(freed, pause_s)
             pause_s = min(2 * pause_s, _LOOK_S_MAX)
+
+    async def _waited_for_more(
+        self,
+        bound: Bound,
+        output_tokens_max: int,
+        kept: Amounts,
+        longest: int,
+        periods: _Periods,
+        changed: asyncio.Event,
+    ) -> bool:
+        """Wait for the first period in which a longer answer than this fits; False if none begins soon enough."""
+        for begins, wait_s in periods.ahead():
+            room = await self._ledger.room(self._scope.run, now=begins)
+            if _longest(bound, output_tokens_max, kept, room.empty) > longest:
+                await self._wait(changed, wait_s)
+                periods.waited()
+                return True
+        return False
 
     async def _wait(self, freed: asyncio.Event, seconds: float) -> None:
         if self._scope.left_s() <= 0:
@@ -128,14 +171,39 @@ class Admission:
         )
 
 
-def _longest(bound: Bound, output_tokens_max: int, kept: Amounts, room: Room) -> int:
-    """The longest answer, in tokens, that fits with nothing under way; the whole one if no useful one does."""
+class _Periods:
+    """How long one call may still wait for a period's end, from when it came."""
+
+    def __init__(self, scope: RunScope, deadline: float) -> None:
+        self._scope = scope
+        self._began = scope.monotonic()
+        self._until = min(self._began + scope.policy.quota.wait_s, deadline, scope.deadline)
+        # None if it did not wait for one.
+        self.waited_s: float | None = None
+
+    def ahead(self) -> list[tuple[float, float]]:
+        """When each of the periods that begin soon enough does, the earliest first, and the seconds until then."""
+        now, left_s = self._scope.now(), self._until - self._scope.monotonic()
+        if left_s <= 0:
+            return []
+        ends = [period_end(period, period_key(period, now)) for period in PERIODS]
+        begins = sorted({end.timestamp() for end in ends if end is not None})
+        return [(moment, moment - now) for moment in begins if moment - now <= left_s]
+
+    def waited(self) -> None:
+        self.waited_s = self._scope.monotonic() - self._began
+
+
+def _longest(bound: Bound, output_tokens_max: int, kept: Amounts, left: Remaining) -> int:
+    """The longest answer, in tokens, that fits into what is left; 0 if no useful one does."""
     low, high = min(_OUTPUT_TOKENS_MIN, output_tokens_max), output_tokens_max
-    if _fits(bound(high), kept, room.empty) or not _fits(bound(low), kept, room.empty):
+    if _fits(bound(high), kept, left):
         return high
+    if not _fits(bound(low), kept, left):
+        return 0
     while low < high:
         middle = (low + high + 1) // 2
-        if _fits(bound(middle), kept, room.empty):
+        if _fits(bound(middle), kept, left):
             low = middle
         else:
             high = middle - 1

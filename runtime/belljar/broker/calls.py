@@ -26,6 +26,7 @@ import asyncio
 import contextlib
 import hashlib
 import math
+import random
 from typing import NamedTuple, TypeGuard
 
 import msgspec
@@ -60,6 +61,11 @@ _TURN_TOKENS = 48 * 1024
 _KEPT_SHARE_MAX = 1 / 4
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
+# Calls that failed together are not to come back together: a pause is up to half as long again.
+_JITTER_SHARE = 0.5
+_RANDOM = random.SystemRandom()
+# An attempt that waited for room until the call's time was over still gets this long.
+_ATTEMPT_S_MIN = 1.0
 
 
 class Spent(msgspec.Struct):
@@ -151,6 +157,28 @@ class _Asking:
         )
 
 
+class _Window:
+    """The time that all attempts of one call have together. It begins when the first is sent.
+
+    After `useful_until` nobody has any use for an answer: the window is over, or what `deadline` is of.
+    """
+
+    def __init__(self, scope: RunScope, deadline: float) -> None:
+        self._scope = scope
+        self._until = math.inf
+        self._deadline = deadline
+
+    def begin(self) -> None:
+        self._until = min(self._until, self._scope.monotonic() + self._scope.policy.models.call_wall_s)
+
+    def left_s(self) -> float:
+        return self._until - self._scope.monotonic()
+
+    @property
+    def useful_until(self) -> float:
+        return min(self._until, self._deadline)
+
+
 class Calls:
     """The metered way to a model, for one run: the engine's root calls and the guest's queries alike."""
 
@@ -175,9 +203,19 @@ class Calls:
         self.spent = Spent()
 
     async def ask(
-        self, model: Model, request: ModelRequest, *, cell: int, prompt: bytes | memoryview | None = None
+        self,
+        model: Model,
+        request: ModelRequest,
+        *,
+        cell: int,
+        prompt: bytes | memoryview | None = None,
+        deadline: float | None = None,
     ) -> ModelReply:
-        """Ask, with as many attempts as the policy allows. `prompt` is the last message, in UTF-8.
+        """Ask, with as many attempts as the policy allows, all of them within `models.call_wall`.
+
+        `prompt` is the last message, in UTF-8.
+
+        No call waits for a new period beyond `deadline`, on the run's monotonic clock.
 
         Raises:
             QuotaExceeded: it would spend more than is left.
@@ -190,20 +228,20 @@ class Calls:
             async with self._preparing:
                 counted = self._counted[1] if self._counted is not None and self._counted[0] is model else None
                 question = await off_loop(size, _question, request, prompt, counted)
+            window = _Window(self._scope, math.inf if deadline is None else deadline)
             for attempt in range(1, self._scope.policy.models.attempts_max + 1):
                 try:
-                    reply = await self._attempt(model, await self._in_time(question, cell), cell, attempt)
+                    timed = await self._in_time(question, cell, window)
+                    reply = await self._attempt(model, timed, cell, attempt, window)
                     if request.purpose == "root":
                         self._keep_for(model, question, reply)
                     return reply
                 except ModelFailed as failure:
                     if self._scope.left_s() <= 0:  # the call was cut short by the run's own deadline
                         raise self._scope.time_up() from failure
-                    pause_s = failure.retry_after_s
-                    if pause_s is None or not math.isfinite(pause_s):
-                        pause_s = min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_S_MAX)
+                    pause_s = _pause_s(failure, attempt)
                     last = attempt == self._scope.policy.models.attempts_max
-                    if last or not failure.retryable or pause_s >= self._scope.left_s():
+                    if last or not failure.retryable or pause_s >= min(self._scope.left_s(), window.left_s()):
                         raise
                 await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
@@ -217,28 +255,34 @@ class Calls:
         """The writing of records of this run."""
         return self._audit.entry(self._scope.run, *events)
 
-    async def _in_time(self, question: _Question, cell: int) -> _Question:
+    async def _in_time(self, question: _Question, cell: int, window: _Window) -> _Question:
         try:
-            return self._timed(question)
+            return self._timed(question, window)
         except PolicyDenied as late:
             await self.denials.log("query", late, cell)
             raise
 
-    def _timed(self, question: _Question) -> _Question:
-        seconds = min(self._scope.policy.models.call_wall_s, self._scope.left_s())
-        if seconds <= 0:
+    def _timed(self, question: _Question, window: _Window) -> _Question:
+        left_s = self._scope.left_s()
+        if left_s <= 0:
             raise self._scope.time_up()
-        return question.but(deadline_s=seconds)
+        wall_s = self._scope.policy.models.call_wall_s
+        return question.but(deadline_s=min(wall_s, left_s, max(window.left_s(), _ATTEMPT_S_MIN)))
 
     @property
     def kept(self) -> Amounts:
         """What is kept back for the root model's next turn."""
         return self._kept
 
-    async def left(self) -> Remaining:
-        """What the program may still spend, once all that has ended is settled, without what is kept for the root."""
+    async def left(self, *, wait_s: float | None = None) -> Remaining:
+        """What the program may still spend, once all that has ended is settled, without what is kept for the root.
+
+        With `wait_s`, limits of a period that is over in so many seconds do not count.
+        """
         await self.settled()
-        left = await self._ledger.remaining(self._scope.run, now=self._scope.now(), for_program=True)
+        now = self._scope.now()
+        until = None if wait_s is None else now + wait_s
+        left = await self._ledger.remaining(self._scope.run, now=now, for_program=True, until=until)
         kept = {name: getattr(self._kept, name) for name in Remaining.__struct_fields__}
         return Remaining(
             **{name: None if (room := getattr(left, name)) is None else max(0, room - kept[name]) for name in kept}
@@ -250,7 +294,7 @@ class Calls:
         trusted = told * _BYTES_PER_TOKEN_MAX >= question.prompt_bytes
         self._counted = (model, Counted(question.request, told)) if trusted else None
         inputs = (told if trusted else question.input_tokens) + reply.usage.output_tokens + _TURN_TOKENS
-        worst = self._bound(model.name, inputs, question.request.output_tokens_max)
+        worst = self._bound(model, inputs, question.request.output_tokens_max)
         quota = self._scope.policy.quota.run
 
         def share(amount: int, limit: int | None) -> int:
@@ -282,19 +326,20 @@ class Calls:
             self._loose_ends = False
         self._refuse_after_fault()
 
-    async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int) -> ModelReply:
+    async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int, window: _Window) -> ModelReply:
         self._refuse_after_fault()
-        reservation, held, sent, action = await self._admit(model, question, cell, attempt)
+        reservation, held, sent, action = await self._admit(model, question, cell, attempt, window)
         try:
-            sent = self._timed(sent)  # again: it may have waited
+            sent = self._timed(sent, window)  # again: it may have waited
         except PolicyDenied as late:
             self.denials.add("query", late)
             await to_the_end(self._ledger.release(reservation, beside=self.entry(_denied(action, late))))
             raise
+        window.begin()
         return await self._send(model, sent.request, action, reservation, held)
 
     async def _admit(
-        self, model: Model, question: _Question, cell: int, attempt: int
+        self, model: Model, question: _Question, cell: int, attempt: int, window: _Window
     ) -> tuple[str, Amounts, _Question, str]:
         """Hold the worst case and log the request, in one transaction; where the whole answer does not fit, of as long
         an answer as does.
@@ -306,14 +351,14 @@ class Calls:
             Refusal: there is no room. The log has the first ones: a program that is refused over and over is not to
                 fill it.
         """
-        name = model.name
-        asking = _Asking(self, question, cell, attempt, name)
+        asking = _Asking(self, question, cell, attempt, model.name)
         try:
             reservation, held, tokens = await self._admission.hold(
-                lambda tokens: self._bound(name, question.input_tokens, tokens),
+                lambda tokens: self._bound(model, question.input_tokens, tokens),
                 question.request.output_tokens_max,
                 kept=NOTHING if question.request.purpose == "root" else self._kept,
                 records=asking.records,
+                deadline=window.useful_until,
             )
         except Refusal as refusal:
             if not self.denials.has_many("query"):
@@ -385,8 +430,9 @@ class Calls:
         if self._fault is not None:
             raise self._fault
 
-    def _bound(self, model: str, inputs: int, outputs: int) -> Amounts:
-        cost = self._prices.bound(model, inputs, outputs)
+    def _bound(self, model: Model, inputs: int, outputs: int) -> Amounts:
+        hour = getattr(model, "cache_ttl", None) == "1h"
+        cost = self._prices.bound(model.name, inputs, outputs, hour=hour)
         return Amounts(calls=1, input_tokens=inputs, output_tokens=outputs, cost_nanousd=cost, calls_in_flight=1)
 
     def _amounts(self, model: Model, usage: Usage) -> Amounts:
@@ -400,9 +446,10 @@ class Calls:
     def _failed(self, model: Model, failure: ModelFailed, held: Amounts) -> Amounts:
         if not failure.charged:
             return Amounts(calls=1)
-        if not (_is_count(failure.input_tokens) and _is_count(failure.output_tokens)):
+        usage = _usage_of(failure)
+        if usage is None:
             return held
-        told = self._amounts(model, Usage(input_tokens=failure.input_tokens, output_tokens=failure.output_tokens))
+        told = self._amounts(model, usage)
         return told if told.cost_nanousd <= AMOUNT_MAX else held
 
 
@@ -443,10 +490,29 @@ def _checked(reply: ModelReply) -> ModelReply:
         TypeError, AttributeError: it is not a reply.
     """
     usage, texts = reply.usage, (reply.text, reply.model, reply.stop_reason)
-    counts = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
+    counts = msgspec.structs.astuple(usage)
     if not (all(isinstance(text, str) for text in texts) and all(map(_is_count, counts))):
         raise TypeError("a reply whose texts or token counts are something else")
     return reply
+
+
+def _usage_of(failure: ModelFailed) -> Usage | None:
+    """What a failed call used, as its model reported it; None if that is unknown or makes no sense."""
+    inputs, outputs = failure.input_tokens, failure.output_tokens
+    read, written, hour = failure.cache_read_tokens, failure.cache_write_tokens, failure.cache_write_1h_tokens
+    if not (_is_count(inputs) and _is_count(outputs) and all(map(_is_count, (read, written, hour)))):
+        return None
+    if read + written > inputs or hour > written:
+        return None
+    return Usage(inputs - read - written, outputs, read, written, hour)
+
+
+def _pause_s(failure: ModelFailed, attempt: int) -> float:
+    """Seconds until the next attempt: never sooner than the provider asks for."""
+    pause_s = failure.retry_after_s
+    if pause_s is None or not math.isfinite(pause_s):
+        pause_s = min(_BACKOFF_S * 2 ** (attempt - 1), _BACKOFF_S_MAX)
+    return pause_s * (1 + _RANDOM.random() * _JITTER_SHARE)
 
 
 def _is_count(tokens: object) -> TypeGuard[int]:

@@ -109,7 +109,7 @@ class Querying:
         size = sum(map(len, prompts))
         await off_loop(size, permit_prompts, prompts, self._policy.models.prompt_bytes_max)
         if len(prompts) > 1:
-            await self._permit_calls(len(prompts))
+            await self._permit_calls(len(prompts), cell)
         self.count += len(prompts)
         return await self._ask_all(model, prompts, cell)
 
@@ -127,7 +127,7 @@ class Querying:
         async def work() -> None:
             nonlocal room
             for place, prompt in left:
-                result = await self._ask(model, prompt, cell.number)
+                result = await self._ask(model, prompt, cell)
                 size = len(result.data) if isinstance(result, Text) else 0
                 if size > room:
                     result, size = too_much(longest, size), 0
@@ -182,9 +182,13 @@ class Querying:
             )
         return self._sub_model
 
-    async def _permit_calls(self, calls: int) -> None:
-        """A batch that cannot be finished is refused before its first call, not after its last affordable one."""
-        left = (await self._calls.left()).calls
+    async def _permit_calls(self, calls: int, cell: Cell) -> None:
+        """A batch that cannot be finished is refused before its first call, not after its last affordable one.
+
+        Periods for whose end its calls may wait do not count: each gives as many calls again.
+        """
+        wait_s = min(self._policy.quota.wait_s, cell.deadline - self._scope.monotonic())
+        left = (await self._calls.left(wait_s=wait_s)).calls
         if left is not None and calls > left:
             raise QuotaExceeded(
                 f"{calls} calls are asked for, but only {left} are left: ask fewer or larger questions",
@@ -202,7 +206,7 @@ class Querying:
         balance = await self._ledger.balance(run_account(self._scope.run), key)
         return balance.used.calls + balance.held.calls + self._calls.kept.calls + calls > quota.calls
 
-    async def _ask(self, model: Model, prompt: memoryview, cell: int) -> Outcome:
+    async def _ask(self, model: Model, prompt: memoryview, cell: Cell) -> Outcome:
         request = ModelRequest(
             system=_SUB_SYSTEM,
             messages=(),
@@ -211,14 +215,14 @@ class Querying:
             purpose="sub",
         )
         try:
-            reply = await self._calls.ask(model, request, cell=cell, prompt=prompt)
+            reply = await self._calls.ask(model, request, cell=cell.number, prompt=prompt, deadline=cell.deadline)
         except Refusal as refusal:
             self._flood.charge(REFUSED_CALL_COST_BYTES)
             return failure_of(refusal)
         except ModelFailed as failure:
             return failure_of(failure)
         # An answered prompt was shown; nobody knows about any other.
-        await self._shown.prompt(cell, prompt)
+        await self._shown.prompt(cell.number, prompt)
         return await off_loop(len(reply.text), _outcome_of, reply)
 
     def answers(self, request: int, results: Sequence[Outcome]) -> tuple[Answers, bytes]:

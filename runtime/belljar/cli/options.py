@@ -30,7 +30,7 @@ _state = click.option(
     type=_Place(path_type=Path, file_okay=True),
     metavar="DIR|URL",
     help="The folder for log, ledger, contexts and images. [default: $BELLJAR_HOME, else the XDG state folder] Or the "
-    "URL of a PostgreSQL database for log and ledger. [default: $BELLJAR_JOURNAL, if it is set]",
+    "URL of a PostgreSQL database for log and ledger. [default, where no folder is named: $BELLJAR_JOURNAL, if set]",
 )
 _config = click.option(
     "--config",

@@ -240,7 +240,7 @@ class Root:
         if found.unfinished is not None:
             blocks.append(TurnBlock(found.unfinished.code))
         used = reply.usage
-        usage = Usage(used.input_tokens, used.output_tokens, used.cache_read_tokens, used.cache_write_tokens)
+        usage = Usage(**{name: getattr(used, name) for name in Usage.__struct_fields__})
         turn = Turn(self.turns, found.reply, tuple(blocks), shown, usage, whole(reply.stop_reason[:200]))
         self._tell_turn(turn)
 

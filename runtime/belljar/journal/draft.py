@@ -85,6 +85,13 @@ class Store(Protocol):
         """What other hosts call this one; None for a store of one machine."""
         ...
 
+    def now(self) -> float:
+        """The time by the clock that all writers share, in seconds since the epoch. Called by any thread; asks nobody.
+
+        What shares a file shares its machine's clock. Hosts that share a server go by the server's.
+        """
+        ...
+
     @property
     def pulse_s(self) -> float | None:
         """Seconds between two calls of `pulse`; None: never."""

@@ -109,6 +109,10 @@ class Journal:
         """Our name among the hosts that share the store; None if only processes of this machine do."""
         return self._store.host
 
+    def now(self) -> float:
+        """The time by the store's clock, in seconds since the epoch. Asks nobody, so it may be called anywhere."""
+        return self._store.now()
+
     # -- for coroutines ----------------------------------------------------------------------------------------------
 
     def submit(

@@ -31,6 +31,9 @@ wants to end what dead hosts left behind first deletes, under the lock, the rows
 needs the row of its host, so a host that was only slow or stopped writes nothing afterwards, whatever its own clock
 says; it has to be opened again, under another name.
 
+**The time.** Periods begin by the server's clock, for all hosts alike. A host asks for it when it opens and with each
+pulse, and goes on from there by its own monotonic clock; so a wrong clock of a host, or one that jumps, does no harm.
+
 Only the journal's thread calls the store, except for opening it: that takes a thread of its own, because an event loop
 cannot run inside another, and the opener may be in one.
 """
@@ -59,9 +62,10 @@ _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 _PATIENCE_S: Final = 10.0  # as long as SQLite waits for a lock
 _PULSE_S: Final = 15.0
 
+_TIME: Final = "extract(epoch FROM clock_timestamp())::float8"
 # Except ourselves: we are alive.
 _REMOVE_DEAD: Final = (
-    "DELETE FROM belljar.hosts WHERE seen < clock_timestamp() - make_interval(secs => $1) AND name <> $2"
+    "DELETE FROM belljar.hosts WHERE seen < clock_timestamp() - make_interval(secs => $1) AND name <> $2 RETURNING name"
 )
 # Not journals in other databases, nor a statement that may still arrive.
 _END_STUCK: Final = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -102,6 +106,7 @@ class PostgresStore:
         self._seen: int | None = None  # `round` after our last transaction; None: not known
         self._now = 0  # the same inside this transaction
         self._optimistic = False
+        self._ahead_s = 0.0  # the server's clock less our monotonic one
         try:
             _in_a_thread(self._open)
         except StoreError as error:
@@ -111,6 +116,7 @@ class PostgresStore:
         try:
             self._server.connect()
             prepare(self._server, self.host)
+            self._note_time(f"SELECT {_TIME}")
         except BaseException:
             self._server.close()
             raise
@@ -167,14 +173,27 @@ class PostgresStore:
     def living(self, lease_s: float) -> set[str]:
         self._lock_first()
         self._write()
-        self._server.fetch(_REMOVE_DEAD, lease_s, self.host)
-        self._send((), [])  # a round of its own: if its commit is in doubt, that can be decided
+        if self._server.fetch(_REMOVE_DEAD, lease_s, self.host):
+            self._send((), [])  # a round of its own: if its commit is in doubt, that can be decided
         return {str(name) for (name,) in self._server.fetch("SELECT name FROM belljar.hosts")}
 
     def pulse(self) -> None:
         with contextlib.suppress(StoreError):
             self._connect()
-            self._server.fetch("UPDATE belljar.hosts SET seen = clock_timestamp() WHERE name = $1", self.host)
+            self._note_time(
+                f"UPDATE belljar.hosts SET seen = clock_timestamp() WHERE name = $1 RETURNING {_TIME}",  # noqa: S608
+                self.host,
+            )
+
+    def now(self) -> float:
+        return time.monotonic() + self._ahead_s
+
+    def _note_time(self, statement: str, *values: object) -> None:
+        """Run a statement that gives the server's time; of what its answer took, half was on the way back."""
+        asked = time.monotonic()
+        rows = self._server.fetch(statement, *values)
+        if rows:
+            self._ahead_s = rows[0][0] - (asked + time.monotonic()) / 2
 
     def forget(self) -> None:
         self._server.forget()

@@ -66,9 +66,10 @@ class Turns:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Also in a forked child: what is locked is the parent's, and stays so."""
+        """Also in a forked child: what is locked is the parent's, and stays so. Closing twice is harmless."""
         file, self._file = self._file, -1
-        os.close(file)
+        if file != -1:
+            os.close(file)
 
     def _is_free(self) -> bool:
         try:

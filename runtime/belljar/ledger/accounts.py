@@ -665,10 +665,12 @@ def balance(draft: Draft, account: str, key: str) -> Balance:
     return Balance(Amounts(*calls.used, *boxes.used), Amounts(*calls.held, *boxes.held))
 
 
-def remaining(draft: Draft, run_id: RunId, minute: str, for_program: bool) -> Remaining:
+def remaining(draft: Draft, run_id: RunId, minute: str, for_program: bool, until: float | None = None) -> Remaining:
     left: list[int | None] = [None] * len(DIMENSIONS)
     run = _open_run(draft, run_id)
     for limit in _bounds(draft, run, minute):
+        if until is not None and _is_over(limit, until):
+            continue
         is_secret = for_program and _told(limit.account, run) is not None
         for book in BOOKS:
             if not any(bound is not None for bound in limit.bounds[book.places]):
@@ -683,6 +685,11 @@ def remaining(draft: Draft, run_id: RunId, minute: str, for_program: bool) -> Re
                 if not (here and is_secret):
                     _lessen(left, place, here)
     return Remaining(*left)
+
+
+def _is_over(limit: _Limit, until: float) -> bool:
+    end = period_end(limit.period, limit.key)
+    return end is not None and end.timestamp() <= until
 
 
 def room(draft: Draft, run_id: RunId, minute: str) -> Room:

@@ -78,6 +78,7 @@ class Ledger:
         self._journal = journal
         # Not one event for all: it belongs to the loop that first waits for it, and a ledger may outlive a loop.
         self._watching = weakref.WeakSet[asyncio.Event]()
+        self._watching_limits = weakref.WeakSet[asyncio.Event]()
         self._owed: list[Job[object]] = []
         self._again: asyncio.TimerHandle | None = None
         # Of the runs that were opened here: what the rows of a reservation depend on, and those of the last day.
@@ -140,6 +141,7 @@ class Ledger:
         """
         check_limits(limits)
         await self._submit(Job(lambda draft: accounts.set_limits(draft, tenant, limits)))
+        self._tell_of_limits()
 
     async def change_limits(
         self,
@@ -180,7 +182,9 @@ class Ledger:
             return count
 
         needs = tuple((LIMITS, (tenant, period)) for tenant, changes in wanted.items() for period in changes)
-        return await self._submit(Job(work, needs))
+        changed = await self._submit(Job(work, needs))
+        self._tell_of_limits()
+        return changed
 
     async def clear_limits(
         self, tenant: Tenant, *, beside: Callable[[Limits], Job[object]] | None = None
@@ -188,9 +192,9 @@ class Ledger:
         """Forget what was set for this level, for all periods. Returns what that was; `beside` as above."""
         return await self._limits_job(lambda draft: accounts.clear_limits(draft, tenant), beside)
 
-    def _limits_job(
+    async def _limits_job(
         self, change: Callable[[Draft], list[Limits]], beside: Callable[[Limits], Job[object]] | None
-    ) -> asyncio.Future[list[Limits]]:
+    ) -> list[Limits]:
         def work(draft: Draft) -> list[Limits]:
             changed = change(draft)
             if beside is not None:
@@ -198,7 +202,9 @@ class Ledger:
                     beside(limits).work(draft)
             return changed
 
-        return self._submit(Job(work))
+        changed = await self._submit(Job(work))
+        self._tell_of_limits()
+        return changed
 
     async def limits(self, tenant: Tenant) -> list[Limits]:
         """What `set_limits` set for this level, at most one for each period."""
@@ -334,21 +340,34 @@ class Ledger:
             raise
         self._tell()
 
-    async def remaining(self, run: RunId, *, now: float, for_program: bool = False) -> Remaining:
+    async def remaining(
+        self, run: RunId, *, now: float, for_program: bool = False, until: float | None = None
+    ) -> Remaining:
         """What `reserve` would still admit, in each dimension by itself.
 
+        With `until`, seconds since the epoch, limits of a period that is over by then do not count.
         With `for_program` it is what a run's program may know: levels above its tenant count only once they have
         nothing left. How large they are, and how much others use of them, is not its business.
         """
         minute = minute_of(now)
         return await self._submit(
-            Job(lambda draft: accounts.remaining(draft, run, minute, for_program), self._keys_of(run, minute))
+            Job(lambda draft: accounts.remaining(draft, run, minute, for_program, until), self._keys_of(run, minute))
         )
 
     async def room(self, run: RunId, *, now: float) -> Room:
         """What `remaining` would be without what is held."""
         minute = minute_of(now)
         return await self._submit(Job(lambda draft: accounts.room(draft, run, minute), self._keys_of(run, minute)))
+
+    def now(self) -> float:
+        """The journal's clock, by which all that share it tell one period from the next: seconds since the epoch."""
+        return self._journal.now()
+
+    def changed(self) -> asyncio.Event:
+        """An event, set once a limit is changed through this object after this call. Other processes do not set it."""
+        event = asyncio.Event()
+        self._watching_limits.add(event)
+        return event
 
     def freed(self) -> asyncio.Event:
         """An event, set once something held is given back through this object after this call.
@@ -361,6 +380,10 @@ class Ledger:
 
     def _tell(self) -> None:
         for event in self._watching:
+            event.set()
+
+    def _tell_of_limits(self) -> None:
+        for event in self._watching_limits:
             event.set()
 
     async def close_run(
@@ -415,19 +438,25 @@ class Ledger:
         """The `used` part of `balance`."""
         return (await self.balance(account, key)).used
 
+    async def owners(self) -> frozenset[str]:
+        """Whoever has open runs."""
+        return frozenset(await self._submit(Job(accounts.owners)))
+
     async def recover(
         self, is_alive: Callable[[str], bool], beside: Callable[[Abandoned], Job[object]] | None = None
     ) -> int:
         """Close the runs whose owner is not alive, as `close_run` does, each with what is to be written `beside`.
 
-        Runs below them are closed, too, whoever owns them. Returns how many. Call it at the start.
+        Runs below them are closed, too, whoever owns them. Returns how many.
         """
         # `is_alive` does not run under the write lock. A dead owner stays dead, and so do its runs.
-        owners = await self._submit(Job(accounts.owners))
-        dead = [owner for owner in owners if owner != self._owner and not is_alive(owner)]
+        dead = [owner for owner in sorted(await self.owners()) if owner != self._owner and not is_alive(owner)]
+        if not dead:
+            return 0
         closed = 0
         for run in await self._submit(Job(lambda draft: accounts.owned_by(draft, dead))):
             closed += await self._submit(Job(functools.partial(accounts.abandon, run=run, beside=beside)))
+        self._tell()
         return closed
 
     async def check_books(self) -> list[str]:

@@ -10,7 +10,13 @@ any byte says what it can about the bill:
 * everything else is unknown, and the caller assumes the worst.
 
 A stream is complete only with its `message_stop`. A connection that ends earlier raises if HTTP framing shows it;
-otherwise it looks like a normal end, and only the missing event gives it away.
+otherwise it looks like a normal end, and only the missing event gives it away. An answer that the provider paused
+(`pause_turn`, for tools of its own, of which we offer none) is not whole either. A stream that has begun and then
+brings no byte for a minute, not even the pings that hold it open, is given up, so that time is left to ask again.
+
+A root model's conversation is sent again with each turn. One mark on it (`cache_control`) lets the provider read from
+its cache what the last turn wrote there: a turn adds two messages, and the mark looks back over twenty blocks. Only
+what is asked for is reserved for, so a model that is to be kept for an hour says so in `cache_ttl`.
 
 Nothing happens behind our back: base URL and key are arguments and not looked up, retries are off (the caller reserves
 and logs each attempt), tracing is off (it can put prompts into spans), and redirects are not followed (a prompt goes to
@@ -27,12 +33,14 @@ import asyncio
 import math
 import re
 import time
+from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import anthropic
 import httpx2
-from anthropic.types import MessageParam, RawMessageStreamEvent
+import msgspec
+from anthropic.types import CacheControlEphemeralParam, MessageParam, RawMessageStreamEvent
 
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.heavy import whole
@@ -48,6 +56,12 @@ _CONNECT_S_MAX: Final = 10.0
 
 # No model answers with more (128,000 tokens of ten bytes are 1.3 MB); a broken server must not fill our memory.
 _REPLY_CHARS_MAX: Final = 16 << 20
+
+# Pings come every few seconds; a server under load pauses for a few tens of seconds between two words.
+_STALL_S_MAX: Final = 60.0
+
+# Turns are further apart than the transport's five seconds, and a handshake costs more than an idle connection.
+_LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=120.0)
 
 _PROVIDER_TEXT_CHARS_MAX: Final = 300
 
@@ -76,6 +90,8 @@ class AnthropicModel:
         api_key: sent with each request, shown nowhere.
         base_url: where the API is, up to but without `/v1`.
         http_client: an `httpx2.AsyncClient` to use; it is closed with the model.
+        cache_ttl: how long the provider keeps a root model's conversation: `5m`, or `1h` if turns take longer than five
+            minutes, at a higher price.
 
     Raises:
         InvalidInput: the name, the key or the URL is not valid.
@@ -84,9 +100,16 @@ class AnthropicModel:
     scripted: Final = False
 
     def __init__(
-        self, name: str, *, api_key: str, base_url: str, http_client: httpx2.AsyncClient | None = None
+        self,
+        name: str,
+        *,
+        api_key: str,
+        base_url: str,
+        http_client: httpx2.AsyncClient | None = None,
+        cache_ttl: Literal["5m", "1h"] = "5m",
     ) -> None:
         self.name: Final = _checked_name(name)
+        self.cache_ttl: Final = cache_ttl
         self._key = _checked_key(api_key)
         self._host = _checked_host(base_url)
         self._client = anthropic.AsyncAnthropic(
@@ -94,7 +117,7 @@ class AnthropicModel:
             base_url=base_url,
             max_retries=0,
             open_telemetry=False,
-            http_client=http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, limits=_LIMITS),
         )
 
     async def complete(self, request: ModelRequest) -> ModelReply:
@@ -129,15 +152,23 @@ class AnthropicModel:
             system=request.system or anthropic.omit,
             messages=[_param(message) for message in request.messages],
             # A root model's conversation is sent again with its next turn, and then read from the provider's cache.
-            cache_control={"type": "ephemeral"} if request.purpose == "root" else anthropic.omit,
+            cache_control=self._cache_control() if request.purpose == "root" else anthropic.omit,
             stream=True,
             timeout=httpx2.Timeout(None, connect=_CONNECT_S_MAX),
         )
+        # Pings are no events to the SDK, so what stalls is seen only here, below it.
+        events.response.stream = _Unstalled(events.response.stream)
         async with events:
             async for event in events:
                 tally.note(event)
 
+    def _cache_control(self) -> CacheControlEphemeralParam:
+        return {"type": "ephemeral", "ttl": "1h"} if self.cache_ttl == "1h" else {"type": "ephemeral"}
+
     def _failure(self, error: Exception, request: ModelRequest, tally: _Tally) -> ModelFailed:
+        if isinstance(error, _Stalled):
+            message = f"{self.name} stopped in the middle of its answer for {_STALL_S_MAX:g} s: try again"
+            return tally.failure(message, retryable=True)
         if isinstance(error, TimeoutError):
             message = f"{self.name} gave no complete answer in {request.deadline_s:g} s: try again, or allow more time"
             return tally.failure(message, retryable=True)
@@ -159,6 +190,8 @@ class AnthropicModel:
                 message = f"{self._host} refused the key ({status}: {said}): set ANTHROPIC_API_KEY to a valid key"
             case 404:
                 message = f"{self._host} knows no model {self.name!r} (404: {said}): check the name and the base URL"
+            case 413:
+                message = f"the prompt is too long for {self._host} (413: {said}): send a shorter one"
             case 429 | 529:
                 message = f"{self._host} is too busy for {self.name} ({status}: {said}): try again later"
             case 200:
@@ -191,6 +224,34 @@ class AnthropicModel:
         return line if len(line) <= _PROVIDER_TEXT_CHARS_MAX else line[:_PROVIDER_TEXT_CHARS_MAX] + "..."
 
 
+class _Stalled(TimeoutError):
+    pass
+
+
+class _Unstalled(httpx2.AsyncByteStream):
+    """A stream of bytes that raises `_Stalled` where the next takes too long."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = aiter(self._stream)
+        while True:
+            try:
+                async with asyncio.timeout(_STALL_S_MAX) as patience:
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                if patience.expired():
+                    raise _Stalled from None
+                raise
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class _Tally:
     """What is known of an answer, event by event."""
 
@@ -198,6 +259,7 @@ class _Tally:
         self._model = ""
         self._input: Usage | None = None
         self._output_tokens = 0
+        self._thinking_tokens = 0
         self._text: list[str] = []
         self._chars = 0
         self._stop_reason: str | None = None
@@ -217,6 +279,7 @@ class _Tally:
                 # Cumulative: these numbers replace earlier ones, and are final when there is a stop reason.
                 self._input = _input(event.usage, self._started())
                 self._output_tokens = _count(event.usage.output_tokens)
+                self._thinking_tokens = _thinking(event.usage)
                 self._stop_reason = event.delta.stop_reason and _word(event.delta.stop_reason)
             case "message_stop":
                 self._stopped = True
@@ -231,12 +294,14 @@ class _Tally:
         """The answer, if it is complete.
 
         Raises:
-            ModelFailed: the stream ended before its last event, or without a stop reason.
+            ModelFailed: the stream ended before its last event, or without a stop reason; or the provider paused.
         """
         if not self._stopped or self._stop_reason is None or self._input is None:
             raise self.failure("the answer broke off before its end: try again", retryable=True)
-        known = self._input
-        usage = Usage(known.input_tokens, self._output_tokens, known.cache_read_tokens, known.cache_write_tokens)
+        if self._stop_reason == "pause_turn":
+            raise self.failure("the provider paused its answer for tools that nobody offered: use another model")
+        thinking = min(self._thinking_tokens, self._output_tokens)
+        usage = msgspec.structs.replace(self._input, output_tokens=self._output_tokens, thinking_tokens=thinking)
         # The end of a delta may cut a character in two; half of one alone is not text, and could not be sent on.
         return ModelReply(whole("".join(self._text)), usage, self._model, self._stop_reason)
 
@@ -244,13 +309,17 @@ class _Tally:
         self, message: str, *, retryable: bool = False, retry_after_s: float | None = None, charged: bool = True
     ) -> ModelFailed:
         """A failure with what is known of its cost."""
+        known = self._input if self._input and charged else None
         return ModelFailed(
             message,
             retryable=retryable,
             retry_after_s=retry_after_s,
             charged=charged,
-            input_tokens=self._input.total_input_tokens if self._input and charged else None,
+            input_tokens=known.total_input_tokens if known else None,
             output_tokens=self._output_tokens if self._stop_reason and charged else None,
+            cache_read_tokens=known.cache_read_tokens if known else 0,
+            cache_write_tokens=known.cache_write_tokens if known else 0,
+            cache_write_1h_tokens=known.cache_write_1h_tokens if known else 0,
         )
 
     def _started(self) -> Usage:
@@ -272,11 +341,22 @@ def _input(usage: Any, known: Usage | None) -> Usage:
     def told(count: Any, before: int) -> int:
         return before if count is None else _count(count)
 
+    written = told(usage.cache_creation_input_tokens, known.cache_write_tokens if known else 0)
+    # How long it is kept is told once, at the start.
+    split = getattr(usage, "cache_creation", None)
+    hour = told(split and split.ephemeral_1h_input_tokens, known.cache_write_1h_tokens if known else 0)
     return Usage(
         input_tokens=told(usage.input_tokens, known.input_tokens) if known else _count(usage.input_tokens),
         cache_read_tokens=told(usage.cache_read_input_tokens, known.cache_read_tokens if known else 0),
-        cache_write_tokens=told(usage.cache_creation_input_tokens, known.cache_write_tokens if known else 0),
+        cache_write_tokens=written,
+        cache_write_1h_tokens=min(hour, written),
     )
+
+
+def _thinking(usage: Any) -> int:
+    """The part of the output that is thinking, if the provider tells it."""
+    details = getattr(usage, "output_tokens_details", None)
+    return 0 if details is None else _count(details.thinking_tokens)
 
 
 def _count(value: object) -> int:

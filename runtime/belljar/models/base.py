@@ -48,18 +48,25 @@ class ModelRequest(msgspec.Struct, frozen=True):
 class Usage(msgspec.Struct, frozen=True):
     """Tokens by kind. `input_tokens` are those neither read from nor written to the provider's cache.
 
+    Two counts are parts of others: `cache_write_1h_tokens` are those of `cache_write_tokens` that are kept for an hour,
+    which costs more, and `thinking_tokens` are those of `output_tokens` that are not in the text.
+
     Raises:
-        ValueError: a count is negative.
+        ValueError: a count is negative, or a part is more than the whole.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    thinking_tokens: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.input_tokens, self.output_tokens, self.cache_read_tokens, self.cache_write_tokens) < 0:
+        if min(msgspec.structs.astuple(self)) < 0:
             raise ValueError("a token count is negative")
+        if self.cache_write_1h_tokens > self.cache_write_tokens or self.thinking_tokens > self.output_tokens:
+            raise ValueError("a part of a token count is more than the whole")
 
     @property
     def total_input_tokens(self) -> int:

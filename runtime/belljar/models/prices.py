@@ -5,8 +5,8 @@ a request reaches holds for all of its tokens. Two questions are asked of a shee
 
 * `cost`: what did this usage cost? Asked after the call, to settle.
 * `bound`: what is the most that a call of this size can cost? Asked before the call, to reserve. It takes the most
-  expensive tier that so many input tokens can reach, and the most expensive kind of input token. For every usage within
-  the bounds, `cost <= bound`.
+  expensive tier that so many input tokens can reach, and the most expensive kind of input token: what is written to the
+  provider's cache, which costs more than what is only read. For every usage within the bounds, `cost <= bound`.
 
 Prices come from the table in `genai-prices`, a data package that uses no network, and from overrides. A model that is
 in neither has no price, and a model without a price is not called: only an override of 0 makes a model free.
@@ -14,7 +14,8 @@ in neither has no price, and a model without a price is not called: only an over
 A table is fixed at one moment, when it is made: a price that changes while a call is under way cannot make its
 settlement differ from its reservation.
 
-Cache writes are priced as the provider's default (five minutes) kind: our requests use no other.
+What the cache keeps for an hour costs more than what it keeps for five minutes: twice the price of input, and not one
+and a quarter. Only a model that asks for it (`cache_ttl`) reserves for it; one that reports it pays for it, always.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ NANOUSD_PER_TOKEN_IN_USD_PER_MTOK: Final = 1000
 # The one provider whose API we speak. Looking in others would use the price of another provider's model of that name.
 _PROVIDER: Final = "anthropic"
 _SHOWN_MAX: Final = 80
+# What an hour in the cache costs, compared with five minutes.
+_HOUR_TO_MINUTES: Final = Decimal("1.6")
 # A price takes some hundred bytes.
 _FILE_BYTES_MAX: Final = 1 << 20
 
@@ -64,7 +67,8 @@ def _sum(*terms: tuple[int, Decimal]) -> Decimal:
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Prices per token in nano-dollars; fractions are allowed (2 USD per million tokens is 2000).
 
-    Where cache prices are not given, cache reads and writes cost what input costs.
+    Where cache prices are not given, cache reads and writes cost what input costs. Where only that of writing is given,
+    writing for an hour costs 1.6 times as much, as with Anthropic (twice the price of input, to one and a quarter).
 
     Raises:
         ValueError: a price is negative or not a number.
@@ -74,9 +78,11 @@ class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output_nanousd_per_token: Decimal
     cache_read_nanousd_per_token: Decimal | None = None
     cache_write_nanousd_per_token: Decimal | None = None
+    cache_write_1h_nanousd_per_token: Decimal | None = None
 
     def __post_init__(self) -> None:
-        given = [self.input_nanousd_per_token, self.output_nanousd_per_token, self.cache_read, self.cache_write]
+        cache = (self.cache_read, self.cache_write, self.cache_write_1h)
+        given = [self.input_nanousd_per_token, self.output_nanousd_per_token, *cache]
         if not all(price.is_finite() and price >= 0 for price in given):
             raise ValueError("a price is a number of at least 0")
 
@@ -92,18 +98,29 @@ class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         given = self.cache_write_nanousd_per_token
         return self.input_nanousd_per_token if given is None else given
 
+    @property
+    def cache_write_1h(self) -> Decimal:
+        """Nano-dollars per token written to the cache for an hour."""
+        if (given := self.cache_write_1h_nanousd_per_token) is not None:
+            return given
+        written = self.cache_write_nanousd_per_token
+        return self.input_nanousd_per_token if written is None else written * _HOUR_TO_MINUTES
+
     def cost(self, usage: Usage) -> Decimal:
         """Nano-dollars, exact."""
         return _sum(
             (usage.input_tokens, self.input_nanousd_per_token),
             (usage.cache_read_tokens, self.cache_read),
-            (usage.cache_write_tokens, self.cache_write),
+            (usage.cache_write_tokens - usage.cache_write_1h_tokens, self.cache_write),
+            (usage.cache_write_1h_tokens, self.cache_write_1h),
             (usage.output_tokens, self.output_nanousd_per_token),
         )
 
-    def bound(self, input_tokens: int, output_tokens: int) -> Decimal:
-        """Nano-dollars, exact: all input priced as the most expensive kind."""
+    def bound(self, input_tokens: int, output_tokens: int, *, hour: bool = False) -> Decimal:
+        """Nano-dollars, exact: all input priced as the most expensive kind; with `hour`, of those for an hour too."""
         dearest = max(self.input_nanousd_per_token, self.cache_read, self.cache_write)
+        if hour:
+            dearest = max(dearest, self.cache_write_1h)
         return _sum((input_tokens, dearest), (output_tokens, self.output_nanousd_per_token))
 
 
@@ -152,6 +169,7 @@ class Prices:
             input_usd_per_mtok = 3.0
             output_usd_per_mtok = 15.0
             cache_read_usd_per_mtok = 0.3       # optional, as is cache_write_usd_per_mtok; else what input costs
+            cache_write_1h_usd_per_mtok = 6.0   # optional: what the cache keeps for an hour
 
         Raises:
             InvalidInput: `prices.file`: it cannot be read, or is not such a file.
@@ -191,8 +209,10 @@ class Prices:
         reached = [rates for start, rates in self._sheet(model) if start < total]
         return math.ceil(reached[-1].cost(usage))
 
-    def bound(self, model: str, input_tokens: int, output_tokens: int) -> int:
+    def bound(self, model: str, input_tokens: int, output_tokens: int, *, hour: bool = False) -> int:
         """The most that a call with at most so many tokens can cost, in nano-dollars, rounded up.
+
+        With `hour` the provider may keep the input in its cache for an hour.
 
         Raises:
             PolicyDenied: `model.unpriced`.
@@ -200,7 +220,7 @@ class Prices:
         assert input_tokens >= 0
         assert output_tokens >= 0
         reachable = [rates for start, rates in self._sheet(model) if start < input_tokens]
-        return math.ceil(max(rates.bound(input_tokens, output_tokens) for rates in reachable))
+        return math.ceil(max(rates.bound(input_tokens, output_tokens, hour=hour) for rates in reachable))
 
     def of(self, *models: object) -> Prices:
         """A copy of these prices, with those that some models state themselves.
@@ -250,16 +270,16 @@ class _Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output_usd_per_mtok: Decimal
     cache_read_usd_per_mtok: Decimal | None = None
     cache_write_usd_per_mtok: Decimal | None = None
+    cache_write_1h_usd_per_mtok: Decimal | None = None
 
     @property
     def rates(self) -> Rates:
         per_token = NANOUSD_PER_TOKEN_IN_USD_PER_MTOK
-        read, write = self.cache_read_usd_per_mtok, self.cache_write_usd_per_mtok
+        cache = (self.cache_read_usd_per_mtok, self.cache_write_usd_per_mtok, self.cache_write_1h_usd_per_mtok)
         return Rates(
             self.input_usd_per_mtok * per_token,
             self.output_usd_per_mtok * per_token,
-            None if read is None else read * per_token,
-            None if write is None else write * per_token,
+            *(None if price is None else price * per_token for price in cache),
         )
 
 
@@ -275,8 +295,8 @@ def _rates(model: str, table: Rates | Mapping[str, object]) -> Rates:
     except (msgspec.ValidationError, TypeError, ValueError) as error:
         raise InvalidInput(
             f"the price of the model {_shown(model)} is wrong: {error}: give input_nanousd_per_token and "
-            "output_nanousd_per_token, and if they differ cache_read_nanousd_per_token and "
-            "cache_write_nanousd_per_token",
+            "output_nanousd_per_token, and if they differ cache_read_nanousd_per_token, "
+            "cache_write_nanousd_per_token and cache_write_1h_nanousd_per_token",
             code="model.price",
         ) from None
 
@@ -303,7 +323,7 @@ def _listed(model: str, at: datetime) -> _Sheet | None:
 
 
 # The fields of a listed price that our requests can incur.
-_FIELDS: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+_FIELDS: Final = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "cache_write_1h_mtok")
 
 
 def _tiers(price: ModelPrice) -> list[Tier]:
@@ -314,10 +334,10 @@ def _tiers(price: ModelPrice) -> list[Tier]:
 def _listed_rates(price: ModelPrice, input_tokens: int) -> Rates | None:
     """The prices that hold for a request of so many input tokens."""
     values = [_at_tokens(getattr(price, field), input_tokens) for field in _FIELDS]
-    given_input, given_output, cache_read, cache_write = values
+    given_input, given_output, *cache = values
     if not given_input or not given_output:  # absent, or 0: a listed zero is a gap in the list
         return None
-    return Rates(given_input, given_output, cache_read, cache_write)
+    return Rates(given_input, given_output, *cache)
 
 
 def _at_tokens(value: Decimal | TieredPrices | None, input_tokens: int) -> Decimal | None:

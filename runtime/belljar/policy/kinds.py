@@ -25,6 +25,7 @@ from belljar.errors import InvalidInput
 
 __all__ = [
     "Amount",
+    "Choice",
     "Cost",
     "Count",
     "Duration",
@@ -40,6 +41,7 @@ __all__ = [
     "Unit",
     "Version",
     "Volume",
+    "Wait",
     "Wrong",
     "shown",
 ]
@@ -95,12 +97,13 @@ def _cut(text: str) -> str:
 class Kind(ABC, Generic[T]):
     """One field's rule. `key` is its name in the file; the attribute's name may end in a unit instead.
 
-    `optional`: a file that extends nothing may leave it out, and then it is `None`. `unit` is that of its numbers in a
-    refusal or a result.
+    `optional`: a file that extends nothing may leave it out, and then it is `absent`. `unit` is that of its numbers in
+    a refusal or a result.
     """
 
     key: str
     optional: ClassVar[bool] = False
+    absent: ClassVar[Any] = None
     unit: ClassVar[Unit] = ""
 
     @abstractmethod
@@ -176,6 +179,20 @@ class Duration(Kind[float]):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": "^[0-9]{1,15} (ms|s|min|h)$", **_range_words(self.least, self.most)}
+
+
+@dataclass(frozen=True)
+class Wait(Duration):
+    """How long a call may wait before it is refused; without a value not at all.
+
+    No wait is looser than another: it spends nothing that could not be spent otherwise, and its time is the run's own.
+    """
+
+    optional = True
+    absent = 0.0
+
+    def looser(self, mine: float, base: float) -> bool:
+        return False
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,12 @@ class RunQuota(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Each run is held to both: what one run may spend, and what all runs of its tenant may."""
+    """Each run is held to both: what one run may spend, and what all runs of its tenant may.
 
+    `wait_s` is how long a call that a used-up period refuses may wait for the next period.
+    """
+
+    wait_s: Annotated[float, kinds.Wait("wait", "0 s", "24 h")]
     run: RunQuota
     tenant: Quota
 

@@ -200,7 +200,7 @@ class _Reader:
         if not isinstance(kind, Kind):
             return self.sub_table(kind, raw, path, None if base is _ABSENT else base)
         if key not in raw:
-            return None if kind.optional else self.missing(kind, path)
+            return kind.absent if kind.optional else self.missing(kind, path)
         value = self.read(kind, raw[key], path)
         if base is not _ABSENT and kind.looser(value, base):
             self.looser(kind, value, path, base)

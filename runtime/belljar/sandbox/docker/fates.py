@@ -105,12 +105,15 @@ class Fates:
             except BoxFault as error:
                 loop.call_soon_threadsafe(_fail, begun, error)
                 return
-            loop.call_soon_threadsafe(self._begin, stream, begun)
-            # Whatever the SDK raises when the daemon stops in the middle of a line: its events end there.
-            with contextlib.suppress(Exception):
-                for event in stream:
-                    loop.call_soon_threadsafe(self._take, event)
-            loop.call_soon_threadsafe(self._lose, stream)
+            try:
+                loop.call_soon_threadsafe(self._begin, stream, begun)
+                # Whatever the SDK raises when the daemon stops in the middle of a line: its events end there.
+                with contextlib.suppress(Exception):
+                    for event in stream:
+                        loop.call_soon_threadsafe(self._take, event)
+                loop.call_soon_threadsafe(self._lose, stream)
+            finally:
+                stream._response.close()  # what is not read to its end keeps its socket
 
     def _begin(self, stream: Any, begun: asyncio.Future[None]) -> None:
         if begun.done():  # too late: the caller has gone
