@@ -10,7 +10,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 WORKERS ?= $(shell nproc)
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
-.PHONY: demo test quick lint types unit quick-unit docker postgres mutants bench clean
+.PHONY: demo test quick lint types unit quick-unit docker postgres aimock mutants bench clean
 
 demo: $(READY)
 	$(BIN)/belljar demo $(ARGS)
@@ -36,7 +36,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-unit: $(READY) docker postgres
+unit: $(READY) docker postgres aimock
 	$(PYTEST) --durations=30 $(ARGS)
 
 # The tests of the docker and gvisor backends start a daemon of their own (tests/daemon.py), unless DOCKER_HOST names
@@ -63,6 +63,22 @@ postgres:
 			apt-get install -qy --no-install-recommends --no-remove postgresql; \
 	} || { \
 		echo "belljar: cannot install PostgreSQL here: do it, or its tests are skipped" >&2; \
+		[ "$$CI" != true ]; \
+	}
+
+# Some tests of models talk to a provider's mock from npm, on loopback, at the version and digest of its lock file. It
+# goes into the virtual environment, and nothing of it runs while it is installed.
+aimock: $(READY)
+	@cmp -s tests/aimock/package-lock.json $(VENV)/aimock/node_modules/package-lock.json || { \
+		command -v npm >/dev/null || { \
+			root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
+			$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
+				apt-get install -qy --no-install-recommends --no-remove nodejs npm; \
+		} && mkdir -p $(VENV)/aimock && cp tests/aimock/package.json tests/aimock/package-lock.json $(VENV)/aimock && \
+		npm ci --prefix $(VENV)/aimock --ignore-scripts --no-audit --no-fund --silent && \
+		cp tests/aimock/package-lock.json $(VENV)/aimock/node_modules; \
+	} || { \
+		echo "belljar: cannot install aimock here: it needs Node.js 20.15 and npm; do it, or its tests are skipped" >&2; \
 		[ "$$CI" != true ]; \
 	}
 

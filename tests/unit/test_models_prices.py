@@ -99,7 +99,28 @@ def test_a_price_list_with_dates_is_read_as_of_the_given_moment() -> None:
     assert before.cost("claude-opus-4-6", usage) == 2 * after.cost("claude-opus-4-6", usage)
 
 
-@pytest.mark.parametrize("model", ["gpt-4o", "llama3", "claude-of-tomorrow", "", "scripted:x.toml", "x" * 10_000, "\n"])
+def test_a_model_of_another_provider_costs_what_the_list_says_for_that_one() -> None:
+    # openai:gpt-5: 1.25 USD in, 0.125 read from the cache, 10 out per million tokens
+    usage = Usage(input_tokens=1000, output_tokens=100, cache_read_tokens=8)
+    assert PRICES.cost("openai:gpt-5", usage) == 1000 * 1250 + 100 * 10_000 + 8 * 125
+    assert not PRICES.has("openai:claude-sonnet-5-5")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "gpt-4o",
+        "gpt-5",
+        "openai:llama3",
+        "openai:",
+        "llama3",
+        "claude-of-tomorrow",
+        "",
+        "scripted:x.toml",
+        "x" * 10_000,
+        "\n",
+    ],
+)
 def test_a_model_without_a_price_is_denied(model: str) -> None:
     assert not PRICES.has(model)
     with pytest.raises(PolicyDenied, match="add an override with input_nanousd_per_token") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,44 @@ def test_without_a_key_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> N
         assert caught.value.code == "model.key"
 
 
-@pytest.mark.parametrize("name", ["", "gpt-4o", "scripted:", "Claude-x", "claude", "\x1b[2J", "x" * 9999])
+@pytest.mark.parametrize("name", ["", "gpt-4o", "scripted:", "openai", "Claude-x", "claude", "\x1b[2J", "x" * 9999])
 def test_an_unknown_name_says_what_is_possible(name: str) -> None:
-    with pytest.raises(InvalidInput, match="claude-NAME, scripted:FILE") as caught:
+    with pytest.raises(InvalidInput, match="claude-NAME, openai:NAME, scripted:FILE") as caught:
         Registry({"ANTHROPIC_API_KEY": "sk-secret"}).resolve(name)
     assert caught.value.code == "model.unknown"
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
+
+
+def test_an_openai_model_is_made_once_with_the_key_and_url_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.test")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-process")
+
+    async def main() -> None:
+        registry = Registry({"OPENAI_API_KEY": "sk-secret"})
+        assert repr(registry.resolve("openai:gpt-5")) == "OpenAIModel('openai:gpt-5', host='api.openai.com')"
+        await registry.aclose()
+        registry = Registry({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"})  # a server of one's own needs no key
+        await registry.load("openai:llama")
+        model = registry.resolve("openai:llama")
+        assert repr(model) == "OpenAIModel('openai:llama', host='127.0.0.1:9')"
+        assert registry.resolve("openai:llama") is model
+        assert "sk-of-the-process" not in str(vars(model))
+        await registry.aclose()
+
+    asyncio.run(main())
+    with pytest.raises(InvalidInput, match="set OPENAI_API_KEY"):
+        Registry({}).resolve("openai:gpt-5")
+
+
+def test_a_client_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.delitem(sys.modules, "belljar.models.openai", raising=False)
+    registry = Registry({"OPENAI_API_KEY": "sk-secret"})
+    for load in (lambda: asyncio.run(registry.load("openai:gpt-5")), lambda: registry.resolve("openai:gpt-5")):
+        with pytest.raises(InvalidInput, match=r"install belljar\[openai\]") as caught:
+            load()
+        assert caught.value.code == "model.extra"
 
 
 def test_replay_is_refused_by_name() -> None:
@@ -96,6 +128,8 @@ def test_an_object_is_itself_and_one_of_the_runtime_is_found_by_its_name() -> No
 
 @pytest.mark.parametrize("thing", [None, 5, object(), ScriptedModel, b"claude-sonnet-5-5"])
 def test_what_is_no_model_is_told_in_one_line(thing: Any) -> None:
-    with pytest.raises(InvalidInput, match="is not a model: a model is claude-NAME, scripted:FILE, or an") as caught:
+    with pytest.raises(
+        InvalidInput, match="is not a model: a model is claude-NAME, openai:NAME, scripted:FILE, or an"
+    ) as caught:
         Registry({}).resolve(thing)
     assert "\n" not in str(caught.value)

@@ -46,7 +46,7 @@ _context = click.option(
     default=DEFAULT_MODEL,
     show_default=True,
     metavar="NAME",
-    help="The root model, which writes the code: claude-NAME (needs ANTHROPIC_API_KEY) or scripted:FILE.",
+    help="The root model, which writes the code: claude-NAME (needs ANTHROPIC_API_KEY), openai:NAME or scripted:FILE.",
 )
 @click.option(
     "--trace",

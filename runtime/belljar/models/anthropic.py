@@ -23,18 +23,12 @@ and logs each attempt), tracing is off (it can put prompts into spans), and redi
 the named host, or nowhere). Two things of the environment still apply, because it is trusted: proxies, and the SDK's
 `ANTHROPIC_CUSTOM_HEADERS`.
 
-The key appears in no message and no `repr`. Provider text may repeat what it was sent, so it is cut, and control
-characters and the key are removed, before anybody sees it; the provider's own exception is not chained.
+The provider's own exception is not chained: it may repeat what was sent (`http`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import re
-import time
-from collections.abc import AsyncIterator
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 
 import anthropic
@@ -42,44 +36,18 @@ import httpx2
 import msgspec
 from anthropic.types import CacheControlEphemeralParam, MessageParam, RawMessageStreamEvent
 
-from belljar.errors import InvalidInput, ModelFailed
+from belljar.errors import ModelFailed
 from belljar.heavy import whole
+from belljar.models import http
 from belljar.models.base import Message, ModelReply, ModelRequest, Usage
 
 __all__ = ["ANTHROPIC_URL", "AnthropicModel"]
 
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
-# A host that does not complete a handshake in this time is unlikely to answer; giving up early leaves time to try
-# again, and a failed connection is known to be free of charge.
-_CONNECT_S_MAX: Final = 10.0
-
-# No model answers with more (128,000 tokens of ten bytes are 1.3 MB); a broken server must not fill our memory.
-_REPLY_CHARS_MAX: Final = 16 << 20
-
-# Pings come every few seconds; a server under load pauses for a few tens of seconds between two words.
-_STALL_S_MAX: Final = 60.0
-
-# Turns are further apart than the transport's five seconds, and a handshake costs more than an idle connection.
-_LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=120.0)
-
-_PROVIDER_TEXT_CHARS_MAX: Final = 300
-
-# The provider refused to start, so there is nothing to charge. 408, 499 and the other 5xx may come from something
-# between us and a provider that did the work.
-_UNCHARGED: Final = frozenset({400, 401, 402, 403, 404, 405, 409, 411, 412, 413, 415, 422, 429, 431, 529})
-_RETRYABLE: Final = frozenset({408, 409, 429})
 _RETRYABLE_TYPES: Final = frozenset({"overloaded_error", "rate_limit_error", "api_error", "timeout_error"})
 
-# When these are raised, no byte of the request has left.
-_NOT_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
-_NEVER_SENDABLE: Final = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
-
-# What the SDK raises on a malformed stream: it builds events without validation, so a missing or ill-typed field shows
-# up where it is first used.
-_GARBAGE: Final = (ValueError, TypeError, AttributeError, LookupError, RuntimeError, RecursionError)
-
-_EXPECTED: Final = (TimeoutError, anthropic.AnthropicError, httpx2.HTTPError, *_GARBAGE)
+_EXPECTED: Final = (TimeoutError, anthropic.AnthropicError, httpx2.HTTPError, *http.GARBAGE)
 
 
 class AnthropicModel:
@@ -108,16 +76,16 @@ class AnthropicModel:
         http_client: httpx2.AsyncClient | None = None,
         cache_ttl: Literal["5m", "1h"] = "5m",
     ) -> None:
-        self.name: Final = _checked_name(name)
+        self.name: Final = http.checked_name(name)
         self.cache_ttl: Final = cache_ttl
-        self._key = _checked_key(api_key)
-        self._host = _checked_host(base_url)
+        self._key = http.checked_key(api_key, "ANTHROPIC_API_KEY")
+        self._host = http.checked_host(base_url, "ANTHROPIC_BASE_URL")
         self._client = anthropic.AsyncAnthropic(
             api_key=self._key,
             base_url=base_url,
             max_retries=0,
             open_telemetry=False,
-            http_client=http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, limits=_LIMITS),
+            http_client=http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, limits=http.LIMITS),
         )
 
     async def complete(self, request: ModelRequest) -> ModelReply:
@@ -126,7 +94,7 @@ class AnthropicModel:
         Raises:
             ModelFailed: it gave no complete answer.
         """
-        _check_sendable(request)
+        http.check_sendable(request)
         tally = _Tally()
         try:
             async with asyncio.timeout(request.deadline_s):
@@ -154,10 +122,10 @@ class AnthropicModel:
             # A root model's conversation is sent again with its next turn, and then read from the provider's cache.
             cache_control=self._cache_control() if request.purpose == "root" else anthropic.omit,
             stream=True,
-            timeout=httpx2.Timeout(None, connect=_CONNECT_S_MAX),
+            timeout=http.TIMEOUT,
         )
         # Pings are no events to the SDK, so what stalls is seen only here, below it.
-        events.response.stream = _Unstalled(events.response.stream)
+        events.response.stream = http.Unstalled(events.response.stream)
         async with events:
             async for event in events:
                 tally.note(event)
@@ -166,15 +134,15 @@ class AnthropicModel:
         return {"type": "ephemeral", "ttl": "1h"} if self.cache_ttl == "1h" else {"type": "ephemeral"}
 
     def _failure(self, error: Exception, request: ModelRequest, tally: _Tally) -> ModelFailed:
-        if isinstance(error, _Stalled):
-            message = f"{self.name} stopped in the middle of its answer for {_STALL_S_MAX:g} s: try again"
+        if isinstance(error, http.Stalled):
+            message = f"{self.name} stopped in the middle of its answer for {http.STALL_S_MAX:g} s: try again"
             return tally.failure(message, retryable=True)
         if isinstance(error, TimeoutError):
             message = f"{self.name} gave no complete answer in {request.deadline_s:g} s: try again, or allow more time"
             return tally.failure(message, retryable=True)
         if isinstance(error, anthropic.APIStatusError):
             return self._refused(error, tally)
-        if isinstance(error, _GARBAGE):
+        if isinstance(error, http.GARBAGE):
             return tally.failure(
                 f"{self._host} sent something that is not a Messages API answer ({type(error).__name__}): check the "
                 "base URL"
@@ -201,55 +169,23 @@ class AnthropicModel:
         return tally.failure(
             message,
             retryable=_retryable(error),
-            retry_after_s=_retry_after_s(error.response.headers),
-            charged=not (status in _UNCHARGED or 300 <= status < 400),
+            retry_after_s=http.retry_after_s(error.response.headers),
+            charged=http.is_charged(status),
         )
 
     def _broken(self, error: Exception, tally: _Tally) -> ModelFailed:
         """No connection, or one that broke. The SDK wraps what its transport raises, until a stream has begun."""
         cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else error
         what = f"{type(cause).__name__}: {self._clean(str(cause))}"
-        if isinstance(cause, _NEVER_SENDABLE):
+        if isinstance(cause, http.NEVER_SENDABLE):
             return tally.failure(f"no request can be sent to {self._host} ({what}): check the base URL", charged=False)
-        if isinstance(cause, _NOT_SENT):
+        if isinstance(cause, http.NOT_SENT):
             message = f"no connection to {self._host} ({what}): check the network and the base URL"
             return tally.failure(message, retryable=True, charged=False)
         return tally.failure(f"the connection to {self._host} broke ({what}): try again", retryable=True)
 
     def _clean(self, text: str) -> str:
-        """The provider's text made fit for our messages: no key, one line, printable, short."""
-        text = text.replace(self._key, "[key]")
-        line = "".join(char if char.isprintable() else " " for char in text)
-        line = " ".join(line.split())
-        return line if len(line) <= _PROVIDER_TEXT_CHARS_MAX else line[:_PROVIDER_TEXT_CHARS_MAX] + "..."
-
-
-class _Stalled(TimeoutError):
-    pass
-
-
-class _Unstalled(httpx2.AsyncByteStream):
-    """A stream of bytes that raises `_Stalled` where the next takes too long."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        pieces = aiter(self._stream)
-        while True:
-            try:
-                async with asyncio.timeout(_STALL_S_MAX) as patience:
-                    piece = await anext(pieces)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                if patience.expired():
-                    raise _Stalled from None
-                raise
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+        return http.shown(text, self._key)
 
 
 class _Tally:
@@ -266,10 +202,10 @@ class _Tally:
         self._stopped = False
 
     def note(self, event: RawMessageStreamEvent) -> None:
-        """Raises one of `_GARBAGE` where the event is malformed."""
+        """Raises one of `http.GARBAGE` where the event is malformed."""
         match event.type:
             case "message_start":
-                self._model = _word(event.message.model)
+                self._model = http.word(event.message.model)
                 self._input = _input(event.message.usage, None)
             case "content_block_start" if event.content_block.type == "text":
                 self._add(event.content_block.text)
@@ -278,9 +214,9 @@ class _Tally:
             case "message_delta":
                 # Cumulative: these numbers replace earlier ones, and are final when there is a stop reason.
                 self._input = _input(event.usage, self._started())
-                self._output_tokens = _count(event.usage.output_tokens)
+                self._output_tokens = http.count(event.usage.output_tokens)
                 self._thinking_tokens = _thinking(event.usage)
-                self._stop_reason = event.delta.stop_reason and _word(event.delta.stop_reason)
+                self._stop_reason = event.delta.stop_reason and http.word(event.delta.stop_reason)
             case "message_stop":
                 self._stopped = True
             case _:
@@ -329,8 +265,8 @@ class _Tally:
 
     def _add(self, text: str) -> None:
         self._started()
-        self._chars += len(_word(text, empty=True))
-        if self._chars > _REPLY_CHARS_MAX:
+        self._chars += len(http.word(text, empty=True))
+        if self._chars > http.REPLY_CHARS_MAX:
             raise ValueError("the answer is longer than any model's")
         self._text.append(text)
 
@@ -339,14 +275,14 @@ def _input(usage: Any, known: Usage | None) -> Usage:
     """The input tokens that an event reports. Counts that it leaves out stay as they were; the first has them all."""
 
     def told(count: Any, before: int) -> int:
-        return before if count is None else _count(count)
+        return before if count is None else http.count(count)
 
     written = told(usage.cache_creation_input_tokens, known.cache_write_tokens if known else 0)
     # How long it is kept is told once, at the start.
     split = getattr(usage, "cache_creation", None)
     hour = told(split and split.ephemeral_1h_input_tokens, known.cache_write_1h_tokens if known else 0)
     return Usage(
-        input_tokens=told(usage.input_tokens, known.input_tokens) if known else _count(usage.input_tokens),
+        input_tokens=told(usage.input_tokens, known.input_tokens) if known else http.count(usage.input_tokens),
         cache_read_tokens=told(usage.cache_read_input_tokens, known.cache_read_tokens if known else 0),
         cache_write_tokens=written,
         cache_write_1h_tokens=min(hour, written),
@@ -356,19 +292,7 @@ def _input(usage: Any, known: Usage | None) -> Usage:
 def _thinking(usage: Any) -> int:
     """The part of the output that is thinking, if the provider tells it."""
     details = getattr(usage, "output_tokens_details", None)
-    return 0 if details is None else _count(details.thinking_tokens)
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError("a token count is not a count")
-    return value
-
-
-def _word(value: object, *, empty: bool = False) -> str:
-    if not isinstance(value, str) or not (value or empty):
-        raise ValueError("a text is missing or not a text")
-    return value
+    return 0 if details is None else http.count(details.thinking_tokens)
 
 
 def _param(message: Message) -> MessageParam:
@@ -377,74 +301,7 @@ def _param(message: Message) -> MessageParam:
     return {"role": "assistant", "content": message.text}
 
 
-def _check_sendable(request: ModelRequest) -> None:
-    if request.deadline_s <= 0:
-        raise ModelFailed("no time is left to ask the model: allow more time", charged=False)
-    try:
-        for text in (request.system, *(message.text for message in request.messages)):
-            text.encode()
-    except UnicodeEncodeError as error:
-        raise ModelFailed(
-            f"the request has half a surrogate pair at character {error.start}, which is not text: remove it",
-            charged=False,
-        ) from None
-
-
 def _retryable(error: anthropic.APIStatusError) -> bool:
-    told = error.response.headers.get("x-should-retry")
-    if told in ("true", "false"):
-        return bool(told == "true")
-    return error.status_code in _RETRYABLE or error.status_code >= 500 or str(error.type) in _RETRYABLE_TYPES
-
-
-def _retry_after_s(headers: httpx2.Headers) -> float | None:
-    """Seconds until the provider wants to be asked again: milliseconds, seconds or an HTTP date."""
-    if (milliseconds := _seconds(headers.get("retry-after-ms"))) is not None:
-        return milliseconds / 1000
-    value = headers.get("retry-after")
-    seconds = _seconds(value)
-    if seconds is None and value is not None:
-        try:
-            seconds = max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except (ValueError, OverflowError):
-            return None
-    return seconds
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        seconds = float(value) if value is not None else math.nan
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _checked_name(name: str) -> str:
-    """A name that is safe to show in a message."""
-    if not re.fullmatch(r"[!-~]{1,200}", name):
-        raise InvalidInput("the model's name is empty, too long or not plain ASCII: check it", code="model.unknown")
-    return name
-
-
-def _checked_key(key: str) -> str:
-    """A key that can be a header: the transport's error message would repeat an illegal one."""
-    key = key.strip()
-    if not re.fullmatch(r"[!-~]{1,4096}", key):
-        problem = "is empty" if not key else "has characters that no key has"
-        raise InvalidInput(f"the API key {problem}: set ANTHROPIC_API_KEY to a valid key", code="model.key")
-    return key
-
-
-def _checked_host(base_url: str) -> str:
-    """Host and port of the URL, for messages: a URL can hold a password."""
-    try:
-        url = httpx2.URL(base_url)
-    except httpx2.InvalidURL:
-        url = httpx2.URL()
-    # The parser escapes what a host name cannot hold, so looking up the address would fail.
-    host = url.raw_host.decode()
-    if url.scheme not in ("http", "https") or not re.fullmatch(r"[\w.:-]+", host, re.ASCII):
-        raise InvalidInput(
-            "the model's base URL is not an http or https URL: check ANTHROPIC_BASE_URL", code="model.url"
-        )
-    return host if url.port is None else f"{host}:{url.port}"
+    told = error.response.headers.get("x-should-retry") in ("true", "false")
+    passes = not told and str(error.type) in _RETRYABLE_TYPES
+    return passes or http.may_succeed_later(error.status_code, error.response.headers)

@@ -44,7 +44,9 @@ __all__ = ["FREE", "NANOUSD_PER_TOKEN_IN_USD_PER_MTOK", "Prices", "Rates", "Self
 # One US dollar per million tokens, the unit of price lists, is this many nano-dollars per token.
 NANOUSD_PER_TOKEN_IN_USD_PER_MTOK: Final = 1000
 
-# The one provider whose API we speak. Looking in others would use the price of another provider's model of that name.
+# The list's name of the provider for a beginning of a model's name; all others are Anthropic's. Looking in others would
+# use the price of another provider's model of that name.
+_PROVIDERS: Final = {"openai:": "openai"}
 _PROVIDER: Final = "anthropic"
 _SHOWN_MAX: Final = 80
 # What an hour in the cache costs, compared with five minutes.
@@ -194,7 +196,7 @@ class Prices:
     async def load_for(self, model: str) -> None:
         """Load the public list, in a thread, if this model's price may be there: it takes half a second."""
         if model not in self._sheets:
-            await asyncio.to_thread(_listing)
+            await asyncio.to_thread(_listing, _provider(model)[0])
 
     def has(self, model: str) -> bool:
         return self._find(model) is not None
@@ -301,18 +303,27 @@ def _rates(model: str, table: Rates | Mapping[str, object]) -> Rates:
         ) from None
 
 
+def _provider(model: str) -> tuple[str, str]:
+    """The provider of a model in the list of `genai-prices`, and the name that it has there."""
+    for prefix, provider in _PROVIDERS.items():
+        if model.startswith(prefix):
+            return provider, model.removeprefix(prefix)
+    return _PROVIDER, model
+
+
 @functools.cache
-def _listing() -> Provider:
+def _listing(provider: str) -> Provider:
     """The provider's models in the list of `genai-prices`."""
     # Imported here, because it takes half a second to load, and scripted models state their own price.
     import genai_prices.data_snapshot
 
-    return genai_prices.data_snapshot.get_snapshot().find_provider(None, _PROVIDER, None)
+    return genai_prices.data_snapshot.get_snapshot().find_provider(None, provider, None)
 
 
 def _listed(model: str, at: datetime) -> _Sheet | None:
     """The sheet in the list of `genai-prices`, or None if it does not list the model with an input and output price."""
-    listed = _listing().find_model(model)
+    provider, name = _provider(model)
+    listed = _listing(provider).find_model(name)
     if listed is None:
         return None
     price = listed.get_prices(at)

@@ -14,11 +14,12 @@ from belljar.models.scripted import ScriptedModel
 
 __all__ = ["Registry"]
 
-_POSSIBLE: Final = "a model is claude-NAME, scripted:FILE, or an object with name, scripted, complete and aclose"
+_POSSIBLE: Final = (
+    "a model is claude-NAME, openai:NAME, scripted:FILE, or an object with name, scripted, complete and aclose"
+)
 _SHOWN_MAX: Final = 80
-# How the provider's model names begin, and where its client is: that takes a second to load.
-_PROVIDERS: Final = "claude-"
-_CLIENT: Final = "belljar.models.anthropic"
+# How the names of each provider's models begin, and where its client is: that takes a second to load.
+_CLIENTS: Final = {"claude-": "belljar.models.anthropic", "openai:": "belljar.models.openai"}
 
 
 class Registry:
@@ -28,13 +29,14 @@ class Registry:
     list of models before it comes here.
 
     Args:
-        environ: where `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL` are looked up. The process environment is not read.
+        environ: where `ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL` and the like are looked up. The process environment is
+            not read.
         models: models that are found by their own name. Their maker closes them.
     """
 
     def __init__(self, environ: Mapping[str, str], *, models: Iterable[Model] = ()) -> None:
-        self._api_key = environ.get("ANTHROPIC_API_KEY", "")
-        self._base_url = environ.get("ANTHROPIC_BASE_URL", "")
+        names = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL")
+        self._environ = {name: environ.get(name, "").strip() for name in names}
         self._given: dict[str, Model] = {}
         self._scripts: dict[Path, ScriptedModel] = {}
         self._made: dict[str, Model] = {}
@@ -42,9 +44,13 @@ class Registry:
             self._give(model)
 
     async def load(self, model: str | Model | None) -> None:
-        """Load what `resolve` needs for this model, in a thread: the provider's client takes a second."""
-        if isinstance(model, str) and model.startswith(_PROVIDERS) and self._known(model) is None:
-            await asyncio.to_thread(importlib.import_module, _CLIENT)
+        """Load what `resolve` needs for this model, in a thread: the provider's client takes a second.
+
+        Raises:
+            InvalidInput: its client is not installed.
+        """
+        if isinstance(model, str) and (client := _client_of(model)) and self._known(model) is None:
+            await asyncio.to_thread(_load, client)
 
     def resolve(self, model: str | Model | None) -> Model:
         """The model of a name; an object stands for itself.
@@ -65,8 +71,10 @@ class Registry:
             raise InvalidInput(
                 "replaying a run as a model is not available yet: use scripted:FILE", code="model.replay"
             )
-        if model.startswith(_PROVIDERS):
-            return self._anthropic(model)
+        if client := _client_of(model):
+            _load(client)  # a caller with a loop has called `load` before
+            self._made[model] = made = self._openai(model) if client.endswith("openai") else self._anthropic(model)
+            return made
         shown = ascii(model if len(model) <= _SHOWN_MAX else model[:_SHOWN_MAX] + "...")
         raise InvalidInput(f"there is no model {shown}: {_POSSIBLE}", code="model.unknown")
 
@@ -90,16 +98,44 @@ class Registry:
         return self._scripts[path].rewound()
 
     def _anthropic(self, name: str) -> Model:
-        if not self._api_key.strip():
-            raise InvalidInput(
-                f"{name} needs a key: set ANTHROPIC_API_KEY, or use scripted:FILE, which needs none", code="model.key"
-            )
-        # Imported here, because most commands ask no model; a caller with a loop has called `load` before.
+        self._need(name, "ANTHROPIC_API_KEY")
         from belljar.models.anthropic import ANTHROPIC_URL, AnthropicModel
 
-        model = AnthropicModel(name, api_key=self._api_key, base_url=self._base_url or ANTHROPIC_URL)
-        self._made[name] = model
-        return model
+        url = self._environ["ANTHROPIC_BASE_URL"] or ANTHROPIC_URL
+        return AnthropicModel(name, api_key=self._environ["ANTHROPIC_API_KEY"], base_url=url)
+
+    def _openai(self, name: str) -> Model:
+        url = self._environ["OPENAI_BASE_URL"]
+        if not url:  # a server of one's own needs no key
+            self._need(name, "OPENAI_API_KEY")
+        from belljar.models.openai import OPENAI_URL, OpenAIModel
+
+        return OpenAIModel(name, api_key=self._environ["OPENAI_API_KEY"], base_url=url or OPENAI_URL)
+
+    def _need(self, name: str, variable: str) -> None:
+        if not self._environ[variable]:
+            about = f"{name[:_SHOWN_MAX]!a} needs a key"
+            raise InvalidInput(f"{about}: set {variable}, or use scripted:FILE, which needs none", code="model.key")
+
+
+def _client_of(name: str) -> str | None:
+    return next((client for prefix, client in _CLIENTS.items() if name.startswith(prefix)), None)
+
+
+def _load(client: str) -> None:
+    """
+    Raises:
+        InvalidInput: `model.extra`: what it needs is not installed.
+    """
+    try:
+        importlib.import_module(client)
+    except ModuleNotFoundError as error:
+        extra = client.rpartition(".")[2]
+        if error.name != extra:
+            raise
+        raise InvalidInput(
+            f"the client of {extra} is not installed: install belljar[{extra}]", code="model.extra"
+        ) from None
 
 
 def _checked(model: Model | None) -> Model:
