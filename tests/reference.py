@@ -63,7 +63,7 @@ EXIT_CODES: Final[dict[int, str]] = {
 # What a code that is put together can be.
 PUT_TOGETHER: Final[dict[str, tuple[str, ...]]] = {
     "layer.{}": ("NAME",),
-    "units.{}": ("size", "duration"),
+    "units.{}": ("size", "duration", "memory_time"),
     "{}.denied": ("backend", "language"),
     "policy.{}": ("syntax", "missing", "unknown_key", "value", "looser", "misfit", "extends", "reserved"),
 }
@@ -77,11 +77,11 @@ CHOSEN_BEFORE: Final[dict[str, tuple[str, str]]] = {
     **{
         f"quota.{whose}.{key}": ("QuotaExceeded", f"the {whose}'s quota has no room for this")
         for whose in ("run", "tenant")
-        for key in ("calls", "input_tokens", "output_tokens", "cost")
+        for key in ("calls", "input_tokens", "output_tokens", "cost", "memory_time")
     },
     **{
         f"quota.tenant.{key}": ("QuotaExceeded", "the tenant's quota has no room for this")
-        for key in ("read", "cpu", "wall", "memory_time", "boxes", "calls_in_flight")
+        for key in ("read", "cpu", "wall", "boxes", "calls_in_flight")
     },
 }
 

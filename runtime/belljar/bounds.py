@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 from belljar.errors import InvalidInput
 from belljar.ledger import GAUGES, PERIODS, Period
-from belljar.units import parse_duration, parse_money, parse_size
+from belljar.units import parse_duration, parse_memory_time, parse_money, parse_size
 
-__all__ = ["DIMENSION_OF", "MEMORY_UNITS", "PATTERN", "Bound", "parse_bound"]
+__all__ = ["DIMENSION_OF", "PATTERN", "Bound", "parse_bound"]
 
 # What each dimension of the ledger is called where people name it, in the order of the ledger.
 DIMENSION_OF: Final = {
@@ -27,8 +27,6 @@ DIMENSION_OF: Final = {
     "memory_time": "memory_mib_s",
     "boxes": "boxes",
 }
-# Memory times time, in MiB-seconds; largest first.
-MEMORY_UNITS: Final = {"GiBh": 1024 * 3600, "GiBs": 1024, "MiBs": 1}
 
 PATTERN: Final = rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)/({'|'.join(PERIODS)}|now)"
 _BOUND: Final = re.compile(PATTERN, re.ASCII)
@@ -79,8 +77,8 @@ def _number(word: str, number: str, unit: str) -> int | None:
         return parse_size(f"{number} {unit}")
     if word in ("cpu", "wall"):
         return round(parse_duration(f"{number} {unit}") * 1000)
-    if word == "memory_time" and number.isdecimal() and unit in MEMORY_UNITS:
-        return int(number) * MEMORY_UNITS[unit]
+    if word == "memory_time":
+        return parse_memory_time(f"{number} {unit}")
     if unit or not number.isdecimal():
         raise ValueError("a count has neither a unit nor a fraction")
     return int(number)

@@ -55,7 +55,7 @@ from belljar.heavy import bytes_of, off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import Ledger, Limits
 from belljar.models import Model, Prices
-from belljar.policy import Policy, Spending, digest
+from belljar.policy import Policy, Quota, Spending, digest
 from belljar.protocol import ContextInfo, Failure
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
@@ -73,6 +73,8 @@ _TICK_S = 0.1
 # What a parent's program raises, where that is not ModelError.
 _FAILURES: Mapping[str, _Kind] = {"denied": "PolicyDenied", "quota": "QuotaExceeded"}
 _WHY_CHARS_MAX = 1000
+# Of these, and of what may be read, a child has a share.
+_SLICED = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "memory_mib_s")
 _KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled through its host"))
 
 
@@ -347,9 +349,8 @@ class Run:
     async def _announce(self, started: RunStarted) -> None:
         """Open the run in the ledger, hold its box there, and log its start."""
         policy = self.order.policy
-        quota = policy.quota
         async with contextlib.AsyncExitStack() as turn:
-            limits = _limits(quota.run, policy.context.read_total_bytes_max)
+            limits = _run_limits(policy)
             if self.order.limits is not None:
                 limits = await turn.enter_async_context(self.order.limits.slice())
             entry = self.audit.entry(self.scope.run, started)
@@ -359,7 +360,7 @@ class Run:
                     self.scope.run,
                     self.scope.tenant,
                     run_limits=limits,
-                    tenant_limits=_limits(quota.tenant, quota.tenant.read_bytes),
+                    tenant_limits=_tenant_limits(policy.quota.tenant),
                     parent=self.scope.run.parent,
                     beside=self._meter.begin(limits).then(entry),
                 )
@@ -411,7 +412,7 @@ class Run:
         share = self.order.policy.models.child_share_percent
         async with self._slicing:
             left = await self.calls.left()
-            rooms = {name: getattr(left, name) for name in ("calls", "input_tokens", "output_tokens", "cost_nanousd")}
+            rooms = {name: getattr(left, name) for name in _SLICED}
             rooms["read_bytes"] = self.box.broker.left_bytes(left)
             # Rounded up: of the last call, too, a child may have all.
             yield Limits("total", **{name: room and -(-room * share // 100) for name, room in rooms.items()})
@@ -680,15 +681,25 @@ def new_run_id() -> RunId:
     return RunId.root(datetime.now(UTC), secrets.token_hex(6))
 
 
-def _limits(quota: Spending, read_bytes: int | None) -> Limits:
+def _run_limits(policy: Policy) -> Limits:
+    read = policy.context.read_total_bytes_max
+    return Limits(**_spending(policy.quota.run), read_bytes=read, memory_mib_s=policy.quota.run.memory_mib_s)
+
+
+def _tenant_limits(quota: Quota) -> Limits:
     return Limits(
-        period=quota.period,
-        calls=quota.calls,
-        input_tokens=quota.input_tokens,
-        output_tokens=quota.output_tokens,
-        cost_nanousd=quota.cost_nanousd,
-        read_bytes=read_bytes,
+        **_spending(quota),
+        read_bytes=quota.read_bytes,
+        cpu_ms=quota.cpu_ms,
+        wall_ms=quota.wall_ms,
+        memory_mib_s=quota.memory_mib_s,
+        boxes=quota.boxes,
+        calls_in_flight=quota.calls_in_flight,
     )
+
+
+def _spending(quota: Spending) -> dict[str, Any]:
+    return {name: getattr(quota, name) for name in Spending.__struct_fields__}
 
 
 def box_spec(policy: Policy) -> BoxSpec:

@@ -15,9 +15,11 @@ from belljar.errors import InvalidInput
 __all__ = [
     "NANOUSD_PER_USD",
     "format_duration",
+    "format_memory_time",
     "format_money",
     "format_size",
     "parse_duration",
+    "parse_memory_time",
     "parse_money",
     "parse_size",
 ]
@@ -27,9 +29,11 @@ NANOUSD_PER_USD: Final = 10**9
 # Largest first: formatting takes the first that divides.
 _SIZE_UNITS: Final = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 _DURATION_UNITS_MS: Final = {"h": 3_600_000, "min": 60_000, "s": 1000, "ms": 1}
+# Memory times time, in MiB-seconds.
+_MEMORY_UNITS: Final = {"GiBh": 1024 * 3600, "GiBs": 1024, "MiBs": 1}
 
 # 15 digits: a million gigabytes in bytes, thirty thousand years in milliseconds; both exact as a float too.
-_QUANTITY: Final = re.compile(r"([0-9]{1,15}) ([A-Za-z]{1,3})", re.ASCII)
+_QUANTITY: Final = re.compile(r"([0-9]{1,15}) ([A-Za-z]{1,4})", re.ASCII)
 _MONEY: Final = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}))? USD", re.ASCII)
 _SHOWN_MAX: Final = 40
 
@@ -50,6 +54,15 @@ def parse_duration(text: str) -> float:
         InvalidInput: anything but a whole number, one space and one of ms, s, min, h.
     """
     return _whole(text, _DURATION_UNITS_MS, "duration", "60 s") / 1000
+
+
+def parse_memory_time(text: str) -> int:
+    """`"2 GiBh"` -> 7372800 MiB-seconds.
+
+    Raises:
+        InvalidInput: anything but a whole number, one space and one of MiBs, GiBs, GiBh.
+    """
+    return _whole(text, _MEMORY_UNITS, "memory_time", "500 GiBh")
 
 
 def parse_money(text: str) -> int:
@@ -85,6 +98,15 @@ def format_duration(duration_s: float) -> str:
     if not 0 <= duration_s < 10**12 or (duration_ms := round(duration_s * 1000)) / 1000 != duration_s:
         raise InvalidInput(f"{duration_s!r} s is not a whole number of milliseconds; round it", code="units.duration")
     return _largest_exact(duration_ms, _DURATION_UNITS_MS, "s")
+
+
+def format_memory_time(amount_mib_s: int) -> str:
+    """7372800 MiB-seconds -> `"2 GiBh"`; the inverse of `parse_memory_time`.
+
+    Raises:
+        InvalidInput: negative.
+    """
+    return _largest_exact(amount_mib_s, _MEMORY_UNITS, "MiBs")
 
 
 def format_money(amount_nanousd: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import belljar
-from tests.integration.support import PATIENCE_S, Jar
+from tests.integration.support import PATIENCE_S, SMALL, Jar
 
 BUSY = "print('begun', flush=True)\nwhile True:\n    pass"
 IDLE = "import time\nprint('begun', flush=True)\ntime.sleep(50)"
@@ -79,3 +79,34 @@ def test_budget_tells_a_program_what_its_tenant_has_left_and_nothing_of_those_ab
     assert first == "7 True inf"
     assert second.startswith("<budget: 7 calls, ")
     assert second.endswith(", unlimited MiB-seconds of memory>")
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "code", "program"),
+    [
+        ("tenant", 'wall = "4 s"', "quota.tenant.wall", IDLE),
+        ("tenant", 'cpu = "3 s"', "quota.tenant.cpu", BUSY),
+        ("tenant", 'memory_time = "2 GiBs"', "quota.tenant.memory_time", f"x = b'x' * (300 << 20)\n{IDLE}"),
+        ("run", 'memory_time = "2 GiBs"', "quota.run.memory_time", f"x = b'x' * (300 << 20)\n{IDLE}"),
+    ],
+    ids=["wall", "cpu", "memory", "memory-of-the-run"],
+)
+def test_a_policy_bounds_what_boxes_use_where_nothing_is_set_for_the_tenant(
+    jar: Jar, table: str, line: str, code: str, program: str
+) -> None:
+    policy = jar.file("tight.toml", f"{SMALL}\n[quota.{table}]\n{line}\n")
+    outcome, result = jar.exec_json(program, "--policy", policy)
+    assert (outcome.code, result["status"], result["stdout"]) == (5, "quota", "begun\n")
+    assert result["error"]["type"] == "QuotaExceeded"
+    assert result["limit"]["code"] == code
+
+
+def test_a_policy_bounds_boxes_and_calls_at_once_where_nothing_is_set_for_the_tenant(jar: Jar) -> None:
+    policy = jar.file("tight.toml", f"{SMALL}\n[quota.tenant]\nboxes = 0\n")
+    refused = jar.exec("print(1)", "--json", "--policy", policy)
+    assert (refused.code, refused.document["status"]) == (5, "quota")
+    assert "has 0 boxes of 0 boxes left at this moment" in refused.stderr
+    policy = jar.file("tight.toml", f"{SMALL}\n[quota.tenant]\nboxes = 1\ncalls_in_flight = 0\n")
+    asks = ("--sub-model", jar.script(rest='default = "many"\n'), "--policy", policy)
+    outcome, result = jar.exec_json("llm_query('a')", *asks)
+    assert (outcome.code, result["limit"]["code"]) == (5, "quota.tenant.calls_in_flight")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from belljar.broker import Meter, RunScope
 from belljar.errors import InvalidInput, QuotaExceeded
 from belljar.identity import RunId
 from belljar.journal import Job
-from belljar.ledger import Amounts, Balance, Ledger, Limits, overage
+from belljar.ledger import Amounts, Balance, Ledger, Limits, Period, overage
 from belljar.testing import FakeClock
 from tests.journals import OwnLedger
 from tests.unit.broker_fakes import NOON, TENANT, Loose, drive, policy_with
@@ -39,9 +40,9 @@ class Boxed:
         )
         self.meter = Meter(self.scope, ledger)
 
-    async def begin(self) -> Boxed:
+    async def begin(self, *, tenant: Limits = FREE, own: Limits = FREE) -> Boxed:
         held = await self.ledger.open_run(
-            self.run, TENANT, run_limits=FREE, tenant_limits=FREE, beside=self.meter.begin(FREE)
+            self.run, TENANT, run_limits=own, tenant_limits=tenant, beside=self.meter.begin(own)
         )
         assert held is not None
         self.meter.begun(held)
@@ -241,5 +242,56 @@ def test_the_look_that_finds_enough_writes_nothing() -> None:
         for _ in range(5):
             await boxed.after(0.5, 0.1)
         assert ledger.journal._known == before
+
+    with_ledger(body)
+
+
+@pytest.mark.parametrize("period", ["minute", "day", "total"])
+def test_a_policy_bounds_boxes_and_calls_at_once_whatever_its_period(period: Period) -> None:
+    """Also where the first one began in an earlier period."""
+
+    async def body(ledger: OwnLedger) -> None:
+        limits = Limits(period, None, None, None, None, None, calls_in_flight=1, boxes=1)
+        earlier = Boxed(ledger)
+        msgspec.structs.force_setattr(earlier.scope, "now", lambda: NOON - 86400)
+        await earlier.begin(tenant=limits)
+        with pytest.raises(QuotaExceeded) as caught:
+            await Boxed(ledger, R2).begin(tenant=limits)
+        refusal = caught.value
+        assert (refusal.code, refusal.period, refusal.limit, refusal.held) == ("quota.tenant.boxes", "now", 1, 1)
+        assert (await ledger.remaining(R1, now=NOON)).boxes == 0
+        call = await ledger.reserve(R1, Amounts(calls=1, calls_in_flight=1), now=NOON - 86400)
+        with pytest.raises(QuotaExceeded) as caught:
+            await ledger.reserve(R1, Amounts(calls=1, calls_in_flight=1), now=NOON)
+        assert (caught.value.code, caught.value.period) == ("quota.tenant.calls_in_flight", "now")
+        await ledger.settle(call, Amounts(calls=1))
+        await ledger.release(await ledger.reserve(R1, Amounts(calls=1, calls_in_flight=1), now=NOON))
+        await earlier.close(0)
+        await Boxed(ledger, R2).begin(tenant=limits)
+        await ledger.close_run(R2)
+
+    with_ledger(body)
+
+
+@pytest.mark.parametrize("whose", ["tenant", "run"])
+def test_what_a_policy_says_of_time_and_memory_bounds_a_box(whose: str) -> None:
+    async def body(ledger: OwnLedger) -> None:
+        limits = Limits("total", None, None, None, None, None, memory_mib_s=500)
+        boxed = await Boxed(ledger).begin(
+            tenant=limits if whose == "tenant" else FREE, own=limits if whose == "run" else FREE
+        )
+        await boxed.after(2, 0, 100 * MIB)
+        with pytest.raises(QuotaExceeded) as caught:
+            await boxed.after(2.5, 0, 100 * MIB)
+        assert (caught.value.code, caught.value.limit) == (f"quota.{whose}.memory_time", 500)
+        await boxed.close(0)
+
+    with_ledger(body)
+
+
+def test_gauges_of_a_level_are_set_for_the_total_alone() -> None:
+    async def body(ledger: OwnLedger) -> None:
+        with pytest.raises(InvalidInput, match="boxes is counted at each moment, not for a day"):
+            await ledger.set_limits(TENANT, Limits("day", None, None, None, None, None, boxes=1))
 
     with_ledger(body)

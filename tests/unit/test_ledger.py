@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     consumes,
     initialize,
     invariant,
+    multiple,
     rule,
     run_state_machine_as_test,
 )
@@ -700,6 +701,17 @@ all_limits = st.builds(
     read_bytes=bounds,
     calls_in_flight=bounds,
 )
+total_limits = all_limits.map(lambda limits: msgspec.structs.replace(limits, period="total"))
+slices = st.builds(
+    Limits,
+    period=st.just("total"),
+    calls=st.none() | small,
+    input_tokens=st.none(),
+    output_tokens=st.none() | small,
+    cost_nanousd=st.none(),
+    read_bytes=st.none() | small,
+    calls_in_flight=st.none() | small,
+)
 TENANTS = tuple(map(Tenant, ("acme", "acme/research", "acme/research/alice", "other")))
 SHORT = ("minute", "hour")
 OPEN = ("held", "dispatched")
@@ -731,6 +743,8 @@ class Books(RuleBasedStateMachine):
         self.set: dict[str, dict[str, Limits]] = {}
         self.entries: dict[str, Entry] = {}
         self.closed: set[str] = set()
+        self.abroad: set[str] = set()  # runs that another host owns
+        self.overspent: set[str] = set()  # roots below which something cost more than was held for it
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -745,12 +759,55 @@ class Books(RuleBasedStateMachine):
         self.runner.close()
         self.folder.cleanup()
 
-    @rule(target=runs, tenant=st.sampled_from(TENANTS), run_limits=all_limits, tenant_limits=all_limits)
+    @rule(target=runs, tenant=st.sampled_from(TENANTS), run_limits=all_limits | total_limits, tenant_limits=all_limits)
     def open_run(self, tenant: Tenant, run_limits: Limits, tenant_limits: Limits) -> RunId:
         run = RunId(f"r{len(self.tenants)}")
         self.do(self.ledger.open_run(run, tenant, run_limits=run_limits, tenant_limits=tenant_limits))
         self.tenants[run], self.limits[run] = tenant, (run_limits, tenant_limits)
         return run
+
+    @rule(target=runs, parent=runs, limits=slices, tenant_limits=all_limits, is_abroad=st.booleans())
+    def open_child(self, parent: RunId, limits: Limits, tenant_limits: Limits, is_abroad: bool) -> Any:
+        """At any depth; the process that opens it may be another host's."""
+        ledger = open_ledger(Path(self.folder.name) / "a.db", f"abroad:{self.lives}") if is_abroad else self.ledger
+        run, tenant = parent.child(1 + len(self.children(parent))), self.tenants[parent]
+        opening = ledger.open_run(run, tenant, run_limits=limits, tenant_limits=tenant_limits, parent=parent)
+        refusal, limits = self.slice(parent, limits)
+        if refusal is not None:
+            with pytest.raises(refusal):
+                self.do(opening)
+        else:
+            self.do(opening)
+            self.tenants[run], self.limits[run] = tenant, (limits, tenant_limits)
+            self.abroad |= {run} if is_abroad else set()
+            self.see_that_nothing_is_overspent(parent, Amounts(*self.held_for(run)))
+        if is_abroad:
+            self.do(ledger.aclose())
+        return run if refusal is None else multiple()
+
+    def slice(self, parent: RunId, limits: Limits) -> tuple[type[Exception] | None, Limits]:
+        """Why it is refused, or the limits that the child then has."""
+        above = self.limits[parent][0]
+        if parent in self.closed:
+            return LedgerUnavailable, limits
+        if above.period != "total":
+            return InvalidInput, limits
+        taken = self.sums((run_account(parent), "total"), ("used", *OPEN))
+        sides = list(zip(values(limits), values(above), taken, strict=True))
+        wanted = [max(0, most - gone) if bound is None and most is not None else bound for bound, most, gone in sides]
+        fits = all(
+            not want or most is None or gone + want <= most for want, (_, most, gone) in zip(wanted, sides, strict=True)
+        )
+        return None if fits else QuotaExceeded, Limits("total", *wanted)
+
+    def children(self, run: RunId) -> list[RunId]:
+        return [child for child in self.tenants if child.parent == run]
+
+    def held_for(self, child: RunId) -> tuple[int, ...]:
+        """What it holds of its parent while it is open."""
+        assert child.parent is not None
+        sides = zip(values(self.limits[child][0]), values(self.limits[child.parent][0]), strict=True)
+        return tuple(0 if bound is None or most is None else bound for bound, most in sides)
 
     @rule(tenant=st.sampled_from(TENANTS), limits=all_limits)
     def set_limits(self, tenant: Tenant, limits: Limits) -> None:
@@ -780,6 +837,17 @@ class Books(RuleBasedStateMachine):
         self.start()
         left = self.tenants.keys() - self.closed
         assert self.do(self.ledger.recover(lambda _: False)) == len(left)
+        for run in left:
+            self.note_closed(run)
+
+    @rule()
+    def those_abroad_die(self) -> None:
+        """What runs below theirs ends with them, whoever owns it."""
+        dead = [run for run in self.abroad - self.closed if run not in self.closed]
+        left = {
+            run for run in self.tenants.keys() - self.closed if any(f"{run}.".startswith(f"{top}.") for top in dead)
+        }
+        assert self.do(self.ledger.recover(lambda owner: not owner.startswith("abroad"))) == len(left)
         for run in left:
             self.note_closed(run)
 
@@ -830,11 +898,15 @@ class Books(RuleBasedStateMachine):
         self.do(self.ledger.dispatch(reservation))
         self.entries[reservation] = entry._replace(state="dispatched")
 
-    @rule(reservation=reservations, actual=amounts, again=st.booleans())
-    def settle(self, reservation: str, actual: Amounts, again: bool) -> None:
+    @rule(reservation=reservations, actual=amounts, again=st.booleans(), is_bounded=st.booleans())
+    def settle(self, reservation: str, actual: Amounts, again: bool, is_bounded: bool) -> None:
         """Also once more, with something else: an answer that comes twice."""
         entry = self.entry(reservation)
         if entry.state in OPEN:
+            if is_bounded:
+                actual = Amounts(*map(min, values(actual), values(entry.amount)))
+            elif any(cost > asked for cost, asked in zip(values(actual), values(entry.amount), strict=True)):
+                self.overspent.add(entry.run.partition(".")[0])
             self.do(self.ledger.settle(reservation, actual))
             self.entries[reservation] = entry._replace(state="used", amount=actual)
         if again or entry.state not in OPEN:
@@ -854,7 +926,9 @@ class Books(RuleBasedStateMachine):
     @rule(run=consumes(runs))
     def close_run(self, run: RunId) -> None:
         self.do(self.ledger.close_run(run))
-        self.note_closed(run)
+        for below in self.tenants:
+            if below == run or below.startswith(f"{run}."):
+                self.note_closed(below)
 
     def note_closed(self, run: RunId) -> None:
         self.closed.add(run)
@@ -873,6 +947,7 @@ class Books(RuleBasedStateMachine):
         if not hasattr(self, "ledger"):
             return
         pages = {page for entry in self.entries.values() for page in entry.pages}
+        pages |= {(run_account(run.parent), "total") for run in self.tenants if run.parent is not None}
         places = CALLS.places
         expected = {page: self.sums(page, ("used",))[places] + self.sums(page, OPEN)[places] for page in pages}
         found = {row[:2]: row[2:] for row in self.do(self.balances())}
@@ -887,6 +962,16 @@ class Books(RuleBasedStateMachine):
             balance = self.do(self.ledger.balance(account, "total"))
             assert values(balance.used) == self.sums((account, "total"), ("used",))
             assert values(balance.held) == self.sums((account, "total"), OPEN)
+
+    @invariant()
+    def no_tree_uses_more_than_its_root_may(self) -> None:
+        """Nor any run with all below it: from what the calls cost alone, whatever slices are."""
+        for run, (limits, _) in self.limits.items():
+            if limits.period == "total" and run.partition(".")[0] not in self.overspent:
+                entries = [Entry(run, "released", Amounts(), frozenset())]
+                entries += [entry for entry in self.entries.values() if f"{entry.run}.".startswith(f"{run}.")]
+                sums = [sum(side) for side in zip(*(self.counted(entry) for entry in entries), strict=True)]
+                assert all(most is None or cost <= most for cost, most in zip(sums, values(limits), strict=True))
 
     def see_that_nothing_is_overspent(self, run: RunId, asked: Amounts) -> None:
         """Wherever something was asked for, `used + held <= limit`, as the ledger has them."""
@@ -906,11 +991,24 @@ class Books(RuleBasedStateMachine):
         total = [0] * len(DIMENSIONS)
         for entry in self.entries.values():
             if page in entry.pages and entry.state in states:
-                counted = (
-                    entry.amount if entry.state != "used" else msgspec.structs.replace(entry.amount, calls_in_flight=0)
-                )
-                total = [a + b for a, b in zip(total, values(counted), strict=True)]
+                total = [a + b for a, b in zip(total, self.counted(entry), strict=True)]
+        for run in self.tenants:
+            if run.parent is not None and page == (run_account(run.parent), "total"):
+                total = [a + b for a, b in zip(total, self.of_child(run, states), strict=True)]
         return tuple(total)
+
+    def counted(self, entry: Entry) -> tuple[int, ...]:
+        if entry.state == "released":
+            return values(Amounts())
+        return values(
+            msgspec.structs.replace(entry.amount, calls_in_flight=0) if entry.state == "used" else entry.amount
+        )
+
+    def of_child(self, run: RunId, states: tuple[str, ...]) -> tuple[int, ...]:
+        """What a child's slice has on its parent's page: all of it, or once it is closed what was used."""
+        if run not in self.closed:
+            return self.held_for(run) if "held" in states else values(Amounts())
+        return self.sums((run_account(run), "total"), ("used",)) if "used" in states else values(Amounts())
 
     def bounds(self, run: RunId) -> list[tuple[str, Limits]]:
         """Every account of a run with every limit that holds for it now."""

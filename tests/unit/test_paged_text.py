@@ -348,7 +348,7 @@ def test_a_slice_that_does_not_fit_is_a_part(call: Callable[[Any], Any]) -> None
     text = "x" * 100 + "yz" * 100
     part = call(paged(text, 10, materialise_chars_max=100))
     assert (type(part), part == call(text), part[:100]) == (PagedText, True, call(text)[:100])
-    with pytest.raises(TextTooLarge, match=r"context\.part\(\d+, \d+\)\.lines\(\)"):
+    with pytest.raises(TextTooLarge, match=r"context(\.part\(\d+, \d+\))?\.lines\(\)"):
         str(part)
 
 

@@ -379,6 +379,10 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             return "0", '"unlimited"'
         case kinds.Volume():
             return '"0 B"', '"unlimited"'
+        case kinds.Time():
+            return '"0 s"', '"unlimited"'
+        case kinds.MemoryTime():
+            return '"0 MiBs"', '"unlimited"'
         case kinds.Cost():
             return '"0 USD"', '"unlimited"'
         case kinds.Subset():
@@ -627,6 +631,11 @@ def value_of(kind: Kind[Any]) -> st.SearchStrategy[str]:
             return st.one_of(st.none(), st.integers(0, kind.most)).map(kind.write)
         case kinds.Volume():
             return st.just('"unlimited"') | st.integers(0, units.parse_size(kind.most)).map(kind.write)
+        case kinds.Time():
+            most = round(units.parse_duration(kind.most) * 1000)
+            return st.one_of(st.none(), st.integers(0, most)).map(kind.write)
+        case kinds.MemoryTime():
+            return st.one_of(st.none(), st.integers(0, units.parse_memory_time(kind.most))).map(kind.write)
         case kinds.Cost():
             return st.one_of(st.none(), st.integers(0, units.parse_money(kind.most))).map(kind.write)
         case kinds.Subset():
@@ -946,3 +955,38 @@ def test_calls_wait_for_no_period_unless_a_policy_says_so_and_any_policy_may() -
         refusal(f'{HEAD}quota.wait = "25 h"')
         == 'p.toml:4: quota.wait is "25 h", which is out of range; use 0 s to 24 h'
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "attribute", "value"),
+    [
+        ('cpu = "30 min"', "cpu_ms", 1_800_000),
+        ('wall = "2 h"', "wall_ms", 7_200_000),
+        ('memory_time = "2 GiBh"', "memory_mib_s", 2 * 1024 * 3600),
+        ("boxes = 4", "boxes", 4),
+        ("calls_in_flight = 8", "calls_in_flight", 8),
+        ('boxes = "unlimited"', "boxes", None),
+    ],
+)
+def test_what_boxes_of_a_tenant_may_use_is_written_with_its_unit(line: str, attribute: str, value: int | None) -> None:
+    found = read(f"{HEAD}[quota.tenant]\n{line}\n")
+    assert getattr(found.quota.tenant, attribute) == value
+    assert f"\n{line}\n" in policy.dump(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("cpu = 30", 'is 30, which is not a valid time; add a unit, as in "2 h", or "unlimited"'),
+        ("memory_time = 3", 'is 3, which is not memory times time; add a unit, as in "500 GiBh", or "unlimited"'),
+        (
+            'memory_time = "3 GiB"',
+            '= "3 GiB" is not a valid memory_time; use a whole number, a space and one of MiBs, GiBs',
+        ),
+        ('wall = "1000001 h"', 'is "1000001 h", which is out of range; use 0 s to 1000000 h'),
+        ("boxes = -1", "is -1, which is out of range; use 0 to 1000000"),
+    ],
+)
+def test_what_is_no_such_quota_is_refused_with_what_to_write(line: str, complaint: str) -> None:
+    key = line.partition(" ")[0]
+    assert refusal(f"{HEAD}[quota.tenant]\n{line}\n").startswith(f"p.toml:5: quota.tenant.{key} {complaint}")

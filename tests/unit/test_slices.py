@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from belljar.audit import AuditLog, verify
+from belljar.audit.events import QueryCompleted, QueryRequested, RunFinished, RunStarted
+from belljar.broker.abandoned import abandoned_in
 from belljar.errors import BelljarError, InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
-from belljar.journal import Job
+from belljar.journal import Job, open_journal
 from belljar.journal.tables import LIMITS, LimitsRow
-from belljar.ledger import DIMENSIONS, Abandoned, Amounts, Balance, Limits, Period, run_account
+from belljar.ledger import DIMENSIONS, Abandoned, Amounts, Balance, Ledger, Limits, Period, run_account
+from belljar.quotas import differences
 from tests.journals import OwnLedger, meddle
 
 on_each_store = pytest.mark.usefixtures("store")
@@ -335,6 +339,67 @@ def test_what_a_dead_run_used_is_told_without_what_its_children_used(tmp_path: P
             await ledger.aclose()
 
     asyncio.run(main())
+
+
+def test_ledger_and_log_agree_on_runs_that_ended_with_their_parent(tmp_path: Path) -> None:
+    """Each call is counted with its own run; what nobody could settle is in the record of its run's end."""
+    path = tmp_path / "audit.db"
+
+    async def main() -> None:
+        journal = open_journal(path, unavailable=LedgerUnavailable)
+        audit, ledger = AuditLog(journal), Ledger(journal, owner="1:1")
+
+        async def call(run: RunId, number: int, *, is_answered: bool) -> None:
+            action, digest, one = f"{run}-{number}", "0" * 64, Amounts(calls=1)
+            asked = QueryRequested(
+                action=action,
+                cell=0,
+                attempt=1,
+                model="m",
+                purpose="sub",
+                prompt_sha256=digest,
+                prompt_bytes=1,
+                output_tokens_max=1,
+            )
+            reservation = await ledger.reserve(run, one, now=NOON, dispatched=True, beside=audit.entry(run, asked))
+            if is_answered:
+                told = QueryCompleted(
+                    action=action,
+                    calls=1,
+                    input_tokens=0,
+                    output_tokens=0,
+                    cost_nanousd=0,
+                    reply_sha256=digest,
+                    reply_bytes=1,
+                    answered_by="m",
+                    stop_reason="end",
+                )
+                await ledger.settle(reservation, one, beside=audit.entry(run, told))
+
+        for run, calls in ((ROOT, 10), (CHILD, 5), (GRANDCHILD, 2), (SIBLING, 3)):
+            await ledger.open_run(
+                run,
+                RESEARCH,
+                run_limits=only(calls=calls),
+                tenant_limits=FREE,
+                parent=run.parent,
+                beside=audit.entry(run, RunStarted(tenant=str(RESEARCH), contexts=[])),
+            )
+            await call(run, 1, is_answered=True)
+        for run in (CHILD, GRANDCHILD):
+            await call(run, 2, is_answered=False)
+        assert await asyncio.to_thread(differences, path) == []
+        await ledger.close_run(SIBLING, beside=audit.entry(SIBLING, finished))
+        await ledger.close_run(ROOT, beside=audit.entry(ROOT, finished), below=abandoned_in(audit))
+        assert (await ledger.balance("acme", "total")).used == Amounts(calls=6)
+        assert await ledger.balance(run_account(ROOT), "total") == Balance(Amounts(calls=6), NOTHING)
+        await ledger.aclose()
+        await journal.aclose()
+
+    finished = RunFinished(status="ok", calls=1, cost_nanousd=0, wall_ms=1)
+    asyncio.run(main())
+    report = verify(path)
+    assert (report.problems, report.unfinished, differences(path)) == ([], [], [])
 
 
 # -- the books ---------------------------------------------------------------------------------------------------------

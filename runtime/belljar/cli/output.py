@@ -251,6 +251,8 @@ def _quantity(value: int, unit: Unit) -> str:
             return _size(value)
         case "nanousd":
             return f"{value / 10**9:.4f} USD"
+        case "mib_s":
+            return f"{value} MiB-seconds"
         case "":
             return str(value)
 

@@ -13,14 +13,14 @@ from typing import Any, Final, TypeVar
 import click
 
 from belljar.audit import Log
-from belljar.bounds import DIMENSION_OF, MEMORY_UNITS, Bound, parse_bound
+from belljar.bounds import DIMENSION_OF, Bound, parse_bound
 from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.ledger import DIMENSIONS, GAUGES, Amounts, Limits, Period, Quota, Span, Used
 from belljar.quotas import QuotaRefusal, Quotas, explain, open_quotas
-from belljar.units import format_duration, format_money, format_size
+from belljar.units import format_duration, format_memory_time, format_money, format_size
 
 __all__ = ["in_words", "limit_in_words", "quota"]
 
@@ -279,8 +279,7 @@ def _amount(dimension: str, value: int) -> str:
     if dimension in ("cpu_ms", "wall_ms"):
         return format_duration(value / 1000)
     if dimension == "memory_mib_s":
-        unit = next(name for name, factor in MEMORY_UNITS.items() if value % factor == 0)
-        return f"{value // MEMORY_UNITS[unit]} {unit}"
+        return format_memory_time(value)
     return format_size(value) if dimension == "read_bytes" else str(value)
 
 

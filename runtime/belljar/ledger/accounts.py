@@ -224,6 +224,15 @@ def _decoded(limits: bytes) -> Limits:
     return msgspec.json.decode(limits, type=Limits)
 
 
+@functools.lru_cache(maxsize=4096)
+def _apart(limits: Limits) -> tuple[Bounds, Bounds | None]:
+    """The bounds for a period, and those of gauges, which hold whatever the period; None if there are none."""
+    named = list(zip(DIMENSIONS, _vector(limits), strict=True))
+    by_period = tuple(None if name in GAUGES else bound for name, bound in named)
+    at_once = tuple(bound if name in GAUGES else None for name, bound in named)
+    return by_period, at_once if any(bound is not None for bound in at_once) else None
+
+
 def _bounds(draft: Draft, run: _Run, minute: str) -> Iterator[_Limit]:
     """Every account of the run with every limit on it: from the root down to the tenant, then the run itself."""
     default = run.tenant_limits
@@ -234,7 +243,10 @@ def _bounds(draft: Draft, run: _Run, minute: str) -> Iterator[_Limit]:
                 own = True
                 yield _Limit(account, period, key_at(period, minute), row.bounds)
         if not own:
-            yield _Limit(account, default.period, key_at(default.period, minute), _vector(default))
+            by_period, at_once = _apart(default)
+            yield _Limit(account, default.period, key_at(default.period, minute), by_period)
+            if at_once is not None:
+                yield _Limit(account, "total", "total", at_once)
     period = run.run_limits.period
     yield _Limit(run_account(run.run), period, key_at(period, minute), _vector(run.run_limits))
 

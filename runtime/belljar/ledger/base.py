@@ -174,7 +174,8 @@ def check_amounts(amounts: Amounts) -> None:
             )
 
 
-def check_limits(limits: Limits) -> None:
+def check_limits(limits: Limits, *, of_policy: bool = False) -> None:
+    """Refuse what is no limit. A policy's has one period for all, so its gauges may stand beside any."""
     for dimension in DIMENSIONS:
         value = getattr(limits, dimension)
         if value is not None and (type(value) is not int or not 0 <= value <= _LIMIT_MAX):
@@ -189,7 +190,7 @@ def check_limits(limits: Limits) -> None:
             code="limit.invalid",
         )
     for gauge in GAUGES:
-        if limits.period != "total" and getattr(limits, gauge) is not None:
+        if not of_policy and limits.period != "total" and getattr(limits, gauge) is not None:
             raise InvalidInput(
                 f"{gauge} is counted at each moment, not for a {limits.period}: set it for the total",
                 code="limit.invalid",

@@ -97,7 +97,8 @@ class Ledger:
     ) -> _T | None:
         """Open the account of a run that this process owns.
 
-        For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called.
+        For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called. Their
+        gauges hold at each moment, whatever the period.
 
         With `parent`, the run has a slice of it: its limits are held on the account of the parent, and what it used is
         charged there instead once it is closed. Where it has no limit and its parent has one, it gets all that the
@@ -120,7 +121,7 @@ class Ledger:
                 code="run.parent",
             )
         check_limits(run_limits)
-        check_limits(tenant_limits)
+        check_limits(tenant_limits, of_policy=True)
         encoded = msgspec.json.encode(run_limits), msgspec.json.encode(tenant_limits)
         row = RunRow(run, tenant, self._owner, *encoded, is_open=1)
 

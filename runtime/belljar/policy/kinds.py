@@ -31,6 +31,7 @@ __all__ = [
     "Duration",
     "Kind",
     "Label",
+    "MemoryTime",
     "Patterns",
     "Period",
     "Pin",
@@ -38,6 +39,7 @@ __all__ = [
     "Required",
     "Size",
     "Subset",
+    "Time",
     "Unit",
     "Version",
     "Volume",
@@ -47,8 +49,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-# The unit of a limit's numbers: milliseconds, bytes, nano-dollars, or "" for a count.
-Unit: TypeAlias = Literal["ms", "bytes", "nanousd", ""]
+# The unit of a limit's numbers: milliseconds, bytes, nano-dollars, MiB-seconds, or "" for a count.
+Unit: TypeAlias = Literal["ms", "bytes", "nanousd", "mib_s", ""]
 
 UNLIMITED: Final = "unlimited"
 ANY: Final = "any"
@@ -298,6 +300,62 @@ class Cost(Kind[int | None]):
     def schema(self) -> dict[str, Any]:
         money = {"type": "string", "pattern": "^[0-9]{1,9}([.][0-9]{1,9})? USD$"}
         return {"anyOf": [{**money, **_range_words("0.00 USD", self.most)}, {"const": UNLIMITED}]}
+
+
+@dataclass(frozen=True)
+class Time(Kind[int | None]):
+    """A quota of time in milliseconds, written `"2 h"`, from 0 to `most`; `"unlimited"` is `None`."""
+
+    unit: ClassVar[Unit] = "ms"
+    most: str
+
+    def read(self, value: object) -> int | None:
+        if value == UNLIMITED:
+            return None
+        if not isinstance(value, str):
+            raise Wrong(f'is {shown(value)}, which is not a valid time; add a unit, as in "2 h", or "{UNLIMITED}"')
+        seconds = _units(units.parse_duration, value)
+        _within(seconds, 0, units.parse_duration(self.most), value, "0 s", self.most)
+        return round(seconds * 1000)
+
+    def write(self, value: int | None) -> str:
+        return f'"{UNLIMITED}"' if value is None else f'"{units.format_duration(value / 1000)}"'
+
+    def looser(self, mine: int | None, base: int | None) -> bool:
+        return base is not None and (mine is None or mine > base)
+
+    def schema(self) -> dict[str, Any]:
+        time = {"type": "string", "pattern": "^[0-9]{1,15} (ms|s|min|h)$", **_range_words("0 s", self.most)}
+        return {"anyOf": [time, {"const": UNLIMITED}]}
+
+
+@dataclass(frozen=True)
+class MemoryTime(Kind[int | None]):
+    """A quota of memory times time in MiB-seconds, written `"500 GiBh"`, up to `most`; `"unlimited"` is `None`."""
+
+    unit: ClassVar[Unit] = "mib_s"
+    most: str
+
+    def read(self, value: object) -> int | None:
+        if value == UNLIMITED:
+            return None
+        if not isinstance(value, str):
+            raise Wrong(
+                f'is {shown(value)}, which is not memory times time; add a unit, as in "500 GiBh", or "{UNLIMITED}"'
+            )
+        amount = _units(units.parse_memory_time, value)
+        _within(amount, 0, units.parse_memory_time(self.most), value, "0 MiBs", self.most)
+        return amount
+
+    def write(self, value: int | None) -> str:
+        return f'"{UNLIMITED}"' if value is None else f'"{units.format_memory_time(value)}"'
+
+    def looser(self, mine: int | None, base: int | None) -> bool:
+        return base is not None and (mine is None or mine > base)
+
+    def schema(self) -> dict[str, Any]:
+        amount = {"type": "string", "pattern": "^[0-9]{1,15} (MiBs|GiBs|GiBh)$", **_range_words("0 MiBs", self.most)}
+        return {"anyOf": [amount, {"const": UNLIMITED}]}
 
 
 # --- lists

@@ -159,15 +159,27 @@ class Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Quota(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all runs of a tenant together may spend, and read of their contexts."""
+    """What all runs of a tenant together may spend, read of their contexts, and use of boxes.
+
+    `boxes` and `calls_in_flight` are how many there may be at once, whatever the period.
+    """
 
     read_bytes: Annotated[int | None, kinds.Volume("read", "524288 GiB")]
+    cpu_ms: Annotated[int | None, kinds.Time("cpu", "1000000 h")]
+    wall_ms: Annotated[int | None, kinds.Time("wall", "1000000 h")]
+    memory_mib_s: Annotated[int | None, kinds.MemoryTime("memory_time", "1000000 GiBh")]
+    boxes: Annotated[int | None, kinds.Amount("boxes", 1_000_000)]
+    calls_in_flight: Annotated[int | None, kinds.Amount("calls_in_flight", 1_000_000)]
 
 
 class RunQuota(Spending, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A run has no calendar: its quota covers all of it. What it may read is under `context`."""
+    """A run has no calendar: its quota covers all of it.
+
+    What it may read is under `context`, its time under `limits`, and its calls at once are `models.parallel`.
+    """
 
     period: Annotated[Literal["total"], kinds.Period("period", ("total",))]
+    memory_mib_s: Annotated[int | None, kinds.MemoryTime("memory_time", "1000000 GiBh")]
 
 
 class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

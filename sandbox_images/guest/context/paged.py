@@ -169,6 +169,8 @@ class PagedText(LookAlike):
     def part(self, start: SupportsIndex | None = None, stop: SupportsIndex | None = None, /) -> PagedText:
         """The characters of text[start:stop] as a paged text of their own, of any size: nothing is loaded."""
         low, high, _ = slice(start, stop).indices(self._chars)
+        if high - low == self._chars:
+            return self  # as `str` does: the whole keeps its name in messages
         name, base = self._origin
         at = self._base + low - base
         made = self._part(low, max(low, high), f"{name}.part({at}, {at + max(0, high - low)})")
