@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from belljar.audit import AuditLog
-from belljar.broker import Broker, Calls, RunScope
+from belljar.broker import Broker, Calls, Child, Outcome, RunScope
 from belljar.context import OpenDocument
 from belljar.engine import CellResult
 from belljar.engine.box import Box
-from belljar.errors import AuditUnavailable
+from belljar.errors import AuditUnavailable, PolicyDenied
 from belljar.identity import Language, RunId
 from belljar.journal import open_journal
 from belljar.ledger import Ledger, Limits
@@ -128,8 +128,13 @@ class Wiring:
             texts=range(len(documents)),
             sub_model=MODEL,
             searcher=self._searcher,
+            start_child=_no_child,
         )
         return scope, broker
+
+
+async def _no_child(child: Child) -> Outcome:
+    raise PolicyDenied(f"no child {child.number} here: measure one in a whole run")
 
 
 async def execute(box: Box, code: str) -> CellResult:

@@ -23,17 +23,27 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
-from belljar.broker import Broker, Calls, Meter, RunScope
+from belljar.broker import Broker, Calls, Child, Meter, Outcome, RunScope, Spent, Text
 from belljar.broker.abandoned import abandoned_in, lasting
-from belljar.context import ContextStores, Document, OpenDocument, first_keys
+from belljar.context import (
+    ContextStore,
+    ContextStores,
+    Document,
+    Loan,
+    OpenDocument,
+    Part,
+    Span,
+    first_keys,
+    view_of,
+)
 from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
     AnswerType,
@@ -52,12 +62,12 @@ from belljar.engine import (
     verdict_of,
 )
 from belljar.errors import AuditUnavailable, BelljarError, HostFault, PolicyDenied, Refusal
-from belljar.heavy import off_loop
+from belljar.heavy import bytes_of, off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
 from belljar.models import Model, Prices
 from belljar.policy import Policy, Quota, Spending, digest
-from belljar.protocol import ContextInfo
+from belljar.protocol import ContextInfo, Failure
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
 from belljar.tasks import Nursery, to_the_end
@@ -67,12 +77,18 @@ __all__ = ["OnProgress", "OnTurn", "Order", "Run", "Shared", "begin", "box_spec"
 OnProgress = Callable[[Progress], None]
 OnTurn = Callable[[Turn], None]
 _T = TypeVar("_T")
+_Kind: TypeAlias = Literal["PolicyDenied", "QuotaExceeded", "ModelError"]
 _log = logging.getLogger("belljar")
 # How often `on_progress` is called.
 _TICK_S = 0.1
 # Of a dict, as examples for the root model.
 _KEYS_MAX = 5
 _KEY_CHARS_MAX = 60
+# What a parent's program raises, where that is not ModelError.
+_FAILURES: Mapping[str, _Kind] = {"denied": "PolicyDenied", "quota": "QuotaExceeded"}
+_WHY_CHARS_MAX = 1000
+# Of these, and of what may be read, a child has a share.
+_SLICED = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "memory_mib_s")
 _KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled through its host"))
 
 
@@ -92,6 +108,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         run: its id, which also names its parent.
         prices: what its models cost.
         documents: its contexts by name, the one called `context` first.
+        part: of its only document this alone is its context.
+        limits: what a child may spend, and until when it may run, on the monotonic clock; None for a root, which the
+            policy alone limits.
         root: the model that writes its code; None where the caller does.
         sub: the model that answers its program's queries; None refuses them.
         alone: it has exactly one cell.
@@ -109,6 +128,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     sub: Model | None = None
     alone: bool = False
     answer_type: AnswerType | None = None
+    part: Part | None = None
+    limits: _ChildLimits | None = None
+
+
+class _ChildLimits(msgspec.Struct, frozen=True):
+    """A child's deadline, and its slice of what its parent has left, which no other child gets meanwhile."""
+
+    slice: Callable[[], contextlib.AbstractAsyncContextManager[Limits]]
+    deadline: float
 
 
 class Run:
@@ -119,11 +147,15 @@ class Run:
         self._shared = shared
         self.order = order
         self._started = time.monotonic()
+        deadline = self._started + policy.limits.run_wall_s
+        if order.limits is not None:
+            deadline = min(deadline, order.limits.deadline)
         self.scope = RunScope(
             run=order.run,
             tenant=order.tenant,
             policy=policy,
-            deadline=self._started + policy.limits.run_wall_s,
+            deadline=deadline,
+            bound_s=deadline - self._started,
             tasks=tasks,
             now=shared.ledger.now,
         )
@@ -131,6 +163,11 @@ class Run:
         self._meter = Meter(self.scope, shared.ledger)
         self._opened: list[OpenDocument] = []
         self._contexts: list[ContextInfo] = []
+        self._described = dict(order.documents)
+        self._spans: dict[int, Sequence[Span]] = {}
+        # What its children spent, and theirs.
+        self._below = Spent()
+        self._slicing = asyncio.Lock()
         # A model object is asked once: an error later must not cost a result that is there.
         self._scripted = any(model.scripted for model in (order.root, order.sub) if model is not None)
         self._announced = False
@@ -180,7 +217,7 @@ class Run:
             question,
             scope=self.scope,
             language=order.language,
-            documents=order.documents,
+            documents=self._described,
             calls=self.calls,
             box=self.box,
             execute=functools.partial(self.execute, spare_cpu=True),
@@ -235,7 +272,7 @@ class Run:
         return self._root.turns if self._root else 0
 
     def progress(self) -> Progress:
-        broker, spent = self.box.broker, self.calls.spent
+        broker, spent = self.box.broker, self._spent()
         return Progress(
             turns=self._turns,
             cells=broker.cells,
@@ -288,8 +325,10 @@ class Run:
         """
         shared, order = self._shared, self.order
         for name, document in order.documents.items():
-            # Opening a directory hashes it. What was opened is closed with the run, also if it is cancelled.
-            await to_the_end(off_loop(document.items * RECORD_BYTES, self._open_context, name, document))
+            # Opening a directory hashes it, and the lines of a part are looked up. What was opened is closed with the
+            # run, also if it is cancelled.
+            size = document.items * RECORD_BYTES + (document.bytes if order.part is not None else 0)
+            await to_the_end(off_loop(size, self._open_context, name, document))
         await self._announce(self._start(question_bytes))
         broker = Broker(
             self.scope,
@@ -301,6 +340,8 @@ class Run:
             meter=self._meter,
             sub_model=order.sub,
             searcher=shared.searcher,
+            spans=self._spans,
+            start_child=self._run_child,
         )
         whose = {"run": order.run, "tenant": order.tenant}
         sandbox = await order.backend.start(box_spec(order.policy), whose)
@@ -322,27 +363,118 @@ class Run:
         if document.kind != "text":
             self._opened.append(opened.directory())
             directory = len(self._opened) - 1
-        self._contexts.append(ContextInfo(name, document.kind, text, directory, document.items, document.lines))
+        if (part := self.order.part) is None:
+            self._contexts.append(ContextInfo(name, document.kind, text, directory, document.items, document.lines))
+            return
+        view = view_of(opened, part)
+        self._described[name], self._spans[text] = view.document, view.text
+        if directory is not None:
+            self._spans[directory] = view.directory
+        kind, bounds = view.document.kind, (part.start, part.stop)
+        self._contexts.append(ContextInfo(name, kind, text, directory, document.items, document.lines, bounds))
 
     async def _announce(self, started: RunStarted) -> None:
         """Open the run in the ledger, hold its box there, and log its start."""
         policy = self.order.policy
-        limits = _run_limits(policy)
-        entry = self.audit.entry(self.scope.run, started)
-        self._announced = True  # also if it is cancelled: it may have taken effect
-        try:
-            held = await self._shared.ledger.open_run(
-                self.scope.run,
-                self.scope.tenant,
-                run_limits=limits,
-                tenant_limits=_tenant_limits(policy.quota.tenant),
-                beside=self._meter.begin(limits).then(entry),
-            )
-        except BelljarError:
-            self._announced = False
-            raise
+        async with contextlib.AsyncExitStack() as turn:
+            limits = _run_limits(policy)
+            if self.order.limits is not None:
+                limits = await turn.enter_async_context(self.order.limits.slice())
+            entry = self.audit.entry(self.scope.run, started)
+            self._announced = True  # also if it is cancelled: it may have taken effect
+            try:
+                held = await self._shared.ledger.open_run(
+                    self.scope.run,
+                    self.scope.tenant,
+                    run_limits=limits,
+                    tenant_limits=_tenant_limits(policy.quota.tenant),
+                    parent=self.scope.run.parent,
+                    beside=self._meter.begin(limits).then(entry),
+                )
+            except BelljarError:
+                self._announced = False
+                raise
         assert held is not None, "what the box holds"
         self._meter.begun(held)
+
+    # ------------------------------------------------------------------------------------------------------ child runs
+
+    async def _run_child(self, child: Child) -> Outcome:
+        """Run one to its end; see `broker.recursing`. Its answer, or why it has none."""
+        async with contextlib.AsyncExitStack() as lent:
+            run: Run | None = None
+            try:
+                order = await self._child_order(child, lent)
+                question_bytes = len(child.question.encode("utf-8", "replace"))
+                async with begin(self._shared, order, question_bytes=question_bytes) as run:
+                    await run.solve(child.question)
+            finally:
+                if run is not None and run.announced:
+                    self._include(child, run)
+            assert run is not None, "its block was entered"
+            return await run.outcome()
+
+    async def _child_order(self, child: Child, lent: contextlib.AsyncExitStack) -> Order:
+        order = self.order
+        if isinstance(child.context, Part):
+            document, part = self._opened[child.doc].document, child.context
+            if document.kind != "text" and not part.items:
+                document = msgspec.structs.replace(document, kind="text")
+        else:
+            store = self._shared.contexts.of(order.tenant)
+            document, part = await to_the_end(_lend(store, child.context, lent)), None
+        return msgspec.structs.replace(
+            order,
+            run=order.run.child(child.number),
+            documents={"context": document},
+            part=part,
+            root=order.root or order.sub,
+            alone=False,
+            limits=_ChildLimits(self._slice, child.deadline),
+        )
+
+    @contextlib.asynccontextmanager
+    async def _slice(self) -> AsyncIterator[Limits]:
+        """What a child may spend that is opened within the block; one after the other, as each leaves less."""
+        share = self.order.policy.models.child_share_percent
+        async with self._slicing:
+            left = await self.calls.left()
+            rooms = {name: getattr(left, name) for name in _SLICED}
+            rooms["read_bytes"] = self.box.broker.left_bytes(left)
+            # Rounded up: of the last call, too, a child may have all.
+            yield Limits("total", **{name: room and -(-room * share // 100) for name, room in rooms.items()})
+
+    def _include(self, child: Child, run: Run) -> None:
+        """A child's cost and coverage belong to the tree, however it ended."""
+        self._below.include(run._spent())
+        if isinstance(child.context, Part) and run._box is not None:
+            self.box.broker.include(child.doc, run.box.broker)
+
+    async def outcome(self) -> Outcome:
+        """What a parent hears of a run that is closed."""
+        result = self.result()
+        answer = result.given
+        if result.status == "ok" and answer is not None:
+            if isinstance(answer, str):
+                return Text(await off_loop(len(answer), bytes_of, answer))
+            return Text(bytes(answer), json=True)
+        why = result.error.message if result.error is not None else "it gave no answer"
+        kind = _FAILURES.get(result.status, "ModelError")
+        limit = result.limit
+        return Failure(
+            kind,
+            f"child.{result.status}" if limit is None else limit.code,
+            f"the child run {self.scope.run} ended with {result.status}: {why}"[:_WHY_CHARS_MAX],
+            limit.limit if limit else None,
+            limit.observed if limit else None,
+        )
+
+    def _spent(self) -> Spent:
+        """With what its children spent."""
+        spent = Spent()
+        spent.include(self.calls.spent)
+        spent.include(self._below)
+        return spent
 
     async def close(self, verdict: Verdict) -> None:
         """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
@@ -402,7 +534,7 @@ class Run:
 
     def _result(self) -> Result:
         assert self._verdict is not None, "the run is not closed"
-        broker, spent, last = self.box.broker, self.calls.spent, self.last
+        broker, spent, last = self.box.broker, self._spent(), self.last
         coverage = broker.coverage  # a sum over very many ranges, so once
         return Result(
             run_text=str(self.scope.run),
@@ -457,7 +589,7 @@ class Run:
             scripted=self._scripted,
             question_bytes=question_bytes,
             contexts=[
-                ContextData(**msgspec.structs.asdict(context), sha256=document.sha256, chars=document.chars)
+                ContextData(**_logged(context), sha256=document.sha256, chars=document.chars)
                 for context, document in zip(self._contexts, order.documents.values(), strict=True)
             ],
         )
@@ -520,6 +652,26 @@ async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[
             raise
     finally:
         await to_the_end(run.close(run.verdict(raised)))
+
+
+async def _lend(store: ContextStore, text: str, lent: contextlib.AsyncExitStack) -> Document:
+    """Keep a text that a program made until its child has ended; not to be cancelled half-way."""
+    loan = await asyncio.to_thread(store.lend, text, now_ns=time.time_ns())
+    lent.push_async_callback(_give_back, loan)
+    return loan.document
+
+
+async def _give_back(loan: Loan) -> None:
+    try:
+        await to_the_end(asyncio.to_thread(loan.close))
+    except HostFault as fault:  # the child's answer is there, and must not be lost because of this
+        _log.warning("belljar: a child run's context stays on the disk until the next start: %s", fault)
+
+
+def _logged(context: ContextInfo) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(context)
+    part = fields.pop("part")
+    return fields if part is None else fields | {"part": part}
 
 
 def _not_told(error: BaseException) -> None:

@@ -48,6 +48,7 @@ __all__ = [
     "Failure",
     "Final",
     "Found",
+    "Given",
     "GuestMessage",
     "HostMessage",
     "Left",
@@ -146,16 +147,29 @@ class Query(_Message, frozen=True):
     lengths: Annotated[list[Offset], Meta(min_length=1, max_length=BATCH_MAX)]
 
 
-class Recurse(_Message, frozen=True):
-    """Start a child run for each prompt. Not implemented yet: always refused.
+class Given(_Part, frozen=True, omit_defaults=True):
+    """A child's context: a text of `length` bytes in the body; or, with `doc`, a part of that document.
 
-    Body: the prompts, then the contexts; `contexts` is empty for the run's own. Reply: `Answers`.
+    The part is characters `[start, stop)`, or with `items` the items of these numbers.
+    """
+
+    length: Offset = 0
+    doc: DocIndex | None = None
+    start: Offset = 0
+    stop: Offset = 0
+    items: bool = False
+
+
+class Recurse(_Message, frozen=True):
+    """Start a child run for each prompt. `contexts` has as many; if it is empty, each prompt is a context.
+
+    Body: the prompts, then the texts among the contexts. `model` is only a wish. Reply: `Answers`, in the same order.
     """
 
     id: Id
     model: Name | None
     prompts: Annotated[list[Offset], Meta(min_length=1, max_length=BATCH_MAX)]
-    contexts: Lengths
+    contexts: Annotated[list[Given], Meta(max_length=BATCH_MAX)]
 
 
 class Budget(_Message, frozen=True):
@@ -210,18 +224,23 @@ GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Output | Final
 
 
 class DocumentInfo(_Part, frozen=True):
-    """A text that can be read; requests name it by its index in `Start.documents`."""
+    """A text that can be read; requests name it by its index in `Start.documents`.
+
+    Only `spans` of it belong to the run, in characters; None is all of it.
+    """
 
     name: Name
     chars: Offset
     bytes: Offset
+    spans: list[tuple[Offset, Offset]] | None = None
 
 
 class ContextInfo(_Part, frozen=True):
     """One of the run's contexts. `text` and `directory` are indexes into `Start.documents`.
 
     A list or dict has `items`, and its directory says where in the text each of them is: 42 characters per item
-    (see `belljar.context.document`). `lines` counts the text's lines; 0 if they were not counted.
+    (see `belljar.context.document`). `lines` counts the text's lines; 0 if they were not counted. With `part` the
+    context is only these characters, or items, of what is described here.
     """
 
     name: Name
@@ -230,6 +249,7 @@ class ContextInfo(_Part, frozen=True):
     directory: DocIndex | None
     items: Offset
     lines: Offset
+    part: tuple[Offset, Offset] | None = None
 
 
 class Start(_Message, frozen=True):
@@ -297,11 +317,15 @@ class Failure(_Part, frozen=True):
 
 
 class Answer(_Part, frozen=True, omit_defaults=True):
-    """One reply of a batch: `length` bytes of the body, `cut` if the model was stopped; or a failure, by its index."""
+    """One reply of a batch: `length` bytes of the body; or a failure, by its index.
+
+    `cut` if the model was stopped; `json` if the bytes are a JSON value.
+    """
 
     length: int
     failure: int | None = None
     cut: bool = False
+    json: bool = False
 
 
 class Answers(_Message, frozen=True):

@@ -32,8 +32,8 @@ POOLS = {"jail": 0, "docker": 2, "gvisor": 2}
 NEVER: dict[BackendName, set[str]] = {"jail": set(), "docker": set(), "gvisor": {"landlock"}}
 # Where the faked names of the unit tests say something else than the real ones.
 EXPECT = {"probe_show_vars": "total: int", "query_budget_guard": "enough: 2000"}
-# Child runs are not in this version; and a model has no way to say what a policy says.
-DENIED = {"query_recursive": "PolicyDenied", "query_denied_is_caught": "ModelError"}
+# This model writes no code, so a child run uses up its turns; and a model has no way to say what a policy says.
+DENIED = {"query_recursive": "QuotaExceeded", "query_denied_is_caught": "ModelError"}
 T = TypeVar("T")
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from belljar.audit import AuditLog, records, verify
 from belljar.audit.events import RunStarted
-from belljar.broker import Broker, Calls, Reply, RunScope
+from belljar.broker import Broker, Calls, Child, Outcome, Reply, RunScope, Text
 from belljar.context import ContextStore
 from belljar.errors import AuditUnavailable
 from belljar.identity import RunId, Tenant
@@ -62,6 +62,10 @@ def reply(text: str, *, input_tokens: int = 5, output_tokens: int = 7) -> ModelR
     return ModelReply(text, Usage(input_tokens, output_tokens), "fake-1", "end_turn")
 
 
+async def _echo(child: Child) -> Outcome:
+    return Text(f"{child.question} {child.context}".encode())
+
+
 class Loose(Nursery):
     """For a part without a run: what it starts ends with the event loop."""
 
@@ -92,6 +96,8 @@ class World:
         )
         rates = Rates(Decimal(INPUT_NANOUSD), Decimal(OUTPUT_NANOUSD))
         self.calls = Calls(self.scope, audit=audit, ledger=ledger, prices=Prices({"fake": rates}))
+        self.children: list[Child] = []
+        self.child: Callable[[Child], Awaitable[Outcome]] = _echo
         self.broker: Broker
         self.searcher: Searcher
 
@@ -100,6 +106,11 @@ class World:
         reply = await self.broker.handle(Frame(message, body))
         await self.calls.settled()
         return reply
+
+    async def start_child(self, child: Child) -> Outcome:
+        """What a child would give: its question and what it was to read, or what a test puts in its place."""
+        self.children.append(child)
+        return await self.child(child)
 
     async def in_cell(self) -> World:
         """Ready, and a cell running."""
@@ -180,6 +191,7 @@ async def world(
             texts=of_texts,
             sub_model=model,
             searcher=searcher,
+            start_child=made.start_child,
         )
         made.searcher = searcher
         yield made

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from belljar.broker import calls
+from belljar.broker import Child, Outcome, Text, calls
 from belljar.broker.shown import Shown
-from belljar.errors import HostFault, ModelFailed, PolicyDenied, ProtocolViolation, Refusal
+from belljar.context import Part
+from belljar.errors import HostFault, ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.ledger import Amounts, Limits
 from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
@@ -30,6 +31,7 @@ from belljar.protocol import (
     Execute,
     Final,
     Found,
+    Given,
     GuestMessage,
     Left,
     Output,
@@ -466,16 +468,106 @@ def test_budget_tells_what_is_left(tmp_path: Path) -> None:
     drive(test())
 
 
+def deep(depth: int, beyond: str = "query", **more: Any) -> Policy:
+    return policy_with(models={"depth_max": depth, "beyond_depth": beyond, **more})
+
+
+def test_a_child_is_what_its_parent_says_within_what_the_host_knows(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII], items=["ab", "cd"], model=FakeModel(), policy=deep(2)) as here:
+            await here.in_cell()
+            given = [Given(doc=0, start=2, stop=5), Given(length=4), Given(doc=1, stop=2, items=True)]
+            said = await here.say(Recurse(7, None, [2, 1, 1], given), "äbctext".encode())
+            assert said is not None
+            assert isinstance(said[0], Answers)
+            contexts = [Part(2, 5), "text", Part(0, 2, items=True)]
+            assert [(one.number, one.context, one.doc) for one in here.children] == [
+                (1, contexts[0], 0),
+                (2, contexts[1], 0),
+                (3, contexts[2], 1),
+            ]
+            assert all(one.deadline < here.broker.cell.deadline for one in here.children if here.broker.cell)
+
+    drive(test())
+
+
 @pytest.mark.parametrize(
     ("message", "body", "code"),
-    [(Recurse(7, None, [1], []), b"x", "recursion.unavailable")],
+    [
+        (Recurse(7, None, [1], [Given(doc=9, stop=1)]), b"x", "read.no_document"),
+        (Recurse(7, None, [1], [Given(doc=2, stop=1)]), b"x", "read.no_document"),  # a directory
+        (Recurse(7, None, [1], [Given(doc=0, stop=10**9)]), b"x", "read.out_of_range"),
+        (Recurse(7, None, [1], [Given(doc=0, start=2, stop=1)]), b"x", "read.out_of_range"),
+        (Recurse(7, None, [1], [Given(doc=0, stop=1, items=True)]), b"x", "read.out_of_range"),
+        (Recurse(7, None, [1], [Given(doc=1, stop=3, items=True)]), b"x", "read.out_of_range"),
+        (Recurse(7, None, [1], [Given(doc=0)]), b"x", "query.blank"),
+        (Recurse(7, None, [1], [Given()]), b"x", "query.blank"),
+        (Recurse(7, None, [1], [Given(length=1)]), b" x", "query.blank"),
+        (Recurse(7, "another", [1], []), b"x", "model.denied"),
+        (Recurse(7, None, [2000], []), b"x" * 2000, "models.child_context"),
+        (Recurse(7, None, [1] * 5, []), b"x" * 5, "models.batch"),
+    ],
 )
-def test_what_is_not_built_is_refused(tmp_path: Path, message: GuestMessage, body: bytes, code: str) -> None:
+def test_no_child_starts_with_what_its_parent_may_not_give(
+    tmp_path: Path, message: Recurse, body: bytes, code: str
+) -> None:
     async def test() -> None:
-        async with world(tmp_path, texts=[ASCII]) as here:
+        policy = deep(2, child_context_bytes_max=1024, batch_max=4)
+        async with world(tmp_path, texts=[ASCII], items=["ab", "cd"], model=FakeModel(), policy=policy) as here:
             await here.in_cell()
             answer = await refused(here, message, body)
-            assert (answer.id, answer.failure.code) == (7, code)
+            assert (answer.id, answer.failure.code, here.children) == (7, code, [])
+
+    drive(test())
+
+
+@pytest.mark.parametrize(
+    "message", [Recurse(7, None, [1, 1], [Given(length=1)]), Recurse(7, None, [1], [Given(length=2)])]
+)
+def test_a_request_for_children_that_does_not_add_up_is_a_violation(tmp_path: Path, message: Recurse) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII], model=FakeModel(), policy=deep(2)) as here:
+            await here.in_cell()
+            with pytest.raises(ProtocolViolation):
+                await here.say(message, b"xy")
+
+    drive(test())
+
+
+def test_depth_is_the_hosts_own_count(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII], model=FakeModel(), policy=deep(1, "refuse")) as here:
+            await here.in_cell()
+            answer = await refused(here, Recurse(7, None, [1], []), b"x")
+            failure = answer.failure
+            assert (failure.code, failure.limit, failure.observed, here.children) == ("models.depth", 1, 2, [])
+
+    drive(test())
+
+
+def test_children_of_one_run_are_bounded_and_each_has_its_place(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, texts=[ASCII], model=FakeModel(), policy=deep(2, children_max=3)) as here:
+            await here.in_cell()
+            now = most = 0
+
+            async def child(one: Child) -> Outcome:
+                nonlocal now, most
+                now, most = now + 1, max(most, now + 1)
+                for _ in range(10 - one.number):
+                    await asyncio.sleep(0)
+                now -= 1
+                if one.number == 4:
+                    raise QuotaExceeded("no box left: wait", code="quota.tenant.boxes")
+                return Text(str(one.number).encode())
+
+            here.child = child
+            said = await here.say(Recurse(7, None, [1] * 8, []), b"abcdefgh")
+            assert said is not None
+            assert isinstance(said[0], Answers)
+            assert (bytes(said[1]), most) == (b"1235678", 3)
+            assert [one.failure for one in said[0].items] == [None] * 3 + [0] + [None] * 4
+            assert said[0].failures[0].code == "quota.tenant.boxes"
 
     drive(test())
 
@@ -1129,7 +1221,7 @@ def test_a_flood_of_empty_output_ends_the_run_too(tmp_path: Path) -> None:
         (Search(1, 9, "count", 0, 1, 1, 0), b"x"),
         (Query(1, "another", [1]), b"x"),
         (Query(1, None, [1]), b"x"),
-        (Recurse(1, None, [1], []), b"x"),
+        (Recurse(1, "another", [1], []), b"x"),
     ],
 )
 def test_a_flood_of_frames_that_cost_the_program_nothing_ends_early(

@@ -151,7 +151,7 @@ def echo(frame: Frame[GuestMessage]) -> Reply | None:
         case Budget(id=number):
             return Left(number, None, 1, 2, 3, 4, 5, 6, 7), b""
         case Recurse(id=number):
-            return Refused(number, Failure("PolicyDenied", "recursion.unavailable", "not here", None, None)), b""
+            return Refused(number, Failure("PolicyDenied", "models.depth", "not here", None, None)), b""
         case _:
             return None
 

@@ -391,7 +391,7 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             return kind.write(kind.known), "[]"
         case kinds.Patterns():
             return "[]", '["*"]'
-        case kinds.Period():
+        case kinds.Choice():
             return f'"{kind.known[-1]}"', f'"{kind.known[0]}"'
         case kinds.Pin():
             return f'"{PIN}"', '"any"'
@@ -645,7 +645,7 @@ def value_of(kind: Kind[Any]) -> st.SearchStrategy[str]:
         case kinds.Patterns():
             pattern = st.from_regex(r"\A[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,9}\Z")
             return st.lists(pattern, unique=True, max_size=5).map(lambda v: kind.write(tuple(v)))
-        case kinds.Period():
+        case kinds.Choice():
             return st.sampled_from(kind.known).map(kind.write)
         case kinds.Pin():
             return st.one_of(st.none(), st.from_regex(r"\Asha256:[0-9a-f]{64}\Z")).map(kind.write)

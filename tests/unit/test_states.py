@@ -10,7 +10,21 @@ from typing import Any
 import pytest
 
 from belljar.errors import PolicyDenied, ProtocolViolation
-from belljar.protocol import Budget, Data, Done, Final, GuestMessage, Left, Output, Query, Read, Ready, Recurse, Refused
+from belljar.protocol import (
+    Answers,
+    Budget,
+    Data,
+    Done,
+    Final,
+    GuestMessage,
+    Left,
+    Output,
+    Query,
+    Read,
+    Ready,
+    Recurse,
+    Refused,
+)
 from belljar.states import (
     BOX,
     CELL,
@@ -221,7 +235,7 @@ def test_the_broker_does_what_the_table_says_wherever_it_stands(tmp_path: Path, 
         if foreseen.cell is CellState.CHECKING:
             foreseen.on(Event.ACCEPT)
         said = await say(here, event)
-        served = {Event.READ: Data, Event.BUDGET: Left, Event.RECURSE: Refused}
+        served = {Event.READ: Data, Event.BUDGET: Left, Event.RECURSE: Answers}
         if event in served:
             assert said is (served[event] if states.serves(event) else Refused)
         assert where(states) == where(foreseen)

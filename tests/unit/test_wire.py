@@ -26,6 +26,7 @@ from belljar.protocol import (
     Failure,
     Final,
     Found,
+    Given,
     GuestMessage,
     HostMessage,
     Left,
@@ -65,12 +66,13 @@ failures = st.builds(
     Failure, st.sampled_from(["PolicyDenied", "QuotaExceeded", "ModelError"]), names, names, counts, counts
 )
 
+givens = st.builds(Given, offsets) | st.builds(Given, st.just(0), st.integers(0, 1023), offsets, offsets, st.booleans())
 from_guest: st.SearchStrategy[GuestMessage] = st.one_of(
     st.builds(Ready, st.integers(0, 65535), names),
     st.builds(Read, ids, st.integers(0, 1023), offsets, offsets, lines),
     st.builds(Search, ids, st.integers(0, 1023), modes, offsets, offsets, st.integers(1, 100_000), lines),
     st.builds(Query, ids, st.none() | names, lengths),
-    st.builds(Recurse, ids, st.none() | names, lengths, st.lists(offsets, max_size=3)),
+    st.builds(Recurse, ids, st.none() | names, lengths, st.lists(givens, max_size=3)),
     st.builds(Budget, ids),
     st.builds(Output, ids, st.sampled_from(["stdout", "stderr"])),
     st.builds(Final, ids, st.sampled_from(["text", "json"])),

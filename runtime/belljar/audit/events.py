@@ -81,8 +81,12 @@ class _Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     name: ClassVar[str]
 
 
-class ContextData(_Part, frozen=True):
-    """One context of a run; `text` and `directory` are indexes into the table of documents."""
+class ContextData(_Part, frozen=True, omit_defaults=True):
+    """One context of a run; `text` and `directory` are indexes into the table of documents.
+
+    Of a child run it may be a `part` of what is described: the first and the last but one of its items, or, where it
+    has no directory, of its characters. Whatever else names characters of a document counts from that one's beginning.
+    """
 
     name: Text
     kind: Literal["text", "list", "dict"]
@@ -92,6 +96,7 @@ class ContextData(_Part, frozen=True):
     lines: Count
     sha256: Sha256
     chars: Count
+    part: tuple[Count, Count] | None = None
 
 
 class AmountsData(_Part, frozen=True, omit_defaults=True):

@@ -6,6 +6,8 @@ from belljar.broker.broker import Broker, Reply
 from belljar.broker.calls import Calls, Spent
 from belljar.broker.cell import Cell
 from belljar.broker.meter import Meter
+from belljar.broker.querying import Outcome, Text
+from belljar.broker.recursing import Child
 from belljar.broker.run import RunScope
 
-__all__ = ["Broker", "Calls", "Cell", "Meter", "Reply", "RunScope", "Spent"]
+__all__ = ["Broker", "Calls", "Cell", "Child", "Meter", "Outcome", "Reply", "RunScope", "Spent", "Text"]

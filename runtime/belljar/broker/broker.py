@@ -5,19 +5,20 @@ The rules it keeps, whoever speaks:
 * identity is the stream: nothing here reads a tenant, a run, a depth or a path from a frame;
 * a message out of turn is a violation and ends the box; a request beyond the policy is refused, which the guest sees as
   an exception and the log as a record;
-* a read or a search is one record, written before its reply leaves; a query is two (`calls` writes them);
+* a read or a search is one record, written before its reply leaves; a query is two (`calls` writes them); a child run
+  has a beginning and an end of its own in the log;
 * the first `Final` before the deadline is the answer; nothing that the box says after it counts;
 * work per request is bounded by the policy: bytes read, prompts per batch, requests in flight, output kept;
 * a frame is charged what it costs the host, even if it is empty; and work that grows with its content is done off the
   event loop (`heavy`).
 
-The table in `belljar.states` says what may come when. What a message then does is done by one of three objects, each
-with its own counters: `cells`, `reading`, `querying`. Kept here: how many requests are in flight.
+The table in `belljar.states` says what may come when. What a message then does is done by one of four objects, each
+with its own counters: `cells`, `reading`, `querying`, `recursing`. Kept here: how many requests are in flight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 from belljar.audit import AuditLog
@@ -29,11 +30,12 @@ from belljar.broker.flood import Flood
 from belljar.broker.meter import Meter
 from belljar.broker.querying import Querying
 from belljar.broker.reading import Reading
+from belljar.broker.recursing import Recursing, StartChild
 from belljar.broker.run import RunScope
 from belljar.broker.shown import Coverage, Shown
-from belljar.context import OpenDocument
+from belljar.context import OpenDocument, Span
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, Refusal
-from belljar.ledger import NOTHING, Ledger
+from belljar.ledger import NOTHING, Ledger, Remaining
 from belljar.models import Model
 from belljar.protocol import (
     PROTOCOL,
@@ -75,9 +77,12 @@ class Broker:
         sub_model: Model | None,
         searcher: Searcher,
         texts: Sequence[int],
+        start_child: StartChild,
         meter: Meter | None = None,
+        spans: Mapping[int, Sequence[Span]] | None = None,
     ) -> None:
         self._scope = scope
+        self._spans = spans or {}
         self._meter = meter
         self._calls = calls
         self.states = States()
@@ -92,11 +97,26 @@ class Broker:
             texts=texts,
             searcher=searcher,
             shown=self._shown,
+            spans=self._spans,
         )
         self._querying = Querying(
             scope, calls=calls, ledger=ledger, sub_model=sub_model, shown=self._shown, flood=self._flood
         )
+        self._recursing = Recursing(
+            scope,
+            documents=documents,
+            texts=texts,
+            querying=self._querying,
+            reading=self._reading,
+            flood=self._flood,
+            start=start_child,
+        )
         self._in_flight = 0
+
+    @property
+    def spans(self) -> dict[int, list[Span]]:
+        """What of its documents belongs to the run, where that is not all."""
+        return {doc: list(spans) for doc, spans in self._spans.items()}
 
     @property
     def cell(self) -> Cell | None:
@@ -145,6 +165,14 @@ class Broker:
         """What was read and shown so far; exact after `settled`."""
         return self._shown.coverage
 
+    def left_bytes(self, left: Remaining) -> int:
+        """What the run may still read, by its policy or by the ledger, whichever is less."""
+        return self._reading.left_bytes(left)
+
+    def include(self, doc: int, child: Broker) -> None:
+        """Count what a child run has read and shown of its part of document `doc`, once it is settled."""
+        self._shown.include(doc, child._shown)
+
     @property
     def batch_max(self) -> int:
         """The largest batch whose answers are sure to fit the wire, if the policy allows it."""
@@ -174,7 +202,7 @@ class Broker:
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
-        if isinstance(message, Search | Query | Done | Final):
+        if isinstance(message, Search | Query | Recurse | Done | Final):
             await self._reading.flush()  # these are logged too, and in order
         self.states.check(EVENT_OF[type(message)])
         match message:
@@ -259,10 +287,7 @@ class Broker:
             case Budget():
                 return await self._budget(message)
             case Recurse():
-                raise PolicyDenied(
-                    "child runs are not available in this version: use llm_query or llm_query_batched",
-                    code="recursion.unavailable",
-                )
+                return await self._recursing.recurse(message, body, cell)
             case _:
                 assert_never(message)
 

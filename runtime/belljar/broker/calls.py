@@ -77,6 +77,11 @@ class Spent(msgspec.Struct):
     cost_nanousd: int = 0
     assumed_nanousd: int = 0
 
+    def include(self, other: Spent) -> None:
+        """Add what a child run has spent."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     def add(self, amounts: Amounts, *, assumed: bool) -> None:
         self.assumed_nanousd += amounts.cost_nanousd if assumed else 0
         self.calls += amounts.calls

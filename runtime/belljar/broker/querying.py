@@ -27,17 +27,18 @@ from belljar.ledger import Ledger, period_key, run_account
 from belljar.models import Model, ModelReply, ModelRequest
 from belljar.protocol import BATCH_MAX, Answer, Answers, Failure, Query
 
-__all__ = ["Querying"]
+__all__ = ["Outcome", "Querying", "Text", "first_of", "permit_prompts", "too_much"]
 
 
-class _Text(msgspec.Struct, frozen=True):
-    """What a model answered, in UTF-8; `cut` if it was stopped before its end."""
+class Text(msgspec.Struct, frozen=True):
+    """What came back, in UTF-8; `cut` if the model was stopped before its end, `json` if it is a JSON value."""
 
     data: bytes
-    cut: bool
+    cut: bool = False
+    json: bool = False
 
 
-_Outcome = _Text | Failure
+Outcome = Text | Failure
 
 _SUB_SYSTEM: Const = (
     "You are given one self-contained piece of a larger task. Answer exactly what is asked, in the format asked for, "
@@ -90,23 +91,36 @@ class Querying:
 
     async def query(self, query: Query, body: bytes, cell: Cell) -> tuple[Answers, bytes]:
         """Answer a query of this cell."""
-        self._permit_batch(len(query.lengths))
-        prompts = await off_loop(len(body) + _PROMPT_COST_BYTES * len(query.lengths), _split, query.lengths, body)
-        model = self._permit_query(query)
-        await off_loop(len(body), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
+        self.permit_batch(len(query.lengths))
+        prompts = await self.split(query.lengths, body)
+        return self.answers(query.id, await self.ask(query.model, prompts, cell))
+
+    async def split(self, lengths: Sequence[int], body: bytes) -> list[memoryview]:
+        """The texts in a body, without a copy.
+
+        Raises:
+            ProtocolViolation: the lengths do not add up to it, or a text is not UTF-8.
+        """
+        return await off_loop(len(body) + _PROMPT_COST_BYTES * len(lengths), _split, lengths, body)
+
+    async def ask(self, wish: str | None, prompts: Sequence[memoryview], cell: Cell) -> list[Outcome]:
+        """Each prompt's outcome in its place, or a refusal of them all."""
+        model = self.permit_model(wish)
+        size = sum(map(len, prompts))
+        await off_loop(size, permit_prompts, prompts, self._policy.models.prompt_bytes_max)
         if len(prompts) > 1:
             await self._permit_calls(len(prompts), cell)
         self.count += len(prompts)
-        return self._answers(query.id, await self._ask_all(model, prompts, cell))
+        return await self._ask_all(model, prompts, cell)
 
-    async def _ask_all(self, model: Model, prompts: Sequence[memoryview], cell: Cell) -> list[_Outcome]:
+    async def _ask_all(self, model: Model, prompts: Sequence[memoryview], cell: Cell) -> list[Outcome]:
         """Each prompt's outcome in its place. As many are under way as the policy lets run side by side.
 
         An answer that does not fit the reply is dropped at once, so that a batch never holds more than one reply.
         Shortly before the cell's time is up, unanswered prompts are given up, for the sake of the answers.
         """
         left = iter(enumerate(prompts))
-        results: list[_Outcome | None] = [None] * len(prompts)
+        results: list[Outcome | None] = [None] * len(prompts)
 
         room = longest = self._policy.wire.body_bytes_max
 
@@ -114,15 +128,14 @@ class Querying:
             nonlocal room
             for place, prompt in left:
                 result = await self._ask(model, prompt, cell)
-                size = len(result.data) if isinstance(result, _Text) else 0
+                size = len(result.data) if isinstance(result, Text) else 0
                 if size > room:
-                    why = "the answers do not fit into one reply: ask fewer at once"
-                    result, size = Failure("ModelError", "wire.body", why, longest, size), 0
+                    result, size = too_much(longest, size), 0
                 room -= size
                 results[place] = result
 
         def give_up() -> None:
-            if any(isinstance(result, _Text) for result in results):
+            if any(isinstance(result, Text) for result in results):
                 for worker in workers:
                     worker.cancel()
 
@@ -136,7 +149,7 @@ class Querying:
                         group.create_task(work()) for _ in range(min(len(prompts), self._policy.models.parallel_max))
                     ]
             except BaseExceptionGroup as faults:
-                raise _first(faults) from None
+                raise first_of(faults) from None
             finally:
                 alarm.cancel()
         return [_late() if result is None else result for result in results]
@@ -146,7 +159,7 @@ class Querying:
         whole_s = cell.deadline - cell.began
         return cell.deadline - self._scope.monotonic() - min(_CELL_SPARE_S, whole_s * _CELL_SPARE_SHARE)
 
-    def _permit_batch(self, prompts: int) -> None:
+    def permit_batch(self, prompts: int) -> None:
         """Checked before the batch is split: a refusal must cost us little."""
         if prompts > self.batch_max:
             raise PolicyDenied(
@@ -156,13 +169,14 @@ class Querying:
                 observed=prompts,
             )
 
-    def _permit_query(self, query: Query) -> Model:
+    def permit_model(self, wish: str | None) -> Model:
+        """The model that answers. Raises PolicyDenied if there is none, or the wish is for another."""
         if self._sub_model is None:
             raise PolicyDenied(
                 "this run has no model to ask: start it with --sub-model, or do without llm_query", code="model.none"
             )
         # The guest's `model` is only a wish: it may name the run's own sub-model, or nothing.
-        if query.model is not None and query.model != self._sub_model.name:
+        if wish is not None and wish != self._sub_model.name:
             raise PolicyDenied(
                 f"this run's queries go to {self._sub_model.name}: leave `model` out", code="model.denied"
             )
@@ -192,7 +206,7 @@ class Querying:
         balance = await self._ledger.balance(run_account(self._scope.run), key)
         return balance.used.calls + balance.held.calls + self._calls.kept.calls + calls > quota.calls
 
-    async def _ask(self, model: Model, prompt: memoryview, cell: Cell) -> _Outcome:
+    async def _ask(self, model: Model, prompt: memoryview, cell: Cell) -> Outcome:
         request = ModelRequest(
             system=_SUB_SYSTEM,
             messages=(),
@@ -211,19 +225,22 @@ class Querying:
         await self._shown.prompt(cell.number, prompt)
         return await off_loop(len(reply.text), _outcome_of, reply)
 
-    def _answers(self, request: int, results: list[_Outcome]) -> tuple[Answers, bytes]:
-        parts = [result.data if isinstance(result, _Text) else b"" for result in results]
+    def answers(self, request: int, results: Sequence[Outcome]) -> tuple[Answers, bytes]:
+        """The reply with these outcomes, which together fit one body."""
+        parts = [result.data if isinstance(result, Text) else b"" for result in results]
         failures = [result for result in results if isinstance(result, Failure)]
         room = self._policy.wire.header_bytes_max - _ITEMS_BYTES - _ITEM_BYTES * len(results)
         listed, place_of = listing(failures, room)
         items = [
-            Answer(len(result.data), cut=result.cut) if isinstance(result, _Text) else Answer(0, place_of[result])
+            Answer(len(result.data), cut=result.cut, json=result.json)
+            if isinstance(result, Text)
+            else Answer(0, place_of[result])
             for result in results
         ]
         return Answers(request, items, listed), b"".join(parts)
 
 
-def _split(lengths: list[int], body: bytes) -> list[memoryview]:
+def _split(lengths: Sequence[int], body: bytes) -> list[memoryview]:
     """Split the body by `lengths`, without a copy. A wrong sum, or a cut inside a character, is a violation."""
     if sum(lengths) != len(body):
         raise ProtocolViolation("lengths that do not add up to the body")
@@ -234,7 +251,7 @@ def _split(lengths: list[int], body: bytes) -> list[memoryview]:
     return prompts
 
 
-def _permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
+def permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
     """Check a whole batch before any of it is sent: a prompt that is refused must not cost the other answers."""
     for place, prompt in enumerate(prompts):
         which = f"prompts[{place}]" if len(prompts) > 1 else "the prompt"
@@ -256,7 +273,7 @@ def _is_blank(prompt: memoryview) -> bool:
     return not head.strip() and not text_of(prompt).strip()
 
 
-def _outcome_of(reply: ModelReply) -> _Outcome:
+def _outcome_of(reply: ModelReply) -> Outcome:
     """What the program gets. A refusal or an empty reply is not an answer, though it was paid for."""
     if reply.stop_reason == "refusal":
         why = "the model refused to answer this prompt: ask in another way, or leave it out"
@@ -265,7 +282,13 @@ def _outcome_of(reply: ModelReply) -> _Outcome:
         words = reply.stop_reason[:BRIEF_CHARS].encode("utf-8", "replace").decode()
         why = f"the model gave an empty answer (it stopped with {words!a}): ask again or in another way"
         return Failure("ModelError", "model.blank", why, None, None)
-    return _Text(bytes_of(reply.text), reply.stop_reason in _CUT)
+    return Text(bytes_of(reply.text), reply.stop_reason in _CUT)
+
+
+def too_much(limit: int, size: int) -> Failure:
+    """The outcome of an answer that does not fit the reply beside the others."""
+    why = "the answers do not fit into one reply: ask fewer at once"
+    return Failure("ModelError", "wire.body", why, limit, size)
 
 
 def _late() -> Failure:
@@ -273,7 +296,7 @@ def _late() -> Failure:
     return Failure("PolicyDenied", "limits.cell_wall", why, None, None)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first error in a task group's exception: it failed first, and ended the others."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final as Const
 
 import msgspec
@@ -21,7 +21,7 @@ from belljar.broker.readlog import ReadLog
 from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Shown
-from belljar.context import OpenDocument
+from belljar.context import OpenDocument, Part, Span, view_of, within
 from belljar.errors import PolicyDenied, ProtocolViolation, QuotaExceeded
 from belljar.ledger import Ledger, Remaining
 from belljar.protocol import Data, Found, Read, Search
@@ -41,7 +41,8 @@ _PATTERN_BYTES_MAX: Const = 64 * 1024
 class Reading:
     """One run's reads and searches. `count` is how many were answered, `read_bytes` what came out.
 
-    `texts` are the indexes in `documents` of what can be searched. Await `flush` before anything else of the run is
+    `texts` are the indexes in `documents` of what can be searched; of those in `spans` only these ranges belong to the
+    run. Await `flush` before anything else of the run is
     logged, and `settled` at its end.
     """
 
@@ -55,9 +56,11 @@ class Reading:
         texts: Sequence[int],
         searcher: Searcher,
         shown: Shown,
+        spans: Mapping[int, Sequence[Span]],
     ) -> None:
         self._scope = scope
         self._policy = scope.policy
+        self._spans = spans
         self._audit = audit
         self._documents = documents
         self._texts = frozenset(texts)
@@ -99,6 +102,7 @@ class Reading:
                 limit=document.document.chars,
                 observed=read.stop,
             )
+        self._permit_place(read.doc, read.start, read.stop)
         # Characters first, so that an absurd range is refused before its bytes are looked up.
         self._permit_read(read.stop - read.start)
         data = document.read(read.start, read.stop)
@@ -151,6 +155,21 @@ class Reading:
             raise PolicyDenied(f"there is no document {doc}", code="read.no_document")
         return self._documents[doc]
 
+    def permit_part(self, doc: int, part: Part) -> None:
+        """Whether a child may have this part: it may read no more than the run itself. Raises PolicyDenied."""
+        if doc in self._spans:
+            for start, stop in view_of(self._documents[doc], part).text:
+                self._permit_place(doc, start, stop)
+
+    def _permit_place(self, doc: int, start: int, stop: int) -> None:
+        """Of a document of which the run has a part, only that may be read or searched."""
+        spans = self._spans.get(doc)
+        if spans is not None and not within((start, max(start, stop)), spans):
+            raise PolicyDenied(
+                f"characters {start} to {stop} of the document are not in the run's part: read what `context` has",
+                code="read.out_of_range",
+            )
+
     async def _charge(self, size: int, least: int = _READ_COST_BYTES_MIN) -> None:
         cost = max(size, least)
         await self._reads.charge(cost)
@@ -166,6 +185,11 @@ class Reading:
                 "a directory of items cannot be searched, nor a text item by item: search the text, or read it",
                 code="search.no_text",
             )
+        # An item is a text of its own, whatever is said to be before it.
+        first = search.start if search.mode in OF_ITEMS else min(search.first, search.start)
+        self._permit_place(search.doc, first, min(search.stop, document.document.chars))
+        if search.mode == "lines" and search.doc in self._spans:
+            raise PolicyDenied("lines of a part are not numbered: read it, or search it", code="read.out_of_range")
         if len(body) > _PATTERN_BYTES_MAX:
             raise PolicyDenied(
                 f"a pattern of {len(body)} bytes is over the limit of {_PATTERN_BYTES_MAX}: search for less at once",

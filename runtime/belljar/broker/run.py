@@ -18,7 +18,8 @@ __all__ = ["RunScope"]
 class RunScope(msgspec.Struct, frozen=True, kw_only=True):
     """`tasks` owns everything that runs beside the run's main line.
 
-    `deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch.
+    `deadline` is on the monotonic clock `monotonic`, in seconds; `now` is wall time since the epoch. `bound_s` is how
+    long the run was allowed to take where that is less than its policy's limit, as for a child.
     """
 
     run: RunId
@@ -26,6 +27,7 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     deadline: float
     tasks: Nursery
+    bound_s: float | None = None
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 
@@ -35,7 +37,7 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
 
     def time_up(self) -> PolicyDenied:
         """The refusal when the deadline has passed: `limits.run_wall`, with the limit and the time used."""
-        bound_s = self.policy.limits.run_wall_s
+        bound_s = self.policy.limits.run_wall_s if self.bound_s is None else self.bound_s
         used_s = bound_s - self.left_s()
         return PolicyDenied(
             f"the run's time is up after {used_s:.1f} s: allow it more, or ask for less",

@@ -62,6 +62,9 @@ class _Text:
         self.opened = opened
         self.read = Spans(ranges_max=_RANGES_MAX)
         self.shown = Spans(ranges_max=_RANGES_MAX)
+        # What child runs read and were shown: it is in their part of the log.
+        self.read_below = Spans(ranges_max=_RANGES_MAX)
+        self.shown_below = Spans(ranges_max=_RANGES_MAX)
         self.recent: list[tuple[int, int]] = []
         self.found: list[tuple[int, int]] = []
 
@@ -91,6 +94,16 @@ class _Text:
     def likeliest_first(self) -> list[tuple[int, int]]:
         """Where to look for a prompt: in what was read last, then in the rest."""
         return [*self.recent[: -_RECENT_MAX - 1 : -1], *[*self.read][-_RECENT_MAX:]]
+
+
+def _covered(own: Spans, below: Spans) -> int:
+    """How many characters are in either."""
+    if not below.covered:
+        return own.covered
+    both = Spans(ranges_max=_RANGES_MAX)
+    for start, stop in (*own, *below):
+        both.add(start, stop)
+    return both.covered
 
 
 class Shown:
@@ -126,14 +139,25 @@ class Shown:
         texts = self._texts.values()
         return Coverage(
             chars=sum(text.opened.document.chars for text in texts),
-            read=sum(text.read.covered for text in texts),
-            shown=sum(text.shown.covered for text in texts),
+            read=sum(_covered(text.read, text.read_below) for text in texts),
+            shown=sum(_covered(text.shown, text.shown_below) for text in texts),
         )
 
     def read(self, doc: int, start: int, stop: int) -> None:
         """Characters [start, stop) went into the box."""
         if doc in self._texts:
             self._texts[doc].take(start, stop)
+
+    def include(self, doc: int, child: Shown) -> None:
+        """Count what a child run has read and shown of a part of document `doc`, which was all that it had."""
+        mine = self._texts[doc]
+        for text in child._texts.values():
+            for spans, more in (
+                (mine.read_below, (*text.read, *text.read_below)),
+                (mine.shown_below, (*text.shown, *text.shown_below)),
+            ):
+                for start, stop in more:
+                    spans.add(start, stop)
 
     async def prompt(self, cell: int, prompt: bytes | memoryview) -> None:
         """A sub-model has answered this. Returns at once, unless too many wait to be traced.

@@ -5,6 +5,7 @@ from belljar.context.encodings import Errors
 from belljar.context.folder import LeftOut
 from belljar.context.intake import OnProgress
 from belljar.context.items import first_keys
+from belljar.context.parts import Part, Span, View, view_of, within
 from belljar.context.store import (
     ContextStore,
     ContextStores,
@@ -27,7 +28,12 @@ __all__ = [
     "OnLeftOut",
     "OnProgress",
     "OpenDocument",
+    "Part",
     "Source",
+    "Span",
     "Swept",
+    "View",
     "first_keys",
+    "view_of",
+    "within",
 ]

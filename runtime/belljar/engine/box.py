@@ -215,13 +215,13 @@ class Box:
             more: other cells may follow the first.
             stays: an answer may turn out not to count, and then they may follow it, too.
         """
-        policy = self._scope.policy
+        policy, spans = self._scope.policy, self._broker.spans
         start = Start(
             protocol=PROTOCOL,
             language=language,
             documents=[
-                DocumentInfo(opened.document.name[:64], opened.document.chars, opened.document.bytes)
-                for opened in documents
+                DocumentInfo(opened.document.name[:64], opened.document.chars, opened.document.bytes, spans.get(doc))
+                for doc, opened in enumerate(documents)
             ],
             contexts=list(contexts),
             read_bytes_max=self._found_bytes_max,
@@ -624,7 +624,7 @@ class Box:
         try:
             reply = await self._broker.handle(frame)
             if reply is not None:
-                if isinstance(frame.message, Query):
+                if isinstance(frame.message, Query | Recurse):
                     self._hold(answers := len(reply[1]))
                 # Half a frame would put the stream out of step for every cell that follows.
                 await to_the_end(self._send(reply))

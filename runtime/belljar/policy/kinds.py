@@ -25,6 +25,7 @@ from belljar.errors import InvalidInput
 
 __all__ = [
     "Amount",
+    "Choice",
     "Cost",
     "Count",
     "Duration",
@@ -454,14 +455,14 @@ class Patterns(Kind[tuple[str, ...]]):
 
 
 @dataclass(frozen=True)
-class Period(Kind[str]):
-    """The period over which an amount is counted. Longer is tighter: a bound on a month bounds each of its days."""
+class Choice(Kind[str]):
+    """One of some words, the loosest first."""
 
-    known: tuple[str, ...]  # loosest first
+    known: tuple[str, ...]
 
     def read(self, value: object) -> str:
         if not isinstance(value, str) or value not in self.known:
-            raise Wrong(f"is {shown(value)}, which is not a valid period here; use {_words(self.known)}")
+            raise Wrong(f"is {shown(value)}; use {_words(self.known)}")
         return value
 
     def write(self, value: str) -> str:
@@ -475,6 +476,16 @@ class Period(Kind[str]):
 
     def schema(self) -> dict[str, Any]:
         return {"enum": list(self.known)}
+
+
+@dataclass(frozen=True)
+class Period(Choice):
+    """The period over which an amount is counted. Longer is tighter: a bound on a month bounds each of its days."""
+
+    def read(self, value: object) -> str:
+        if not isinstance(value, str) or value not in self.known:
+            raise Wrong(f"is {shown(value)}, which is not a valid period here; use {_words(self.known)}")
+        return value
 
 
 @dataclass(frozen=True)

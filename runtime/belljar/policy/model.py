@@ -122,7 +122,12 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which models may be asked, and how. `turns_max` counts the root model's answers, `depth_max` recursion."""
+    """Which models may be asked, and how. `turns_max` counts the root model's answers.
+
+    `depth_max` counts the levels of models below a root model: with 1 there are sub-models alone, with 2 child runs
+    whose programs have sub-models, and so on; `beyond_depth` says what `rlm_query` then does. `children_max` bounds the
+    children of one run at the same time, `child_share_percent` what one of them may spend of what the run has left.
+    """
 
     allow: Annotated[tuple[str, ...], kinds.Patterns("allow")]
     prompt_bytes_max: Annotated[int, kinds.Size("prompt", "1 KiB", "1 GiB")]
@@ -133,6 +138,10 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     attempts_max: Annotated[int, kinds.Count("attempts", 1, 20)]
     turns_max: Annotated[int, kinds.Count("turns", 1, 10_000)]
     depth_max: Annotated[int, kinds.Count("depth", 0, 16)]
+    beyond_depth: Annotated[Literal["query", "refuse"], kinds.Choice("beyond_depth", ("query", "refuse"))]
+    children_max: Annotated[int, kinds.Count("children", 1, 256)]
+    child_share_percent: Annotated[int, kinds.Count("child_share", 1, 100)]
+    child_context_bytes_max: Annotated[int, kinds.Size("child_context", "1 KiB", "1 GiB")]
 
     def permits(self, model: str) -> bool:
         """Whether `model` matches one of the allowed patterns, case-sensitively."""

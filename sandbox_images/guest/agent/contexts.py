@@ -34,16 +34,28 @@ class _Remote:
 
     def __init__(self, channel: Channel, doc: int, info: dict[str, Any], read_bytes_max: int) -> None:
         self._channel = channel
-        self._doc = doc
+        self.doc = doc
+        self._spans = info["spans"]
         # Limits are in bytes; a character outside ASCII may take four of them.
         self._step = read_bytes_max // (1 if info["bytes"] == info["chars"] else 4)
 
     def fetch(self, first: int, last: int) -> str:
-        """Characters [first, last)."""
+        """Characters [first, last). What does not belong to this run is filled up: pages know nothing of parts."""
+        if self._spans is None:
+            return self._fetched(first, last)
+        parts, at = [], first
+        for start, stop in self._spans:
+            start, stop = max(start, at), min(stop, last)
+            if start < stop:
+                parts += ["\0" * (start - at), self._fetched(start, stop)]
+                at = stop
+        return "".join([*parts, "\0" * (last - at)])
+
+    def _fetched(self, first: int, last: int) -> str:
         line = _calling_line()
         parts = []
         for at in range(first, last, self._step):
-            fields = {"doc": self._doc, "start": at, "stop": min(last, at + self._step), "line": line}
+            fields = {"doc": self.doc, "start": at, "stop": min(last, at + self._step), "line": line}
             header, body = self._channel.request("read", fields)
             raise_failure(header)
             parts.append(body.decode("utf-8"))
@@ -74,7 +86,7 @@ class _Remote:
     def _ask(
         self, mode: str, pattern: str, start: int, stop: int, limit: int, first: int = 0
     ) -> tuple[dict[str, Any], bytes]:
-        fields = {"doc": self._doc, "mode": mode, "start": start, "stop": stop, "limit": limit, "line": _calling_line()}
+        fields = {"doc": self.doc, "mode": mode, "start": start, "stop": stop, "limit": limit, "line": _calling_line()}
         if first:
             fields["first"] = first
         header, body = self._channel.request("search", fields, pattern.encode("utf-8", "replace"))
@@ -118,11 +130,13 @@ def _context(channel: Channel, info: dict[str, Any], start: dict[str, Any], cach
     # The name in messages is what the program calls it; the first context also has the name `context`.
     name = "context" if info is start["contexts"][0] else f'contexts["{info["name"]}"]'
     text = _text(channel, info["text"], start, cache, name, lines=info["lines"])
+    part = info["part"]
     if info["kind"] == "text":
-        return text
+        return text if part is None else text._part(part[0], part[1], name)
     directory = _text(channel, info["directory"], start, cache, name, lines=None)
     look_alike = PagedList if info["kind"] == "list" else PagedDict
-    return look_alike(text, directory, info["items"], name=name)
+    whole = look_alike(text, directory, info["items"], name=name)
+    return whole if part is None else whole._part(part[0], part[1], name)
 
 
 def _text(

@@ -7,6 +7,7 @@ into a message on the wire; all decisions are made on the host.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from guest.agent.answers import encoded
 from guest.agent.wire import Channel
+from guest.context.collection import reference_to
 from guest.context.paged import PagedText, plain
 from guest.context.placeholder import holds_placeholder
 from guest.exact import exact, exact_text
@@ -150,7 +152,7 @@ def _check_prompts(texts: list[bytes], bytes_max: int) -> None:
 
 def _with_answers(answers: list[Any], refusal: Exception | None = None) -> Exception:
     """The exception of a batch, with the answers there are: why the rest was refused, or the first failure."""
-    answered = sum(isinstance(answer, str) for answer in answers)
+    answered = sum(answer is not None and not isinstance(answer, Exception) for answer in answers)
     if refusal is None:
         place = next(place for place, answer in enumerate(answers) if isinstance(answer, Exception))
         first: Any = answers[place]
@@ -185,6 +187,18 @@ def _check_size(what: str, size: int, limit: int) -> None:
     """Refuse here what no frame can carry; the host would have to end the box for it."""
     if size > limit:
         raise PolicyDenied(f"{what} of {size} bytes is over the limit of {limit}: send less at once", limit, size)
+
+
+def _given(contexts: Sequence[Any]) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """What a message says of the contexts of child runs, and those that travel with it."""
+    given, texts = [], []
+    for context in contexts:
+        said = reference_to(context)
+        if said is None:
+            texts.append(_text(context, "a context"))
+            said = {"length": len(texts[-1])} if texts[-1] else {}
+        given.append(said)
+    return given, texts
 
 
 class Budget(dict[str, "int | None"]):
@@ -254,18 +268,29 @@ class Queries:
         return self._ask(list(prompts), model, return_exceptions=bool(return_exceptions))
 
     @called("rlm_query")
-    def rlm_query(self, prompt: str, context: str | None = None, model: str | None = None) -> str:
-        """Start a child run over `context` (the whole of this run's own when None)."""
-        return str(self._recurse([prompt], None if context is None else [context], model, False)[0])
+    def rlm_query(self, prompt: str, context: Any = None, model: str | None = None) -> Any:
+        """Have a child run, with a root model and a box of its own, answer `prompt` about `context`.
+
+        `context` is a text, or `context` itself or a part of it, which is not copied. With None, the prompt is the
+        child's context. Returns what the child gave: a str, or the value of its JSON. Raises as `llm_query`, and
+        ModelError where the child failed.
+        """
+        return self._recurse([prompt], None if context is None else [context], model, False)[0]
 
     @called("rlm_query_batched")
     def rlm_query_batched(
         self,
         prompts: Sequence[str],
-        contexts: Sequence[str] | None = None,
+        contexts: Sequence[Any] | None = None,
         model: str | None = None,
         return_exceptions: bool = False,
     ) -> list[Any]:
+        """A child run for each prompt, side by side, each with its context; answers come in the same order.
+
+        `return_exceptions` is that of `llm_query_batched`.
+        """
+        if isinstance(prompts, str):
+            raise TypeError("rlm_query_batched takes a list of prompts; rlm_query takes one")
         others = None if contexts is None else list(contexts)
         return self._recurse(list(prompts), others, model, bool(return_exceptions))
 
@@ -327,21 +352,17 @@ class Queries:
         return None
 
     def _recurse(
-        self, prompts: list[str], contexts: list[str] | None, model: str | None, return_exceptions: bool
+        self, prompts: list[str], contexts: list[Any] | None, model: str | None, return_exceptions: bool
     ) -> list[Any]:
         self._flush()
         texts = [_text(prompt, "a prompt") for prompt in prompts]
-        others = [_text(context, "a context") for context in contexts or []]
+        given, others = _given(contexts or [])
         _check_size("a request", sum(map(len, texts + others)), self._body_bytes_max)
         if not texts:
             return []
-        if len(texts) > self._batch_max or len(others) not in (0, len(texts)):
+        if len(texts) > self._batch_max or len(given) not in (0, len(texts)):
             raise PolicyDenied(f"a batch has at most {self._batch_max} prompts, and a context for each or none")
-        fields = {
-            "model": _wish(model),
-            "prompts": [len(one) for one in texts],
-            "contexts": [len(one) for one in others],
-        }
+        fields = {"model": _wish(model), "prompts": [len(one) for one in texts], "contexts": given}
         header, body = self._channel.request("recurse", fields, b"".join(texts + others))
         raise_failure(header)
         answers = self._answers(header, body)
@@ -370,7 +391,7 @@ class Queries:
                 answers.append(as_exception(header["failures"][item["failure"]]))
                 continue
             text = body[at : at + item["length"]].decode("utf-8")
-            answers.append(CutAnswer(text) if "cut" in item else text)
+            answers.append(json.loads(text) if "json" in item else CutAnswer(text) if "cut" in item else text)
             at += item["length"]
         return answers
 

@@ -38,7 +38,7 @@ from guest.context.placeholder import mark
 from guest.context.pushdown import Hits, Pushdown, found_by, refuse_flags, source_of, wanted_of
 from guest.exact import exact, exact_text
 
-__all__ = ["RECORD_CHARS", "ItemText", "PagedDict", "PagedList"]
+__all__ = ["RECORD_CHARS", "ItemText", "PagedDict", "PagedList", "reference_to"]
 
 RECORD_CHARS = 42
 """The length of one record of the directory."""
@@ -125,14 +125,14 @@ class _Items:
         self._origin = (name, 0)
         self._keyed = keyed
 
-    def part(self, start: Any, stop: Any) -> _Items:
-        """Items [start, stop), as a slice counts them."""
+    def part(self, start: Any, stop: Any, name: str | None = None) -> _Items:
+        """Items [start, stop), as a slice counts them; parts of it are named after `name`, where it has one."""
         low, high, _ = slice(start, stop).indices(self._count)
         made: _Items = object.__new__(_Items)
-        made._text, made._directory, made._keyed, made._origin = self._text, self._directory, self._keyed, self._origin
+        made._text, made._directory, made._keyed = self._text, self._directory, self._keyed
         made._count, made._first = max(0, high - low), self._first + low
-        name, base = self._origin
-        made._name = f"{name}.part({made._first - base}, {made._first - base + made._count})"
+        whole, base = made._origin = self._origin if name is None else (name, made._first)
+        made._name = name or f"{whole}.part({made._first - base}, {made._first - base + made._count})"
         return made
 
     def __len__(self) -> int:
@@ -383,8 +383,11 @@ class PagedList(_Searched):
 
     def part(self, start: SupportsIndex | None = None, stop: SupportsIndex | None = None, /) -> PagedList:
         """The items of list[start:stop] as a paged list of their own, numbered from 0: nothing is loaded."""
+        return self._part(start, stop)
+
+    def _part(self, start: Any, stop: Any, name: str | None = None) -> PagedList:
         made: PagedList = object.__new__(PagedList)
-        made._items = self._items.part(start, stop)
+        made._items = self._items.part(start, stop, name)
         made._name = made._items._name
         return made
 
@@ -544,8 +547,11 @@ class PagedDict(_Searched):
 
     def part(self, start: SupportsIndex | None = None, stop: SupportsIndex | None = None, /) -> PagedDict:
         """The entries from number `start` to before `stop`, in the dict's order, as a paged dict of their own."""
+        return self._part(start, stop)
+
+    def _part(self, start: Any, stop: Any, name: str | None = None) -> PagedDict:
         made: PagedDict = object.__new__(PagedDict)
-        made._items = self._items.part(start, stop)
+        made._items = self._items.part(start, stop, name)
         made._name, made._keys_bytes_max = made._items._name, self._keys_bytes_max
         made._numbers, made._last = None, -1
         return made
@@ -728,6 +734,21 @@ class _Pairs(_View, _ItemsView[str, Any]):
 
     def __reversed__(self) -> Iterator[tuple[str, Any]]:
         return zip(reversed(self._mapping), self._mapping._values(backwards=True), strict=True)
+
+
+def reference_to(value: Any) -> dict[str, Any] | None:
+    """What a message says of a context or a part of one; None for anything else."""
+    if not issubclass(type(value), LookAlike):
+        return None
+    if issubclass(type(value), PagedText):
+        first, count, text, items = value._base, len(value), value, False
+    else:
+        first, count, text, items = value._items._first, len(value), value._items._text, True
+    assert text._pushdown is not None, "a context is where its text is"
+    fields = {"doc": text._pushdown.doc, "start": first, "stop": first + count}
+    return {key: number for key, number in fields.items() if number or key == "doc"} | (
+        {"items": True} if items else {}
+    )
 
 
 # Patterns (`case [first, *rest]`, `case {"a": a}`) go by these registrations, not by `__class__`.

@@ -132,8 +132,11 @@ class Pushdown(Protocol):
 
     Each method may stop early (its time is up, its reply is full) and then says where to continue, which is after the
     last match, and at least one after its own start; the caller continues there. Positions are characters of the
-    document; the text that the pattern sees is [first, stop), as with `pos` and `endpos` of `re`.
+    document; the text that the pattern sees is [first, stop), as with `pos` and `endpos` of `re`. `doc` is the
+    document's number in messages.
     """
+
+    doc: int
 
     def find(self, pattern: str, start: int, stop: int, limit: int, *, first: int = 0) -> tuple[list[Hit], int | None]:
         """At most `limit` matches in order; where to continue."""

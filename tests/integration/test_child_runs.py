@@ -1,0 +1,309 @@
+"""Child runs in real boxes: what a child is given, what comes back, and how a tree of runs ends."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from belljar import Result, Runtime
+from belljar.identity import RunId
+from belljar.models import FREE, ModelReply, ModelRequest, Usage
+from belljar.policy import Policy, load
+from tests.integration.support import Jar
+
+TEXT = "".join(f"line {number:05} →\n" for number in range(3000))
+ROWS = ["null", "eins", {"zwei": [1, 2]}, "drei →", "vier"]
+
+
+REFUSED = """
+try:
+    {}
+except PolicyDenied as error:
+    FINAL([error.code, error.limit, error.observed])
+"""
+
+
+class Played:
+    """A root model that answers a question with `[[name]]` in it by the program of that name, any other by `alone`.
+
+    As a sub-model it tells the length of its prompt, and its end.
+    """
+
+    name = "scripted:played"
+    scripted = True
+    rates = FREE
+
+    def __init__(self, programs: Mapping[str, str]) -> None:
+        self._programs = programs
+        self.openings: list[str] = []
+        self._more = asyncio.Event()
+
+    async def seen(self, openings: int) -> None:
+        """Return when so many runs have asked it for code."""
+        while len(self.openings) < openings:
+            self._more.clear()
+            await self._more.wait()
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        first = request.messages[0].text
+        if request.purpose == "sub":
+            return self._reply(f"{len(first)} {first[-6:]}")
+        self.openings.append(first)
+        self._more.set()
+        name = re.search(r"\[\[(\w+)\]\]", first)
+        return self._reply(f"```repl\n{self._programs[name[1] if name else 'alone']}\n```")
+
+    def _reply(self, text: str) -> ModelReply:
+        return ModelReply(text, Usage(1000, 10), self.name, "end_turn")
+
+    async def aclose(self) -> None:
+        pass
+
+
+def policy_of(**models: Any) -> Policy:
+    policy = load("dev")
+    return msgspec.structs.replace(policy, name="test", models=msgspec.structs.replace(policy.models, **models))
+
+
+def run(
+    jar: Jar,
+    code: str,
+    programs: Mapping[str, str],
+    *,
+    policy: Policy | None = None,
+    while_it_runs: Callable[[Runtime], Any] | None = None,
+    **how: Any,
+) -> tuple[Result, Played]:
+    model = Played(programs)
+
+    async def go() -> Result:
+        async with Runtime(policy or policy_of(), state=jar.at, environ={}, language="python") as runtime:
+            beside = asyncio.create_task(while_it_runs(runtime)) if while_it_runs else None
+            result = await runtime.execute(code, model=model, **how)
+            if beside is not None:
+                await beside
+            assert await runtime._host._shared.ledger.check_books() == []
+        return result
+
+    return asyncio.run(go()), model
+
+
+def answered(jar: Jar, code: str, programs: Mapping[str, str], **how: Any) -> Any:
+    result, _ = run(jar, code, programs, **how)
+    assert result.status == "ok", result.error
+    return result.answer
+
+
+def test_a_prompt_alone_is_the_childs_context(jar: Jar) -> None:
+    programs = {"alone": "FINAL(f'{context[-9:]} {len(context)}')"}
+    assert answered(jar, "FINAL(rlm_query('How many? one two three'))", programs, context=TEXT) == "two three 23"
+
+
+def test_with_a_context_the_prompt_is_the_question(jar: Jar) -> None:
+    result, model = run(jar, "FINAL(rlm_query('Count. [[x]]', 'a' * 5000))", {"x": "FINAL(len(context))"}, context=TEXT)
+    assert result.answer == 5000
+    assert "Count. [[x]]" in model.openings[0]
+    assert "characters: 5000" in model.openings[0]
+
+
+def test_what_a_child_gives_comes_back_as_a_value(jar: Jar) -> None:
+    programs = {"x": "FINAL({'n': [1, 2.5, None], 'text': context[:3]})", "y": "FINAL('{}')"}
+    code = "FINAL([rlm_query('[[x]]', context)['n'], rlm_query('[[x]]', 'abcd')['text'], rlm_query('[[y]]', 'a')])"
+    assert answered(jar, code, programs, context=TEXT) == [[1, 2.5, None], "abc", "{}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("context", TEXT),
+        ("context.part(12_345, 30_000)", TEXT[12_345:30_000]),
+        ("context.part(20).part(14, 28)", TEXT[34:48]),
+        ("contexts['rows']", ROWS),
+        ("contexts['rows'].part(1, 4)", ROWS[1:4]),
+        ("contexts['rows'].part(1).part(1, -1)", ROWS[2:4]),
+        ("contexts['mails'].part(1, 3)", {"b": "zwei", "c": {"n": 3}}),
+    ],
+)
+def test_a_part_reaches_a_child_by_reference(jar: Jar, given: str, expected: Any) -> None:
+    mails = {"a": "eins →", "b": "zwei", "c": {"n": 3}, "d": "vier"}
+    programs = {
+        "x": "import json\nwhole = context.copy() if not isinstance(context, str) else str(context)\n"
+        "FINAL([len(context), whole, context.search('[a-z]', limit=1)[0].start, [*context.lines()][:3]])"
+    }
+    code = f"FINAL(rlm_query('[[x]]', {given}))"
+    result, _ = run(jar, code, programs, context=TEXT, contexts={"rows": ROWS, "mails": mails})
+    assert result.status == "ok", result.error
+    length, whole, _, lines = result.answer
+    assert (length, whole) == (len(expected), expected)
+    if isinstance(expected, str):
+        assert lines == expected.splitlines()[:3]
+    (child,) = [one for one in jar.records("run.started") if one.run.endswith(".00001")]
+    (described,) = child.data["contexts"]
+    assert described["sha256"] in {one["sha256"] for one in jar.records("run.started")[0].data["contexts"]}
+    assert len(list((jar.at / "contexts").glob("**/lent/*"))) == 0
+
+
+def test_a_child_reads_nothing_beside_its_part(jar: Jar) -> None:
+    """By the wire itself, since the names of the agent would not even ask."""
+    program = """
+import gc
+tried = []
+from guest.agent.wire import Channel
+(channel,) = [one for one in gc.get_objects() if type(one) is Channel]
+for start, stop in ((0, 10), (990, 1001), (1999, 2001), (1000, 2000)):
+    header, body = channel.request("read", {"doc": 0, "start": start, "stop": stop, "line": 0})
+    tried.append([header["op"], len(body)])
+    header, _ = channel.request("search", {"doc": 0, "mode": "count", "start": start, "stop": stop, "limit": 1,
+                                           "line": 0, "first": max(1, start - 1)}, b"x")
+    tried[-1].append(header["op"])
+for mode in ("count", "lines"):
+    header, _ = channel.request("search", {"doc": 0, "mode": mode, "start": 1000, "stop": 2000, "limit": 1,
+                                           "line": 0, "first": 1000}, b"x" if mode == "count" else b"")
+    tried.append(header["op"])
+header, _ = channel.request("recurse", {"model": None, "prompts": [1],
+                                        "contexts": [{"doc": 0, "start": 999, "stop": 1500}]}, b"q")
+FINAL([tried, header["op"], header["failure"]["code"]])
+"""
+    code = "FINAL(rlm_query('[[x]]', context.part(1000, 2000)))"
+    refused = ["refused", 0, "refused"]
+    assert answered(jar, code, {"x": program}, context="x" * 3000) == [
+        [refused, refused, refused, ["data", 1000, "refused"], "found", "refused"],
+        "refused",
+        "read.out_of_range",
+    ]
+
+
+def test_cost_and_coverage_belong_to_the_tree(jar: Jar) -> None:
+    programs = {
+        "x": "answer_ = llm_query('Read: ' + context[:1000])\nFINAL(rlm_query('[[y]]', context.part(1000, 2000)))",
+        "y": "FINAL(len(context[:1000]))",
+    }
+    text = "".join(f"{number * 7919:09}\n" for number in range(1000))
+    result, _ = run(jar, "FINAL(rlm_query('[[x]]', context.part(4000, 8000)))", programs, context=text)
+    assert result.answer == 1000
+    assert (result.usage.calls, result.usage.input_tokens) == (3, 3000)
+    assert (result.coverage.read_chars, result.coverage.shown_chars) == (4000, 1000)  # read by the page
+    ids = {RunId(record.run) for record in jar.records("run.started")}
+    assert sorted((one.depth, one.parent) for one in ids) == sorted(
+        [(0, None), (1, result.run), (2, result.run.child(1))], key=lambda pair: pair[0]
+    )
+
+
+def test_beyond_the_depth_a_sub_model_answers(jar: Jar) -> None:
+    code = "FINAL([rlm_query('How long?', context.part(0, 100)), rlm_query('one two'), rlm_query('a', 'bcdefgh')])"
+    result, model = run(jar, code, {}, context=TEXT, policy=policy_of(depth_max=1))
+    assert result.answer == [f"{9 + 2 + 100} {TEXT[94:100]}", "7 ne two", "10 cdefgh"]
+    assert (model.openings, result.read_bytes) == ([], len(TEXT[:100].encode()))
+
+
+def test_or_it_is_refused_as_the_policy_says(jar: Jar) -> None:
+    code = REFUSED.format("rlm_query('How long?')")
+    policy = policy_of(depth_max=2, beyond_depth="refuse")
+    programs = {"alone": code}
+    assert answered(jar, "FINAL(rlm_query('x'))", programs, policy=policy) == ["models.depth", 2, 3]
+
+
+def test_a_failed_child_is_an_exception_that_says_why(jar: Jar) -> None:
+    policy = policy_of(turns_max=1)
+    code = """
+try:
+    rlm_query('[[x]]', 'a')
+except Exception as error:
+    FINAL([type(error).__name__, error.code, str(error)])
+"""
+    kind, why, words = answered(jar, code, {"x": "1 / 0"}, policy=policy)
+    assert (kind, why) == ("QuotaExceeded", "models.turns")
+    assert re.match(r"the child run \S+\.00001 ended with quota: the root model did not finish in 1 turns", words)
+
+
+def test_one_failure_fails_alone(jar: Jar) -> None:
+    code = """
+found = rlm_query_batched(["[[x]]", "[[y]]", "[[x]]"], ["ab", "cd", context.part(0, 3)], return_exceptions=True)
+FINAL([str(one)[:13] for one in found])
+"""
+    programs = {"x": "FINAL(len(context))", "y": "raise SystemExit(3)"}
+    result, _ = run(jar, code, programs, context=TEXT, policy=policy_of(turns_max=1))
+    assert result.answer == ["2", "the child run", "3"]
+
+
+def test_a_text_that_is_too_long_for_the_policy_is_refused(jar: Jar) -> None:
+    policy = policy_of(child_context_bytes_max=1024)
+    code = REFUSED.format("rlm_query('x', 'a' * 1025)")
+    assert answered(jar, code, {}, policy=policy) == ["models.child_context", 1024, 1025]
+
+
+def test_a_child_gets_a_share_of_what_is_left(jar: Jar) -> None:
+    policy = policy_of(child_share_percent=25)
+    run_quota = msgspec.structs.replace(policy.quota.run, calls=40)
+    policy = msgspec.structs.replace(policy, quota=msgspec.structs.replace(policy.quota, run=run_quota))
+    programs = {"x": "FINAL([budget()['calls'], rlm_query('[[y]]', 'a')])", "y": "FINAL(budget()['calls'])"}
+    code = "first = rlm_query('[[x]]', 'a')\nFINAL([first, budget()['calls']])"
+    # Ten calls for the child, one of which its own turn has used, and of the others one is kept for its next turn.
+    (mine, below), left = answered(jar, code, programs, policy=policy)
+    assert (mine <= 9, below <= 2, left) == (True, True, 38)
+
+
+def test_children_side_by_side_are_bounded_and_need_no_room_of_their_ancestors(jar: Jar) -> None:
+    policy = policy_of(children_max=2)
+    programs = {
+        "x": "FINAL(sum(rlm_query_batched(['[[y]]'] * 3, ['a'] * 3)))",
+        "y": "FINAL(1)",
+    }
+    most = 0
+
+    async def watch(runtime: Runtime) -> None:
+        nonlocal most
+        for _ in range(200):
+            ledger = runtime._host._shared.ledger
+            balance = await ledger.balance("default", "now")
+            most = max(most, balance.held.boxes)
+            await asyncio.sleep(0.01)
+
+    code = "FINAL(sum(rlm_query_batched(['[[x]]'] * 5, ['a'] * 5)))"
+    result, _ = run(jar, code, programs, policy=policy, while_it_runs=watch)
+    assert result.answer == 15
+    assert len(jar.records("run.started")) == 1 + 5 + 15
+    assert most <= 1 + 2 + 4
+
+
+@pytest.mark.parametrize("how", ["cancelled", "killed", "deadline"])
+def test_a_tree_ends_with_its_root(jar: Jar, how: str) -> None:
+    programs = {
+        "x": "FINAL(rlm_query_batched(['[[y]]'] * 2, ['a'] * 2))",
+        "y": "import time\nprint(llm_query('x'))\ntime.sleep(1000)",
+    }
+    code = "FINAL(rlm_query_batched(['[[x]]'] * 2, ['a'] * 2))"
+    model = Played(programs)
+
+    async def go() -> None:
+        policy = policy_of()
+        if how == "deadline":
+            limits = msgspec.structs.replace(policy.limits, cell_wall_s=8.0, grace_s=0.1)
+            policy = msgspec.structs.replace(policy, limits=limits)
+        async with Runtime(policy, state=jar.at, environ={}, language="python") as runtime:
+            running = asyncio.create_task(runtime.execute(code, model=model))
+            host = runtime._host
+            if how != "deadline":
+                await model.seen(6)
+            if how == "cancelled":
+                running.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await running
+            elif how == "killed":
+                (live,) = host.live()
+                await host.cancel(live.run)
+                assert (await running).status == "killed"
+            else:
+                result = await running
+                assert result.status in ("error", "timeout")
+            assert await host._shared.ledger.check_books() == []
+
+    asyncio.run(go())
+    started = {record.run for record in jar.records("run.started")}
+    assert started == {record.run for record in jar.records("run.finished")}
+    assert len(started) >= 7 if how == "deadline" else len(started) == 7
