@@ -70,7 +70,7 @@ PROMPTS = {
 OTHERS = {
     "a traceback as large as a frame": (
         'error = b\'{"type":"E","message":"m","line":null}\'\n'
-        'frame(b\'{"op":"done","cell":1,"status":"error","error":\' + error + b"}", b"\\xff" * 2**24)',
+        'frame(b\'{"op":"done","cell":1,"status":"error","error":\' + error + b\',"variables":[]}\', b"\\xff" * 2**24)',
         "error",
     ),
     "output that is no text": (

@@ -2,6 +2,6 @@
 # expect: error
 # use: wire
 # why: The host keeps and prints no more of it than of output.
-done = {"op": "done", "cell": 1, "status": "error", "error": {"type": "E", "message": "m", "line": None}}
+done = {"op": "done", "cell": 1, "status": "error", "error": {"type": "E", "message": "m", "line": None}, "variables": []}
 say(frame(done, b"\x1b" * 2**20))
 time.sleep(30)

@@ -2,5 +2,5 @@
 # expect: protocol
 # use: wire
 # why: Which cell is over must be said.
-say(frame({"op": "done", "status": "ok", "error": None}))
+say(frame({"op": "done", "status": "ok", "error": None, "variables": []}))
 time.sleep(30)
