@@ -60,6 +60,7 @@ class QuotaRefusal(msgspec.Struct, frozen=True, kw_only=True):
         scope: the level that said no, a tenant or `run:ID`; None where the log does not know.
         limit: what bounds it, and `observed` what it would have come to.
         used: what was charged at that moment; `held` was under way.
+        waited_ms: how long it had waited for a period's end; None if it had not.
         count: how many there were, where the log has only the first ones in full.
     """
 
@@ -73,6 +74,7 @@ class QuotaRefusal(msgspec.Struct, frozen=True, kw_only=True):
     observed: int | None
     used: int | None
     held: int | None
+    waited_ms: int | None
     count: int | None
 
 
@@ -322,5 +324,6 @@ def _refusal(record: Record) -> QuotaRefusal | None:
         observed=event.observed,
         used=event.used,
         held=event.held,
+        waited_ms=event.waited_ms,
         count=event.count if isinstance(event, RequestRefused) else None,
     )

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from belljar.audit import AuditLog, records, runs, verify
+from belljar.cli.quota import _refused
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable, VerificationFailed
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal, open_journal
@@ -386,7 +387,7 @@ def test_balances_that_are_wrong_are_found_and_a_damaged_log_is_no_ledgers_fault
 
 
 def test_a_run_is_explained_by_its_refusals(path: Path) -> None:
-    met = {"limit": 10, "observed": 12, "scope": "acme", "period": "day", "used": 9, "held": 1}
+    met = {"limit": 10, "observed": 12, "scope": "acme", "period": "day", "used": 9, "held": 1, "waited_ms": 2500}
 
     async def main() -> None:
         async with shop(path) as here:
@@ -403,8 +404,13 @@ def test_a_run_is_explained_by_its_refusals(path: Path) -> None:
         assert found.tenant == "acme/research"
         first, second = found.refusals
         assert (first.asked, first.scope, first.period, first.limit, first.observed) == ("query", "acme", "day", 10, 12)
-        assert (first.used, first.held) == (9, 1)
+        assert (first.used, first.held, first.waited_ms) == (9, 1, 2500)
+        assert _refused(first).endswith(
+            "it would have come to 12 of 10 (9 used, 1 held); it had waited 2.5 s for a period's end"
+        )
         assert (second.asked, second.code, second.count, second.scope) == ("read", "quota.tenant.read", 700, None)
+        assert second.waited_ms is None
+        assert "waited" not in _refused(second)
         assert [(one.tenant, one.period) for one in found.quotas] == [("acme", "day")]
         for unknown in ("r2", "host.quotas"):
             with pytest.raises(InvalidInput, match="the log has no run"):

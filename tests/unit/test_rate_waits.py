@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from belljar.broker.denials import quota_of
 from belljar.errors import PolicyDenied, QuotaExceeded
 from belljar.identity import Tenant
 from belljar.ledger import DIMENSIONS, NOTHING, Amounts, Limits, Period, period_key, run_account
@@ -177,6 +178,28 @@ def test_it_never_waits_longer_than_stated_though_the_clock_stands_still_and_the
             assert (refusal.waited_s, refusal.scope, refusal.limit, refusal.used) == (30.0, "acme", 1, 1)
             assert refusal.told is not None
             assert refusal.told.endswith("; it had waited 30.0 s for a period's end")
+
+    drive(test())
+
+
+def test_the_log_says_how_long_a_refused_call_had_waited(tmp_path: Path) -> None:
+    assert quota_of(QuotaExceeded("no").after(2.5))["waited_ms"] == 2500
+
+    async def test() -> None:
+        async with world(tmp_path, policy=policy_with(quota={"wait_s": 5 * MINUTE}), model=FakeModel()) as here:
+            msgspec.structs.force_setattr(here.scope, "now", lambda: LATE)
+            await here.ledger.set_limits(ACME, only("minute", calls=1))
+            await here.in_cell()
+            assert await answers(here, "one") == ["to one"]
+            second = asyncio.create_task(answers(here, "two"))
+            async with in_time(60, "the second call waits for a period"):
+                while not here.ledger._watching_limits:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+            await here.ledger.set_limits(ACME, only("minute", calls=0))  # now no minute will help
+            assert await second == [None]
+            (denied,) = await here.data("query.denied")
+            assert (denied["code"], denied["scope"], denied["used"]) == ("quota.tenant.calls", "acme", 1)
+            assert denied["waited_ms"] >= 0
 
     drive(test())
 

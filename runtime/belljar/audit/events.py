@@ -6,8 +6,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
 
     v 1   what the backend says about itself is among the fields of `run.started`; what is not known is null
     v 2   it is in `facts`; a field that equals its default is left out
-    v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`); `run.abandoned`
-         says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`)
+    v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`, `waited_ms`);
+         `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -233,7 +233,8 @@ class QueryRequested(_Event, frozen=True):
 class QueryDenied(_Event, frozen=True):
     """Nothing was sent. `code` says why; `query.shortened`: another action asks for a shorter answer instead.
 
-    Of a quota, `scope` is the level that said no (a tenant, or `run:ID`), with what was used and held in its period.
+    Of a quota, `scope` is the level that said no (a tenant, or `run:ID`), with what was used and held in its period,
+    and `waited_ms` how long the call had waited for a period's end, if it had.
     """
 
     name: ClassVar[str] = "query.denied"
@@ -245,6 +246,7 @@ class QueryDenied(_Event, frozen=True):
     period: Text | None = None
     used: Count | None = None
     held: Count | None = None
+    waited_ms: Count | None = None
 
 
 class QueryCompleted(_Event, frozen=True):
@@ -301,6 +303,7 @@ class RequestRefused(_Event, frozen=True):
     period: Text | None = None
     used: Count | None = None
     held: Count | None = None
+    waited_ms: Count | None = None
 
 
 class RunFinished(_Event, frozen=True):
@@ -468,7 +471,7 @@ def decoded_fast(name: str, data: msgspec.Raw, version: int) -> Event | None:
 def _is_of_version_3(event: Event) -> bool:
     """Whether version 2 had no such event, or not with these fields."""
     if isinstance(event, QueryDenied | RequestRefused):
-        return any(part is not None for part in (event.scope, event.period, event.used, event.held))
+        return any(part is not None for part in (event.scope, event.period, event.used, event.held, event.waited_ms))
     if isinstance(event, RunAbandoned):
         parts = (event, event.charged)
         return any(part.cpu_ms or part.wall_ms or part.memory_mib_s for part in parts)

@@ -25,16 +25,18 @@ class _Quota(TypedDict):
     period: str | None
     used: int | None
     held: int | None
+    waited_ms: int | None
 
 
-_NONE: Final = _Quota(scope=None, period=None, used=None, held=None)
+_NONE: Final = _Quota(scope=None, period=None, used=None, held=None, waited_ms=None)
 
 
 def quota_of(refusal: Refusal) -> _Quota:
     """Whose quota it met, as the log's record of it has it."""
     if not isinstance(refusal, QuotaExceeded):
         return _NONE
-    return _Quota(scope=refusal.scope, period=refusal.period, used=refusal.used, held=refusal.held)
+    waited_ms = None if refusal.waited_s is None else round(refusal.waited_s * 1000)
+    return _Quota(scope=refusal.scope, period=refusal.period, used=refusal.used, held=refusal.held, waited_ms=waited_ms)
 
 
 class Denials:

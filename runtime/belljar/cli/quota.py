@@ -354,4 +354,5 @@ def _refused(refusal: QuotaRefusal) -> str:
     if refusal.limit is not None and refusal.observed is not None:
         met = f": it would have come to {_amount(dimension, refusal.observed)} of {_amount(dimension, refusal.limit)}"
     taken = f" ({', '.join(amounts)})" if amounts else ""
-    return printable(f"{who} on {_WORDS.get(dimension, dimension)} refused a {refusal.asked}{met}{taken}")
+    waited = "" if refusal.waited_ms is None else f"; it had waited {refusal.waited_ms / 1000:.1f} s for a period's end"
+    return printable(f"{who} on {_WORDS.get(dimension, dimension)} refused a {refusal.asked}{met}{taken}{waited}")
