@@ -1,4 +1,5 @@
-"""A limit as people write it: `50 USD/day`, `1000/month`, `1 GiB/total`, `unlimited/day`; of a gauge `4/now`.
+"""A limit as people write it: `50 USD/day`, `1000/month`, `1 GiB/total`, `unlimited/day`; of what is limited at
+each moment `4/now`.
 
 The command line and the configuration file share these words, and this module is all that knows them.
 """
@@ -9,12 +10,12 @@ import re
 from typing import Final, NamedTuple
 
 from belljar.errors import InvalidInput
-from belljar.ledger import GAUGES, PERIODS, Period
+from belljar.ledger import AT_ONCE, PERIODS, Period
 from belljar.units import parse_duration, parse_memory_time, parse_money, parse_size
 
 __all__ = ["DIMENSION_OF", "PATTERN", "Bound", "parse_bound"]
 
-# What each dimension of the ledger is called where people name it, in the order of the ledger.
+# What each dimension that can be limited is called where people name it, in the order of the ledger.
 DIMENSION_OF: Final = {
     "calls": "calls",
     "input_tokens": "input_tokens",
@@ -26,18 +27,19 @@ DIMENSION_OF: Final = {
     "wall": "wall_ms",
     "memory_time": "memory_mib_s",
     "boxes": "boxes",
+    "contexts": "context_bytes",
 }
 
 PATTERN: Final = rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)/({'|'.join(PERIODS)}|now)"
 _BOUND: Final = re.compile(PATTERN, re.ASCII)
-_UNITS: Final = {"cost": "USD", "read": "GiB", "cpu": "h", "wall": "h", "memory_time": "GiBh"}
+_UNITS: Final = {"cost": "USD", "read": "GiB", "cpu": "h", "wall": "h", "memory_time": "GiBh", "contexts": "GiB"}
 _SHOWN_CHARS_MAX: Final = 60
 
 
 class Bound(NamedTuple):
     """The most that may be used and held of one dimension of the ledger in one period; None is unlimited.
 
-    A gauge's bound is under `total`, where the ledger keeps it.
+    What is limited at each moment is under `total`, where the ledger keeps it.
     """
 
     period: Period
@@ -53,15 +55,15 @@ def parse_bound(word: str, text: str) -> Bound:
     """
     dimension = DIMENSION_OF[word]
     match = _BOUND.fullmatch(text)
-    if match is not None and (match[3] == "now") == (dimension in GAUGES):
+    if match is not None and (match[3] == "now") == (dimension in AT_ONCE):
         period = "total" if match[3] == "now" else match[3]
         try:
             return Bound(period, dimension, _number(word, match[1], match[2]))  # type: ignore[arg-type]
         except (InvalidInput, ValueError):
             pass  # said below, with an example of this dimension
     example = f"10{_UNITS.get(word, '')}/day, per {', '.join(PERIODS[:-1])} or {PERIODS[-1]}, or unlimited/day"
-    if dimension in GAUGES:
-        example = "10/now, or unlimited/now"
+    if dimension in AT_ONCE:
+        example = f"10{_UNITS.get(word, '')}/now, or unlimited/now"
     raise InvalidInput(
         f"{text[:_SHOWN_CHARS_MAX]!a} is not a limit; use one such as {example}",
         code="limit.invalid",
@@ -73,7 +75,7 @@ def _number(word: str, number: str, unit: str) -> int | None:
         return None
     if word == "cost":
         return parse_money(f"{number} {unit}")
-    if word == "read":
+    if word in ("read", "contexts"):
         return parse_size(f"{number} {unit}")
     if word in ("cpu", "wall"):
         return round(parse_duration(f"{number} {unit}") * 1000)

@@ -40,6 +40,7 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from belljar.arguments import check
 from belljar.config import settings
+from belljar.context import ContextStores
 from belljar.engine import CellResult, Result
 from belljar.errors import HostFault, InvalidInput, PolicyDenied
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
@@ -197,6 +198,7 @@ class SyncQuotas:
         check("state", state, (str, Path, type(None)), "the path of a folder, or a URL of PostgreSQL")
         check("config", config, (str, Path, type(None)), "the path of a configuration file")
         self._state = settings(state, config, os.environ).state
+        self._stored = ContextStores(self._state.contexts).sizes
 
     def show(self, tenant: str | None = None) -> list[Quota]:
         """As `Quotas.show`: how every level of `tenant` stands, or every tenant."""
@@ -219,12 +221,12 @@ class SyncQuotas:
         return self._write(lambda quotas: quotas.clear(tenant, by=by))
 
     def _read(self, question: Callable[[Quotas], Coroutine[Any, Any, T]]) -> T:
-        return _call_once(lambda: question(Quotas(self._state.journal, None)))
+        return _call_once(lambda: question(Quotas(self._state.journal, None, self._stored)))
 
     def _write(self, change: Callable[[Quotas], Coroutine[Any, Any, T]]) -> T:
         async def once() -> T:
             self._state.create()
-            async with open_quotas(self._state.journal) as quotas:
+            async with open_quotas(self._state.journal, self._stored) as quotas:
                 return await change(quotas)
 
         return _call_once(once)

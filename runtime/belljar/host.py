@@ -46,7 +46,7 @@ from belljar.lifecycle import (
 from belljar.models import Model, Prices, Registry
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
-from belljar.quotas import Quotas, apply_limits
+from belljar.quotas import Quotas, apply_limits, context_bounds
 from belljar.recovery import recover, watch
 from belljar.sandbox import Backend, BackendSite, open_backend
 from belljar.search import Searcher
@@ -152,12 +152,12 @@ class Host:
         self._environ = environ
         self._registry = Registry(environ, models=models)
         self._prices = prices or Prices()
-        self._contexts = ContextStores(self.state.contexts)
+        self._contexts = ContextStores(self.state.contexts, functools.partial(context_bounds, self.state.journal))
         self._resources: contextlib.AsyncExitStack | None = None
         self._backends: dict[str, Backend] = {}
         self._live: dict[str, Run] = {}
         self._home = Home()
-        self.quotas = Quotas(self.state.journal, self._writers)
+        self.quotas = Quotas(self.state.journal, self._writers, self._contexts.sizes)
 
     async def __aenter__(self) -> Self:
         """Open the log and the ledger, and settle what dead processes left behind, from here on twice a minute.

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypedDict, TypeVar, Unpack, cast
+from typing import Final, TypeAlias, TypedDict, TypeVar, Unpack, cast
 
 import msgspec
 
@@ -28,7 +28,7 @@ from belljar.identity import RunId, Tenant
 from belljar.journal import Ask, Job, open_journal
 from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
 from belljar.ledger import (
-    DIMENSIONS,
+    LIMITED,
     Amounts,
     Changes,
     Ledger,
@@ -38,16 +38,30 @@ from belljar.ledger import (
     Span,
     Used,
     check_books,
+    context_limits,
     history,
     overage,
     quotas,
 )
 
-__all__ = ["Bounds", "Explained", "QuotaRefusal", "Quotas", "apply_limits", "differences", "explain", "open_quotas"]
+__all__ = [
+    "Bounds",
+    "Explained",
+    "QuotaRefusal",
+    "Quotas",
+    "Stored",
+    "apply_limits",
+    "context_bounds",
+    "differences",
+    "explain",
+    "open_quotas",
+]
 
 _T = TypeVar("_T")
-# Codes of refusals by a quota; the last is the run's own bound on reads.
-_OF_QUOTAS: Final = ("quota.run.", "quota.tenant.", "context.read_total")
+# Counts the bytes of contexts that each tenant has, without those below it.
+Stored: TypeAlias = Callable[[], Mapping[Tenant, int]]
+# Codes of refusals by a quota: also the run's own bound on reads, and the tenant's on what is stored.
+_OF_QUOTAS: Final = ("quota.run.", "quota.tenant.", "context.read_total", "context.stored")
 
 
 class QuotaRefusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +118,7 @@ class Bounds(TypedDict, total=False):
     wall_ms: int | None
     memory_mib_s: int | None
     boxes: int | None
+    context_bytes: int | None
 
 
 class Quotas:
@@ -112,11 +127,15 @@ class Quotas:
     Args:
         path: the file of log and ledger.
         writers: gives what writes to it, while it is open; None for whoever only reads.
+        stored: counts the bytes of contexts that each tenant has on this host; None where that is nobody's question.
     """
 
-    def __init__(self, path: Log, writers: Callable[[], tuple[Ledger, AuditLog]] | None) -> None:
+    def __init__(
+        self, path: Log, writers: Callable[[], tuple[Ledger, AuditLog]] | None, stored: Stored | None = None
+    ) -> None:
         self._path = path
         self._writers = writers
+        self._stored = stored
 
     def _writing(self) -> tuple[Ledger, AuditLog]:
         assert self._writers is not None, "it was made to read"
@@ -128,9 +147,10 @@ class Quotas:
         Raises:
             InvalidInput: `tenant.invalid`; `quota.missing`: there is no ledger yet.
             LedgerUnavailable: it cannot be read.
+            HostFault: the stores of contexts cannot be read.
         """
         level = None if tenant is None else tenant_of(tenant)
-        return await asyncio.to_thread(_asked, self._path, lambda ask: quotas(ask, time.time(), level))
+        return await asyncio.to_thread(_asked, self._path, _standing(level, self._stored))
 
     async def set(
         self,
@@ -143,7 +163,8 @@ class Quotas:
         """Set limits of one level; what is not named stays, and None is unlimited. Holds from the next call on.
 
         Once anything is set for a level, the policies' `[quota.tenant]` says nothing about this level any more.
-        `boxes` and `calls_in_flight` bound how many there are at once, and go with the period `total`.
+        `boxes` and `calls_in_flight` bound how many there are at once, and `context_bytes` what the stored contexts of
+        this tenant, and of all below it, may take up on each host; these go with the period `total`.
 
         Args:
             by: who does it; the log has it.
@@ -157,8 +178,8 @@ class Quotas:
         """
         tenant_of(tenant)
         for name in bounds:
-            if name not in DIMENSIONS:
-                raise TypeError(f"{name!r} is not a limit: use {', '.join(DIMENSIONS)}")
+            if name not in LIMITED:
+                raise TypeError(f"{name!r} is not a limit: use {', '.join(LIMITED)}")
         if not bounds:
             raise InvalidInput("no limit is named: name one, such as calls=1000", code="limit.invalid")
         (limits,) = await self.change(tenant, {period: cast("Mapping[str, int | None]", bounds)}, by=by)
@@ -194,8 +215,8 @@ class Quotas:
 
 
 @contextlib.asynccontextmanager
-async def open_quotas(path: Log) -> AsyncIterator[Quotas]:
-    """The quotas in a file for whoever opens no runtime; it is created if it is missing.
+async def open_quotas(path: Log, stored: Stored | None = None) -> AsyncIterator[Quotas]:
+    """The quotas in a file for whoever opens no runtime; it is created if it is missing. `stored` is as in `Quotas`.
 
     Raises:
         LedgerUnavailable: it cannot be opened.
@@ -203,7 +224,7 @@ async def open_quotas(path: Log) -> AsyncIterator[Quotas]:
     journal = open_journal(path, unavailable=LedgerUnavailable)
     try:
         writers = Ledger(journal, owner="nobody: it opens no run"), AuditLog(journal)
-        yield Quotas(path, lambda: writers)
+        yield Quotas(path, lambda: writers, stored)
     finally:
         await journal.aclose(unavailable=LedgerUnavailable)
 
@@ -258,6 +279,34 @@ def _asked(log: Log, question: Callable[[Ask], _T]) -> _T:
         return question(_ask(source))
 
 
+def _standing(level: Tenant | None, stored: Stored | None) -> Callable[[Ask], list[Quota]]:
+    """What asks how the levels stand now."""
+    return lambda ask: quotas(ask, time.time(), level, None if stored is None else stored())
+
+
+def context_bounds(log: Log, tenant: Tenant) -> dict[Tenant, int]:
+    """How many bytes of contexts each level of `tenant` may have on this host, of those for which that was set.
+
+    Raises:
+        LedgerUnavailable, AuditUnavailable: it cannot be read, so nobody knows.
+    """
+
+    def look(log: Log) -> dict[Tenant, int]:
+        return _asked(log, lambda ask: context_limits(ask, tenant))
+
+    try:
+        # What was read while somebody else opened the file may be older than what that one has said since.
+        return looked_at(log, look, lambda _: False)
+    except InvalidInput as error:
+        if error.code not in _NO_LIMITS:
+            raise
+        return {}
+
+
+# There is no journal yet, or one of an older format, which has no such limits.
+_NO_LIMITS: Final = ("quota.missing", "audit.missing", "quota.format")
+
+
 def _ask(source: Source) -> Ask:
     return source.ask if source.has_ledger() else lambda _statement, *_values: []
 
@@ -287,8 +336,10 @@ def _is_charging(body: bytes) -> bool:
     return tail is not None and tail[1].decode() in CHARGING
 
 
-def explain(path: Log, run: str) -> Explained:
+def explain(path: Log, run: str, stored: Stored | None = None) -> Explained:
     """What the quotas refused a run, from the log, and how its tenant stands now, from the ledger.
+
+    `stored` is as in `Quotas`.
 
     Raises:
         InvalidInput: `audit.no_run`; `quota.missing`: there is no ledger yet.
@@ -304,7 +355,7 @@ def explain(path: Log, run: str) -> Explained:
         return Explained(run, tenant, refusals, [], Amounts())
 
     def stand(ask: Ask) -> tuple[list[Quota], Amounts]:
-        return quotas(ask, time.time(), level), overage(ask, RunId(run))
+        return _standing(level, stored)(ask), overage(ask, RunId(run))
 
     return Explained(run, tenant, refusals, *_asked(path, stand))
 

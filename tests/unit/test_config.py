@@ -16,7 +16,7 @@ from belljar.config import read_config, schema, settings
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import Tenant
 from belljar.journal import Job
-from belljar.ledger import DIMENSIONS, Changes, Limits, Quota
+from belljar.ledger import LIMITED, Changes, Limits, Quota
 from belljar.quotas import Quotas, apply_limits, open_quotas
 
 WHOLE = """
@@ -96,7 +96,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_dimension_of_the_ledger_can_be_written() -> None:
-    assert tuple(DIMENSION_OF.values()) == DIMENSIONS
+    assert tuple(DIMENSION_OF.values()) == LIMITED
     tenant = schema()["$defs"]["_Tenant"]
     assert list(tenant["properties"]) == list(DIMENSION_OF)
     assert tenant["additionalProperties"] is False

@@ -20,12 +20,12 @@ from belljar.journal import Draft, Job, Journal, open_journal
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.schema import SCHEMA
 from belljar.journal.sqlite import SqliteStore
-from belljar.journal.tables import DIMENSIONS, LIMITS, LimitsRow
+from belljar.journal.tables import LIMITED, LIMITS, LimitsRow
 from tests import journals
 from tests.journals import fill, meddle
 from tests.postgres import sql
 
-NONE = (None,) * len(DIMENSIONS)
+NONE = (None,) * len(LIMITED)
 on_each_store = pytest.mark.usefixtures("store")
 
 

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 from belljar.errors import HostFault, InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.journal import Job
-from belljar.journal.tables import CALLS, LIMITS, LimitsRow
+from belljar.journal.tables import CALLS, LIMITED, LIMITS, LimitsRow
 from belljar.ledger import (
     DIMENSIONS,
     GAUGES,
@@ -575,7 +575,7 @@ def test_recovery_writes_what_belongs_to_a_run_with_its_end(tmp_path: Path) -> N
 
         def tell(run: Abandoned) -> Job[object]:
             told.append(run)
-            return Job(lambda draft: draft.put(LIMITS, LimitsRow("beside", "day", (None,) * len(DIMENSIONS))))
+            return Job(lambda draft: draft.put(LIMITS, LimitsRow("beside", "day", (None,) * len(LIMITED))))
 
         assert await own.recover(lambda _: False, tell) == 1
         assert len(await own.limits(Tenant("beside"))) == 1

@@ -24,7 +24,7 @@ from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal, open_journal
 from belljar.journal.pgschema import VERSION
 from belljar.journal.postgres import PostgresStore
-from belljar.journal.tables import DIMENSIONS, LIMITS, LimitsRow, RecordRow
+from belljar.journal.tables import LIMITED, LIMITS, LimitsRow, RecordRow
 from belljar.ledger import Amounts, Ledger, Limits
 from belljar.recovery import recover
 from tests.cutting import Cutter, Where
@@ -36,7 +36,7 @@ from tests.waiting import in_time
 NOON = 1795435200.0  # 2026-11-23 12:00 UTC
 R1, R2 = RunId("r1"), RunId("r2")
 ACME = Tenant("acme")
-NONE = (None,) * len(DIMENSIONS)
+NONE = (None,) * len(LIMITED)
 FREE = Limits("total", None, None, None, None, None)
 ONE = Amounts(calls=1)
 TOTAL = "FROM belljar.balances WHERE account = 'acme' AND key = 'total'"

@@ -20,6 +20,7 @@ from belljar.journal import Draft, Job, Journal, open_journal
 from belljar.journal.tables import (
     BALANCES,
     CALLS,
+    LIMITED,
     LIMITS,
     RESERVATIONS,
     RUNS,
@@ -28,7 +29,7 @@ from belljar.journal.tables import (
     ReservationRow,
     RunRow,
 )
-from belljar.ledger import DIMENSIONS, GAUGES, Amounts, Ledger, Limits, period_key
+from belljar.ledger import GAUGES, Amounts, Ledger, Limits, period_key
 from belljar.quotas import Quotas, explain, open_quotas
 from tests.journals import meddle
 from tests.unit.audit_events import made
@@ -431,7 +432,7 @@ def _many(first: int, count: int) -> Job[None]:
     def work(draft: Draft) -> None:
         for number in range(first, first + count):
             tenant, run = f"t{number}", f"m{number}"
-            draft.put(LIMITS, LimitsRow(tenant, "day", (9, *(None,) * (len(DIMENSIONS) - 1))))
+            draft.put(LIMITS, LimitsRow(tenant, "day", (9, *(None,) * (len(LIMITED) - 1))))
             draft.put(RUNS, RunRow(run, tenant, "1:1", free, free, 0))
             draft.put(RESERVATIONS, ReservationRow(f"x{number}", run, minute, "", "settled", used, used))
             draft.put(BALANCES, BalanceRow(f"run:{run}", "total", used, nothing))

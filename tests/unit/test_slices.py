@@ -15,7 +15,7 @@ from belljar.broker.abandoned import abandoned_in
 from belljar.errors import BelljarError, InvalidInput, LedgerUnavailable, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.journal import Job, open_journal
-from belljar.journal.tables import LIMITS, LimitsRow
+from belljar.journal.tables import LIMITED, LIMITS, LimitsRow
 from belljar.ledger import DIMENSIONS, Abandoned, Amounts, Balance, Ledger, Limits, Period, run_account
 from belljar.quotas import differences
 from tests.journals import OwnLedger, meddle
@@ -232,7 +232,7 @@ class Told:
 
     def __call__(self, run: Abandoned) -> Job[object]:
         self.runs.append(run)
-        row = LimitsRow(f"beside-{len(self.runs)}", "day", (None,) * len(DIMENSIONS))
+        row = LimitsRow(f"beside-{len(self.runs)}", "day", (None,) * len(LIMITED))
         return Job(lambda draft: draft.put(LIMITS, row))
 
     async def are_written(self, ledger: OwnLedger) -> bool:
@@ -286,7 +286,7 @@ def test_what_belongs_to_an_end_is_not_written_for_a_run_that_ended_with_its_par
     async def body(ledger: OwnLedger) -> None:
         await family(ledger)
         await ledger.close_run(ROOT)
-        finished: Job[object] = Job(lambda draft: draft.put(LIMITS, LimitsRow("late", "day", (None,) * 10)))
+        finished: Job[object] = Job(lambda draft: draft.put(LIMITS, LimitsRow("late", "day", (None,) * len(LIMITED))))
         with pytest.raises(LedgerUnavailable, match="was already closed"):
             await ledger.close_run(CHILD, beside=finished)
         assert await ledger.limits(Tenant("late")) == []

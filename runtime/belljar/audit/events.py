@@ -366,6 +366,7 @@ class QuotaChanged(_Event, frozen=True):
     memory_mib_s: Count | None = None
     boxes: Count | None = None
     calls_in_flight: Count | None = None
+    context_bytes: Count | None = None
 
 
 Event = (

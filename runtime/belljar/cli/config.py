@@ -18,7 +18,7 @@ from belljar.config import schema as schema_of_the_file
 from belljar.errors import InvalidInput
 from belljar.identity import Tenant
 from belljar.journal import shown
-from belljar.ledger import DIMENSIONS, PERIODS, Changes, Limits, Period
+from belljar.ledger import LIMITED, PERIODS, Changes, Limits, Period
 from belljar.quotas import Quotas
 
 __all__ = ["config"]
@@ -114,7 +114,7 @@ def _limits(found: Settings) -> Iterator[_Limit]:
     for tenant in sorted({*wanted, *(tenant for tenant, _ in stands)}, key=lambda tenant: tenant.split("/")):
         for period in PERIODS:
             limits, named = stands.get((tenant, period)), wanted.get(tenant, {}).get(period, {})
-            for dimension in DIMENSIONS:
+            for dimension in LIMITED:
                 limit = getattr(limits, dimension) if limits is not None else None
                 if limit is not None or dimension in named:
                     yield _Limit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 import time
@@ -18,6 +19,7 @@ from belljar.cli.output import emit, printable, say, tell
 from belljar.context import ContextStore, ContextStores, Document, LeftOut, OnProgress
 from belljar.errors import InvalidInput
 from belljar.identity import DEFAULT_TENANT, Tenant
+from belljar.quotas import context_bounds
 
 __all__ = ["context"]
 
@@ -161,7 +163,7 @@ def _store(state: Path | str | None, tenant: str, *, create: bool = False) -> Co
     place = options.place(state).state
     if create:
         place.create()
-    return ContextStores(place.contexts).of(Tenant(tenant))
+    return ContextStores(place.contexts, functools.partial(context_bounds, place.journal)).of(Tenant(tenant))
 
 
 def _show(document: Document, names: list[str] | None = None) -> None:

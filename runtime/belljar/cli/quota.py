@@ -12,14 +12,15 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from belljar.audit import Log
 from belljar.bounds import DIMENSION_OF, Bound, parse_bound
 from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say
+from belljar.context import ContextStores
 from belljar.errors import InvalidInput, VerificationFailed
-from belljar.ledger import DIMENSIONS, GAUGES, Amounts, Limits, Period, Quota, Span, Used
-from belljar.quotas import QuotaRefusal, Quotas, explain, open_quotas
+from belljar.ledger import DIMENSIONS, GAUGES, LIMITED, Amounts, Limits, Period, Quota, Span, Used
+from belljar.quotas import QuotaRefusal, Quotas, Stored, explain, open_quotas
+from belljar.state import State
 from belljar.units import format_duration, format_memory_time, format_money, format_size
 
 __all__ = ["in_words", "limit_in_words", "quota"]
@@ -39,9 +40,10 @@ _WORDS: Final = {
     "memory_mib_s": "memory time",
     "boxes": "boxes at once",
     "calls_in_flight": "calls at once",
+    "context_bytes": "contexts",
 }
 # How refusals call it; a policy calls what all contexts together may be read `read_total`.
-_DIMENSION_OF: Final = {**DIMENSION_OF, "read_total": "read_bytes"}
+_DIMENSION_OF: Final = {**DIMENSION_OF, "read_total": "read_bytes", "stored": "context_bytes"}
 
 
 class _Amount(click.ParamType[Bound]):
@@ -101,6 +103,14 @@ def show(tenant: str | None, state: Path | str | None, as_json: bool) -> None:
 )
 @click.option("--boxes", type=_Amount("boxes"), multiple=True, metavar="4/now", help="At once.")
 @click.option("--calls-in-flight", type=_Amount("calls_in_flight"), multiple=True, metavar="8/now", help="At once.")
+@click.option(
+    "--contexts",
+    "context_bytes",
+    type=_Amount("contexts"),
+    multiple=True,
+    metavar="10GiB/now",
+    help="Stored on a host.",
+)
 @options.state
 @options.as_json
 def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[Bound, ...]) -> None:
@@ -173,7 +183,8 @@ def check_(state: Path | str | None, as_json: bool) -> None:
 @options.as_json
 def explain_(run: str, state: Path | str | None, as_json: bool) -> None:
     """Explain what quotas refused RUN: which level said no, and why."""
-    found = explain(_path(state), run)
+    place = options.place(state).state
+    found = explain(place.journal, run, _stored(place))
     if as_json:
         emit(found)
         return
@@ -194,13 +205,15 @@ def explain_(run: str, state: Path | str | None, as_json: bool) -> None:
 # -- doing -------------------------------------------------------------------------------------------------------------
 
 
-def _path(state: Path | str | None) -> Log:
-    return options.place(state).state.journal
+def _stored(place: State) -> Stored:
+    return ContextStores(place.contexts).sizes
 
 
 def _read(state: Path | str | None, question: Callable[[Quotas], Awaitable[_T]]) -> _T:
+    place = options.place(state).state
+
     async def go() -> _T:
-        return await question(Quotas(_path(state), None))
+        return await question(Quotas(place.journal, None, _stored(place)))
 
     return run_async(go(), closed="nothing was changed")
 
@@ -239,6 +252,8 @@ def _print_quotas(found: Sequence[Quota]) -> None:
         for dimension in DIMENSIONS:
             if (line := _line(one, dimension)) is not None:
                 say(f"    {_WORDS[dimension]:<13}  {line}")
+        if (line := _contexts_line(one)) is not None:
+            say(f"    {_WORDS['context_bytes']:<13}  {line}")
 
 
 def _line(one: Quota, dimension: str) -> str | None:
@@ -258,6 +273,17 @@ def _line(one: Quota, dimension: str) -> str | None:
         f"{_bar(used, held, limit)}  {_amount(dimension, used)} of {_amount(dimension, limit)} used"
         f"{_held(dimension, held)}, {_amount(dimension, left)} left{over}"
     )
+
+
+def _contexts_line(one: Quota) -> str | None:
+    """What is stored on this host; None where it is nothing and nothing is limited."""
+    used, left = one.context_bytes, one.context_bytes_left
+    limit = None if one.limits is None else one.limits.context_bytes
+    if used is None or limit is None or left is None:
+        return f"{format_size(used)} stored here, no limit" if used else None
+    over = f", {format_size(used - limit)} over" if used > limit else ""
+    stored = f"{format_size(used)} of {format_size(limit)} stored here"
+    return f"{_bar(used, 0, limit)}  {stored}, {format_size(left)} left{over}"
 
 
 def _held(dimension: str, held: int) -> str:
@@ -280,7 +306,7 @@ def _amount(dimension: str, value: int) -> str:
         return format_duration(value / 1000)
     if dimension == "memory_mib_s":
         return format_memory_time(value)
-    return format_size(value) if dimension == "read_bytes" else str(value)
+    return format_size(value) if dimension in ("read_bytes", "context_bytes") else str(value)
 
 
 def _print_limits(tenant: str, limits: Sequence[Limits], what: str, *, as_json: bool) -> None:
@@ -300,7 +326,7 @@ def _span(period: str) -> str:
 def _bounds(limits: Limits) -> str:
     """What is limited, in words."""
     parts = [
-        f"{_WORDS[name]} {_amount(name, bound)}" for name in DIMENSIONS if (bound := getattr(limits, name)) is not None
+        f"{_WORDS[name]} {_amount(name, bound)}" for name in LIMITED if (bound := getattr(limits, name)) is not None
     ]
     return ", ".join(parts) or "unlimited"
 

@@ -28,7 +28,7 @@ import msgspec
 from belljar.context.document import DIRECTORY_FILE
 from belljar.context.encodings import Errors, utf8
 from belljar.context.files import created, is_too_long, opened, refuse_unless_regular, unreadable
-from belljar.context.intake import Draft, Meter, OnProgress, Writer, file_texts
+from belljar.context.intake import Draft, Meter, OnProgress, Place, Writer, file_texts
 from belljar.context.items import Directory, draft
 from belljar.errors import InvalidInput
 
@@ -92,7 +92,7 @@ def walk(root: Path, errors: Errors) -> Tree:
 
 
 def take_tree(
-    folder: Path, tree: Tree, declared: str | None, errors: Errors, on_progress: OnProgress | None
+    place: Place, tree: Tree, declared: str | None, errors: Errors, on_progress: OnProgress | None
 ) -> tuple[Draft, list[LeftOut]]:
     """Take in the files of a tree as a dict, and return what else was left out.
 
@@ -105,8 +105,8 @@ def take_tree(
         entries = [entry for entry in entries if _is_text(tree.root, entry, declared, left_out)]
     meter = Meter(on_progress, sum(entry.size_bytes for entry in entries))
     done = 0
-    with created(folder / DIRECTORY_FILE) as records:
-        with Writer(folder, lines=False) as writer:
+    with created(place.folder / DIRECTORY_FILE) as records:
+        with Writer(place, lines=False) as writer:
             directory = Directory(writer)
             directory.keys(entry.path for entry in entries)
             for entry in entries:

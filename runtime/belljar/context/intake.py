@@ -39,6 +39,7 @@ __all__ = [
     "Draft",
     "Meter",
     "OnProgress",
+    "Place",
     "Writer",
     "file_texts",
     "stream_texts",
@@ -68,6 +69,25 @@ class Draft(msgspec.Struct, frozen=True):
     key_chars: int = 0
 
 
+class Place:
+    """A folder that a document is written into.
+
+    Args:
+        folder: ours; may hold what an interrupted pass over the same state of the same file left.
+        check: is told each time how many bytes there are by now, and raises if that is too many.
+    """
+
+    def __init__(self, folder: Path, check: Callable[[int], None] = lambda _: None) -> None:
+        self.folder = folder
+        self.bytes = 0
+        self._check = check
+
+    def grow(self, size: int) -> None:
+        """So many bytes more are written, or about to be. Raises what `check` raises."""
+        self.bytes += size
+        self._check(self.bytes)
+
+
 class Meter:
     """Tells a callback how far the work is: at the beginning, at the end, and at most 20 times a second in between."""
 
@@ -92,12 +112,11 @@ class Meter:
 
 
 def take_file(
-    folder: Path, source: int, label: str, declared: str | None, errors: Errors, on_progress: OnProgress | None
+    place: Place, source: int, label: str, declared: str | None, errors: Errors, on_progress: OnProgress | None
 ) -> Draft:
     """Take in a file as a text.
 
     Args:
-        folder: ours; may hold what an interrupted pass over the same state of the same file left.
         source: descriptor of a regular file.
         label: what messages call it.
         declared: its encoding; None means UTF-8, or what its byte order mark says.
@@ -109,33 +128,33 @@ def take_file(
     head = read_at(source, _HEAD_BYTES, 0, label)
     encoding = chosen(declared, head)
     if encoding.codec == "utf-8" and errors == "strict" and not head.startswith(_GZIP):
-        taken = _text_draft(_take_copy(folder, source, label, encoding, meter), label)
+        taken = _text_draft(_take_copy(place, source, label, encoding, meter), label)
     else:
-        taken = take_texts(folder, file_texts(source, label, declared, errors, meter.at), label, errors)
+        taken = take_texts(place, file_texts(source, label, declared, errors, meter.at), label, errors)
     meter.end()
     return taken
 
 
-def take_texts(folder: Path, texts: Iterator[str], label: str, errors: Errors) -> Draft:
+def take_texts(place: Place, texts: Iterator[str], label: str, errors: Errors) -> Draft:
     """Take in a text that comes piece by piece.
 
     Raises:
         InvalidInput: what the pieces raise; context.empty.
     """
-    with Writer(folder, lines=True) as writer:
+    with Writer(place, lines=True) as writer:
         for text in texts:
             writer.write(text, label, errors)
     return _text_draft(writer.measure, label)
 
 
-def take_text(folder: Path, text: str, label: str, on_progress: OnProgress | None) -> Draft:
+def take_text(place: Place, text: str, label: str, on_progress: OnProgress | None) -> Draft:
     """Take in a str.
 
     Raises:
         InvalidInput: context.empty, context.binary, context.encoding.
     """
     meter = Meter(on_progress, len(text))
-    with Writer(folder, lines=True) as writer:
+    with Writer(place, lines=True) as writer:
         writer.write(text, label, on_chars=meter.at)
     meter.end()
     return _text_draft(writer.measure, label)
@@ -235,24 +254,25 @@ class Writer:
     """The written way: `write` text, as often as there is some. `measure` is set once the block has ended well.
 
     Args:
-        folder: where the files are made.
+        place: where the files are made.
         lines: whether lines are marked.
     """
 
     measure: Measure
 
-    def __init__(self, folder: Path, *, lines: bool) -> None:
-        self._folder = folder
+    def __init__(self, place: Place, *, lines: bool) -> None:
+        self.place = place
         self._with_lines = lines
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self.chars = 0  # so far, including those that wait
 
     def __enter__(self) -> Writer:
+        folder = self.place.folder
         with contextlib.ExitStack() as files:
-            self._text: BinaryIO = files.enter_context(created(self._folder / TEXT_FILE))
-            index = files.enter_context(created(self._folder / INDEX_FILE))
-            lines = files.enter_context(created(self._folder / LINES_FILE)) if self._with_lines else None
+            self._text: BinaryIO = files.enter_context(created(folder / TEXT_FILE))
+            index = files.enter_context(created(folder / INDEX_FILE))
+            lines = files.enter_context(created(folder / LINES_FILE)) if self._with_lines else None
             self._tally = Tally(index, lines)
             self._files = files.pop_all()
         return self
@@ -281,13 +301,15 @@ class Writer:
 
     def _flush(self) -> None:
         data = b"".join(self._waiting)
+        self.place.grow(len(data))
         self._text.write(data)
         self._tally.feed(data)
         self._waiting, self._waiting_bytes = [], 0
 
 
-def _take_copy(folder: Path, source: int, label: str, encoding: Encoding, meter: Meter) -> Measure:
+def _take_copy(place: Place, source: int, label: str, encoding: Encoding, meter: Meter) -> Measure:
     """The copied way."""
+    folder = place.folder
     checkpoint = folder / CHECKPOINT_FILE
     with (
         continued(folder / TEXT_FILE) as text,
@@ -302,6 +324,7 @@ def _take_copy(folder: Path, source: int, label: str, encoding: Encoding, meter:
             tally.resume(kept, text.fileno(), meter.at)
         due = tally.state.bytes + CHECKPOINT_BYTES
         while block := _next_block(copier, text.fileno(), tally.state.bytes):
+            place.grow(tally.state.bytes + len(block) - place.bytes)
             _check_block(block, skip + tally.state.bytes, label, tally)
             if tally.state.bytes >= due:
                 index.flush()

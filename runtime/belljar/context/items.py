@@ -14,12 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from belljar.context.document import DIRECTORY_FILE, RECORD_BYTES, OpenDocument
 from belljar.context.files import created
-from belljar.context.intake import Draft, Meter, OnProgress, Writer
+from belljar.context.intake import Draft, Meter, OnProgress, Place, Writer
 from belljar.errors import InvalidInput
 
 __all__ = ["Directory", "draft", "first_keys", "take_dict", "take_json_lines", "take_list"]
@@ -33,33 +32,33 @@ _LABEL_CHARS_MAX = 80
 _LINE_CHARS_MAX = 256 * 2**20
 
 
-def take_list(folder: Path, values: Sequence[object], on_progress: OnProgress | None) -> Draft:
+def take_list(place: Place, values: Sequence[object], on_progress: OnProgress | None) -> Draft:
     """Take in a list. Progress counts items.
 
     Raises:
         InvalidInput: context.empty, context.binary, context.encoding, context.not_json.
     """
     named = ((f"item {number}", value) for number, value in enumerate(values))
-    return _take(folder, "list", (), named, Meter(on_progress, len(values)))
+    return _take(place, "list", (), named, Meter(on_progress, len(values)))
 
 
-def take_json_lines(folder: Path, texts: Iterable[str], label: str) -> Draft:
+def take_json_lines(place: Place, texts: Iterable[str], label: str) -> Draft:
     """Take in a list: each line of the text is an item, as JSON. Blank lines are skipped.
 
     Raises:
         InvalidInput: what the text raises; context.empty, context.not_json, context.too_long.
     """
-    return _take(folder, "list", (), _json_lines(texts, label), Meter(None, 0), label)
+    return _take(place, "list", (), _json_lines(texts, label), Meter(None, 0), label)
 
 
-def take_dict(folder: Path, values: Mapping[Any, object], on_progress: OnProgress | None) -> Draft:
+def take_dict(place: Place, values: Mapping[Any, object], on_progress: OnProgress | None) -> Draft:
     """Take in a dict with keys of type str. Progress counts items.
 
     Raises:
         InvalidInput: context.empty, context.binary, context.encoding, context.not_json, context.too_long.
     """
     named = ((f"the value of {_short(key)}", value) for key, value in values.items())
-    return _take(folder, "dict", values, named, Meter(on_progress, len(values)))
+    return _take(place, "dict", values, named, Meter(on_progress, len(values)))
 
 
 def first_keys(document: OpenDocument, count: int, chars_max: int) -> list[str]:
@@ -121,6 +120,7 @@ class Directory:
             )
         record = f"{self._key_start:012x}{key_chars:06x}{self._start:012x}{chars:010x}{form}\n".encode()
         assert len(record) == RECORD_BYTES
+        self._writer.place.grow(RECORD_BYTES)
         self._hash.update(record)
         self._key_start += key_chars
         self._start += chars
@@ -149,15 +149,15 @@ def draft(kind: Literal["list", "dict"], writer: Writer, directory: Directory, l
 
 
 def _take(
-    folder: Path,
+    place: Place,
     kind: Literal["list", "dict"],
     keys: Iterable[object],
     values: Iterator[tuple[str, object]],
     meter: Meter,
     label: str = "",
 ) -> Draft:
-    with created(folder / DIRECTORY_FILE) as records:
-        with Writer(folder, lines=False) as writer:
+    with created(place.folder / DIRECTORY_FILE) as records:
+        with Writer(place, lines=False) as writer:
             directory = Directory(writer)
             directory.keys(keys)
             for which, value in values:

@@ -8,6 +8,7 @@
     tenant                whose store it is
     format                which format the store has (see `formats`)
     lock                  held for the instant in which `incoming` changes hands
+    ../<root tenant>.lock held for the instant in which a document gets its final name (see `room`)
 
 How a document comes in. Its folder is written under `incoming`, flushed to disk, and renamed to its digest: one rename,
 so that it is there whole or not at all. Two processes that add the same text both write it; the second rename finds the
@@ -61,6 +62,7 @@ from belljar.context.intake import (
     Draft,
     Meter,
     OnProgress,
+    Place,
     file_texts,
     stream_texts,
     take_file,
@@ -69,6 +71,7 @@ from belljar.context.intake import (
 )
 from belljar.context.items import take_dict, take_json_lines, take_list
 from belljar.context.names import drop_name, name_in, names_in, put_name
+from belljar.context.room import LimitsOf, Room, folder_bytes
 from belljar.context.sources import Memories, Sight, sight_of
 from belljar.errors import HostFault, InvalidInput, Refusal
 from belljar.identity import DEFAULT_TENANT, Tenant
@@ -97,7 +100,7 @@ class FileSource(msgspec.Struct, frozen=True):
     json_lines: bool = False
 
 
-_Take = Callable[[Path], Draft]
+_Take = Callable[[Place], Draft]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{12,63}")
@@ -139,14 +142,35 @@ class Loan:
 
 
 class ContextStores:
-    """The stores of all tenants below one folder. Nothing is shared between two of them, not even equal bytes."""
+    """The stores of all tenants below one folder. Nothing is shared between two of them, not even equal bytes.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        limits: looks up how many bytes each level of a tenant may have here, of those that have a limit; without it
+            there are no limits.
+    """
+
+    def __init__(self, root: Path, limits: LimitsOf | None = None) -> None:
         self._root = root
+        self._limits = limits
 
     def of(self, tenant: Tenant = DEFAULT_TENANT) -> ContextStore:
         """A tenant's store. Touches no disk."""
-        return ContextStore(self._root / _tenant_folder(tenant), tenant=tenant)
+        room = None
+        if self._limits is not None:
+            lock = self._root / f"{_tenant_folder(tenant.levels[0])}.lock"
+            room = Room(tenant, lock, self._limits, self.sizes)
+        return ContextStore(self._root / _tenant_folder(tenant), tenant=tenant, room=room)
+
+    def sizes(self, root: Tenant | None = None) -> dict[Tenant, int]:
+        """How many bytes of contexts each tenant has, without those below it: of all, or of those in one tree.
+
+        Counted is what a content takes up on the disk, with the marks that find a place in it; not its names.
+
+        Raises:
+            HostFault: a folder cannot be read.
+        """
+        found = {tenant: self.of(tenant) for tenant in self.tenants() if root in (None, tenant.levels[0])}
+        return {tenant: store.size() for tenant, store in found.items()}
 
     def tenants(self) -> list[Tenant]:
         """All tenants that have a store.
@@ -182,8 +206,11 @@ class ContextStore:
         HostFault: from every method, when the folder itself cannot be read or written, or has a newer format.
     """
 
-    def __init__(self, root: Path, *, tenant: Tenant = DEFAULT_TENANT, lent: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, tenant: Tenant = DEFAULT_TENANT, lent: bool = False, room: Room | None = None
+    ) -> None:
         self.tenant = tenant
+        self._room = room
         self._root = root
         self._documents = root / (LENT if lent else DOCUMENTS)
         self._incoming = Incoming(root, tenant)
@@ -192,7 +219,7 @@ class ContextStore:
         # Whether it is for what runs brought along, which has no names and is not remembered.
         self._lent = lent
         # The other half, for what runs brought along.
-        self._of_runs = None if lent else ContextStore(root, tenant=tenant, lent=True)
+        self._of_runs = None if lent else ContextStore(root, tenant=tenant, lent=True, room=room)
 
     @contextlib.contextmanager
     def _access(self) -> Iterator[None]:
@@ -213,6 +240,12 @@ class ContextStore:
     def folder(self) -> str:
         """The name of its folder, which no tenant chose."""
         return self._root.name
+
+    def size(self) -> int:
+        """How many bytes its contexts take up, those that runs brought along included."""
+        with _faults(self._root):
+            lent = self._of_runs.size() if self._of_runs is not None else 0
+            return lent + sum(self._sizes())
 
     def add(
         self,
@@ -250,6 +283,7 @@ class ContextStore:
         Raises:
             InvalidInput: context.missing, context.unreadable, context.empty, context.binary, context.encoding,
                 context.not_json, context.too_long.
+            QuotaExceeded: context.stored: a level of the tenant may not have that much more. Nothing was added.
         """
         how = (
             source if isinstance(source, FileSource) else FileSource(cast("Path", source), encoding, errors, json_lines)
@@ -269,7 +303,7 @@ class ContextStore:
         A file or folder that was registered and has not changed since is not copied.
 
         Raises:
-            InvalidInput: as from `add`.
+            InvalidInput, QuotaExceeded: as from `add`.
         """
         assert self._of_runs is not None, "a run borrows from the store itself"
         how = source if isinstance(source, FileSource) else FileSource(cast("Path", source))
@@ -439,8 +473,8 @@ class ContextStore:
             if known is not None:
                 return known
 
-            def take(folder: Path) -> Draft:
-                return _take_file(folder, descriptor, label, reading)
+            def take(place: Place) -> Draft:
+                return _take_file(place, descriptor, label, reading)
 
             resumable = not self._lent and sight.settled_ns < reading.now_ns
             document = self._ingest(take, name, key_of(sight) if resumable else None, reading.now_ns)
@@ -459,8 +493,8 @@ class ContextStore:
             return known
         left_out = list(tree.left_out)
 
-        def take(folder: Path) -> Draft:
-            draft, more = take_tree(folder, tree, reading.encoding, reading.errors, reading.on_progress)
+        def take(place: Place) -> Draft:
+            draft, more = take_tree(place, tree, reading.encoding, reading.errors, reading.on_progress)
             left_out.extend(more)
             return draft
 
@@ -500,7 +534,8 @@ class ContextStore:
 
     def _ingest(self, take: _Take, name: str | None, key: str | None, now_ns: int) -> Document:
         with self._incoming.workspace(key, now_ns) as folder:
-            document = _described(take(folder), name, now_ns)
+            place = Place(folder) if self._room is None else self._room.place(folder, self._longest)
+            document = _described(take(place), name, now_ns)
             if document.ascii:
                 (folder / INDEX_FILE).unlink()
             with created(folder / DOCUMENT_FILE) as file:
@@ -516,7 +551,8 @@ class ContextStore:
     def _publish(self, folder: Path, document: Document, name: str | None, now_ns: int) -> Document:
         for _ in range(_ATTEMPTS):
             try:
-                os.rename(folder, self._documents / document.sha256)
+                with self._admitted(folder, document.sha256):
+                    os.rename(folder, self._documents / document.sha256)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
@@ -528,6 +564,17 @@ class ContextStore:
                 shutil.rmtree(folder, ignore_errors=True)
                 return msgspec.structs.replace(first, name=document.name)
         raise HostFault(f"the stored context {document.sha256} is damaged; remove its folder")
+
+    @contextlib.contextmanager
+    def _admitted(self, folder: Path, sha256: str) -> Iterator[None]:
+        """While a document gets its final name: there is room for it, and nobody else takes that. Raises as `add`."""
+        if self._room is None:
+            yield
+            return
+        with self._room.locked():
+            if not (self._documents / sha256).exists():  # else it costs nothing, and if it goes just now, no more
+                self._room.check(folder_bytes(folder))
+            yield
 
     def _again(self, sha256: str, name: str | None, now_ns: int) -> Document | None:
         """Use a document once more, and under this name too; None if it is not there."""
@@ -605,6 +652,13 @@ class ContextStore:
         names = os.listdir(self._documents) if self._documents.exists() else []
         return [name for name in names if _SHA256.fullmatch(name)]
 
+    def _sizes(self) -> list[int]:
+        return [folder_bytes(self._documents / sha256) for sha256 in self._sha256s()]
+
+    def _longest(self) -> int:
+        """The size of the longest document: one as long may turn out to be that one, which costs nothing."""
+        return max(self._sizes(), default=0)
+
     def _load(self, sha256: str) -> Document | None:
         try:
             stored = (self._documents / sha256 / DOCUMENT_FILE).read_bytes()
@@ -667,17 +721,17 @@ class _Reading(msgspec.Struct, frozen=True):
 
 
 def _taking(source: object, reading: _Reading) -> _Take:
-    """How a value is written into a folder."""
+    """How a value is written into its place."""
     on_progress = reading.on_progress
     match source:
         case str():
-            return lambda folder: take_text(folder, source, "the text", on_progress)
+            return lambda place: take_text(place, source, "the text", on_progress)
         case list() | tuple():
-            return lambda folder: take_list(folder, source, on_progress)
+            return lambda place: take_list(place, source, on_progress)
         case dict():
-            return lambda folder: take_dict(folder, source, on_progress)
+            return lambda place: take_dict(place, source, on_progress)
         case io.RawIOBase() | io.BufferedIOBase():
-            return lambda folder: _take_stream(folder, source, reading)
+            return lambda place: _take_stream(place, source, reading)
         case _:
             raise InvalidInput(
                 f"a value of type {type(source).__name__} cannot be a context; give a str, list, dict, Path or open "
@@ -686,23 +740,23 @@ def _taking(source: object, reading: _Reading) -> _Take:
             )
 
 
-def _take_file(folder: Path, source: int, label: str, reading: _Reading) -> Draft:
+def _take_file(place: Place, source: int, label: str, reading: _Reading) -> Draft:
     errors = reading.errors_in_file
     if not reading.json_lines:
-        return take_file(folder, source, label, reading.encoding, errors, reading.on_progress)
+        return take_file(place, source, label, reading.encoding, errors, reading.on_progress)
     meter = Meter(reading.on_progress, os.fstat(source).st_size)
-    taken = take_json_lines(folder, file_texts(source, label, reading.encoding, errors, meter.at), label)
+    taken = take_json_lines(place, file_texts(source, label, reading.encoding, errors, meter.at), label)
     meter.end()
     return taken
 
 
-def _take_stream(folder: Path, source: Any, reading: _Reading) -> Draft:
+def _take_stream(place: Place, source: Any, reading: _Reading) -> Draft:
     """How long it is shows only at its end, so no progress is reported before."""
     label, errors = "the input", reading.errors_in_file
     texts = stream_texts(source, label, reading.encoding, errors, lambda _: None)
     if reading.json_lines:
-        return take_json_lines(folder, texts, label)
-    return take_texts(folder, texts, label, errors)
+        return take_json_lines(place, texts, label)
+    return take_texts(place, texts, label, errors)
 
 
 def _described(draft: Draft, name: str | None, now_ns: int) -> Document:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from belljar.journal.draft import StoreError
 from belljar.journal.pgserver import Server
-from belljar.journal.tables import BOOKS, DIMENSIONS, LIMITS, RECORDS, TABLES, Book, Table, columns
+from belljar.journal.tables import BOOKS, LIMITED, LIMITS, RECORDS, TABLES, Book, Table, columns
 
 __all__ = [
     "LOCK",
@@ -44,9 +44,9 @@ def _sums(book: Book) -> tuple[str, ...]:
     return columns("used_{}", book.dimensions) + columns("held_{}", book.dimensions)
 
 
-_NUMBERS: Final = {"seq", "is_open", *DIMENSIONS, *columns("actual_{}"), *_SUMS}
+_NUMBERS: Final = {"seq", "is_open", *LIMITED, *columns("actual_{}"), *_SUMS}
 _MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {
-    LIMITS: set(DIMENSIONS),
+    LIMITS: set(LIMITED),
     **{book.reservations: set(columns("actual_{}", book.dimensions)) for book in BOOKS},
 }
 # Beside what the columns' types say. Against our own mistakes, as the triggers are.

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from belljar.journal.tables import BALANCES, BOXES, CALLS, DIMENSIONS, LIMITS, RESERVATIONS, RUNS, columns
+from belljar.journal.tables import BALANCES, BOXES, CALLS, LIMITED, LIMITS, RESERVATIONS, RUNS, columns
 
 __all__ = ["OLD_LEDGER", "SCHEMA", "TAIL", "TAIL_BYTES_MAX", "Schema", "SqliteError", "copy_ledger", "is_blank"]
 
@@ -190,7 +190,7 @@ _SUM: Final = "{0} INTEGER NOT NULL DEFAULT 0 CHECK ({0} >= 0 AND typeof({0}) = 
 _WHEN_2: Final = "day TEXT NOT NULL"
 _WHEN: Final = "made_at TEXT NOT NULL, short TEXT NOT NULL"
 _DIMENSIONS_2: Final = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes")
-_NEW: Final = tuple(name for name in DIMENSIONS if name not in _DIMENSIONS_2)
+_NEW: Final = tuple(name for name in LIMITED if name not in _DIMENSIONS_2)
 
 
 def _ledger(when: str, limited: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -224,7 +224,7 @@ def _book(when: str, names: tuple[str, ...], prefix: str = "") -> tuple[str, ...
     )
 
 
-_LEDGER: Final = (*_ledger(_WHEN, DIMENSIONS, CALLS.dimensions), *_book(_WHEN, BOXES.dimensions, "box_"))
+_LEDGER: Final = (*_ledger(_WHEN, LIMITED, CALLS.dimensions), *_book(_WHEN, BOXES.dimensions, "box_"))
 # As a file of its own, which it was until format 3 of the log.
 OLD_LEDGER: Final = Schema(
     application_id=0x424A4C47, version=2, statements=_ledger(_WHEN_2, _DIMENSIONS_2, _DIMENSIONS_2)

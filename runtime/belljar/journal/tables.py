@@ -10,7 +10,7 @@ The last two make a *book*, and there are two of them: one of what calls and rea
 (`box_reservations`, `box_balances`), so that a call, of which a run makes thousands, touches no column of the other.
 
 A row begins with its key. Amounts are vectors: whole numbers in the order of a book's dimensions, one column each in
-the database; a bound has one for each of `DIMENSIONS`.
+the database; a bound has one for each of `DIMENSIONS`, and a limit one more, for what no book counts (`LIMITED`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 __all__ = [
+    "AT_ONCE",
     "BALANCES",
     "BOOKS",
     "BOXES",
@@ -29,6 +30,7 @@ __all__ = [
     "CALLS",
     "DIMENSIONS",
     "GAUGES",
+    "LIMITED",
     "LIMITS",
     "RECORDS",
     "RESERVATIONS",
@@ -52,6 +54,10 @@ GAUGES = ("calls_in_flight", "boxes")
 _OF_CALLS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes", GAUGES[0])
 _OF_BOXES = ("cpu_ms", "wall_ms", "memory_mib_s", GAUGES[1])
 DIMENSIONS = _OF_CALLS + _OF_BOXES
+# What can be limited. The bytes of stored contexts are counted where they lie, by the stores: here is only their limit.
+LIMITED = (*DIMENSIONS, "context_bytes")
+# What is limited at each moment, whatever the period.
+AT_ONCE = (*GAUGES, LIMITED[-1])
 
 Vector = tuple[int, ...]
 # None: no bound.
@@ -68,7 +74,7 @@ class RecordRow(NamedTuple):
 
 
 class LimitsRow(NamedTuple):
-    """What may be used and held on one account in one period."""
+    """What may be used and held on one account in one period; `bounds` are in the order of `LIMITED`."""
 
     account: str
     period: str
@@ -144,7 +150,7 @@ def columns(template: str = "{}", names: tuple[str, ...] = DIMENSIONS) -> tuple[
 RECORDS = Table("records", RecordRow._fields, 1, tuple, RecordRow._make, kept=False)
 LIMITS = Table(
     "limits",
-    ("account", "period", *columns()),
+    ("account", "period", *columns(names=LIMITED)),
     2,
     lambda row: (*row[:2], *row.bounds),
     lambda found: LimitsRow(found[0], found[1], found[2:]),

@@ -3,7 +3,7 @@
 `base` says what is promised, `accounts` has the rules, `ledger` applies them to a journal; `reading` tells people.
 """
 
-from belljar.journal.tables import DIMENSIONS, GAUGES
+from belljar.journal.tables import AT_ONCE, DIMENSIONS, GAUGES, LIMITED
 from belljar.ledger.accounts import check as check_books
 from belljar.ledger.base import (
     AMOUNT_MAX,
@@ -25,12 +25,14 @@ from belljar.ledger.base import (
     run_account,
 )
 from belljar.ledger.ledger import BoxIds, Ledger
-from belljar.ledger.reading import Quota, Span, Used, history, overage, quotas
+from belljar.ledger.reading import Quota, Span, Used, context_limits, history, overage, quotas
 
 __all__ = [
     "AMOUNT_MAX",
+    "AT_ONCE",
     "DIMENSIONS",
     "GAUGES",
+    "LIMITED",
     "NOTHING",
     "PERIODS",
     "USED_UP",
@@ -49,6 +51,7 @@ __all__ = [
     "Used",
     "beyond",
     "check_books",
+    "context_limits",
     "history",
     "overage",
     "period_end",

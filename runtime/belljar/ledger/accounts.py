@@ -42,6 +42,7 @@ from belljar.journal.tables import (
     CALLS,
     DIMENSIONS,
     GAUGES,
+    LIMITED,
     LIMITS,
     RUNS,
     BalanceRow,
@@ -143,7 +144,7 @@ def open_run(draft: Draft, row: RunRow) -> None:
 
 
 def set_limits(draft: Draft, account: Tenant, limits: Limits) -> None:
-    draft.put(LIMITS, LimitsRow(account, limits.period, _vector(limits)))
+    draft.put(LIMITS, LimitsRow(account, *_row(limits)))
 
 
 def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limits]:
@@ -151,7 +152,7 @@ def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limit
     changed = []
     for period, bounds in changes.items():
         row = draft.get(LIMITS, account, period)
-        before = dict(zip(DIMENSIONS, row.bounds if row is not None else _NO_BOUNDS, strict=True))
+        before = dict.fromkeys(LIMITED) if row is None else dict(zip(LIMITED, row.bounds, strict=True))
         limits = Limits(period, **(before | dict(bounds)))
         set_limits(draft, account, limits)
         changed.append(limits)
@@ -163,7 +164,7 @@ def differing(draft: Draft, account: Tenant, wanted: Changes) -> Changes:
     found: dict[Period, Mapping[str, int | None]] = {}
     for period, bounds in wanted.items():
         row = draft.get(LIMITS, account, period)
-        stands = {} if row is None else dict(zip(DIMENSIONS, row.bounds, strict=True))
+        stands = {} if row is None else dict(zip(LIMITED, row.bounds, strict=True))
         odd = {name: bound for name, bound in bounds.items() if name not in stands or stands[name] != bound}
         if odd:
             found[period] = odd
@@ -278,8 +279,15 @@ def _short(limits: Sequence[_Limit], tenant: Tenant) -> str:
 
 def _vector(amounts: Amounts | Limits) -> Vector:
     """In the order of `DIMENSIONS`."""
-    values: Vector = msgspec.structs.astuple(amounts)[-len(DIMENSIONS) :]
+    of_period = 1 if isinstance(amounts, Limits) else 0
+    values: Vector = msgspec.structs.astuple(amounts)[of_period : of_period + len(DIMENSIONS)]
     return values
+
+
+def _row(limits: Limits) -> tuple[Period, Bounds]:
+    """The period, and the bounds in the order of `LIMITED`."""
+    period, *bounds = msgspec.structs.astuple(limits)
+    return period, tuple(bounds)
 
 
 def _bounds_of(limits: Limits) -> Bounds:

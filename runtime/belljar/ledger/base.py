@@ -22,6 +22,9 @@ after all that are below it: closing it closes them first.
 Two dimensions are *gauges*: boxes, and calls under way. They are held like the others, but an end charges nothing of
 them, so their limits bound how many there are at once.
 
+What a tenant's stored contexts take up (`context_bytes`) is not counted here, but by the stores that have them: the
+ledger keeps its limit, beside the others, and nothing else.
+
 Money is whole nano-dollars, and the ledger has no floats. Time comes in as `now`, seconds since the epoch; it chooses
 the minute, hour, day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
 Nothing has to be reset: a new period is another page.
@@ -38,7 +41,7 @@ import msgspec
 
 from belljar.errors import InvalidInput, LedgerUnavailable
 from belljar.identity import RunId
-from belljar.journal.tables import DIMENSIONS, GAUGES
+from belljar.journal.tables import AT_ONCE, DIMENSIONS, LIMITED
 
 __all__ = [
     "AMOUNT_MAX",
@@ -108,7 +111,8 @@ def plus(amounts: Amounts, more: Amounts) -> Amounts:
 class Limits(msgspec.Struct, frozen=True):
     """The most that may be used and held in one `period`. None means unlimited; for the first five it must be given.
 
-    The limits of gauges are for every moment, and stand in the period `total`.
+    The limits of gauges are for every moment, and stand in the period `total`. So does that of `context_bytes`: what
+    the stored contexts of a tenant may take up on each host.
     """
 
     period: Period
@@ -122,6 +126,7 @@ class Limits(msgspec.Struct, frozen=True):
     wall_ms: int | None = None
     memory_mib_s: int | None = None
     boxes: int | None = None
+    context_bytes: int | None = None
 
 
 # New bounds of one level, by period and dimension; what is not named stays.
@@ -189,7 +194,7 @@ def check_amounts(amounts: Amounts) -> None:
 
 def check_limits(limits: Limits, *, of_policy: bool = False) -> None:
     """Refuse what is no limit. A policy's has one period for all, so its gauges may stand beside any."""
-    for dimension in DIMENSIONS:
+    for dimension in LIMITED:
         value = getattr(limits, dimension)
         if value is not None and (type(value) is not int or not 0 <= value <= _LIMIT_MAX):
             raise InvalidInput(
@@ -202,10 +207,10 @@ def check_limits(limits: Limits, *, of_policy: bool = False) -> None:
             f"{limits.period!a} is not a valid period: use {', '.join(PERIODS[:-1])} or {PERIODS[-1]}",
             code="limit.invalid",
         )
-    for gauge in GAUGES:
-        if not of_policy and limits.period != "total" and getattr(limits, gauge) is not None:
+    for name in AT_ONCE:
+        if not of_policy and limits.period != "total" and getattr(limits, name) is not None:
             raise InvalidInput(
-                f"{gauge} is counted at each moment, not for a {limits.period}: set it for the total",
+                f"{name} is counted at each moment, not for a {limits.period}: set it for the total",
                 code="limit.invalid",
             )
 

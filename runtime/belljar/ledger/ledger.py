@@ -25,7 +25,7 @@ import msgspec
 from belljar.errors import BelljarError, HostFault, InvalidInput, LedgerUnavailable
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal
-from belljar.journal.tables import BOXES, DIMENSIONS, LIMITS, Key, RunRow
+from belljar.journal.tables import BOXES, LIMITED, LIMITS, Key, RunRow
 from belljar.ledger import accounts
 from belljar.ledger.base import (
     NOTHING,
@@ -517,7 +517,7 @@ class Ledger:
 
 
 def _check_changes(changes: Changes) -> None:
-    nothing: dict[str, int | None] = dict.fromkeys(DIMENSIONS)
+    nothing: dict[str, int | None] = dict.fromkeys(LIMITED)
     for period, bounds in changes.items():
         check_limits(Limits(period, **(nothing | dict(bounds))))
 

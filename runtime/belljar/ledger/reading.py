@@ -6,7 +6,7 @@ takes as long as there are tenants, however many runs and days the ledger knows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -14,10 +14,10 @@ import msgspec
 
 from belljar.identity import RunId, Tenant
 from belljar.journal import Ask
-from belljar.journal.tables import BOOKS, DIMENSIONS, Book, Bounds, Vector, columns
+from belljar.journal.tables import BOOKS, DIMENSIONS, LIMITED, Book, Bounds, Vector, columns
 from belljar.ledger.base import PERIODS, Amounts, Limits, Period, Remaining, key_at, minute_of, period_end
 
-__all__ = ["Quota", "Span", "Used", "history", "overage", "quotas"]
+__all__ = ["Quota", "Span", "Used", "context_limits", "history", "overage", "quotas"]
 
 Span = Literal["day", "month"]
 _ZERO: Final[Vector] = (0,) * len(DIMENSIONS)
@@ -35,6 +35,9 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
         limits: what was set for this level and period; None where nothing was, and then the policy of a run may say
             something.
         left: `limits` less `used` and `held`; None where there is no limit.
+        context_bytes: what the stored contexts of this tenant, and of all below it, take up on this host. With the
+            period `total` alone, and where the stores were asked; else None.
+        context_bytes_left: `limits.context_bytes` less that; None where there is no limit.
     """
 
     tenant: str
@@ -45,6 +48,8 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
     held: Amounts
     limits: Limits | None
     left: Remaining
+    context_bytes: int | None = None
+    context_bytes_left: int | None = None
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +62,7 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Every name in these is a constant of `tables`. No tenant's name has a colon, and ';' comes right behind it.
-_LIMITS: Final = f"SELECT account, period, {', '.join(columns())} FROM limits"  # noqa: S608
+_LIMITS: Final = f"SELECT account, period, {', '.join(columns(names=LIMITED))} FROM limits"  # noqa: S608
 _KEYS: Final = ", ".join("?" * len(PERIODS))
 # From one tenant to the next, over all the days of each and over all runs at once.
 _EVERY: Final = """WITH RECURSIVE every(name) AS (
@@ -86,8 +91,22 @@ def _pages(ask: Ask, select: str, *values: object) -> dict[_Page, tuple[Vector, 
     return {page: (tuple(used), tuple(held)) for page, (used, held) in found.items() if any(used) or any(held)}
 
 
-def quotas(ask: Ask, now: float, tenant: Tenant | None = None) -> list[Quota]:
-    """Every level of `tenant`, or every tenant, in every period with a limit or use; by level, then by period."""
+def context_limits(ask: Ask, tenant: Tenant) -> dict[Tenant, int]:
+    """How many bytes the stored contexts of `tenant`'s levels may have, of each level that has a limit; root first."""
+    levels = tenant.levels
+    which = f"period = 'total' AND context_bytes IS NOT NULL AND account IN ({', '.join('?' * len(levels))})"
+    rows = ask(f"SELECT account, context_bytes FROM limits WHERE {which}", *levels)  # noqa: S608
+    found = {account: int(bound) for account, bound in rows}
+    return {level: found[level] for level in levels if level in found}
+
+
+def quotas(
+    ask: Ask, now: float, tenant: Tenant | None = None, stored: Mapping[Tenant, int] | None = None
+) -> list[Quota]:
+    """Every level of `tenant`, or every tenant, in every period with a limit or use; by level, then by period.
+
+    `stored` is how many bytes of contexts each tenant has, without those below it; None if nobody counted them.
+    """
     minute = minute_of(now)
     keys: dict[str, Period] = {key_at(period, minute): period for period in PERIODS}
     if tenant is None:
@@ -99,12 +118,38 @@ def quotas(ask: Ask, now: float, tenant: Tenant | None = None) -> list[Quota]:
         pages = _pages(ask, f"SELECT account, key, {{0}} FROM {{1}} {here} AND key IN ({{2}})", *levels, *keys)  # noqa: S608
     bounds: dict[tuple[str, Period], Bounds] = {(row[0], row[1]): row[2:] for row in limits}
     amounts = {(account, keys[key]): sides for (account, key), sides in pages.items()}
-    places = sorted(bounds.keys() | amounts.keys(), key=lambda place: (place[0].split("/"), PERIODS.index(place[1])))
-    return [_quota(*place, minute, bounds.get(place), *amounts.get(place, (_ZERO, _ZERO))) for place in places]
+    of_contexts = None if stored is None else _of_levels(stored, tenant)
+    filled = {(level, PERIODS[-1]) for level in of_contexts or ()}
+    found = bounds.keys() | amounts.keys() | filled
+    places = sorted(found, key=lambda place: (place[0].split("/"), PERIODS.index(place[1])))
+    return [
+        _quota(*place, minute, bounds.get(place), *amounts.get(place, (_ZERO, _ZERO)), of_contexts) for place in places
+    ]
 
 
-def _quota(tenant: str, period: Period, minute: str, bounds: Bounds | None, used: Vector, held: Vector) -> Quota:
+def _of_levels(stored: Mapping[Tenant, int], tenant: Tenant | None) -> dict[str, int]:
+    """What each level of `tenant`, or every tenant, and those below it have together; those that have anything."""
+    found: dict[str, int] = {}
+    for whose, size in stored.items():
+        for level in whose.levels:
+            if size and (tenant is None or level in tenant.levels):
+                found[level] = found.get(level, 0) + size
+    return found
+
+
+def _quota(
+    tenant: str,
+    period: Period,
+    minute: str,
+    bounds: Bounds | None,
+    used: Vector,
+    held: Vector,
+    stored: Mapping[str, int] | None,
+) -> Quota:
     key = key_at(period, minute)
+    limits = None if bounds is None else Limits(period, *bounds)
+    here = stored.get(tenant, 0) if stored is not None and period == "total" else None
+    most = None if limits is None or here is None else limits.context_bytes
     return Quota(
         tenant=tenant,
         period=period,
@@ -112,8 +157,10 @@ def _quota(tenant: str, period: Period, minute: str, bounds: Bounds | None, used
         resets_at=period_end(period, key),
         used=Amounts(*used),
         held=Amounts(*held),
-        limits=None if bounds is None else Limits(period, *bounds),
-        left=Remaining(*_left(bounds or (None,) * len(DIMENSIONS), used, held)),
+        limits=limits,
+        left=Remaining(*_left((bounds or (None,) * len(LIMITED))[: len(DIMENSIONS)], used, held)),
+        context_bytes=here,
+        context_bytes_left=None if most is None or here is None else max(0, most - here),
     )
 
 
