@@ -14,6 +14,7 @@ from belljar import Result, Runtime
 from belljar.identity import RunId
 from belljar.models import FREE, ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
+from belljar.quotas import explain
 from tests.integration.support import Jar
 
 TEXT = "".join(f"line {number:05} →\n" for number in range(3000))
@@ -235,6 +236,36 @@ def test_a_text_that_is_too_long_for_the_policy_is_refused(jar: Jar) -> None:
     policy = policy_of(child_context_bytes_max=1024)
     code = REFUSED.format("rlm_query('x', 'a' * 1025)")
     assert answered(jar, code, {}, policy=policy) == ["models.child_context", 1024, 1025]
+
+
+@pytest.mark.parametrize("whose", ["acme", "acme/research"])
+def test_what_a_child_is_given_counts_for_the_contexts_of_its_tenant(jar: Jar, whose: str) -> None:
+    async def go() -> Result:
+        async with Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime:
+            await runtime.quotas.set(whose, "total", context_bytes=2**18, by="test")
+            return await runtime.execute(code, model=Played({"x": "FINAL(len(context))"}), tenant="acme/research")
+
+    code = """
+found = [rlm_query('[[x]]', 'a' * 1000)]
+try:
+    rlm_query('[[x]]', 'b' * 2**18)
+except QuotaExceeded as error:
+    found += [error.code, error.limit, str(error)]
+FINAL(found)
+"""
+    result = asyncio.run(go())
+    assert result.status == "ok", result.error
+    assert isinstance(result.answer, list)
+    chars, refused, limit, words = result.answer
+    assert (chars, refused) == (1000, "context.stored")
+    if whose == "acme":  # whose numbers are none of the program's business
+        assert limit is None
+        assert "acme" not in words
+    else:
+        assert limit == 2**18
+        assert words.startswith("tenant acme/research has ")
+    (refusal,) = explain(jar.state.journal, result.run).refusals
+    assert (refusal.code, refusal.scope, refusal.period, refusal.limit) == ("context.stored", whose, "now", 2**18)
 
 
 def test_a_child_gets_a_share_of_what_is_left(jar: Jar) -> None:

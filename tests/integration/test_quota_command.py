@@ -68,6 +68,33 @@ def test_a_limit_is_set_shown_met_explained_and_cleared(jar: Jar, context: Path)
     assert jar("audit", "verify").code == 0
 
 
+def test_stored_contexts_are_limited_shown_and_refused(jar: Jar, context: Path) -> None:
+    done = jar("quota", "set", "acme", "--contexts", "6KiB/now")
+    assert (done.code, done.stdout) == (0, "acme in total: contexts 6 KiB\n")
+    assert jar("context", "add", context, "--tenant", "acme/research").code == 0
+    (size,) = [one["context_bytes"] for one in shown(jar, "acme/research") if one["tenant"] == "acme/research"]
+    assert 4000 <= size < 6144
+
+    other = jar.file("more.txt", "abcdefghij" * 400)
+    refused = jar("context", "add", other, "--tenant", "acme")
+    assert (refused.code, refused.stdout) == (5, "")
+    assert f"tenant acme has {6144 - size} of 6144 bytes left for stored contexts on this host" in refused.stderr
+    outcome, result = jar.exec_json(READS, "--context", other, "--tenant", "acme/sales")
+    assert (outcome.code, result["error"]["code"]) == (5, "context.stored")
+    assert jar.exec(READS, "--context", "@notes.txt", "--tenant", "acme/research").code == 0
+    assert jar.exec(READS, "--context", other, "--tenant", "acme2").code == 0
+
+    (total,) = [one for one in shown(jar, "acme") if one["tenant"] == "acme" and one["period"] == "total"]
+    assert (total["limits"]["context_bytes"], total["context_bytes"]) == (6144, size)
+    assert total["context_bytes_left"] == 6144 - size
+    text = jar("quota", "show", "acme").stdout
+    assert "contexts       [##" in text
+    assert "of 6 KiB stored here, " in text
+    assert jar("context", "rm", "notes.txt", "--tenant", "acme/research").code == 0
+    assert jar.exec(READS, "--context", other, "--tenant", "acme/sales").code == 0
+    assert jar("audit", "verify").code == jar("quota", "check").code == 0
+
+
 def test_a_model_call_beyond_a_rate_is_refused_and_the_books_agree_with_the_log(jar: Jar) -> None:
     script = jar.script(rest='default = "many"\n')
     assert jar("quota", "set", "acme", "--calls", "1/total").code == 0
