@@ -404,7 +404,12 @@ class Run:
         async with contextlib.AsyncExitStack() as lent:
             run: Run | None = None
             try:
-                order = await self._child_order(child, lent)
+                try:
+                    order = await self._child_order(child, lent)
+                except Refusal as refusal:
+                    refused = self.order.run.child(child.number)
+                    await log_refused_start(self.audit, self.scope.tenant, refusal, run=refused)
+                    raise
                 question_bytes = len(child.question.encode("utf-8", "replace"))
                 async with begin(self._shared, order, question_bytes=question_bytes) as run:
                     await run.solve(child.question)

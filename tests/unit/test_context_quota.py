@@ -299,7 +299,7 @@ def test_of_two_that_are_added_at_the_same_moment_only_one_takes_the_last_room(
                 second_is_there.set()
             return found
 
-    monkeypatch.setattr(room_module.time, "sleep", lambda _: second_is_there.set())
+    monkeypatch.setattr("belljar.context.room.time.sleep", lambda _: second_is_there.set())
     counting = Counting(tmp_path / "contexts")
     counting.limits["acme"] = one
     said: list[object] = []

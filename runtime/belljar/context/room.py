@@ -159,7 +159,7 @@ class Room:
                     limit=level.limit,
                     observed=level.used + more,
                     told=None if level.tenant == self._tenant else _TOLD,
-                    scope=level.tenant,
+                    scope=str(level.tenant),
                     dimension="context_bytes",
                     period="now",
                     used=level.used,

@@ -133,7 +133,7 @@ def _of_levels(stored: Mapping[Tenant, int], tenant: Tenant | None) -> dict[str,
     for whose, size in stored.items():
         for level in whose.levels:
             if size and (tenant is None or level in tenant.levels):
-                found[level] = found.get(level, 0) + size
+                found[str(level)] = found.get(level, 0) + size
     return found
 
 
