@@ -79,8 +79,9 @@ def test_stored_contexts_are_limited_shown_and_refused(jar: Jar, context: Path) 
     refused = jar("context", "add", other, "--tenant", "acme")
     assert (refused.code, refused.stdout) == (5, "")
     assert f"tenant acme has {6144 - size} of 6144 bytes left for stored contexts on this host" in refused.stderr
-    outcome, result = jar.exec_json(READS, "--context", other, "--tenant", "acme/sales")
-    assert (outcome.code, result["error"]["code"]) == (5, "context.stored")
+    outcome = jar.exec(READS, "--context", other, "--tenant", "acme/sales", "--json")
+    assert (outcome.code, outcome.document["status"]) == (5, "quota")
+    assert [record.data["code"] for record in jar.records("run.finished")] == ["context.stored"]
     assert jar.exec(READS, "--context", "@notes.txt", "--tenant", "acme/research").code == 0
     assert jar.exec(READS, "--context", other, "--tenant", "acme2").code == 0
 
