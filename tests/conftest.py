@@ -26,6 +26,7 @@ import requests
 
 from belljar.sandbox import ensure_image
 from belljar.sandbox.docker.creator import LABEL, creator, is_gone
+from tests.containers import containers
 from tests.daemon import PrivateDaemon, Unavailable, answers
 from tests.devices import devices
 from tests.postgres import Postgres
@@ -167,8 +168,7 @@ def _reachable(host: str) -> bool:
 
 def _left(client: docker.APIClient) -> list[str]:
     """The containers of runtimes that are no more, and of this process: those of others may live."""
-    found: list[dict[str, Any]] = client.containers(all=True, filters={"label": LABEL})
-    creators = {str(container["Id"]): str(container["Labels"][LABEL]) for container in found}
+    creators = {str(one["Id"]): str(one["Labels"][LABEL]) for one in containers(client, LABEL)}
     return [container for container, name in creators.items() if name == creator() or is_gone(name)]
 
 

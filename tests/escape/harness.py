@@ -64,6 +64,7 @@ from belljar.sandbox.docker.creator import LABEL, creator
 from belljar.sandbox.docker.daemon import API_VERSION
 from belljar.sandbox.numbers import NUMBERS
 from belljar.sandbox.seccomp import load_allowlist
+from tests.containers import containers
 from tests.devices import devices
 
 __all__ = [
@@ -431,8 +432,7 @@ class Escapes:
         """Those that this process made."""
         if self._docker is None:
             return []
-        found: list[dict[str, Any]] = self._docker.containers(all=True, filters={"label": f"{LABEL}={creator()}"})
-        return found
+        return containers(self._docker, f"{LABEL}={creator()}")
 
     async def _run(self, program: Program, language: Language) -> Outcome:
         runtime = await self.runtime(language, hasty=program.hasty)

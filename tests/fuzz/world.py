@@ -240,9 +240,9 @@ def _names_in(code: Any) -> Iterator[str]:
 
 def _start(documents: list[str]) -> dict[str, Any]:
     contexts = [
-        {"name": "text", "kind": "text", "text": 0, "lines": 2},
-        {"name": "listed", "kind": "list", "text": 1, "lines": None, "directory": 2, "items": 2},
-        {"name": "keyed", "kind": "dict", "text": 3, "lines": None, "directory": 4, "items": 1},
+        {"name": "text", "kind": "text", "text": 0, "lines": 2, "part": None},
+        {"name": "listed", "kind": "list", "text": 1, "lines": None, "directory": 2, "items": 2, "part": None},
+        {"name": "keyed", "kind": "dict", "text": 3, "lines": None, "directory": 4, "items": 1, "part": None},
     ]
     return {
         "op": "start",
@@ -256,5 +256,5 @@ def _start(documents: list[str]) -> dict[str, Any]:
         "more": False,
         "stays": False,
         "contexts": contexts,
-        "documents": [{"bytes": len(text.encode()), "chars": len(text)} for text in documents],
+        "documents": [{"bytes": len(text.encode()), "chars": len(text), "spans": None} for text in documents],
     }

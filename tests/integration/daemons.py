@@ -22,6 +22,7 @@ from belljar import Result, Runtime
 from belljar.policy import Policy
 from belljar.sandbox.docker.creator import LABEL, creator
 from belljar.sandbox.docker.daemon import Daemon
+from tests.containers import containers
 from tests.integration.support import Jar, until
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ class Dock:
 
     def ours(self, label: str = f"{LABEL}={creator()}") -> list[dict[str, Any]]:
         """The containers of this process, those without a run as well; or those with another label."""
-        return list(self.client.containers(all=True, filters={"label": label}))
+        return containers(self.client, label)
 
     def running(self) -> list[str]:
         """The containers of this process's runs, not of its pools."""

@@ -47,6 +47,8 @@ HOSTILE = 8
 HELD_UP_S = 30.0
 # How long a call that is never answered occupies its own thread.
 ANSWER_S = 5
+# How long a rename is held up, for a removal that does not wait for it to get past.
+HELD_S = 1.0
 # Where it must be seen that nobody waits for that.
 LONG_S = 20.0
 
@@ -231,6 +233,38 @@ def test_a_box_is_killed_without_the_daemon(jar: Jar, dock: Dock, tmp_path: Path
 
     with Between(tmp_path, dock.host, requests) as between:
         drive(main(between.host))
+
+
+def test_a_container_that_is_being_renamed_is_removed_afterwards(jar: Jar, dock: Dock, tmp_path: Path) -> None:
+    """A daemon that does both at once lists the container for ever, though it is gone."""
+    removed = threading.Event()
+    order: list[str] = []
+
+    def before(request: str) -> bool:
+        if "/rename?" in request:
+            order.append("rename")
+            removed.wait(HELD_S)
+            order.append("renamed")
+        elif request.startswith("DELETE"):
+            order.append("remove")
+            removed.set()
+        return True
+
+    async def main(host: str) -> None:
+        backend = await Docker.open("docker", Daemon(host), ensure_image(jar.state.images))
+        try:
+            spec = box_spec(load("dev"))
+            await backend.warm(spec, 1)
+            box = await backend.start(spec, {"run": "01" * 13})
+            await soon(lambda: order, "the container is being renamed")
+            await box.kill()
+            await soon(removed.is_set, "it is removed")
+        finally:
+            await backend.aclose()
+
+    with Between(tmp_path, dock.host, before) as between:
+        drive(main(between.host))
+    assert order[:3] == ["rename", "renamed", "remove"]
 
 
 def test_a_box_that_ends_while_the_daemon_hangs_is_not_waited_for(jar: Jar, dock: Dock, tmp_path: Path) -> None:

@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from belljar.audit import AuditLog, verify
-from belljar.audit.events import AmountsData, RunAbandoned
+from belljar.broker.abandoned import abandoned_in
 from belljar.errors import LedgerUnavailable
-from belljar.journal import Job, open_journal
-from belljar.ledger import Abandoned, Ledger
+from belljar.journal import open_journal
+from belljar.ledger import Ledger
 from tests.waiting import until
 
 DAY = 86400.0
@@ -134,11 +133,7 @@ async def close_the_runs_of(dead: set[str], path: Path) -> tuple[int, list[str]]
     journal = open_journal(path, unavailable=LedgerUnavailable)
     audit, ledger = AuditLog(journal), Ledger(journal, owner="parent")
 
-    def record(run: Abandoned) -> Job[object]:
-        charged = AmountsData(**msgspec.structs.asdict(run.charged))
-        return audit.end_if_open(run.run, RunAbandoned(**msgspec.structs.asdict(run.used), charged=charged))
-
-    closed = await ledger.recover(lambda owner: owner not in dead, record)
+    closed = await ledger.recover(lambda owner: owner not in dead, abandoned_in(audit))
     problems = await ledger.check_books()
     await ledger.aclose()
     await journal.aclose()

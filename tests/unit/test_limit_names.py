@@ -10,13 +10,14 @@ import pytest
 
 from belljar.engine import Limit
 from belljar.policy import unit_of
-from belljar.policy.kinds import Cost, Duration, Size, Volume
+from belljar.policy.kinds import Cost, Duration, MemoryTime, Size, Time, Volume, Wait
 from belljar.policy.parse import all_kinds
 
 HOST = Path(__file__).resolve().parents[2] / "runtime" / "belljar"
 
 # Bounds that no policy sets: the same for everybody, or a property of what was given.
 FIXED = {
+    "answer.schema",
     "answer.too_deep",
     "answer.too_many_digits",
     "audit.too_long",
@@ -33,6 +34,12 @@ FIXED = {
 
 
 KEYS = all_kinds()
+UNITS = {
+    **dict.fromkeys((Duration, Wait, Time), "ms"),
+    **dict.fromkeys((Size, Volume), "bytes"),
+    Cost: "nanousd",
+    MemoryTime: "mib_s",
+}
 
 
 def calls() -> Iterator[tuple[Path, ast.Call]]:
@@ -66,7 +73,7 @@ def test_what_is_said_to_be_fixed_is_told_somewhere() -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_limit_knows_its_unit(key: str) -> None:
-    expected = {Duration: "ms", Size: "bytes", Volume: "bytes", Cost: "nanousd"}.get(type(KEYS[key]), "")
+    expected = UNITS.get(type(KEYS[key]), "")
     assert unit_of(key) == expected == Limit.of(key, 1, 2).unit
 
 

@@ -222,9 +222,23 @@ class Count(Kind[int]):
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
+class _Quota(Kind[int | None]):
+    """A quota; `"unlimited"` is `None`, and looser than any number. Silence is never unlimited."""
+
+    def write(self, value: int | None) -> str:
+        return f'"{UNLIMITED}"' if value is None else self._written(value)
+
+    def looser(self, mine: int | None, base: int | None) -> bool:
+        return base is not None and (mine is None or mine > base)
+
+    @abstractmethod
+    def _written(self, value: int) -> str:
+        """A number in TOML."""
+
+
 @dataclass(frozen=True)
-class Amount(Kind[int | None]):
-    """A quota on something counted, from 0 to `most`; `"unlimited"` is `None`. Silence is never unlimited."""
+class Amount(_Quota):
+    """A quota on something counted, from 0 to `most`."""
 
     most: int
 
@@ -236,126 +250,96 @@ class Amount(Kind[int | None]):
         _within(value, 0, self.most, value, "0", str(self.most))
         return value
 
-    def write(self, value: int | None) -> str:
-        return f'"{UNLIMITED}"' if value is None else str(value)
-
-    def looser(self, mine: int | None, base: int | None) -> bool:
-        return base is not None and (mine is None or mine > base)
-
     def schema(self) -> dict[str, Any]:
         return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": self.most}, {"const": UNLIMITED}]}
 
+    def _written(self, value: int) -> str:
+        return str(value)
+
 
 @dataclass(frozen=True)
-class Volume(Kind[int | None]):
-    """A quota in bytes, written `"10 GiB"`, from 0 to `most`; `"unlimited"` is `None`."""
+class _Measured(_Quota):
+    """A quota of what has a unit, from nothing to `most`, which is written as people write it."""
 
-    unit: ClassVar[Unit] = "bytes"
     most: str
+    # What a value of another type is told, nothing in its unit, and how it is written.
+    wrong: ClassVar[str]
+    nothing: ClassVar[str]
+    pattern: ClassVar[str]
+    # So many of the quota's numbers are one of what `parse` gives.
+    scale: ClassVar[int] = 1
 
     def read(self, value: object) -> int | None:
         if value == UNLIMITED:
             return None
         if not isinstance(value, str):
-            raise Wrong(f'is {shown(value)}, which is not a valid size; add a unit, as in "10 GiB", or "{UNLIMITED}"')
-        size = _units(units.parse_size, value)
-        _within(size, 0, units.parse_size(self.most), value, "0 B", self.most)
-        return size
-
-    def write(self, value: int | None) -> str:
-        return f'"{UNLIMITED}"' if value is None else f'"{units.format_size(value)}"'
-
-    def looser(self, mine: int | None, base: int | None) -> bool:
-        return base is not None and (mine is None or mine > base)
+            raise Wrong(f'is {shown(value)}, which is not {self.wrong}, or "{UNLIMITED}"')
+        amount = _units(self.parse, value)
+        _within(amount, 0, self.parse(self.most), value, self.nothing, self.most)
+        return round(amount * self.scale)
 
     def schema(self) -> dict[str, Any]:
-        size = {"type": "string", "pattern": "^[0-9]{1,15} (B|KiB|MiB|GiB)$", **_range_words("0 B", self.most)}
-        return {"anyOf": [size, {"const": UNLIMITED}]}
-
-
-@dataclass(frozen=True)
-class Cost(Kind[int | None]):
-    """A quota in nano-dollars, written `"0.50 USD"`, from 0 to `most`; `"unlimited"` is `None`."""
-
-    unit: ClassVar[Unit] = "nanousd"
-    most: str
-
-    def read(self, value: object) -> int | None:
-        if value == UNLIMITED:
-            return None
-        if not isinstance(value, str):
-            raise Wrong(
-                f'is {shown(value)}, which is not an amount of money; use one such as "0.50 USD", or "{UNLIMITED}"'
-            )
-        amount = _units(units.parse_money, value)
-        _within(amount, 0, units.parse_money(self.most), value, "0.00 USD", self.most)
-        return amount
-
-    def write(self, value: int | None) -> str:
-        return f'"{UNLIMITED}"' if value is None else f'"{units.format_money(value)}"'
-
-    def looser(self, mine: int | None, base: int | None) -> bool:
-        return base is not None and (mine is None or mine > base)
-
-    def schema(self) -> dict[str, Any]:
-        money = {"type": "string", "pattern": "^[0-9]{1,9}([.][0-9]{1,9})? USD$"}
-        return {"anyOf": [{**money, **_range_words("0.00 USD", self.most)}, {"const": UNLIMITED}]}
-
-
-@dataclass(frozen=True)
-class Time(Kind[int | None]):
-    """A quota of time in milliseconds, written `"2 h"`, from 0 to `most`; `"unlimited"` is `None`."""
-
-    unit: ClassVar[Unit] = "ms"
-    most: str
-
-    def read(self, value: object) -> int | None:
-        if value == UNLIMITED:
-            return None
-        if not isinstance(value, str):
-            raise Wrong(f'is {shown(value)}, which is not a valid time; add a unit, as in "2 h", or "{UNLIMITED}"')
-        seconds = _units(units.parse_duration, value)
-        _within(seconds, 0, units.parse_duration(self.most), value, "0 s", self.most)
-        return round(seconds * 1000)
-
-    def write(self, value: int | None) -> str:
-        return f'"{UNLIMITED}"' if value is None else f'"{units.format_duration(value / 1000)}"'
-
-    def looser(self, mine: int | None, base: int | None) -> bool:
-        return base is not None and (mine is None or mine > base)
-
-    def schema(self) -> dict[str, Any]:
-        time = {"type": "string", "pattern": "^[0-9]{1,15} (ms|s|min|h)$", **_range_words("0 s", self.most)}
-        return {"anyOf": [time, {"const": UNLIMITED}]}
-
-
-@dataclass(frozen=True)
-class MemoryTime(Kind[int | None]):
-    """A quota of memory times time in MiB-seconds, written `"500 GiBh"`, up to `most`; `"unlimited"` is `None`."""
-
-    unit: ClassVar[Unit] = "mib_s"
-    most: str
-
-    def read(self, value: object) -> int | None:
-        if value == UNLIMITED:
-            return None
-        if not isinstance(value, str):
-            raise Wrong(
-                f'is {shown(value)}, which is not memory times time; add a unit, as in "500 GiBh", or "{UNLIMITED}"'
-            )
-        amount = _units(units.parse_memory_time, value)
-        _within(amount, 0, units.parse_memory_time(self.most), value, "0 MiBs", self.most)
-        return amount
-
-    def write(self, value: int | None) -> str:
-        return f'"{UNLIMITED}"' if value is None else f'"{units.format_memory_time(value)}"'
-
-    def looser(self, mine: int | None, base: int | None) -> bool:
-        return base is not None and (mine is None or mine > base)
-
-    def schema(self) -> dict[str, Any]:
-        amount = {"type": "string", "pattern": "^[0-9]{1,15} (MiBs|GiBs|GiBh)$", **_range_words("0 MiBs", self.most)}
+        amount = {"type": "string", "pattern": self.pattern, **_range_words(self.nothing, self.most)}
         return {"anyOf": [amount, {"const": UNLIMITED}]}
+
+    def _written(self, value: int) -> str:
+        return f'"{self.format(value)}"'
+
+    @staticmethod
+    @abstractmethod
+    def parse(text: str) -> float: ...
+
+    @staticmethod
+    @abstractmethod
+    def format(value: int, /) -> str: ...
+
+
+class Volume(_Measured):
+    """A quota in bytes, written `"10 GiB"`."""
+
+    unit = "bytes"
+    wrong = 'a valid size; add a unit, as in "10 GiB"'
+    nothing = "0 B"
+    pattern = "^[0-9]{1,15} (B|KiB|MiB|GiB)$"
+    parse = staticmethod(units.parse_size)
+    format = staticmethod(units.format_size)
+
+
+class Cost(_Measured):
+    """A quota in nano-dollars, written `"0.50 USD"`."""
+
+    unit = "nanousd"
+    wrong = 'an amount of money; use one such as "0.50 USD"'
+    nothing = "0.00 USD"
+    pattern = "^[0-9]{1,9}([.][0-9]{1,9})? USD$"
+    parse = staticmethod(units.parse_money)
+    format = staticmethod(units.format_money)
+
+
+class Time(_Measured):
+    """A quota of time in milliseconds, written `"2 h"`."""
+
+    unit = "ms"
+    wrong = 'a valid time; add a unit, as in "2 h"'
+    nothing = "0 s"
+    pattern = "^[0-9]{1,15} (ms|s|min|h)$"
+    scale = 1000
+    parse = staticmethod(units.parse_duration)
+
+    @staticmethod
+    def format(value: int, /) -> str:
+        return units.format_duration(value / 1000)
+
+
+class MemoryTime(_Measured):
+    """A quota of memory times time in MiB-seconds, written `"500 GiBh"`."""
+
+    unit = "mib_s"
+    wrong = 'memory times time; add a unit, as in "500 GiBh"'
+    nothing = "0 MiBs"
+    pattern = "^[0-9]{1,15} (MiBs|GiBs|GiBh)$"
+    parse = staticmethod(units.parse_memory_time)
+    format = staticmethod(units.format_memory_time)
 
 
 # --- lists

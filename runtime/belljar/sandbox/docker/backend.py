@@ -122,6 +122,8 @@ class Docker:
         self._owed: list[tuple[str, int]] = []
         self._pools = Pools(self._build_ahead)
         self._tasks: set[asyncio.Task[object]] = set()
+        # The new names that the daemon was asked to give, by container, until it is removed.
+        self._renames: dict[str, asyncio.Task[object]] = {}
 
     @classmethod
     async def open(
@@ -188,7 +190,7 @@ class Docker:
             return await self._build(spec, about or {}, preload=False)
         if about:
             # It was made and labelled before we knew whose it would be.
-            self._background(self._rename(box.container, about))
+            self._renames[box.container] = self._background(self._rename(box.container, about))
         return box
 
     async def aclose(self) -> None:
@@ -229,6 +231,9 @@ class Docker:
 
     async def _remove(self, container: str, uid: int) -> None:
         """Remove it, and free its uid once nothing can run under it; a failure is retried with the next box."""
+        # A daemon that renames a container while it removes it lists it ever after, though it is gone.
+        if rename := self._renames.pop(container, None):
+            await asyncio.wait([rename])
         if not await bury(self._daemon, container):
             self._owed.append((container, uid))
         elif self._uids is not None:

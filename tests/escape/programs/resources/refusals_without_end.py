@@ -5,6 +5,6 @@
 # why: Refused two thousand times, told two thousand times, logged a hundred times.
 while True:
     try:
-        rlm_query("child")
+        rlm_query("child", model="another")
     except PolicyDenied:
         pass
