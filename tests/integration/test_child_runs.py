@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from belljar import Result, Runtime
+from belljar.audit import coverage, records_below
 from belljar.identity import RunId
 from belljar.models import FREE, ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
@@ -188,6 +189,8 @@ def test_cost_and_coverage_belong_to_the_tree(jar: Jar) -> None:
     assert result.answer == 1000
     assert (result.usage.calls, result.usage.input_tokens) == (3, 3000)
     assert (result.coverage.read_chars, result.coverage.shown_chars) == (4000, 1000)  # read by the page
+    of_tree = coverage(records_below(jar.at / "audit.db", result.run))
+    assert (of_tree.read_chars, of_tree.shown_chars) == (result.coverage.read_chars, result.coverage.shown_chars)
     ids = {RunId(record.run) for record in jar.records("run.started")}
     assert sorted((one.depth, one.parent) for one in ids) == sorted(
         [(0, None), (1, result.run), (2, result.run.child(1))], key=lambda pair: pair[0]

@@ -7,7 +7,7 @@ from belljar.audit.coverage import Coverage, DocumentCoverage, Ranges, character
 from belljar.audit.log import AuditLog
 from belljar.audit.read import Record, RunSummary, records, records_below, runs
 from belljar.audit.source import Log
-from belljar.audit.trees import TreeRun, tree
+from belljar.audit.trees import TreeRun, parent_of, tree
 from belljar.audit.verify import Report, verify
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "TreeRun",
     "characters_read",
     "coverage",
+    "parent_of",
     "records",
     "records_below",
     "runs",

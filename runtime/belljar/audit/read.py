@@ -146,8 +146,9 @@ def records_below(log: Log, run: str) -> Iterator[Record]:
     """
 
     def tree(source: Source) -> list[str]:
-        # A log whose runs are not known without reading it is older than child runs.
-        return [one for one, *_ in source.bounds() or [(run,)] if one == run or one.startswith(f"{run}.")]
+        if (known := source.bounds()) is None:
+            return [run]  # a log of before there were child runs
+        return [one for one, *_ in known if one == run or one.startswith(f"{run}.")]
 
     return _records(open_source(log), tree)
 

@@ -1,12 +1,12 @@
 """Does the log still say what it said?
 
-`verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like (`grammar`), what a tree
-of runs may (`trees`), and what may be in the file besides its records. It finds a changed bit, a record that was removed from the middle, inserted,
-moved, or added to a run that has ended, and a trigger that keeps records out. It compares what each run used with what
-the ledger beside it charged for it (`charges`). It does **not** find a cut tail: the records that are left are a
-perfect log. Nor does it find a log that was rewritten from some point on by someone who recomputed all later hashes.
-Both need something kept outside the file, such as the `head` of an earlier report: look for it among the hashes of the
-records.
+`verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like (`grammar`) and a tree
+of runs (`trees`), and what may be in the file besides its records. It finds a changed bit, a record that was removed
+from the middle, inserted, moved, or added to a run that has ended, and a trigger that keeps records out. It compares
+what each run used with what the ledger beside it charged for it (`charges`). It does **not** find a cut tail: the
+records that are left are a perfect log. Nor does it find a log that was rewritten from some point on by someone who
+recomputed all later hashes. Both need something kept outside the file, such as the `head` of an earlier report: look
+for it among the hashes of the records.
 """
 
 from __future__ import annotations
