@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from belljar import Result, Runtime
-from belljar.audit import coverage, records_below
+from belljar.audit import coverage, records_below, verify
 from belljar.identity import RunId
 from belljar.models import FREE, ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
-from tests.integration.support import Jar
+from tests.integration.support import PATIENCE_S, Jar
 
 TEXT = "".join(f"line {number:05} →\n" for number in range(3000))
 ROWS = ["null", "eins", {"zwei": [1, 2]}, "drei →", "vier"]
@@ -298,7 +298,8 @@ def test_a_tree_ends_with_its_root(jar: Jar, how: str) -> None:
                 with pytest.raises(asyncio.CancelledError):
                     await running
             elif how == "killed":
-                (live,) = host.live()
+                live, *below = host.live()
+                assert len(below) == 6
                 await host.cancel(live.run)
                 assert (await running).status == "killed"
             else:
@@ -310,3 +311,59 @@ def test_a_tree_ends_with_its_root(jar: Jar, how: str) -> None:
     started = {record.run for record in jar.records("run.started")}
     assert started == {record.run for record in jar.records("run.finished")}
     assert len(started) >= 7 if how == "deadline" else len(started) == 7
+
+
+def test_a_child_that_is_cancelled_ends_with_all_below_it_and_its_parent_hears_of_it(jar: Jar) -> None:
+    programs = {
+        "x": "FINAL(rlm_query('[[y]]', 'a'))",
+        "y": "import time\nprint(1)\ntime.sleep(1000)",
+        "z": "FINAL(2)",
+    }
+    code = """
+try:
+    rlm_query('[[x]]', 'a')
+except ModelError as error:
+    FINAL([error.code, str(error), rlm_query('[[z]]', 'a')])
+"""
+    model = Played(programs)
+
+    async def go() -> tuple[Result, list[tuple[str, str | None, int]]]:
+        async with Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime:
+            host = runtime._host
+            running = asyncio.create_task(runtime.execute(code, model=model))
+            await model.seen(2)
+            live = host.live()
+            await host.cancel(live[1].run)
+            result = await running
+            assert host.live() == []
+            assert await host._shared.ledger.check_books() == []
+            return result, [(one.run, one.parent, one.depth) for one in live]
+
+    result, live = asyncio.run(go())
+    root, child = result.run, result.run.child(1)
+    assert live == [(root, None, 0), (child, root, 1), (child.child(1), child, 2)]
+    why = f"the child run {child} ended with killed: the run was cancelled through its host"
+    assert result.answer == ["child.killed", why, 2]
+    ended = {one.run: one.data["status"] for one in jar.records("run.finished")}
+    assert ended == {root: "ok", child: "killed", child.child(1): "killed", root.child(2): "ok"}
+    assert verify(jar.at / "audit.db").ok
+
+
+def test_the_children_of_a_cancelled_session_do_not_wait_for_its_end(jar: Jar) -> None:
+    model = Played({"y": "import time\ntime.sleep(1000)"})
+
+    async def go() -> None:
+        async with Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime:
+            host = runtime._host
+            async with runtime.session(sub_model=model) as session:
+                running = asyncio.create_task(session.execute("rlm_query('[[y]]', 'a')"))
+                await model.seen(1)
+                (root, _) = host.live()
+                await host.cancel(root.run)
+                assert (await running).status == "killed"
+                async with asyncio.timeout(PATIENCE_S):
+                    while len(host.live()) > 1:  # noqa: ASYNC110 - nobody is told of it
+                        await asyncio.sleep(0.01)
+                assert [one.run for one in host.live()] == [root.run]
+
+    asyncio.run(go())

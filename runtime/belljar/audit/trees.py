@@ -79,7 +79,7 @@ def parent_of(run: str) -> str | None:
 
 
 def tree(records: Iterable[Record]) -> list[TreeRun]:
-    """The runs of a tree, each before those that it started, from their records; the first is of the tree's first run."""
+    """The runs of a tree, each before those that it started, from their records, the first run's first."""
     found: dict[str, TreeRun] = {}
     first: str | None = None
     for record in records:
