@@ -20,6 +20,7 @@ import pytest
 from belljar import ModelReply, ModelRequest, PolicyDenied, Result, Runtime, Session, Usage
 from belljar.audit import verify
 from belljar.broker import Child, Outcome
+from belljar.engine import Root as TurnByTurn
 from belljar.lifecycle import Run
 from belljar.models import NullModel
 from belljar.policy import load
@@ -133,10 +134,10 @@ class Recursive(NullModel):
 def test_a_tree_of_runs_is_given_up_wherever_one_of_its_children_waits(
     jar: Jar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits for the root gives up, each time when its children together have waited at so many places."""
+    """Who waits for the root gives up, each time when its children and their models have waited at so many places."""
     code = "FINAL(rlm_query_batched(['deep', 'leaf'], [context, context]))"
     model = Recursive("", name="scripted:recursive")
-    run_child = Run._run_child
+    run_child, work = Run._run_child, TurnByTurn.work
     left = 0
     trying: asyncio.Task[Result] | None = None
 
@@ -146,10 +147,14 @@ def test_a_tree_of_runs_is_given_up_wherever_one_of_its_children_waits(
         if left == 0 and trying is not None:
             trying.cancel()
 
-    def watching(run: Run, child: Child) -> Awaitable[Outcome]:
-        return watched(run_child(run, child), waits)
+    async def run_watched(run: Run, child: Child) -> Outcome:
+        return await watched(run_child(run, child), waits)
 
-    monkeypatch.setattr(Run, "_run_child", watching)
+    async def work_watched(root: TurnByTurn) -> None:
+        await watched(work(root), waits)
+
+    monkeypatch.setattr(Run, "_run_child", run_watched)
+    monkeypatch.setattr(TurnByTurn, "work", work_watched)
 
     async def main() -> int:
         nonlocal left, trying
@@ -170,6 +175,7 @@ def test_a_tree_of_runs_is_given_up_wherever_one_of_its_children_waits(
         return place
 
     assert asyncio.run(main()) > 20
+    assert len(jar.records("cell.started")) > 40, "too few got far"
 
 
 def test_add_context(jar: Jar) -> None:
