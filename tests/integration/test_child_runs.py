@@ -251,6 +251,21 @@ def test_a_child_gets_a_share_of_what_is_left(jar: Jar) -> None:
     assert (mine <= 9, below <= 2, left) == (True, True, 38)
 
 
+def test_a_batch_that_is_too_large_for_a_slice_is_refused_by_its_numbers(jar: Jar) -> None:
+    policy = policy_of(child_share_percent=25)
+    run_quota = msgspec.structs.replace(policy.quota.run, calls=40)
+    policy = msgspec.structs.replace(policy, quota=msgspec.structs.replace(policy.quota, run=run_quota))
+    program = """
+try:
+    llm_query_batched(["a"] * 20)
+except QuotaExceeded as error:
+    FINAL([error.code, error.limit, error.observed, budget()["calls"]])
+"""
+    code, limit, observed, left = answered(jar, "FINAL(rlm_query('[[x]]', 'a'))", {"x": program}, policy=policy)
+    assert (code, limit, observed) == ("quota.run.calls", left, 20)
+    assert left < 10
+
+
 def test_children_side_by_side_are_bounded_and_need_no_room_of_their_ancestors(jar: Jar) -> None:
     policy = policy_of(children_max=2)
     programs = {
