@@ -32,7 +32,7 @@ GOAL: Final = Goal(8.0)
 # Far above what a slow machine takes for the full tree.
 _PATIENCE_S: Final = 3600.0
 _PROGRAM: Final = """
-level = int(context)
+level = int(str(context))
 FINAL(1 + sum(rlm_query_batched(["Count the runs."] * {fan_out}, [str(level - 1)] * {fan_out})) if level else 1)
 """
 
