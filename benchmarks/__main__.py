@@ -1,4 +1,4 @@
-"""`python -m benchmarks [session|jail|docker|context|quota]`: measures; tables go to stdout, progress to stderr."""
+"""`python -m benchmarks [session|jail|docker|context|quota|tree]`: measures; tables on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from benchmarks.programs import Text, write_text
 from benchmarks.quota_table import measure_quotas
 from benchmarks.report import BoxTable, QuotaPlan, QuotaTable, Report, SessionTable, as_json, as_markdown, machine
 from benchmarks.stats import milliseconds
+from benchmarks.trees import TreePlan, TreeTable, measure_trees
 from tests.daemon import PrivateDaemon, Unavailable
 
 # 20 rounds are enough for a 90th percentile with two samples beyond it, and take about a minute.
@@ -50,6 +51,8 @@ _QUICK_QUOTAS = QuotaPlan(rounds=1, seconds=0.2)
 # To write a million records takes a minute or two in each store.
 _FULL_GROWTH = (100_000, 1_000_000)
 _QUICK_GROWTH = (10_000,)
+_FULL_TREES = TreePlan(rounds=3, depth=3, fan_out=8)
+_QUICK_TREES = TreePlan(rounds=1, depth=2, fan_out=3)
 _FULL_SIZES = ("1KB", "1MB", "50MB", "1GB")
 _QUICK_SIZES = ("1KB", "1MB", "50MB")
 
@@ -87,9 +90,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "table",
         nargs="?",
-        choices=["session", "jail", "docker", "context", "quota"],
+        choices=["session", "jail", "docker", "context", "quota", "tree"],
         help="whole sessions, boxes alone, boxes in containers (of the daemon that DOCKER_HOST names, else of one "
-        "of our own), contexts of several sizes, or quota and log alone (default: all)",
+        "of our own), contexts of several sizes, quota and log alone, or a tree of child runs (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
@@ -141,7 +144,7 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch))
         )
-        no_daemon = "" if options.table in ("session", "jail", "quota") else _find_daemon(stack)
+        no_daemon = "" if options.table in ("session", "jail", "quota", "tree") else _find_daemon(stack)
         if options.table == "docker" and no_daemon:
             raise BenchmarkError(no_daemon)
         facts = machine(scratch)
@@ -156,8 +159,9 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
                 containers = await _containers(options, scratch, os.environ["DOCKER_HOST"], versions)
         contexts = await _contexts(options, scratch) if options.table in (None, "context") else None
         quotas = await _quotas(options, scratch) if options.table in (None, "quota") else None
+        trees = await _trees(options, scratch) if options.table in (None, "tree") else None
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    return Report(command, facts, versions, sessions, boxes, containers, contexts, quotas)
+    return Report(command, facts, versions, sessions, boxes, containers, contexts, quotas, trees)
 
 
 def _find_daemon(stack: contextlib.ExitStack) -> str:
@@ -227,6 +231,14 @@ async def _quotas(options: argparse.Namespace, scratch: Path) -> QuotaTable:
     work = scratch / "quotas"
     work.mkdir()
     return await measure_quotas(plan, growth if options.growth is None else options.growth, work, _progress)
+
+
+async def _trees(options: argparse.Namespace, scratch: Path) -> TreeTable:
+    plan = _QUICK_TREES if options.quick else _FULL_TREES
+    if options.rounds:
+        plan = dataclasses.replace(plan, rounds=options.rounds)
+    _progress("trees: getting ready")
+    return await measure_trees(plan, scratch / "trees", _progress)
 
 
 async def _docker_versions(host: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from tests.waiting import PATIENCE_S
 
-__all__ = ["PLACES_MAX", "cancelled_at"]
+__all__ = ["PLACES_MAX", "cancelled_at", "watched"]
 
 T = TypeVar("T")
 # More places than anything waits at: whoever gets here waits for something that never comes.
@@ -17,30 +17,41 @@ PLACES_MAX = 2000
 
 
 @types.coroutine
-def _cancelling(work: Coroutine[Any, Any, T], place: int, stop: int) -> Generator[Any, Any, T]:
-    """Run `work`; cancel the task that runs it at each place where it waits, from number `place` up to `stop`.
-
-    What it gives is given on; but one that was cancelled and says nothing of it has swallowed that.
-    """
-    waits = 0
+def watched(work: Coroutine[Any, Any, T], waits: Callable[[], object]) -> Generator[Any, Any, T]:
+    """Run `work`, and call `waits` at each place where it waits. What it gives is given on."""
     step: Callable[[], Any] = lambda: work.send(None)  # noqa: E731
-    task = asyncio.current_task()
-    assert task is not None
     while True:
         try:
             waited = step()
         except StopIteration as end:
-            assert waits < place, f"it swallowed its cancellation at place {place}"
             return end.value  # type: ignore[no-any-return]
-        waits += 1
-        if place <= waits < stop:
-            task.cancel()
+        waits()
         try:
             value = yield waited
         except BaseException as error:
             step = lambda error=error: work.throw(error)  # type: ignore[misc]  # noqa: E731
         else:
             step = lambda value=value: work.send(value)  # type: ignore[misc]  # noqa: E731
+
+
+async def _cancelling(work: Coroutine[Any, Any, T], place: int, stop: int) -> T:
+    """Run `work`; cancel the task that runs it at each place where it waits, from number `place` up to `stop`.
+
+    One that was cancelled and says nothing of it has swallowed that.
+    """
+    reached = 0
+    task = asyncio.current_task()
+    assert task is not None
+
+    def waits() -> None:
+        nonlocal reached
+        reached += 1
+        if place <= reached < stop:
+            task.cancel()
+
+    given = await watched(work, waits)
+    assert reached < place, f"it swallowed its cancellation at place {place}"
+    return given
 
 
 async def cancelled_at(work: Coroutine[Any, Any, object], place: int, *, again: bool) -> bool:

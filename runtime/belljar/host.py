@@ -7,8 +7,8 @@ A backend is opened by name when the first run needs it, kept, and closed with t
 ready for the policies that were used last (`sandbox.pool`); policies with the same limits and required layers share
 them. The first run of another policy gets a box that is built when it starts.
 
-A run is live from the moment its box is open until it is closed. `cancel` ends its box and its calls: the run then ends
-as any other does, and its caller gets a result that says `killed`.
+A run is live from the moment its box is open until it is closed; a child run, too. `cancel` ends its box, its calls and
+its children: the run then ends as any other does, and its caller gets a result that says `killed`.
 """
 
 from __future__ import annotations
@@ -96,9 +96,14 @@ class Terms(msgspec.Struct, frozen=True):
 
 
 class LiveRun(msgspec.Struct, frozen=True):
-    """A run under way, as `Host.live` lists it; `wall_s` is how long it has been running, in seconds."""
+    """A run under way, as `Host.live` lists it; `wall_s` is how long it has been running, in seconds.
+
+    A child run has a `parent`, and a `depth`: how many runs are above it.
+    """
 
     run: str
+    parent: str | None
+    depth: int
     tenant: str
     policy: str
     backend: str
@@ -189,7 +194,7 @@ class Host:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
-            self._shared = Shared(audit, ledger, self._contexts, searcher)
+            self._shared = Shared(audit, ledger, self._contexts, searcher, self._live)
             self._resources = stack.pop_all()
         return self
 
@@ -310,11 +315,7 @@ class Host:
             async with self._logging_refusals(wish.tenant):
                 order = await self._order(wish, loans, alone=alone, rooted=question_bytes is not None)
             async with begin(self._shared, order, question_bytes=question_bytes) as run:
-                self._live[order.run] = run
-                try:
-                    yield run
-                finally:
-                    del self._live[order.run]
+                yield run
 
     async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, rooted: bool) -> Order:
         tenant = tenant_of(wish.tenant)
@@ -369,7 +370,7 @@ class Host:
     # ------------------------------------------------------------------------------------------------------ live runs
 
     def live(self) -> list[LiveRun]:
-        """The runs under way here, in the order in which they started."""
+        """The runs under way here, in the order in which they started; child runs behind the run that started them."""
         return [_shown(run) for _, run in sorted(self._live.items())]
 
     async def watch(self, run: str) -> AsyncIterator[Progress]:
@@ -385,7 +386,10 @@ class Host:
         yield watched.progress()
 
     async def cancel(self, run: str) -> None:
-        """End a run now. On return its program is dead; its status is `killed`, and its caller gets that result.
+        """End a run now, and all below it. On return its program is dead; its status is `killed`.
+
+        Its caller gets that result. Of a child run, the program that started it gets a `ModelError` that says so, and
+        goes on.
 
         Raises:
             InvalidInput: `run.not_live`.
@@ -510,6 +514,8 @@ def _shown(run: Run) -> LiveRun:
     order = run.order
     return LiveRun(
         run=str(order.run),
+        parent=None if order.run.parent is None else str(order.run.parent),
+        depth=order.run.depth,
         tenant=str(order.tenant),
         policy=order.policy.name,
         backend=order.backend.name,

@@ -93,12 +93,13 @@ _KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled throug
 
 
 class Shared(msgspec.Struct, frozen=True):
-    """What all runs of a host share."""
+    """What all runs of a host share; `live` are those whose box is open, children among them."""
 
     audit: AuditLog
     ledger: Ledger
     contexts: ContextStores
     searcher: Searcher
+    live: dict[str, Run]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +145,7 @@ class Run:
 
     def __init__(self, shared: Shared, order: Order, tasks: Nursery) -> None:
         policy = order.policy
-        self._shared = shared
+        self.shared = shared
         self.order = order
         self._started = time.monotonic()
         deadline = self._started + policy.limits.run_wall_s
@@ -196,7 +197,7 @@ class Run:
 
     @property
     def audit(self) -> AuditLog:
-        return self._shared.audit
+        return self.shared.audit
 
     async def execute(self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None) -> CellResult:
         """One cell, as in `Box.execute`."""
@@ -260,7 +261,7 @@ class Run:
         if (cell := await self.box.abandon()) is not None:
             self.last = cell
             await self.calls.settled()
-            await self._shared.audit.flush()
+            await self.shared.audit.flush()
 
     @property
     def wall_s(self) -> float:
@@ -323,7 +324,7 @@ class Run:
         Raises:
             Refusal, HostFault: it cannot start; the caller still owes a `close`.
         """
-        shared, order = self._shared, self.order
+        shared, order = self.shared, self.order
         for name, document in order.documents.items():
             # Opening a directory hashes it, and the lines of a part are looked up. What was opened is closed with the
             # run, also if it is cancelled.
@@ -357,7 +358,7 @@ class Run:
 
     def _open_context(self, name: str, document: Document) -> None:
         """Two places in the table of documents for a list or dict, one for a text."""
-        opened = self._shared.contexts.of(self.scope.tenant).open(document.sha256)
+        opened = self.shared.contexts.of(self.scope.tenant).open(document.sha256)
         self._opened.append(opened)
         text, directory = len(self._opened) - 1, None
         if document.kind != "text":
@@ -383,7 +384,7 @@ class Run:
             entry = self.audit.entry(self.scope.run, started)
             self._announced = True  # also if it is cancelled: it may have taken effect
             try:
-                held = await self._shared.ledger.open_run(
+                held = await self.shared.ledger.open_run(
                     self.scope.run,
                     self.scope.tenant,
                     run_limits=limits,
@@ -411,7 +412,7 @@ class Run:
                     await log_refused_start(self.audit, self.scope.tenant, refusal, run=refused)
                     raise
                 question_bytes = len(child.question.encode("utf-8", "replace"))
-                async with begin(self._shared, order, question_bytes=question_bytes) as run:
+                async with begin(self.shared, order, question_bytes=question_bytes) as run:
                     await run.solve(child.question)
             finally:
                 if run is not None and run.announced:
@@ -426,7 +427,7 @@ class Run:
             if document.kind != "text" and not part.items:
                 document = msgspec.structs.replace(document, kind="text")
         else:
-            store = self._shared.contexts.of(order.tenant)
+            store = self.shared.contexts.of(order.tenant)
             document, part = await to_the_end(_lend(store, child.context, lent)), None
         return msgspec.structs.replace(
             order,
@@ -620,7 +621,7 @@ class Run:
             overage=None if self._overage is None else AmountsData(**lasting(self._overage)),
         )
         entry = self.audit.entry(self.scope.run, finished)
-        sealed = await self._shared.ledger.close_run(
+        sealed = await self.shared.ledger.close_run(
             self.scope.run, charged=self._meter.ends(), beside=entry, below=abandoned_in(self.audit)
         )
         assert sealed is not None, "the entry's result"
@@ -648,6 +649,8 @@ async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[
             await log_refused_start(run.audit, run.scope.tenant, error, run=run.scope.run)
         raise
     raised: BaseException | None = None
+    live = run.shared.live
+    live[run.scope.run] = run
     try:
         yield run
     except BaseException as error:
@@ -656,7 +659,10 @@ async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[
         if isinstance(error, AuditUnavailable) or not isinstance(error, BelljarError):
             raise
     finally:
-        await to_the_end(run.close(run.verdict(raised)))
+        try:
+            await to_the_end(run.close(run.verdict(raised)))
+        finally:
+            del live[run.scope.run]
 
 
 async def _lend(store: ContextStore, text: str, lent: contextlib.AsyncExitStack) -> Document:

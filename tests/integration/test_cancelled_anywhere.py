@@ -17,11 +17,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from belljar import ModelReply, ModelRequest, PolicyDenied, Runtime, Session, Usage
+from belljar import ModelReply, ModelRequest, PolicyDenied, Result, Runtime, Session, Usage
 from belljar.audit import verify
+from belljar.broker import Child, Outcome
+from belljar.engine import Root as TurnByTurn
+from belljar.lifecycle import Run
 from belljar.models import NullModel
 from belljar.policy import load
-from tests.cancelling import cancelled_at
+from tests.cancelling import cancelled_at, watched
 from tests.integration.support import Jar, processes_below, until
 from tests.journals import OwnLedger
 
@@ -71,8 +74,9 @@ def held(jar: Jar) -> list[Any]:
         return db.execute("SELECT * FROM reservations WHERE state IN ('held', 'dispatched')").fetchall()
 
 
-def opened(jar: Jar, *, pool: int = 0) -> Runtime:
+def opened(jar: Jar, *, pool: int = 0, **models: Any) -> Runtime:
     standard = load("standard")
+    standard = msgspec.structs.replace(standard, models=msgspec.structs.replace(standard.models, **models))
     # Long enough for the busiest machine: what does not stop at an interrupt is killed after it.
     patient = msgspec.structs.replace(standard, limits=msgspec.structs.replace(standard.limits, grace_s=20.0))
     return Runtime(patient, state=jar.at, environ={}, language="python", pool=pool)
@@ -114,6 +118,64 @@ def test_run(jar: Jar) -> None:
         assert (result.status, result.answer) == ("ok", "b")
 
     assert asyncio.run(of_runtime(jar, run)) > 5
+
+
+class Recursive(NullModel):
+    """The root model of child runs, of which those that are asked `deep` have a child of their own."""
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        if request.purpose == "sub":
+            return ModelReply("yes", Usage(1, 1), self.name, "end_turn")
+        deep = "deep" in request.messages[0].text
+        code = "rlm_query('leaf', context.part(0, 1))" if deep else "llm_query(context[0:1])"
+        return ModelReply(f"```repl\nFINAL({code})\n```", Usage(1, 1), self.name, "end_turn")
+
+
+def test_a_tree_of_runs_is_given_up_wherever_one_of_its_children_waits(
+    jar: Jar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for the root gives up, each time when its children and their models have waited at so many places."""
+    code = "FINAL(rlm_query_batched(['deep', 'leaf'], [context, context]))"
+    model = Recursive("", name="scripted:recursive")
+    run_child, work = Run._run_child, TurnByTurn.work
+    left = 0
+    trying: asyncio.Task[Result] | None = None
+
+    def waits() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0 and trying is not None:
+            trying.cancel()
+
+    async def run_watched(run: Run, child: Child) -> Outcome:
+        return await watched(run_child(run, child), waits)
+
+    async def work_watched(root: TurnByTurn) -> None:
+        await watched(work(root), waits)
+
+    monkeypatch.setattr(Run, "_run_child", run_watched)
+    monkeypatch.setattr(TurnByTurn, "work", work_watched)
+
+    async def main() -> int:
+        nonlocal left, trying
+        place = 0
+        async with opened(jar, depth_max=3) as runtime:
+            await works(runtime)
+            processes = len(processes_below())
+            while True:
+                left = place = place + 1
+                trying = asyncio.create_task(runtime.execute(code, context="abc", model=model))
+                await asyncio.wait([trying])
+                if not trying.cancelled():
+                    break
+                await is_clean(jar, processes)
+                assert runtime._host.live() == []
+            assert trying.result().answer == ["yes", "yes"]
+            await is_clean(jar, processes)
+        return place
+
+    assert asyncio.run(main()) > 20
+    assert len(jar.records("cell.started")) > 40, "too few got far"
 
 
 def test_add_context(jar: Jar) -> None:

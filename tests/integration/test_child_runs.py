@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,10 +12,11 @@ import msgspec
 import pytest
 
 from belljar import Result, Runtime
+from belljar.audit import coverage, records_below, verify
 from belljar.identity import RunId
 from belljar.models import FREE, ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
-from tests.integration.support import Jar
+from tests.integration.support import PATIENCE_S, Jar
 
 TEXT = "".join(f"line {number:05} →\n" for number in range(3000))
 ROWS = ["null", "eins", {"zwei": [1, 2]}, "drei →", "vier"]
@@ -188,6 +190,8 @@ def test_cost_and_coverage_belong_to_the_tree(jar: Jar) -> None:
     assert result.answer == 1000
     assert (result.usage.calls, result.usage.input_tokens) == (3, 3000)
     assert (result.coverage.read_chars, result.coverage.shown_chars) == (4000, 1000)  # read by the page
+    of_tree = coverage(records_below(jar.at / "audit.db", result.run))
+    assert (of_tree.read_chars, of_tree.shown_chars) == (result.coverage.read_chars, result.coverage.shown_chars)
     ids = {RunId(record.run) for record in jar.records("run.started")}
     assert sorted((one.depth, one.parent) for one in ids) == sorted(
         [(0, None), (1, result.run), (2, result.run.child(1))], key=lambda pair: pair[0]
@@ -279,6 +283,21 @@ def test_a_child_gets_a_share_of_what_is_left(jar: Jar) -> None:
     assert (mine <= 9, below <= 2, left) == (True, True, 38)
 
 
+def test_a_batch_that_is_too_large_for_a_slice_is_refused_by_its_numbers(jar: Jar) -> None:
+    policy = policy_of(child_share_percent=25)
+    run_quota = msgspec.structs.replace(policy.quota.run, calls=40)
+    policy = msgspec.structs.replace(policy, quota=msgspec.structs.replace(policy.quota, run=run_quota))
+    program = """
+try:
+    llm_query_batched(["a"] * 20)
+except QuotaExceeded as error:
+    FINAL([error.code, error.limit, error.observed, budget()["calls"]])
+"""
+    code, limit, observed, left = answered(jar, "FINAL(rlm_query('[[x]]', 'a'))", {"x": program}, policy=policy)
+    assert (code, limit, observed) == ("quota.run.calls", left, 20)
+    assert left < 10
+
+
 def test_children_side_by_side_are_bounded_and_need_no_room_of_their_ancestors(jar: Jar) -> None:
     policy = policy_of(children_max=2)
     programs = {
@@ -326,7 +345,8 @@ def test_a_tree_ends_with_its_root(jar: Jar, how: str) -> None:
                 with pytest.raises(asyncio.CancelledError):
                     await running
             elif how == "killed":
-                (live,) = host.live()
+                live, *below = host.live()
+                assert len(below) == 6
                 await host.cancel(live.run)
                 assert (await running).status == "killed"
             else:
@@ -338,3 +358,61 @@ def test_a_tree_ends_with_its_root(jar: Jar, how: str) -> None:
     started = {record.run for record in jar.records("run.started")}
     assert started == {record.run for record in jar.records("run.finished")}
     assert len(started) >= 7 if how == "deadline" else len(started) == 7
+
+
+def test_a_child_that_is_cancelled_ends_with_all_below_it_and_its_parent_hears_of_it(jar: Jar) -> None:
+    programs = {
+        "x": "FINAL(rlm_query('[[y]]', 'a'))",
+        "y": "import time\nprint(1)\ntime.sleep(1000)",
+        "z": "FINAL(2)",
+    }
+    code = """
+try:
+    rlm_query('[[x]]', 'a')
+except ModelError as error:
+    FINAL([error.code, str(error), rlm_query('[[z]]', 'a')])
+"""
+    model = Played(programs)
+
+    async def go() -> tuple[Result, list[tuple[str, str | None, int]]]:
+        async with Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime:
+            host = runtime._host
+            running = asyncio.create_task(runtime.execute(code, model=model))
+            await model.seen(2)
+            live = host.live()
+            assert [one.depth for one in live] == [0, 1, 2]
+            await host.cancel(live[1].run)
+            result = await running
+            assert host.live() == []
+            assert await host._shared.ledger.check_books() == []
+            return result, [(one.run, one.parent, one.depth) for one in live]
+
+    result, live = asyncio.run(go())
+    root, child = result.run, result.run.child(1)
+    assert live == [(root, None, 0), (child, root, 1), (child.child(1), child, 2)]
+    why = f"the child run {child} ended with killed: the run was cancelled through its host"
+    assert result.answer == ["child.killed", why, 2]
+    ended = {one.run: one.data["status"] for one in jar.records("run.finished")}
+    assert ended == {root: "ok", child: "killed", child.child(1): "killed", root.child(2): "ok"}
+    assert verify(jar.at / "audit.db").ok
+
+
+def test_the_children_of_a_cancelled_session_do_not_wait_for_its_end(jar: Jar) -> None:
+    model = Played({"y": "import time\ntime.sleep(1000)"})
+
+    async def go() -> None:
+        async with Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime:
+            host = runtime._host
+            async with runtime.session(sub_model=model) as session:
+                running = asyncio.create_task(session.execute("rlm_query('[[y]]', 'a')"))
+                await model.seen(1)
+                (root, _) = host.live()
+                await host.cancel(root.run)
+                assert (await running).status == "killed"
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PATIENCE_S / 2):
+                        while len(host.live()) > 1:  # noqa: ASYNC110 - nobody is told of it
+                            await asyncio.sleep(0.01)
+                assert [one.run for one in host.live()] == [root.run]
+
+    asyncio.run(go())

@@ -115,6 +115,63 @@ def test_the_shares_and_the_ranges_that_never_were(state: Path) -> None:
     ]
 
 
+def test_the_runs_below_count(tmp_path: Path) -> None:
+    assert document(run(tree_in(tmp_path), "t1", "--json"))["coverage"]["read_chars"] == 700
+    assert run(tmp_path, "last").stdout.splitlines()[1] == "  read    70.0000 %  700 of 1000 characters"
+
+
+def test_a_tree_is_shown_a_line_for_each_run_with_what_it_cost(tmp_path: Path) -> None:
+    show = ["show", "t1", "--tree", "--state", str(tree_in(tmp_path))]
+    shown = CliRunner().invoke(audit, show, standalone_mode=False)
+    assert shown.stdout.splitlines() == [
+        "t1  unfinished  0 calls  0.00 USD",
+        "  t1.00001  abandoned   3 calls  0.000009 USD",
+        "    t1.00001.00001  killed      1 call  0.0000045 USD",
+        "  t1.00002  unfinished  0 calls  0.00 USD",
+        "4 runs              4 calls  0.0000135 USD",
+    ]
+    found = document(CliRunner().invoke(audit, [*show, "--json"], standalone_mode=False))
+    assert found["tree"][1] == {
+        "run": "t1.00001",
+        "depth": 1,
+        "status": "abandoned",
+        "calls": 3,
+        "cost_nanousd": 9000,
+    }
+
+
+def tree_in(state: Path) -> Path:
+    """A log with a tree in it; its text is read by two of its runs, and by one that is no part of it."""
+
+    part = {**CONTEXTS[0], "part": (0, 1000)}
+    charged = {"calls": 2, "input_tokens": 1, "output_tokens": 1, "cost_nanousd": 4500, "read_bytes": 0}
+    entries: list[tuple[str, str, Mapping[str, Any]]] = [
+        ("t1", "run.started", {"contexts": CONTEXTS[:1]}),
+        ("t1", "cell.started", {"cell": 1}),
+        ("t1", "context.read", {"cell": 1, "doc": 0, "start": 0, "stop": 100}),
+        ("t1.00001", "run.started", {"contexts": [part]}),
+        ("t1.00001.00001", "run.started", {"contexts": [part]}),
+        ("t1.00001.00001", "cell.started", {"cell": 1}),
+        ("t1.00001.00001", "context.read", {"cell": 1, "doc": 0, "start": 400, "stop": 1000}),
+        ("t1.00001", "query.requested", {"action": "a", "cell": 0}),
+        ("t1.00001.00001", "query.requested", {"action": "a", "cell": 0}),
+        ("t1.00001", "query.completed", {"action": "a"}),
+        ("t1.00001.00001", "query.failed", {"action": "a"}),
+        ("t1.00001.00001", "run.finished", {"status": "killed"}),
+        ("t1.00001", "run.abandoned", {"charged": charged}),
+        ("t1.00002", "run.started", {"contexts": []}),
+    ]
+
+    async def main() -> None:
+        log = OwnLog(state / "audit.db")
+        for name, event, fields in entries:
+            await log.append(RunId(name), made(event, fields))
+        await log.aclose()
+
+    asyncio.run(main())
+    return state
+
+
 def test_ranges_are_listed_up_to_a_number(state: Path) -> None:
     assert "  never shown, 2 ranges: 10-500 and 1 more" in run(state, "r1", "--ranges", "1").stdout.splitlines()
 

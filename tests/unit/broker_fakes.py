@@ -160,6 +160,7 @@ async def world(
     policy: Policy | None = None,
     model: Model | None = None,
     limits: Limits = UNLIMITED,
+    tenant_limits: Limits = UNLIMITED,
     texts: Sequence[str] = (),
     items: Sequence[str] = (),
 ) -> AsyncIterator[World]:
@@ -172,7 +173,7 @@ async def world(
         outer.push_async_callback(lambda: made.journal.aclose())
         audit, ledger = made.audit, made.ledger
         started = audit.entry(RUN, RunStarted(tenant=TENANT, contexts=[]))
-        await ledger.open_run(RUN, TENANT, run_limits=limits, tenant_limits=UNLIMITED, beside=started)
+        await ledger.open_run(RUN, TENANT, run_limits=limits, tenant_limits=tenant_limits, beside=started)
         added = [store.add(text, now_ns=1) for text in texts]
         documents = [stack.enter_context(store.open(one.sha256)) for one in added]
         of_texts = [*range(len(documents))]

@@ -696,6 +696,45 @@ def test_what_no_run_looks_like_is_found(tmp_path: Path, entries: list[Entry], p
     assert problems_of(entries, tmp_path / "a.db") == [problem]
 
 
+CHILD: Entry = ("run.started", "r1.00001", {"tenant": "acme"})
+ENDED: Entry = ("run.finished", "r1.00001", {"status": "ok"})
+BELOW: list[Entry] = [
+    ("run.started", "r1.00001.00001", {"tenant": "acme"}),
+    ("run.finished", "r1.00001.00001", {"status": "ok"}),
+]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [START, CHILD, *BELOW, ENDED, END],
+        [START, CHILD, BELOW[0], BELOW[1], ("run.abandoned", "r1.00001", {}), ("run.abandoned", "r1", {})],
+        [START, CHILD, ("run.started", "r1.00002", {"tenant": "acme"})],
+    ],
+)
+def test_what_trees_look_like_is_no_problem(tmp_path: Path, entries: list[Entry]) -> None:
+    assert problems_of(entries, tmp_path / "a.db") == []
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ([CHILD], "record 1: run 'r1.00001' begins, but its parent is not under way"),
+        ([START, END, CHILD], "record 3: run 'r1.00001' begins, but its parent is not under way"),
+        ([CHILD, START], "record 1: run 'r1.00001' begins, but its parent is not under way"),
+        ([START, BELOW[0]], "record 2: run 'r1.00001.00001' begins, but its parent is not under way"),
+        ([START, CHILD, END, ENDED], "record 3: run 'r1' ends before its child run 'r1.00001'"),
+        ([START, CHILD, ("run.abandoned", "r1", {})], "record 3: run 'r1' ends before its child run 'r1.00001'"),
+        (
+            [START, ("run.started", "r1.00001", {"tenant": "acme/other"})],
+            "record 2: run 'r1.00001' is of the tenant 'acme/other', but its parent of 'acme'",
+        ),
+    ],
+)
+def test_what_no_tree_looks_like_is_found(tmp_path: Path, entries: list[Entry], problem: str) -> None:
+    assert problems_of(entries, tmp_path / "a.db") == [problem]
+
+
 def test_an_abandoned_run_is_not_unfinished(tmp_path: Path) -> None:
     write(tmp_path / "a.db", [*STARTED, SUB, ("run.abandoned", "r1", {"calls": 1})])
     assert verify(tmp_path / "a.db").unfinished == []

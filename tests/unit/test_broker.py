@@ -854,13 +854,18 @@ def run_quota_of(calls: int) -> Policy:
     return policy_with(quota={"run": run})
 
 
-@pytest.mark.parametrize(("calls_of_run", "code"), [(2, "quota.run.calls"), (2000, "quota.tenant.calls")])
+@pytest.mark.parametrize(
+    ("of_policy", "of_run", "of_tenant", "code"),
+    [(2, 2, 2000, "quota.run.calls"), (2000, 2000, 2, "quota.tenant.calls"), (2000, 2, 2000, "quota.run.calls")],
+    ids=["run", "tenant", "slice"],
+)
 def test_a_batch_that_cannot_be_finished_is_refused_before_its_first_call(
-    tmp_path: Path, calls_of_run: int, code: str
+    tmp_path: Path, of_policy: int, of_run: int, of_tenant: int, code: str
 ) -> None:
     async def test() -> None:
         model = FakeModel()
-        async with world(tmp_path, policy=run_quota_of(calls_of_run), model=model, limits=calls_left(2)) as here:
+        policy, limits, above = run_quota_of(of_policy), calls_left(of_run), calls_left(of_tenant)
+        async with world(tmp_path, policy=policy, model=model, limits=limits, tenant_limits=above) as here:
             await here.in_cell()
             failure = (await refused(here, *ask("a", "b", "c"))).failure
             assert (failure.kind, failure.code, failure.limit, failure.observed) == (

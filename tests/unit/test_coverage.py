@@ -8,7 +8,7 @@ from belljar.audit import Coverage, Ranges, Record, characters_read, coverage
 from tests.unit.audit_events import made
 
 NO_ITEMS = {"items": 0, "lines": 0}
-CONTEXTS = [
+CONTEXTS: list[dict[str, Any]] = [
     {
         "name": "context",
         "kind": "text",
@@ -31,7 +31,11 @@ CONTEXTS = [
 
 
 def record(event: str, **data: Any) -> Record:
-    return Record(seq=1, time_ns=0, run="r", typed=made(event, data), prev="", hash="", body=b"")
+    return below("r", event, **data)
+
+
+def below(run: str, event: str, **data: Any) -> Record:
+    return Record(seq=1, time_ns=0, run=run, typed=made(event, data), prev="", hash="", body=b"")
 
 
 def read(doc: int, start: int, stop: int) -> Record:
@@ -93,6 +97,40 @@ def test_untraced_prompts_are_told() -> None:
 def test_a_run_without_documents_has_read_nothing() -> None:
     found = coverage([record("run.started", tenant="t", contexts=[])])
     assert (found.documents, found.chars, found.read_share) == ([], 0, 0.0)
+
+
+def started(run: str, context: dict[str, Any], **more: Any) -> Record:
+    return below(run, "run.started", contexts=[context | {"text": 0, "directory": None} | more])
+
+
+def test_what_the_runs_below_read_and_showed_counts_in_the_document_that_they_were_given() -> None:
+    mails = CONTEXTS[1]
+    found = covered(
+        read(1, 0, 10),
+        record("run.finished", status="ok"),
+        started("r.00001", mails, part=(100, 300)),
+        below("r.00001", "context.read", cell=1, line=1, doc=0, start=100, stop=200),
+        below("r.00001", "query.shown", cell=1, doc=0, spans=[[100, 110]]),
+        below("r.00001", "query.shown", cell=1, doc=0, spans=[], complete=False),
+        started("r.00001.00001", mails, part=(150, 250)),
+        below("r.00001.00001", "context.read", cell=1, line=1, doc=0, start=150, stop=250),
+    )
+    assert [(one.name, one.read_chars, one.shown_chars) for one in found.documents] == [
+        ("context", 0, 0),
+        ("mails", 10 + 150, 10),
+    ]
+    assert found.untraced == 1
+
+
+def test_a_text_of_a_programs_own_and_what_is_below_it_do_not_count() -> None:
+    """Also where it is, letter for letter, one of the run's documents."""
+    found = covered(
+        started("r.00001", CONTEXTS[0]),
+        below("r.00001", "context.read", cell=1, line=1, doc=0, start=0, stop=1000),
+        started("r.00001.00001", CONTEXTS[0], part=(0, 500)),
+        below("r.00001.00001", "context.read", cell=1, line=1, doc=0, start=0, stop=500),
+    )
+    assert (found.chars, found.read_chars) == (1500, 0)
 
 
 def test_characters_read_counts_reads_and_searches_of_one_document() -> None:

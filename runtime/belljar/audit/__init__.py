@@ -5,8 +5,9 @@ A record is durable before what it announces happens.
 
 from belljar.audit.coverage import Coverage, DocumentCoverage, Ranges, characters_read, coverage
 from belljar.audit.log import AuditLog
-from belljar.audit.read import Record, RunSummary, records, runs
+from belljar.audit.read import Record, RunSummary, records, records_below, runs
 from belljar.audit.source import Log
+from belljar.audit.trees import TreeRun, parent_of, tree
 from belljar.audit.verify import Report, verify
 
 __all__ = [
@@ -18,9 +19,13 @@ __all__ = [
     "Record",
     "Report",
     "RunSummary",
+    "TreeRun",
     "characters_read",
     "coverage",
+    "parent_of",
     "records",
+    "records_below",
     "runs",
+    "tree",
     "verify",
 ]

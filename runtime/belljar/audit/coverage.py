@@ -1,9 +1,12 @@
-"""Which characters of its documents a run has read, and which of them a sub-model was shown, from the log alone.
+"""Which characters of its documents a tree of runs has read, and which a sub-model was shown, from the log alone.
 
 `run.started` names the documents; `context.read` and `context.searched` hold the ranges that were given to the box;
 `query.shown` the ranges that were found in prompts (see `attribution`). A character counts once. Ranges outside a
-document, or of something that is not one (a list's directory), do not count; nor does anything after the run's end, or
+document, or of something that is not one (a list's directory), do not count; nor does anything after a run's end, or
 what names a run's documents a second time.
+
+The documents are those of the tree's first run. A child run's context is a part of one of its parent's documents, of
+the same digest, and counts there; or a text that a program made, and then nothing of it counts.
 
 Read means: these bytes were given to the box. Shown means: these bytes stood in a prompt that a model answered.
 Neither says that anything was done with them.
@@ -22,6 +25,7 @@ from belljar.audit.events import (
     BoxStarted,
     CellFinished,
     CellStarted,
+    ContextData,
     ContextRead,
     ContextSearched,
     QueryCompleted,
@@ -36,6 +40,7 @@ from belljar.audit.events import (
     RunStarted,
 )
 from belljar.audit.read import Record
+from belljar.audit.trees import parent_of
 from belljar.spans import Spans, share
 
 __all__ = ["Coverage", "DocumentCoverage", "Ranges", "characters_read", "coverage"]
@@ -66,7 +71,7 @@ class DocumentCoverage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to all documents of a run; the totals are sums.
+    """What happened to all documents of a run, in it and in the runs below it; the totals are sums.
 
     Attributes:
         untraced: how many `query.shown` records say that the search was incomplete: more may have been shown.
@@ -91,27 +96,14 @@ class _Document(msgspec.Struct, frozen=True):
 
 
 def coverage(records: Iterable[Record], *, ranges_max: int = _RANGES_MAX) -> Coverage:
-    """What the records of one run say. At most `ranges_max` ranges are listed of each kind."""
-    documents: dict[int, _Document] = {}
-    untraced = 0
+    """What the records of a tree of runs say, of which the first is the first run's, and each run's after its parent's.
+
+    At most `ranges_max` ranges are listed of each kind.
+    """
+    tree = _Tree()
     for record in records:
-        match record.typed:
-            case RunStarted() as started:
-                documents = _documents(started) | documents
-            case RunFinished() | RunAbandoned():
-                break
-            case ContextRead() | ContextSearched() | QueryShown() as event:
-                _count(event, documents)
-                untraced += isinstance(event, QueryShown) and not event.complete
-            case BoxStarted() | CellStarted() | CellFinished() | AnswerGiven() | AnswerVoid():
-                pass
-            case (
-                QueryRequested() | QueryDenied() | QueryCompleted() | QueryFailed() | RequestRefused() | QuotaChanged()
-            ):
-                pass
-            case _:
-                assert_never(record.typed)
-    found = [_of(document, ranges_max) for document in documents.values()]
+        tree.feed(record)
+    found = [_of(document, ranges_max) for document in tree.documents.values()]
     chars, read, shown = (sum(getattr(one, name) for one in found) for name in ("chars", "read_chars", "shown_chars"))
     return Coverage(
         documents=found,
@@ -120,8 +112,47 @@ def coverage(records: Iterable[Record], *, ranges_max: int = _RANGES_MAX) -> Cov
         shown_chars=shown,
         read_share=share(read, chars),
         shown_share=share(shown, chars),
-        untraced=untraced,
+        untraced=tree.untraced,
     )
+
+
+class _Tree:
+    """The documents of each run so far: a child's are its parent's, where they were given by reference."""
+
+    def __init__(self) -> None:
+        self.documents: dict[int, _Document] = {}  # of the first run
+        self.untraced = 0
+        self._of_run: dict[str, dict[int, _Document]] = {}
+        self._ended: set[str] = set()
+
+    def feed(self, record: Record) -> None:
+        if record.run in self._ended:
+            return
+        if not self._of_run:
+            self._of_run[record.run] = self.documents
+        match record.typed:
+            case RunStarted() as started:
+                self._start(record.run, started)
+            case RunFinished() | RunAbandoned():
+                self._ended.add(record.run)
+            case ContextRead() | ContextSearched() | QueryShown() as event:
+                _count(event, self._of_run.get(record.run, {}))
+                self.untraced += isinstance(event, QueryShown) and not event.complete
+            case BoxStarted() | CellStarted() | CellFinished() | AnswerGiven() | AnswerVoid():
+                pass
+            case (
+                QueryRequested() | QueryDenied() | QueryCompleted() | QueryFailed() | RequestRefused() | QuotaChanged()
+            ):
+                pass
+            case _:
+                assert_never(record.typed)
+
+    def _start(self, run: str, started: RunStarted) -> None:
+        mine = self._of_run.setdefault(run, {})
+        above = {} if mine is self.documents else self._of_run.get(parent_of(run) or "", {})
+        for context in started.contexts:
+            given = (one for one in above.values() if context.part is not None and one.sha256 == context.sha256)
+            mine.setdefault(context.text, next(given, _document(context)))
 
 
 def characters_read(records: Iterable[Record], *, doc: int = 0) -> int:
@@ -134,12 +165,8 @@ def characters_read(records: Iterable[Record], *, doc: int = 0) -> int:
     return spans.covered
 
 
-def _documents(started: RunStarted) -> dict[int, _Document]:
-    """The texts of a run, by their index."""
-    return {
-        context.text: _Document(context.name, context.kind, context.sha256, context.chars, Spans(), Spans())
-        for context in started.contexts
-    }
+def _document(context: ContextData) -> _Document:
+    return _Document(context.name, context.kind, context.sha256, context.chars, Spans(), Spans())
 
 
 def _count(event: ContextRead | ContextSearched | QueryShown, documents: Mapping[int, _Document]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NoReturn
 
@@ -34,6 +34,7 @@ __all__ = [
     "RunSummary",
     "parse",
     "records",
+    "records_below",
     "runs",
 ]
 
@@ -135,16 +136,32 @@ def records(log: Log, run: str | None = None) -> Iterator[Record]:
         AuditUnavailable: it cannot be read.
         VerificationFailed: a record in it is not valid; raised when the iteration reaches it.
     """
-    return _records(open_source(log), run)
+    return _records(open_source(log), lambda _: [run])
 
 
-def _records(source: Source, run: str | None) -> Iterator[Record]:
+def records_below(log: Log, run: str) -> Iterator[Record]:
+    """The records of a run and of all runs below it, from one snapshot: run by run, each run after its parent.
+
+    Raises as `records`.
+    """
+
+    def tree(source: Source) -> list[str]:
+        if (known := source.bounds()) is None:
+            return [run]  # a log of before there were child runs
+        return [one for one, *_ in known if one == run or one.startswith(f"{run}.")]
+
+    return _records(open_source(log), tree)
+
+
+def _records(source: Source, wanted: Callable[[Source], Sequence[str | None]]) -> Iterator[Record]:
+    """Those of each wanted run in turn; None is all runs."""
     with closing(source):
         try:
-            for seq, kept_run, body, _ in source.rows(run):
-                record = _parsed(seq, kept_run, body)
-                if run is None or record.run == run:
-                    yield record
+            for run in wanted(source):
+                for seq, kept_run, body, _ in source.rows(run):
+                    record = _parsed(seq, kept_run, body)
+                    if run is None or record.run == run:
+                        yield record
         except UNREADABLE as error:
             raise _unreadable(source, error) from error
 

@@ -1,18 +1,19 @@
 """Does the log still say what it said?
 
-`verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like (`grammar`) and what
-may be in the file besides its records. It finds a changed bit, a record that was removed from the middle, inserted,
-moved, or added to a run that has ended, and a trigger that keeps records out. It compares what each run used with what
-the ledger beside it charged for it (`charges`). It does **not** find a cut tail: the records that are left are a
-perfect log. Nor does it find a log that was rewritten from some point on by someone who recomputed all later hashes.
-Both need something kept outside the file, such as the `head` of an earlier report: look for it among the hashes of the
-records.
+`verify` recomputes every hash, demands the canonical bytes, and checks what a run may look like (`grammar`) and a tree
+of runs (`trees`), and what may be in the file besides its records. It finds a changed bit, a record that was removed
+from the middle, inserted, moved, or added to a run that has ended, and a trigger that keeps records out. It compares
+what each run used with what the ledger beside it charged for it (`charges`). It does **not** find a cut tail: the
+records that are left are a perfect log. Nor does it find a log that was rewritten from some point on by someone who
+recomputed all later hashes. Both need something kept outside the file, such as the `head` of an earlier report: look
+for it among the hashes of the records.
 """
 
 from __future__ import annotations
 
 import hashlib
 from contextlib import closing
+from itertools import chain
 
 import msgspec
 
@@ -21,6 +22,7 @@ from belljar.audit.events import HOST_RUN, QuotaChanged
 from belljar.audit.grammar import RunGrammar
 from belljar.audit.read import OTHER_RUN, Record, parse
 from belljar.audit.source import UNREADABLE, Log, looked_at, open_source
+from belljar.audit.trees import Trees
 from belljar.journal import Ask
 
 __all__ = ["Report", "verify"]
@@ -86,6 +88,7 @@ class _Checker:
         self._problems: list[str] = []
         self._more = 0
         self._charges = Charges()
+        self._trees = Trees()
         self._runs: dict[str, RunGrammar | None] = {}  # None: it has ended, and nothing more is known of it
 
     def problem(self, line: str) -> None:
@@ -126,7 +129,7 @@ class _Checker:
         if grammar is None:
             self.problem(f"record {record.seq}: {record.event} after the end of run {record.run[:80]!a}")
             return
-        for problem in grammar.feed(record):
+        for problem in chain(grammar.feed(record), self._trees.feed(record)):
             self.problem(problem)
         if grammar.ended:
             self._runs[record.run] = None

@@ -23,7 +23,7 @@ from belljar.broker.run import RunScope
 from belljar.broker.shown import Shown
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, text_of
-from belljar.ledger import Ledger, period_key, run_account
+from belljar.ledger import Ledger
 from belljar.models import Model, ModelReply, ModelRequest
 from belljar.protocol import BATCH_MAX, Answer, Answers, Failure, Query
 
@@ -198,13 +198,9 @@ class Querying:
             )
 
     async def _is_run_short_of(self, calls: int) -> bool:
-        """Whether the run's own quota has no room for this many, whatever its tenant's has."""
-        quota = self._policy.quota.run
-        if quota.calls is None:
-            return False
-        key = period_key(quota.period, self._scope.now())
-        balance = await self._ledger.balance(run_account(self._scope.run), key)
-        return balance.used.calls + balance.held.calls + self._calls.kept.calls + calls > quota.calls
+        """Whether the run's own quota, or its slice, has no room for this many, whatever its tenant's has."""
+        left = (await self._ledger.remaining(self._scope.run, now=self._scope.now(), own=True)).calls
+        return left is not None and calls + self._calls.kept.calls > left
 
     async def _ask(self, model: Model, prompt: memoryview, cell: Cell) -> Outcome:
         request = ModelRequest(

@@ -6,15 +6,31 @@ import json
 import re
 from datetime import UTC, datetime
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
 
-from belljar.audit import Coverage, Log, Ranges, Record, Report, coverage, records, runs, verify
+from belljar.audit import (
+    Coverage,
+    Log,
+    Ranges,
+    Record,
+    Report,
+    TreeRun,
+    coverage,
+    parent_of,
+    records,
+    records_below,
+    runs,
+    tree,
+    verify,
+)
 from belljar.cli import options
 from belljar.cli.output import emit, say, tell
 from belljar.errors import InvalidInput, VerificationFailed
+from belljar.units import format_money
 
 __all__ = ["audit"]
 
@@ -57,12 +73,18 @@ def ls(state: Path | str | None, as_json: bool) -> None:
 
 @audit.command()
 @click.argument("run")
+@click.option(
+    "--tree", "as_tree", is_flag=True, help="Show instead RUN and the runs below it, a line each, with what they cost."
+)
 @options.state
 @options.as_json
-def show(run: str, state: Path | str | None, as_json: bool) -> None:
-    """Show every record of RUN: its id, or `last` for the latest one."""
+def show(run: str, as_tree: bool, state: Path | str | None, as_json: bool) -> None:
+    """Show every record of RUN: its id, or `last` for the latest one that is no child run."""
     log = _log(state)
     run = _run_id(log, run)
+    if as_tree:
+        _show_tree(run, tree(records_below(log, run)), as_json)
+        return
     found = list(records(log, run))
     if not found:
         raise _no_run(run)
@@ -73,6 +95,23 @@ def show(run: str, state: Path | str | None, as_json: bool) -> None:
     for record in found:
         data = " ".join(f"{key}={json.dumps(value)}" for key, value in record.data.items())
         say(f"{record.seq:>8}  +{(record.time_ns - first) / 1e9:9.3f} s  {record.event:<18} {data}")
+
+
+def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
+    if not found:
+        raise _no_run(run)
+    if as_json:
+        emit({"run": run, "tree": found})
+        return
+    for one in found:
+        _show_branch("  " * one.depth + one.run, one.status or "unfinished", one.calls, one.cost_nanousd)
+    if len(found) > 1:
+        calls, cost = sum(one.calls for one in found), sum(one.cost_nanousd for one in found)
+        _show_branch(_counted(len(found), "run"), "", calls, cost)
+
+
+def _show_branch(name: str, status: str, calls: int, cost_nanousd: int) -> None:
+    say(f"{name}  {status:<10}  {_counted(calls, 'call')}  {format_money(cost_nanousd)}")
 
 
 @audit.command("verify")
@@ -127,8 +166,8 @@ def coverage_(
 ) -> None:
     """Show which characters of its contexts RUN (an id, or `last`) read, and which it showed to a sub-model.
 
-    The log is verified first. Read means given to the box; shown means found word for word in a prompt that was
-    answered. Percentages are rounded down, so 100 % means all.
+    What its child runs did with parts of these contexts counts, too. The log is verified first. Read means given to the
+    box; shown means found word for word in a prompt that was answered. Percentages are rounded down: 100 % means all.
     """
     log = _log(state)
     run = _run_id(log, run)
@@ -157,10 +196,11 @@ def _coverage(log: Log, run: str, ranges: int) -> Coverage:
     report = verify(log)
     if not report.ok:
         raise _unsound(report)
-    of_run = list(records(log, run))
-    if not of_run:
+    of_tree = records_below(log, run)
+    first = next(of_tree, None)
+    if first is None:
         raise _no_run(run)
-    return coverage(of_run, ranges_max=ranges)
+    return coverage(chain([first], of_tree), ranges_max=ranges)
 
 
 def _print_coverage(found: Coverage) -> None:
@@ -192,12 +232,12 @@ def _counted(number: int, noun: str) -> str:
 def _run_id(log: Log, run: str) -> str:
     if run != _LAST:
         return run
-    found = runs(log)
-    if not found:
+    roots = [one.run for one in runs(log) if parent_of(one.run) is None]
+    if not roots:
         raise InvalidInput(
             "the log has no run yet: start one with `belljar run` or `belljar exec`", code="audit.no_run"
         )
-    return found[-1].run
+    return roots[-1]
 
 
 def _no_run(run: str) -> InvalidInput:

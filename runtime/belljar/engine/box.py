@@ -342,8 +342,12 @@ class Box:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def end(self, verdict: Verdict) -> None:
-        """End it from outside, now, whatever it is doing. An `execute` that waits gets its result."""
+        """End it from outside, now, whatever it is doing. An `execute` that waits gets its result.
+
+        Its open requests are given up, too: a session may stay open for long after this, and its child runs must not.
+        """
         self._end(verdict)
+        self._drop_requests()
         await self._kill()
 
     async def _bury(self) -> None:

@@ -685,11 +685,15 @@ def balance(draft: Draft, account: str, key: str) -> Balance:
     return Balance(Amounts(*calls.used, *boxes.used), Amounts(*calls.held, *boxes.held))
 
 
-def remaining(draft: Draft, run_id: RunId, minute: str, for_program: bool, until: float | None = None) -> Remaining:
+def remaining(
+    draft: Draft, run_id: RunId, minute: str, for_program: bool, until: float | None = None, own: bool = False
+) -> Remaining:
     left: list[int | None] = [None] * len(DIMENSIONS)
     run = _open_run(draft, run_id)
     for limit in _bounds(draft, run, minute):
         if until is not None and _is_over(limit, until):
+            continue
+        if own and limit.account != run_account(run_id):
             continue
         is_secret = for_program and _told(limit.account, run) is not None
         for book in BOOKS:

@@ -342,18 +342,21 @@ class Ledger:
         self._tell()
 
     async def remaining(
-        self, run: RunId, *, now: float, for_program: bool = False, until: float | None = None
+        self, run: RunId, *, now: float, for_program: bool = False, until: float | None = None, own: bool = False
     ) -> Remaining:
         """What `reserve` would still admit, in each dimension by itself.
 
         With `until`, seconds since the epoch, limits of a period that is over by then do not count.
         With `for_program` it is what a run's program may know: levels above its tenant count only once they have
-        nothing left. How large they are, and how much others use of them, is not its business.
+        nothing left. How large they are, and how much others use of them, is not its business. With `own`, only the
+        run's own limits count, which for a child are its slice.
         """
         minute = minute_of(now)
-        return await self._submit(
-            Job(lambda draft: accounts.remaining(draft, run, minute, for_program, until), self._keys_of(run, minute))
-        )
+
+        def remaining(draft: Draft) -> Remaining:
+            return accounts.remaining(draft, run, minute, for_program, until, own)
+
+        return await self._submit(Job(remaining, self._keys_of(run, minute)))
 
     async def room(self, run: RunId, *, now: float) -> Room:
         """What `remaining` would be without what is held."""
