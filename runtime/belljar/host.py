@@ -291,24 +291,31 @@ class Host:
         context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
         sub_model: str | Model | None = None,
+        root_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         policy: str | Path | Policy = "standard",
         backend: BackendName | str | None = None,
         language: Language | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
-        """A box that takes cells until the block ends; then `session.result` has the result, also after an error."""
-        wish = _Wish(context, contexts, tenant, policy, backend, language, None, sub_model)
-        return Opening(self._begin(wish), self._home)
+        """A box that takes cells until the block ends; then `session.result` has the result, also after an error.
+
+        With a `root_model` it takes questions, too (`Session.ask`), and an answer does not end it; `sub_model` is then
+        the same model when None.
+        """
+        sub = root_model if sub_model is None else sub_model
+        wish = _Wish(context, contexts, tenant, policy, backend, language, root_model, sub)
+        return Opening(self._begin(wish, stays=root_model is not None), self._home)
 
     @contextlib.asynccontextmanager
     async def _begin(
-        self, wish: _Wish, *, alone: bool = False, question_bytes: int | None = None
+        self, wish: _Wish, *, alone: bool = False, stays: bool = False, question_bytes: int | None = None
     ) -> AsyncIterator[Run]:
-        """A run as requested, live for the length of a block; with a root model where there is a question."""
+        """A run as requested, live for the length of a block; with a root model where there are questions."""
         check("contexts", wish.contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with Loans() as loans:
             async with self._logging_refusals(wish.tenant):
-                order = await self._order(wish, loans, alone=alone, rooted=question_bytes is not None)
+                rooted = stays or question_bytes is not None
+                order = await self._order(wish, loans, alone=alone, stays=stays, rooted=rooted)
             async with begin(self._shared, order, question_bytes=question_bytes) as run:
                 self._live[order.run] = run
                 try:
@@ -316,7 +323,7 @@ class Host:
                 finally:
                     del self._live[order.run]
 
-    async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, rooted: bool) -> Order:
+    async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, stays: bool, rooted: bool) -> Order:
         tenant = tenant_of(wish.tenant)
         terms = await Terms.read(wish.policy, wish.backend, wish.language)
         root = await self._model(wish.root, terms.policy) if rooted else None
@@ -337,6 +344,7 @@ class Host:
             root=root,
             sub=sub,
             alone=alone,
+            stays=stays,
             answer_type=None if wish.answer_type is None else AnswerType(wish.answer_type),
         )
 

@@ -161,13 +161,19 @@ class Runtime:
         contexts: Mapping[str, ContextSource] | None = None,
         sub_model: str | Model | None = None,
         model: str | Model | None = None,
+        root_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
-        """A box that takes cells until the block ends; then `session.result` has the result, also after an error."""
+        """A box that takes cells until the block ends; then `session.result` has the result, also after an error.
+
+        With a `root_model` it takes questions, too (`Session.ask`), and an answer does not end it; `sub_model` is then
+        the same model when None.
+        """
         return self._host.session(
             context=context,
             contexts=contexts,
             sub_model=model if sub_model is None else sub_model,
+            root_model=root_model,
             tenant=tenant,
             policy=self.policy,
             backend=self.backend,

@@ -94,6 +94,7 @@ def test_a_record_of_version_1_is_held_to_its_fields() -> None:
         ("quota.changed", b"", b""),
         ("query.denied", b'"code":', b'"scope":"acme","code":'),
         ("request.refused", b'"code":', b'"held":0,"code":'),
+        ("answer.given", b'"cell":', b'"stays":true,"cell":'),
     ],
 )
 def test_a_record_of_version_2_has_nothing_of_version_3(number: str, old: bytes, new: bytes) -> None:

@@ -7,7 +7,8 @@ The rules it keeps, whoever speaks:
   an exception and the log as a record;
 * a read or a search is one record, written before its reply leaves; a query is two (`calls` writes them); a child run
   has a beginning and an end of its own in the log;
-* the first `Final` before the deadline is the answer; nothing that the box says after it counts;
+* the first `Final` before the deadline is the answer of its cell; of a run that ends with it, nothing that the box
+  says afterwards counts;
 * work per request is bounded by the policy: bytes read, prompts per batch, requests in flight, output kept;
 * a frame is charged what it costs the host, even if it is empty; and work that grows with its content is done off the
   event loop (`heavy`).
@@ -80,6 +81,7 @@ class Broker:
         start_child: StartChild,
         meter: Meter | None = None,
         spans: Mapping[int, Sequence[Span]] | None = None,
+        stays: bool = False,
     ) -> None:
         self._scope = scope
         self._spans = spans or {}
@@ -88,7 +90,7 @@ class Broker:
         self.states = States()
         self._flood = Flood(scope.policy)
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
-        self._cells = Cells(scope, audit=audit, states=self.states, flood=self._flood)
+        self._cells = Cells(scope, audit=audit, states=self.states, flood=self._flood, stays=stays)
         self._reading = Reading(
             scope,
             audit=audit,
@@ -134,15 +136,6 @@ class Broker:
         not count leaves its cell running.
         """
         self._cells.misfit = misfit
-
-    @property
-    def final(self) -> Final | None:
-        """The answer; `final_body` is its bytes."""
-        return self._cells.answer
-
-    @property
-    def final_body(self) -> bytes:
-        return self._cells.answer_body
 
     @property
     def reads(self) -> int:

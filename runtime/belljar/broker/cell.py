@@ -7,7 +7,7 @@ may stall for longer than a cell lasts, and then both the cell's end and the end
 from __future__ import annotations
 
 from belljar.policy import Limits
-from belljar.protocol import CellError, Done, Output
+from belljar.protocol import CellError, Done, Final, Output
 
 __all__ = ["Cell"]
 
@@ -34,6 +34,8 @@ class Cell:
         self.output_bytes = 0
         # Why its answer is not what was asked for.
         self.misfit = ""
+        self.answer: Final | None = None
+        self.answer_body = b""
         self.done: Done | None = None
         self.traceback = ""
         self._limits = limits

@@ -22,7 +22,20 @@ from belljar.identity import Language
 from belljar.policy import Policy
 from belljar.units import NANOUSD_PER_USD
 
-__all__ = ["AGAIN", "MODULES", "Ran", "is_no_python", "opening", "report", "standing", "summary", "system_prompt"]
+__all__ = [
+    "AGAIN",
+    "MODULES",
+    "STOPPED",
+    "Ran",
+    "accepted",
+    "is_no_python",
+    "next_question",
+    "opening",
+    "report",
+    "standing",
+    "summary",
+    "system_prompt",
+]
 
 # For these statuses the error's message is ours, not the program's.
 _OUR_WORDS: Const = frozenset({"timeout", "cpu"})
@@ -97,6 +110,8 @@ _CALL_CHARS_MAX: Const = 400
 AGAIN: Const = (
     "This is the same code as in the turn before, and it brings nothing new: write something else, or give the answer."
 )
+# In place of what a reply showed, where the caller gave up waiting.
+STOPPED: Const = "The work was stopped from outside while this was run. What it had defined by then may still be there."
 # What people type at a prompt, or in a notebook.
 _PROMPT_SIGNS: Const = (">>>", "...", "In [")
 _MAGIC_SIGNS: Const = ("!", "%")
@@ -155,6 +170,23 @@ def opening(
         which = "" if len(documents) == 1 else f' of `contexts["{name}"]`'
         lines.append(f"The first keys{which}: <keys {word}>{json.dumps(first, ensure_ascii=False)}</keys {word}>")
     return "\n".join([*lines, f"Question: {question}", *form])
+
+
+def next_question(question: str, answer_type: AnswerType | None, *, answered: bool) -> str:
+    """What follows in a session: another question, over the same documents and variables."""
+    before = "" if answered else "The question before this one stays without an answer. "
+    form = [] if answer_type is None else ["", _form_of(answer_type)]
+    return "\n".join([f"{before}Now answer another question, with what is there. Question: {question}", *form])
+
+
+def accepted(given: str | msgspec.Raw, *, word: str, chars_max: int) -> str:
+    """What the model is shown of its answer, where another question may follow."""
+    if isinstance(given, str):
+        text = given[: chars_max + 1]
+    else:  # a character has up to four bytes
+        text = bytes(memoryview(given)[: 4 * (chars_max + 1)]).decode("utf-8", "replace")
+    rest = " (only its beginning is shown)" if len(text) > chars_max else ""
+    return f"The answer was given{rest}:\n<output {word}>\n{text[:chars_max]}\n</output {word}>"
 
 
 def _form_of(answer_type: AnswerType) -> str:
