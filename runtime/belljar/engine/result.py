@@ -16,6 +16,7 @@ from typing import Final as Const
 import msgspec
 
 __all__ = [
+    "AskResult",
     "PLAIN",
     "CellResult",
     "Coverage",
