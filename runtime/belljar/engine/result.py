@@ -16,8 +16,8 @@ from typing import Final as Const
 import msgspec
 
 __all__ = [
-    "AskResult",
     "PLAIN",
+    "AskResult",
     "CellResult",
     "Coverage",
     "ErrorInfo",
