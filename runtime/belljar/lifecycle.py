@@ -77,6 +77,7 @@ __all__ = ["OnProgress", "OnTurn", "Order", "Run", "Shared", "begin", "box_spec"
 
 OnProgress = Callable[[Progress], None]
 OnTurn = Callable[[Turn], None]
+OnOutput = Callable[[RunId, int, Literal["stdout", "stderr"], bytes], None]
 _T = TypeVar("_T")
 _Kind: TypeAlias = Literal["PolicyDenied", "QuotaExceeded", "ModelError"]
 _log = logging.getLogger("belljar")
@@ -94,12 +95,13 @@ _KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled throug
 
 
 class Shared(msgspec.Struct, frozen=True):
-    """What all runs of a host share."""
+    """What all runs of a host share; and for a run that is watched, who hears what it and its children print."""
 
     audit: AuditLog
     ledger: Ledger
     contexts: ContextStores
     searcher: Searcher
+    printed: OnOutput | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -423,6 +425,8 @@ class Run:
             start_child=self._run_child,
             stays=order.stays,
         )
+        if shared.printed is not None:
+            broker.hear(functools.partial(shared.printed, order.run))
         whose = {"run": order.run, "tenant": order.tenant}
         sandbox = await order.backend.start(box_spec(order.policy), whose)
         self._box = Box(sandbox, broker, self.scope, meter=self._meter)

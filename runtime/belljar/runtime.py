@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from belljar.models import Model, Prices
 from belljar.policy import Policy
 from belljar.sessions import Session
 from belljar.sources import ContextSource
+from belljar.streaming import StreamEvent
 
 __all__ = ["Runtime"]
 
@@ -124,6 +125,34 @@ class Runtime:
             language=self.language,
             on_progress=on_progress,
             on_turn=on_turn,
+            answer_type=answer_type,
+        )
+
+    def stream(
+        self,
+        question: str,
+        *,
+        context: ContextSource | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+        model: str | Model,
+        sub_model: str | Model | None = None,
+        tenant: str = DEFAULT_TENANT,
+        answer_type: Any = None,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """As `run`, but gives what happens as events, one by one; the last is a `ResultEvent`. See `belljar.streaming`.
+
+        Closing the generator, as leaving its loop early does, cancels the run. Raises as `run`.
+        """
+        return self._host.stream(
+            question,
+            context=context,
+            contexts=contexts,
+            model=model,
+            sub_model=sub_model,
+            tenant=tenant,
+            policy=self.policy,
+            backend=self.backend,
+            language=self.language,
             answer_type=answer_type,
         )
 

@@ -20,7 +20,7 @@ with its own counters: `cells`, `reading`, `querying`, `recursing`. Kept here: h
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import assert_never
+from typing import Literal, assert_never
 
 from belljar.audit import AuditLog
 from belljar.broker.calls import Calls
@@ -136,6 +136,10 @@ class Broker:
         not count leaves its cell running.
         """
         self._cells.misfit = misfit
+
+    def hear(self, printed: Callable[[int, Literal["stdout", "stderr"], bytes], None]) -> None:
+        """From now on `printed` is told what is kept of the cells' output: cell, stream, bytes."""
+        self._cells.printed = printed
 
     @property
     def reads(self) -> int:

@@ -53,13 +53,15 @@ class Cell:
     def error(self) -> CellError | None:
         return self.done.error if self.done else None
 
-    def write(self, output: Output, data: bytes) -> None:
-        """Keep what fits; once the cell is over, its output no longer changes."""
+    def write(self, output: Output, data: bytes) -> bytes:
+        """Keep what fits, and return it; once the cell is over, its output no longer changes."""
         if self.done is not None:
-            return
+            return b""
         self.output_bytes += len(data)
         room = self._limits.output_bytes - len(self.stdout) - len(self.stderr)
-        (self.stdout if output.stream == "stdout" else self.stderr).extend(data[: max(room, 0)])
+        kept = data[: max(room, 0)]
+        (self.stdout if output.stream == "stdout" else self.stderr).extend(kept)
+        return kept
 
     def end(self, done: Done, traceback: str, *, now: float) -> None:
         self.done = done

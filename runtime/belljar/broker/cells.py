@@ -16,6 +16,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from typing import Final as Const
+from typing import Literal
 
 from belljar.audit import AuditLog
 from belljar.audit.events import AnswerGiven, AnswerVoid, CellFinished, CellStarted
@@ -50,6 +51,8 @@ class Cells:
         self.count = 0
         # Says why an answer is not what was asked for; empty if it is.
         self.misfit: Callable[[Final, bytes], str] | None = None
+        # Hears what is kept of each cell's output: cell, stream, bytes.
+        self.printed: Callable[[int, Literal["stdout", "stderr"], bytes], None] | None = None
 
     async def begin(self, code: str, *, wall_s: float | None = None) -> tuple[Execute, bytes]:
         """Log the next cell, start its clock, and return the order to run it. If cancelled, it has not begun.
@@ -114,7 +117,9 @@ class Cells:
             raise ProtocolViolation(f"output of cell {output.cell}, which has not begun")
         # A thread left behind may have printed while the next order was on its way; its own cell is over by then.
         if self.last is not None and output.cell == self.last.number:
-            self.last.write(output, body)
+            kept = self.last.write(output, body)
+            if kept and self.printed is not None:
+                self.printed(output.cell, output.stream, kept)
         self._flood.charge(len(body))
 
     async def done(self, done: Done, body: bytes) -> None:
