@@ -49,7 +49,12 @@ async def taken(jar: Jar, **options: Any) -> list[StreamEvent]:
 
 
 def test_a_stream_tells_what_the_run_and_its_children_do_and_at_last_the_result(jar: Jar) -> None:
-    events = asyncio.run(taken(jar, model=FakeModel(play, "scripted:streamed")))
+    model = FakeModel(play, "scripted:streamed")
+    events = asyncio.run(taken(jar, model=model))
+    # Only the child is told what it is.
+    roots = [request for request in model.requests if request.purpose == "root"]
+    told = ["You are a child run, at level 2 of" in request.system for request in roots]
+    assert told == [False, True]
     last = events[-1]
     assert isinstance(last, ResultEvent)
     assert (last.result.status, last.result.answer) == ("ok", ["ab", "s", "c"])

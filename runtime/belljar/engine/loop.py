@@ -139,7 +139,7 @@ class Root:
         self._tell_turn = tell
         self._word = secrets.token_hex(6)
         policy = scope.policy
-        self._system = system_prompt(policy, language, self._word)
+        self._system = system_prompt(policy, language, self._word, depth=scope.run.depth)
         first = opening(whole(question), documents, answer_type, keys, self._word)
         if policy.models.turns_max == 1:  # the instructions say how many there are
             first += f"\n\n{standing(scope, 1, 0, 0)}"

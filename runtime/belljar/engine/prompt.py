@@ -87,7 +87,32 @@ answer.
 Way of working: look at the shape of the document first (its length, its first and last lines). Use code for what code \
 can decide and sub-models for what takes reading, as often as the question needs. Check that every part was covered. \
 Look at a result before you give it as the answer. End by calling FINAL in a block: an answer in prose does not \
-count."""
+count.
+
+An example, in three replies, for the question how many messages of a log are complaints:
+```repl
+print(len(context), context[:300])
+```
+It shows that each line is a message.
+```repl
+lines = context.splitlines()
+parts = ["\\n".join(lines[at:at + 200]) for at in range(0, len(lines), 200)]
+ask = "How many of these messages are complaints? Answer with a number alone.\\n"
+replies = llm_query_batched([ask + part for part in parts])
+print(len(lines), len(parts), replies[:5])
+```
+Each reply is a number.
+```repl
+FINAL(sum(int(reply) for reply in replies))
+```"""
+
+_CHILD: Const = """
+
+
+You are a child run, at level {level} of {levels}. The question comes from a program that another model wrote, and the \
+document is the part that it gave you. You know nothing of its work, and it sees nothing of yours but the answer, as a \
+value: give exactly what is asked for, in the form that is asked for. Your budget and your time are a share of what it \
+has left; budget() says how much."""
 
 _LANGUAGES: Const = {
     "python": "The language is Python with its standard library. There is no network, and no file but scratch space.",
@@ -134,11 +159,12 @@ class Ran(msgspec.Struct, frozen=True):
         return self.cell is not None and self.cell.status == "ok" and not self.printed
 
 
-def system_prompt(policy: Policy, language: Language, word: str) -> str:
-    """How a root model works under this policy."""
+def system_prompt(policy: Policy, language: Language, word: str, *, depth: int = 0) -> str:
+    """How a root model works under this policy; `depth` is that of its run, above 0 for a child."""
     prompt_bytes = min(policy.models.prompt_bytes_max, policy.wire.body_bytes_max)
     turns = policy.models.turns_max
-    return _SYSTEM.format(
+    child = _CHILD.format(level=depth + 1, levels=policy.models.depth_max) if depth else ""
+    told = _SYSTEM.format(
         word=word,
         turns=turns,
         prompt_bytes=prompt_bytes,
@@ -146,6 +172,7 @@ def system_prompt(policy: Policy, language: Language, word: str) -> str:
         cell_s=policy.limits.cell_wall_s,
         language=_LANGUAGES[language],
     )
+    return told + child
 
 
 def opening(
