@@ -149,13 +149,13 @@ class _Lines:
 
 async def _read() -> bytes:
     loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
+    ready = asyncio.Event()
     try:
-        loop.add_reader(0, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(0, ready.set)
     except PermissionError:  # a file, which is always ready
         return os.read(0, _READ_BYTES)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_reader(0)
     return os.read(0, _READ_BYTES)
