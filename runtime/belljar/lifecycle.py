@@ -338,6 +338,8 @@ class Run:
         """
         if (cell := await self.box.abandon()) is not None:
             self.last = cell
+        elif self._root is None:  # a question may have left a call behind, and no cell
+            return
         await self.calls.settled()
         await self._shared.audit.flush()
 
