@@ -23,6 +23,7 @@ from typing import Final, Literal
 import msgspec
 
 from belljar.audit.events import (
+    AnswerGiven,
     CellFinished,
     CellStarted,
     ContextRead,
@@ -204,6 +205,8 @@ def _told(run: RunId, event: Event) -> StreamEvent | None:
             return CellEvent(run, event.cell)
         case CellFinished():
             return CellEvent(run, event.cell, event.status)
+        case AnswerGiven() if not event.stays:  # its cell ends with the run, of which the log says no more
+            return CellEvent(run, event.cell, "ok")
         case ContextRead() if event.start is not None and event.stop is not None:
             return ReadEvent(run, event.cell, event.doc, ((event.start, event.stop),))
         case ContextRead() | ContextSearched():
