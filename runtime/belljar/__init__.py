@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from belljar.audit import Record, Report
     from belljar.context import Document, FileSource
     from belljar.engine import (
+        AskResult,
         CellResult,
         Coverage,
         ErrorInfo,
@@ -62,6 +63,7 @@ __version__: str
 __all__ = [
     "FREE",
     "Amounts",
+    "AskResult",
     "AuditUnavailable",
     "BackendName",
     "BelljarError",
@@ -127,7 +129,7 @@ _NAMES_OF: Final = {
     "context": ("Document", "FileSource"),
     "engine": (
         *("CellResult", "Coverage", "ErrorInfo", "Limit", "Progress", "Receipt", "Result", "RunUsage", "Status"),
-        *("Turn", "TurnBlock"),
+        *("AskResult", "Turn", "TurnBlock"),
     ),
     "errors": (
         *("AuditUnavailable", "BelljarError", "BoxFault", "GuestFault", "HostFault", "InvalidInput", "InvalidPolicy"),

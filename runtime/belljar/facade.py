@@ -41,7 +41,7 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack
 from belljar.arguments import check
 from belljar.config import settings
 from belljar.context import ContextStores
-from belljar.engine import CellResult, Result
+from belljar.engine import AskResult, CellResult, Result
 from belljar.errors import HostFault, InvalidInput, PolicyDenied
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
 from belljar.ledger import Limits, Period, Quota, Span, Used
@@ -144,6 +144,7 @@ def session(
     contexts: Mapping[str, ContextSource] | None = None,
     sub_model: str | Model | None = None,
     model: str | Model | None = None,
+    root_model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
     **opened: Unpack[RuntimeOptions],
 ) -> contextlib.AbstractContextManager[SyncSession]:
@@ -152,7 +153,14 @@ def session(
     async def enter(stack: contextlib.AsyncExitStack) -> Session:
         runtime = Runtime(**opened)
         await stack.enter_async_context(runtime)
-        session = runtime.session(context=context, contexts=contexts, sub_model=sub_model, model=model, tenant=tenant)
+        session = runtime.session(
+            context=context,
+            contexts=contexts,
+            sub_model=sub_model,
+            model=model,
+            root_model=root_model,
+            tenant=tenant,
+        )
         return await stack.enter_async_context(session)
 
     return _Opening(enter)
@@ -174,6 +182,15 @@ class SyncSession:
             InvalidInput: `session.process`: in a forked child; `session.thread`: from the session's own callbacks.
         """
         return self._loop.call(lambda: self._session.execute(code, timeout=timeout))
+
+    def ask(self, question: str, *, answer_type: Any = None, on_turn: OnTurn | None = None) -> AskResult:
+        """Have the root model answer a question, as `Session.ask`. Ctrl-C stops it, and is raised once it has stopped.
+
+        `on_turn` is called in another thread than the caller's.
+
+        Raises as `Session.ask`, and also as `execute`.
+        """
+        return self._loop.call(lambda: self._session.ask(question, answer_type=answer_type, on_turn=on_turn))
 
     @property
     def result(self) -> Result | None:

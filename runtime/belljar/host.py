@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self, TypeGuard, TypeVar
 
@@ -52,6 +52,7 @@ from belljar.sandbox import Backend, BackendSite, open_backend
 from belljar.search import Searcher
 from belljar.sessions import Home, Opening, Session, check_code
 from belljar.sources import ContextSource, Loans, named, register
+from belljar.streaming import Feed, ResultEvent, StreamEvent
 from belljar.tasks import stopped, to_the_end
 
 __all__ = ["Host", "LiveRun", "Terms"]
@@ -161,6 +162,7 @@ class Host:
         self._resources: contextlib.AsyncExitStack | None = None
         self._backends: dict[str, Backend] = {}
         self._live: dict[str, Run] = {}
+        self._streams: set[asyncio.Task[Result]] = set()
         self._home = Home()
         self.quotas = Quotas(self.state.journal, self._writers, self._contexts.sizes)
 
@@ -206,10 +208,15 @@ class Host:
             return
         loop = self._home.loop
         if loop is not None and not self._home.is_here and loop.is_running():
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(resources.aclose(), loop))
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(resources), loop))
         else:  # also where the loop in which it was opened is gone
-            await to_the_end(resources.aclose())
+            await to_the_end(self._close(resources))
         self._backends.clear()
+
+    async def _close(self, resources: contextlib.AsyncExitStack) -> None:
+        for work in list(self._streams):  # the generator of a loop that was left may not be closed yet
+            await stopped(work)
+        await resources.aclose()
 
     async def _close_models(self) -> None:
         """Connections of a loop that is gone went with it, and can no longer be closed."""
@@ -260,14 +267,58 @@ class Host:
         """
         check_callback("on_progress", on_progress)
         check_callback("on_turn", on_turn)
-        check("question", question, str, "the question as a text")
         sub = model if sub_model is None else sub_model
         wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type)
+        return await self._solve(wish, question, on_progress=on_progress, on_turn=on_turn)
+
+    async def _solve(
+        self,
+        wish: _Wish,
+        question: str,
+        *,
+        on_progress: OnProgress | None = None,
+        on_turn: OnTurn | None = None,
+        feed: Feed | None = None,
+    ) -> Result:
+        check("question", question, str, "the question as a text")
         question_bytes = len(question.encode("utf-8", "replace"))
-        async with self._begin(wish, question_bytes=question_bytes) as run, run.reporting(on_progress):
+        begun = self._begin(wish, question_bytes=question_bytes, feed=feed)
+        async with begun as run, run.reporting(on_progress):
             run.on_turn = on_turn
             await run.solve(question)
         return run.result()
+
+    async def stream(
+        self,
+        question: str,
+        *,
+        context: ContextSource | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+        model: str | Model,
+        sub_model: str | Model | None = None,
+        tenant: str = DEFAULT_TENANT,
+        policy: str | Path | Policy = "standard",
+        backend: BackendName | str | None = None,
+        language: Language | None = None,
+        answer_type: Any = None,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """As `run`, but gives what happens as events, one by one; the last is a `ResultEvent`. See `belljar.streaming`.
+
+        Closing the generator, as leaving its loop early does, cancels the run. Raises as `run`.
+        """
+        sub = model if sub_model is None else sub_model
+        wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type)
+        feed = Feed()
+        work = asyncio.create_task(self._solve(wish, question, on_turn=feed.turn, feed=feed))
+        self._streams.add(work)
+        work.add_done_callback(self._streams.discard)
+        work.add_done_callback(lambda _: feed.close())
+        try:
+            async for event in feed:
+                yield event
+            yield ResultEvent(await work)
+        finally:
+            await stopped(work)
 
     async def execute(
         self,
@@ -296,28 +347,45 @@ class Host:
         context: ContextSource | None = None,
         contexts: Mapping[str, ContextSource] | None = None,
         sub_model: str | Model | None = None,
+        root_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         policy: str | Path | Policy = "standard",
         backend: BackendName | str | None = None,
         language: Language | None = None,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
-        """A box that takes cells until the block ends; then `session.result` has the result, also after an error."""
-        wish = _Wish(context, contexts, tenant, policy, backend, language, None, sub_model)
-        return Opening(self._begin(wish), self._home)
+        """A box that takes cells until the block ends; then `session.result` has the result, also after an error.
+
+        With a `root_model` it takes questions, too (`Session.ask`), and an answer does not end it; `sub_model` is then
+        the same model when None.
+        """
+        sub = root_model if sub_model is None else sub_model
+        wish = _Wish(context, contexts, tenant, policy, backend, language, root_model, sub)
+        return Opening(self._begin(wish, stays=root_model is not None), self._home)
 
     @contextlib.asynccontextmanager
     async def _begin(
-        self, wish: _Wish, *, alone: bool = False, question_bytes: int | None = None
+        self,
+        wish: _Wish,
+        *,
+        alone: bool = False,
+        stays: bool = False,
+        question_bytes: int | None = None,
+        feed: Feed | None = None,
     ) -> AsyncIterator[Run]:
-        """A run as requested, live for the length of a block; with a root model where there is a question."""
+        """A run as requested, live for the length of a block; with a root model where there are questions."""
         check("contexts", wish.contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with Loans() as loans:
             async with self._logging_refusals(wish.tenant):
-                order = await self._order(wish, loans, alone=alone, rooted=question_bytes is not None)
-            async with begin(self._shared, order, question_bytes=question_bytes) as run:
+                rooted = stays or question_bytes is not None
+                order = await self._order(wish, loans, alone=alone, stays=stays, rooted=rooted)
+            shared = self._shared
+            if feed is not None:
+                told = shared.audit.telling(feed.record)
+                shared = msgspec.structs.replace(shared, audit=told, printed=feed.output)
+            async with begin(shared, order, question_bytes=question_bytes) as run:
                 yield run
 
-    async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, rooted: bool) -> Order:
+    async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, stays: bool, rooted: bool) -> Order:
         tenant = tenant_of(wish.tenant)
         terms = await Terms.read(wish.policy, wish.backend, wish.language)
         root = await self._model(wish.root, terms.policy) if rooted else None
@@ -338,6 +406,7 @@ class Host:
             root=root,
             sub=sub,
             alone=alone,
+            stays=stays,
             answer_type=None if wish.answer_type is None else AnswerType(wish.answer_type),
         )
 

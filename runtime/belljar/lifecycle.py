@@ -23,7 +23,7 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
@@ -47,6 +47,7 @@ from belljar.context import (
 from belljar.context.document import RECORD_BYTES
 from belljar.engine import (
     AnswerType,
+    AskResult,
     Box,
     CellResult,
     Coverage,
@@ -61,7 +62,7 @@ from belljar.engine import (
     Verdict,
     verdict_of,
 )
-from belljar.errors import AuditUnavailable, BelljarError, HostFault, PolicyDenied, Refusal
+from belljar.errors import AuditUnavailable, BelljarError, HostFault, ModelFailed, PolicyDenied, Refusal
 from belljar.heavy import bytes_of, off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
@@ -76,6 +77,7 @@ __all__ = ["OnProgress", "OnTurn", "Order", "Run", "Shared", "begin", "box_spec"
 
 OnProgress = Callable[[Progress], None]
 OnTurn = Callable[[Turn], None]
+OnOutput = Callable[[RunId, int, Literal["stdout", "stderr"], bytes], None]
 _T = TypeVar("_T")
 _Kind: TypeAlias = Literal["PolicyDenied", "QuotaExceeded", "ModelError"]
 _log = logging.getLogger("belljar")
@@ -93,13 +95,17 @@ _KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled throug
 
 
 class Shared(msgspec.Struct, frozen=True):
-    """What all runs of a host share; `live` are those whose box is open, children among them."""
+    """What all runs of a host share; `live` are those whose box is open, children among them.
+
+    For a run that is watched, `printed` hears what it and its children print.
+    """
 
     audit: AuditLog
     ledger: Ledger
     contexts: ContextStores
     searcher: Searcher
     live: dict[str, Run]
+    printed: OnOutput | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +121,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         root: the model that writes its code; None where the caller does.
         sub: the model that answers its program's queries; None refuses them.
         alone: it has exactly one cell.
+        stays: an answer does not end it.
         answer_type: what its answer has to be; None for anything.
     """
 
@@ -128,6 +135,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     root: Model | None = None
     sub: Model | None = None
     alone: bool = False
+    stays: bool = False
     answer_type: AnswerType | None = None
     part: Part | None = None
     limits: _ChildLimits | None = None
@@ -178,10 +186,13 @@ class Run:
         self._receipt: Receipt | None = None
         self.last: CellResult | None = None
         self._root: Root | None = None
+        # How the last question of a session ended, if it has no answer, and no cell of the caller's came after it.
+        self._unanswered: Verdict | None = None
         self._solving: asyncio.Task[None] | None = None
         self._killed = False
         self.on_turn: OnTurn | None = None
         self._turns_log = TurnsLog()
+        self._asked_log = TurnsLog()  # of the last question of a session
         # In a session the caller's own code runs inside the run: what it raises is not our fault.
         self.in_callers_hands = False
 
@@ -201,6 +212,7 @@ class Run:
 
     async def execute(self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None) -> CellResult:
         """One cell, as in `Box.execute`."""
+        self._unanswered = None
         try:
             self.last = await self.box.execute(code, spare_cpu=spare_cpu, wall_s=wall_s, last=self.order.alone)
         except PolicyDenied as refusal:
@@ -213,7 +225,13 @@ class Run:
         """Have the root model answer the question. Raises as `Root.work`."""
         order = self.order
         assert order.root is not None, "it was ordered without a root model"
-        self._root = Root(
+        self._root = self._make_root(question, order.answer_type)
+        await self._work(self._root.work())
+
+    def _make_root(self, question: str, answer_type: AnswerType | None) -> Root:
+        order = self.order
+        assert order.root is not None, "it was ordered without a root model"
+        return Root(
             order.root,
             question,
             scope=self.scope,
@@ -223,11 +241,75 @@ class Run:
             box=self.box,
             execute=functools.partial(self.execute, spare_cpu=True),
             tell=self._tell_turn,
-            answer_type=order.answer_type,
+            answer_type=answer_type,
             keys=self._first_keys(),
         )
+
+    async def ask(
+        self, question: str, answer_type: AnswerType | None = None, *, on_turn: OnTurn | None = None
+    ) -> AskResult:
+        """Have the root model of a session answer one more question. What ends that is in the result.
+
+        Raises:
+            PolicyDenied: `session.ended`.
+            HostFault: the log or the ledger failed.
+        """
+        if self.box.finished:
+            raise PolicyDenied("the session has ended: open a new one", code="session.ended")
+        self.on_turn = on_turn
+        before, turns, cells, began = self._spent(), self._turns, self.box.broker.cells, self.wall_s
+        self._unanswered, self._asked_log = None, TurnsLog()
+        given: str | msgspec.Raw | None = None
+        try:
+            given = await self._answer(question, answer_type)
+            verdict = Verdict("ok") if given is not None else self.box.verdict
+        except (Refusal, ModelFailed) as error:
+            verdict = (self._root and self._root.ending) or self.box.verdict or verdict_of(error)
+        finally:
+            self.box.broker.expect(None)
+            self.on_turn = None
+        assert verdict is not None, "a root model ends with an answer, or its box has ended"
+        self._unanswered = None if given is not None else verdict
+        spent, coverage = self._spent(), self.box.broker.coverage
+        result = AskResult(
+            status=verdict.status,
+            given=given,
+            error=verdict.error,
+            limit=verdict.limit,
+            wall_s=round(self.wall_s - began, 6),
+            turns=self._turns - turns,
+            cells=self.box.broker.cells - cells,
+            usage=RunUsage(
+                spent.calls - before.calls,
+                spent.input_tokens - before.input_tokens,
+                spent.output_tokens - before.output_tokens,
+            ),
+            cost_nanousd=spent.cost_nanousd - before.cost_nanousd,
+            coverage=Coverage.of(coverage.chars, coverage.read, coverage.shown),
+            unfinished=self._root.partial if self._root else None,
+            turns_log=self._asked_log.all(),
+        )
+        return result if answer_type is None else result.of_type(answer_type.value(given))
+
+    async def _answer(self, question: str, answer_type: AnswerType | None) -> str | msgspec.Raw | None:
+        """What the root model gave; None if the box ended before that."""
+        if self._root is None:
+            self._root = self._make_root(question, answer_type)
+        else:
+            self._root.follow_up(question, answer_type)
+        root = self._root
+
+        async def work() -> None:
+            await root.clear_draft()
+            self.box.broker.expect(None if answer_type is None else answer_type.misfit)
+            await root.work()
+
+        await self._work(work())
+        return root.answer
+
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
         # Its own task, so that `kill` ends the work and not the caller.
-        self._solving = asyncio.create_task(self._root.work())
+        self._solving = asyncio.create_task(work)
         try:
             await self._solving
         except asyncio.CancelledError:
@@ -253,15 +335,17 @@ class Run:
             self._solving.cancel()
 
     async def abandon(self) -> None:
-        """Stop the cell whose caller gave up, if any; on return its end and calls are in the log and the ledger.
+        """Stop what a caller gave up: its cell, if any; on return its end and calls are in the log and the ledger.
 
         Raises:
             HostFault: they could not be written.
         """
         if (cell := await self.box.abandon()) is not None:
             self.last = cell
-            await self.calls.settled()
-            await self.shared.audit.flush()
+        elif self._root is None:  # a question may have left a call behind, and no cell
+            return
+        await self.calls.settled()
+        await self.shared.audit.flush()
 
     @property
     def wall_s(self) -> float:
@@ -313,6 +397,8 @@ class Run:
     def _tell_turn(self, turn: Turn) -> None:
         """Keep a turn of the root model, and call `on_turn` with it, with the same care as `on_progress`."""
         self._turns_log.add(turn)
+        if self.order.stays:
+            self._asked_log.add(turn)
         if self.on_turn is not None and not _heard("on_turn", self.on_turn, turn):
             self.on_turn = None
 
@@ -343,7 +429,10 @@ class Run:
             searcher=shared.searcher,
             spans=self._spans,
             start_child=self._run_child,
+            stays=order.stays,
         )
+        if shared.printed is not None:
+            broker.hear(functools.partial(shared.printed, order.run))
         whose = {"run": order.run, "tenant": order.tenant}
         sandbox = await order.backend.start(box_spec(order.policy), whose)
         self._box = Box(sandbox, broker, self.scope, meter=self._meter)
@@ -353,7 +442,7 @@ class Run:
         typed = order.answer_type
         if typed is not None:
             broker.expect(typed.misfit)
-        more, stays = not order.alone, typed is not None
+        more, stays = not order.alone, order.stays or typed is not None
         await self._box.open(order.language, self._opened, self._contexts, more=more, stays=stays)
 
     def _open_context(self, name: str, document: Document) -> None:
@@ -436,6 +525,7 @@ class Run:
             part=part,
             root=order.root or order.sub,
             alone=False,
+            stays=False,
             limits=_ChildLimits(self._slice, child.deadline),
         )
 
@@ -513,7 +603,7 @@ class Run:
         had ended when the error was raised.
         """
         box, last = self._box, self.last
-        if self._root is not None and self._root.ending is not None:
+        if self._root is not None and self._root.ending is not None and not self.order.stays:
             return self._root.ending
         if box is not None and box.verdict is not None:
             return box.verdict
@@ -521,6 +611,8 @@ class Run:
             raised = None  # the answer was given before
         if raised is not None:
             return self._verdict_of(raised)
+        if self._unanswered is not None:
+            return self._unanswered
         return Verdict("ok") if last is None else Verdict(last.status, last.error, last.limit)
 
     def _verdict_of(self, raised: BaseException) -> Verdict:
@@ -570,7 +662,7 @@ class Run:
             layers=self.box.layers,
             coverage=Coverage.of(coverage.chars, coverage.read, coverage.shown),
             receipt=self._receipt,
-            unfinished=self._root.partial if self._root else None,
+            unfinished=self._root.partial if self._root and self._verdict.status != "ok" else None,
             turns_log=self._turns_log.all(),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from belljar.models import Model, Prices
 from belljar.policy import Policy
 from belljar.sessions import Session
 from belljar.sources import ContextSource
+from belljar.streaming import StreamEvent
 
 __all__ = ["Runtime"]
 
@@ -127,6 +128,34 @@ class Runtime:
             answer_type=answer_type,
         )
 
+    def stream(
+        self,
+        question: str,
+        *,
+        context: ContextSource | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+        model: str | Model,
+        sub_model: str | Model | None = None,
+        tenant: str = DEFAULT_TENANT,
+        answer_type: Any = None,
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """As `run`, but gives what happens as events, one by one; the last is a `ResultEvent`. See `belljar.streaming`.
+
+        Closing the generator, as leaving its loop early does, cancels the run. Raises as `run`.
+        """
+        return self._host.stream(
+            question,
+            context=context,
+            contexts=contexts,
+            model=model,
+            sub_model=sub_model,
+            tenant=tenant,
+            policy=self.policy,
+            backend=self.backend,
+            language=self.language,
+            answer_type=answer_type,
+        )
+
     async def execute(
         self,
         code: str,
@@ -161,13 +190,19 @@ class Runtime:
         contexts: Mapping[str, ContextSource] | None = None,
         sub_model: str | Model | None = None,
         model: str | Model | None = None,
+        root_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
     ) -> contextlib.AbstractAsyncContextManager[Session]:
-        """A box that takes cells until the block ends; then `session.result` has the result, also after an error."""
+        """A box that takes cells until the block ends; then `session.result` has the result, also after an error.
+
+        With a `root_model` it takes questions, too (`Session.ask`), and an answer does not end it; `sub_model` is then
+        the same model when None.
+        """
         return self._host.session(
             context=context,
             contexts=contexts,
             sub_model=model if sub_model is None else sub_model,
+            root_model=root_model,
             tenant=tenant,
             policy=self.policy,
             backend=self.backend,

@@ -1,4 +1,8 @@
-"""A session: an open box that runs the caller's code, for the length of a block, on the loop that opened it."""
+"""A session: an open box for the length of a block, on the loop that opened it.
+
+It runs the caller's code, and a root model's, if it was opened with one, that answers the caller's questions. Both work
+in the same box, on the same variables, and within the limits of one run.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +10,19 @@ import asyncio
 import contextlib
 import os
 import weakref
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from belljar.arguments import check
-from belljar.engine import CellResult, Result
+from belljar.arguments import check, check_callback
+from belljar.engine import AnswerType, AskResult, CellResult, Result
 from belljar.errors import InvalidInput, PolicyDenied
-from belljar.lifecycle import Run
+from belljar.lifecycle import OnTurn, Run
 from belljar.tasks import to_the_end
 
 __all__ = ["Home", "Opening", "Session", "check_code"]
+
+_T = TypeVar("_T")
 
 
 class Home:
@@ -56,7 +63,7 @@ class Home:
 
 
 class Session:
-    """An open box without a root model: you send the code. Made by `Host.session` and `Runtime.session`.
+    """An open box: you send code, and questions for its root model. Made by `Host.session` and `Runtime.session`.
 
     `result` is None until the session is closed.
     """
@@ -95,18 +102,52 @@ class Session:
             raise InvalidInput(
                 f"a timeout of {timeout} is not possible: give a number of seconds above 0", code="cell.timeout"
             )
+        return await self._do(lambda: self._run.execute(code, wall_s=timeout))
+
+    async def ask(self, question: str, *, answer_type: Any = None, on_turn: OnTurn | None = None) -> AskResult:
+        """Have the root model answer a question, over the session's contexts and variables.
+
+        Its conversation goes on from question to question, and each has as many turns as the policy allows a run. What
+        is left of budget and time is the session's. An answer ends its question only.
+
+        If it is cancelled, what is under way for it is stopped, as in `execute`, and calls are settled, before the
+        cancellation reaches the caller. The session goes on unless its box had to be killed.
+
+        Args:
+            answer_type, on_turn: as of `Runtime.run`, for this question.
+
+        Returns:
+            The answer, or why there is none: see `status`.
+
+        Raises:
+            PolicyDenied: `session.ended`: a limit ended the box, or the session is closed.
+            InvalidInput: `session.no_model`: it was opened without `root_model`; the question is not a text;
+                `answer.type`, `answer.schema`; `runtime.loop`, `runtime.process`.
+            HostFault: the log, the ledger or the box failed on our side.
+        """
+        check("question", question, str, "the question as a text")
+        check_callback("on_turn", on_turn)
+        if self._run.order.root is None:
+            raise InvalidInput(
+                "this session has no root model to ask: open it with root_model=...", code="session.no_model"
+            )
+        wanted = None if answer_type is None else AnswerType(answer_type)
+        return await self._do(lambda: self._run.ask(question, wanted, on_turn=on_turn))
+
+    async def _do(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """One thing after the other, first come first."""
         self._home.check()
         if self.result is not None:
             raise PolicyDenied("the session has ended: open a new one", code="session.ended")
         async with self._turn:
             try:
-                cell = await self._run.execute(code, wall_s=timeout)
+                done = await work()
             except (Exception, asyncio.CancelledError):
                 await to_the_end(self._run.abandon())
                 raise
         if self._run.box.fault is not None:
             raise self._run.box.fault
-        return cell
+        return done
 
 
 class Opening(contextlib.AbstractAsyncContextManager[Session]):

@@ -28,7 +28,7 @@ LEVELS = [
     {"facade", "demo", "testing", "doctor", "backup"},
     {"runtime", "upkeep"},
     {"host"},
-    {"sessions", "sources", "quotas", "config"},
+    {"sessions", "streaming", "sources", "quotas", "config"},
     {"lifecycle", "recovery", "state", "arguments", "bounds"},
     {"engine"},
     {"broker", "sandbox"},

@@ -57,6 +57,12 @@ FINAL(llm_query("Which city?"))
 [[reply]]
 when = "city"
 text = "Paris"
+[[turn]]
+text = '''
+```repl
+FINAL(f"{len(context)} characters")
+```
+'''
 """,
     "loose.toml": b'schema = 1\nname = "loose"\nextends = "standard"\n[limits]\ncell_wall = "2 h"\n',
 }

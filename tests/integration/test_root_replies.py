@@ -13,10 +13,12 @@ from msgspec.structs import replace
 
 from belljar import ModelFailed, ModelReply, ModelRequest, Result, Runtime, Usage
 from belljar.engine import Turn
-from belljar.engine.prompt import MODULES
+from belljar.engine.blocks import find_blocks
+from belljar.engine.prompt import MODULES, system_prompt
 from belljar.errors import InvalidInput
 from belljar.models import FREE
 from belljar.policy import load
+from belljar.testing import FakeModel
 from tests.integration.support import RESULT_FIELDS, Jar
 
 F = "```"
@@ -75,6 +77,22 @@ def test_every_form_of_a_block_runs(jar: Jar, language: Language) -> None:
         ["ok", "rejected", "ok"],
         ["ok"],
     ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_example_that_the_root_model_is_told_works_as_it_says(jar: Jar, language: Language) -> None:
+    blocks = find_blocks(system_prompt(load("standard"), language, "w").partition("An example")[2]).blocks
+    assert len(blocks) == 3
+    replies = [block(one.code) for one in blocks]
+    sub = FakeModel(lambda request: str(request.messages[-1].text.count("broken")), "scripted:sub")
+
+    async def main() -> Result:
+        async with Runtime(state=jar.at, language=language) as runtime:
+            text = "\n".join(["fine", "broken"] * 300)
+            return await runtime.run("How many?", context=text, model=Root(*replies), sub_model=sub)
+
+    result = asyncio.run(main())
+    assert (result.answer, result.turns, len(sub.requests)) == (300, 3, 3)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -641,6 +641,10 @@ ROOT: Entry = ("query.requested", "r1", {"action": "a1", "cell": 1, "purpose": "
 REPLY: Entry = ("query.completed", "r1", {"action": "a1"})
 SHOWN: Entry = ("query.shown", "r1", {"cell": 1, "doc": 0, "spans": [[0, 9]]})
 GIVEN: Entry = ("answer.given", "r1", {"cell": 1})
+STAYS: Entry = ("answer.given", "r1", {"cell": 1, "stays": True})
+GIVEN_2: Entry = ("answer.given", "r1", {"cell": 2})
+CELL_2: Entry = ("cell.started", "r1", {"cell": 2})
+DONE_2: Entry = ("cell.finished", "r1", {"cell": 2, "status": "ok"})
 
 
 @pytest.mark.parametrize(
@@ -654,6 +658,7 @@ GIVEN: Entry = ("answer.given", "r1", {"cell": 1})
         [START, ("request.refused", "r1", {"cell": 0, "asked": "execute"}), END],
         [*STARTED, ("query.shown", "r1", {"cell": 1, "doc": 0, "spans": [], "complete": False}), END],
         [*STARTED, SUB, ("run.abandoned", "r1", {"calls": 1})],
+        [*STARTED, STAYS, ("answer.void", "r1", {"cell": 1}), DONE, CELL_2, GIVEN_2, END],
         [START, END],
     ],
 )
@@ -678,6 +683,11 @@ def test_what_runs_look_like_is_no_problem(tmp_path: Path, entries: list[Entry])
         ([*STARTED, DONE, DONE], "record 5: cell.finished while no cell is running"),
         ([*STARTED, DONE, GIVEN], "record 5: answer.given while no cell is running"),
         ([*STARTED, GIVEN, GIVEN], "record 5: answer.given after the answer was given"),
+        ([*STARTED, STAYS, STAYS], "record 5: answer.given after the answer was given"),
+        (
+            [*STARTED, STAYS, DONE, CELL_2, GIVEN_2, DONE_2, ("cell.started", "r1", {"cell": 3})],
+            "record 9: a cell begins after the answer",
+        ),
         ([START, READ], "record 2: context.read in cell 1, but the last that began is 0"),
         ([START, SUB, REPLY], "record 2: query.requested in cell 1, which has not begun"),
         ([*STARTED, SHOWN], "record 4: text was shown in cell 1, in which no query was requested"),

@@ -95,6 +95,7 @@ def test_a_record_of_version_1_is_held_to_its_fields() -> None:
         ("query.denied", b'"code":', b'"scope":"acme","code":'),
         ("request.refused", b'"code":', b'"held":0,"code":'),
         ("query.denied", b'"code":', b'"waited_ms":0,"code":'),
+        ("answer.given", b'"cell":', b'"stays":true,"cell":'),
     ],
 )
 def test_a_record_of_version_2_has_nothing_of_version_3(number: str, old: bytes, new: bytes) -> None:

@@ -142,7 +142,7 @@ def test_between_cells_nothing_ends_and_nothing_is_answered(tmp_path: Path) -> N
             await here.say(DONE)
             await violates(here, DONE)
             await violates(here, Final(1, "text"), b"x")
-            assert here.broker.final is None
+            assert here.broker.cell is None or here.broker.cell.answer is None
 
     drive(test())
 
@@ -155,7 +155,9 @@ def test_after_the_first_final_nothing_counts(tmp_path: Path) -> None:
             await violates(here, Final(1, "text"), b"second")
             await violates(here, DONE)
             assert (await refused(here, Read(1, 0, 0, 1, 0))).failure.code == "cell.over"
-            assert (here.broker.final, here.broker.final_body) == (Final(1, "text"), "first ü".encode())
+            cell = here.broker.cell
+            assert cell is not None
+            assert (cell.answer, cell.answer_body) == (Final(1, "text"), "first ü".encode())
             assert [data["answer_bytes"] for data in await here.data("answer.given")] == [8]
 
     drive(test())
@@ -195,7 +197,7 @@ def test_the_end_and_the_answer_of_another_cell_are_violations(tmp_path: Path, c
             await here.broker.begin("pass")
             assert f"Done of cell {cell} while cell 2 ran" in await violates(here, Done(cell, "ok", None), body)
             assert f"Final of cell {cell} while cell 2 ran" in await violates(here, Final(cell, "text"), body)
-            assert here.broker.final is None
+            assert here.broker.cell is None or here.broker.cell.answer is None
             assert [data["cell"] for data in await here.data("cell.finished")] == [1]
             await here.say(Done(2, "ok", None))
 
@@ -1153,7 +1155,7 @@ def test_without_a_log_nothing_is_done_and_the_fault_is_ours(tmp_path: Path) -> 
             with pytest.raises(HostFault):
                 await here.say(Read(1, 5, 0, 1, 0))  # not even a refusal goes unlogged
             assert model.requests == []
-            assert here.broker.final is None
+            assert here.broker.cell is None or here.broker.cell.answer is None
             here.open_again()
 
     drive(test())
@@ -1338,7 +1340,7 @@ def test_an_answer_over_the_limit_is_refused(tmp_path: Path) -> None:
             with pytest.raises(Refusal) as caught:
                 await here.say(Final(1, "text"), b"x" * 11)
             assert (caught.value.code, caught.value.limit, caught.value.observed) == ("limits.answer", 10, 11)
-            assert here.broker.final is None
+            assert here.broker.cell is None or here.broker.cell.answer is None
 
     drive(test())
 
@@ -1362,7 +1364,7 @@ def test_an_answer_that_is_not_what_it_says_ends_the_box(tmp_path: Path, form: A
             await here.in_cell()
             message = await violates(here, Final(1, form), body)
             assert message == f"a Final that is not {form}"
-            assert here.broker.final is None
+            assert here.broker.cell is None or here.broker.cell.answer is None
 
     drive(test())
 
@@ -1373,7 +1375,8 @@ def test_an_answer_in_json_is_taken(tmp_path: Path, value: Any) -> None:
         async with world(tmp_path) as here:
             await here.in_cell()
             await here.say(Final(1, "json"), json.dumps(value).encode())
-            assert here.broker.final == Final(1, "json")
+            assert here.broker.cell is not None
+            assert here.broker.cell.answer == Final(1, "json")
 
     drive(test())
 

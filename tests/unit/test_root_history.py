@@ -117,6 +117,29 @@ def test_a_question_that_leaves_no_room_is_refused() -> None:
     assert caught.value.observed > 64 * KIB
 
 
+@pytest.mark.parametrize("turns", [1, 3, 200])
+def test_the_last_question_of_a_session_is_never_left_out(turns: int) -> None:
+    history = filled(3, 16 * KIB)
+    for question in ("the second", "the third"):
+        history.ask(question)
+        for turn in range(turns):
+            history.add(turn, "r" * 1000, "s" * 10_000)
+    texts = [message.text for message in history.messages()]
+    assert sum("the third" in text for text in texts) == 1
+    assert size(history) <= 16 * KIB
+    roles = [message.role for message in history.messages()]
+    assert roles == ["user", *["assistant", "user"] * (len(roles) // 2)]
+    if turns == 200:
+        assert texts[0].endswith("the third")
+        assert all("the second" not in text for text in texts)
+
+
+def test_a_further_question_that_leaves_no_room_is_refused() -> None:
+    with pytest.raises(PolicyDenied) as refused:
+        filled(3, 64 * KIB).ask("q" * 9000)
+    assert (refused.value.code, refused.value.observed) == ("models.prompt", 9000)
+
+
 def test_a_very_long_conversation_is_kept_in_little_time() -> None:
     started = time.thread_time()
     filled(3000, 1024 * KIB, reply="r", shown="s" * 100)

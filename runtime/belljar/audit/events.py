@@ -7,7 +7,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
     v 1   what the backend says about itself is among the fields of `run.started`; what is not known is null
     v 2   it is in `facts`; a field that equals its default is left out
     v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`, `waited_ms`);
-         `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`)
+          `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
+          end its run (`stays`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -116,7 +117,7 @@ class RunStarted(_Event, frozen=True):
     """A run begins, under these controls. `refused`: it was refused before anything was opened, and ends at once.
 
     `facts` is what the backend says about itself: the image's digest, versions. `scripted`: one of its models gives
-    answers that were written before. Without a root model there is no `question_bytes`.
+    answers that were written before. Where no question has come yet, there is no `question_bytes`.
     """
 
     name: ClassVar[str] = "run.started"
@@ -160,12 +161,13 @@ class CellFinished(_Event, frozen=True):
 
 
 class AnswerGiven(_Event, frozen=True):
-    """The program gave its answer."""
+    """The program gave its answer. `stays`: that ends its cell only, and others may follow."""
 
     name: ClassVar[str] = "answer.given"
     cell: Count
     answer_sha256: Sha256
     answer_bytes: Count
+    stays: bool = False
 
 
 class AnswerVoid(_Event, frozen=True):
@@ -473,6 +475,8 @@ def _is_of_version_3(event: Event) -> bool:
     """Whether version 2 had no such event, or not with these fields."""
     if isinstance(event, QueryDenied | RequestRefused):
         return any(part is not None for part in (event.scope, event.period, event.used, event.held, event.waited_ms))
+    if isinstance(event, AnswerGiven):
+        return event.stays
     if isinstance(event, RunAbandoned):
         parts = (event, event.charged)
         return any(part.cpu_ms or part.wall_ms or part.memory_mib_s for part in parts)

@@ -3,10 +3,10 @@
     run.started  box.started?  { cell.started  ... cell.finished? }  run.finished | run.abandoned
 
 * It begins once, and after its end it has no more records. A start that was refused is a run that ended at once.
-* Cells are numbered from 1. One begins only when the one before has ended and no answer was given; the last may be cut
-  off.
-* A read names the cell that began last; a refusal may name an earlier one. An answer comes from a running cell, and
-  there is only one.
+* Cells are numbered from 1. One begins only when the one before has ended and no answer has ended the run; the last may
+  be cut off.
+* A read names the cell that began last; a refusal may name an earlier one. An answer comes from a running cell, which
+  gives only one. It is the run's only one, unless it `stays`: that one ends its question.
 * An action is requested once, in a cell that has begun, and has one outcome, perhaps after the cell's end; at the run's
   end none is open. An abandoned run has open ones: its host died, and the ledger charged them in full.
 * Text is shown by a query of the same cell, which has been answered by the run's end.
@@ -63,6 +63,7 @@ class RunGrammar:
         self._cells = 0
         self._running = False
         self._answered = False
+        self._answered_in = 0  # the last cell that gave an answer
         self._actions: dict[str, _Action] = {}
         self._asked: set[int] = set()  # cells with a query to a sub-model, and with an answer to one
         self._replied: set[int] = set()
@@ -160,10 +161,13 @@ class RunGrammar:
 
     def _answer(self, record: Record, answer: AnswerGiven | AnswerVoid) -> Problems:
         yield from self._in_last_cell(record, answer.cell)
-        if not self._running or self._answered:
-            why = "after the answer was given" if self._answered else "while no cell is running"
+        again = self._answered_in == answer.cell and isinstance(answer, AnswerGiven)
+        if not self._running or self._answered or again:
+            why = "after the answer was given" if self._answered or again else "while no cell is running"
             yield f"record {record.seq}: {record.event} {why}"
-        self._answered = self._answered or isinstance(answer, AnswerGiven)
+        if isinstance(answer, AnswerGiven):
+            self._answered = self._answered or not answer.stays
+            self._answered_in = answer.cell
 
     def _in_last_cell(self, record: Record, cell: int) -> Problems:
         if cell != self._cells:

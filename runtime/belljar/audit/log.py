@@ -46,6 +46,13 @@ class AuditLog:
     def __init__(self, journal: Journal, *, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._journal = journal
+        self._tell: Callable[[RunId, Event], None] | None = None
+
+    def telling(self, tell: Callable[[RunId, Event], None]) -> AuditLog:
+        """The same log, which also tells of each record of a run when it is queued; it may still fail to be written."""
+        log = AuditLog(self._journal, clock=self._clock)
+        log._tell = tell
+        return log
 
     async def append(self, run: RunId, *events: Event) -> int:
         """Write records, together. They are durable when this returns the `seq` of the last. Cancelled, they may be.
@@ -96,7 +103,11 @@ class AuditLog:
         Raises:
             InvalidInput, TypeError: as `append`.
         """
-        return self._entry(run, events)
+        made = self._entry(run, events)
+        if self._tell is not None:
+            for event in events:
+                self._tell(run, event)
+        return made
 
     def host_entry(self, *events: QuotaChanged) -> Job[tuple[int, str]]:
         """As `entry`, of records that belong to no run."""

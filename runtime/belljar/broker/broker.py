@@ -7,7 +7,8 @@ The rules it keeps, whoever speaks:
   an exception and the log as a record;
 * a read or a search is one record, written before its reply leaves; a query is two (`calls` writes them); a child run
   has a beginning and an end of its own in the log;
-* the first `Final` before the deadline is the answer; nothing that the box says after it counts;
+* the first `Final` before the deadline is the answer of its cell; of a run that ends with it, nothing that the box
+  says afterwards counts;
 * work per request is bounded by the policy: bytes read, prompts per batch, requests in flight, output kept;
 * a frame is charged what it costs the host, even if it is empty; and work that grows with its content is done off the
   event loop (`heavy`).
@@ -19,7 +20,7 @@ with its own counters: `cells`, `reading`, `querying`, `recursing`. Kept here: h
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import assert_never
+from typing import Literal, assert_never
 
 from belljar.audit import AuditLog
 from belljar.broker.calls import Calls
@@ -80,6 +81,7 @@ class Broker:
         start_child: StartChild,
         meter: Meter | None = None,
         spans: Mapping[int, Sequence[Span]] | None = None,
+        stays: bool = False,
     ) -> None:
         self._scope = scope
         self._spans = spans or {}
@@ -88,7 +90,7 @@ class Broker:
         self.states = States()
         self._flood = Flood(scope.policy)
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
-        self._cells = Cells(scope, audit=audit, states=self.states, flood=self._flood)
+        self._cells = Cells(scope, audit=audit, states=self.states, flood=self._flood, stays=stays)
         self._reading = Reading(
             scope,
             audit=audit,
@@ -135,14 +137,9 @@ class Broker:
         """
         self._cells.misfit = misfit
 
-    @property
-    def final(self) -> Final | None:
-        """The answer; `final_body` is its bytes."""
-        return self._cells.answer
-
-    @property
-    def final_body(self) -> bytes:
-        return self._cells.answer_body
+    def hear(self, printed: Callable[[int, Literal["stdout", "stderr"], bytes], None]) -> None:
+        """From now on `printed` is told what is kept of the cells' output: cell, stream, bytes."""
+        self._cells.printed = printed
 
     @property
     def reads(self) -> int:

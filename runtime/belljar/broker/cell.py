@@ -7,7 +7,7 @@ may stall for longer than a cell lasts, and then both the cell's end and the end
 from __future__ import annotations
 
 from belljar.policy import Limits
-from belljar.protocol import CellError, Done, Output
+from belljar.protocol import CellError, Done, Final, Output
 
 __all__ = ["Cell"]
 
@@ -34,6 +34,8 @@ class Cell:
         self.output_bytes = 0
         # Why its answer is not what was asked for.
         self.misfit = ""
+        self.answer: Final | None = None
+        self.answer_body = b""
         self.done: Done | None = None
         self.traceback = ""
         self._limits = limits
@@ -51,13 +53,15 @@ class Cell:
     def error(self) -> CellError | None:
         return self.done.error if self.done else None
 
-    def write(self, output: Output, data: bytes) -> None:
-        """Keep what fits; once the cell is over, its output no longer changes."""
+    def write(self, output: Output, data: bytes) -> bytes:
+        """Keep what fits, and return it; once the cell is over, its output no longer changes."""
         if self.done is not None:
-            return
+            return b""
         self.output_bytes += len(data)
         room = self._limits.output_bytes - len(self.stdout) - len(self.stderr)
-        (self.stdout if output.stream == "stdout" else self.stderr).extend(data[: max(room, 0)])
+        kept = data[: max(room, 0)]
+        (self.stdout if output.stream == "stdout" else self.stderr).extend(kept)
+        return kept
 
     def end(self, done: Done, traceback: str, *, now: float) -> None:
         self.done = done

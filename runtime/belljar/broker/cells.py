@@ -1,12 +1,13 @@
 """The cells of one box: how each begins, what it prints, and its end by `Done`, by an answer, or with its box.
 
-Kept here: the last cell with its transcript, how many there were, and the answer. The table in `belljar.states` says
+Kept here: the last cell with its transcript and its answer, and how many there were. The table in `belljar.states` says
 what may happen when; `Final` and `Done` name the running cell, and one of another cell is a violation. What a thread
 that a cell left behind prints later is charged, but is in no result.
 
 The first `Final` before the deadline is the answer; whether it came in time is judged when it comes, however long
-checking it then takes. An answer that is not what was asked for (`misfit`) does not count, and its cell goes on; of one
-cell only one answer is looked at, however many it sends.
+checking it then takes. An answer that is not what was asked for (`misfit`) does not count, and its cell goes on; where
+the box `stays`, the cell goes on to its own end after one that counts, too. Of one cell only one answer is looked at,
+however many it sends.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from typing import Final as Const
+from typing import Literal
 
 from belljar.audit import AuditLog
 from belljar.audit.events import AnswerGiven, AnswerVoid, CellFinished, CellStarted
@@ -36,20 +38,21 @@ _BYTES_A_STEP: Const = 64
 
 
 class Cells:
-    """`last` is the cell that began last, `count` how many began, `answer_body` the bytes of `answer`."""
+    """`last` is the cell that began last, `count` how many began. `stays`: an answer does not end the box."""
 
-    def __init__(self, scope: RunScope, *, audit: AuditLog, states: States, flood: Flood) -> None:
+    def __init__(self, scope: RunScope, *, audit: AuditLog, states: States, flood: Flood, stays: bool = False) -> None:
         self._scope = scope
         self._policy = scope.policy
         self._audit = audit
         self._states = states
         self._flood = flood
+        self._stays = stays
         self.last: Cell | None = None
         self.count = 0
         # Says why an answer is not what was asked for; empty if it is.
         self.misfit: Callable[[Final, bytes], str] | None = None
-        self.answer: Final | None = None
-        self.answer_body = b""
+        # Hears what is kept of each cell's output: cell, stream, bytes.
+        self.printed: Callable[[int, Literal["stdout", "stderr"], bytes], None] | None = None
 
     async def begin(self, code: str, *, wall_s: float | None = None) -> tuple[Execute, bytes]:
         """Log the next cell, start its clock, and return the order to run it. If cancelled, it has not begun.
@@ -114,7 +117,9 @@ class Cells:
             raise ProtocolViolation(f"output of cell {output.cell}, which has not begun")
         # A thread left behind may have printed while the next order was on its way; its own cell is over by then.
         if self.last is not None and output.cell == self.last.number:
-            self.last.write(output, body)
+            kept = self.last.write(output, body)
+            if kept and self.printed is not None:
+                self.printed(output.cell, output.stream, kept)
         self._flood.charge(len(body))
 
     async def done(self, done: Done, body: bytes) -> None:
@@ -155,7 +160,8 @@ class Cells:
                 limit=limit,
                 observed=len(body),
             )
-        self._states.on(Event.FINAL if came < cell.deadline and not cell.misfit else Event.LATE_FINAL)
+        counts = came < cell.deadline and not cell.misfit and cell.answer is None
+        self._states.on(Event.FINAL if counts else Event.LATE_FINAL)
         if self._states.cell is not CellState.CHECKING:
             await self._void(final, body)
             return
@@ -166,18 +172,23 @@ class Cells:
                 await self._void(final, body)
             else:
                 digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
-                given = AnswerGiven(cell=self.count, answer_sha256=digest, answer_bytes=len(body))
+                size = len(body)
+                given = AnswerGiven(cell=self.count, answer_sha256=digest, answer_bytes=size, stays=self._stays)
                 await self._audit.note(self._scope.run, given)
         except BaseException:
             self._states.on(Event.REJECT)
             raise
-        if cell.misfit:
-            self._states.on(Event.RESUME)
-            if cell.cut is not None:
-                self._states.on(Event.CUT)
-            return
-        self.answer, self.answer_body = final, body
-        self._states.on(Event.ACCEPT)
+        if not cell.misfit:
+            cell.answer, cell.answer_body = final, body
+        if cell.misfit or self._stays:
+            self._resume(cell)
+        else:
+            self._states.on(Event.ACCEPT)
+
+    def _resume(self, cell: Cell) -> None:
+        self._states.on(Event.RESUME)
+        if cell.cut is not None:
+            self._states.on(Event.CUT)
 
     async def _check_fit(self, misfit: Callable[[Final, bytes], str], cell: Cell, final: Final, body: bytes) -> None:
         await off_loop(len(body), check_answer, final, body, values_max=self._policy.limits.answer_values)

@@ -21,6 +21,7 @@ EXIT_INTERRUPTED = 130
 _COMMANDS: Final = {
     "run": ("run", "Answer QUESTION about a text of any length, with a root model that writes code."),
     "exec": ("run", "Run PROGRAM.py in a box, without a root model."),
+    "chat": ("chat", "Answer questions about a text of any length, one on each line of stdin, until it ends."),
     "demo": ("demo", "Run the main job without an API key: a million tokens, a real box, real quotas, a real log."),
     "doctor": ("doctor", "Test the wall on this host: which layers hold, and what a program inside can reach."),
     "policy": ("policy", "Read and check policies."),

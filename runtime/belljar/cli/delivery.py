@@ -16,7 +16,7 @@ import msgspec
 
 from belljar.cli.output import EXIT_OUTPUT, OutputFailed, document_of, exit_code, explain, flush, show, tell
 from belljar.cli.progress import summarise
-from belljar.engine import Result
+from belljar.engine import AskResult, Result
 from belljar.errors import InvalidInput
 from belljar.state import State
 
@@ -91,7 +91,7 @@ def _write_private(path: Path, text: str) -> None:
         raise
 
 
-def as_text(result: Result) -> str:
+def as_text(result: Result | AskResult) -> str:
     """The answer for a reader: a text as it is, anything else as JSON, without decoding it to a value."""
     if not isinstance(result.given, msgspec.Raw) or bytes(result.given).lstrip().startswith(b'"'):
         return str(result.answer)

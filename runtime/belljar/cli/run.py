@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import click
 import msgspec
@@ -22,15 +23,16 @@ from belljar.errors import InvalidInput
 from belljar.models import Prices
 from belljar.runtime import Runtime
 
-__all__ = ["exec_", "run"]
+__all__ = ["DEFAULT_MODEL", "contexts", "exec_", "in_runtime", "run", "sources"]
 
+_T = TypeVar("_T")
 DEFAULT_MODEL = "claude-sonnet-5-5"
 _PROGRAM_BYTES_MAX = 4 * 2**20
 _SCHEMA_BYTES_MAX = 2**20
 # On one line of stderr; --json has all of it.
 _PARTIAL_CHARS_MAX = 2000
 _STDIN = Path("-")
-_context = click.option(
+sources = click.option(
     "--context",
     "sources",
     multiple=True,
@@ -42,7 +44,7 @@ _context = click.option(
 
 @click.command()
 @click.argument("question")
-@_context
+@sources
 @click.option(
     "--model",
     default=DEFAULT_MODEL,
@@ -87,7 +89,7 @@ def run(
     async def answer(runtime: Runtime, on_progress: Any, on_turn: Any) -> Result:
         return await runtime.run(
             question,
-            **_contexts(runtime, sources, rest),
+            **contexts(runtime, sources, rest),
             model=model,
             sub_model=sub_model,
             tenant=rest["tenant"],
@@ -101,7 +103,7 @@ def run(
 
 @click.command("exec")
 @click.argument("program", type=click.Path(path_type=Path), metavar="PROGRAM.py")
-@_context
+@sources
 @click.option(
     "--sub-model", metavar="NAME", help="The model that answers the program's queries; without one they are refused."
 )
@@ -116,7 +118,7 @@ def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model:
     async def work(runtime: Runtime, on_progress: Any) -> Result:
         return await runtime.execute(
             code,
-            **_contexts(runtime, sources, rest),
+            **contexts(runtime, sources, rest),
             sub_model=sub_model or model,
             tenant=rest["tenant"],
             on_progress=on_progress,
@@ -125,20 +127,20 @@ def exec_(program: Path, sources: tuple[str, ...], model: str | None, sub_model:
     return _go(work, rest, show_output=True)
 
 
-def _contexts(runtime: Runtime, sources: tuple[str, ...], rest: dict[str, Any]) -> dict[str, Any]:
+def contexts(runtime: Runtime, sources: tuple[str, ...], rest: dict[str, Any]) -> dict[str, Any]:
     """The `context` and `contexts` of a run: the first without a name is `context`, the others need one."""
-    contexts: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for source in sources:
         name, named, place = source.partition("=")
         if not named or Path(source).exists():
             name, place = "context", source
-        if name in contexts:
+        if name in found:
             raise InvalidInput(
                 f"two contexts are called {name}: give each its own name, as in --context contract=FILE",
                 code="context.name",
             )
-        contexts[name] = _source(runtime, place, rest)
-    return {"context": contexts.pop("context", None), "contexts": contexts}
+        found[name] = _source(runtime, place, rest)
+    return {"context": found.pop("context", None), "contexts": found}
 
 
 def _source(runtime: Runtime, place: str, rest: dict[str, Any]) -> Any:
@@ -148,17 +150,22 @@ def _source(runtime: Runtime, place: str, rest: dict[str, Any]) -> Any:
     return FileSource(source, rest["encoding"], rest["errors"], rest["jsonl"])
 
 
+async def in_runtime(rest: dict[str, Any], work: Callable[[Runtime], Awaitable[_T]]) -> _T:
+    """Do `work` in the runtime that the command's options describe."""
+    chosen = {name: rest[name] for name in ("policy", "state", "backend", "language")}
+    chosen["config"] = options.config_file()
+    chosen["prices"] = Prices.load(rest["prices"]) if rest["prices"] else None
+    async with Runtime(**chosen) as runtime:
+        return await work(runtime)
+
+
 def _go(work: Any, rest: dict[str, Any], *, show_output: bool) -> int:
     require_stdout()
     quiet = rest["quiet"]
 
     async def go() -> Result:
-        chosen = {name: rest[name] for name in ("policy", "state", "backend", "language")}
-        chosen["config"] = options.config_file()
-        chosen["prices"] = Prices.load(rest["prices"]) if rest["prices"] else None
         with progress(quiet) as on_progress:
-            async with Runtime(**chosen) as runtime:
-                return await work(runtime, on_progress)  # type: ignore[no-any-return]
+            return await in_runtime(rest, lambda runtime: work(runtime, on_progress))
 
     result = run_async(go())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from belljar.engine.box import Box, Verdict, verdict_of
 from belljar.engine.loop import Progress, Root
 from belljar.engine.result import (
+    AskResult,
     CellResult,
     Coverage,
     ErrorInfo,
@@ -21,6 +22,7 @@ from belljar.engine.typed import AnswerType
 
 __all__ = [
     "AnswerType",
+    "AskResult",
     "Box",
     "CellResult",
     "Coverage",

@@ -319,7 +319,7 @@ class Box:
         await self._broker.lost(status)
         wall_s = self._scope.monotonic() - cell.began
         await self._bury()
-        final, body = (self._broker.final, self._broker.final_body) if status == "ok" else (None, b"")
+        final, body = (cell.answer, cell.answer_body) if status == "ok" else (None, b"")
 
         def result() -> CellResult:
             answer = given(final, body)
@@ -401,7 +401,7 @@ class Box:
         return _cell_late(cell.wall_s, self._scope.monotonic() - cell.began)
 
     async def _outcome(self, cell: Cell) -> tuple[Status, ErrorInfo | None, Limit | None]:
-        if self._broker.final is not None:
+        if cell.answer is not None:
             return "ok", None, None
         if (cut := self._cut or (self.verdict if cell.done is None else None)) is not None:
             error = cut.error

@@ -7,6 +7,9 @@ a note in their place, then replies become a summary of their code and what came
 first message says so. The opening and the last exchange stay. Nothing is lost by it: variables live on in the box, and
 the transcript has every turn.
 
+In a session other questions follow the first. Each stands at the end of the exchange before it, and the last of them
+stays, too: once its exchange goes, it stands in the first message.
+
 It is shortened to well below the bound, so that it then stays unchanged for some turns: the provider need not read
 again what has not changed since the last request.
 """
@@ -32,6 +35,8 @@ _REPLY_SHARE: Const = 8
 _SUMMARY_CHARS_MAX: Const = 500
 _GONE: Const = "[The first {turns} turns were left out to save room. What they defined is still there: SHOW_VARS().]"
 _GONE_BYTES: Const = 200
+# Of what there is room for, a later question may take one part in this many.
+_QUESTION_SHARE: Const = 8
 # Providers refuse an empty message, or one of white space.
 _NOTHING: Const = "(nothing was written)"
 
@@ -42,17 +47,22 @@ class _Exchange:
         self.summary = summary
         self.reply = reply
         self.shown = shown
-        self.bytes = _bytes(reply) + _bytes(shown)
+        # The question that follows it, if another does.
+        self.question = ""
+        self.count()
+
+    def count(self) -> None:
+        self.bytes = _bytes(self.reply) + _bytes(self.shown) + _bytes(self.question)
 
     def leave_out_output(self) -> None:
         words = f"[What turn {self.turn} showed was left out to save room: {len(self.shown)} characters.]"
         self.shown = min(self.shown, words, key=len)
-        self.bytes = _bytes(self.reply) + _bytes(self.shown)
+        self.count()
 
     def leave_out_reply(self) -> None:
         words = f"[Turn {self.turn} in short, to save room: {self.summary}]"
         self.reply = min(self.reply, words, key=len)
-        self.bytes = _bytes(self.reply) + _bytes(self.shown)
+        self.count()
 
 
 class History:
@@ -77,6 +87,8 @@ class History:
         self._bytes_max = min(left - _GONE_BYTES, _BYTES_MAX)
         self._exchanges: list[_Exchange] = []
         self._gone = 0
+        # The last question of those whose exchanges are gone.
+        self._kept = ""
 
     @property
     def shown_chars_max(self) -> int:
@@ -90,15 +102,38 @@ class History:
         """
         reply = cut(reply, min(_REPLY_CHARS_MAX, self._bytes_max // _REPLY_SHARE)) if reply.strip() else _NOTHING
         self._exchanges.append(_Exchange(turn, reply, shown, cut(summary, _SUMMARY_CHARS_MAX)))
-        if self._bytes() > self._bytes_max:
-            self._shorten(self._bytes_max * 3 // 4)
+        self._fit()
+
+    def ask(self, question: str) -> None:
+        """Add another question, after what was shown last; it never begins the conversation.
+
+        Raises:
+            PolicyDenied: `models.prompt`: it leaves no room to work in.
+        """
+        size, limit = _bytes(question), self._bytes_max // _QUESTION_SHARE
+        if size > limit:
+            raise PolicyDenied(
+                f"a question of {size} bytes is too long for this conversation, which has room for {limit}: ask a "
+                "shorter one, or open a session with the long part as a context",
+                code="models.prompt",
+                limit=limit,
+                observed=size,
+            )
+        if not self._exchanges:
+            self._kept = question
+            return
+        last = self._exchanges[-1]
+        last.question = f"\n\n{question}"
+        last.count()
+        self._fit()
 
     def messages(self) -> tuple[Message, ...]:
         """The whole conversation, each side in turn."""
         gone = f"\n\n{_GONE.format(turns=self._gone)}" if self._gone else ""
-        found = [Message("user", self._opening + gone)]
+        kept = f"\n\n{self._kept.strip()}" if self._kept else ""
+        found = [Message("user", self._opening + gone + kept)]
         for exchange in self._exchanges:
-            found += [Message("assistant", exchange.reply), Message("user", exchange.shown)]
+            found += [Message("assistant", exchange.reply), Message("user", exchange.shown + exchange.question)]
         return tuple(found)
 
     def halve(self) -> bool:
@@ -109,7 +144,11 @@ class History:
         return self._bytes() < before
 
     def _bytes(self) -> int:
-        return sum(exchange.bytes for exchange in self._exchanges)
+        return sum(exchange.bytes for exchange in self._exchanges) + _bytes(self._kept)
+
+    def _fit(self) -> None:
+        if self._bytes() > self._bytes_max:
+            self._shorten(self._bytes_max * 3 // 4)
 
     def _shorten(self, bytes_max: int) -> None:
         for step in (_Exchange.leave_out_output, _Exchange.leave_out_reply):
@@ -118,7 +157,7 @@ class History:
                     return
                 step(exchange)
         while len(self._exchanges) > 1 and self._bytes() > bytes_max:
-            del self._exchanges[0]
+            self._kept = self._exchanges.pop(0).question or self._kept
             self._gone += 1
 
 

@@ -14,6 +14,10 @@ shortened once.
 
 If the run ends before the answer is given (turns, budget, the model), and the box is alive, one more cell, of our own,
 asks it for what there is. That becomes the result's `partial`; the status stays what it was.
+
+In a session an answer ends its question and not the box. Another question goes on with the same conversation, after
+`follow_up`; it has as many turns as the first. A cell of our own then empties the draft, so that what the question
+before left there is neither its answer nor its `partial`.
 """
 
 from __future__ import annotations
@@ -30,7 +34,19 @@ from belljar.context import Document
 from belljar.engine.blocks import Block, Found, find_blocks
 from belljar.engine.box import Box, Verdict, verdict_of
 from belljar.engine.history import History
-from belljar.engine.prompt import AGAIN, Ran, is_no_python, opening, report, standing, summary, system_prompt
+from belljar.engine.prompt import (
+    AGAIN,
+    STOPPED,
+    Ran,
+    accepted,
+    is_no_python,
+    next_question,
+    opening,
+    report,
+    standing,
+    summary,
+    system_prompt,
+)
 from belljar.engine.result import CellResult, Turn, TurnBlock
 from belljar.engine.typed import AnswerType
 from belljar.errors import ModelFailed, PolicyDenied, QuotaExceeded
@@ -49,14 +65,18 @@ _TOO_LONG: Const = re.compile(r"prompt is too long|context window|context length
 # This many replies in a row that are blank or cut off, with nothing to run, are enough.
 _FRUITLESS_MAX: Const = 3
 
+_ANSWER_SHARE: Const = 4
+_NEW_DRAFT: Const = 'answer = {"content": "", "ready": False}'
 # The program may have set any of these, and to anything.
-_WHAT_THERE_IS: Const = """\
+_DRAFT: Const = """\
 if isinstance(answer, dict):
     if answer.get("content") not in (None, ""):
         FINAL(answer["content"])
 elif answer is not None:
     FINAL(answer)
-""" + "".join(
+"""
+# Of later questions it may be what an earlier one left.
+_VARIABLES: Const = "".join(
     f"""\
 try:
     {name}
@@ -92,8 +112,8 @@ class Root:
         keys: the first keys of each document that is a dict.
         tell: called with each turn when it is over.
 
-    `turns` counts its turns. `ending` is set when it ended without an answer, before it asks the box for what there is
-    of one (`partial`).
+    `turns` counts its turns, of all questions. `answer` is the answer to the last one. `ending` is set when that
+    ended without an answer, before it asks the box for what there is of one (`partial`).
     """
 
     def __init__(
@@ -119,16 +139,43 @@ class Root:
         self._tell_turn = tell
         self._word = secrets.token_hex(6)
         policy = scope.policy
-        self._system = system_prompt(policy, language, self._word)
+        self._system = system_prompt(policy, language, self._word, depth=scope.run.depth)
         first = opening(whole(question), documents, answer_type, keys, self._word)
         if policy.models.turns_max == 1:  # the instructions say how many there are
             first += f"\n\n{standing(scope, 1, 0, 0)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
         self._fruitless = 0
         self._codes: list[str] = []
+        # What is run, or was when the work was stopped, and is not in the history yet.
+        self._running = ""
+        # How many turns earlier questions took.
+        self._earlier = 0
+        self._is_first = True
         self.turns = 0
+        self.answer: str | msgspec.Raw | None = None
         self.ending: Verdict | None = None
         self.partial: str | msgspec.Raw | None = None
+
+    def follow_up(self, question: str, answer_type: AnswerType | None = None) -> None:
+        """Go on with another question: `work` answers it.
+
+        Raises:
+            PolicyDenied: `models.prompt`: it is too long.
+        """
+        if self._running:
+            self._history.add(self.turns, self._running, STOPPED)
+            self._running = ""
+        spent = self._calls.spent
+        asked = next_question(whole(question), answer_type, answered=self.answer is not None)
+        state = standing(self._scope, 1, spent.cost_nanousd, spent.calls)
+        self._history.ask(f"{asked}\n\n{state}")
+        self._fruitless, self._codes, self._earlier, self._is_first = 0, [], self.turns, False
+        self.answer = self.ending = self.partial = None
+
+    async def clear_draft(self) -> None:
+        """What cells before this question left as a draft is none for it."""
+        if self._box.broker.cells and not self._box.finished:
+            await self._box.execute(_NEW_DRAFT, spare_cpu=True)
 
     async def work(self) -> None:
         """Run the loop until the answer is given or the box has ended.
@@ -146,12 +193,13 @@ class Root:
                 self.ending = verdict_of(error)
                 # Not a cell of the program's, whose last one stays the run's last; and a draft may be of any type.
                 self._box.broker.expect(None)
-                self.partial = (await self._box.execute(_WHAT_THERE_IS, spare_cpu=True)).given
+                there = _DRAFT + (_VARIABLES if self._is_first else "")
+                self.partial = (await self._box.execute(there, spare_cpu=True)).given
             raise
 
     async def _take_turns(self) -> None:
         turns_max = self._scope.policy.models.turns_max
-        while self.turns < turns_max:
+        while self._turn_here < turns_max:
             self.turns += 1
             reply = await self._think()
             if reply is None:
@@ -169,6 +217,11 @@ class Root:
             limit=turns_max,
             observed=turns_max,
         )
+
+    @property
+    def _turn_here(self) -> int:
+        """The number of the turn, of those of this question."""
+        return self.turns - self._earlier
 
     async def _think(self) -> ModelReply | None:
         """The root model's answer; None if the box has ended meanwhile.
@@ -207,8 +260,9 @@ class Root:
         """Run what a reply contains and record what came of it; False if no further turn is wanted."""
         is_cut = reply.stop_reason in _CUT
         found = await off_loop(len(reply.text), find_blocks, reply.text, cut=is_cut)
+        self._running = found.text
         ran = await self._run_blocks(found)
-        if self._box.finished:
+        if self._is_answered(found, ran) or self._box.finished:
             self._tell(reply, found, ran, "")
             return False
         cut_at = reply.usage.output_tokens if is_cut else None
@@ -216,14 +270,27 @@ class Root:
         shown = report(ran, found, word=self._word, chars_max=chars_max, cut_at=cut_at)
         if self._is_again(found, ran):
             shown = f"{AGAIN}\n\n{shown}"
-        turn = self.turns
+        turn = self._turn_here
         if turn < self._scope.policy.models.turns_max:
             spent = self._calls.spent
             shown += f"\n\n{standing(self._scope, turn + 1, spent.cost_nanousd, spent.calls)}"
         self._tell(reply, found, ran, shown)
-        self._history.add(turn, found.text, shown, summary(ran, found))
+        self._keep(found, ran, shown)
         self._count_fruitless(found, ran, is_cut)
         return True
+
+    def _is_answered(self, found: Found, ran: list[Ran]) -> bool:
+        """Whether the last block gave the answer."""
+        self.answer = ran[-1].cell.given if ran and ran[-1].cell is not None else None
+        if self.answer is None:
+            return False
+        shown = accepted(self.answer, word=self._word, chars_max=self._history.shown_chars_max // _ANSWER_SHARE)
+        self._keep(found, ran, shown)
+        return True
+
+    def _keep(self, found: Found, ran: list[Ran], shown: str) -> None:
+        self._history.add(self.turns, found.text, shown, summary(ran, found))
+        self._running = ""
 
     def _is_again(self, found: Found, ran: list[Ran]) -> bool:
         """Whether what was run is what was run in the turn before."""

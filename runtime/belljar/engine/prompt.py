@@ -22,7 +22,20 @@ from belljar.identity import Language
 from belljar.policy import Policy
 from belljar.units import NANOUSD_PER_USD
 
-__all__ = ["AGAIN", "MODULES", "Ran", "is_no_python", "opening", "report", "standing", "summary", "system_prompt"]
+__all__ = [
+    "AGAIN",
+    "MODULES",
+    "STOPPED",
+    "Ran",
+    "accepted",
+    "is_no_python",
+    "next_question",
+    "opening",
+    "report",
+    "standing",
+    "summary",
+    "system_prompt",
+]
 
 # For these statuses the error's message is ours, not the program's.
 _OUR_WORDS: Const = frozenset({"timeout", "cpu"})
@@ -74,7 +87,32 @@ answer.
 Way of working: look at the shape of the document first (its length, its first and last lines). Use code for what code \
 can decide and sub-models for what takes reading, as often as the question needs. Check that every part was covered. \
 Look at a result before you give it as the answer. End by calling FINAL in a block: an answer in prose does not \
-count."""
+count.
+
+An example, in three replies, for the question how many messages of a log are complaints:
+```repl
+print(len(context), context[:300])
+```
+It shows that each line is a message.
+```repl
+lines = context.splitlines()
+parts = ["\\n".join(lines[at:at + 200]) for at in range(0, len(lines), 200)]
+ask = "How many of these messages are complaints? Answer with a number alone.\\n"
+replies = llm_query_batched([ask + part for part in parts])
+print(len(lines), len(parts), replies[:5])
+```
+Each reply is a number.
+```repl
+FINAL(sum(int(reply) for reply in replies))
+```"""
+
+_CHILD: Const = """
+
+
+You are a child run, at level {level} of {levels}. The question comes from a program that another model wrote, and the \
+document is the part that it gave you. You know nothing of its work, and it sees nothing of yours but the answer, as a \
+value: give exactly what is asked for, in the form that is asked for. Your budget and your time are a share of what it \
+has left; budget() says how much."""
 
 _LANGUAGES: Const = {
     "python": "The language is Python with its standard library. There is no network, and no file but scratch space.",
@@ -97,6 +135,8 @@ _CALL_CHARS_MAX: Const = 400
 AGAIN: Const = (
     "This is the same code as in the turn before, and it brings nothing new: write something else, or give the answer."
 )
+# In place of what a reply showed, where the caller gave up waiting.
+STOPPED: Const = "The work was stopped from outside while this was run. What it had defined by then may still be there."
 # What people type at a prompt, or in a notebook.
 _PROMPT_SIGNS: Const = (">>>", "...", "In [")
 _MAGIC_SIGNS: Const = ("!", "%")
@@ -119,11 +159,12 @@ class Ran(msgspec.Struct, frozen=True):
         return self.cell is not None and self.cell.status == "ok" and not self.printed
 
 
-def system_prompt(policy: Policy, language: Language, word: str) -> str:
-    """How a root model works under this policy."""
+def system_prompt(policy: Policy, language: Language, word: str, *, depth: int = 0) -> str:
+    """How a root model works under this policy; `depth` is that of its run, above 0 for a child."""
     prompt_bytes = min(policy.models.prompt_bytes_max, policy.wire.body_bytes_max)
     turns = policy.models.turns_max
-    return _SYSTEM.format(
+    child = _CHILD.format(level=depth + 1, levels=policy.models.depth_max) if depth else ""
+    told = _SYSTEM.format(
         word=word,
         turns=turns,
         prompt_bytes=prompt_bytes,
@@ -131,6 +172,7 @@ def system_prompt(policy: Policy, language: Language, word: str) -> str:
         cell_s=policy.limits.cell_wall_s,
         language=_LANGUAGES[language],
     )
+    return told + child
 
 
 def opening(
@@ -155,6 +197,23 @@ def opening(
         which = "" if len(documents) == 1 else f' of `contexts["{name}"]`'
         lines.append(f"The first keys{which}: <keys {word}>{json.dumps(first, ensure_ascii=False)}</keys {word}>")
     return "\n".join([*lines, f"Question: {question}", *form])
+
+
+def next_question(question: str, answer_type: AnswerType | None, *, answered: bool) -> str:
+    """What follows in a session: another question, over the same documents and variables."""
+    before = "" if answered else "The question before this one stays without an answer. "
+    form = [] if answer_type is None else ["", _form_of(answer_type)]
+    return "\n".join([f"{before}Now answer another question, with what is there. Question: {question}", *form])
+
+
+def accepted(given: str | msgspec.Raw, *, word: str, chars_max: int) -> str:
+    """What the model is shown of its answer, where another question may follow."""
+    if isinstance(given, str):
+        text = given[: chars_max + 1]
+    else:  # a character has up to four bytes
+        text = bytes(memoryview(given)[: 4 * (chars_max + 1)]).decode("utf-8", "replace")
+    rest = " (only its beginning is shown)" if len(text) > chars_max else ""
+    return f"The answer was given{rest}:\n<output {word}>\n{text[:chars_max]}\n</output {word}>"
 
 
 def _form_of(answer_type: AnswerType) -> str:

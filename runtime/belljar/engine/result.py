@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "PLAIN",
+    "AskResult",
     "CellResult",
     "Coverage",
     "ErrorInfo",
@@ -172,6 +173,41 @@ class CellResult(_Answered, frozen=True, kw_only=True, dict=True):
     wall_s: float
     output_bytes: int = 0
     variables: tuple[str, ...] = ()
+
+
+class AskResult(_Answered, frozen=True, kw_only=True, dict=True, rename={"given": "answer", "unfinished": "partial"}):
+    """What came of one question in a session: its answer, or why there is none.
+
+    `turns`, `cells`, `usage`, `cost_nanousd` and `wall_s` are this question's; `coverage` is the session's so far.
+    `turns_log` has the root model's turns for this question, or the latest of them if all would be too much to keep.
+    """
+
+    status: Status
+    error: ErrorInfo | None
+    limit: Limit | None
+    wall_s: float
+    turns: int
+    cells: int
+    usage: RunUsage
+    cost_nanousd: int
+    coverage: Coverage
+    unfinished: str | msgspec.Raw | None = None
+    turns_log: tuple[Turn, ...] = ()
+
+    @functools.cached_property
+    def value(self) -> Any:
+        """The answer as a value of the question's `answer_type`; the same as `answer` if it had none."""
+        return self.answer
+
+    def of_type(self, value: Any) -> AskResult:
+        """This result, with the `value` that its answer is."""
+        vars(self)["value"] = value
+        return self
+
+    @functools.cached_property
+    def partial(self) -> Any:
+        """What there was of an answer when the question ended without one; None if there was nothing."""
+        return _value(self.unfinished)
 
 
 class Result(

@@ -1,0 +1,228 @@
+"""What a run does, as typed events for `async for event in runtime.stream(...)`.
+
+    run, children ── each record ──▶ AuditLog.telling ─┐
+    box           ── what it prints ──────────────────▶ Feed (bounded) ──▶ the caller's loop
+    root model    ── each turn ───────────────────────┘
+
+Events are made from what the run and its children log, when it is logged, so that the two cannot tell different
+stories. Nothing waits for who listens: what is not taken yet is kept up to a bound, and from there on only counted. A
+`MissedEvent` then says how many there were. The result is always delivered.
+
+The run is a task of the stream. Whoever leaves the loop early cancels it: at once with `contextlib.aclosing`, and
+otherwise when Python drops the generator; at the latest its host waits for its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final, Literal
+
+import msgspec
+
+from belljar.audit.events import (
+    AnswerGiven,
+    CellFinished,
+    CellStarted,
+    ContextRead,
+    ContextSearched,
+    Event,
+    QueryCompleted,
+    QueryDenied,
+    QueryFailed,
+    QueryRequested,
+    RequestRefused,
+    RunFinished,
+    RunStarted,
+)
+from belljar.engine import Result, Turn
+from belljar.identity import RunId
+
+__all__ = [
+    "CellEvent",
+    "ChildEvent",
+    "Feed",
+    "MissedEvent",
+    "OutputEvent",
+    "QueryEvent",
+    "ReadEvent",
+    "RefusalEvent",
+    "ResultEvent",
+    "StreamEvent",
+    "TurnEvent",
+]
+
+# For all that waits to be taken. An event is counted as so many characters, and the texts in it besides.
+_CHARS_MAX: Final = 4 << 20
+_EVENT_CHARS: Final = 500
+
+
+class TurnEvent(msgspec.Struct, frozen=True):
+    """A turn of the root model is over."""
+
+    turn: Turn
+
+
+class CellEvent(msgspec.Struct, frozen=True):
+    """A cell begins, or ends with a `status`."""
+
+    run: str
+    cell: int
+    status: str | None = None
+
+
+class OutputEvent(msgspec.Struct, frozen=True):
+    """A cell printed `text`; what the policy's limit cuts off is not told."""
+
+    run: str
+    cell: int
+    stream: Literal["stdout", "stderr"]
+    text: str
+
+
+class QueryEvent(msgspec.Struct, frozen=True):
+    """A model is asked, or the query `action` has its outcome. A denied one has a `code`, an answered one a cost."""
+
+    run: str
+    action: str
+    state: Literal["asked", "answered", "failed", "denied"]
+    purpose: Literal["root", "sub", ""] = ""
+    model: str = ""
+    cost_nanousd: int = 0
+    code: str = ""
+
+
+class ReadEvent(msgspec.Struct, frozen=True):
+    """The program read these ranges of characters of a document, `[start, stop)`, or found them in it."""
+
+    run: str
+    cell: int
+    doc: int
+    spans: tuple[tuple[int, int], ...]
+
+
+class ChildEvent(msgspec.Struct, frozen=True):
+    """A child run begins, or ends with a `status`. Its id names its parent."""
+
+    run: str
+    status: str | None = None
+
+
+class RefusalEvent(msgspec.Struct, frozen=True):
+    """A request of the program was refused."""
+
+    run: str
+    cell: int
+    asked: str
+    code: str
+
+
+class MissedEvent(msgspec.Struct, frozen=True):
+    """So many events were left out here, because too many were waiting to be taken."""
+
+    count: int
+
+
+class ResultEvent(msgspec.Struct, frozen=True):
+    """The run has ended: always the last event."""
+
+    result: Result
+
+
+StreamEvent = (
+    TurnEvent | CellEvent | OutputEvent | QueryEvent | ReadEvent | ChildEvent | RefusalEvent | MissedEvent | ResultEvent
+)
+
+
+class Feed:
+    """What waits to be taken, in bounded memory. Iterate over it in one place; it ends after `close`."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[StreamEvent, int]] = deque()
+        self._chars = 0
+        self._missed = 0
+        self._closed = False
+        self._more = asyncio.Event()
+        self._decoders: dict[tuple[str, str], tuple[int, codecs.IncrementalDecoder]] = {}
+
+    def turn(self, turn: Turn) -> None:
+        """A turn is over."""
+        self._put(TurnEvent(turn), len(turn.reply) + len(turn.shown) + sum(len(block.code) for block in turn.blocks))
+
+    def output(self, run: RunId, cell: int, stream: Literal["stdout", "stderr"], data: bytes) -> None:
+        """A cell printed this; a character may be cut off at its end."""
+        number, decoder = self._decoders.get((run, stream), (0, None))
+        if decoder is None or number != cell:
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            self._decoders[run, stream] = (cell, decoder)
+        if text := decoder.decode(data):
+            self._put(OutputEvent(run, cell, stream, text), len(text))
+
+    def record(self, run: RunId, event: Event) -> None:
+        """This is logged of a run, or of a child of it."""
+        if run.depth and isinstance(event, RunFinished):
+            for stream in ("stdout", "stderr"):
+                self._decoders.pop((run, stream), None)
+        if (found := _told(run, event)) is not None:
+            self._put(found, 20 * len(found.spans) if isinstance(found, ReadEvent) else 0)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._closed = True
+        self._more.set()
+
+    def _put(self, event: StreamEvent, chars: int) -> None:
+        chars += _EVENT_CHARS
+        if self._missed or self._chars + chars > _CHARS_MAX:
+            self._missed += 1
+            return
+        self._waiting.append((event, chars))
+        self._chars += chars
+        self._more.set()
+
+    async def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        while True:
+            while self._waiting:
+                event, chars = self._waiting.popleft()
+                self._chars -= chars
+                yield event
+            if self._missed:
+                missed, self._missed = self._missed, 0
+                yield MissedEvent(missed)
+            elif self._closed:
+                return
+            else:
+                self._more.clear()
+                await self._more.wait()
+
+
+def _told(run: RunId, event: Event) -> StreamEvent | None:
+    """What a record tells whoever listens; None if nothing."""
+    match event:
+        case CellStarted():
+            return CellEvent(run, event.cell)
+        case CellFinished():
+            return CellEvent(run, event.cell, event.status)
+        case AnswerGiven() if not event.stays:  # its cell ends with the run, of which the log says no more
+            return CellEvent(run, event.cell, "ok")
+        case ContextRead() if event.start is not None and event.stop is not None:
+            return ReadEvent(run, event.cell, event.doc, ((event.start, event.stop),))
+        case ContextRead() | ContextSearched():
+            return ReadEvent(run, event.cell, event.doc, tuple(event.spans or ()))
+        case QueryRequested():
+            return QueryEvent(run, event.action, "asked", event.purpose, event.model)
+        case QueryCompleted():
+            return QueryEvent(run, event.action, "answered", cost_nanousd=event.cost_nanousd)
+        case QueryFailed():
+            return QueryEvent(run, event.action, "failed", cost_nanousd=event.cost_nanousd)
+        case QueryDenied():
+            return QueryEvent(run, event.action, "denied", code=event.code)
+        case RequestRefused():
+            return RefusalEvent(run, event.cell, event.asked, event.code)
+        case RunStarted() if run.depth:
+            return ChildEvent(run)
+        case RunFinished() if run.depth:
+            return ChildEvent(run, event.status)
+    return None

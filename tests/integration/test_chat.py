@@ -1,0 +1,77 @@
+"""`belljar chat`: questions from a pipe and from a terminal, with a scripted model."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+
+from tests.integration.support import BELLJAR, PATIENCE_S, Jar, until
+
+TURNS = """\
+[[turn]]
+text = '''
+```repl
+n = len(context)
+FINAL(n)
+```
+'''
+[[turn]]
+text = '''
+```repl
+print("here")
+while True: pass
+```
+'''
+[[turn]]
+text = '''
+```repl
+FINAL(n + 1)
+```
+'''
+"""
+
+
+def started(jar: Jar, stdin: int) -> subprocess.Popen[str]:
+    jar.file("turns.toml", TURNS)
+    jar.file("text.txt", "abc")
+    return subprocess.Popen(
+        [BELLJAR, "chat", "--context", "text.txt", "--model", "scripted:turns.toml", "--state", str(jar.at)],
+        cwd=jar.work,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_cancels_the_question_and_not_the_session(jar: Jar) -> None:
+    ours, theirs = pty.openpty()
+    process = started(jar, theirs)
+    os.close(theirs)
+    try:
+        assert process.stdout is not None
+        os.write(ours, b"How long?\n")
+        assert process.stdout.readline() == "3\n"
+        os.write(ours, b"For ever?\n")
+        until(lambda: len(jar.records("cell.started")) == 3, what="the second question runs its code")
+        process.send_signal(signal.SIGINT)
+        os.write(ours, b"\nAnd one more?\n")
+        assert process.stdout.readline() == "4\n"
+        os.write(ours, b"\x04")
+        _, told = process.communicate(timeout=PATIENCE_S)
+    finally:
+        os.close(ours)
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert "the question was cancelled; the session goes on" in told
+    assert "1 turns, 1 calls, 0.0000 USD" in told
+    assert [record.data["status"] for record in jar.records("run.finished")] == ["ok"]
+
+
+def test_the_end_of_a_pipe_ends_the_session(jar: Jar) -> None:
+    process = started(jar, subprocess.PIPE)
+    out, _ = process.communicate("How long?", timeout=PATIENCE_S)
+    assert (out, process.returncode) == ("3\n", 0)
