@@ -15,12 +15,13 @@ from belljar.policy.parse import all_kinds
 
 HOST = Path(__file__).resolve().parents[2] / "runtime" / "belljar"
 
-# Bounds that no policy sets: the same for everybody, or a property of what was given.
+# Bounds that no policy sets: the same for everybody, a property of what was given, or a limit of the tenant's.
 FIXED = {
     "answer.schema",
     "answer.too_deep",
     "answer.too_many_digits",
     "audit.too_long",
+    "context.stored",
     "context.too_long",
     "context.too_many",
     "model.script",
