@@ -74,6 +74,33 @@ def test_a_call_that_a_rate_refuses_begins_in_the_next_minute_and_holds_nothing_
 
 
 @on_each_store
+def test_a_minute_ends_while_its_calls_are_under_way_and_the_next_one_begins_without_them() -> None:
+    """What began before stays on its minute's page, also once it is settled; the next minute is all the waiter's."""
+
+    async def test() -> None:
+        async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
+            await door.ledger.set_limits(ACME, only("minute", calls=1, input_tokens=100))
+            door.wall = LATE
+            first = await door.enter(input_tokens=60)
+            second = asyncio.create_task(door.enter(input_tokens=60))
+            await door.waiting(second)
+            door.wall = NOON + MINUTE
+            reservation = await second
+            pages = [period_key("minute", wall) for wall in (LATE, door.wall)]
+            held = [(await door.ledger.balance("acme", page)).held for page in pages]
+            assert [(one.calls, one.input_tokens) for one in held] == [(1, 60), (1, 60)]
+            await door.ledger.settle(first, Amounts(calls=1, input_tokens=50))
+            with pytest.raises(QuotaExceeded):  # what came back is of the minute before
+                await spend(door, Amounts(calls=1, input_tokens=50))
+            await door.ledger.settle(reservation, Amounts(calls=1, input_tokens=40))
+            balances = [await door.ledger.balance("acme", page) for page in pages]
+            assert [one.held for one in balances] == [NOTHING, NOTHING]
+            assert [(one.used.calls, one.used.input_tokens) for one in balances] == [(1, 50), (1, 40)]
+
+    drive(test())
+
+
+@on_each_store
 @pytest.mark.parametrize(
     ("period", "wait_s", "left_s"),
     [("minute", 0.0, 1000.0), ("minute", 59.0, 1000.0), ("hour", 3599.0, 1000.0), ("minute", 60.0, 59.0)],
