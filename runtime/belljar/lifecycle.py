@@ -526,6 +526,7 @@ class Run:
             root=order.root or order.sub,
             alone=False,
             stays=False,
+            answer_type=None,  # its parent's: a child answers a question of its own
             limits=_ChildLimits(self._slice, child.deadline),
         )
 

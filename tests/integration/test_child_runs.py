@@ -119,6 +119,21 @@ def test_what_a_child_gives_comes_back_as_a_value(jar: Jar) -> None:
     assert answered(jar, code, programs, context=TEXT) == [[1, 2.5, None], "abc", "{}"]
 
 
+def test_a_child_answers_its_own_question_whatever_its_parents_answer_has_to_be(jar: Jar) -> None:
+    class Count(msgspec.Struct):
+        lines: int
+
+    programs = {"root": "SUBMIT(lines=len(rlm_query('[[x]]', 'a')))", "x": "FINAL('no struct')"}
+
+    async def go() -> Result:
+        async with Runtime(policy_of(turns_max=2), state=jar.at, environ={}, language="python") as runtime:
+            return await runtime.run("[[root]]", model=Played(programs), answer_type=Count)
+
+    result = asyncio.run(go())
+    assert result.status == "ok", result.error
+    assert result.value == Count(len("no struct"))
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
