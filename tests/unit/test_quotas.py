@@ -467,6 +467,7 @@ def test_limits_are_set_for_ten_thousand_tenants_in_linear_time(path: Path) -> N
 
     async def main() -> None:
         log = journals.place(path)
+        assert log is not None
         async with shop(log) as here:
             took: list[float] = []
             for numbers in (range(2_000), range(2_000, 10_000)):
