@@ -18,7 +18,7 @@ import pytest
 from belljar.broker.denials import quota_of
 from belljar.errors import PolicyDenied, QuotaExceeded
 from belljar.identity import Tenant
-from belljar.ledger import DIMENSIONS, NOTHING, Amounts, Limits, Period, period_key, run_account
+from belljar.ledger import DIMENSIONS, NOTHING, Amounts, Ledger, Limits, Period, period_key, run_account
 from belljar.testing import FakeModel
 from tests.journals import OwnLedger, set_limits
 from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, drive, policy_with, world
@@ -43,12 +43,17 @@ async def spend(door: Door, amounts: Amounts) -> None:
 async def asleep(door: Door, *line: asyncio.Task[Any]) -> None:
     """Return when these stand in line and the first of them has looked at the next period, and has not begun."""
     await door.waiting(*line)
-    async with in_time(60, "the first of the line waits for a period"):
-        while not door.ledger._watching_limits:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.001)
-    await door.ledger.limits(ACME)  # behind what the first one has asked
-    await door.ledger.limits(ACME)
+    await sleeps(door.ledger)
     assert not any(task.done() for task in line)
+
+
+async def sleeps(ledger: Ledger) -> None:
+    """Return when a call has looked at the next period, and waits for it."""
+    async with in_time(60, "a call waits for a period"):
+        while not ledger._watching_limits:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+    await ledger.limits(ACME)  # behind what it has asked
+    await ledger.limits(ACME)
 
 
 # -- who waits ---------------------------------------------------------------------------------------------------------
@@ -219,9 +224,7 @@ def test_the_log_says_how_long_a_refused_call_had_waited(tmp_path: Path) -> None
             await here.in_cell()
             assert await answers(here, "one") == ["to one"]
             second = asyncio.create_task(answers(here, "two"))
-            async with in_time(60, "the second call waits for a period"):
-                while not here.ledger._watching_limits:  # noqa: ASYNC110 - nobody tells
-                    await asyncio.sleep(0.001)
+            await sleeps(here.ledger)
             await set_limits(here.ledger, ACME, only("minute", calls=0))  # now no minute will help
             assert await second == [None]
             (denied,) = await here.data("query.denied")
