@@ -78,7 +78,7 @@ kind of str.
 - `budget()`: what is left: .calls, .cost_nanousd (billionths of a USD), .read_bytes, .wall_ms, .cpu_ms and more; \
 print(budget()) says it in words. `SHOW_VARS()`: what you have defined.
 - `FINAL(value)`: gives the final answer and ends the work; `FINAL_VAR("name")` gives a variable. \
-`answer["content"] = value` keeps a draft: it is handed over if the work has to end before you call FINAL.
+`answer["content"] = value` keeps a draft: it is handed over if the work has to end before you call FINAL.{partial}
 
 {language}
 
@@ -172,8 +172,15 @@ def system_prompt(policy: Policy, language: Language, word: str, *, depth: int =
         shown=shown_chars_max(policy.models.prompt_bytes_max),
         cell_s=policy.limits.cell_wall_s,
         language=_LANGUAGES[language],
+        partial=_partial(policy.models.partial),
     )
     return told + child
+
+
+def _partial(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f" Without a draft it is the first of these variables that there is: {', '.join(names)}."
 
 
 def opening(
