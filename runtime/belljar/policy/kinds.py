@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 from belljar import units
 from belljar.errors import InvalidInput
+from belljar.policy.expressions import InvalidExpression, any_of
 
 __all__ = [
     "Amount",
@@ -29,6 +30,7 @@ __all__ = [
     "Cost",
     "Count",
     "Duration",
+    "Expressions",
     "Kind",
     "Label",
     "MemoryTime",
@@ -62,6 +64,8 @@ _LIST_ITEMS_MAX: Final = 64
 _SHA256: Final = "sha256:[0-9a-f]{64}"
 _LABEL: Final = r"[a-z][a-z0-9-]{0,63}"
 _PROSE_CHARS_MAX: Final = 500
+# A longer list is written with a line for each item; a line of a policy has a limit.
+_LITERAL_CHARS_MAX: Final = 500
 
 
 class Wrong(InvalidInput):
@@ -435,6 +439,50 @@ class Patterns(Kind[tuple[str, ...]]):
         return {"type": "array", "items": item, "uniqueItems": True, "maxItems": _LIST_ITEMS_MAX}
 
 
+@dataclass(frozen=True)
+class Expressions(Kind[tuple[str, ...]]):
+    """What is denied wherever one of these, in RE2's syntax, matches. More is tighter; order means nothing."""
+
+    def read(self, value: object) -> tuple[str, ...]:
+        patterns = _strings(value)
+        for index, pattern in enumerate(patterns):
+            if not pattern.isprintable() or len(pattern) > _PROSE_CHARS_MAX:
+                advice = f"printable text of at most {_PROSE_CHARS_MAX} characters; RE2 has escapes for the others"
+                raise Wrong(f"has {shown(pattern)}; write {advice}", index=index)
+            if _expression([pattern], index).search(memoryview(b"")):
+                what = "which matches the empty text, and so every one"
+                raise Wrong(f"has {shown(pattern)}, {what}; write what is to be found", index=index)
+        _no_twin(patterns)
+        if patterns:
+            _expression(patterns, None)
+        return tuple(sorted(patterns))
+
+    def write(self, value: tuple[str, ...]) -> str:
+        return _list_literal([_escaped(pattern) for pattern in value])
+
+    def looser(self, mine: tuple[str, ...], base: tuple[str, ...]) -> bool:
+        return not set(mine) >= set(base)
+
+    def bound(self, base: tuple[str, ...]) -> str:
+        return "all of those, and more if you like"
+
+    def schema(self) -> dict[str, Any]:
+        item = {"type": "string", "minLength": 1, "maxLength": _PROSE_CHARS_MAX}
+        return {"type": "array", "items": item, "uniqueItems": True, "maxItems": _LIST_ITEMS_MAX}
+
+
+def _expression(patterns: Sequence[str], index: int | None) -> Any:
+    try:
+        return any_of(patterns)
+    except InvalidExpression as error:
+        what = "these together" if index is None else shown(patterns[0])
+        raise Wrong(
+            f"has {what}, which RE2 does not accept ({shown(str(error))}); write it "
+            "without look-around and back-references",
+            index=index,
+        ) from None
+
+
 # --- words
 
 
@@ -555,7 +603,7 @@ class Prose(Kind[str]):
         return value
 
     def write(self, value: str) -> str:
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f'"{_escaped(value)}"'
 
     def looser(self, mine: str, base: str) -> bool:
         return False
@@ -589,7 +637,14 @@ def _words(names: Sequence[str]) -> str:
 
 
 def _list_literal(names: Sequence[str]) -> str:
-    return f"[{_words(names)}]"
+    words = _words(names)
+    if len(words) <= _LITERAL_CHARS_MAX:
+        return f"[{words}]"
+    return "[\n" + "".join(f'    "{name}",\n' for name in names) + "]"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _strings(value: object) -> list[str]:
