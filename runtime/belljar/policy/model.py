@@ -128,6 +128,9 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     whose programs have sub-models, and so on; `beyond_depth` says what `rlm_query` then does. `children_max` bounds the
     children of one run at the same time, `child_share_percent` what one of them may spend of what the run has left. No
     prompt of a program may contain a match of one of `deny_prompts` (RE2).
+
+    `partial` names the variables that are looked at, one after the other, for what a run has of an answer when it ends
+    without one and with no draft.
     """
 
     allow: Annotated[tuple[str, ...], kinds.Patterns("allow")]
@@ -144,6 +147,7 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     child_share_percent: Annotated[int, kinds.Count("child_share", 1, 100)]
     child_context_bytes_max: Annotated[int, kinds.Size("child_context", "1 KiB", "1 GiB")]
     deny_prompts: Annotated[tuple[str, ...], kinds.Expressions("deny_prompts")]
+    partial: Annotated[tuple[str, ...], kinds.Variables("partial")]
 
     def permits(self, model: str) -> bool:
         """Whether `model` matches one of the allowed patterns, case-sensitively."""
