@@ -377,6 +377,23 @@ def test_what_is_denied_stays_denied() -> None:
         mine('["c"]')
 
 
+def test_models_of_a_depth_stay_within_those_of_the_policy_below() -> None:
+    base = read(HEAD + 'models.by_depth = [["claude-*"], ["claude-haiku-*"]]')
+    depths = [[base.models.permits_at(f"claude-{name}", depth) for depth in range(4)] for name in ("opus-5", "haiku-5")]
+    assert depths == [[True, False, False, False], [True] * 4]
+
+    def mine(lists: str) -> Policy:
+        text = f'schema = 1\nname = "other"\nextends = "x"\nmodels.by_depth = {lists}\n'
+        return policy.parse(text, source="p.toml", base=lambda _: base)
+
+    for lists in ('[["claude-haiku-*"]]', '[["claude-*"], ["claude-haiku-*"], []]', "[[]]"):
+        assert mine(lists).models.by_depth
+    for lists in ("[]", '[["claude-*"]]', '[["claude-*"], ["claude-haiku-*"], ["claude-*"]]'):
+        with pytest.raises(InvalidPolicy, match="is looser than the "):
+            mine(lists)
+    assert 'models.by_depth at depth 1 has "a?"' in refusal(HEAD + 'models.by_depth = [["a"], ["a?"]]\n')
+
+
 def test_a_list_that_is_too_long_for_a_line_is_written_in_several() -> None:
     patterns = [rf"\d{number:03}" + 'x"' * 20 for number in range(40)]
     first = read(HEAD + "models.deny_prompts = [\n" + "".join(f"'{one}',\n" for one in patterns) + "]\n")
@@ -424,6 +441,8 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             return kind.write(kind.known), "[]"
         case kinds.Patterns():
             return "[]", '["*"]'
+        case kinds.PatternsByDepth():
+            return "[[]]", "[]"
         case kinds.Expressions():
             return '["secret"]', "[]"
         case kinds.Choice():
@@ -690,6 +709,10 @@ def value_of(kind: Kind[Any]) -> st.SearchStrategy[str]:
         case kinds.Patterns():
             pattern = st.from_regex(r"\A[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,9}\Z")
             return st.lists(pattern, unique=True, max_size=5).map(lambda v: kind.write(tuple(v)))
+        case kinds.PatternsByDepth():
+            name = st.from_regex(r"\A[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,9}\Z")
+            one = st.lists(name, unique=True, max_size=3).map(sorted).map(tuple)
+            return st.lists(one, max_size=5).map(lambda v: kind.write(tuple(v)))
         case kinds.Expressions():
             pattern = st.text(min_size=1, max_size=9).filter(str.isprintable).map(re.escape)
             return st.lists(pattern, unique=True, max_size=5).map(lambda v: kind.write(tuple(v)))

@@ -20,7 +20,7 @@ from belljar.broker.cell import Cell
 from belljar.broker.failures import BRIEF_CHARS, failure_of, listing
 from belljar.broker.flood import REFUSED_CALL_COST_BYTES, Flood
 from belljar.broker.run import RunScope
-from belljar.broker.screening import Screening
+from belljar.broker.screening import Screening, permit_depth
 from belljar.broker.shown import Shown
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, text_of
@@ -108,6 +108,7 @@ class Querying:
     async def ask(self, wish: str | None, prompts: Sequence[memoryview], cell: Cell) -> list[Outcome]:
         """Each prompt's outcome in its place, or a refusal of them all."""
         model = self.permit_model(wish)
+        permit_depth(self._policy, model.name, self._scope.run.depth + 1)
         await self.permit_prompts(prompts)
         if len(prompts) > 1:
             await self._permit_calls(len(prompts), cell)

@@ -1,4 +1,4 @@
-"""Which prompts the policy forbids by what is in them: `models.deny_prompts`.
+"""What the policy says of who is asked (`models.by_depth`) and of what is in a prompt (`models.deny_prompts`).
 
 Each prompt of a program is gone through before it is sent: those to a sub-model, and the questions to child runs. A
 text that a child is given to read is none. One search looks for all patterns at once; only where it finds something
@@ -12,9 +12,19 @@ from collections.abc import Sequence
 
 from belljar.errors import PolicyDenied
 from belljar.heavy import off_loop
-from belljar.policy import Models, any_of
+from belljar.policy import Models, Policy, any_of
 
-__all__ = ["Screening"]
+__all__ = ["Screening", "permit_depth"]
+
+
+def permit_depth(policy: Policy, model: str, depth: int) -> None:
+    """Check that the policy lets this model be asked so deep. Raises PolicyDenied."""
+    if not policy.models.permits_at(model, depth):
+        raise PolicyDenied(
+            f"the policy {policy.name} does not let {model} be asked at depth {depth}: use another model, or ask from "
+            "another depth",
+            code="models.by_depth",
+        )
 
 
 class Screening:

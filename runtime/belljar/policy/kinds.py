@@ -36,6 +36,7 @@ __all__ = [
     "Label",
     "MemoryTime",
     "Patterns",
+    "PatternsByDepth",
     "Period",
     "Pin",
     "Prose",
@@ -49,6 +50,7 @@ __all__ = [
     "Volume",
     "Wait",
     "Wrong",
+    "at_depth",
     "shown",
 ]
 
@@ -442,6 +444,45 @@ class Patterns(Kind[tuple[str, ...]]):
     def schema(self) -> dict[str, Any]:
         item = {"type": "string", "pattern": f"^{_PATTERN.pattern}$"}
         return {"type": "array", "items": item, "uniqueItems": True, "maxItems": _LIST_ITEMS_MAX}
+
+
+@dataclass(frozen=True)
+class PatternsByDepth(Kind[tuple[tuple[str, ...], ...]]):
+    """Allowed names for each depth, from 0 on; the last list is for all that is deeper, and no list allows any name."""
+
+    most: int
+
+    def read(self, value: object) -> tuple[tuple[str, ...], ...]:
+        if not isinstance(value, list):
+            raise Wrong(f'is {shown(value)}; write a list of patterns for each depth, as in [["big-*"], ["small-*"]]')
+        if len(value) > self.most:
+            raise Wrong(f"has {len(value)} lists; write at most {self.most}")
+        return tuple(self._names(names, depth) for depth, names in enumerate(value))
+
+    def _names(self, value: object, depth: int) -> tuple[str, ...]:
+        try:
+            return Patterns(self.key).read(value)
+        except Wrong as wrong:
+            raise Wrong(f"at depth {depth} {wrong}", index=depth) from None
+
+    def write(self, value: tuple[tuple[str, ...], ...]) -> str:
+        return "[" + ",\n".join(map(_list_literal, value)) + "]"
+
+    def looser(self, mine: tuple[tuple[str, ...], ...], base: tuple[tuple[str, ...], ...]) -> bool:
+        depths = range(max(len(mine), len(base)))
+        rule = Patterns(self.key)
+        return bool(base) and (not mine or any(rule.looser(at_depth(mine, n), at_depth(base, n)) for n in depths))
+
+    def bound(self, base: tuple[tuple[str, ...], ...]) -> str:
+        return "at each depth only patterns within its own"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": Patterns(self.key).schema(), "maxItems": self.most}
+
+
+def at_depth(lists: tuple[tuple[str, ...], ...], depth: int) -> tuple[str, ...]:
+    """The list for this depth; there is at least one."""
+    return lists[min(depth, len(lists) - 1)]
 
 
 @dataclass(frozen=True)
