@@ -152,7 +152,8 @@ def _limits() -> list[str]:
 
 
 def _is_prose(key: str) -> bool:
-    return "." not in key or key.startswith("box.") or key == "models.allow" or key.endswith(".period")
+    lists = ("models.allow", "models.by_depth", "models.deny_prompts")
+    return "." not in key or key.startswith("box.") or key in lists or key.endswith(".period")
 
 
 def _keys(properties: dict[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

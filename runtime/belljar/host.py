@@ -25,6 +25,7 @@ import msgspec
 
 from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
+from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
 from belljar.engine import AnswerType, Progress, Result
@@ -392,6 +393,9 @@ class Host:
         sub = root
         if wish.sub is not wish.root and wish.sub is not None:
             sub = await self._model(wish.sub, terms.policy)
+        for depth, model in enumerate((root, sub)):
+            if model is not None:
+                permit_depth(terms.policy, model.name, depth)
         backend = await self._backend(terms)
         store = self._contexts.of(tenant)
         sources = named(wish.context, wish.contexts)

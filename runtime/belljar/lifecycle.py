@@ -33,6 +33,7 @@ from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
+from belljar.broker.screening import permit_depth
 from belljar.context import (
     ContextStore,
     ContextStores,
@@ -510,6 +511,7 @@ class Run:
 
     async def _child_order(self, child: Child, lent: contextlib.AsyncExitStack) -> Order:
         order = self.order
+        root = self._childs_root()
         if isinstance(child.context, Part):
             document, part = self._opened[child.doc].document, child.context
             if document.kind != "text" and not part.items:
@@ -522,12 +524,21 @@ class Run:
             run=order.run.child(child.number),
             documents={"context": document},
             part=part,
-            root=order.root or order.sub,
+            root=root,
             alone=False,
             stays=False,
             answer_type=None,  # its parent's: a child answers a question of its own
             limits=_ChildLimits(self._slice, child.deadline),
         )
+
+    def _childs_root(self) -> Model | None:
+        """The run's own root model; if that may not be asked so deep, its sub-model. Raises PolicyDenied."""
+        order, depth = self.order, self.order.run.depth + 1
+        first = order.root or order.sub
+        if first is not None and not order.policy.models.permits_at(first.name, depth):
+            first = order.sub or first
+            permit_depth(order.policy, first.name, depth)
+        return first
 
     @contextlib.asynccontextmanager
     async def _slice(self) -> AsyncIterator[Limits]:

@@ -158,6 +158,15 @@ def test_no_prompt_holds_up_another_run(jar: Jar, case: str) -> None:
     assert held_up_s(jar, code, "ok", model=ScriptedModel([], default="yes")) < STALL_S_MAX
 
 
+def test_no_prompt_that_is_looked_through_holds_up_another_run(jar: Jar) -> None:
+    patterns = ["needle[0-9]", *(f"(?i)needle {number} .{{1,20}}x" for number in range(20))]
+    denying = f'schema = 1\nname = "denying"\nextends = "standard"\n[models]\ndeny_prompts = {patterns}\n'
+    policy = jar.work / "denying.toml"
+    policy.write_text(denying)
+    code = "llm_query_batched(['needle ' * 140_000] * 15)\nFINAL(1)"
+    assert held_up_s(jar, code, "ok", model=ScriptedModel([], default="yes"), policy=str(policy)) < STALL_S_MAX
+
+
 @pytest.mark.parametrize("case", OTHERS)
 def test_nothing_else_in_a_frame_holds_up_another_run(jar: Jar, case: str) -> None:
     assert held_up_s(jar, *OTHERS[case], model=ScriptedModel([], default="yes")) < STALL_S_MAX

@@ -917,6 +917,42 @@ def test_a_query_beyond_the_policy_is_refused_and_the_model_not_asked(
     drive(test())
 
 
+DENYING = policy_with(models={"deny_prompts": (r"(?i)secret\s+key", r"sk-[0-9a-f]{8}"), "depth_max": 2})
+
+
+@pytest.mark.parametrize("prompts", [["what is the SECRET\n key?"], ["harmless", f"{'é' * 50_000}sk-0123abcd{WIDE}"]])
+def test_a_prompt_that_the_policy_denies_is_refused_with_its_batch_and_nothing_is_sent(
+    tmp_path: Path, prompts: list[str]
+) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, policy=DENYING, model=model) as here:
+            await here.in_cell()
+            failure = (await refused(here, *ask(*prompts))).failure
+            which = "the prompt" if len(prompts) == 1 else "prompts[1]"
+            assert failure.code == "models.deny_prompts"
+            assert failure.message.startswith(f"{which} has text in it that the policy does not let out")
+            assert f"number {len(prompts)})" in failure.message
+            assert (model.requests, here.broker.queries) == ([], 0)
+            assert (await here.balance()).used == Amounts()
+            assert [data["code"] for data in await here.data("request.refused")] == ["models.deny_prompts"]
+            assert None not in await answers(here, "a secretive keyboard", "sk-0123")
+
+    drive(test())
+
+
+def test_a_question_to_a_child_is_a_prompt_and_the_text_that_it_reads_is_none(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=DENYING, model=FakeModel()) as here:
+            await here.in_cell()
+            asked = await refused(here, Recurse(7, None, [10], [Given(length=1)]), b"secret keyx")
+            assert (asked.failure.code, here.children) == ("models.deny_prompts", [])
+            await here.say(Recurse(8, None, [1], [Given(length=10)]), b"xsecret key")
+            assert [child.context for child in here.children] == ["secret key"]
+
+    drive(test())
+
+
 def test_the_run_s_own_model_may_be_named(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path, model=FakeModel()) as here:

@@ -36,6 +36,10 @@ def read(text: str) -> Policy:
     return policy.parse(text, source="p.toml", base=policy.load)
 
 
+# RE2 takes each of them, but not all.
+LARGE_TOGETHER = [f"x{number}[^é-→]{{900}}" for number in range(40)]
+
+
 def refusal(text: str) -> str:
     with pytest.raises(InvalidPolicy) as caught:
         read(text)
@@ -193,6 +197,15 @@ def test_a_wrong_value_is_refused_with_what_to_write(written: str, message: str)
         ("[box]\nimage = []", "box.image is a list, which is not a digest; "),
         ('[models]\nallow = ["claude-[ab]"]', 'models.allow has "claude-[ab]", which is not a valid name pattern; '),
         ('[models]\nallow = ["claude-?"]', 'models.allow has "claude-?", which is not a valid name pattern; '),
+        ('[models]\ndeny_prompts = ["("]', 'models.deny_prompts has "(", which RE2 does not accept ("missing ): '),
+        ('[models]\ndeny_prompts = ["a", "(?=b)"]', 'models.deny_prompts has "(?=b)", which RE2 does not accept '),
+        ('[models]\ndeny_prompts = ["a*"]', 'models.deny_prompts has "a*", which matches the empty text, and so every'),
+        ('[models]\ndeny_prompts = ["a\\tb"]', 'models.deny_prompts has "a\\tb"; write printable text of at most 500 '),
+        ('[models]\ndeny_prompts = ["a", "a"]', 'models.deny_prompts has "a" twice; write it once'),
+        (
+            f"[models]\ndeny_prompts = {LARGE_TOGETHER}",
+            "models.deny_prompts has these together, which RE2 does not accept ",
+        ),
         ('[quota.run]\nperiod = "day"', 'quota.run.period is "day", which is not a valid period here; use "total"'),
         ('[quota.tenant]\ncost = "5 EUR"', 'quota.tenant.cost = "5 EUR" is not a valid amount of money; '),
         ("[quota.tenant]\ncost = 5", "quota.tenant.cost is 5, which is not an amount of money; "),
@@ -351,6 +364,43 @@ def test_looser_is_refused_with_both_values(body: str, mine: str, base: str, wri
     assert f"; write {write}" in message
 
 
+def test_what_is_denied_stays_denied() -> None:
+    base = read(HEAD + 'models.deny_prompts = ["b[0-9]", "a"]')
+    assert base.models.deny_prompts == ("a", "b[0-9]")
+
+    def mine(patterns: str) -> Policy:
+        text = f'schema = 1\nname = "other"\nextends = "x"\nmodels.deny_prompts = {patterns}\n'
+        return policy.parse(text, source="p.toml", base=lambda _: base)
+
+    assert mine('["c", "b[0-9]", "a"]').models.deny_prompts == ("a", "b[0-9]", "c")
+    with pytest.raises(InvalidPolicy, match=r'= \["c"\] is looser than the \["a", "b\[0-9\]"\] .*; write all of those'):
+        mine('["c"]')
+
+
+def test_models_of_a_depth_stay_within_those_of_the_policy_below() -> None:
+    base = read(HEAD + 'models.by_depth = [["claude-*"], ["claude-haiku-*"]]')
+    depths = [[base.models.permits_at(f"claude-{name}", depth) for depth in range(4)] for name in ("opus-5", "haiku-5")]
+    assert depths == [[True, False, False, False], [True] * 4]
+
+    def mine(lists: str) -> Policy:
+        text = f'schema = 1\nname = "other"\nextends = "x"\nmodels.by_depth = {lists}\n'
+        return policy.parse(text, source="p.toml", base=lambda _: base)
+
+    for lists in ('[["claude-haiku-*"]]', '[["claude-*"], ["claude-haiku-*"], []]', "[[]]"):
+        assert mine(lists).models.by_depth
+    for lists in ("[]", '[["claude-*"]]', '[["claude-*"], ["claude-haiku-*"], ["claude-*"]]'):
+        with pytest.raises(InvalidPolicy, match="is looser than the "):
+            mine(lists)
+    assert 'models.by_depth at depth 1 has "a?"' in refusal(HEAD + 'models.by_depth = [["a"], ["a?"]]\n')
+
+
+def test_a_list_that_is_too_long_for_a_line_is_written_in_several() -> None:
+    patterns = [rf"\d{number:03}" + 'x"' * 20 for number in range(40)]
+    first = read(HEAD + "models.deny_prompts = [\n" + "".join(f"'{one}',\n" for one in patterns) + "]\n")
+    assert first.models.deny_prompts == tuple(patterns)
+    assert read(policy.dump(first)) == first
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -391,6 +441,10 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             return kind.write(kind.known), "[]"
         case kinds.Patterns():
             return "[]", '["*"]'
+        case kinds.PatternsByDepth():
+            return "[[]]", "[]"
+        case kinds.Expressions():
+            return '["secret"]', "[]"
         case kinds.Choice():
             return f'"{kind.known[-1]}"', f'"{kind.known[0]}"'
         case kinds.Pin():
@@ -654,6 +708,13 @@ def value_of(kind: Kind[Any]) -> st.SearchStrategy[str]:
             return st.lists(st.sampled_from(kind.known), unique=True).map(lambda v: kind.write(tuple(v)))
         case kinds.Patterns():
             pattern = st.from_regex(r"\A[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,9}\Z")
+            return st.lists(pattern, unique=True, max_size=5).map(lambda v: kind.write(tuple(v)))
+        case kinds.PatternsByDepth():
+            name = st.from_regex(r"\A[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,9}\Z")
+            one = st.lists(name, unique=True, max_size=3).map(sorted).map(tuple)
+            return st.lists(one, max_size=5).map(lambda v: kind.write(tuple(v)))
+        case kinds.Expressions():
+            pattern = st.text(min_size=1, max_size=9).filter(str.isprintable).map(re.escape)
             return st.lists(pattern, unique=True, max_size=5).map(lambda v: kind.write(tuple(v)))
         case kinds.Variables():
             name = st.from_regex(r"\A[A-Z](_?[a-z0-9]){0,9}\Z")

@@ -20,6 +20,7 @@ from belljar.broker.cell import Cell
 from belljar.broker.failures import BRIEF_CHARS, failure_of, listing
 from belljar.broker.flood import REFUSED_CALL_COST_BYTES, Flood
 from belljar.broker.run import RunScope
+from belljar.broker.screening import Screening, permit_depth
 from belljar.broker.shown import Shown
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, text_of
@@ -27,7 +28,7 @@ from belljar.ledger import Ledger
 from belljar.models import Model, ModelReply, ModelRequest
 from belljar.protocol import BATCH_MAX, Answer, Answers, Failure, Query
 
-__all__ = ["Outcome", "Querying", "Text", "first_of", "permit_prompts", "too_much"]
+__all__ = ["Outcome", "Querying", "Text", "first_of", "too_much"]
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -80,6 +81,7 @@ class Querying:
         self._sub_model = sub_model
         self._shown = shown
         self._flood = flood
+        self._screening = Screening(scope.policy.models)
         self.count = 0
 
     @property
@@ -106,8 +108,8 @@ class Querying:
     async def ask(self, wish: str | None, prompts: Sequence[memoryview], cell: Cell) -> list[Outcome]:
         """Each prompt's outcome in its place, or a refusal of them all."""
         model = self.permit_model(wish)
-        size = sum(map(len, prompts))
-        await off_loop(size, permit_prompts, prompts, self._policy.models.prompt_bytes_max)
+        permit_depth(self._policy, model.name, self._scope.run.depth + 1)
+        await self.permit_prompts(prompts)
         if len(prompts) > 1:
             await self._permit_calls(len(prompts), cell)
         self.count += len(prompts)
@@ -168,6 +170,14 @@ class Querying:
                 limit=self.batch_max,
                 observed=prompts,
             )
+
+    async def permit_prompts(self, prompts: Sequence[memoryview]) -> None:
+        """Check a whole batch before any of it is sent: a prompt that is refused must not cost the other answers.
+
+        Raises PolicyDenied.
+        """
+        await off_loop(sum(map(len, prompts)), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
+        await self._screening.permit(prompts)
 
     def permit_model(self, wish: str | None) -> Model:
         """The model that answers. Raises PolicyDenied if there is none, or the wish is for another."""
@@ -247,8 +257,7 @@ def _split(lengths: Sequence[int], body: bytes) -> list[memoryview]:
     return prompts
 
 
-def permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
-    """Check a whole batch before any of it is sent: a prompt that is refused must not cost the other answers."""
+def _permit_prompts(prompts: Sequence[memoryview], bytes_max: int) -> None:
     for place, prompt in enumerate(prompts):
         which = f"prompts[{place}]" if len(prompts) > 1 else "the prompt"
         if len(prompt) > bytes_max:

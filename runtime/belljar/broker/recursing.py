@@ -31,7 +31,7 @@ from belljar.broker.answer import check_answer
 from belljar.broker.cell import Cell
 from belljar.broker.failures import failure_of
 from belljar.broker.flood import REFUSED_CALL_COST_BYTES, Flood
-from belljar.broker.querying import Outcome, Querying, Text, first_of, permit_prompts, too_much
+from belljar.broker.querying import Outcome, Querying, Text, first_of, too_much
 from belljar.broker.reading import Reading
 from belljar.broker.run import RunScope
 from belljar.context import OpenDocument, Part
@@ -133,7 +133,7 @@ class Recursing:
         """Check a whole batch before any of it is started."""
         longest = self._models.child_context_bytes_max
         if contexts:
-            await off_loop(sum(map(len, prompts)), permit_prompts, prompts, self._models.prompt_bytes_max)
+            await self._querying.permit_prompts(prompts)
         for context in contexts or prompts:
             size = context.stop - context.start if isinstance(context, Part) else len(context)
             if size == 0:

@@ -1,13 +1,14 @@
 """What may pass between the three levels of trust, as one frozen value.
 
 A policy is a TOML file; unknown is wrong, silence is not consent, and `extends` may only tighten. `parse`, `dump`,
-`digest` and `schema` are pure; `load` reads files. Reading order: `model`, `kinds`, `parse`, `canonical`, `locate`,
-`files`, `pin`.
+`digest` and `schema` are pure; `load` reads files. Reading order: `model`, `kinds`, `expressions`, `parse`,
+`canonical`, `locate`, `files`, `pin`.
 """
 
 from __future__ import annotations
 
 from belljar.policy.canonical import digest, dump, schema
+from belljar.policy.expressions import Expression, any_of
 from belljar.policy.files import load, named_apart, presets
 from belljar.policy.kinds import Unit
 from belljar.policy.model import (
@@ -36,6 +37,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Box",
     "Context",
+    "Expression",
     "Layer",
     "Limits",
     "Models",
@@ -47,6 +49,7 @@ __all__ = [
     "Spending",
     "Unit",
     "Wire",
+    "any_of",
     "check_pin",
     "digest",
     "dump",

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 from belljar import units
 from belljar.errors import InvalidInput
+from belljar.policy.expressions import InvalidExpression, any_of
 
 __all__ = [
     "Amount",
@@ -30,10 +31,12 @@ __all__ = [
     "Cost",
     "Count",
     "Duration",
+    "Expressions",
     "Kind",
     "Label",
     "MemoryTime",
     "Patterns",
+    "PatternsByDepth",
     "Period",
     "Pin",
     "Prose",
@@ -47,6 +50,7 @@ __all__ = [
     "Volume",
     "Wait",
     "Wrong",
+    "at_depth",
     "shown",
 ]
 
@@ -64,6 +68,8 @@ _LIST_ITEMS_MAX: Final = 64
 _SHA256: Final = "sha256:[0-9a-f]{64}"
 _LABEL: Final = r"[a-z][a-z0-9-]{0,63}"
 _PROSE_CHARS_MAX: Final = 500
+# A longer list is written with a line for each item; a line of a policy has a limit.
+_LITERAL_CHARS_MAX: Final = 500
 _VARIABLE: Final = "(?!.*__)[A-Za-z][A-Za-z0-9_]{0,63}"
 # The restricted language has no variables of these names.
 _NO_VARIABLES: Final = frozenset({"breakpoint", "builtins", "print", "printed"})
@@ -441,6 +447,89 @@ class Patterns(Kind[tuple[str, ...]]):
 
 
 @dataclass(frozen=True)
+class PatternsByDepth(Kind[tuple[tuple[str, ...], ...]]):
+    """Allowed names for each depth, from 0 on; the last list is for all that is deeper, and no list allows any name."""
+
+    most: int
+
+    def read(self, value: object) -> tuple[tuple[str, ...], ...]:
+        if not isinstance(value, list):
+            raise Wrong(f'is {shown(value)}; write a list of patterns for each depth, as in [["big-*"], ["small-*"]]')
+        if len(value) > self.most:
+            raise Wrong(f"has {len(value)} lists; write at most {self.most}")
+        return tuple(self._names(names, depth) for depth, names in enumerate(value))
+
+    def _names(self, value: object, depth: int) -> tuple[str, ...]:
+        try:
+            return Patterns(self.key).read(value)
+        except Wrong as wrong:
+            raise Wrong(f"at depth {depth} {wrong}", index=depth) from None
+
+    def write(self, value: tuple[tuple[str, ...], ...]) -> str:
+        return "[" + ",\n".join(map(_list_literal, value)) + "]"
+
+    def looser(self, mine: tuple[tuple[str, ...], ...], base: tuple[tuple[str, ...], ...]) -> bool:
+        depths = range(max(len(mine), len(base)))
+        rule = Patterns(self.key)
+        return bool(base) and (not mine or any(rule.looser(at_depth(mine, n), at_depth(base, n)) for n in depths))
+
+    def bound(self, base: tuple[tuple[str, ...], ...]) -> str:
+        return "at each depth only patterns within its own"
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "array", "items": Patterns(self.key).schema(), "maxItems": self.most}
+
+
+def at_depth(lists: tuple[tuple[str, ...], ...], depth: int) -> tuple[str, ...]:
+    """The list for this depth; there is at least one."""
+    return lists[min(depth, len(lists) - 1)]
+
+
+@dataclass(frozen=True)
+class Expressions(Kind[tuple[str, ...]]):
+    """What is denied wherever one of these, in RE2's syntax, matches. More is tighter; order means nothing."""
+
+    def read(self, value: object) -> tuple[str, ...]:
+        patterns = _strings(value)
+        for index, pattern in enumerate(patterns):
+            if not pattern.isprintable() or len(pattern) > _PROSE_CHARS_MAX:
+                advice = f"printable text of at most {_PROSE_CHARS_MAX} characters; RE2 has escapes for the others"
+                raise Wrong(f"has {shown(pattern)}; write {advice}", index=index)
+            if _expression([pattern], index).search(memoryview(b"")):
+                what = "which matches the empty text, and so every one"
+                raise Wrong(f"has {shown(pattern)}, {what}; write what is to be found", index=index)
+        _no_twin(patterns)
+        if patterns:
+            _expression(patterns, None)
+        return tuple(sorted(patterns))
+
+    def write(self, value: tuple[str, ...]) -> str:
+        return _list_literal([_escaped(pattern) for pattern in value])
+
+    def looser(self, mine: tuple[str, ...], base: tuple[str, ...]) -> bool:
+        return not set(mine) >= set(base)
+
+    def bound(self, base: tuple[str, ...]) -> str:
+        return "all of those, and more if you like"
+
+    def schema(self) -> dict[str, Any]:
+        item = {"type": "string", "minLength": 1, "maxLength": _PROSE_CHARS_MAX}
+        return {"type": "array", "items": item, "uniqueItems": True, "maxItems": _LIST_ITEMS_MAX}
+
+
+def _expression(patterns: Sequence[str], index: int | None) -> Any:
+    try:
+        return any_of(patterns)
+    except InvalidExpression as error:
+        what = "these together" if index is None else shown(patterns[0])
+        raise Wrong(
+            f"has {what}, which RE2 does not accept ({shown(str(error))}); write it "
+            "without look-around and back-references",
+            index=index,
+        ) from None
+
+
+@dataclass(frozen=True)
 class Variables(Kind[tuple[str, ...]]):
     """Names of variables that a program of any language may have, in order. Says nothing about strictness."""
 
@@ -586,7 +675,7 @@ class Prose(Kind[str]):
         return value
 
     def write(self, value: str) -> str:
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f'"{_escaped(value)}"'
 
     def looser(self, mine: str, base: str) -> bool:
         return False
@@ -620,7 +709,14 @@ def _words(names: Sequence[str]) -> str:
 
 
 def _list_literal(names: Sequence[str]) -> str:
-    return f"[{_words(names)}]"
+    words = _words(names)
+    if len(words) <= _LITERAL_CHARS_MAX:
+        return f"[{words}]"
+    return "[\n" + "".join(f'    "{name}",\n' for name in names) + "]"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _strings(value: object) -> list[str]:

@@ -126,7 +126,8 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `depth_max` counts the levels of models below a root model: with 1 there are sub-models alone, with 2 child runs
     whose programs have sub-models, and so on; `beyond_depth` says what `rlm_query` then does. `children_max` bounds the
-    children of one run at the same time, `child_share_percent` what one of them may spend of what the run has left.
+    children of one run at the same time, `child_share_percent` what one of them may spend of what the run has left. No
+    prompt of a program may contain a match of one of `deny_prompts` (RE2). `by_depth` narrows `allow` for each depth.
 
     `partial` names the variables that are looked at, one after the other, for what a run has of an answer when it ends
     without one and with no draft.
@@ -145,11 +146,17 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     children_max: Annotated[int, kinds.Count("children", 1, 256)]
     child_share_percent: Annotated[int, kinds.Count("child_share", 1, 100)]
     child_context_bytes_max: Annotated[int, kinds.Size("child_context", "1 KiB", "1 GiB")]
+    by_depth: Annotated[tuple[tuple[str, ...], ...], kinds.PatternsByDepth("by_depth", 17)]
+    deny_prompts: Annotated[tuple[str, ...], kinds.Expressions("deny_prompts")]
     partial: Annotated[tuple[str, ...], kinds.Variables("partial")]
 
     def permits(self, model: str) -> bool:
         """Whether `model` matches one of the allowed patterns, case-sensitively."""
         return any(fnmatchcase(model, pattern) for pattern in self.allow)
+
+    def permits_at(self, model: str, depth: int) -> bool:
+        """Whether `by_depth` lets it be asked at this depth, too: 0 is the root model of a run that is no child."""
+        return not self.by_depth or any(fnmatchcase(model, one) for one in kinds.at_depth(self.by_depth, depth))
 
 
 class Spending(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -307,4 +307,5 @@ def _printable(text: str) -> str:
 
 
 def _shortened(literal: str) -> str:
+    literal = " ".join(literal.split("\n"))
     return literal if len(literal) <= 200 else literal[:200] + "..."
