@@ -399,8 +399,9 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             raise AssertionError(f"{kind} bounds nothing")
 
 
-# A run's period is always all of it: it has one value, and none that is looser. And waiting allows nothing more.
-FREE = ("schema", "name", "description", "quota.run.period", "quota.wait")
+# A run's period is always all of it: it has one value, and none that is looser. Waiting allows nothing more, nor do
+# answers that a tenant already has.
+FREE = ("schema", "name", "description", "quota.run.period", "quota.wait", "models.coalesce", "models.cache")
 BOUNDING = [key for key in all_kinds() if key not in FREE]
 
 
@@ -943,6 +944,16 @@ def test_who_extends_keeps_the_order_and_so_the_default(
     box = policy.load(saved(tmp_path, text)).box
     assert box.languages == languages
     assert backends in (None, box.backends)
+
+
+def test_answers_are_used_again_only_where_a_policy_says_so_and_any_policy_may() -> None:
+    whole = policy.dump(policy.load("standard")).replace('name = "standard"', 'name = "mine"')
+    silent = read(whole.replace('coalesce = "off"\n', "").replace('cache = "0 s"\n', "")).models
+    assert (silent.coalesce, silent.cache_s) == ("off", 0)
+    changed = read(f'{HEAD}models.coalesce = "on"\nmodels.cache = "10 min"').models
+    assert (changed.coalesce, changed.cache_s) == ("on", 600)
+    assert refusal(f'{HEAD}models.coalesce = "yes"').startswith('p.toml:4: models.coalesce is "yes"')
+    assert "use 0 s to 24 h" in refusal(f'{HEAD}models.cache = "25 h"')
 
 
 def test_calls_wait_for_no_period_unless_a_policy_says_so_and_any_policy_may() -> None:
