@@ -43,6 +43,8 @@ class Played:
     def __init__(self, programs: Mapping[str, str]) -> None:
         self._programs = programs
         self.openings: list[str] = []
+        # The last message of each later turn.
+        self.told: list[str] = []
         self._more = asyncio.Event()
 
     async def seen(self, openings: int) -> None:
@@ -55,7 +57,10 @@ class Played:
         first = request.messages[0].text
         if request.purpose == "sub":
             return self._reply(f"{len(first)} {first[-6:]}")
-        self.openings.append(first)
+        if len(request.messages) == 1:
+            self.openings.append(first)
+        else:
+            self.told.append(request.messages[-1].text)
         self._more.set()
         name = re.search(r"\[\[(\w+)\]\]", first)
         return self._reply(f"```repl\n{self._programs[name[1] if name else 'alone']}\n```")
@@ -117,6 +122,21 @@ def test_what_a_child_gives_comes_back_as_a_value(jar: Jar) -> None:
     programs = {"x": "FINAL({'n': [1, 2.5, None], 'text': context[:3]})", "y": "FINAL('{}')"}
     code = "FINAL([rlm_query('[[x]]', context)['n'], rlm_query('[[x]]', 'abcd')['text'], rlm_query('[[y]]', 'a')])"
     assert answered(jar, code, programs, context=TEXT) == [[1, 2.5, None], "abc", "{}"]
+
+
+def test_a_child_answers_its_own_question_whatever_its_parents_answer_has_to_be(jar: Jar) -> None:
+    class Count(msgspec.Struct):
+        lines: int
+
+    programs = {"root": "SUBMIT(lines=len(rlm_query('[[x]]', 'a')))", "x": "FINAL('no struct')"}
+
+    async def go() -> Result:
+        async with Runtime(policy_of(turns_max=2), state=jar.at, environ={}, language="python") as runtime:
+            return await runtime.run("[[root]]", model=Played(programs), answer_type=Count)
+
+    result = asyncio.run(go())
+    assert result.status == "ok", result.error
+    assert result.value == Count(len("no struct"))
 
 
 @pytest.mark.parametrize(
@@ -281,6 +301,19 @@ def test_a_child_gets_a_share_of_what_is_left(jar: Jar) -> None:
     # Ten calls for the child, one of which its own turn has used, and of the others one is kept for its next turn.
     (mine, below), left = answered(jar, code, programs, policy=policy)
     assert (mine <= 9, below <= 2, left) == (True, True, 38)
+
+
+def test_a_root_model_is_told_what_is_left_of_its_slice_and_what_its_children_spent(jar: Jar) -> None:
+    policy = policy_of(child_share_percent=25)
+    run_quota = msgspec.structs.replace(policy.quota.run, calls=40, cost_nanousd=40 * 10**9)
+    policy = msgspec.structs.replace(policy, quota=msgspec.structs.replace(policy.quota, run=run_quota))
+    twice = "try:\n    FINAL(found)\nexcept NameError:\n    found = rlm_query('[[y]]', 'a')"
+    programs = {"x": twice, "y": "FINAL(1)"}
+    result, model = run(jar, "FINAL(rlm_query('[[x]]', 'a'))", programs, policy=policy)
+    assert result.answer == 1
+    # Ten calls are its slice: one was its own first turn, one its child's.
+    (told,) = [told for told in model.told if "Turn 2 of" in told]
+    assert "calls left: 8; spent: 0.00 of 10.00 USD" in told.rpartition("\n\n")[2]
 
 
 def test_a_batch_that_is_too_large_for_a_slice_is_refused_by_its_numbers(jar: Jar) -> None:

@@ -307,6 +307,18 @@ def test_money_is_kept_back_for_the_root_too_and_never_more_than_a_quarter(tmp_p
     drive(test())
 
 
+def test_of_a_slice_no_more_than_a_quarter_is_kept_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        limit = 30 * worst(question()).cost_nanousd
+        async with world(tmp_path, limits=only(cost_nanousd=limit)) as here:
+            here.calls.limits = only(cost_nanousd=limit)
+            await here.calls.ask(FakeModel(), root_question("go", output_tokens_max=10_000), cell=0)
+            used = (await here.balance()).used.cost_nanousd
+            assert (await here.calls.left()).cost_nanousd == limit - used - limit // 4
+
+    drive(test())
+
+
 def test_without_a_root_model_nothing_is_kept_back(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path, limits=only(calls=2)) as here:

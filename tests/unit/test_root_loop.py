@@ -23,7 +23,7 @@ from belljar.engine.prompt import Ran, summary, system_prompt
 from belljar.errors import BelljarError, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.models import ModelReply, ModelRequest, Usage
-from belljar.policy import Policy, load
+from belljar.policy import Policy, RunQuota, load
 from belljar.tasks import Nursery
 
 F = "```"
@@ -126,7 +126,11 @@ class FakeRun:
         return ModelReply(text, Usage(100, 10), "m", stop_reason)
 
     @property
-    def spent(self) -> FakeRun:
+    def limits(self) -> RunQuota:
+        return self.scope.policy.quota.run
+
+    @property
+    def spent_in_tree(self) -> FakeRun:
         """The one that is told of: `cost_nanousd` and `calls`."""
         return self
 

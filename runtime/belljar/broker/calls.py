@@ -44,8 +44,9 @@ from belljar.broker.run import RunScope
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, Refusal
 from belljar.heavy import off_loop, slices, text_of
 from belljar.journal import Job
-from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Remaining, beyond, plus
+from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Limits, Remaining, beyond, plus
 from belljar.models import Counted, Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
+from belljar.policy import Spending
 from belljar.tasks import to_the_end
 
 __all__ = ["Calls", "Spent"]
@@ -208,7 +209,11 @@ class Calls:
         self._awaited = 0
         self._fault: HostFault | None = None
         self.denials = Denials(scope.run, audit)
+        # What the run and all below it may spend. A child's is its slice, known once it is open.
+        self.limits: Spending | Limits = scope.policy.quota.run
         self.spent = Spent()
+        # What its children spent, and theirs.
+        self.below = Spent()
         # What calls cost beyond what was held for them.
         self.overage = NOTHING
 
@@ -322,6 +327,14 @@ class Calls:
         return question.but(deadline_s=min(wall_s, left_s, max(window.left_s(), _ATTEMPT_S_MIN)))
 
     @property
+    def spent_in_tree(self) -> Spent:
+        """With what its children spent that have ended."""
+        spent = Spent()
+        spent.include(self.spent)
+        spent.include(self.below)
+        return spent
+
+    @property
     def kept(self) -> Amounts:
         """What is kept back for the root model's next turn."""
         return self._kept
@@ -347,16 +360,15 @@ class Calls:
         self._counted = (model, Counted(question.request, told)) if trusted else None
         inputs = (told if trusted else question.input_tokens) + reply.usage.output_tokens + _TURN_TOKENS
         worst = self._bound(model, inputs, question.request.output_tokens_max)
-        quota = self._scope.policy.quota.run
 
         def share(amount: int, limit: int | None) -> int:
             return amount if limit is None else min(amount, int(limit * _KEPT_SHARE_MAX))
 
         self._kept = Amounts(
             calls=1,
-            input_tokens=share(worst.input_tokens, quota.input_tokens),
-            output_tokens=share(worst.output_tokens, quota.output_tokens),
-            cost_nanousd=share(worst.cost_nanousd, quota.cost_nanousd),
+            input_tokens=share(worst.input_tokens, self.limits.input_tokens),
+            output_tokens=share(worst.output_tokens, self.limits.output_tokens),
+            cost_nanousd=share(worst.cost_nanousd, self.limits.cost_nanousd),
         )
 
     async def settled(self) -> None:

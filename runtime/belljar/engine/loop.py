@@ -142,7 +142,7 @@ class Root:
         self._system = system_prompt(policy, language, self._word, depth=scope.run.depth)
         first = opening(whole(question), documents, answer_type, keys, self._word)
         if policy.models.turns_max == 1:  # the instructions say how many there are
-            first += f"\n\n{standing(scope, 1, 0, 0)}"
+            first += f"\n\n{standing(scope, 1, calls.limits, calls.spent_in_tree)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
         self._fruitless = 0
         self._codes: list[str] = []
@@ -165,10 +165,8 @@ class Root:
         if self._running:
             self._history.add(self.turns, self._running, STOPPED)
             self._running = ""
-        spent = self._calls.spent
         asked = next_question(whole(question), answer_type, answered=self.answer is not None)
-        state = standing(self._scope, 1, spent.cost_nanousd, spent.calls)
-        self._history.ask(f"{asked}\n\n{state}")
+        self._history.ask(f"{asked}\n\n{self._standing(1)}")
         self._fruitless, self._codes, self._earlier, self._is_first = 0, [], self.turns, False
         self.answer = self.ending = self.partial = None
 
@@ -272,12 +270,14 @@ class Root:
             shown = f"{AGAIN}\n\n{shown}"
         turn = self._turn_here
         if turn < self._scope.policy.models.turns_max:
-            spent = self._calls.spent
-            shown += f"\n\n{standing(self._scope, turn + 1, spent.cost_nanousd, spent.calls)}"
+            shown += f"\n\n{self._standing(turn + 1)}"
         self._tell(reply, found, ran, shown)
         self._keep(found, ran, shown)
         self._count_fruitless(found, ran, is_cut)
         return True
+
+    def _standing(self, turn: int) -> str:
+        return standing(self._scope, turn, self._calls.limits, self._calls.spent_in_tree)
 
     def _is_answered(self, found: Found, ran: list[Ran]) -> bool:
         """Whether the last block gave the answer."""

@@ -12,14 +12,15 @@ from typing import Final as Const
 
 import msgspec
 
-from belljar.broker import RunScope
+from belljar.broker import RunScope, Spent
 from belljar.context import Document
 from belljar.engine.blocks import Found
 from belljar.engine.history import cut, shown_chars_max
 from belljar.engine.result import CellResult
 from belljar.engine.typed import AnswerType
 from belljar.identity import Language
-from belljar.policy import Policy
+from belljar.ledger import Limits
+from belljar.policy import Policy, Spending
 from belljar.units import NANOUSD_PER_USD
 
 __all__ = [
@@ -233,17 +234,16 @@ def _about(document: Document) -> str:
     return f"a {document.kind} (items: {document.items}, characters in all: {document.chars - document.key_chars})"
 
 
-def standing(scope: RunScope, turn: int, spent_nanousd: int, calls: int) -> str:
-    """Which turn comes next, and what is left."""
+def standing(scope: RunScope, turn: int, limits: Spending | Limits, spent: Spent) -> str:
+    """Which turn comes next, and what is left of what the run and all below it may spend."""
     turns, left_s = scope.policy.models.turns_max, max(scope.left_s(), 0)
     time = f"{left_s / 60:.0f} min" if left_s >= 100 else f"{left_s:.0f} s"
     parts = [f"Turn {turn} of {turns}", f"time left: {time}"]
-    quota = scope.policy.quota.run
-    if quota.calls is not None:
-        parts.append(f"calls left: {max(quota.calls - calls, 0):,}")
-    limit = quota.cost_nanousd
+    if limits.calls is not None:
+        parts.append(f"calls left: {max(limits.calls - spent.calls, 0):,}")
+    limit = limits.cost_nanousd
     if limit is not None:
-        parts.append(f"spent: {spent_nanousd / NANOUSD_PER_USD:.2f} of {limit / NANOUSD_PER_USD:.2f} USD")
+        parts.append(f"spent: {spent.cost_nanousd / NANOUSD_PER_USD:.2f} of {limit / NANOUSD_PER_USD:.2f} USD")
     line = f"({'; '.join(parts)}.)"
     if turn == turns:
         line += " This is your last turn: give the answer now, by FINAL(...) in a block."
