@@ -26,11 +26,11 @@ from belljar.tasks import Nursery
 from belljar.testing import FakeClock, FakeModel
 from tests import journals
 from tests.journals import OwnLog
+from tests.unit import test_quota_crossings
 from tests.unit.audit_events import made
 from tests.unit.broker_fakes import INPUT_NANOUSD, NOON, OUTPUT_NANOUSD, UNLIMITED, drive, policy_with, reply, world
 from tests.unit.test_broker import ask
 from tests.unit.test_calls import cost, only, question, worst
-from tests.unit.test_quota_crossings import Gate
 from tests.waiting import in_time, pass_time
 
 on_each_store = pytest.mark.usefixtures("store")
@@ -38,6 +38,12 @@ ACME, LAB = Tenant("acme"), Tenant("acme/lab")
 COALESCE = policy_with(models={"coalesce": "on"})
 CACHE = policy_with(models={"cache_s": 60.0})
 BOTH = policy_with(models={"coalesce": "on", "cache_s": 60.0})
+
+
+class Gate(test_quota_crossings.Gate):
+    async def under_way(self, count: int) -> None:
+        async with in_time(30, f"{count} calls are under way"):  # sooner than `drive` gives up
+            await super().under_way(count)
 
 
 class Arrivals(Reuse):

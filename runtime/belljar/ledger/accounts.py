@@ -97,7 +97,6 @@ __all__ = [
     "reserve",
     "reserve_portion",
     "room",
-    "set_limits",
     "slice_keys",
 ]
 
@@ -145,10 +144,6 @@ def open_run(draft: Draft, row: RunRow) -> None:
     draft.put(RUNS, row if parent is None else _sliced(draft, row, _open_run(draft, parent)))
 
 
-def set_limits(draft: Draft, account: Tenant, limits: Limits) -> None:
-    draft.put(LIMITS, LimitsRow(account, *_row(limits)))
-
-
 def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limits]:
     """Change some dimensions in some periods. What then stands in those periods."""
     changed = []
@@ -156,7 +151,7 @@ def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limit
         row = draft.get(LIMITS, account, period)
         before = dict.fromkeys(LIMITED) if row is None else dict(zip(LIMITED, row.bounds, strict=True))
         limits = Limits(period, **(before | dict(bounds)))
-        set_limits(draft, account, limits)
+        draft.put(LIMITS, LimitsRow(account, *_row(limits)))
         changed.append(limits)
     return changed
 
@@ -182,7 +177,7 @@ def clear_limits(draft: Draft, account: Tenant) -> list[Limits]:
 
 
 def limits_of(draft: Draft, account: Tenant) -> list[Limits]:
-    """What `set_limits` said about this level, at most one for each period."""
+    """What is set for this level, at most one for each period."""
     rows = [draft.get(LIMITS, account, period) for period in PERIODS]
     return [Limits(row.period, *row.bounds) for row in rows if row is not None]  # type: ignore[arg-type]
 
