@@ -338,7 +338,9 @@ def test_a_kept_answer_costs_nothing_and_the_log_says_whose_it_is(tmp_path: Path
             assert (await here.used(one), await here.used(other)) == (cost(5, 7), Amounts())
             assert other.spent.calls == other.spent.cost_nanousd == 0
             [requested], [completed] = await here.data("query.requested"), await here.data("query.completed")
-            [said] = await here.data("query.reused")
+            found = await here.data("query.reused")
+            assert len(found) == 1
+            [said] = found
             assert (said["source"], said["origin"], said["action"]) == ("cache", completed["action"], "r2.1")
             for name in ("model", "prompt_sha256", "prompt_bytes", "output_tokens_max"):
                 assert said[name] == requested[name]
