@@ -282,7 +282,10 @@ class Calls:
             output_tokens_max=question.request.output_tokens_max,
             source=source,
             origin=known.action,
-            **answered._asdict(),
+            reply_sha256=answered.reply_sha256,
+            reply_bytes=answered.reply_bytes,
+            answered_by=answered.answered_by,
+            stop_reason=answered.stop_reason,
         )
 
     async def _call(self, model: Model, question: _Question, cell: int, window: _Window) -> Known:
