@@ -198,6 +198,7 @@ class Host:
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
             self._shared = Shared(audit, ledger, self._contexts, searcher, self._live)
+            stack.callback(self._shared.reuse.clear)
             self._resources = stack.pop_all()
         return self
 

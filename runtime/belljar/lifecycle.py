@@ -31,7 +31,7 @@ import msgspec
 
 from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
-from belljar.broker import Broker, Calls, Child, Meter, Outcome, RunScope, Text
+from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
 from belljar.broker.screening import permit_depth
 from belljar.context import (
@@ -107,6 +107,7 @@ class Shared(msgspec.Struct, frozen=True):
     searcher: Searcher
     live: dict[str, Run]
     printed: OnOutput | None = None
+    reuse: Reuse = msgspec.field(default_factory=Reuse)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,7 +170,9 @@ class Run:
             tasks=tasks,
             now=shared.ledger.now,
         )
-        self.calls = Calls(self.scope, audit=shared.audit, ledger=shared.ledger, prices=order.prices)
+        self.calls = Calls(
+            self.scope, audit=shared.audit, ledger=shared.ledger, prices=order.prices, reuse=shared.reuse
+        )
         self._meter = Meter(self.scope, shared.ledger)
         self._opened: list[OpenDocument] = []
         self._contexts: list[ContextInfo] = []

@@ -33,6 +33,7 @@ from belljar.audit.events import (
     QueryDenied,
     QueryFailed,
     QueryRequested,
+    QueryReused,
     RequestRefused,
     RunFinished,
     RunStarted,
@@ -83,11 +84,14 @@ class OutputEvent(msgspec.Struct, frozen=True):
 
 
 class QueryEvent(msgspec.Struct, frozen=True):
-    """A model is asked, or the query `action` has its outcome. A denied one has a `code`, an answered one a cost."""
+    """A model is asked, or the query `action` has its outcome. A denied one has a `code`, an answered one a cost.
+
+    A `reused` one has the answer of an equal one: no model was asked.
+    """
 
     run: str
     action: str
-    state: Literal["asked", "answered", "failed", "denied"]
+    state: Literal["asked", "answered", "failed", "denied", "reused"]
     purpose: Literal["root", "sub", ""] = ""
     model: str = ""
     cost_nanousd: int = 0
@@ -219,6 +223,8 @@ def _told(run: RunId, event: Event) -> StreamEvent | None:
             return QueryEvent(run, event.action, "failed", cost_nanousd=event.cost_nanousd)
         case QueryDenied():
             return QueryEvent(run, event.action, "denied", code=event.code)
+        case QueryReused():
+            return QueryEvent(run, event.action, "reused", "sub", event.model)
         case RequestRefused():
             return RefusalEvent(run, event.cell, event.asked, event.code)
         case RunStarted() if run.depth:

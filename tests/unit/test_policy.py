@@ -237,7 +237,7 @@ def test_a_missing_table_is_refused(cut: str, missing: str) -> None:
 def test_without_extends_everything_must_be_there() -> None:
     root = tomllib.loads(preset_text("standard"))
     for table in ("box", "limits", "wire", "context", "models"):
-        for key in root[table]:
+        for key in root[table].keys() - {"coalesce", "cache"}:  # of these, silence means no
             text = re.sub(rf"(?ms)(^\[{table}\].*?)^{key} = [^\n]*\n", r"\1", preset_text("standard"), count=1)
             assert f"{table}.{key} is missing; " in refusal(text)
 
@@ -453,9 +453,12 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             raise AssertionError(f"{kind} bounds nothing")
 
 
-# A run's period is always all of it: it has one value, and none that is looser. And waiting allows nothing more, nor
-# does a variable that a program has.
-FREE = ("schema", "name", "description", "quota.run.period", "quota.wait", "models.partial")
+# A run's period is always all of it: it has one value, and none that is looser. Waiting allows nothing more, nor do
+# answers that a tenant already has, or a variable that a program has.
+FREE = (
+    *("schema", "name", "description", "quota.run.period", "quota.wait"),
+    *("models.coalesce", "models.cache", "models.partial"),
+)
 BOUNDING = [key for key in all_kinds() if key not in FREE]
 
 
@@ -1017,6 +1020,16 @@ def test_who_extends_keeps_the_order_and_so_the_default(
     box = policy.load(saved(tmp_path, text)).box
     assert box.languages == languages
     assert backends in (None, box.backends)
+
+
+def test_answers_are_used_again_only_where_a_policy_says_so_and_any_policy_may() -> None:
+    whole = policy.dump(policy.load("standard")).replace('name = "standard"', 'name = "mine"')
+    silent = read(whole.replace('coalesce = "off"\n', "").replace('cache = "0 s"\n', "")).models
+    assert (silent.coalesce, silent.cache_s) == ("off", 0)
+    changed = read(f'{HEAD}models.coalesce = "on"\nmodels.cache = "10 min"').models
+    assert (changed.coalesce, changed.cache_s) == ("on", 600)
+    assert refusal(f'{HEAD}models.coalesce = "yes"').startswith('p.toml:4: models.coalesce is "yes"')
+    assert "use 0 s to 24 h" in refusal(f'{HEAD}models.cache = "25 h"')
 
 
 def test_calls_wait_for_no_period_unless_a_policy_says_so_and_any_policy_may() -> None:

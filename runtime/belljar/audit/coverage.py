@@ -32,6 +32,7 @@ from belljar.audit.events import (
     QueryDenied,
     QueryFailed,
     QueryRequested,
+    QueryReused,
     QueryShown,
     QuotaChanged,
     RequestRefused,
@@ -141,7 +142,13 @@ class _Tree:
             case BoxStarted() | CellStarted() | CellFinished() | AnswerGiven() | AnswerVoid():
                 pass
             case (
-                QueryRequested() | QueryDenied() | QueryCompleted() | QueryFailed() | RequestRefused() | QuotaChanged()
+                QueryRequested()
+                | QueryDenied()
+                | QueryCompleted()
+                | QueryFailed()
+                | QueryReused()
+                | RequestRefused()
+                | QuotaChanged()
             ):
                 pass
             case _:

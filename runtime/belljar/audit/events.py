@@ -9,12 +9,14 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
     v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`, `waited_ms`);
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a provider's cache is told of (`cache_read_tokens`, `cache_write_tokens`,
-          `cache_write_1h_tokens`)
+          `cache_write_1h_tokens`); there is `query.reused`
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
 effect outside the box is two records that share `action`: `query.requested`, durable before the effect leaves the
-host, and then exactly one of `query.completed`, `query.failed` and `query.denied`.
+host, and then exactly one of `query.completed`, `query.failed` and `query.denied`. A query for which no model is
+asked, because there is an answer to an equal one, is the one record `query.reused`, durable before the box has that
+answer.
 
 What belongs to no run stands under `host.quotas`, which no run can have as its id: only `quota.changed` does, and only
 there.
@@ -50,6 +52,7 @@ __all__ = [
     "QueryDenied",
     "QueryFailed",
     "QueryRequested",
+    "QueryReused",
     "QueryShown",
     "QuotaChanged",
     "RequestRefused",
@@ -286,6 +289,28 @@ class QueryFailed(_Event, frozen=True):
     error: Text
 
 
+class QueryReused(_Event, frozen=True):
+    """No model was asked: the answer is that of `origin`, an action of the same tenant. It cost nothing.
+
+    `source`: that answer was kept from before, or had been on its way. The rest is as in `query.requested` and
+    `query.completed`.
+    """
+
+    name: ClassVar[str] = "query.reused"
+    action: Text
+    cell: Count
+    model: Text
+    prompt_sha256: Sha256
+    prompt_bytes: Count
+    output_tokens_max: Count
+    source: Literal["cache", "flight"]
+    origin: Text
+    reply_sha256: Sha256
+    reply_bytes: Count
+    answered_by: Text
+    stop_reason: Text
+
+
 class QueryShown(_Event, frozen=True):
     """These characters of a document stood in a prompt that was answered. If not `complete`, there may be more."""
 
@@ -392,6 +417,7 @@ Event = (
     | QueryDenied
     | QueryCompleted
     | QueryFailed
+    | QueryReused
     | QueryShown
     | RequestRefused
     | RunFinished
@@ -490,7 +516,7 @@ def _is_of_version_3(event: Event) -> bool:
     if isinstance(event, RunAbandoned):
         parts = (event, event.charged)
         return any(part.cpu_ms or part.wall_ms or part.memory_mib_s for part in parts)
-    return isinstance(event, QuotaChanged)
+    return isinstance(event, QuotaChanged | QueryReused)
 
 
 def _of_version_1(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,6 +9,8 @@
   gives only one. It is the run's only one, unless it `stays`: that one ends its question.
 * An action is requested once, in a cell that has begun, and has one outcome, perhaps after the cell's end; at the run's
   end none is open. An abandoned run has open ones: its host died, and the ledger charged them in full.
+* A query that was answered without a model is one record, requested and answered at once. Where the answer is of the
+  same run, that action has been requested, and is completed with the same prompt and reply.
 * Text is shown by a query of the same cell, which has been answered by the run's end.
 
 A run under way takes memory for its actions and cells; an ended one takes none.
@@ -33,6 +35,7 @@ from belljar.audit.events import (
     QueryDenied,
     QueryFailed,
     QueryRequested,
+    QueryReused,
     QueryShown,
     QuotaChanged,
     RequestRefused,
@@ -51,7 +54,9 @@ class _Action(msgspec.Struct):
     seq: int
     cell: int
     is_sub: bool
+    prompt_sha256: str
     ended: bool = False
+    reply_sha256: str | None = None
 
 
 class RunGrammar:
@@ -67,6 +72,7 @@ class RunGrammar:
         self._actions: dict[str, _Action] = {}
         self._asked: set[int] = set()  # cells with a query to a sub-model, and with an answer to one
         self._replied: set[int] = set()
+        self._reused: list[tuple[int, QueryReused]] = []  # whose answer was of this run, with the record's number
         self._shown: dict[int, int] = {}  # cells in which text was shown before an answer: the first such record
         self.ended = False
 
@@ -99,6 +105,8 @@ class RunGrammar:
                 yield from self._request(record, asked)
             case QueryCompleted() | QueryFailed() | QueryDenied() as outcome:
                 yield from self._outcome(record, outcome)
+            case QueryReused() as reused:
+                yield from self._reuse(record, reused)
             case QueryShown() as shown:
                 yield from self._show(record, shown)
             case RequestRefused() as refused:
@@ -123,6 +131,10 @@ class RunGrammar:
         for cell, seq in self._shown.items():
             if cell not in self._replied and cell not in waiting:
                 yield f"record {seq}: text was shown in cell {cell}, in which no query was completed"
+        for seq, reused in self._reused:
+            origin = self._actions.get(reused.origin)
+            if origin is None or (origin.ended and not _is_of(reused, origin)):
+                yield f"record {seq}: it has the answer of action {reused.origin[:80]!a}, which did not give it"
 
     # -- the rules ---------------------------------------------------------------------------------------------------
 
@@ -185,11 +197,23 @@ class RunGrammar:
         if asked.action in self._actions:
             yield f"record {record.seq}: action {asked.action[:80]!a} was already requested"
         else:
-            action = _Action(record.seq, asked.cell, asked.purpose == "sub")
+            action = _Action(record.seq, asked.cell, asked.purpose == "sub", asked.prompt_sha256)
             self._actions[asked.action] = action
             if action.is_sub:
                 self._asked.add(action.cell)
         yield from self._in_a_cell(record, asked.cell)
+
+    def _reuse(self, record: Record, reused: QueryReused) -> Problems:
+        if reused.action in self._actions:
+            yield f"record {record.seq}: action {reused.action[:80]!a} was already requested"
+        else:
+            action = _Action(record.seq, reused.cell, True, reused.prompt_sha256, True, reused.reply_sha256)
+            self._actions[reused.action] = action
+            self._asked.add(reused.cell)
+            self._replied.add(reused.cell)
+        if reused.origin.rpartition(".")[0] == record.run:
+            self._reused.append((record.seq, reused))
+        yield from self._in_a_cell(record, reused.cell)
 
     def _in_a_cell(self, record: Record, cell: int) -> Problems:
         """Cell 0 is before the first."""
@@ -204,5 +228,12 @@ class RunGrammar:
             yield f"record {record.seq}: a second outcome of action {outcome.action[:80]!a}"
         else:
             action.ended = True
-            if isinstance(outcome, QueryCompleted) and action.is_sub:
-                self._replied.add(action.cell)
+            if isinstance(outcome, QueryCompleted):
+                action.reply_sha256 = outcome.reply_sha256
+                if action.is_sub:
+                    self._replied.add(action.cell)
+
+
+def _is_of(reused: QueryReused, origin: _Action) -> bool:
+    """Whether it has the answer of that action."""
+    return (reused.prompt_sha256, reused.reply_sha256) == (origin.prompt_sha256, origin.reply_sha256)

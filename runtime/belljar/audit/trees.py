@@ -4,15 +4,18 @@
 
 A run's id begins with that of the run that started it. So a child begins while its parent is under way, belongs to its
 parent's tenant, and has ended when its parent ends, however that does: a host that buries a tree begins at its leaves.
+
+An answer that is used again is of a run of the same tenant, which may have ended long ago.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from belljar.audit.events import QueryCompleted, QueryFailed, RunAbandoned, RunFinished, RunStarted
+from belljar.audit.events import QueryCompleted, QueryFailed, QueryReused, RunAbandoned, RunFinished, RunStarted
 from belljar.audit.read import Record
 
 __all__ = ["TreeRun", "Trees", "parent_of", "tree"]
@@ -39,6 +42,7 @@ class Trees:
 
     def __init__(self) -> None:
         self._tenants: dict[str, str] = {}
+        self._ever: dict[str, str] = {}  # the tenants of ended runs, too; each name is there once
         self._children: dict[str, set[str]] = {}  # of each run, those that are under way
 
     def feed(self, record: Record) -> Iterator[str]:
@@ -47,11 +51,20 @@ class Trees:
                 yield from self._begin(record, started.tenant)
             case RunFinished() | RunAbandoned():
                 yield from self._end(record)
+            case QueryReused() as reused:
+                theirs = self._ever.get(reused.origin.rpartition(".")[0])
+                if theirs is None or theirs != self._ever.get(record.run):
+                    yield (
+                        f"record {record.seq}: it has the answer of action {reused.origin[:80]!a}, which is not of the "
+                        "same tenant"
+                    )
             case _:
                 pass
 
     def _begin(self, record: Record, tenant: str) -> Iterator[str]:
+        tenant = sys.intern(tenant)
         self._tenants.setdefault(record.run, tenant)
+        self._ever.setdefault(record.run, tenant)
         parent = parent_of(record.run)
         if parent is None:
             return

@@ -8,6 +8,7 @@ from belljar.broker.cell import Cell
 from belljar.broker.meter import Meter
 from belljar.broker.querying import Outcome, Text
 from belljar.broker.recursing import Child
+from belljar.broker.reuse import Reuse
 from belljar.broker.run import RunScope
 
-__all__ = ["Broker", "Calls", "Cell", "Child", "Meter", "Outcome", "Reply", "RunScope", "Spent", "Text"]
+__all__ = ["Broker", "Calls", "Cell", "Child", "Meter", "Outcome", "Reply", "Reuse", "RunScope", "Spent", "Text"]

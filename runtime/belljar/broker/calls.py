@@ -18,6 +18,9 @@ tokens) is made only then, off the event loop: of a batch, only as many prompts 
 Each attempt at the provider is one such sequence with its own action id, so a retry cannot hide a spend. Whatever
 happens in between (an error, a cancellation), the reservation ends exactly once: a call that may have reached the
 provider and reported no usage is charged in full.
+
+Where the policy lets a query have the answer of an equal one (`reuse`), it is one record and no call: nothing is
+reserved, and it costs nothing.
 """
 
 from __future__ import annotations
@@ -27,14 +30,16 @@ import contextlib
 import hashlib
 import math
 import random
+from collections.abc import Callable
 from typing import NamedTuple, TypeGuard
 
 import msgspec
 
 from belljar.audit import AuditLog
-from belljar.audit.events import Event, QueryCompleted, QueryDenied, QueryFailed, QueryRequested
+from belljar.audit.events import Event, QueryCompleted, QueryDenied, QueryFailed, QueryRequested, QueryReused
 from belljar.broker.admission import Admission, Logged
 from belljar.broker.denials import Denials, quota_of
+from belljar.broker.reuse import Equal, Known, Reuse, Source
 from belljar.broker.run import RunScope
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, Refusal
 from belljar.heavy import off_loop, slices, text_of
@@ -183,8 +188,11 @@ class _Window:
 class Calls:
     """The metered way to a model, for one run: the engine's root calls and the guest's queries alike."""
 
-    def __init__(self, scope: RunScope, *, audit: AuditLog, ledger: Ledger, prices: Prices) -> None:
+    def __init__(
+        self, scope: RunScope, *, audit: AuditLog, ledger: Ledger, prices: Prices, reuse: Reuse | None = None
+    ) -> None:
         self._scope = scope
+        self._reuse = reuse or Reuse()
         self._audit = audit
         self._ledger = ledger
         self._prices = prices
@@ -217,12 +225,15 @@ class Calls:
         cell: int,
         prompt: bytes | memoryview | None = None,
         deadline: float | None = None,
+        reused: Callable[[], None] | None = None,
     ) -> ModelReply:
         """Ask, with as many attempts as the policy allows, all of them within `models.call_wall`.
 
         `prompt` is the last message, in UTF-8.
 
         No call waits for a new period beyond `deadline`, on the run's monotonic clock.
+
+        With `reused`, the answer may be that of an equal query, as the policy says; it is then called.
 
         Raises:
             QuotaExceeded: it would spend more than is left.
@@ -236,21 +247,63 @@ class Calls:
                 counted = self._counted[1] if self._counted is not None and self._counted[0] is model else None
                 question = await off_loop(size, _question, request, prompt, counted)
             window = _Window(self._scope, math.inf if deadline is None else deadline)
-            for attempt in range(1, self._scope.policy.models.attempts_max + 1):
-                try:
-                    timed = await self._in_time(question, cell, window)
-                    reply = await self._attempt(model, timed, cell, attempt, window)
-                    if request.purpose == "root":
-                        self._keep_for(model, question, reply)
-                    return reply
-                except ModelFailed as failure:
-                    if self._scope.left_s() <= 0:  # the call was cut short by the run's own deadline
-                        raise self._scope.time_up() from failure
-                    pause_s = _pause_s(failure, attempt)
-                    last = attempt == self._scope.policy.models.attempts_max
-                    if last or not failure.retryable or pause_s >= min(self._scope.left_s(), window.left_s()):
-                        raise
-                await asyncio.sleep(pause_s)
+            if reused is None:
+                return (await self._call(model, question, cell, window)).reply
+            return await self._once(model, question, cell, window, reused)
+
+    async def _once(
+        self, model: Model, question: _Question, cell: int, window: _Window, reused: Callable[[], None]
+    ) -> ModelReply:
+        """The answer, of a call or of an equal query."""
+        request = question.request
+        equal = Equal(self._scope.tenant, id(model), request.system, request.output_tokens_max, question.prompt_sha256)
+        until = min(self._scope.monotonic() + self._scope.policy.models.call_wall_s, window.useful_until)
+        wait_s = min(until - self._scope.monotonic(), self._scope.left_s())
+        known, source = await self._reuse.answer(
+            equal, self._scope.policy, wait_s, lambda: self._call(model, question, cell, window)
+        )
+        if source is not None:
+            self._refuse_after_fault()
+            answered = await off_loop(len(known.reply.text), _answered, known.reply)
+            record = self._reused(known, source, answered, model, question, cell)
+            await to_the_end(self._audit.append(self._scope.run, record))
+            reused()
+        return known.reply
+
+    def _reused(
+        self, known: Known, source: Source, answered: _Answered, model: Model, question: _Question, cell: int
+    ) -> QueryReused:
+        return QueryReused(
+            action=self.next_action(),
+            cell=cell,
+            model=model.name,
+            prompt_sha256=question.prompt_sha256,
+            prompt_bytes=question.prompt_bytes,
+            output_tokens_max=question.request.output_tokens_max,
+            source=source,
+            origin=known.action,
+            reply_sha256=answered.reply_sha256,
+            reply_bytes=answered.reply_bytes,
+            answered_by=answered.answered_by,
+            stop_reason=answered.stop_reason,
+        )
+
+    async def _call(self, model: Model, question: _Question, cell: int, window: _Window) -> Known:
+        for attempt in range(1, self._scope.policy.models.attempts_max + 1):
+            try:
+                timed = await self._in_time(question, cell, window)
+                known = await self._attempt(model, timed, cell, attempt, window)
+                if question.request.purpose == "root":
+                    self._keep_for(model, question, known.reply)
+                return known
+            except ModelFailed as failure:
+                if self._scope.left_s() <= 0:  # the call was cut short by the run's own deadline
+                    raise self._scope.time_up() from failure
+                pause_s = _pause_s(failure, attempt)
+                last = attempt == self._scope.policy.models.attempts_max
+                if last or not failure.retryable or pause_s >= min(self._scope.left_s(), window.left_s()):
+                    raise
+            await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
     def next_action(self) -> str:
@@ -340,7 +393,7 @@ class Calls:
             self._loose_ends = False
         self._refuse_after_fault()
 
-    async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int, window: _Window) -> ModelReply:
+    async def _attempt(self, model: Model, question: _Question, cell: int, attempt: int, window: _Window) -> Known:
         self._refuse_after_fault()
         reservation, held, sent, action = await self._admit(model, question, cell, attempt, window)
         try:
@@ -350,7 +403,7 @@ class Calls:
             await to_the_end(self._ledger.release(reservation, beside=self.entry(_denied(action, late))))
             raise
         window.begin()
-        return await self._send(model, sent.request, action, reservation, held)
+        return Known(await self._send(model, sent.request, action, reservation, held), action, model)
 
     async def _admit(
         self, model: Model, question: _Question, cell: int, attempt: int, window: _Window

@@ -11,12 +11,14 @@ from typing import Final as Const
 from belljar.errors import Refusal
 from belljar.policy import Policy
 
-__all__ = ["REFUSED_CALL_COST_BYTES", "Flood"]
+__all__ = ["REFUSED_CALL_COST_BYTES", "REUSED_COST_BYTES", "Flood"]
 
 # Even an empty frame takes some 16 µs, as much as a KiB of output.
 _FRAME_COST_BYTES_MIN: Const = 1024
 # A call that the ledger refuses costs two records in the log and a transaction.
 REFUSED_CALL_COST_BYTES: Const = 4096
+# A query that is answered without a call costs its digest and one record, but neither calls nor money.
+REUSED_COST_BYTES: Const = 4096
 
 
 class Flood:

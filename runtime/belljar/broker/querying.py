@@ -18,7 +18,7 @@ import msgspec
 from belljar.broker.calls import Calls
 from belljar.broker.cell import Cell
 from belljar.broker.failures import BRIEF_CHARS, failure_of, listing
-from belljar.broker.flood import REFUSED_CALL_COST_BYTES, Flood
+from belljar.broker.flood import REFUSED_CALL_COST_BYTES, REUSED_COST_BYTES, Flood
 from belljar.broker.run import RunScope
 from belljar.broker.screening import Screening, permit_depth
 from belljar.broker.shown import Shown
@@ -221,7 +221,9 @@ class Querying:
             purpose="sub",
         )
         try:
-            reply = await self._calls.ask(model, request, cell=cell.number, prompt=prompt, deadline=cell.deadline)
+            reply = await self._calls.ask(
+                model, request, cell=cell.number, prompt=prompt, deadline=cell.deadline, reused=self._reused
+            )
         except Refusal as refusal:
             self._flood.charge(REFUSED_CALL_COST_BYTES)
             return failure_of(refusal)
@@ -230,6 +232,10 @@ class Querying:
         # An answered prompt was shown; nobody knows about any other.
         await self._shown.prompt(cell.number, prompt)
         return await off_loop(len(reply.text), _outcome_of, reply)
+
+    def _reused(self) -> None:
+        """A query that costs no quota is charged as a frame. Raises Refusal: `limits.output_flood`."""
+        self._flood.charge(REUSED_COST_BYTES)
 
     def answers(self, request: int, results: Sequence[Outcome]) -> tuple[Answers, bytes]:
         """The reply with these outcomes, which together fit one body."""

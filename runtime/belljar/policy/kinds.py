@@ -41,6 +41,7 @@ __all__ = [
     "Pin",
     "Prose",
     "Required",
+    "Sharing",
     "Size",
     "Subset",
     "Time",
@@ -196,9 +197,9 @@ class Duration(Kind[float]):
 
 @dataclass(frozen=True)
 class Wait(Duration):
-    """How long a call may wait before it is refused; without a value not at all.
+    """How long a call may wait before it is refused, or an answer is kept; without a value not at all.
 
-    No wait is looser than another: it spends nothing that could not be spent otherwise, and its time is the run's own.
+    None is looser than another: it spends nothing that could not be spent otherwise, and is the run's or tenant's own.
     """
 
     optional = True
@@ -580,6 +581,20 @@ class Choice(Kind[str]):
 
     def schema(self) -> dict[str, Any]:
         return {"enum": list(self.known)}
+
+
+@dataclass(frozen=True)
+class Sharing(Choice):
+    """Whether what is the tenant's own is shared; `off` without a value. Neither is looser, as with `Wait`."""
+
+    optional = True
+    absent = "off"
+
+    def looser(self, mine: str, base: str) -> bool:
+        return False
+
+    def bound(self, base: str) -> str:
+        return _words(self.known)
 
 
 @dataclass(frozen=True)

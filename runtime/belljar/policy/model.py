@@ -124,6 +124,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which models may be asked, and how. `turns_max` counts the root model's answers.
 
+    `coalesce` and `cache_s` say whether a query may have the answer of an equal one that is under way, or was answered
+    so many seconds ago (0 for never).
+
     `depth_max` counts the levels of models below a root model: with 1 there are sub-models alone, with 2 child runs
     whose programs have sub-models, and so on; `beyond_depth` says what `rlm_query` then does. `children_max` bounds the
     children of one run at the same time, `child_share_percent` what one of them may spend of what the run has left. No
@@ -148,6 +151,8 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     child_context_bytes_max: Annotated[int, kinds.Size("child_context", "1 KiB", "1 GiB")]
     by_depth: Annotated[tuple[tuple[str, ...], ...], kinds.PatternsByDepth("by_depth", 17)]
     deny_prompts: Annotated[tuple[str, ...], kinds.Expressions("deny_prompts")]
+    coalesce: Annotated[Literal["off", "on"], kinds.Sharing("coalesce", ("off", "on"))]
+    cache_s: Annotated[float, kinds.Wait("cache", "0 s", "24 h")]
     partial: Annotated[tuple[str, ...], kinds.Variables("partial")]
 
     def permits(self, model: str) -> bool:
