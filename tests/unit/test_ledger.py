@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
 import sqlite3
 import tempfile
@@ -43,6 +44,7 @@ from belljar.ledger import (
     period_key,
     run_account,
 )
+from belljar.ledger.accounts import new_id
 from tests.examples import examples
 from tests.journals import OwnLedger, meddle, set_limits
 
@@ -1049,3 +1051,19 @@ TestBooks = pytest.mark.slow(Books.TestCase)
 @on_each_store
 def test_the_books_on_a_server() -> None:
     run_state_machine_as_test(Books, settings=settings(Books.TestCase.settings, max_examples=4, stateful_step_count=25))
+
+
+def test_a_forked_child_names_its_reservations_otherwise() -> None:
+    """It may open the ledger anew, and both count on from where they were."""
+    new_id(Amounts(calls=1))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, new_id(Amounts(calls=1)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading) as said:
+        of_child = said.read()
+    assert len(of_child) == len(of_us := new_id(Amounts(calls=1)))
+    assert of_child != of_us

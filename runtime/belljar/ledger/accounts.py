@@ -26,7 +26,9 @@ Both books have slices, since a limit of a run on what boxes use is one for the 
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -303,7 +305,18 @@ def _bounds_of(limits: Limits) -> Bounds:
 
 def new_id(amounts: Amounts) -> str:
     """A new reservation's id, for what it is to hold."""
-    return f"{_OF_BOXES if any(_vector(amounts)[BOXES.places]) else ''}{secrets.token_hex(12)}"
+    return f"{_OF_BOXES if any(_vector(amounts)[BOXES.places]) else ''}{next(_ids)}"
+
+
+def _start_ids() -> None:
+    """From here on ids are this process's. One system call for all of them: each lets go of the interpreter's lock."""
+    global _ids
+    _ids = map(f"{secrets.token_hex(8)}{{:010x}}".format, itertools.count())
+
+
+_ids: Iterator[str]
+_start_ids()
+os.register_at_fork(after_in_child=_start_ids)
 
 
 def _book(reservation: str) -> Book:
