@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import operator
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,7 +206,7 @@ class Quotas:
         if per not in ("day", "month"):
             raise InvalidInput(f"{per!a} is not a span of the history: use day or month", code="argument.type")
         level = None if tenant is None else tenant_of(tenant)
-        return await asyncio.to_thread(_asked, self._path, lambda ask: history(ask, per, level))
+        return await asyncio.to_thread(_asked, self._path, lambda source: history(_ask(source), per, level))
 
     async def check(self) -> list[str]:
         """Whether the ledger adds up and agrees with the log: one line for each difference. Raises as `show`."""
@@ -274,14 +273,14 @@ def _snapshot(log: Log) -> Iterator[Source]:
             raise LedgerUnavailable(f"{source.name} cannot be read: {error}; verify it") from error
 
 
-def _asked(log: Log, question: Callable[[Ask], _T]) -> _T:
+def _asked(log: Log, question: Callable[[Source], _T]) -> _T:
     with _snapshot(log) as source:
-        return question(_ask(source))
+        return question(source)
 
 
-def _standing(level: Tenant | None, stored: Stored | None) -> Callable[[Ask], list[Quota]]:
-    """What asks how the levels stand now."""
-    return lambda ask: quotas(ask, time.time(), level, None if stored is None else stored())
+def _standing(level: Tenant | None, stored: Stored | None) -> Callable[[Source], list[Quota]]:
+    """What asks how the levels stand now, by the clock that tells their periods."""
+    return lambda source: quotas(_ask(source), source.now(), level, None if stored is None else stored())
 
 
 def context_bounds(log: Log, tenant: Tenant) -> dict[Tenant, int]:
@@ -292,7 +291,7 @@ def context_bounds(log: Log, tenant: Tenant) -> dict[Tenant, int]:
     """
 
     def look(log: Log) -> dict[Tenant, int]:
-        return _asked(log, lambda ask: context_limits(ask, tenant))
+        return _asked(log, lambda source: context_limits(_ask(source), tenant))
 
     try:
         # What was read while somebody else opened the file may be older than what that one has said since.
@@ -354,8 +353,8 @@ def explain(path: Log, run: str, stored: Stored | None = None) -> Explained:
     if level is None:
         return Explained(run, tenant, refusals, [], Amounts())
 
-    def stand(ask: Ask) -> tuple[list[Quota], Amounts]:
-        return _standing(level, stored)(ask), overage(ask, RunId(run))
+    def stand(source: Source) -> tuple[list[Quota], Amounts]:
+        return _standing(level, stored)(source), overage(_ask(source), RunId(run))
 
     return Explained(run, tenant, refusals, *_asked(path, stand))
 

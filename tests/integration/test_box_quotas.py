@@ -109,6 +109,43 @@ def test_budget_tells_a_program_what_its_tenant_has_left_and_nothing_of_those_ab
 
 
 @pytest.mark.parametrize(
+    ("run", "level", "left"),
+    [(5, 7, 5), (9, 7, 7), (9, None, 6), (4, None, 4)],
+    ids=["the-runs-own", "its-tenants", "the-policys-for-its-tenant", "the-runs-own-below-the-policys"],
+)
+def test_budget_tells_the_tightest_of_policy_and_tenant_and_nothing_of_what_others_use(
+    jar: Jar, run: int, level: int | None, left: int
+) -> None:
+    """The root tenant has 8 calls left, since a sibling has used 2; that counts, but is not told before it is 0."""
+    quota(jar, "--calls", "10/day")
+    if level is not None:
+        assert jar("quota", "set", "acme/research", "--calls", f"{level}/day").code == 0
+    policy = jar.policy(f"[quota.run]\ncalls = {run}\n[quota.tenant]\ncalls = 6")
+    asks = "try:\n    llm_query('x')\nexcept Exception as error:\n    print(error)"
+
+    async def go() -> list[str]:
+        async with belljar.Runtime(str(policy), state=jar.at, environ={}) as runtime:
+            model = FakeModel(name="scripted:fake")
+
+            async def said(code: str, tenant: str) -> str:
+                return (await runtime.execute(code, sub_model=model, tenant=tenant)).stdout
+
+            await said("llm_query('a'), llm_query('b')", "acme/other")
+            one = await said("print(budget().calls)", "acme/research")
+            await runtime.quotas.set("acme", "day", calls=2)
+            return [one, await said(f"print(budget().calls)\n{asks}\nprint(budget())", "acme/research")]
+
+    before, after = asyncio.run(asyncio.wait_for(go(), PATIENCE_S))
+    assert before == f"{left}\n"
+    calls, refused, shown = after.splitlines()
+    assert calls == "0"
+    assert refused.startswith("the quota of the run's tenant is used up")
+    assert not any(letter.isdigit() for letter in refused)
+    assert shown.startswith("<budget: 0 calls, ")
+    assert "acme" not in after
+
+
+@pytest.mark.parametrize(
     ("table", "line", "code", "program"),
     [
         ("tenant", 'wall = "4 s"', "quota.tenant.wall", IDLE),

@@ -212,6 +212,31 @@ def test_every_level_is_shown_with_what_is_used_held_and_left(path: Path) -> Non
     asyncio.run(main())
 
 
+def test_levels_stand_as_the_clock_of_their_store_says(path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose own clock is forty days ahead shows what counts on the server, and when that begins anew."""
+
+    async def main() -> None:
+        log = journals.place(path)
+        assert log is not None
+        async with shop(log) as here:
+            await here.quotas.set("acme", "month", calls=9)
+            await here.begin(R1, "acme")
+            await here.query()
+            right = time.time
+            monkeypatch.setattr(time, "time", lambda: right() + 40 * 86400)
+            (month,) = [one for one in await here.quotas.show("acme") if one.period == "month"]
+            (told,) = [one for one in explain(log, R1).quotas if one.period == "month"]
+            monkeypatch.undo()
+            on_server = store == "postgresql"
+            assert month.key == period_key("month", right() if on_server else right() + 40 * 86400)
+            assert (month.used.calls, month.left.calls) == ((1, 8) if on_server else (0, 9))
+            assert month.resets_at is not None
+            assert (month.resets_at.timestamp() - right() < 31 * 86400 + 60) == on_server
+            assert told == month
+
+    asyncio.run(main())
+
+
 def test_a_limit_below_what_is_taken_leaves_nothing(path: Path) -> None:
     async def main() -> None:
         async with shop(path) as here:

@@ -18,7 +18,7 @@ import pytest
 from belljar.broker.denials import quota_of
 from belljar.errors import PolicyDenied, QuotaExceeded
 from belljar.identity import Tenant
-from belljar.ledger import DIMENSIONS, NOTHING, Amounts, Ledger, Limits, Period, period_key, run_account
+from belljar.ledger import DIMENSIONS, LOOK_S, NOTHING, Amounts, Ledger, Limits, Period, period_key, run_account
 from belljar.testing import FakeModel
 from tests.journals import OwnLedger, set_limits
 from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, drive, policy_with, world
@@ -373,6 +373,62 @@ def test_a_limit_that_is_raised_lets_whoever_waits_begin_at_once(how: str) -> No
             await second
 
     drive(test())
+
+
+@on_each_store
+@pytest.mark.parametrize("how", ["raised", "cleared"])
+def test_a_limit_that_another_process_raises_lets_whoever_waits_begin_within_seconds(tmp_path: Path, how: str) -> None:
+    """The minute's end is far away, and nobody tells this process."""
+
+    async def test() -> None:
+        async with doors(UNLIMITED, UNLIMITED, path=tmp_path / "a.db", processes=2, wait_s=MINUTE) as [door, other]:
+            await set_limits(other.ledger, ACME, only("minute", calls=1))
+            await spend(other, Amounts(calls=1))
+            second = asyncio.create_task(door.enter())
+            await asleep(door, second)
+            if how == "raised":
+                await other.ledger.change_limits(ACME, {"minute": {"calls": 2}})
+            else:
+                await other.ledger.clear_limits(ACME)
+            await over(second)
+            await second
+
+    drive(test())
+
+
+def test_one_look_at_the_limits_serves_all_who_wait() -> None:
+    async def test() -> None:
+        async with doors(UNLIMITED, UNLIMITED, UNLIMITED, wait_s=MINUTE) as made:
+            ledger = made[0].ledger
+            await set_limits(ledger, ACME, only("minute", calls=1))
+            await spend(made[0], Amounts(calls=1))
+            line = [asyncio.create_task(door.enter()) for door in made]
+            async with in_time(60, "each of them waits for a period"):
+                while len(ledger._watching_limits) < len(made):  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+            await sleeps(ledger)
+            asked = []
+            submit = ledger.journal.submit
+
+            def counted(job: Any, **how: Any) -> Any:
+                asked.append(job)
+                return submit(job, **how)
+
+            ledger.journal.submit = counted  # type: ignore[method-assign]
+            for turn in range(1, 6):
+                pass_time(LOOK_S)
+                async with in_time(60, f"somebody has looked for the {turn}. time"):
+                    while len(asked) < turn:  # noqa: ASYNC110 - nobody tells
+                        await asyncio.sleep(0.001)
+                for _ in range(20):
+                    await asyncio.sleep(0.001)  # what is due by now has its turn
+            assert len(asked) < 10  # three times five if each looked for itself
+            assert not any(task.done() for task in line)
+            for task in line:
+                task.cancel()
+            await asyncio.wait(line)
+
+    asyncio.run(test())
 
 
 @on_each_store

@@ -13,6 +13,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -76,6 +77,10 @@ class Source(Protocol):
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """What a SELECT gives, of the same snapshot, with `?` for each value."""
+        ...
+
+    def now(self) -> float:
+        """The time by the clock that all its writers share, in seconds since the epoch."""
         ...
 
     def foreign(self) -> str | None:
@@ -151,6 +156,9 @@ class _File:
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return self._db.execute(statement, values).fetchall()
+
+    def now(self) -> float:
+        return time.time()
 
     def foreign(self) -> str | None:
         return None if is_blank(self._db) else (SCHEMA.of(self._db) or SCHEMA).foreign(self._db)
@@ -240,6 +248,10 @@ class _Database:
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return self._do(lambda: self._server.fetch(self._numbered(statement), *values))
+
+    def now(self) -> float:
+        found: float = self._do(lambda: self._server.fetch(self._schema.NOW))[0][0]
+        return found
 
     def foreign(self) -> str | None:
         odd: str | None = self._do(lambda: self._schema.foreign(self._server))

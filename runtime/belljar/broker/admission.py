@@ -13,9 +13,10 @@ room beside what is held may still be affordable::
     no, or only a shorter answer fits                   it asks for the longest answer that fits; it is refused if that
                                                         is too short to be of use
 
-A period's end comes by itself. So who waits for one sleeps until then, without looking, and holds nothing; only a limit
-that is changed through this process's ledger wakes it up earlier. The clock of periods may jump meanwhile: how long it
-waits in all is measured by the other, monotonic one.
+A period's end comes by itself. So who waits for one sleeps until then, without asking for room, and holds nothing. Only
+a limit that is changed wakes it up earlier: at once if that is done through this process's ledger, and within seconds
+if by another process, since one look at the limits every few seconds serves all who wait in this one. The clock of
+periods may jump meanwhile: how long it waits in all is measured by the other, monotonic one.
 
 Within a run it is first come, first served. Calls that have to wait form a line, only its head tries to get in, and no
 later call tries before the line is empty. So small calls cannot starve a large one; and the head holds nothing that the
@@ -36,7 +37,7 @@ from typing import Final, NamedTuple
 from belljar.broker.run import RunScope
 from belljar.errors import QuotaExceeded
 from belljar.journal import Job
-from belljar.ledger import DIMENSIONS, PERIODS, Amounts, Ledger, Remaining, period_end, period_key
+from belljar.ledger import DIMENSIONS, LOOK_S, PERIODS, Amounts, Ledger, Remaining, period_end, period_key
 
 __all__ = ["Admission", "Bound", "Logged", "Records"]
 
@@ -112,7 +113,8 @@ class Admission:
         pause_s = _LOOK_S_MIN
         while True:
             self._check()
-            changed = self._ledger.changed()  # before looking, so that nothing that happens meanwhile is missed
+            # Before looking, so that nothing that happens meanwhile is missed.
+            changed = self._ledger.changed(self._scope.run)
             freed = self._ledger.freed()
             room = await self._ledger.room(self._scope.run, now=self._scope.now())
             longest = _longest(bound, output_tokens_max, kept, room.empty)
@@ -147,10 +149,19 @@ class Admission:
         for begins, wait_s in periods.ahead():
             room = await self._ledger.room(self._scope.run, now=begins)
             if _longest(bound, output_tokens_max, kept, room.empty) > longest:
-                await self._wait(changed, wait_s)
+                await self._wait_for_period(changed, wait_s)
                 periods.waited()
                 return True
         return False
+
+    async def _wait_for_period(self, changed: asyncio.Event, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while True:
+            await self._wait(changed, min(until - loop.time(), LOOK_S))
+            if changed.is_set() or loop.time() >= until:
+                return
+            await self._ledger.look_for_changes()
 
     async def _wait(self, freed: asyncio.Event, seconds: float) -> None:
         if self._scope.left_s() <= 0:

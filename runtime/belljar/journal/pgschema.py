@@ -21,6 +21,8 @@ from belljar.journal.tables import BOOKS, LIMITED, LIMITS, RECORDS, TABLES, Book
 
 __all__ = [
     "LOCK",
+    "NOW",
+    "TIME",
     "VERSION",
     "Shape",
     "foreign",
@@ -34,6 +36,9 @@ __all__ = [
 VERSION: Final = 1
 
 LOCK: Final = "SELECT round FROM belljar.head FOR UPDATE"
+# The server's clock, in seconds since the epoch; it goes on inside a transaction.
+TIME: Final = "extract(epoch FROM clock_timestamp())::float8"
+NOW: Final = f"SELECT {TIME}"
 
 _TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state"}
 _BYTES: Final = {"body", "hash", "run_limits", "tenant_limits"}

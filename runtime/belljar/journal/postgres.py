@@ -51,7 +51,7 @@ from typing import Any, Final, TypeVar
 
 from belljar.errors import BelljarError
 from belljar.journal.draft import Stale, StoreError
-from belljar.journal.pgschema import LOCK, Shape, load_statement, prepare, write_statement
+from belljar.journal.pgschema import LOCK, NOW, TIME, Shape, load_statement, prepare, write_statement
 from belljar.journal.pgserver import Locked, Lost, Server, Unanswered, numbered
 from belljar.journal.tables import TABLES, Key, Table
 
@@ -62,7 +62,6 @@ _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 _PATIENCE_S: Final = 10.0  # as long as SQLite waits for a lock
 _PULSE_S: Final = 15.0
 
-_TIME: Final = "extract(epoch FROM clock_timestamp())::float8"
 # Except ourselves: we are alive.
 _REMOVE_DEAD: Final = (
     "DELETE FROM belljar.hosts WHERE seen < clock_timestamp() - make_interval(secs => $1) AND name <> $2 RETURNING name"
@@ -116,7 +115,7 @@ class PostgresStore:
         try:
             self._server.connect()
             prepare(self._server, self.host)
-            self._note_time(f"SELECT {_TIME}")
+            self._note_time(NOW)
         except BaseException:
             self._server.close()
             raise
@@ -181,7 +180,7 @@ class PostgresStore:
         with contextlib.suppress(StoreError):
             self._connect()
             self._note_time(
-                f"UPDATE belljar.hosts SET seen = clock_timestamp() WHERE name = $1 RETURNING {_TIME}",  # noqa: S608
+                f"UPDATE belljar.hosts SET seen = clock_timestamp() WHERE name = $1 RETURNING {TIME}",  # noqa: S608
                 self.host,
             )
 

@@ -24,7 +24,7 @@ from belljar.ledger.base import (
     plus,
     run_account,
 )
-from belljar.ledger.ledger import BoxIds, Ledger
+from belljar.ledger.ledger import LOOK_S, BoxIds, Ledger
 from belljar.ledger.reading import Quota, Span, Used, context_limits, history, overage, quotas
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "DIMENSIONS",
     "GAUGES",
     "LIMITED",
+    "LOOK_S",
     "NOTHING",
     "PERIODS",
     "USED_UP",

@@ -88,6 +88,8 @@ __all__ = [
     "end",
     "end_if_open",
     "keys_of",
+    "limit_keys",
+    "limits_above",
     "limits_of",
     "new_id",
     "open_run",
@@ -182,11 +184,21 @@ def limits_of(draft: Draft, account: Tenant) -> list[Limits]:
     return [Limits(row.period, *row.bounds) for row in rows if row is not None]  # type: ignore[arg-type]
 
 
+def limit_keys(tenant: Tenant) -> tuple[Key, ...]:
+    """The rows of what is set for each level of a tenant."""
+    return tuple((LIMITS, (level, period)) for level in tenant.levels for period in PERIODS)
+
+
+def limits_above(draft: Draft, run: RunId) -> tuple[LimitsRow | None, ...]:
+    """What is set for each level of a run's tenant: the same again as long as nobody changes one of them."""
+    tenant = _stored(Tenant, _run_row(draft, run).tenant)
+    return tuple(draft.get(LIMITS, level, period) for level in tenant.levels for period in PERIODS)
+
+
 def keys_of(run: RunId, tenant: Tenant, run_limits: Limits, minute: str, book: Book = CALLS) -> tuple[Key, ...]:
     """Every row that a reservation of this run looks at, but for pages of minutes and hours."""
-    limits = [(LIMITS, (account, period)) for account in tenant.levels for period in PERIODS]
     pages = [(book.balances, page) for page in _pages(run, tenant, run_limits, minute)]
-    return ((RUNS, (run,)), *limits, *pages)
+    return ((RUNS, (run,)), *limit_keys(tenant), *pages)
 
 
 def _run_row(draft: Draft, run: RunId) -> RunRow:

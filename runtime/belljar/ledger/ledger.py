@@ -15,17 +15,19 @@ is tried again, in order, before the next request. If it was done after all, it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import itertools
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from belljar.errors import BelljarError, HostFault, InvalidInput, LedgerUnavailable
 from belljar.identity import RunId, Tenant
 from belljar.journal import Draft, Job, Journal
-from belljar.journal.tables import BOXES, LIMITED, LIMITS, Key, RunRow
+from belljar.journal.tables import BOXES, LIMITED, LIMITS, RUNS, Key, LimitsRow, RunRow
 from belljar.ledger import accounts
 from belljar.ledger.base import (
     NOTHING,
@@ -42,11 +44,13 @@ from belljar.ledger.base import (
 )
 from belljar.tasks import to_the_end
 
-__all__ = ["BoxIds", "Ledger"]
+__all__ = ["LOOK_S", "BoxIds", "Ledger"]
 
 _T = TypeVar("_T")
 # How soon a failed write is tried again if nothing else is asked of the ledger.
 _AGAIN_S = 5.0
+# How often one looks whether another process has changed a limit, while somebody waits for a period.
+LOOK_S: Final = 2.0
 _ONE_BOX = Amounts(boxes=1)
 
 
@@ -78,7 +82,10 @@ class Ledger:
         self._journal = journal
         # Not one event for all: it belongs to the loop that first waits for it, and a ledger may outlive a loop.
         self._watching = weakref.WeakSet[asyncio.Event]()
-        self._watching_limits = weakref.WeakSet[asyncio.Event]()
+        self._watching_limits = weakref.WeakKeyDictionary[asyncio.Event, RunId]()
+        # What stood there for the levels of those runs when it was last seen, and when to look again.
+        self._limits_seen: dict[RunId, tuple[LimitsRow | None, ...]] = {}
+        self._next_look_at = 0.0
         self._owed: list[Job[object]] = []
         self._again: asyncio.TimerHandle | None = None
         # Of the runs that were opened here: what the rows of a reservation depend on, and those of the last day.
@@ -353,17 +360,54 @@ class Ledger:
     async def room(self, run: RunId, *, now: float) -> Room:
         """What `remaining` would be without what is held."""
         minute = minute_of(now)
-        return await self._submit(Job(lambda draft: accounts.room(draft, run, minute), self._keys_of(run, minute)))
+
+        def work(draft: Draft) -> tuple[Room, tuple[LimitsRow | None, ...]]:
+            return accounts.room(draft, run, minute), accounts.limits_above(draft, run)
+
+        room, limits = await self._submit(Job(work, self._keys_of(run, minute)))
+        self._see_limits(run, limits)
+        return room
 
     def now(self) -> float:
         """The journal's clock, by which all that share it tell one period from the next: seconds since the epoch."""
         return self._journal.now()
 
-    def changed(self) -> asyncio.Event:
-        """An event, set once a limit is changed through this object after this call. Other processes do not set it."""
+    def changed(self, run: RunId) -> asyncio.Event:
+        """An event, set once a limit is changed through this object after this call.
+
+        If another process changes one of a level of this run's tenant after the next `room`, `look_for_changes` sets
+        it.
+        """
+        watched = set(self._watching_limits.values())
+        self._limits_seen = {known: limits for known, limits in self._limits_seen.items() if known in watched}
         event = asyncio.Event()
-        self._watching_limits.add(event)
+        self._watching_limits[event] = run
         return event
+
+    async def look_for_changes(self) -> None:
+        """Look whether another process has changed a limit, and if so, set what `changed` has given.
+
+        One look every `LOOK_S` seconds serves all who wait, so each of them may ask for it. While the ledger is out of
+        reach it finds nothing.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._next_look_at:
+            return
+        self._next_look_at = now + LOOK_S
+        runs = set(self._watching_limits.values())
+        rows = [((RUNS, (run,)), *accounts.limit_keys(self._opened[run][0])) for run in runs if run in self._opened]
+
+        def work(draft: Draft) -> dict[RunId, tuple[LimitsRow | None, ...]]:
+            return {run: accounts.limits_above(draft, run) for run in runs}
+
+        with contextlib.suppress(LedgerUnavailable):
+            for run, limits in (await self._submit(Job(work, tuple(itertools.chain(*rows))))).items():
+                self._see_limits(run, limits)
+
+    def _see_limits(self, run: RunId, limits: tuple[LimitsRow | None, ...]) -> None:
+        if self._limits_seen.get(run, limits) != limits:
+            self._tell_of_limits()
+        self._limits_seen[run] = limits
 
     def freed(self) -> asyncio.Event:
         """An event, set once something held is given back through this object after this call.
