@@ -1,0 +1,117 @@
+"""The generated tasks: the same everywhere, and scored so that only the right answer is right."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from contextlib import redirect_stdout
+
+import msgspec
+import pytest
+from RestrictedPython.compile import compile_restricted_exec
+
+from belljar.bench import niah
+from belljar.bench.cases import Case, Oracle, exact, normal
+from belljar.models.base import Message, Model, ModelRequest
+
+BLOCK = re.compile(r"```repl\n(.*?)```", re.DOTALL)
+TASKS: dict[str, Callable[[int, int], list[Case]]] = {"niah": niah.cases}
+TOKENS = 2**13
+CASES = {f"{task} {case.name}": case for task, cases in TASKS.items() for case in cases(TOKENS, 1)}
+
+# The texts and questions of seed 1 at 8,192 tokens, on every machine and with every Python.
+DIGESTS = {
+    "niah": "739436418c447fe2",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_same_size_and_seed_give_the_same_cases(task: str) -> None:
+    made = [[(case.name, case.question, case.context) for case in TASKS[task](TOKENS, 1)] for _ in range(2)]
+    assert made[0] == made[1]
+    assert hashlib.sha256(msgspec.json.encode(made[0])).hexdigest()[:16] == DIGESTS[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_another_seed_gives_other_texts_and_size_is_what_was_asked_for(task: str) -> None:
+    first, second = TASKS[task](2**15, 1)[0], TASKS[task](2**15, 2)[0]
+    assert first.text != second.text
+    assert 2**15 * 2.5 < len(first.text) < 2**15 * 4.5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_answer_and_a_wrong_one_are_worth_less_than_the_right_one(name: str) -> None:
+    case = CASES[name]
+    right = solve(case)
+    assert case.score(right) == 1.0
+    assert case.score("") < 1.0
+    assert case.score("I do not know.") < 1.0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_restricted_language_accepts_every_turn_of_the_script(name: str) -> None:
+    for turn in CASES[name].turns:
+        (code,) = BLOCK.findall(turn)
+        assert compile_restricted_exec(code).errors == ()
+        assert not turn.startswith("```")
+    assert ["FINAL(" in turn for turn in CASES[name].turns].index(True) == len(CASES[name].turns) - 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_without_its_oracle_the_script_does_not_find_the_answer(name: str) -> None:
+    """The answer comes from what a sub-model read, not from the script."""
+    case = CASES[name]
+    try:
+        answer = solve(case, oracle=Oracle(lambda _: "I do not know."))
+    except (LookupError, ValueError):
+        return
+    assert case.score(answer) < 1.0
+
+
+@pytest.mark.parametrize(
+    "answer", ["Location", "Answer: location", '"location".', "**Location**", "Label:  location\n"]
+)
+def test_what_models_put_around_an_answer_does_not_count(answer: str) -> None:
+    assert exact("location")(answer) == 1.0
+
+
+@pytest.mark.parametrize("answer", ["", "entity", "location or entity", "dislocation", "no location"])
+def test_anything_else_does(answer: str) -> None:
+    assert exact("location")(answer) == 0.0
+
+
+def test_a_normal_answer_is_one_line_in_small_letters() -> None:
+    assert normal("  The answer is: Human\n  Being. ") == "human being"
+
+
+# The needle
+
+
+def test_a_needle_stands_once_at_its_depth_and_its_number_is_the_answer() -> None:
+    for case in niah.cases(2**15, 3):
+        depth = int(case.name.removeprefix("depth-"))
+        (value,) = re.findall(r"One of the special magic numbers for [a-z-]+ is: ([0-9]{7})\.", case.text)
+        assert case.text.index(value) / len(case.text) == pytest.approx(depth / (niah.DEPTHS - 1), abs=0.01)
+        assert case.score(f"The number is {value}.") == 1.0
+        assert case.score(str(int(value) ^ 1)) == 0.0
+
+
+def solve(case: Case, oracle: Model | None = None) -> str:
+    """The case's script over its oracle, in this very process."""
+    finals: list[object] = []
+    model = case.oracle if oracle is None else oracle
+
+    def ask(prompt: str) -> str:
+        request = ModelRequest("", (Message("user", prompt),), 16384, 10.0, "sub")
+        return asyncio.run(model.complete(request)).text
+
+    names: dict[str, object] = {"context": case.context, "FINAL": finals.append, "llm_query": ask}
+    names["llm_query_batched"] = lambda prompts: [ask(prompt) for prompt in prompts]
+    with redirect_stdout(io.StringIO()):
+        for turn in case.turns:
+            exec(compile(BLOCK.findall(turn)[0], "turn", "exec"), names)
+    (final,) = finals
+    return final if isinstance(final, str) else msgspec.json.encode(final).decode()
