@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.support import Jar
 
-TASKS = ("niah",)
+TASKS = ("niah", "oolong", "pairs")
 
 
 def solved(jar: Jar, task: str, tokens: int) -> dict[str, Any]:
