@@ -31,7 +31,7 @@ import msgspec
 
 from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
-from belljar.broker import Broker, Calls, Child, Meter, Outcome, RunScope, Spent, Text
+from belljar.broker import Broker, Calls, Child, Meter, Outcome, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
 from belljar.context import (
     ContextStore,
@@ -174,8 +174,6 @@ class Run:
         self._contexts: list[ContextInfo] = []
         self._described = dict(order.documents)
         self._spans: dict[int, Sequence[Span]] = {}
-        # What its children spent, and theirs.
-        self._below = Spent()
         self._slicing = asyncio.Lock()
         # A model object is asked once: an error later must not cost a result that is there.
         self._scripted = any(model.scripted for model in (order.root, order.sub) if model is not None)
@@ -257,7 +255,7 @@ class Run:
         if self.box.finished:
             raise PolicyDenied("the session has ended: open a new one", code="session.ended")
         self.on_turn = on_turn
-        before, turns, cells, began = self._spent(), self._turns, self.box.broker.cells, self.wall_s
+        before, turns, cells, began = self.calls.spent_in_tree, self._turns, self.box.broker.cells, self.wall_s
         self._unanswered, self._asked_log = None, TurnsLog()
         given: str | msgspec.Raw | None = None
         try:
@@ -270,7 +268,7 @@ class Run:
             self.on_turn = None
         assert verdict is not None, "a root model ends with an answer, or its box has ended"
         self._unanswered = None if given is not None else verdict
-        spent, coverage = self._spent(), self.box.broker.coverage
+        spent, coverage = self.calls.spent_in_tree, self.box.broker.coverage
         result = AskResult(
             status=verdict.status,
             given=given,
@@ -357,7 +355,7 @@ class Run:
         return self._root.turns if self._root else 0
 
     def progress(self) -> Progress:
-        broker, spent = self.box.broker, self._spent()
+        broker, spent = self.box.broker, self.calls.spent_in_tree
         return Progress(
             turns=self._turns,
             cells=broker.cells,
@@ -470,6 +468,7 @@ class Run:
             limits = _run_limits(policy)
             if self.order.limits is not None:
                 limits = await turn.enter_async_context(self.order.limits.slice())
+                self.calls.limits = limits
             entry = self.audit.entry(self.scope.run, started)
             self._announced = True  # also if it is cancelled: it may have taken effect
             try:
@@ -526,6 +525,7 @@ class Run:
             root=order.root or order.sub,
             alone=False,
             stays=False,
+            answer_type=None,  # its parent's: a child answers a question of its own
             limits=_ChildLimits(self._slice, child.deadline),
         )
 
@@ -542,7 +542,7 @@ class Run:
 
     def _include(self, child: Child, run: Run) -> None:
         """A child's cost and coverage belong to the tree, however it ended."""
-        self._below.include(run._spent())
+        self.calls.below.include(run.calls.spent_in_tree)
         if isinstance(child.context, Part) and run._box is not None:
             self.box.broker.include(child.doc, run.box.broker)
 
@@ -564,13 +564,6 @@ class Run:
             limit.limit if limit else None,
             limit.observed if limit else None,
         )
-
-    def _spent(self) -> Spent:
-        """With what its children spent."""
-        spent = Spent()
-        spent.include(self.calls.spent)
-        spent.include(self._below)
-        return spent
 
     async def close(self, verdict: Verdict) -> None:
         """Leave nothing of the run behind, then log how it ended. Every step is tried even if one before it fails."""
@@ -632,7 +625,7 @@ class Run:
 
     def _result(self) -> Result:
         assert self._verdict is not None, "the run is not closed"
-        broker, spent, last = self.box.broker, self._spent(), self.last
+        broker, spent, last = self.box.broker, self.calls.spent_in_tree, self.last
         coverage = broker.coverage  # a sum over very many ranges, so once
         return Result(
             run_text=str(self.scope.run),
@@ -757,9 +750,11 @@ async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[
             del live[run.scope.run]
 
 
-async def _lend(store: ContextStore, text: str, lent: contextlib.AsyncExitStack) -> Document:
-    """Keep a text that a program made until its child has ended; not to be cancelled half-way."""
-    loan = await asyncio.to_thread(store.lend, text, now_ns=time.time_ns())
+async def _lend(
+    store: ContextStore, made: str | list[Any] | dict[str, Any], lent: contextlib.AsyncExitStack
+) -> Document:
+    """Keep what a program made until its child has ended; not to be cancelled half-way."""
+    loan = await asyncio.to_thread(store.lend, made, now_ns=time.time_ns())
     lent.push_async_callback(_give_back, loan)
     return loan.document
 

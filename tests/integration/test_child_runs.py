@@ -13,7 +13,7 @@ import pytest
 
 from belljar import Result, Runtime
 from belljar.audit import coverage, records_below, verify
-from belljar.identity import RunId
+from belljar.identity import Language, RunId
 from belljar.models import FREE, ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
 from tests.integration.support import PATIENCE_S, Jar
@@ -43,6 +43,8 @@ class Played:
     def __init__(self, programs: Mapping[str, str]) -> None:
         self._programs = programs
         self.openings: list[str] = []
+        # The last message of each later turn.
+        self.told: list[str] = []
         self._more = asyncio.Event()
 
     async def seen(self, openings: int) -> None:
@@ -55,7 +57,10 @@ class Played:
         first = request.messages[0].text
         if request.purpose == "sub":
             return self._reply(f"{len(first)} {first[-6:]}")
-        self.openings.append(first)
+        if len(request.messages) == 1:
+            self.openings.append(first)
+        else:
+            self.told.append(request.messages[-1].text)
         self._more.set()
         name = re.search(r"\[\[(\w+)\]\]", first)
         return self._reply(f"```repl\n{self._programs[name[1] if name else 'alone']}\n```")
@@ -78,13 +83,14 @@ def run(
     programs: Mapping[str, str],
     *,
     policy: Policy | None = None,
+    language: Language = "python",
     while_it_runs: Callable[[Runtime], Any] | None = None,
     **how: Any,
 ) -> tuple[Result, Played]:
     model = Played(programs)
 
     async def go() -> Result:
-        async with Runtime(policy or policy_of(), state=jar.at, environ={}, language="python") as runtime:
+        async with Runtime(policy or policy_of(), state=jar.at, environ={}, language=language) as runtime:
             beside = asyncio.create_task(while_it_runs(runtime)) if while_it_runs else None
             result = await runtime.execute(code, model=model, **how)
             if beside is not None:
@@ -119,6 +125,21 @@ def test_what_a_child_gives_comes_back_as_a_value(jar: Jar) -> None:
     assert answered(jar, code, programs, context=TEXT) == [[1, 2.5, None], "abc", "{}"]
 
 
+def test_a_child_answers_its_own_question_whatever_its_parents_answer_has_to_be(jar: Jar) -> None:
+    class Count(msgspec.Struct):
+        lines: int
+
+    programs = {"root": "SUBMIT(lines=len(rlm_query('[[x]]', 'a')))", "x": "FINAL('no struct')"}
+
+    async def go() -> Result:
+        async with Runtime(policy_of(turns_max=2), state=jar.at, environ={}, language="python") as runtime:
+            return await runtime.run("[[root]]", model=Played(programs), answer_type=Count)
+
+    result = asyncio.run(go())
+    assert result.status == "ok", result.error
+    assert result.value == Count(len("no struct"))
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -148,6 +169,49 @@ def test_a_part_reaches_a_child_by_reference(jar: Jar, given: str, expected: Any
     (described,) = child.data["contexts"]
     assert described["sha256"] in {one["sha256"] for one in jar.records("run.started")[0].data["contexts"]}
     assert len(list((jar.at / "contexts").glob("**/lent/*"))) == 0
+
+
+MADE = {
+    "list": ["eins", None, {"zwei": [1, 2.5]}, "drei \u2192"],
+    "dict": {"a": "eins", "b": {"n": 3}, "\u00e9": "vier", "big": 10**30},
+}
+
+
+@pytest.mark.parametrize("language", ["python", "restricted"])
+@pytest.mark.parametrize("kind", MADE)
+def test_a_list_or_dict_that_the_program_made_is_one_for_the_child(jar: Jar, language: Language, kind: str) -> None:
+    made = MADE[kind]
+    programs = {"x": "FINAL([context.copy(), len(context), [hit.text for hit in context.search('eins|vier')]])"}
+    code = f"made = {made!r}\nFINAL(rlm_query_batched(['[[x]]'] * 2, [made, {{'one': (1, 'zwei')}}]))"
+    result, model = run(jar, code, programs, language=language)
+    assert result.status == "ok", result.error
+    assert result.answer == [
+        [made, 4, ["eins"] if kind == "list" else ["eins", "vier"]],
+        [{"one": [1, "zwei"]}, 1, []],
+    ]
+    assert f"a {kind} (items: 4" in "".join(model.openings)
+    assert len(list((jar.at / "contexts").glob("**/lent/*"))) == 0
+
+
+def test_what_has_no_form_in_json_is_no_context(jar: Jar) -> None:
+    code = """
+found = []
+for wrong in ([1, {2, object()}], {1: 2, "1": 3}, [float("nan")], [], {}, {1, 2}):
+    try:
+        rlm_query("x", wrong)
+    except (TypeError, PolicyDenied) as error:
+        found.append(type(error).__name__)
+FINAL(found)
+"""
+    result, model = run(jar, code, {})
+    assert result.answer == [*["TypeError"] * 3, *["PolicyDenied"] * 2, "TypeError"], result.error
+    assert model.openings == []
+
+
+def test_beyond_the_depth_a_sub_model_reads_what_the_program_made_as_json(jar: Jar) -> None:
+    result, _ = run(jar, "FINAL(rlm_query('What?', ['a', {'b': 1}]))", {}, policy=policy_of(depth_max=1))
+    asked = 'What?\n\n["a", {"b": 1}]'
+    assert result.answer == f"{len(asked)} {asked[-6:]}"
 
 
 def test_a_child_reads_nothing_beside_its_part(jar: Jar) -> None:
@@ -281,6 +345,19 @@ def test_a_child_gets_a_share_of_what_is_left(jar: Jar) -> None:
     # Ten calls for the child, one of which its own turn has used, and of the others one is kept for its next turn.
     (mine, below), left = answered(jar, code, programs, policy=policy)
     assert (mine <= 9, below <= 2, left) == (True, True, 38)
+
+
+def test_a_root_model_is_told_what_is_left_of_its_slice_and_what_its_children_spent(jar: Jar) -> None:
+    policy = policy_of(child_share_percent=25)
+    run_quota = msgspec.structs.replace(policy.quota.run, calls=40, cost_nanousd=40 * 10**9)
+    policy = msgspec.structs.replace(policy, quota=msgspec.structs.replace(policy.quota, run=run_quota))
+    twice = "try:\n    FINAL(found)\nexcept NameError:\n    found = rlm_query('[[y]]', 'a')"
+    programs = {"x": twice, "y": "FINAL(1)"}
+    result, model = run(jar, "FINAL(rlm_query('[[x]]', 'a'))", programs, policy=policy)
+    assert result.answer == 1
+    # Ten calls are its slice: one was its own first turn, one its child's.
+    (told,) = [told for told in model.told if "Turn 2 of" in told]
+    assert "calls left: 8; spent: 0.00 of 10.00 USD" in told.rpartition("\n\n")[2]
 
 
 def test_a_batch_that_is_too_large_for_a_slice_is_refused_by_its_numbers(jar: Jar) -> None:

@@ -307,6 +307,18 @@ def test_money_is_kept_back_for_the_root_too_and_never_more_than_a_quarter(tmp_p
     drive(test())
 
 
+def test_of_a_slice_no_more_than_a_quarter_is_kept_back(tmp_path: Path) -> None:
+    async def test() -> None:
+        limit = 30 * worst(question()).cost_nanousd
+        async with world(tmp_path, limits=only(cost_nanousd=limit)) as here:
+            here.calls.limits = only(cost_nanousd=limit)
+            await here.calls.ask(FakeModel(), root_question("go", output_tokens_max=10_000), cell=0)
+            used = (await here.balance()).used.cost_nanousd
+            assert (await here.calls.left()).cost_nanousd == limit - used - limit // 4
+
+    drive(test())
+
+
 def test_without_a_root_model_nothing_is_kept_back(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path, limits=only(calls=2)) as here:
@@ -984,7 +996,7 @@ def test_whatever_goes_wrong_with_an_end_is_the_run_s_fault(tmp_path: Path, rais
 def test_an_outcome_that_has_no_form_in_the_log_is_logged_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("belljar.broker.calls._answered", lambda _: _Answered("a" * 64, 1.5, "m", "s"))  # type: ignore[arg-type]
+    monkeypatch.setattr("belljar.broker.calls._answered", lambda _: _Answered("a" * 64, 1.5, "m", "s", Usage()))  # type: ignore[arg-type]
 
     async def test() -> None:
         async with world(tmp_path) as here:

@@ -23,7 +23,7 @@ from belljar.engine.prompt import Ran, summary, system_prompt
 from belljar.errors import BelljarError, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.models import ModelReply, ModelRequest, Usage
-from belljar.policy import Policy, load
+from belljar.policy import Policy, RunQuota, load
 from belljar.tasks import Nursery
 
 F = "```"
@@ -126,7 +126,11 @@ class FakeRun:
         return ModelReply(text, Usage(100, 10), "m", stop_reason)
 
     @property
-    def spent(self) -> FakeRun:
+    def limits(self) -> RunQuota:
+        return self.scope.policy.quota.run
+
+    @property
+    def spent_in_tree(self) -> FakeRun:
         """The one that is told of: `cost_nanousd` and `calls`."""
         return self
 
@@ -283,6 +287,14 @@ def test_the_instructions_say_what_holds_in_this_run() -> None:
     assert "at most 20,000 characters" in run.asked[0].system
     assert f"may run {load('standard').limits.cell_wall_s:,.0f} s" in run.asked[0].system
     assert "import of any other" not in system_prompt(load("standard"), "python", "w")
+
+
+@pytest.mark.parametrize(("depth_max", "depth", "told"), [(2, 0, True), (2, 1, False), (3, 1, True), (1, 0, False)])
+def test_who_may_start_child_runs_is_told_how(depth_max: int, depth: int, told: bool) -> None:
+    standard = load("standard")
+    policy = msgspec.structs.replace(standard, models=msgspec.structs.replace(standard.models, depth_max=depth_max))
+    said = system_prompt(policy, "python", "w", depth=depth)
+    assert [name in said for name in ("`rlm_query(", "`rlm_query_batched(", "`context.part(")] == [told] * 3
 
 
 def test_what_one_turn_adds_is_bounded() -> None:

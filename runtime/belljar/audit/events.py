@@ -8,7 +8,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
     v 2   it is in `facts`; a field that equals its default is left out
     v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`, `waited_ms`);
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
-          end its run (`stays`)
+          end its run (`stays`); a provider's cache is told of (`cache_read_tokens`, `cache_write_tokens`,
+          `cache_write_1h_tokens`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -252,7 +253,11 @@ class QueryDenied(_Event, frozen=True):
 
 
 class QueryCompleted(_Event, frozen=True):
-    """The model answered, and this is what it cost."""
+    """The model answered, and this is what it cost.
+
+    Of `input_tokens` some may have come from the provider's cache, which costs less, and others may have been written
+    to it, which costs more: `cache_write_1h_tokens` are those of them that it keeps for an hour.
+    """
 
     name: ClassVar[str] = "query.completed"
     action: Text
@@ -264,6 +269,9 @@ class QueryCompleted(_Event, frozen=True):
     reply_bytes: Count
     answered_by: Text
     stop_reason: Text
+    cache_read_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    cache_write_1h_tokens: Count = 0
 
 
 class QueryFailed(_Event, frozen=True):
@@ -477,6 +485,8 @@ def _is_of_version_3(event: Event) -> bool:
         return any(part is not None for part in (event.scope, event.period, event.used, event.held, event.waited_ms))
     if isinstance(event, AnswerGiven):
         return event.stays
+    if isinstance(event, QueryCompleted):
+        return bool(event.cache_read_tokens or event.cache_write_tokens or event.cache_write_1h_tokens)
     if isinstance(event, RunAbandoned):
         parts = (event, event.charged)
         return any(part.cpu_ms or part.wall_ms or part.memory_mib_s for part in parts)

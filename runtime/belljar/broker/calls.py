@@ -39,8 +39,9 @@ from belljar.broker.run import RunScope
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, Refusal
 from belljar.heavy import off_loop, slices, text_of
 from belljar.journal import Job
-from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Remaining, beyond, plus
+from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Limits, Remaining, beyond, plus
 from belljar.models import Counted, Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
+from belljar.policy import Spending
 from belljar.tasks import to_the_end
 
 __all__ = ["Calls", "Spent"]
@@ -200,7 +201,11 @@ class Calls:
         self._awaited = 0
         self._fault: HostFault | None = None
         self.denials = Denials(scope.run, audit)
+        # What the run and all below it may spend. A child's is its slice, known once it is open.
+        self.limits: Spending | Limits = scope.policy.quota.run
         self.spent = Spent()
+        # What its children spent, and theirs.
+        self.below = Spent()
         # What calls cost beyond what was held for them.
         self.overage = NOTHING
 
@@ -272,6 +277,14 @@ class Calls:
         return question.but(deadline_s=min(wall_s, left_s, max(window.left_s(), _ATTEMPT_S_MIN)))
 
     @property
+    def spent_in_tree(self) -> Spent:
+        """With what its children spent that have ended."""
+        spent = Spent()
+        spent.include(self.spent)
+        spent.include(self.below)
+        return spent
+
+    @property
     def kept(self) -> Amounts:
         """What is kept back for the root model's next turn."""
         return self._kept
@@ -297,16 +310,15 @@ class Calls:
         self._counted = (model, Counted(question.request, told)) if trusted else None
         inputs = (told if trusted else question.input_tokens) + reply.usage.output_tokens + _TURN_TOKENS
         worst = self._bound(model, inputs, question.request.output_tokens_max)
-        quota = self._scope.policy.quota.run
 
         def share(amount: int, limit: int | None) -> int:
             return amount if limit is None else min(amount, int(limit * _KEPT_SHARE_MAX))
 
         self._kept = Amounts(
             calls=1,
-            input_tokens=share(worst.input_tokens, quota.input_tokens),
-            output_tokens=share(worst.output_tokens, quota.output_tokens),
-            cost_nanousd=share(worst.cost_nanousd, quota.cost_nanousd),
+            input_tokens=share(worst.input_tokens, self.limits.input_tokens),
+            output_tokens=share(worst.output_tokens, self.limits.output_tokens),
+            cost_nanousd=share(worst.cost_nanousd, self.limits.cost_nanousd),
         )
 
     async def settled(self) -> None:
@@ -576,10 +588,11 @@ class _Answered(NamedTuple):
     reply_bytes: int
     answered_by: str
     stop_reason: str
+    usage: Usage
 
 
 def _answered(reply: ModelReply) -> _Answered:
-    return _Answered(*_digest(reply.text), reply.model[:200], reply.stop_reason[:200])
+    return _Answered(*_digest(reply.text), reply.model[:200], reply.stop_reason[:200], reply.usage)
 
 
 def _outcome(action: str, charge: Amounts, outcome: _Answered | str) -> QueryCompleted | QueryFailed:
@@ -598,5 +611,8 @@ def _outcome(action: str, charge: Amounts, outcome: _Answered | str) -> QueryCom
         reply_bytes=reply.reply_bytes,
         answered_by=reply.answered_by,
         stop_reason=reply.stop_reason,
+        cache_read_tokens=reply.usage.cache_read_tokens,
+        cache_write_tokens=reply.usage.cache_write_tokens,
+        cache_write_1h_tokens=reply.usage.cache_write_1h_tokens,
         **spent,
     )

@@ -75,9 +75,7 @@ if isinstance(answer, dict):
 elif answer is not None:
     FINAL(answer)
 """
-# Of later questions it may be what an earlier one left.
-_VARIABLES: Const = "".join(
-    f"""\
+_VARIABLE: Const = """\
 try:
     {name}
 except NameError:
@@ -85,8 +83,6 @@ except NameError:
 else:
     FINAL({name})
 """
-    for name in ("final_answer", "best", "result")
-)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -142,7 +138,7 @@ class Root:
         self._system = system_prompt(policy, language, self._word, depth=scope.run.depth)
         first = opening(whole(question), documents, answer_type, keys, self._word)
         if policy.models.turns_max == 1:  # the instructions say how many there are
-            first += f"\n\n{standing(scope, 1, 0, 0)}"
+            first += f"\n\n{standing(scope, 1, calls.limits, calls.spent_in_tree)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
         self._fruitless = 0
         self._codes: list[str] = []
@@ -165,10 +161,8 @@ class Root:
         if self._running:
             self._history.add(self.turns, self._running, STOPPED)
             self._running = ""
-        spent = self._calls.spent
         asked = next_question(whole(question), answer_type, answered=self.answer is not None)
-        state = standing(self._scope, 1, spent.cost_nanousd, spent.calls)
-        self._history.ask(f"{asked}\n\n{state}")
+        self._history.ask(f"{asked}\n\n{self._standing(1)}")
         self._fruitless, self._codes, self._earlier, self._is_first = 0, [], self.turns, False
         self.answer = self.ending = self.partial = None
 
@@ -193,7 +187,9 @@ class Root:
                 self.ending = verdict_of(error)
                 # Not a cell of the program's, whose last one stays the run's last; and a draft may be of any type.
                 self._box.broker.expect(None)
-                there = _DRAFT + (_VARIABLES if self._is_first else "")
+                # Of later questions a variable may be what an earlier one left.
+                names = self._scope.policy.models.partial if self._is_first else ()
+                there = _DRAFT + "".join(_VARIABLE.format(name=name) for name in names)
                 self.partial = (await self._box.execute(there, spare_cpu=True)).given
             raise
 
@@ -272,12 +268,14 @@ class Root:
             shown = f"{AGAIN}\n\n{shown}"
         turn = self._turn_here
         if turn < self._scope.policy.models.turns_max:
-            spent = self._calls.spent
-            shown += f"\n\n{standing(self._scope, turn + 1, spent.cost_nanousd, spent.calls)}"
+            shown += f"\n\n{self._standing(turn + 1)}"
         self._tell(reply, found, ran, shown)
         self._keep(found, ran, shown)
         self._count_fruitless(found, ran, is_cut)
         return True
+
+    def _standing(self, turn: int) -> str:
+        return standing(self._scope, turn, self._calls.limits, self._calls.spent_in_tree)
 
     def _is_answered(self, found: Found, ran: list[Ran]) -> bool:
         """Whether the last block gave the answer."""

@@ -12,14 +12,15 @@ from typing import Final as Const
 
 import msgspec
 
-from belljar.broker import RunScope
+from belljar.broker import RunScope, Spent
 from belljar.context import Document
 from belljar.engine.blocks import Found
 from belljar.engine.history import cut, shown_chars_max
 from belljar.engine.result import CellResult
 from belljar.engine.typed import AnswerType
 from belljar.identity import Language
-from belljar.policy import Policy
+from belljar.ledger import Limits
+from belljar.policy import Policy, Spending
 from belljar.units import NANOUSD_PER_USD
 
 __all__ = [
@@ -73,11 +74,11 @@ most {prompt_bytes:,} bytes.
 read every part of the document with a model's understanding: split the document, put each part into a prompt with the \
 question, and combine. If one fails, it raises after all are done, with every answer in the exception's `.answers`; \
 with return_exceptions=True its place holds the exception instead. An answer that was cut short is a `CutAnswer`, a \
-kind of str.
+kind of str.{recursion}
 - `budget()`: what is left: .calls, .cost_nanousd (billionths of a USD), .read_bytes, .wall_ms, .cpu_ms and more; \
 print(budget()) says it in words. `SHOW_VARS()`: what you have defined.
 - `FINAL(value)`: gives the final answer and ends the work; `FINAL_VAR("name")` gives a variable. \
-`answer["content"] = value` keeps a draft: it is handed over if the work has to end before you call FINAL.
+`answer["content"] = value` keeps a draft: it is handed over if the work has to end before you call FINAL.{partial}
 
 {language}
 
@@ -105,6 +106,13 @@ Each reply is a number.
 ```repl
 FINAL(sum(int(reply) for reply in replies))
 ```"""
+
+_RECURSION: Const = """
+- `rlm_query(question, context=None)`: a child run: a fresh root model with a session of its own works on that context \
+by code, as you do, and its answer comes back as a value. A part of the document, `context.part(a, b)`, is given at \
+any length and not copied; a text, list or dict may be given, too. Without a context the question is the child's \
+document. `rlm_query_batched(questions, contexts)` runs many side by side. Use it where a part takes code and several \
+looks; where one reading will do, llm_query is quicker."""
 
 _CHILD: Const = """
 
@@ -171,8 +179,16 @@ def system_prompt(policy: Policy, language: Language, word: str, *, depth: int =
         shown=shown_chars_max(policy.models.prompt_bytes_max),
         cell_s=policy.limits.cell_wall_s,
         language=_LANGUAGES[language],
+        recursion=_RECURSION if depth + 2 <= policy.models.depth_max else "",
+        partial=_partial(policy.models.partial),
     )
     return told + child
+
+
+def _partial(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f" Without a draft it is the first of these variables that there is: {', '.join(names)}."
 
 
 def opening(
@@ -233,17 +249,16 @@ def _about(document: Document) -> str:
     return f"a {document.kind} (items: {document.items}, characters in all: {document.chars - document.key_chars})"
 
 
-def standing(scope: RunScope, turn: int, spent_nanousd: int, calls: int) -> str:
-    """Which turn comes next, and what is left."""
+def standing(scope: RunScope, turn: int, limits: Spending | Limits, spent: Spent) -> str:
+    """Which turn comes next, and what is left of what the run and all below it may spend."""
     turns, left_s = scope.policy.models.turns_max, max(scope.left_s(), 0)
     time = f"{left_s / 60:.0f} min" if left_s >= 100 else f"{left_s:.0f} s"
     parts = [f"Turn {turn} of {turns}", f"time left: {time}"]
-    quota = scope.policy.quota.run
-    if quota.calls is not None:
-        parts.append(f"calls left: {max(quota.calls - calls, 0):,}")
-    limit = quota.cost_nanousd
+    if limits.calls is not None:
+        parts.append(f"calls left: {max(limits.calls - spent.calls, 0):,}")
+    limit = limits.cost_nanousd
     if limit is not None:
-        parts.append(f"spent: {spent_nanousd / NANOUSD_PER_USD:.2f} of {limit / NANOUSD_PER_USD:.2f} USD")
+        parts.append(f"spent: {spent.cost_nanousd / NANOUSD_PER_USD:.2f} of {limit / NANOUSD_PER_USD:.2f} USD")
     line = f"({'; '.join(parts)}.)"
     if turn == turns:
         line += " This is your last turn: give the answer now, by FINAL(...) in a block."
