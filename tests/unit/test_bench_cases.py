@@ -14,19 +14,25 @@ import msgspec
 import pytest
 from RestrictedPython.compile import compile_restricted_exec
 
-from belljar.bench import niah, oolong, pairs
+from belljar.bench import multihop, niah, oolong, pairs
 from belljar.bench.cases import Case, Oracle, exact, normal
 from belljar.demo.oracle import label_of
 from belljar.models.base import Message, Model, ModelRequest
 
 BLOCK = re.compile(r"```repl\n(.*?)```", re.DOTALL)
-TASKS: dict[str, Callable[[int, int], list[Case]]] = {"niah": niah.cases, "oolong": oolong.cases, "pairs": pairs.cases}
+TASKS: dict[str, Callable[[int, int], list[Case]]] = {
+    "niah": niah.cases,
+    "oolong": oolong.cases,
+    "pairs": pairs.cases,
+    "multihop": multihop.cases,
+}
 TOKENS = 2**13
 CASES = {f"{task} {case.name}": case for task, cases in TASKS.items() for case in cases(TOKENS, 1)}
 
 # The texts and questions of seed 1 at 8,192 tokens, on every machine and with every Python.
 DIGESTS = {
     "niah": "739436418c447fe2",
+    "multihop": "db4120ec3254e4d2",
     "oolong": "a7a62b2610dac6f7",
     "pairs": "659304208b1c73a0",
 }
@@ -151,6 +157,19 @@ def test_where_there_are_too_many_pairs_the_question_is_about_fewer_users(monkey
     assert "only the users" not in whole.question
     assert fewer.score("\n".join(found)) == 1.0
     assert fewer.score(solve(whole)) < 1.0
+
+
+# The chain of documents
+
+
+def test_there_are_a_thousand_documents_and_none_holds_the_whole_chain() -> None:
+    for case in multihop.cases(2**17, 3):
+        assert 998 <= len(case.context) <= multihop.DOCUMENTS
+        (thing,) = re.findall("designer of the ([A-Z][a-z]+ [a-z]+) grew", case.question)
+        year = solve(case)
+        assert case.score(year) == 1.0
+        assert case.score(str(int(year) + 1)) == 0.0
+        assert [document for document in case.context if thing in document and year in document] == []
 
 
 def solve(case: Case, oracle: Model | None = None) -> str:
