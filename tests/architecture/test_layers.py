@@ -25,6 +25,7 @@ GUEST = ROOT / "sandbox_images" / "guest"
 LEVELS = [
     {"cli"},
     {"__init__"},
+    {"bench"},
     {"facade", "demo", "testing", "doctor", "backup"},
     {"runtime", "upkeep"},
     {"host"},
@@ -43,6 +44,7 @@ LEVELS = [
 GUEST_LEVELS = ["box", "agent", "language", "context", "exact.py"]
 # Packages that know less than their level would let them, and all that they may know.
 NARROWER = {
+    "bench": {"models", "demo"},
     "demo": {"errors", "models"},
     "policy": {"errors", "identity", "units", "assets"},
     "ledger": {"errors", "identity", "journal", "tasks", "units"},
@@ -70,7 +72,7 @@ NARROWER = {
 # The wire is for those who speak it: nobody else reads or writes frames.
 SPEAKERS = {"broker", "engine", "wire"}
 # Packages whose only importers are these.
-ONLY_FOR = {"demo": {"cli"}, "facade": {"__init__", "cli"}}
+ONLY_FOR = {"bench": {"cli"}, "demo": {"cli", "bench"}, "facade": {"__init__", "cli"}}
 
 # What touches the world. `errors`, `identity`, `protocol`, `wire` and `policy` compute; time and files come in as
 # arguments.
@@ -328,7 +330,7 @@ COMMAND = ROOT / "runtime" / "belljar_command.py"
     "name",
     [
         *("belljar", "belljar.facade", "belljar.cli", "belljar.cli.run", "belljar.cli.policy", "belljar.cli.audit"),
-        *("belljar.cli.context", "belljar.cli.demo", "belljar.cli.doctor", "belljar.cli.image"),
+        *("belljar.cli.context", "belljar.cli.bench", "belljar.cli.demo", "belljar.cli.doctor", "belljar.cli.image"),
     ],
 )
 def test_nobody_pays_for_what_is_not_used(name: str) -> None:

@@ -337,7 +337,7 @@ The categories are not given in the lines: they have to be worked out from the q
 """
 
 _QUESTION = """\
-In the data above, list all pairs of user IDs (no duplicate pairs, lower ID first) such that {condition}.
+In the data above, list all pairs of user IDs (no duplicate pairs, lower ID first) such that {condition}.{only}
 Each instance has exactly one of these labels: {labels}.
 The data does not give the labels: work each one out from what its question asks for.
 Answer with one pair per line, in the form (id1, id2), and nothing else."""
@@ -629,13 +629,14 @@ PAIR_TASKS: dict[int, PairTask] = {
 }
 
 
-def question(task: int) -> str:
-    """The question for the root model.
+def question(task: int, *, below: int | None = None) -> str:
+    """The question for the root model. With `below`, it is only about users with a lower ID.
 
     Raises:
         InvalidInput: there is no such task.
     """
-    return _QUESTION.format(condition=pair_task(task).condition, labels=", ".join(LABELS))
+    only = "" if below is None else f"\nConsider only the users whose ID is below {below}, as if there were no others."
+    return _QUESTION.format(condition=pair_task(task).condition, labels=", ".join(LABELS), only=only)
 
 
 def pair_task(task: int) -> PairTask:

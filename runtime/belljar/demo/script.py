@@ -16,7 +16,7 @@ from typing import assert_never
 
 from belljar.demo.oolong import AllAfter, AllBefore, AnyOf, AtLeast, Clause, Exactly, pair_task
 
-__all__ = ["root_turns"]
+__all__ = ["LABELLING_TURNS", "root_turns"]
 
 _PROBE = """\
 I will first look at the context: how long it is, how it starts, and whether its lines have one shape.
@@ -165,6 +165,8 @@ def dates(user, label):
 
 """
 
+_USERS = "users = sorted({user for user, day, label in rows})\n"
+
 _AGGREGATE_TAIL = """\
 
 
@@ -181,8 +183,14 @@ FINAL("\\n".join(f"({a}, {b})" for a, b in sorted(pairs)))
 """
 
 
-def root_turns(task: int) -> list[str]:
+# Up to here the programs are the same for all questions: then each line of the text is one of `rows`.
+LABELLING_TURNS = (_PROBE, _DECOMPOSE, _VERIFY)
+
+
+def root_turns(task: int, *, below: int | None = None) -> list[str]:
     """The scripted root model's messages for a pair task, in order; the last one ends the run with `FINAL`.
+
+    With `below`, only users with a lower ID count (as in `question`).
 
     Raises:
         InvalidInput: there is no such task.
@@ -191,7 +199,9 @@ def root_turns(task: int) -> list[str]:
     rule_a = _side("side_a", wanted.side_a)
     # Where both users must meet the same condition, the second side is the first one.
     rule_b = "side_b = side_a\n" if wanted.side_b is None else "\n\n" + _side("side_b", wanted.side_b)
-    return [_PROBE, _DECOMPOSE, _VERIFY, _AGGREGATE_HEAD + rule_a + rule_b + _AGGREGATE_TAIL]
+    only = "" if below is None else f"users = [user for user in users if user < {below}]\n"
+    head = _AGGREGATE_HEAD.replace(_USERS, _USERS + only)
+    return [*LABELLING_TURNS, head + rule_a + rule_b + _AGGREGATE_TAIL]
 
 
 def _side(name: str, clauses: tuple[Clause, ...]) -> str:

@@ -45,7 +45,7 @@ from belljar.errors import InvalidInput, ModelFailed
 from belljar.models.base import ModelReply, ModelRequest, Usage
 from belljar.models.prices import FREE, NANOUSD_PER_TOKEN_IN_USD_PER_MTOK, Rates
 
-__all__ = ["NullModel", "ScriptedModel"]
+__all__ = ["NullModel", "ScriptedModel", "scripted_reply"]
 
 _BYTES_PER_TOKEN: Final = 4
 
@@ -136,7 +136,7 @@ class ScriptedModel:
             ModelFailed: no turn is left, or no rule matches. Nothing was charged.
         """
         text = self._next_turn() if request.purpose == "root" else self._answer(request)
-        return _reply(text, request, self.name)
+        return scripted_reply(text, request, self.name)
 
     async def aclose(self) -> None:
         """Nothing to close."""
@@ -181,14 +181,14 @@ class NullModel:
         self._text = text
 
     async def complete(self, request: ModelRequest) -> ModelReply:
-        return _reply(self._text, request, self.name)
+        return scripted_reply(self._text, request, self.name)
 
     async def aclose(self) -> None:
         """Nothing to close."""
 
 
-def _reply(text: str, request: ModelRequest, name: str) -> ModelReply:
-    """Cut the text to what the request allows and count tokens."""
+def scripted_reply(text: str, request: ModelRequest, name: str) -> ModelReply:
+    """An answer without a model: the text, cut to what the request allows, with its tokens counted."""
     data = text.encode()
     bytes_max = request.output_tokens_max * _BYTES_PER_TOKEN
     stop_reason = "end_turn"
