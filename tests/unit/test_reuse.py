@@ -98,9 +98,14 @@ class Runs:
         run = next(run for run, one in self.made.items() if one is calls)
         return (await self.ledger.balance(run_account(run), "total")).used
 
+    def _log(self) -> Path | str:
+        place = journals.place(self._path)
+        assert place is not None
+        return place
+
     async def data(self, event: str) -> list[dict[str, Any]]:
         await self.audit.flush()
-        return [record.data for record in records(journals.place(self._path)) if record.event == event]
+        return [record.data for record in records(self._log()) if record.event == event]
 
     async def close(self) -> None:
         """Whatever happened, the books balance, nothing is held, and the log agrees with them."""
@@ -109,7 +114,7 @@ class Runs:
             assert (await self.ledger.balance(run_account(run), "total")).held == Amounts()
             await self.ledger.close_run(run, beside=self.audit.entry(run, RunFinished(status="ok", calls=0)))
         assert await self.ledger.check_books() == []
-        report = verify(journals.place(self._path))
+        report = verify(self._log())
         assert (report.problems, report.unfinished) == ([], [])
 
 
