@@ -107,7 +107,7 @@ class Querying:
         try:
             reply = await self._calls.ask(tool, request, cell=cell.number, prompt=prompts[0], deadline=cell.deadline)
         except ModelFailed as failure:
-            return msgspec.structs.replace(failure_of(failure), code="tool.failed")
+            return Failure("ModelError", "tool.failed", failure_of(failure).message, None, None)
         return Text(await off_loop(len(reply.text), bytes_of, reply.text), json=True)
 
     async def split(self, lengths: Sequence[int], body: bytes) -> list[memoryview]:

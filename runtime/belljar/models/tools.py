@@ -314,4 +314,4 @@ def _line(text: str) -> str:
 
 
 def _invalid(message: str) -> InvalidInput:
-    return InvalidInput(message, code="tool.invalid")
+    return InvalidInput(f"these tools cannot be used: {message}", code="tool.invalid")

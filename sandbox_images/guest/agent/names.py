@@ -314,7 +314,8 @@ class Queries:
             wrong = [field for field in fields if field in given or field not in arguments]
             if wrong:
                 raise TypeError(f"{name} got {wrong[0][:_SHOWN_CHARS]!r} twice, or has no such argument")
-            _, text = encoded(given | fields, afford=self._afford, chars_max=self._prompt_bytes_max, read=read())
+            limits: dict[str, Any] = {"afford": self._afford, "chars_max": self._prompt_bytes_max}
+            text = encoded(given | fields, read=read(), **limits)[1]
             _check_placeholder("an argument", text)
             body = text.encode("utf-8", "replace")
             _check_size("a call", len(body), self._body_bytes_max)
