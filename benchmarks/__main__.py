@@ -1,4 +1,4 @@
-"""`python -m benchmarks [session|jail|docker|context|quota|tree]`: measures; tables on stdout, progress on stderr."""
+"""`python -m benchmarks [TABLE]`: measures; tables go to stdout, progress to stderr."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from belljar.runtime import Runtime
 from belljar.sandbox.docker.daemon import Daemon
 from belljar.sandbox.docker.versions import read_engine
 from belljar.state import State
+from benchmarks.batches import BatchPlan, BatchTable, measure_batches
 from benchmarks.box_table import measure_boxes
 from benchmarks.container_table import measure_containers
 from benchmarks.context_table import measure_contexts
@@ -53,6 +54,8 @@ _FULL_GROWTH = (100_000, 1_000_000)
 _QUICK_GROWTH = (10_000,)
 _FULL_TREES = TreePlan(rounds=3, depth=3, fan_out=8)
 _QUICK_TREES = TreePlan(rounds=1, depth=2, fan_out=3)
+_FULL_BATCHES = BatchPlan(rounds=7, queries=1000, parallel=100, call_s=0.1)
+_QUICK_BATCHES = BatchPlan(rounds=1, queries=200, parallel=50, call_s=0.1)
 _FULL_SIZES = ("1KB", "1MB", "50MB", "1GB")
 _QUICK_SIZES = ("1KB", "1MB", "50MB")
 
@@ -90,9 +93,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "table",
         nargs="?",
-        choices=["session", "jail", "docker", "context", "quota", "tree"],
+        choices=["session", "jail", "docker", "context", "quota", "tree", "batch"],
         help="whole sessions, boxes alone, boxes in containers (of the daemon that DOCKER_HOST names, else of one "
-        "of our own), contexts of several sizes, quota and log alone, or a tree of child runs (default: all)",
+        "of our own), contexts of several sizes, quota and log alone, a tree of child runs, or a batch of queries "
+        "(default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
@@ -144,7 +148,7 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch))
         )
-        no_daemon = "" if options.table in ("session", "jail", "quota", "tree") else _find_daemon(stack)
+        no_daemon = "" if options.table in ("session", "jail", "quota", "tree", "batch") else _find_daemon(stack)
         if options.table == "docker" and no_daemon:
             raise BenchmarkError(no_daemon)
         facts = machine(scratch)
@@ -160,8 +164,9 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
         contexts = await _contexts(options, scratch) if options.table in (None, "context") else None
         quotas = await _quotas(options, scratch) if options.table in (None, "quota") else None
         trees = await _trees(options, scratch) if options.table in (None, "tree") else None
+        batches = await _batches(options, scratch) if options.table in (None, "batch") else None
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    return Report(command, facts, versions, sessions, boxes, containers, contexts, quotas, trees)
+    return Report(command, facts, versions, sessions, boxes, containers, contexts, quotas, trees, batches)
 
 
 def _find_daemon(stack: contextlib.ExitStack) -> str:
@@ -239,6 +244,16 @@ async def _trees(options: argparse.Namespace, scratch: Path) -> TreeTable:
         plan = dataclasses.replace(plan, rounds=options.rounds)
     _progress("trees: getting ready")
     return await measure_trees(plan, scratch / "trees", _progress)
+
+
+async def _batches(options: argparse.Namespace, scratch: Path) -> BatchTable:
+    plan = _QUICK_BATCHES if options.quick else _FULL_BATCHES
+    if options.rounds:
+        plan = dataclasses.replace(plan, rounds=options.rounds)
+    _progress("batches: getting ready")
+    work = scratch / "batches"
+    work.mkdir()
+    return await measure_batches(plan, work, peers=not options.no_peers, progress=_progress)
 
 
 async def _docker_versions(host: str) -> str:

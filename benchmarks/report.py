@@ -13,6 +13,7 @@ from typing import Final
 
 import psutil
 
+from benchmarks.batches import CPU_GOAL, WALL_GOAL, BatchTable
 from benchmarks.measure import BoxPlan, ContextPlan, Plan, Samples
 from benchmarks.programs import Text
 from benchmarks.quota_rows import GROWTH_GOAL, Growth, Overshoot, QuotaRow
@@ -103,6 +104,7 @@ class Report:
     contexts: BoxTable | None
     quotas: QuotaTable | None
     trees: TreeTable | None
+    batches: BatchTable | None
 
 
 def machine(scratch: Path) -> dict[str, str]:
@@ -128,6 +130,7 @@ def as_markdown(report: Report) -> str:
         *(_boxes(report.contexts) if report.contexts else []),
         *(_quotas(report.quotas) if report.quotas else []),
         *(_trees(report.trees) if report.trees else []),
+        *(_batches(report.batches) if report.batches else []),
     ]
     return "\n".join(["# Benchmarks", "", f"`{report.command}`", "", *facts, "", *sections]).rstrip()
 
@@ -152,6 +155,8 @@ def as_json(report: Report) -> str:
         document["quota"] = _quotas_json(report.quotas)
     if report.trees:
         document["tree"] = _trees_json(report.trees)
+    if report.batches:
+        document["batch"] = _batches_json(report.batches)
     return json.dumps(document, indent=2)
 
 
@@ -396,4 +401,36 @@ def _trees_json(table: TreeTable) -> dict[str, object]:
         "ms_per_child": table.ms_per_child,
         "goal": str(TREE_GOAL),
         "met": met,
+    }
+
+
+# ------------------------------------------------------------------------------------------------ the table of batches
+
+
+def _batches(table: BatchTable) -> list[str]:
+    plan = table.plan
+    rows = [
+        f"| {subject} | {table.wall_s(subject):.3f} | {max(one.wall_s for one in taken):.3f} "
+        f"| {table.cpu_us(subject):.0f} |"
+        for subject, taken in table.taken.items()
+    ]
+    return [
+        "## Batches of queries",
+        "",
+        f"{plan.queries} queries to a model that takes {plan.call_s * 1000:g} ms, {plan.parallel} side by side: "
+        f"{plan.ideal_s:g} s at best. {plan.rounds} rounds. Ours has a goal for 1000 queries of 100 ms, 100 side by "
+        f"side: {WALL_GOAL} s and {CPU_GOAL} µs. Peers by themselves take 16 and 8 side by side.",
+        "",
+        "| | s, median | s, worst | CPU, µs for each query |",
+        "|---|---:|---:|---:|",
+        *rows,
+        "",
+    ]
+
+
+def _batches_json(table: BatchTable) -> dict[str, object]:
+    return {
+        "plan": dataclasses.asdict(table.plan),
+        "ideal_s": table.plan.ideal_s,
+        "taken": {subject: [one._asdict() for one in taken] for subject, taken in table.taken.items()},
     }

@@ -9,12 +9,13 @@ from typing import Any
 
 from belljar.audit import AuditLog
 from belljar.errors import AuditUnavailable, LedgerUnavailable
+from belljar.identity import Tenant
 from belljar.journal import Draft, Job, Journal, open_journal
 from belljar.journal.postgres import PostgresStore
 from belljar.journal.sqlite import SqliteStore
-from belljar.ledger import Ledger
+from belljar.ledger import LIMITED, Ledger, Limits
 
-__all__ = ["OwnLedger", "OwnLog", "fill", "meddle"]
+__all__ = ["OwnLedger", "OwnLog", "fill", "meddle", "set_limits"]
 
 
 def place(path: Path | str | None) -> Path | str | None:
@@ -35,6 +36,11 @@ async def meddle(journal: Journal, statement: str, *values: object) -> list[Any]
     found = await journal.submit(Job(work))
     journal._known.clear()
     return found
+
+
+async def set_limits(ledger: Ledger, tenant: Tenant, limits: Limits) -> None:
+    """Let one level have just these limits in their period."""
+    await ledger.change_limits(tenant, {limits.period: {name: getattr(limits, name) for name in LIMITED}})
 
 
 async def fill(journal: Journal, pages: int = 2) -> None:

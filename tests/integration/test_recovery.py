@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import belljar
-from belljar.audit import Record, verify
-from belljar.errors import InvalidInput, LedgerUnavailable, PolicyDenied, Refusal
+from belljar.audit import Record, records, verify
+from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable, PolicyDenied, Refusal
 from belljar.identity import RunId, Tenant
-from belljar.ledger import period_key
+from belljar.ledger import Amounts, Quota, period_key
 from tests.integration.support import PATIENCE_S, Jar
 from tests.integration.test_interrupt import ASKS, Provider, provider, started, stop
 from tests.journals import OwnLedger, meddle
@@ -56,6 +59,104 @@ def test_after_a_kill_the_log_says_what_the_books_charged(jar: Jar, provider: Pr
     report = verify(jar.journal)
     assert (report.problems, report.unfinished) == ([], [])
     assert os.listdir(jar.state.owners) == []
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """Refuses the first request with a status and, by `again_s`, a pause; any other is not answered."""
+
+    status: int
+    again_s: str
+    asked: list[threading.Event]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        first, second, over = self.asked
+        if first.is_set():
+            second.set()
+            over.wait()
+            return
+        first.set()
+        self.send_response(self.status)
+        self.send_header("retry-after", self.again_s)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the test's stderr."""
+
+
+@contextlib.contextmanager
+def refusing(status: int, again_s: str) -> Iterator[tuple[dict[str, str], threading.Event]]:
+    """What a client has to know of such a provider, and what is set once the second request is there."""
+    asked = [threading.Event() for _ in range(3)]
+    handler = type("Handler", (Refusing,), {"status": status, "again_s": again_s, "asked": asked})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            yield {"ANTHROPIC_API_KEY": "none", "ANTHROPIC_BASE_URL": url}, asked[1]
+        finally:
+            asked[2].set()
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def log(jar: Jar, store: str, request: pytest.FixtureRequest) -> Path | str:
+    """Where the log and the ledger of the jar's hosts are."""
+    if store == "sqlite":
+        return jar.journal
+    url: str = request.getfixturevalue("postgres").database()
+    return url
+
+
+@pytest.mark.parametrize("status", [429, 500], ids=["costs-nothing", "may-have-been-billed"])
+@pytest.mark.parametrize("moment", ["between", "in-the-second"])
+def test_a_host_that_is_killed_between_two_attempts_is_charged_for_what_it_sent(
+    jar: Jar, log: Path | str, monkeypatch: pytest.MonkeyPatch, status: int, moment: str
+) -> None:
+    """The first attempt was settled by whoever is dead now; what the second held is charged by whoever comes next."""
+    monkeypatch.setattr("belljar.recovery.LEASE_S", 0.0)
+    journal = {} if isinstance(log, Path) else {"BELLJAR_JOURNAL": log}
+
+    def of(event: str) -> list[Record]:
+        with contextlib.suppress(AuditUnavailable, InvalidInput):  # nobody has made it yet
+            return [record for record in records(log) if record.event == event]
+        return []
+
+    with refusing(status, "30" if moment == "between" else "0") as (environ, second):
+        program = jar.file("asks.py", "llm_query('why?')")
+        options = ("--quiet", "--language", "python", "--model", "claude-haiku-5-5")
+        running = jar.start("exec", program, *options, env=environ | journal)
+        if moment == "between":
+            until(lambda: of("query.failed"), what="the first attempt has failed")
+        else:
+            until(second.is_set, what="the second attempt is sent")
+        stop(running, signal.SIGKILL)
+
+    async def next_host() -> list[Quota]:
+        state = jar.at if isinstance(log, Path) else log
+        async with belljar.Runtime(state=state, environ={"BELLJAR_HOME": str(jar.at)}) as runtime:
+            assert await runtime.quotas.check() == []
+            return [one for one in await runtime.quotas.show("default") if one.period == "total"]
+
+    (total,) = asyncio.run(next_host())
+    attempts = [record.data["attempt"] for record in of("query.requested")]
+    (failed,), (abandoned,) = of("query.failed"), of("run.abandoned")
+    charged = abandoned.data["charged"]
+    assert (failed.data["cost_nanousd"] > 0) == (status == 500)
+    if moment == "between":
+        assert (attempts, charged["calls"], charged["cost_nanousd"]) == ([1], 0, 0)
+    else:
+        assert (attempts, charged["calls"]) == ([1, 2], 1)
+        assert charged["cost_nanousd"] > 0
+    assert abandoned.data["calls"] == total.used.calls == len(attempts)
+    cost = failed.data["cost_nanousd"] + charged["cost_nanousd"]
+    assert abandoned.data["cost_nanousd"] == total.used.cost_nanousd == cost
+    assert total.held == Amounts()
+    report = verify(log)
+    assert (report.problems, report.unfinished) == ([], [])
 
 
 def test_a_host_that_stays_up_settles_what_a_killed_one_left(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:

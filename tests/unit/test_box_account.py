@@ -13,7 +13,7 @@ from belljar.identity import RunId
 from belljar.journal import Job
 from belljar.ledger import Amounts, Balance, Ledger, Limits, Period, overage
 from belljar.testing import FakeClock
-from tests.journals import OwnLedger
+from tests.journals import OwnLedger, set_limits
 from tests.unit.broker_fakes import NOON, TENANT, Loose, drive, policy_with
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -73,7 +73,7 @@ async def books(ledger: OwnLedger) -> Balance:
 
 
 async def limit(ledger: OwnLedger, **bounds: int) -> None:
-    await ledger.set_limits(TENANT, Limits("total", None, None, None, None, None, **bounds))
+    await set_limits(ledger, TENANT, Limits("total", None, None, None, None, None, **bounds))
 
 
 def test_a_box_and_its_first_portion_are_held_and_the_truth_is_charged() -> None:
@@ -280,7 +280,7 @@ def test_nothing_is_ever_charged_of_a_gauge() -> None:
 def test_a_gauge_has_no_period(gauge: str) -> None:
     async def body(ledger: OwnLedger) -> None:
         with pytest.raises(InvalidInput, match="counted at each moment"):
-            await ledger.set_limits(TENANT, Limits("day", None, None, None, None, None, **{gauge: 1}))
+            await set_limits(ledger, TENANT, Limits("day", None, None, None, None, None, **{gauge: 1}))
 
     with_ledger(body)
 
@@ -342,6 +342,6 @@ def test_what_a_policy_says_of_time_and_memory_bounds_a_box(whose: str) -> None:
 def test_gauges_of_a_level_are_set_for_the_total_alone() -> None:
     async def body(ledger: OwnLedger) -> None:
         with pytest.raises(InvalidInput, match="boxes is counted at each moment, not for a day"):
-            await ledger.set_limits(TENANT, Limits("day", None, None, None, None, None, boxes=1))
+            await set_limits(ledger, TENANT, Limits("day", None, None, None, None, None, boxes=1))
 
     with_ledger(body)

@@ -12,6 +12,7 @@ from belljar.ledger import USED_UP, Limits
 from belljar.protocol import Budget, Left, Read
 from belljar.testing import FakeModel
 from belljar.wire import Frame
+from tests.journals import set_limits
 from tests.unit.broker_fakes import TENANT, drive, world
 from tests.unit.test_broker import answers, ask, calls_left, refused
 
@@ -69,7 +70,7 @@ def test_a_program_hears_no_number_of_what_its_tenants_parent_has(tmp_path: Path
     async def test() -> None:
         async with world(tmp_path, model=FakeModel()) as here:
             await here.in_cell()
-            await here.ledger.set_limits(TENANT.levels[0], Limits("total", 1, None, None, None, None))
+            await set_limits(here.ledger, TENANT.levels[0], Limits("total", 1, None, None, None, None))
             left = await here.say(Budget(1))
             assert left is not None
             assert isinstance(left[0], Left)

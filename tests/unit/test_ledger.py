@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
 import sqlite3
 import tempfile
@@ -43,8 +44,9 @@ from belljar.ledger import (
     period_key,
     run_account,
 )
+from belljar.ledger.accounts import new_id
 from tests.examples import examples
-from tests.journals import OwnLedger, meddle
+from tests.journals import OwnLedger, meddle, set_limits
 
 T = TypeVar("T")
 
@@ -109,7 +111,7 @@ def test_odd_limits_are_refused(value: Any) -> None:
         for attempt in (
             ledger.open_run(R1, ACME, run_limits=only(calls=value), tenant_limits=FREE),
             ledger.open_run(R1, ACME, run_limits=FREE, tenant_limits=only(calls=value)),
-            ledger.set_limits(ACME, only(calls=value)),
+            set_limits(ledger, ACME, only(calls=value)),
         ):
             with pytest.raises(InvalidInput) as caught:
                 await attempt
@@ -242,7 +244,7 @@ def test_each_level_refuses_each_dimension_and_says_what_is_left(level: str, dim
 
     async def body(ledger: OwnLedger) -> None:
         if not level.startswith("run"):
-            await ledger.set_limits(Tenant(level), bound)
+            await set_limits(ledger, Tenant(level), bound)
         used = await ledger.reserve(R1, Amounts(**{dimension: 4}), now=NOON)
         await ledger.settle(used, Amounts(**{dimension: 3}))
         await ledger.reserve(R1, Amounts(**{dimension: 2}), now=NOON)
@@ -280,10 +282,10 @@ def test_the_root_is_asked_first() -> None:
 @on_each_store
 def test_tenant_limits_stand_where_nothing_was_set() -> None:
     async def body(ledger: OwnLedger) -> None:
-        await ledger.set_limits(ACME, only(calls=100))
+        await set_limits(ledger, ACME, only(calls=100))
         with pytest.raises(QuotaExceeded, match=r"^tenant acme/research has 2 calls of 2 calls left"):
             await ledger.reserve(R1, Amounts(calls=3), now=NOON)
-        await ledger.set_limits(RESEARCH, FREE)
+        await set_limits(ledger, RESEARCH, FREE)
         await ledger.reserve(R1, Amounts(calls=3), now=NOON)
         await ledger.clear_limits(RESEARCH)
         with pytest.raises(QuotaExceeded, match=r"^tenant acme/research has 0 calls of 2 calls left"):
@@ -296,9 +298,9 @@ def test_tenant_limits_stand_where_nothing_was_set() -> None:
 def test_two_periods_of_one_level_hold_together() -> None:
     async def body(ledger: OwnLedger) -> None:
         day, month = only("day", calls=2), only("month", calls=3)
-        await ledger.set_limits(ACME, only("day", calls=9))
-        await ledger.set_limits(ACME, month)
-        await ledger.set_limits(ACME, day)
+        await set_limits(ledger, ACME, only("day", calls=9))
+        await set_limits(ledger, ACME, month)
+        await set_limits(ledger, ACME, day)
         assert await ledger.limits(ACME) == [day, month]
         await ledger.reserve(R1, Amounts(calls=2), now=NOON)
         with pytest.raises(QuotaExceeded, match=r"for the day 2026-11-23 \(UTC\).*wait for the next day"):
@@ -315,7 +317,7 @@ def test_two_periods_of_one_level_hold_together() -> None:
 def test_a_limit_set_late_knows_what_was_spent_before() -> None:
     async def body(ledger: OwnLedger) -> None:
         await ledger.settle(await ledger.reserve(R1, Amounts(calls=5), now=NOON), Amounts(calls=5))
-        await ledger.set_limits(ACME, only("month", calls=5))
+        await set_limits(ledger, ACME, only("month", calls=5))
         with pytest.raises(QuotaExceeded):
             await ledger.reserve(R1, Amounts(calls=1), now=NOON)
 
@@ -352,8 +354,8 @@ def test_an_overrun_is_charged_in_truth_and_then_nothing_more_is_admitted() -> N
 @on_each_store
 def test_remaining_is_the_least_of_all_levels_and_periods() -> None:
     async def body(ledger: OwnLedger) -> None:
-        await ledger.set_limits(ACME, only("day", calls=10, input_tokens=50))
-        await ledger.set_limits(ACME, only("month", calls=7))
+        await set_limits(ledger, ACME, only("day", calls=10, input_tokens=50))
+        await set_limits(ledger, ACME, only("month", calls=7))
         await ledger.reserve(R1, Amounts(calls=1, input_tokens=20), now=NOON)
         assert await ledger.remaining(R1, now=NOON) == Remaining(6, 30, None, 1000, None)
         assert await ledger.remaining(R1, now=NOON + DAY) == Remaining(6, 50, None, 1000, None)
@@ -543,8 +545,8 @@ def test_a_dimension_over_its_limit_refuses_only_what_asks_for_it() -> None:
 @on_each_store
 def test_a_program_hears_no_number_of_the_levels_above_its_tenant() -> None:
     async def body(ledger: OwnLedger) -> None:
-        await ledger.set_limits(ACME, only(calls=10))
-        await ledger.set_limits(RESEARCH, only(calls=12))
+        await set_limits(ledger, ACME, only(calls=10))
+        await set_limits(ledger, RESEARCH, only(calls=12))
         assert (await ledger.remaining(R1, now=NOON)).calls == 10
         assert (await ledger.remaining(R1, now=NOON, for_program=True)).calls == 12
         with pytest.raises(QuotaExceeded, match="tenant acme has") as parents:
@@ -811,7 +813,7 @@ class Books(RuleBasedStateMachine):
 
     @rule(tenant=st.sampled_from(TENANTS), limits=all_limits)
     def set_limits(self, tenant: Tenant, limits: Limits) -> None:
-        self.do(self.ledger.set_limits(tenant, limits))
+        self.do(set_limits(self.ledger, tenant, limits))
         self.set.setdefault(tenant, {})[limits.period] = limits
 
     @rule(tenant=st.sampled_from(TENANTS))
@@ -1049,3 +1051,19 @@ TestBooks = pytest.mark.slow(Books.TestCase)
 @on_each_store
 def test_the_books_on_a_server() -> None:
     run_state_machine_as_test(Books, settings=settings(Books.TestCase.settings, max_examples=4, stateful_step_count=25))
+
+
+def test_a_forked_child_names_its_reservations_otherwise() -> None:
+    """It may open the ledger anew, and both count on from where they were."""
+    new_id(Amounts(calls=1))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, new_id(Amounts(calls=1)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with open(reading) as said:
+        of_child = said.read()
+    assert len(of_child) == len(of_us := new_id(Amounts(calls=1)))
+    assert of_child != of_us

@@ -1,4 +1,4 @@
-"""Quotas where two things meet: a batch that just fits, a failure, a full disk, a day's end, another process."""
+"""Quotas where two things meet: a batch that just fits, a failure, a full disk, a period's end, another process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from belljar.ledger import DIMENSIONS, Amounts, Limits, Period, period_key
 from belljar.models import ModelReply, ModelRequest, Prices, Rates
 from belljar.protocol import Answers
 from belljar.testing import FakeModel
-from tests.journals import OwnLedger, fill, meddle
+from tests.journals import OwnLedger, fill, meddle, set_limits
 from tests.unit.broker_fakes import (
     INPUT_NANOUSD,
     NOON,
@@ -39,7 +39,7 @@ from tests.unit.test_calls import cost, question, worst
 from tests.waiting import in_time
 
 on_each_store = pytest.mark.usefixtures("store")
-DAY = 86400.0
+MINUTE, DAY = 60.0, 86400.0
 ONE = Amounts(calls=1)
 
 
@@ -117,10 +117,10 @@ def test_a_limit_lowered_while_calls_are_in_flight_stops_what_follows_and_nothin
     async def test() -> None:
         gate = Gate()
         async with world(tmp_path) as here:
-            await here.ledger.set_limits(TENANT, only(calls=10))
+            await set_limits(here.ledger, TENANT, only(calls=10))
             asking = [asyncio.create_task(here.calls.ask(gate.model, question(), cell=1)) for _ in range(3)]
             await gate.under_way(3)
-            await here.ledger.set_limits(TENANT, only(calls=2))
+            await set_limits(here.ledger, TENANT, only(calls=2))
             late = asyncio.create_task(here.calls.ask(gate.model, question(), cell=1))  # waits for what is held
             await asyncio.sleep(0.05)
             assert not late.done()
@@ -132,15 +132,17 @@ def test_a_limit_lowered_while_calls_are_in_flight_stops_what_follows_and_nothin
                 await late
             assert (caught.value.scope, caught.value.limit, caught.value.used, caught.value.held) == (TENANT, 2, 3, 0)
             assert len(gate.model.requests) == 3
-            await here.ledger.set_limits(TENANT, only(calls=4))
+            await set_limits(here.ledger, TENANT, only(calls=4))
             await here.calls.ask(gate.model, question(), cell=1)
 
     drive(test())
 
 
-def test_a_call_belongs_to_the_day_on_which_it_began(tmp_path: Path) -> None:
-    """Yesterday's calls fill yesterday's page to the end, and leave all of today to today's."""
-    days = [period_key("day", NOON), period_key("day", NOON + DAY)]
+@pytest.mark.parametrize("period", ["minute", "day"])
+def test_a_call_belongs_to_the_period_in_which_it_began(tmp_path: Path, period: Period) -> None:
+    """Yesterday's calls fill yesterday's page to the end, and leave all of today to today's; so it is with a minute."""
+    length = {"minute": MINUTE, "day": DAY}[period]
+    pages = [period_key(period, NOON), period_key(period, NOON + length)]
 
     async def test() -> None:
         gate, clock = Gate(), [NOON]
@@ -148,18 +150,18 @@ def test_a_call_belongs_to_the_day_on_which_it_began(tmp_path: Path) -> None:
             here.scope = msgspec.structs.replace(here.scope, now=lambda: clock[0])
             prices = Prices({"fake": Rates(Decimal(INPUT_NANOUSD), Decimal(OUTPUT_NANOUSD))})
             calls = Calls(here.scope, audit=here.audit, ledger=here.ledger, prices=prices)
-            await here.ledger.set_limits(TENANT, only("day", calls=2))
+            await set_limits(here.ledger, TENANT, only(period, calls=2))
             asking = [asyncio.create_task(calls.ask(gate.model, question(), cell=1)) for _ in range(2)]
             await gate.under_way(2)
-            clock[0] += DAY
+            clock[0] += length
             asking += [asyncio.create_task(calls.ask(gate.model, question(), cell=1)) for _ in range(2)]
             await gate.under_way(4)
-            held = [(await here.ledger.balance(TENANT, day)).held.calls for day in days]
+            held = [(await here.ledger.balance(TENANT, page)).held.calls for page in pages]
             assert held == [2, 2]
             gate.open.set()
             await asyncio.gather(*asking)
             await calls.settled()
-            balances = [await here.ledger.balance(TENANT, day) for day in days]
+            balances = [await here.ledger.balance(TENANT, page) for page in pages]
             assert [(one.used.calls, one.held.calls) for one in balances] == [(2, 0), (2, 0)]
             with pytest.raises(QuotaExceeded):
                 await calls.ask(gate.model, question(), cell=1)
@@ -219,7 +221,7 @@ def test_processes_share_a_rate(tmp_path: Path, period: Period) -> None:
 
     async def main() -> None:
         ledgers = [OwnLedger(tmp_path / "a.db", owner=f"{n}:1") for n in range(2)]
-        await ledgers[0].set_limits(Tenant("acme"), only(period, calls=11))
+        await set_limits(ledgers[0], Tenant("acme"), only(period, calls=11))
         for n, ledger in enumerate(ledgers):
             await ledger.open_run(RunId(f"r{n}"), TENANT, run_limits=UNLIMITED, tenant_limits=UNLIMITED)
         length = {"minute": 60.0, "hour": 3600.0}[period]

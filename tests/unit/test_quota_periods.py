@@ -13,7 +13,7 @@ import pytest
 from belljar.errors import QuotaExceeded
 from belljar.identity import RunId, Tenant
 from belljar.ledger import DIMENSIONS, PERIODS, Amounts, Limits, Period, period_end, period_key, run_account
-from tests.journals import OwnLedger, meddle
+from tests.journals import OwnLedger, meddle, set_limits
 
 NOON = 1795435200.0  # 2026-11-23 12:00 UTC
 MINUTE, HOUR = "2026-11-23T12:00", "2026-11-23T12"
@@ -74,7 +74,7 @@ def test_a_year_ends_with_december_and_in_total_nothing_ends() -> None:
 @pytest.mark.parametrize(("period", "seconds"), [("minute", 60), ("hour", 3600)])
 def test_a_rate_refuses_until_its_period_is_over(period: Period, seconds: int) -> None:
     async def body(ledger: OwnLedger) -> None:
-        await ledger.set_limits(ACME, only(period, calls=2))
+        await set_limits(ledger, ACME, only(period, calls=2))
         held = await ledger.reserve(R1, ONE, now=NOON)
         await ledger.settle(await ledger.reserve(R1, ONE, now=NOON + seconds - 1), ONE)
         await refused(ledger, now=NOON + seconds - 1)
@@ -101,7 +101,7 @@ def test_a_rate_of_a_policy_and_of_a_run_counts_likewise(period: Period) -> None
 def test_what_was_there_before_a_rate_was_set_does_not_count_for_it() -> None:
     async def body(ledger: OwnLedger) -> None:
         before = await ledger.reserve(R1, ONE, now=NOON)
-        await ledger.set_limits(ACME, only("hour", calls=1))
+        await set_limits(ledger, ACME, only("hour", calls=1))
         await ledger.settle(before, ONE)
         after = await ledger.reserve(R1, ONE, now=NOON)
         await refused(ledger)
@@ -125,7 +125,7 @@ def test_without_such_a_limit_there_is_no_page_of_a_minute_or_an_hour() -> None:
 
 def test_a_refusal_tells_level_dimension_and_when_there_is_more() -> None:
     async def body(ledger: OwnLedger) -> None:
-        await ledger.set_limits(ACME, only("day", cost_nanousd=10**9))
+        await set_limits(ledger, ACME, only("day", cost_nanousd=10**9))
         await ledger.settle(await ledger.reserve(R1, Amounts(cost_nanousd=5 * 10**8), now=NOON), Amounts(1, 2, 3, 5))
         await ledger.reserve(R1, Amounts(cost_nanousd=9 * 10**8), now=NOON)
         error = await refused(ledger, Amounts(cost_nanousd=2 * 10**8))
@@ -143,14 +143,14 @@ def test_a_refusal_tells_level_dimension_and_when_there_is_more() -> None:
 
 def test_a_limit_lowered_below_what_is_held_lets_that_end_and_nothing_begin() -> None:
     async def body(ledger: OwnLedger) -> None:
-        await ledger.set_limits(ACME, only("day", calls=9))
+        await set_limits(ledger, ACME, only("day", calls=9))
         held = await ledger.reserve(R1, Amounts(calls=6), now=NOON, dispatched=True)
-        await ledger.set_limits(ACME, only("day", calls=3))
+        await set_limits(ledger, ACME, only("day", calls=3))
         assert (await refused(ledger)).held == 6
         await ledger.settle(held, Amounts(calls=5))
         error = await refused(ledger)
         assert (error.limit, error.used, error.held) == (3, 5, 0)
-        await ledger.set_limits(ACME, only("day", calls=6))
+        await set_limits(ledger, ACME, only("day", calls=6))
         await ledger.reserve(R1, ONE, now=NOON)
 
     with_run(body)
@@ -164,7 +164,7 @@ def test_whatever_is_set_and_cleared_the_books_balance_and_no_rate_is_passed(see
         tenant = chance.choice([ACME, RESEARCH])
         match chance.randrange(5):
             case 0:
-                await ledger.set_limits(tenant, only(chance.choice(PERIODS), calls=chance.randrange(1, 9)))
+                await set_limits(ledger, tenant, only(chance.choice(PERIODS), calls=chance.randrange(1, 9)))
             case 1:
                 await ledger.clear_limits(tenant)
             case 2 if open_:
@@ -192,6 +192,6 @@ def test_an_odd_period_is_refused() -> None:
     async def body(ledger: OwnLedger) -> None:
         odd: Any = "week"
         with pytest.raises(Exception, match="'week' is not a valid period: use minute, hour, day, month or total"):
-            await ledger.set_limits(ACME, only(odd, calls=1))
+            await set_limits(ledger, ACME, only(odd, calls=1))
 
     with_run(body)

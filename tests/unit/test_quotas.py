@@ -31,6 +31,7 @@ from belljar.journal.tables import (
 )
 from belljar.ledger import GAUGES, Amounts, Ledger, Limits, period_key
 from belljar.quotas import Quotas, explain, open_quotas
+from tests import journals
 from tests.journals import meddle
 from tests.unit.audit_events import made
 
@@ -43,7 +44,7 @@ SPENT = Amounts(calls=1, input_tokens=12, output_tokens=3, cost_nanousd=4500)
 class Shop:
     """Log, ledger and quotas over one file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self.path = path
         self.journal: Journal = open_journal(path, unavailable=LedgerUnavailable)
         self.ledger, self.audit = Ledger(self.journal, owner="1:1"), AuditLog(self.journal)
@@ -69,7 +70,7 @@ class Shop:
 
 
 @asynccontextmanager
-async def shop(path: Path) -> AsyncIterator[Shop]:
+async def shop(path: Path | str) -> AsyncIterator[Shop]:
     one = Shop(path)
     try:
         yield one
@@ -455,6 +456,35 @@ def test_ten_thousand_tenants_are_shown_and_checked_in_linear_time(path: Path) -
                 took.append(time.process_time() - began)
             assert took[1] < 5 * took[0] * 3
             assert took[1] < 10
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+def test_limits_are_set_for_ten_thousand_tenants_in_linear_time(path: Path) -> None:
+    """One by one, each with its record; and whoever has that many neighbours sets one as soon as the first did."""
+
+    async def main() -> None:
+        log = journals.place(path)
+        assert log is not None
+        async with shop(log) as here:
+            took: list[float] = []
+            for numbers in (range(2_000), range(2_000, 10_000)):
+                began = time.process_time()
+                await asyncio.gather(*(here.quotas.set(f"t{number}/a", "day", calls=number) for number in numbers))
+                took.append(time.process_time() - began)
+            assert took[1] < 4 * took[0] * 3
+            found = {one.tenant: one.limits for one in await here.quotas.show()}
+            assert {tenant: limits and limits.calls for tenant, limits in found.items()} == {
+                f"t{number}/a": number for number in range(10_000)
+            }
+            began = time.process_time()
+            await here.quotas.set("t77/a", "day", calls=1)
+            assert time.process_time() - began < took[0] / 10
+            assert await here.quotas.check() == []
+        report = verify(log)
+        assert (report.records, report.problems) == (10_001, [])
 
     asyncio.run(main())
 

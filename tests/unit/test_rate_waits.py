@@ -18,9 +18,9 @@ import pytest
 from belljar.broker.denials import quota_of
 from belljar.errors import PolicyDenied, QuotaExceeded
 from belljar.identity import Tenant
-from belljar.ledger import DIMENSIONS, NOTHING, Amounts, Limits, Period, period_key, run_account
+from belljar.ledger import DIMENSIONS, NOTHING, Amounts, Ledger, Limits, Period, period_key, run_account
 from belljar.testing import FakeModel
-from tests.journals import OwnLedger
+from tests.journals import OwnLedger, set_limits
 from tests.unit.broker_fakes import NOON, TENANT, UNLIMITED, drive, policy_with, world
 from tests.unit.test_admission import SILENT, Door, bound, doors, over
 from tests.unit.test_broker import answers, ask, refused
@@ -43,12 +43,17 @@ async def spend(door: Door, amounts: Amounts) -> None:
 async def asleep(door: Door, *line: asyncio.Task[Any]) -> None:
     """Return when these stand in line and the first of them has looked at the next period, and has not begun."""
     await door.waiting(*line)
-    async with in_time(60, "the first of the line waits for a period"):
-        while not door.ledger._watching_limits:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.001)
-    await door.ledger.limits(ACME)  # behind what the first one has asked
-    await door.ledger.limits(ACME)
+    await sleeps(door.ledger)
     assert not any(task.done() for task in line)
+
+
+async def sleeps(ledger: Ledger) -> None:
+    """Return when a call has looked at the next period, and waits for it."""
+    async with in_time(60, "a call waits for a period"):
+        while not ledger._watching_limits:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+    await ledger.limits(ACME)  # behind what it has asked
+    await ledger.limits(ACME)
 
 
 # -- who waits ---------------------------------------------------------------------------------------------------------
@@ -58,7 +63,7 @@ async def asleep(door: Door, *line: asyncio.Task[Any]) -> None:
 def test_a_call_that_a_rate_refuses_begins_in_the_next_minute_and_holds_nothing_until_then() -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", calls=1))
+            await set_limits(door.ledger, ACME, only("minute", calls=1))
             await spend(door, Amounts(calls=1))
             door.wall = LATE
             second = asyncio.create_task(door.enter())
@@ -74,6 +79,33 @@ def test_a_call_that_a_rate_refuses_begins_in_the_next_minute_and_holds_nothing_
 
 
 @on_each_store
+def test_a_minute_ends_while_its_calls_are_under_way_and_the_next_one_begins_without_them() -> None:
+    """What began before stays on its minute's page, also once it is settled; the next minute is all the waiter's."""
+
+    async def test() -> None:
+        async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
+            await set_limits(door.ledger, ACME, only("minute", calls=1, input_tokens=100))
+            door.wall = LATE
+            first = await door.enter(input_tokens=60)
+            second = asyncio.create_task(door.enter(input_tokens=60))
+            await door.waiting(second)
+            door.wall = NOON + MINUTE
+            reservation = await second
+            pages = [period_key("minute", wall) for wall in (LATE, door.wall)]
+            held = [(await door.ledger.balance("acme", page)).held for page in pages]
+            assert [(one.calls, one.input_tokens) for one in held] == [(1, 60), (1, 60)]
+            await door.ledger.settle(first, Amounts(calls=1, input_tokens=50))
+            with pytest.raises(QuotaExceeded):  # what came back is of the minute before
+                await spend(door, Amounts(calls=1, input_tokens=50))
+            await door.ledger.settle(reservation, Amounts(calls=1, input_tokens=40))
+            balances = [await door.ledger.balance("acme", page) for page in pages]
+            assert [one.held for one in balances] == [NOTHING, NOTHING]
+            assert [(one.used.calls, one.used.input_tokens) for one in balances] == [(1, 50), (1, 40)]
+
+    drive(test())
+
+
+@on_each_store
 @pytest.mark.parametrize(
     ("period", "wait_s", "left_s"),
     [("minute", 0.0, 1000.0), ("minute", 59.0, 1000.0), ("hour", 3599.0, 1000.0), ("minute", 60.0, 59.0)],
@@ -82,7 +114,7 @@ def test_a_call_that_a_rate_refuses_begins_in_the_next_minute_and_holds_nothing_
 def test_what_begins_too_late_is_not_waited_for(period: Period, wait_s: float, left_s: float) -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=wait_s) as [door]:
-            await door.ledger.set_limits(ACME, only(period, calls=1))
+            await set_limits(door.ledger, ACME, only(period, calls=1))
             await spend(door, Amounts(calls=1))
             door.clock.now = door.scope.deadline - left_s
             with pytest.raises(QuotaExceeded) as caught:
@@ -100,7 +132,7 @@ def test_what_begins_too_late_is_not_waited_for(period: Period, wait_s: float, l
 def test_no_call_waits_beyond_the_end_of_its_cell() -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", calls=1))
+            await set_limits(door.ledger, ACME, only("minute", calls=1))
             await spend(door, Amounts(calls=1))
             with pytest.raises(QuotaExceeded):
                 await door.admission.hold(
@@ -116,10 +148,10 @@ def test_a_period_that_will_not_help_is_not_waited_for(what: str) -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=2 * MINUTE) as [door]:
             minute = only("minute", calls=1) if what == "total" else only("minute", input_tokens=9)
-            await door.ledger.set_limits(ACME, minute)
+            await set_limits(door.ledger, ACME, minute)
             await spend(door, Amounts(calls=1))
             if what == "total":
-                await door.ledger.set_limits(TENANT, only("total", calls=1))
+                await set_limits(door.ledger, TENANT, only("total", calls=1))
             with pytest.raises(QuotaExceeded) as caught:
                 await door.enter()
             assert (caught.value.period, caught.value.waited_s) == ("minute", None)
@@ -131,8 +163,8 @@ def test_a_period_that_will_not_help_is_not_waited_for(what: str) -> None:
 def test_where_a_minute_is_not_enough_the_hour_is_waited_for() -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", calls=1))
-            await door.ledger.set_limits(TENANT, only("hour", calls=1))
+            await set_limits(door.ledger, ACME, only("minute", calls=1))
+            await set_limits(door.ledger, TENANT, only("hour", calls=1))
             door.wall = NOON + 3599.95
             await spend(door, Amounts(calls=1))
             second = asyncio.create_task(door.enter())
@@ -147,7 +179,7 @@ def test_where_a_minute_is_not_enough_the_hour_is_waited_for() -> None:
 def test_a_whole_answer_in_the_next_minute_is_better_than_a_short_one_now() -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", output_tokens=120))
+            await set_limits(door.ledger, ACME, only("minute", output_tokens=120))
             await spend(door, Amounts(output_tokens=70))
             door.wall = LATE
             second = asyncio.create_task(door.admission.hold(bound, 100, kept=NOTHING, records=lambda _: SILENT))
@@ -165,7 +197,7 @@ def test_a_whole_answer_in_the_next_minute_is_better_than_a_short_one_now() -> N
 def test_it_never_waits_longer_than_stated_though_the_clock_stands_still_and_then_says_how_long() -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=30.0) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", calls=1))
+            await set_limits(door.ledger, ACME, only("minute", calls=1))
             await spend(door, Amounts(calls=1))
             door.wall = LATE
             second = asyncio.create_task(door.enter())
@@ -188,14 +220,12 @@ def test_the_log_says_how_long_a_refused_call_had_waited(tmp_path: Path) -> None
     async def test() -> None:
         async with world(tmp_path, policy=policy_with(quota={"wait_s": 5 * MINUTE}), model=FakeModel()) as here:
             msgspec.structs.force_setattr(here.scope, "now", lambda: LATE)
-            await here.ledger.set_limits(ACME, only("minute", calls=1))
+            await set_limits(here.ledger, ACME, only("minute", calls=1))
             await here.in_cell()
             assert await answers(here, "one") == ["to one"]
             second = asyncio.create_task(answers(here, "two"))
-            async with in_time(60, "the second call waits for a period"):
-                while not here.ledger._watching_limits:  # noqa: ASYNC110 - nobody tells
-                    await asyncio.sleep(0.001)
-            await here.ledger.set_limits(ACME, only("minute", calls=0))  # now no minute will help
+            await sleeps(here.ledger)
+            await set_limits(here.ledger, ACME, only("minute", calls=0))  # now no minute will help
             assert await second == [None]
             (denied,) = await here.data("query.denied")
             assert (denied["code"], denied["scope"], denied["used"]) == ("quota.tenant.calls", "acme", 1)
@@ -211,7 +241,7 @@ def test_a_clock_that_is_set_back_does_no_harm(jump_s: float) -> None:
 
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", calls=1))
+            await set_limits(door.ledger, ACME, only("minute", calls=1))
             await spend(door, Amounts(calls=1))
             door.wall = LATE
             second = asyncio.create_task(door.enter())
@@ -233,7 +263,7 @@ def test_a_clock_that_is_set_back_does_no_harm(jump_s: float) -> None:
 def test_the_end_of_the_run_ends_the_wait() -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", calls=1))
+            await set_limits(door.ledger, ACME, only("minute", calls=1))
             await spend(door, Amounts(calls=1))
             door.wall = LATE
             second = asyncio.create_task(door.enter())
@@ -249,7 +279,7 @@ def test_the_end_of_the_run_ends_the_wait() -> None:
 def test_whoever_waits_asks_nothing_until_the_period_is_over() -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", calls=1))
+            await set_limits(door.ledger, ACME, only("minute", calls=1))
             await spend(door, Amounts(calls=1))
             asked = Counter[str]()
             rooms = door.ledger.room
@@ -283,7 +313,7 @@ def test_who_waits_for_a_rate_is_not_overtaken() -> None:
 
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", input_tokens=100))
+            await set_limits(door.ledger, ACME, only("minute", input_tokens=100))
             await spend(door, Amounts(input_tokens=50))
             door.wall = LATE
             order: list[int] = []
@@ -307,7 +337,7 @@ def test_who_waits_for_a_rate_is_not_overtaken() -> None:
 def test_who_gives_up_waiting_leaves_nothing_and_lets_the_next_one_in() -> None:
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", input_tokens=100))
+            await set_limits(door.ledger, ACME, only("minute", input_tokens=100))
             await spend(door, Amounts(input_tokens=50))
             door.wall = LATE
             large = asyncio.create_task(door.enter(input_tokens=90))
@@ -331,7 +361,7 @@ def test_a_limit_that_is_raised_lets_whoever_waits_begin_at_once(how: str) -> No
 
     async def test() -> None:
         async with doors(UNLIMITED, wait_s=MINUTE) as [door]:
-            await door.ledger.set_limits(ACME, only("minute", calls=1))
+            await set_limits(door.ledger, ACME, only("minute", calls=1))
             await spend(door, Amounts(calls=1))
             second = asyncio.create_task(door.enter())
             await asleep(door, second)
@@ -351,7 +381,7 @@ def test_two_processes_that_wait_for_one_rate_pass_it_in_no_minute(tmp_path: Pat
 
     async def test() -> None:
         async with doors(UNLIMITED, UNLIMITED, path=tmp_path / "a.db", processes=2, wait_s=5 * MINUTE) as made:
-            await made[0].ledger.set_limits(ACME, only("minute", calls=3))
+            await set_limits(made[0].ledger, ACME, only("minute", calls=3))
             begun: Counter[str] = Counter()
 
             async def call(door: Door) -> None:
@@ -387,7 +417,7 @@ def test_a_batch_beyond_a_rate_is_answered_minute_by_minute(tmp_path: Path) -> N
         async with world(tmp_path, policy=policy_with(quota={"wait_s": 5 * MINUTE}), model=model) as here:
             wall = [LATE]
             msgspec.structs.force_setattr(here.scope, "now", lambda: wall[0])
-            await here.ledger.set_limits(ACME, only("minute", calls=2))
+            await set_limits(here.ledger, ACME, only("minute", calls=2))
             await here.in_cell()
             batch = asyncio.create_task(answers(here, *"abcde"))
             for asked in (2, 4, 5):
@@ -405,8 +435,8 @@ def test_a_batch_beyond_a_rate_that_nobody_may_wait_for_is_refused_as_a_whole(tm
     async def test() -> None:
         model = FakeModel()
         async with world(tmp_path, model=model) as here:
-            await here.ledger.set_limits(ACME, only("minute", calls=2))
-            await here.ledger.set_limits(TENANT, only("minute", calls=2))
+            await set_limits(here.ledger, ACME, only("minute", calls=2))
+            await set_limits(here.ledger, TENANT, only("minute", calls=2))
             await here.in_cell()
             failure = (await refused(here, *ask(*"abcde"))).failure
             assert (failure.kind, failure.code, failure.limit) == ("QuotaExceeded", "quota.tenant.calls", 2)

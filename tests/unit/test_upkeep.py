@@ -160,7 +160,7 @@ def test_a_journal_on_a_server_is_told_with_its_hosts(state: State, postgres: Po
     url = postgres.database()
 
     async def main() -> None:
-        async with shop(url) as here:  # type: ignore[arg-type]
+        async with shop(url) as here:
             await here.begin(R1, "acme")
             await here.query(ends=False)
             found = await asyncio.to_thread(examine, State(state.root, url))
@@ -368,7 +368,7 @@ def test_a_copy_of_a_database_is_a_file_of_our_format(postgres: Postgres, tmp_pa
         async with open_quotas(url) as quotas:
             for number in range(600):  # more than a batch
                 await quotas.set(f"t{number:03}", "day", calls=number)
-        async with shop(url) as here:  # type: ignore[arg-type]
+        async with shop(url) as here:
             for number in range(3):
                 await here.begin(RunId(f"r{number}"), "acme/research")
                 await here.query(RunId(f"r{number}"), ends=number > 0)

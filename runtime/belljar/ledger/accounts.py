@@ -26,7 +26,9 @@ Both books have slices, since a limit of a run on what boxes use is one for the 
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -95,7 +97,6 @@ __all__ = [
     "reserve",
     "reserve_portion",
     "room",
-    "set_limits",
     "slice_keys",
 ]
 
@@ -143,10 +144,6 @@ def open_run(draft: Draft, row: RunRow) -> None:
     draft.put(RUNS, row if parent is None else _sliced(draft, row, _open_run(draft, parent)))
 
 
-def set_limits(draft: Draft, account: Tenant, limits: Limits) -> None:
-    draft.put(LIMITS, LimitsRow(account, *_row(limits)))
-
-
 def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limits]:
     """Change some dimensions in some periods. What then stands in those periods."""
     changed = []
@@ -154,7 +151,7 @@ def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limit
         row = draft.get(LIMITS, account, period)
         before = dict.fromkeys(LIMITED) if row is None else dict(zip(LIMITED, row.bounds, strict=True))
         limits = Limits(period, **(before | dict(bounds)))
-        set_limits(draft, account, limits)
+        draft.put(LIMITS, LimitsRow(account, *_row(limits)))
         changed.append(limits)
     return changed
 
@@ -180,7 +177,7 @@ def clear_limits(draft: Draft, account: Tenant) -> list[Limits]:
 
 
 def limits_of(draft: Draft, account: Tenant) -> list[Limits]:
-    """What `set_limits` said about this level, at most one for each period."""
+    """What is set for this level, at most one for each period."""
     rows = [draft.get(LIMITS, account, period) for period in PERIODS]
     return [Limits(row.period, *row.bounds) for row in rows if row is not None]  # type: ignore[arg-type]
 
@@ -296,7 +293,18 @@ def _bounds_of(limits: Limits) -> Bounds:
 
 def new_id(amounts: Amounts) -> str:
     """A new reservation's id, for what it is to hold."""
-    return f"{_OF_BOXES if any(_vector(amounts)[BOXES.places]) else ''}{secrets.token_hex(12)}"
+    return f"{_OF_BOXES if any(_vector(amounts)[BOXES.places]) else ''}{next(_ids)}"
+
+
+def _start_ids() -> None:
+    """From here on ids are this process's. One system call for all of them: each lets go of the interpreter's lock."""
+    global _ids
+    _ids = map(f"{secrets.token_hex(8)}{{:010x}}".format, itertools.count())
+
+
+_ids: Iterator[str]
+_start_ids()
+os.register_at_fork(after_in_child=_start_ids)
 
 
 def _book(reservation: str) -> Book:

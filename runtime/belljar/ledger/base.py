@@ -32,6 +32,7 @@ Nothing has to be reset: a new period is another page.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -246,6 +247,11 @@ def period_end(period: Period, key: str) -> datetime | None:
 def minute_of(now: float) -> str:
     """`2026-11-23T12:34`, of seconds since the epoch, in UTC."""
     try:
-        return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M")
+        return _minute(int(now // 60))
     except (ValueError, OverflowError, OSError):
         raise LedgerUnavailable(f"the clock says {now!r}, which is not a valid date: set the clock") from None
+
+
+@functools.lru_cache(maxsize=4)  # each call asks, and hardly any is in another minute than the one before
+def _minute(number: int) -> str:
+    return datetime.fromtimestamp(number * 60, UTC).strftime("%Y-%m-%dT%H:%M")

@@ -97,7 +97,7 @@ class Ledger:
     ) -> _T | None:
         """Open the account of a run that this process owns.
 
-        For this run, `tenant_limits` apply to every level of the tenant for which `set_limits` was never called. Their
+        For this run, `tenant_limits` apply to every level of the tenant for which no limit is set. Their
         gauges hold at each moment, whatever the period.
 
         With `parent`, the run has a slice of it: its limits are held on the account of the parent, and what it used is
@@ -134,16 +134,6 @@ class Ledger:
         self._opened[run] = (tenant, run_limits)
         return result
 
-    async def set_limits(self, tenant: Tenant, limits: Limits) -> None:
-        """Set one level's limits for `limits.period`; other periods keep theirs. Applies from the next `reserve` on.
-
-        Raises:
-            InvalidInput: `limit.invalid`.
-        """
-        check_limits(limits)
-        await self._submit(Job(lambda draft: accounts.set_limits(draft, tenant, limits)))
-        self._tell_of_limits()
-
     async def change_limits(
         self,
         tenant: Tenant,
@@ -152,6 +142,8 @@ class Ledger:
         beside: Callable[[Limits], Job[object]] | None = None,
     ) -> list[Limits]:
         """Change some dimensions of one level's limits in some periods; all others stay. None is unlimited.
+
+        Applies from the next `reserve` on.
 
         Returns what then stands in those periods. Of each, what `beside` makes is written with it.
 
@@ -208,7 +200,7 @@ class Ledger:
         return changed
 
     async def limits(self, tenant: Tenant) -> list[Limits]:
-        """What `set_limits` set for this level, at most one for each period."""
+        """What is set for this level, at most one for each period."""
         return await self._submit(Job(lambda draft: accounts.limits_of(draft, tenant)))
 
     async def reserve(
