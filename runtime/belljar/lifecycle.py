@@ -756,9 +756,11 @@ async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[
             del live[run.scope.run]
 
 
-async def _lend(store: ContextStore, text: str, lent: contextlib.AsyncExitStack) -> Document:
-    """Keep a text that a program made until its child has ended; not to be cancelled half-way."""
-    loan = await asyncio.to_thread(store.lend, text, now_ns=time.time_ns())
+async def _lend(
+    store: ContextStore, made: str | list[Any] | dict[str, Any], lent: contextlib.AsyncExitStack
+) -> Document:
+    """Keep what a program made until its child has ended; not to be cancelled half-way."""
+    loan = await asyncio.to_thread(store.lend, made, now_ns=time.time_ns())
     lent.push_async_callback(_give_back, loan)
     return loan.document
 

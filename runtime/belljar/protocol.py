@@ -152,7 +152,8 @@ class Query(_Message, frozen=True):
 class Given(_Part, frozen=True, omit_defaults=True):
     """A child's context: a text of `length` bytes in the body; or, with `doc`, a part of that document.
 
-    The part is characters `[start, stop)`, or with `items` the items of these numbers.
+    With `json` the text is that of a list or dict, which is the context. The part is characters `[start, stop)`, or
+    with `items` the items of these numbers.
     """
 
     length: Offset = 0
@@ -160,6 +161,7 @@ class Given(_Part, frozen=True, omit_defaults=True):
     start: Offset = 0
     stop: Offset = 0
     items: bool = False
+    json: bool = False
 
 
 class Recurse(_Message, frozen=True):

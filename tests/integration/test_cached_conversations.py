@@ -91,3 +91,6 @@ def test_what_a_turn_writes_the_next_one_reads_and_the_cost_says_so(
     assert result.cost_nanousd == 9 * 2000 + 27 * 10_000 + read * 100 + written * 2500
     assert result.cost_nanousd < sum(sizes) * 2000  # less than the same without a cache
     assert result.usage.input_tokens == 9 + sum(sizes)
+    logged = [record.data for record in jar.records("query.completed")]
+    assert [data.get("cache_read_tokens", 0) for data in logged] == [usage.cache_read_tokens for usage in usages]
+    assert [data.get("cache_write_tokens", 0) for data in logged] == [usage.cache_write_tokens for usage in usages]

@@ -13,7 +13,7 @@ import pytest
 
 from belljar import Result, Runtime
 from belljar.audit import coverage, records_below, verify
-from belljar.identity import RunId
+from belljar.identity import Language, RunId
 from belljar.models import FREE, ModelReply, ModelRequest, Usage
 from belljar.policy import Policy, load
 from tests.integration.support import PATIENCE_S, Jar
@@ -83,13 +83,14 @@ def run(
     programs: Mapping[str, str],
     *,
     policy: Policy | None = None,
+    language: Language = "python",
     while_it_runs: Callable[[Runtime], Any] | None = None,
     **how: Any,
 ) -> tuple[Result, Played]:
     model = Played(programs)
 
     async def go() -> Result:
-        async with Runtime(policy or policy_of(), state=jar.at, environ={}, language="python") as runtime:
+        async with Runtime(policy or policy_of(), state=jar.at, environ={}, language=language) as runtime:
             beside = asyncio.create_task(while_it_runs(runtime)) if while_it_runs else None
             result = await runtime.execute(code, model=model, **how)
             if beside is not None:
@@ -168,6 +169,49 @@ def test_a_part_reaches_a_child_by_reference(jar: Jar, given: str, expected: Any
     (described,) = child.data["contexts"]
     assert described["sha256"] in {one["sha256"] for one in jar.records("run.started")[0].data["contexts"]}
     assert len(list((jar.at / "contexts").glob("**/lent/*"))) == 0
+
+
+MADE = {
+    "list": ["eins", None, {"zwei": [1, 2.5]}, "drei \u2192"],
+    "dict": {"a": "eins", "b": {"n": 3}, "\u00e9": "vier", "big": 10**30},
+}
+
+
+@pytest.mark.parametrize("language", ["python", "restricted"])
+@pytest.mark.parametrize("kind", MADE)
+def test_a_list_or_dict_that_the_program_made_is_one_for_the_child(jar: Jar, language: Language, kind: str) -> None:
+    made = MADE[kind]
+    programs = {"x": "FINAL([context.copy(), len(context), [hit.text for hit in context.search('eins|vier')]])"}
+    code = f"made = {made!r}\nFINAL(rlm_query_batched(['[[x]]'] * 2, [made, {{'one': (1, 'zwei')}}]))"
+    result, model = run(jar, code, programs, language=language)
+    assert result.status == "ok", result.error
+    assert result.answer == [
+        [made, 4, ["eins"] if kind == "list" else ["eins", "vier"]],
+        [{"one": [1, "zwei"]}, 1, []],
+    ]
+    assert f"a {kind} (items: 4" in "".join(model.openings)
+    assert len(list((jar.at / "contexts").glob("**/lent/*"))) == 0
+
+
+def test_what_has_no_form_in_json_is_no_context(jar: Jar) -> None:
+    code = """
+found = []
+for wrong in ([1, {2, object()}], {1: 2, "1": 3}, [float("nan")], [], {}, {1, 2}):
+    try:
+        rlm_query("x", wrong)
+    except (TypeError, PolicyDenied) as error:
+        found.append(type(error).__name__)
+FINAL(found)
+"""
+    result, model = run(jar, code, {})
+    assert result.answer == [*["TypeError"] * 3, *["PolicyDenied"] * 2, "TypeError"], result.error
+    assert model.openings == []
+
+
+def test_beyond_the_depth_a_sub_model_reads_what_the_program_made_as_json(jar: Jar) -> None:
+    result, _ = run(jar, "FINAL(rlm_query('What?', ['a', {'b': 1}]))", {}, policy=policy_of(depth_max=1))
+    asked = 'What?\n\n["a", {"b": 1}]'
+    assert result.answer == f"{len(asked)} {asked[-6:]}"
 
 
 def test_a_child_reads_nothing_beside_its_part(jar: Jar) -> None:

@@ -51,6 +51,8 @@ async def ask(owner: type[Any], name: str, tenant: Any, state: Path) -> None:
             await made.__aenter__()
         elif inspect.isawaitable(made):
             await made
+        elif inspect.isasyncgen(made):
+            await anext(made)
 
 
 def enter(function: Callable[..., Any], tenant: Any, state: Path) -> None:

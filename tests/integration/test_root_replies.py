@@ -209,6 +209,29 @@ def test_a_run_that_ends_early_gives_what_there_is(jar: Jar, language: Language,
     assert result.stdout == "set\n"
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("names", "code", "partial"),
+    [
+        (("found", "n"), "best = 'nearly'\nn = 1\nfound = {'a': [2]}", {"a": [2]}),
+        (("found", "n"), "best = 'nearly'\nn = 1", 1),
+        (("found", "n"), "best = 'nearly'", None),
+        (("found", "n"), "n = 1\nanswer['content'] = 'draft'", "draft"),
+        ((), "best = 'nearly'", None),
+    ],
+)
+def test_the_policy_says_which_variable_is_the_partial_answer(
+    jar: Jar, language: Language, names: tuple[str, ...], code: str, partial: object
+) -> None:
+    standard = load("standard")
+    policy = replace(standard, models=replace(standard.models, turns_max=1, partial=names))
+    result = answered(jar, block(code), language=language, policy=policy)
+    assert (result.status, result.answer, result.partial) == ("quota", None, partial)
+    told = system_prompt(policy, language, "w")
+    assert ("variables that there is: found, n." in told) == bool(names)
+    assert "best" not in told
+
+
 def test_what_a_run_gives_at_its_end_changes_nothing_about_why_it_ended(jar: Jar) -> None:
     code = "answer['content'] = 'x' * 9_000_000"  # more than an answer may have
     result = answered(jar, block(code), ModelFailed("the provider is gone"))

@@ -58,7 +58,7 @@ def test_a_stream_tells_what_the_run_and_its_children_do_and_at_last_the_result(
     last = events[-1]
     assert isinstance(last, ResultEvent)
     assert (last.result.status, last.result.answer) == ("ok", ["ab", "s", "c"])
-    run, child = str(last.result.run), f"{last.result.run}.1"
+    run, child = str(last.result.run), f"{last.result.run}.00001"
     assert [event.text for event in events if isinstance(event, OutputEvent)] == ["héllo\n"]
     assert ReadEvent(run, 1, 0, ((0, 4),)) in events
     assert [event.status for event in events if event in (CellEvent(run, 1), CellEvent(run, 1, "ok"))] == [None, "ok"]

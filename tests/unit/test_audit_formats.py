@@ -96,6 +96,9 @@ def test_a_record_of_version_1_is_held_to_its_fields() -> None:
         ("request.refused", b'"code":', b'"held":0,"code":'),
         ("query.denied", b'"code":', b'"waited_ms":0,"code":'),
         ("answer.given", b'"cell":', b'"stays":true,"cell":'),
+        ("query.completed", b'"calls":', b'"cache_read_tokens":1,"calls":'),
+        ("query.completed", b'"calls":', b'"cache_write_tokens":1,"calls":'),
+        ("query.completed", b'"calls":', b'"cache_write_1h_tokens":1,"calls":'),
     ],
 )
 def test_a_record_of_version_2_has_nothing_of_version_3(number: str, old: bytes, new: bytes) -> None:

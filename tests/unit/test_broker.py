@@ -505,6 +505,10 @@ def test_a_child_is_what_its_parent_says_within_what_the_host_knows(tmp_path: Pa
         (Recurse(7, None, [1], [Given(doc=0)]), b"x", "query.blank"),
         (Recurse(7, None, [1], [Given()]), b"x", "query.blank"),
         (Recurse(7, None, [1], [Given(length=1)]), b" x", "query.blank"),
+        (Recurse(7, None, [1], [Given(length=2, json=True)]), b"x[]", "query.blank"),
+        (Recurse(7, None, [1], [Given(length=2, json=True)]), b"x{}", "query.blank"),
+        (Recurse(7, None, [1], [Given(length=130, json=True)]), b"x" + b"[" * 65 + b"]" * 65, "answer.too_deep"),
+        (Recurse(7, None, [1], [Given(length=1025, json=True)]), b"x[" + b"1" * 1023 + b"]", "models.child_context"),
         (Recurse(7, "another", [1], []), b"x", "model.denied"),
         (Recurse(7, None, [2000], []), b"x" * 2000, "models.child_context"),
         (Recurse(7, None, [1] * 5, []), b"x" * 5, "models.batch"),
@@ -524,14 +528,19 @@ def test_no_child_starts_with_what_its_parent_may_not_give(
 
 
 @pytest.mark.parametrize(
-    "message", [Recurse(7, None, [1, 1], [Given(length=1)]), Recurse(7, None, [1], [Given(length=2)])]
+    "message",
+    [
+        Recurse(7, None, [1, 1], [Given(length=1)]),
+        Recurse(7, None, [1], [Given(length=2)]),
+        Recurse(7, None, [1], [Given(length=1, json=True)]),
+    ],
 )
 def test_a_request_for_children_that_does_not_add_up_is_a_violation(tmp_path: Path, message: Recurse) -> None:
     async def test() -> None:
         async with world(tmp_path, texts=[ASCII], model=FakeModel(), policy=deep(2)) as here:
             await here.in_cell()
             with pytest.raises(ProtocolViolation):
-                await here.say(message, b"xy")
+                await here.say(message, b"x1")
 
     drive(test())
 

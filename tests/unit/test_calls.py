@@ -996,7 +996,7 @@ def test_whatever_goes_wrong_with_an_end_is_the_run_s_fault(tmp_path: Path, rais
 def test_an_outcome_that_has_no_form_in_the_log_is_logged_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("belljar.broker.calls._answered", lambda _: _Answered("a" * 64, 1.5, "m", "s"))  # type: ignore[arg-type]
+    monkeypatch.setattr("belljar.broker.calls._answered", lambda _: _Answered("a" * 64, 1.5, "m", "s", Usage()))  # type: ignore[arg-type]
 
     async def test() -> None:
         async with world(tmp_path) as here:

@@ -399,8 +399,9 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             raise AssertionError(f"{kind} bounds nothing")
 
 
-# A run's period is always all of it: it has one value, and none that is looser. And waiting allows nothing more.
-FREE = ("schema", "name", "description", "quota.run.period", "quota.wait")
+# A run's period is always all of it: it has one value, and none that is looser. And waiting allows nothing more, nor
+# does a variable that a program has.
+FREE = ("schema", "name", "description", "quota.run.period", "quota.wait", "models.partial")
 BOUNDING = [key for key in all_kinds() if key not in FREE]
 
 
@@ -614,6 +615,15 @@ def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes, message: str) -
     assert message in load_refusal(str(tmp_path / "p.toml"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["", "1st", "_hidden", "a__b", "a b", "x\\n", "x)", "if", "None", "printed", "builtins", "n\u00e9", "a" * 65],
+)
+def test_what_no_program_has_as_a_variable_is_no_partial_answer(name: str) -> None:
+    message = refusal(f'{HEAD}models.partial = ["best", "{name}"]\n')
+    assert "which no program can use as a variable" in message
+
+
 # --- there and back
 
 
@@ -645,6 +655,9 @@ def value_of(kind: Kind[Any]) -> st.SearchStrategy[str]:
         case kinds.Patterns():
             pattern = st.from_regex(r"\A[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,9}\Z")
             return st.lists(pattern, unique=True, max_size=5).map(lambda v: kind.write(tuple(v)))
+        case kinds.Variables():
+            name = st.from_regex(r"\A[A-Z](_?[a-z0-9]){0,9}\Z")
+            return st.lists(name, unique=True, max_size=5).map(lambda v: kind.write(tuple(v)))
         case kinds.Choice():
             return st.sampled_from(kind.known).map(kind.write)
         case kinds.Pin():

@@ -289,6 +289,14 @@ def test_the_instructions_say_what_holds_in_this_run() -> None:
     assert "import of any other" not in system_prompt(load("standard"), "python", "w")
 
 
+@pytest.mark.parametrize(("depth_max", "depth", "told"), [(2, 0, True), (2, 1, False), (3, 1, True), (1, 0, False)])
+def test_who_may_start_child_runs_is_told_how(depth_max: int, depth: int, told: bool) -> None:
+    standard = load("standard")
+    policy = msgspec.structs.replace(standard, models=msgspec.structs.replace(standard.models, depth_max=depth_max))
+    said = system_prompt(policy, "python", "w", depth=depth)
+    assert [name in said for name in ("`rlm_query(", "`rlm_query_batched(", "`context.part(")] == [told] * 3
+
+
 def test_what_one_turn_adds_is_bounded() -> None:
     run = work("".join(block(f"print {'y' * 30_000}") for _ in range(50)), END)
     assert len(run.told[0].shown) < 21_000

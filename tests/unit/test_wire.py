@@ -66,7 +66,9 @@ failures = st.builds(
     Failure, st.sampled_from(["PolicyDenied", "QuotaExceeded", "ModelError"]), names, names, counts, counts
 )
 
-givens = st.builds(Given, offsets) | st.builds(Given, st.just(0), st.integers(0, 1023), offsets, offsets, st.booleans())
+givens = st.builds(Given, offsets, json=st.booleans()) | st.builds(
+    Given, st.just(0), st.integers(0, 1023), offsets, offsets, st.booleans()
+)
 from_guest: st.SearchStrategy[GuestMessage] = st.one_of(
     st.builds(Ready, st.integers(0, 65535), names),
     st.builds(Read, ids, st.integers(0, 1023), offsets, offsets, lines),

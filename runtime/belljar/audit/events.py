@@ -9,6 +9,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
     v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`, `waited_ms`);
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`)
+          end its run (`stays`); a provider's cache is told of (`cache_read_tokens`, `cache_write_tokens`,
+          `cache_write_1h_tokens`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -255,7 +257,11 @@ class QueryDenied(_Event, frozen=True):
 
 
 class QueryCompleted(_Event, frozen=True):
-    """The model answered, and this is what it cost."""
+    """The model answered, and this is what it cost.
+
+    Of `input_tokens` some may have come from the provider's cache, which costs less, and others may have been written
+    to it, which costs more: `cache_write_1h_tokens` are those of them that it keeps for an hour.
+    """
 
     name: ClassVar[str] = "query.completed"
     action: Text
@@ -267,6 +273,9 @@ class QueryCompleted(_Event, frozen=True):
     reply_bytes: Count
     answered_by: Text
     stop_reason: Text
+    cache_read_tokens: Count = 0
+    cache_write_tokens: Count = 0
+    cache_write_1h_tokens: Count = 0
 
 
 class QueryFailed(_Event, frozen=True):
@@ -482,6 +491,8 @@ def _is_of_version_3(event: Event) -> bool:
         return event.stays
     if isinstance(event, QueryRequested):
         return event.purpose == "tool"
+    if isinstance(event, QueryCompleted):
+        return bool(event.cache_read_tokens or event.cache_write_tokens or event.cache_write_1h_tokens)
     if isinstance(event, RunAbandoned):
         parts = (event, event.charged)
         return any(part.cpu_ms or part.wall_ms or part.memory_mib_s for part in parts)

@@ -604,10 +604,11 @@ class _Answered(NamedTuple):
     reply_bytes: int
     answered_by: str
     stop_reason: str
+    usage: Usage
 
 
 def _answered(reply: ModelReply) -> _Answered:
-    return _Answered(*_digest(reply.text), reply.model[:200], reply.stop_reason[:200])
+    return _Answered(*_digest(reply.text), reply.model[:200], reply.stop_reason[:200], reply.usage)
 
 
 def _outcome(action: str, charge: Amounts, outcome: _Answered | str) -> QueryCompleted | QueryFailed:
@@ -626,5 +627,8 @@ def _outcome(action: str, charge: Amounts, outcome: _Answered | str) -> QueryCom
         reply_bytes=reply.reply_bytes,
         answered_by=reply.answered_by,
         stop_reason=reply.stop_reason,
+        cache_read_tokens=reply.usage.cache_read_tokens,
+        cache_write_tokens=reply.usage.cache_write_tokens,
+        cache_write_1h_tokens=reply.usage.cache_write_1h_tokens,
         **spent,
     )

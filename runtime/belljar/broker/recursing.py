@@ -19,12 +19,15 @@ prompt, and is read for that as the program would read it.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
+from typing import Any
 from typing import Final as Const
 
 import msgspec
 
+from belljar.broker.answer import check_answer
 from belljar.broker.cell import Cell
 from belljar.broker.failures import failure_of
 from belljar.broker.flood import REFUSED_CALL_COST_BYTES, Flood
@@ -34,7 +37,7 @@ from belljar.broker.run import RunScope
 from belljar.context import OpenDocument, Part
 from belljar.errors import PolicyDenied, ProtocolViolation, Refusal
 from belljar.heavy import off_loop, text_of
-from belljar.protocol import Answers, Given, Read, Recurse
+from belljar.protocol import Answers, Final, Given, Read, Recurse
 
 __all__ = ["Child", "Recursing", "StartChild"]
 
@@ -50,13 +53,13 @@ class Child(msgspec.Struct, frozen=True):
 
     Attributes:
         number: counted from 1 within its parent.
-        context: a text, or a part of the parent's document `doc`.
+        context: a text, a list or dict, or a part of the parent's document `doc`.
         deadline: on the run's monotonic clock, in seconds.
     """
 
     number: int
     question: str
-    context: str | Part
+    context: str | list[Any] | dict[str, Any] | Part
     doc: int
     deadline: float
 
@@ -104,7 +107,8 @@ class Recursing:
         else:
             self._querying.permit_model(asked.model)
             await self._permit(prompts, contexts)
-            outcomes = await self._run_all(await self._children(prompts, contexts, docs, cell))
+            values = await self._values(asked.contexts, contexts)
+            outcomes = await self._run_all(await self._children(prompts, values, docs, cell))
         return self._querying.answers(asked.id, outcomes)
 
     def _part(self, given: Given) -> Part:
@@ -143,8 +147,24 @@ class Recursing:
                     observed=size,
                 )
 
+    async def _values(
+        self, given: Sequence[Given], contexts: Sequence[Part | memoryview]
+    ) -> list[Part | memoryview | list[Any] | dict[str, Any]]:
+        """The contexts, those that came as JSON as the values that they are."""
+        values_max = self._scope.policy.limits.answer_values
+        return [
+            await off_loop(len(context), _value_of, context, values_max)
+            if isinstance(context, memoryview) and about.json
+            else context
+            for about, context in zip(given, contexts, strict=True)
+        ]
+
     async def _children(
-        self, prompts: Sequence[memoryview], contexts: Sequence[Part | memoryview], docs: Sequence[int], cell: Cell
+        self,
+        prompts: Sequence[memoryview],
+        contexts: Sequence[Part | memoryview | list[Any] | dict[str, Any]],
+        docs: Sequence[int],
+        cell: Cell,
     ) -> list[Child]:
         deadline = self._deadline(cell)
 
@@ -155,7 +175,7 @@ class Recursing:
                 Child(
                     next(self._numbers),
                     text_of(prompt),
-                    context if isinstance(context, Part) else text_of(context),
+                    text_of(context) if isinstance(context, memoryview) else context,
                     doc,
                     deadline,
                 )
@@ -234,3 +254,28 @@ class Recursing:
             )
         _, data = await self._reading.read(Read(0, given.doc, given.start, given.stop, 0), cell.number)
         return data
+
+
+def _value_of(text: memoryview, values_max: int) -> list[Any] | dict[str, Any]:
+    """What a program made, from its JSON. Held to what an answer is held to, as it is as dear to build.
+
+    Raises:
+        PolicyDenied: it is empty, or too much.
+        ProtocolViolation: it is not the JSON of a list or dict.
+    """
+    data = bytes(text)
+    try:
+        check_answer(Final(0, "json"), data, values_max=values_max)
+    except Refusal as refusal:
+        raise PolicyDenied(
+            f"the context of a child run is held to what an answer may have ({refusal.code}): give less, or a text",
+            code=refusal.code,
+            limit=refusal.limit,
+            observed=refusal.observed,
+        ) from None
+    value = json.loads(data)
+    if not isinstance(value, list | dict):
+        raise ProtocolViolation("a context as JSON that is neither a list nor a dict")
+    if not value:
+        raise PolicyDenied("the context of a child run is empty: leave it out", code="query.blank")
+    return value

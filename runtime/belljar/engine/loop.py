@@ -75,9 +75,7 @@ if isinstance(answer, dict):
 elif answer is not None:
     FINAL(answer)
 """
-# Of later questions it may be what an earlier one left.
-_VARIABLES: Const = "".join(
-    f"""\
+_VARIABLE: Const = """\
 try:
     {name}
 except NameError:
@@ -85,8 +83,6 @@ except NameError:
 else:
     FINAL({name})
 """
-    for name in ("final_answer", "best", "result")
-)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -193,7 +189,9 @@ class Root:
                 self.ending = verdict_of(error)
                 # Not a cell of the program's, whose last one stays the run's last; and a draft may be of any type.
                 self._box.broker.expect(None)
-                there = _DRAFT + (_VARIABLES if self._is_first else "")
+                # Of later questions a variable may be what an earlier one left.
+                names = self._scope.policy.models.partial if self._is_first else ()
+                there = _DRAFT + "".join(_VARIABLE.format(name=name) for name in names)
                 self.partial = (await self._box.execute(there, spare_cpu=True)).given
             raise
 

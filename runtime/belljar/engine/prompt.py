@@ -74,11 +74,11 @@ most {prompt_bytes:,} bytes.
 read every part of the document with a model's understanding: split the document, put each part into a prompt with the \
 question, and combine. If one fails, it raises after all are done, with every answer in the exception's `.answers`; \
 with return_exceptions=True its place holds the exception instead. An answer that was cut short is a `CutAnswer`, a \
-kind of str.
+kind of str.{recursion}
 - `budget()`: what is left: .calls, .cost_nanousd (billionths of a USD), .read_bytes, .wall_ms, .cpu_ms and more; \
 print(budget()) says it in words. `SHOW_VARS()`: what you have defined.
 - `FINAL(value)`: gives the final answer and ends the work; `FINAL_VAR("name")` gives a variable. \
-`answer["content"] = value` keeps a draft: it is handed over if the work has to end before you call FINAL.
+`answer["content"] = value` keeps a draft: it is handed over if the work has to end before you call FINAL.{partial}
 
 {language}
 
@@ -106,6 +106,13 @@ Each reply is a number.
 ```repl
 FINAL(sum(int(reply) for reply in replies))
 ```"""
+
+_RECURSION: Const = """
+- `rlm_query(question, context=None)`: a child run: a fresh root model with a session of its own works on that context \
+by code, as you do, and its answer comes back as a value. A part of the document, `context.part(a, b)`, is given at \
+any length and not copied; a text, list or dict may be given, too. Without a context the question is the child's \
+document. `rlm_query_batched(questions, contexts)` runs many side by side. Use it where a part takes code and several \
+looks; where one reading will do, llm_query is quicker."""
 
 _CHILD: Const = """
 
@@ -183,8 +190,16 @@ def system_prompt(policy: Policy, language: Language, word: str, *, depth: int =
         shown=shown_chars_max(policy.models.prompt_bytes_max),
         cell_s=policy.limits.cell_wall_s,
         language=_LANGUAGES[language],
+        recursion=_RECURSION if depth + 2 <= policy.models.depth_max else "",
+        partial=_partial(policy.models.partial),
     )
     return told + (f"{_TOOLS}\n\n" + "\n\n".join(tools) if tools else "") + child
+
+
+def _partial(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return f" Without a draft it is the first of these variables that there is: {', '.join(names)}."
 
 
 def opening(

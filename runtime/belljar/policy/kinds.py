@@ -13,6 +13,7 @@ A kind never sees the file: it raises `Wrong`, and the reader adds file, line an
 from __future__ import annotations
 
 import json
+import keyword
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ __all__ = [
     "Subset",
     "Time",
     "Unit",
+    "Variables",
     "Version",
     "Volume",
     "Wait",
@@ -62,6 +64,9 @@ _LIST_ITEMS_MAX: Final = 64
 _SHA256: Final = "sha256:[0-9a-f]{64}"
 _LABEL: Final = r"[a-z][a-z0-9-]{0,63}"
 _PROSE_CHARS_MAX: Final = 500
+_VARIABLE: Final = "(?!.*__)[A-Za-z][A-Za-z0-9_]{0,63}"
+# The restricted language has no variables of these names.
+_NO_VARIABLES: Final = frozenset({"breakpoint", "builtins", "print", "printed"})
 
 
 class Wrong(InvalidInput):
@@ -433,6 +438,32 @@ class Patterns(Kind[tuple[str, ...]]):
     def schema(self) -> dict[str, Any]:
         item = {"type": "string", "pattern": f"^{_PATTERN.pattern}$"}
         return {"type": "array", "items": item, "uniqueItems": True, "maxItems": _LIST_ITEMS_MAX}
+
+
+@dataclass(frozen=True)
+class Variables(Kind[tuple[str, ...]]):
+    """Names of variables that a program of any language may have, in order. Says nothing about strictness."""
+
+    def read(self, value: object) -> tuple[str, ...]:
+        names = _strings(value)
+        for index, name in enumerate(names):
+            taken = keyword.iskeyword(name) or name in _NO_VARIABLES
+            if taken or re.fullmatch(_VARIABLE, name, re.ASCII) is None:
+                advice = 'letters, digits and single "_", such as "final_answer"'
+                raise Wrong(f"has {shown(name)}, which no program can use as a variable; use {advice}", index=index)
+        _no_twin(names)
+        return tuple(names)
+
+    def write(self, value: tuple[str, ...]) -> str:
+        return _list_literal(value)
+
+    def looser(self, mine: tuple[str, ...], base: tuple[str, ...]) -> bool:
+        return False
+
+    def schema(self) -> dict[str, Any]:
+        item = {"type": "string", "pattern": f"^{_VARIABLE}$"}
+        about = {"description": "names of variables"}
+        return {"type": "array", "items": item, "uniqueItems": True, "maxItems": _LIST_ITEMS_MAX, **about}
 
 
 # --- words

@@ -127,6 +127,9 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `depth_max` counts the levels of models below a root model: with 1 there are sub-models alone, with 2 child runs
     whose programs have sub-models, and so on; `beyond_depth` says what `rlm_query` then does. `children_max` bounds the
     children of one run at the same time, `child_share_percent` what one of them may spend of what the run has left.
+
+    `partial` names the variables that are looked at, one after the other, for what a run has of an answer when it ends
+    without one and with no draft.
     """
 
     allow: Annotated[tuple[str, ...], kinds.Patterns("allow")]
@@ -142,6 +145,7 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     children_max: Annotated[int, kinds.Count("children", 1, 256)]
     child_share_percent: Annotated[int, kinds.Count("child_share", 1, 100)]
     child_context_bytes_max: Annotated[int, kinds.Size("child_context", "1 KiB", "1 GiB")]
+    partial: Annotated[tuple[str, ...], kinds.Variables("partial")]
 
     def permits(self, model: str) -> bool:
         """Whether `model` matches one of the allowed patterns, case-sensitively."""

@@ -190,16 +190,28 @@ def _check_size(what: str, size: int, limit: int) -> None:
         raise PolicyDenied(f"{what} of {size} bytes is over the limit of {limit}: send less at once", limit, size)
 
 
-def _given(contexts: Sequence[Any]) -> tuple[list[dict[str, Any]], list[bytes]]:
+def _given(contexts: Sequence[Any], bytes_max: int) -> tuple[list[dict[str, Any]], list[bytes]]:
     """What a message says of the contexts of child runs, and those that travel with it."""
     given, texts = [], []
     for context in contexts:
         said = reference_to(context)
-        if said is None:
+        if said is None and issubclass(type(context), (list, tuple, dict)):
+            texts.append(_json_of(context, bytes_max))
+            said = {"length": len(texts[-1]), "json": True}
+        elif said is None:
             texts.append(_text(context, "a context"))
             said = {"length": len(texts[-1])} if texts[-1] else {}
         given.append(said)
     return given, texts
+
+
+def _json_of(context: Any, bytes_max: int) -> bytes:
+    """A list or dict that the program made, as a context."""
+    try:
+        _, text = encoded(context, afford=lambda size: _check_size("a context", size, bytes_max), chars_max=bytes_max)
+    except TypeError as error:
+        raise TypeError(f"a list or dict that is a context has to be one that could be an answer: {error}") from None
+    return text.encode("utf-8", "replace")
 
 
 class Budget(dict[str, "int | None"]):
@@ -272,9 +284,9 @@ class Queries:
     def rlm_query(self, prompt: str, context: Any = None, model: str | None = None) -> Any:
         """Have a child run, with a root model and a box of its own, answer `prompt` about `context`.
 
-        `context` is a text, or `context` itself or a part of it, which is not copied. With None, the prompt is the
-        child's context. Returns what the child gave: a str, or the value of its JSON. Raises as `llm_query`, and
-        ModelError where the child failed.
+        `context` is a text, a list or dict of JSON values, or `context` itself or a part of it, which is not copied.
+        With None, the prompt is the child's context. Returns what the child gave: a str, or the value of its JSON.
+        Raises as `llm_query`, and ModelError where the child failed.
         """
         return self._recurse([prompt], None if context is None else [context], model, False)[0]
 
@@ -388,7 +400,7 @@ class Queries:
     ) -> list[Any]:
         self._flush()
         texts = [_text(prompt, "a prompt") for prompt in prompts]
-        given, others = _given(contexts or [])
+        given, others = _given(contexts or [], self._body_bytes_max)
         _check_size("a request", sum(map(len, texts + others)), self._body_bytes_max)
         if not texts:
             return []
