@@ -8,8 +8,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
     v 2   it is in `facts`; a field that equals its default is left out
     v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`, `waited_ms`);
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
-          end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of (`cache_read_tokens`, `cache_write_tokens`,
-          `cache_write_1h_tokens`)
+          end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is
+          told of (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
