@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from belljar.identity import BackendName, Language
     from belljar.ledger import Amounts, Limits, Quota, Remaining, Used
     from belljar.lifecycle import OnProgress, OnTurn
-    from belljar.models import FREE, Message, Model, ModelReply, ModelRequest, Prices, Rates, Usage
+    from belljar.models import FREE, Message, Model, ModelReply, ModelRequest, Prices, Rates, Tool, ToolError, Usage
     from belljar.policy import Policy
     from belljar.runtime import Runtime
     from belljar.sessions import Session
@@ -111,6 +111,8 @@ __all__ = [
     "Status",
     "SyncQuotas",
     "SyncSession",
+    "Tool",
+    "ToolError",
     "Turn",
     "TurnBlock",
     "Usage",
@@ -141,7 +143,18 @@ _NAMES_OF: Final = {
     "identity": ("BackendName", "Language"),
     "ledger": ("Amounts", "Limits", "Quota", "Remaining", "Used"),
     "lifecycle": ("OnProgress", "OnTurn"),
-    "models": ("FREE", "Message", "Model", "ModelReply", "ModelRequest", "Prices", "Rates", "Usage"),
+    "models": (
+        "FREE",
+        "Message",
+        "Model",
+        "ModelReply",
+        "ModelRequest",
+        "Prices",
+        "Rates",
+        "Tool",
+        "ToolError",
+        "Usage",
+    ),
     "policy": ("Policy",),
     "runtime": ("Runtime",),
     "sessions": ("Session",),

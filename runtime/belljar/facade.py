@@ -46,7 +46,7 @@ from belljar.errors import HostFault, InvalidInput, PolicyDenied
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
 from belljar.ledger import Limits, Period, Quota, Span, Used
 from belljar.lifecycle import OnProgress, OnTurn
-from belljar.models import Model, Prices
+from belljar.models import Model, Prices, Tool
 from belljar.policy import Policy
 from belljar.quotas import Bounds, Quotas, open_quotas
 from belljar.runtime import Runtime
@@ -86,11 +86,12 @@ def run(
     on_progress: OnProgress | None = None,
     on_turn: OnTurn | None = None,
     answer_type: Any = None,
+    tools: Iterable[Callable[..., Any] | Tool] = (),
     **opened: Unpack[RuntimeOptions],
 ) -> Result:
     """`Runtime.run`, synchronous, with its own runtime. See both for arguments, result and errors.
 
-    `on_progress`, `on_turn` and model objects are called in another thread than the caller's.
+    `on_progress`, `on_turn`, tools and model objects are called in another thread than the caller's.
     """
 
     async def once() -> Result:
@@ -105,6 +106,7 @@ def run(
                 on_progress=on_progress,
                 on_turn=on_turn,
                 answer_type=answer_type,
+                tools=tools,
             )
 
     return _call_once(once)
@@ -119,6 +121,7 @@ def execute(
     model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
     on_progress: OnProgress | None = None,
+    tools: Iterable[Callable[..., Any] | Tool] = (),
     **opened: Unpack[RuntimeOptions],
 ) -> Result:
     """`Runtime.execute`, synchronous, with its own runtime: one given program, no root model. Otherwise as `run`."""
@@ -133,6 +136,7 @@ def execute(
                 model=model,
                 tenant=tenant,
                 on_progress=on_progress,
+                tools=tools,
             )
 
     return _call_once(once)
@@ -146,6 +150,7 @@ def session(
     model: str | Model | None = None,
     root_model: str | Model | None = None,
     tenant: str = DEFAULT_TENANT,
+    tools: Iterable[Callable[..., Any] | Tool] = (),
     **opened: Unpack[RuntimeOptions],
 ) -> contextlib.AbstractContextManager[SyncSession]:
     """`Runtime.session`, synchronous, with its own runtime: `with belljar.session(...) as session`."""
@@ -160,6 +165,7 @@ def session(
             model=model,
             root_model=root_model,
             tenant=tenant,
+            tools=tools,
         )
         return await stack.enter_async_context(session)
 

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self, TypeGuard, TypeVar
 
@@ -44,7 +44,7 @@ from belljar.lifecycle import (
     log_refused_start,
     new_run_id,
 )
-from belljar.models import Model, Prices, Registry
+from belljar.models import HostTool, Model, Prices, Registry, Tool, host_tools
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
 from belljar.quotas import Quotas, apply_limits, context_bounds
@@ -242,6 +242,7 @@ class Host:
         on_progress: OnProgress | None = None,
         on_turn: OnTurn | None = None,
         answer_type: Any = None,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
     ) -> Result:
         """Answer `question` over `context` with a root model that writes code.
 
@@ -259,6 +260,8 @@ class Host:
             answer_type: what the answer has to be: a msgspec struct, a dataclass, a pydantic model, another type that
                 has a JSON form, or a JSON Schema as a dict. An answer that does not fit goes back to the model with
                 the paths of its faults; one that does is in the result's `value`, as a value of the type.
+            tools: functions of yours that the program may call, each of which the policy has to allow as `tool:NAME`;
+                see `belljar.Tool`. Child runs have none.
 
         Returns:
             The result, also when a limit, a quota, the model or `cancel` ended the run: see `status`.
@@ -270,7 +273,7 @@ class Host:
         check_callback("on_progress", on_progress)
         check_callback("on_turn", on_turn)
         sub = model if sub_model is None else sub_model
-        wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type)
+        wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type, tools)
         return await self._solve(wish, question, on_progress=on_progress, on_turn=on_turn)
 
     async def _solve(
@@ -303,13 +306,14 @@ class Host:
         backend: BackendName | str | None = None,
         language: Language | None = None,
         answer_type: Any = None,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
     ) -> AsyncGenerator[StreamEvent, None]:
         """As `run`, but gives what happens as events, one by one; the last is a `ResultEvent`. See `belljar.streaming`.
 
         Closing the generator, as leaving its loop early does, cancels the run. Raises as `run`.
         """
         sub = model if sub_model is None else sub_model
-        wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type)
+        wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type, tools)
         feed = Feed()
         work = asyncio.create_task(self._solve(wish, question, on_turn=feed.turn, feed=feed))
         self._streams.add(work)
@@ -334,11 +338,12 @@ class Host:
         backend: BackendName | str | None = None,
         language: Language | None = None,
         on_progress: OnProgress | None = None,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
     ) -> Result:
         """Run one given program, no root model. `sub_model` answers its queries; without one they are refused."""
         check_code(code)
         check_callback("on_progress", on_progress)
-        wish = _Wish(context, contexts, tenant, policy, backend, language, None, sub_model)
+        wish = _Wish(context, contexts, tenant, policy, backend, language, None, sub_model, tools=tools)
         async with self._begin(wish, alone=True) as run, run.reporting(on_progress):
             await run.execute(code)
         return run.result()
@@ -354,6 +359,7 @@ class Host:
         policy: str | Path | Policy = "standard",
         backend: BackendName | str | None = None,
         language: Language | None = None,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
     ) -> contextlib.AbstractAsyncContextManager[Session]:
         """A box that takes cells until the block ends; then `session.result` has the result, also after an error.
 
@@ -361,7 +367,7 @@ class Host:
         the same model when None.
         """
         sub = root_model if sub_model is None else sub_model
-        wish = _Wish(context, contexts, tenant, policy, backend, language, root_model, sub)
+        wish = _Wish(context, contexts, tenant, policy, backend, language, root_model, sub, tools=tools)
         return Opening(self._begin(wish, stays=root_model is not None), self._home)
 
     @contextlib.asynccontextmanager
@@ -413,6 +419,7 @@ class Host:
             alone=alone,
             stays=stays,
             answer_type=None if wish.answer_type is None else AnswerType(wish.answer_type),
+            tools=_permitted_tools(wish.tools, terms.policy),
         )
 
     @contextlib.asynccontextmanager
@@ -582,6 +589,22 @@ class _Wish(msgspec.Struct, frozen=True):
     root: str | Model | None
     sub: str | Model | None
     answer_type: Any = None
+    tools: Iterable[Any] = ()
+
+
+def _permitted_tools(given: Iterable[Any], policy: Policy) -> tuple[HostTool, ...]:
+    """Raises InvalidInput for what cannot be a tool, PolicyDenied for one that the policy does not name."""
+    wire = policy.wire
+    tools = host_tools(given, bytes_max=wire.body_bytes_max, told_bytes_max=wire.header_bytes_max // 2)
+    for tool in tools:
+        if not policy.models.permits(tool.name):
+            allowed = ", ".join(policy.models.allow)
+            raise PolicyDenied(
+                f"the policy {policy.name} does not allow {tool.name}; it allows {allowed}: name it under [models] "
+                "allow, in a policy that extends none (`belljar policy show` prints one to start from)",
+                code="tool.denied",
+            )
+    return tools
 
 
 def _shown(run: Run) -> LiveRun:

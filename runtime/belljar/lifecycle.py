@@ -67,9 +67,9 @@ from belljar.errors import AuditUnavailable, BelljarError, HostFault, ModelFaile
 from belljar.heavy import bytes_of, off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
-from belljar.models import Model, Prices
+from belljar.models import HostTool, Model, Prices
 from belljar.policy import Policy, Quota, Spending, digest
-from belljar.protocol import ContextInfo, Failure
+from belljar.protocol import ContextInfo, Failure, ToolInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
 from belljar.tasks import Nursery, to_the_end
@@ -125,6 +125,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         alone: it has exactly one cell.
         stays: an answer does not end it.
         answer_type: what its answer has to be; None for anything.
+        tools: functions of the host that its program may call; a child run has none.
     """
 
     run: RunId
@@ -141,6 +142,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     answer_type: AnswerType | None = None
     part: Part | None = None
     limits: _ChildLimits | None = None
+    tools: tuple[HostTool, ...] = ()
 
 
 class _ChildLimits(msgspec.Struct, frozen=True):
@@ -245,6 +247,7 @@ class Run:
             tell=self._tell_turn,
             answer_type=answer_type,
             keys=self._first_keys(),
+            tools=[tool.told[2] for tool in order.tools],
         )
 
     async def ask(
@@ -432,6 +435,7 @@ class Run:
             spans=self._spans,
             start_child=self._run_child,
             stays=order.stays,
+            tools=order.tools,
         )
         if shared.printed is not None:
             broker.hear(functools.partial(shared.printed, order.run))
@@ -445,7 +449,8 @@ class Run:
         if typed is not None:
             broker.expect(typed.misfit)
         more, stays = not order.alone, order.stays or typed is not None
-        await self._box.open(order.language, self._opened, self._contexts, more=more, stays=stays)
+        tools = [ToolInfo(*tool.told) for tool in order.tools]
+        await self._box.open(order.language, self._opened, self._contexts, more=more, stays=stays, tools=tools)
 
     def _open_context(self, name: str, document: Document) -> None:
         """Two places in the table of documents for a list or dict, one for a text."""
@@ -530,6 +535,7 @@ class Run:
             root=root,
             alone=False,
             stays=False,
+            tools=(),  # what the embedder gave to one program, it has not given to those that it starts
             answer_type=None,  # its parent's: a child answers a question of its own
             limits=_ChildLimits(self._slice, child.deadline),
         )

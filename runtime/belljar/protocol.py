@@ -60,6 +60,7 @@ __all__ = [
     "Refused",
     "Search",
     "Start",
+    "ToolInfo",
     "carries_body",
 ]
 
@@ -139,7 +140,8 @@ class Query(_Message, frozen=True):
     """Ask a fresh sub-model, once for each prompt.
 
     Body: the prompts one after another; `lengths` are their sizes in bytes and must add up to the body.
-    `model` is only a wish; the policy decides. Reply: `Answers`, in the same order.
+    `model` is only a wish; the policy decides. Reply: `Answers`, in the same order. As `tool:NAME` it is one of
+    `Start.tools`, called with the one prompt as its arguments, a JSON object.
     """
 
     id: Id
@@ -254,6 +256,14 @@ class ContextInfo(_Part, frozen=True):
     part: tuple[Offset, Offset] | None = None
 
 
+class ToolInfo(_Part, frozen=True):
+    """A function of the host that may be called; `doc` begins with its signature."""
+
+    name: Name
+    arguments: list[Name]
+    doc: str
+
+
 class Start(_Message, frozen=True):
     """The box's whole configuration. The limits let the agent split its requests; the host enforces them.
 
@@ -275,6 +285,7 @@ class Start(_Message, frozen=True):
     in_flight_bytes_max: int = _OFFSET_MAX
     more: bool = False
     stays: bool = False
+    tools: list[ToolInfo] = []
 
 
 class Execute(_Message, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from belljar.engine import Result
 from belljar.host import Host, Terms
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
 from belljar.lifecycle import OnProgress, OnTurn
-from belljar.models import Model, Prices
+from belljar.models import Model, Prices, Tool
 from belljar.policy import Policy
 from belljar.sessions import Session
 from belljar.sources import ContextSource
@@ -92,6 +92,7 @@ class Runtime:
         on_progress: OnProgress | None = None,
         on_turn: OnTurn | None = None,
         answer_type: Any = None,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
     ) -> Result:
         """Answer `question` over `context` with a root model that writes code.
 
@@ -105,6 +106,8 @@ class Runtime:
             answer_type: what the answer has to be: a msgspec struct, a dataclass, a pydantic model, another type that
                 has a JSON form, or a JSON Schema as a dict. An answer that does not fit goes back to the model with
                 the paths of its faults; one that does is in the result's `value`, as a value of the type.
+            tools: functions of yours that the program may call, each of which the policy has to allow as `tool:NAME`;
+                see `belljar.Tool`. Child runs have none.
 
         Returns:
             The result, also when a limit, a quota or the model ended the run: see `status`.
@@ -126,6 +129,7 @@ class Runtime:
             on_progress=on_progress,
             on_turn=on_turn,
             answer_type=answer_type,
+            tools=tools,
         )
 
     def stream(
@@ -138,6 +142,7 @@ class Runtime:
         sub_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         answer_type: Any = None,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
     ) -> AsyncGenerator[StreamEvent, None]:
         """As `run`, but gives what happens as events, one by one; the last is a `ResultEvent`. See `belljar.streaming`.
 
@@ -154,6 +159,7 @@ class Runtime:
             backend=self.backend,
             language=self.language,
             answer_type=answer_type,
+            tools=tools,
         )
 
     async def execute(
@@ -166,6 +172,7 @@ class Runtime:
         model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
         on_progress: OnProgress | None = None,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
     ) -> Result:
         """Run one given program, no root model. `sub_model` answers its queries; without one they are refused.
 
@@ -181,6 +188,7 @@ class Runtime:
             backend=self.backend,
             language=self.language,
             on_progress=on_progress,
+            tools=tools,
         )
 
     def session(
@@ -192,6 +200,7 @@ class Runtime:
         model: str | Model | None = None,
         root_model: str | Model | None = None,
         tenant: str = DEFAULT_TENANT,
+        tools: Iterable[Callable[..., Any] | Tool] = (),
     ) -> contextlib.AbstractAsyncContextManager[Session]:
         """A box that takes cells until the block ends; then `session.result` has the result, also after an error.
 
@@ -207,6 +216,7 @@ class Runtime:
             policy=self.policy,
             backend=self.backend,
             language=self.language,
+            tools=tools,
         )
 
     async def add_context(

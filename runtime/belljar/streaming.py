@@ -92,7 +92,7 @@ class QueryEvent(msgspec.Struct, frozen=True):
     run: str
     action: str
     state: Literal["asked", "answered", "failed", "denied", "reused"]
-    purpose: Literal["root", "sub", ""] = ""
+    purpose: Literal["root", "sub", "tool", ""] = ""
     model: str = ""
     cost_nanousd: int = 0
     code: str = ""

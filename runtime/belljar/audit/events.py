@@ -8,8 +8,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
     v 2   it is in `facts`; a field that equals its default is left out
     v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`, `waited_ms`);
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
-          end its run (`stays`); a provider's cache is told of (`cache_read_tokens`, `cache_write_tokens`,
-          `cache_write_1h_tokens`); there is `query.reused`
+          end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
+          (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -223,14 +223,17 @@ class ContextSearched(_Event, frozen=True):
 
 
 class QueryRequested(_Event, frozen=True):
-    """A model is about to be asked. The prompt's digest is that of its texts, joined by zero bytes."""
+    """A model, or a host tool (`tool:NAME`), is about to be asked.
+
+    The prompt's digest is that of its texts, joined by zero bytes; a tool's are its arguments.
+    """
 
     name: ClassVar[str] = "query.requested"
     action: Text
     cell: Count
     attempt: Count
     model: Text
-    purpose: Literal["root", "sub"]
+    purpose: Literal["root", "sub", "tool"]
     prompt_sha256: Sha256
     prompt_bytes: Count
     output_tokens_max: Count
@@ -511,6 +514,8 @@ def _is_of_version_3(event: Event) -> bool:
         return any(part is not None for part in (event.scope, event.period, event.used, event.held, event.waited_ms))
     if isinstance(event, AnswerGiven):
         return event.stays
+    if isinstance(event, QueryRequested):
+        return event.purpose == "tool"
     if isinstance(event, QueryCompleted):
         return bool(event.cache_read_tokens or event.cache_write_tokens or event.cache_write_1h_tokens)
     if isinstance(event, RunAbandoned):

@@ -37,7 +37,7 @@ from belljar.broker.shown import Coverage, Shown
 from belljar.context import OpenDocument, Span
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import NOTHING, Ledger, Remaining
-from belljar.models import Model
+from belljar.models import HostTool, Model
 from belljar.protocol import (
     PROTOCOL,
     Budget,
@@ -82,6 +82,7 @@ class Broker:
         meter: Meter | None = None,
         spans: Mapping[int, Sequence[Span]] | None = None,
         stays: bool = False,
+        tools: Sequence[HostTool] = (),
     ) -> None:
         self._scope = scope
         self._spans = spans or {}
@@ -102,7 +103,13 @@ class Broker:
             spans=self._spans,
         )
         self._querying = Querying(
-            scope, calls=calls, ledger=ledger, sub_model=sub_model, shown=self._shown, flood=self._flood
+            scope,
+            calls=calls,
+            ledger=ledger,
+            sub_model=sub_model,
+            shown=self._shown,
+            flood=self._flood,
+            tools={tool.name: tool for tool in tools},
         )
         self._recursing = Recursing(
             scope,

@@ -45,7 +45,17 @@ from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDeni
 from belljar.heavy import off_loop, slices, text_of
 from belljar.journal import Job
 from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Limits, Remaining, beyond, plus
-from belljar.models import Counted, Message, Model, ModelReply, ModelRequest, Prices, Usage, input_tokens_bound
+from belljar.models import (
+    Counted,
+    HostTool,
+    Message,
+    Model,
+    ModelReply,
+    ModelRequest,
+    Prices,
+    Usage,
+    input_tokens_bound,
+)
 from belljar.policy import Spending
 from belljar.tasks import to_the_end
 
@@ -289,7 +299,9 @@ class Calls:
         )
 
     async def _call(self, model: Model, question: _Question, cell: int, window: _Window) -> Known:
-        for attempt in range(1, self._scope.policy.models.attempts_max + 1):
+        # A tool may have done something: that is not done again.
+        attempts = 1 if question.request.purpose == "tool" else self._scope.policy.models.attempts_max
+        for attempt in range(1, attempts + 1):
             try:
                 timed = await self._in_time(question, cell, window)
                 known = await self._attempt(model, timed, cell, attempt, window)
@@ -300,7 +312,7 @@ class Calls:
                 if self._scope.left_s() <= 0:  # the call was cut short by the run's own deadline
                     raise self._scope.time_up() from failure
                 pause_s = _pause_s(failure, attempt)
-                last = attempt == self._scope.policy.models.attempts_max
+                last = attempt == attempts
                 if last or not failure.retryable or pause_s >= min(self._scope.left_s(), window.left_s()):
                     raise
             await asyncio.sleep(pause_s)
@@ -447,7 +459,7 @@ class Calls:
             return reply
         except ModelFailed as failure:
             charge = self._failed(model, failure, held)
-            assumed = charge is held
+            assumed = charge is held and not isinstance(model, HostTool)
             outcome = str(failure)[:1000]
             raise
         except BaseException as defect:  # of a model object: nobody else is to blame, the program least of all
@@ -499,11 +511,15 @@ class Calls:
             raise self._fault
 
     def _bound(self, model: Model, inputs: int, outputs: int) -> Amounts:
+        if isinstance(model, HostTool):
+            return Amounts(calls=1, cost_nanousd=model.cost_nanousd, calls_in_flight=1)
         hour = getattr(model, "cache_ttl", None) == "1h"
         cost = self._prices.bound(model.name, inputs, outputs, hour=hour)
         return Amounts(calls=1, input_tokens=inputs, output_tokens=outputs, cost_nanousd=cost, calls_in_flight=1)
 
     def _amounts(self, model: Model, usage: Usage) -> Amounts:
+        if isinstance(model, HostTool):
+            return Amounts(calls=1, cost_nanousd=model.cost_nanousd)
         return Amounts(
             calls=1,
             input_tokens=usage.total_input_tokens,
@@ -619,7 +635,7 @@ def _question(request: ModelRequest, prompt: bytes | memoryview | None, counted:
         last = Message("user", text_of(prompt))
         request = msgspec.structs.replace(request, messages=(*request.messages, last))
     digest, size = _digest(request.system, *(message.text for message in request.messages))
-    return _Question(request, digest, size, input_tokens_bound(request, counted))
+    return _Question(request, digest, size, 0 if request.purpose == "tool" else input_tokens_bound(request, counted))
 
 
 def _digest(*texts: str) -> tuple[str, int]:

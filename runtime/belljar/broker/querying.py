@@ -9,7 +9,7 @@ is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Final as Const
 
@@ -25,7 +25,7 @@ from belljar.broker.shown import Shown
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import bytes_of, is_utf8, off_loop, text_of
 from belljar.ledger import Ledger
-from belljar.models import Model, ModelReply, ModelRequest
+from belljar.models import HostTool, Model, ModelReply, ModelRequest
 from belljar.protocol import BATCH_MAX, Answer, Answers, Failure, Query
 
 __all__ = ["Outcome", "Querying", "Text", "first_of", "too_much"]
@@ -73,12 +73,14 @@ class Querying:
         sub_model: Model | None,
         shown: Shown,
         flood: Flood,
+        tools: Mapping[str, HostTool],
     ) -> None:
         self._scope = scope
         self._policy = scope.policy
         self._calls = calls
         self._ledger = ledger
         self._sub_model = sub_model
+        self._tools = tools
         self._shown = shown
         self._flood = flood
         self._screening = Screening(scope.policy.models)
@@ -92,10 +94,23 @@ class Querying:
         return min(self._policy.models.batch_max, BATCH_MAX, fits)
 
     async def query(self, query: Query, body: bytes, cell: Cell) -> tuple[Answers, bytes]:
-        """Answer a query of this cell."""
+        """Answer a query of this cell, or a call of a host tool."""
         self.permit_batch(len(query.lengths))
         prompts = await self.split(query.lengths, body)
+        if query.model is not None and (tool := self._tools.get(query.model)) is not None:
+            return self.answers(query.id, [await self._call(tool, prompts, cell)])
         return self.answers(query.id, await self.ask(query.model, prompts, cell))
+
+    async def _call(self, tool: HostTool, prompts: Sequence[memoryview], cell: Cell) -> Outcome:
+        if len(prompts) != 1:
+            raise ProtocolViolation("a tool is called once at a time")
+        await off_loop(len(prompts[0]), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
+        request = ModelRequest("", (), 0, self._policy.models.call_wall_s, "tool")
+        try:
+            reply = await self._calls.ask(tool, request, cell=cell.number, prompt=prompts[0], deadline=cell.deadline)
+        except ModelFailed as failure:
+            return Failure("ModelError", "tool.failed", failure_of(failure).message, None, None)
+        return Text(await off_loop(len(reply.text), bytes_of, reply.text), json=True)
 
     async def split(self, lengths: Sequence[int], body: bytes) -> list[memoryview]:
         """The texts in a body, without a copy.

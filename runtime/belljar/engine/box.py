@@ -67,6 +67,7 @@ from belljar.protocol import (
     Refused,
     Search,
     Start,
+    ToolInfo,
 )
 from belljar.sandbox import BoxEnd, Evidence, Sandbox
 from belljar.states import DYING, FINISHED, OPEN, BoxState, CellState, Event, TurnState
@@ -208,12 +209,14 @@ class Box:
         *,
         more: bool = True,
         stays: bool = False,
+        tools: Sequence[ToolInfo] = (),
     ) -> None:
         """Configure the agent. The first cell need not wait for it to be ready, and shows whether it is.
 
         Args:
             more: other cells may follow the first.
             stays: an answer may turn out not to count, and then they may follow it, too.
+            tools: the host's functions that the program may call.
         """
         policy, spans = self._scope.policy, self._broker.spans
         start = Start(
@@ -234,6 +237,7 @@ class Box:
             in_flight_bytes_max=policy.wire.in_flight_bytes_max,
             more=more,
             stays=stays,
+            tools=list(tools),
         )
         self._pump = self._scope.tasks.start(self._failed, self._run_pump)
         self._guard = self._scope.tasks.start(self._failed, self._watch_always)

@@ -106,6 +106,7 @@ class Root:
         execute: runs a block as a cell of `box`, after which others may follow.
         answer_type: what the answer has to be; the box's broker checks it.
         keys: the first keys of each document that is a dict.
+        tools: what is said of each function of the host that programs may call.
         tell: called with each turn when it is over.
 
     `turns` counts its turns, of all questions. `answer` is the answer to the last one. `ending` is set when that
@@ -126,6 +127,7 @@ class Root:
         tell: Callable[[Turn], None],
         answer_type: AnswerType | None = None,
         keys: Mapping[str, Sequence[str]] | None = None,
+        tools: Sequence[str] = (),
     ) -> None:
         self._model = model
         self._scope = scope
@@ -135,7 +137,7 @@ class Root:
         self._tell_turn = tell
         self._word = secrets.token_hex(6)
         policy = scope.policy
-        self._system = system_prompt(policy, language, self._word, depth=scope.run.depth)
+        self._system = system_prompt(policy, language, self._word, depth=scope.run.depth, tools=tools)
         first = opening(whole(question), documents, answer_type, keys, self._word)
         if policy.models.turns_max == 1:  # the instructions say how many there are
             first += f"\n\n{standing(scope, 1, calls.limits, calls.spent_in_tree)}"

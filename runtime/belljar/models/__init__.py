@@ -9,10 +9,13 @@ from belljar.models.base import Counted, Message, Model, ModelReply, ModelReques
 from belljar.models.prices import FREE, Prices, Rates
 from belljar.models.resolve import Registry
 from belljar.models.scripted import NullModel, ScriptedModel
+from belljar.models.tools import TOOL_PREFIX, HostTool, Tool, ToolError, host_tools
 
 __all__ = [
     "FREE",
+    "TOOL_PREFIX",
     "Counted",
+    "HostTool",
     "Message",
     "Model",
     "ModelReply",
@@ -22,6 +25,9 @@ __all__ = [
     "Rates",
     "Registry",
     "ScriptedModel",
+    "Tool",
+    "ToolError",
     "Usage",
+    "host_tools",
     "input_tokens_bound",
 ]

@@ -35,14 +35,15 @@ class ModelRequest(msgspec.Struct, frozen=True):
     """One question.
 
     `output_tokens_max` bounds the answer, thinking included. `deadline_s` is how many seconds this attempt may take.
-    `purpose` tells the root model of a run, which writes programs, from a sub-query, which reads a slice.
+    `purpose` tells the root model of a run, which writes programs, from a sub-query, which reads a slice, and from a
+    call of a host tool.
     """
 
     system: str
     messages: tuple[Message, ...]
     output_tokens_max: int
     deadline_s: float
-    purpose: Literal["root", "sub"]
+    purpose: Literal["root", "sub", "tool"]
 
 
 class Usage(msgspec.Struct, frozen=True):

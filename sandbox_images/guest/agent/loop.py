@@ -210,6 +210,8 @@ class Agent:
             "ModelError": ModelError,
             "CutAnswer": CutAnswer,
         }
+        for info in start["tools"]:
+            self._given[info["name"]] = queries.tool(info, lambda: self._endings.read)
         self._more, self._stays = start["more"], start["stays"]
         if start["language"] == "restricted":
             self._use_restricted()

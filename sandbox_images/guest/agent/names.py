@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -312,6 +313,37 @@ class Queries:
         header, _ = self._channel.request("budget", {})
         raise_failure(header)
         return Budget((name, value) for name, value in header.items() if name not in ("op", "id"))
+
+    def tool(self, info: dict[str, Any], read: Callable[[], Callable[[Any, str], Any]]) -> Callable[..., Any]:
+        """A function that calls one of the host's. `read` gives what reads a field of the program's own objects."""
+        name, arguments = info["name"], info["arguments"]
+
+        def call(_: Queries, /, *values: Any, **fields: Any) -> Any:
+            self._flush()
+            if len(values) > len(arguments):
+                raise TypeError(f"{name} takes {len(arguments)} arguments, not {len(values)}")
+            given = dict(zip(arguments, values, strict=False))
+            wrong = [field for field in fields if field in given or field not in arguments]
+            if wrong:
+                raise TypeError(f"{name} got {wrong[0][:_SHOWN_CHARS]!r} twice, or has no such argument")
+            limits: dict[str, Any] = {"afford": self._afford, "chars_max": self._prompt_bytes_max}
+            text = encoded(given | fields, read=read(), **limits)[1]
+            _check_placeholder("an argument", text)
+            body = text.encode("utf-8", "replace")
+            _check_size("a call", len(body), self._body_bytes_max)
+            header, body = self._channel.request("query", {"model": f"tool:{name}", "lengths": [len(body)]}, body)
+            raise_failure(header)
+            result = self._answers(header, body)[0]
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        call.__name__ = call.__qualname__ = name
+        call.__doc__ = info["doc"]
+        return types.MethodType(call, self)  # as the other names are: guards know no other kind
+
+    def _afford(self, chars: int) -> None:
+        _check_size("a call", chars, self._prompt_bytes_max)
 
     def _ask(self, prompts: list[str], model: str | None, *, return_exceptions: bool) -> list[Any]:
         self._flush()

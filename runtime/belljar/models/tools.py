@@ -1,0 +1,317 @@
+"""Host tools: functions of the embedder's that a program in a box may call.
+
+To the rest of the program a tool is asked as a model is, so a call of it takes the same way: permitted by the policy's
+`models.allow` (as `tool:NAME`), reserved and logged before it is made, settled and logged after, under a deadline, and
+as many at a time. It has no tokens; it counts as a call, and costs what it states. It is never tried twice, since it
+may have done something.
+
+    JSON arguments  ->  checked against the signature  ->  the function  ->  its result as JSON, of a bounded size
+
+An async function runs in the event loop. Any other runs in a thread of its own, a daemon: at the deadline, or when the
+run ends, nobody waits for it any more, and it holds up no exit of the process. What it then returns counts for nothing.
+A function that has left some threads behind is not called again in that run.
+
+Nothing of the host reaches the program but the result: of an exception only its type's name, unless it is a
+`ToolError`, whose text is meant for the program. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import inspect
+import json
+import keyword
+import re
+import threading
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from belljar.errors import InvalidInput, ModelFailed
+from belljar.heavy import off_loop
+from belljar.models.base import ModelReply, ModelRequest, Usage
+
+__all__ = ["GIVEN_NAMES", "TOOL_PREFIX", "HostTool", "Tool", "ToolError", "host_tools"]
+
+TOOL_PREFIX: Final = "tool:"
+# What a program finds in any case; a tool must not take one of these from it.
+GIVEN_NAMES: Final = frozenset(
+    (
+        *("context", "contexts", "llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "budget"),
+        *("SHOW_VARS", "FINAL", "FINAL_VAR", "SUBMIT", "answer"),
+        *("PolicyDenied", "QuotaExceeded", "ModelError", "CutAnswer"),
+    )
+)
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
+_TOOLS_MAX: Final = 32
+_DOC_CHARS_MAX: Final = 1000
+_ERROR_CHARS_MAX: Final = 300
+# Ten years: beyond any policy's deadline.
+_TIMEOUT_S_MAX: Final = 3.2e8
+_COST_NANOUSD_MAX: Final = 10**15
+# Calls that never came back: so many threads at most does one function leave behind in a run.
+_LEFT_BEHIND_MAX: Final = 4
+_MODULES: Final = re.compile(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
+_NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class ToolError(Exception):
+    """Raised by a tool, with a text for the program that called it. Of other exceptions it learns the type alone."""
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A function that programs may call, where more than the function itself has to be said.
+
+    Attributes:
+        function: with a type for each argument, each of which JSON has a form for; async or not.
+        name: what programs call it; the function's own name when None.
+        cost_nanousd: what each call costs, in billionths of a USD; also one that fails.
+        timeout_s: how long a call may take, in seconds, unless the policy (`models.call_wall`) allows less.
+    """
+
+    function: Callable[..., Any]
+    name: str | None = None
+    cost_nanousd: int = 0
+    timeout_s: float = 60.0
+
+
+class HostTool:
+    """A tool of one run. It has the form of a model, but only the broker asks it.
+
+    Attributes:
+        told: the name as the program knows it, the names of the arguments, and what it is, in words.
+    """
+
+    scripted = False
+
+    def __init__(self, tool: Tool) -> None:
+        function = tool.function
+        own = getattr(function, "__name__", "") if tool.name is None else tool.name
+        self._name = _checked_name(own)
+        self.name = TOOL_PREFIX + own
+        self.cost_nanousd = _checked_number(own, "cost_nanousd", tool.cost_nanousd, 0, _COST_NANOUSD_MAX)
+        self._timeout_s = _checked_number(own, "timeout_s", tool.timeout_s, 0.001, _TIMEOUT_S_MAX)
+        self._function = function
+        self._arguments, words, names = _signature(own, function)
+        self.bytes_max = 0  # the policy's, set by `host_tools`
+        self._left_behind = 0
+        self.told = (own, names, f"{words}\n\n{_doc_of(function)}".strip())
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        """One call, with the request's only message as its arguments. Raises ModelFailed."""
+        (message,) = request.messages
+        limit_s = min(request.deadline_s, self._timeout_s)
+        alarm = asyncio.timeout(limit_s)
+        try:
+            arguments = await off_loop(len(message.text), self._decoded, message.text)
+            async with alarm:
+                text = await self._call(arguments)
+        except ModelFailed:
+            raise
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise self._failed("raised CancelledError") from None
+        except (Exception, SystemExit) as error:
+            if alarm.expired():
+                raise self._failed(f"did not return within {limit_s:g} s: ask it for less") from None
+            raise self._failed(f"raised {_kind_of(error)}{_words_of(error)}") from None
+        return ModelReply(text, Usage(), self.name, "end_turn")
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+    def _decoded(self, text: str) -> dict[str, Any]:
+        try:
+            given = msgspec.json.decode(text, type=self._arguments)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ModelFailed(f"{self._name} got wrong arguments: {_line(str(error))}", charged=False) from None
+        return {name: getattr(given, name) for name in self._arguments.__struct_fields__}
+
+    async def _call(self, arguments: dict[str, Any]) -> str:
+        if inspect.iscoroutinefunction(self._function) or inspect.iscoroutinefunction(type(self._function).__call__):
+            result = await self._function(**arguments)
+            return await asyncio.to_thread(self._encoded, result)
+        return await self._in_thread(lambda: self._encoded(self._function(**arguments)))
+
+    async def _in_thread(self, work: Callable[[], str]) -> str:
+        """Not in the loop's own pool of threads, whose end a process waits for when it exits."""
+        if self._left_behind >= _LEFT_BEHIND_MAX:
+            raise ModelFailed(
+                f"{self._name} is not called: {self._left_behind} calls of it in this run have not returned",
+                charged=False,
+            )
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[str] = loop.create_future()
+        left = False
+
+        def tell(result: str | None, error: BaseException | None) -> None:
+            if left:
+                self._left_behind -= 1
+            elif error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(result or "")
+
+        def run() -> None:
+            result, error = None, None
+            try:
+                result = work()
+            except BaseException as raised:  # nobody else sees what is raised in this thread
+                error = raised if isinstance(raised, Exception) else _Exit(type(raised).__name__)
+                error = _Exit("StopIteration") if isinstance(error, StopIteration) else error
+            try:
+                loop.call_soon_threadsafe(tell, result, error)
+            except RuntimeError:  # the loop is closed: nobody waits
+                return
+
+        threading.Thread(target=run, name=self.name, daemon=True).start()
+        try:
+            return await done
+        finally:
+            if not done.done() or done.cancelled():
+                left = True
+                self._left_behind += 1
+
+    def _encoded(self, result: object) -> str:
+        """The result as JSON. Raises ModelFailed if it has no form there, or a larger one than the policy allows."""
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise self._failed("returned something to await, though it is not an async function")
+        try:
+            plain = msgspec.to_builtins(result, str_keys=True)
+            text = json.dumps(plain, ensure_ascii=False, allow_nan=False, check_circular=True)
+            size = len(text.encode())
+        except Exception as error:  # a type's own methods may raise anything
+            raise self._failed(f"returned what JSON has no form for ({type(error).__name__[:80]})") from None
+        if size > self.bytes_max:
+            raise self._failed(f"returned {size:,} bytes, and at most {self.bytes_max:,} are allowed: ask it for less")
+        return text
+
+    def _failed(self, how: str) -> ModelFailed:
+        return ModelFailed(f"{self._name} {how}")
+
+
+class _Exit(Exception):
+    """What a thread must not let through, by its type's name."""
+
+
+def host_tools(given: Iterable[Any], *, bytes_max: int, told_bytes_max: int) -> tuple[HostTool, ...]:
+    """The tools of one run, checked; each is a function or a `Tool`.
+
+    Args:
+        bytes_max: of a result.
+        told_bytes_max: of what the box is told of them all.
+
+    Raises:
+        InvalidInput: `tool.invalid`.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise _invalid("tools must be a list of functions")
+    tools = tuple(HostTool(one if isinstance(one, Tool) else Tool(one)) for one in given)
+    names = [tool.name for tool in tools]
+    if len(tools) > _TOOLS_MAX or len(set(names)) < len(names):
+        raise _invalid(f"there can be {_TOOLS_MAX} tools at most, each with a name of its own")
+    size = len(msgspec.json.encode([tool.told for tool in tools]))
+    if size > told_bytes_max:
+        raise _invalid(
+            f"what the tools say of themselves takes {size:,} bytes, and {told_bytes_max:,} fit a message: use shorter "
+            "docstrings, or allow a larger wire.header"
+        )
+    for tool in tools:
+        tool.bytes_max = bytes_max
+    return tools
+
+
+def _signature(name: str, function: Callable[..., Any]) -> tuple[type[msgspec.Struct], str, list[str]]:
+    """A struct of the arguments, the signature in words, and the arguments' names.
+
+    Raises:
+        InvalidInput: `tool.invalid`: an argument has no type, or one without a form in JSON.
+    """
+    if not callable(function):
+        raise _invalid(f"a tool must be a function, not a value of type {type(function).__name__}")
+    try:
+        parameters = inspect.signature(function).parameters
+        typed = function if inspect.isroutine(function) else type(function).__call__
+        hints = typing.get_type_hints(typed, include_extras=True)
+    except (TypeError, ValueError, NameError, AttributeError) as error:
+        raise _invalid(f"the types of {name} cannot be read: {_line(str(error))}") from None
+    fields: list[Any] = []
+    words = []
+    for one in parameters.values():
+        if one.kind not in _NAMED or one.name not in hints:
+            raise _invalid(f"{name}: the argument {one.name} needs a name and a type; * and ** are not possible")
+        default = () if one.default is one.empty else (one.default,)
+        fields.append((one.name, hints[one.name], *default))
+        words.append(f"{one.name}: {_type_words(hints[one.name])}" + (f" = {_json(name, *default)}" if default else ""))
+    try:
+        made = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=True)
+        msgspec.json.Decoder(made)
+        msgspec.json.schema(made)
+    except (TypeError, ValueError) as error:
+        raise _invalid(f"the arguments of {name} have no form in JSON: {_line(str(error))}") from None
+    back = f" -> {_type_words(hints['return'])}" if "return" in hints else ""
+    return made, f"{name}({', '.join(words)}){back}", [one.name for one in parameters.values()]
+
+
+def _json(name: str, default: object) -> str:
+    try:
+        return ascii(json.loads(json.dumps(msgspec.to_builtins(default), allow_nan=False)))
+    except (TypeError, ValueError, RecursionError):
+        raise _invalid(f"{name}: a default value has no form in JSON") from None
+
+
+def _type_words(hint: object) -> str:
+    return _MODULES.sub("", inspect.formatannotation(hint))[:200]
+
+
+def _doc_of(function: Callable[..., Any]) -> str:
+    doc = inspect.getdoc(function) if inspect.isroutine(function) else ""
+    return (doc or "")[:_DOC_CHARS_MAX].encode("utf-8", "replace").decode()
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise _invalid(f"{_line(repr(name))} cannot be a tool's name: use letters, digits and _, a letter first")
+    if name in GIVEN_NAMES or hasattr(builtins, name):
+        raise _invalid(f"a program already has another {name}: give the tool another name")
+    return name
+
+
+def _checked_number(name: str, what: str, value: Any, low: float, high: float) -> Any:
+    kinds = (int,) if isinstance(low, int) else (int, float)
+    if type(value) not in kinds or not low <= value <= high:
+        raise _invalid(f"{what} of the tool {name} must be from {low} to {high:g}")
+    return value
+
+
+def _kind_of(error: BaseException) -> str:
+    name = str(error) if isinstance(error, _Exit) else type(error).__name__
+    return _line(name)[:80]
+
+
+def _words_of(error: BaseException) -> str:
+    """What a tool says to the program, and nothing that it did not mean to say."""
+    if not isinstance(error, ToolError):
+        return ""
+    try:
+        text = str(error)
+    except Exception:  # a subclass of the embedder's may do anything
+        return ""
+    return f": {_line(text)}" if text.strip() else ""
+
+
+def _line(text: str) -> str:
+    """One line that can be printed, and sent."""
+    line = " ".join(text[: 4 * _ERROR_CHARS_MAX].split())[:_ERROR_CHARS_MAX]
+    return "".join(sign if sign.isprintable() else "?" for sign in line)
+
+
+def _invalid(message: str) -> InvalidInput:
+    return InvalidInput(f"these tools cannot be used: {message}", code="tool.invalid")
