@@ -183,7 +183,7 @@ def _araises(error: BaseException) -> Any:
 
 class Rude(ToolError):
     def __str__(self) -> str:
-        raise RuntimeError("/root/secret")
+        raise RuntimeError("/srv/secret")
 
 
 def _round() -> Any:
@@ -199,14 +199,14 @@ def _awaitable() -> Any:
 @pytest.mark.parametrize(
     ("tool", "said"),
     [
-        (_raises(FileNotFoundError(2, "No such file", "/root/secret")), "tool raised FileNotFoundError"),
-        (_araises(KeyError("/root/secret")), "tool raised KeyError"),
-        (_raises(SystemExit("/root/secret")), "tool raised SystemExit"),
+        (_raises(FileNotFoundError(2, "No such file", "/srv/secret")), "tool raised FileNotFoundError"),
+        (_araises(KeyError("/srv/secret")), "tool raised KeyError"),
+        (_raises(SystemExit("/srv/secret")), "tool raised SystemExit"),
         (_araises(SystemExit(3)), "tool raised SystemExit"),
         (_raises(KeyboardInterrupt()), "tool raised KeyboardInterrupt"),
         (_raises(StopIteration(1)), "tool raised StopIteration"),
         (_araises(asyncio.CancelledError()), "tool raised CancelledError"),
-        (_araises(TimeoutError("/root/secret")), "tool raised TimeoutError"),
+        (_araises(TimeoutError("/srv/secret")), "tool raised TimeoutError"),
         (_raises(Rude()), "tool raised Rude"),
         (_raises(ToolError("two\nlines\x1b[0m " + "x" * 10**6)), "tool raised ToolError: two lines?[0m xxx"),
         (lambda: object(), "tool returned what JSON has no form for (TypeError)"),
