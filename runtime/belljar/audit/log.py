@@ -14,10 +14,13 @@ capped. Bulk text never enters a record; callers write its SHA-256 and its lengt
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from belljar.audit.canonical import INT_MAX
 from belljar.audit.events import HOST_RUN, VERSION, Event, QuotaChanged, encoded
@@ -31,6 +34,7 @@ __all__ = ["RECORD_BYTES_MAX", "AuditLog"]
 
 RECORD_BYTES_MAX: Final = 65536  # a batch of a few hundred calls with their hashes
 
+_T = TypeVar("_T")
 _BOUNDS: Final = (b"run.started", b"run.finished", b"run.abandoned")
 _BEFORE: Final = "SELECT seq, body FROM records WHERE run = ? AND seq < ? ORDER BY seq DESC LIMIT 64"
 
@@ -49,7 +53,10 @@ class AuditLog:
         self._tell: Callable[[RunId, Event], None] | None = None
 
     def telling(self, tell: Callable[[RunId, Event], None]) -> AuditLog:
-        """The same log, which also tells of each record of a run when it is queued; it may still fail to be written."""
+        """The same log, which also tells the running loop of each record of a run, in their order.
+
+        It tells as they are made ready for the disk: their transaction may still fail, and fails the run then.
+        """
         log = AuditLog(self._journal, clock=self._clock)
         log._tell = tell
         return log
@@ -104,10 +111,7 @@ class AuditLog:
             InvalidInput, TypeError: as `append`.
         """
         made = self._entry(run, events)
-        if self._tell is not None:
-            for event in events:
-                self._tell(run, event)
-        return made
+        return made if self._tell is None else _told(made, functools.partial(self._tell, run), events)
 
     def host_entry(self, *events: QuotaChanged) -> Job[tuple[int, str]]:
         """As `entry`, of records that belong to no run."""
@@ -154,6 +158,20 @@ def _is_open(draft: Draft, run: RunId) -> bool:
                 return match[1] == b"run.started"
             before = seq
     return False
+
+
+def _told(job: Job[_T], tell: Callable[[Event], None], events: Sequence[Event]) -> Job[_T]:
+    """The job, which tells of its events the first time that it is run. Not all are: some are for what went wrong."""
+    loop, left = asyncio.get_running_loop(), list(events)
+
+    def work(draft: Draft) -> _T:
+        done = job.work(draft)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and who listened is gone
+            while left:
+                loop.call_soon_threadsafe(tell, left.pop(0))
+        return done
+
+    return Job(work, job.needs)
 
 
 def _parts(run: str, event: Event) -> tuple[bytes, bytes]:
