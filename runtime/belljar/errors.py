@@ -153,7 +153,11 @@ class QuotaExceeded(Refusal):
 
     def after(self, waited_s: float) -> QuotaExceeded:
         """The same refusal, which says that it came after so many seconds of waiting for a period's end."""
-        words = f"; it had waited {waited_s:.1f} s for a period's end"
+        return self.adding(f"it had waited {waited_s:.1f} s for a period's end", waited_s=waited_s)
+
+    def adding(self, words: str, *, waited_s: float | None = None) -> QuotaExceeded:
+        """The same refusal, which says this, too."""
+        words = f"; {words}"
         return QuotaExceeded(
             f"{self}{words}",
             code=self.code,
@@ -166,7 +170,7 @@ class QuotaExceeded(Refusal):
             used=self.used,
             held=self.held,
             resets_at=self.resets_at,
-            waited_s=waited_s,
+            waited_s=self.waited_s if waited_s is None else waited_s,
         )
 
 

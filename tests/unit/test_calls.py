@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 import threading
 from decimal import Decimal
@@ -157,6 +158,45 @@ def test_what_does_not_fit_is_denied_and_the_model_is_not_asked(tmp_path: Path, 
             assert denied["code"] == caught.value.code
             assert (denied["limit"], denied["observed"]) == (caught.value.limit, caught.value.observed)
             assert (await here.balance()).used == Amounts()
+
+    drive(test())
+
+
+@pytest.mark.parametrize("dimension", ["input_tokens", "cost_nanousd"])
+def test_a_refusal_says_how_long_a_prompt_fits(tmp_path: Path, dimension: str) -> None:
+    """That long it is answered, with the shortest answer; one character more and it is refused again."""
+
+    async def length_that_fits() -> int:
+        async with world(tmp_path / "1", limits=only(**{dimension: bound})) as here:
+            with pytest.raises(QuotaExceeded, match=r"; a prompt of at most .* characters fits") as caught:
+                await here.calls.ask(FakeModel(), question("x" * 30_000), cell=1)
+            told = re.search(r"at most ([0-9,]+) characters fits, fewer where they are not ASCII$", str(caught.value))
+            assert told is not None
+            return int(told[1].replace(",", ""))
+
+    async def test() -> None:
+        fits = await length_that_fits()
+        assert fits == 12_000
+        async with world(tmp_path / "2", limits=only(**{dimension: bound})) as here:
+            with pytest.raises(QuotaExceeded):
+                await here.calls.ask(FakeModel(), question("x" * (fits + 1)), cell=1)
+            await here.calls.ask(FakeModel(), question("x" * fits), cell=1)
+
+    bound = getattr(worst(question("x" * 12_000), 16), dimension)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    drive(test())
+
+
+def test_a_refusal_for_what_no_length_mends_names_none(tmp_path: Path) -> None:
+    async def test() -> None:
+        for number, limits in enumerate([only(calls=0), only(output_tokens=3), only(cost_nanousd=1)]):
+            place = tmp_path / str(number)
+            place.mkdir()
+            async with world(place, limits=limits) as here:
+                with pytest.raises(QuotaExceeded) as caught:
+                    await here.calls.ask(FakeModel(), question("x" * 3000), cell=1)
+                assert "fits" not in str(caught.value)
 
     drive(test())
 

@@ -37,9 +37,9 @@ from typing import Final, NamedTuple
 from belljar.broker.run import RunScope
 from belljar.errors import QuotaExceeded
 from belljar.journal import Job
-from belljar.ledger import DIMENSIONS, LOOK_S, PERIODS, Amounts, Ledger, Remaining, period_end, period_key
+from belljar.ledger import DIMENSIONS, LOOK_S, NOTHING, PERIODS, Amounts, Ledger, Remaining, period_end, period_key
 
-__all__ = ["Admission", "Bound", "Logged", "Records"]
+__all__ = ["Admission", "Bound", "Logged", "Records", "longest_input"]
 
 # The worst case of a call whose answer has at most this many tokens.
 Bound = Callable[[int], Amounts]
@@ -207,14 +207,27 @@ class _Periods:
 
 def _longest(bound: Bound, output_tokens_max: int, kept: Amounts, left: Remaining) -> int:
     """The longest answer, in tokens, that fits into what is left; 0 if no useful one does."""
-    low, high = min(_OUTPUT_TOKENS_MIN, output_tokens_max), output_tokens_max
-    if _fits(bound(high), kept, left):
+    shortest = min(_OUTPUT_TOKENS_MIN, output_tokens_max)
+    return _largest(shortest, output_tokens_max, lambda tokens: _fits(bound(tokens), kept, left))
+
+
+def longest_input(bound: Callable[[int, int], Amounts], tokens_max: int, left: Remaining) -> int:
+    """The most input tokens that fit into what is left beside the shortest useful answer; 0 if none do.
+
+    `bound` is the worst case of a call with so many input and output tokens.
+    """
+    return _largest(1, tokens_max, lambda tokens: _fits(bound(tokens, _OUTPUT_TOKENS_MIN), NOTHING, left))
+
+
+def _largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """The largest of `low` to `high` that fits, where all that are smaller fit as well; 0 if none does."""
+    if fits(high):
         return high
-    if not _fits(bound(low), kept, left):
+    if not fits(low):
         return 0
     while low < high:
         middle = (low + high + 1) // 2
-        if _fits(bound(middle), kept, left):
+        if fits(middle):
             low = middle
         else:
             high = middle - 1

@@ -31,17 +31,18 @@ import hashlib
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeGuard
 
 import msgspec
 
 from belljar.audit import AuditLog
 from belljar.audit.events import Event, QueryCompleted, QueryDenied, QueryFailed, QueryRequested, QueryReused
-from belljar.broker.admission import Admission, Logged
+from belljar.broker.admission import Admission, Logged, longest_input
 from belljar.broker.denials import Denials, quota_of
 from belljar.broker.reuse import Equal, Known, Reuse, Source
 from belljar.broker.run import RunScope
-from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, Refusal
+from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
 from belljar.heavy import off_loop, slices, text_of
 from belljar.journal import Job
 from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Limits, Remaining, beyond, plus
@@ -75,6 +76,8 @@ _TURN_TOKENS = 48 * 1024
 # At most this share of what the run may spend in all is kept for the root; if that is less than it needs, the root gets
 # a shorter answer.
 _KEPT_SHARE_MAX = 1 / 4
+# A prompt that is shorter than that is of no use.
+_FITS_CHARS_MIN = 100
 _BACKOFF_S = 0.5
 _BACKOFF_S_MAX = 30.0
 # Calls that failed together are not to come back together: a pause is up to half as long again.
@@ -440,12 +443,28 @@ class Calls:
                 deadline=window.useful_until,
             )
         except Refusal as refusal:
+            said: Refusal = refusal
             if not self.denials.has_many("query"):
+                said = await self._saying_what_fits(refusal, model, question)
                 denied = _denied(asking.action, refusal)
                 await to_the_end(self._audit.append(self._scope.run, asking.requested(), denied))
             self.denials.add("query", refusal)
-            raise
+            raise said from None
         return reservation, held, question.but(output_tokens_max=tokens), asking.sent
+
+    async def _saying_what_fits(self, refusal: Refusal, model: Model, question: _Question) -> Refusal:
+        """The refusal; where only a program's prompt was too long, with the length of one that is not."""
+        request = question.request
+        if request.purpose != "sub" or not isinstance(refusal, QuotaExceeded):
+            return refusal
+        # What others have used is not for the program to know, nor what follows from it.
+        if refusal.dimension not in ("cost_nanousd", "input_tokens") or refusal.told is not None:
+            return refusal
+        tokens = longest_input(partial(self._bound, model), question.input_tokens, await self.left())
+        chars = tokens - question.input_tokens + len(request.messages[-1].text)
+        if chars < _FITS_CHARS_MIN:
+            return refusal
+        return refusal.adding(f"a prompt of at most {chars:,} characters fits, fewer where they are not ASCII")
 
     async def _send(
         self, model: Model, request: ModelRequest, action: str, reservation: str, held: Amounts
