@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,11 +131,11 @@ async def longest_beat_s(work: Callable[[], Awaitable[None]]) -> float:
     return longest_s
 
 
-def held_up_s(jar: Jar, code: str, status: str, **more: Any) -> float:
+def held_up_s(jar: Jar, code: str, status: str, *, policy: str | Path = "standard", **more: Any) -> float:
     """How long a run of this program holds up the others of its process."""
 
     async def main() -> float:
-        async with Runtime(state=jar.at, language="python") as runtime:
+        async with Runtime(policy, state=jar.at, language="python") as runtime:
             await runtime.execute("1", context="abc")
 
             async def work() -> None:
@@ -164,7 +165,7 @@ def test_no_prompt_that_is_looked_through_holds_up_another_run(jar: Jar) -> None
     policy = jar.work / "denying.toml"
     policy.write_text(denying)
     code = "llm_query_batched(['needle ' * 140_000] * 15)\nFINAL(1)"
-    assert held_up_s(jar, code, "ok", model=ScriptedModel([], default="yes"), policy=str(policy)) < STALL_S_MAX
+    assert held_up_s(jar, code, "ok", model=ScriptedModel([], default="yes"), policy=policy) < STALL_S_MAX
 
 
 @pytest.mark.parametrize("case", OTHERS)
