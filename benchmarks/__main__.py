@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from belljar.errors import BelljarError
 from belljar.runtime import Runtime
@@ -35,6 +36,8 @@ from benchmarks.report import BoxTable, QuotaPlan, QuotaTable, Report, SessionTa
 from benchmarks.stats import milliseconds
 from benchmarks.trees import TreePlan, TreeTable, measure_trees
 from tests.daemon import PrivateDaemon, Unavailable
+
+_P = TypeVar("_P", Plan, BoxPlan, ContextPlan, QuotaPlan, TreePlan, BatchPlan)
 
 # 20 rounds are enough for a 90th percentile with two samples beyond it, and take about a minute.
 _FULL = Plan(rounds=20, cells=50, queries=20)
@@ -182,10 +185,13 @@ def _find_daemon(stack: contextlib.ExitStack) -> str:
     return ""
 
 
+def _plan(options: argparse.Namespace, full: _P, quick: _P) -> _P:
+    plan = quick if options.quick else full
+    return dataclasses.replace(plan, rounds=options.rounds) if options.rounds else plan
+
+
 async def _sessions(options: argparse.Namespace, scratch: Path, versions: dict[str, str]) -> SessionTable:
-    plan = _QUICK if options.quick else _FULL
-    if options.rounds:
-        plan = Plan(options.rounds, plan.cells, plan.queries)
+    plan = _plan(options, _FULL, _QUICK)
     python = None if options.no_peers else await asyncio.to_thread(peer_python, "rlms", _progress)
     _progress("writing the text")
     text = await asyncio.to_thread(write_text, scratch / "text.txt")
@@ -194,9 +200,7 @@ async def _sessions(options: argparse.Namespace, scratch: Path, versions: dict[s
 
 
 async def _boxes(options: argparse.Namespace, scratch: Path) -> BoxTable:
-    plan = _QUICK_BOXES if options.quick else _FULL_BOXES
-    if options.rounds:
-        plan = dataclasses.replace(plan, rounds=options.rounds)
+    plan = _plan(options, _FULL_BOXES, _QUICK_BOXES)
     _progress("boxes: getting ready")
     work = scratch / "boxes"
     work.mkdir()
@@ -205,9 +209,7 @@ async def _boxes(options: argparse.Namespace, scratch: Path) -> BoxTable:
 
 
 async def _containers(options: argparse.Namespace, scratch: Path, host: str, versions: dict[str, str]) -> BoxTable:
-    plan = _QUICK_CONTAINERS if options.quick else _FULL_CONTAINERS
-    if options.rounds:
-        plan = dataclasses.replace(plan, rounds=options.rounds)
+    plan = _plan(options, _FULL_CONTAINERS, _QUICK_CONTAINERS)
     _progress("containers: getting ready")
     versions["Docker"] = await _docker_versions(host)
     work = scratch / "containers"
@@ -217,9 +219,7 @@ async def _containers(options: argparse.Namespace, scratch: Path, host: str, ver
 
 
 async def _contexts(options: argparse.Namespace, scratch: Path) -> BoxTable:
-    plan = _QUICK_CONTEXTS if options.quick else _FULL_CONTEXTS
-    if options.rounds:
-        plan = dataclasses.replace(plan, rounds=options.rounds)
+    plan = _plan(options, _FULL_CONTEXTS, _QUICK_CONTEXTS)
     sizes = options.sizes or [SIZES[key] for key in (_QUICK_SIZES if options.quick else _FULL_SIZES)]
     _progress("contexts: getting ready")
     work = scratch / "contexts"
@@ -228,9 +228,7 @@ async def _contexts(options: argparse.Namespace, scratch: Path) -> BoxTable:
 
 
 async def _quotas(options: argparse.Namespace, scratch: Path) -> QuotaTable:
-    plan = _QUICK_QUOTAS if options.quick else _FULL_QUOTAS
-    if options.rounds:
-        plan = dataclasses.replace(plan, rounds=options.rounds)
+    plan = _plan(options, _FULL_QUOTAS, _QUICK_QUOTAS)
     growth = _QUICK_GROWTH if options.quick else _FULL_GROWTH
     _progress("quotas: getting ready")
     work = scratch / "quotas"
@@ -239,17 +237,13 @@ async def _quotas(options: argparse.Namespace, scratch: Path) -> QuotaTable:
 
 
 async def _trees(options: argparse.Namespace, scratch: Path) -> TreeTable:
-    plan = _QUICK_TREES if options.quick else _FULL_TREES
-    if options.rounds:
-        plan = dataclasses.replace(plan, rounds=options.rounds)
+    plan = _plan(options, _FULL_TREES, _QUICK_TREES)
     _progress("trees: getting ready")
     return await measure_trees(plan, scratch / "trees", _progress)
 
 
 async def _batches(options: argparse.Namespace, scratch: Path) -> BatchTable:
-    plan = _QUICK_BATCHES if options.quick else _FULL_BATCHES
-    if options.rounds:
-        plan = dataclasses.replace(plan, rounds=options.rounds)
+    plan = _plan(options, _FULL_BATCHES, _QUICK_BATCHES)
     _progress("batches: getting ready")
     work = scratch / "batches"
     work.mkdir()
