@@ -260,7 +260,7 @@ class Calls:
                 counted = self._counted[1] if self._counted is not None and self._counted[0] is model else None
                 question = await off_loop(size, _question, request, prompt, counted)
             window = _Window(self._scope, math.inf if deadline is None else deadline)
-            if reused is None:
+            if reused is None or not self._scope.policy.models.reuses:
                 return (await self._call(model, question, cell, window)).reply
             return await self._once(model, question, cell, window, reused)
 

@@ -159,6 +159,11 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Whether `model` matches one of the allowed patterns, case-sensitively."""
         return any(fnmatchcase(model, pattern) for pattern in self.allow)
 
+    @property
+    def reuses(self) -> bool:
+        """Whether a query may have the answer of an equal one."""
+        return self.coalesce == "on" or self.cache_s > 0
+
     def permits_at(self, model: str, depth: int) -> bool:
         """Whether `by_depth` lets it be asked at this depth, too: 0 is the root model of a run that is no child."""
         return not self.by_depth or any(fnmatchcase(model, one) for one in kinds.at_depth(self.by_depth, depth))
