@@ -192,10 +192,12 @@ def test_no_question_for_coverage_holds_up_another_run(tmp_path: Path) -> None:
                 nonlocal asked
                 asked += 1
                 text.read_below.add(900_000 + 2 * asked, 900_001 + 2 * asked)
+                await asyncio.sleep(5 * PAUSE_S)  # a beat before, and one behind
                 said = await here.say(Coverage(asked))
                 assert said is not None
                 assert isinstance(said[0], Covered)
                 assert said[0].contexts[0].read > 100_000
+                await asyncio.sleep(5 * PAUSE_S)
 
             return await longest_beat_s(work)
 
