@@ -14,7 +14,7 @@ from belljar.audit.trajectory import (
     Child,
     Query,
     Read,
-    Refusal,
+    Refused,
     Run,
     Search,
     Shown,
@@ -24,6 +24,7 @@ from belljar.audit.trajectory import (
     plain,
     trajectory,
 )
+from belljar.errors import InvalidInput
 from tests.unit.audit_events import made
 
 CONTEXT = {
@@ -101,13 +102,13 @@ def test_a_turn_has_the_queries_to_the_root_model_and_the_cells_that_followed() 
 def test_steps_stand_in_their_cell_in_the_order_of_the_log() -> None:
     run = grown()
     first, second = run.cells()
-    assert kinds(first.steps) == [Read, Query, Child, Shown, Search, Refusal]
-    assert kinds(second.steps) == [Answer, Refusal]
+    assert kinds(first.steps) == [Read, Query, Child, Shown, Search, Refused]
+    assert kinds(second.steps) == [Answer, Refused]
     search = first.steps[4]
     assert isinstance(search, Search)
     assert search.spans == [(200, 210), (300, 310)]
     refusal = first.steps[5]
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, Refused)
     assert (refusal.asked, refusal.why.code, refusal.why.limit) == ("read", "read.out_of_range", 1000)
     assert run.limit is not None
     assert (run.limit.code, run.limit.limit, run.status, run.misfits) == ("limits.turns", 3, "ok", 0)
@@ -180,14 +181,56 @@ def test_what_fits_nowhere_is_counted(odd: tuple[str, str, dict[str, Any]]) -> N
     assert grown(("r", "run.started", {}), ("r", "run.finished", {}), ("r", "box.started", {})).misfits == 1
 
 
-def test_a_text_says_why_it_is_not_there() -> None:
-    class Kept:
-        def get(self, run: str, digest: str) -> bytes:
-            return f"{run} {digest}".encode() + b"\xff"
+class Said(msgspec.Struct, frozen=True):
+    role: str
+    text: str
 
-    assert Text("r", None, 7, None).read(Kept()) is Absent.NOT_KEPT
-    assert Text("r", None, 7, "c" * 64).read(None) is Absent.UNREAD
-    assert Text("r", None, 7, "1f").read(Kept()) == "r 1f\\xff"
-    assert all(reason.words for reason in Absent)
-    code = plain(grown())["turns"][0]["cells"][0]["code"]
-    assert code == {"sha256": "c" * 64, "bytes": 9, "absent": "not_kept"}
+
+class Sent(msgspec.Struct, frozen=True):
+    system: str
+    messages: list[Said]
+
+
+class Printed(msgspec.Struct, frozen=True):
+    stdout: str
+    stderr: str
+    traceback: str
+
+
+class Kept:
+    """Contents of which one is gone."""
+
+    def text(self, run: str, name: str | None) -> str:
+        if name == "gone":
+            raise InvalidInput("it was erased", code="content.erased")
+        return f"{run} {name}"
+
+    def prompt(self, run: str, name: str | None) -> Sent:
+        return Sent("be brief", [Said("user", f"{run} {name}")])
+
+    def output(self, run: str, name: str | None) -> Printed:
+        return Printed(f"{run}\n", "", f"{name}\n")
+
+
+def test_a_text_says_what_it_is_or_why_it_is_not_there() -> None:
+    kept = Kept()
+    assert Text("r", None, 7, "1f").words(kept) == "r 1f"
+    assert Text("r", None, 7, "1f", "prompt").words(kept) == "[system]\nbe brief\n\n[user]\nr 1f"
+    assert Text("r", None, 7, "1f", "output").words(kept) == "r\n1f"
+    absent = [Text("r", None, 7, None).words(kept), Text("r", None, 7, "1f").words(None)]
+    absent.append(Text("r", None, 7, "gone").words(kept))
+    assert [found.code for found in absent if isinstance(found, Absent)] == [
+        "content.none",
+        "content.unread",
+        "content.erased",
+    ]
+
+
+def test_as_json_each_text_is_there_or_says_why_not() -> None:
+    run = grown()
+    cell = next(run.cells())
+    cell.code.content, cell.output = "gone", Text("t", None, 7, "1f", "output")
+    found = plain(run, Kept())["turns"][0]["cells"][0]
+    assert found["code"] == {"sha256": "c" * 64, "bytes": 9, "absent": "content.erased", "why": "it was erased"}
+    assert found["output"]["output"] == {"stdout": "t\n", "stderr": "", "traceback": "1f\n"}
+    assert found["steps"][2]["run"]["documents"][0]["read"] == [(400, 450), (460, 470)]

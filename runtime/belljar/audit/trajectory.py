@@ -2,7 +2,7 @@
 
     Run -> Turn   what the root model was asked, what that cost, and the cells that its reply led to
         -> Cell   the code, its output, and in the order of the log what happened meanwhile: its *steps*
-        -> Query | Read | Search | Shown | Refusal | Answer | Child, and a Child has a Run
+        -> Query | Read | Search | Shown | Refused | Answer | Child, and a Child has a Run
 
 One pass over the records builds it. They come as `records_below` has them, run by run, or as they were written, or
 while they are written: the tree is whole after each record. A record that fits nowhere is counted (`misfits`) and is
@@ -17,10 +17,9 @@ several queries where the first ones were refused or failed. A child stands in t
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Protocol, assert_never
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, Protocol, assert_never, cast
 
 import msgspec
 
@@ -49,6 +48,7 @@ from belljar.audit.events import (
 )
 from belljar.audit.read import Record
 from belljar.audit.trees import parent_of
+from belljar.errors import Refusal
 from belljar.spans import Spans
 
 __all__ = [
@@ -58,9 +58,12 @@ __all__ = [
     "Child",
     "Contents",
     "Limit",
+    "Message",
+    "Output",
+    "Prompt",
     "Query",
     "Read",
-    "Refusal",
+    "Refused",
     "Run",
     "Search",
     "Shown",
@@ -74,34 +77,55 @@ __all__ = [
 ]
 
 Ranges = list[tuple[int, int]]
+Kind = Literal["text", "prompt", "output"]
 
 
-class Absent(enum.StrEnum):
-    """Why a text is not there."""
+class Absent(msgspec.Struct, frozen=True):
+    """A text is not there. `code` is that of the refusal, `why` says it to a person."""
 
-    NOT_KEPT = "not_kept"
-    ERASED = "erased"
-    EXPIRED = "expired"
-    UNREAD = "unread"
+    code: str
+    why: str
+
+
+_NOT_KEPT = Absent("content.none", "nothing of it was kept: the run's policy keeps no such contents")
+_UNREAD = Absent("content.unread", "it was not asked for")
+
+
+class Message(Protocol):
+    """What one side said in a prompt."""
 
     @property
-    def words(self) -> str:
-        """For a person."""
-        return _ABSENT[self]
+    def role(self) -> str: ...
+    @property
+    def text(self) -> str: ...
 
 
-_ABSENT = {
-    Absent.NOT_KEPT: "not kept by the policy",
-    Absent.ERASED: "erased",
-    Absent.EXPIRED: "no longer kept: its time was up",
-    Absent.UNREAD: "kept, but not read here",
-}
+class Prompt(Protocol):
+    """What a model was sent."""
+
+    @property
+    def system(self) -> str: ...
+    @property
+    def messages(self) -> Sequence[Message]: ...
+
+
+class Output(Protocol):
+    """What a cell printed, and how it failed."""
+
+    @property
+    def stdout(self) -> str: ...
+    @property
+    def stderr(self) -> str: ...
+    @property
+    def traceback(self) -> str: ...
 
 
 class Contents(Protocol):
-    """Where the texts are that a log names."""
+    """Where the texts are that a log names. A Refusal says that there is no such text, and why."""
 
-    def get(self, run: str, digest: str) -> bytes: ...
+    def text(self, run: str, name: str | None) -> str: ...
+    def prompt(self, run: str, name: str | None) -> Prompt: ...
+    def output(self, run: str, name: str | None) -> Output: ...
 
 
 class Text:
@@ -109,26 +133,49 @@ class Text:
 
     Attributes:
         run: whose it is.
-        sha256: of its UTF-8 bytes; None where the log has only the size.
+        sha256: of what was said; None where the log has only the size.
         size_bytes: how long it is, or was.
         content: under what it is kept; None if it is not.
+        kind: what `read` gives of it.
     """
 
-    __slots__ = ("content", "run", "sha256", "size_bytes")
+    __slots__ = ("content", "kind", "run", "sha256", "size_bytes")
 
-    def __init__(self, run: str, sha256: str | None, size_bytes: int, content: str | None) -> None:
+    def __init__(self, run: str, sha256: str | None, size_bytes: int, content: str | None, kind: Kind = "text") -> None:
         self.run = run
         self.sha256 = sha256
         self.size_bytes = size_bytes
         self.content = content
+        self.kind: Kind = kind
 
-    def read(self, contents: Contents | None) -> str | Absent:
-        """The text, or why it is not there. Bytes that are not UTF-8 are shown as escapes."""
+    def read(self, contents: Contents | None) -> str | Prompt | Output | Absent:
+        """What was said, or why that is not there.
+
+        Raises:
+            VerificationFailed: what is stored is not what was stored.
+            AuditUnavailable: it cannot be read.
+        """
         if self.content is None:
-            return Absent.NOT_KEPT
+            return _NOT_KEPT
         if contents is None:
-            return Absent.UNREAD
-        return contents.get(self.run, self.content).decode("utf-8", "backslashreplace")
+            return _UNREAD
+        try:
+            found: str | Prompt | Output = getattr(contents, self.kind)(self.run, self.content)
+            return found
+        except Refusal as refusal:
+            return Absent(refusal.code, str(refusal))
+
+    def words(self, contents: Contents | None) -> str | Absent:
+        """As `read`, in one text."""
+        found = self.read(contents)
+        if isinstance(found, str | Absent):
+            return found
+        if self.kind == "prompt":
+            said = cast("Prompt", found)
+            parts = [("system", said.system), *((message.role, message.text) for message in said.messages)]
+            return "\n\n".join(f"[{role}]\n{text}" for role, text in parts if text)
+        printed = cast("Output", found)
+        return "\n".join(part.rstrip("\n") for part in (printed.stdout, printed.stderr, printed.traceback) if part)
 
 
 class Spent(msgspec.Struct, kw_only=True):
@@ -231,7 +278,7 @@ class Shown(_Step, kw_only=True, tag="shown"):
     complete: bool
 
 
-class Refusal(_Step, kw_only=True, tag="refusal"):
+class Refused(_Step, kw_only=True, tag="refused"):
     """A request was refused; with `count`, this many of the kind, told at the run's end."""
 
     asked: str
@@ -253,7 +300,7 @@ class Child(_Step, kw_only=True, tag="child"):
     run: Run
 
 
-Step = Query | Read | Search | Shown | Refusal | Answer | Child
+Step = Query | Read | Search | Shown | Refused | Answer | Child
 
 
 class Cell(msgspec.Struct, kw_only=True):
@@ -475,7 +522,7 @@ class _Growing:
         elif self._cells and self._cells[-1].number == event.cell:
             cell = self._cells[-1]
             cell.ended_seq, cell.ended_ns, cell.status = record.seq, record.time_ns, event.status
-            cell.output = Text(record.run, None, event.output_bytes, _content(event))
+            cell.output = Text(record.run, None, event.output_bytes, _content(event), "output")
         else:
             self.run.misfits += 1
 
@@ -569,14 +616,14 @@ def _asked(record: Record, asked: QueryRequested | QueryReused) -> Query:
         attempt=1,
         model=asked.model,
         purpose="sub",
-        prompt=Text(record.run, asked.prompt_sha256, asked.prompt_bytes, _content(asked)),
+        prompt=Text(record.run, asked.prompt_sha256, asked.prompt_bytes, _content(asked), "prompt"),
         output_tokens_max=asked.output_tokens_max,
     )
     if isinstance(asked, QueryRequested):
         query.attempt, query.purpose = asked.attempt, asked.purpose
         return query
     query.outcome, query.ended_ns = "reused", record.time_ns
-    query.reply = Text(record.run, asked.reply_sha256, asked.reply_bytes, None)
+    query.reply = Text(record.run, asked.reply_sha256, asked.reply_bytes, getattr(asked, "reply", None))
     query.answered_by, query.stop_reason = asked.answered_by, asked.stop_reason
     query.origin, query.source = asked.origin, asked.source
     return query
@@ -587,11 +634,15 @@ def _step(record: Record, event: ContextRead | QueryShown | RequestRefused | Ans
     match event:
         case ContextRead():
             reads = 1 if event.reads is None else event.reads
-            return Read(seq=seq, at_ns=at_ns, line=event.line, doc=event.doc, reads=reads, spans=ranges_of(event))
+            spans = ranges_of(event)
+            given = _content(event)
+            # The log has no digest of what was given: the range says it, and the context's digest.
+            text = Text(record.run, None, 0, given) if given is not None else None
+            return Read(seq=seq, at_ns=at_ns, line=event.line, doc=event.doc, reads=reads, spans=spans, text=text)
         case QueryShown():
             return Shown(seq=seq, at_ns=at_ns, doc=event.doc, spans=event.spans, complete=event.complete)
         case RequestRefused():
-            return Refusal(seq=seq, at_ns=at_ns, asked=event.asked, why=_why(event), count=event.count)
+            return Refused(seq=seq, at_ns=at_ns, asked=event.asked, why=_why(event), count=event.count)
         case AnswerGiven() | AnswerVoid():
             text = Text(record.run, event.answer_sha256, event.answer_bytes, _content(event))
             stays = isinstance(event, AnswerGiven) and event.stays
@@ -601,7 +652,7 @@ def _step(record: Record, event: ContextRead | QueryShown | RequestRefused | Ans
 
 
 def plain(run: Run, contents: Contents | None = None) -> dict[str, Any]:
-    """The tree as JSON has it, with each text that is there, or `absent`: why it is not."""
+    """The tree as JSON has it, with each text that is there, or `absent` and `why` it is not."""
 
     def shape(value: object) -> object:
         if isinstance(value, Spans):
@@ -609,7 +660,7 @@ def plain(run: Run, contents: Contents | None = None) -> dict[str, Any]:
         if isinstance(value, Text):
             said = value.read(contents)
             fields = {"sha256": value.sha256, "bytes": value.size_bytes}
-            return fields | ({"absent": str(said)} if isinstance(said, Absent) else {"text": said})
+            return fields | ({"absent": said.code, "why": said.why} if isinstance(said, Absent) else {value.kind: said})
         raise NotImplementedError(type(value).__name__)
 
     found: dict[str, Any] = msgspec.to_builtins(run, enc_hook=shape)
