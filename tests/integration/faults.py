@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +32,10 @@ from belljar.audit import verify
 from tests.integration import busy_host
 from tests.integration.support import PATIENCE_S, Jar, no_process_left
 
-__all__ = ["Ended", "Fault", "Provider", "assert_sound", "busy", "hit", "needs_strace"]
+__all__ = ["ROOT", "Ended", "Fault", "Provider", "assert_sound", "busy", "hit", "needs_strace", "with_fault"]
 
 _BUSY = [sys.executable, "-m", busy_host.__name__]
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 # All that may lie in a state folder when its host is gone.
 _FILES = {
     "audit.db",
@@ -49,11 +50,14 @@ _FILES = {
 
 
 class Fault(NamedTuple):
-    """What happens at the n-th call of this name in each thread: `error=EIO`, `signal=SIGKILL` and the like."""
+    """What happens at the n-th call of this name in each thread: `error=EIO`, `signal=SIGKILL` and the like.
+
+    `"n+"` is the n-th and all after it.
+    """
 
     call: str
     what: str
-    nth: int
+    nth: int | str
 
 
 class Ended(NamedTuple):
@@ -103,7 +107,7 @@ def busy(jar: Jar, provider: Provider, runs: int = 1, *, before: tuple[str, ...]
     """Let a busy host run to its end; with the words of `before` in front."""
     done = subprocess.run(
         [*before, *_BUSY, str(jar.at), str(provider.port), str(runs)],
-        cwd=_ROOT,
+        cwd=ROOT,
         env=jar.environ(),
         capture_output=True,
         text=True,
@@ -116,14 +120,18 @@ def busy(jar: Jar, provider: Provider, runs: int = 1, *, before: tuple[str, ...]
 def hit(fault: Fault, jar: Jar, provider: Provider, runs: int = 1) -> Ended:
     """The same, with a fault on its way. Only calls that touch the files of its journal count."""
     trace = jar.work / "trace"
+    paths = [jar.at, *(Path(f"{jar.journal}{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))]
+    ended = busy(jar, provider, runs, before=with_fault(fault, paths, trace))
+    return ended._replace(fired=ended.fired or "(INJECTED)" in trace.read_text())
+
+
+def with_fault(fault: Fault, paths: Sequence[Path], trace: Path) -> tuple[str, ...]:
+    """The words in front of a command, which is hit when it touches one of these files, given by their whole paths."""
     words = ["strace", "-f", "-qq", "-e", "signal=none", "-o", str(trace), "-e", f"trace={fault.call}"]
     words += ["-e", f"inject={fault.call}:{fault.what}:when={fault.nth}"]
     if fault.what.startswith("error"):  # strace is faster with it, but sends no signal
         words.append("--seccomp-bpf")
-    for path in (jar.at, *(f"{jar.journal}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))):
-        words += ["-P", str(path)]
-    ended = busy(jar, provider, runs, before=tuple(words))
-    return ended._replace(fired=ended.fired or "(INJECTED)" in trace.read_text())
+    return (*words, *(word for path in paths for word in ("-P", str(path))))
 
 
 def assert_sound(jar: Jar, provider: Provider) -> None:

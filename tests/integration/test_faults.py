@@ -8,16 +8,21 @@ left to be hit.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.faults import Fault, Provider, assert_sound, busy, hit, needs_strace
+from belljar.audit import verify
+from tests.integration.faults import ROOT, Fault, Provider, assert_sound, busy, hit, needs_strace, with_fault
 from tests.integration.support import Jar, adopting_orphans
+from tests.journals import OwnLog
 
 EIO, FULL, KILL = "error=EIO", "error=ENOSPC", "signal=SIGKILL"
 # Every so many writes one is hit, by each of the three faults another: a page and its header are two.
@@ -97,6 +102,42 @@ def test_at_the_writes_while_a_store_is_made(new: Row, what: str, first: int) ->
     assert new.hit_each("pwrite64", what, first=first, step=5, runs=0) >= 7
 
 
+# Appends records of 40 KB until one is refused, and says how many there are then, and why.
+APPENDS = """
+import asyncio, sys
+from pathlib import Path
+from belljar.audit.events import CellFinished, RunStarted
+from belljar.errors import AuditUnavailable
+from belljar.identity import RunId
+from tests.journals import OwnLog
+
+async def main():
+    log, count = OwnLog(Path(sys.argv[1])), 0
+    try:
+        while count < 1000:
+            event = RunStarted(tenant="acme", contexts=[], facts={str(n): "x" * 200 for n in range(190)})
+            count = await log.append(RunId(f"r{count}"), event)
+    except AuditUnavailable as error:
+        print(count, error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_database_that_takes_no_pages_stops_the_log_though_the_file_beside_it_takes_them(tmp_path: Path) -> None:
+    needs_strace()
+    path, fault = tmp_path / "audit.db", Fault("pwrite64", FULL, "1+")
+    asyncio.run(OwnLog(path).aclose())
+    command = [*with_fault(fault, [path], tmp_path / "trace"), sys.executable, "-c", APPENDS, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "(INJECTED)" in (tmp_path / "trace").read_text()
+    count, why = done.stdout.split(" ", 1)
+    assert "the disk is full; free some space" in why
+    assert 50 < int(count) < 200  # 4 MiB of them were taken
+    report = verify(path)
+    assert (report.problems, report.records) == ([], int(count))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", [EIO, KILL], ids=["error", "kill"])
 def test_at_each_flush_of_a_busy_run(used: Row, what: str) -> None:
@@ -114,3 +155,13 @@ def test_at_each_write_of_a_commit(used: Row) -> None:
     """The first ones of a run: it is opened, and its box is held."""
     for nth in range(9, 33):
         assert used.hit(Fault("pwrite64", FULL, nth), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "first"), [("error=EROFS", 20), (FULL, 34), (EIO, 48)], ids=["read-only", "full", "broken"]
+)
+def test_from_a_write_of_a_busy_run_on(used: Row, what: str, first: int) -> None:
+    """The store does not come back: the run cannot even be closed."""
+    for nth in range(first, 200, 42):
+        assert used.hit(Fault("pwrite64", what, f"{nth}+"), 1)
