@@ -52,7 +52,7 @@ def test_a_log_of_each_version_has_every_event_and_verifies(version: int, tmp_pa
     report = verify(path)
     assert (report.problems, report.records) == ([], len(lines(version)))
     found = [parse(seq, body) for seq, body in enumerate(lines(version), 1)]
-    since_3 = {"quota.changed", "query.reused"} if version < 3 else set()
+    since_3 = {"quota.changed", "query.reused", "canary.seen"} if version < 3 else set()
     assert {record.event for record in found} == set(EVENTS) - since_3
     assert all(json.loads(record.body)["v"] == version for record in found)
 
@@ -93,6 +93,7 @@ def test_a_record_of_version_1_is_held_to_its_fields() -> None:
     [
         ("quota.changed", b"", b""),
         ("query.reused", b"", b""),
+        ("canary.seen", b"", b""),
         ("query.denied", b'"code":', b'"scope":"acme","code":'),
         ("request.refused", b'"code":', b'"held":0,"code":'),
         ("query.denied", b'"code":', b'"waited_ms":0,"code":'),

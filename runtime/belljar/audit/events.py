@@ -9,7 +9,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
     v 3   there is `quota.changed`; a refusal by a quota names it (`scope`, `period`, `used`, `held`, `waited_ms`);
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
-          (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
+          (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there are `query.reused` and
+          `canary.seen`
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -40,6 +41,7 @@ __all__ = [
     "AnswerGiven",
     "AnswerVoid",
     "BoxStarted",
+    "CanarySeen",
     "CellFinished",
     "CellStarted",
     "ContextData",
@@ -344,6 +346,20 @@ class RequestRefused(_Event, frozen=True):
     waited_ms: Count | None = None
 
 
+class CanarySeen(_Event, frozen=True):
+    """A text that the policy watches for (`models.canaries`) turned up, for the first time in this cell and place.
+
+    `canary` is its number in the policy's sorted list, from 1: the log never has the text. `place` is a prompt of the
+    program (or a tool's arguments), the reply of a model or tool, the program's answer, or what a cell printed or
+    raised. A root model's reply stands under the cell before it.
+    """
+
+    name: ClassVar[str] = "canary.seen"
+    cell: Count
+    place: Literal["prompt", "reply", "answer", "output"]
+    canary: Annotated[int, Meta(ge=1, le=INT_MAX)]
+
+
 class RunFinished(_Event, frozen=True):
     """A run has ended; `code`, `limit` and `observed` name the limit that it met, if any.
 
@@ -423,6 +439,7 @@ Event = (
     | QueryReused
     | QueryShown
     | RequestRefused
+    | CanarySeen
     | RunFinished
     | RunAbandoned
     | QuotaChanged
@@ -521,7 +538,7 @@ def _is_of_version_3(event: Event) -> bool:
     if isinstance(event, RunAbandoned):
         parts = (event, event.charged)
         return any(part.cpu_ms or part.wall_ms or part.memory_mib_s for part in parts)
-    return isinstance(event, QuotaChanged | QueryReused)
+    return isinstance(event, QuotaChanged | QueryReused | CanarySeen)
 
 
 def _of_version_1(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:

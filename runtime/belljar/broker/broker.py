@@ -91,7 +91,9 @@ class Broker:
         self.states = States()
         self._flood = Flood(scope.policy)
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
-        self._cells = Cells(scope, audit=audit, states=self.states, flood=self._flood, stays=stays)
+        self._cells = Cells(
+            scope, audit=audit, states=self.states, flood=self._flood, canaries=calls.canaries, stays=stays
+        )
         self._reading = Reading(
             scope,
             audit=audit,
@@ -213,7 +215,7 @@ class Broker:
             case Ready():
                 self._begin_talk(message)
             case Output():
-                self._cells.output(message, body)
+                await self._cells.output(message, body)
             case Done():
                 await self._cells.done(message, body)
             case Final():

@@ -105,6 +105,7 @@ class Querying:
         if len(prompts) != 1:
             raise ProtocolViolation("a tool is called once at a time")
         await off_loop(len(prompts[0]), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
+        await self._calls.canaries.look("prompt", prompts, cell.number)
         request = ModelRequest("", (), 0, self._policy.models.call_wall_s, "tool")
         try:
             reply = await self._calls.ask(tool, request, cell=cell.number, prompt=prompts[0], deadline=cell.deadline)
@@ -124,7 +125,7 @@ class Querying:
         """Each prompt's outcome in its place, or a refusal of them all."""
         model = self.permit_model(wish)
         permit_depth(self._policy, model.name, self._scope.run.depth + 1)
-        await self.permit_prompts(prompts)
+        await self.permit_prompts(prompts, cell)
         if len(prompts) > 1:
             await self._permit_calls(len(prompts), cell)
         self.count += len(prompts)
@@ -186,12 +187,13 @@ class Querying:
                 observed=prompts,
             )
 
-    async def permit_prompts(self, prompts: Sequence[memoryview]) -> None:
+    async def permit_prompts(self, prompts: Sequence[memoryview], cell: Cell) -> None:
         """Check a whole batch before any of it is sent: a prompt that is refused must not cost the other answers.
 
         Raises PolicyDenied.
         """
         await off_loop(sum(map(len, prompts)), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
+        await self._calls.canaries.look("prompt", prompts, cell.number)
         await self._screening.permit(prompts)
 
     def permit_model(self, wish: str | None) -> Model:
