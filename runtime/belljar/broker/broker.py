@@ -24,6 +24,7 @@ from typing import Literal, assert_never
 
 from belljar.audit import AuditLog
 from belljar.broker.calls import Calls
+from belljar.broker.canaries import ends_run
 from belljar.broker.cell import Cell
 from belljar.broker.cells import Cells
 from belljar.broker.failures import failure_of
@@ -204,7 +205,7 @@ class Broker:
 
         Raises:
             ProtocolViolation: the message is out of turn or contradicts itself.
-            Refusal: `limits.output_flood` or one of `answer.`; other refusals are replies.
+            Refusal: `limits.output_flood`, `models.on_canary` or one of `answer.`; other refusals are replies.
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
@@ -257,6 +258,8 @@ class Broker:
         except ModelFailed as failure:
             return Refused(message.id, failure_of(failure)), b""
         except Refusal as refusal:
+            if ends_run(refusal):
+                raise
             return await self.refuse(message, refusal)
         finally:
             self._in_flight -= 1

@@ -16,6 +16,7 @@ from typing import Final as Const
 import msgspec
 
 from belljar.broker.calls import Calls
+from belljar.broker.canaries import ends_run
 from belljar.broker.cell import Cell
 from belljar.broker.failures import BRIEF_CHARS, failure_of, listing
 from belljar.broker.flood import REFUSED_CALL_COST_BYTES, REUSED_COST_BYTES, Flood
@@ -242,6 +243,8 @@ class Querying:
                 model, request, cell=cell.number, prompt=prompt, deadline=cell.deadline, reused=self._reused
             )
         except Refusal as refusal:
+            if ends_run(refusal):
+                raise
             self._flood.charge(REFUSED_CALL_COST_BYTES)
             return failure_of(refusal)
         except ModelFailed as failure:
