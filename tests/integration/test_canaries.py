@@ -10,6 +10,7 @@ from belljar import PolicyDenied, Result, Runtime
 from belljar.identity import Language
 from belljar.models import ScriptedModel
 from belljar.policy import Policy
+from belljar.streaming import CanaryEvent
 from tests.integration.support import Jar
 from tests.integration.test_child_runs import Played
 from tests.integration.test_contexts import LANGUAGES
@@ -97,3 +98,13 @@ def test_a_planted_text_in_a_child_run_ends_the_child_and_its_parent_is_told(jar
     result = asyncio.run(main())
     assert (result.status, result.answer) == ("ok", "models.on_canary")
     assert [record.run == result.run for record in jar.records("canary.seen")] == [False]
+
+
+def test_a_stream_tells_of_a_planted_text(jar: Jar) -> None:
+    async def main() -> list[CanaryEvent]:
+        async with Runtime(watching(), state=jar.at, environ={}) as runtime:
+            model = ScriptedModel(["```repl\nprint(context[:])\n```", "```repl\nFINAL(1)\n```"])
+            stream = runtime.stream("What?", context=CONTEXT, model=model)
+            return [event async for event in stream if isinstance(event, CanaryEvent)]
+
+    assert [(event.cell, event.place, event.canary) for event in asyncio.run(main())] == [(1, "output", 1)]
