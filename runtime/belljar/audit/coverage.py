@@ -23,6 +23,7 @@ from belljar.audit.events import (
     AnswerGiven,
     AnswerVoid,
     BoxStarted,
+    CanarySeen,
     CellFinished,
     CellStarted,
     ContextData,
@@ -148,6 +149,7 @@ class _Tree:
                 | QueryFailed()
                 | QueryReused()
                 | RequestRefused()
+                | CanarySeen()
                 | QuotaChanged()
             ):
                 pass
