@@ -84,7 +84,7 @@ class Querying:
         self._tools = tools
         self._shown = shown
         self._flood = flood
-        self._screening = Screening(scope.policy.models)
+        self._screening = Screening(scope.policy.models, shown)
         self.count = 0
 
     @property
