@@ -152,7 +152,7 @@ def _limits() -> list[str]:
 
 
 def _is_prose(key: str) -> bool:
-    lists = ("models.allow", "models.by_depth", "models.deny_prompts")
+    lists = ("models.allow", "models.by_depth", "models.canaries", "models.deny_prompts")
     return "." not in key or key.startswith("box.") or key in lists or key.endswith(".period")
 
 

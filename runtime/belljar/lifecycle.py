@@ -33,6 +33,7 @@ from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
+from belljar.broker.canaries import ends_run
 from belljar.broker.screening import permit_depth
 from belljar.context import (
     ContextStore,
@@ -333,6 +334,10 @@ class Run:
         self._solving = asyncio.create_task(work)
         try:
             await self._solving
+        except PolicyDenied as refusal:
+            if ends_run(refusal):  # of a session, too, which outlives any other failure of its root model
+                await self.box.end(verdict_of(refusal))
+            raise
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if not self._killed or (caller is not None and caller.cancelling()):

@@ -14,9 +14,9 @@ that by itself, and says nothing if the disk does not take them: the -wal file w
 between two transactions, once that file has a certain size; while it cannot be done, nothing more is written.
 
 A commit that the disk did not confirm is in doubt. This process, and whoever reads beside it, see nothing of it, and
-the next commit goes over it; but if the process dies before that, it may be there. So a caller that was told of the failure
-has done nothing, and the log may have a request that was not sent: the next start closes it as interrupted, and it is
-charged in full.
+the next commit goes over it; but if the process dies before that, it may be there. So a caller that was told of the
+failure has done nothing, and the log may have a request that was not sent: the next start closes it as interrupted, and
+it is charged in full.
 """
 
 from __future__ import annotations
