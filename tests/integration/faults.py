@@ -32,7 +32,18 @@ from belljar.audit import verify
 from tests.integration import busy_host
 from tests.integration.support import PATIENCE_S, Jar, no_process_left
 
-__all__ = ["ROOT", "Ended", "Fault", "Provider", "assert_sound", "busy", "hit", "needs_strace", "with_fault"]
+__all__ = [
+    "ROOT",
+    "Ended",
+    "Fault",
+    "Provider",
+    "assert_sound",
+    "ended",
+    "hit",
+    "needs_strace",
+    "started",
+    "with_fault",
+]
 
 _BUSY = [sys.executable, "-m", busy_host.__name__]
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,10 +80,15 @@ class Ended(NamedTuple):
 
 
 class Provider:
-    """Answers every query, and keeps in `journal` the SHA-256 by which the log knows it."""
+    """Answers every query, and keeps in `journal` the SHA-256 by which the log knows it.
+
+    `asked` is set with the first; while `go` is not set, none is answered.
+    """
 
     def __init__(self) -> None:
         self.journal: list[str] = []
+        self.asked, self.go = threading.Event(), threading.Event()
+        self.go.set()
         outer = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -80,6 +96,8 @@ class Provider:
                 with contextlib.suppress(OSError):  # who asked may have been killed
                     if line := self.rfile.readline():
                         outer.journal.append(hashlib.sha256("\0".join(json.loads(line)).encode()).hexdigest())
+                        outer.asked.set()
+                        outer.go.wait()
                         self.wfile.write(b"yes")
 
         class Server(socketserver.ThreadingTCPServer):
@@ -91,6 +109,7 @@ class Provider:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
+        self.go.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -103,26 +122,28 @@ def needs_strace() -> None:
         pytest.skip("no strace: run `make strace`")
 
 
-def busy(jar: Jar, provider: Provider, runs: int = 1, *, before: tuple[str, ...] = ()) -> Ended:
-    """Let a busy host run to its end; with the words of `before` in front."""
-    done = subprocess.run(
-        [*before, *_BUSY, str(jar.at), str(provider.port), str(runs)],
-        cwd=ROOT,
-        env=jar.environ(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    return Ended(done.returncode, done.stderr, done.returncode == -signal.SIGKILL)
+def started(jar: Jar, provider: Provider, runs: int, *, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """A busy host; with the words of `before` in front."""
+    command = [*before, *_BUSY, str(jar.at), str(provider.port), str(runs)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=jar.environ(), text=True, **pipes)
+
+
+def ended(process: subprocess.Popen[str]) -> Ended:
+    """Wait for its end."""
+    try:
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+    return Ended(process.returncode, stderr, process.returncode == -signal.SIGKILL)
 
 
 def hit(fault: Fault, jar: Jar, provider: Provider, runs: int = 1) -> Ended:
-    """The same, with a fault on its way. Only calls that touch the files of its journal count."""
+    """Let a busy host run to its end, with a fault on its way. Only calls that touch the files of its journal count."""
     trace = jar.work / "trace"
     paths = [jar.at, *(Path(f"{jar.journal}{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))]
-    ended = busy(jar, provider, runs, before=with_fault(fault, paths, trace))
-    return ended._replace(fired=ended.fired or "(INJECTED)" in trace.read_text())
+    end = ended(started(jar, provider, runs, before=with_fault(fault, paths, trace)))
+    return end._replace(fired=end.fired or "(INJECTED)" in trace.read_text())
 
 
 def with_fault(fault: Fault, paths: Sequence[Path], trace: Path) -> tuple[str, ...]:

@@ -9,9 +9,12 @@ left to be hit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,8 +23,18 @@ from pathlib import Path
 import pytest
 
 from belljar.audit import verify
-from tests.integration.faults import ROOT, Fault, Provider, assert_sound, busy, hit, needs_strace, with_fault
-from tests.integration.support import Jar, adopting_orphans
+from tests.integration.faults import (
+    ROOT,
+    Fault,
+    Provider,
+    assert_sound,
+    ended,
+    hit,
+    needs_strace,
+    started,
+    with_fault,
+)
+from tests.integration.support import PATIENCE_S, Jar, adopting_orphans, no_process_left
 from tests.journals import OwnLog
 
 EIO, FULL, KILL = "error=EIO", "error=ENOSPC", "signal=SIGKILL"
@@ -50,21 +63,21 @@ class Row:
         """Whether the fault came."""
         self.provider.journal.clear()
         jar = self.jar()
-        ended = hit(fault, jar, self.provider, runs)
+        end = hit(fault, jar, self.provider, runs)
         try:
-            if fault.what == KILL and ended.fired:
-                assert ended.code == -signal.SIGKILL
+            if fault.what == KILL and end.fired:
+                assert end.code == -signal.SIGKILL
             else:
-                assert ended.code in (0, 8)
-            if ended.code == 0:
+                assert end.code in (0, 8)
+            if end.code == 0:
                 # Whatever it was that failed, it was not needed.
                 ends = [record.data["status"] for record in jar.records("run.finished")]
                 assert ends == ["ok", "ok"] * (runs + (self.store is not None))
             assert_sound(jar, self.provider)
         except AssertionError as error:
-            raise AssertionError(f"{fault}, {ended}: {error}") from error
+            raise AssertionError(f"{fault}, {end}: {error}") from error
         shutil.rmtree(jar.at.parent)
-        return ended.fired
+        return end.fired
 
     def hit_each(self, call: str, what: str, *, first: int = 1, step: int = 1, runs: int = 1) -> int:
         """Hit every `step`-th call until there is no more. Returns how many were hit."""
@@ -73,9 +86,8 @@ class Row:
 
 
 @pytest.fixture
-def new(tmp_path: Path, images: Path) -> Iterator[Row]:
+def row(tmp_path: Path, images: Path) -> Iterator[Row]:
     """State folders without a store."""
-    needs_strace()
     with adopting_orphans():
         row = Row(tmp_path, images)
         yield row
@@ -83,12 +95,25 @@ def new(tmp_path: Path, images: Path) -> Iterator[Row]:
 
 
 @pytest.fixture
+def new(row: Row) -> Row:
+    """The same, to be hit."""
+    needs_strace()
+    return row
+
+
+@pytest.fixture
 def used(new: Row) -> Row:
     """State folders with a store in which there is a run."""
-    jar = new.jar()
-    assert busy(jar, new.provider).code == 0
-    new.store = jar.journal
+    keep_store(new)
     return new
+
+
+def keep_store(row: Row) -> None:
+    jar = row.jar()
+    assert ended(started(jar, row.provider, 1)).code == 0
+    row.store = jar.journal
+    row.provider.asked.clear()
+    row.provider.journal.clear()
 
 
 @pytest.mark.parametrize("what", [EIO, KILL], ids=["error", "kill"])
@@ -165,3 +190,40 @@ def test_from_a_write_of_a_busy_run_on(used: Row, what: str, first: int) -> None
     """The store does not come back: the run cannot even be closed."""
     for nth in range(first, 200, 42):
         assert used.hit(Fault("pwrite64", what, f"{nth}+"), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "in the middle"])
+def test_a_store_that_somebody_has_locked(row: Row, when: str) -> None:
+    keep_store(row)
+    jar, provider = row.jar(), row.provider
+    provider.go.clear()
+    with contextlib.closing(sqlite3.connect(jar.journal, isolation_level=None)) as other:
+        if when == "before":
+            other.execute("BEGIN IMMEDIATE")
+        process = started(jar, provider, 1)
+        if when == "in the middle":
+            assert provider.asked.wait(PATIENCE_S)
+            other.execute("BEGIN IMMEDIATE")
+            provider.go.set()
+        end = ended(process)
+    assert end.code == 8
+    assert "another process has held its lock" in end.stderr
+    assert len(provider.journal) == (when == "in the middle")
+    assert_sound(jar, provider)
+
+
+@pytest.mark.parametrize("where", ["its head", "all behind its head"])
+def test_a_store_that_is_damaged(row: Row, where: str) -> None:
+    keep_store(row)
+    jar = row.jar()
+    with jar.journal.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start, stop = (0, 100) if where == "its head" else (4096, size)
+        file.seek(start)
+        file.write(b"\xa5" * (stop - start))
+    end = ended(started(jar, row.provider, 1))
+    assert end.code == 8
+    assert "set the file aside" in end.stderr
+    assert row.provider.journal == []
+    no_process_left()
