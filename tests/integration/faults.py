@@ -124,9 +124,14 @@ def needs_strace() -> None:
 
 def started(jar: Jar, provider: Provider, runs: int, *, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     """A busy host; with the words of `before` in front."""
-    command = [*before, *_BUSY, str(jar.at), str(provider.port), str(runs)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, env=jar.environ(), text=True, **pipes)
+    return subprocess.Popen(
+        [*before, *_BUSY, str(jar.at), str(provider.port), str(runs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=jar.environ(),
+    )
 
 
 def ended(process: subprocess.Popen[str]) -> Ended:

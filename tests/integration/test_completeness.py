@@ -82,6 +82,8 @@ class Served:
                     self.reads[box._scope.run] += 1
                 case Found():
                     self.found.append((box._scope.run, message.count))
+                case _:
+                    pass  # not from a context
             await send(box, reply)
 
         monkeypatch.setattr(Box, "_send", spy)

@@ -38,6 +38,7 @@ from tests.integration.support import PATIENCE_S, Jar, adopting_orphans, no_proc
 from tests.journals import OwnLog
 
 EIO, FULL, KILL = "error=EIO", "error=ENOSPC", "signal=SIGKILL"
+OLDER = ROOT / "tests" / "unit" / "older_files"
 # Every so many writes one is hit, by each of the three faults another: a page and its header are two.
 STEP = 12
 
@@ -161,6 +162,58 @@ def test_a_database_that_takes_no_pages_stops_the_log_though_the_file_beside_it_
     assert 50 < int(count) < 200  # 4 MiB of them were taken
     report = verify(path)
     assert (report.problems, report.records) == ([], int(count))
+
+
+OPENS = """
+import asyncio, sys
+from pathlib import Path
+from belljar.errors import AuditUnavailable
+from tests.journals import OwnLog
+
+try:
+    asyncio.run(OwnLog(Path(sys.argv[1])).aclose())
+except AuditUnavailable as error:
+    sys.exit(error.exit_code)
+"""
+
+
+def contents(path: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        return [str(version), *db.iterdump()]
+
+
+def migrated(folder: Path, older: str) -> Path:
+    """A log in an older form, with the ledger beside it if that was a file of its own."""
+    folder.mkdir()
+    if older == "audit.db":
+        shutil.copy(OLDER / "ledger.db", folder)
+    return Path(shutil.copy(OLDER / older, folder / "audit.db"))
+
+
+@pytest.mark.parametrize("what", [EIO, KILL], ids=["error", "kill"])
+@pytest.mark.parametrize("older", ["audit.db", "audit-3.db"])
+def test_at_the_calls_of_a_migration(tmp_path: Path, older: str, what: str) -> None:
+    needs_strace()
+    whole = migrated(tmp_path / "whole", older)
+    asyncio.run(OwnLog(whole).aclose())
+    hits = 0
+    for call, step in (("fdatasync", 1), ("rename", 1), ("ftruncate", 1), ("pwrite64", 7)):
+        for nth in itertools.count(1, step):
+            path = migrated(tmp_path / f"{call}{nth}", older)
+            names = [
+                f"{name}{end}" for name in ("audit.db", "ledger.db") for end in ("", "-wal", "-journal", ".migrated")
+            ]
+            words = with_fault(Fault(call, what, nth), [path.parent, *map(path.with_name, names)], tmp_path / "trace")
+            done = subprocess.run([*words, sys.executable, "-c", OPENS, str(path)], cwd=ROOT, check=False)
+            fired = done.returncode == -signal.SIGKILL or "(INJECTED)" in (tmp_path / "trace").read_text()
+            assert done.returncode in (0, 8, -signal.SIGKILL)
+            asyncio.run(OwnLog(path).aclose())
+            assert contents(path) == contents(whole), (call, nth)
+            if not fired:
+                break
+            hits += 1
+    assert hits > 8
 
 
 @pytest.mark.slow
