@@ -165,7 +165,7 @@ def assert_sound(jar: Jar, provider: Provider) -> None:
     no_process_left()
     if jar.journal.exists() and jar.journal.stat().st_size:
         assert verify(jar.journal).problems == []
-    asyncio.run(_next_start(jar.at))
+    asyncio.run(_next_start(jar))
     report = verify(jar.journal)
     assert (report.problems, report.unfinished) == ([], [])
     ended = {*jar.records_of("run.finished"), *jar.records_of("run.abandoned")}
@@ -181,6 +181,6 @@ def assert_sound(jar: Jar, provider: Provider) -> None:
     assert left == []
 
 
-async def _next_start(state: Path) -> None:
-    async with belljar.Runtime(state=state, environ={}) as runtime:
+async def _next_start(jar: Jar) -> None:
+    async with belljar.Runtime(state=jar.at, environ=jar.environ()) as runtime:
         assert await runtime.quotas.check() == []

@@ -40,7 +40,7 @@ while True:
 '''
 
 async def live(state, port):
-    async with Runtime("dev", state=state, environ={}, language="python") as runtime:
+    async with Runtime("dev", state=state, language="python") as runtime:
         await runtime.execute(CODE, context=TEXT, model=Remote(port))
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the killed, whom the kernel then forgets
