@@ -25,6 +25,7 @@ from belljar.audit.events import (
     BoxStarted,
     CellFinished,
     CellStarted,
+    ContentsErased,
     ContextData,
     ContextRead,
     ContextSearched,
@@ -149,6 +150,7 @@ class _Tree:
                 | QueryReused()
                 | RequestRefused()
                 | QuotaChanged()
+                | ContentsErased()
             ):
                 pass
             case _:
