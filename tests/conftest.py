@@ -54,6 +54,12 @@ def _signals_as_usual() -> None:
 _signals_as_usual()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _keys(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The host keys of the tests, and of the processes that they start."""
+    os.environ["BELLJAR_KEYS"] = str(tmp_path_factory.mktemp("keys"))
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the image of the running interpreter: one for all workers, or one that outlives these tests.

@@ -435,6 +435,8 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
             return '"0 MiBs"', '"unlimited"'
         case kinds.Cost():
             return '"0 USD"', '"unlimited"'
+        case kinds.Contents():
+            return '"metadata"', '"full"'
         case kinds.Subset():
             return kind.write(kind.known[:1]), kind.write(kind.known)
         case kinds.Required():

@@ -27,10 +27,11 @@ KEY_BYTES: Final = 32
 
 
 def keys_folder(environ: Mapping[str, str]) -> Path:
-    """The folder for keys. It need not be there yet."""
-    if given := environ.get("BELLJAR_KEYS"):
-        return Path(given).expanduser().absolute()
-    config = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"
+    """The folder for keys. It need not be there yet. What `environ` lacks is looked up in the process's environment."""
+    given = {**os.environ, **environ}
+    if folder := given.get("BELLJAR_KEYS"):
+        return Path(folder).expanduser().absolute()
+    config = given.get("XDG_CONFIG_HOME") or Path(given.get("HOME") or Path.home()) / ".config"
     return Path(config, "belljar", "keys").absolute()
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Final, Literal
 
 import msgspec
@@ -67,9 +67,10 @@ class Kept:
         self._noted()
 
 
-def together(first: Kept, second: Kept) -> Job[object] | None:
-    """The writing of both."""
-    return second.job if first.job is None else first.job.then(second.job)
+def together(*kept: Kept) -> Job[object] | None:
+    """The writing of all of them; None if there is nothing to write."""
+    jobs = [job for one in kept if (job := one.job) is not None]
+    return reduce(lambda before, job: before.then(job), jobs) if jobs else None
 
 
 NOTHING_KEPT: Final = Kept(None)
