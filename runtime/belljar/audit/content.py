@@ -76,6 +76,7 @@ __all__ = [
     "Said",
     "host_key_id",
     "open_contents",
+    "prompt_content",
 ]
 
 HOST_KEY: Final = "contents.key"
