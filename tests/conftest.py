@@ -55,9 +55,9 @@ _signals_as_usual()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _keys(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The host keys of the tests, and of the processes that they start."""
-    os.environ["BELLJAR_KEYS"] = str(tmp_path_factory.mktemp("keys"))
+def own_keys(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test has a user's keys, nor leaves any behind."""
+    os.environ["BELLJAR_KEYS"] = str(tmp_path_factory.mktemp("keys") / "keys")
 
 
 @pytest.fixture(scope="session")
