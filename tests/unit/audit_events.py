@@ -61,6 +61,7 @@ NEEDED: Final[Mapping[str, dict[str, Any]]] = {
     "run.finished": {"status": "ok", "calls": 1},
     "run.abandoned": {**_AMOUNTS, "read_bytes": 7, "charged": {**_AMOUNTS, "read_bytes": 0}},
     "quota.changed": {"tenant": "acme", "period": "day", "by": "user:alice"},
+    "log.read": {"by": "user:alice", "command": "audit show"},
 }
 
 

@@ -92,7 +92,7 @@ def test_a_record_is_the_canonical_bytes_that_the_next_one_names(story: Path) ->
         first.body
         == (
             f'{{"data":{{"contexts":[],"tenant":"acme/research"}},"event":"run.started",'
-            f'"prev":"{zeros}","run":"r1","seq":1,"time_ns":1000,"v":3}}'
+            f'"prev":"{zeros}","run":"r1","seq":1,"time_ns":1000,"v":4}}'
         ).encode()
     )
     assert first.hash == hashlib.sha256(first.body).hexdigest()
@@ -136,7 +136,7 @@ def test_an_empty_log_is_sound(tmp_path: Path) -> None:
 def test_runs_are_summed_up_in_order(tmp_path: Path) -> None:
     write(tmp_path / "a.db", [*STORY, ("run.started", "r2", {"tenant": "b"})])
     assert runs(tmp_path / "a.db") == [
-        RunSummary("r1", "acme/research", 1000, "ok", 7),
+        RunSummary("r1", "acme/research", 1000, "ok", 7, cost_nanousd=0),
         RunSummary("r2", "b", 1007, None, 1),
     ]
     assert [record.seq for record in records(tmp_path / "a.db", "r2")] == [8]
@@ -488,7 +488,7 @@ def pretty(record: Record) -> bytes:
 
 
 def twice(record: Record) -> bytes:
-    return record.body.replace(b'"v":3', b'"v":3,"v":3')
+    return record.body.replace(b'"v":4', b'"v":4,"v":4')
 
 
 def floating(record: Record) -> bytes:
@@ -504,7 +504,7 @@ def deep(record: Record) -> bytes:
 
 
 def extra(record: Record) -> bytes:
-    return record.body.replace(b'"v":3', b'"v":3,"w":1')
+    return record.body.replace(b'"v":4', b'"v":4,"w":1')
 
 
 def huge(record: Record) -> bytes:
@@ -512,7 +512,7 @@ def huge(record: Record) -> bytes:
 
 
 def other_version(record: Record) -> bytes:
-    return record.body.replace(b'"v":3', b'"v":4')
+    return record.body.replace(b'"v":4', b'"v":5')
 
 
 def unknown_event(record: Record) -> bytes:
@@ -536,11 +536,11 @@ def null(record: Record) -> bytes:
 
 
 def older_version(record: Record) -> bytes:
-    return record.body.replace(b'"v":3', b'"v":0')
+    return record.body.replace(b'"v":4', b'"v":0')
 
 
 def truth(record: Record) -> bytes:
-    return record.body.replace(b'"v":3', b'"v":true')
+    return record.body.replace(b'"v":4', b'"v":true')
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from belljar.audit.events import (
     ContextData,
     ContextRead,
     ContextSearched,
+    LogRead,
     QueryCompleted,
     QueryDenied,
     QueryFailed,
@@ -179,6 +180,7 @@ class Documents:
                 | QueryReused()
                 | RequestRefused()
                 | QuotaChanged()
+                | LogRead()
             ):
                 pass
             case _:

@@ -10,7 +10,7 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   as version 3, so far
+    v 4   there is `log.read`
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -20,7 +20,7 @@ asked, because there is an answer to an equal one, is the one record `query.reus
 answer.
 
 What belongs to no run stands under a name that no run can have as its id, and only there: `quota.changed` under
-`host.quotas`.
+`host.quotas`, `log.read` under `host.reads`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ __all__ = [
     "ContextSearched",
     "Count",
     "Event",
+    "LogRead",
     "Number",
     "QueryCompleted",
     "QueryDenied",
@@ -407,6 +408,18 @@ class QuotaChanged(_Event, frozen=True):
     context_bytes: Count | None = None
 
 
+class LogRead(_Event, frozen=True):
+    """Somebody is about to read what runs did. `by` is who, a user of the system; `command` is how (`audit show`).
+
+    `of` are the runs that were asked for, with those below them; none is all runs.
+    """
+
+    name: ClassVar[str] = "log.read"
+    by: Text
+    command: Text
+    of: list[Text] = []
+
+
 Event = (
     RunStarted
     | BoxStarted
@@ -426,13 +439,17 @@ Event = (
     | RunFinished
     | RunAbandoned
     | QuotaChanged
+    | LogRead
 )
 
 EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_args(Event)}
 
 
 # What belongs to no run, and where it stands. A run's id has digits behind its dots.
-_HOST_EVENTS: Final[Mapping[type[Event], str]] = {QuotaChanged: "host.quotas"}
+_HOST_EVENTS: Final[Mapping[type[Event], str]] = {
+    QuotaChanged: "host.quotas",
+    LogRead: "host.reads",
+}
 HOST_RUNS: Final = frozenset(_HOST_EVENTS.values())
 
 
@@ -527,7 +544,7 @@ def _version_of(event: Event) -> int:
 
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
-    return False
+    return isinstance(event, LogRead)
 
 
 def _is_of_version_3(event: Event) -> bool:

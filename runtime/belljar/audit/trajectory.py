@@ -34,6 +34,7 @@ from belljar.audit.events import (
     ContextRead,
     ContextSearched,
     Event,
+    LogRead,
     QueryCompleted,
     QueryDenied,
     QueryFailed,
@@ -87,7 +88,7 @@ class Absent(msgspec.Struct, frozen=True):
     why: str
 
 
-_NOT_KEPT = Absent("content.none", "nothing of it was kept: the run's policy keeps no such contents")
+_NOT_KEPT = Absent("content.none", "not kept, as the run's policy says")
 _UNREAD = Absent("content.unread", "it was not asked for")
 
 
@@ -483,7 +484,7 @@ class _Growing:
                 self._search(record, search)
             case ContextRead() | QueryShown() | RequestRefused() | AnswerGiven() | AnswerVoid() as event:
                 self._steps(event.cell).append(_step(record, event))
-            case QuotaChanged():
+            case QuotaChanged() | LogRead():
                 run.misfits += 1
             case _:
                 assert_never(record.typed)
