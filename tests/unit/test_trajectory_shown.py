@@ -144,6 +144,12 @@ def test_many_steps_are_cut_with_a_word_on_how_many_are_left() -> None:
     assert sum("query  r." in line for line in shown(run, full=True)) == 100
 
 
+def test_a_canary_is_shown_where_it_was_seen() -> None:
+    start = ("r", "run.started", {}), ("r", "cell.started", {"cell": 1})
+    run = grown(*start, ("r", "canary.seen", {"cell": 1, "place": "output", "canary": 2}))
+    assert "    canary 2 seen  in output" in shown(run)
+
+
 def test_a_text_that_is_not_there_says_why() -> None:
     found = list(lines(grown(), None, width=100))
     assert any(line.strip().startswith("code, 9 bytes  sha256 cccccccccccc  not kept") for line in found)

@@ -18,7 +18,7 @@ from typing import Any, assert_never
 
 import msgspec
 
-from belljar.audit.trajectory import Answer, Cell, Child, Query, Read, Refused, Run, Search, Step, Text
+from belljar.audit.trajectory import Answer, Canary, Cell, Child, Query, Read, Refused, Run, Search, Step, Text
 from belljar.spans import Spans
 
 __all__ = ["Difference", "differences"]
@@ -69,7 +69,7 @@ def _steps(at: str, left: Sequence[Step], right: Sequence[Step]) -> Iterator[Dif
         ]
         yield from _each(at + name, *_aligned(*asked))
     yield from _fields(f"{at}reads", _reads(left), _reads(right))
-    for kind in (Search, Refused, Answer):
+    for kind in (Search, Refused, Canary, Answer):
         sides = [[_described(step) for step in side if isinstance(step, kind)] for side in (left, right)]
         yield from _each(at + kind.__name__.lower(), *sides)
     children = [[step.run for step in side if isinstance(step, Child)] for side in (left, right)]
@@ -176,13 +176,15 @@ def _reads(steps: Sequence[Step]) -> dict[str, Any]:
     return {"reads": count, "ranges": {str(doc): list(read) for doc, read in sorted(spans.items())}}
 
 
-def _described(step: Search | Refused | Answer) -> dict[str, Any]:
+def _described(step: Search | Refused | Canary | Answer) -> dict[str, Any]:
     match step:
         case Search():
             names = ("doc", "mode", "start", "stop", "pattern_sha256", "count", "spans")
             return {name: getattr(step, name) for name in names}
         case Refused():
             return {"asked": step.asked, "code": step.why.code, "count": step.count}
+        case Canary():
+            return {"place": step.place, "canary": step.number}
         case Answer():
             return {"answer": _text(step.text), "void": step.void}
         case _:

@@ -17,6 +17,7 @@ from belljar.audit.coverage import Document
 from belljar.audit.trajectory import (
     Absent,
     Answer,
+    Canary,
     Cell,
     Child,
     Contents,
@@ -198,6 +199,8 @@ class _Shown:
             case Answer():
                 void = "void, it does not count" if step.void else None
                 yield from self._text("answer", step.text, indent, void)
+            case Canary():
+                yield indent + _words(f"canary {step.number} seen", f"in {step.place}")
             case Child():
                 yield from self.run(step.run, indent)
             case Read() | Shown():
