@@ -102,7 +102,7 @@ class _Shown:
                 f"began {datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC",
                 _took(run.started_ns, run.ended_ns),
                 _spent(run.total),
-                f"of it {format_money(run.total.cost_nanousd - run.own.cost_nanousd)} in {below} runs below"
+                f"of it {format_money(run.total.cost_nanousd - run.own.cost_nanousd)} in {_counted(below, 'run')} below"
                 if below
                 else None,
             )
