@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -127,8 +129,8 @@ def ls(
         say(printable(line, but=""))
 
 
-def _nanoseconds(time: datetime | None) -> int | None:
-    return None if time is None else int(time.replace(tzinfo=UTC).timestamp()) * 10**9
+def _nanoseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.replace(tzinfo=UTC).timestamp()) * 10**9
 
 
 @audit.command()
@@ -211,9 +213,7 @@ def tail(run: str | None, follow: bool, count: int, unlogged: bool, state: Path 
     run = None if run is None else _run_id(log, run)
     note_read(log, *([] if run is None else [run]), unlogged=unlogged)
     at = head(log)
-    found = records_after(log, at - count) if run is None else sorted(records_below(log, run), key=lambda one: one.seq)
-    ended = any(_is_end(record, run) for record in found)
-    found = found[-count:] if count else []
+    found, ended = _last(log, run, at, count)
     first_ns = found[0].time_ns if found else time.time_ns()
     while True:
         for record in found:
@@ -224,8 +224,22 @@ def tail(run: str | None, follow: bool, count: int, unlogged: bool, state: Path 
         while (now := head(log)) <= at:
             time.sleep(_POLL_S)
         found = records_after(log, at, run)
-        at = max(now, *(record.seq for record in found[-1:]))
+        at = max([now, *(record.seq for record in found[-1:])])
         ended = any(_is_end(record, run) for record in found)
+
+
+def _last(log: Log, run: str | None, at: int, count: int) -> tuple[list[Record], bool]:
+    """The last records up to number `at`, in order, and whether the run's end is among all of them."""
+    ended = False
+
+    def known() -> Iterator[Record]:
+        nonlocal ended
+        for record in records_after(log, at - count) if run is None else records_below(log, run):
+            if record.seq <= at:
+                ended = ended or _is_end(record, run)
+                yield record
+
+    return heapq.nlargest(count, known(), key=lambda record: record.seq)[::-1], ended
 
 
 def _is_end(record: Record, run: str | None) -> bool:
@@ -284,7 +298,7 @@ def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
 
 
 def _show_branch(name: str, status: str, calls: int, cost_nanousd: int) -> None:
-    say(f"{name}  {status:<10}  {_counted(calls, 'call')}  {format_money(cost_nanousd)}")
+    say(printable(f"{name}  {status:<10}  {_counted(calls, 'call')}  {format_money(cost_nanousd)}", but=""))
 
 
 @audit.command("verify")
