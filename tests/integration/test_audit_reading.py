@@ -138,6 +138,17 @@ def test_a_run_is_shown_as_a_tree_and_its_records_as_they_are(tmp_path: Path) ->
     assert [event_of(line) for line in raw] == [event for run, event, _ in TREE if run == "t.00001"]
 
 
+def test_what_was_kept_of_a_run_is_shown(jar: Jar) -> None:
+    jar.exec_json("print('the herons')\nFINAL(context[:3])", "--context", jar.file("text.txt", "abcdef"))
+    lines = [line.strip() for line in jar("audit", "show", "last").stdout.splitlines()]
+    at = lines.index("| print('the herons')")
+    assert lines[at + 1] == "| FINAL(context[:3])"
+    assert "| the herons" in lines
+    assert '| "abc"' in lines
+    (turn,) = jar("audit", "show", "last", "--json").document["trajectory"]["turns"]
+    assert turn["cells"][0]["code"]["text"] == "print('the herons')\nFINAL(context[:3])"
+
+
 def test_the_tree_is_one_document_in_json(tmp_path: Path) -> None:
     document = json.loads(ask(write(tmp_path, TREE), "show", "t", "--json").stdout)
     assert document["run"] == "t"

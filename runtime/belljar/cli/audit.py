@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import re
 import shutil
 import sys
@@ -39,6 +40,7 @@ from belljar.cli import options
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.output import emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
+from belljar.keys import Keys
 from belljar.units import format_money, parse_money
 
 __all__ = ["audit"]
@@ -181,6 +183,7 @@ def _line(record: Record, first_ns: int) -> str:
 
 
 def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
+    from belljar.audit.content import open_contents
     from belljar.audit.trajectory import Trajectory, plain
     from belljar.cli.tree import lines
 
@@ -188,11 +191,12 @@ def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
     for record in records_below(log, run):
         grown.feed(record)
     assert grown.run is not None
-    if as_json:
-        emit({"run": run, "trajectory": plain(grown.run), "coverage": grown.coverage()})
-        return
-    for line in lines(grown.run, None, width=_width(), full=full):
-        say(line)
+    with open_contents(log, Keys.at(os.environ)) as contents:
+        if as_json:
+            emit({"run": run, "trajectory": plain(grown.run, contents), "coverage": grown.coverage()})
+            return
+        for line in lines(grown.run, contents, width=_width(), full=full):
+            say(line)
 
 
 def _width() -> int:
