@@ -143,7 +143,10 @@ class _Shown:
             yield from self._cell(cell, run, inner)
 
     def _cell(self, cell: Cell, run: Run, indent: str) -> Iterator[str]:
-        yield indent + _words(f"cell {cell.number}", cell.status or "no end", _took(cell.started_ns, cell.ended_ns))
+        # A run's answer ends its cell without a further record.
+        answered = any(isinstance(step, Answer) and not step.void for step in cell.steps)
+        status = cell.status or ("answered" if answered else "no end")
+        yield indent + _words(f"cell {cell.number}", status, _took(cell.started_ns, cell.ended_ns))
         inner = indent + _INDENT
         yield from self._text("code", cell.code, inner)
         yield from self._steps(cell.steps, run, inner)
