@@ -205,15 +205,29 @@ def test_the_list_and_the_check_of_a_log_leave_no_trace(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["show", "t"], ["tail"], ["diff", "t", "t.00001"], ["coverage", "t"]])
-def test_a_log_that_cannot_say_so_is_read_only_where_that_is_asked_for(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_log_that_cannot_say_so_is_read_only_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    state = write(tmp_path, TREE)
+
+    def full(_: Path, **_kinds: object) -> None:
+        raise AuditUnavailable("the disk is full")
+
+    monkeypatch.setattr("belljar.audit.reading.open_journal", full)
+    refused = ask(state, *arguments)
+    assert isinstance(failure(refused), AuditUnavailable)
+    assert "the disk is full; --unlogged reads a log that cannot be written" in str(refused.exception)
+    assert refused.stdout == ""
+    assert ask(state, *arguments, "--unlogged").stdout
+
+
+def test_an_older_log_is_not_migrated_because_somebody_reads_it(tmp_path: Path) -> None:
     state = write(tmp_path, TREE)
     with closing(sqlite3.connect(state / "audit.db")) as db:
-        db.execute("PRAGMA user_version=3")  # it is not migrated because somebody reads it
-    refused = failure(ask(state, *arguments))
-    assert isinstance(refused, AuditUnavailable)
-    assert "--unlogged" in str(refused)
+        db.execute("PRAGMA user_version=3")
     before = (state / "audit.db").read_bytes()
-    assert ask(state, *arguments, "--unlogged").stdout
+    assert "has format 3, and 4 is written here" in str(failure(ask(state, "show", "t")))
+    assert ask(state, "show", "t", "--unlogged").stdout
     assert (state / "audit.db").read_bytes() == before
 
 
