@@ -50,7 +50,6 @@ _RANGES_SHOWN = 20
 _LAST = "last"
 _COLUMNS = 120
 _POLL_S = 0.2
-_DIFFER = 1
 _TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 
@@ -264,7 +263,7 @@ def _print_record(record: Record, first_ns: int, as_json: bool) -> None:
 @options.state
 @options.as_json
 def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
-    """Show where two runs differ, action by action, the first divergence first. Exit with 1 if they do.
+    """Show where two runs differ, action by action, the first divergence first. Exit with 9 if they do.
 
     Times, ids and what a root model was sent differ always, and do not count. Of a text counts its digest.
     """
@@ -287,7 +286,8 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
             say(f"  {right}  {json.dumps(msgspec.to_builtins(one.right))}")
         say(_counted(len(found), "difference") if found else "the runs do not differ")
     if found:
-        click.get_current_context().exit(_DIFFER)
+        # Nobody is at fault.
+        click.get_current_context().exit(VerificationFailed.exit_code)
 
 
 def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
