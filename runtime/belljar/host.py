@@ -24,7 +24,8 @@ from typing import Any, Final, Self, TypeGuard, TypeVar
 import msgspec
 
 from belljar.arguments import check, check_callback, tenant_of
-from belljar.audit import AuditLog, Record, Report, records, verify
+from belljar.audit import AuditLog, Checkpoints, Record, Report, records, verify
+from belljar.audit.signing import place_of
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
@@ -32,6 +33,7 @@ from belljar.engine import AnswerType, Progress, Result
 from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
 from belljar.journal import open_journal
+from belljar.keys import Keys
 from belljar.ledger import Ledger
 from belljar.lifecycle import (
     OnProgress,
@@ -157,6 +159,7 @@ class Host:
         self.state, self._config = found.state, found.config
         self._pool = pool
         self._environ = environ
+        self._keys = Keys.at(environ)
         self._registry = Registry(environ, models=models)
         self._prices = prices or Prices()
         self._contexts = ContextStores(self.state.contexts, functools.partial(context_bounds, self.state.journal))
@@ -197,7 +200,10 @@ class Host:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
-            self._shared = Shared(audit, ledger, self._contexts, searcher, self._live)
+            checkpoints = Checkpoints(journal, audit, place=place_of(self.state.journal), keys=self._keys)
+            stack.push_async_callback(checkpoints.aclose)
+            stack.push_async_callback(stopped, asyncio.create_task(checkpoints.watch(lambda: bool(self._live))))
+            self._shared = Shared(audit, ledger, self._contexts, searcher, self._live, checkpoints=checkpoints)
             stack.callback(self._shared.reuse.clear)
             self._resources = stack.pop_all()
         return self
@@ -526,7 +532,7 @@ class Host:
 
     async def verify(self) -> Report:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
-        return await asyncio.to_thread(verify, self.state.journal)
+        return await asyncio.to_thread(verify, self.state.journal, keys=self._keys)
 
     def _writers(self) -> tuple[Ledger, AuditLog]:
         self._check_open()

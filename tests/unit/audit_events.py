@@ -61,6 +61,8 @@ NEEDED: Final[Mapping[str, dict[str, Any]]] = {
     "run.finished": {"status": "ok", "calls": 1},
     "run.abandoned": {**_AMOUNTS, "read_bytes": 7, "charged": {**_AMOUNTS, "read_bytes": 0}},
     "quota.changed": {"tenant": "acme", "period": "day", "by": "user:alice"},
+    "log.accepted": {"by": "user:alice", "records": 7, "signed": 9, "removed": 1},
+    "key.changed": {"by": "user:alice", "old": "a", "new": "b", "old_signature": "c", "new_signature": "d"},
 }
 
 

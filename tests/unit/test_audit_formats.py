@@ -52,8 +52,9 @@ def test_a_log_of_each_version_has_every_event_and_verifies(version: int, tmp_pa
     report = verify(path)
     assert (report.problems, report.records) == ([], len(lines(version)))
     found = [parse(seq, body) for seq, body in enumerate(lines(version), 1)]
-    since_3 = {"quota.changed", "query.reused"} if version < 3 else set()
-    assert {record.event for record in found} == set(EVENTS) - since_3
+    later = {"quota.changed", "query.reused"} if version < 3 else set()
+    later |= {"log.accepted", "key.changed"} if version < 4 else set()
+    assert {record.event for record in found} == set(EVENTS) - later
     assert all(json.loads(record.body)["v"] == version for record in found)
 
 
@@ -107,6 +108,13 @@ def test_a_record_of_version_2_has_nothing_of_version_3(number: str, old: bytes,
     fields = json.loads(body.replace(old, new, 1) if old else body)
     with pytest.raises(ValueError, match=f"is a {number} of a later version than it says"):
         parse(fields["seq"], canonical({**fields, "v": 2}))
+
+
+@pytest.mark.parametrize("number", ["log.accepted", "key.changed"])
+def test_a_record_of_version_3_has_nothing_of_version_4(number: str) -> None:
+    fields = json.loads(next(body for body in lines(4) if f'"event":"{number}"'.encode() in body))
+    with pytest.raises(ValueError, match=f"is a {number} of a later version than it says"):
+        parse(fields["seq"], canonical({**fields, "v": 3}))
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])

@@ -92,6 +92,13 @@ class Verifier:
             return False
         return True
 
+    def signed(self, text: str, signature: str) -> bool:
+        """As `is_by`, with a signature in base64, which may be anything."""
+        try:
+            return self.is_by(text, base64.b64decode(signature, validate=True))
+        except ValueError:
+            return False
+
 
 class Signer:
     """A private key, from the 32 bytes that it is derived from."""
@@ -103,6 +110,7 @@ class Signer:
         self.verifier = Verifier(f"{name}+{_key_id(name, public).hex()}+{base64.b64encode(public).decode()}")
 
     def sign(self, text: str) -> bytes:
+        """The signature of a text: 64 bytes."""
         return self._key.sign(text.encode())
 
     def note(self, checkpoint: Checkpoint) -> str:

@@ -28,6 +28,8 @@ from belljar.audit.events import (
     ContextData,
     ContextRead,
     ContextSearched,
+    KeyChanged,
+    LogAccepted,
     QueryCompleted,
     QueryDenied,
     QueryFailed,
@@ -149,6 +151,8 @@ class _Tree:
                 | QueryReused()
                 | RequestRefused()
                 | QuotaChanged()
+                | LogAccepted()
+                | KeyChanged()
             ):
                 pass
             case _:

@@ -10,7 +10,7 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   as version 3, so far
+    v 4   there are `log.accepted` and `key.changed`
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -20,7 +20,7 @@ asked, because there is an answer to an equal one, is the one record `query.reus
 answer.
 
 What belongs to no run stands under a name that no run can have as its id, and only there: `quota.changed` under
-`host.quotas`.
+`host.quotas`, `log.accepted` and `key.changed` under `host.log`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ __all__ = [
     "ContextSearched",
     "Count",
     "Event",
+    "KeyChanged",
+    "LogAccepted",
     "Number",
     "QueryCompleted",
     "QueryDenied",
@@ -407,6 +409,35 @@ class QuotaChanged(_Event, frozen=True):
     context_bytes: Count | None = None
 
 
+class LogAccepted(_Event, frozen=True):
+    """An operator let this log be signed as it is: it had `records` before this one, and was not what was signed last.
+
+    `signed` is how many records had been signed, `removed` how many checkpoints did not agree with it. `by` is a user.
+    """
+
+    name: ClassVar[str] = "log.accepted"
+    by: Text
+    records: Count
+    signed: Count
+    removed: Count
+
+
+class KeyChanged(_Event, frozen=True):
+    """From here on another key signs the log. Each signature, in base64, is of `KeyChanged.statement` by that key."""
+
+    name: ClassVar[str] = "key.changed"
+    by: Text
+    old: Text
+    new: Text
+    old_signature: Text
+    new_signature: Text
+
+    @staticmethod
+    def statement(old: str, new: str) -> str:
+        """What both keys sign: their lines of text."""
+        return f"belljar key changed\n{old}\n{new}\n"
+
+
 Event = (
     RunStarted
     | BoxStarted
@@ -426,13 +457,19 @@ Event = (
     | RunFinished
     | RunAbandoned
     | QuotaChanged
+    | LogAccepted
+    | KeyChanged
 )
 
 EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_args(Event)}
 
 
 # What belongs to no run, and where it stands. A run's id has digits behind its dots.
-_HOST_EVENTS: Final[Mapping[type[Event], str]] = {QuotaChanged: "host.quotas"}
+_HOST_EVENTS: Final[Mapping[type[Event], str]] = {
+    QuotaChanged: "host.quotas",
+    LogAccepted: "host.log",
+    KeyChanged: "host.log",
+}
 HOST_RUNS: Final = frozenset(_HOST_EVENTS.values())
 
 
@@ -527,7 +564,7 @@ def _version_of(event: Event) -> int:
 
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
-    return False
+    return isinstance(event, LogAccepted | KeyChanged)
 
 
 def _is_of_version_3(event: Event) -> bool:

@@ -31,6 +31,8 @@ from belljar.audit.events import (
     CellStarted,
     ContextRead,
     ContextSearched,
+    KeyChanged,
+    LogAccepted,
     QueryCompleted,
     QueryDenied,
     QueryFailed,
@@ -111,7 +113,7 @@ class RunGrammar:
                 yield from self._show(record, shown)
             case RequestRefused() as refused:
                 yield from self._in_a_cell(record, refused.cell)
-            case QuotaChanged():
+            case QuotaChanged() | LogAccepted() | KeyChanged():
                 yield f"record {record.seq}: {record.event} under run {record.run[:80]!a}, to which none belongs"
             case _:
                 assert_never(record.typed)

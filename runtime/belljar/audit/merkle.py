@@ -94,6 +94,10 @@ class Tree:
         size = self.size if size is None else size
         return self._range(0, size) if size else EMPTY_ROOT
 
+    def leaf(self, index: int) -> bytes:
+        """The hash of a leaf, counted from 0."""
+        return self._node(0, index)
+
     def inclusion(self, leaf: int, size: int) -> list[bytes]:
         """The proof that leaf number `leaf`, counted from 0, is in the tree of that size."""
         return self._path(leaf, 0, size)

@@ -17,7 +17,6 @@ from belljar.audit import (
     Log,
     Ranges,
     Record,
-    Report,
     TreeRun,
     coverage,
     parent_of,
@@ -27,14 +26,13 @@ from belljar.audit import (
     tree,
     verify,
 )
-from belljar.cli import options
+from belljar.cli import options, proving
 from belljar.cli.output import emit, say, tell
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.units import format_money
 
 __all__ = ["audit"]
 
-_PROBLEMS_SHOWN_MAX = 20
 _RANGES_SHOWN = 20
 _LAST = "last"
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
@@ -55,6 +53,10 @@ class _Percent(click.ParamType[Fraction]):
 @click.group()
 def audit() -> None:
     """Read and check the audit log."""
+
+
+for _command in (proving.verify_, proving.receipt, proving.checkpoint):
+    audit.add_command(_command)
 
 
 @audit.command()
@@ -112,27 +114,6 @@ def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
 
 def _show_branch(name: str, status: str, calls: int, cost_nanousd: int) -> None:
     say(f"{name}  {status:<10}  {_counted(calls, 'call')}  {format_money(cost_nanousd)}")
-
-
-@audit.command("verify")
-@options.state
-@options.as_json
-def verify_(state: Path | str | None, as_json: bool) -> None:
-    """Check the whole log: every hash, the order, and that every request has its outcome."""
-    report = verify(_log(state))
-    if as_json:
-        emit({"ok": report.ok, "report": report})
-    else:
-        for problem in report.problems[:_PROBLEMS_SHOWN_MAX]:
-            say(problem)
-        say(f"{_counted(report.records, 'record')} of {_counted(report.runs, 'run')}, head {report.head}")
-        if report.unfinished:
-            say(f"{_counted(len(report.unfinished), 'action')} without an outcome, in runs that have not ended")
-    if not report.ok:
-        error = _unsound(report)
-        if as_json:
-            click.get_current_context().exit(error.exit_code)
-        raise error
 
 
 _SHOWN_UNIT = (
@@ -195,7 +176,7 @@ def coverage_(
 def _coverage(log: Log, run: str, ranges: int) -> Coverage:
     report = verify(log)
     if not report.ok:
-        raise _unsound(report)
+        raise proving.unsound(report)
     of_tree = records_below(log, run)
     first = next(of_tree, None)
     if first is None:
@@ -242,12 +223,6 @@ def _run_id(log: Log, run: str) -> str:
 
 def _no_run(run: str) -> InvalidInput:
     return InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")
-
-
-def _unsound(report: Report) -> VerificationFailed:
-    return VerificationFailed(
-        f"the log does not verify: {_counted(len(report.problems), 'problem')}, the first: {report.problems[0]}"
-    )
 
 
 def _fields(record: Record) -> dict[str, object]:
