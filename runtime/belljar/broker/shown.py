@@ -26,28 +26,33 @@ from belljar.audit.events import QueryShown
 from belljar.broker.run import RunScope
 from belljar.context import OpenDocument
 from belljar.errors import HostFault, Refusal
+from belljar.heavy import off_loop
 from belljar.search import Searcher, Tracked
-from belljar.spans import Spans
+from belljar.spans import Spans, united
 from belljar.tasks import stopped
 
-__all__ = ["SPANS_LOGGED_MAX", "Coverage", "Shown"]
+__all__ = ["SPANS_LOGGED_MAX", "Shown", "Totals"]
 
 _WAITING_BYTES_MAX: Final = 64 * 2**20
 _GROUP_BYTES_MAX: Final = 8 * 2**20
 _DEADLINE_S: Final = 5.0
 # How long a run's end waits at most.
 _END_S: Final = 10.0
+# And a program that asks how far it is.
+_LOOK_S: Final = 1.0
 # Per record of the log: two numbers each.
 SPANS_LOGGED_MAX: Final = 1000
 # Ranges are looked through from the latest one back: this many one by one, then as many of the rest, merged.
 _RECENT_MAX: Final = 2000
 # Per document, that do not touch. Sorting this many takes some 20 ms.
 _RANGES_MAX: Final = 1 << 17
+# What it costs to unite one range with others, in bytes looked at.
+_RANGE_COST_BYTES: Final = 16
 # What was found is kept as often as it was found, until it has grown by this many ranges.
 _FOUND_MAX: Final = 1 << 17
 
 
-class Coverage(msgspec.Struct, frozen=True):
+class Totals(msgspec.Struct, frozen=True):
     """Characters of all contexts together: how many there are, were read, and were shown to sub-models."""
 
     chars: int
@@ -67,6 +72,10 @@ class _Text:
         self.shown_below = Spans(ranges_max=_RANGES_MAX)
         self.recent: list[tuple[int, int]] = []
         self.found: list[tuple[int, int]] = []
+
+    @property
+    def all_spans(self) -> tuple[Spans, Spans, Spans, Spans]:
+        return self.read, self.shown, self.read_below, self.shown_below
 
     @property
     def is_settled(self) -> bool:
@@ -94,6 +103,11 @@ class _Text:
     def likeliest_first(self) -> list[tuple[int, int]]:
         """Where to look for a prompt: in what was read last, then in the rest."""
         return [*self.recent[: -_RECENT_MAX - 1 : -1], *[*self.read][-_RECENT_MAX:]]
+
+    async def everything(self) -> list[tuple[int, int]]:
+        """Where a program may have text from: what the run has read, and child runs, whose answers may have it."""
+        ranges = self.read.unsorted() + self.read_below.unsorted()
+        return await off_loop(_RANGE_COST_BYTES * len(ranges), united, ranges)
 
 
 def _covered(own: Spans, below: Spans) -> int:
@@ -131,16 +145,69 @@ class Shown:
         self._waiting_bytes = 0
         self._cell = 0
         self._found_max = _FOUND_MAX
+        self._missed = False  # something could not be traced
         self._tracing: asyncio.Task[None] | None = None
         self._fault: HostFault | None = None
 
     @property
-    def coverage(self) -> Coverage:
+    def coverage(self) -> Totals:
         texts = self._texts.values()
-        return Coverage(
-            chars=sum(text.opened.document.chars for text in texts),
+        return Totals(
+            chars=self.chars,
             read=sum(_covered(text.read, text.read_below) for text in texts),
             shown=sum(_covered(text.shown, text.shown_below) for text in texts),
+        )
+
+    @property
+    def chars(self) -> int:
+        """Of all contexts together; a part that a child run was given counts as the document that it is of."""
+        return sum(text.opened.document.chars for text in self._texts.values())
+
+    async def carried(self, prompt: bytes | memoryview) -> tuple[int, bool]:
+        """How many characters of the contexts are in this prompt, and whether that is certainly all.
+
+        Raises:
+            HostFault: a document is damaged, or the search process was killed twice.
+        """
+        tracked = [
+            Tracked(doc, text.opened.folder, await text.everything())
+            for doc, text in self._texts.items()
+            if text.read.covered or text.read_below.covered
+        ]
+        if not tracked:
+            return 0, True
+        try:
+            found, complete = await self._searcher.trace([bytes(prompt)], tracked, deadline_s=_DEADLINE_S)
+        except Refusal:  # out of time or memory
+            return 0, False
+        carried = {one.doc: Spans(ranges_max=_RANGES_MAX) for one in tracked}
+        for doc, start, stop in found:
+            carried[doc].add(start, stop)
+        known = not any(text.read.is_full or text.read_below.is_full for text in self._texts.values())
+        return sum(spans.covered for spans in carried.values()), complete and known
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is known to be missing from the account so far."""
+        behind = self._missed or (self._tracing is not None and not self._tracing.done())
+        return not behind and not any(spans.is_full for text in self._texts.values() for spans in text.all_spans)
+
+    async def caught_up(self) -> None:
+        """Return when what was answered so far is traced, or else soon.
+
+        Raises:
+            HostFault: it could not be traced or logged.
+        """
+        if self._tracing is not None:
+            await asyncio.wait([self._tracing], timeout=_LOOK_S)
+        self._refuse_after_fault()
+
+    def ranges(self, doc: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Of document `doc`, what was read and what was shown, by child runs as well: in any order, some twice."""
+        text = self._texts[doc]
+        return (
+            text.read.unsorted() + text.read_below.unsorted(),
+            text.shown.unsorted() + text.shown_below.unsorted(),
         )
 
     def read(self, doc: int, start: int, stop: int) -> None:
@@ -255,6 +322,7 @@ class Shown:
         self._found_max = sum(len(text.found) for text in texts.values()) + _FOUND_MAX
 
     async def _note(self, first: int, found: list[tuple[int, int, int]], *, complete: bool) -> None:
+        self._missed = self._missed or not complete
         by_doc: dict[int, list[tuple[int, int]]] = {first: []} if not complete else {}
         for doc, start, stop in found:
             by_doc.setdefault(doc, []).append((start, stop))
