@@ -31,7 +31,8 @@ from tests.unit.audit_events import NEEDED, made
 GOLDEN = Path(__file__).with_name("audit_golden")
 VERSIONS = range(1, VERSION + 1)
 # The first version of each event that is not of the first.
-SINCE = {"quota.changed": 3, "query.reused": 3, "canary.seen": 4, "log.accepted": 4, "key.changed": 4}
+SINCE = {"quota.changed": 3, "query.reused": 3, "canary.seen": 4, "content.erased": 4, "log.read": 4}
+SINCE |= {"log.accepted": 4, "key.changed": 4}
 
 
 def lines(version: int) -> list[bytes]:
@@ -110,9 +111,32 @@ def test_a_record_of_version_2_has_nothing_of_version_3(number: str, old: bytes,
         parse(fields["seq"], canonical({**fields, "v": 2}))
 
 
-@pytest.mark.parametrize("number", ["canary.seen", "log.accepted", "key.changed"])
-def test_a_record_of_version_3_has_nothing_of_version_4(number: str) -> None:
-    fields = json.loads(next(body for body in lines(4) if f'"event":"{number}"'.encode() in body))
+_NAME = b'"' + b"e" * 64 + b'"'
+
+
+@pytest.mark.parametrize(
+    ("number", "old", "new"),
+    [
+        ("content.erased", b"", b""),
+        ("canary.seen", b"", b""),
+        ("log.read", b"", b""),
+        ("log.accepted", b"", b""),
+        ("key.changed", b"", b""),
+        ("run.started", b'"contexts":', b'"question":%b,"contexts":' % _NAME),
+        ("answer.given", b'"cell":', b'"output":%b,"cell":' % _NAME),
+        ("query.reused", b'"cell":', b'"reply":%b,"cell":' % _NAME),
+        *(
+            (event, b'"data":{', b'"data":{"content":%b,' % _NAME)
+            for event in (
+                *("cell.started", "cell.finished", "answer.given", "context.read"),
+                *("query.requested", "query.completed", "query.reused"),
+            )
+        ),
+    ],
+)
+def test_a_record_of_version_3_has_nothing_of_version_4(number: str, old: bytes, new: bytes) -> None:
+    body = next(body for body in lines(4) if f'"event":"{number}"'.encode() in body)
+    fields = json.loads(body.replace(old, new, 1) if old else body)
     with pytest.raises(ValueError, match=f"is a {number} of a later version than it says"):
         parse(fields["seq"], canonical({**fields, "v": 3}))
 

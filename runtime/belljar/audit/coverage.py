@@ -26,11 +26,13 @@ from belljar.audit.events import (
     CanarySeen,
     CellFinished,
     CellStarted,
+    ContentsErased,
     ContextData,
     ContextRead,
     ContextSearched,
     KeyChanged,
     LogAccepted,
+    LogRead,
     QueryCompleted,
     QueryDenied,
     QueryFailed,
@@ -185,6 +187,8 @@ class Documents:
                 | QuotaChanged()
                 | LogAccepted()
                 | KeyChanged()
+                | ContentsErased()
+                | LogRead()
             ):
                 pass
             case _:

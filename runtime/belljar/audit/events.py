@@ -10,7 +10,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   there are `canary.seen`, `log.accepted` and `key.changed`
+    v 4   records name contents (`content`, `question`, `output`, `reply`); there are `content.erased`,
+          `canary.seen`, `log.read`, `log.accepted` and `key.changed`
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -19,8 +20,12 @@ host, and then exactly one of `query.completed`, `query.failed` and `query.denie
 asked, because there is an answer to an equal one, is the one record `query.reused`, durable before the box has that
 answer.
 
+Where the policy keeps contents, a record names those that belong to it (`content`, `question`, `output`, `reply`), or
+says in one word why one was left out; see `audit.content`.
+
 What belongs to no run stands under a name that no run can have as its id, and only there: `quota.changed` under
-`host.quotas`, `log.accepted` and `key.changed` under `host.log`.
+`host.quotas`, `content.erased` under `host.contents`, `log.read` under `host.reads`, `log.accepted` and `key.changed`
+under `host.log`.
 """
 
 from __future__ import annotations
@@ -44,6 +49,8 @@ __all__ = [
     "CanarySeen",
     "CellFinished",
     "CellStarted",
+    "ContentName",
+    "ContentsErased",
     "ContextData",
     "ContextRead",
     "ContextSearched",
@@ -51,6 +58,7 @@ __all__ = [
     "Event",
     "KeyChanged",
     "LogAccepted",
+    "LogRead",
     "Number",
     "QueryCompleted",
     "QueryDenied",
@@ -74,6 +82,8 @@ VERSION: Final = 4
 
 Text = Annotated[str, Meta(max_length=STRING_CHARS_MAX)]
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
+# Names a content (`content`), or says why there is none.
+ContentName = Annotated[str, Meta(pattern=r"^([0-9a-f]{64}|[a-z-]{1,32})\Z")]
 Count = Annotated[int, Meta(ge=0, le=INT_MAX)]
 Number = Annotated[int, Meta(ge=-INT_MAX, le=INT_MAX)]
 Spans = list[tuple[Count, Count]]
@@ -124,7 +134,8 @@ class RunStarted(_Event, frozen=True):
     """A run begins, under these controls. `refused`: it was refused before anything was opened, and ends at once.
 
     `facts` is what the backend says about itself: the image's digest, versions. `scripted`: one of its models gives
-    answers that were written before. Where no question has come yet, there is no `question_bytes`.
+    answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
+    content that it is.
     """
 
     name: ClassVar[str] = "run.started"
@@ -140,6 +151,7 @@ class RunStarted(_Event, frozen=True):
     sub_model: Text | None = None
     scripted: bool | None = None
     question_bytes: Count | None = None
+    question: ContentName | None = None
 
 
 class BoxStarted(_Event, frozen=True):
@@ -150,31 +162,41 @@ class BoxStarted(_Event, frozen=True):
 
 
 class CellStarted(_Event, frozen=True):
-    """A cell begins."""
+    """A cell begins. `content` is its code."""
 
     name: ClassVar[str] = "cell.started"
     cell: Count
     code_sha256: Sha256
     code_bytes: Count
+    content: ContentName | None = None
 
 
 class CellFinished(_Event, frozen=True):
-    """A cell has ended; `output_bytes` is what it printed, including what was cut."""
+    """A cell has ended; `output_bytes` is what it printed, including what was cut.
+
+    `content` is what was not cut, and how it failed.
+    """
 
     name: ClassVar[str] = "cell.finished"
     cell: Count
     status: Text
     output_bytes: Count
+    content: ContentName | None = None
 
 
 class AnswerGiven(_Event, frozen=True):
-    """The program gave its answer. `stays`: that ends its cell only, and others may follow."""
+    """The program gave its answer. `stays`: that ends its cell only, and others may follow.
+
+    `content` is the answer, as JSON, and `output` what its cell had printed, where the answer ends that.
+    """
 
     name: ClassVar[str] = "answer.given"
     cell: Count
     answer_sha256: Sha256
     answer_bytes: Count
     stays: bool = False
+    content: ContentName | None = None
+    output: ContentName | None = None
 
 
 class AnswerVoid(_Event, frozen=True):
@@ -190,6 +212,7 @@ class ContextRead(_Event, frozen=True):
     """The program read `[start, stop)`; or made `reads` small reads, which together are `spans`.
 
     `line` is the line of the cell, as the program claims; of several reads, the first one's. 0 is unknown.
+    `content` is what the program was given.
     """
 
     name: ClassVar[str] = "context.read"
@@ -200,6 +223,7 @@ class ContextRead(_Event, frozen=True):
     stop: Count | None = None
     reads: Count | None = None
     spans: Spans | None = None
+    content: ContentName | None = None
 
     def __post_init__(self) -> None:
         one, many = (self.start, self.stop), (self.reads, self.spans)
@@ -228,7 +252,8 @@ class ContextSearched(_Event, frozen=True):
 class QueryRequested(_Event, frozen=True):
     """A model, or a host tool (`tool:NAME`), is about to be asked.
 
-    The prompt's digest is that of its texts, joined by zero bytes; a tool's are its arguments.
+    The prompt's digest is that of its texts, joined by zero bytes; a tool's are its arguments. `content` is what is
+    sent.
     """
 
     name: ClassVar[str] = "query.requested"
@@ -240,6 +265,7 @@ class QueryRequested(_Event, frozen=True):
     prompt_sha256: Sha256
     prompt_bytes: Count
     output_tokens_max: Count
+    content: ContentName | None = None
 
 
 class QueryDenied(_Event, frozen=True):
@@ -265,7 +291,8 @@ class QueryCompleted(_Event, frozen=True):
     """The model answered, and this is what it cost.
 
     Of `input_tokens` some may have come from the provider's cache, which costs less, and others may have been written
-    to it, which costs more: `cache_write_1h_tokens` are those of them that it keeps for an hour.
+    to it, which costs more: `cache_write_1h_tokens` are those of them that it keeps for an hour. `content` is the
+    reply.
     """
 
     name: ClassVar[str] = "query.completed"
@@ -281,6 +308,7 @@ class QueryCompleted(_Event, frozen=True):
     cache_read_tokens: Count = 0
     cache_write_tokens: Count = 0
     cache_write_1h_tokens: Count = 0
+    content: ContentName | None = None
 
 
 class QueryFailed(_Event, frozen=True):
@@ -299,7 +327,7 @@ class QueryReused(_Event, frozen=True):
     """No model was asked: the answer is that of `origin`, an action of the same tenant. It cost nothing.
 
     `source`: that answer was kept from before, or had been on its way. The rest is as in `query.requested` and
-    `query.completed`.
+    `query.completed`; `content` is the prompt, and `reply` the reply.
     """
 
     name: ClassVar[str] = "query.reused"
@@ -315,6 +343,8 @@ class QueryReused(_Event, frozen=True):
     reply_bytes: Count
     answered_by: Text
     stop_reason: Text
+    content: ContentName | None = None
+    reply: ContentName | None = None
 
 
 class QueryShown(_Event, frozen=True):
@@ -453,6 +483,31 @@ class KeyChanged(_Event, frozen=True):
         return f"belljar key changed\n{old}\n{new}\n"
 
 
+class ContentsErased(_Event, frozen=True):
+    """The key of a run's contents was destroyed, and with it all that was kept of them. The records stay.
+
+    `by` is who did it: a user of the system, `host` for a host that keeps its policies, or what a program says. `why`:
+    somebody wanted it, the policy's time was over, or room was made for later ones.
+    """
+
+    name: ClassVar[str] = "content.erased"
+    of: Text
+    by: Text
+    why: Literal["erased", "age", "size"]
+
+
+class LogRead(_Event, frozen=True):
+    """Somebody is about to read what runs did. `by` is who, a user of the system; `command` is how (`audit show`).
+
+    `of` are the runs that were asked for, with those below them; none is all runs.
+    """
+
+    name: ClassVar[str] = "log.read"
+    by: Text
+    command: Text
+    of: list[Text] = []
+
+
 Event = (
     RunStarted
     | BoxStarted
@@ -475,6 +530,8 @@ Event = (
     | QuotaChanged
     | LogAccepted
     | KeyChanged
+    | ContentsErased
+    | LogRead
 )
 
 EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_args(Event)}
@@ -485,6 +542,8 @@ _HOST_EVENTS: Final[Mapping[type[Event], str]] = {
     QuotaChanged: "host.quotas",
     LogAccepted: "host.log",
     KeyChanged: "host.log",
+    ContentsErased: "host.contents",
+    LogRead: "host.reads",
 }
 HOST_RUNS: Final = frozenset(_HOST_EVENTS.values())
 
@@ -580,7 +639,15 @@ def _version_of(event: Event) -> int:
 
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
-    return isinstance(event, CanarySeen | LogAccepted | KeyChanged)
+    if isinstance(event, RunStarted):
+        return event.question is not None
+    if isinstance(event, AnswerGiven):
+        return event.content is not None or event.output is not None
+    if isinstance(event, QueryReused):
+        return event.content is not None or event.reply is not None
+    if isinstance(event, CellStarted | CellFinished | ContextRead | QueryRequested | QueryCompleted):
+        return event.content is not None
+    return isinstance(event, ContentsErased | CanarySeen | LogRead | LogAccepted | KeyChanged)
 
 
 def _is_of_version_3(event: Event) -> bool:
