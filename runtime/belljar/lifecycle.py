@@ -29,7 +29,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from belljar.audit import AuditLog
+from belljar.audit import AuditLog, Checkpoints
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
@@ -110,7 +110,7 @@ class Shared(msgspec.Struct, frozen=True):
     """What all runs of a host share; `live` are those whose box is open, children among them.
 
     For a run that is watched, `printed` hears what it and its children print. `host_key` gives the key that wraps those
-    of contents, or raises AuditUnavailable; `secrets` are what no content may have.
+    of contents, or raises AuditUnavailable; `secrets` are what no content may have. `checkpoints` signs the log.
     """
 
     audit: AuditLog
@@ -122,6 +122,7 @@ class Shared(msgspec.Struct, frozen=True):
     secrets: tuple[str, ...]
     printed: OnOutput | None = None
     reuse: Reuse = msgspec.field(default_factory=Reuse)
+    checkpoints: Checkpoints | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -780,7 +781,14 @@ class Run:
             self.scope.run, charged=self._meter.ends(), beside=entry, below=abandoned_in(self.audit)
         )
         assert sealed is not None, "the entry's result"
-        self._receipt = Receipt(str(self.scope.run), *sealed)
+        self._receipt = await self._receipt_of(*sealed)
+
+    async def _receipt_of(self, seq: int, head: str) -> Receipt:
+        """Of a child its parent's receipt vouches for all: it has ended before."""
+        run, checkpoints = self.scope.run, self.shared.checkpoints
+        if run.parent is not None or checkpoints is None:
+            return Receipt(str(run), seq, head)
+        return await checkpoints.receipt(str(run), seq, head)
 
 
 @contextlib.asynccontextmanager

@@ -35,6 +35,8 @@ from belljar.audit.events import (
     ContentsErased,
     ContextRead,
     ContextSearched,
+    KeyChanged,
+    LogAccepted,
     LogRead,
     QueryCompleted,
     QueryDenied,
@@ -499,7 +501,7 @@ class _Growing:
                 self._search(record, search)
             case ContextRead() | QueryShown() | RequestRefused() | AnswerGiven() | AnswerVoid() | CanarySeen() as event:
                 self._steps(event.cell).append(_step(record, event))
-            case QuotaChanged() | ContentsErased() | LogRead():
+            case QuotaChanged() | ContentsErased() | LogRead() | LogAccepted() | KeyChanged():
                 run.misfits += 1
             case _:
                 assert_never(record.typed)

@@ -23,7 +23,6 @@ from belljar.audit import (
     Log,
     Ranges,
     Record,
-    Report,
     TreeRun,
     coverage,
     head,
@@ -36,7 +35,7 @@ from belljar.audit import (
 )
 from belljar.audit.choosing import UNFINISHED, Wanted, chosen
 from belljar.audit.events import HOST_RUNS, RunAbandoned, RunFinished
-from belljar.cli import options
+from belljar.cli import options, proving
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.output import emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
@@ -45,7 +44,6 @@ from belljar.units import format_money, parse_money
 
 __all__ = ["audit"]
 
-_PROBLEMS_SHOWN_MAX = 20
 _RANGES_SHOWN = 20
 _LAST = "last"
 _COLUMNS = 120
@@ -81,6 +79,10 @@ class _Money(click.ParamType[int]):
 @click.group()
 def audit() -> None:
     """Read and check the audit log."""
+
+
+for _command in (proving.verify_, proving.receipt, proving.checkpoint):
+    audit.add_command(_command)
 
 
 @audit.command()
@@ -305,27 +307,6 @@ def _show_branch(name: str, status: str, calls: int, cost_nanousd: int) -> None:
     say(printable(f"{name}  {status:<10}  {_counted(calls, 'call')}  {format_money(cost_nanousd)}", but=""))
 
 
-@audit.command("verify")
-@options.state
-@options.as_json
-def verify_(state: Path | str | None, as_json: bool) -> None:
-    """Check the whole log: every hash, the order, and that every request has its outcome."""
-    report = verify(_log(state))
-    if as_json:
-        emit({"ok": report.ok, "report": report})
-    else:
-        for problem in report.problems[:_PROBLEMS_SHOWN_MAX]:
-            say(problem)
-        say(f"{_counted(report.records, 'record')} of {_counted(report.runs, 'run')}, head {report.head}")
-        if report.unfinished:
-            say(f"{_counted(len(report.unfinished), 'action')} without an outcome, in runs that have not ended")
-    if not report.ok:
-        error = _unsound(report)
-        if as_json:
-            click.get_current_context().exit(error.exit_code)
-        raise error
-
-
 _SHOWN_UNIT = (
     "shown is counted in whole lines, in pieces of at least 24 bytes, and in lines under 12 bytes where several "
     "neighbours stand in a row"
@@ -394,7 +375,7 @@ def coverage_(
 def _coverage(log: Log, run: str, ranges: int) -> Coverage:
     report = verify(log)
     if not report.ok:
-        raise _unsound(report)
+        raise proving.unsound(report)
     return coverage(records_below(log, run), ranges_max=ranges)
 
 
@@ -439,12 +420,6 @@ def _run_id(log: Log, run: str) -> str:
 
 def _no_run(run: str) -> InvalidInput:
     return InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")
-
-
-def _unsound(report: Report) -> VerificationFailed:
-    return VerificationFailed(
-        f"the log does not verify: {_counted(len(report.problems), 'problem')}, the first: {report.problems[0]}"
-    )
 
 
 def _fields(record: Record) -> dict[str, object]:
