@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from belljar.audit.events import HOST_RUN
+from belljar.audit.events import HOST_RUNS
 from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import StoreError, shown
@@ -37,8 +37,9 @@ UNREADABLE: Final = (*SqliteError, StoreError)
 
 # A planted body of gigabytes is never loaded: it reads as NULL, and is refused.
 _SELECT: Final = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
+_NO_RUNS: Final = ", ".join(f"'{name}'" for name in sorted(HOST_RUNS))
 _BOUNDS: Final = f"""SELECT run, min(seq), max(seq), count(*) FROM records
-    WHERE run <> '{HOST_RUN}' GROUP BY run ORDER BY min(seq)"""  # noqa: S608 (a constant)
+    WHERE run NOT IN ({_NO_RUNS}) GROUP BY run ORDER BY min(seq)"""  # noqa: S608 (constants)
 _BATCH: Final = 500
 _PATIENCE_S: Final = 10.0
 
