@@ -109,6 +109,14 @@ def test_a_record_of_version_2_has_nothing_of_version_3(number: str, old: bytes,
         parse(fields["seq"], canonical({**fields, "v": 2}))
 
 
+def test_a_depth_is_of_version_4() -> None:
+    fields = json.loads(next(body for body in lines(4) if b'"event":"quota.changed"' in body))
+    fields["data"]["depth"] = 2
+    assert parse(fields["seq"], canonical(fields)).typed == msgspec.convert(fields["data"], EVENTS["quota.changed"])
+    with pytest.raises(ValueError, match=r"is a quota\.changed of a later version than it says"):
+        parse(fields["seq"], canonical({**fields, "v": 3}))
+
+
 @pytest.mark.parametrize("version", VERSIONS[1:])
 def test_records_since_version_2_need_only_the_fast_reader(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
     slow: list[int] = []

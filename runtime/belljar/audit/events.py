@@ -10,7 +10,7 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   as version 3, so far
+    v 4   `quota.changed` can bound the `depth` of trees of runs
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -405,6 +405,7 @@ class QuotaChanged(_Event, frozen=True):
     boxes: Count | None = None
     calls_in_flight: Count | None = None
     context_bytes: Count | None = None
+    depth: Count | None = None
 
 
 Event = (
@@ -527,7 +528,7 @@ def _version_of(event: Event) -> int:
 
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
-    return False
+    return isinstance(event, QuotaChanged) and event.depth is not None
 
 
 def _is_of_version_3(event: Event) -> bool:

@@ -134,7 +134,12 @@ _STATEMENTS: Final = (
     f"INSERT INTO belljar.head VALUES (true, {VERSION}, 0)",  # noqa: S608
 )
 # What makes a schema of each older version one of the next.
-_MIGRATIONS: Final = {1: (_create_table(CONTENT_KEYS), _create_table(CONTENTS), _create_table(CHECKPOINTS))}
+_MIGRATIONS: Final = {
+    1: (
+        "ALTER TABLE belljar.limits ADD COLUMN depth bigint",
+        *map(_create_table, (CONTENT_KEYS, CONTENTS, CHECKPOINTS)),
+    )
+}
 
 # -- opening -----------------------------------------------------------------------------------------------------------
 

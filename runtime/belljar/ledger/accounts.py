@@ -112,6 +112,8 @@ _ZERO: Final[Vector] = (0,) * len(DIMENSIONS)
 _NO_BOUNDS: Final[Bounds] = (None,) * len(DIMENSIONS)
 _OPEN: Final = ("held", "dispatched")
 _OF_BOXES: Final = "box-"
+# All that a program is told if it is a level above its tenant that says no.
+_TOO_DEEP: Final = "the quota of the run's tenant allows no child runs at this depth: do without them"
 # A portion is at most one part in this many of what the tightest level has left.
 _PORTION_SHARE: Final = 8
 # Sums beyond it would not fit the store's 64 bits.
@@ -149,8 +151,32 @@ def open_run(draft: Draft, row: RunRow) -> None:
     """Open a run; where its id is that of a child, with a slice of what its parent has left, or not at all."""
     if draft.get(RUNS, row.run) is not None:
         raise InvalidInput(f"run {row.run} already exists; choose another id", code="run.exists")
-    parent = _stored(RunId, row.run).parent
-    draft.put(RUNS, row if parent is None else _sliced(draft, row, _run(_open_row(draft, parent))))
+    run = _stored(RunId, row.run)
+    parent = None if run.parent is None else _open_row(draft, run.parent)
+    if parent is not None:
+        _permit_depth(draft, run, parent)
+        row = _sliced(draft, row, _run(parent))
+    draft.put(RUNS, row)
+
+
+def _permit_depth(draft: Draft, run: RunId, parent: RunRow) -> None:
+    """Whether each level of the tenant lets a run have children as deep as this one. Its own model is a level, too."""
+    depth = run.depth + 1
+    for row in _limits_above(draft, parent):
+        most = None if row is None else row.bounds[LIMITED.index("depth")]
+        if row is None or most is None or depth <= most:
+            continue
+        raise QuotaExceeded(
+            f"tenant {row.account} may have {most} levels of models below a root model, but with this child run there "
+            f"would be {depth}; do without it, or raise the limit (`belljar quota set {row.account} --depth`)",
+            code="quota.tenant.depth",
+            limit=most,
+            observed=depth,
+            told=None if row.account == parent.tenant else _TOO_DEEP,
+            scope=row.account,
+            dimension="depth",
+            period="now",
+        )
 
 
 def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limits]:

@@ -119,7 +119,8 @@ class Ledger:
 
         Raises:
             InvalidInput: `run.exists`, `limit.invalid`; `run.parent`: it is another run, or another tenant's.
-            QuotaExceeded: the parent has not that much left; its account is the `scope`.
+            QuotaExceeded: the parent has not that much left; its account is the `scope`. Or a level of the tenant has
+                no runs that deep (`quota.tenant.depth`).
             LedgerUnavailable: also where the parent is not known, or closed.
         """
         if parent != run.parent:
@@ -136,7 +137,7 @@ class Ledger:
             accounts.open_run(draft, row)
             return None if beside is None else beside.work(draft)
 
-        needs = () if parent is None else accounts.slice_keys(parent)
+        needs = () if parent is None else accounts.slice_keys(parent) + accounts.limit_keys(tenant)
         result = await self._submit(Job(work, needs if beside is None else needs + beside.needs), lane=run)
         self._opened[run] = (tenant, run_limits)
         return result
