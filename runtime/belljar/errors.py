@@ -228,7 +228,7 @@ class ModelFailed(HostFault):
 
 
 class LedgerUnavailable(HostFault):
-    exit_code = 5
+    exit_code = 8
 
 
 class AuditUnavailable(HostFault):

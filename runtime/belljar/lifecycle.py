@@ -33,6 +33,7 @@ from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
+from belljar.broker.canaries import ends_run
 from belljar.broker.screening import permit_depth
 from belljar.context import (
     ContextStore,
@@ -63,7 +64,15 @@ from belljar.engine import (
     Verdict,
     verdict_of,
 )
-from belljar.errors import AuditUnavailable, BelljarError, HostFault, ModelFailed, PolicyDenied, Refusal
+from belljar.errors import (
+    AuditUnavailable,
+    BelljarError,
+    HostFault,
+    LedgerUnavailable,
+    ModelFailed,
+    PolicyDenied,
+    Refusal,
+)
 from belljar.heavy import bytes_of, off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
@@ -194,6 +203,8 @@ class Run:
         self._unanswered: Verdict | None = None
         self._solving: asyncio.Task[None] | None = None
         self._killed = False
+        # Of ours, if one ended the run.
+        self.fault: HostFault | None = None
         self.on_turn: OnTurn | None = None
         self._turns_log = TurnsLog()
         self._asked_log = TurnsLog()  # of the last question of a session
@@ -213,6 +224,12 @@ class Run:
     @property
     def audit(self) -> AuditLog:
         return self.shared.audit
+
+    @property
+    def unavailable(self) -> HostFault | None:
+        """What ended the run, if that is the log or the ledger."""
+        fault = self.fault or self.box.fault
+        return fault if isinstance(fault, AuditUnavailable | LedgerUnavailable) else None
 
     async def execute(self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None) -> CellResult:
         """One cell, as in `Box.execute`."""
@@ -317,6 +334,10 @@ class Run:
         self._solving = asyncio.create_task(work)
         try:
             await self._solving
+        except PolicyDenied as refusal:
+            if ends_run(refusal):  # of a session, too, which outlives any other failure of its root model
+                await self.box.end(verdict_of(refusal))
+            raise
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if not self._killed or (caller is not None and caller.cancelling()):
@@ -515,6 +536,8 @@ class Run:
                 if run is not None and run.announced:
                     self._include(child, run)
             assert run is not None, "its block was entered"
+            if run.unavailable is not None:  # to its parent as well
+                raise run.unavailable
             return await run.outcome()
 
     async def _child_order(self, child: Child, lent: contextlib.AsyncExitStack) -> Order:
@@ -760,6 +783,7 @@ async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[
         yield run
     except BaseException as error:
         raised = error
+        run.fault = error if isinstance(error, HostFault) else None
         # Without a log we cannot vouch for a result; and an error that is not ours goes to the caller.
         if isinstance(error, AuditUnavailable) or not isinstance(error, BelljarError):
             raise

@@ -30,6 +30,8 @@ from tests.unit.audit_events import NEEDED, made
 
 GOLDEN = Path(__file__).with_name("audit_golden")
 VERSIONS = range(1, VERSION + 1)
+# The first version of each event that is not of the first.
+SINCE = {"quota.changed": 3, "query.reused": 3, "canary.seen": 4}
 
 
 def lines(version: int) -> list[bytes]:
@@ -52,8 +54,7 @@ def test_a_log_of_each_version_has_every_event_and_verifies(version: int, tmp_pa
     report = verify(path)
     assert (report.problems, report.records) == ([], len(lines(version)))
     found = [parse(seq, body) for seq, body in enumerate(lines(version), 1)]
-    since_3 = {"quota.changed", "query.reused"} if version < 3 else set()
-    assert {record.event for record in found} == set(EVENTS) - since_3
+    assert {record.event for record in found} == {name for name in EVENTS if SINCE.get(name, 1) <= version}
     assert all(json.loads(record.body)["v"] == version for record in found)
 
 
@@ -114,6 +115,13 @@ def test_a_depth_is_of_version_4() -> None:
     fields["data"]["depth"] = 2
     assert parse(fields["seq"], canonical(fields)).typed == msgspec.convert(fields["data"], EVENTS["quota.changed"])
     with pytest.raises(ValueError, match=r"is a quota\.changed of a later version than it says"):
+        parse(fields["seq"], canonical({**fields, "v": 3}))
+
+
+@pytest.mark.parametrize("number", ["canary.seen"])
+def test_a_record_of_version_3_has_nothing_of_version_4(number: str) -> None:
+    fields = json.loads(next(body for body in lines(4) if f'"event":"{number}"'.encode() in body))
+    with pytest.raises(ValueError, match=f"is a {number} of a later version than it says"):
         parse(fields["seq"], canonical({**fields, "v": 3}))
 
 
