@@ -16,7 +16,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -33,6 +33,23 @@ _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 _BUSY_TIMEOUT_S: Final = 10.0  # how long another process may hold the write lock
 # Values in one statement; SQLite itself takes 32,766.
 _VALUES_MAX: Final = 500
+
+
+class _Told:
+    """Inside it an error of SQLite's is a `StoreError` that says what to do.
+
+    Not a generator: each transaction enters it five times, and these took a twentieth of a transaction's time.
+    """
+
+    def __init__(self, busy_timeout_s: float) -> None:
+        self._busy_timeout_s = busy_timeout_s
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, SqliteError):
+            raise StoreError(_advice(error, self._busy_timeout_s)) from error
 
 
 class SqliteStore:
@@ -63,11 +80,12 @@ class SqliteStore:
         self._busy_timeout_s = busy_timeout_s
         self._schema = schema
         self._version = -1
-        self._paths: list[Path] = []
+        self._paths: list[str] = []
         self._files: list[tuple[int, int]] = []
         self._loads: dict[tuple[str, int], str] = {}
         self._saves: dict[str, str] = {}
         self._turns: Turns | None = None
+        self._told = _Told(busy_timeout_s)
         self._db = self._open(path)
 
     # -- a transaction -----------------------------------------------------------------------------------------------
@@ -75,7 +93,7 @@ class SqliteStore:
     def begin(self) -> bool:
         if self._turns is not None and not self._turns.take(self._busy_timeout_s):
             raise StoreError(_busy(self._busy_timeout_s))
-        with self._told():
+        with self._told:
             self._db.execute("BEGIN IMMEDIATE")
             self._refuse_moved()
             version = self._db.execute("PRAGMA data_version").fetchone()[0]
@@ -90,7 +108,7 @@ class SqliteStore:
     def load(self, table: Table[_Row], keys: Sequence[tuple[Any, ...]]) -> list[_Row]:
         found: list[_Row] = []
         step = _VALUES_MAX // table.keys
-        with self._told():
+        with self._told:
             for start in range(0, len(keys), step):
                 some = keys[start : start + step]
                 values = [value for key in some for value in key]
@@ -98,12 +116,12 @@ class SqliteStore:
         return found
 
     def query(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with self._told():
+        with self._told:
             return self._db.execute(statement, values).fetchall()
 
     def save(self, changes: Mapping[Key, Any]) -> None:
         by_table: dict[Table[Any], list[tuple[Any, ...]]] = {}
-        with self._told():
+        with self._told:
             for (table, key), row in changes.items():
                 if row is None:
                     self._db.execute(f"DELETE FROM {table.name} WHERE {_where(table)}", key)  # noqa: S608
@@ -115,7 +133,7 @@ class SqliteStore:
                     raise StoreError("it did not take what was written: set the file aside for inspection")
 
     def commit(self) -> None:
-        with self._told():
+        with self._told:
             self._db.execute("COMMIT")
             self._give_turn()
             self._refuse_moved()
@@ -171,13 +189,6 @@ class SqliteStore:
             self._saves[table.name] = known
         return known
 
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except SqliteError as error:
-            raise StoreError(_advice(error, self._busy_timeout_s)) from error
-
     def _refuse_moved(self) -> None:
         try:
             if _identities(self._paths) == self._files:
@@ -197,7 +208,7 @@ class SqliteStore:
             db = sqlite3.connect(
                 path or ":memory:", timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
             )
-            before = _identities([path] if path is not None else [])
+            before = _identities([] if path is None else [str(path)])
             self._configure(db, in_memory=path is None)
             self._prepare(db, path)
             self._paths = _files(path)  # the first transaction has created the side files
@@ -283,15 +294,15 @@ def _where(table: Table[Any]) -> str:
     return " AND ".join(f"{column} = ?" for column in table.columns[: table.keys])
 
 
-def _files(path: Path | None) -> list[Path]:
+def _files(path: Path | None) -> list[str]:
     """The database and its two side files, which are part of it; none for a database in memory."""
     if path is None:
         return []
     real = path.resolve()  # SQLite puts its side files beside what a symbolic link points to
-    return [path, *(real.with_name(real.name + suffix) for suffix in ("-wal", "-shm"))]
+    return [str(path), *(f"{real}{suffix}" for suffix in ("-wal", "-shm"))]
 
 
-def _identities(paths: Sequence[Path]) -> list[tuple[int, int]]:
+def _identities(paths: Sequence[str]) -> list[tuple[int, int]]:
     """Device and inode of each.
 
     While SQLite has a file open, no other file gets its inode, so we need not hold it open too. Nor may we: closing a
