@@ -366,8 +366,8 @@ except QuotaExceeded as error:
     assert refused == "quota.tenant.depth"
     assert (limit, "acme" in words) == ((None, False) if whose == "acme" else (1, True))
     assert [record.run for record in jar.records("run.started") if not record.data.get("refused")] == [result.run]
-    explained = jar("quota", "explain", f"{result.run}.00001").stdout
-    assert f"the limit of tenant {whose} on depth refused" in explained
+    explained = jar("quota", "explain", result.run).stdout
+    assert f"the limit of tenant {whose} on depth refused a recurse: it would have come to 2 of 1" in explained
     assert jar("audit", "verify").code == jar("quota", "check").code == 0
 
 

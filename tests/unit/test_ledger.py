@@ -1051,7 +1051,7 @@ TestBooks = pytest.mark.slow(Books.TestCase)
 @on_each_store
 def test_the_books_on_a_server() -> None:
     run_state_machine_as_test(
-        Books, settings=settings(Books.TestCase.settings, max_examples=examples(24), stateful_step_count=25)
+        Books, settings=settings(Books.TestCase.settings, max_examples=examples(12), stateful_step_count=25)
     )
 
 

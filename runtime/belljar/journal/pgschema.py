@@ -137,7 +137,9 @@ _STATEMENTS: Final = (
 _MIGRATIONS: Final = {
     1: (
         "ALTER TABLE belljar.limits ADD COLUMN depth bigint",
-        *map(_create_table, (CONTENT_KEYS, CONTENTS, CHECKPOINTS)),
+        _create_table(CONTENT_KEYS),
+        _create_table(CONTENTS),
+        _create_table(CHECKPOINTS),
     )
 }
 
