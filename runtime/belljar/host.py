@@ -25,6 +25,7 @@ import msgspec
 
 from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
+from belljar.audit.content import HOST_KEY
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
@@ -32,6 +33,7 @@ from belljar.engine import AnswerType, Progress, Result
 from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language
 from belljar.journal import open_journal
+from belljar.keys import Keys
 from belljar.ledger import Ledger
 from belljar.lifecycle import (
     OnProgress,
@@ -157,6 +159,7 @@ class Host:
         self.state, self._config = found.state, found.config
         self._pool = pool
         self._environ = environ
+        self._keys = Keys.at(environ)
         self._registry = Registry(environ, models=models)
         self._prices = prices or Prices()
         self._contexts = ContextStores(self.state.contexts, functools.partial(context_bounds, self.state.journal))
@@ -197,7 +200,15 @@ class Host:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
-            self._shared = Shared(audit, ledger, self._contexts, searcher, self._live)
+            self._shared = Shared(
+                audit,
+                ledger,
+                self._contexts,
+                searcher,
+                self._live,
+                host_key=functools.cache(functools.partial(self._keys.secret, HOST_KEY)),
+                secrets=self._registry.secrets,
+            )
             stack.callback(self._shared.reuse.clear)
             self._resources = stack.pop_all()
         return self
@@ -286,8 +297,7 @@ class Host:
         feed: Feed | None = None,
     ) -> Result:
         check("question", question, str, "the question as a text")
-        question_bytes = len(question.encode("utf-8", "replace"))
-        begun = self._begin(wish, question_bytes=question_bytes, feed=feed)
+        begun = self._begin(wish, question=question, feed=feed)
         async with begun as run, run.reporting(on_progress):
             run.on_turn = on_turn
             await run.solve(question)
@@ -377,20 +387,20 @@ class Host:
         *,
         alone: bool = False,
         stays: bool = False,
-        question_bytes: int | None = None,
+        question: str | None = None,
         feed: Feed | None = None,
     ) -> AsyncIterator[Run]:
         """A run as requested, live for the length of a block; with a root model where there are questions."""
         check("contexts", wish.contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with Loans() as loans:
             async with self._logging_refusals(wish.tenant):
-                rooted = stays or question_bytes is not None
+                rooted = stays or question is not None
                 order = await self._order(wish, loans, alone=alone, stays=stays, rooted=rooted)
             shared = self._shared
             if feed is not None:
                 told = shared.audit.telling(feed.record)
                 shared = msgspec.structs.replace(shared, audit=told, printed=feed.output)
-            async with begin(shared, order, question_bytes=question_bytes) as run:
+            async with begin(shared, order, question=question) as run:
                 yield run
 
     async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, stays: bool, rooted: bool) -> Order:

@@ -254,7 +254,8 @@ def test_a_log_that_goes_away_stops_the_run_before_its_next_call(jar: Jar) -> No
 
 
 def test_a_store_that_fails_a_child_run_ends_its_parent_too(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, failing = SqliteStore.commit, []
+    commit = SqliteStore.commit
+    failing: list[bool] = []
 
     def fail_once(store: SqliteStore) -> None:
         if failing:

@@ -61,6 +61,7 @@ NEEDED: Final[Mapping[str, dict[str, Any]]] = {
     "canary.seen": {"cell": 1, "place": "output", "canary": 2},
     "run.finished": {"status": "ok", "calls": 1},
     "run.abandoned": {**_AMOUNTS, "read_bytes": 7, "charged": {**_AMOUNTS, "read_bytes": 0}},
+    "content.erased": {"of": "r1", "by": "user:alice", "why": "erased"},
     "quota.changed": {"tenant": "acme", "period": "day", "by": "user:alice"},
 }
 

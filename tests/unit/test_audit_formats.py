@@ -31,7 +31,7 @@ from tests.unit.audit_events import NEEDED, made
 GOLDEN = Path(__file__).with_name("audit_golden")
 VERSIONS = range(1, VERSION + 1)
 # The first version of each event that is not of the first.
-SINCE = {"quota.changed": 3, "query.reused": 3, "canary.seen": 4}
+SINCE = {"quota.changed": 3, "query.reused": 3, "canary.seen": 4, "content.erased": 4}
 
 
 def lines(version: int) -> list[bytes]:
@@ -110,17 +110,30 @@ def test_a_record_of_version_2_has_nothing_of_version_3(number: str, old: bytes,
         parse(fields["seq"], canonical({**fields, "v": 2}))
 
 
-def test_a_depth_is_of_version_4() -> None:
-    fields = json.loads(next(body for body in lines(4) if b'"event":"quota.changed"' in body))
-    fields["data"]["depth"] = 2
-    assert parse(fields["seq"], canonical(fields)).typed == msgspec.convert(fields["data"], EVENTS["quota.changed"])
-    with pytest.raises(ValueError, match=r"is a quota\.changed of a later version than it says"):
-        parse(fields["seq"], canonical({**fields, "v": 3}))
+_NAME = b'"' + b"e" * 64 + b'"'
 
 
-@pytest.mark.parametrize("number", ["canary.seen"])
-def test_a_record_of_version_3_has_nothing_of_version_4(number: str) -> None:
-    fields = json.loads(next(body for body in lines(4) if f'"event":"{number}"'.encode() in body))
+@pytest.mark.parametrize(
+    ("number", "old", "new"),
+    [
+        ("content.erased", b"", b""),
+        ("canary.seen", b"", b""),
+        ("quota.changed", b'"by":', b'"depth":2,"by":'),
+        ("run.started", b'"contexts":', b'"question":%b,"contexts":' % _NAME),
+        ("answer.given", b'"cell":', b'"output":%b,"cell":' % _NAME),
+        ("query.reused", b'"cell":', b'"reply":%b,"cell":' % _NAME),
+        *(
+            (event, b'"data":{', b'"data":{"content":%b,' % _NAME)
+            for event in (
+                *("cell.started", "cell.finished", "answer.given", "context.read"),
+                *("query.requested", "query.completed", "query.reused"),
+            )
+        ),
+    ],
+)
+def test_a_record_of_version_3_has_nothing_of_version_4(number: str, old: bytes, new: bytes) -> None:
+    body = next(body for body in lines(4) if f'"event":"{number}"'.encode() in body)
+    fields = json.loads(body.replace(old, new, 1) if old else body)
     with pytest.raises(ValueError, match=f"is a {number} of a later version than it says"):
         parse(fields["seq"], canonical({**fields, "v": 3}))
 

@@ -26,6 +26,7 @@ from belljar.audit.events import (
     CanarySeen,
     CellFinished,
     CellStarted,
+    ContentsErased,
     ContextData,
     ContextRead,
     ContextSearched,
@@ -181,6 +182,7 @@ class Documents:
                 | RequestRefused()
                 | CanarySeen()
                 | QuotaChanged()
+                | ContentsErased()
             ):
                 pass
             case _:

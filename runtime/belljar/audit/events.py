@@ -10,7 +10,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   there is `canary.seen`; `quota.changed` can bound the `depth` of trees of runs
+    v 4   records name contents (`content`, `question`, `output`, `reply`); there are `content.erased` and
+          `canary.seen`; `quota.changed` can bound the `depth` of trees of runs
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -19,8 +20,11 @@ host, and then exactly one of `query.completed`, `query.failed` and `query.denie
 asked, because there is an answer to an equal one, is the one record `query.reused`, durable before the box has that
 answer.
 
+Where the policy keeps contents, a record names those that belong to it (`content`, `question`, `output`, `reply`), or
+says in one word why one was left out; see `audit.content`.
+
 What belongs to no run stands under a name that no run can have as its id, and only there: `quota.changed` under
-`host.quotas`.
+`host.quotas`, `content.erased` under `host.contents`.
 """
 
 from __future__ import annotations
@@ -44,6 +48,8 @@ __all__ = [
     "CanarySeen",
     "CellFinished",
     "CellStarted",
+    "ContentName",
+    "ContentsErased",
     "ContextData",
     "ContextRead",
     "ContextSearched",
@@ -72,6 +78,8 @@ VERSION: Final = 4
 
 Text = Annotated[str, Meta(max_length=STRING_CHARS_MAX)]
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
+# Names a content (`content`), or says why there is none.
+ContentName = Annotated[str, Meta(pattern=r"^([0-9a-f]{64}|[a-z-]{1,32})\Z")]
 Count = Annotated[int, Meta(ge=0, le=INT_MAX)]
 Number = Annotated[int, Meta(ge=-INT_MAX, le=INT_MAX)]
 Spans = list[tuple[Count, Count]]
@@ -122,7 +130,8 @@ class RunStarted(_Event, frozen=True):
     """A run begins, under these controls. `refused`: it was refused before anything was opened, and ends at once.
 
     `facts` is what the backend says about itself: the image's digest, versions. `scripted`: one of its models gives
-    answers that were written before. Where no question has come yet, there is no `question_bytes`.
+    answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
+    content that it is.
     """
 
     name: ClassVar[str] = "run.started"
@@ -138,6 +147,7 @@ class RunStarted(_Event, frozen=True):
     sub_model: Text | None = None
     scripted: bool | None = None
     question_bytes: Count | None = None
+    question: ContentName | None = None
 
 
 class BoxStarted(_Event, frozen=True):
@@ -148,31 +158,41 @@ class BoxStarted(_Event, frozen=True):
 
 
 class CellStarted(_Event, frozen=True):
-    """A cell begins."""
+    """A cell begins. `content` is its code."""
 
     name: ClassVar[str] = "cell.started"
     cell: Count
     code_sha256: Sha256
     code_bytes: Count
+    content: ContentName | None = None
 
 
 class CellFinished(_Event, frozen=True):
-    """A cell has ended; `output_bytes` is what it printed, including what was cut."""
+    """A cell has ended; `output_bytes` is what it printed, including what was cut.
+
+    `content` is what was not cut, and how it failed.
+    """
 
     name: ClassVar[str] = "cell.finished"
     cell: Count
     status: Text
     output_bytes: Count
+    content: ContentName | None = None
 
 
 class AnswerGiven(_Event, frozen=True):
-    """The program gave its answer. `stays`: that ends its cell only, and others may follow."""
+    """The program gave its answer. `stays`: that ends its cell only, and others may follow.
+
+    `content` is the answer, as JSON, and `output` what its cell had printed, where the answer ends that.
+    """
 
     name: ClassVar[str] = "answer.given"
     cell: Count
     answer_sha256: Sha256
     answer_bytes: Count
     stays: bool = False
+    content: ContentName | None = None
+    output: ContentName | None = None
 
 
 class AnswerVoid(_Event, frozen=True):
@@ -188,6 +208,7 @@ class ContextRead(_Event, frozen=True):
     """The program read `[start, stop)`; or made `reads` small reads, which together are `spans`.
 
     `line` is the line of the cell, as the program claims; of several reads, the first one's. 0 is unknown.
+    `content` is what the program was given.
     """
 
     name: ClassVar[str] = "context.read"
@@ -198,6 +219,7 @@ class ContextRead(_Event, frozen=True):
     stop: Count | None = None
     reads: Count | None = None
     spans: Spans | None = None
+    content: ContentName | None = None
 
     def __post_init__(self) -> None:
         one, many = (self.start, self.stop), (self.reads, self.spans)
@@ -226,7 +248,8 @@ class ContextSearched(_Event, frozen=True):
 class QueryRequested(_Event, frozen=True):
     """A model, or a host tool (`tool:NAME`), is about to be asked.
 
-    The prompt's digest is that of its texts, joined by zero bytes; a tool's are its arguments.
+    The prompt's digest is that of its texts, joined by zero bytes; a tool's are its arguments. `content` is what is
+    sent.
     """
 
     name: ClassVar[str] = "query.requested"
@@ -238,6 +261,7 @@ class QueryRequested(_Event, frozen=True):
     prompt_sha256: Sha256
     prompt_bytes: Count
     output_tokens_max: Count
+    content: ContentName | None = None
 
 
 class QueryDenied(_Event, frozen=True):
@@ -263,7 +287,8 @@ class QueryCompleted(_Event, frozen=True):
     """The model answered, and this is what it cost.
 
     Of `input_tokens` some may have come from the provider's cache, which costs less, and others may have been written
-    to it, which costs more: `cache_write_1h_tokens` are those of them that it keeps for an hour.
+    to it, which costs more: `cache_write_1h_tokens` are those of them that it keeps for an hour. `content` is the
+    reply.
     """
 
     name: ClassVar[str] = "query.completed"
@@ -279,6 +304,7 @@ class QueryCompleted(_Event, frozen=True):
     cache_read_tokens: Count = 0
     cache_write_tokens: Count = 0
     cache_write_1h_tokens: Count = 0
+    content: ContentName | None = None
 
 
 class QueryFailed(_Event, frozen=True):
@@ -297,7 +323,7 @@ class QueryReused(_Event, frozen=True):
     """No model was asked: the answer is that of `origin`, an action of the same tenant. It cost nothing.
 
     `source`: that answer was kept from before, or had been on its way. The rest is as in `query.requested` and
-    `query.completed`.
+    `query.completed`; `content` is the prompt, and `reply` the reply.
     """
 
     name: ClassVar[str] = "query.reused"
@@ -313,6 +339,8 @@ class QueryReused(_Event, frozen=True):
     reply_bytes: Count
     answered_by: Text
     stop_reason: Text
+    content: ContentName | None = None
+    reply: ContentName | None = None
 
 
 class QueryShown(_Event, frozen=True):
@@ -423,6 +451,19 @@ class QuotaChanged(_Event, frozen=True):
     depth: Count | None = None
 
 
+class ContentsErased(_Event, frozen=True):
+    """The key of a run's contents was destroyed, and with it all that was kept of them. The records stay.
+
+    `by` is who did it: a user of the system, `host` for a host that keeps its policies, or what a program says. `why`:
+    somebody wanted it, the policy's time was over, or room was made for later ones.
+    """
+
+    name: ClassVar[str] = "content.erased"
+    of: Text
+    by: Text
+    why: Literal["erased", "age", "size"]
+
+
 Event = (
     RunStarted
     | BoxStarted
@@ -443,13 +484,17 @@ Event = (
     | RunFinished
     | RunAbandoned
     | QuotaChanged
+    | ContentsErased
 )
 
 EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_args(Event)}
 
 
 # What belongs to no run, and where it stands. A run's id has digits behind its dots.
-_HOST_EVENTS: Final[Mapping[type[Event], str]] = {QuotaChanged: "host.quotas"}
+_HOST_EVENTS: Final[Mapping[type[Event], str]] = {
+    QuotaChanged: "host.quotas",
+    ContentsErased: "host.contents",
+}
 HOST_RUNS: Final = frozenset(_HOST_EVENTS.values())
 
 
@@ -544,9 +589,17 @@ def _version_of(event: Event) -> int:
 
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
+    if isinstance(event, RunStarted):
+        return event.question is not None
+    if isinstance(event, AnswerGiven):
+        return event.content is not None or event.output is not None
+    if isinstance(event, QueryReused):
+        return event.content is not None or event.reply is not None
+    if isinstance(event, CellStarted | CellFinished | ContextRead | QueryRequested | QueryCompleted):
+        return event.content is not None
     if isinstance(event, QuotaChanged):
         return event.depth is not None
-    return isinstance(event, CanarySeen)
+    return isinstance(event, ContentsErased | CanarySeen)
 
 
 def _is_of_version_3(event: Event) -> bool:

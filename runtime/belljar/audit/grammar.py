@@ -30,6 +30,7 @@ from belljar.audit.events import (
     CanarySeen,
     CellFinished,
     CellStarted,
+    ContentsErased,
     ContextRead,
     ContextSearched,
     QueryCompleted,
@@ -112,7 +113,7 @@ class RunGrammar:
                 yield from self._show(record, shown)
             case RequestRefused() | CanarySeen() as told:
                 yield from self._in_a_cell(record, told.cell)
-            case QuotaChanged():
+            case QuotaChanged() | ContentsErased():
                 yield f"record {record.seq}: {record.event} under run {record.run[:80]!a}, to which none belongs"
             case _:
                 assert_never(record.typed)

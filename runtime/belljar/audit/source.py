@@ -22,7 +22,7 @@ from belljar.audit.events import HOST_RUNS
 from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import StoreError, shown
-from belljar.journal.schema import SCHEMA, SqliteError, is_blank
+from belljar.journal.schema import CONTENTS_SINCE, SCHEMA, SqliteError, is_blank
 
 __all__ = ["UNREADABLE", "Log", "Row", "Source", "looked_at", "open_source"]
 
@@ -74,6 +74,10 @@ class Source(Protocol):
 
     def has_ledger(self) -> bool:
         """Whether the ledger is in it, too, and in the latest format."""
+        ...
+
+    def has_contents(self) -> bool:
+        """Whether there may be contents in it, and checkpoints: since format 4 of a file."""
         ...
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -154,6 +158,10 @@ class _File:
 
     def has_ledger(self) -> bool:
         return not is_blank(self._db) and SCHEMA.of(self._db) is SCHEMA
+
+    def has_contents(self) -> bool:
+        schema = None if is_blank(self._db) else SCHEMA.of(self._db)
+        return schema is not None and schema.version >= CONTENTS_SINCE
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return self._db.execute(statement, values).fetchall()
@@ -245,6 +253,9 @@ class _Database:
         return self._schema.VERSION, self._schema.VERSION  # another one is refused when it is opened
 
     def has_ledger(self) -> bool:
+        return True
+
+    def has_contents(self) -> bool:
         return True
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

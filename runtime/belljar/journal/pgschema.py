@@ -52,8 +52,8 @@ LOCK: Final = "SELECT round FROM belljar.head FOR UPDATE"
 TIME: Final = "extract(epoch FROM clock_timestamp())::float8"
 NOW: Final = f"SELECT {TIME}"
 
-_TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state", "digest"}
-_BYTES: Final = {"body", "hash", "run_limits", "tenant_limits", "wrapped", "note"}
+_TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state", "gone"}
+_BYTES: Final = {"body", "hash", "run_limits", "tenant_limits", "wrapped", "note", "digest", "host_key"}
 _SUMS: Final = columns("used_{}") + columns("held_{}")
 
 
@@ -61,10 +61,10 @@ def _sums(book: Book) -> tuple[str, ...]:
     return columns("used_{}", book.dimensions) + columns("held_{}", book.dimensions)
 
 
-_NUMBERS: Final = {"seq", "is_open", "part", "size", *LIMITED, *columns("actual_{}"), *_SUMS}
+_NUMBERS: Final = {"seq", "is_open", "part", "size", "until", *LIMITED, *columns("actual_{}"), *_SUMS}
 _MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {
     LIMITS: set(LIMITED),
-    CONTENT_KEYS: {"wrapped"},
+    CONTENT_KEYS: {"wrapped", "gone"},
     **{book.reservations: set(columns("actual_{}", book.dimensions)) for book in BOOKS},
 }
 # Beside what the columns' types say. Against our own mistakes, as the triggers are.
@@ -85,6 +85,7 @@ _INDEXES: Final = {
     "records_of_run": "records (run, seq)",
     "open_runs": "runs (owner) WHERE is_open = 1",
     "open_reservations": "reservations (run) WHERE state IN ('held', 'dispatched')",
+    "kept_contents": "content_keys (until) WHERE wrapped IS NOT NULL",
     "open_box_reservations": "box_reservations (run) WHERE state IN ('held', 'dispatched')",
 }
 
@@ -140,6 +141,7 @@ _MIGRATIONS: Final = {
         _create_table(CONTENT_KEYS),
         _create_table(CONTENTS),
         _create_table(CHECKPOINTS),
+        f"CREATE INDEX kept_contents ON belljar.{_INDEXES['kept_contents']}",
     )
 }
 

@@ -22,6 +22,7 @@ from typing import Final
 from belljar.journal.tables import BALANCES, BOXES, CALLS, LIMITED, LIMITS, RESERVATIONS, RUNS, columns
 
 __all__ = [
+    "CONTENTS_SINCE",
     "LEDGER_SINCE",
     "OLD_LEDGER",
     "SCHEMA",
@@ -240,6 +241,8 @@ _LEDGER_3: Final = (*_ledger(_WHEN, _LIMITED_3, CALLS.dimensions), *_book(_WHEN,
 _LEDGER: Final = (*_ledger(_WHEN, LIMITED, CALLS.dimensions), *_book(_WHEN, BOXES.dimensions, "box_"))
 # The format of the log since which the ledger is in its file; before, it was a file of its own.
 LEDGER_SINCE: Final = 3
+# And the one since which there are contents and checkpoints.
+CONTENTS_SINCE: Final = 4
 OLD_LEDGER: Final = Schema(
     application_id=0x424A4C47, version=2, statements=_ledger(_WHEN_2, _DIMENSIONS_2, _DIMENSIONS_2)
 )  # "BJLG"
@@ -280,10 +283,14 @@ _JOURNAL_3: Final = Schema(
 # -- contents and checkpoints ------------------------------------------------------------------------------------------
 
 _PROOFS: Final = (
-    "CREATE TABLE content_keys (run TEXT PRIMARY KEY, wrapped BLOB) WITHOUT ROWID",
+    """CREATE TABLE content_keys (
+            run TEXT PRIMARY KEY, host_key BLOB NOT NULL, wrapped BLOB, until INTEGER NOT NULL, gone TEXT)
+            WITHOUT ROWID""",
+    # Large bodies fill their pages better by rowid than by a key.
     """CREATE TABLE contents (
-            run TEXT NOT NULL, digest TEXT NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
+            run TEXT NOT NULL, digest BLOB NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
             PRIMARY KEY (run, digest, part))""",
+    "CREATE INDEX kept_contents ON content_keys (until) WHERE wrapped IS NOT NULL",
     "CREATE TABLE checkpoints (size INTEGER PRIMARY KEY CHECK (size >= 1), note BLOB NOT NULL)",
 )
 SCHEMA: Final = Schema(

@@ -5,7 +5,7 @@
     runs           run -> tenant, owner, bounds, open?
     reservations   id -> run, when, state, asked, actual     one row each, changed only forward
     balances       account, key -> used, held                the sums of the reservations, kept up to date with them
-    content_keys   run -> wrapped                            the key of a run's contents; none: they were erased
+    content_keys   run -> wrapped, until, gone               the key of a run's contents; none: they were erased
     contents       run, digest, part -> body                 what records name by digest, encrypted
     checkpoints    size -> note                              what was signed of the log's first records
 
@@ -129,17 +129,23 @@ class BalanceRow(NamedTuple):
 
 
 class ContentKeyRow(NamedTuple):
-    """The key of one run's contents, wrapped; None since they were erased."""
+    """The key of one run's contents, wrapped with the host key that `host_key` tells from others.
+
+    They may go at `until`, in seconds since the epoch. `wrapped` is None once they have, and `gone` then says why.
+    """
 
     run: str
+    host_key: bytes
     wrapped: bytes | None
+    until: int
+    gone: str | None
 
 
 class ContentRow(NamedTuple):
     """One part of a content, counted from 0, encrypted."""
 
     run: str
-    digest: str
+    digest: bytes
     part: int
     body: bytes
 
