@@ -468,6 +468,7 @@ class Run:
             texts=[context.text for context in self._contexts],
             meter=self._meter,
             sub_model=order.sub,
+            root_model=order.root,
             searcher=shared.searcher,
             spans=self._spans,
             start_child=self._run_child,
@@ -560,7 +561,7 @@ class Run:
 
     async def _child_order(self, child: Child, lent: contextlib.AsyncExitStack) -> Order:
         order = self.order
-        root = self._childs_root()
+        root = self._childs_root(child.model)
         if isinstance(child.context, Part):
             document, part = self._opened[child.doc].document, child.context
             if document.kind != "text" and not part.items:
@@ -581,9 +582,17 @@ class Run:
             limits=_ChildLimits(self._slice, child.deadline),
         )
 
-    def _childs_root(self) -> Model | None:
-        """The run's own root model; if that may not be asked so deep, its sub-model. Raises PolicyDenied."""
+    def _childs_root(self, wish: str | None) -> Model | None:
+        """The run's own root model; if that may not be asked so deep, its sub-model; or which of both is wished for.
+
+        Raises:
+            PolicyDenied: it may not be asked so deep.
+        """
         order, depth = self.order, self.order.run.depth + 1
+        if wish is not None:
+            known = {model.name: model for model in (order.sub, order.root) if model is not None}
+            permit_depth(order.policy, wish, depth)
+            return known[wish]
         first = order.root or order.sub
         if first is not None and not order.policy.models.permits_at(first.name, depth):
             first = order.sub or first

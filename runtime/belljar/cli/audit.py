@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import re
 import shutil
 import sys
@@ -38,6 +39,7 @@ from belljar.cli import options, proving
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.output import emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
+from belljar.keys import Keys
 from belljar.units import format_money, parse_money
 
 __all__ = ["audit"]
@@ -46,7 +48,6 @@ _RANGES_SHOWN = 20
 _LAST = "last"
 _COLUMNS = 120
 _POLL_S = 0.2
-_DIFFER = 1
 _TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 
@@ -183,6 +184,7 @@ def _line(record: Record, first_ns: int) -> str:
 
 
 def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
+    from belljar.audit.content import open_contents
     from belljar.audit.trajectory import Trajectory, plain
     from belljar.cli.tree import lines
 
@@ -190,11 +192,12 @@ def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
     for record in records_below(log, run):
         grown.feed(record)
     assert grown.run is not None
-    if as_json:
-        emit({"run": run, "trajectory": plain(grown.run), "coverage": grown.coverage()})
-        return
-    for line in lines(grown.run, None, width=_width(), full=full):
-        say(line)
+    with open_contents(log, Keys.at(os.environ)) as contents:
+        if as_json:
+            emit({"run": run, "trajectory": plain(grown.run, contents), "coverage": grown.coverage()})
+            return
+        for line in lines(grown.run, contents, width=_width(), full=full):
+            say(line)
 
 
 def _width() -> int:
@@ -262,7 +265,7 @@ def _print_record(record: Record, first_ns: int, as_json: bool) -> None:
 @options.state
 @options.as_json
 def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
-    """Show where two runs differ, action by action, the first divergence first. Exit with 1 if they do.
+    """Show where two runs differ, action by action, the first divergence first. Exit with 9 if they do.
 
     Times, ids and what a root model was sent differ always, and do not count. Of a text counts its digest.
     """
@@ -285,7 +288,8 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
             say(f"  {right}  {json.dumps(msgspec.to_builtins(one.right))}")
         say(_counted(len(found), "difference") if found else "the runs do not differ")
     if found:
-        click.get_current_context().exit(_DIFFER)
+        # Nobody is at fault.
+        click.get_current_context().exit(VerificationFailed.exit_code)
 
 
 def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
