@@ -141,7 +141,7 @@ async def main():
     log, count = OwnLog(Path(sys.argv[1])), 0
     try:
         while count < 1000:
-            event = RunStarted(tenant="acme", contexts=[], facts={str(n): "x" * 200 for n in range(190)})
+            event = RunStarted(tenant="acme", contexts=[], facts={f"n{n}": "x" * 200 for n in range(190)})
             count = await log.append(RunId(f"r{count}"), event)
     except AuditUnavailable as error:
         print(count, error)
