@@ -213,7 +213,7 @@ def test_at_the_calls_of_a_migration(tmp_path: Path, older: str, what: str) -> N
             if not fired:
                 break
             hits += 1
-    assert hits > 8
+    assert hits > 5
 
 
 @pytest.mark.slow
@@ -254,7 +254,7 @@ def test_a_store_that_somebody_has_locked(row: Row, when: str) -> None:
     with contextlib.closing(sqlite3.connect(jar.journal, isolation_level=None)) as other:
         if when == "before":
             other.execute("BEGIN IMMEDIATE")
-        process = started(jar, provider, 1)
+        process = started(jar, provider, 1, busy_s=0.5)
         if when == "in the middle":
             assert provider.asked.wait(PATIENCE_S)
             other.execute("BEGIN IMMEDIATE")
