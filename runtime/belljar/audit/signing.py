@@ -62,13 +62,14 @@ _LOOK_S: Final = 1.0
 _PATIENCE_S: Final = 5.0
 _CHUNK: Final = 500
 _AT_ONCE: Final = 100  # records whose hashing takes a millisecond
-_ATTEMPTS: Final = 3
+_ATTEMPTS: Final = 50  # each fails only if another process has signed more meanwhile
 # Of the last records the nodes are kept, for receipts of runs whose end is already under a checkpoint.
 _WINDOW: Final = 4096
 _KEY: Final = "signing"
 _NEXT_KEY: Final = "signing.next"
 _OLD_KEYS: Final = "signing.old"
 _NEXT: Final = f"SELECT seq, body FROM records WHERE seq >= ? ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608 (a constant)
+_COUNT: Final = "SELECT coalesce(max(seq), 0) FROM records"
 _LAST: Final = "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1"
 
 
@@ -215,17 +216,13 @@ class Checkpoints:
         journal: the one that the log is in.
         place: what to call where it is: its path or URL, without a password.
         keys: the keys folder.
-        told: called in a thread with each new note, by which nobody is held up.
     """
 
-    def __init__(
-        self, journal: Journal, audit: AuditLog, *, place: str, keys: Keys, told: Callable[[Signed], None] | None = None
-    ) -> None:
+    def __init__(self, journal: Journal, audit: AuditLog, *, place: str, keys: Keys) -> None:
         self._journal = journal
         self._audit = audit
         self._place = place
         self._keys = HostKeys(keys)
-        self._told = told
         self._growth: _Growth | None = None
         self._signed: Signed | None = None
         self._tree = Tree()  # of `_signed`, and perhaps more
@@ -394,7 +391,7 @@ class Checkpoints:
             self.trouble = None
 
     async def _made(self) -> Signed | None:
-        for attempt in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             growth, self._growth = self._growth, None  # until it is known to be right
             if growth is None:
                 origin = await self._origin()
@@ -409,20 +406,20 @@ class Checkpoints:
             try:
                 signed = await asyncio.to_thread(self._sign, growth, last)
             except _Ahead as error:
-                if attempt:  # what was signed was in the log before, so it was read by now
+                # What was signed was in the log before: if it is not there now, it is gone.
+                ((count,),) = await self._ask(_COUNT)
+                if count < error.args[0]:
                     raise await self._not_signed(growth, error.args[0]) from None
                 continue
             await self._keep(growth, signed)
             return signed
-        raise AssertionError("the last attempt ends it")
+        raise AuditUnavailable("the log is not signed: others are always ahead of us; try again")
 
     async def _keep(self, growth: _Growth, signed: Signed) -> None:
         row = CheckpointRow(signed.size, signed.note.encode())
         await self._journal.submit(Job(lambda draft: draft.put(CHECKPOINTS, row)), unavailable=AuditUnavailable)
         self._growth, self._tree, self._signed = growth, growth.tree, signed
         growth.tree.forget(min([max(0, signed.size - _WINDOW), *(seq - 1 for seq in self._wanted.values())]))
-        if self._told is not None:
-            self._told(signed)
 
     def _sign(self, growth: _Growth, last: list[tuple[Any, ...]]) -> Signed:
         """In a thread. `last` is the last checkpoint in the log."""
@@ -448,7 +445,7 @@ class Checkpoints:
             return signed
 
     async def _not_signed(self, growth: _Growth, at: int) -> NotSigned:
-        ((count,),) = await self._ask("SELECT coalesce(max(seq), 0) FROM records")
+        ((count,),) = await self._ask(_COUNT)
         if count < at:
             return NotSigned("smaller", f"it has {count} records, but {at} were signed")
         return NotSigned("fork", f"record {at} is not the one that was there, or does not continue the one before it")

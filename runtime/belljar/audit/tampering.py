@@ -14,7 +14,7 @@ First the rows, which name themselves. Each has a number, and its bytes say thei
 
 If the rows are in order, somebody may still have written them all anew, cut them off, or put another log there. That
 shows against what was signed: the checkpoints in the log, what the keys folder remembers, and what was kept elsewhere
-(a receipt, a checkpoint, a witness).
+(a receipt, a checkpoint).
 
     replaced file       it is another log than the one that was signed
     cut tail            a checkpoint in the log is of more records than there are
