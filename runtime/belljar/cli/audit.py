@@ -1,4 +1,4 @@
-"""`belljar audit ls|show|verify|coverage`."""
+"""`belljar audit ls|show|verify|coverage|content|erase|prune`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from belljar.audit import (
     verify,
 )
 from belljar.cli import options
+from belljar.cli.contents import content, erase_, prune
 from belljar.cli.output import emit, say, tell
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.units import format_money
@@ -263,3 +264,7 @@ def _fields(record: Record) -> dict[str, object]:
 
 def _log(state: Path | str | None) -> Log:
     return options.place(state).state.journal
+
+
+for command in (content, erase_, prune):
+    audit.add_command(command)
