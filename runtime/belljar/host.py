@@ -26,6 +26,7 @@ import msgspec
 from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
 from belljar.audit.content import HOST_KEY
+from belljar.audit.erasing import expire
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
@@ -200,6 +201,7 @@ class Host:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
+            stack.push_async_callback(stopped, asyncio.create_task(expire(journal, audit, self.state.journal)))
             self._shared = Shared(
                 audit,
                 ledger,

@@ -15,29 +15,36 @@ copy with the host's key opens it.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NoReturn, TypeAlias
 
 from belljar.audit.events import ContentsErased
 from belljar.audit.log import AuditLog
 from belljar.audit.source import Log
-from belljar.errors import AuditUnavailable, InvalidInput
+from belljar.errors import AuditUnavailable, HostFault, InvalidInput
 from belljar.identity import Tenant
 from belljar.journal import Draft, Job, Journal
 from belljar.journal.schema import SqliteError
 from belljar.journal.tables import CONTENT_KEYS, CONTENTS, RUNS, ContentKeyRow
 
-__all__ = ["Why", "due", "erase", "of_run", "of_tenant", "oldest", "scrub", "sweep"]
+__all__ = ["Why", "due", "erase", "expire", "of_run", "of_tenant", "oldest", "scrub", "sweep"]
 
 Why: TypeAlias = Literal["erased", "age", "size"]
 
 _RUNS_AT_ONCE: Final = 100
 _BODIES_AT_ONCE: Final = 500
 _PATIENCE_S: Final = 10.0
+_WAIT_S: Final = 0.05
+# How often a host looks for what is kept no longer.
+_LOOK_S: Final = 600.0
+
+_log = logging.getLogger("belljar")
 _KEPT: Final = "SELECT run FROM content_keys WHERE wrapped IS NOT NULL AND "
 # '/' is what comes after '.', and '0' after '/'.
 _OF_RUN: Final = _KEPT + "(run = ? OR (run > ? AND run < ?)) ORDER BY run"
@@ -150,14 +157,29 @@ def scrub(log: Log, patience_s: float = _PATIENCE_S) -> bool:
         return True
     deadline = time.monotonic() + patience_s
     try:
-        with closing(sqlite3.connect(log, isolation_level=None, timeout=patience_s)) as db:
+        # Whoever waits for readers here holds up all writers: so only for moments, again and again.
+        with closing(sqlite3.connect(log, isolation_level=None, timeout=_WAIT_S)) as db:
             while True:
                 ((busy, _, _),) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 if not busy or time.monotonic() > deadline:
                     return not busy
-                time.sleep(0.05)
+                time.sleep(_WAIT_S)
     except SqliteError as error:
         raise AuditUnavailable(f"what was erased may still be in {log}-wal: {error}; erase it again") from error
+
+
+async def expire(journal: Journal, audit: AuditLog, log: Log) -> NoReturn:
+    """Erase what is kept no longer, now and every ten minutes, until it is cancelled."""
+    while True:
+        try:
+            erased = await erase(journal, audit, await due(journal, _RUNS_AT_ONCE), by="host", why="age")
+            if erased:
+                await asyncio.to_thread(scrub, log)
+        except HostFault as error:
+            erased = []
+            _log.warning("belljar: contents that are kept no longer are not erased yet: %s", error)
+        if not erased:
+            await asyncio.sleep(_LOOK_S)
 
 
 async def _asked(journal: Journal, statement: str, *values: object) -> list[str]:
