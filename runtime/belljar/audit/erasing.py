@@ -45,11 +45,13 @@ _WAIT_S: Final = 0.05
 _LOOK_S: Final = 600.0
 
 _log = logging.getLogger("belljar")
-_KEPT: Final = "SELECT run FROM content_keys WHERE wrapped IS NOT NULL AND "
 # '/' is what comes after '.', and '0' after '/'.
-_OF_RUN: Final = _KEPT + "(run = ? OR (run > ? AND run < ?)) ORDER BY run"
-_OF_TENANT: Final = _KEPT + "run IN (SELECT run FROM runs WHERE tenant = ? OR (tenant > ? AND tenant < ?)) ORDER BY run"
-_DUE: Final = _KEPT + "until > 0 AND until <= ? ORDER BY until LIMIT ?"
+_OF_RUN: Final = """SELECT run FROM content_keys
+    WHERE wrapped IS NOT NULL AND (run = ? OR (run > ? AND run < ?)) ORDER BY run"""
+_OF_TENANT: Final = """SELECT run FROM content_keys WHERE wrapped IS NOT NULL
+    AND run IN (SELECT run FROM runs WHERE tenant = ? OR (tenant > ? AND tenant < ?)) ORDER BY run"""
+_DUE: Final = """SELECT run FROM content_keys
+    WHERE wrapped IS NOT NULL AND until > 0 AND until <= ? ORDER BY until LIMIT ?"""
 _SIZES: Final = (
     "SELECT run, sum(length(body)) FROM contents WHERE run IN "
     "(SELECT run FROM content_keys WHERE wrapped IS NOT NULL) GROUP BY run ORDER BY run DESC"
