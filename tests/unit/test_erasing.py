@@ -22,6 +22,7 @@ from belljar.journal.tables import RUNS, RunRow
 from belljar.keys import Keys
 from belljar.policy import Audit
 from tests.journals import OwnLog, fill, meddle
+from tests.waiting import PATIENCE_S
 
 KEEPING = Audit(contents=("code",), keep_days=1, item_bytes_max=2**20, run_bytes_max=2**20)
 DAY_S = 86_400
