@@ -30,6 +30,7 @@ from belljar.audit.events import (
     ContextData,
     ContextRead,
     ContextSearched,
+    LogRead,
     QueryCompleted,
     QueryDenied,
     QueryFailed,
@@ -183,6 +184,7 @@ class Documents:
                 | CanarySeen()
                 | QuotaChanged()
                 | ContentsErased()
+                | LogRead()
             ):
                 pass
             case _:

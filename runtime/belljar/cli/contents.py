@@ -16,6 +16,7 @@ from belljar.audit import AuditLog, Log
 from belljar.audit.content import open_contents
 from belljar.audit.erasing import due, erase, of_run, of_tenant, oldest, scrub
 from belljar.cli import options
+from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say, tell
 from belljar.errors import AuditUnavailable, InvalidInput
@@ -45,10 +46,13 @@ class _Size(click.ParamType[int]):
 @click.argument("run")
 @click.argument("name")
 @click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Write it there, byte for byte.")
+@may_be_unlogged
 @options.state
-def content(run: str, name: str, output: Path | None, state: Path | str | None) -> None:
+def content(run: str, name: str, output: Path | None, unlogged: bool, state: Path | str | None) -> None:
     """Print a content: the one that a record of RUN calls NAME."""
-    with open_contents(options.place(state).state.journal, Keys.at(os.environ)) as contents:
+    log = options.place(state).state.journal
+    note_read(log, run, unlogged=unlogged)
+    with open_contents(log, Keys.at(os.environ)) as contents:
         data = contents.get(run, name)
     if output is not None:
         output.write_bytes(data)
