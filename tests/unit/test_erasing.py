@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from belljar.audit import records, verify
-from belljar.audit.content import HOST_KEY, open_contents
+from belljar.audit.content import HOST_KEY, PART_BYTES, open_contents
 from belljar.audit.erasing import Why, due, erase, expire, of_run, of_tenant, oldest, scrub
 from belljar.audit.events import CellFinished, CellStarted, ContentsErased, RunFinished, RunStarted
 from belljar.broker.keeping import Keeper
@@ -21,6 +21,7 @@ from belljar.journal import Job
 from belljar.journal.tables import RUNS, RunRow
 from belljar.keys import Keys
 from belljar.policy import Audit
+from tests import journals
 from tests.journals import OwnLog, fill, meddle
 from tests.waiting import PATIENCE_S
 
@@ -87,6 +88,22 @@ def test_the_key_is_gone_from_every_file_and_the_log_says_who_did_it(tmp_path: P
         contents.get("r1", name)
 
 
+@pytest.mark.usefixtures("store")
+def test_contents_are_read_and_erased_in_a_file_and_in_a_database(tmp_path: Path) -> None:
+    async def main() -> tuple[str, str]:
+        log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")
+        kept = await keep(log, keys, "r1", size=PART_BYTES), await keep(log, keys, "r2")
+        assert await erased(log, ["r2"]) == ["r2"]
+        await log.aclose()
+        return kept
+
+    first, second = asyncio.run(main())
+    with open_contents(journals.place(tmp_path / "audit.db") or "", Keys(tmp_path / "keys")) as contents:
+        assert contents.text("r1", first) == "r1".ljust(PART_BYTES, "x")
+        with pytest.raises(ContentErased):
+            contents.get("r2", second)
+
+
 def test_a_reader_keeps_the_key_s_bytes_and_that_is_said(tmp_path: Path) -> None:
     path, keys = tmp_path / "audit.db", Keys(tmp_path / "keys")
 
@@ -104,6 +121,7 @@ def test_a_reader_keeps_the_key_s_bytes_and_that_is_said(tmp_path: Path) -> None
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("store")
 def test_a_run_is_erased_with_those_below_it_and_a_tenant_with_those_below_it(tmp_path: Path) -> None:
     async def main() -> None:
         log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")
@@ -122,6 +140,7 @@ def test_a_run_is_erased_with_those_below_it_and_a_tenant_with_those_below_it(tm
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("store")
 def test_a_run_under_way_is_not_erased(tmp_path: Path) -> None:
     async def main() -> None:
         log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")
@@ -156,6 +175,7 @@ def test_what_is_kept_no_longer_is_erased_by_every_host(tmp_path: Path) -> None:
     assert last == [ContentsErased(of="r1", by="host", why="age")]
 
 
+@pytest.mark.usefixtures("store")
 def test_the_oldest_make_room_for_later_ones(tmp_path: Path) -> None:
     async def main() -> None:
         log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")
@@ -170,6 +190,7 @@ def test_the_oldest_make_room_for_later_ones(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("store")
 def test_bodies_that_a_killed_process_left_are_deleted_by_the_next(tmp_path: Path) -> None:
     async def main() -> None:
         log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")
