@@ -96,7 +96,8 @@ def prune(bytes_max: int | None, state: Path | str | None, as_json: bool) -> Non
     """Erase the contents of all runs whose policy said that they are kept no longer."""
 
     async def work(journal: Journal, audit: AuditLog) -> list[str]:
-        by, erased = options.user(), []
+        by = options.user()
+        erased: list[str] = []
         while found := await due(journal, _RUNS_MAX):
             some = await erase(journal, audit, found, by=by, why="age")
             erased += some
