@@ -170,4 +170,4 @@ def test_what_was_erased_is_gone_everywhere_and_the_log_says_so(jar: Jar) -> Non
     assert (told.run, told.data["of"], told.data["why"]) == ("host.contents", run, "erased")
     assert jar("audit", "verify").code == 0
     again = jar("audit", "erase", "--tenant", "default", "--yes", "--json", env=extra)
-    assert again.document()["erased"] == []
+    assert again.document["erased"] == []

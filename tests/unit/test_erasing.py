@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -126,15 +127,15 @@ def test_a_run_is_erased_with_those_below_it_and_a_tenant_with_those_below_it(tm
     async def main() -> None:
         log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")
         for run, tenant in (
-            *(("r1", "acme"), ("r1.1", "acme"), ("r1.1.2", "acme"), ("r10", "acme/research")),
+            *(("r1", "acme"), ("r1.00001", "acme"), ("r1.00001.00002", "acme"), ("r10", "acme/research")),
             *(("r2", "acmes"), ("r3", "ac")),
         ):
             await keep(log, keys, run, tenant=tenant)
-        assert await of_run(log.journal, "r1") == ["r1", "r1.1", "r1.1.2"]
-        assert await of_tenant(log.journal, Tenant("acme")) == ["r1", "r1.1", "r1.1.2", "r10"]
-        assert await erased(log, await of_run(log.journal, "r1.1")) == ["r1.1", "r1.1.2"]
+        assert await of_run(log.journal, "r1") == ["r1", "r1.00001", "r1.00001.00002"]
+        assert await of_tenant(log.journal, Tenant("acme")) == ["r1", "r1.00001", "r1.00001.00002", "r10"]
+        assert await erased(log, await of_run(log.journal, "r1.00001")) == ["r1.00001", "r1.00001.00002"]
         assert await of_tenant(log.journal, Tenant("acme")) == ["r1", "r10"]
-        assert await erased(log, ["r1.1", "no-such-run"]) == []
+        assert await erased(log, ["r1.00001", "no-such-run"]) == []
         await log.aclose()
 
     asyncio.run(main())
@@ -208,7 +209,7 @@ def test_a_content_that_finds_no_room_takes_its_record_along(tmp_path: Path) -> 
         log = OwnLog(tmp_path / "audit.db")
         await log.append(RunId("r1"), RunStarted(tenant="acme", contexts=[]))
         await fill(log.journal)
-        kept = Keeper("r1", KEEPING).keep("code", bytes(range(256)) * 400)
+        kept = Keeper("r1", KEEPING).keep("code", os.urandom(100_000))
         cell = CellStarted(cell=1, code_sha256="0" * 64, code_bytes=1, content=kept.name)
         with pytest.raises(AuditUnavailable, match="the disk is full"):
             await log.append(RunId("r1"), cell, beside=kept.job)

@@ -60,7 +60,7 @@ def content(run: str, name: str, output: Path | None, unlogged: bool, state: Pat
         for line in data.decode("utf-8", "replace").split("\n"):
             say(printable(line))
     else:
-        click.get_binary_stream("stdout").write(data)
+        sys.stdout.buffer.write(data)
 
 
 @click.command("erase")
