@@ -104,13 +104,11 @@ class ContentUnavailable(Refusal):
 
 
 class ContentErased(ContentUnavailable):
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="content.erased")
+    pass
 
 
 class ContentLocked(ContentUnavailable):
-    def __init__(self, message: str) -> None:
-        super().__init__(message, code="content.locked")
+    pass
 
 
 class ContentMissing(ContentUnavailable):

@@ -26,6 +26,7 @@ import msgspec
 from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Checkpoints, Record, Report, records, verify
 from belljar.audit.content import HOST_KEY
+from belljar.audit.erasing import expire
 from belljar.audit.signing import place_of
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
@@ -201,6 +202,7 @@ class Host:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
+            stack.push_async_callback(stopped, asyncio.create_task(expire(journal, audit, self.state.journal)))
             checkpoints = Checkpoints(journal, audit, place=place_of(self.state.journal), keys=self._keys)
             stack.push_async_callback(checkpoints.aclose)
             stack.push_async_callback(stopped, asyncio.create_task(checkpoints.watch(lambda: bool(self._live))))

@@ -224,7 +224,7 @@ def test_what_is_too_long_or_too_much_is_left_out_and_said_so() -> None:
     assert (rows_of(first), second.name, second.job) == (1, "run-full", None)
     assert rows_of(keeper.keep("code", b"z" * 50)) == 1
     assert keeper.prompt(request("root", "u" * 60)).name == "run-full"
-    assert keeper.prompt(request("sub", "u" * 101)).name == "too-long"
+    assert Keeper(RUN, few).prompt(request("sub", "u" * 101)).name == "too-long"
 
 
 def test_a_conversation_is_written_once_however_often_it_is_sent(tmp_path: Path) -> None:

@@ -343,13 +343,15 @@ class Contents:
             raise ContentMissing(f"no contents of {run} were kept", code="content.none")
         whose, wrapped, gone = found[0]
         if wrapped is None:
-            raise ContentErased(f"the contents of {run} are gone: {_GONE.get(gone, 'they were erased')}")
+            why = _GONE.get(gone, "they were erased")
+            raise ContentErased(f"the contents of {run} are gone: {why}", code="content.erased")
         if self._host_key is None:
             self._host_key = self._keys_of_host.read(HOST_KEY)
         if self._host_key is None or host_key_id(self._host_key) != whose:
             raise ContentLocked(
                 f"the contents of {run} were kept by another host, or its key is lost: put its {HOST_KEY} into "
-                f"{self._keys_of_host.folder}"
+                f"{self._keys_of_host.folder}",
+                code="content.locked",
             )
         key = self._keys[run] = RunKey.opened(run, wrapped, self._host_key)
         return key

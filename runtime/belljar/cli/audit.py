@@ -1,4 +1,4 @@
-"""`belljar audit ls|show|tail|diff|verify|coverage`."""
+"""`belljar audit ls|show|tail|diff|verify|coverage|content|erase|prune`."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ from belljar.audit import (
 from belljar.audit.choosing import UNFINISHED, Wanted, chosen
 from belljar.audit.events import HOST_RUNS, RunAbandoned, RunFinished
 from belljar.cli import options, proving
+from belljar.cli.contents import content, erase_, prune
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.output import emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
@@ -435,3 +436,7 @@ def _fields(record: Record) -> dict[str, object]:
 
 def _log(state: Path | str | None) -> Log:
     return options.place(state).state.journal
+
+
+for command in (content, erase_, prune):
+    audit.add_command(command)

@@ -85,7 +85,7 @@ _INDEXES: Final = {
     "records_of_run": "records (run, seq)",
     "open_runs": "runs (owner) WHERE is_open = 1",
     "open_reservations": "reservations (run) WHERE state IN ('held', 'dispatched')",
-    "kept_contents": "content_keys (until) WHERE wrapped IS NOT NULL",
+    "kept_contents": "content_keys (until) WHERE until > 0",
     "open_box_reservations": "box_reservations (run) WHERE state IN ('held', 'dispatched')",
 }
 

@@ -290,7 +290,7 @@ _PROOFS: Final = (
     """CREATE TABLE contents (
             run TEXT NOT NULL, digest BLOB NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
             PRIMARY KEY (run, digest, part))""",
-    "CREATE INDEX kept_contents ON content_keys (until) WHERE wrapped IS NOT NULL",
+    "CREATE INDEX kept_contents ON content_keys (until) WHERE until > 0",
     "CREATE TABLE checkpoints (size INTEGER PRIMARY KEY CHECK (size >= 1), note BLOB NOT NULL)",
 )
 SCHEMA: Final = Schema(

@@ -264,6 +264,7 @@ class SqliteStore:
         if mode != "wal" and not in_memory:
             raise self._unavailable(f"cannot open {self._name}: its file system has no shared memory; use a local disk")
         db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA secure_delete=ON")  # of a key that was destroyed nothing is left in the file
         db.execute("PRAGMA wal_autocheckpoint=0")
         db.execute("PRAGMA trusted_schema=OFF")  # a view or trigger planted in the file can call no function
 

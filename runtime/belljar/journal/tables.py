@@ -131,7 +131,8 @@ class BalanceRow(NamedTuple):
 class ContentKeyRow(NamedTuple):
     """The key of one run's contents, wrapped with the host key that `host_key` tells from others.
 
-    They may go at `until`, in seconds since the epoch. `wrapped` is None once they have, and `gone` then says why.
+    They may go at `until`, in seconds since the epoch. `wrapped` is None once they have, and `gone` then says why; then
+    `until` is 1 while bodies may be left, and 0 afterwards.
     """
 
     run: str

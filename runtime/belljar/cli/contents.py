@@ -1,0 +1,149 @@
+"""`belljar audit content|erase|prune`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from belljar.arguments import tenant_of
+from belljar.audit import AuditLog, Log
+from belljar.audit.content import open_contents
+from belljar.audit.erasing import due, erase, of_run, of_tenant, oldest, scrub
+from belljar.cli import options
+from belljar.cli.logged import may_be_unlogged, note_read
+from belljar.cli.loop import run_async
+from belljar.cli.output import emit, printable, say, tell
+from belljar.errors import AuditUnavailable, InvalidInput
+from belljar.journal import Journal, open_journal
+from belljar.keys import Keys
+from belljar.units import parse_size
+
+__all__ = ["content", "erase_", "prune"]
+
+_RUNS_MAX = 10_000
+_CLOSED = "what was erased is in the log: `belljar audit show host.contents`"
+
+
+class _Size(click.ParamType[int]):
+    """`10 GiB`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_size(str(value))
+        except InvalidInput as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command()
+@click.argument("run")
+@click.argument("name")
+@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Write it there, byte for byte.")
+@may_be_unlogged
+@options.state
+def content(run: str, name: str, output: Path | None, unlogged: bool, state: Path | str | None) -> None:
+    """Print a content: the one that a record of RUN calls NAME."""
+    log = options.place(state).state.journal
+    note_read(log, run, unlogged=unlogged)
+    with open_contents(log, Keys.at(os.environ)) as contents:
+        data = contents.get(run, name)
+    if output is not None:
+        output.write_bytes(data)
+    elif sys.stdout.isatty():
+        for line in data.decode("utf-8", "replace").split("\n"):
+            say(printable(line))
+    else:
+        sys.stdout.buffer.write(data)
+
+
+@click.command("erase")
+@click.argument("run", required=False)
+@click.option("--tenant", metavar="T", help="All runs of T, and of the tenants below it.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.state
+@options.as_json
+def erase_(run: str | None, tenant: str | None, yes: bool, state: Path | str | None, as_json: bool) -> None:
+    """Erase what is kept of RUN and of the runs below it: code, output, prompts and replies.
+
+    Their keys are destroyed, so there is no way back. The log stays, says who did it, and verifies. Copies of the state
+    folder that were made before are not reached.
+    """
+    if (run is None) == (tenant is None):
+        raise click.UsageError("name a run, or --tenant T")
+    level = None if tenant is None else tenant_of(tenant)
+
+    async def work(journal: Journal, audit: AuditLog) -> list[str]:
+        found = await of_run(journal, run or "") if level is None else await of_tenant(journal, level)
+        if found and not yes:
+            _confirm(found)
+        return await erase(journal, audit, found, by=options.user(), why="erased")
+
+    _done(state, work, as_json)
+
+
+@click.command()
+@click.option("--max", "bytes_max", type=_Size(), metavar="SIZE", help='And the oldest beyond so much, as in "10 GiB".')
+@options.state
+@options.as_json
+def prune(bytes_max: int | None, state: Path | str | None, as_json: bool) -> None:
+    """Erase the contents of all runs whose policy said that they are kept no longer."""
+
+    async def work(journal: Journal, audit: AuditLog) -> list[str]:
+        by = options.user()
+        erased: list[str] = []
+        while found := await due(journal, _RUNS_MAX):
+            some = await erase(journal, audit, found, by=by, why="age")
+            erased += some
+            if not some:  # all that is left is of runs that are under way
+                break
+        if bytes_max is not None:
+            erased += await erase(journal, audit, await oldest(journal, bytes_max), by=by, why="size")
+        return erased
+
+    _done(state, work, as_json)
+
+
+def _confirm(runs: Sequence[str]) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"this erases what is kept of {len(runs)} runs: say --yes")
+    click.confirm(f"Erase what is kept of {len(runs)} runs? There is no way back.", abort=True, err=True)
+
+
+def _done(state: Path | str | None, work: Callable[[Journal, AuditLog], Awaitable[list[str]]], as_json: bool) -> None:
+    log = options.place(state).state.journal
+    if isinstance(log, Path) and not log.is_file():
+        raise InvalidInput(f"there is no audit log at {log}; check the state folder", code="audit.missing")
+
+    async def main() -> list[str]:
+        async with _opened(log) as journal:
+            return await work(journal, AuditLog(journal))
+
+    erased = run_async(main(), closed=_CLOSED)
+    is_clean = scrub(log)
+    if as_json:
+        emit({"erased": erased, "scrubbed": is_clean})
+    else:
+        for run in erased:
+            say(run)
+        tell(f"erased what was kept of {len(erased)} runs")
+    if not is_clean:
+        raise AuditUnavailable(
+            f"a process reads from {log} all the time, so the destroyed keys are still in its -wal file: end that "
+            "process and erase again"
+        )
+
+
+@contextlib.asynccontextmanager
+async def _opened(log: Log) -> AsyncIterator[Journal]:
+    journal = open_journal(log, unavailable=AuditUnavailable)
+    try:
+        yield journal
+    finally:
+        await journal.aclose(unavailable=AuditUnavailable)
