@@ -11,8 +11,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
     v 4   records name contents (`content`, `question`, `output`, `reply`); there are `content.erased`,
-          `canary.seen`, `log.read`, `log.accepted` and `key.changed`;
-          `quota.changed` can bound the `depth` of trees of runs
+          `canary.seen`, `log.read`, `log.accepted` and `key.changed`; `quota.changed` can bound the `depth` of trees of
+          runs
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an

@@ -113,8 +113,7 @@ class Recursing:
             self._permit_model(asked.model)
             await self._permit(prompts, contexts, cell)
             values = await self._values(asked.contexts, contexts)
-            children = await self._children(prompts, values, docs, cell, asked.model)
-            outcomes = await self._run_all(children, cell)
+            outcomes = await self._run_all(await self._children(prompts, values, docs, cell, asked.model), cell)
         return self._querying.answers(asked.id, outcomes)
 
     def _permit_model(self, wish: str | None) -> None:
