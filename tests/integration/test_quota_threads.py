@@ -40,10 +40,10 @@ print(len(answers), len(refusals))
 @pytest.mark.slow
 def test_sixty_four_threads_spend_all_that_there_is_and_nothing_beyond(jar: Jar, store: str) -> None:
     place = journals.place(jar.journal)
-    environ = {"BELLJAR_JOURNAL": place} if isinstance(place, str) else {}
+    state = place if isinstance(place, str) else jar.at
 
     async def go() -> tuple[Result, list[Any]]:
-        async with Runtime(state=jar.at, environ=environ, language="python") as runtime:
+        async with Runtime(state=state, environ={"BELLJAR_HOME": str(jar.at)}, language="python") as runtime:
             await runtime.quotas.set("acme", "day", calls=CALLS, by="test")
             model = NullModel("fine", name="scripted:null")
             result = await runtime.execute(CODE, model=model, tenant="acme/research")
