@@ -25,14 +25,16 @@ import msgspec
 
 from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
+from belljar.audit.events import RunFinished, RunStarted
+from belljar.audit.hostkeys import keys_folder
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
 from belljar.engine import AnswerType, Progress, Result
 from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
-from belljar.identity import DEFAULT_TENANT, BackendName, Language
+from belljar.identity import DEFAULT_TENANT, BackendName, Language, RunId, Tenant
 from belljar.journal import open_journal
-from belljar.ledger import Ledger
+from belljar.ledger import Ledger, Limits
 from belljar.lifecycle import (
     OnProgress,
     OnTurn,
@@ -45,9 +47,11 @@ from belljar.lifecycle import (
     new_run_id,
 )
 from belljar.models import HostTool, Model, Prices, Registry, Tool, host_tools
+from belljar.models.replay import Tape
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
 from belljar.quotas import Quotas, apply_limits, context_bounds
+from belljar.recording import read_recording
 from belljar.recovery import recover, watch
 from belljar.sandbox import Backend, BackendSite, open_backend
 from belljar.search import Searcher
@@ -56,7 +60,7 @@ from belljar.sources import ContextSource, Loans, named, register
 from belljar.streaming import Feed, ResultEvent, StreamEvent
 from belljar.tasks import stopped, to_the_end
 
-__all__ = ["Host", "LiveRun", "Terms"]
+__all__ = ["Host", "LiveRun", "Note", "Terms"]
 
 _Name = TypeVar("_Name", bound=str)
 # How often `watch` yields progress.
@@ -115,6 +119,14 @@ class LiveRun(msgspec.Struct, frozen=True):
     progress: Progress
 
 
+class Note:
+    """A run in the log that is none of a program: its id, and how it ends."""
+
+    def __init__(self, run: RunId) -> None:
+        self.run: Final = run
+        self.finished = RunFinished(status="killed", calls=0)
+
+
 class Host:
     """Runs untrusted programs and root models for many tenants, under any policy, in one process.
 
@@ -157,7 +169,7 @@ class Host:
         self.state, self._config = found.state, found.config
         self._pool = pool
         self._environ = environ
-        self._registry = Registry(environ, models=models)
+        self._registry = Registry(environ, models=models, recorded=self._recorded)
         self._prices = prices or Prices()
         self._contexts = ContextStores(self.state.contexts, functools.partial(context_bounds, self.state.journal))
         self._resources: contextlib.AsyncExitStack | None = None
@@ -528,6 +540,24 @@ class Host:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
         return await asyncio.to_thread(verify, self.state.journal)
 
+    @contextlib.asynccontextmanager
+    async def noting(self, tenant: Tenant, started: RunStarted) -> AsyncIterator[Note]:
+        """Log what is done within the block as a run of its own, which has no box and is charged nothing.
+
+        It ends as `Note.finished` says; where the block ends before that is set, as `killed`.
+
+        Raises:
+            HostFault: it cannot be written: nothing is done then.
+        """
+        ledger, audit = self._writers()
+        note, free = Note(new_run_id()), Limits("total")
+        entry = audit.entry(note.run, started)
+        try:
+            await ledger.open_run(note.run, tenant, run_limits=free, tenant_limits=free, beside=entry)
+            yield note
+        finally:
+            await to_the_end(ledger.close_run(note.run, beside=audit.entry(note.run, note.finished)))
+
     def _writers(self) -> tuple[Ledger, AuditLog]:
         self._check_open()
         return self._shared.ledger, self._shared.audit
@@ -556,6 +586,10 @@ class Host:
                 self._resources.push_async_callback(backend.aclose)
         check_pin(terms.policy, backend.about().get("image", "none"))
         return backend
+
+    def _recorded(self, run: str) -> Tape:
+        """A run as a model (`replay:RUN`)."""
+        return read_recording(self.state.journal, keys_folder(self._environ), run).tape
 
     def _check_open(self) -> None:
         if self._resources is None:

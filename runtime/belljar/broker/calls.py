@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import math
 import random
 from collections.abc import Callable
@@ -43,7 +42,7 @@ from belljar.broker.denials import Denials, quota_of
 from belljar.broker.reuse import Equal, Known, Reuse, Source
 from belljar.broker.run import RunScope
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
-from belljar.heavy import off_loop, slices, text_of
+from belljar.heavy import off_loop, text_of
 from belljar.journal import Job
 from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Limits, Remaining, beyond, plus
 from belljar.models import (
@@ -56,6 +55,7 @@ from belljar.models import (
     Prices,
     Usage,
     input_tokens_bound,
+    texts_digest,
 )
 from belljar.policy import Spending
 from belljar.tasks import to_the_end
@@ -258,7 +258,8 @@ class Calls:
             size = sum(len(message.text) for message in request.messages) + len(prompt or b"")
             async with self._preparing:
                 counted = self._counted[1] if self._counted is not None and self._counted[0] is model else None
-                question = await off_loop(size, _question, request, prompt, counted)
+                whose = msgspec.structs.replace(request, run=str(self._scope.run))
+                question = await off_loop(size, _question, whose, prompt, counted)
             window = _Window(self._scope, math.inf if deadline is None else deadline)
             if reused is None or not self._scope.policy.models.reuses:
                 return (await self._call(model, question, cell, window)).reply
@@ -653,20 +654,8 @@ def _question(request: ModelRequest, prompt: bytes | memoryview | None, counted:
     if prompt is not None:
         last = Message("user", text_of(prompt))
         request = msgspec.structs.replace(request, messages=(*request.messages, last))
-    digest, size = _digest(request.system, *(message.text for message in request.messages))
+    digest, size = texts_digest(request.system, *(message.text for message in request.messages))
     return _Question(request, digest, size, 0 if request.purpose == "tool" else input_tokens_bound(request, counted))
-
-
-def _digest(*texts: str) -> tuple[str, int]:
-    """The SHA-256 of the texts, joined by zero bytes, and how many bytes the texts have."""
-    digest, size = hashlib.sha256(), 0
-    for number, text in enumerate(texts):
-        digest.update(b"\0" if number else b"")
-        for start, stop in slices(len(text)):
-            data = text[start:stop].encode("utf-8", "surrogatepass")
-            digest.update(data)
-            size += len(data)
-    return digest.hexdigest(), size
 
 
 class _Answered(NamedTuple):
@@ -680,7 +669,7 @@ class _Answered(NamedTuple):
 
 
 def _answered(reply: ModelReply) -> _Answered:
-    return _Answered(*_digest(reply.text), reply.model[:200], reply.stop_reason[:200], reply.usage)
+    return _Answered(*texts_digest(reply.text), reply.model[:200], reply.stop_reason[:200], reply.usage)
 
 
 def _outcome(action: str, charge: Amounts, outcome: _Answered | str) -> QueryCompleted | QueryFailed:

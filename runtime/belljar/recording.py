@@ -1,0 +1,226 @@
+"""A recorded run, with what was kept of it: the answers that it got, the code that it ran, the question.
+
+Of everything that is not there any more it says what it was (`missing`), and from which cell on that matters (`stops`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from belljar.audit import Record, records_below
+from belljar.audit.content import Contents, open_contents
+from belljar.audit.events import RunStarted
+from belljar.audit.replay import actions_of, place_of
+from belljar.audit.trajectory import Cell, Query, Run, Text, trajectory
+from belljar.errors import ContentUnavailable, InvalidInput
+from belljar.models import Rates, Usage
+from belljar.models.replay import Asked, Tape
+
+__all__ = ["Recording", "output_digest", "read_recording"]
+
+# All that is kept of a run's answers is in memory while it is replayed.
+_KEPT_BYTES_MAX: Final = 512 * 2**20
+# An object's address, as `<object at 0x7f31c0a2b3d0>` prints it, is never the same again.
+_ADDRESS: Final = re.compile(rb"\b0x[0-9a-f]{6,16}\b")
+# As `broker.calls` logs it.
+_GIVEN_UP: Final = "interrupted before the model answered"
+
+
+def read_recording(journal: Path | str, keys: Path, run: str) -> Recording:
+    """Read a run that has ended, with the keys for its contents in the folder `keys`.
+
+    Raises:
+        InvalidInput: as `Recording`; `audit.missing`.
+        AuditUnavailable, VerificationFailed: the log cannot be read.
+    """
+    with open_contents(journal, keys) as contents:
+        return Recording(run, list(records_below(journal, run)), contents)
+
+
+class Recording:
+    """A recorded run and all below it, with the texts that are kept of them.
+
+    Args:
+        records: as `records_below` gives them.
+
+    Raises:
+        InvalidInput: `audit.no_run`, `replay.child`: it is a child run; `replay.unfinished`; `replay.too_long`.
+    """
+
+    def __init__(self, run: str, records: list[Record], contents: Contents) -> None:
+        found = trajectory(records)
+        started = records[0].typed if records else None
+        if found is None or not isinstance(started, RunStarted):
+            raise InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")
+        if "." in run:
+            root = run.partition(".")[0]
+            raise InvalidInput(f"{run} is a child run: replay {root}, and it with it", code="replay.child")
+        if found.status is None:
+            raise InvalidInput(f"{run} is still under way: replay it when it has ended", code="replay.unfinished")
+        self.run, self.started = found, started
+        # What is not there: what would have been needed, for each run the cell in which it got such an answer, and
+        # whether one was the root model's.
+        self.missing: list[str] = []
+        self.stops: dict[str, int] = {}
+        self._turns_missing = False
+        self._contents = contents
+        self._bytes = 0
+        self._again = self._attempts()
+        self.tape = Tape(run, [self._asked(whose, query) for whose, query in self._queries()])
+        self.question = self._question()
+        self.codes: list[str] = []
+        self.by: Literal["turns", "cells"] | None = "turns"
+        if self.question is None or self._turns_missing:
+            self.codes = self._codes()
+            self.by = "cells" if self.codes else None
+        self.actions = actions_of(self.run, self._output_digest)
+
+    def rates(self, model: str) -> Rates | None:
+        """What this model's tokens cost then; None if the record does not tell."""
+        costs = [
+            (query.spent.input_tokens, query.spent.output_tokens, query.spent.cost_nanousd)
+            for _, query in self._queries()
+            if query.model == model and query.outcome == "completed"
+        ]
+        return _rates_of(costs)
+
+    def _queries(self) -> Iterator[tuple[Run, Query]]:
+        for run in self.run.below():
+            yield from ((run, query) for turn in run.turns for query in turn.queries)
+            yield from ((run, step) for step in run.steps() if isinstance(step, Query))
+
+    def _attempts(self) -> set[tuple[str, str, int]]:
+        """The attempts that followed another one."""
+        return {(run.run, query.prompt.sha256 or "", query.attempt) for run, query in self._queries()}
+
+    def _asked(self, run: Run, query: Query) -> Asked:
+        place = place_of(run.run, self.run.run)
+        asked = Asked(
+            place=place,
+            action=query.action,
+            purpose=query.purpose,
+            model=query.model,
+            prompt_sha256=query.prompt.sha256 or "",
+        )
+        if query.reply is None:
+            error = query.error or "nothing was sent"
+            again = (run.run, query.prompt.sha256 or "", query.attempt + 1) in self._again
+            given_up = query.error == _GIVEN_UP or query.outcome is None
+            return msgspec.structs.replace(asked, error=error, again=again, unanswered=given_up)
+        reply = self._reply(run, query)
+        if reply is None:
+            if query.purpose == "root" and not place:
+                self._turns_missing = True
+            else:
+                self.stops[place] = min(self.stops.get(place, query.cell), query.cell)
+            return msgspec.structs.replace(asked, error="the record has this answer no more: it was not kept")
+        return msgspec.structs.replace(
+            asked,
+            reply=reply,
+            usage=_usage(query),
+            stop_reason=query.stop_reason or "end_turn",
+            answered_by=query.answered_by or "",
+        )
+
+    def _reply(self, run: Run, query: Query) -> str | None:
+        assert query.reply is not None
+        kept = query.reply
+        if query.origin is not None:  # it is kept where it was first given
+            kept = self._of_origin(query) or kept
+        return self._text(kept, f"the answer to {query.purpose} query {query.action}")
+
+    def _of_origin(self, query: Query) -> Text | None:
+        for _, one in self._queries():
+            if one.action == query.origin:
+                return one.reply
+        return None
+
+    def _question(self) -> str | None:
+        if self.run.root_model is None or self.run.question is None:
+            return None
+        return self._text(self.run.question, "the question")
+
+    def _codes(self) -> list[str]:
+        """Of the cells, up to the first whose code is not there."""
+        codes = []
+        for cell in self.run.cells():
+            code = self._text(cell.code, f"the code of cell {cell.number}")
+            if code is None:
+                self.stops[""] = min(self.stops.get("", cell.number), cell.number)
+                break
+            codes.append(code)
+        return codes
+
+    def _output_digest(self, cell: Cell) -> str | None:
+        found = output_digest(self._contents, cell)
+        if found is None and cell.output is not None and cell.output.size_bytes:
+            self.missing.append(f"what cell {cell.number} of {cell.output.run} printed")
+        return found
+
+    def _text(self, text: Text, what: str) -> str | None:
+        try:
+            data = self._contents.get(text.run, text.content)
+        except ContentUnavailable as missing:
+            self.missing.append(f"{what}: {missing}")
+            return None
+        self._bytes += len(data)
+        if self._bytes > _KEPT_BYTES_MAX:
+            raise InvalidInput(
+                f"what was kept of {self.run.run} is over {_KEPT_BYTES_MAX} bytes, too much to replay",
+                code="replay.too_long",
+                limit=_KEPT_BYTES_MAX,
+            )
+        return data.decode("utf-8", "surrogatepass")
+
+
+def output_digest(contents: Contents, cell: Cell) -> str | None:
+    """The SHA-256 of what a cell printed, but for the addresses in it; None if that is not kept."""
+    if cell.output is None:
+        return None
+    try:
+        data = contents.get(cell.output.run, cell.output.content)
+    except ContentUnavailable:
+        return None
+    return hashlib.sha256(_ADDRESS.sub(b"0x", data)).hexdigest()
+
+
+def _usage(query: Query) -> Usage:
+    spent = query.spent
+    cached = query.cache_read_tokens + query.cache_write_tokens
+    return Usage(
+        input_tokens=max(0, spent.input_tokens - cached),
+        output_tokens=spent.output_tokens,
+        cache_read_tokens=query.cache_read_tokens,
+        cache_write_tokens=query.cache_write_tokens,
+        cache_write_1h_tokens=query.cache_write_1h_tokens,
+    )
+
+
+def _rates_of(costs: list[tuple[int, int, int]]) -> Rates | None:
+    """What a token of input and one of output cost, from what calls with so many of each cost.
+
+    None if that does not say it.
+    """
+    for first in costs:
+        for other in costs:
+            if determinant := first[0] * other[1] - other[0] * first[1]:
+                of_input = Fraction(first[2] * other[1] - other[2] * first[1], determinant)
+                of_output = Fraction(first[0] * other[2] - other[0] * first[2], determinant)
+                if of_input < 0 or of_output < 0:
+                    return None
+                return Rates(_decimal(of_input), _decimal(of_output))
+        return None
+    return None
+
+
+def _decimal(value: Fraction) -> Decimal:
+    """As a price is written: in nano-dollars with at most six digits behind the point."""
+    return Decimal(round(value * 10**6)) / 10**6
