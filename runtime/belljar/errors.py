@@ -7,6 +7,10 @@
     │   ├── ProtocolViolation      it broke the rules of the wire; the box ends
     │   └── GuestDied              the box ended by itself
     ├── Refusal                  we said no: `code`, and where a limit was met `limit` and `observed`
+    │   ├── ContentUnavailable     what a record of the log names cannot be shown
+    │   │   ├── ContentErased        it was erased, or its time was over
+    │   │   ├── ContentLocked        its key is another host's, or lost
+    │   │   └── ContentMissing       it was never kept
     │   ├── InvalidInput           the request makes no sense (a missing file, an undecodable text)
     │   ├── InvalidPolicy          a policy file is wrong; names file and line
     │   ├── LayerMissing           the policy requires a layer of the wall that this host cannot provide
@@ -33,6 +37,10 @@ __all__ = [
     "AuditUnavailable",
     "BelljarError",
     "BoxFault",
+    "ContentErased",
+    "ContentLocked",
+    "ContentMissing",
+    "ContentUnavailable",
     "GuestDied",
     "GuestFault",
     "HostFault",
@@ -89,6 +97,24 @@ class Refusal(BelljarError):
         self.code = code
         self.limit = limit
         self.observed = observed
+
+
+class ContentUnavailable(Refusal):
+    exit_code = 2
+
+
+class ContentErased(ContentUnavailable):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="content.erased")
+
+
+class ContentLocked(ContentUnavailable):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="content.locked")
+
+
+class ContentMissing(ContentUnavailable):
+    pass
 
 
 class InvalidInput(Refusal):

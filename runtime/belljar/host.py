@@ -25,8 +25,9 @@ import msgspec
 
 from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
+from belljar.audit.content import HOST_KEY
 from belljar.audit.events import RunFinished, RunStarted
-from belljar.audit.hostkeys import keys_folder
+from belljar.audit.hostkeys import host_key, keys_folder
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
@@ -209,7 +210,15 @@ class Host:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
-            self._shared = Shared(audit, ledger, self._contexts, searcher, self._live)
+            self._shared = Shared(
+                audit,
+                ledger,
+                self._contexts,
+                searcher,
+                self._live,
+                host_key=functools.cache(functools.partial(_host_key, keys_folder(self._environ))),
+                secrets=self._registry.secrets,
+            )
             stack.callback(self._shared.reuse.clear)
             self._resources = stack.pop_all()
         return self
@@ -298,8 +307,7 @@ class Host:
         feed: Feed | None = None,
     ) -> Result:
         check("question", question, str, "the question as a text")
-        question_bytes = len(question.encode("utf-8", "replace"))
-        begun = self._begin(wish, question_bytes=question_bytes, feed=feed)
+        begun = self._begin(wish, question=question, feed=feed)
         async with begun as run, run.reporting(on_progress):
             run.on_turn = on_turn
             await run.solve(question)
@@ -389,20 +397,20 @@ class Host:
         *,
         alone: bool = False,
         stays: bool = False,
-        question_bytes: int | None = None,
+        question: str | None = None,
         feed: Feed | None = None,
     ) -> AsyncIterator[Run]:
         """A run as requested, live for the length of a block; with a root model where there are questions."""
         check("contexts", wish.contexts, (Mapping, type(None)), "a dict from names to contexts")
         async with Loans() as loans:
             async with self._logging_refusals(wish.tenant):
-                rooted = stays or question_bytes is not None
+                rooted = stays or question is not None
                 order = await self._order(wish, loans, alone=alone, stays=stays, rooted=rooted)
             shared = self._shared
             if feed is not None:
                 told = shared.audit.telling(feed.record)
                 shared = msgspec.structs.replace(shared, audit=told, printed=feed.output)
-            async with begin(shared, order, question_bytes=question_bytes) as run:
+            async with begin(shared, order, question=question) as run:
                 yield run
 
     async def _order(self, wish: _Wish, loans: Loans, *, alone: bool, stays: bool, rooted: bool) -> Order:
@@ -655,6 +663,13 @@ def _shown(run: Run) -> LiveRun:
         wall_s=run.wall_s,
         progress=run.progress(),
     )
+
+
+def _host_key(folder: Path) -> bytes:
+    """The key that wraps those of contents, made if there is none yet. Raises AuditUnavailable."""
+    found = host_key(folder, HOST_KEY, make=True)
+    assert found is not None, "it was to be made"
+    return found
 
 
 _presets = functools.cache(presets)

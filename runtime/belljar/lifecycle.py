@@ -33,6 +33,7 @@ from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
+from belljar.broker.keeping import NOTHING_KEPT, Keeper, Kept
 from belljar.broker.screening import permit_depth
 from belljar.context import (
     ContextStore,
@@ -98,7 +99,8 @@ _KILLED = Verdict("killed", ErrorInfo("Cancelled", "the run was cancelled throug
 class Shared(msgspec.Struct, frozen=True):
     """What all runs of a host share; `live` are those whose box is open, children among them.
 
-    For a run that is watched, `printed` hears what it and its children print.
+    For a run that is watched, `printed` hears what it and its children print. `host_key` gives the key that wraps those
+    of contents, or raises AuditUnavailable; `secrets` are what no content may have.
     """
 
     audit: AuditLog
@@ -106,6 +108,8 @@ class Shared(msgspec.Struct, frozen=True):
     contexts: ContextStores
     searcher: Searcher
     live: dict[str, Run]
+    host_key: Callable[[], bytes]
+    secrets: tuple[str, ...]
     printed: OnOutput | None = None
     reuse: Reuse = msgspec.field(default_factory=Reuse)
 
@@ -170,6 +174,7 @@ class Run:
             deadline=deadline,
             bound_s=deadline - self._started,
             tasks=tasks,
+            keeper=Keeper(order.run, policy.audit, secrets=shared.secrets),
             now=shared.ledger.now,
         )
         self.calls = Calls(
@@ -409,7 +414,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------ open and close
 
-    async def open(self, *, question_bytes: int | None = None) -> None:
+    async def open(self, *, question: str | None = None) -> None:
         """Open the run in the ledger, log the start, build the box.
 
         Raises:
@@ -421,7 +426,10 @@ class Run:
             # run, also if it is cancelled.
             size = document.items * RECORD_BYTES + (document.bytes if order.part is not None else 0)
             await to_the_end(off_loop(size, self._open_context, name, document))
-        await self._announce(self._start(question_bytes))
+        kept = NOTHING_KEPT
+        if question is not None:
+            kept = await off_loop(len(question), self.scope.keeper.text, "prompts", question)
+        await self._announce(self._start(question, kept), kept)
         broker = Broker(
             self.scope,
             calls=self.calls,
@@ -470,7 +478,7 @@ class Run:
         kind, bounds = view.document.kind, (part.start, part.stop)
         self._contexts.append(ContextInfo(name, kind, text, directory, document.items, document.lines, bounds))
 
-    async def _announce(self, started: RunStarted) -> None:
+    async def _announce(self, started: RunStarted, kept: Kept) -> None:
         """Open the run in the ledger, hold its box there, and log its start."""
         policy = self.order.policy
         async with contextlib.AsyncExitStack() as turn:
@@ -478,7 +486,10 @@ class Run:
             if self.order.limits is not None:
                 limits = await turn.enter_async_context(self.order.limits.slice())
                 self.calls.limits = limits
-            entry = self.audit.entry(self.scope.run, started)
+            entry = self.audit.entry(self.scope.run, started).then(kept.job)
+            if not self.scope.keeper.keeps_nothing:
+                host_key = await asyncio.to_thread(self.shared.host_key)
+                entry = entry.then(self.scope.keeper.begun(host_key, self.scope.now()))
             self._announced = True  # also if it is cancelled: it may have taken effect
             try:
                 held = await self.shared.ledger.open_run(
@@ -508,8 +519,7 @@ class Run:
                     refused = self.order.run.child(child.number)
                     await log_refused_start(self.audit, self.scope.tenant, refusal, run=refused)
                     raise
-                question_bytes = len(child.question.encode("utf-8", "replace"))
-                async with begin(self.shared, order, question_bytes=question_bytes) as run:
+                async with begin(self.shared, order, question=child.question) as run:
                     await run.solve(child.question)
             finally:
                 if run is not None and run.announced:
@@ -684,7 +694,7 @@ class Run:
         found = plus(self.calls.overage, self._meter.overage)
         return None if found == NOTHING else found
 
-    def _start(self, question_bytes: int | None) -> RunStarted:
+    def _start(self, question: str | None, kept: Kept) -> RunStarted:
         """The controls in force, for the log's first record of the run."""
         order = self.order
         facts = dict(order.backend.about())
@@ -698,7 +708,8 @@ class Run:
             root_model=order.root.name if order.root else None,
             sub_model=order.sub.name if order.sub else None,
             scripted=self._scripted,
-            question_bytes=question_bytes,
+            question_bytes=None if question is None else len(question.encode("utf-8", "replace")),
+            question=kept.name,
             contexts=[
                 ContextData(**_logged(context), sha256=document.sha256, chars=document.chars)
                 for context, document in zip(self._contexts, order.documents.values(), strict=True)
@@ -734,19 +745,19 @@ class Run:
 
 
 @contextlib.asynccontextmanager
-async def begin(shared: Shared, order: Order, *, question_bytes: int | None = None) -> AsyncIterator[Run]:
+async def begin(shared: Shared, order: Order, *, question: str | None = None) -> AsyncIterator[Run]:
     """A run for the length of a block.
 
     One of our errors inside the block becomes the run's verdict once the run has started; before that, it is raised.
     """
-    async with Nursery() as tasks, _open_to_close(Run(shared, order, tasks), question_bytes) as run:
+    async with Nursery() as tasks, _open_to_close(Run(shared, order, tasks), question) as run:
         yield run
 
 
 @contextlib.asynccontextmanager
-async def _open_to_close(run: Run, question_bytes: int | None) -> AsyncIterator[Run]:
+async def _open_to_close(run: Run, question: str | None) -> AsyncIterator[Run]:
     try:
-        await run.open(question_bytes=question_bytes)
+        await run.open(question=question)
     except BaseException as error:
         await to_the_end(run.close(run.verdict(error)))
         # If the log itself refused, it has nothing of this run.

@@ -18,6 +18,9 @@ host, and then exactly one of `query.completed`, `query.failed` and `query.denie
 asked, because there is an answer to an equal one, is the one record `query.reused`, durable before the box has that
 answer.
 
+Where the policy keeps contents, a record names those that belong to it (`content`, `question`, `reply`), or says in
+one word why one was left out; see `content`.
+
 What belongs to no run stands under `host.quotas`, which no run can have as its id: only `quota.changed` does, and only
 there.
 """
@@ -42,6 +45,7 @@ __all__ = [
     "BoxStarted",
     "CellFinished",
     "CellStarted",
+    "ContentName",
     "ContextData",
     "ContextRead",
     "ContextSearched",
@@ -71,6 +75,8 @@ HOST_RUN: Final = "host.quotas"
 
 Text = Annotated[str, Meta(max_length=STRING_CHARS_MAX)]
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
+# Names a content (`content`), or says why there is none.
+ContentName = Annotated[str, Meta(pattern=r"^([0-9a-f]{64}|[a-z-]{1,32})\Z")]
 Count = Annotated[int, Meta(ge=0, le=INT_MAX)]
 Number = Annotated[int, Meta(ge=-INT_MAX, le=INT_MAX)]
 Spans = list[tuple[Count, Count]]
@@ -121,7 +127,8 @@ class RunStarted(_Event, frozen=True):
     """A run begins, under these controls. `refused`: it was refused before anything was opened, and ends at once.
 
     `facts` is what the backend says about itself: the image's digest, versions. `scripted`: one of its models gives
-    answers that were written before. Where no question has come yet, there is no `question_bytes`.
+    answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
+    content that it is.
     """
 
     name: ClassVar[str] = "run.started"
@@ -137,6 +144,7 @@ class RunStarted(_Event, frozen=True):
     sub_model: Text | None = None
     scripted: bool | None = None
     question_bytes: Count | None = None
+    question: ContentName | None = None
 
 
 class BoxStarted(_Event, frozen=True):
@@ -147,31 +155,40 @@ class BoxStarted(_Event, frozen=True):
 
 
 class CellStarted(_Event, frozen=True):
-    """A cell begins."""
+    """A cell begins. `content` is its code."""
 
     name: ClassVar[str] = "cell.started"
     cell: Count
     code_sha256: Sha256
     code_bytes: Count
+    content: ContentName | None = None
 
 
 class CellFinished(_Event, frozen=True):
-    """A cell has ended; `output_bytes` is what it printed, including what was cut."""
+    """A cell has ended; `output_bytes` is what it printed, including what was cut.
+
+    `content` is what was not cut, and how it failed.
+    """
 
     name: ClassVar[str] = "cell.finished"
     cell: Count
     status: Text
     output_bytes: Count
+    content: ContentName | None = None
 
 
 class AnswerGiven(_Event, frozen=True):
-    """The program gave its answer. `stays`: that ends its cell only, and others may follow."""
+    """The program gave its answer. `stays`: that ends its cell only, and others may follow.
+
+    `content` is the answer, as JSON.
+    """
 
     name: ClassVar[str] = "answer.given"
     cell: Count
     answer_sha256: Sha256
     answer_bytes: Count
     stays: bool = False
+    content: ContentName | None = None
 
 
 class AnswerVoid(_Event, frozen=True):
@@ -187,6 +204,7 @@ class ContextRead(_Event, frozen=True):
     """The program read `[start, stop)`; or made `reads` small reads, which together are `spans`.
 
     `line` is the line of the cell, as the program claims; of several reads, the first one's. 0 is unknown.
+    `content` is what the program was given.
     """
 
     name: ClassVar[str] = "context.read"
@@ -197,6 +215,7 @@ class ContextRead(_Event, frozen=True):
     stop: Count | None = None
     reads: Count | None = None
     spans: Spans | None = None
+    content: ContentName | None = None
 
     def __post_init__(self) -> None:
         one, many = (self.start, self.stop), (self.reads, self.spans)
@@ -225,7 +244,8 @@ class ContextSearched(_Event, frozen=True):
 class QueryRequested(_Event, frozen=True):
     """A model, or a host tool (`tool:NAME`), is about to be asked.
 
-    The prompt's digest is that of its texts, joined by zero bytes; a tool's are its arguments.
+    The prompt's digest is that of its texts, joined by zero bytes; a tool's are its arguments. `content` is what is
+    sent.
     """
 
     name: ClassVar[str] = "query.requested"
@@ -237,6 +257,7 @@ class QueryRequested(_Event, frozen=True):
     prompt_sha256: Sha256
     prompt_bytes: Count
     output_tokens_max: Count
+    content: ContentName | None = None
 
 
 class QueryDenied(_Event, frozen=True):
@@ -262,7 +283,8 @@ class QueryCompleted(_Event, frozen=True):
     """The model answered, and this is what it cost.
 
     Of `input_tokens` some may have come from the provider's cache, which costs less, and others may have been written
-    to it, which costs more: `cache_write_1h_tokens` are those of them that it keeps for an hour.
+    to it, which costs more: `cache_write_1h_tokens` are those of them that it keeps for an hour. `content` is the
+    reply.
     """
 
     name: ClassVar[str] = "query.completed"
@@ -278,6 +300,7 @@ class QueryCompleted(_Event, frozen=True):
     cache_read_tokens: Count = 0
     cache_write_tokens: Count = 0
     cache_write_1h_tokens: Count = 0
+    content: ContentName | None = None
 
 
 class QueryFailed(_Event, frozen=True):
@@ -296,7 +319,7 @@ class QueryReused(_Event, frozen=True):
     """No model was asked: the answer is that of `origin`, an action of the same tenant. It cost nothing.
 
     `source`: that answer was kept from before, or had been on its way. The rest is as in `query.requested` and
-    `query.completed`.
+    `query.completed`; `content` is the prompt, and `reply` the reply.
     """
 
     name: ClassVar[str] = "query.reused"
@@ -312,6 +335,8 @@ class QueryReused(_Event, frozen=True):
     reply_bytes: Count
     answered_by: Text
     stop_reason: Text
+    content: ContentName | None = None
+    reply: ContentName | None = None
 
 
 class QueryShown(_Event, frozen=True):

@@ -61,8 +61,10 @@ class AuditLog:
         log._tell = tell
         return log
 
-    async def append(self, run: RunId, *events: Event) -> int:
+    async def append(self, run: RunId, *events: Event, beside: Job[object] | None = None) -> int:
         """Write records, together. They are durable when this returns the `seq` of the last. Cancelled, they may be.
+
+        What `beside` writes is written in the same transaction.
 
         Raises:
             AuditUnavailable: they were not written, or an earlier `note` of this run was lost: do nothing that needs
@@ -70,7 +72,7 @@ class AuditLog:
             InvalidInput: `audit.too_long`.
             TypeError: a field of an event has the wrong type.
         """
-        job = self.entry(run, *events)
+        job = self.entry(run, *events).then(beside)
         seq, _ = await self._journal.submit(job, lane=run, unavailable=AuditUnavailable)
         return seq
 
@@ -82,12 +84,12 @@ class AuditLog:
         self.put(run, event)
         await self.room()
 
-    def put(self, run: RunId, event: Event) -> None:
+    def put(self, run: RunId, event: Event, *, beside: Job[object] | None = None) -> None:
         """`note` for a caller that has waited for `room`, and cannot be stopped between the record and what it records.
 
         Raises: as `note`.
         """
-        self._journal.submit_soon(self.entry(run, event), lane=run, unavailable=AuditUnavailable)
+        self._journal.submit_soon(self.entry(run, event).then(beside), lane=run, unavailable=AuditUnavailable)
 
     async def room(self) -> None:
         """Return at once while few records are queued; otherwise when those are durable."""

@@ -39,6 +39,7 @@ from belljar.audit import AuditLog
 from belljar.audit.events import Event, QueryCompleted, QueryDenied, QueryFailed, QueryRequested, QueryReused
 from belljar.broker.admission import Admission, Logged, longest_input
 from belljar.broker.denials import Denials, quota_of
+from belljar.broker.keeping import Keeper, Kept, together
 from belljar.broker.reuse import Equal, Known, Reuse, Source
 from belljar.broker.run import RunScope
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
@@ -110,12 +111,14 @@ class Spent(msgspec.Struct):
 
 
 class _Question(msgspec.Struct, frozen=True):
-    """A request, and what is known of its texts: their digest, their bytes, and how many tokens they have at most."""
+    """A request, and what is known of its texts: their digest, their bytes, how many tokens they have at most, and what
+    is kept of them."""
 
     request: ModelRequest
     prompt_sha256: str
     prompt_bytes: int
     input_tokens: int
+    kept: Kept
 
     def but(self, *, deadline_s: float | None = None, output_tokens_max: int | None = None) -> _Question:
         old = self.request
@@ -159,7 +162,8 @@ class _Asking:
                 before = [self.requested(), shortened]
         requested = self._requested(self.sent, output_tokens_max)
         cancelled = QueryDenied(action=self.sent, code="cancelled")
-        return Logged(self._calls.entry(*before, requested), self._calls.entry(cancelled))
+        asked = self._calls.entry(*before, requested).then(self._question.kept.job)
+        return Logged(asked, self._calls.entry(cancelled))
 
     def _requested(self, action: str, output_tokens_max: int) -> QueryRequested:
         cell, attempt, model = self._about
@@ -173,6 +177,7 @@ class _Asking:
             prompt_sha256=question.prompt_sha256,
             prompt_bytes=question.prompt_bytes,
             output_tokens_max=output_tokens_max,
+            content=question.kept.name,
         )
 
 
@@ -259,7 +264,7 @@ class Calls:
             async with self._preparing:
                 counted = self._counted[1] if self._counted is not None and self._counted[0] is model else None
                 whose = msgspec.structs.replace(request, run=str(self._scope.run))
-                question = await off_loop(size, _question, whose, prompt, counted)
+                question = await off_loop(size, _question, whose, prompt, counted, self._scope.keeper)
             window = _Window(self._scope, math.inf if deadline is None else deadline)
             if reused is None or not self._scope.policy.models.reuses:
                 return (await self._call(model, question, cell, window)).reply
@@ -278,9 +283,11 @@ class Calls:
         )
         if source is not None:
             self._refuse_after_fault()
-            answered = await off_loop(len(known.reply.text), _answered, known.reply)
+            answered = await off_loop(len(known.reply.text), _answered, known.reply, self._scope.keeper)
             record = self._reused(known, source, answered, model, question, cell)
-            await to_the_end(self._audit.append(self._scope.run, record))
+            kept = together(question.kept, answered.kept)
+            await to_the_end(self._audit.append(self._scope.run, record, beside=kept))
+            question.kept.stored()
             reused()
         return known.reply
 
@@ -300,6 +307,8 @@ class Calls:
             reply_bytes=answered.reply_bytes,
             answered_by=answered.answered_by,
             stop_reason=answered.stop_reason,
+            content=question.kept.name,
+            reply=answered.kept.name,
         )
 
     async def _call(self, model: Model, question: _Question, cell: int, window: _Window) -> Known:
@@ -448,9 +457,12 @@ class Calls:
             if not self.denials.has_many("query"):
                 said = await self._saying_what_fits(refusal, model, question)
                 denied = _denied(asking.action, refusal)
-                await to_the_end(self._audit.append(self._scope.run, asking.requested(), denied))
+                kept = question.kept.job
+                await to_the_end(self._audit.append(self._scope.run, asking.requested(), denied, beside=kept))
+                question.kept.stored()
             self.denials.add("query", refusal)
             raise said from None
+        question.kept.stored()
         return reservation, held, question.but(output_tokens_max=tokens), asking.sent
 
     async def _saying_what_fits(self, refusal: Refusal, model: Model, question: _Question) -> Refusal:
@@ -475,7 +487,7 @@ class Calls:
         try:
             reply = _checked(await _complete(model, request))
             charge, assumed = _within_ledger(self._amounts(model, reply.usage)), False
-            outcome = await off_loop(len(reply.text), _answered, reply)
+            outcome = await off_loop(len(reply.text), _answered, reply, self._scope.keeper)
             return reply
         except ModelFailed as failure:
             charge = self._failed(model, failure, held)
@@ -502,6 +514,8 @@ class Calls:
         """`outcome` is the answer, or why there is none."""
         try:
             entry = self.entry(_outcome(action, charge, outcome))
+            if isinstance(outcome, _Answered):
+                entry = entry.then(outcome.kept.job)
         except Exception as defect:  # the log cannot hold it; an action without an end would spoil the whole log
             error = f"its outcome could not be logged: {type(defect).__name__}"
             await self._ledger.settle(reservation, charge, beside=self.entry(_outcome(action, charge, error)))
@@ -650,12 +664,15 @@ def _denied(action: str, error: BaseException) -> QueryDenied:
     return QueryDenied(action=action, code=other)
 
 
-def _question(request: ModelRequest, prompt: bytes | memoryview | None, counted: Counted | None) -> _Question:
+def _question(
+    request: ModelRequest, prompt: bytes | memoryview | None, counted: Counted | None, keeper: Keeper
+) -> _Question:
     if prompt is not None:
         last = Message("user", text_of(prompt))
         request = msgspec.structs.replace(request, messages=(*request.messages, last))
     digest, size = texts_digest(request.system, *(message.text for message in request.messages))
-    return _Question(request, digest, size, 0 if request.purpose == "tool" else input_tokens_bound(request, counted))
+    tokens = 0 if request.purpose == "tool" else input_tokens_bound(request, counted)
+    return _Question(request, digest, size, tokens, keeper.prompt(request))
 
 
 class _Answered(NamedTuple):
@@ -666,10 +683,13 @@ class _Answered(NamedTuple):
     answered_by: str
     stop_reason: str
     usage: Usage
+    kept: Kept
 
 
-def _answered(reply: ModelReply) -> _Answered:
-    return _Answered(*texts_digest(reply.text), reply.model[:200], reply.stop_reason[:200], reply.usage)
+def _answered(reply: ModelReply, keeper: Keeper) -> _Answered:
+    digest, size = texts_digest(reply.text)
+    kept = keeper.text("replies", reply.text)
+    return _Answered(digest, size, reply.model[:200], reply.stop_reason[:200], reply.usage, kept)
 
 
 def _outcome(action: str, charge: Amounts, outcome: _Answered | str) -> QueryCompleted | QueryFailed:
@@ -691,5 +711,6 @@ def _outcome(action: str, charge: Amounts, outcome: _Answered | str) -> QueryCom
         cache_read_tokens=reply.usage.cache_read_tokens,
         cache_write_tokens=reply.usage.cache_write_tokens,
         cache_write_1h_tokens=reply.usage.cache_write_1h_tokens,
+        content=reply.kept.name,
         **spent,
     )

@@ -23,6 +23,7 @@ from belljar.audit.events import AnswerGiven, AnswerVoid, CellFinished, CellStar
 from belljar.broker.answer import check_answer
 from belljar.broker.cell import Cell
 from belljar.broker.flood import Flood
+from belljar.broker.keeping import Kept
 from belljar.broker.run import RunScope
 from belljar.errors import PolicyDenied, ProtocolViolation, Refusal
 from belljar.heavy import off_loop, sha256
@@ -75,11 +76,12 @@ class Cells:
                 observed=max(len(source), len(code)),
             )
         digest = hashlib.sha256(source).hexdigest()
+        kept = await off_loop(len(source), self._scope.keeper.keep, "code", source)
         await self._audit.room()
         # Nothing is awaited from here on: a cell begins wholly or not at all.
         self._permit_begin()
-        started = CellStarted(cell=self.count + 1, code_sha256=digest, code_bytes=len(source))
-        self._audit.put(self._scope.run, started)
+        started = CellStarted(cell=self.count + 1, code_sha256=digest, code_bytes=len(source), content=kept.name)
+        self._audit.put(self._scope.run, started, beside=kept.job)
         order = Execute(self.count + 1, interrupted=self.last is not None and self.last.interrupted)
         self.count += 1
         wall_s = min(math.inf if wall_s is None else wall_s, self._policy.limits.cell_wall_s)
@@ -132,8 +134,17 @@ class Cells:
         self._flood.charge(len(body))
 
     async def _log_end(self, cell: Cell, status: str) -> None:
-        finished = CellFinished(cell=cell.number, status=status, output_bytes=cell.output_bytes)
-        await self._audit.note(self._scope.run, finished)
+        texts = (bytes(cell.stdout), bytes(cell.stderr), cell.traceback)
+        kept = await off_loop(sum(map(len, texts)), self._scope.keeper.output, *texts)
+        finished = CellFinished(cell=cell.number, status=status, output_bytes=cell.output_bytes, content=kept.name)
+        await self._note(finished, kept)
+
+    async def _note(self, event: CellFinished | AnswerGiven, kept: Kept) -> None:
+        """Log it. With a content it is waited for, so that there is never more than one of them in memory."""
+        if (job := kept.job) is None:
+            await self._audit.note(self._scope.run, event)
+        else:
+            await self._audit.append(self._scope.run, event, beside=job)
 
     def _of_running(self, message: Done | Final) -> Cell:
         """The running cell, which the message must name."""
@@ -173,8 +184,15 @@ class Cells:
             else:
                 digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
                 size = len(body)
-                given = AnswerGiven(cell=self.count, answer_sha256=digest, answer_bytes=size, stays=self._stays)
-                await self._audit.note(self._scope.run, given)
+                kept = await off_loop(size, self._scope.keeper.answer, body, final.form)
+                given = AnswerGiven(
+                    cell=self.count,
+                    answer_sha256=digest,
+                    answer_bytes=size,
+                    stays=self._stays,
+                    content=kept.name,
+                )
+                await self._note(given, kept)
         except BaseException:
             self._states.on(Event.REJECT)
             raise

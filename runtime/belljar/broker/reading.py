@@ -69,7 +69,7 @@ class Reading:
         # One search at a time: a run that wants more at once must not take the searcher from other runs.
         self._searching = asyncio.Lock()
         self._reads = Reads(scope, ledger)
-        self._log = ReadLog(scope.run, audit)
+        self._log = ReadLog(scope.run, audit, scope.keeper)
         self._searched_bytes = 0
         self._read_cost_bytes = 0
         self.count = 0
@@ -108,7 +108,7 @@ class Reading:
         data = document.read(read.start, read.stop)
         self._permit_read(len(data))
         await self._charge(len(data))
-        await self._log.add(cell, read.line, read.doc, read.start, read.stop)
+        await self._log.add(cell, read.line, read.doc, read.start, read.stop, data)
         self._shown.read(read.doc, read.start, read.stop)
         return Data(read.id), data
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from belljar.broker.keeping import Keeper
 from belljar.errors import PolicyDenied
 from belljar.identity import RunId, Tenant
 from belljar.policy import Policy
@@ -27,6 +28,7 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     deadline: float
     tasks: Nursery
+    keeper: Keeper = msgspec.field(default_factory=Keeper.of_nothing)
     bound_s: float | None = None
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic

@@ -35,6 +35,8 @@ _VARIABLES: Final = (
     *("CLOUDSDK_AUTH_ACCESS_TOKEN", "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION", "ANTHROPIC_VERTEX_BASE_URL"),
     *("ANTHROPIC_FOUNDRY_API_KEY", "ANTHROPIC_FOUNDRY_RESOURCE", "ANTHROPIC_FOUNDRY_BASE_URL"),
 )
+# How the names of those end that are secret.
+_SECRET: Final = ("_KEY", "_BEDROCK", "_TOKEN")
 
 
 class Registry:
@@ -65,6 +67,11 @@ class Registry:
         self._tapes: dict[str, Tape] = {}
         for model in models:
             self._give(model)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What of all that was looked up nobody else may know."""
+        return tuple(value for name, value in self._environ.items() if value and name.endswith(_SECRET))
 
     async def load(self, model: str | Model | None) -> None:
         """Load what `resolve` needs for this model, in a thread: the provider's client, which takes a second, or a run.

@@ -14,7 +14,7 @@ import msgspec
 
 from belljar.policy.kinds import Kind
 from belljar.policy.model import Policy
-from belljar.policy.parse import fields_of
+from belljar.policy.parse import fields_of, is_optional
 
 __all__ = ["digest", "dump", "schema"]
 
@@ -66,6 +66,6 @@ def _table_schema(table: type[msgspec.Struct], *, complete: bool) -> dict[str, A
         key: kind.schema() if isinstance(kind, Kind) else _table_schema(kind, complete=complete)
         for key, (_, kind) in fields.items()
     }
-    wanted = [key for key, (_, kind) in fields.items() if not (isinstance(kind, Kind) and kind.optional)]
+    wanted = [key for key, (_, kind) in fields.items() if not is_optional(kind)]
     required = {"required": wanted} if complete else {}
     return {"type": "object", "additionalProperties": False, "properties": properties, **required}

@@ -28,8 +28,10 @@ from belljar.policy.expressions import InvalidExpression, any_of
 __all__ = [
     "Amount",
     "Choice",
+    "Contents",
     "Cost",
     "Count",
+    "Days",
     "Duration",
     "Expressions",
     "Kind",
@@ -41,6 +43,7 @@ __all__ = [
     "Pin",
     "Prose",
     "Required",
+    "Room",
     "Sharing",
     "Size",
     "Subset",
@@ -169,6 +172,14 @@ class Size(Kind[int]):
 
 
 @dataclass(frozen=True)
+class Room(Size):
+    """How much is kept of something that need not be kept at all."""
+
+    optional = True
+    absent = 64 * 2**20
+
+
+@dataclass(frozen=True)
 class Duration(Kind[float]):
     """Seconds, written `"60 s"`, between `least` and `most` (same notation)."""
 
@@ -232,6 +243,14 @@ class Count(Kind[int]):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True)
+class Days(Count):
+    """For how long something is kept; shorter is tighter."""
+
+    optional = True
+    absent = 30
 
 
 class _Quota(Kind[int | None]):
@@ -414,6 +433,43 @@ class Required(Kind[tuple[str, ...]]):
 
     def schema(self) -> dict[str, Any]:
         return {"type": "array", "items": {"enum": list(self.known)}, "uniqueItems": True}
+
+
+@dataclass(frozen=True)
+class Contents(Kind[tuple[str, ...]]):
+    """What is kept, out of `known`: a list, `"full"` for all, `"metadata"` for nothing. Fewer is tighter.
+
+    Kept in the order of `known`, so order means nothing; without a value nothing is kept.
+    """
+
+    optional = True
+    absent = ()
+    known: tuple[str, ...]
+
+    def read(self, value: object) -> tuple[str, ...]:
+        if value == "metadata":
+            return ()
+        if value == "full":
+            return self.known
+        if isinstance(value, str):
+            raise Wrong(f'is {shown(value)}; use "metadata", "full", or a list of {_words(self.known)}')
+        names = _names(value, self.known)
+        return tuple(name for name in self.known if name in names)
+
+    def write(self, value: tuple[str, ...]) -> str:
+        if not value:
+            return '"metadata"'
+        return '"full"' if value == self.known else _list_literal(value)
+
+    def looser(self, mine: tuple[str, ...], base: tuple[str, ...]) -> bool:
+        return not set(mine) <= set(base)
+
+    def bound(self, base: tuple[str, ...]) -> str:
+        return f'"metadata", or names out of {_list_literal(base)}' if base else '"metadata"'
+
+    def schema(self) -> dict[str, Any]:
+        names = {"type": "array", "items": {"enum": list(self.known)}, "uniqueItems": True}
+        return {"anyOf": [{"enum": ["metadata", "full"]}, names]}
 
 
 @dataclass(frozen=True)

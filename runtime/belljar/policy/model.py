@@ -18,10 +18,13 @@ from belljar.identity import BACKENDS, LANGUAGES, OTHER_BACKEND, Language
 from belljar.policy import kinds
 
 __all__ = [
+    "CONTENTS",
     "LAYERS",
     "PERIODS",
     "SCHEMA_VERSION",
+    "Audit",
     "Box",
+    "ContentKind",
     "Context",
     "Layer",
     "Limits",
@@ -62,6 +65,10 @@ Layer: TypeAlias = Literal[
     "gvisor",
 ]
 
+# What the log can keep beside its records, encrypted.
+ContentKind: TypeAlias = Literal["code", "output", "prompts", "replies", "reads"]
+
+CONTENTS: Final[tuple[ContentKind, ...]] = get_args(ContentKind)
 PERIODS: Final[tuple[PeriodName, ...]] = get_args(PeriodName)  # loosest first
 LAYERS: Final[tuple[Layer, ...]] = get_args(Layer)
 
@@ -214,6 +221,21 @@ class Quotas(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tenant: Quota
 
 
+class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which contents are kept beside the log, encrypted, and how much of them for how long.
+
+    Digests and lengths are in the log whatever this says. `code` is what cells ran, `output` what they printed and gave
+    as answers, `prompts` what models and tools were sent, with the run's question, `replies` what came back, and
+    `reads` what the program was given of its contexts. A content longer than `item_bytes_max` is left out, and so is
+    whatever would make those of the run more than `run_bytes_max` before they are compressed.
+    """
+
+    contents: Annotated[tuple[ContentKind, ...], kinds.Contents("contents", CONTENTS)]
+    keep_days: Annotated[int, kinds.Days("keep_days", 1, 36_500)]
+    item_bytes_max: Annotated[int, kinds.Room("item", "1 KiB", "1 GiB")]
+    run_bytes_max: Annotated[int, kinds.Room("run", "1 KiB", "1024 GiB")]
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole policy, with every `extends` already applied."""
 
@@ -226,3 +248,4 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     context: Context
     models: Models
     quota: Quotas
+    audit: Audit

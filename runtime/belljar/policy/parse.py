@@ -28,7 +28,7 @@ from belljar.policy.kinds import Kind, Unit, Wrong, shown
 from belljar.policy.locate import Path, locate
 from belljar.policy.model import Policy
 
-__all__ = ["FITS", "all_kinds", "fields_of", "kind_at", "parse", "unit_of"]
+__all__ = ["FITS", "all_kinds", "fields_of", "is_optional", "kind_at", "parse", "unit_of"]
 
 Table = TypeVar("Table", bound=msgspec.Struct)
 
@@ -84,6 +84,13 @@ def fields_of(table: type[msgspec.Struct]) -> dict[str, tuple[str, Kind[Any] | t
         kind = hint.__metadata__[0] if hasattr(hint, "__metadata__") else hint
         fields[kind.key if isinstance(kind, Kind) else attribute] = (attribute, kind)
     return fields
+
+
+def is_optional(kind: Kind[Any] | type[msgspec.Struct]) -> bool:
+    """Whether a file that extends nothing may leave it out: a table, where it may leave out each of its keys."""
+    if isinstance(kind, Kind):
+        return kind.optional
+    return all(is_optional(one) for _, one in fields_of(kind).values())
 
 
 def kind_at(dotted: str) -> tuple[str, Kind[Any]]:
@@ -208,6 +215,8 @@ class _Reader:
 
     def sub_table(self, table: type[Table], raw: dict[str, Any], path: Path, base: Table | None) -> Table:
         key, name = str(path[-1]), _dotted(path)
+        if key not in raw and is_optional(table):
+            return self.table(table, {}, path, base)
         if key not in raw:
             self.refuse((), f"the table [{name}] is missing; write it, or extend a policy that has it", "missing")
         if not isinstance(raw[key], dict):

@@ -1,0 +1,369 @@
+"""What was said: code, output, prompts and replies, encrypted, beside the records that name them.
+
+Theory of operation. A record has digests and lengths. Where the policy keeps contents, it also names a *content*, and
+the bytes of that are in the journal: written in the transaction of the record, so there is never one without the other,
+and nothing is sent whose content could not be stored.
+
+Keys. Each run has a key, 32 random bytes::
+
+    host key (a file apart, `hostkeys`)
+      └─ HMAC(host key, "wrap", run)  wraps  the run's key (AES-KW, RFC 3394)      row of `content_keys`
+           ├─ HMAC(run's key, "digest")      the key of the digests that records name
+           └─ HMAC(run's key, "blob", salt)  the key of one content
+
+The journal alone opens nothing, nor does the host key alone. A wrapped key that is moved to the row of another run does
+not open. To erase a run is to destroy its wrapped key: all copies of the bodies are noise from then on.
+
+Names. A content is named by the HMAC-SHA256 of its bytes under the run's digest key, in hex. So equal contents of a run
+are stored once, and nobody without the key can find out whether a name is that of a text that he guesses; for that
+reason, too, equal contents of two runs have two names.
+
+The blob. The bytes are compressed (zlib) where that makes them shorter, and then encrypted, in parts of `PART_BYTES`,
+each with AES-256-GCM and each a row of its own (`contents`)::
+
+    part 0:    header, 27 bytes: version (1) flags (1) salt (16) size (8), then a part
+    others:    a part                                     a part: at most PART_BYTES of ciphertext, and a tag of 16
+
+    nonce      11 bytes number of the part, 1 byte: is it the last?
+    associated header, digest, run
+
+The key is made for this blob from a random salt, so that a counter can be its nonce: no key meets a nonce twice, also
+not after a restart. A part that is missing, out of order, cut off or of another blob, run or journal does not open; and
+what opened is held against the name once more.
+
+A prompt repeats: the root model is sent the whole conversation each turn, and each query of a program has the same
+instructions. So a prompt is a small JSON object whose texts are contents of their own where they may come again::
+
+    {"system": {"at": "<name>"}, "messages": [{"role": "user", "text": {"text": "..."}}]}
+
+Output is JSON, too: `{"stdout": "...", "stderr": "...", "traceback": "..."}`. Everything else is itself.
+
+What was not kept has, in place of a name, a word that says why (`LEFT_OUT`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
+
+from belljar.audit.hostkeys import KEY_BYTES, host_key
+from belljar.audit.source import UNREADABLE, Log, Source, open_source
+from belljar.errors import AuditUnavailable, ContentErased, ContentLocked, ContentMissing, VerificationFailed
+from belljar.journal.tables import ContentKeyRow, ContentRow
+
+__all__ = [
+    "HOST_KEY",
+    "LEFT_OUT",
+    "PART_BYTES",
+    "Content",
+    "Contents",
+    "Output",
+    "Prompt",
+    "PromptMessage",
+    "RunKey",
+    "Said",
+    "host_key_id",
+    "open_contents",
+]
+
+HOST_KEY: Final = "contents.key"
+PART_BYTES: Final = 256 * 1024
+# What stands in place of a name, and why.
+LEFT_OUT: Final[Mapping[str, str]] = {
+    "too-long": "it is longer than the policy keeps of one content (audit.item)",
+    "run-full": "what is kept of the run had reached the policy's limit (audit.run)",
+    "gathered": "it is one of very many small reads, which are logged together",
+}
+
+_VERSION: Final = 1
+_COMPRESSED: Final = 1
+_REDACTED: Final = 2
+_HEADER_BYTES: Final = 26
+_SALT: Final = slice(2, 18)
+_SIZE: Final = slice(18, 26)
+_TAG_BYTES: Final = 16
+# Against zlib's own work: fast, and text shrinks to a half or a third all the same.
+_LEVEL: Final = 1
+# Shorter ones do not get shorter.
+_COMPRESSED_BYTES_MIN: Final = 64
+_NAME: Final = re.compile(r"[0-9a-f]{64}")
+_ONE: Final = "SELECT part, body FROM contents WHERE run = ? AND digest = ? ORDER BY part"
+_KEY: Final = "SELECT host_key, wrapped, gone FROM content_keys WHERE run = ?"
+
+
+class Content(NamedTuple):
+    """What was kept. `redacted`: a secret in it was replaced by a mark before it was stored."""
+
+    data: bytes
+    redacted: bool = False
+
+
+class Said(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A text of a prompt: itself, or the name of the content that it is."""
+
+    text: str | None = None
+    at: str | None = None
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: Literal["user", "assistant"]
+    text: Said
+
+
+class _Prompt(msgspec.Struct, frozen=True):
+    system: Said
+    messages: list[_Message]
+
+
+class PromptMessage(msgspec.Struct, frozen=True):
+    role: Literal["user", "assistant"]
+    text: str
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """What a model, or a tool, was sent. A tool has no instructions, and one message: its arguments, in JSON."""
+
+    system: str
+    messages: list[PromptMessage]
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What a cell printed, as far as its policy kept that, and how it failed."""
+
+    stdout: str
+    stderr: str
+    traceback: str = ""
+
+
+def prompt_content(system: Said, messages: Sequence[tuple[Literal["user", "assistant"], Said]]) -> bytes:
+    """A prompt as it is stored."""
+    return msgspec.json.encode(_Prompt(system, [_Message(*message) for message in messages]))
+
+
+def host_key_id(key: bytes) -> bytes:
+    """Eight bytes by which a host key is told from others, and that tell nothing of it."""
+    return hmac.digest(key, b"belljar host key", hashlib.sha256)[:8]
+
+
+# -- one run -----------------------------------------------------------------------------------------------------------
+
+
+class RunKey:
+    """The key of one run's contents: it names, encrypts and decrypts them.
+
+    `make` makes one, `opened` gets it from the row that has it.
+    """
+
+    def __init__(self, run: str, key: bytes) -> None:
+        self.run = run
+        self._key = key
+        self._digest_key = _derived(key, b"digest")
+
+    @classmethod
+    def make(cls, run: str) -> RunKey:
+        return cls(run, os.urandom(KEY_BYTES))
+
+    @classmethod
+    def opened(cls, run: str, wrapped: bytes, key: bytes) -> RunKey:
+        """From the wrapped key and the host's.
+
+        Raises:
+            VerificationFailed: it is not what was stored for this run.
+        """
+        try:
+            return cls(run, aes_key_unwrap(_derived(key, b"wrap", run.encode()), wrapped))
+        except (InvalidUnwrap, ValueError):
+            raise VerificationFailed(
+                f"the key of {run}'s contents is not what was stored: somebody changed the journal; restore a backup"
+            ) from None
+
+    def row(self, key: bytes, until: int) -> ContentKeyRow:
+        """The row that keeps it, wrapped with the host's key. `until` is when it may go, in seconds of the epoch."""
+        wrapped = aes_key_wrap(_derived(key, b"wrap", self.run.encode()), self._key)
+        return ContentKeyRow(self.run, host_key_id(key), wrapped, until, None)
+
+    def name(self, data: bytes | memoryview) -> bytes:
+        """The digest that names a content."""
+        return hmac.digest(self._digest_key, data, hashlib.sha256)
+
+    def sealed(self, data: bytes | memoryview, *, redacted: bool = False) -> tuple[str, list[ContentRow]]:
+        """The name of a content, and the rows that keep it."""
+        digest = self.name(data)
+        packed, flags = _packed(data)
+        salt = os.urandom(16)
+        header = bytes([_VERSION, flags | _REDACTED * redacted]) + salt + len(data).to_bytes(8, "big")
+        cipher = AESGCM(_derived(self._key, b"blob", salt))
+        about = header + digest + self.run.encode()
+        rows = []
+        for part, start in enumerate(range(0, max(1, len(packed)), PART_BYTES)):
+            is_last = start + PART_BYTES >= len(packed)
+            body = cipher.encrypt(_nonce(part, is_last), packed[start : start + PART_BYTES], about)
+            rows.append(ContentRow(self.run, digest, part, body if part else header + body))
+        return digest.hex(), rows
+
+    def unsealed(self, name: str, bodies: Sequence[bytes]) -> Content:
+        """The content of these parts.
+
+        Raises:
+            VerificationFailed: they are not what was stored under this name.
+        """
+        try:
+            return self._unsealed(bytes.fromhex(name), bodies)
+        except (InvalidTag, ValueError, zlib.error):
+            raise VerificationFailed(
+                f"the content {name} of {self.run} is not what was stored: somebody changed the journal; "
+                "restore a backup"
+            ) from None
+
+    def _unsealed(self, digest: bytes, bodies: Sequence[bytes]) -> Content:
+        header = bodies[0][:_HEADER_BYTES]
+        if len(header) != _HEADER_BYTES or header[0] != _VERSION:
+            raise ValueError("not a header")
+        cipher = AESGCM(_derived(self._key, b"blob", header[_SALT]))
+        about = header + digest + self.run.encode()
+        packed = b"".join(
+            cipher.decrypt(_nonce(part, part == len(bodies) - 1), body[0 if part else _HEADER_BYTES :], about)
+            for part, body in enumerate(bodies)
+        )
+        size = int.from_bytes(header[_SIZE], "big")
+        data = zlib.decompressobj().decompress(packed, size + 1) if header[1] & _COMPRESSED else packed
+        if len(data) != size or not hmac.compare_digest(self.name(data), digest):
+            raise ValueError("another content")
+        return Content(data, bool(header[1] & _REDACTED))
+
+
+def _derived(key: bytes, *what: bytes) -> bytes:
+    """A key for one purpose: HMAC-SHA256 as a pseudorandom function, of words that end with a zero byte each."""
+    return hmac.digest(key, b"belljar contents 1\0" + b"".join(word + b"\0" for word in what), hashlib.sha256)
+
+
+def _nonce(part: int, is_last: bool) -> bytes:
+    return part.to_bytes(11, "big") + bytes([is_last])
+
+
+def _packed(data: bytes | memoryview) -> tuple[bytes | memoryview, int]:
+    if len(data) >= _COMPRESSED_BYTES_MIN:
+        packed = zlib.compress(data, _LEVEL)
+        if len(packed) < len(data):
+            return packed, _COMPRESSED
+    return data, 0
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_contents(log: Log, keys: Path) -> Iterator[Contents]:
+    """The contents in a journal, for the length of a block, all from one snapshot.
+
+    Args:
+        keys: the folder with the host's keys (`keys_folder`).
+
+    Raises:
+        InvalidInput: `audit.missing`: there is no journal.
+        AuditUnavailable: it cannot be opened.
+    """
+    with closing(open_source(log)) as source:
+        yield Contents(source, keys)
+
+
+class Contents:
+    """Reads contents by their names. Every method raises what `read` does."""
+
+    def __init__(self, source: Source, keys: Path) -> None:
+        self._source = source
+        self._folder = keys
+        self._host_key: bytes | None = None
+        self._keys: dict[str, RunKey] = {}
+
+    def read(self, run: str, name: str | None) -> Content:
+        """The content that a record of `run` names.
+
+        Raises:
+            ContentMissing: none was kept; the text says why.
+            ContentErased: it was erased, or kept for as long as its policy says.
+            ContentLocked: its key is another host's, or lost.
+            VerificationFailed: what is stored is not what was stored.
+            AuditUnavailable: the journal, or the key, cannot be read.
+        """
+        if name is None:
+            raise ContentMissing("nothing of it was kept: the run's policy keeps no such contents", code="content.none")
+        if _NAME.fullmatch(name) is None:
+            why = LEFT_OUT.get(name, "it has no name")
+            raise ContentMissing(f"nothing of it was kept: {why}", code="content.left_out")
+        key = self._key(run)
+        bodies = [row[1] for row in self._ask(_ONE, run, bytes.fromhex(name))]
+        if not bodies:
+            raise VerificationFailed(
+                f"the content {name} of {run} is gone from the journal, and nobody erased it: restore a backup"
+            )
+        return key.unsealed(name, bodies)
+
+    def get(self, run: str, name: str | None) -> bytes:
+        """Its bytes."""
+        return self.read(run, name).data
+
+    def text(self, run: str, name: str | None) -> str:
+        """Its bytes as text."""
+        return self.get(run, name).decode("utf-8", "replace")
+
+    def prompt(self, run: str, name: str | None) -> Prompt:
+        """A prompt (`query.requested`, `query.reused`), with its texts."""
+        stored = msgspec.json.decode(self.get(run, name), type=_Prompt)
+        return Prompt(
+            self._said(run, stored.system),
+            [PromptMessage(message.role, self._said(run, message.text)) for message in stored.messages],
+        )
+
+    def output(self, run: str, name: str | None) -> Output:
+        """What a cell printed (`cell.finished`)."""
+        return msgspec.json.decode(self.get(run, name), type=Output)
+
+    def _said(self, run: str, said: Said) -> str:
+        return said.text if said.text is not None else self.text(run, said.at)
+
+    def _key(self, run: str) -> RunKey:
+        if (known := self._keys.get(run)) is not None:
+            return known
+        found = self._ask(_KEY, run)
+        if not found:
+            raise ContentMissing(f"no contents of {run} were kept", code="content.none")
+        whose, wrapped, gone = found[0]
+        if wrapped is None:
+            raise ContentErased(f"the contents of {run} are gone: {_GONE.get(gone, 'they were erased')}")
+        if self._host_key is None:
+            self._host_key = host_key(self._folder, HOST_KEY, make=False)
+        if self._host_key is None or host_key_id(self._host_key) != whose:
+            raise ContentLocked(
+                f"the contents of {run} were kept by another host, or its key is lost: put its {HOST_KEY} into "
+                f"{self._folder}"
+            )
+        key = self._keys[run] = RunKey.opened(run, wrapped, self._host_key)
+        return key
+
+    def _ask(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        try:
+            if not self._source.has_contents():
+                return []
+            return self._source.ask(statement, *values)
+        except UNREADABLE as error:
+            raise AuditUnavailable(f"the contents in {self._source.name} cannot be read: {error}; verify it") from error
+
+
+_GONE: Final = {
+    "erased": "they were erased",
+    "age": "they were kept for as long as their policy says",
+    "size": "they made room for later ones",
+}
