@@ -47,7 +47,7 @@ from belljar.policy import Policy, digest, load, presets
 from belljar.recording import Recording, output_digest, read_recording
 from belljar.state import State
 
-__all__ = ["Refused", "Replay", "replay"]
+__all__ = ["Refused", "Replay", "replay_run"]
 
 _MISSING_SHOWN_MAX: Final = 20
 Outcome = Literal["equal", "diverged", "incomplete"]
@@ -98,7 +98,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     recorded_cost_nanousd: int
 
 
-async def replay(
+async def replay_run(
     state: State,
     run: str,
     *,

@@ -128,7 +128,7 @@ class RunStarted(_Event, frozen=True):
 
     `facts` is what the backend says about itself: the image's digest, versions. `scripted`: one of its models gives
     answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
-    content that it is.
+    content that it is. `replays` is the run that this one does again.
     """
 
     name: ClassVar[str] = "run.started"
@@ -145,6 +145,7 @@ class RunStarted(_Event, frozen=True):
     scripted: bool | None = None
     question_bytes: Count | None = None
     question: ContentName | None = None
+    replays: Text | None = None
 
 
 class BoxStarted(_Event, frozen=True):

@@ -32,7 +32,7 @@ from belljar.cli.output import emit, say, tell
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.units import format_money
 
-__all__ = ["audit"]
+__all__ = ["audit", "run_id"]
 
 _PROBLEMS_SHOWN_MAX = 20
 _RANGES_SHOWN = 20
@@ -52,7 +52,21 @@ class _Percent(click.ParamType[Fraction]):
         return Fraction(match[1])
 
 
-@click.group()
+class _Audit(click.Group):
+    """Loads what runs boxes only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "replay"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "replay":
+            return super().get_command(ctx, cmd_name)
+        from belljar.cli.replay import replay
+
+        return replay
+
+
+@click.group(cls=_Audit)
 def audit() -> None:
     """Read and check the audit log."""
 
@@ -81,7 +95,7 @@ def ls(state: Path | str | None, as_json: bool) -> None:
 def show(run: str, as_tree: bool, state: Path | str | None, as_json: bool) -> None:
     """Show every record of RUN: its id, or `last` for the latest one that is no child run."""
     log = _log(state)
-    run = _run_id(log, run)
+    run = run_id(log, run)
     if as_tree:
         _show_tree(run, tree(records_below(log, run)), as_json)
         return
@@ -170,7 +184,7 @@ def coverage_(
     box; shown means found word for word in a prompt that was answered. Percentages are rounded down: 100 % means all.
     """
     log = _log(state)
-    run = _run_id(log, run)
+    run = run_id(log, run)
     found = _coverage(log, run, ranges)
     part = found.read_chars if what == "read" else found.shown_chars
     met = require is None or part * 100 >= require * found.chars
@@ -229,7 +243,8 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _run_id(log: Log, run: str) -> str:
+def run_id(log: Log, run: str) -> str:
+    """The run that is meant: `last` is the latest one that is no child run."""
     if run != _LAST:
         return run
     roots = [one.run for one in runs(log) if parent_of(one.run) is None]

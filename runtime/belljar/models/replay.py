@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -39,10 +39,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         place: the run that asked, within the tree that is played: empty for the first, `00002.00001` below it.
         action: its id in the log.
-        reply: reads the text of the answer; None where there was none.
+        reply: the answer; None where there was none, or it is not there any more.
         error: why there was none. `again`: another attempt followed.
         unanswered: it was given up before there was an answer.
-        cost_nanousd: what it cost.
     """
 
     place: str
@@ -50,14 +49,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     purpose: Purpose
     model: str
     prompt_sha256: str
-    reply: Callable[[], str] | None = None
+    reply: str | None = None
     usage: Usage = Usage()
     stop_reason: str = "end_turn"
     answered_by: str = ""
     error: str = ""
     again: bool = False
     unanswered: bool = False
-    cost_nanousd: int = 0
 
 
 class Tape:
@@ -181,5 +179,4 @@ async def _again(asked: Asked, name: str) -> ModelReply:
     if asked.reply is None:
         pause_s = 0.0 if asked.again else None
         raise ModelFailed(asked.error, retryable=asked.again, retry_after_s=pause_s, charged=False)
-    text = await asyncio.to_thread(asked.reply)
-    return ModelReply(text, asked.usage, asked.answered_by or name, asked.stop_reason)
+    return ModelReply(asked.reply, asked.usage, asked.answered_by or name, asked.stop_reason)

@@ -1,0 +1,73 @@
+"""`belljar audit replay`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from belljar.cli import options
+from belljar.cli.audit import run_id
+from belljar.cli.delivery import require_stdout
+from belljar.cli.loop import run_async
+from belljar.cli.output import emit, say, tell
+from belljar.errors import VerificationFailed
+from belljar.identity import BACKENDS, BackendName
+from belljar.replay import Replay, replay_run
+from belljar.units import format_money
+
+__all__ = ["replay"]
+
+
+@click.command()
+@click.argument("run")
+@click.option("--backend", type=click.Choice(BACKENDS), help="What the box is made of. [default: as it was]")
+@click.option(
+    "--policy",
+    metavar="NAME|FILE",
+    help="Run it under this policy, to see what that refuses and what the run would cost. [default: as it was]",
+)
+@options.state
+@options.as_json
+def replay(run: str, backend: BackendName | None, policy: str | None, state: Path | str | None, as_json: bool) -> None:
+    """Run the code of RUN (an id, or `last`) again, answer what it asks from the log, and compare all that it does.
+
+    No model is asked, no tool is called, and no tenant is charged. Exits with 9 if anything differs, or if not all of
+    it can be compared.
+    """
+    require_stdout()
+    place = options.place(state).state
+    found = run_async(replay_run(place, run_id(place.journal, run), policy=policy, backend=backend, environ=os.environ))
+    if as_json:
+        emit({"ok": found.outcome == "equal", "replay": found})
+    else:
+        _print(found)
+    if found.outcome != "equal":
+        tell(_WHY[found.outcome])
+        click.get_current_context().exit(VerificationFailed.exit_code)
+
+
+_WHY = {
+    "diverged": "diverged: what was done now is not what was recorded",
+    "incomplete": "incomplete: what could be compared is equal, and some of it could not be",
+}
+
+
+def _print(found: Replay) -> None:
+    how = "not run" if found.by is None else f"run by its {found.by} in {found.backend} under {found.policy}"
+    say(f"{found.run}  {how}, logged as {found.replay}")
+    if found.policy_changed:
+        say("policy     not the one of the record, or changed since")
+    for name, (old, new) in found.differs.items():
+        say(f"other {name}: {old} then, {new} now")
+    for line in found.missing:
+        say(f"missing    {line}")
+    say(f"actions    {found.equal_actions} of {found.actions} equal")
+    if found.first is not None:
+        sides = (("recorded", found.first.recorded), ("replayed", found.first.replayed))
+        for name, action in sides:
+            say(f"{name:<10} {'nothing' if action is None else action.says()}")
+    for refused in found.refused:
+        say(f"refused    {refused.code}, {refused.count} times, first in {refused.where}")
+    say(f"cost       {format_money(found.cost_nanousd)} now, {format_money(found.recorded_cost_nanousd)} then")
