@@ -19,7 +19,7 @@ import msgspec
 from belljar.arguments import check, tenant_of
 from belljar.audit import AuditLog, Record, records
 from belljar.audit.charges import CHARGING, Charges
-from belljar.audit.events import HOST_RUN, QueryDenied, QuotaChanged, RequestRefused, RunStarted
+from belljar.audit.events import HOST_RUNS, QueryDenied, QuotaChanged, RequestRefused, RunStarted
 from belljar.audit.read import parse
 from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
 from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
@@ -345,7 +345,7 @@ def explain(path: Log, run: str, stored: Stored | None = None) -> Explained:
         LedgerUnavailable, AuditUnavailable, VerificationFailed: it cannot be read.
     """
     found = [] if isinstance(path, Path) and not path.is_file() else list(records(path, run))
-    if not found or run == HOST_RUN:
+    if not found or run in HOST_RUNS:
         raise InvalidInput(f"the log has no run {run[:80]}: `belljar audit ls` shows them", code="audit.no_run")
     tenant = next((record.typed.tenant for record in found if isinstance(record.typed, RunStarted)), None)
     refusals = [refusal for record in found if (refusal := _refusal(record)) is not None]

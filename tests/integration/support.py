@@ -29,7 +29,7 @@ import msgspec
 import psutil
 
 from belljar.audit import Record, records, verify
-from belljar.audit.events import HOST_RUN
+from belljar.audit.events import HOST_RUNS
 from belljar.ledger import Amounts
 from belljar.state import State
 from tests.journals import OwnLedger
@@ -259,7 +259,7 @@ class Jar:
             assert report.problems == []
             if not self.expect_unfinished:
                 assert report.unfinished == []
-                runs = {record.run for record in self.records()} - {HOST_RUN}
+                runs = {record.run for record in self.records()} - HOST_RUNS
                 ended = {*self.records_of("run.finished"), *self.records_of("run.abandoned")}
                 assert ended == runs
         if self.journal.exists():

@@ -1,8 +1,9 @@
 """Files of an older version: opened, they are migrated wholly or not at all, and go on as files of this one.
 
-`older_files` has logs of 28 records in three runs (formats 1 and 2), a ledger (format 2) with one run that is open, and
-folders of contexts with a text and a dict (format 1, without its number and with it), made by the code that had these
-formats. A new format adds to them.
+`older_files` has logs of 28 records in three runs (formats 1 to 3), a ledger (format 2; of format 3, it is in the log's
+file) with one run that is open, and folders of contexts with a text and a dict (format 1, without its number and with
+it), made by the code that had these formats; and the statements that make a database of version 1. A new format adds to
+them.
 """
 
 from __future__ import annotations
@@ -185,6 +186,33 @@ def test_a_log_of_format_2_is_read_and_goes_on(tmp_path: Path, log: Path) -> Non
     assert list(records(path)) == list(records(log))
     opened(path)
     assert verify(path).problems == []
+
+
+@pytest.fixture
+def journal_3(tmp_path: Path) -> Path:
+    return Path(shutil.copy(OLDER / "audit-3.db", tmp_path / "audit-3.db"))
+
+
+def rows(path: Path, table: str) -> list[object]:
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(f"SELECT * FROM {table}").fetchall()
+
+
+def test_a_journal_of_format_3_is_read_and_goes_on(journal_3: Path, log: Path) -> None:
+    assert (list(records(journal_3)), version(journal_3)) == (list(records(log)), 3)
+    tables = ("records", "runs", "reservations", "balances", "limits")
+    before = [rows(journal_3, table) for table in tables]
+    opened(journal_3)
+    assert version(journal_3) == SCHEMA.version
+    assert [rows(journal_3, table) for table in tables] == before
+    assert verify(journal_3).problems == []
+
+
+def test_a_ledger_beside_a_journal_that_has_one_is_not_taken_over_again(journal_3: Path, log: Path) -> None:
+    before = rows(journal_3, "balances")
+    journal_3.rename(log)
+    opened(log)
+    assert rows(log, "balances") == before
 
 
 def test_a_file_that_a_newer_belljar_migrated_is_refused_also_by_who_has_it_open(tmp_path: Path) -> None:

@@ -295,7 +295,8 @@ def refused(url: str) -> str:
     ("prepare", "words"),
     [
         (f"UPDATE belljar.head SET version = {VERSION + 1}", "a newer Belljar made it: update Belljar"),
-        (f"UPDATE belljar.head SET version = {VERSION - 1}", "an older Belljar made it: migrate it"),
+        ("UPDATE belljar.head SET version = 0", "an older Belljar made it: migrate it"),
+        (f"UPDATE belljar.head SET version = {VERSION - 1}", "is not ours"),
         ("ALTER TABLE belljar.balances ADD COLUMN more text", "'column balances.more text' in its schema is not ours"),
         (
             "DROP TRIGGER records_are_not_changed ON belljar.records",
@@ -310,6 +311,29 @@ def test_a_database_that_is_something_else_is_refused_in_one_line(url: str, prep
     asyncio.run(open_journal(url, unavailable=AuditUnavailable).aclose())
     sql(url, prepare)
     assert words in refused(url)
+
+
+OLDER = Path(__file__).with_name("older_files") / "journal-1.sql"
+
+
+def test_a_database_of_an_older_version_is_migrated_and_goes_on(url: str) -> None:
+    statements = OLDER.read_text().split(";\n")
+    for statement in statements:
+        sql(url, statement)
+    sql(url, "INSERT INTO belljar.hosts VALUES ('older', 0, now())")
+    before = sql(url, "SELECT * FROM belljar.records ORDER BY seq")
+
+    async def main() -> None:
+        log = OwnLog(url)
+        await log.append(RunId("goes.on"), made("run.started", {}))
+        await log.aclose()
+
+    asyncio.run(main())
+    assert sql(url, "SELECT version FROM belljar.head") == [(VERSION,)]
+    assert sql(url, "SELECT * FROM belljar.records ORDER BY seq")[:-1] == before
+    assert verify(url).problems == []
+    # Whoever had the older one open is shut out: its next write finds that it is no host any more.
+    assert sql(url, "SELECT name FROM belljar.hosts") == []
 
 
 def test_who_opens_a_new_database_first_makes_it(url: str) -> None:

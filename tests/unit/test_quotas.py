@@ -171,7 +171,7 @@ def test_every_question_refuses_what_is_no_tenant(path: Path, tenant: Any) -> No
     ("event", "run", "words"),
     [
         ("quota.changed", "r1", "record 1: quota.changed under run 'r1', to which none belongs"),
-        ("run.started", "host.quotas", "record 1: run.started under host.quotas, which is no run"),
+        ("run.started", "host.quotas", "record 1: run.started under host.quotas, which is no run for it"),
     ],
 )
 def test_runs_and_the_hosts_own_records_are_kept_apart(path: Path, event: str, run: str, words: str) -> None:

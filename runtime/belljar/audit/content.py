@@ -51,7 +51,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -353,7 +353,7 @@ class Contents:
         key = self._keys[run] = RunKey.opened(run, wrapped, self._host_key)
         return key
 
-    def _ask(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+    def _ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:
             if not self._source.has_contents():
                 return []

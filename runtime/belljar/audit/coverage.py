@@ -25,6 +25,7 @@ from belljar.audit.events import (
     BoxStarted,
     CellFinished,
     CellStarted,
+    ContentsErased,
     ContextData,
     ContextRead,
     ContextSearched,
@@ -179,6 +180,7 @@ class Documents:
                 | QueryReused()
                 | RequestRefused()
                 | QuotaChanged()
+                | ContentsErased()
             ):
                 pass
             case _:

@@ -10,6 +10,7 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
+    v 4   records name contents (`content`, `question`, `reply`); there is `content.erased`
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -19,10 +20,10 @@ asked, because there is an answer to an equal one, is the one record `query.reus
 answer.
 
 Where the policy keeps contents, a record names those that belong to it (`content`, `question`, `reply`), or says in
-one word why one was left out; see `content`.
+one word why one was left out; see `audit.content`.
 
-What belongs to no run stands under `host.quotas`, which no run can have as its id: only `quota.changed` does, and only
-there.
+What belongs to no run stands under a name that no run can have as its id, and only there: `quota.changed` under
+`host.quotas`, `content.erased` under `host.contents`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from belljar.audit.canonical import INT_MAX, STRING_CHARS_MAX, canonical
 
 __all__ = [
     "EVENTS",
-    "HOST_RUN",
+    "HOST_RUNS",
     "VERSION",
     "AmountsData",
     "AnswerGiven",
@@ -46,6 +47,7 @@ __all__ = [
     "CellFinished",
     "CellStarted",
     "ContentName",
+    "ContentsErased",
     "ContextData",
     "ContextRead",
     "ContextSearched",
@@ -67,11 +69,10 @@ __all__ = [
     "decoded",
     "decoded_fast",
     "encoded",
+    "host_run",
 ]
 
-VERSION: Final = 3
-# Under what the records stand that belong to no run. A run's id has digits behind its dots.
-HOST_RUN: Final = "host.quotas"
+VERSION: Final = 4
 
 Text = Annotated[str, Meta(max_length=STRING_CHARS_MAX)]
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
@@ -433,6 +434,19 @@ class QuotaChanged(_Event, frozen=True):
     context_bytes: Count | None = None
 
 
+class ContentsErased(_Event, frozen=True):
+    """The key of a run's contents was destroyed, and with it all that was kept of them. The records stay.
+
+    `by` is who did it: a user of the system, `host` for a host that keeps its policies, or what a program says. `why`:
+    somebody wanted it, the policy's time was over, or room was made for later ones.
+    """
+
+    name: ClassVar[str] = "content.erased"
+    of: Text
+    by: Text
+    why: Literal["erased", "age", "size"]
+
+
 Event = (
     RunStarted
     | BoxStarted
@@ -452,9 +466,23 @@ Event = (
     | RunFinished
     | RunAbandoned
     | QuotaChanged
+    | ContentsErased
 )
 
 EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_args(Event)}
+
+
+# What belongs to no run, and where it stands. A run's id has digits behind its dots.
+_HOST_EVENTS: Final[Mapping[type[Event], str]] = {
+    QuotaChanged: "host.quotas",
+    ContentsErased: "host.contents",
+}
+HOST_RUNS: Final = frozenset(_HOST_EVENTS.values())
+
+
+def host_run(event: Event) -> str | None:
+    """Under what the records of such an event stand if they belong to no run; None if they belong to one."""
+    return _HOST_EVENTS.get(type(event))
 
 
 def _exact(value: object) -> object:
@@ -507,7 +535,7 @@ def decoded(name: str, data: Mapping[str, Any], version: int) -> Event:
     Raises:
         ValueError: unknown version or event, or wrong fields; the text continues "record 7".
     """
-    if version not in (1, 2, VERSION):
+    if not 1 <= version <= VERSION:
         raise ValueError("has an unknown version")
     if name not in EVENTS:
         raise ValueError(f"has an unknown event, {name[:80]!a}")
@@ -515,7 +543,7 @@ def decoded(name: str, data: Mapping[str, Any], version: int) -> Event:
         event = msgspec.convert(_of_version_1(name, data) if version == 1 else data, EVENTS[name])
     except msgspec.ValidationError as error:
         raise ValueError(f"is not a valid {name}: {error}") from None
-    if version < VERSION and _is_of_version_3(event):
+    if _version_of(event) > version:
         raise ValueError(f"is a {name} of a later version than it says")
     return event
 
@@ -529,9 +557,27 @@ def decoded_fast(name: str, data: msgspec.Raw, version: int) -> Event | None:
         event = _DECODERS[name].decode(data)
     except (KeyError, msgspec.DecodeError):
         return None
-    if version not in (2, VERSION) or (version == 2 and _is_of_version_3(event)):
+    if not 2 <= version <= VERSION or (version < VERSION and _version_of(event) > version):
         return None
     return event if _ENCODER.encode(event) == bytes(data) else None
+
+
+def _version_of(event: Event) -> int:
+    """The first version that has such an event with these fields."""
+    if _is_of_version_4(event):
+        return 4
+    return 3 if _is_of_version_3(event) else 1
+
+
+def _is_of_version_4(event: Event) -> bool:
+    """Whether version 3 had no such event, or not with these fields."""
+    if isinstance(event, RunStarted):
+        return event.question is not None
+    if isinstance(event, QueryReused):
+        return event.content is not None or event.reply is not None
+    if isinstance(event, CellStarted | CellFinished | AnswerGiven | ContextRead | QueryRequested | QueryCompleted):
+        return event.content is not None
+    return isinstance(event, ContentsErased)
 
 
 def _is_of_version_3(event: Event) -> bool:

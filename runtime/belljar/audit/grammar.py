@@ -29,6 +29,7 @@ from belljar.audit.events import (
     BoxStarted,
     CellFinished,
     CellStarted,
+    ContentsErased,
     ContextRead,
     ContextSearched,
     QueryCompleted,
@@ -111,7 +112,7 @@ class RunGrammar:
                 yield from self._show(record, shown)
             case RequestRefused() as refused:
                 yield from self._in_a_cell(record, refused.cell)
-            case QuotaChanged():
+            case QuotaChanged() | ContentsErased():
                 yield f"record {record.seq}: {record.event} under run {record.run[:80]!a}, to which none belongs"
             case _:
                 assert_never(record.typed)

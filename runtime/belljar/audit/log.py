@@ -2,7 +2,7 @@
 
 A record is one canonical JSON object, kept as the exact bytes that were hashed::
 
-    {"data":{...},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000000000000,"v":3}
+    {"data":{...},"event":"query.requested","prev":"<64 hex>","run":"r1","seq":7,"time_ns":1795392000000000000,"v":4}
 
 `prev` is the SHA-256 of the bytes of record `seq - 1` (64 zeros for the first), so a record vouches for everything
 before it. Canonical is what `canonical` says, and what an event has in `data` what `events` says. `seq` and `prev` are
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from belljar.audit.canonical import INT_MAX
-from belljar.audit.events import HOST_RUN, VERSION, Event, QuotaChanged, encoded
+from belljar.audit.events import VERSION, Event, encoded, host_run
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.identity import RunId
 from belljar.journal import Draft, Job, Journal
@@ -115,9 +115,15 @@ class AuditLog:
         made = self._entry(run, events)
         return made if self._tell is None else _told(made, functools.partial(self._tell, run), events)
 
-    def host_entry(self, *events: QuotaChanged) -> Job[tuple[int, str]]:
-        """As `entry`, of records that belong to no run."""
-        return self._entry(HOST_RUN, events)
+    def host_entry(self, event: Event) -> Job[tuple[int, str]]:
+        """As `entry`, of a record that belongs to no run.
+
+        Raises:
+            TypeError: it belongs to one.
+        """
+        if (run := host_run(event)) is None:
+            raise TypeError(f"a {event.name} belongs to a run")
+        return self._entry(run, (event,))
 
     def _entry(self, run: str, events: Sequence[Event]) -> Job[tuple[int, str]]:
         parts = [_parts(run, event) for event in events]

@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from belljar.audit.events import HOST_RUN
+from belljar.audit.events import HOST_RUNS
 from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput
 from belljar.journal import StoreError, shown
-from belljar.journal.schema import SCHEMA, SqliteError, is_blank
+from belljar.journal.schema import CONTENTS_SINCE, SCHEMA, SqliteError, is_blank
 
 __all__ = ["UNREADABLE", "Log", "Row", "Source", "looked_at", "open_source"]
 
@@ -37,8 +37,9 @@ UNREADABLE: Final = (*SqliteError, StoreError)
 
 # A planted body of gigabytes is never loaded: it reads as NULL, and is refused.
 _SELECT: Final = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX} THEN body END, hash FROM records"  # noqa: S608
+_NO_RUNS: Final = ", ".join(f"'{name}'" for name in sorted(HOST_RUNS))
 _BOUNDS: Final = f"""SELECT run, min(seq), max(seq), count(*) FROM records
-    WHERE run <> '{HOST_RUN}' GROUP BY run ORDER BY min(seq)"""  # noqa: S608 (a constant)
+    WHERE run NOT IN ({_NO_RUNS}) GROUP BY run ORDER BY min(seq)"""  # noqa: S608 (constants)
 _BATCH: Final = 500
 _PATIENCE_S: Final = 10.0
 
@@ -73,6 +74,10 @@ class Source(Protocol):
 
     def has_ledger(self) -> bool:
         """Whether the ledger is in it, too, and in the latest format."""
+        ...
+
+    def has_contents(self) -> bool:
+        """Whether there may be contents in it, and checkpoints: since format 4 of a file."""
         ...
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -153,6 +158,10 @@ class _File:
 
     def has_ledger(self) -> bool:
         return not is_blank(self._db) and SCHEMA.of(self._db) is SCHEMA
+
+    def has_contents(self) -> bool:
+        schema = None if is_blank(self._db) else SCHEMA.of(self._db)
+        return schema is not None and schema.version >= CONTENTS_SINCE
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return self._db.execute(statement, values).fetchall()
@@ -244,6 +253,9 @@ class _Database:
         return self._schema.VERSION, self._schema.VERSION  # another one is refused when it is opened
 
     def has_ledger(self) -> bool:
+        return True
+
+    def has_contents(self) -> bool:
         return True
 
     def ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

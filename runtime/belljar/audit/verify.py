@@ -18,7 +18,7 @@ from itertools import chain
 import msgspec
 
 from belljar.audit.charges import Charges
-from belljar.audit.events import HOST_RUN, QuotaChanged
+from belljar.audit.events import HOST_RUNS, host_run
 from belljar.audit.grammar import RunGrammar
 from belljar.audit.read import OTHER_RUN, Record, parse
 from belljar.audit.source import UNREADABLE, Log, looked_at, open_source
@@ -118,9 +118,9 @@ class _Checker:
     def _follow(self, record: Record) -> None:
         if record.prev != self._head:
             self.problem(f"record {record.seq}: it does not continue the record before it")
-        if record.run == HOST_RUN:
-            if not isinstance(record.typed, QuotaChanged):
-                self.problem(f"record {record.seq}: {record.event} under {HOST_RUN}, which is no run")
+        if record.run in HOST_RUNS:
+            if host_run(record.typed) != record.run:
+                self.problem(f"record {record.seq}: {record.event} under {record.run}, which is no run for it")
             return
         self._charges.feed(record.run, record.typed)
         if record.run not in self._runs:

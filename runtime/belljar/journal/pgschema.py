@@ -17,7 +17,19 @@ from typing import Any, Final
 
 from belljar.journal.draft import StoreError
 from belljar.journal.pgserver import Server
-from belljar.journal.tables import BOOKS, LIMITED, LIMITS, RECORDS, TABLES, Book, Table, columns
+from belljar.journal.tables import (
+    BOOKS,
+    CHECKPOINTS,
+    CONTENT_KEYS,
+    CONTENTS,
+    LIMITED,
+    LIMITS,
+    RECORDS,
+    TABLES,
+    Book,
+    Table,
+    columns,
+)
 
 __all__ = [
     "LOCK",
@@ -33,15 +45,15 @@ __all__ = [
     "wrong_version",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 LOCK: Final = "SELECT round FROM belljar.head FOR UPDATE"
 # The server's clock, in seconds since the epoch; it goes on inside a transaction.
 TIME: Final = "extract(epoch FROM clock_timestamp())::float8"
 NOW: Final = f"SELECT {TIME}"
 
-_TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state"}
-_BYTES: Final = {"body", "hash", "run_limits", "tenant_limits"}
+_TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state", "gone"}
+_BYTES: Final = {"body", "hash", "run_limits", "tenant_limits", "wrapped", "note", "digest", "host_key"}
 _SUMS: Final = columns("used_{}") + columns("held_{}")
 
 
@@ -49,14 +61,16 @@ def _sums(book: Book) -> tuple[str, ...]:
     return columns("used_{}", book.dimensions) + columns("held_{}", book.dimensions)
 
 
-_NUMBERS: Final = {"seq", "is_open", *LIMITED, *columns("actual_{}"), *_SUMS}
+_NUMBERS: Final = {"seq", "is_open", "part", "size", "until", *LIMITED, *columns("actual_{}"), *_SUMS}
 _MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {
     LIMITS: set(LIMITED),
+    CONTENT_KEYS: {"wrapped", "gone"},
     **{book.reservations: set(columns("actual_{}", book.dimensions)) for book in BOOKS},
 }
 # Beside what the columns' types say. Against our own mistakes, as the triggers are.
 _CHECKS: Final[dict[Table[Any], str]] = {
     RECORDS: "seq >= 1 AND length(hash) = 32",
+    CHECKPOINTS: "size >= 1",
     **{book.reservations: "state IN ('held', 'dispatched', 'settled', 'released')" for book in BOOKS},
     **{book.balances: " AND ".join(f"{side} >= 0" for side in _sums(book)) for book in BOOKS},
 }
@@ -71,6 +85,7 @@ _INDEXES: Final = {
     "records_of_run": "records (run, seq)",
     "open_runs": "runs (owner) WHERE is_open = 1",
     "open_reservations": "reservations (run) WHERE state IN ('held', 'dispatched')",
+    "kept_contents": "content_keys (until) WHERE wrapped IS NOT NULL",
     "open_box_reservations": "box_reservations (run) WHERE state IN ('held', 'dispatched')",
 }
 
@@ -119,16 +134,24 @@ _STATEMENTS: Final = (
     " FOR EACH STATEMENT EXECUTE FUNCTION belljar.append_only()",
     f"INSERT INTO belljar.head VALUES (true, {VERSION}, 0)",  # noqa: S608
 )
-
+# What makes a schema of each older version one of the next.
+_MIGRATIONS: Final = {
+    1: (
+        _create_table(CONTENT_KEYS),
+        _create_table(CONTENTS),
+        _create_table(CHECKPOINTS),
+        f"CREATE INDEX kept_contents ON belljar.{_INDEXES['kept_contents']}",
+    )
+}
 
 # -- opening -----------------------------------------------------------------------------------------------------------
 
 
 def prepare(server: Server, host: str) -> None:
-    """Make the database one of ours if it has nothing of the kind, and enter the host in it.
+    """Make the database one of ours if it has nothing of the kind, migrate an older one, and enter the host in it.
 
     Raises:
-        StoreError: it is something else, or of another version.
+        StoreError: it is something else, or of a newer version.
     """
     server.execute("BEGIN")
     server.fetch(_OPENING)  # a statement of its own: what the next one sees is from after it
@@ -138,12 +161,23 @@ def prepare(server: Server, host: str) -> None:
             raise StoreError("its schema belljar is something else; choose another database")
         for statement in _STATEMENTS:
             server.execute(statement)
+    _migrate(server)
     if (odd := wrong_version(server)) is not None:
         raise StoreError(odd)
     if (odd := foreign(server)) is not None:
         raise StoreError(f"{odd}; set the database aside for inspection")
     server.fetch("INSERT INTO belljar.hosts VALUES ($1, 0, now())", host)
     server.execute("COMMIT")
+
+
+def _migrate(server: Server) -> None:
+    """Bring an older schema up to this version. Hosts that have it open know only the older one: they are shut out."""
+    while (statements := _MIGRATIONS.get(version := _version(server) or 0)) is not None:
+        server.fetch(LOCK)
+        for statement in statements:
+            server.execute(statement)
+        server.execute("DELETE FROM belljar.hosts")
+        server.fetch("UPDATE belljar.head SET version = $1, round = round + 1", version + 1)
 
 
 def is_there(server: Server) -> bool:

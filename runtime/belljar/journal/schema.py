@@ -6,6 +6,7 @@ trigger, a view or an index that somebody planted is found before anything is wr
     format 1   the log alone, its records without their runs
     format 2   the log alone; the ledger was a file beside it, `ledger.db`
     format 3   one file for both, so that they are written in one transaction
+    format 4   contents and checkpoints, too
 """
 
 from __future__ import annotations
@@ -20,7 +21,18 @@ from typing import Final
 
 from belljar.journal.tables import BALANCES, BOXES, CALLS, LIMITED, LIMITS, RESERVATIONS, RUNS, columns
 
-__all__ = ["OLD_LEDGER", "SCHEMA", "TAIL", "TAIL_BYTES_MAX", "Schema", "SqliteError", "copy_ledger", "is_blank"]
+__all__ = [
+    "CONTENTS_SINCE",
+    "LEDGER_SINCE",
+    "OLD_LEDGER",
+    "SCHEMA",
+    "TAIL",
+    "TAIL_BYTES_MAX",
+    "Schema",
+    "SqliteError",
+    "copy_ledger",
+    "is_blank",
+]
 
 # The second comes of a damaged file: SQLite quotes it in its message, which then is no text.
 SqliteError: Final = (sqlite3.Error, UnicodeDecodeError)
@@ -225,7 +237,10 @@ def _book(when: str, names: tuple[str, ...], prefix: str = "") -> tuple[str, ...
 
 
 _LEDGER: Final = (*_ledger(_WHEN, LIMITED, CALLS.dimensions), *_book(_WHEN, BOXES.dimensions, "box_"))
-# As a file of its own, which it was until format 3 of the log.
+# The format of the log since which the ledger is in its file; before, it was a file of its own.
+LEDGER_SINCE: Final = 3
+# And the one since which there are contents and checkpoints.
+CONTENTS_SINCE: Final = 4
 OLD_LEDGER: Final = Schema(
     application_id=0x424A4C47, version=2, statements=_ledger(_WHEN_2, _DIMENSIONS_2, _DIMENSIONS_2)
 )  # "BJLG"
@@ -247,15 +262,39 @@ def copy_ledger(db: sqlite3.Connection) -> None:
         db.execute(f"INSERT INTO main.{table.name} ({names}) SELECT {values} FROM old.{table.name}")  # noqa: S608
 
 
-def _add_ledger(db: sqlite3.Connection) -> None:
-    for statement in _LEDGER:
-        db.execute(statement)
+def _adding(statements: tuple[str, ...]) -> Callable[[sqlite3.Connection], None]:
+    def migrate(db: sqlite3.Connection) -> None:
+        for statement in statements:
+            db.execute(statement)
+
+    return migrate
 
 
-SCHEMA: Final = Schema(
+_JOURNAL_3: Final = Schema(
     application_id=_LOG_2.application_id,
     version=3,
     statements=(*_LOG_2.statements, *_LEDGER),
     older=_LOG_2,
-    migrate=_add_ledger,
+    migrate=_adding(_LEDGER),
+)
+
+# -- contents and checkpoints ------------------------------------------------------------------------------------------
+
+_PROOFS: Final = (
+    """CREATE TABLE content_keys (
+            run TEXT PRIMARY KEY, host_key BLOB NOT NULL, wrapped BLOB, until INTEGER NOT NULL, gone TEXT)
+            WITHOUT ROWID""",
+    # Large bodies fill their pages better by rowid than by a key.
+    """CREATE TABLE contents (
+            run TEXT NOT NULL, digest BLOB NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL,
+            PRIMARY KEY (run, digest, part))""",
+    "CREATE INDEX kept_contents ON content_keys (until) WHERE wrapped IS NOT NULL",
+    "CREATE TABLE checkpoints (size INTEGER PRIMARY KEY CHECK (size >= 1), note BLOB NOT NULL)",
+)
+SCHEMA: Final = Schema(
+    application_id=_LOG_2.application_id,
+    version=4,
+    statements=(*_JOURNAL_3.statements, *_PROOFS),
+    older=_JOURNAL_3,
+    migrate=_adding(_PROOFS),
 )

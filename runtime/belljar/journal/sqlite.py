@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 from belljar.errors import BelljarError
 from belljar.journal.draft import StoreError
-from belljar.journal.schema import OLD_LEDGER, SCHEMA, Schema, SqliteError, copy_ledger, is_blank
+from belljar.journal.schema import LEDGER_SINCE, OLD_LEDGER, SCHEMA, Schema, SqliteError, copy_ledger, is_blank
 from belljar.journal.tables import RECORDS, Key, Table
 from belljar.journal.turns import SUFFIX, Turns
 
@@ -264,7 +264,7 @@ class SqliteStore:
             return unknown
         if (odd := schema.upgrade(db)) is not None:
             return f"{odd}; set the file aside for inspection"
-        if ledger is not None and (blank or version < schema.version):
+        if ledger is not None and (blank or version < LEDGER_SINCE):
             if (odd := OLD_LEDGER.foreign(db, "old")) is not None:
                 return f"of the ledger beside it, {ledger.name}, {odd}; set that file aside for inspection"
             copy_ledger(db)

@@ -1,13 +1,17 @@
-"""What a journal holds: seven tables, and the row of each as Python has it.
+"""What a journal holds: ten tables, and the row of each as Python has it.
 
     records        seq -> run, body, hash                    the audit log, append-only
     limits         account, period -> bounds                 what an operator set
     runs           run -> tenant, owner, bounds, open?
     reservations   id -> run, when, state, asked, actual     one row each, changed only forward
     balances       account, key -> used, held                the sums of the reservations, kept up to date with them
+    content_keys   run -> wrapped, until, gone               the key of a run's contents; none: they were erased
+    contents       run, digest, part -> body                 what records name by digest, encrypted
+    checkpoints    size -> note                              what was signed of the log's first records
 
-The last two make a *book*, and there are two of them: one of what calls and reads use, and one of what boxes use
-(`box_reservations`, `box_balances`), so that a call, of which a run makes thousands, touches no column of the other.
+Reservations and balances make a *book*, and there are two of them: one of what calls and reads use, and one of what
+boxes use (`box_reservations`, `box_balances`), so that a call, of which a run makes thousands, touches no column of the
+other.
 
 A row begins with its key. Amounts are vectors: whole numbers in the order of a book's dimensions, one column each in
 the database; a bound has one for each of `DIMENSIONS`, and a limit one more, for what no book counts (`LIMITED`).
@@ -28,6 +32,9 @@ __all__ = [
     "BOX_BALANCES",
     "BOX_RESERVATIONS",
     "CALLS",
+    "CHECKPOINTS",
+    "CONTENTS",
+    "CONTENT_KEYS",
     "DIMENSIONS",
     "GAUGES",
     "LIMITED",
@@ -39,6 +46,9 @@ __all__ = [
     "BalanceRow",
     "Book",
     "Bounds",
+    "CheckpointRow",
+    "ContentKeyRow",
+    "ContentRow",
     "Key",
     "LimitsRow",
     "RecordRow",
@@ -117,6 +127,35 @@ class BalanceRow(NamedTuple):
     held: Vector
 
 
+class ContentKeyRow(NamedTuple):
+    """The key of one run's contents, wrapped with the host key that `host_key` tells from others.
+
+    They may go at `until`, in seconds since the epoch. `wrapped` is None once they have, and `gone` then says why.
+    """
+
+    run: str
+    host_key: bytes
+    wrapped: bytes | None
+    until: int
+    gone: str | None
+
+
+class ContentRow(NamedTuple):
+    """One part of a content, counted from 0, encrypted."""
+
+    run: str
+    digest: bytes
+    part: int
+    body: bytes
+
+
+class CheckpointRow(NamedTuple):
+    """The signed note on the first `size` records."""
+
+    size: int
+    note: bytes
+
+
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 
 
@@ -184,7 +223,21 @@ RESERVATIONS = _reservations("reservations", _OF_CALLS)
 BALANCES = _balances("balances", _OF_CALLS)
 BOX_RESERVATIONS = _reservations("box_reservations", _OF_BOXES)
 BOX_BALANCES = _balances("box_balances", _OF_BOXES)
-TABLES: tuple[Table[Any], ...] = (RECORDS, LIMITS, RUNS, RESERVATIONS, BALANCES, BOX_RESERVATIONS, BOX_BALANCES)
+CONTENT_KEYS = Table("content_keys", ContentKeyRow._fields, 1, tuple, ContentKeyRow._make)
+CONTENTS = Table("contents", ContentRow._fields, 3, tuple, ContentRow._make, kept=False)
+CHECKPOINTS = Table("checkpoints", CheckpointRow._fields, 1, tuple, CheckpointRow._make, kept=False)
+TABLES: tuple[Table[Any], ...] = (
+    RECORDS,
+    LIMITS,
+    RUNS,
+    RESERVATIONS,
+    BALANCES,
+    BOX_RESERVATIONS,
+    BOX_BALANCES,
+    CONTENT_KEYS,
+    CONTENTS,
+    CHECKPOINTS,
+)
 
 
 @dataclass(frozen=True, eq=False)
