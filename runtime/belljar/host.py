@@ -558,7 +558,7 @@ class Host:
             HostFault: it cannot be written: nothing is done then.
         """
         ledger, audit = self._writers()
-        note, free = Note(new_run_id()), Limits("total")
+        note, free = Note(new_run_id()), Limits("total", None, None, None, None, None)
         entry = audit.entry(note.run, started)
         try:
             await ledger.open_run(note.run, tenant, run_limits=free, tenant_limits=free, beside=entry)

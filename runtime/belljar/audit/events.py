@@ -572,7 +572,7 @@ def _version_of(event: Event) -> int:
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
     if isinstance(event, RunStarted):
-        return event.question is not None
+        return event.question is not None or event.replays is not None
     if isinstance(event, QueryReused):
         return event.content is not None or event.reply is not None
     if isinstance(event, CellStarted | CellFinished | AnswerGiven | ContextRead | QueryRequested | QueryCompleted):

@@ -73,7 +73,7 @@ class Record(msgspec.Struct, frozen=True):
 class RunSummary(msgspec.Struct, frozen=True):
     """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none.
 
-    The status is `abandoned` if the host died and a later one closed the run.
+    The status is `abandoned` if the host died and a later one closed the run. `replays` is the run that it did again.
     """
 
     run: str
@@ -81,6 +81,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     started_ns: int
     status: str | None
     records: int
+    replays: str | None = None
 
 
 def runs(log: Log) -> list[RunSummary]:
@@ -112,14 +113,16 @@ def _bounds(source: Source) -> list[tuple[str, int, int, int]]:
 
 def _summary(source: Source, run: str, first_seq: int, last_seq: int, count: int) -> RunSummary:
     first, last = (_parsed(*next(source.rows(seq=seq))[:3]) for seq in (first_seq, last_seq))
-    tenant = first.typed.tenant if isinstance(first.typed, RunStarted) else None
+    started = first.typed if isinstance(first.typed, RunStarted) else None
+    tenant, replays = (started.tenant, started.replays) if started is not None else (None, None)
     match last.typed:
         case RunFinished():
-            return RunSummary(run, tenant, first.time_ns, last.typed.status, count)
+            status: str | None = last.typed.status
         case RunAbandoned():
-            return RunSummary(run, tenant, first.time_ns, "abandoned", count)
+            status = "abandoned"
         case _:
-            return RunSummary(run, tenant, first.time_ns, None, count)
+            status = None
+    return RunSummary(run, tenant, first.time_ns, status, count, replays)
 
 
 def _unreadable(source: Source, error: Exception) -> AuditUnavailable:

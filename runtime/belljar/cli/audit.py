@@ -244,10 +244,10 @@ def _counted(number: int, noun: str) -> str:
 
 
 def run_id(log: Log, run: str) -> str:
-    """The run that is meant: `last` is the latest one that is no child run."""
+    """The run that is meant: `last` is the latest one that is no child run, nor a replay."""
     if run != _LAST:
         return run
-    roots = [one.run for one in runs(log) if parent_of(one.run) is None]
+    roots = [one.run for one in runs(log) if parent_of(one.run) is None and one.replays is None]
     if not roots:
         raise InvalidInput(
             "the log has no run yet: start one with `belljar run` or `belljar exec`", code="audit.no_run"
