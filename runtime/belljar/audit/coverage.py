@@ -14,7 +14,7 @@ Neither says that anything was done with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import assert_never
 
 import msgspec
@@ -44,7 +44,16 @@ from belljar.audit.read import Record
 from belljar.audit.trees import parent_of
 from belljar.spans import Spans, share
 
-__all__ = ["Coverage", "DocumentCoverage", "Ranges", "characters_read", "coverage"]
+__all__ = [
+    "Coverage",
+    "Document",
+    "DocumentCoverage",
+    "Documents",
+    "Ranges",
+    "characters_read",
+    "coverage",
+    "ranges_of",
+]
 
 _RANGES_MAX = 1000
 
@@ -87,11 +96,21 @@ class Coverage(msgspec.Struct, frozen=True, kw_only=True):
     untraced: int
 
 
-class _Document(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A document of one run: what that run, and those below it, read of it and showed.
+
+    Attributes:
+        number: by it the run's records name the document.
+        part: of a child, which part of the document it was given; in items where `of_items`, else in characters.
+    """
+
+    number: int
     name: str
     kind: str
     sha256: str
     chars: int
+    part: tuple[int, int] | None
+    of_items: bool
     read: Spans
     shown: Spans
 
@@ -101,44 +120,55 @@ def coverage(records: Iterable[Record], *, ranges_max: int = _RANGES_MAX) -> Cov
 
     At most `ranges_max` ranges are listed of each kind.
     """
-    tree = _Tree()
+    documents = Documents()
     for record in records:
-        tree.feed(record)
-    found = [_of(document, ranges_max) for document in tree.documents.values()]
-    chars, read, shown = (sum(getattr(one, name) for one in found) for name in ("chars", "read_chars", "shown_chars"))
-    return Coverage(
-        documents=found,
-        chars=chars,
-        read_chars=read,
-        shown_chars=shown,
-        read_share=share(read, chars),
-        shown_share=share(shown, chars),
-        untraced=tree.untraced,
-    )
+        documents.feed(record)
+    return documents.coverage(ranges_max)
 
 
-class _Tree:
-    """The documents of each run so far: a child's are its parent's, where they were given by reference."""
+class Documents:
+    """The documents of each run of a tree. `feed` takes its records: the first run's first, each run's in order."""
 
     def __init__(self) -> None:
-        self.documents: dict[int, _Document] = {}  # of the first run
-        self.untraced = 0
-        self._of_run: dict[str, dict[int, _Document]] = {}
+        # Each document of a run comes with the same one of the runs above it, in which it counts, too.
+        self._first: dict[int, list[Document]] = {}
+        self._untraced = 0
+        self._of_run: dict[str, dict[int, list[Document]]] = {}
         self._ended: set[str] = set()
+
+    def of(self, run: str) -> list[Document]:
+        """Those of one run, in the order in which it has them."""
+        return [same[0] for same in self._of_run.get(run, {}).values()]
+
+    def coverage(self, ranges_max: int = _RANGES_MAX) -> Coverage:
+        """What happened to those of the first run so far. At most `ranges_max` ranges are listed of each kind."""
+        found = [_of(same[0], ranges_max) for same in self._first.values()]
+        chars, read, shown = (
+            sum(getattr(one, name) for one in found) for name in ("chars", "read_chars", "shown_chars")
+        )
+        return Coverage(
+            documents=found,
+            chars=chars,
+            read_chars=read,
+            shown_chars=shown,
+            read_share=share(read, chars),
+            shown_share=share(shown, chars),
+            untraced=self._untraced,
+        )
 
     def feed(self, record: Record) -> None:
         if record.run in self._ended:
             return
         if not self._of_run:
-            self._of_run[record.run] = self.documents
+            self._of_run[record.run] = self._first
         match record.typed:
             case RunStarted() as started:
                 self._start(record.run, started)
             case RunFinished() | RunAbandoned():
                 self._ended.add(record.run)
             case ContextRead() | ContextSearched() | QueryShown() as event:
-                _count(event, self._of_run.get(record.run, {}))
-                self.untraced += isinstance(event, QueryShown) and not event.complete
+                _count(event, self._of_run.get(record.run, {}).get(event.doc, ()))
+                self._untraced += isinstance(event, QueryShown) and not event.complete
             case BoxStarted() | CellStarted() | CellFinished() | AnswerGiven() | AnswerVoid():
                 pass
             case (
@@ -156,10 +186,10 @@ class _Tree:
 
     def _start(self, run: str, started: RunStarted) -> None:
         mine = self._of_run.setdefault(run, {})
-        above = {} if mine is self.documents else self._of_run.get(parent_of(run) or "", {})
+        above = {} if mine is self._first else self._of_run.get(parent_of(run) or "", {})
         for context in started.contexts:
-            given = (one for one in above.values() if context.part is not None and one.sha256 == context.sha256)
-            mine.setdefault(context.text, next(given, _document(context)))
+            given = (same for same in above.values() if context.part is not None and same[0].sha256 == context.sha256)
+            mine.setdefault(context.text, [_document(context), *next(given, ())])
 
 
 def characters_read(records: Iterable[Record], *, doc: int = 0) -> int:
@@ -167,25 +197,34 @@ def characters_read(records: Iterable[Record], *, doc: int = 0) -> int:
     spans = Spans()
     for record in records:
         if isinstance(event := record.typed, ContextRead | ContextSearched) and event.doc == doc:
-            for start, stop in _ranges(event):
+            for start, stop in ranges_of(event):
                 spans.add(start, stop)
     return spans.covered
 
 
-def _document(context: ContextData) -> _Document:
-    return _Document(context.name, context.kind, context.sha256, context.chars, Spans(), Spans())
+def _document(context: ContextData) -> Document:
+    return Document(
+        number=context.text,
+        name=context.name,
+        kind=context.kind,
+        sha256=context.sha256,
+        chars=context.chars,
+        part=context.part,
+        of_items=context.directory is not None,
+        read=Spans(),
+        shown=Spans(),
+    )
 
 
-def _count(event: ContextRead | ContextSearched | QueryShown, documents: Mapping[int, _Document]) -> None:
-    document = documents.get(event.doc)
-    if document is None:
-        return
-    spans = document.shown if isinstance(event, QueryShown) else document.read
-    for start, stop in _ranges(event):
-        spans.add(start, min(stop, document.chars))
+def _count(event: ContextRead | ContextSearched | QueryShown, documents: Iterable[Document]) -> None:
+    for document in documents:
+        spans = document.shown if isinstance(event, QueryShown) else document.read
+        for start, stop in ranges_of(event):
+            spans.add(start, min(stop, document.chars))
 
 
-def _ranges(event: ContextRead | ContextSearched | QueryShown) -> list[tuple[int, int]]:
+def ranges_of(event: ContextRead | ContextSearched | QueryShown) -> list[tuple[int, int]]:
+    """The ranges of characters that a record names."""
     if isinstance(event, ContextRead) and event.spans is None:
         assert event.start is not None
         assert event.stop is not None
@@ -193,7 +232,7 @@ def _ranges(event: ContextRead | ContextSearched | QueryShown) -> list[tuple[int
     return event.spans or []  # many small reads share a record
 
 
-def _of(document: _Document, ranges_max: int) -> DocumentCoverage:
+def _of(document: Document, ranges_max: int) -> DocumentCoverage:
     chars, read, shown = document.chars, document.read.covered, document.shown.covered
     return DocumentCoverage(
         name=document.name,
