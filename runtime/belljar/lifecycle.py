@@ -31,6 +31,7 @@ import msgspec
 
 from belljar.audit import AuditLog
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
+from belljar.audit.replay import Setup
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
 from belljar.broker.keeping import NOTHING_KEPT, Keeper, Kept
@@ -69,7 +70,7 @@ from belljar.heavy import bytes_of, off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
 from belljar.models import HostTool, Model, Prices
-from belljar.policy import Policy, Quota, Spending, digest
+from belljar.policy import Policy, Quota, Spending, digest, dump
 from belljar.protocol import ContextInfo, Failure, ToolInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
@@ -429,7 +430,8 @@ class Run:
         kept = NOTHING_KEPT
         if question is not None:
             kept = await off_loop(len(question), self.scope.keeper.text, "prompts", question)
-        await self._announce(self._start(question, kept), kept)
+        setup = self._setup()
+        await self._announce(self._start(question, kept, setup), kept, setup)
         broker = Broker(
             self.scope,
             calls=self.calls,
@@ -478,7 +480,20 @@ class Run:
         kind, bounds = view.document.kind, (part.start, part.stop)
         self._contexts.append(ContextInfo(name, kind, text, directory, document.items, document.lines, bounds))
 
-    async def _announce(self, started: RunStarted, kept: Kept) -> None:
+    def _setup(self) -> Kept:
+        """What it takes to run it again, besides what the log has. A child's is its parent's."""
+        order, keeper = self.order, self.scope.keeper
+        if order.limits is not None or not keeper.keeps("code"):
+            return NOTHING_KEPT
+        setup = Setup(
+            policy=dump(order.policy),
+            alone=order.alone,
+            answer_schema=None if order.answer_type is None else order.answer_type.schema.document,
+            tools=[(*tool.told, tool.cost_nanousd) for tool in order.tools],
+        )
+        return keeper.keep("code", msgspec.json.encode(setup))
+
+    async def _announce(self, started: RunStarted, kept: Kept, setup: Kept) -> None:
         """Open the run in the ledger, hold its box there, and log its start."""
         policy = self.order.policy
         async with contextlib.AsyncExitStack() as turn:
@@ -486,7 +501,7 @@ class Run:
             if self.order.limits is not None:
                 limits = await turn.enter_async_context(self.order.limits.slice())
                 self.calls.limits = limits
-            entry = self.audit.entry(self.scope.run, started).then(kept.job)
+            entry = self.audit.entry(self.scope.run, started).then(kept.job).then(setup.job)
             if not self.scope.keeper.keeps_nothing:
                 host_key = await asyncio.to_thread(self.shared.host_key)
                 entry = entry.then(self.scope.keeper.begun(host_key, self.scope.now()))
@@ -694,7 +709,7 @@ class Run:
         found = plus(self.calls.overage, self._meter.overage)
         return None if found == NOTHING else found
 
-    def _start(self, question: str | None, kept: Kept) -> RunStarted:
+    def _start(self, question: str | None, kept: Kept, setup: Kept) -> RunStarted:
         """The controls in force, for the log's first record of the run."""
         order = self.order
         facts = dict(order.backend.about())
@@ -710,6 +725,7 @@ class Run:
             scripted=self._scripted,
             question_bytes=None if question is None else len(question.encode("utf-8", "replace")),
             question=kept.name,
+            setup=setup.name,
             contexts=[
                 ContextData(**_logged(context), sha256=document.sha256, chars=document.chars)
                 for context, document in zip(self._contexts, order.documents.values(), strict=True)

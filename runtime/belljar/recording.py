@@ -18,7 +18,7 @@ import msgspec
 from belljar.audit import Record, records_below
 from belljar.audit.content import Contents, open_contents
 from belljar.audit.events import RunStarted
-from belljar.audit.replay import actions_of, place_of
+from belljar.audit.replay import Setup, actions_of, place_of
 from belljar.audit.trajectory import Cell, Query, Run, Text, trajectory
 from belljar.errors import ContentUnavailable, InvalidInput
 from belljar.models import Rates, Usage
@@ -52,7 +52,8 @@ class Recording:
         records: as `records_below` gives them.
 
     Raises:
-        InvalidInput: `audit.no_run`, `replay.child`: it is a child run; `replay.unfinished`; `replay.too_long`.
+        InvalidInput: `audit.no_run`, `replay.child`: it is a child run; `replay.replay`: it is a replay itself;
+            `replay.unfinished`; `replay.too_long`.
     """
 
     def __init__(self, run: str, records: list[Record], contents: Contents) -> None:
@@ -63,6 +64,8 @@ class Recording:
         if "." in run:
             root = run.partition(".")[0]
             raise InvalidInput(f"{run} is a child run: replay {root}, and it with it", code="replay.child")
+        if started.replays is not None:
+            raise InvalidInput(f"{run} is a replay: replay {started.replays}, as it did", code="replay.replay")
         if found.status is None:
             raise InvalidInput(f"{run} is still under way: replay it when it has ended", code="replay.unfinished")
         self.run, self.started = found, started
@@ -75,6 +78,7 @@ class Recording:
         self._bytes = 0
         self._again = self._attempts()
         self.tape = Tape(run, [self._asked(whose, query) for whose, query in self._queries()])
+        self.setup = self._setup()
         self.question = self._question()
         self.codes: list[str] = []
         self.by: Literal["turns", "cells"] | None = "turns"
@@ -132,16 +136,14 @@ class Recording:
 
     def _reply(self, run: Run, query: Query) -> str | None:
         assert query.reply is not None
-        kept = query.reply
-        if query.origin is not None:  # it is kept where it was first given
-            kept = self._of_origin(query) or kept
-        return self._text(kept, f"the answer to {query.purpose} query {query.action}")
+        return self._text(query.reply, f"the answer to {query.purpose} query {query.action}")
 
-    def _of_origin(self, query: Query) -> Text | None:
-        for _, one in self._queries():
-            if one.action == query.origin:
-                return one.reply
-        return None
+    def _setup(self) -> Setup | None:
+        """What it was given; None if that was not kept, or by another version that knew other things."""
+        try:
+            return msgspec.json.decode(self._contents.get(self.run.run, self.started.setup), type=Setup)
+        except (ContentUnavailable, msgspec.DecodeError):
+            return None
 
     def _question(self) -> str | None:
         if self.run.root_model is None or self.run.question is None:
@@ -207,18 +209,20 @@ def _usage(query: Query) -> Usage:
 def _rates_of(costs: list[tuple[int, int, int]]) -> Rates | None:
     """What a token of input and one of output cost, from what calls with so many of each cost.
 
-    None if that does not say it.
+    Where that leaves open which of the two it was, both cost the same. None if there were no calls.
     """
-    for first in costs:
-        for other in costs:
-            if determinant := first[0] * other[1] - other[0] * first[1]:
-                of_input = Fraction(first[2] * other[1] - other[2] * first[1], determinant)
-                of_output = Fraction(first[0] * other[2] - other[0] * first[2], determinant)
-                if of_input < 0 or of_output < 0:
-                    return None
-                return Rates(_decimal(of_input), _decimal(of_output))
+    known = [one for one in costs if one[0] + one[1]]
+    if not known:
         return None
-    return None
+    first = known[0]
+    for other in known:
+        if determinant := first[0] * other[1] - other[0] * first[1]:
+            of_input = Fraction(first[2] * other[1] - other[2] * first[1], determinant)
+            of_output = Fraction(first[0] * other[2] - other[0] * first[2], determinant)
+            if of_input >= 0 and of_output >= 0:
+                return Rates(_decimal(of_input), _decimal(of_output))
+    of_each = _decimal(Fraction(first[2], first[0] + first[1]))
+    return Rates(of_each, of_each)
 
 
 def _decimal(value: Fraction) -> Decimal:

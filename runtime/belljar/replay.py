@@ -27,11 +27,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Self
 
 import msgspec
 
-from belljar.audit import records_below, runs
+from belljar.audit import parent_of, records_below, runs
 from belljar.audit.content import open_contents
 from belljar.audit.events import RunFinished, RunStarted
 from belljar.audit.hostkeys import keys_folder
@@ -42,12 +42,12 @@ from belljar.errors import InvalidInput, PolicyDenied, Refusal
 from belljar.host import Host
 from belljar.identity import BackendName, Tenant
 from belljar.models import FREE, Prices, Rates
-from belljar.models.replay import ReplayModel
-from belljar.policy import Policy, digest, load, presets
+from belljar.models.replay import ReplayModel, ReplayTool
+from belljar.policy import Policy, digest, load, parse, presets
 from belljar.recording import Recording, output_digest, read_recording
 from belljar.state import State
 
-__all__ = ["Refused", "Replay", "replay_run"]
+__all__ = ["Refused", "Replay", "Replays"]
 
 _MISSING_SHOWN_MAX: Final = 20
 Outcome = Literal["equal", "diverged", "incomplete"]
@@ -98,46 +98,67 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     recorded_cost_nanousd: int
 
 
-async def replay_run(
-    state: State,
-    run: str,
-    *,
-    policy: str | Path | Policy | None = None,
-    backend: BackendName | str | None = None,
-    environ: Mapping[str, str],
-) -> Replay:
-    """Replay a run that has ended, and compare it with its record.
+class Replays:
+    """Replays runs of one state folder, one after the other. Use it in `async with`.
 
     Args:
-        run: its id.
-        policy: under which it is to run; the recorded one when None.
-        backend: in what; the recorded one when None.
-
-    Raises:
-        InvalidInput: there is no such run, or it cannot be replayed: `replay.child`, `replay.unfinished`,
-            `replay.policy`: its policy is no preset; `replay.too_long`.
-        HostFault: the log, the ledger or the box does not work.
+        state: where the runs are, and their contexts.
+        environ: where keys and daemons are looked up.
     """
-    async with Host(state=state.url or state.root, environ=environ) as host:
-        return await _logged(host, run, _Wish(state, policy, backend, environ))
 
+    def __init__(self, state: State, environ: Mapping[str, str]) -> None:
+        self._state = state
+        self._environ = environ
+        self._opened = contextlib.AsyncExitStack()
 
-class _Wish(NamedTuple):
-    state: State
-    policy: str | Path | Policy | None
-    backend: BackendName | str | None
-    environ: Mapping[str, str]
+    async def __aenter__(self) -> Self:
+        """Open the real journal, and a host of its own for the boxes. Raises as `Host.__aenter__`."""
+        environ = {name: value for name, value in self._environ.items() if not name.startswith("BELLJAR_")}
+        async with contextlib.AsyncExitStack() as stack:
+            real = Host(state=self._state.url or self._state.root, environ=self._environ)
+            self._real = await stack.enter_async_context(real)
+            self._folder = stack.enter_context(_folder(self._state))
+            environ["BELLJAR_KEYS"] = str(self._folder / "keys")
+            self._own = await stack.enter_async_context(Host(state=self._folder, environ=environ))
+            self._opened = stack.pop_all()
+        return self
 
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened.aclose()
 
-async def _logged(host: Host, run: str, wish: _Wish) -> Replay:
-    """In the journal it begins before anything is run, as a run that is charged nothing."""
-    recording = await asyncio.to_thread(read_recording, wish.state.journal, keys_folder(wish.environ), run)
-    setting = _setting(recording, wish)
-    started = _marked(recording, setting)
-    async with host.noting(Tenant(recording.started.tenant), started) as note:
-        found = await _replayed(recording, setting, wish)
-        note.finished = RunFinished(status=_STATUS[found.outcome], calls=0, cost_nanousd=0)
-    return msgspec.structs.replace(found, replay=str(note.run))
+    async def replay(
+        self, run: str, *, policy: str | Path | Policy | None = None, backend: BackendName | str | None = None
+    ) -> Replay:
+        """Replay a run that has ended, and compare it with its record.
+
+        Args:
+            run: its id.
+            policy: under which it is to run; the recorded one when None.
+            backend: in what; the recorded one when None.
+
+        Raises:
+            InvalidInput: there is no such run, or it cannot be replayed: `replay.child`, `replay.unfinished`,
+                `replay.replay`, `replay.policy`, `replay.too_long`.
+            HostFault: the log, the ledger or the box does not work.
+        """
+        keys = keys_folder(self._environ)
+        recording = await asyncio.to_thread(read_recording, self._state.journal, keys, run)
+        setting = _setting(recording, policy, backend)
+        started = _marked(recording, setting)
+        async with self._real.noting(Tenant(recording.started.tenant), started) as note:
+            again = await self._again(recording, setting)
+            found = _report(recording, setting, *again)
+            note.finished = RunFinished(status=_STATUS[found.outcome], calls=0, cost_nanousd=0)
+        return msgspec.structs.replace(found, replay=str(note.run))
+
+    async def _again(self, recording: Recording, setting: _Setting) -> tuple[Run | None, Actions]:
+        """What it did now; nothing where it could not be run."""
+        contexts = _contexts(self._own, recording)
+        if recording.by is None or contexts is None:
+            return None, {}
+        with contextlib.suppress(Refusal):  # it could not start: the log says so
+            await _drive(self._own, recording, setting, contexts)
+        return await asyncio.to_thread(_done, State(self._folder).journal, self._folder / "keys")
 
 
 class _Setting(NamedTuple):
@@ -148,20 +169,25 @@ class _Setting(NamedTuple):
     backend: str
 
 
-def _setting(recording: Recording, wish: _Wish) -> _Setting:
-    started, policy = recording.started, wish.policy
-    if policy is None:
-        policy = started.policy or ""
-        if policy not in presets():
+def _setting(recording: Recording, wish: str | Path | Policy | None, backend: str | None) -> _Setting:
+    started, setup = recording.started, recording.setup
+    if wish is None and setup is not None:
+        wish = parse(setup.policy, source=f"the policy of {recording.run.run}", base=_no_base)
+    elif wish is None:
+        wish = started.policy or ""
+        if wish not in presets():
             raise InvalidInput(
-                f"{recording.run.run} ran under the policy {policy[:80]!a}, which is no preset: name its file with "
+                f"{recording.run.run} ran under the policy {wish[:80]!a}, which is no preset: name its file with "
                 "--policy",
                 code="replay.policy",
             )
-    found = policy if isinstance(policy, Policy) else load(policy)
-    changed = digest(found) != started.policy_digest
-    backend = wish.backend or started.backend or found.box.backends[0]
-    return _Setting(_open(found, backend), changed, backend)
+    policy = wish if isinstance(wish, Policy) else load(wish)
+    backend = backend or started.backend or policy.box.backends[0]
+    return _Setting(_open(policy, backend), digest(policy) != started.policy_digest, backend)
+
+
+def _no_base(name: str) -> Policy:
+    raise InvalidInput(f"a policy in the log extends {name}: it is not canonical", code="replay.policy")
 
 
 def _open(policy: Policy, backend: str) -> Policy:
@@ -188,21 +214,6 @@ def _marked(recording: Recording, setting: _Setting) -> RunStarted:
         scripted=True,
         replays=recording.run.run,
     )
-
-
-async def _replayed(recording: Recording, setting: _Setting, wish: _Wish) -> Replay:
-    if recording.by is None:
-        return _report(recording, setting, None, {})
-    with _folder(wish.state) as folder:
-        environ = {name: value for name, value in wish.environ.items() if not name.startswith("BELLJAR_")}
-        environ["BELLJAR_KEYS"] = str(folder / "keys")
-        async with Host(state=folder, environ=environ) as host:
-            contexts = _contexts(host, recording)
-            if contexts is None:
-                return _report(recording, setting, None, {})
-            with contextlib.suppress(Refusal):  # it could not start: the log says so
-                await _drive(host, recording, setting, contexts)
-        return _report(recording, setting, *await asyncio.to_thread(_done, State(folder).journal, folder / "keys"))
 
 
 @contextlib.contextmanager
@@ -244,10 +255,17 @@ async def _drive(host: Host, recording: Recording, setting: _Setting, contexts: 
         "backend": setting.backend,
         "language": old.language,
     }
+    setup = recording.setup
+    if setup is not None:
+        common["tools"] = [ReplayTool(recording.tape, one[:3], cost_nanousd=one[3]) for one in setup.tools]
     if recording.by == "turns":
         assert recording.question is not None
         assert root is not None
-        await host.run(recording.question, model=root, **common)
+        schema = None if setup is None else setup.answer_schema
+        await host.run(recording.question, model=root, answer_type=schema, **common)
+        return
+    if setup is not None and setup.alone and len(recording.codes) == 1:
+        await host.execute(recording.codes[0], **common)
         return
     async with host.session(root_model=root, **common) as session:
         with contextlib.suppress(PolicyDenied):  # it has ended before the recorded one
@@ -264,9 +282,9 @@ async def _rates(recording: Recording, model: str) -> Rates | None:
 
 def _done(journal: Path | str, keys: Path) -> tuple[Run, Actions]:
     """What the log of the replay has."""
-    first = runs(journal)[0].run
+    last = [one.run for one in runs(journal) if parent_of(one.run) is None][-1]
     with open_contents(journal, keys) as contents:
-        found = trajectory(records_below(journal, first))
+        found = trajectory(records_below(journal, last))
         assert found is not None, "the log has the run"
         return found, actions_of(found, lambda cell: output_digest(contents, cell))
 

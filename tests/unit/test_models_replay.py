@@ -145,7 +145,7 @@ def test_a_rewound_one_has_all_answers_again() -> None:
 
 def test_a_tool_gives_what_it_gave_and_nothing_of_a_query() -> None:
     tape = Tape(RUN, [asked("{}", "query", 1), asked("{}", '"tool"', 2, purpose="tool", model="tool:look")])
-    tool = ReplayTool(tape, "tool:look", ("look", [], ""))
+    tool = ReplayTool(tape, ("look", [], ""))
     assert ask(tool, request("{}", purpose="tool")) == ['"tool"']
     with pytest.raises(ModelFailed):
         ask(tool, request("{}", purpose="tool"))

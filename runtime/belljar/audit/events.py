@@ -129,7 +129,8 @@ class RunStarted(_Event, frozen=True):
 
     `facts` is what the backend says about itself: the image's digest, versions. `scripted`: one of its models gives
     answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
-    content that it is. `replays` is the run that this one does again.
+    content that it is, and `setup` the one with what else it takes to run it again (`audit.replay.Setup`). `replays` is
+    the run that this one does again.
     """
 
     name: ClassVar[str] = "run.started"
@@ -146,6 +147,7 @@ class RunStarted(_Event, frozen=True):
     scripted: bool | None = None
     question_bytes: Count | None = None
     question: ContentName | None = None
+    setup: ContentName | None = None
     replays: Text | None = None
 
 
@@ -572,7 +574,7 @@ def _version_of(event: Event) -> int:
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
     if isinstance(event, RunStarted):
-        return event.question is not None or event.replays is not None
+        return any(one is not None for one in (event.question, event.setup, event.replays))
     if isinstance(event, QueryReused):
         return event.content is not None or event.reply is not None
     if isinstance(event, CellStarted | CellFinished | AnswerGiven | ContextRead | QueryRequested | QueryCompleted):

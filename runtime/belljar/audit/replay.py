@@ -24,9 +24,9 @@ from typing import Any, Final, Literal, TypeAlias, assert_never
 
 import msgspec
 
-from belljar.audit.trajectory import Answer, Cell, Child, Query, Read, Refusal, Run, Search, Shown, Step
+from belljar.audit.trajectory import Answer, Cell, Child, Query, Read, Refused, Run, Search, Shown, Step
 
-__all__ = ["Action", "Actions", "Comparison", "Divergence", "actions_of", "compare", "place_of"]
+__all__ = ["Action", "Actions", "Comparison", "Divergence", "Setup", "actions_of", "compare", "place_of"]
 
 Kind: TypeAlias = Literal[
     "cell", "read", "search", "turn", "query", "tool", "refused", "answer", "void", "output", "child", "end"
@@ -62,6 +62,23 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
         where = f"cell {self.cell}: " if self.cell else ""
         what = " ".join(f"{name}={_shown(value)}" for name, value in self.about if value is not None)
         return f"{of}{where}{self.kind} {what}"
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run was given besides models, question and contexts: a content of its `run.started`, as JSON.
+
+    Attributes:
+        policy: its canonical TOML.
+        alone: it was one cell, and no session.
+        answer_schema: what its answer had to be.
+        tools: of each function of the host its name, its arguments' names, what the program is told, and what a call
+            costs, in nano-dollars.
+    """
+
+    policy: str
+    alone: bool = False
+    answer_schema: dict[str, Any] | None = None
+    tools: list[tuple[str, list[str], str, int]] = []
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,14 +266,14 @@ def _steps(place: str, cell: int, steps: Sequence[Step]) -> Iterator[Action]:
             yield Action(place=place, cell=cell, kind=kind, about=about, seq=step.seq)
 
 
-def _about(step: Read | Search | Refusal | Answer | Child) -> tuple[Kind, About]:
+def _about(step: Read | Search | Refused | Answer | Child) -> tuple[Kind, About]:
     match step:
         case Read():
             return "read", (("doc", step.doc), ("reads", step.reads), ("ranges", _ranges(step.spans)))
         case Search():
             asked = tuple((name, getattr(step, name)) for name in ("doc", "mode", "start", "stop", "pattern_sha256"))
             return "search", (*asked, ("count", step.count), ("ranges", _ranges(step.spans)))
-        case Refusal():
+        case Refused():
             return "refused", (("asked", step.asked), ("code", step.why.code), ("count", step.count))
         case Answer():
             about: About = (("answer_sha256", step.text.sha256), ("answer_bytes", step.text.size_bytes))

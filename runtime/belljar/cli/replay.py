@@ -14,7 +14,7 @@ from belljar.cli.loop import run_async
 from belljar.cli.output import emit, say, tell
 from belljar.errors import VerificationFailed
 from belljar.identity import BACKENDS, BackendName
-from belljar.replay import Replay, replay_run
+from belljar.replay import Replay, Replays
 from belljar.units import format_money
 
 __all__ = ["replay"]
@@ -38,7 +38,12 @@ def replay(run: str, backend: BackendName | None, policy: str | None, state: Pat
     """
     require_stdout()
     place = options.place(state).state
-    found = run_async(replay_run(place, run_id(place.journal, run), policy=policy, backend=backend, environ=os.environ))
+
+    async def work() -> Replay:
+        async with Replays(place, os.environ) as replays:
+            return await replays.replay(run_id(place.journal, run), policy=policy, backend=backend)
+
+    found = run_async(work())
     if as_json:
         emit({"ok": found.outcome == "equal", "replay": found})
     else:

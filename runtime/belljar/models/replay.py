@@ -25,7 +25,7 @@ from belljar.errors import ModelFailed
 from belljar.heavy import off_loop
 from belljar.models.base import ModelReply, ModelRequest, Usage, texts_digest
 from belljar.models.prices import FREE, Rates
-from belljar.models.tools import HostTool
+from belljar.models.tools import TOOL_PREFIX, HostTool
 
 __all__ = ["Asked", "ReplayModel", "ReplayTool", "Tape"]
 
@@ -73,12 +73,12 @@ class ReplayModel:
 
     Args:
         name: what results and the log call it; `replay:RUN` when None.
-        rates: what its tokens cost.
+        rates: what its tokens cost; as the list of prices says when None.
     """
 
     scripted: Final = True
 
-    def __init__(self, tape: Tape, *, name: str | None = None, rates: Rates = FREE) -> None:
+    def __init__(self, tape: Tape, *, name: str | None = None, rates: Rates | None = FREE) -> None:
         self.name: Final = name or f"replay:{tape.name}"
         self.rates: Final = rates
         self._tape = tape
@@ -109,12 +109,11 @@ class ReplayTool(HostTool):
     """A recorded run's tool: gives what the calls of it gave then, and calls nothing.
 
     Args:
-        told: as of `HostTool`.
-        name: `tool:NAME`.
+        told, cost_nanousd: as of `HostTool`.
     """
 
-    def __init__(self, tape: Tape, name: str, told: tuple[str, list[str], str], *, cost_nanousd: int = 0) -> None:
-        self.name = name
+    def __init__(self, tape: Tape, told: tuple[str, list[str], str], *, cost_nanousd: int = 0) -> None:
+        self.name = name = TOOL_PREFIX + told[0]
         self.told = told
         self.cost_nanousd = cost_nanousd
         self.bytes_max = 0
