@@ -186,10 +186,12 @@ def test_a_policy_of_ones_own_is_known_from_the_record(rig: Rig) -> None:
 def test_another_policy_says_what_it_would_have_refused_and_what_the_run_would_cost(rig: Rig) -> None:
     result = rig.run()
     policy = recursing()
-    small = msgspec.structs.replace(policy, models=msgspec.structs.replace(policy.models, batch_max=2))
+    small = msgspec.structs.replace(
+        policy, context=msgspec.structs.replace(policy.context, read_total_bytes_max=20_000)
+    )
     found = rig.replay(str(result.run), policy=small)
     assert found.outcome == "diverged"
-    assert [(one.code, one.count) for one in found.refused] == [("models.batch", 1)]
+    assert [(one.code, one.count) for one in found.refused] == [("context.read_total", 1)]
     assert found.first is not None
 
 
@@ -298,7 +300,7 @@ def test_the_command_exits_with_0_where_all_is_equal_and_with_9_where_it_is_not(
     outcome = jar("audit", "replay", "last")
     assert (outcome.code, outcome.complaint) == (0, "")
     assert "actions    " in outcome.stdout
-    program = jar.file("p.py", "import os\nprint(os.urandom(8))\n1 / 0\n")
+    program = jar.file("p.py", "import time\nprint(time.time_ns())\n1 / 0\n")
     jar("exec", program)
     outcome = jar("audit", "replay", "last", "--json")
     assert outcome.code == 9
