@@ -54,6 +54,12 @@ def _signals_as_usual() -> None:
 _signals_as_usual()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_keys(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test has a user's keys, nor leaves any behind."""
+    os.environ["BELLJAR_KEYS"] = str(tmp_path_factory.mktemp("keys") / "keys")
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the image of the running interpreter: one for all workers, or one that outlives these tests.

@@ -27,7 +27,6 @@ from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Record, Report, records, verify
 from belljar.audit.content import HOST_KEY
 from belljar.audit.events import RunFinished, RunStarted
-from belljar.audit.hostkeys import host_key, keys_folder
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
@@ -35,6 +34,7 @@ from belljar.engine import AnswerType, Progress, Result
 from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language, RunId, Tenant
 from belljar.journal import open_journal
+from belljar.keys import Keys
 from belljar.ledger import Ledger, Limits
 from belljar.lifecycle import (
     OnProgress,
@@ -170,6 +170,7 @@ class Host:
         self.state, self._config = found.state, found.config
         self._pool = pool
         self._environ = environ
+        self._keys = Keys.at(environ)
         self._registry = Registry(environ, models=models, recorded=self._recorded)
         self._prices = prices or Prices()
         self._contexts = ContextStores(self.state.contexts, functools.partial(context_bounds, self.state.journal))
@@ -216,7 +217,7 @@ class Host:
                 self._contexts,
                 searcher,
                 self._live,
-                host_key=functools.cache(functools.partial(_host_key, keys_folder(self._environ))),
+                host_key=functools.cache(functools.partial(self._keys.secret, HOST_KEY)),
                 secrets=self._registry.secrets,
             )
             stack.callback(self._shared.reuse.clear)
@@ -597,7 +598,7 @@ class Host:
 
     def _recorded(self, run: str) -> Tape:
         """A run as a model (`replay:RUN`)."""
-        return read_recording(self.state.journal, keys_folder(self._environ), run).tape
+        return read_recording(self.state.journal, self._keys, run).tape
 
     def _check_open(self) -> None:
         if self._resources is None:
@@ -663,13 +664,6 @@ def _shown(run: Run) -> LiveRun:
         wall_s=run.wall_s,
         progress=run.progress(),
     )
-
-
-def _host_key(folder: Path) -> bytes:
-    """The key that wraps those of contents, made if there is none yet. Raises AuditUnavailable."""
-    found = host_key(folder, HOST_KEY, make=True)
-    assert found is not None, "it was to be made"
-    return found
 
 
 _presets = functools.cache(presets)

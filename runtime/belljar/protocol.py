@@ -8,8 +8,8 @@ Turn order::
     host   Start                          once, first
     guest  Ready                          once
     host   Execute                        one cell at a time
-    guest    Output*  Read|Search|Query|Recurse|Budget*   many in flight, up to the policy's limit
-    host     Data|Found|Answers|Left|Refused              one for each request, same `id`, any order
+    guest    Output*  (Read|Search|Query|Recurse|Budget|Coverage)*   many in flight, up to the policy's limit
+    host     Data|Found|Answers|Left|Covered|Refused                 one for each request, same `id`, any order
     guest    Final                        ends the cell; once one counts, nothing the guest says does
     guest  Done                           ends the cell; no request may be pending
 
@@ -41,10 +41,13 @@ __all__ = [
     "Budget",
     "CellError",
     "ContextInfo",
+    "Coverage",
+    "Covered",
     "Data",
     "DocumentInfo",
     "Done",
     "Execute",
+    "Extent",
     "Failure",
     "Final",
     "Found",
@@ -182,6 +185,12 @@ class Budget(_Message, frozen=True):
     id: Id
 
 
+class Coverage(_Message, frozen=True):
+    """How much of the contexts was read, and shown to sub-models, so far? Reply: `Covered`."""
+
+    id: Id
+
+
 class Output(_Message, frozen=True):
     """What the program printed. Body: UTF-8 text, perhaps cut within a character. No reply.
 
@@ -222,7 +231,7 @@ class Done(_Message, frozen=True):
     variables: Annotated[list[VariableText], Meta(max_length=64)] = []
 
 
-GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Output | Final | Done
+GuestMessage = Ready | Read | Search | Query | Recurse | Budget | Coverage | Output | Final | Done
 
 # ---------------------------------------------------------------------------------------------------- host -> guest
 
@@ -366,14 +375,37 @@ class Left(_Message, frozen=True):
     memory_mib_s: int | None
 
 
+class Extent(_Part, frozen=True):
+    """What happened to one context, in characters of it, and in how many ranges; None where these have no numbers."""
+
+    chars: int
+    read: int
+    shown: int
+    read_spans: int | None
+    shown_spans: int | None
+
+
+class Covered(_Message, frozen=True):
+    """What the run, and child runs of it that have ended, have read and shown: one of `contexts` for each of `Start`'s.
+
+    Body: for each context the first ranges that were read, at most `spans_max`, then as many of what was shown; a range
+    is two integers of 64 bits, little-endian, in characters of the context. If not `complete`, it may have been more.
+    """
+
+    id: int
+    spans_max: int
+    complete: bool
+    contexts: list[Extent]
+
+
 class Refused(_Message, frozen=True):
     id: int
     failure: Failure
 
 
-HostMessage = Start | Execute | Data | Found | Answers | Left | Refused
+HostMessage = Start | Execute | Data | Found | Answers | Left | Covered | Refused
 
-_WITH_BODY = (Search, Query, Recurse, Output, Final, Done, Execute, Data, Found, Answers)
+_WITH_BODY = (Search, Query, Recurse, Output, Final, Done, Execute, Data, Found, Answers, Covered)
 
 
 def carries_body(message: GuestMessage | HostMessage) -> bool:

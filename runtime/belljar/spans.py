@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Spans", "overlaps", "share"]
+__all__ = ["Spans", "overlaps", "share", "united"]
 
 _WAITING_MAX = 1024
 
@@ -50,6 +50,15 @@ class Spans:
         """How many positions it covers."""
         return sum(stop - start for start, stop in self)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether ranges were left out, or will be, because there are `ranges_max`."""
+        return self._full
+
+    def unsorted(self) -> list[tuple[int, int]]:
+        """What its ranges consist of, some perhaps twice: quick, however many there are (see `united`)."""
+        return self._merged + self._waiting
+
     def missing(self, length: int) -> list[tuple[int, int]]:
         """The ranges of [0, length) that are not in it, in order."""
         gaps, at = [], 0
@@ -84,15 +93,20 @@ class Spans:
     def _settle(self) -> None:
         if not self._waiting:
             return
-        merged: list[tuple[int, int]] = []
         # The merged ranges are sorted already, so sorting them again costs one comparison each.
-        for start, stop in sorted(self._merged + self._waiting):
-            if merged and start <= merged[-1][1]:
-                if stop > merged[-1][1]:
-                    merged[-1] = (merged[-1][0], stop)
-            else:
-                merged.append((start, stop))
-        self._merged, self._waiting = merged, []
+        self._merged, self._waiting = united(self.unsorted()), []
+
+
+def united(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges that are not empty, in order, none touching the next."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            if stop > merged[-1][1]:
+                merged[-1] = (merged[-1][0], stop)
+        else:
+            merged.append((start, stop))
+    return merged
 
 
 def share(part: int, whole: int) -> float:

@@ -22,7 +22,7 @@ from enum import Enum
 from typing import Final as Const
 
 from belljar.errors import ProtocolViolation
-from belljar.protocol import Budget, Done, Final, GuestMessage, Output, Query, Read, Ready, Recurse, Search
+from belljar.protocol import Budget, Coverage, Done, Final, GuestMessage, Output, Query, Read, Ready, Recurse, Search
 
 __all__ = [
     "BOX",
@@ -93,6 +93,7 @@ class Event(_Named):
     READ = "Read"
     SEARCH = "Search"
     BUDGET = "Budget"
+    COVERAGE = "Coverage"
     QUERY = "Query"
     RECURSE = "Recurse"
     DONE = "Done"
@@ -112,7 +113,7 @@ class Event(_Named):
     KILL = "kill"
 
 
-_REQUESTS: Const = frozenset({Event.READ, Event.SEARCH, Event.BUDGET, Event.QUERY, Event.RECURSE})
+_REQUESTS: Const = frozenset({Event.READ, Event.SEARCH, Event.BUDGET, Event.COVERAGE, Event.QUERY, Event.RECURSE})
 # Legal once the box is ready, and without effect on it: the cell's own table says what they do to the cell.
 _SAID: Const = _REQUESTS | {Event.OUTPUT, Event.DONE, Event.FINAL, Event.LATE_FINAL}
 
@@ -227,6 +228,7 @@ EVENT_OF: Const[dict[type[GuestMessage], Event]] = {
     Read: Event.READ,
     Search: Event.SEARCH,
     Budget: Event.BUDGET,
+    Coverage: Event.COVERAGE,
     Query: Event.QUERY,
     Recurse: Event.RECURSE,
     Done: Event.DONE,

@@ -35,7 +35,7 @@ LEVELS = [
     {"broker", "sandbox"},
     {"search"},
     {"policy", "ledger", "audit", "context", "attribution", "models"},
-    {"wire", "states", "journal", "tasks", "processes", "owners", "assets", "units", "spans", "heavy"},
+    {"wire", "states", "journal", "tasks", "processes", "owners", "assets", "units", "spans", "heavy", "keys"},
     {"protocol"},
     {"identity"},
     {"errors"},
@@ -48,7 +48,7 @@ NARROWER = {
     "demo": {"errors", "models"},
     "policy": {"errors", "identity", "units", "assets"},
     "ledger": {"errors", "identity", "journal", "tasks", "units"},
-    "audit": {"errors", "identity", "journal", "spans"},
+    "audit": {"errors", "identity", "journal", "keys", "spans"},
     "context": {"errors", "identity"},
     # What computes which text was shown knows ranges, and nothing of files or processes.
     "attribution": {"spans"},
@@ -68,6 +68,7 @@ NARROWER = {
     "tasks": set(),
     "processes": set(),
     "owners": {"errors"},
+    "keys": {"errors"},
 }
 # The wire is for those who speak it: nobody else reads or writes frames.
 SPEAKERS = {"broker", "engine", "wire"}

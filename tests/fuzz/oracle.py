@@ -65,7 +65,8 @@ _REVIEWED = """
     decimal.SignalDict difflib.Match guest.language.copies._Memo _abc._abc_data
     functools.lru_cache.<locals>.decorating_function
     functools.lru_cache.<locals>.decorating_function.<locals>.<lambda>
-    guest.agent.names.Budget guest.agent.names.CutAnswer guest.context.pushdown.Hit guest.context.pushdown.Hits
+    guest.agent.names.Budget guest.agent.names.Coverage guest.agent.names.CutAnswer guest.context.pushdown.Hit
+    guest.context.pushdown.Hits
     statistics.LinearRegression _sre.SRE_Scanner
     urllib.parse.ParseResult urllib.parse.ParseResultBytes urllib.parse.SplitResult urllib.parse.SplitResultBytes
 """

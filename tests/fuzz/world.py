@@ -138,6 +138,10 @@ class Wire:
                 names + struct.pack("<4Q", 0, 1, 0, 1) if not of_items else names + struct.pack("<6Q", 0, 1, 0, 0, 0, 1)
             )
             return {"op": "found", "id": 1, "count": 1, "groups": 1, "names": len(names), "next": None}, body + b"a"
+        if op == "coverage":
+            extent = {"chars": 2, "read": 1, "shown": 1, "read_spans": 1, "shown_spans": 1}
+            header = {"op": "covered", "spans_max": 1, "complete": True, "contexts": [extent] * 3}
+            return header, struct.pack("<4Q", 0, 1, 0, 1) * 3
         return {"op": op, "id": 1, "count": 0, "next": None, "calls": 3}, b""
 
 

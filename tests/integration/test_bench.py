@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.support import Jar
 
-TASKS = ("niah", "oolong", "pairs", "multihop")
+TASKS = ("niah", "oolong", "pairs", "multihop", "code")
 
 
 def solved(jar: Jar, task: str, tokens: int) -> dict[str, Any]:

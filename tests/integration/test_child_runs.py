@@ -244,6 +244,47 @@ FINAL([tried, header["op"], header["failure"]["code"]])
     ]
 
 
+@pytest.mark.parametrize("language", ["python", "restricted"])
+def test_a_program_is_told_what_it_and_its_children_have_read_and_shown_and_nothing_of_others(
+    jar: Jar, language: Language
+) -> None:
+    """The child's ranges are those of its part; what its parent read and showed before of that part is not told."""
+    programs = {
+        "x": "before = coverage()\n"
+        "reply = llm_query('Read: ' + context[1000:2000])\n"
+        "part = coverage().contexts['context']\n"
+        "FINAL([before.chars, before.read, before.shown, part.shown_spans, part.unshown, part.shown_share])",
+        "y": "llm_query('Read: ' + context['b'])\n"
+        "found = coverage()\n"
+        "FINAL([found.chars, found.shown, sorted(found.contexts['context'])])",
+    }
+    text = "".join(f"{number * 7919:09}\n" for number in range(1000))
+    code = """
+start = coverage()
+llm_query(context[4500:4600])
+child = rlm_query('[[x]]', context.part(4000, 8000))
+keyed = rlm_query('[[y]]', contexts['keyed'].part(1, 2))
+both = coverage()
+own = both.contexts['context']
+print(start == coverage(), both == coverage(), both.shown_share > 0.1)
+print(own)
+FINAL([start.read, start.complete, child, keyed, own.shown_spans, own.shown_spans_count, both.shown, both.complete])
+"""
+    contexts = {"keyed": {"a": "nobody reads this", "b": "but this text is read"}}
+    result, _ = run(jar, code, programs, language=language, context=text, contexts=contexts)
+    assert result.status == "ok", result.error
+    assert result.answer == [
+        *(0, True),
+        [4000, 0, 0, [[999, 2000]], [[0, 999], [2000, 4000]], 0.25025],
+        [22, 21, ["chars", "read", "read_share", "shown", "shown_share"]],
+        *([[4499, 4600], [4999, 6000]], 2, 1123, True),
+    ]
+    assert result.coverage.shown_chars == 1123
+    first, second = result.stdout.splitlines()
+    assert first == "False True True"
+    assert second.endswith("1102 of 10000 characters shown to sub-models>")
+
+
 def test_cost_and_coverage_belong_to_the_tree(jar: Jar) -> None:
     programs = {
         "x": "answer_ = llm_query('Read: ' + context[:1000])\nFINAL(rlm_query('[[y]]', context.part(1000, 2000)))",

@@ -23,8 +23,10 @@ from belljar.broker.answer import check_answer
 from belljar.heavy import off_loop
 from belljar.models import ScriptedModel
 from belljar.policy import load
+from belljar.protocol import Coverage, Covered
 from tests.integration.support import Jar
 from tests.integration.test_floods import forget_high_water_mark, memory_bytes
+from tests.unit.broker_fakes import policy_with, world
 
 MIB = 2**20
 ROUNDS = 4
@@ -171,6 +173,35 @@ def test_no_prompt_that_is_looked_through_holds_up_another_run(jar: Jar) -> None
 @pytest.mark.parametrize("case", OTHERS)
 def test_nothing_else_in_a_frame_holds_up_another_run(jar: Jar, case: str) -> None:
     assert held_up_s(jar, *OTHERS[case], model=ScriptedModel([], default="yes")) < STALL_S_MAX
+
+
+def test_no_question_for_coverage_holds_up_another_run(tmp_path: Path) -> None:
+    """As many ranges as are kept, of the run and of those below it, with a few that are new with each question."""
+
+    async def main() -> float:
+        policy = policy_with(limits={"output_flood_bytes": 64 * MIB})
+        async with world(tmp_path, policy=policy, texts=["x" * 1_000_000]) as here:
+            await here.in_cell()
+            (text,) = here.broker._shown._texts.values()
+            for number, spans in enumerate(text.all_spans):
+                for start in range(70_000):
+                    spans.add(12 * start + 3 * number, 12 * start + 3 * number + 1)
+            asked = 0
+
+            async def work() -> None:
+                nonlocal asked
+                asked += 1
+                text.read_below.add(900_000 + 2 * asked, 900_001 + 2 * asked)
+                await asyncio.sleep(5 * PAUSE_S)  # a beat before, and one behind
+                said = await here.say(Coverage(asked))
+                assert said is not None
+                assert isinstance(said[0], Covered)
+                assert said[0].contexts[0].read > 100_000
+                await asyncio.sleep(5 * PAUSE_S)
+
+            return await longest_beat_s(work)
+
+    assert asyncio.run(main()) < STALL_S_MAX
 
 
 ODD_REPLIES = {

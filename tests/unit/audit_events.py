@@ -60,6 +60,7 @@ NEEDED: Final[Mapping[str, dict[str, Any]]] = {
     "request.refused": {"cell": 1, "asked": "read", "code": "read.out_of_range"},
     "run.finished": {"status": "ok", "calls": 1},
     "run.abandoned": {**_AMOUNTS, "read_bytes": 7, "charged": {**_AMOUNTS, "read_bytes": 0}},
+    "content.erased": {"of": "r1", "by": "user:alice", "why": "erased"},
     "quota.changed": {"tenant": "acme", "period": "day", "by": "user:alice"},
 }
 

@@ -52,8 +52,9 @@ def test_a_log_of_each_version_has_every_event_and_verifies(version: int, tmp_pa
     report = verify(path)
     assert (report.problems, report.records) == ([], len(lines(version)))
     found = [parse(seq, body) for seq, body in enumerate(lines(version), 1)]
-    since_3 = {"quota.changed", "query.reused"} if version < 3 else set()
-    assert {record.event for record in found} == set(EVENTS) - since_3
+    later = {"quota.changed", "query.reused"} if version < 3 else set()
+    later |= {"content.erased"} if version < 4 else set()
+    assert {record.event for record in found} == set(EVENTS) - later
     assert all(json.loads(record.body)["v"] == version for record in found)
 
 
@@ -107,6 +108,32 @@ def test_a_record_of_version_2_has_nothing_of_version_3(number: str, old: bytes,
     fields = json.loads(body.replace(old, new, 1) if old else body)
     with pytest.raises(ValueError, match=f"is a {number} of a later version than it says"):
         parse(fields["seq"], canonical({**fields, "v": 2}))
+
+
+_NAME = b'"' + b"e" * 64 + b'"'
+
+
+@pytest.mark.parametrize(
+    ("number", "old", "new"),
+    [
+        ("content.erased", b"", b""),
+        ("run.started", b'"contexts":', b'"question":%b,"contexts":' % _NAME),
+        ("answer.given", b'"cell":', b'"output":%b,"cell":' % _NAME),
+        ("query.reused", b'"cell":', b'"reply":%b,"cell":' % _NAME),
+        *(
+            (event, b'"data":{', b'"data":{"content":%b,' % _NAME)
+            for event in (
+                *("cell.started", "cell.finished", "answer.given", "context.read"),
+                *("query.requested", "query.completed", "query.reused"),
+            )
+        ),
+    ],
+)
+def test_a_record_of_version_3_has_nothing_of_version_4(number: str, old: bytes, new: bytes) -> None:
+    body = next(body for body in lines(4) if f'"event":"{number}"'.encode() in body)
+    fields = json.loads(body.replace(old, new, 1) if old else body)
+    with pytest.raises(ValueError, match=f"is a {number} of a later version than it says"):
+        parse(fields["seq"], canonical({**fields, "v": 3}))
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from RestrictedPython.compile import compile_restricted_exec
 
-from belljar.bench import multihop, niah, oolong, pairs
+from belljar.bench import multihop, niah, oolong, pairs, repository
 from belljar.bench.cases import Case, Oracle, exact, normal
 from belljar.demo.oracle import label_of
 from belljar.models.base import Message, Model, ModelRequest
@@ -25,6 +25,7 @@ TASKS: dict[str, Callable[[int, int], list[Case]]] = {
     "oolong": oolong.cases,
     "pairs": pairs.cases,
     "multihop": multihop.cases,
+    "code": repository.cases,
 }
 TOKENS = 2**13
 CASES = {f"{task} {case.name}": case for task, cases in TASKS.items() for case in cases(TOKENS, 1)}
@@ -33,6 +34,7 @@ CASES = {f"{task} {case.name}": case for task, cases in TASKS.items() for case i
 DIGESTS = {
     "niah": "739436418c447fe2",
     "multihop": "db4120ec3254e4d2",
+    "code": "6400e47f45ac0e42",
     "oolong": "a7a62b2610dac6f7",
     "pairs": "659304208b1c73a0",
 }
@@ -170,6 +172,36 @@ def test_there_are_a_thousand_documents_and_none_holds_the_whole_chain() -> None
         assert case.score(year) == 1.0
         assert case.score(str(int(year) + 1)) == 0.0
         assert [document for document in case.context if thing in document and year in document] == []
+
+
+# The repository
+
+
+def test_a_command_leads_through_three_files_and_only_the_last_says_what_it_does() -> None:
+    for case in repository.cases(2**15, 3):
+        files = case.context
+        assert isinstance(files, dict)
+        (command,) = re.findall(r"the command `([a-z]+)`", case.question)
+        assert [path for path, text in files.items() if command in text] == ["app/registry.py"]
+        (module,) = re.findall(rf'"{command}": "([a-z.]+):', files["app/registry.py"])
+        for layer in ("services", "stores"):
+            (module,) = re.findall(rf"^(?:from|import) (app[.]{layer}[.][a-z]+)", files[path_of(module)], re.MULTILINE)
+        assert "import " not in files[path_of(module)]
+        assert [letter for letter in "ABCD" if case.score(letter) == 1.0] == [solve(case)]
+
+
+def path_of(module: str) -> str:
+    return module.replace(".", "/") + ".py"
+
+
+@pytest.mark.parametrize("answer", ["B", "(b)", "B. By name, from A to Z.", "Answer: B"])
+def test_a_letter_counts_with_what_it_stands_for(answer: str) -> None:
+    assert repository.letter("B")(answer) == 1.0
+
+
+@pytest.mark.parametrize("answer", ["", "C", "AB", "By name", "A record is kept, b"])
+def test_another_letter_or_a_word_does_not(answer: str) -> None:
+    assert repository.letter("B")(answer) == 0.0
 
 
 def solve(case: Case, oracle: Model | None = None) -> str:

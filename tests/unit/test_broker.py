@@ -26,9 +26,12 @@ from belljar.protocol import (
     Answers,
     Budget,
     CellError,
+    Coverage,
+    Covered,
     Data,
     Done,
     Execute,
+    Extent,
     Final,
     Found,
     Given,
@@ -104,6 +107,7 @@ def calls_left(number: int) -> Limits:
         DONE,
         Read(1, 0, 0, 1, 0),
         Budget(1),
+        Coverage(1),
         Query(1, None, [0]),
         Search(1, 0, "find", 0, 10, 1, 0),
     ],
@@ -1269,6 +1273,7 @@ def test_a_flood_of_empty_output_ends_the_run_too(tmp_path: Path) -> None:
         (Output(1, "stdout"), b""),
         (Output(1, "stderr"), b"x"),
         (Budget(1), b""),
+        (Coverage(1), b""),
         (Read(1, 0, 10**9, 10**9, 0), b""),
         (Search(1, 9, "count", 0, 1, 1, 0), b"x"),
         (Query(1, "another", [1]), b"x"),
@@ -1506,6 +1511,71 @@ def test_only_what_was_answered_counts_as_shown(tmp_path: Path) -> None:
             shown = [span for one in await here.data("query.shown") for span in one["spans"]]
             assert shown == [[0, len(texts[0])]]
             assert here.broker.coverage.shown == len(texts[0])
+
+    drive(test())
+
+
+async def covered(here: World, number: int = 99) -> tuple[Covered, list[tuple[int, ...]]]:
+    said = await here.say(Coverage(number))
+    assert said is not None
+    assert isinstance(said[0], Covered), said
+    return said[0], [*struct.iter_unpack("<QQ", said[1])]
+
+
+def test_coverage_tells_what_was_read_and_shown_so_far_and_of_lists_only_how_much(tmp_path: Path) -> None:
+    async def test() -> None:
+        parts = ["The first text, long enough. ", "The second text, long enough. ", "The third text, long enough. "]
+        one, two, three = map(len, parts)
+        items = ["an item", "and one more"]
+        async with world(tmp_path, model=FakeModel(), texts=["".join(parts)], items=items) as here:
+            await here.in_cell()
+            chars = [one + two + three, sum(map(len, items))]
+            nothing = [Extent(chars[0], 0, 0, 0, 0), Extent(chars[1], 0, 0, None, None)]
+            assert await covered(here) == (Covered(99, 100, True, nothing), [])
+            await here.say(Read(1, 0, 0, one, 0))
+            await here.say(Read(2, 0, one + two, one + two + three, 0))
+            await here.say(Read(3, 1, 0, 7, 0))
+            await answers(here, parts[2])
+            some = [Extent(chars[0], one + three, three, 2, 1), Extent(chars[1], 7, 0, None, None)]
+            third = (one + two, one + two + three)
+            assert await covered(here) == (Covered(99, 100, True, some), [(0, one), third, third])
+
+    drive(test())
+
+
+def test_of_very_many_ranges_coverage_tells_the_first_and_their_number_and_is_charged_for_all(tmp_path: Path) -> None:
+    async def test() -> None:
+        policy = policy_with(limits={"output_flood_bytes": 100 * 1024})
+        async with world(tmp_path, policy=policy, texts=["x" * 20_000]) as here:
+            await here.in_cell()
+            for start in range(5000):
+                here.broker._shown.read(0, 4 * start, 4 * start + 1)
+            found, spans = await covered(here)
+            assert found.contexts == [Extent(20_000, 5000, 0, 5000, 0)]
+            assert spans == [(4 * start, 4 * start + 1) for start in range(100)]
+            with pytest.raises(Refusal) as caught:
+                await here.say(Coverage(2))
+            assert caught.value.code == "limits.output_flood"
+
+    drive(test())
+
+
+def test_coverage_says_when_prompts_are_still_looked_through(tmp_path: Path) -> None:
+    async def test() -> None:
+        text = "A text that somebody will be shown."
+        async with world(tmp_path, texts=[text], model=FakeModel()) as here:
+            await here.in_cell()
+            shown = here.broker._shown
+            searcher, shown._searcher = shown._searcher, Endless()
+            await here.say(Read(1, 0, 0, len(text), 0))
+            await answers(here, text)
+            assert await covered(here) == (
+                Covered(99, 100, False, [Extent(len(text), len(text), 0, 1, 0)]),
+                [(0, len(text))],
+            )
+            shown._searcher = searcher
+            assert shown._tracing is not None
+            shown._tracing.cancel()
 
     drive(test())
 

@@ -45,6 +45,9 @@ def test_every_error_has_exactly_one_culprit() -> None:
 @pytest.mark.parametrize(
     ("name", "code"),
     [
+        ("ContentErased", 2),
+        ("ContentLocked", 2),
+        ("ContentMissing", 2),
         ("InvalidInput", 2),
         ("InvalidPolicy", 3),
         ("LayerMissing", 4),

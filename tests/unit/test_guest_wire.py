@@ -11,6 +11,7 @@ import json
 import random
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,9 +28,12 @@ from belljar.protocol import (
     Answers,
     Budget,
     CellError,
+    Coverage,
+    Covered,
     Data,
     Done,
     Execute,
+    Extent,
     Failure,
     Final,
     GuestMessage,
@@ -150,6 +154,8 @@ def echo(frame: Frame[GuestMessage]) -> Reply | None:
             return Answers(number, [Answer(length) for length in lengths], []), frame.body
         case Budget(id=number):
             return Left(number, None, 1, 2, 3, 4, 5, 6, 7), b""
+        case Coverage(id=number):
+            return Covered(number, 1, True, []), b""
         case Recurse(id=number):
             return Refused(number, Failure("PolicyDenied", "models.depth", "not here", None, None)), b""
         case _:
@@ -192,6 +198,7 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
         channel.request("query", {"model": None, "lengths": [0]})
         channel.request("recurse", {"model": None, "prompts": [1], "contexts": []}, b"x")
         channel.request("budget", {})
+        channel.request("coverage", {})
     assert host.frames == [
         Frame(Ready(1, text), b""),
         Frame(Output(1, "stdout"), text.encode()),
@@ -206,6 +213,7 @@ def test_every_sentence_of_the_guest_is_spelled_as_the_host_insists(text: str) -
         Frame(Query(3, None, [0]), b""),
         Frame(Recurse(4, None, [1], []), b"x"),
         Frame(Budget(5), b""),
+        Frame(Coverage(6), b""),
     ]
 
 
@@ -609,6 +617,29 @@ def test_a_budget_can_be_compared_and_prints_what_is_left() -> None:
     assert repr(left) == (
         "<budget: unlimited calls, 2 output tokens, 0.1200 USD, 1.5 s of time, unlimited MiB-seconds of memory>"
     )
+
+
+def test_coverage_is_of_all_contexts_and_of_each_with_what_was_left_out() -> None:
+    """The second range that was read is not told; the list that follows has no ranges, and takes none."""
+
+    def covered(frame: Frame[GuestMessage]) -> Reply:
+        extents = [Extent(10, 4, 2, 2, 1), Extent(20, 20, 0, None, None), Extent(3, 3, 3, 1, 1)]
+        spans = struct.pack("<8Q", 1, 3, 1, 3, 0, 3, 0, 3)
+        return Covered(frame.message.id, 1, False, extents), spans  # type: ignore[union-attr]
+
+    with wired(covered) as (channel, _):
+        asking = Queries(channel, batch_max=9, body_bytes_max=9, flush=lambda: None, contexts=["one", "two", "three"])
+        found = asking.coverage()
+    assert (found.chars, found.read, found.shown, found.complete) == (33, 27, 5, False)
+    assert (found.read_share, found.shown_share) == (0.818181, 0.151515)
+    one, two, three = found.contexts.values()
+    assert (one.read_spans, one.read_spans_count, one.unread) == ([(1, 3)], 2, [(0, 1)])
+    assert (one.shown_spans, one.shown_spans_count, one.unshown) == ([(1, 3)], 1, [(0, 1), (3, 10)])
+    assert two == {"chars": 20, "read": 20, "shown": 0, "read_share": 1.0, "shown_share": 0.0}
+    assert (three.unread, three.unshown, three.shown_share) == ([], [], 1.0)
+    assert not hasattr(two, "unread")
+    assert repr(three) == "<coverage: 3 of 3 characters read, 3 of 3 characters shown to sub-models>"
+    assert repr(found).endswith("shown to sub-models; more than that may have been>")
 
 
 def endings(channel: Channel, body_bytes_max: int = BODY_MAX) -> Endings:

@@ -10,7 +10,7 @@ import pytest
 
 from belljar.engine import Limit
 from belljar.policy import unit_of
-from belljar.policy.kinds import Cost, Duration, MemoryTime, Size, Time, Volume, Wait
+from belljar.policy.kinds import Cost, Duration, MemoryTime, Room, Size, Time, Volume, Wait
 from belljar.policy.parse import all_kinds
 
 HOST = Path(__file__).resolve().parents[2] / "runtime" / "belljar"
@@ -37,7 +37,7 @@ FIXED = {
 KEYS = all_kinds()
 UNITS = {
     **dict.fromkeys((Duration, Wait, Time), "ms"),
-    **dict.fromkeys((Size, Volume), "bytes"),
+    **dict.fromkeys((Size, Room, Volume), "bytes"),
     Cost: "nanousd",
     MemoryTime: "mib_s",
 }

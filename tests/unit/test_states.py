@@ -13,6 +13,8 @@ from belljar.errors import PolicyDenied, ProtocolViolation
 from belljar.protocol import (
     Answers,
     Budget,
+    Coverage,
+    Covered,
     Data,
     Done,
     Final,
@@ -164,6 +166,7 @@ SAID: dict[Event, tuple[GuestMessage, bytes]] = {
     Event.OUTPUT: (Output(1, "stdout"), b"x"),
     Event.READ: (Read(1, 0, 0, 1, 0), b""),
     Event.BUDGET: (Budget(2), b""),
+    Event.COVERAGE: (Coverage(5), b""),
     Event.QUERY: (Query(3, None, [1]), b"x"),
     Event.RECURSE: (Recurse(4, None, [1], []), b"x"),
     Event.FINAL: (Final(1, "text"), b"x"),
@@ -235,7 +238,7 @@ def test_the_broker_does_what_the_table_says_wherever_it_stands(tmp_path: Path, 
         if foreseen.cell is CellState.CHECKING:
             foreseen.on(Event.ACCEPT)
         said = await say(here, event)
-        served = {Event.READ: Data, Event.BUDGET: Left, Event.RECURSE: Answers}
+        served = {Event.READ: Data, Event.BUDGET: Left, Event.COVERAGE: Covered, Event.RECURSE: Answers}
         if event in served:
             assert said is (served[event] if states.serves(event) else Refused)
         assert where(states) == where(foreseen)

@@ -19,10 +19,13 @@ from belljar.protocol import (
     Budget,
     CellError,
     ContextInfo,
+    Coverage,
+    Covered,
     Data,
     DocumentInfo,
     Done,
     Execute,
+    Extent,
     Failure,
     Final,
     Found,
@@ -76,6 +79,7 @@ from_guest: st.SearchStrategy[GuestMessage] = st.one_of(
     st.builds(Query, ids, st.none() | names, lengths),
     st.builds(Recurse, ids, st.none() | names, lengths, st.lists(givens, max_size=3)),
     st.builds(Budget, ids),
+    st.builds(Coverage, ids),
     st.builds(Output, ids, st.sampled_from(["stdout", "stderr"])),
     st.builds(Final, ids, st.sampled_from(["text", "json"])),
     st.builds(Done, ids, st.sampled_from(["ok", "error", "rejected", "interrupted"]), st.none() | cell_errors),
@@ -110,6 +114,13 @@ from_host: st.SearchStrategy[HostMessage] = st.one_of(
         st.lists(failures, max_size=3),
     ),
     st.builds(Left, ids, counts, counts, counts, counts, offsets, offsets, offsets, counts),
+    st.builds(
+        Covered,
+        ids,
+        offsets,
+        st.booleans(),
+        st.lists(st.builds(Extent, offsets, offsets, offsets, counts, counts), max_size=3),
+    ),
     st.builds(Refused, ids, failures),
 )
 bodies = st.binary(max_size=60)
@@ -469,6 +480,6 @@ FIELDS = {
 
 def test_no_message_has_a_field_for_who_is_asking_or_for_a_place() -> None:
     messages = get_args(GuestMessage)
-    assert len(messages) == 9
+    assert len(messages) == 10
     assert {field for message in messages for field in message.__struct_fields__} <= FIELDS
     assert all(message.__struct_config__.forbid_unknown_fields for message in messages)

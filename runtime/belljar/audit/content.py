@@ -6,7 +6,7 @@ and nothing is sent whose content could not be stored.
 
 Keys. Each run has a key, 32 random bytes::
 
-    host key (a file apart, `hostkeys`)
+    host key (a file apart, `belljar.keys`)
       └─ HMAC(host key, "wrap", run)  wraps  the run's key (AES-KW, RFC 3394)      row of `content_keys`
            ├─ HMAC(run's key, "digest")      the key of the digests that records name
            └─ HMAC(run's key, "blob", salt)  the key of one content
@@ -50,7 +50,6 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -58,10 +57,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
-from belljar.audit.hostkeys import KEY_BYTES, host_key
 from belljar.audit.source import UNREADABLE, Log, Source, open_source
 from belljar.errors import AuditUnavailable, ContentErased, ContentLocked, ContentMissing, VerificationFailed
 from belljar.journal.tables import ContentKeyRow, ContentRow
+from belljar.keys import Keys
 
 __all__ = [
     "HOST_KEY",
@@ -76,6 +75,7 @@ __all__ = [
     "Said",
     "host_key_id",
     "open_contents",
+    "prompt_content",
 ]
 
 HOST_KEY: Final = "contents.key"
@@ -87,6 +87,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "gathered": "it is one of very many small reads, which are logged together",
 }
 
+_KEY_BYTES: Final = 32
 _VERSION: Final = 1
 _COMPRESSED: Final = 1
 _REDACTED: Final = 2
@@ -173,7 +174,7 @@ class RunKey:
 
     @classmethod
     def make(cls, run: str) -> RunKey:
-        return cls(run, os.urandom(KEY_BYTES))
+        return cls(run, os.urandom(_KEY_BYTES))
 
     @classmethod
     def opened(cls, run: str, wrapped: bytes, key: bytes) -> RunKey:
@@ -265,11 +266,11 @@ def _packed(data: bytes | memoryview) -> tuple[bytes | memoryview, int]:
 
 
 @contextmanager
-def open_contents(log: Log, keys: Path) -> Iterator[Contents]:
+def open_contents(log: Log, keys: Keys) -> Iterator[Contents]:
     """The contents in a journal, for the length of a block, all from one snapshot.
 
     Args:
-        keys: the folder with the host's keys (`keys_folder`).
+        keys: those of this host.
 
     Raises:
         InvalidInput: `audit.missing`: there is no journal.
@@ -282,9 +283,9 @@ def open_contents(log: Log, keys: Path) -> Iterator[Contents]:
 class Contents:
     """Reads contents by their names. Every method raises what `read` does."""
 
-    def __init__(self, source: Source, keys: Path) -> None:
+    def __init__(self, source: Source, keys: Keys) -> None:
         self._source = source
-        self._folder = keys
+        self._keys_of_host = keys
         self._host_key: bytes | None = None
         self._keys: dict[str, RunKey] = {}
 
@@ -344,11 +345,11 @@ class Contents:
         if wrapped is None:
             raise ContentErased(f"the contents of {run} are gone: {_GONE.get(gone, 'they were erased')}")
         if self._host_key is None:
-            self._host_key = host_key(self._folder, HOST_KEY, make=False)
+            self._host_key = self._keys_of_host.read(HOST_KEY)
         if self._host_key is None or host_key_id(self._host_key) != whose:
             raise ContentLocked(
                 f"the contents of {run} were kept by another host, or its key is lost: put its {HOST_KEY} into "
-                f"{self._folder}"
+                f"{self._keys_of_host.folder}"
             )
         key = self._keys[run] = RunKey.opened(run, wrapped, self._host_key)
         return key

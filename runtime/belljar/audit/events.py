@@ -10,7 +10,7 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   records name contents (`content`, `question`, `reply`); there is `content.erased`
+    v 4   records name contents (`content`, `question`, `output`, `reply`); there is `content.erased`
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -19,8 +19,8 @@ host, and then exactly one of `query.completed`, `query.failed` and `query.denie
 asked, because there is an answer to an equal one, is the one record `query.reused`, durable before the box has that
 answer.
 
-Where the policy keeps contents, a record names those that belong to it (`content`, `question`, `reply`), or says in
-one word why one was left out; see `audit.content`.
+Where the policy keeps contents, a record names those that belong to it (`content`, `question`, `output`, `reply`), or
+says in one word why one was left out; see `audit.content`.
 
 What belongs to no run stands under a name that no run can have as its id, and only there: `quota.changed` under
 `host.quotas`, `content.erased` under `host.contents`.
@@ -184,7 +184,7 @@ class CellFinished(_Event, frozen=True):
 class AnswerGiven(_Event, frozen=True):
     """The program gave its answer. `stays`: that ends its cell only, and others may follow.
 
-    `content` is the answer, as JSON.
+    `content` is the answer, as JSON, and `output` what its cell had printed, where the answer ends that.
     """
 
     name: ClassVar[str] = "answer.given"
@@ -193,6 +193,7 @@ class AnswerGiven(_Event, frozen=True):
     answer_bytes: Count
     stays: bool = False
     content: ContentName | None = None
+    output: ContentName | None = None
 
 
 class AnswerVoid(_Event, frozen=True):
@@ -575,9 +576,11 @@ def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
     if isinstance(event, RunStarted):
         return any(one is not None for one in (event.question, event.setup, event.replays))
+    if isinstance(event, AnswerGiven):
+        return event.content is not None or event.output is not None
     if isinstance(event, QueryReused):
         return event.content is not None or event.reply is not None
-    if isinstance(event, CellStarted | CellFinished | AnswerGiven | ContextRead | QueryRequested | QueryCompleted):
+    if isinstance(event, CellStarted | CellFinished | ContextRead | QueryRequested | QueryCompleted):
         return event.content is not None
     return isinstance(event, ContentsErased)
 

@@ -12,13 +12,26 @@ from typing import Final, TypeAlias, TypeVar
 from belljar.models import Model, ModelReply, ModelRequest, Rates
 from belljar.models.scripted import scripted_reply
 
-__all__ = ["BYTES_PER_TOKEN", "Case", "Context", "Oracle", "below", "exact", "normal", "one_of", "turn"]
+__all__ = [
+    "BYTES_PER_TOKEN",
+    "Case",
+    "Context",
+    "Oracle",
+    "below",
+    "exact",
+    "names",
+    "normal",
+    "one_of",
+    "shuffle",
+    "turn",
+]
 
 # The usual rule of thumb. OOLONG has sizes of its own, which are published.
 BYTES_PER_TOKEN: Final = 4
 
 Context: TypeAlias = str | list[str] | dict[str, str]
 _T = TypeVar("_T")
+_SYLLABLES: Final = ("bar", "del", "fen", "gor", "hal", "ker", "lin", "mor", "nes", "pol", "rud", "sor", "tam", "vel")
 
 # What models put around an answer: a label in front, quotes, a full stop.
 _IN_FRONT: Final = re.compile(
@@ -76,6 +89,21 @@ def below(rng: Random, bound: int) -> int:
 
 def one_of(rng: Random, items: Sequence[_T]) -> _T:
     return items[below(rng, len(items))]
+
+
+def shuffle(rng: Random, items: list[_T]) -> None:
+    """Put them into another order, in place."""
+    for place in range(len(items) - 1, 0, -1):
+        other = below(rng, place + 1)
+        items[place], items[other] = items[other], items[place]
+
+
+def names(rng: Random, count: int) -> list[str]:
+    """Distinct names, in the order drawn. All are of four syllables, so none is a part of another."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found["".join(one_of(rng, _SYLLABLES) for _ in range(4)).capitalize()] = None
+    return list(found)
 
 
 def turn(prose: str, code: str) -> str:

@@ -12,7 +12,7 @@ import re
 from random import Random
 from typing import Final
 
-from belljar.bench.cases import BYTES_PER_TOKEN, Case, Oracle, below, exact, one_of, turn
+from belljar.bench.cases import BYTES_PER_TOKEN, Case, Oracle, below, exact, names, one_of, shuffle, turn
 
 __all__ = ["DOCUMENTS", "cases"]
 
@@ -20,7 +20,6 @@ DOCUMENTS: Final = 1000
 _CASES: Final = 4
 _CHARS_MIN: Final = 400
 
-_SYLLABLES: Final = ("bar", "del", "fen", "gor", "hal", "ker", "lin", "mor", "nes", "pol", "rud", "sor", "tam", "vel")
 _THINGS: Final = ("lamp", "loom", "pump", "clock", "kiln", "press", "valve", "winch")
 _FACTS: Final[dict[str, tuple[str, ...]]] = {
     "designer": (
@@ -99,18 +98,16 @@ def _case(number: int, tokens: int, seed: int) -> Case:
     rng = Random(f"multihop {seed} {number}")  # noqa: S311 - a reproducible text is wanted, not a secret
     chars = tokens * BYTES_PER_TOKEN
     chains = max(2, min(DOCUMENTS, chars // _CHARS_MIN) // 3)
-    names = _names(rng, 4 * chains)
+    drawn = names(rng, 4 * chains)
     documents: list[str] = []
     for first in range(0, 4 * chains, 4):
-        thing, person, town = _chain(rng, names[first : first + 4])
+        thing, person, town = _chain(rng, drawn[first : first + 4])
         year = str(1700 + below(rng, 300))
         for kind, subject, found in (("designer", thing, person), ("town", person, town), ("year", town, year)):
             documents.append(_document(rng, kind, subject, found, chars // (3 * chains)))
         if first == 0:
             asked, gold = thing, year
-    for place in range(len(documents) - 1, 0, -1):
-        other = below(rng, place + 1)
-        documents[place], documents[other] = documents[other], documents[place]
+    shuffle(rng, documents)
     return Case(
         name=f"chain-{number}",
         question=_QUESTION.format(thing=asked),
@@ -124,14 +121,6 @@ def _case(number: int, tokens: int, seed: int) -> Case:
         ),
         oracle=Oracle(_read),
     )
-
-
-def _names(rng: Random, count: int) -> list[str]:
-    """Distinct names, in the order drawn. All are of four syllables, so none is a part of another."""
-    names: dict[str, None] = {}
-    while len(names) < count:
-        names["".join(one_of(rng, _SYLLABLES) for _ in range(4)).capitalize()] = None
-    return list(names)
 
 
 def _chain(rng: Random, names: list[str]) -> tuple[str, str, str]:

@@ -13,8 +13,9 @@ The rules it keeps, whoever speaks:
 * a frame is charged what it costs the host, even if it is empty; and work that grows with its content is done off the
   event loop (`heavy`).
 
-The table in `belljar.states` says what may come when. What a message then does is done by one of four objects, each
-with its own counters: `cells`, `reading`, `querying`, `recursing`. Kept here: how many requests are in flight.
+The table in `belljar.states` says what may come when. What a message then does is done by one of five objects, each
+with its own counters: `cells`, `reading`, `querying`, `recursing`, `covering`. Kept here: how many requests
+are in flight.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from belljar.audit import AuditLog
 from belljar.broker.calls import Calls
 from belljar.broker.cell import Cell
 from belljar.broker.cells import Cells
+from belljar.broker.covering import Covering
 from belljar.broker.failures import failure_of
 from belljar.broker.flood import Flood
 from belljar.broker.meter import Meter
@@ -33,7 +35,7 @@ from belljar.broker.querying import Querying
 from belljar.broker.reading import Reading
 from belljar.broker.recursing import Recursing, StartChild
 from belljar.broker.run import RunScope
-from belljar.broker.shown import Coverage, Shown
+from belljar.broker.shown import Shown, Totals
 from belljar.context import OpenDocument, Span
 from belljar.errors import ModelFailed, PolicyDenied, ProtocolViolation, Refusal
 from belljar.ledger import NOTHING, Ledger, Remaining
@@ -41,6 +43,7 @@ from belljar.models import HostTool, Model
 from belljar.protocol import (
     PROTOCOL,
     Budget,
+    Coverage,
     Done,
     Final,
     GuestMessage,
@@ -61,7 +64,7 @@ from belljar.wire import Frame
 __all__ = ["Broker", "Reply"]
 
 Reply = tuple[HostMessage, bytes | memoryview]
-_Request = Read | Search | Query | Recurse | Budget
+_Request = Read | Search | Query | Recurse | Budget | Coverage
 
 
 class Broker:
@@ -101,6 +104,9 @@ class Broker:
             searcher=searcher,
             shown=self._shown,
             spans=self._spans,
+        )
+        self._covering = Covering(
+            shown=self._shown, flood=self._flood, documents=documents, texts=texts, spans=self._spans
         )
         self._querying = Querying(
             scope,
@@ -165,7 +171,7 @@ class Broker:
         return self._calls.denials.count
 
     @property
-    def coverage(self) -> Coverage:
+    def coverage(self) -> Totals:
         """What was read and shown so far; exact after `settled`."""
         return self._shown.coverage
 
@@ -221,7 +227,7 @@ class Broker:
             case Budget():
                 self._flood.charge(len(body))
                 return await self._request(message, body)
-            case Read() | Search() | Query() | Recurse():
+            case Read() | Search() | Query() | Recurse() | Coverage():
                 return await self._request(message, body)
             case _:
                 assert_never(message)
@@ -290,6 +296,8 @@ class Broker:
                 return await self._querying.query(message, body, cell)
             case Budget():
                 return await self._budget(message)
+            case Coverage():
+                return await self._covering.covered(message)
             case Recurse():
                 return await self._recursing.recurse(message, body, cell)
             case _:

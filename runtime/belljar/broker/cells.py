@@ -23,7 +23,7 @@ from belljar.audit.events import AnswerGiven, AnswerVoid, CellFinished, CellStar
 from belljar.broker.answer import check_answer
 from belljar.broker.cell import Cell
 from belljar.broker.flood import Flood
-from belljar.broker.keeping import Kept
+from belljar.broker.keeping import NOTHING_KEPT, Kept, together
 from belljar.broker.run import RunScope
 from belljar.errors import PolicyDenied, ProtocolViolation, Refusal
 from belljar.heavy import off_loop, sha256
@@ -134,14 +134,32 @@ class Cells:
         self._flood.charge(len(body))
 
     async def _log_end(self, cell: Cell, status: str) -> None:
-        texts = (bytes(cell.stdout), bytes(cell.stderr), cell.traceback)
-        kept = await off_loop(sum(map(len, texts)), self._scope.keeper.output, *texts)
+        kept = await self._output(cell)
         finished = CellFinished(cell=cell.number, status=status, output_bytes=cell.output_bytes, content=kept.name)
         await self._note(finished, kept)
 
-    async def _note(self, event: CellFinished | AnswerGiven, kept: Kept) -> None:
+    async def _output(self, cell: Cell) -> Kept:
+        texts = (bytes(cell.stdout), bytes(cell.stderr), cell.traceback)
+        return await off_loop(sum(map(len, texts)), self._scope.keeper.output, *texts)
+
+    async def _log_answer(self, final: Final, body: bytes, cell: Cell) -> None:
+        digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
+        kept = await off_loop(len(body), self._scope.keeper.answer, body, final.form)
+        # Where the answer is the end of its cell, no other record has its output.
+        output = NOTHING_KEPT if self._stays else await self._output(cell)
+        given = AnswerGiven(
+            cell=self.count,
+            answer_sha256=digest,
+            answer_bytes=len(body),
+            stays=self._stays,
+            content=kept.name,
+            output=output.name,
+        )
+        await self._note(given, kept, output)
+
+    async def _note(self, event: CellFinished | AnswerGiven, *kept: Kept) -> None:
         """Log it. With a content it is waited for, so that there is never more than one of them in memory."""
-        if (job := kept.job) is None:
+        if (job := together(*kept)) is None:
             await self._audit.note(self._scope.run, event)
         else:
             await self._audit.append(self._scope.run, event, beside=job)
@@ -182,17 +200,7 @@ class Cells:
             if cell.misfit:
                 await self._void(final, body)
             else:
-                digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
-                size = len(body)
-                kept = await off_loop(size, self._scope.keeper.answer, body, final.form)
-                given = AnswerGiven(
-                    cell=self.count,
-                    answer_sha256=digest,
-                    answer_bytes=size,
-                    stays=self._stays,
-                    content=kept.name,
-                )
-                await self._note(given, kept)
+                await self._log_answer(final, body, cell)
         except BaseException:
             self._states.on(Event.REJECT)
             raise

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Final, Literal
 
 import msgspec
@@ -67,9 +67,10 @@ class Kept:
         self._noted()
 
 
-def together(first: Kept, second: Kept) -> Job[object] | None:
-    """The writing of both."""
-    return second.job if first.job is None else first.job.then(second.job)
+def together(*kept: Kept) -> Job[object] | None:
+    """The writing of all of them; None if there is nothing to write."""
+    jobs = [job for one in kept if (job := one.job) is not None]
+    return reduce(lambda before, job: before.then(job), jobs) if jobs else None
 
 
 NOTHING_KEPT: Final = Kept(None)
@@ -134,14 +135,14 @@ class Keeper:
             return NOTHING_KEPT
         texts = (text_of(stdout, "replace"), text_of(stderr, "replace"), traceback)
         names = (name.encode() for name in Output.__struct_fields__)
-        fields = [b'"%b":%b' % (name, json_of(text)) for name, text in zip(names, texts, strict=True)]
+        fields = [b'"%b":%b' % (name, _json_of(text)) for name, text in zip(names, texts, strict=True)]
         return self.keep("output", b"{%b}" % b",".join(fields))
 
     def answer(self, body: bytes, form: Literal["text", "json"]) -> Kept:
         """An answer, as JSON."""
         if "output" not in self._kinds:
             return NOTHING_KEPT
-        return self.keep("output", body if form == "json" else json_of(text_of(body)))
+        return self.keep("output", body if form == "json" else _json_of(text_of(body)))
 
     def prompt(self, request: ModelRequest) -> Kept:
         """What a model or a tool is sent."""
@@ -191,7 +192,7 @@ class Keeper:
         return clean, True
 
 
-def json_of(text: str) -> bytes:
+def _json_of(text: str) -> bytes:
     """The text as JSON, slice by slice."""
     parts = (msgspec.json.encode(_clean(text[start:stop]))[1:-1] for start, stop in slices(len(text)))
     return b'"%b"' % b"".join(parts)

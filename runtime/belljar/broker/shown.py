@@ -30,13 +30,15 @@ from belljar.search import Searcher, Tracked
 from belljar.spans import Spans
 from belljar.tasks import stopped
 
-__all__ = ["SPANS_LOGGED_MAX", "Coverage", "Shown"]
+__all__ = ["SPANS_LOGGED_MAX", "Shown", "Totals"]
 
 _WAITING_BYTES_MAX: Final = 64 * 2**20
 _GROUP_BYTES_MAX: Final = 8 * 2**20
 _DEADLINE_S: Final = 5.0
 # How long a run's end waits at most.
 _END_S: Final = 10.0
+# And a program that asks how far it is.
+_LOOK_S: Final = 1.0
 # Per record of the log: two numbers each.
 SPANS_LOGGED_MAX: Final = 1000
 # Ranges are looked through from the latest one back: this many one by one, then as many of the rest, merged.
@@ -47,7 +49,7 @@ _RANGES_MAX: Final = 1 << 17
 _FOUND_MAX: Final = 1 << 17
 
 
-class Coverage(msgspec.Struct, frozen=True):
+class Totals(msgspec.Struct, frozen=True):
     """Characters of all contexts together: how many there are, were read, and were shown to sub-models."""
 
     chars: int
@@ -67,6 +69,10 @@ class _Text:
         self.shown_below = Spans(ranges_max=_RANGES_MAX)
         self.recent: list[tuple[int, int]] = []
         self.found: list[tuple[int, int]] = []
+
+    @property
+    def all_spans(self) -> tuple[Spans, Spans, Spans, Spans]:
+        return self.read, self.shown, self.read_below, self.shown_below
 
     @property
     def is_settled(self) -> bool:
@@ -131,16 +137,41 @@ class Shown:
         self._waiting_bytes = 0
         self._cell = 0
         self._found_max = _FOUND_MAX
+        self._missed = False  # something could not be traced
         self._tracing: asyncio.Task[None] | None = None
         self._fault: HostFault | None = None
 
     @property
-    def coverage(self) -> Coverage:
+    def coverage(self) -> Totals:
         texts = self._texts.values()
-        return Coverage(
+        return Totals(
             chars=sum(text.opened.document.chars for text in texts),
             read=sum(_covered(text.read, text.read_below) for text in texts),
             shown=sum(_covered(text.shown, text.shown_below) for text in texts),
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is known to be missing from the account so far."""
+        behind = self._missed or (self._tracing is not None and not self._tracing.done())
+        return not behind and not any(spans.is_full for text in self._texts.values() for spans in text.all_spans)
+
+    async def caught_up(self) -> None:
+        """Return when what was answered so far is traced, or else soon.
+
+        Raises:
+            HostFault: it could not be traced or logged.
+        """
+        if self._tracing is not None:
+            await asyncio.wait([self._tracing], timeout=_LOOK_S)
+        self._refuse_after_fault()
+
+    def ranges(self, doc: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Of document `doc`, what was read and what was shown, by child runs as well: in any order, some twice."""
+        text = self._texts[doc]
+        return (
+            text.read.unsorted() + text.read_below.unsorted(),
+            text.shown.unsorted() + text.shown_below.unsorted(),
         )
 
     def read(self, doc: int, start: int, stop: int) -> None:
@@ -255,6 +286,7 @@ class Shown:
         self._found_max = sum(len(text.found) for text in texts.values()) + _FOUND_MAX
 
     async def _note(self, first: int, found: list[tuple[int, int, int]], *, complete: bool) -> None:
+        self._missed = self._missed or not complete
         by_doc: dict[int, list[tuple[int, int]]] = {first: []} if not complete else {}
         for doc, start, stop in found:
             by_doc.setdefault(doc, []).append((start, stop))

@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from belljar.bench import multihop, niah, oolong, pairs
+from belljar.bench import multihop, niah, oolong, pairs, repository
 from belljar.bench.cases import Case
 from belljar.cli import options
 from belljar.cli.delivery import as_text, require_stdout
@@ -38,6 +38,7 @@ _TASKS: Final[dict[str, Callable[[int, int], list[Case]]]] = {
     "oolong": oolong.cases,
     "pairs": pairs.cases,
     "multihop": multihop.cases,
+    "code": repository.cases,
 }
 _SCRIPT: Final = "scripted:bench"
 _SCRIPTED: Final = "scripted: a script is the root model, an oracle that knows the templates is the sub-model"

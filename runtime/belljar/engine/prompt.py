@@ -77,6 +77,8 @@ with return_exceptions=True its place holds the exception instead. An answer tha
 kind of str.{recursion}
 - `budget()`: what is left: .calls, .cost_nanousd (billionths of a USD), .read_bytes, .wall_ms, .cpu_ms and more; \
 print(budget()) says it in words. `SHOW_VARS()`: what you have defined.
+- `coverage()`: how much was read and shown to models so far: .read_share and .shown_share, from 0 to 1. Of a text, \
+`coverage().contexts[name].unshown` lists (start, stop) of the first ranges that no model was shown; .unread likewise.
 - `FINAL(value)`: gives the final answer and ends the work; `FINAL_VAR("name")` gives a variable. \
 `answer["content"] = value` keeps a draft: it is handed over if the work has to end before you call FINAL.{partial}
 

@@ -40,8 +40,8 @@ TOOL_PREFIX: Final = "tool:"
 # What a program finds in any case; a tool must not take one of these from it.
 GIVEN_NAMES: Final = frozenset(
     (
-        *("context", "contexts", "llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "budget"),
-        *("SHOW_VARS", "FINAL", "FINAL_VAR", "SUBMIT", "answer"),
+        *("context", "contexts", "llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched"),
+        *("budget", "coverage", "SHOW_VARS", "FINAL", "FINAL_VAR", "SUBMIT", "answer"),
         *("PolicyDenied", "QuotaExceeded", "ModelError", "CutAnswer"),
     )
 )

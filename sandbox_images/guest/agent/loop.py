@@ -189,6 +189,7 @@ class Agent:
             body_bytes_max=start["body_bytes_max"],
             flush=self._flush,
             warn=self._stderr.write,
+            contexts=[info["name"] for info in start["contexts"]],
         )
         self._endings = Endings(self._channel, self._variables, self._flush, body_bytes_max=start["body_bytes_max"])
         contexts = make_contexts(self._channel, start)
@@ -200,6 +201,7 @@ class Agent:
             "rlm_query": queries.rlm_query,
             "rlm_query_batched": queries.rlm_query_batched,
             "budget": queries.budget,
+            "coverage": queries.coverage,
             "SHOW_VARS": self._show_vars,
             "FINAL": self._endings.final,
             "FINAL_VAR": self._endings.final_var,

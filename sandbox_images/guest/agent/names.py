@@ -1,4 +1,5 @@
-"""The names a guest program finds: `llm_query` and its variants, `budget`, the endings, and the exceptions they raise.
+"""The names a guest program finds: `llm_query` and its variants, `budget`, `coverage`, the endings, and the exceptions
+they raise.
 
 They are what RLM prompts already use, so that models trained on them just work. Each is a few lines that turn a call
 into a message on the wire; all decisions are made on the host.
@@ -10,8 +11,10 @@ import hashlib
 import json
 import math
 import re
+import struct
 import types
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from guest.agent.answers import encoded
@@ -23,6 +26,7 @@ from guest.exact import exact, exact_text
 
 __all__ = [
     "Budget",
+    "Coverage",
     "CutAnswer",
     "Ended",
     "Endings",
@@ -48,6 +52,8 @@ _NOUNS = {
     "wall_ms": "time",
     "memory_mib_s": "MiB-seconds of memory",
 }
+_PAIR = struct.Struct("<QQ")
+_MILLION = 10**6
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -239,8 +245,52 @@ def _left(name: str, value: int | None) -> str:
     return f"{value / 1000:.1f} s of {noun}" if name in ("cpu_ms", "wall_ms") else f"{value} {noun}"
 
 
+class Coverage(dict[str, Any]):
+    """What was read and shown so far, of all contexts or of one: `coverage()["read"]`, or `coverage().read`."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            raise AttributeError(
+                f"this coverage has no {name[:_SHOWN_CHARS]!a}; it has {', '.join(self)}", name=name, obj=self
+            )
+        return self[name]
+
+    def __repr__(self) -> str:
+        parts = [f"{self.get(name)} of {self.get('chars')} characters {what}" for name, what in _DONE]
+        more = "" if self.get("complete", True) else "; more than that may have been"
+        return f"<coverage: {', '.join(parts)}{more}>"
+
+
+_DONE = (("read", "read"), ("shown", "shown to sub-models"))
+
+
+def _covered(extent: dict[str, Any], read: list[Any], shown: list[Any]) -> Coverage:
+    """What happened to one context, of which these are the first ranges."""
+    chars = extent["chars"]
+    one = _with_shares(chars, extent["read"], extent["shown"])
+    if extent["read_spans"] is not None:
+        one |= {"read_spans": read, "unread": _gaps(read, extent["read_spans"], chars)}
+        one |= {"shown_spans": shown, "unshown": _gaps(shown, extent["shown_spans"], chars)}
+        one |= {"read_spans_count": extent["read_spans"], "shown_spans_count": extent["shown_spans"]}
+    return one
+
+
+def _with_shares(chars: int, read: int, shown: int) -> Coverage:
+    """Shares are from 0 to 1, rounded down, so that 1.0 is all of it."""
+    shares = (part * _MILLION // chars / _MILLION if chars else 0.0 for part in (read, shown))
+    names = ("chars", "read", "shown", "read_share", "shown_share")
+    return Coverage(zip(names, (chars, read, shown, *shares), strict=True))
+
+
+def _gaps(spans: list[Any], count: int, chars: int) -> list[tuple[int, int]]:
+    """What lies between the ranges; behind the last one only if there are no more of them."""
+    starts = [0, *(stop for _, stop in spans)]
+    stops = [*(start for start, _ in spans), chars if count == len(spans) else 0]
+    return [(start, stop) for start, stop in zip(starts, stops, strict=True) if start < stop]
+
+
 class Queries:
-    """`llm_query`, `llm_query_batched`, `rlm_query`, `rlm_query_batched`, `budget`."""
+    """`llm_query`, `llm_query_batched`, `rlm_query`, `rlm_query_batched`, `budget`, `coverage`."""
 
     def __init__(
         self,
@@ -251,8 +301,10 @@ class Queries:
         flush: Callable[[], None],
         prompt_bytes_max: int | None = None,
         warn: Callable[[str], object] = lambda _: None,
+        contexts: Sequence[str] = (),
     ) -> None:
         self._warn = warn
+        self._contexts = contexts
         self._channel = channel
         self._batch_max = batch_max
         self._prompt_bytes_max = body_bytes_max if prompt_bytes_max is None else prompt_bytes_max
@@ -313,6 +365,19 @@ class Queries:
         header, _ = self._channel.request("budget", {})
         raise_failure(header)
         return Budget((name, value) for name, value in header.items() if name not in ("op", "id"))
+
+    @called("coverage")
+    def coverage(self) -> Coverage:
+        """How much of the contexts was read so far, and shown to sub-models: of all together, and of each by name."""
+        header, body = self._channel.request("coverage", {})
+        raise_failure(header)
+        pairs, found = _PAIR.iter_unpack(body), {}
+        for name, extent in zip(self._contexts, header["contexts"], strict=True):
+            counts = (min(header["spans_max"], extent[kind] or 0) for kind in ("read_spans", "shown_spans"))
+            read, shown = ([*islice(pairs, count)] for count in counts)
+            found[name] = _covered(extent, read, shown)
+        sums = (sum(one[name] for one in found.values()) for name in ("chars", "read", "shown"))
+        return Coverage(_with_shares(*sums) | {"complete": header["complete"], "contexts": found})
 
     def tool(self, info: dict[str, Any], read: Callable[[], Callable[[Any, str], Any]]) -> Callable[..., Any]:
         """A function that calls one of the host's. `read` gives what reads a field of the program's own objects."""
