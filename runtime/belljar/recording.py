@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -17,14 +17,15 @@ import msgspec
 
 from belljar.audit import Record, records_below
 from belljar.audit.content import Contents, open_contents
-from belljar.audit.events import RunStarted
+from belljar.audit.events import AnswerGiven, CellFinished, RunStarted
 from belljar.audit.replay import Setup, actions_of, place_of
 from belljar.audit.trajectory import Cell, Query, Run, Text, trajectory
 from belljar.errors import ContentUnavailable, InvalidInput
+from belljar.keys import Keys
 from belljar.models import Rates, Usage
 from belljar.models.replay import Asked, Tape
 
-__all__ = ["Recording", "output_digest", "read_recording"]
+__all__ = ["Outputs", "Recording", "read_recording"]
 
 # All that is kept of a run's answers is in memory while it is replayed.
 _KEPT_BYTES_MAX: Final = 512 * 2**20
@@ -34,8 +35,8 @@ _ADDRESS: Final = re.compile(rb"\b0x[0-9a-f]{6,16}\b")
 _GIVEN_UP: Final = "interrupted before the model answered"
 
 
-def read_recording(journal: Path | str, keys: Path, run: str) -> Recording:
-    """Read a run that has ended, with the keys for its contents in the folder `keys`.
+def read_recording(journal: Path | str, keys: Keys, run: str) -> Recording:
+    """Read a run that has ended, with the host's keys for its contents.
 
     Raises:
         InvalidInput: as `Recording`; `audit.missing`.
@@ -75,6 +76,7 @@ class Recording:
         self.stops: dict[str, int] = {}
         self._turns_missing = False
         self._contents = contents
+        self._outputs = Outputs(contents, records)
         self._bytes = 0
         self._again = self._attempts()
         self.tape = Tape(run, [self._asked(whose, query) for whose, query in self._queries()])
@@ -162,9 +164,9 @@ class Recording:
         return codes
 
     def _output_digest(self, cell: Cell) -> str | None:
-        found = output_digest(self._contents, cell)
-        if found is None and cell.output is not None and cell.output.size_bytes:
-            self.missing.append(f"what cell {cell.number} of {cell.output.run} printed")
+        found = self._outputs.digest(cell)
+        if found is None and (cell.output is None or cell.output.size_bytes):
+            self.missing.append(f"what cell {cell.number} of {cell.code.run} printed")
         return found
 
     def _text(self, text: Text, what: str) -> str | None:
@@ -183,15 +185,25 @@ class Recording:
         return data.decode("utf-8", "surrogatepass")
 
 
-def output_digest(contents: Contents, cell: Cell) -> str | None:
-    """The SHA-256 of what a cell printed, but for the addresses in it; None if that is not kept."""
-    if cell.output is None:
-        return None
-    try:
-        data = contents.get(cell.output.run, cell.output.content)
-    except ContentUnavailable:
-        return None
-    return hashlib.sha256(_ADDRESS.sub(b"0x", data)).hexdigest()
+class Outputs:
+    """What the cells of some runs printed. Where an answer ended a cell, the answer's record names that."""
+
+    def __init__(self, contents: Contents, records: Iterable[Record]) -> None:
+        self._contents = contents
+        self._named: dict[tuple[str, int], str | None] = {}
+        for record in records:
+            if isinstance(event := record.typed, CellFinished):
+                self._named[record.run, event.cell] = event.content
+            elif isinstance(event, AnswerGiven) and event.output is not None:
+                self._named[record.run, event.cell] = event.output
+
+    def digest(self, cell: Cell) -> str | None:
+        """The SHA-256 of what it printed, but for the addresses in it; None if that is not kept."""
+        try:
+            data = self._contents.get(cell.code.run, self._named.get((cell.code.run, cell.number)))
+        except ContentUnavailable:
+            return None
+        return hashlib.sha256(_ADDRESS.sub(b"0x", data)).hexdigest()
 
 
 def _usage(query: Query) -> Usage:

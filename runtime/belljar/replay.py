@@ -34,17 +34,17 @@ import msgspec
 from belljar.audit import parent_of, records_below, runs
 from belljar.audit.content import open_contents
 from belljar.audit.events import RunFinished, RunStarted
-from belljar.audit.hostkeys import keys_folder
 from belljar.audit.replay import Actions, Comparison, Divergence, actions_of, compare
 from belljar.audit.trajectory import Run, trajectory
 from belljar.context import Document
 from belljar.errors import InvalidInput, PolicyDenied, Refusal
 from belljar.host import Host
 from belljar.identity import BackendName, Tenant
+from belljar.keys import Keys
 from belljar.models import FREE, Prices, Rates
 from belljar.models.replay import ReplayModel, ReplayTool
 from belljar.policy import Policy, digest, load, parse, presets
-from belljar.recording import Recording, output_digest, read_recording
+from belljar.recording import Outputs, Recording, read_recording
 from belljar.state import State
 
 __all__ = ["Refused", "Replay", "Replays"]
@@ -141,7 +141,7 @@ class Replays:
                 `replay.replay`, `replay.policy`, `replay.too_long`.
             HostFault: the log, the ledger or the box does not work.
         """
-        keys = keys_folder(self._environ)
+        keys = Keys.at(self._environ)
         recording = await asyncio.to_thread(read_recording, self._state.journal, keys, run)
         setting = _setting(recording, policy, backend)
         started = _marked(recording, setting)
@@ -158,7 +158,7 @@ class Replays:
             return None, {}
         with contextlib.suppress(Refusal):  # it could not start: the log says so
             await _drive(self._own, recording, setting, contexts)
-        return await asyncio.to_thread(_done, State(self._folder).journal, self._folder / "keys")
+        return await asyncio.to_thread(_done, State(self._folder).journal, Keys(self._folder / "keys"))
 
 
 class _Setting(NamedTuple):
@@ -280,13 +280,14 @@ async def _rates(recording: Recording, model: str) -> Rates | None:
     return None if await asyncio.to_thread(Prices().has, model) else FREE
 
 
-def _done(journal: Path | str, keys: Path) -> tuple[Run, Actions]:
+def _done(journal: Path | str, keys: Keys) -> tuple[Run, Actions]:
     """What the log of the replay has."""
     last = [one.run for one in runs(journal) if parent_of(one.run) is None][-1]
     with open_contents(journal, keys) as contents:
-        found = trajectory(records_below(journal, last))
-        assert found is not None, "the log has the run"
-        return found, actions_of(found, lambda cell: output_digest(contents, cell))
+        found = list(records_below(journal, last))
+        outputs, run = Outputs(contents, found), trajectory(found)
+        assert run is not None, "the log has the run"
+        return run, actions_of(run, outputs.digest)
 
 
 def _report(recording: Recording, setting: _Setting, again: Run | None, actions: Actions) -> Replay:

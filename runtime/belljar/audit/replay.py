@@ -244,9 +244,10 @@ def _of_cell(place: str, cell: Cell, output_digest: Callable[[Cell], str | None]
     about: About = (("code_sha256", cell.code.sha256), ("code_bytes", cell.code.size_bytes))
     found = [Action(place=place, cell=cell.number, kind="cell", about=about, seq=cell.seq)]
     found += _steps(place, cell.number, cell.steps)
-    if cell.output is not None and cell.ended_seq is not None:
-        about = (("status", cell.status), ("output_bytes", cell.output.size_bytes), (_OUTPUT, output_digest(cell)))
-        found.append(Action(place=place, cell=cell.number, kind="output", about=about, seq=cell.ended_seq))
+    printed = cell.output.size_bytes if cell.output is not None else None  # where an answer ended it, nobody counted
+    about = (("status", cell.status), ("output_bytes", printed), (_OUTPUT, output_digest(cell)))
+    seq = cell.ended_seq or max(one.seq for one in found)
+    found.append(Action(place=place, cell=cell.number, kind="output", about=about, seq=seq))
     return found
 
 
