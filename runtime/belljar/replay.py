@@ -36,7 +36,6 @@ from belljar.audit.content import open_contents
 from belljar.audit.events import RunFinished, RunStarted
 from belljar.audit.replay import Actions, Comparison, Divergence, actions_of, compare
 from belljar.audit.trajectory import Run, trajectory
-from belljar.context import Document
 from belljar.errors import InvalidInput, PolicyDenied, Refusal
 from belljar.host import Host
 from belljar.identity import BackendName, Tenant
@@ -45,6 +44,7 @@ from belljar.models import FREE, Prices, Rates
 from belljar.models.replay import ReplayModel, ReplayTool
 from belljar.policy import Policy, digest, load, parse, presets
 from belljar.recording import Outputs, Recording, read_recording
+from belljar.sources import ContextSource
 from belljar.state import State
 
 __all__ = ["Refused", "Replay", "Replays"]
@@ -127,7 +127,12 @@ class Replays:
         await self._opened.aclose()
 
     async def replay(
-        self, run: str, *, policy: str | Path | Policy | None = None, backend: BackendName | str | None = None
+        self,
+        run: str,
+        *,
+        policy: str | Path | Policy | None = None,
+        backend: BackendName | str | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
     ) -> Replay:
         """Replay a run that has ended, and compare it with its record.
 
@@ -135,6 +140,7 @@ class Replays:
             run: its id.
             policy: under which it is to run; the recorded one when None.
             backend: in what; the recorded one when None.
+            contexts: by name, those that are not registered any more, as sources. Others are found by their digests.
 
         Raises:
             InvalidInput: there is no such run, or it cannot be replayed: `replay.child`, `replay.unfinished`,
@@ -146,14 +152,16 @@ class Replays:
         setting = _setting(recording, policy, backend)
         started = _marked(recording, setting)
         async with self._real.noting(Tenant(recording.started.tenant), started) as note:
-            again = await self._again(recording, setting)
+            again = await self._again(recording, setting, contexts or {})
             found = _report(recording, setting, *again)
             note.finished = RunFinished(status=_STATUS[found.outcome], calls=0, cost_nanousd=0)
         return msgspec.structs.replace(found, replay=str(note.run))
 
-    async def _again(self, recording: Recording, setting: _Setting) -> tuple[Run | None, Actions]:
+    async def _again(
+        self, recording: Recording, setting: _Setting, given: Mapping[str, ContextSource]
+    ) -> tuple[Run | None, Actions]:
         """What it did now; nothing where it could not be run."""
-        contexts = _contexts(self._own, recording)
+        contexts = _contexts(self._own, recording, given)
         if recording.by is None or contexts is None:
             return None, {}
         with contextlib.suppress(Refusal):  # it could not start: the log says so
@@ -227,20 +235,22 @@ def _folder(state: State) -> Iterator[Path]:
         yield folder
 
 
-def _contexts(host: Host, recording: Recording) -> dict[str, Document] | None:
+def _contexts(host: Host, recording: Recording, given: Mapping[str, ContextSource]) -> dict[str, ContextSource] | None:
     """The recorded contexts, if they are all still there."""
-    found: dict[str, Document] = {}
+    found: dict[str, ContextSource] = dict(given)
     for one in recording.started.contexts:
+        if one.name in found:
+            continue
         try:
             found[one.name] = host.registered(f"sha256:{one.sha256}", tenant=recording.started.tenant)
         except InvalidInput:
             recording.missing.append(
-                f"the context {one.name!a}, SHA-256 {one.sha256}: add it with `belljar context add`, and replay again"
+                f"the context {one.name!a}, SHA-256 {one.sha256}: give it with --context, or `belljar context add` it"
             )
-    return found if len(found) == len(recording.started.contexts) else None
+    return found if found.keys() >= {one.name for one in recording.started.contexts} else None
 
 
-async def _drive(host: Host, recording: Recording, setting: _Setting, contexts: dict[str, Document]) -> None:
+async def _drive(host: Host, recording: Recording, setting: _Setting, contexts: dict[str, ContextSource]) -> None:
     """Run the code again. Raises Refusal if it cannot even start."""
     old = recording.started
     names = dict.fromkeys(name for name in (old.root_model, old.sub_model) if name is not None)

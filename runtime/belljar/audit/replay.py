@@ -24,12 +24,13 @@ from typing import Any, Final, Literal, TypeAlias, assert_never
 
 import msgspec
 
+from belljar.audit.coverage import Document
 from belljar.audit.trajectory import Answer, Cell, Child, Query, Read, Refused, Run, Search, Shown, Step
 
 __all__ = ["Action", "Actions", "Comparison", "Divergence", "Setup", "actions_of", "compare", "place_of"]
 
 Kind: TypeAlias = Literal[
-    "cell", "read", "search", "turn", "query", "tool", "refused", "answer", "void", "output", "child", "end"
+    "cell", "read", "search", "turn", "query", "tool", "refused", "answer", "void", "output", "child", "end", "context"
 ]
 About: TypeAlias = "tuple[tuple[str, Any], ...]"
 # What each run of a tree did, by its place: a list for each cell, with one before them for what was in none, and one
@@ -233,11 +234,18 @@ def _key(action: Action) -> tuple[object, ...]:
 
 def _actions(run: Run, place: str, output_digest: Callable[[Cell], str | None]) -> list[list[Action]]:
     """A list for each cell; the first is of what happened in none."""
-    found = [list(_steps(place, 0, run.outside)), *(_of_cell(place, cell, output_digest) for cell in run.cells())]
+    given = [] if place else [_given(run, document) for document in run.documents]
+    found = [[*given, *_steps(place, 0, run.outside)], *(_of_cell(place, cell, output_digest) for cell in run.cells())]
     for query in (query for turn in run.turns for query in turn.queries):
         cell = min(query.cell, len(found) - 1)  # after which the root model was asked
         found[cell].append(_asked(place, cell, query))
     return found
+
+
+def _given(run: Run, document: Document) -> Action:
+    """A context of the first run; what a child was given is what its parent did."""
+    about: About = (("name", document.name), ("kind", document.kind), ("sha256", document.sha256))
+    return Action(place="", cell=0, kind="context", about=about, seq=run.first_seq)
 
 
 def _of_cell(place: str, cell: Cell, output_digest: Callable[[Cell], str | None]) -> list[Action]:

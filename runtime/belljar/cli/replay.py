@@ -28,9 +28,23 @@ __all__ = ["replay"]
     metavar="NAME|FILE",
     help="Run it under this policy, to see what that refuses and what the run would cost. [default: as it was]",
 )
+@click.option(
+    "--context",
+    "sources",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="A context that the run had, if it is not registered: a file or a folder. Repeat it for others.",
+)
 @options.state
 @options.as_json
-def replay(run: str, backend: BackendName | None, policy: str | None, state: Path | str | None, as_json: bool) -> None:
+def replay(
+    run: str,
+    backend: BackendName | None,
+    policy: str | None,
+    sources: tuple[str, ...],
+    state: Path | str | None,
+    as_json: bool,
+) -> None:
     """Run the code of RUN (an id, or `last`) again, answer what it asks from the log, and compare all that it does.
 
     No model is asked, no tool is called, and no tenant is charged. Exits with 9 if anything differs, or if not all of
@@ -38,10 +52,11 @@ def replay(run: str, backend: BackendName | None, policy: str | None, state: Pat
     """
     require_stdout()
     place = options.place(state).state
+    contexts = dict(map(_named, sources))
 
     async def work() -> Replay:
         async with Replays(place, os.environ) as replays:
-            return await replays.replay(run_id(place.journal, run), policy=policy, backend=backend)
+            return await replays.replay(run_id(place.journal, run), policy=policy, backend=backend, contexts=contexts)
 
     found = run_async(work())
     if as_json:
@@ -51,6 +66,11 @@ def replay(run: str, backend: BackendName | None, policy: str | None, state: Pat
     if found.outcome != "equal":
         tell(_WHY[found.outcome])
         click.get_current_context().exit(VerificationFailed.exit_code)
+
+
+def _named(source: str) -> tuple[str, Path]:
+    name, named, place = source.partition("=")
+    return ("context", Path(source)) if not named or Path(source).exists() else (name, Path(place))
 
 
 _WHY = {
