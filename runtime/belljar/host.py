@@ -37,6 +37,7 @@ from belljar.journal import open_journal
 from belljar.keys import Keys
 from belljar.ledger import Ledger, Limits
 from belljar.lifecycle import (
+    Fork,
     OnProgress,
     OnTurn,
     Order,
@@ -298,6 +299,14 @@ class Host:
         wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type, tools)
         return await self._solve(wish, question, on_progress=on_progress, on_turn=on_turn)
 
+    async def fork(
+        self, question: str, fork: Fork, *, model: Model, sub_model: Model, tools: Iterable[HostTool] = (), **wish: Any
+    ) -> Result:
+        """As `run`, for a run that takes over the first turns of another one; its models know these."""
+        first = (wish["context"], wish["contexts"], wish["tenant"], wish["policy"], wish["backend"], wish["language"])
+        whole = _Wish(*first, model, sub_model, wish["answer_type"], tools, fork)
+        return await self._solve(whole, question)
+
     async def _solve(
         self,
         wish: _Wish,
@@ -441,6 +450,7 @@ class Host:
             stays=stays,
             answer_type=None if wish.answer_type is None else AnswerType(wish.answer_type),
             tools=_permitted_tools(wish.tools, terms.policy),
+            fork=wish.fork,
         )
 
     @contextlib.asynccontextmanager
@@ -633,6 +643,7 @@ class _Wish(msgspec.Struct, frozen=True):
     sub: str | Model | None
     answer_type: Any = None
     tools: Iterable[Any] = ()
+    fork: Fork | None = None
 
 
 def _permitted_tools(given: Iterable[Any], policy: Policy) -> tuple[HostTool, ...]:

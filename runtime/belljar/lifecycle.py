@@ -25,7 +25,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -76,7 +76,18 @@ from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
 from belljar.tasks import Nursery, to_the_end
 
-__all__ = ["OnProgress", "OnTurn", "Order", "Run", "Shared", "begin", "box_spec", "log_refused_start", "new_run_id"]
+__all__ = [
+    "Fork",
+    "OnProgress",
+    "OnTurn",
+    "Order",
+    "Run",
+    "Shared",
+    "begin",
+    "box_spec",
+    "log_refused_start",
+    "new_run_id",
+]
 
 OnProgress = Callable[[Progress], None]
 OnTurn = Callable[[Turn], None]
@@ -131,6 +142,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         stays: an answer does not end it.
         answer_type: what its answer has to be; None for anything.
         tools: functions of the host that its program may call; a child run has none.
+        fork: of which run it takes over the first turns.
     """
 
     run: RunId
@@ -148,6 +160,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     part: Part | None = None
     limits: _ChildLimits | None = None
     tools: tuple[HostTool, ...] = ()
+    fork: Fork | None = None
+
+
+class Fork(NamedTuple):
+    """A run whose turns before `from_turn` are taken over."""
+
+    run: str
+    from_turn: int
 
 
 class _ChildLimits(msgspec.Struct, frozen=True):
@@ -560,6 +580,7 @@ class Run:
             root=root,
             alone=False,
             stays=False,
+            fork=None,
             tools=(),  # what the embedder gave to one program, it has not given to those that it starts
             answer_type=None,  # its parent's: a child answers a question of its own
             limits=_ChildLimits(self._slice, child.deadline),
@@ -726,6 +747,8 @@ class Run:
             question_bytes=None if question is None else len(question.encode("utf-8", "replace")),
             question=kept.name,
             setup=setup.name,
+            forks=order.fork.run if order.fork is not None else None,
+            from_turn=order.fork.from_turn if order.fork is not None else None,
             contexts=[
                 ContextData(**_logged(context), sha256=document.sha256, chars=document.chars)
                 for context, document in zip(self._contexts, order.documents.values(), strict=True)

@@ -31,6 +31,7 @@ __all__ = ["Outputs", "Recording", "read_recording"]
 _KEPT_BYTES_MAX: Final = 512 * 2**20
 # An object's address, as `<object at 0x7f31c0a2b3d0>` prints it, is never the same again.
 _ADDRESS: Final = re.compile(rb"\b0x[0-9a-f]{6,16}\b")
+_LOST: Final = "the answer to this is not in the record: it was not kept, or is gone"
 # As `broker.calls` logs it.
 _GIVEN_UP: Final = "interrupted before the model answered"
 
@@ -89,6 +90,27 @@ class Recording:
             self.by = "cells" if self.codes else None
         self.actions = actions_of(self.run, self._output_digest)
 
+    def until(self, turn: int) -> Tape:
+        """What was asked before this turn of the root model, counted from 1.
+
+        Raises:
+            InvalidInput: `replay.turn`: there is no such turn, or not all before it is there any more.
+        """
+        first = [query.seq for one in self.run.turns if one.number == turn for query in one.queries]
+        if not first or self.question is None:
+            raise InvalidInput(
+                f"{self.run.run} has no turn {turn} to fork from: name one of its {len(self.run.turns)}",
+                code="replay.turn",
+            )
+        before = {query.action for _, query in self._queries() if query.seq < first[0]}
+        asked = [one for one in self.tape.asked if one.action in before]
+        if any(one.lost for one in asked):
+            raise InvalidInput(
+                f"not all answers before turn {turn} of {self.run.run} are kept: fork from an earlier one",
+                code="replay.turn",
+            )
+        return Tape(self.run.run, asked)
+
     def rates(self, model: str) -> Rates | None:
         """What this model's tokens cost then; None if the record does not tell."""
         costs = [
@@ -127,7 +149,7 @@ class Recording:
                 self._turns_missing = True
             else:
                 self.stops[place] = min(self.stops.get(place, query.cell), query.cell)
-            return msgspec.structs.replace(asked, error="the record has this answer no more: it was not kept")
+            return msgspec.structs.replace(asked, error=_LOST, lost=True)
         return msgspec.structs.replace(
             asked,
             reply=reply,
@@ -198,12 +220,13 @@ class Outputs:
                 self._named[record.run, event.cell] = event.output
 
     def digest(self, cell: Cell) -> str | None:
-        """The SHA-256 of what it printed, but for the addresses in it; None if that is not kept."""
+        """The SHA-256 of what it printed, but for addresses and its run's id in it; None if that is not kept."""
         try:
             data = self._contents.get(cell.code.run, self._named.get((cell.code.run, cell.number)))
         except ContentUnavailable:
             return None
-        return hashlib.sha256(_ADDRESS.sub(b"0x", data)).hexdigest()
+        own = cell.code.run.partition(".")[0]  # an error names the child run that it is about
+        return hashlib.sha256(_ADDRESS.sub(b"0x", data.replace(own.encode(), b"run"))).hexdigest()
 
 
 def _usage(query: Query) -> Usage:

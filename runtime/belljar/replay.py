@@ -34,14 +34,16 @@ import msgspec
 from belljar.audit import parent_of, records_below, runs
 from belljar.audit.content import open_contents
 from belljar.audit.events import RunFinished, RunStarted
-from belljar.audit.replay import Actions, Comparison, Divergence, actions_of, compare
+from belljar.audit.replay import Actions, Comparison, Divergence, Setup, actions_of, compare
 from belljar.audit.trajectory import Run, trajectory
+from belljar.engine import Result
 from belljar.errors import InvalidInput, PolicyDenied, Refusal
 from belljar.host import Host
 from belljar.identity import BackendName, Tenant
 from belljar.keys import Keys
-from belljar.models import FREE, Prices, Rates
-from belljar.models.replay import ReplayModel, ReplayTool
+from belljar.lifecycle import Fork
+from belljar.models import FREE, Prices, Rates, Registry
+from belljar.models.replay import ForkModel, ReplayModel, ReplayTool
 from belljar.policy import Policy, digest, load, parse, presets
 from belljar.recording import Outputs, Recording, read_recording
 from belljar.sources import ContextSource
@@ -157,6 +159,52 @@ class Replays:
             note.finished = RunFinished(status=_STATUS[found.outcome], calls=0, cost_nanousd=0)
         return msgspec.structs.replace(found, replay=str(note.run))
 
+    async def fork(
+        self,
+        run: str,
+        from_turn: int,
+        *,
+        model: str,
+        sub_model: str | None = None,
+        policy: str | Path | Policy | None = None,
+        backend: BackendName | str | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+    ) -> Result:
+        """Run a recorded question anew: the turns before `from_turn` come from the record, the others from a model.
+
+        That is a run like any other, of the same tenant, which is charged for what the model is asked. Tools give what
+        they gave, and no more.
+
+        Args:
+            model: the root model from this turn on; `sub_model` answers queries, the same model when None.
+
+        Raises:
+            InvalidInput: as `replay`; `replay.turn`: there is no such turn, or not all before it is kept;
+                `replay.context`: a context is gone.
+            Refusal, HostFault: as `Host.run`.
+        """
+        recording = await asyncio.to_thread(read_recording, self._state.journal, Keys.at(self._environ), run)
+        setting, tape = _setting(recording, policy, backend), recording.until(from_turn)
+        found = _contexts(self._real, recording, contexts or {})
+        if found is None:
+            raise InvalidInput(f"{recording.missing[-1]}", code="replay.context")
+        assert recording.question is not None, "it has turns"
+        async with contextlib.AsyncExitStack() as stack:
+            registry = Registry(self._environ)
+            stack.push_async_callback(registry.aclose)
+            models = []
+            for name in (model, sub_model or model):
+                await registry.load(name)
+                models.append(ForkModel(tape, registry.resolve(name)))
+            root, sub = models if sub_model else (models[0], models[0])
+            return await self._real.fork(
+                recording.question,
+                Fork(run, from_turn),
+                model=root,
+                sub_model=sub,
+                **_common(recording, setting.asked, setting.backend, found),
+            )
+
     async def _again(
         self, recording: Recording, setting: _Setting, given: Mapping[str, ContextSource]
     ) -> tuple[Run | None, Actions]:
@@ -173,6 +221,7 @@ class _Setting(NamedTuple):
     """Under what it runs."""
 
     policy: Policy
+    asked: Policy  # as it is written; `policy` keeps what is to be compared, in a box of any image
     changed: bool
     backend: str
 
@@ -191,7 +240,7 @@ def _setting(recording: Recording, wish: str | Path | Policy | None, backend: st
             )
     policy = wish if isinstance(wish, Policy) else load(wish)
     backend = backend or started.backend or policy.box.backends[0]
-    return _Setting(_open(policy, backend), digest(policy) != started.policy_digest, backend)
+    return _Setting(_open(policy, backend), policy, digest(policy) != started.policy_digest, backend)
 
 
 def _no_base(name: str) -> Policy:
@@ -256,31 +305,38 @@ async def _drive(host: Host, recording: Recording, setting: _Setting, contexts: 
     names = dict.fromkeys(name for name in (old.root_model, old.sub_model) if name is not None)
     models = {name: ReplayModel(recording.tape, name=name, rates=await _rates(recording, name)) for name in names}
     root, sub = (None if name is None else models[name] for name in (old.root_model, old.sub_model))
-    common: dict[str, Any] = {
-        "context": contexts.pop("context", None),
-        "contexts": contexts,
-        "sub_model": sub,
-        "tenant": old.tenant,
-        "policy": setting.policy,
-        "backend": setting.backend,
-        "language": old.language,
-    }
+    common = _common(recording, setting.policy, setting.backend, contexts)
     setup = recording.setup
-    if setup is not None:
-        common["tools"] = [ReplayTool(recording.tape, one[:3], cost_nanousd=one[3]) for one in setup.tools]
     if recording.by == "turns":
         assert recording.question is not None
         assert root is not None
-        schema = None if setup is None else setup.answer_schema
-        await host.run(recording.question, model=root, answer_type=schema, **common)
+        await host.run(recording.question, model=root, sub_model=sub, **common)
         return
+    common.pop("answer_type")
     if setup is not None and setup.alone and len(recording.codes) == 1:
-        await host.execute(recording.codes[0], **common)
+        await host.execute(recording.codes[0], sub_model=sub, **common)
         return
-    async with host.session(root_model=root, **common) as session:
+    async with host.session(root_model=root, sub_model=sub, **common) as session:
         with contextlib.suppress(PolicyDenied):  # it has ended before the recorded one
             for code in recording.codes:
                 await session.execute(code)
+
+
+def _common(
+    recording: Recording, policy: Policy, backend: str, contexts: Mapping[str, ContextSource]
+) -> dict[str, Any]:
+    """What a run is given again, besides its models and its question."""
+    others, setup = dict(contexts), recording.setup or Setup(policy="")
+    return {
+        "context": others.pop("context", None),
+        "contexts": others,
+        "tenant": recording.started.tenant,
+        "policy": policy,
+        "backend": backend,
+        "language": recording.started.language,
+        "answer_type": setup.answer_schema,
+        "tools": [ReplayTool(recording.tape, one[:3], cost_nanousd=one[3]) for one in setup.tools],
+    }
 
 
 async def _rates(recording: Recording, model: str) -> Rates | None:

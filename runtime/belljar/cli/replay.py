@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from belljar.cli import options
 from belljar.cli.audit import run_id
-from belljar.cli.delivery import require_stdout
+from belljar.cli.delivery import as_text, deliver, require_stdout
 from belljar.cli.loop import run_async
-from belljar.cli.output import emit, say, tell
-from belljar.errors import VerificationFailed
-from belljar.identity import BACKENDS, BackendName
+from belljar.cli.output import emit, say, show, tell
+from belljar.engine import Result
+from belljar.errors import InvalidInput, VerificationFailed
+from belljar.identity import BACKENDS
 from belljar.replay import Replay, Replays
+from belljar.state import State
 from belljar.units import format_money
 
 __all__ = ["replay"]
@@ -29,6 +32,13 @@ __all__ = ["replay"]
     help="Run it under this policy, to see what that refuses and what the run would cost. [default: as it was]",
 )
 @click.option(
+    "--model",
+    metavar="NAME",
+    help="A fork: the root model from turn N on, in a run that is charged. The turns before come from the record.",
+)
+@click.option("--from-turn", type=click.IntRange(1), metavar="N", help="The first turn that --model takes.")
+@click.option("--sub-model", metavar="NAME", help="The model that answers queries of a fork. [default: --model]")
+@click.option(
     "--context",
     "sources",
     multiple=True,
@@ -38,34 +48,49 @@ __all__ = ["replay"]
 @options.state
 @options.as_json
 def replay(
-    run: str,
-    backend: BackendName | None,
-    policy: str | None,
-    sources: tuple[str, ...],
-    state: Path | str | None,
-    as_json: bool,
-) -> None:
+    run: str, model: str | None, from_turn: int | None, sources: tuple[str, ...], as_json: bool, **rest: Any
+) -> int:
     """Run the code of RUN (an id, or `last`) again, answer what it asks from the log, and compare all that it does.
 
     No model is asked, no tool is called, and no tenant is charged. Exits with 9 if anything differs, or if not all of
     it can be compared.
     """
     require_stdout()
-    place = options.place(state).state
-    contexts = dict(map(_named, sources))
+    state = options.place(rest["state"]).state
+    run = run_id(state.journal, run)
+    given: dict[str, Any] = {name: rest[name] for name in ("policy", "backend")}
+    given["contexts"] = dict(map(_named, sources))
+    if (model is None) != (from_turn is None) or (model is None and rest["sub_model"] is not None):
+        raise InvalidInput("a fork needs both --model and --from-turn: give both, or neither", code="usage")
+    if model is not None and from_turn is not None:
+        return _fork(state, run, from_turn, as_json, model=model, sub_model=rest["sub_model"], **given)
 
     async def work() -> Replay:
-        async with Replays(place, os.environ) as replays:
-            return await replays.replay(run_id(place.journal, run), policy=policy, backend=backend, contexts=contexts)
+        async with Replays(state, os.environ) as replays:
+            return await replays.replay(run, **given)
 
     found = run_async(work())
-    if as_json:
-        emit({"ok": found.outcome == "equal", "replay": found})
-    else:
-        _print(found)
-    if found.outcome != "equal":
-        tell(_WHY[found.outcome])
-        click.get_current_context().exit(VerificationFailed.exit_code)
+    emit({"ok": found.outcome == "equal", "replay": found}) if as_json else _print(found)
+    if found.outcome == "equal":
+        return 0
+    tell(_WHY[found.outcome])
+    return VerificationFailed.exit_code
+
+
+def _fork(state: State, run: str, from_turn: int, as_json: bool, **given: Any) -> int:
+    async def work() -> Result:
+        async with Replays(state, os.environ) as replays:
+            return await replays.fork(run, from_turn, **given)
+
+    result = run_async(work())
+
+    def write() -> None:
+        if as_json:
+            emit(result)
+        elif result.given is not None:
+            show(f"{as_text(result)}\n")
+
+    return deliver(result, write, state, quiet=False)
 
 
 def _named(source: str) -> tuple[str, Path]:

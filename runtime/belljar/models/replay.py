@@ -23,11 +23,11 @@ import msgspec
 
 from belljar.errors import ModelFailed
 from belljar.heavy import off_loop
-from belljar.models.base import ModelReply, ModelRequest, Usage, texts_digest
+from belljar.models.base import Model, ModelReply, ModelRequest, Usage, texts_digest
 from belljar.models.prices import FREE, Rates
 from belljar.models.tools import TOOL_PREFIX, HostTool
 
-__all__ = ["Asked", "ReplayModel", "ReplayTool", "Tape"]
+__all__ = ["Asked", "ForkModel", "ReplayModel", "ReplayTool", "Tape"]
 
 Purpose = Literal["root", "sub", "tool"]
 _DIGITS_SHOWN: Final = 12
@@ -42,6 +42,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         reply: the answer; None where there was none, or it is not there any more.
         error: why there was none. `again`: another attempt followed.
         unanswered: it was given up before there was an answer.
+        lost: there was an answer, and it is not there any more.
     """
 
     place: str
@@ -56,6 +57,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     again: bool = False
     unanswered: bool = False
+    lost: bool = False
 
 
 class Tape:
@@ -94,15 +96,40 @@ class ReplayModel:
         Raises:
             ModelFailed: the record has none for this request, or an error, or the answer is no longer kept.
         """
-        size = len(request.system) + sum(len(message.text) for message in request.messages)
-        digest, _ = await off_loop(size, texts_digest, request.system, *(message.text for message in request.messages))
-        return await _again(self._left.take(self._tape.name, request, digest), self.name)
+        return await _again(self._left.take(self._tape.name, request, await _digest(request)), self.name)
 
     async def aclose(self) -> None:
         """Nothing to close."""
 
     def __repr__(self) -> str:
         return f"ReplayModel({self.name!r})"
+
+
+class ForkModel:
+    """A real model that takes over from a record: what is on the tape is answered from it, and costs nothing more.
+
+    Args:
+        tape: what was asked before the real model comes in.
+        model: that is asked from then on. Its maker closes it.
+    """
+
+    def __init__(self, tape: Tape, model: Model) -> None:
+        self.name: Final = model.name
+        self.scripted: Final = model.scripted
+        self.rates: Final[Rates | None] = getattr(model, "rates", None)
+        self.cache_ttl: Final[str | None] = getattr(model, "cache_ttl", None)
+        self._model = model
+        self._left = _Left(one for one in tape.asked if one.purpose != "tool")
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        """The recorded answer, else the model's. Raises ModelFailed as both do."""
+        found = self._left.find(request, await _digest(request))
+        if found is None:
+            return await self._model.complete(request)
+        return msgspec.structs.replace(await _again(found, self.name), usage=Usage())
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
 
 
 class ReplayTool(HostTool):
@@ -122,9 +149,7 @@ class ReplayTool(HostTool):
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """The recorded result. Raises ModelFailed as `ReplayModel.complete`."""
-        (message,) = request.messages
-        digest, _ = await off_loop(len(message.text), texts_digest, request.system, message.text)
-        return await _again(self._left.take(self._tape.name, request, digest), self.name)
+        return await _again(self._left.take(self._tape.name, request, await _digest(request)), self.name)
 
 
 class _Left:
@@ -143,13 +168,20 @@ class _Left:
 
     def take(self, recorded: str, request: ModelRequest, digest: str) -> Asked:
         """The recorded request that this one is. Raises ModelFailed."""
+        found = self.find(request, digest)
+        if found is None:
+            place = request.run.partition(".")[2]
+            raise ModelFailed(self._strange(recorded, place, request, digest), charged=False)
+        return found
+
+    def find(self, request: ModelRequest, digest: str) -> Asked | None:
+        """As `take`; None if the record does not have it."""
         place = request.run.partition(".")[2]
         found = self._first(self._equal.get((place, request.purpose, digest)))
         if found is None and request.purpose == "root":
             found = self._first(self._turns.get(place))
-        if found is None:
-            raise ModelFailed(self._strange(recorded, place, request, digest), charged=False)
-        self._given.add(found.action)
+        if found is not None:
+            self._given.add(found.action)
         return found
 
     def _first(self, asked: deque[Asked] | None) -> Asked | None:
@@ -170,6 +202,12 @@ class _Left:
             f"the record of run {whose} has {many}, and none that is left has this prompt (SHA-256 "
             f"{digest[:_DIGITS_SHOWN]}): replay it with the same program and the same context"
         )
+
+
+async def _digest(request: ModelRequest) -> str:
+    texts = (request.system, *(message.text for message in request.messages))
+    digest, _ = await off_loop(sum(map(len, texts)), texts_digest, *texts)
+    return digest
 
 
 async def _again(asked: Asked, name: str) -> ModelReply:
