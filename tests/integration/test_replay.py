@@ -294,6 +294,54 @@ def test_addresses_of_objects_are_no_difference(rig: Rig) -> None:
     assert rig.replay(str(result.run)).outcome == "equal"
 
 
+LATER = """\
+default = "new"
+[price]
+input_usd_per_mtok = 1000
+output_usd_per_mtok = 1000
+[[turn]]
+text = '''
+```repl
+FINAL(str(found) + llm_query("four"))
+```
+'''
+"""
+
+
+def test_a_fork_takes_the_turns_before_it_from_the_record_and_pays_for_the_others_alone(rig: Rig) -> None:
+    result = rig.run()
+    script = rig.state.root.parent / "later.toml"
+    script.write_text(LATER)
+
+    async def fork() -> Result:
+        async with Replays(rig.state, rig.environ) as replays:
+            return await replays.fork(str(result.run), 3, model=f"scripted:{script}")
+
+    forked = asyncio.run(fork())
+    assert forked.answer == "['yes', 'yes', 'yes']new"
+    assert [turn.reply for turn in forked.turns_log[:2]] == [turn.reply for turn in result.turns_log[:2]]
+    first, *others = records(rig.state.journal, str(forked.run))
+    assert isinstance(first.typed, RunStarted)
+    assert (first.typed.forks, first.typed.from_turn, first.typed.replays) == (str(result.run), 3, None)
+    costs = [one.data["cost_nanousd"] for one in others if one.event == "query.completed"]
+    # Two turns and three queries of the record, then the model's turn and its query.
+    assert len(costs) == 7
+    assert [cost > 0 for cost in costs].count(True) == 2
+    assert forked.cost_nanousd == sum(costs)
+
+
+def test_there_is_no_fork_from_a_turn_that_the_run_has_not(rig: Rig) -> None:
+    result = rig.run()
+
+    async def fork() -> Result:
+        async with Replays(rig.state, rig.environ) as replays:
+            return await replays.fork(str(result.run), 4, model="scripted:none.toml")
+
+    with pytest.raises(InvalidInput) as caught:
+        asyncio.run(fork())
+    assert caught.value.code == "replay.turn"
+
+
 def test_the_command_exits_with_0_where_all_is_equal_and_with_9_where_it_is_not(jar: Jar) -> None:
     program = jar.file("p.py", "print('same')\n1 / 0\n")
     jar("exec", program)
