@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self, TypeGuard, TypeVar
@@ -177,6 +178,7 @@ class Host:
         self._contexts = ContextStores(self.state.contexts, functools.partial(context_bounds, self.state.journal))
         self._resources: contextlib.AsyncExitStack | None = None
         self._backends: dict[str, Backend] = {}
+        self._seed: str | None = None
         self._live: dict[str, Run] = {}
         self._streams: set[asyncio.Task[Result]] = set()
         self._home = Home()
@@ -298,6 +300,10 @@ class Host:
         sub = model if sub_model is None else sub_model
         wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type, tools)
         return await self._solve(wish, question, on_progress=on_progress, on_turn=on_turn)
+
+    def seeded(self, seed: str | None) -> None:
+        """From now on runs begin with this seed, and not with a random one each."""
+        self._seed = seed
 
     async def fork(
         self, question: str, fork: Fork, *, model: Model, sub_model: Model, tools: Iterable[HostTool] = (), **wish: Any
@@ -451,6 +457,7 @@ class Host:
             answer_type=None if wish.answer_type is None else AnswerType(wish.answer_type),
             tools=_permitted_tools(wish.tools, terms.policy),
             fork=wish.fork,
+            seed=self._seed or secrets.token_hex(16),
         )
 
     @contextlib.asynccontextmanager

@@ -25,6 +25,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import msgspec
@@ -143,6 +144,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         answer_type: what its answer has to be; None for anything.
         tools: functions of the host that its program may call; a child run has none.
         fork: of which run it takes over the first turns.
+        seed: of its program's `random`.
     """
 
     run: RunId
@@ -161,6 +163,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     limits: _ChildLimits | None = None
     tools: tuple[HostTool, ...] = ()
     fork: Fork | None = None
+    seed: str
 
 
 class Fork(NamedTuple):
@@ -480,7 +483,9 @@ class Run:
             broker.expect(typed.misfit)
         more, stays = not order.alone, order.stays or typed is not None
         tools = [ToolInfo(*tool.told) for tool in order.tools]
-        await self._box.open(order.language, self._opened, self._contexts, more=more, stays=stays, tools=tools)
+        await self._box.open(
+            order.language, self._opened, self._contexts, more=more, stays=stays, tools=tools, seed=order.seed
+        )
 
     def _open_context(self, name: str, document: Document) -> None:
         """Two places in the table of documents for a list or dict, one for a text."""
@@ -581,6 +586,7 @@ class Run:
             alone=False,
             stays=False,
             fork=None,
+            seed=sha256(f"{order.seed} {child.number}".encode()).hexdigest()[:32],
             tools=(),  # what the embedder gave to one program, it has not given to those that it starts
             answer_type=None,  # its parent's: a child answers a question of its own
             limits=_ChildLimits(self._slice, child.deadline),
@@ -747,6 +753,7 @@ class Run:
             question_bytes=None if question is None else len(question.encode("utf-8", "replace")),
             question=kept.name,
             setup=setup.name,
+            seed=order.seed,
             forks=order.fork.run if order.fork is not None else None,
             from_turn=order.fork.from_turn if order.fork is not None else None,
             contexts=[

@@ -196,6 +196,7 @@ class Replays:
             for name in (model, sub_model or model):
                 await registry.load(name)
                 models.append(ForkModel(tape, registry.resolve(name)))
+            self._real.seeded(recording.started.seed)
             root, sub = models if sub_model else (models[0], models[0])
             return await self._real.fork(
                 recording.question,
@@ -212,6 +213,7 @@ class Replays:
         contexts = _contexts(self._own, recording, given)
         if recording.by is None or contexts is None:
             return None, {}
+        self._own.seeded(recording.started.seed)
         with contextlib.suppress(Refusal):  # it could not start: the log says so
             await _drive(self._own, recording, setting, contexts)
         return await asyncio.to_thread(_done, State(self._folder).journal, Keys(self._folder / "keys"))
@@ -411,8 +413,11 @@ def _refused(recorded: Actions, again: Actions) -> list[Refused]:
 
 def _refusals(actions: Actions) -> Iterator[tuple[str, str]]:
     for cells in actions.values():
-        for action in (one for cell in cells for one in cell):
+        all_of_them = [one for cell in cells for one in cell]
+        # A run that could not start has its end alone. Of any other the end follows from what is before it.
+        told = ("refused", "end") if len(cells) == 2 else ("refused",)
+        for action in all_of_them:
             about = dict(action.about)
-            code = about.get("denied") or (about.get("code") if action.kind in ("refused", "end") else None)
+            code = about.get("denied") or (about.get("code") if action.kind in told else None)
             if code is not None:
                 yield action.says(), code

@@ -15,6 +15,7 @@ from belljar import Host, Policy, Result
 from belljar.audit import records, runs, verify
 from belljar.audit.events import RunStarted
 from belljar.errors import InvalidInput
+from belljar.identity import Language
 from belljar.models import NullModel, ScriptedModel
 from belljar.policy import load
 from belljar.replay import Replay, Replays
@@ -127,7 +128,7 @@ def test_the_cells_of_a_session_are_run_again_one_by_one(rig: Rig) -> None:
     result = rig.did(work)
     found = rig.replay(str(result.run))
     assert (found.outcome, found.by, found.first) == ("equal", "cells", None)
-    assert found.actions == found.equal_actions == 8
+    assert found.actions == found.equal_actions == 9
 
 
 def test_what_was_refused_and_what_failed_is_so_again(rig: Rig) -> None:
@@ -216,7 +217,7 @@ async def _removed(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept", "by", "actions"), [(("code", "output"), "cells", 3), (("replies",), None, 0), ((), None, 0)]
+    ("kept", "by", "actions"), [(("code", "output"), "cells", 4), (("replies",), None, 0), ((), None, 0)]
 )
 def test_what_was_not_kept_is_said_and_the_rest_is_compared(
     rig: Rig, kept: tuple[str, ...], by: str | None, actions: int
@@ -282,6 +283,18 @@ def test_what_a_program_does_otherwise_is_the_divergence(rig: Rig) -> None:
     assert runs(rig.state.journal)[-1].status == "diverged"
 
 
+@pytest.mark.parametrize("language", ["python", "restricted"])
+def test_random_numbers_are_the_same_again_also_in_a_child_and_others_in_another_run(
+    rig: Rig, language: Language
+) -> None:
+    dice = "import random\nprint(random.random(), random.sample(range(99), 9))\n"
+    turns = [f'```repl\n{dice}rlm_query("throw", context="dice")\nFINAL("1")\n```', f'```repl\n{dice}FINAL("2")\n```']
+    results = [rig.run(turns=turns, language=language) for _ in range(2)]
+    assert [result.status for result in results] == ["ok", "ok"]
+    assert results[0].stdout != results[1].stdout
+    assert [rig.replay(str(result.run)).outcome for result in results] == ["equal", "equal"]
+
+
 def test_addresses_of_objects_are_no_difference(rig: Rig) -> None:
     async def work(host: Host) -> Result:
         async with host.session(policy="dev") as session:
@@ -297,8 +310,8 @@ def test_addresses_of_objects_are_no_difference(rig: Rig) -> None:
 LATER = """\
 default = "new"
 [price]
-input_usd_per_mtok = 1000
-output_usd_per_mtok = 1000
+input_usd_per_mtok = 2
+output_usd_per_mtok = 10
 [[turn]]
 text = '''
 ```repl

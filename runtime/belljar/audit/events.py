@@ -131,6 +131,7 @@ class RunStarted(_Event, frozen=True):
     answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
     content that it is, and `setup` the one with what else it takes to run it again (`audit.replay.Setup`). `replays` is
     the run that this one does again, in no box of its own; `forks` is one whose turns before `from_turn` it took over.
+    `seed` is what the program's `random` began with; each child's follows from its parent's.
     """
 
     name: ClassVar[str] = "run.started"
@@ -149,6 +150,7 @@ class RunStarted(_Event, frozen=True):
     question: ContentName | None = None
     setup: ContentName | None = None
     replays: Text | None = None
+    seed: Text | None = None
     forks: Text | None = None
     from_turn: Count | None = None
 
@@ -577,7 +579,7 @@ def _version_of(event: Event) -> int:
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
     if isinstance(event, RunStarted):
-        return any(one is not None for one in (event.question, event.setup, event.replays, event.forks))
+        return any(one is not None for one in (event.question, event.setup, event.seed, event.replays, event.forks))
     if isinstance(event, AnswerGiven):
         return event.content is not None or event.output is not None
     if isinstance(event, QueryReused):
