@@ -360,7 +360,7 @@ def _done(journal: Path | str, keys: Keys) -> tuple[Run, Actions]:
 
 def _report(recording: Recording, setting: _Setting, again: Run | None, actions: Actions) -> Replay:
     recorded = recording.actions
-    if recording.by == "cells":
+    if recording.by == "cells" and not (recording.setup is not None and recording.setup.alone):
         recorded, actions = _without_turns(recorded), _without_turns(actions)
     found = compare(recorded, actions, recording.stops) if again is not None else Comparison(actions=0, equal_actions=0)
     whole = again is not None and not recording.missing and not found.cut
