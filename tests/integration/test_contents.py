@@ -1,0 +1,147 @@
+"""Contents end to end: what a run says is kept with its records, and read back by whoever has the host's key."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import belljar
+from belljar.audit import records
+from belljar.audit.content import Contents, open_contents
+from belljar.audit.events import AnswerGiven, CellFinished, CellStarted, ContextRead, QueryCompleted, QueryRequested
+from belljar.errors import AuditUnavailable, ContentMissing
+from belljar.keys import Keys
+from belljar.models import ModelReply, ModelRequest, Usage
+from belljar.policy import load
+from tests.integration.support import Jar
+
+SECRET = "sk-ant-0123456789-very-secret"
+QUESTION = "what does the harbour say?"
+PIECE = "The lighthouse keeper counts the herons."
+ANSWER = "seventeen herons"
+CODE = """\
+piece = context[:40]
+print("looking at", piece)
+"""
+LAST = """\
+import sys
+print("almost there", file=sys.stderr)
+found = llm_query("how many? " + context[:40] + " SECRET")
+FINAL(found)
+"""
+
+
+class Talker:
+    """A root model of two cells, and a sub-model, which repeats the key that it was given."""
+
+    name, scripted, rates = "scripted-talker", True, belljar.Rates(Decimal(0), Decimal(0))
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        self.asked += 1
+        if request.purpose == "sub":
+            return ModelReply(f"{ANSWER} {SECRET}", Usage(1, 1), "m", "end_turn")
+        code = CODE if len(request.messages) == 1 else LAST.replace("SECRET", SECRET)
+        return ModelReply(f"```repl\n{code}```", Usage(1, 1), "m", "end_turn")
+
+    async def aclose(self) -> None:
+        pass
+
+
+def environment(jar: Jar) -> dict[str, str]:
+    return {"BELLJAR_KEYS": str(jar.work / "keys"), "ANTHROPIC_API_KEY": SECRET}
+
+
+def solve(jar: Jar, policy: Any, model: Talker) -> belljar.Result:
+    async def main() -> belljar.Result:
+        async with belljar.Runtime(policy, state=jar.at, environ=environment(jar), language="python") as runtime:
+            return await runtime.run(QUESTION, context=f"{PIECE} " * 20, model=model)
+
+    return asyncio.run(main())
+
+
+def keeping(*kinds: str) -> Any:
+    policy = load("standard")
+    audit = msgspec.structs.replace(policy.audit, contents=kinds)
+    return msgspec.structs.replace(policy, name="of-a-test", audit=audit)
+
+
+def every_byte_below(*folders: Path) -> bytes:
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return b"\0".join(path.read_bytes() for path in files)
+
+
+def test_what_was_said_is_kept_and_nothing_of_it_is_seen(jar: Jar) -> None:
+    policy = keeping("code", "output", "prompts", "replies", "reads")
+    result = solve(jar, policy, Talker())
+    assert (result.status, result.answer) == ("ok", f"{ANSWER} {SECRET}")
+    said: dict[str, list[Any]] = {}
+    with open_contents(jar.state.journal, Keys(jar.work / "keys")) as contents:
+        for record in records(jar.state.journal):
+            said.setdefault(record.event, []).append(shown(contents, record.run, record.typed))
+    mark = "[a secret was here]"
+    assert said["run.started"] == [QUESTION]
+    assert said["cell.started"] == [CODE, LAST.replace("SECRET", mark)]
+    assert said["cell.finished"] == [("looking at The lighthouse keeper counts the herons.\n", "", "")]
+    assert said["answer.given"] == [(f'"{ANSWER} {mark}"', ("", "almost there\n", ""))]
+    assert said["context.read"] == [PIECE, PIECE]
+    root, again, sub = said["query.requested"]
+    assert (len(root.messages), len(again.messages), len(sub.messages)) == (1, 3, 1)
+    assert again.messages[1].text == f"```repl\n{CODE}```"
+    assert sub.messages[0].text == f"how many? {PIECE} {mark}"
+    assert said["query.completed"][-1] == f"{ANSWER} {mark}"
+    found = every_byte_below(jar.at, jar.work / "keys")
+    for text in (QUESTION, "looking at", "how many?", ANSWER, SECRET):
+        assert text.encode() not in found, text
+
+
+def shown(contents: Contents, run: str, event: Any) -> Any:
+    """What a record's content is, as the test compares it."""
+    match event:
+        case QueryRequested():
+            return contents.prompt(run, event.content)
+        case CellFinished():
+            return msgspec.structs.astuple(contents.output(run, event.content))
+        case AnswerGiven():
+            output = msgspec.structs.astuple(contents.output(run, event.output))
+            return contents.text(run, event.content), output
+        case CellStarted() | ContextRead() | QueryCompleted():
+            return contents.text(run, event.content)
+        case _:
+            name = getattr(event, "question", None)
+            return name and contents.text(run, name)
+
+
+def test_a_policy_that_keeps_metadata_keeps_nothing_else(jar: Jar) -> None:
+    assert solve(jar, keeping(), Talker()).status == "ok"
+    names = [
+        name
+        for record in records(jar.state.journal)
+        for key in ("content", "question", "output", "reply")
+        if (name := record.data.get(key)) is not None
+    ]
+    assert names == []
+    assert not (jar.work / "keys" / "contents.key").exists()
+    with open_contents(jar.state.journal, Keys(jar.work / "keys")) as contents, pytest.raises(ContentMissing):
+        contents.get("r1", None)
+
+
+def test_where_contents_cannot_be_stored_nothing_is_sent(jar: Jar) -> None:
+    """Another may read the folder of keys: no run with contents begins, and no model is asked."""
+    keys = jar.work / "keys"
+    keys.mkdir(mode=0o755)
+    os.chmod(keys, 0o755)
+    model = Talker()
+    with pytest.raises(AuditUnavailable, match="others can read it"):
+        solve(jar, keeping("code"), model)
+    assert model.asked == 0
+    assert solve(jar, keeping(), model).status == "ok"
