@@ -187,7 +187,7 @@ class Replays:
         setting, tape = _setting(recording, policy, backend), recording.until(from_turn)
         found = _contexts(self._real, recording, contexts or {})
         if found is None:
-            raise InvalidInput(f"{recording.missing[-1]}", code="replay.context")
+            raise InvalidInput(f"this cannot be forked without {recording.missing[-1]}", code="replay.context")
         assert recording.question is not None, "it has turns"
         async with contextlib.AsyncExitStack() as stack:
             registry = Registry(self._environ)
@@ -231,7 +231,7 @@ class _Setting(NamedTuple):
 def _setting(recording: Recording, wish: str | Path | Policy | None, backend: str | None) -> _Setting:
     started, setup = recording.started, recording.setup
     if wish is None and setup is not None:
-        wish = parse(setup.policy, source=f"the policy of {recording.run.run}", base=_no_base)
+        wish = parse(setup.policy, source=f"the policy of {recording.run.run}", base=load)
     elif wish is None:
         wish = started.policy or ""
         if wish not in presets():
@@ -243,10 +243,6 @@ def _setting(recording: Recording, wish: str | Path | Policy | None, backend: st
     policy = wish if isinstance(wish, Policy) else load(wish)
     backend = backend or started.backend or policy.box.backends[0]
     return _Setting(_open(policy, backend), policy, digest(policy) != started.policy_digest, backend)
-
-
-def _no_base(name: str) -> Policy:
-    raise InvalidInput(f"a policy in the log extends {name}: it is not canonical", code="replay.policy")
 
 
 def _open(policy: Policy, backend: str) -> Policy:

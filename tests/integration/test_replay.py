@@ -19,6 +19,7 @@ from belljar.identity import Language
 from belljar.models import NullModel, ScriptedModel
 from belljar.policy import load
 from belljar.replay import Replay, Replays
+from belljar.sandbox.jail.backend import Jail
 from belljar.state import State
 from tests.integration.support import Jar
 
@@ -368,3 +369,30 @@ def test_the_command_exits_with_0_where_all_is_equal_and_with_9_where_it_is_not(
     document = outcome.document
     assert (document["ok"], document["replay"]["outcome"]) == (False, "diverged")
     assert document["replay"]["first"]["recorded"]["kind"] == "output"
+
+
+def test_another_image_is_said_and_what_is_done_is_compared_all_the_same(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = Jail.about
+    with monkeypatch.context() as patch:
+        patch.setattr(Jail, "about", lambda jail: {**about(jail), "image": "0" * 64})
+        result = rig.run()
+    found = rig.replay(str(result.run))
+    assert (found.outcome, list(found.differs)) == ("equal", ["image"])
+    then, now = found.differs["image"]
+    assert (then, now != then) == ("0" * 64, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jail", "docker"])
+def test_the_demo_over_a_million_tokens_is_the_same_again(
+    jar: Jar, backend: str, request: pytest.FixtureRequest
+) -> None:
+    env = {} if backend == "jail" else {"DOCKER_HOST": request.getfixturevalue("docker_host")}
+    assert jar("demo", "--quiet").code == 0
+    outcome = jar("audit", "replay", "last", "--backend", backend, "--json", env=env)
+    found = outcome.document["replay"]
+    assert (outcome.code, found["outcome"], found["by"], found["missing"]) == (0, "equal", "turns", [])
+    assert found["actions"] == found["equal_actions"] > 140
+    assert found["cost_nanousd"] == found["recorded_cost_nanousd"] > 0
