@@ -4,8 +4,8 @@ A test waits for a state and not for a time, so a property has no deadline, and 
 starts what it does everywhere, though this one was started by `nohup`, or in the background, with signals ignored.
 
 Docker is the daemon that `DOCKER_HOST` names, else a private one, and PostgreSQL always a private one; each is started
-when it is first needed. They are the only things for which a test may be skipped, and not under `CI=true`: there, what
-cannot be tested fails.
+when it is first needed. They are, with a provider's mock and `strace`, the only things for which a test may be skipped,
+and not under `CI=true`: there, what cannot be tested fails.
 """
 
 from __future__ import annotations

@@ -51,10 +51,10 @@ EXIT_CODES: Final[dict[int, str]] = {
     2: "the command or its input makes no sense",
     3: "the policy file is not valid",
     4: "the policy does not allow it",
-    5: "a quota is used up, or the ledger is not available",
+    5: "a quota is used up",
     6: "the program failed or met a limit",
     7: "the model provider failed",
-    8: "the log cannot be written",
+    8: "the log or the ledger cannot be written: nothing was sent",
     9: "verification failed, or `audit coverage --require` was not met",
     10: "stdout could not be written",
     130: "interrupted by Ctrl-C (129 by SIGHUP, 143 by SIGTERM)",
@@ -152,7 +152,7 @@ def _limits() -> list[str]:
 
 
 def _is_prose(key: str) -> bool:
-    lists = ("models.allow", "models.by_depth", "models.deny_prompts")
+    lists = ("models.allow", "models.by_depth", "models.canaries", "models.deny_prompts")
     return "." not in key or key.startswith("box.") or key in lists or key.endswith(".period")
 
 

@@ -254,7 +254,7 @@ class ModelFailed(HostFault):
 
 
 class LedgerUnavailable(HostFault):
-    exit_code = 5
+    exit_code = 8
 
 
 class AuditUnavailable(HostFault):

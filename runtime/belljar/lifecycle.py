@@ -35,6 +35,7 @@ from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinish
 from belljar.audit.replay import Setup
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
+from belljar.broker.canaries import ends_run
 from belljar.broker.keeping import NOTHING_KEPT, Keeper, Kept
 from belljar.broker.screening import permit_depth
 from belljar.context import (
@@ -66,7 +67,15 @@ from belljar.engine import (
     Verdict,
     verdict_of,
 )
-from belljar.errors import AuditUnavailable, BelljarError, HostFault, ModelFailed, PolicyDenied, Refusal
+from belljar.errors import (
+    AuditUnavailable,
+    BelljarError,
+    HostFault,
+    LedgerUnavailable,
+    ModelFailed,
+    PolicyDenied,
+    Refusal,
+)
 from belljar.heavy import bytes_of, off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
@@ -198,7 +207,7 @@ class Run:
             deadline=deadline,
             bound_s=deadline - self._started,
             tasks=tasks,
-            keeper=Keeper(order.run, policy.audit, secrets=shared.secrets),
+            keeper=Keeper(order.run, policy.audit, secrets=(*shared.secrets, *policy.models.canaries)),
             now=shared.ledger.now,
         )
         self.calls = Calls(
@@ -223,6 +232,8 @@ class Run:
         self._unanswered: Verdict | None = None
         self._solving: asyncio.Task[None] | None = None
         self._killed = False
+        # Of ours, if one ended the run.
+        self.fault: HostFault | None = None
         self.on_turn: OnTurn | None = None
         self._turns_log = TurnsLog()
         self._asked_log = TurnsLog()  # of the last question of a session
@@ -242,6 +253,12 @@ class Run:
     @property
     def audit(self) -> AuditLog:
         return self.shared.audit
+
+    @property
+    def unavailable(self) -> HostFault | None:
+        """What ended the run, if that is the log or the ledger."""
+        fault = self.fault or self.box.fault
+        return fault if isinstance(fault, AuditUnavailable | LedgerUnavailable) else None
 
     async def execute(self, code: str, *, spare_cpu: bool = False, wall_s: float | None = None) -> CellResult:
         """One cell, as in `Box.execute`."""
@@ -346,6 +363,10 @@ class Run:
         self._solving = asyncio.create_task(work)
         try:
             await self._solving
+        except PolicyDenied as refusal:
+            if ends_run(refusal):  # of a session, too, which outlives any other failure of its root model
+                await self.box.end(verdict_of(refusal))
+            raise
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if not self._killed or (caller is not None and caller.cancelling()):
@@ -565,6 +586,8 @@ class Run:
                 if run is not None and run.announced:
                     self._include(child, run)
             assert run is not None, "its block was entered"
+            if run.unavailable is not None:  # to its parent as well
+                raise run.unavailable
             return await run.outcome()
 
     async def _child_order(self, child: Child, lent: contextlib.AsyncExitStack) -> Order:
@@ -817,6 +840,7 @@ async def _open_to_close(run: Run, question: str | None) -> AsyncIterator[Run]:
         yield run
     except BaseException as error:
         raised = error
+        run.fault = error if isinstance(error, HostFault) else None
         # Without a log we cannot vouch for a result; and an error that is not ours goes to the caller.
         if isinstance(error, AuditUnavailable) or not isinstance(error, BelljarError):
             raise

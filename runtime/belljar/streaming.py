@@ -24,6 +24,7 @@ import msgspec
 
 from belljar.audit.events import (
     AnswerGiven,
+    CanarySeen,
     CellFinished,
     CellStarted,
     ContextRead,
@@ -42,6 +43,7 @@ from belljar.engine import Result, Turn
 from belljar.identity import RunId
 
 __all__ = [
+    "CanaryEvent",
     "CellEvent",
     "ChildEvent",
     "Feed",
@@ -123,6 +125,15 @@ class RefusalEvent(msgspec.Struct, frozen=True):
     code: str
 
 
+class CanaryEvent(msgspec.Struct, frozen=True):
+    """A text that the policy watches for turned up: its number in the policy's list, and where."""
+
+    run: str
+    cell: int
+    place: Literal["prompt", "reply", "answer", "output"]
+    canary: int
+
+
 class MissedEvent(msgspec.Struct, frozen=True):
     """So many events were left out here, because too many were waiting to be taken."""
 
@@ -136,7 +147,16 @@ class ResultEvent(msgspec.Struct, frozen=True):
 
 
 StreamEvent = (
-    TurnEvent | CellEvent | OutputEvent | QueryEvent | ReadEvent | ChildEvent | RefusalEvent | MissedEvent | ResultEvent
+    TurnEvent
+    | CellEvent
+    | OutputEvent
+    | QueryEvent
+    | ReadEvent
+    | ChildEvent
+    | RefusalEvent
+    | CanaryEvent
+    | MissedEvent
+    | ResultEvent
 )
 
 
@@ -227,6 +247,8 @@ def _told(run: RunId, event: Event) -> StreamEvent | None:
             return QueryEvent(run, event.action, "reused", "sub", event.model)
         case RequestRefused():
             return RefusalEvent(run, event.cell, event.asked, event.code)
+        case CanarySeen():
+            return CanaryEvent(run, event.cell, event.place, event.canary)
         case RunStarted() if run.depth:
             return ChildEvent(run)
         case RunFinished() if run.depth:

@@ -22,12 +22,13 @@ from belljar.policy import load
 from tests.integration.support import Jar
 
 SECRET = "sk-ant-0123456789-very-secret"
+CANARY = 'the blue "ibis" of Weymouth'
 QUESTION = "what does the harbour say?"
 PIECE = "The lighthouse keeper counts the herons."
 ANSWER = "seventeen herons"
 CODE = """\
 piece = context[:40]
-print("looking at", piece)
+print("looking at", piece, "CANARY")
 """
 LAST = """\
 import sys
@@ -49,7 +50,7 @@ class Talker:
         self.asked += 1
         if request.purpose == "sub":
             return ModelReply(f"{ANSWER} {SECRET}", Usage(1, 1), "m", "end_turn")
-        code = CODE if len(request.messages) == 1 else LAST.replace("SECRET", SECRET)
+        code = CODE.replace('"CANARY"', repr(CANARY)) if len(request.messages) == 1 else LAST.replace("SECRET", SECRET)
         return ModelReply(f"```repl\n{code}```", Usage(1, 1), "m", "end_turn")
 
     async def aclose(self) -> None:
@@ -71,7 +72,8 @@ def solve(jar: Jar, policy: Any, model: Talker) -> belljar.Result:
 def keeping(*kinds: str) -> Any:
     policy = load("standard")
     audit = msgspec.structs.replace(policy.audit, contents=kinds)
-    return msgspec.structs.replace(policy, name="of-a-test", audit=audit)
+    models = msgspec.structs.replace(policy.models, canaries=(CANARY,))
+    return msgspec.structs.replace(policy, name="of-a-test", audit=audit, models=models)
 
 
 def every_byte_below(*folders: Path) -> bytes:
@@ -90,17 +92,18 @@ def test_what_was_said_is_kept_and_nothing_of_it_is_seen(jar: Jar) -> None:
             said.setdefault(record.event, []).append(shown(contents, record.run, record.typed))
     mark = "[a secret was here]"
     assert said["run.started"] == [QUESTION]
-    assert said["cell.started"] == [CODE, LAST.replace("SECRET", mark)]
-    assert said["cell.finished"] == [("looking at The lighthouse keeper counts the herons.\n", "", "")]
+    first = CODE.replace('"CANARY"', f"'{mark}'")
+    assert said["cell.started"] == [first, LAST.replace("SECRET", mark)]
+    assert said["cell.finished"] == [(f"looking at The lighthouse keeper counts the herons. {mark}\n", "", "")]
     assert said["answer.given"] == [(f'"{ANSWER} {mark}"', ("", "almost there\n", ""))]
     assert said["context.read"] == [PIECE, PIECE]
     root, again, sub = said["query.requested"]
     assert (len(root.messages), len(again.messages), len(sub.messages)) == (1, 3, 1)
-    assert again.messages[1].text == f"```repl\n{CODE}```"
+    assert again.messages[1].text == f"```repl\n{first}```"
     assert sub.messages[0].text == f"how many? {PIECE} {mark}"
     assert said["query.completed"][-1] == f"{ANSWER} {mark}"
     found = every_byte_below(jar.at, jar.work / "keys")
-    for text in (QUESTION, "looking at", "how many?", ANSWER, SECRET):
+    for text in (QUESTION, "looking at", "how many?", ANSWER, SECRET, CANARY):
         assert text.encode() not in found, text
 
 

@@ -21,7 +21,10 @@ import belljar
 from belljar.audit import Record, records, verify
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable, PolicyDenied, Refusal
 from belljar.identity import RunId, Tenant
+from belljar.journal.draft import StoreError
+from belljar.journal.sqlite import SqliteStore
 from belljar.ledger import Amounts, Quota, period_key
+from belljar.testing import FakeModel
 from tests.integration.support import PATIENCE_S, Jar
 from tests.integration.test_interrupt import ASKS, Provider, provider, started, stop
 from tests.journals import OwnLedger, meddle
@@ -244,10 +247,37 @@ def test_a_log_that_goes_away_stops_the_run_before_its_next_call(jar: Jar) -> No
             await session.execute("print(llm_query('a'))")
 
     jar.expect_unfinished = True
-    with pytest.raises(belljar.AuditUnavailable, match="put it back, or restart"):
+    with pytest.raises((AuditUnavailable, LedgerUnavailable), match="put it back, or restart"):
         asyncio.run(lose_the_log())
     moved.rename(jar.journal)
     assert len(jar.records("query.requested")) == jar.spent().calls == 1
+
+
+def test_a_store_that_fails_a_child_run_ends_its_parent_too(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = SqliteStore.commit
+    failing: list[bool] = []
+
+    def fail_once(store: SqliteStore) -> None:
+        if failing:
+            failing.clear()
+            raise StoreError("the disk is full")
+        commit(store)
+
+    def answer(request: belljar.ModelRequest) -> str:
+        if request.purpose == "sub":
+            return "after the fault"
+        failing.append(True)
+        return "```repl\nFINAL(llm_query('a'))\n```"
+
+    async def main() -> None:
+        async with belljar.Runtime("dev", state=jar.at) as runtime, runtime.session(model=FakeModel(answer)) as session:
+            code = "try:\n    rlm_query('?', 'text')\nexcept Exception:\n    pass\nFINAL(llm_query('b'))"
+            await session.execute(code)
+
+    monkeypatch.setattr(SqliteStore, "commit", fail_once)
+    with pytest.raises((AuditUnavailable, LedgerUnavailable), match="the disk is full"):
+        asyncio.run(main())
+    assert {record.data["status"] for record in jar.records("run.finished")} == {"host_fault"}
 
 
 @pytest.mark.parametrize(

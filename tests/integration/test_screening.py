@@ -53,6 +53,23 @@ def test_a_denied_prompt_is_an_exception_in_the_program_and_a_record_in_the_log(
     assert (result.usage.calls, jar.records("query.requested")) == (0, [])
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_prompt_with_too_much_of_a_context_is_an_exception_in_the_program(jar: Jar, language: Language) -> None:
+    """And a program that asks piece by piece goes on."""
+    code = """
+pieces = [context[at : at + len(context) // 8] for at in range(0, len(context), len(context) // 8)]
+asked = llm_query_batched([piece[:1000] for piece in pieces])
+try:
+    llm_query("Which? " + context[: len(context) // 2])
+except PolicyDenied as error:
+    FINAL([len(asked), error.code, error.limit, 45 < error.observed < 55])
+"""
+    text = "".join(f"line {number}: {number * 7919 % 1000} of something or other\n" for number in range(2000))
+    result = execute(jar, code, policy_with(prompt_share_percent=20), language, context=text)
+    assert result.status == "ok", result.error
+    assert result.answer == [9, "models.prompt_share", 20, True]
+
+
 class Large(Played):
     name = "scripted:large"
 

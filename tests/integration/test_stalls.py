@@ -162,8 +162,10 @@ def test_no_prompt_holds_up_another_run(jar: Jar, case: str) -> None:
 
 
 def test_no_prompt_that_is_looked_through_holds_up_another_run(jar: Jar) -> None:
+    texts = ",\n".join(f"'needle needle needle {number}'" for number in range(64))
     patterns = ["needle[0-9]", *(f"(?i)needle {number} .{{1,20}}x" for number in range(20))]
-    denying = f'schema = 1\nname = "denying"\nextends = "standard"\n[models]\ndeny_prompts = {patterns}\n'
+    denying = 'schema = 1\nname = "denying"\nextends = "standard"\n[models]\nprompt_share = 50\n'
+    denying += f"deny_prompts = {patterns}\ncanaries = [\n{texts}\n]\n"
     policy = jar.work / "denying.toml"
     policy.write_text(denying)
     code = "llm_query_batched(['needle ' * 140_000] * 15)\nFINAL(1)"

@@ -58,6 +58,7 @@ NEEDED: Final[Mapping[str, dict[str, Any]]] = {
     },
     "query.shown": {"cell": 1, "doc": 0, "spans": [[0, 9]]},
     "request.refused": {"cell": 1, "asked": "read", "code": "read.out_of_range"},
+    "canary.seen": {"cell": 1, "place": "output", "canary": 2},
     "run.finished": {"status": "ok", "calls": 1},
     "run.abandoned": {**_AMOUNTS, "read_bytes": 7, "charged": {**_AMOUNTS, "read_bytes": 0}},
     "content.erased": {"of": "r1", "by": "user:alice", "why": "erased"},

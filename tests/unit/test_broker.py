@@ -945,6 +945,79 @@ def test_a_prompt_that_the_policy_denies_is_refused_with_its_batch_and_nothing_i
     drive(test())
 
 
+LINES = [f"{number}: the entry of a log, which is like no other {number * number}\n" for number in range(100)]
+TENTH = policy_with(models={"prompt_share_percent": 10, "depth_max": 2})
+
+
+def part_of_log(lines: int) -> str:
+    """So many lines, far apart, as a program may put them together."""
+    return "What is odd?\n" + "".join(LINES[:: 100 // lines][:lines])
+
+
+@pytest.mark.parametrize(("lines", "percent"), [(12, 12), (50, 51), (100, 100)])
+def test_a_prompt_that_carries_more_of_the_contexts_than_its_share_is_refused_with_its_batch(
+    tmp_path: Path, lines: int, percent: int
+) -> None:
+    async def test() -> None:
+        model = FakeModel()
+        async with world(tmp_path, policy=TENTH, model=model, texts=["".join(LINES)]) as here:
+            await here.in_cell()
+            await here.say(Read(1, 0, 0, sum(map(len, LINES)), 0))
+            failure = (await refused(here, *ask("a", part_of_log(lines)))).failure
+            assert (failure.code, failure.limit) == ("models.prompt_share", 10)
+            assert failure.observed == pytest.approx(percent, abs=1)
+            assert failure.message.startswith("prompts[1] carries too much of the contexts")
+            assert (model.requests, here.broker.queries) == ([], 0)
+            assert [data["code"] for data in await here.data("request.refused")] == ["models.prompt_share"]
+
+    drive(test())
+
+
+def test_a_prompt_within_its_share_is_sent_however_long_it_is(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=TENTH, model=FakeModel(), texts=["".join(LINES)]) as here:
+            await here.in_cell()
+            await here.say(Read(1, 0, 0, sum(map(len, LINES)), 0))
+            most = sum(map(len, LINES)) // 10
+            for prompt in ("".join(LINES)[:most], "my own words " * 1000, part_of_log(8) + "my own words " * 1000):
+                assert None not in await answers(here, prompt)
+
+    drive(test())
+
+
+def test_what_a_child_run_read_is_looked_for_in_the_prompts_of_its_parent(tmp_path: Path) -> None:
+    """It may stand in its answer."""
+
+    async def test() -> None:
+        async with world(tmp_path, policy=TENTH, model=FakeModel(), texts=["".join(LINES)]) as here:
+            await here.in_cell()
+            here.broker._shown._texts[0].read_below.add(0, sum(map(len, LINES)))
+            assert (await refused(here, *ask(part_of_log(50)))).failure.code == "models.prompt_share"
+
+    drive(test())
+
+
+def test_a_prompt_that_cannot_be_compared_in_time_is_refused(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with world(tmp_path, policy=TENTH, model=FakeModel(), texts=["".join(LINES)]) as here:
+            await here.in_cell()
+            await here.say(Read(1, 0, 0, sum(map(len, LINES)), 0))
+            here.broker._shown._searcher = Hurried()
+            failure = (await refused(here, *ask(part_of_log(50)))).failure
+            assert (failure.code, failure.limit, failure.observed) == ("models.prompt_share", 10, None)
+            assert failure.message.startswith("the prompt could not be compared with the contexts in time")
+            assert None not in await answers(here, "a short one")
+
+    drive(test())
+
+
+class Hurried(Searcher):
+    """Says of every prompt that it was not looked through to its end."""
+
+    async def trace(self, *_: Any, **__: Any) -> Any:
+        return [], False
+
+
 def test_a_question_to_a_child_is_a_prompt_and_the_text_that_it_reads_is_none(tmp_path: Path) -> None:
     async def test() -> None:
         async with world(tmp_path, policy=DENYING, model=FakeModel()) as here:

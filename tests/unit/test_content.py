@@ -262,7 +262,7 @@ def test_a_program_s_prompt_is_one_row_after_the_first(tmp_path: Path) -> None:
     assert rows_of(keeper.prompt(request("sub", "another piece"))) == 1
 
 
-@pytest.mark.parametrize("secret", ["sk-ant-0123456789", "päss-wörter"])
+@pytest.mark.parametrize("secret", ["sk-ant-0123456789", "päss-wörter", 'say "please"'])
 def test_no_secret_is_kept(secret: str, tmp_path: Path) -> None:
     keeper = Keeper(RUN, EVERYTHING, secrets=[secret, "short", secret[:-1]])
     said = f"my key is {secret}, and short"

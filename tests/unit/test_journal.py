@@ -32,8 +32,10 @@ on_each_store = pytest.mark.usefixtures("store")
 class Made(Journal):
     """A journal whose errors are the log's."""
 
-    def submit(self, job: Job[Any], *, lane: str = "", lazy: bool = False, **_: Any) -> asyncio.Future[Any]:
-        return super().submit(job, lane=lane, lazy=lazy, unavailable=AuditUnavailable)
+    def submit(
+        self, job: Job[Any], *, lane: str = "", lazy: bool = False, last: bool = False, **_: Any
+    ) -> asyncio.Future[Any]:
+        return super().submit(job, lane=lane, lazy=lazy, last=last, unavailable=AuditUnavailable)
 
     def submit_soon(self, job: Job[Any], *, lane: str = "", **_: Any) -> None:
         super().submit_soon(job, lane=lane, unavailable=AuditUnavailable)
@@ -194,18 +196,40 @@ def test_unawaited_jobs_come_before_what_is_submitted_later(tmp_path: Path) -> N
 
 
 @on_each_store
-def test_a_lost_unawaited_job_fails_the_next_job_of_its_lane_only() -> None:
+def test_what_follows_a_lost_job_in_its_lane_does_not_happen_and_no_other_lane_cares() -> None:
     async def main() -> None:
         writer = make(None)
         await writer.submit(insert(1))
         writer.submit_soon(insert(1), lane="a")  # the key exists: refused by SQLite
-        assert await writer.submit(insert(2), lane="b") == 2
+        writer.submit_soon(insert(2), lane="a")
+        assert await writer.submit(insert(3), lane="b") == 3
         with pytest.raises(AuditUnavailable, match="an earlier write was lost"):
             await writer.flush()
+        for x in (4, 5):
+            with pytest.raises(AuditUnavailable, match="UNIQUE"):
+                await writer.submit(insert(x), lane="a")
+            writer.submit_soon(insert(x), lane="a")
+        await writer.flush()
+        assert await writer.submit(COUNT) == 2  # 1 and 3: there is no hole
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_the_last_job_of_a_lane_runs_once_somebody_was_told_what_was_lost() -> None:
+    async def main() -> None:
+        writer = make(None)
+        await writer.submit(insert(1))
+        for lane in ("told", "not told"):
+            writer.submit_soon(insert(1), lane=lane)
         with pytest.raises(AuditUnavailable, match="UNIQUE"):
-            await writer.submit(insert(3), lane="a")
-        assert await writer.submit(insert(4), lane="a") == 4
-        assert await writer.submit(COUNT) == 3  # 3 did not run
+            await writer.submit(insert(2), lane="told")
+        assert await writer.submit(insert(3), lane="told", last=True) == 3
+        with pytest.raises(AuditUnavailable, match="UNIQUE"):
+            await writer.submit(insert(4), lane="not told", last=True)
+        for x, lane in ((5, "told"), (6, "not told")):
+            assert await writer.submit(insert(x), lane=lane) == x  # what was lost before is forgotten
+        assert (writer._lost, writer._told) == ({}, set())
         await writer.aclose()
 
     asyncio.run(main())

@@ -20,7 +20,7 @@ from opentelemetry import trace
 
 from belljar.errors import InvalidInput, ModelFailed
 from belljar.models import Message, ModelReply, ModelRequest, Usage
-from belljar.models.anthropic import AnthropicModel
+from belljar.models.anthropic import ANTHROPIC_URL, AnthropicModel
 from tests.waiting import pass_time
 
 KEY = "sk-ant-very-secret"
@@ -465,6 +465,47 @@ def test_what_cannot_be_asked_is_not_sent(request_: ModelRequest, said: str) -> 
 
 
 # Garbage
+
+
+def prompt_of(size: int) -> ModelRequest:
+    return msgspec.structs.replace(REQUEST, system="", messages=(Message("user", "x" * size),))
+
+
+def at(url: str, request: ModelRequest, answer: httpx2.Response) -> ModelReply:
+    """What a host at this address comes to that gives this answer."""
+
+    async def main() -> ModelReply:
+        client = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: answer))
+        model = AnthropicModel("claude-sonnet-5-5", api_key=KEY, base_url=url, http_client=client)
+        try:
+            return await model.complete(request)
+        finally:
+            await model.aclose()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("size", "told", "is_cut"), [(100_000, 4095, True), (40_000, 4096, True), (20_000, 4096, False)]
+)
+def test_a_prompt_that_a_local_server_cut_silently_is_found_by_its_usage(size: int, told: int, is_cut: bool) -> None:
+    answer = streamed(start(told), *PARIS[1:])
+    assert at(ANTHROPIC_URL, prompt_of(size), streamed(start(told), *PARIS[1:])).text == "Paris"
+    if not is_cut:
+        assert ask(answer, prompt_of(size)).text == "Paris"
+        return
+    error = fails(answer, prompt_of(size))
+    assert f"read {told} tokens" in str(error)
+    assert "the prompt is too long" in str(error)  # a root model's conversation is shortened then
+    assert (error.retryable, error.charged, error.input_tokens, error.output_tokens) == (False, True, told, 7)
+
+
+def test_a_request_that_the_provider_never_takes_is_not_sent() -> None:
+    with pytest.raises(ModelFailed, match=r"the prompt is too long for api\.anthropic\.com, which takes") as caught:
+        at(ANTHROPIC_URL, prompt_of(32 * 2**20 + 1), refusal(500))
+    assert (caught.value.charged, caught.value.retryable) == (False, False)
+    answer = streamed(start(9_000_000), *PARIS[1:])
+    assert ask(answer, prompt_of(32 * 2**20 + 1)).text == "Paris"  # a server of one's own may take it
 
 
 @pytest.mark.parametrize(

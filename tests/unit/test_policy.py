@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import tomllib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -201,6 +202,10 @@ def test_a_wrong_value_is_refused_with_what_to_write(written: str, message: str)
         ('[models]\ndeny_prompts = ["a", "(?=b)"]', 'models.deny_prompts has "(?=b)", which RE2 does not accept '),
         ('[models]\ndeny_prompts = ["a*"]', 'models.deny_prompts has "a*", which matches the empty text, and so every'),
         ('[models]\ndeny_prompts = ["a\\tb"]', 'models.deny_prompts has "a\\tb"; write printable text of at most 500 '),
+        ('[models]\ncanaries = ["seven77"]', 'models.canaries has "seven77"; write 8 to 64 printable characters '),
+        (f'[models]\ncanaries = ["{"x" * 65}"]', "; write 8 to 64 printable characters "),
+        ('[models]\ncanaries = ["a line\\nmore"]', 'models.canaries has "a line\\nmore"; write 8 to 64 printable '),
+        ('[models]\ncanaries = ["twice as", "twice as"]', 'models.canaries has "twice as" twice; write it once'),
         ('[models]\ndeny_prompts = ["a", "a"]', 'models.deny_prompts has "a" twice; write it once'),
         (
             f"[models]\ndeny_prompts = {LARGE_TOGETHER}",
@@ -377,6 +382,37 @@ def test_what_is_denied_stays_denied() -> None:
         mine('["c"]')
 
 
+def test_what_is_watched_for_stays_watched_for() -> None:
+    base = read(HEAD + 'models.canaries = ["wolf in sheep", "K-4711 \\"Ä\\""]')
+    assert base.models.canaries == ('K-4711 "Ä"', "wolf in sheep")
+    assert read(policy.dump(base)) == base
+
+    def mine(texts: str) -> Policy:
+        text = f'schema = 1\nname = "other"\nextends = "x"\nmodels.canaries = {texts}\n'
+        return policy.parse(text, source="p.toml", base=lambda _: base)
+
+    assert mine("""["another one", "wolf in sheep", 'K-4711 "Ä"']""").models.canaries[1] == "another one"
+    with pytest.raises(InvalidPolicy, match=r"models\.canaries = .* is looser than the "):
+        mine('["wolf in sheep"]')
+
+
+def test_as_many_texts_as_may_be_watched_for_are_found_in_one_pass() -> None:
+    """RE2 with too little memory takes seconds for each MiB."""
+    texts = [
+        "".join(chr(0x1F600 + (number * 7 + place) % 70) for place in range(62)) + f"{number}"
+        for number in range(10, 74)
+    ]
+    anything = policy.any_text(
+        read(HEAD + "models.canaries = [\n" + "".join(f"'{one}',\n" for one in texts) + "]\n").models.canaries
+    )
+    nearly = memoryview((texts[5][:-1] * 5000).encode())
+    began = time.thread_time()
+    assert anything.search(nearly) is None
+    assert time.thread_time() - began < 1
+    for form in policy.forms_of(texts[63]):
+        assert anything.search(memoryview(b"x" + form.encode()))
+
+
 def test_models_of_a_depth_stay_within_those_of_the_policy_below() -> None:
     base = read(HEAD + 'models.by_depth = [["claude-*"], ["claude-haiku-*"]]')
     depths = [[base.models.permits_at(f"claude-{name}", depth) for depth in range(4)] for name in ("opus-5", "haiku-5")]
@@ -446,7 +482,7 @@ def bounds_of(kind: Kind[Any]) -> tuple[str, str]:
         case kinds.PatternsByDepth():
             return "[[]]", "[]"
         case kinds.Expressions():
-            return '["secret"]', "[]"
+            return '["a secret"]', "[]"
         case kinds.Choice():
             return f'"{kind.known[-1]}"', f'"{kind.known[0]}"'
         case kinds.Pin():
@@ -720,6 +756,9 @@ def value_of(kind: Kind[Any]) -> st.SearchStrategy[str]:
             name = st.from_regex(r"\A[A-Za-z0-9*][A-Za-z0-9*._:/@+-]{0,9}\Z")
             one = st.lists(name, unique=True, max_size=3).map(sorted).map(tuple)
             return st.lists(one, max_size=5).map(lambda v: kind.write(tuple(v)))
+        case kinds.Texts():
+            text = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=8, max_size=12)
+            return st.lists(text, unique=True, max_size=3).map(lambda v: kind.write(tuple(v)))
         case kinds.Expressions():
             pattern = st.text(min_size=1, max_size=9).filter(str.isprintable).map(re.escape)
             return st.lists(pattern, unique=True, max_size=5).map(lambda v: kind.write(tuple(v)))

@@ -121,6 +121,35 @@ def test_an_open_block_is_run_unless_the_reply_was_cut(cut: bool) -> None:
     assert found.blocks[-1].closed == cut
 
 
+BEGUN = "def f(x):\n    y = '''\n"
+
+
+@pytest.mark.parametrize(
+    "before", ["", "I go on.\n\n", "<think>hm</think>\n", "With a block that starts with ```continue:\n"]
+)
+def test_a_block_that_was_cut_off_goes_on_in_the_first_block_of_the_next_reply(before: str) -> None:
+    """As if it had been written in one: its strings and its indentation go on."""
+    found = find_blocks(f"{before}{F}continue\n{F}\n    '''\n    return y\n{F}\n{F}repl\nf(1)\n{F}\n", begun=BEGUN)
+    assert [block.code for block in found.blocks] == [f"{BEGUN}{F}\n    '''\n    return y\n", "f(1)\n"]
+    assert found.left_out == ()
+    assert "continue" in found.text
+    assert "def f" not in found.text
+
+
+@pytest.mark.parametrize("label", ["repl", "", "python"])
+def test_a_block_that_is_written_anew_is_not_joined(label: str) -> None:
+    found = find_blocks(f"{F}{label}\nx = 1\n{F}\n{F}continue\ny = 2\n{F}\n", begun=BEGUN)
+    assert [block.code for block in found.blocks] == ["x = 1\n"]
+    assert found.left_out == ("A block labelled `continue` was not run: only Python is, in blocks labelled `repl`.",)
+
+
+def test_a_block_may_be_cut_off_again() -> None:
+    found = find_blocks(f"{F}continue\n'''\n    return", cut=True, begun=BEGUN)
+    assert found.blocks == ()
+    assert found.unfinished is not None
+    assert found.unfinished.code == f"{BEGUN}'''\n    return"
+
+
 def test_a_block_that_ends_within_a_string_is_not_run() -> None:
     found = find_blocks(f"{F}repl\nx = '''abc\n")
     assert found.blocks == ()

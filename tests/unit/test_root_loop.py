@@ -243,6 +243,30 @@ def test_a_cut_reply_is_told_as_cut() -> None:
     assert "Your reply was cut off at 10 tokens. Write shorter" in told
 
 
+def cut_off(*codes: str) -> tuple[str, str]:
+    """A reply with these blocks, cut off in the last."""
+    return "".join(map(block, codes[:-1])) + f"{F}repl\n{codes[-1]}", "max_tokens"
+
+
+def test_a_block_that_was_cut_off_is_continued() -> None:
+    run = work(cut_off("quiet", "answer\n  do"), f"{F}continue\n  done\n{F}\n")
+    assert run.the_box.ran == ["quiet", "answer\n  done"]
+    assert "the last one begins with `answer`. To go on behind that line, begin your next reply with a" in run.shown[0]
+    assert [one.code for one in run.told[1].blocks] == ["answer\n  done\n"]
+
+
+def test_a_block_that_was_cut_off_may_be_written_anew_and_is_then_forgotten() -> None:
+    run = work(cut_off("quiet\nquiet"), block("quiet"), f"{F}continue\nquiet\n{F}", END)
+    assert run.the_box.ran == ["quiet", "answer done"]
+    assert "labelled `continue` was not run" in run.shown[2]
+
+
+def test_behind_a_block_that_showed_something_nothing_is_continued() -> None:
+    run = work(cut_off("print 1", "quiet\nquiet"), f"{F}continue\nquiet\n{F}", END)
+    assert run.the_box.ran == ["print 1", "answer done"]
+    assert "continue" not in run.shown[0]
+
+
 def test_it_is_told_which_turn_comes_and_what_is_left() -> None:
     run = work(block("print 1"), block("print 2"), END, turns=3)
     said = [request.messages[-1].text.rpartition("\n\n")[2] for request in run.asked]

@@ -23,6 +23,7 @@ from belljar.audit.events import (
     AnswerGiven,
     AnswerVoid,
     BoxStarted,
+    CanarySeen,
     CellFinished,
     CellStarted,
     ContextData,
@@ -178,6 +179,7 @@ class Documents:
                 | QueryFailed()
                 | QueryReused()
                 | RequestRefused()
+                | CanarySeen()
                 | QuotaChanged()
             ):
                 pass

@@ -10,7 +10,7 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   records name contents (`content`, `question`, `output`, `reply`); there is `content.erased`
+    v 4   records name contents (`content`, `question`, `output`, `reply`); there are `content.erased` and `canary.seen`
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -44,6 +44,7 @@ __all__ = [
     "AnswerGiven",
     "AnswerVoid",
     "BoxStarted",
+    "CanarySeen",
     "CellFinished",
     "CellStarted",
     "ContentName",
@@ -378,6 +379,20 @@ class RequestRefused(_Event, frozen=True):
     waited_ms: Count | None = None
 
 
+class CanarySeen(_Event, frozen=True):
+    """A text that the policy watches for (`models.canaries`) turned up, for the first time in this cell and place.
+
+    `canary` is its number in the policy's sorted list, from 1: the log never has the text. `place` is a prompt of the
+    program (or a tool's arguments), the reply of a model or tool, the program's answer, or what a cell printed or
+    raised. A root model's reply stands under the cell before it.
+    """
+
+    name: ClassVar[str] = "canary.seen"
+    cell: Count
+    place: Literal["prompt", "reply", "answer", "output"]
+    canary: Annotated[int, Meta(ge=1, le=INT_MAX)]
+
+
 class RunFinished(_Event, frozen=True):
     """A run has ended; `code`, `limit` and `observed` name the limit that it met, if any.
 
@@ -470,6 +485,7 @@ Event = (
     | QueryReused
     | QueryShown
     | RequestRefused
+    | CanarySeen
     | RunFinished
     | RunAbandoned
     | QuotaChanged
@@ -586,7 +602,7 @@ def _is_of_version_4(event: Event) -> bool:
         return event.content is not None or event.reply is not None
     if isinstance(event, CellStarted | CellFinished | ContextRead | QueryRequested | QueryCompleted):
         return event.content is not None
-    return isinstance(event, ContentsErased)
+    return isinstance(event, ContentsErased | CanarySeen)
 
 
 def _is_of_version_3(event: Event) -> bool:

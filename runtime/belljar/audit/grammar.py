@@ -5,8 +5,8 @@
 * It begins once, and after its end it has no more records. A start that was refused is a run that ended at once.
 * Cells are numbered from 1. One begins only when the one before has ended and no answer has ended the run; the last may
   be cut off.
-* A read names the cell that began last; a refusal may name an earlier one. An answer comes from a running cell, which
-  gives only one. It is the run's only one, unless it `stays`: that one ends its question.
+* A read names the cell that began last; a refusal or a canary may name an earlier one. An answer comes from
+  a running cell, which gives only one. It is the run's only one, unless it `stays`: that one ends its question.
 * An action is requested once, in a cell that has begun, and has one outcome, perhaps after the cell's end; at the run's
   end none is open. An abandoned run has open ones: its host died, and the ledger charged them in full.
 * A query that was answered without a model is one record, requested and answered at once. Where the answer is of the
@@ -27,6 +27,7 @@ from belljar.audit.events import (
     AnswerGiven,
     AnswerVoid,
     BoxStarted,
+    CanarySeen,
     CellFinished,
     CellStarted,
     ContentsErased,
@@ -110,8 +111,8 @@ class RunGrammar:
                 yield from self._reuse(record, reused)
             case QueryShown() as shown:
                 yield from self._show(record, shown)
-            case RequestRefused() as refused:
-                yield from self._in_a_cell(record, refused.cell)
+            case RequestRefused() | CanarySeen() as told:
+                yield from self._in_a_cell(record, told.cell)
             case QuotaChanged() | ContentsErased():
                 yield f"record {record.seq}: {record.event} under run {record.run[:80]!a}, to which none belongs"
             case _:

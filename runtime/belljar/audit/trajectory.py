@@ -29,6 +29,7 @@ from belljar.audit.events import (
     AnswerGiven,
     AnswerVoid,
     BoxStarted,
+    CanarySeen,
     CellFinished,
     CellStarted,
     ContextRead,
@@ -54,6 +55,7 @@ from belljar.spans import Spans
 __all__ = [
     "Absent",
     "Answer",
+    "Canary",
     "Cell",
     "Child",
     "Contents",
@@ -294,13 +296,20 @@ class Answer(_Step, kw_only=True, tag="answer"):
     stays: bool
 
 
+class Canary(_Step, kw_only=True, tag="canary"):
+    """A text that the policy watches for turned up in this place; `number` is its place in the policy's list."""
+
+    place: str
+    number: int
+
+
 class Child(_Step, kw_only=True, tag="child"):
     """A run that this one started."""
 
     run: Run
 
 
-Step = Query | Read | Search | Shown | Refused | Answer | Child
+Step = Query | Read | Search | Shown | Refused | Answer | Canary | Child
 
 
 class Cell(msgspec.Struct, kw_only=True):
@@ -481,7 +490,7 @@ class _Growing:
                 self._end(record, end)
             case ContextSearched() as search:
                 self._search(record, search)
-            case ContextRead() | QueryShown() | RequestRefused() | AnswerGiven() | AnswerVoid() as event:
+            case ContextRead() | QueryShown() | RequestRefused() | AnswerGiven() | AnswerVoid() | CanarySeen() as event:
                 self._steps(event.cell).append(_step(record, event))
             case QuotaChanged():
                 run.misfits += 1
@@ -629,7 +638,9 @@ def _asked(record: Record, asked: QueryRequested | QueryReused) -> Query:
     return query
 
 
-def _step(record: Record, event: ContextRead | QueryShown | RequestRefused | AnswerGiven | AnswerVoid) -> Step:
+def _step(
+    record: Record, event: ContextRead | QueryShown | RequestRefused | AnswerGiven | AnswerVoid | CanarySeen
+) -> Step:
     seq, at_ns = record.seq, record.time_ns
     match event:
         case ContextRead():
@@ -647,6 +658,8 @@ def _step(record: Record, event: ContextRead | QueryShown | RequestRefused | Ans
             text = Text(record.run, event.answer_sha256, event.answer_bytes, _content(event))
             stays = isinstance(event, AnswerGiven) and event.stays
             return Answer(seq=seq, at_ns=at_ns, text=text, void=isinstance(event, AnswerVoid), stays=stays)
+        case CanarySeen():
+            return Canary(seq=seq, at_ns=at_ns, place=event.place, number=event.canary)
         case _:
             assert_never(event)
 

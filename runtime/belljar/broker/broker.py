@@ -25,6 +25,7 @@ from typing import Literal, assert_never
 
 from belljar.audit import AuditLog
 from belljar.broker.calls import Calls
+from belljar.broker.canaries import ends_run
 from belljar.broker.cell import Cell
 from belljar.broker.cells import Cells
 from belljar.broker.covering import Covering
@@ -94,7 +95,9 @@ class Broker:
         self.states = States()
         self._flood = Flood(scope.policy)
         self._shown = Shown(scope, audit=audit, searcher=searcher, documents=documents, texts=texts)
-        self._cells = Cells(scope, audit=audit, states=self.states, flood=self._flood, stays=stays)
+        self._cells = Cells(
+            scope, audit=audit, states=self.states, flood=self._flood, canaries=calls.canaries, stays=stays
+        )
         self._reading = Reading(
             scope,
             audit=audit,
@@ -208,7 +211,7 @@ class Broker:
 
         Raises:
             ProtocolViolation: the message is out of turn or contradicts itself.
-            Refusal: `limits.output_flood` or one of `answer.`; other refusals are replies.
+            Refusal: `limits.output_flood`, `models.on_canary` or one of `answer.`; other refusals are replies.
             HostFault: the log or the ledger does not work: nothing was done.
         """
         message, body = frame.message, frame.body
@@ -219,7 +222,7 @@ class Broker:
             case Ready():
                 self._begin_talk(message)
             case Output():
-                self._cells.output(message, body)
+                await self._cells.output(message, body)
             case Done():
                 await self._cells.done(message, body)
             case Final():
@@ -261,6 +264,8 @@ class Broker:
         except ModelFailed as failure:
             return Refused(message.id, failure_of(failure)), b""
         except Refusal as refusal:
+            if ends_run(refusal):
+                raise
             return await self.refuse(message, refusal)
         finally:
             self._in_flight -= 1

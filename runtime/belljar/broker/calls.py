@@ -38,6 +38,7 @@ import msgspec
 from belljar.audit import AuditLog
 from belljar.audit.events import Event, QueryCompleted, QueryDenied, QueryFailed, QueryRequested, QueryReused
 from belljar.broker.admission import Admission, Logged, longest_input
+from belljar.broker.canaries import Canaries
 from belljar.broker.denials import Denials, quota_of
 from belljar.broker.keeping import Keeper, Kept, together
 from belljar.broker.reuse import Equal, Known, Reuse, Source
@@ -227,6 +228,7 @@ class Calls:
         self._awaited = 0
         self._fault: HostFault | None = None
         self.denials = Denials(scope.run, audit)
+        self.canaries = Canaries(scope, audit)
         # What the run and all below it may spend. A child's is its slice, known once it is open.
         self.limits: Spending | Limits = scope.policy.quota.run
         self.spent = Spent()
@@ -259,6 +261,19 @@ class Calls:
             ModelFailed: no attempt gave an answer.
             HostFault: the model object raised what no model may raise.
         """
+        reply = await self._ask(model, request, cell, prompt, deadline, reused)
+        await self.canaries.look("reply", [reply.text], cell)
+        return reply
+
+    async def _ask(
+        self,
+        model: Model,
+        request: ModelRequest,
+        cell: int,
+        prompt: bytes | memoryview | None,
+        deadline: float | None,
+        reused: Callable[[], None] | None,
+    ) -> ModelReply:
         async with self._slots:
             size = sum(len(message.text) for message in request.messages) + len(prompt or b"")
             async with self._preparing:

@@ -6,6 +6,8 @@ may stall for longer than a cell lasts, and then both the cell's end and the end
 
 from __future__ import annotations
 
+from typing import Literal
+
 from belljar.policy import Limits
 from belljar.protocol import CellError, Done, Final, Output
 
@@ -53,6 +55,10 @@ class Cell:
     def error(self) -> CellError | None:
         return self.done.error if self.done else None
 
+    def written(self, stream: Literal["stdout", "stderr"]) -> bytearray:
+        """What is kept of one stream so far."""
+        return self.stdout if stream == "stdout" else self.stderr
+
     def write(self, output: Output, data: bytes) -> bytes:
         """Keep what fits, and return it; once the cell is over, its output no longer changes."""
         if self.done is not None:
@@ -60,7 +66,7 @@ class Cell:
         self.output_bytes += len(data)
         room = self._limits.output_bytes - len(self.stdout) - len(self.stderr)
         kept = data[: max(room, 0)]
-        (self.stdout if output.stream == "stdout" else self.stderr).extend(kept)
+        self.written(output.stream).extend(kept)
         return kept
 
     def end(self, done: Done, traceback: str, *, now: float) -> None:

@@ -21,6 +21,7 @@ from typing import Literal
 from belljar.audit import AuditLog
 from belljar.audit.events import AnswerGiven, AnswerVoid, CellFinished, CellStarted
 from belljar.broker.answer import check_answer
+from belljar.broker.canaries import Canaries
 from belljar.broker.cell import Cell
 from belljar.broker.flood import Flood
 from belljar.broker.keeping import NOTHING_KEPT, Kept, together
@@ -41,12 +42,22 @@ _BYTES_A_STEP: Const = 64
 class Cells:
     """`last` is the cell that began last, `count` how many began. `stays`: an answer does not end the box."""
 
-    def __init__(self, scope: RunScope, *, audit: AuditLog, states: States, flood: Flood, stays: bool = False) -> None:
+    def __init__(
+        self,
+        scope: RunScope,
+        *,
+        audit: AuditLog,
+        states: States,
+        flood: Flood,
+        canaries: Canaries,
+        stays: bool = False,
+    ) -> None:
         self._scope = scope
         self._policy = scope.policy
         self._audit = audit
         self._states = states
         self._flood = flood
+        self._canaries = canaries
         self._stays = stays
         self.last: Cell | None = None
         self.count = 0
@@ -113,23 +124,26 @@ class Cells:
             self._states.on(Event.BURY)
             await self._log_end(self.last, status)
 
-    def output(self, output: Output, body: bytes) -> None:
-        """Keep what was printed, if it counts, and charge it."""
+    async def output(self, output: Output, body: bytes) -> None:
+        """Keep what was printed, if it counts, look at it, and charge it."""
         if output.cell > self.count:
             raise ProtocolViolation(f"output of cell {output.cell}, which has not begun")
         # A thread left behind may have printed while the next order was on its way; its own cell is over by then.
         if self.last is not None and output.cell == self.last.number:
             kept = self.last.write(output, body)
+            await self._canaries.look_at_output(self.last.written(output.stream), len(kept), output.cell)
             if kept and self.printed is not None:
                 self.printed(output.cell, output.stream, kept)
         self._flood.charge(len(body))
 
     async def done(self, done: Done, body: bytes) -> None:
         """The cell is over. `body` is the traceback."""
-        cell = self._of_running(done)
-        self._states.on(Event.DONE)
+        cell, now = self._of_running(done), self._scope.monotonic()
         kept = body[: min(self._policy.limits.output_bytes, _TRACEBACK_BYTES_MAX)]
-        cell.end(done, kept.decode("utf-8", "replace"), now=self._scope.monotonic())
+        said = [done.error.message] if done.error else []
+        await self._canaries.look("output", [kept, *said, *done.variables], cell.number)
+        self._states.on(Event.DONE)
+        cell.end(done, kept.decode("utf-8", "replace"), now=now)
         await self._log_end(cell, cell.cut or done.status)
         self._flood.charge(len(body))
 
@@ -144,6 +158,7 @@ class Cells:
 
     async def _log_answer(self, final: Final, body: bytes, cell: Cell) -> None:
         digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
+        await self._canaries.look("answer", [body], cell.number)
         kept = await off_loop(len(body), self._scope.keeper.answer, body, final.form)
         # Where the answer is the end of its cell, no other record has its output.
         output = NOTHING_KEPT if self._stays else await self._output(cell)

@@ -11,7 +11,8 @@ along.
 Bounds count bytes as they were said, before they are compressed. What is beyond one is left out, and the record says so
 in place of a name. Text that is longer than the bound of the whole run costs no more than a comparison.
 
-No secret is kept: where a text contains one that this process was given (a provider's key), a mark takes its place.
+No secret is kept: where a text has one that this process was given (a provider's key), or one of the policy's canaries,
+a mark takes its place, also where it is written as in a string of JSON.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from belljar.heavy import bytes_of, slices, text_of
 from belljar.journal import Draft, Job
 from belljar.journal.tables import CONTENT_KEYS, CONTENTS, ContentRow
 from belljar.models import ModelRequest
-from belljar.policy import Audit, ContentKind
+from belljar.policy import Audit, ContentKind, forms_of
 
 __all__ = ["NOTHING_KEPT", "SECRET_MARK", "Keeper", "Kept", "together"]
 
 SECRET_MARK: Final = b"[a secret was here]"
 # A shorter one would be found in any text.
-_SECRET_BYTES_MIN: Final = 8
+_SECRET_CHARS_MIN: Final = 8
 _DAY_S: Final = 86_400
 
 
@@ -94,7 +95,9 @@ class Keeper:
         self._policy = policy
         self._kinds = frozenset(policy.contents)
         self._key = RunKey.make(run) if self._kinds else None
-        self._secrets = [secret.encode() for secret in secrets if len(secret) >= _SECRET_BYTES_MIN]
+        # Longer ones first: one may be the beginning of another.
+        texts = [form for secret in secrets if len(secret) >= _SECRET_CHARS_MIN for form in forms_of(secret)]
+        self._secrets = [text.encode("utf-8", "replace") for text in sorted(texts, key=len, reverse=True)]
         self._lock = threading.Lock()
         self._bytes = 0
         # By their digests: as many as its root model had turns.
@@ -187,7 +190,7 @@ class Keeper:
         if not found:
             return data, False
         clean = bytes(data)
-        for secret in sorted(found, key=len, reverse=True):
+        for secret in found:
             clean = clean.replace(secret, SECRET_MARK)
         return clean, True
 

@@ -16,6 +16,7 @@ from typing import Final as Const
 import msgspec
 
 from belljar.broker.calls import Calls
+from belljar.broker.canaries import ends_run
 from belljar.broker.cell import Cell
 from belljar.broker.failures import BRIEF_CHARS, failure_of, listing
 from belljar.broker.flood import REFUSED_CALL_COST_BYTES, REUSED_COST_BYTES, Flood
@@ -83,7 +84,7 @@ class Querying:
         self._tools = tools
         self._shown = shown
         self._flood = flood
-        self._screening = Screening(scope.policy.models)
+        self._screening = Screening(scope.policy.models, shown)
         self.count = 0
 
     @property
@@ -105,6 +106,7 @@ class Querying:
         if len(prompts) != 1:
             raise ProtocolViolation("a tool is called once at a time")
         await off_loop(len(prompts[0]), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
+        await self._calls.canaries.look("prompt", prompts, cell.number)
         request = ModelRequest("", (), 0, self._policy.models.call_wall_s, "tool")
         try:
             reply = await self._calls.ask(tool, request, cell=cell.number, prompt=prompts[0], deadline=cell.deadline)
@@ -124,7 +126,7 @@ class Querying:
         """Each prompt's outcome in its place, or a refusal of them all."""
         model = self.permit_model(wish)
         permit_depth(self._policy, model.name, self._scope.run.depth + 1)
-        await self.permit_prompts(prompts)
+        await self.permit_prompts(prompts, cell)
         if len(prompts) > 1:
             await self._permit_calls(len(prompts), cell)
         self.count += len(prompts)
@@ -186,12 +188,13 @@ class Querying:
                 observed=prompts,
             )
 
-    async def permit_prompts(self, prompts: Sequence[memoryview]) -> None:
+    async def permit_prompts(self, prompts: Sequence[memoryview], cell: Cell) -> None:
         """Check a whole batch before any of it is sent: a prompt that is refused must not cost the other answers.
 
         Raises PolicyDenied.
         """
         await off_loop(sum(map(len, prompts)), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
+        await self._calls.canaries.look("prompt", prompts, cell.number)
         await self._screening.permit(prompts)
 
     def permit_model(self, wish: str | None) -> Model:
@@ -240,6 +243,8 @@ class Querying:
                 model, request, cell=cell.number, prompt=prompt, deadline=cell.deadline, reused=self._reused
             )
         except Refusal as refusal:
+            if ends_run(refusal):
+                raise
             self._flood.charge(REFUSED_CALL_COST_BYTES)
             return failure_of(refusal)
         except ModelFailed as failure:

@@ -106,7 +106,7 @@ class Recursing:
             outcomes = await self._instead(asked, prompts, contexts, cell)
         else:
             self._querying.permit_model(asked.model)
-            await self._permit(prompts, contexts)
+            await self._permit(prompts, contexts, cell)
             values = await self._values(asked.contexts, contexts)
             outcomes = await self._run_all(await self._children(prompts, values, docs, cell))
         return self._querying.answers(asked.id, outcomes)
@@ -129,11 +129,11 @@ class Recursing:
         self._reading.permit_part(given.doc, part)
         return part
 
-    async def _permit(self, prompts: Sequence[memoryview], contexts: Sequence[Part | memoryview]) -> None:
+    async def _permit(self, prompts: Sequence[memoryview], contexts: Sequence[Part | memoryview], cell: Cell) -> None:
         """Check a whole batch before any of it is started."""
         longest = self._models.child_context_bytes_max
         if contexts:
-            await self._querying.permit_prompts(prompts)
+            await self._querying.permit_prompts(prompts, cell)
         for context in contexts or prompts:
             size = context.stop - context.start if isinstance(context, Part) else len(context)
             if size == 0:

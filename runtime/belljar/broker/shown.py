@@ -26,8 +26,9 @@ from belljar.audit.events import QueryShown
 from belljar.broker.run import RunScope
 from belljar.context import OpenDocument
 from belljar.errors import HostFault, Refusal
+from belljar.heavy import off_loop
 from belljar.search import Searcher, Tracked
-from belljar.spans import Spans
+from belljar.spans import Spans, united
 from belljar.tasks import stopped
 
 __all__ = ["SPANS_LOGGED_MAX", "Shown", "Totals"]
@@ -45,6 +46,8 @@ SPANS_LOGGED_MAX: Final = 1000
 _RECENT_MAX: Final = 2000
 # Per document, that do not touch. Sorting this many takes some 20 ms.
 _RANGES_MAX: Final = 1 << 17
+# What it costs to unite one range with others, in bytes looked at.
+_RANGE_COST_BYTES: Final = 16
 # What was found is kept as often as it was found, until it has grown by this many ranges.
 _FOUND_MAX: Final = 1 << 17
 
@@ -101,6 +104,11 @@ class _Text:
         """Where to look for a prompt: in what was read last, then in the rest."""
         return [*self.recent[: -_RECENT_MAX - 1 : -1], *[*self.read][-_RECENT_MAX:]]
 
+    async def everything(self) -> list[tuple[int, int]]:
+        """Where a program may have text from: what the run has read, and child runs, whose answers may have it."""
+        ranges = self.read.unsorted() + self.read_below.unsorted()
+        return await off_loop(_RANGE_COST_BYTES * len(ranges), united, ranges)
+
 
 def _covered(own: Spans, below: Spans) -> int:
     """How many characters are in either."""
@@ -145,10 +153,38 @@ class Shown:
     def coverage(self) -> Totals:
         texts = self._texts.values()
         return Totals(
-            chars=sum(text.opened.document.chars for text in texts),
+            chars=self.chars,
             read=sum(_covered(text.read, text.read_below) for text in texts),
             shown=sum(_covered(text.shown, text.shown_below) for text in texts),
         )
+
+    @property
+    def chars(self) -> int:
+        """Of all contexts together; a part that a child run was given counts as the document that it is of."""
+        return sum(text.opened.document.chars for text in self._texts.values())
+
+    async def carried(self, prompt: bytes | memoryview) -> tuple[int, bool]:
+        """How many characters of the contexts are in this prompt, and whether that is certainly all.
+
+        Raises:
+            HostFault: a document is damaged, or the search process was killed twice.
+        """
+        tracked = [
+            Tracked(doc, text.opened.folder, await text.everything())
+            for doc, text in self._texts.items()
+            if text.read.covered or text.read_below.covered
+        ]
+        if not tracked:
+            return 0, True
+        try:
+            found, complete = await self._searcher.trace([bytes(prompt)], tracked, deadline_s=_DEADLINE_S)
+        except Refusal:  # out of time or memory
+            return 0, False
+        carried = {one.doc: Spans(ranges_max=_RANGES_MAX) for one in tracked}
+        for doc, start, stop in found:
+            carried[doc].add(start, stop)
+        known = not any(text.read.is_full or text.read_below.is_full for text in self._texts.values())
+        return sum(spans.covered for spans in carried.values()), complete and known
 
     @property
     def complete(self) -> bool:

@@ -68,7 +68,7 @@ _PERHAPS_CONTROL = re.compile(r"[^ -~]+")
 _EXIT = {"ok": 0, "denied": 4, "quota": 5, "model_failed": 7}
 _EXIT_GUEST = 6
 # A run that our side could not finish: the error's type decides.
-_EXIT_FAULTS = {"AuditUnavailable": 8, "LedgerUnavailable": 5}
+_EXIT_FAULTS = {"AuditUnavailable": 8, "LedgerUnavailable": 8}
 # For other statuses the refusal's own message has the numbers.
 _LIMITS_TOLD = frozenset({"timeout", "cpu", "memory", "processes", "disk", "output"})
 # What ended the program, where we had refused exactly that (`Result.limit` says so, not the program).

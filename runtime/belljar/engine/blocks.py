@@ -10,7 +10,9 @@ Models are asked for one form and write many. The reply is read line by line, on
   strings and comments, so they also close a block at the end of a line of code, whatever text follows them. Within a
   string they are part of it: prompts quote fences. Quotes decide what is a string (`_string_end`); one that never ends
   is a slip, and then the next line with a fence closes the block.
-* A block that is not closed ends with the reply. If the reply was cut off, or ends within a string, it is not run.
+* A block that is not closed ends with the reply. If the reply was cut off, or ends within a string, it is not run. Of
+  one that was cut off the next reply may bring the rest: in its first block, if that has the label `continue`. Both are
+  then read as if they had been written in one.
 * Indentation that all lines of a block share is removed. Line ends may be CRLF, a byte order mark may come first.
 * `<think>...</think>` before the answer is a draft, and nothing in it is run.
 
@@ -39,9 +41,11 @@ _LABEL_CHARS_MAX: Const = 20
 _OVERLAP_CHARS: Const = 16
 
 _RUN: Const = re.compile("`{3,}|~{3,}")
+_FENCE: Const = re.compile("^[ \t]*(`{3,}|~{3,})", re.MULTILINE)
 _PREFIX: Const = re.compile(r"[ \t]*(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)?")
 _LABEL: Const = re.compile(r"[\s{.]*([A-Za-z][A-Za-z0-9_]*)")
 _CODE_LABEL: Const = re.compile(r"repl|i?python[0-9]*|py[0-9]*")
+_CONTINUED: Const = "continue"
 # In code, where the meaning of what follows may change.
 _SPECIAL: Const = re.compile("[#'\"\\\\]|`+|~+")
 _IN_STRING: Const = {quote: re.compile(rf"[{quote}\\\n]") for quote in "'\""}
@@ -76,8 +80,11 @@ class Found(msgspec.Struct, frozen=True):
     reply: str
 
 
-def find_blocks(reply: str, *, cut: bool = False) -> Found:
-    """The blocks of a reply. `cut` says that it was cut off: a block that is open at its end is then not run."""
+def find_blocks(reply: str, *, cut: bool = False, begun: str = "") -> Found:
+    """The blocks of a reply. `cut` says that it was cut off: a block that is open at its end is then not run.
+
+    `begun` are the lines of a block that the reply before was cut off in, which this one may go on with.
+    """
     text = whole(reply)
     left_out = [] if text == reply else ["Lone surrogates in your reply were replaced: they are not text."]
     if len(text) > _REPLY_CHARS_MAX:
@@ -87,13 +94,24 @@ def find_blocks(reply: str, *, cut: bool = False) -> Found:
     answer = text[_thinking_end(text) :]
     if _RUN.search(text, 0, len(text) - len(answer)):
         left_out.append("Blocks in your thinking were not run.")
-    scan = _Scan(answer, left_out)
+    scan = _Scan(_joined(begun, answer) if begun else answer, left_out)
     scan.look()
     unfinished = None
     if scan.blocks and not scan.blocks[-1].closed and (cut or scan.in_string):
         unfinished = scan.blocks.pop()
     reasons = tuple(dict.fromkeys(scan.left_out))
     return Found(tuple(scan.blocks), reasons[:_REASONS_MAX], unfinished, not answer.strip(), answer, text)
+
+
+def _joined(begun: str, answer: str) -> str:
+    """The answer with the lines that its first block goes on with, if that is labelled so."""
+    fence = _search(_FENCE, answer, 0)
+    if fence is None:
+        return answer
+    line_end = _line_end(answer, fence.end())
+    if _label(answer[fence.end() : line_end]) != _CONTINUED:
+        return answer
+    return f"{answer[: fence.start()]}{fence[1]}repl\n{begun}{answer[line_end + 1 :]}"
 
 
 def _thinking_end(text: str) -> int:

@@ -8,9 +8,9 @@ text from a hostile document, so it goes back between markers that carry a rando
 The blocks of a reply are run up to the first that prints or fails. Later ones were written by somebody who had not seen
 that: an answer given there would be made up. Whatever part of a reply is not run, the model is told why.
 
-A reply can be useless: cut off, refused, blank. After a cut or blank one the model is told so; a refusal ends the run,
-and so does the third reply in a row that brings nothing to run. A conversation that the model has no room for is
-shortened once.
+A reply can be useless: cut off, refused, blank. After a cut or blank one the model is told so, and it may go on with a
+block that was cut off; a refusal ends the run, and so does the third reply in a row that brings nothing to run. A
+conversation that the model has no room for is shortened once.
 
 If the run ends before the answer is given (turns, budget, the model), and the box is alive, one more cell, of our own,
 asks it for what there is. That becomes the result's `partial`; the status stays what it was.
@@ -144,6 +144,8 @@ class Root:
         self._history = History(self._system, first, policy.models.prompt_bytes_max)
         self._fruitless = 0
         self._codes: list[str] = []
+        # The lines of a block that the last reply was cut off in.
+        self._begun = ""
         # What is run, or was when the work was stopped, and is not in the history yet.
         self._running = ""
         # How many turns earlier questions took.
@@ -166,6 +168,7 @@ class Root:
         asked = next_question(whole(question), answer_type, answered=self.answer is not None)
         self._history.ask(f"{asked}\n\n{self._standing(1)}")
         self._fruitless, self._codes, self._earlier, self._is_first = 0, [], self.turns, False
+        self._begun = ""
         self.answer = self.ending = self.partial = None
 
     async def clear_draft(self) -> None:
@@ -257,15 +260,17 @@ class Root:
     async def _turn(self, reply: ModelReply) -> bool:
         """Run what a reply contains and record what came of it; False if no further turn is wanted."""
         is_cut = reply.stop_reason in _CUT
-        found = await off_loop(len(reply.text), find_blocks, reply.text, cut=is_cut)
+        size = len(reply.text) + len(self._begun)
+        found = await off_loop(size, find_blocks, reply.text, cut=is_cut, begun=self._begun)
         self._running = found.text
         ran = await self._run_blocks(found)
         if self._is_answered(found, ran) or self._box.finished:
             self._tell(reply, found, ran, "")
             return False
+        self._begun = _begun(found, ran) if is_cut else ""
         cut_at = reply.usage.output_tokens if is_cut else None
         chars_max = self._history.shown_chars_max
-        shown = report(ran, found, word=self._word, chars_max=chars_max, cut_at=cut_at)
+        shown = report(ran, found, word=self._word, chars_max=chars_max, cut_at=cut_at, begun=self._begun)
         if self._is_again(found, ran):
             shown = f"{AGAIN}\n\n{shown}"
         turn = self._turn_here
@@ -335,3 +340,11 @@ class Root:
                 f"the root model's reply was {what} {_FRUITLESS_MAX} times in a row: ask differently, allow it more "
                 "output_tokens, or use another model"
             )
+
+
+def _begun(found: Found, ran: list[Ran]) -> str:
+    """The whole lines of the block that a reply was cut off in, unless its author has to see something before."""
+    if found.unfinished is None or len(ran) < len(found.blocks) or not all(one.quiet for one in ran):
+        return ""
+    code = found.unfinished.code
+    return code[: code.rfind("\n") + 1]

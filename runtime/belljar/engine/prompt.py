@@ -146,6 +146,8 @@ _BLANK: Const = (
 )
 # Of a block's code in a summary.
 _CODE_CHARS_MAX: Const = 160
+# Of a line of code that is quoted.
+_LINE_CHARS_MAX: Const = 80
 # Of fields that are named in an example of a call.
 _CALL_CHARS_MAX: Const = 400
 AGAIN: Const = (
@@ -278,8 +280,13 @@ def standing(scope: RunScope, turn: int, limits: Spending | Limits, spent: Spent
     return line
 
 
-def report(ran: Sequence[Ran], found: Found, *, word: str, chars_max: int, cut_at: int | None) -> str:
-    """What came of a reply. `cut_at` is how many tokens it had when it was cut off, None if it was not."""
+def report(ran: Sequence[Ran], found: Found, *, word: str, chars_max: int, cut_at: int | None, begun: str = "") -> str:
+    """What came of a reply.
+
+    Args:
+        cut_at: how many tokens it had when it was cut off, None if it was not.
+        begun: the lines of the block that it was cut off in, if the next reply may go on with them.
+    """
     blocks = len(found.blocks) + (found.unfinished is not None)
     parts = _silent([one.number for one in ran if one.quiet])
     for one in ran:
@@ -290,7 +297,7 @@ def report(ran: Sequence[Ran], found: Found, *, word: str, chars_max: int, cut_a
     elif found.unfinished is not None and cut_at is None:
         parts.append("The last block was not run: it is not closed, and ends within a string. Write it again.")
     if cut_at is not None:
-        parts.append(_cut_off(cut_at, open_block=found.unfinished is not None))
+        parts.append(_cut_off(cut_at, begun, open_block=found.unfinished is not None))
     parts += found.left_out
     if ran and ran[-1].cell is not None and ran[-1].cell.variables:
         parts.append(f"Your variables: <variables {word}>{', '.join(ran[-1].cell.variables)}</variables {word}>")
@@ -325,9 +332,17 @@ def _not_run(last: Ran, blocks: int) -> str:
     )
 
 
-def _cut_off(tokens: int, *, open_block: bool) -> str:
+def _cut_off(tokens: int, begun: str, *, open_block: bool) -> str:
     what = " within a block, which was not run" if open_block else ""
-    return f"Your reply was cut off at {tokens:,} tokens{what}. Write shorter replies."
+    told = f"Your reply was cut off at {tokens:,} tokens{what}."
+    if not begun.strip():
+        return f"{told} Write shorter replies."
+    last = begun.rstrip().rpartition("\n")[2].strip()[:_LINE_CHARS_MAX]
+    return (
+        f"{told} Its whole lines are kept; the last one begins with `{last}`. To go on behind that line, begin your "
+        "next reply with a block that starts with ```continue, with the rest alone in it: both are run as one. Or "
+        "write a shorter block anew."
+    )
 
 
 def _said(one: Ran, found: Found, word: str, chars_max: int) -> str:

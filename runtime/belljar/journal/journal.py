@@ -12,7 +12,8 @@ Who pays for a failure:
 - A round that cannot begin or commit (disk full, input/output error, locked too long) fails every job in it, each with
   the type of exception that its submitter chose. Nothing of the round is in the store.
 - A job that nobody awaits (`submit_soon`) has no caller to tell. Its error is kept under its *lane* (a run, say) and
-  given, in place of a result, to the next awaited job of that lane: what follows a lost write does not happen.
+  given, in place of a result, to every later job of that lane: what follows a lost write does not happen, and of what a
+  lane wrote there is a beginning without a hole. The `last` job of a lane ends that: it is done once somebody was told.
 
 A job that was submitted runs, even if the coroutine that awaits it is cancelled. A caller that cancels must not
 conclude that nothing was written.
@@ -63,6 +64,7 @@ class _Entry:
     future: asyncio.Future[Any] | None
     unavailable: Unavailable
     lazy: bool = False
+    last: bool = False
 
 
 class Journal:
@@ -97,6 +99,7 @@ class Journal:
         self._hurry = threading.Event()  # somebody waits for what is in the queue
         self._known: dict[Key, Any] = {}  # belongs to the thread, as the next
         self._lost: dict[str, Exception] = {}  # lane -> error
+        self._told: set[str] = set()  # lanes of which somebody has been given that error
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._pulse_at = time.monotonic() + (store.pulse_s or 0.0)
         self._inline = inline
@@ -116,17 +119,24 @@ class Journal:
     # -- for coroutines ----------------------------------------------------------------------------------------------
 
     def submit(
-        self, job: Job[_T], *, lane: str = "", lazy: bool = False, unavailable: Unavailable = HostFault
+        self,
+        job: Job[_T],
+        *,
+        lane: str = "",
+        lazy: bool = False,
+        last: bool = False,
+        unavailable: Unavailable = HostFault,
     ) -> asyncio.Future[_T]:
         """Queue `job` now; the future holds its result once it is durable.
 
-        A `lazy` job lets the commit wait a moment for other jobs, as an unawaited one does.
+        A `lazy` job lets the commit wait a moment for other jobs, as an unawaited one does. The `last` one of a lane
+        runs whatever was lost before it, if somebody has been told of that; then all is forgotten.
 
         Raises, from the future: the job's own error; what `unavailable` makes; or the error of an earlier `submit_soon`
         of the same lane, and then this job did not run.
         """
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        self._put(_Entry(job, lane, future, unavailable, lazy))
+        self._put(_Entry(job, lane, future, unavailable, lazy, last))
         return future
 
     def submit_soon(self, job: Job[object], *, lane: str = "", unavailable: Unavailable = HostFault) -> None:
@@ -230,8 +240,13 @@ class Journal:
         for lane, first in lost.items():
             self._lost.setdefault(lane, first)
         for entry, outcome in zip(batch, outcomes, strict=True):
-            if entry.future is not None and outcome.error is not None and outcome.error is self._lost.get(entry.lane):
-                del self._lost[entry.lane]  # it has been told
+            if entry.future is None:
+                continue
+            if outcome.error is not None and outcome.error is self._lost.get(entry.lane):
+                self._told.add(entry.lane)
+            if entry.last:
+                self._lost.pop(entry.lane, None)
+                self._told.discard(entry.lane)
         return outcomes
 
     def _run(self, batch: Sequence[_Entry], lost: dict[str, Exception]) -> list[Outcome]:
@@ -240,7 +255,7 @@ class Journal:
 
     def _attempt(self, entry: _Entry, lost: dict[str, Exception], draft: Draft) -> Any:
         before = self._lost.get(entry.lane) or lost.get(entry.lane)
-        if entry.future is not None and before is not None:
+        if before is not None and not (entry.last and entry.lane in self._told):
             raise before
         try:
             return entry.job.work(draft)
@@ -287,8 +302,9 @@ class Journal:
             _resolve([(entry.future, outcomes[0])])
 
     def _refuse_if_lost(self, unavailable: Unavailable) -> None:
-        for error in self._lost.values():
-            raise unavailable(f"an earlier write was lost: {error}")
+        for lane, error in self._lost.items():
+            if lane not in self._told:
+                raise unavailable(f"an earlier write was lost: {error}")
 
     # -- forks -------------------------------------------------------------------------------------------------------
 

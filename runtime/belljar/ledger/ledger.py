@@ -462,7 +462,7 @@ class Ledger:
         needs = () if run.parent is None else accounts.slice_keys(run.parent)
         job = Job(work, needs if beside is None else needs + beside.needs)
         try:
-            result = await self._submit(job, lane=run if beside else "")
+            result = await self._submit(job, lane=run if beside else "", last=True)
         except HostFault:
             self._owe_later(_close_once(run, beside, known, below))
             raise
@@ -524,9 +524,9 @@ class Ledger:
 
     # -- what is owed ------------------------------------------------------------------------------------------------
 
-    def _submit(self, job: Job[_T], *, lazy: bool = False, lane: str = "") -> asyncio.Future[_T]:
+    def _submit(self, job: Job[_T], *, lazy: bool = False, lane: str = "", last: bool = False) -> asyncio.Future[_T]:
         self._catch_up()
-        return self._journal.submit(job, lane=lane, lazy=lazy, unavailable=LedgerUnavailable)
+        return self._journal.submit(job, lane=lane, lazy=lazy, last=last, unavailable=LedgerUnavailable)
 
     def _catch_up(self) -> None:
         if self._again is not None:

@@ -14,6 +14,9 @@ otherwise it looks like a normal end, and only the missing event gives it away. 
 (`pause_turn`, for tools of its own, of which we offer none) is not whole either. A stream that has begun and then
 brings no byte for a minute, not even the pings that hold it open, is given up, so that time is left to ask again.
 
+A local server may leave out the front of a prompt that is too long for it, and say nothing. What it reports of its
+input gives it away, as with `openai`, and the answer is a failure.
+
 A root model's conversation is sent again with each turn. One mark on it (`cache_control`) lets the provider read from
 its cache what the last turn wrote there: a turn adds two messages, and the mark looks back over twenty blocks. Only
 what is asked for is reserved for, so a model that is to be kept for an hour says so in `cache_ttl`.
@@ -46,6 +49,9 @@ __all__ = ["ANTHROPIC_URL", "AnthropicModel"]
 
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
+# What the provider takes, whatever the model; a longer request would be sent whole, only to be refused.
+_REQUEST_BYTES_MAX: Final = 32 * 2**20
+
 _RETRYABLE_TYPES: Final = frozenset({"overloaded_error", "rate_limit_error", "api_error", "timeout_error"})
 
 _EXPECTED: Final = (TimeoutError, anthropic.AnthropicError, httpx2.HTTPError, *http.GARBAGE)
@@ -72,6 +78,8 @@ class AnthropicModel:
     _prefix = ""
     _key_variable, _url_variable = "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"
     _marks_request = True
+    # Whether it is a provider's own, which says so where a prompt is too long; here that is seen by its address.
+    _is_provider = False
     _connect: Callable[..., Any] = anthropic.AsyncAnthropic
 
     def __init__(
@@ -88,6 +96,7 @@ class AnthropicModel:
         self._model = http.checked_name(name.removeprefix(self._prefix))
         self._key = http.checked_key(api_key, self._key_variable)
         self._host = http.checked_host(base_url, self._url_variable)
+        self._is_provider = self._is_provider or base_url.rstrip("/") == ANTHROPIC_URL
         self._client = self._connect(
             api_key=self._key,
             base_url=base_url,
@@ -103,7 +112,13 @@ class AnthropicModel:
         Raises:
             ModelFailed: it gave no complete answer.
         """
-        http.check_sendable(request)
+        size = http.check_sendable(request)
+        if self._is_provider and size > _REQUEST_BYTES_MAX:
+            raise ModelFailed(
+                f"the prompt is too long for {self._host}, which takes requests of at most {_REQUEST_BYTES_MAX} bytes: "
+                f"this one has {size}; send a shorter one",
+                charged=False,
+            )
         tally = _Tally()
         try:
             async with asyncio.timeout(request.deadline_s):
@@ -111,7 +126,10 @@ class AnthropicModel:
         except _EXPECTED as error:
             if not tally.complete:  # an error after the last event costs nothing of the answer
                 raise self._failure(error, request, tally) from None
-        return tally.reply()
+        reply = tally.reply()
+        if not self._is_provider and http.was_cut(size, reply.usage):
+            raise tally.failure(http.cut_prompt(self._host, reply.usage))
+        return reply
 
     async def aclose(self) -> None:
         await self._client.close()

@@ -31,6 +31,7 @@ class _CloudModel(AnthropicModel):
     """Raises `InvalidInput`, as each of them does, where a name, a key or an address is not valid."""
 
     _marks_request = False
+    _is_provider = True
     _prefix = ""
     _key_variable = _url_variable = ""
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx2
 
 from belljar.errors import InvalidInput, ModelFailed
-from belljar.models.base import ModelRequest
+from belljar.models.base import ModelRequest, Usage
 
 __all__ = [
     "GARBAGE",
@@ -34,10 +34,12 @@ __all__ = [
     "checked_key",
     "checked_name",
     "count",
+    "cut_prompt",
     "is_charged",
     "may_succeed_later",
     "retry_after_s",
     "shown",
+    "was_cut",
     "word",
 ]
 
@@ -67,6 +69,13 @@ NEVER_SENDABLE: Final = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
 
 # What malformed answers raise: a missing or ill-typed field shows up where it is first used.
 GARBAGE: Final = (ValueError, TypeError, AttributeError, LookupError, RuntimeError, RecursionError)
+
+
+# Text that people or programs write has at most some six bytes in a token. A prompt of more that fills a window to the
+# token was cut to fit it; windows are multiples of this. One of far more was cut wherever the window ends.
+_BYTES_PER_TOKEN: Final = 6
+_BYTES_PER_TOKEN_MAX: Final = 20
+_WINDOW_STEP_TOKENS: Final = 1024
 
 
 class Stalled(TimeoutError):
@@ -139,21 +148,36 @@ def shown(text: str, key: str) -> str:
     return line if len(line) <= _PROVIDER_TEXT_CHARS_MAX else line[:_PROVIDER_TEXT_CHARS_MAX] + "..."
 
 
-def check_sendable(request: ModelRequest) -> None:
-    """
+def check_sendable(request: ModelRequest) -> int:
+    """How many bytes its texts have.
+
     Raises:
         ModelFailed: there is no time, or a text that is none. Nothing was sent.
     """
     if request.deadline_s <= 0:
         raise ModelFailed("no time is left to ask the model: allow more time", charged=False)
     try:
-        for text in (request.system, *(message.text for message in request.messages)):
-            text.encode()
+        return sum(len(text.encode()) for text in (request.system, *(message.text for message in request.messages)))
     except UnicodeEncodeError as error:
         raise ModelFailed(
             f"the request has half a surrogate pair at character {error.start}, which is not text: remove it",
             charged=False,
         ) from None
+
+
+def was_cut(size: int, usage: Usage) -> bool:
+    """Whether a server that reports this usage read less of a prompt than the `size` bytes that it was sent."""
+    told = usage.total_input_tokens
+    fills = any(total % _WINDOW_STEP_TOKENS == 0 for total in (told, told + usage.output_tokens))
+    return size > told * _BYTES_PER_TOKEN_MAX or (fills and size > told * _BYTES_PER_TOKEN)
+
+
+def cut_prompt(host: str, usage: Usage) -> str:
+    """What to say of it."""
+    return (
+        f"the prompt is too long for {host}: it read {usage.total_input_tokens} tokens of it and left out the rest "
+        "without saying so: give the server a larger context window, or send less"
+    )
 
 
 def count(value: object) -> int:

@@ -43,12 +43,6 @@ _TOO_LONG: Final = frozenset({"context_length_exceeded", "exceed_context_size_er
 # A chunk holds a few tokens.
 _LINE_BYTES_MAX: Final = 1 << 20
 
-# Text that people or programs write has at most some six bytes in a token. A prompt of more that fills a window to the
-# token was cut to fit it; windows are multiples of this. One of far more was cut wherever the window ends.
-_BYTES_PER_TOKEN: Final = 6
-_BYTES_PER_TOKEN_MAX: Final = 20
-_WINDOW_STEP_TOKENS: Final = 1024
-
 _EXPECTED: Final = (TimeoutError, openai.OpenAIError, httpx2.HTTPError, *http.GARBAGE)
 
 
@@ -121,7 +115,7 @@ class OpenAIModel:
         Raises:
             ModelFailed: it gave no complete answer.
         """
-        http.check_sendable(request)
+        size = http.check_sendable(request)
         tally = _Tally()
         try:
             async with asyncio.timeout(request.deadline_s):
@@ -132,12 +126,8 @@ class OpenAIModel:
         if tally.finished and not tally.complete:
             raise ModelFailed(f"{self._host} reports no usage, so it cannot be metered: use a server that does")
         reply = tally.reply(self._model)
-        if not self._is_public and _was_cut(request, reply.usage):
-            told = reply.usage.total_input_tokens
-            raise tally.failure(
-                f"the prompt is too long for {self._host}: it read {told} tokens of it and left out the rest without "
-                "saying so: give the server a larger context window, or send less"
-            )
+        if not self._is_public and http.was_cut(size, reply.usage):
+            raise tally.failure(http.cut_prompt(self._host, reply.usage))
         return reply
 
     async def aclose(self) -> None:
@@ -334,11 +324,3 @@ def _said(body: object) -> str:
         inner = body.get("error", body)
         body = inner.get("message") or inner.get("type") if isinstance(inner, dict) else inner
     return body if isinstance(body, str) else ""
-
-
-def _was_cut(request: ModelRequest, usage: Usage) -> bool:
-    """Whether the server read less of the prompt than was sent."""
-    size = sum(len(text.encode()) for text in (request.system, *(message.text for message in request.messages)))
-    told = usage.total_input_tokens
-    fills = any(total % _WINDOW_STEP_TOKENS == 0 for total in (told, told + usage.output_tokens))
-    return size > told * _BYTES_PER_TOKEN_MAX or (fills and size > told * _BYTES_PER_TOKEN)

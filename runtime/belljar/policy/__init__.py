@@ -8,7 +8,7 @@ A policy is a TOML file; unknown is wrong, silence is not consent, and `extends`
 from __future__ import annotations
 
 from belljar.policy.canonical import digest, dump, schema
-from belljar.policy.expressions import Expression, any_of
+from belljar.policy.expressions import Expression, any_of, any_text, forms_of
 from belljar.policy.files import load, named_apart, presets
 from belljar.policy.kinds import Unit
 from belljar.policy.model import (
@@ -54,9 +54,11 @@ __all__ = [
     "Unit",
     "Wire",
     "any_of",
+    "any_text",
     "check_pin",
     "digest",
     "dump",
+    "forms_of",
     "load",
     "named_apart",
     "parse",

@@ -47,6 +47,7 @@ __all__ = [
     "Sharing",
     "Size",
     "Subset",
+    "Texts",
     "Time",
     "Unit",
     "Variables",
@@ -72,6 +73,9 @@ _LIST_ITEMS_MAX: Final = 64
 _SHA256: Final = "sha256:[0-9a-f]{64}"
 _LABEL: Final = r"[a-z][a-z0-9-]{0,63}"
 _PROSE_CHARS_MAX: Final = 500
+# A shorter text turns up by chance; many longer ones, escaped, are too much for one search.
+_TEXT_CHARS_MIN: Final = 8
+_TEXT_CHARS_MAX: Final = 64
 # A longer list is written with a line for each item; a line of a policy has a limit.
 _LITERAL_CHARS_MAX: Final = 500
 _VARIABLE: Final = "(?!.*__)[A-Za-z][A-Za-z0-9_]{0,63}"
@@ -571,6 +575,24 @@ class Expressions(Kind[tuple[str, ...]]):
 
     def schema(self) -> dict[str, Any]:
         item = {"type": "string", "minLength": 1, "maxLength": _PROSE_CHARS_MAX}
+        return {"type": "array", "items": item, "uniqueItems": True, "maxItems": _LIST_ITEMS_MAX}
+
+
+@dataclass(frozen=True)
+class Texts(Expressions):
+    """Texts that are looked for as they stand. More is tighter; order means nothing."""
+
+    def read(self, value: object) -> tuple[str, ...]:
+        texts = _strings(value)
+        for index, text in enumerate(texts):
+            if not text.isprintable() or not _TEXT_CHARS_MIN <= len(text) <= _TEXT_CHARS_MAX:
+                advice = f"{_TEXT_CHARS_MIN} to {_TEXT_CHARS_MAX} printable characters that nothing else has in it"
+                raise Wrong(f"has {shown(text)}; write {advice}", index=index)
+        _no_twin(texts)
+        return tuple(sorted(texts))
+
+    def schema(self) -> dict[str, Any]:
+        item = {"type": "string", "minLength": _TEXT_CHARS_MIN, "maxLength": _TEXT_CHARS_MAX}
         return {"type": "array", "items": item, "uniqueItems": True, "maxItems": _LIST_ITEMS_MAX}
 
 

@@ -137,7 +137,10 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     `depth_max` counts the levels of models below a root model: with 1 there are sub-models alone, with 2 child runs
     whose programs have sub-models, and so on; `beyond_depth` says what `rlm_query` then does. `children_max` bounds the
     children of one run at the same time, `child_share_percent` what one of them may spend of what the run has left. No
-    prompt of a program may contain a match of one of `deny_prompts` (RE2). `by_depth` narrows `allow` for each depth.
+    prompt of a program may contain a match of one of `deny_prompts` (RE2), or more of its contexts' text than
+    `prompt_share_percent`. `by_depth` narrows `allow` for each depth.
+    `canaries` are texts that are not to turn up anywhere: where one does, the log says so, and `on_canary` whether that
+    ends the run.
 
     `partial` names the variables that are looked at, one after the other, for what a run has of an answer when it ends
     without one and with no draft.
@@ -158,6 +161,9 @@ class Models(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     child_context_bytes_max: Annotated[int, kinds.Size("child_context", "1 KiB", "1 GiB")]
     by_depth: Annotated[tuple[tuple[str, ...], ...], kinds.PatternsByDepth("by_depth", 17)]
     deny_prompts: Annotated[tuple[str, ...], kinds.Expressions("deny_prompts")]
+    prompt_share_percent: Annotated[int, kinds.Count("prompt_share", 1, 100)]
+    canaries: Annotated[tuple[str, ...], kinds.Texts("canaries")]
+    on_canary: Annotated[Literal["flag", "end"], kinds.Choice("on_canary", ("flag", "end"))]
     coalesce: Annotated[Literal["off", "on"], kinds.Sharing("coalesce", ("off", "on"))]
     cache_s: Annotated[float, kinds.Wait("cache", "0 s", "24 h")]
     partial: Annotated[tuple[str, ...], kinds.Variables("partial")]
