@@ -119,6 +119,11 @@ _NAME = b'"' + b"e" * 64 + b'"'
         ("content.erased", b"", b""),
         ("canary.seen", b"", b""),
         ("run.started", b'"contexts":', b'"question":%b,"contexts":' % _NAME),
+        ("run.started", b'"contexts":', b'"setup":%b,"contexts":' % _NAME),
+        ("run.started", b'"contexts":', b'"seed":"5eed","contexts":'),
+        ("run.started", b'"contexts":', b'"replays":"r1","contexts":'),
+        ("run.started", b'"contexts":', b'"forks":"r1","contexts":'),
+        ("run.started", b'"contexts":', b'"from_turn":2,"contexts":'),
         ("answer.given", b'"cell":', b'"output":%b,"cell":' % _NAME),
         ("query.reused", b'"cell":', b'"reply":%b,"cell":' % _NAME),
         *(

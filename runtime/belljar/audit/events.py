@@ -10,7 +10,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   records name contents (`content`, `question`, `output`, `reply`); there are `content.erased` and `canary.seen`
+    v 4   records name contents (`content`, `question`, `setup`, `output`, `reply`); there are `content.erased` and
+          `canary.seen`; a run has a `seed`, and may be a replay or a fork of another (`replays`, `forks`, `from_turn`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -595,7 +596,8 @@ def _version_of(event: Event) -> int:
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
     if isinstance(event, RunStarted):
-        return any(one is not None for one in (event.question, event.setup, event.seed, event.replays, event.forks))
+        new = (event.question, event.setup, event.seed, event.replays, event.forks, event.from_turn)
+        return any(one is not None for one in new)
     if isinstance(event, AnswerGiven):
         return event.content is not None or event.output is not None
     if isinstance(event, QueryReused):

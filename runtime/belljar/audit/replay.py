@@ -25,12 +25,25 @@ from typing import Any, Final, Literal, TypeAlias, assert_never
 import msgspec
 
 from belljar.audit.coverage import Document
-from belljar.audit.trajectory import Answer, Cell, Child, Query, Read, Refused, Run, Search, Shown, Step
+from belljar.audit.trajectory import Answer, Canary, Cell, Child, Query, Read, Refused, Run, Search, Shown, Step
 
 __all__ = ["Action", "Actions", "Comparison", "Divergence", "Setup", "actions_of", "compare", "place_of"]
 
 Kind: TypeAlias = Literal[
-    "cell", "read", "search", "turn", "query", "tool", "refused", "answer", "void", "output", "child", "end", "context"
+    "cell",
+    "read",
+    "search",
+    "turn",
+    "query",
+    "tool",
+    "refused",
+    "answer",
+    "void",
+    "canary",
+    "output",
+    "child",
+    "end",
+    "context",
 ]
 About: TypeAlias = "tuple[tuple[str, Any], ...]"
 # What each run of a tree did, by its place: a list for each cell, with one before them for what was in none, and one
@@ -275,7 +288,7 @@ def _steps(place: str, cell: int, steps: Sequence[Step]) -> Iterator[Action]:
             yield Action(place=place, cell=cell, kind=kind, about=about, seq=step.seq)
 
 
-def _about(step: Read | Search | Refused | Answer | Child) -> tuple[Kind, About]:
+def _about(step: Read | Search | Refused | Answer | Canary | Child) -> tuple[Kind, About]:
     match step:
         case Read():
             return "read", (("doc", step.doc), ("reads", step.reads), ("ranges", _ranges(step.spans)))
@@ -287,6 +300,8 @@ def _about(step: Read | Search | Refused | Answer | Child) -> tuple[Kind, About]
         case Answer():
             about: About = (("answer_sha256", step.text.sha256), ("answer_bytes", step.text.size_bytes))
             return "void" if step.void else "answer", about
+        case Canary():
+            return "canary", (("place", step.place), ("number", step.number))
         case Child():
             run = step.run
             size = run.question.size_bytes if run.question is not None else None
