@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -396,3 +398,16 @@ def test_the_demo_over_a_million_tokens_is_the_same_again(
     assert (outcome.code, found["outcome"], found["by"], found["missing"]) == (0, "equal", "turns", [])
     assert found["actions"] == found["equal_actions"] > 140
     assert found["cost_nanousd"] == found["recorded_cost_nanousd"] > 0
+
+
+def test_contents_that_were_erased_are_said_to_be_and_the_run_above_is_not_compared_where_it_needed_them(
+    rig: Rig,
+) -> None:
+    result = rig.run()
+    with closing(sqlite3.connect(rig.state.journal)) as db, db:  # of the child alone
+        db.execute("UPDATE content_keys SET wrapped = NULL, gone = 'erased' WHERE run LIKE '%.00001'")
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.by, found.first) == ("incomplete", "turns", None)
+    assert all("erased" in line for line in found.missing if "answer" in line)
+    # The two cells before the one that started the child.
+    assert 0 < found.actions == found.equal_actions < 12
