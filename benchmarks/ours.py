@@ -90,7 +90,9 @@ class BelljarInMemory:
             prices = Prices()
             prices.adopt(MODEL)
             self._jail, self._prices = jail, prices
-            self._shared = Shared(audit, ledger, ContextStores(self._state.contexts), searcher, {})
+            self._shared = Shared(
+                audit, ledger, ContextStores(self._state.contexts), searcher, {}, host_key=lambda: bytes(32), secrets=()
+            )
             self._resources = stack.pop_all()
         return self
 

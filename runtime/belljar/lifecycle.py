@@ -42,11 +42,12 @@ from belljar.context import (
     ContextStore,
     ContextStores,
     Document,
+    FirstItem,
     Loan,
     OpenDocument,
     Part,
     Span,
-    first_keys,
+    first_items,
     view_of,
 )
 from belljar.context.document import RECORD_BYTES
@@ -108,7 +109,7 @@ _log = logging.getLogger("belljar")
 # How often `on_progress` is called.
 _TICK_S = 0.1
 # Of a dict, as examples for the root model.
-_KEYS_MAX = 5
+_ITEMS_TOLD = 5
 _KEY_CHARS_MAX = 60
 # What a parent's program raises, where that is not ModelError.
 _FAILURES: Mapping[str, _Kind] = {"denied": "PolicyDenied", "quota": "QuotaExceeded"}
@@ -292,7 +293,7 @@ class Run:
             execute=functools.partial(self.execute, spare_cpu=True),
             tell=self._tell_turn,
             answer_type=answer_type,
-            keys=self._first_keys(),
+            firsts=self._first_items(),
             tools=[tool.told[2] for tool in order.tools],
         )
 
@@ -372,10 +373,16 @@ class Run:
             if not self._killed or (caller is not None and caller.cancelling()):
                 raise
 
-    def _first_keys(self) -> dict[str, list[str]]:
-        """Of each context that is a dict, for the root model."""
-        opened = {context.name: self._opened[context.text] for context in self._contexts if context.kind == "dict"}
-        return {name: first_keys(document, _KEYS_MAX, _KEY_CHARS_MAX) for name, document in opened.items()}
+    def _first_items(self) -> dict[str, list[FirstItem]]:
+        """Of each context that is a list or dict, for the root model; of a part, its own."""
+        firsts = {}
+        for context in self._contexts:
+            if context.directory is not None:
+                start, stop = context.part or (0, context.items)
+                told = range(start, min(stop, start + _ITEMS_TOLD))
+                document, directory = self._opened[context.text], self._opened[context.directory]
+                firsts[context.name] = first_items(document, directory, told, _KEY_CHARS_MAX)
+        return firsts
 
     async def kill(self) -> None:
         """End the run from outside, with the verdict `killed`, unless it has already ended.

@@ -65,7 +65,7 @@ async def run(runtime: Runtime, model: Remote) -> int:
 
 
 async def main(state: Path, port: int, runs: int) -> int:
-    async with Runtime("dev", state=state, environ={}, language="python") as runtime:
+    async with Runtime("dev", state=state, language="python") as runtime:
         return max(await asyncio.gather(*(run(runtime, Remote(port)) for _ in range(runs))), default=0)
 
 

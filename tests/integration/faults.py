@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +32,21 @@ from belljar.audit import verify
 from tests.integration import busy_host
 from tests.integration.support import PATIENCE_S, Jar, no_process_left
 
-__all__ = ["Ended", "Fault", "Provider", "assert_sound", "busy", "hit", "needs_strace"]
+__all__ = [
+    "ROOT",
+    "Ended",
+    "Fault",
+    "Provider",
+    "assert_sound",
+    "ended",
+    "hit",
+    "needs_strace",
+    "started",
+    "with_fault",
+]
 
 _BUSY = [sys.executable, "-m", busy_host.__name__]
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 # All that may lie in a state folder when its host is gone.
 _FILES = {
     "audit.db",
@@ -49,11 +61,14 @@ _FILES = {
 
 
 class Fault(NamedTuple):
-    """What happens at the n-th call of this name in each thread: `error=EIO`, `signal=SIGKILL` and the like."""
+    """What happens at the n-th call of this name in each thread: `error=EIO`, `signal=SIGKILL` and the like.
+
+    `"n+"` is the n-th and all after it.
+    """
 
     call: str
     what: str
-    nth: int
+    nth: int | str
 
 
 class Ended(NamedTuple):
@@ -65,10 +80,15 @@ class Ended(NamedTuple):
 
 
 class Provider:
-    """Answers every query, and keeps in `journal` the SHA-256 by which the log knows it."""
+    """Answers every query, and keeps in `journal` the SHA-256 by which the log knows it.
+
+    `asked` is set with the first; while `go` is not set, none is answered.
+    """
 
     def __init__(self) -> None:
         self.journal: list[str] = []
+        self.asked, self.go = threading.Event(), threading.Event()
+        self.go.set()
         outer = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -76,6 +96,8 @@ class Provider:
                 with contextlib.suppress(OSError):  # who asked may have been killed
                     if line := self.rfile.readline():
                         outer.journal.append(hashlib.sha256("\0".join(json.loads(line)).encode()).hexdigest())
+                        outer.asked.set()
+                        outer.go.wait()
                         self.wfile.write(b"yes")
 
         class Server(socketserver.ThreadingTCPServer):
@@ -87,6 +109,7 @@ class Provider:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
+        self.go.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -99,31 +122,42 @@ def needs_strace() -> None:
         pytest.skip("no strace: run `make strace`")
 
 
-def busy(jar: Jar, provider: Provider, runs: int = 1, *, before: tuple[str, ...] = ()) -> Ended:
-    """Let a busy host run to its end; with the words of `before` in front."""
-    done = subprocess.run(
+def started(jar: Jar, provider: Provider, runs: int, *, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """A busy host; with the words of `before` in front."""
+    return subprocess.Popen(
         [*before, *_BUSY, str(jar.at), str(provider.port), str(runs)],
-        cwd=_ROOT,
-        env=jar.environ(),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=PATIENCE_S,
-        check=False,
+        cwd=ROOT,
+        env=jar.environ(),
     )
-    return Ended(done.returncode, done.stderr, done.returncode == -signal.SIGKILL)
+
+
+def ended(process: subprocess.Popen[str]) -> Ended:
+    """Wait for its end."""
+    try:
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+    return Ended(process.returncode, stderr, process.returncode == -signal.SIGKILL)
 
 
 def hit(fault: Fault, jar: Jar, provider: Provider, runs: int = 1) -> Ended:
-    """The same, with a fault on its way. Only calls that touch the files of its journal count."""
+    """Let a busy host run to its end, with a fault on its way. Only calls that touch the files of its journal count."""
     trace = jar.work / "trace"
+    paths = [jar.at, *(Path(f"{jar.journal}{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))]
+    end = ended(started(jar, provider, runs, before=with_fault(fault, paths, trace)))
+    return end._replace(fired=end.fired or "(INJECTED)" in trace.read_text())
+
+
+def with_fault(fault: Fault, paths: Sequence[Path], trace: Path) -> tuple[str, ...]:
+    """The words in front of a command, which is hit when it touches one of these files, given by their whole paths."""
     words = ["strace", "-f", "-qq", "-e", "signal=none", "-o", str(trace), "-e", f"trace={fault.call}"]
     words += ["-e", f"inject={fault.call}:{fault.what}:when={fault.nth}"]
     if fault.what.startswith("error"):  # strace is faster with it, but sends no signal
         words.append("--seccomp-bpf")
-    for path in (jar.at, *(f"{jar.journal}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))):
-        words += ["-P", str(path)]
-    ended = busy(jar, provider, runs, before=tuple(words))
-    return ended._replace(fired=ended.fired or "(INJECTED)" in trace.read_text())
+    return (*words, *(word for path in paths for word in ("-P", str(path))))
 
 
 def assert_sound(jar: Jar, provider: Provider) -> None:
@@ -131,7 +165,7 @@ def assert_sound(jar: Jar, provider: Provider) -> None:
     no_process_left()
     if jar.journal.exists() and jar.journal.stat().st_size:
         assert verify(jar.journal).problems == []
-    asyncio.run(_next_start(jar.at))
+    asyncio.run(_next_start(jar))
     report = verify(jar.journal)
     assert (report.problems, report.unfinished) == ([], [])
     ended = {*jar.records_of("run.finished"), *jar.records_of("run.abandoned")}
@@ -147,6 +181,6 @@ def assert_sound(jar: Jar, provider: Provider) -> None:
     assert left == []
 
 
-async def _next_start(state: Path) -> None:
-    async with belljar.Runtime(state=state, environ={}) as runtime:
+async def _next_start(jar: Jar) -> None:
+    async with belljar.Runtime(state=jar.at, environ=jar.environ()) as runtime:
         assert await runtime.quotas.check() == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from tests.integration.support import Jar
+from tests.integration.test_cli_output import to
 
 TASKS = ("niah", "oolong", "pairs", "multihop", "code")
 
@@ -88,3 +90,21 @@ def test_what_makes_no_sense_is_refused_before_anything_is_started(
     assert outcome.code == 2
     assert words in outcome.complaint
     assert not jar.journal.exists()
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_a_full_disk_behind_stdout_loses_no_table(jar: Jar, form: tuple[str, ...]) -> None:
+    outcome = jar("bench", "niah", "--case", "depth-0", "--quiet", *form, before=to("> /dev/full"))
+    (path,) = (jar.at / "results").iterdir()
+    assert outcome.code == 10
+    why = "stdout cannot be written (No space left on device)"
+    assert outcome.stderr == f"belljar: output: {why}: the table is in {path}\n"
+    assert (json.loads(path.read_text())["score"], path.stat().st_mode & 0o777) == (1.0, 0o600)
+
+
+def test_where_no_table_can_be_kept_it_goes_to_stderr(jar: Jar) -> None:
+    jar.file("../state/results", "in the way")
+    outcome = jar("bench", "niah", "--case", "depth-0", "--quiet", before=to("> /dev/full"))
+    said, table = outcome.stderr.split("\n", 1)
+    assert (outcome.code, said.endswith(": the table follows")) == (10, True)
+    assert json.loads(table)["score"] == 1.0

@@ -285,6 +285,16 @@ FINAL([start.read, start.complete, child, keyed, own.shown_spans, own.shown_span
     assert second.endswith("1102 of 10000 characters shown to sub-models>")
 
 
+def test_a_childs_root_model_is_told_of_the_items_of_its_part_and_of_no_others(jar: Jar) -> None:
+    rows = {f"key {number}": "x" * number for number in range(20)}
+    code = "FINAL(rlm_query('[[x]]', context.part(10, 12)))"
+    result, played = run(jar, code, {"x": "FINAL(list(context))"}, context=rows)
+    assert result.answer == ["key 10", "key 11"]
+    (opening,) = played.openings
+    assert re.findall(r"key \d+", opening) == ["key 10", "key 11"]
+    assert "The first items have so many characters: 10, 11\n" in opening
+
+
 def test_cost_and_coverage_belong_to_the_tree(jar: Jar) -> None:
     programs = {
         "x": "answer_ = llm_query('Read: ' + context[:1000])\nFINAL(rlm_query('[[y]]', context.part(1000, 2000)))",

@@ -336,7 +336,7 @@ def test_the_log_of_a_run_can_be_listed_shown_and_verified(jar: Jar) -> None:
     _, result = jar.exec_json("print(1)")
     listed = jar("audit", "ls", "--json").document["runs"]
     assert [(run["run"], run["status"]) for run in listed] == [(result["run"], "ok")]
-    shown = jar("audit", "show", result["run"], "--json").document["records"]
+    shown = jar("audit", "show", result["run"], "--records", "--json").document["records"]
     assert [record["event"] for record in shown][0::4] == ["run.started", "run.finished"]
     assert shown[-1]["hash"] == result["receipt"]["head"]
     verified = jar("audit", "verify")

@@ -8,18 +8,37 @@ left to be hit.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
+import os
 import shutil
 import signal
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.faults import Fault, Provider, assert_sound, busy, hit, needs_strace
-from tests.integration.support import Jar, adopting_orphans
+from belljar.audit import verify
+from tests.integration.faults import (
+    ROOT,
+    Fault,
+    Provider,
+    assert_sound,
+    ended,
+    hit,
+    needs_strace,
+    started,
+    with_fault,
+)
+from tests.integration.support import PATIENCE_S, Jar, adopting_orphans, no_process_left
+from tests.journals import OwnLog
 
 EIO, FULL, KILL = "error=EIO", "error=ENOSPC", "signal=SIGKILL"
+OLDER = ROOT / "tests" / "unit" / "older_files"
 # Every so many writes one is hit, by each of the three faults another: a page and its header are two.
 STEP = 12
 
@@ -45,21 +64,21 @@ class Row:
         """Whether the fault came."""
         self.provider.journal.clear()
         jar = self.jar()
-        ended = hit(fault, jar, self.provider, runs)
+        end = hit(fault, jar, self.provider, runs)
         try:
-            if fault.what == KILL and ended.fired:
-                assert ended.code == -signal.SIGKILL
+            if fault.what == KILL and end.fired:
+                assert end.code == -signal.SIGKILL
             else:
-                assert ended.code in (0, 8)
-            if ended.code == 0:
+                assert end.code in (0, 8)
+            if end.code == 0:
                 # Whatever it was that failed, it was not needed.
                 ends = [record.data["status"] for record in jar.records("run.finished")]
                 assert ends == ["ok", "ok"] * (runs + (self.store is not None))
             assert_sound(jar, self.provider)
         except AssertionError as error:
-            raise AssertionError(f"{fault}, {ended}: {error}") from error
+            raise AssertionError(f"{fault}, {end}: {error}") from error
         shutil.rmtree(jar.at.parent)
-        return ended.fired
+        return end.fired
 
     def hit_each(self, call: str, what: str, *, first: int = 1, step: int = 1, runs: int = 1) -> int:
         """Hit every `step`-th call until there is no more. Returns how many were hit."""
@@ -68,9 +87,8 @@ class Row:
 
 
 @pytest.fixture
-def new(tmp_path: Path, images: Path) -> Iterator[Row]:
+def row(tmp_path: Path, images: Path) -> Iterator[Row]:
     """State folders without a store."""
-    needs_strace()
     with adopting_orphans():
         row = Row(tmp_path, images)
         yield row
@@ -78,12 +96,25 @@ def new(tmp_path: Path, images: Path) -> Iterator[Row]:
 
 
 @pytest.fixture
+def new(row: Row) -> Row:
+    """The same, to be hit."""
+    needs_strace()
+    return row
+
+
+@pytest.fixture
 def used(new: Row) -> Row:
     """State folders with a store in which there is a run."""
-    jar = new.jar()
-    assert busy(jar, new.provider).code == 0
-    new.store = jar.journal
+    keep_store(new)
     return new
+
+
+def keep_store(row: Row) -> None:
+    jar = row.jar()
+    assert ended(started(jar, row.provider, 1)).code == 0
+    row.store = jar.journal
+    row.provider.asked.clear()
+    row.provider.journal.clear()
 
 
 @pytest.mark.parametrize("what", [EIO, KILL], ids=["error", "kill"])
@@ -95,6 +126,94 @@ def test_at_each_flush_and_removal_while_a_store_is_made(new: Row, call: str, le
 @pytest.mark.parametrize(("what", "first"), [(EIO, 1), (FULL, 4), (KILL, 2)], ids=["error", "full", "kill"])
 def test_at_the_writes_while_a_store_is_made(new: Row, what: str, first: int) -> None:
     assert new.hit_each("pwrite64", what, first=first, step=5, runs=0) >= 7
+
+
+# Appends records of 40 KB until one is refused, and says how many there are then, and why.
+APPENDS = """
+import asyncio, sys
+from pathlib import Path
+from belljar.audit.events import CellFinished, RunStarted
+from belljar.errors import AuditUnavailable
+from belljar.identity import RunId
+from tests.journals import OwnLog
+
+async def main():
+    log, count = OwnLog(Path(sys.argv[1])), 0
+    try:
+        while count < 1000:
+            event = RunStarted(tenant="acme", contexts=[], facts={str(n): "x" * 200 for n in range(190)})
+            count = await log.append(RunId(f"r{count}"), event)
+    except AuditUnavailable as error:
+        print(count, error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_database_that_takes_no_pages_stops_the_log_though_the_file_beside_it_takes_them(tmp_path: Path) -> None:
+    needs_strace()
+    path, fault = tmp_path / "audit.db", Fault("pwrite64", FULL, "1+")
+    asyncio.run(OwnLog(path).aclose())
+    command = [*with_fault(fault, [path], tmp_path / "trace"), sys.executable, "-c", APPENDS, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "(INJECTED)" in (tmp_path / "trace").read_text()
+    count, why = done.stdout.split(" ", 1)
+    assert "the disk is full; free some space" in why
+    assert 50 < int(count) < 200  # 4 MiB of them were taken
+    report = verify(path)
+    assert (report.problems, report.records) == ([], int(count))
+
+
+OPENS = """
+import asyncio, sys
+from pathlib import Path
+from belljar.errors import AuditUnavailable
+from tests.journals import OwnLog
+
+try:
+    asyncio.run(OwnLog(Path(sys.argv[1])).aclose())
+except AuditUnavailable as error:
+    sys.exit(error.exit_code)
+"""
+
+
+def contents(path: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        return [str(version), *db.iterdump()]
+
+
+def migrated(folder: Path, older: str) -> Path:
+    """A log in an older form, with the ledger beside it if that was a file of its own."""
+    folder.mkdir()
+    if older == "audit.db":
+        shutil.copy(OLDER / "ledger.db", folder)
+    return Path(shutil.copy(OLDER / older, folder / "audit.db"))
+
+
+@pytest.mark.parametrize("what", [EIO, KILL], ids=["error", "kill"])
+@pytest.mark.parametrize("older", ["audit.db", "audit-3.db"])
+def test_at_the_calls_of_a_migration(tmp_path: Path, older: str, what: str) -> None:
+    needs_strace()
+    whole = migrated(tmp_path / "whole", older)
+    asyncio.run(OwnLog(whole).aclose())
+    hits = 0
+    for call, step in (("fdatasync", 1), ("rename", 1), ("ftruncate", 1), ("pwrite64", 7)):
+        for nth in itertools.count(1, step):
+            path = migrated(tmp_path / f"{call}{nth}", older)
+            names = [
+                f"{name}{end}" for name in ("audit.db", "ledger.db") for end in ("", "-wal", "-journal", ".migrated")
+            ]
+            words = with_fault(Fault(call, what, nth), [path.parent, *map(path.with_name, names)], tmp_path / "trace")
+            done = subprocess.run([*words, sys.executable, "-c", OPENS, str(path)], cwd=ROOT, check=False)
+            fired = done.returncode == -signal.SIGKILL or "(INJECTED)" in (tmp_path / "trace").read_text()
+            assert done.returncode in (0, 8, -signal.SIGKILL)
+            asyncio.run(OwnLog(path).aclose())
+            assert contents(path) == contents(whole), (call, nth)
+            if not fired:
+                break
+            hits += 1
+    assert hits > 8
 
 
 @pytest.mark.slow
@@ -114,3 +233,50 @@ def test_at_each_write_of_a_commit(used: Row) -> None:
     """The first ones of a run: it is opened, and its box is held."""
     for nth in range(9, 33):
         assert used.hit(Fault("pwrite64", FULL, nth), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "first"), [("error=EROFS", 20), (FULL, 34), (EIO, 48)], ids=["read-only", "full", "broken"]
+)
+def test_from_a_write_of_a_busy_run_on(used: Row, what: str, first: int) -> None:
+    """The store does not come back: the run cannot even be closed."""
+    for nth in range(first, 200, 42):
+        assert used.hit(Fault("pwrite64", what, f"{nth}+"), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "in the middle"])
+def test_a_store_that_somebody_has_locked(row: Row, when: str) -> None:
+    keep_store(row)
+    jar, provider = row.jar(), row.provider
+    provider.go.clear()
+    with contextlib.closing(sqlite3.connect(jar.journal, isolation_level=None)) as other:
+        if when == "before":
+            other.execute("BEGIN IMMEDIATE")
+        process = started(jar, provider, 1)
+        if when == "in the middle":
+            assert provider.asked.wait(PATIENCE_S)
+            other.execute("BEGIN IMMEDIATE")
+            provider.go.set()
+        end = ended(process)
+    assert end.code == 8
+    assert "another process has held its lock" in end.stderr
+    assert len(provider.journal) == (when == "in the middle")
+    assert_sound(jar, provider)
+
+
+@pytest.mark.parametrize("where", ["its head", "all behind its head"])
+def test_a_store_that_is_damaged(row: Row, where: str) -> None:
+    keep_store(row)
+    jar = row.jar()
+    with jar.journal.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start, stop = (0, 100) if where == "its head" else (4096, size)
+        file.seek(start)
+        file.write(b"\xa5" * (stop - start))
+    end = ended(started(jar, row.provider, 1))
+    assert end.code == 8
+    assert "set the file aside" in end.stderr
+    assert row.provider.journal == []
+    no_process_left()

@@ -143,6 +143,7 @@ def test_a_call_is_reserved_logged_and_charged(jar: Jar) -> None:
     assert result.answer == "look raised ToolError: no such word"
     assert seen == [("tool:look", "tool", 1)] * 2
     assert (result.usage.calls, result.cost_nanousd, result.cost_assumed_nanousd) == (2, 14, 0)
+    assert result.queries == len(jar.records("query.requested")) == 2
     assert (result.usage.input_tokens, result.usage.output_tokens) == (0, 0)
     assert [one.data["cost_nanousd"] for one in jar.records("query.completed")] == [7]
     assert [one.data["cost_nanousd"] for one in jar.records("query.failed")] == [7]

@@ -195,7 +195,7 @@ def test_another_policy_says_what_it_would_have_refused_and_what_the_run_would_c
     )
     found = rig.replay(str(result.run), policy=small)
     assert found.outcome == "diverged"
-    assert [(one.code, one.count) for one in found.refused] == [("context.read_total", 1)]
+    assert {one.code for one in found.refused} == {"context.read_total"}
     assert found.first is not None
 
 

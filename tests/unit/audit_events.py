@@ -63,6 +63,7 @@ NEEDED: Final[Mapping[str, dict[str, Any]]] = {
     "run.abandoned": {**_AMOUNTS, "read_bytes": 7, "charged": {**_AMOUNTS, "read_bytes": 0}},
     "content.erased": {"of": "r1", "by": "user:alice", "why": "erased"},
     "quota.changed": {"tenant": "acme", "period": "day", "by": "user:alice"},
+    "log.read": {"by": "user:alice", "command": "audit show"},
 }
 
 

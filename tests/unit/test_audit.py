@@ -136,7 +136,7 @@ def test_an_empty_log_is_sound(tmp_path: Path) -> None:
 def test_runs_are_summed_up_in_order(tmp_path: Path) -> None:
     write(tmp_path / "a.db", [*STORY, ("run.started", "r2", {"tenant": "b"})])
     assert runs(tmp_path / "a.db") == [
-        RunSummary("r1", "acme/research", 1000, "ok", 7),
+        RunSummary("r1", "acme/research", 1000, "ok", 7, cost_nanousd=0),
         RunSummary("r2", "b", 1007, None, 1),
     ]
     assert [record.seq for record in records(tmp_path / "a.db", "r2")] == [8]

@@ -25,7 +25,8 @@ a record: canonical JSON (RFC 8785, with integers exact to 64 bits) whose SHA-25
 
 The empty file `audit.db-turn` beside it is a lock, by which the processes that write take turns.
 
-`belljar audit ls` lists the runs, `show` prints one, `verify` checks the whole file, `coverage` says what a run read.
+`belljar audit ls` lists the runs, `show` shows what one did, `tail` the last records, `diff` where two runs differ,
+`verify` checks the whole file, `coverage` says what a run read. That a run was read is a record as well: `log.read`.
 A record is durable before what it announces happens.
 
 ## Versions

@@ -17,6 +17,7 @@ import pytest
 from belljar import heavy
 from belljar.broker import Calls
 from belljar.broker.calls import _Answered, _pause_s
+from belljar.broker.keeping import NOTHING_KEPT
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded
 from belljar.heavy import LOOP_BYTES_MAX, off_loop
 from belljar.identity import RunId, Tenant
@@ -1036,7 +1037,8 @@ def test_whatever_goes_wrong_with_an_end_is_the_run_s_fault(tmp_path: Path, rais
 def test_an_outcome_that_has_no_form_in_the_log_is_logged_as_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("belljar.broker.calls._answered", lambda _: _Answered("a" * 64, 1.5, "m", "s", Usage()))  # type: ignore[arg-type]
+    odd = _Answered("a" * 64, 1.5, "m", "s", Usage(), NOTHING_KEPT)  # type: ignore[arg-type]
+    monkeypatch.setattr("belljar.broker.calls._answered", lambda *_: odd)
 
     async def test() -> None:
         async with world(tmp_path) as here:

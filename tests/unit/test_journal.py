@@ -512,6 +512,35 @@ def test_what_another_process_plants_stops_the_next_round(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
+def test_the_pages_beside_a_database_are_moved_into_it_once_they_are_many_or_when_their_reader_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, beside = 64 << 10, tmp_path / "a.db-wal"
+    monkeypatch.setattr("belljar.journal.sqlite._WAL_BYTES_MAX", bound)
+
+    async def write(writer: Journal, count: int) -> int:
+        """The size of the largest file beside the database."""
+        sizes = []
+        for _ in range(count):
+            await writer.submit(Job(lambda draft: draft.put(LIMITS, LimitsRow("x" * 6000, "day", NONE))))
+            sizes.append(beside.stat().st_size)
+        return max(sizes)
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        room = bound + await write(writer, 1)
+        assert bound < await write(writer, 40) < room
+        with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM limits").fetchone() == (1,)
+            assert await write(writer, 40) > 2 * bound
+        await write(writer, 20)
+        assert await write(writer, 20) < room
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
 def test_what_is_remembered_is_void_when_somebody_else_has_written(tmp_path: Path) -> None:
     def period(draft: Draft) -> object:
         row = draft.get(LIMITS, "a", "day")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from belljar.audit import Record
+from belljar.audit import Record, head, latest, records, records_after, records_below
+from belljar.audit.reading import log_read
 from belljar.audit.trajectory import (
     Absent,
     Answer,
@@ -25,6 +28,9 @@ from belljar.audit.trajectory import (
     trajectory,
 )
 from belljar.errors import InvalidInput
+from belljar.identity import RunId
+from tests import journals
+from tests.journals import OwnLog
 from tests.unit.audit_events import made
 
 CONTEXT = {
@@ -234,3 +240,24 @@ def test_as_json_each_text_is_there_or_says_why_not() -> None:
     assert found["code"] == {"sha256": "c" * 64, "bytes": 9, "absent": "content.erased", "why": "it was erased"}
     assert found["output"]["output"] == {"stdout": "t\n", "stderr": "", "traceback": "1f\n"}
     assert found["steps"][2]["run"]["documents"][0]["read"] == [(400, 450), (460, 470)]
+
+
+def test_either_store_tells_what_is_below_a_run_and_what_is_new(tmp_path: Path, store: str) -> None:
+    async def main() -> None:
+        log = OwnLog(tmp_path / "audit.db")
+        for run, event, fields in [*TREE, ("t0", "run.started", {}), ("t-", "run.started", {})]:
+            await log.append(RunId(run), made(event, fields))
+        await log.journal.submit(log.host_entry(made("log.read", {})))
+        await log.aclose()
+
+    asyncio.run(main())
+    where = journals.place(tmp_path / "audit.db")
+    assert where is not None
+    assert [record.run for record in records_below(where, "t")] == ["t"] * 22 + ["t.00001"] * 7
+    assert list(records_below(where, "host")) == []
+    assert [record.event for record in records_below(where, "host.reads")] == ["log.read"]
+    assert (head(where), latest(where)) == (len(TREE) + 3, "t-")
+    assert [record.seq for record in records_after(where, len(TREE) - 2, "t")] == [len(TREE) - 1, len(TREE)]
+    assert [record.run for record in records_after(where, len(TREE))] == ["t0", "t-", "host.reads"]
+    asyncio.run(log_read(where, by="user:alice", command="audit show", of=["t"]))
+    assert [record.data["by"] for record in records(where, "host.reads")] == ["user:alice"] * 2

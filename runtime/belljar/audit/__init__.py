@@ -5,7 +5,7 @@ A record is durable before what it announces happens.
 
 from belljar.audit.coverage import Coverage, DocumentCoverage, Ranges, characters_read, coverage
 from belljar.audit.log import AuditLog
-from belljar.audit.read import Record, RunSummary, records, records_below, runs
+from belljar.audit.read import Record, RunSummary, head, latest, records, records_after, records_below, runs
 from belljar.audit.source import Log
 from belljar.audit.trees import TreeRun, parent_of, tree
 from belljar.audit.verify import Report, verify
@@ -22,8 +22,11 @@ __all__ = [
     "TreeRun",
     "characters_read",
     "coverage",
+    "head",
+    "latest",
     "parent_of",
     "records",
+    "records_after",
     "records_below",
     "runs",
     "tree",

@@ -26,9 +26,11 @@ from belljar.audit.events import (
     CanarySeen,
     CellFinished,
     CellStarted,
+    ContentsErased,
     ContextData,
     ContextRead,
     ContextSearched,
+    LogRead,
     QueryCompleted,
     QueryDenied,
     QueryFailed,
@@ -181,6 +183,8 @@ class Documents:
                 | RequestRefused()
                 | CanarySeen()
                 | QuotaChanged()
+                | ContentsErased()
+                | LogRead()
             ):
                 pass
             case _:

@@ -10,8 +10,9 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   records name contents (`content`, `question`, `setup`, `output`, `reply`); there are `content.erased` and
-          `canary.seen`; a run has a `seed`, and may be a replay or a fork of another (`replays`, `forks`, `from_turn`)
+    v 4   records name contents (`content`, `question`, `setup`, `output`, `reply`); there are `content.erased`,
+          `canary.seen` and `log.read`; a run has a `seed`, and may be a replay or a fork of another one (`replays`,
+          `forks`, `from_turn`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -24,7 +25,7 @@ Where the policy keeps contents, a record names those that belong to it (`conten
 says in one word why one was left out; see `audit.content`.
 
 What belongs to no run stands under a name that no run can have as its id, and only there: `quota.changed` under
-`host.quotas`, `content.erased` under `host.contents`.
+`host.quotas`, `content.erased` under `host.contents`, `log.read` under `host.reads`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ __all__ = [
     "ContextSearched",
     "Count",
     "Event",
+    "LogRead",
     "Number",
     "QueryCompleted",
     "QueryDenied",
@@ -470,6 +472,18 @@ class ContentsErased(_Event, frozen=True):
     why: Literal["erased", "age", "size"]
 
 
+class LogRead(_Event, frozen=True):
+    """Somebody is about to read what runs did. `by` is who, a user of the system; `command` is how (`audit show`).
+
+    `of` are the runs that were asked for, with those below them; none is all runs.
+    """
+
+    name: ClassVar[str] = "log.read"
+    by: Text
+    command: Text
+    of: list[Text] = []
+
+
 Event = (
     RunStarted
     | BoxStarted
@@ -491,6 +505,7 @@ Event = (
     | RunAbandoned
     | QuotaChanged
     | ContentsErased
+    | LogRead
 )
 
 EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_args(Event)}
@@ -500,6 +515,7 @@ EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_a
 _HOST_EVENTS: Final[Mapping[type[Event], str]] = {
     QuotaChanged: "host.quotas",
     ContentsErased: "host.contents",
+    LogRead: "host.reads",
 }
 HOST_RUNS: Final = frozenset(_HOST_EVENTS.values())
 
@@ -604,7 +620,7 @@ def _is_of_version_4(event: Event) -> bool:
         return event.content is not None or event.reply is not None
     if isinstance(event, CellStarted | CellFinished | ContextRead | QueryRequested | QueryCompleted):
         return event.content is not None
-    return isinstance(event, ContentsErased | CanarySeen)
+    return isinstance(event, ContentsErased | CanarySeen | LogRead)
 
 
 def _is_of_version_3(event: Event) -> bool:

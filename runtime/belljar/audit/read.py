@@ -25,15 +25,18 @@ from belljar.audit.events import (
     encoded,
 )
 from belljar.audit.log import RECORD_BYTES_MAX
-from belljar.audit.source import UNREADABLE, Log, Source, open_source
+from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
 
 __all__ = [
     "OTHER_RUN",
     "Record",
     "RunSummary",
+    "head",
+    "latest",
     "parse",
     "records",
+    "records_after",
     "records_below",
     "runs",
 ]
@@ -71,9 +74,10 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True):
-    """One run. `tenant` and `status` are what `run.started` and `run.finished` say; None while there is none.
+    """One run, as its first and last records tell it; what they do not say is None.
 
-    The status is `abandoned` if the host died and a later one closed the run. `replays` is the run that it did again.
+    The status is `abandoned` if the host died and a later one closed the run. `cost_nanousd` is without what the runs
+    below it cost; `refused` is how many requests were. `replays` is the run that it did again.
     """
 
     run: str
@@ -81,6 +85,10 @@ class RunSummary(msgspec.Struct, frozen=True):
     started_ns: int
     status: str | None
     records: int
+    root_model: str | None = None
+    sub_model: str | None = None
+    cost_nanousd: int | None = None
+    refused: int | None = None
     replays: str | None = None
 
 
@@ -113,16 +121,47 @@ def _bounds(source: Source) -> list[tuple[str, int, int, int]]:
 
 def _summary(source: Source, run: str, first_seq: int, last_seq: int, count: int) -> RunSummary:
     first, last = (_parsed(*next(source.rows(seq=seq))[:3]) for seq in (first_seq, last_seq))
-    started = first.typed if isinstance(first.typed, RunStarted) else None
-    tenant, replays = (started.tenant, started.replays) if started is not None else (None, None)
+    begun = first.typed if isinstance(first.typed, RunStarted) else None
+    status = cost = refused = None
     match last.typed:
         case RunFinished():
-            status: str | None = last.typed.status
+            status, cost, refused = last.typed.status, last.typed.cost_nanousd or 0, last.typed.refused
         case RunAbandoned():
-            status = "abandoned"
+            status, cost = "abandoned", last.typed.cost_nanousd
         case _:
-            status = None
-    return RunSummary(run, tenant, first.time_ns, status, count, replays)
+            pass
+    return RunSummary(
+        run=run,
+        tenant=begun.tenant if begun is not None else None,
+        started_ns=first.time_ns,
+        status=status,
+        records=count,
+        root_model=begun.root_model if begun is not None else None,
+        sub_model=begun.sub_model if begun is not None else None,
+        cost_nanousd=cost,
+        refused=refused,
+        replays=begun.replays if begun is not None else None,
+    )
+
+
+def latest(log: Log) -> str | None:
+    """The run that began last of those that are nobody's children, and no replays; None if there is none.
+
+    Raises as `runs`.
+    """
+    with closing(open_source(log)) as source:
+        try:
+            for run, first, *_ in reversed(_bounds(source)):
+                if "." not in run and not _is_replay(source, first):
+                    return run
+        except UNREADABLE as error:
+            raise _unreadable(source, error) from error
+    return None
+
+
+def _is_replay(source: Source, first_seq: int) -> bool:
+    begun = _parsed(*next(source.rows(seq=first_seq))[:3]).typed
+    return isinstance(begun, RunStarted) and begun.replays is not None
 
 
 def _unreadable(source: Source, error: Exception) -> AuditUnavailable:
@@ -149,11 +188,39 @@ def records_below(log: Log, run: str) -> Iterator[Record]:
     """
 
     def tree(source: Source) -> list[str]:
-        if (known := source.bounds()) is None:
-            return [run]  # a log of before there were child runs
-        return [one for one, *_ in known if one == run or one.startswith(f"{run}.")]
+        known = source.below(run)
+        return [run] if known is None else known  # a log of before there were child runs
 
     return _records(open_source(log), tree)
+
+
+def records_after(log: Log, seq: int, run: str | None = None) -> list[Record]:
+    """The records with higher numbers than `seq`, of all runs, or of one and those below it, in order.
+
+    Raises as `records`.
+    """
+
+    def look(log: Log) -> list[Record]:
+        with closing(open_source(log)) as source:
+            try:
+                found = [_parsed(*row[:3]) for row in source.rows(after=seq)]
+            except UNREADABLE as error:
+                raise _unreadable(source, error) from error
+        return [record for record in found if run is None or record.run == run or record.run.startswith(f"{run}.")]
+
+    return looked_at(log, look, lambda _: False)
+
+
+def head(log: Log) -> int:
+    """The number of the last record; 0 if there is none.
+
+    Raises as `records`, but looks at no record.
+    """
+    with closing(open_source(log)) as source:
+        try:
+            return source.head()
+        except UNREADABLE as error:
+            raise _unreadable(source, error) from error
 
 
 def _records(source: Source, wanted: Callable[[Source], Sequence[str | None]]) -> Iterator[Record]:

@@ -40,6 +40,7 @@ _SELECT: Final = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX
 _NO_RUNS: Final = ", ".join(f"'{name}'" for name in sorted(HOST_RUNS))
 _BOUNDS: Final = f"""SELECT run, min(seq), max(seq), count(*) FROM records
     WHERE run NOT IN ({_NO_RUNS}) GROUP BY run ORDER BY min(seq)"""  # noqa: S608 (constants)
+_BELOW: Final = "SELECT DISTINCT run FROM records WHERE run = ? OR (run > ? AND run < ?) ORDER BY run"
 _BATCH: Final = 500
 _PATIENCE_S: Final = 10.0
 
@@ -55,17 +56,26 @@ class Source(Protocol):
         """What it is: a file or a database."""
         ...
 
-    def rows(self, run: str | None = None, *, seq: int | None = None) -> Iterator[Row]:
+    def rows(self, run: str | None = None, *, seq: int | None = None, after: int | None = None) -> Iterator[Row]:
         """In order, from one snapshot; none from an empty file.
 
         Args:
             run: only this run's. In a log of an older version the run is None, and all records come.
             seq: only this record.
+            after: only those with a higher number.
         """
         ...
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
         """The first and the last record of each run, and how many there are; None if only the records say that."""
+        ...
+
+    def below(self, run: str) -> list[str] | None:
+        """This run, if it has records, and those below it, each after its parent; None if only the records say that."""
+        ...
+
+    def head(self) -> int:
+        """The number of the last record; 0 if there is none."""
         ...
 
     def format(self) -> tuple[int, int]:
@@ -131,7 +141,7 @@ class _File:
         self._db = _connect(path)
         self._db.execute("BEGIN")  # one snapshot for all that is read
 
-    def rows(self, run: str | None = None, *, seq: int | None = None) -> Iterator[Row]:
+    def rows(self, run: str | None = None, *, seq: int | None = None, after: int | None = None) -> Iterator[Row]:
         db = self._db
         if is_blank(db):
             return
@@ -143,8 +153,8 @@ class _File:
         if not schema.has_table(db, "records"):
             raise sqlite3.DatabaseError("its records are not a table as we make it")
         indexed = self._has_runs()
-        wanted = {"run": run if indexed else None, "seq": seq}
-        where = " AND ".join(f"{name} = ?" for name, value in wanted.items() if value is not None)
+        wanted = {"run =": run if indexed else None, "seq =": seq, "seq >": after}
+        where = " AND ".join(f"{name} ?" for name, value in wanted.items() if value is not None)
         select = _SELECT.format("run" if indexed else "NULL") + (f" WHERE {where}" if where else "")
         yield from db.execute(f"{select} ORDER BY seq", [value for value in wanted.values() if value is not None])
 
@@ -152,6 +162,14 @@ class _File:
         if is_blank(self._db):
             return []
         return self._db.execute(_BOUNDS).fetchall() if self._has_runs() else None
+
+    def below(self, run: str) -> list[str] | None:
+        if is_blank(self._db):
+            return []
+        return _below(self, run) if self._has_runs() else None
+
+    def head(self) -> int:
+        return 0 if is_blank(self._db) else _head(self)
 
     def format(self) -> tuple[int, int]:
         return self._db.execute("PRAGMA user_version").fetchone()[0], SCHEMA.version
@@ -179,6 +197,17 @@ class _File:
         """Whether the records have their runs in a column: since format 2."""
         schema = SCHEMA.of(self._db)
         return schema is not None and schema.version > 1
+
+
+def _below(source: Source, run: str) -> list[str]:
+    """Looked up in the index of runs. A name of what belongs to no run may begin as a run's id does."""
+    found = source.ask(_BELOW, run, f"{run}.", f"{run}/")  # behind the dot comes the slash
+    return [row[0] for row in found if row[0] == run or row[0] not in HOST_RUNS]
+
+
+def _head(source: Source) -> int:
+    found: int | None = source.ask("SELECT max(seq) FROM records")[0][0]
+    return found or 0
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -234,20 +263,26 @@ class _Database:
             raise InvalidInput(f"there is no audit log in {self.name}; check the URL", code="audit.missing")
         return self._schema.wrong_version(self._server)
 
-    def rows(self, run: str | None = None, *, seq: int | None = None) -> Iterator[Row]:
+    def rows(self, run: str | None = None, *, seq: int | None = None, after: int | None = None) -> Iterator[Row]:
         where = "seq > $1 AND ($2::text IS NULL OR run = $2)" if run is None else "seq > $1 AND run = $2"
         select = f"{_SELECT.format('run')} WHERE {where} ORDER BY seq LIMIT {1 if seq is not None else _BATCH}"
-        after = seq - 1 if seq is not None else -(2**62)
-        while found := self._do(functools.partial(self._server.fetch, select, after, run)):
+        start = seq - 1 if seq is not None else -(2**62) if after is None else after
+        while found := self._do(functools.partial(self._server.fetch, select, start, run)):
             for row in found:
                 if seq in (None, row[0]):
                     yield row[0], row[1], row[2], row[3]
             if seq is not None:
                 return
-            after = found[-1][0]
+            start = found[-1][0]
 
     def bounds(self) -> list[tuple[str, int, int, int]] | None:
         return [(row[0], row[1], row[2], row[3]) for row in self._do(lambda: self._server.fetch(_BOUNDS))]
+
+    def below(self, run: str) -> list[str] | None:
+        return _below(self, run)
+
+    def head(self) -> int:
+        return _head(self)
 
     def format(self) -> tuple[int, int]:
         return self._schema.VERSION, self._schema.VERSION  # another one is refused when it is opened

@@ -32,9 +32,11 @@ from belljar.audit.events import (
     CanarySeen,
     CellFinished,
     CellStarted,
+    ContentsErased,
     ContextRead,
     ContextSearched,
     Event,
+    LogRead,
     QueryCompleted,
     QueryDenied,
     QueryFailed,
@@ -89,7 +91,7 @@ class Absent(msgspec.Struct, frozen=True):
     why: str
 
 
-_NOT_KEPT = Absent("content.none", "nothing of it was kept: the run's policy keeps no such contents")
+_NOT_KEPT = Absent("content.none", "not kept, as the run's policy says")
 _UNREAD = Absent("content.unread", "it was not asked for")
 
 
@@ -492,7 +494,7 @@ class _Growing:
                 self._search(record, search)
             case ContextRead() | QueryShown() | RequestRefused() | AnswerGiven() | AnswerVoid() | CanarySeen() as event:
                 self._steps(event.cell).append(_step(record, event))
-            case QuotaChanged():
+            case QuotaChanged() | ContentsErased() | LogRead():
                 run.misfits += 1
             case _:
                 assert_never(record.typed)

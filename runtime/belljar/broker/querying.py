@@ -1,9 +1,9 @@
 """A program's queries: batches of prompts, each answered or failed in its place.
 
-Kept here: how many prompts were asked. A batch is permitted as a whole before any of it is split or sent; then as many
-of its prompts are under way as the policy lets run side by side, each a call of its own (`calls`). A batch never holds
-more answers than fit into one reply, and ends a little before its cell does, so that the program can keep what there
-is.
+Kept here: how many prompts were asked, and host tools called. A batch is permitted as a whole before any of it is split
+or sent; then as many of its prompts are under way as the policy lets run side by side, each a call of its own
+(`calls`). A batch never holds more answers than fit into one reply, and ends a little before its cell does, so that the
+program can keep what there is.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _HEAD_BYTES: Const = 256
 
 
 class Querying:
-    """One run's queries. `count` is how many prompts were asked."""
+    """One run's queries. `count` is how many prompts were asked, and host tools called."""
 
     def __init__(
         self,
@@ -107,6 +107,7 @@ class Querying:
             raise ProtocolViolation("a tool is called once at a time")
         await off_loop(len(prompts[0]), _permit_prompts, prompts, self._policy.models.prompt_bytes_max)
         await self._calls.canaries.look("prompt", prompts, cell.number)
+        self.count += 1
         request = ModelRequest("", (), 0, self._policy.models.call_wall_s, "tool")
         try:
             reply = await self._calls.ask(tool, request, cell=cell.number, prompt=prompts[0], deadline=cell.deadline)

@@ -1,16 +1,21 @@
-"""`belljar audit ls|show|verify|coverage`."""
+"""`belljar audit ls|show|tail|diff|verify|coverage`."""
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from belljar.audit import (
     Coverage,
@@ -20,23 +25,32 @@ from belljar.audit import (
     Report,
     TreeRun,
     coverage,
-    parent_of,
+    head,
+    latest,
     records,
+    records_after,
     records_below,
-    runs,
     tree,
     verify,
 )
+from belljar.audit.choosing import UNFINISHED, Wanted, chosen
+from belljar.audit.events import HOST_RUNS, RunAbandoned, RunFinished
 from belljar.cli import options
-from belljar.cli.output import emit, say, tell
-from belljar.errors import InvalidInput, VerificationFailed
-from belljar.units import format_money
+from belljar.cli.logged import may_be_unlogged, note_read
+from belljar.cli.output import emit, flush, printable, say, tell
+from belljar.errors import BelljarError, InvalidInput, VerificationFailed
+from belljar.identity import BACKENDS
+from belljar.units import format_money, parse_money
 
-__all__ = ["audit", "run_id"]
+__all__ = ["audit"]
 
 _PROBLEMS_SHOWN_MAX = 20
 _RANGES_SHOWN = 20
 _LAST = "last"
+_COLUMNS = 120
+_POLL_S = 0.2
+_DIFFER = 1
+_TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 
 
@@ -52,68 +66,228 @@ class _Percent(click.ParamType[Fraction]):
         return Fraction(match[1])
 
 
-class _Audit(click.Group):
-    """Loads what runs boxes only when it is asked for."""
+class _Money(click.ParamType[int]):
+    """`0.50`, in nano-dollars."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "replay"])
+    name = "usd"
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "replay":
-            return super().get_command(ctx, cmd_name)
-        from belljar.cli.replay import replay
-
-        return replay
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_money(f"{value} USD")
+        except BelljarError:
+            self.fail(f"{value!r} is not a valid amount in USD; use one such as 0.50", param, ctx)
 
 
-@click.group(cls=_Audit)
+@click.group()
 def audit() -> None:
     """Read and check the audit log."""
 
 
 @audit.command()
+@click.option("--tenant", metavar="T", help="Only runs of this tenant, and of those below it.")
+@click.option("--status", metavar="STATUS", help="Only runs that ended so: ok, error, quota, ..., or `unfinished`.")
+@click.option("--model", metavar="NAME", help="Only runs of this model, or that asked it.")
+@click.option(
+    "--since", type=_TIME, metavar="TIME", help="Only runs that began then or later: 2026-11-28[T12:30:00], UTC."
+)
+@click.option("--until", type=_TIME, metavar="TIME", help="Only runs that began before.")
+@click.option(
+    "--min-cost", type=_Money(), metavar="USD", help="Only runs that cost this with those below, such as 0.50."
+)
+@click.option("--refused", is_flag=True, help="Only runs of which something was refused.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the latest N of them.")
 @options.state
 @options.as_json
-def ls(state: Path | str | None, as_json: bool) -> None:
-    """List the runs in the log, oldest first."""
-    found = runs(_log(state))
+def ls(
+    tenant: str | None,
+    status: str | None,
+    model: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    min_cost: int | None,
+    refused: bool,
+    limit: int | None,
+    state: Path | str | None,
+    as_json: bool,
+) -> None:
+    """List the runs in the log, oldest first: all, or those that every option lets pass."""
+    wanted = Wanted(
+        tenant=tenant,
+        status=status,
+        model=model,
+        since_ns=_nanoseconds(since),
+        until_ns=_nanoseconds(until),
+        cost_nanousd_min=min_cost,
+        refused=refused,
+    )
+    found = chosen(_log(state), wanted, limit)
     if as_json:
         emit({"runs": found})
         return
     for run in found:
         started = f"{datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S}"
-        say(f"{run.run}  {started}  {run.status or 'unfinished':<10}  {run.records:>7} records  {run.tenant}")
+        line = f"{run.run}  {started}  {run.status or UNFINISHED:<10}  {run.records:>7} records  {run.tenant}"
+        say(printable(line, but=""))
+
+
+def _nanoseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.replace(tzinfo=UTC).timestamp()) * 10**9
 
 
 @audit.command()
 @click.argument("run")
+@click.option("--full", is_flag=True, help="Cut no text and leave nothing out.")
 @click.option(
-    "--tree", "as_tree", is_flag=True, help="Show instead RUN and the runs below it, a line each, with what they cost."
+    "--records", "raw", is_flag=True, help="Show instead the records of RUN, without those of the runs below it."
 )
+@click.option(
+    "--tree", "as_tree", is_flag=True, help="Show instead a line for RUN and each run below it, with its cost."
+)
+@may_be_unlogged
 @options.state
 @options.as_json
-def show(run: str, as_tree: bool, state: Path | str | None, as_json: bool) -> None:
-    """Show every record of RUN: its id, or `last` for the latest one that is no child run."""
+def show(
+    run: str, full: bool, raw: bool, as_tree: bool, unlogged: bool, state: Path | str | None, as_json: bool
+) -> None:
+    """Show what RUN did: its id, or `last` for the latest one that is no child run.
+
+    Questions, turns, cells, queries, reads and refusals are shown as a tree, and child runs in the cell that started
+    them. In the bar of a context, each character is a part of it: `.` was never read, `-` in part, `=` is all read; of
+    what stood in an answered prompt `+` is a part, and `#` all. Texts that were written by programs and models stand
+    behind `|`, and what could steer the terminal is shown as an escape.
+    """
     log = _log(state)
-    run = run_id(log, run)
+    run = _run_id(log, run)
+    note_read(log, run, unlogged=unlogged)
     if as_tree:
         _show_tree(run, tree(records_below(log, run)), as_json)
-        return
-    found = list(records(log, run))
-    if not found:
-        raise _no_run(run)
+    elif raw or run in HOST_RUNS:
+        _show_records(run, list(records(log, run)), as_json)
+    else:
+        _show_trajectory(log, run, full=full, as_json=as_json)
+
+
+def _show_records(run: str, found: list[Record], as_json: bool) -> None:
     if as_json:
         emit({"run": run, "records": [_fields(record) for record in found]})
         return
-    first = found[0].time_ns
     for record in found:
-        data = " ".join(f"{key}={json.dumps(value)}" for key, value in record.data.items())
-        say(f"{record.seq:>8}  +{(record.time_ns - first) / 1e9:9.3f} s  {record.event:<18} {data}")
+        say(_line(record, found[0].time_ns))
+
+
+def _line(record: Record, first_ns: int) -> str:
+    # Escaped as JSON, they are printable ASCII.
+    data = " ".join(f"{key}={json.dumps(value)}" for key, value in record.data.items())
+    return f"{record.seq:>8}  +{(record.time_ns - first_ns) / 1e9:9.3f} s  {record.event:<18} {data}"
+
+
+def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
+    from belljar.audit.trajectory import Trajectory, plain
+    from belljar.cli.tree import lines
+
+    grown = Trajectory()
+    for record in records_below(log, run):
+        grown.feed(record)
+    assert grown.run is not None
+    if as_json:
+        emit({"run": run, "trajectory": plain(grown.run), "coverage": grown.coverage()})
+        return
+    for line in lines(grown.run, None, width=_width(), full=full):
+        say(line)
+
+
+def _width() -> int:
+    """Of the terminal; what goes elsewhere is as wide as is well read."""
+    return shutil.get_terminal_size((_COLUMNS, 0)).columns if sys.stdout.isatty() else _COLUMNS
+
+
+@audit.command()
+@click.argument("run", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Wait for more, until RUN has ended or you stop it.")
+@click.option("-n", "count", type=click.IntRange(min=0), default=10, show_default=True, help="Begin with the last N.")
+@may_be_unlogged
+@options.state
+@click.option("--json", "as_json", is_flag=True, help="Print each record as one line of JSON.")
+def tail(run: str | None, follow: bool, count: int, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
+    """Show the log's last records, of all runs, or of RUN and those below it, and with -f those that are written."""
+    log = _log(state)
+    run = None if run is None else _run_id(log, run)
+    note_read(log, *([] if run is None else [run]), unlogged=unlogged)
+    at = head(log)
+    found, ended = _last(log, run, at, count)
+    first_ns = found[0].time_ns if found else time.time_ns()
+    while True:
+        for record in found:
+            _print_record(record, first_ns, as_json)
+        flush()
+        if not follow or ended:
+            return
+        while (now := head(log)) <= at:
+            time.sleep(_POLL_S)
+        found = records_after(log, at, run)
+        at = max([now, *(record.seq for record in found[-1:])])
+        ended = any(_is_end(record, run) for record in found)
+
+
+def _last(log: Log, run: str | None, at: int, count: int) -> tuple[list[Record], bool]:
+    """The last records up to number `at`, in order, and whether the run's end is among all of them."""
+    ended = False
+
+    def known() -> Iterator[Record]:
+        nonlocal ended
+        for record in records_after(log, at - count) if run is None else records_below(log, run):
+            if record.seq <= at:
+                ended = ended or _is_end(record, run)
+                yield record
+
+    return heapq.nlargest(count, known(), key=lambda record: record.seq)[::-1], ended
+
+
+def _is_end(record: Record, run: str | None) -> bool:
+    return record.run == run and isinstance(record.typed, RunFinished | RunAbandoned)
+
+
+def _print_record(record: Record, first_ns: int, as_json: bool) -> None:
+    if as_json:
+        say(json.dumps({"run": record.run, **_fields(record)}))
+    else:
+        say(printable(f"{record.run}  {_line(record, first_ns)}", but=""))
+
+
+@audit.command()
+@click.argument("left")
+@click.argument("right")
+@may_be_unlogged
+@options.state
+@options.as_json
+def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
+    """Show where two runs differ, action by action, the first divergence first. Exit with 1 if they do.
+
+    Times, ids and what a root model was sent differ always, and do not count. Of a text counts its digest.
+    """
+    from belljar.audit.difference import differences
+    from belljar.audit.trajectory import trajectory
+
+    log = _log(state)
+    left, right = _run_id(log, left), _run_id(log, right)
+    note_read(log, left, right, unlogged=unlogged)
+    mine, theirs = trajectory(records_below(log, left)), trajectory(records_below(log, right))
+    assert mine is not None
+    assert theirs is not None
+    found = list(differences(mine, theirs))
+    if as_json:
+        emit({"left": left, "right": right, "same": not found, "differences": found})
+    else:
+        for one in found:
+            say(f"{one.at}: {one.what}")
+            say(f"  {left}  {json.dumps(msgspec.to_builtins(one.left))}")
+            say(f"  {right}  {json.dumps(msgspec.to_builtins(one.right))}")
+        say(_counted(len(found), "difference") if found else "the runs do not differ")
+    if found:
+        click.get_current_context().exit(_DIFFER)
 
 
 def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
-    if not found:
-        raise _no_run(run)
     if as_json:
         emit({"run": run, "tree": found})
         return
@@ -125,7 +299,45 @@ def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
 
 
 def _show_branch(name: str, status: str, calls: int, cost_nanousd: int) -> None:
-    say(f"{name}  {status:<10}  {_counted(calls, 'call')}  {format_money(cost_nanousd)}")
+    say(printable(f"{name}  {status:<10}  {_counted(calls, 'call')}  {format_money(cost_nanousd)}", but=""))
+
+
+@audit.command()
+@click.argument("run")
+@click.option("--backend", type=click.Choice(BACKENDS), help="What the box is made of. [default: as it was]")
+@click.option(
+    "--policy",
+    metavar="NAME|FILE",
+    help="Run it under this policy, to see what that refuses and what the run would cost. [default: as it was]",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="A fork: the root model from turn N on, in a run that is charged. The turns before come from the record.",
+)
+@click.option("--from-turn", type=click.IntRange(1), metavar="N", help="The first turn that --model takes.")
+@click.option("--sub-model", metavar="NAME", help="The model that answers queries of a fork. [default: --model]")
+@click.option(
+    "--context",
+    "sources",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="A context that the run had, if it is not registered: a file or a folder. Repeat it for others.",
+)
+@options.state
+@options.as_json
+def replay(run: str, sources: tuple[str, ...], state: Path | str | None, as_json: bool, **wish: Any) -> int:
+    """Run the code of RUN (an id, or `last`) again, answer what it asks from the log, and compare all that it does.
+
+    No model is asked, no tool is called, and no tenant is charged. Exits with 9 if anything differs, or if not all of
+    it can be compared.
+    """
+    from belljar.cli.replay import replayed  # with the engine, which no other command here needs
+
+    log = _log(state)
+    run = _run_id(log, run)
+    note_read(log, run, unlogged=False)
+    return replayed(options.place(state).state, run, sources, as_json, **wish)
 
 
 @audit.command("verify")
@@ -173,10 +385,17 @@ _SHOWN_UNIT = (
     metavar="N",
     help="List at most N ranges of each kind.",
 )
+@may_be_unlogged
 @options.state
 @options.as_json
 def coverage_(
-    run: str, require: Fraction | None, what: str, ranges: int, state: Path | str | None, as_json: bool
+    run: str,
+    require: Fraction | None,
+    what: str,
+    ranges: int,
+    unlogged: bool,
+    state: Path | str | None,
+    as_json: bool,
 ) -> None:
     """Show which characters of its contexts RUN (an id, or `last`) read, and which it showed to a sub-model.
 
@@ -184,8 +403,9 @@ def coverage_(
     box; shown means found word for word in a prompt that was answered. Percentages are rounded down: 100 % means all.
     """
     log = _log(state)
-    run = run_id(log, run)
+    run = _run_id(log, run)
     found = _coverage(log, run, ranges)
+    note_read(log, run, unlogged=unlogged)
     part = found.read_chars if what == "read" else found.shown_chars
     met = require is None or part * 100 >= require * found.chars
     if require is not None and found.chars == 0:
@@ -210,11 +430,7 @@ def _coverage(log: Log, run: str, ranges: int) -> Coverage:
     report = verify(log)
     if not report.ok:
         raise _unsound(report)
-    of_tree = records_below(log, run)
-    first = next(of_tree, None)
-    if first is None:
-        raise _no_run(run)
-    return coverage(chain([first], of_tree), ranges_max=ranges)
+    return coverage(records_below(log, run), ranges_max=ranges)
 
 
 def _print_coverage(found: Coverage) -> None:
@@ -243,16 +459,17 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def run_id(log: Log, run: str) -> str:
-    """The run that is meant: `last` is the latest one that is no child run, nor a replay."""
-    if run != _LAST:
-        return run
-    roots = [one.run for one in runs(log) if parent_of(one.run) is None and one.replays is None]
-    if not roots:
-        raise InvalidInput(
-            "the log has no run yet: start one with `belljar run` or `belljar exec`", code="audit.no_run"
-        )
-    return roots[-1]
+def _run_id(log: Log, run: str) -> str:
+    """The id of a run that is in the log."""
+    if run == _LAST:
+        if (found := latest(log)) is None:
+            raise InvalidInput(
+                "the log has no run yet: start one with `belljar run` or `belljar exec`", code="audit.no_run"
+            )
+        return found
+    if next(records(log, run), None) is None:
+        raise _no_run(run)
+    return run
 
 
 def _no_run(run: str) -> InvalidInput:

@@ -21,9 +21,19 @@ import msgspec
 from belljar.bench import multihop, niah, oolong, pairs, repository
 from belljar.bench.cases import Case
 from belljar.cli import options
-from belljar.cli.delivery import as_text, require_stdout
+from belljar.cli.delivery import as_text, keep_table, require_stdout
 from belljar.cli.loop import run_async
-from belljar.cli.output import emit, exit_code, explain, printable, say, tell
+from belljar.cli.output import (
+    EXIT_OUTPUT,
+    OutputFailed,
+    emit,
+    exit_code,
+    explain,
+    flush,
+    printable,
+    say,
+    tell,
+)
 from belljar.cli.progress import progress
 from belljar.engine import Result
 from belljar.errors import InvalidInput
@@ -104,7 +114,12 @@ def bench(task: str, tokens: int, seed: int, chosen: tuple[str, ...], **rest: An
     rows: list[Row] = []
     code = run_async(_measure(cases, rows, rest))
     table = _table(task, tokens, seed, rest["model"], rows)
-    emit(table) if rest["as_json"] else _print(table)
+    try:
+        emit(table) if rest["as_json"] else _print(table)
+        flush()
+    except OutputFailed as failure:
+        keep_table(f"bench-{rows[0].run}", table, failure, options.place(rest["state"]).state)
+        return EXIT_OUTPUT
     return code
 
 

@@ -20,7 +20,7 @@ from belljar.engine import AskResult, Result
 from belljar.errors import InvalidInput
 from belljar.state import State
 
-__all__ = ["as_text", "deliver", "require_stdout"]
+__all__ = ["as_text", "deliver", "keep_table", "require_stdout"]
 
 
 class _NoStdout(InvalidInput):
@@ -69,16 +69,34 @@ def _keep(result: Result, failure: OutputFailed, state: State) -> None:
     if failure.reader_left and result.usage.calls == 0:
         tell(f"output: {failure}: run {result.run} asked no model, so its result is not kept")
         return
-    path = state.results / f"{result.run}.json"
+    path, error = _kept(f"{result.run}.json", document_of(result), state)
+    if error is None:
+        tell(f"output: {failure}: the result of run {result.run} is in {path}")
+        return
+    tell(f"output: {failure}, nor can {path} ({error.strerror}): the answer of run {result.run} follows")
+    if result.given is not None:
+        show(f"{as_text(result)}\n", file=sys.stderr)
+
+
+def keep_table(name: str, table: msgspec.Struct, failure: OutputFailed, state: State) -> None:
+    """The same for what several runs have paid for; where nothing can be kept it goes to stderr."""
+    path, error = _kept(f"{name}.json", document_of(table), state)
+    if error is None:
+        tell(f"output: {failure}: the table is in {path}")
+        return
+    tell(f"output: {failure}, nor can {path} ({error.strerror}): the table follows")
+    show(f"{document_of(table)}\n", file=sys.stderr)
+
+
+def _kept(name: str, document: str, state: State) -> tuple[Path, OSError | None]:
+    """Where it is kept, for its owner only, and why not."""
+    path = state.results / name
     try:
         state.results.mkdir(mode=0o700, exist_ok=True)
-        _write_private(path, document_of(result))
+        _write_private(path, document)
     except OSError as error:
-        tell(f"output: {failure}, nor can {path} ({error.strerror}): the answer of run {result.run} follows")
-        if result.given is not None:
-            show(f"{as_text(result)}\n", file=sys.stderr)
-        return
-    tell(f"output: {failure}: the result of run {result.run} is in {path}")
+        return path, error
+    return path, None
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,7 +13,7 @@ import click
 from belljar.config import Settings, settings
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES
 
-__all__ = ["as_json", "box_options", "config_file", "place", "prices", "reading", "state"]
+__all__ = ["as_json", "box_options", "config_file", "place", "prices", "reading", "state", "user"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -125,3 +126,12 @@ def box_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def user() -> str:
+    """Who runs this command, for the log."""
+    uid = os.getuid()
+    try:
+        return f"user:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user:{uid}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import pwd
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -125,7 +123,7 @@ def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[Bo
         changes.setdefault(period, {})[dimension] = bound
     if not changes:
         raise click.UsageError("name a limit, such as --cost 50USD/day")
-    limits = _write(state, lambda quotas: quotas.change(tenant, changes, by=_user()))
+    limits = _write(state, lambda quotas: quotas.change(tenant, changes, by=options.user()))
     _print_limits(tenant, limits, "changed", as_json=as_json)
 
 
@@ -135,7 +133,7 @@ def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[Bo
 @options.as_json
 def clear(tenant: str, state: Path | str | None, as_json: bool) -> None:
     """Clear all limits of TENANT; the policies' [quota.tenant] counts for it again."""
-    limits = _write(state, lambda quotas: quotas.clear(tenant, by=_user()))
+    limits = _write(state, lambda quotas: quotas.clear(tenant, by=options.user()))
     _print_limits(tenant, limits, "cleared", as_json=as_json)
 
 
@@ -227,15 +225,6 @@ def _write(state: Path | str | None, change: Callable[[Quotas], Awaitable[_T]]) 
             return await change(quotas)
 
     return run_async(go(), closed=_CLOSED)
-
-
-def _user() -> str:
-    """Who runs this command, for the log."""
-    uid = os.getuid()
-    try:
-        return f"user:{pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"user:{uid}"
 
 
 # -- printing ----------------------------------------------------------------------------------------------------------

@@ -6,64 +6,38 @@ import os
 from pathlib import Path
 from typing import Any
 
-import click
-
-from belljar.cli import options
-from belljar.cli.audit import run_id
 from belljar.cli.delivery import as_text, deliver, require_stdout
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, say, show, tell
 from belljar.engine import Result
 from belljar.errors import InvalidInput, VerificationFailed
-from belljar.identity import BACKENDS
+from belljar.identity import BackendName
 from belljar.replay import Replay, Replays
 from belljar.state import State
 from belljar.units import format_money
 
-__all__ = ["replay"]
+__all__ = ["replayed"]
 
 
-@click.command()
-@click.argument("run")
-@click.option("--backend", type=click.Choice(BACKENDS), help="What the box is made of. [default: as it was]")
-@click.option(
-    "--policy",
-    metavar="NAME|FILE",
-    help="Run it under this policy, to see what that refuses and what the run would cost. [default: as it was]",
-)
-@click.option(
-    "--model",
-    metavar="NAME",
-    help="A fork: the root model from turn N on, in a run that is charged. The turns before come from the record.",
-)
-@click.option("--from-turn", type=click.IntRange(1), metavar="N", help="The first turn that --model takes.")
-@click.option("--sub-model", metavar="NAME", help="The model that answers queries of a fork. [default: --model]")
-@click.option(
-    "--context",
-    "sources",
-    multiple=True,
-    metavar="[NAME=]PATH",
-    help="A context that the run had, if it is not registered: a file or a folder. Repeat it for others.",
-)
-@options.state
-@options.as_json
-def replay(
-    run: str, model: str | None, from_turn: int | None, sources: tuple[str, ...], as_json: bool, **rest: Any
+def replayed(
+    state: State,
+    run: str,
+    sources: tuple[str, ...],
+    as_json: bool,
+    *,
+    policy: str | None,
+    backend: BackendName | None,
+    model: str | None,
+    from_turn: int | None,
+    sub_model: str | None,
 ) -> int:
-    """Run the code of RUN (an id, or `last`) again, answer what it asks from the log, and compare all that it does.
-
-    No model is asked, no tool is called, and no tenant is charged. Exits with 9 if anything differs, or if not all of
-    it can be compared.
-    """
+    """Replay or fork a run as the options say, and tell what came of it. Returns the exit code."""
     require_stdout()
-    state = options.place(rest["state"]).state
-    run = run_id(state.journal, run)
-    given: dict[str, Any] = {name: rest[name] for name in ("policy", "backend")}
-    given["contexts"] = dict(map(_named, sources))
-    if (model is None) != (from_turn is None) or (model is None and rest["sub_model"] is not None):
+    given: dict[str, Any] = {"policy": policy, "backend": backend, "contexts": dict(map(_named, sources))}
+    if (model is None) != (from_turn is None) or (model is None and sub_model is not None):
         raise InvalidInput("a fork needs both --model and --from-turn: give both, or neither", code="usage")
     if model is not None and from_turn is not None:
-        return _fork(state, run, from_turn, as_json, model=model, sub_model=rest["sub_model"], **given)
+        return _fork(state, run, from_turn, as_json, model=model, sub_model=sub_model, **given)
 
     async def work() -> Replay:
         async with Replays(state, os.environ) as replays:

@@ -4,7 +4,7 @@ from belljar.context.document import Document, Kind, OpenDocument
 from belljar.context.encodings import Errors
 from belljar.context.folder import LeftOut
 from belljar.context.intake import OnProgress
-from belljar.context.items import first_keys
+from belljar.context.items import FirstItem, first_items
 from belljar.context.parts import Part, Span, View, view_of, within
 from belljar.context.store import (
     ContextStore,
@@ -22,6 +22,7 @@ __all__ = [
     "Document",
     "Errors",
     "FileSource",
+    "FirstItem",
     "Kind",
     "LeftOut",
     "Loan",
@@ -33,7 +34,7 @@ __all__ = [
     "Span",
     "Swept",
     "View",
-    "first_keys",
+    "first_items",
     "view_of",
     "within",
 ]

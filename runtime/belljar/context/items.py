@@ -14,14 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from belljar.context.document import DIRECTORY_FILE, RECORD_BYTES, OpenDocument
 from belljar.context.files import created
 from belljar.context.intake import Draft, Meter, OnProgress, Place, Writer
 from belljar.errors import InvalidInput
 
-__all__ = ["Directory", "draft", "first_keys", "take_dict", "take_json_lines", "take_list"]
+__all__ = ["Directory", "FirstItem", "draft", "first_items", "take_dict", "take_json_lines", "take_list"]
 
 Form = Literal["t", "j"]
 
@@ -61,16 +61,24 @@ def take_dict(place: Place, values: Mapping[Any, object], on_progress: OnProgres
     return _take(place, "dict", values, named, Meter(on_progress, len(values)))
 
 
-def first_keys(document: OpenDocument, count: int, chars_max: int) -> list[str]:
-    """The first keys of a dict, of which the longer ones are cut; none of any other context."""
-    if document.document.kind != "dict":
-        return []
+class FirstItem(NamedTuple):
+    """An item of a list or dict: its key, cut if it is long, and None in a list; and how many characters it has."""
+
+    key: str | None
+    chars: int
+
+
+def first_items(document: OpenDocument, directory: OpenDocument, items: range, key_chars_max: int) -> list[FirstItem]:
+    """These items of a list or dict, by its open directory. An item that is no text counts as its JSON."""
     found = []
-    records = bytes(document.directory().read(0, RECORD_BYTES * min(count, document.document.items)))
-    for at in range(0, len(records), RECORD_BYTES):
-        start, chars = int(records[at : at + 12], 16), int(records[at + 12 : at + 18], 16)
-        key = str(document.read(start, start + min(chars, chars_max)), "utf-8")
-        found.append(key if chars <= chars_max else f"{key}...")
+    for item in items:
+        record = str(directory.read(item * RECORD_BYTES, (item + 1) * RECORD_BYTES), "ascii")
+        start, chars = int(record[:12], 16), int(record[12:18], 16)
+        key = None
+        if document.document.kind == "dict":
+            key = str(document.read(start, start + min(chars, key_chars_max)), "utf-8")
+            key = key if chars <= key_chars_max else f"{key}..."
+        found.append(FirstItem(key, int(record[30:40], 16)))
     return found
 
 

@@ -30,7 +30,7 @@ from typing import Final as Const
 import msgspec
 
 from belljar.broker import Calls, RunScope
-from belljar.context import Document
+from belljar.context import Document, FirstItem
 from belljar.engine.blocks import Block, Found, find_blocks
 from belljar.engine.box import Box, Verdict, verdict_of
 from belljar.engine.history import History
@@ -105,7 +105,7 @@ class Root:
         documents: the run's contexts, by name.
         execute: runs a block as a cell of `box`, after which others may follow.
         answer_type: what the answer has to be; the box's broker checks it.
-        keys: the first keys of each document that is a dict.
+        firsts: the first items of each document that is a list or dict.
         tools: what is said of each function of the host that programs may call.
         tell: called with each turn when it is over.
 
@@ -126,7 +126,7 @@ class Root:
         execute: Callable[[str], Awaitable[CellResult]],
         tell: Callable[[Turn], None],
         answer_type: AnswerType | None = None,
-        keys: Mapping[str, Sequence[str]] | None = None,
+        firsts: Mapping[str, Sequence[FirstItem]] | None = None,
         tools: Sequence[str] = (),
     ) -> None:
         self._model = model
@@ -138,7 +138,7 @@ class Root:
         self._word = secrets.token_hex(6)
         policy = scope.policy
         self._system = system_prompt(policy, language, self._word, depth=scope.run.depth, tools=tools)
-        first = opening(whole(question), documents, answer_type, keys, self._word)
+        first = opening(whole(question), documents, answer_type, firsts, self._word)
         if policy.models.turns_max == 1:  # the instructions say how many there are
             first += f"\n\n{standing(scope, 1, calls.limits, calls.spent_in_tree)}"
         self._history = History(self._system, first, policy.models.prompt_bytes_max)

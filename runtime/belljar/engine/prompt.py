@@ -13,7 +13,7 @@ from typing import Final as Const
 import msgspec
 
 from belljar.broker import RunScope, Spent
-from belljar.context import Document
+from belljar.context import Document, FirstItem
 from belljar.engine.blocks import Found
 from belljar.engine.history import cut, shown_chars_max
 from belljar.engine.result import CellResult
@@ -210,13 +210,13 @@ def opening(
     question: str,
     documents: Mapping[str, Document],
     answer_type: AnswerType | None = None,
-    keys: Mapping[str, Sequence[str]] | None = None,
+    firsts: Mapping[str, Sequence[FirstItem]] | None = None,
     word: str = "",
 ) -> str:
     """The first message: what there is, the question, and what the answer has to be.
 
     Args:
-        keys: for each document that is a dict, its first keys.
+        firsts: for each document that is a list or dict, its first items.
     """
     form = [] if answer_type is None else ["", _form_of(answer_type)]
     if not documents:
@@ -224,10 +224,20 @@ def opening(
     lines = [f"`context` is {_about(next(iter(documents.values())))}."]
     if len(documents) > 1:
         lines += [f'`contexts["{name}"]` is {_about(document)}.' for name, document in documents.items()]
-    for name, first in (keys or {}).items():
+    for name, items in (firsts or {}).items():
         which = "" if len(documents) == 1 else f' of `contexts["{name}"]`'
-        lines.append(f"The first keys{which}: <keys {word}>{json.dumps(first, ensure_ascii=False)}</keys {word}>")
+        lines += _first_items(items, which, word)
     return "\n".join([*lines, f"Question: {question}", *form])
+
+
+def _first_items(items: Sequence[FirstItem], which: str, word: str) -> list[str]:
+    """The keys are data; the sizes are ours."""
+    if not items:
+        return []
+    keys = json.dumps([item.key for item in items if item.key is not None], ensure_ascii=False)
+    sizes = ", ".join(f"{item.chars:,}" for item in items)
+    told = [f"The first items{which} have so many characters: {sizes}"]
+    return told if items[0].key is None else [f"The first keys{which}: <keys {word}>{keys}</keys {word}>", *told]
 
 
 def next_question(question: str, answer_type: AnswerType | None, *, answered: bool) -> str:

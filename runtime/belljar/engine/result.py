@@ -222,10 +222,11 @@ class Result(
     `stdout` and `stderr` are the last cell's, which printed `output_bytes`, kept or not. `cpu_s` and `max_rss_bytes`
     are the kernel's figures for the box. `cost` is the older name of `cost_nanousd`. `cost_assumed_nanousd` is the part
     of it that no provider reported: for calls that failed on their way, all that they may have cost. `coverage` says
-    how much of the contexts was read and shown; `overage` is what the run was charged beyond what was held for it, if
-    anything; `layers` are the layers of the wall that held; `scripted` says that no
-    model was asked. With the status `error`, `limit` is what the program had been refused when it died of that.
-    `turns_log` has the root model's turns, or the latest of them if all would be too much to keep.
+    how much of the contexts was read and shown; `queries` are the prompts of its program and its calls of host tools;
+    `overage` is what the run was charged beyond what was held for it, if anything; `layers` are the layers of the wall
+    that held; `scripted` says that no model was asked. With the status `error`, `limit` is what the program had been
+    refused when it died of that. `turns_log` has the root model's turns, or the latest of them if all would be too much
+    to keep.
     """
 
     run_text: str  # what `msgspec` can write

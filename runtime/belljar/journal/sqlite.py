@@ -8,6 +8,15 @@ A transaction fails if it finds another file at the path, or something in the da
 whoever moves, deletes or replaces the file, or plants a trigger in it, stops what depends on it. Path and contents are
 checked under the write lock, before anything is written; and the path once more after the commit, since a later reader
 finds only what is at the path. A transaction that fails this last check may be in a file that is somewhere else by now.
+
+A commit puts its pages into the -wal file, and from time to time they have to be moved into the database. SQLite does
+that by itself, and says nothing if the disk does not take them: the -wal file would grow on and on. So it is done here,
+between two transactions, once that file has a certain size; while it cannot be done, nothing more is written.
+
+A commit that the disk did not confirm is in doubt. This process, and whoever reads beside it, see nothing of it, and
+the next commit goes over it; but if the process dies before that, it may be there. So a caller that was told of the
+failure has done nothing, and the log may have a request that was not sent: the next start closes it as interrupted, and
+it is charged in full.
 """
 
 from __future__ import annotations
@@ -16,7 +25,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,6 +40,8 @@ __all__ = ["SqliteStore"]
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 
 _BUSY_TIMEOUT_S: Final = 10.0  # how long another process may hold the write lock
+# Of the -wal file, before its pages are moved into the database.
+_WAL_BYTES_MAX: Final = 4 << 20
 # Values in one statement; SQLite itself takes 32,766.
 _VALUES_MAX: Final = 500
 
@@ -65,6 +76,8 @@ class SqliteStore:
         self._version = -1
         self._paths: list[Path] = []
         self._files: list[tuple[int, int]] = []
+        self._wal_bytes = 0  # of the -wal file, when it was last looked at
+        self._move_at = _WAL_BYTES_MAX
         self._loads: dict[tuple[str, int], str] = {}
         self._saves: dict[str, str] = {}
         self._turns: Turns | None = None
@@ -76,6 +89,8 @@ class SqliteStore:
         if self._turns is not None and not self._turns.take(self._busy_timeout_s):
             raise StoreError(_busy(self._busy_timeout_s))
         with self._told():
+            if self._wal_bytes >= self._move_at:
+                self._move_pages()
             self._db.execute("BEGIN IMMEDIATE")
             self._refuse_moved()
             version = self._db.execute("PRAGMA data_version").fetchone()[0]
@@ -178,9 +193,24 @@ class SqliteStore:
         except SqliteError as error:
             raise StoreError(_advice(error, self._busy_timeout_s)) from error
 
+    def _move_pages(self) -> None:
+        """From the -wal file into the database; the file is then empty.
+
+        Who still reads an older state keeps a part of it: that is tried again when as much has come again.
+        """
+        self._db.execute("PRAGMA busy_timeout=0")
+        try:
+            busy, *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout={1000 * self._busy_timeout_s:.0f}")
+        self._move_at = _WAL_BYTES_MAX + (self._wal_bytes if busy else 0)
+
     def _refuse_moved(self) -> None:
         try:
-            if _identities(self._paths) == self._files:
+            found = [os.stat(path) for path in self._paths]
+            if found:
+                self._wal_bytes = found[1].st_size
+            if _identities(found) == self._files:
                 return
             why = "it or its -wal file was replaced by another file"
         except OSError as error:
@@ -197,11 +227,11 @@ class SqliteStore:
             db = sqlite3.connect(
                 path or ":memory:", timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
             )
-            before = _identities([path] if path is not None else [])
+            before = _identities([os.stat(path)] if path is not None else [])
             self._configure(db, in_memory=path is None)
             self._prepare(db, path)
             self._paths = _files(path)  # the first transaction has created the side files
-            self._files = _identities(self._paths)
+            self._files = _identities(map(os.stat, self._paths))
             if self._files[:1] != before:
                 raise self._unavailable(f"cannot open {self._name}: the file was replaced meanwhile; try again")
             if path is not None:
@@ -223,6 +253,7 @@ class SqliteStore:
         if mode != "wal" and not in_memory:
             raise self._unavailable(f"cannot open {self._name}: its file system has no shared memory; use a local disk")
         db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA wal_autocheckpoint=0")
         db.execute("PRAGMA trusted_schema=OFF")  # a view or trigger planted in the file can call no function
 
     def _enter_wal(self, db: sqlite3.Connection) -> str:
@@ -291,13 +322,13 @@ def _files(path: Path | None) -> list[Path]:
     return [path, *(real.with_name(real.name + suffix) for suffix in ("-wal", "-shm"))]
 
 
-def _identities(paths: Sequence[Path]) -> list[tuple[int, int]]:
+def _identities(files: Iterable[os.stat_result]) -> list[tuple[int, int]]:
     """Device and inode of each.
 
     While SQLite has a file open, no other file gets its inode, so we need not hold it open too. Nor may we: closing a
     descriptor of our own would drop this process's locks.
     """
-    return [(stat.st_dev, stat.st_ino) for stat in map(os.stat, paths)]
+    return [(stat.st_dev, stat.st_ino) for stat in files]
 
 
 def _create_private(path: Path) -> None:

@@ -462,7 +462,7 @@ class Ledger:
         needs = () if run.parent is None else accounts.slice_keys(run.parent)
         job = Job(work, needs if beside is None else needs + beside.needs)
         try:
-            result = await self._submit(job, lane=run if beside else "", last=True)
+            result = await self._submit(job, lane=run if beside else "", last=beside is not None)
         except HostFault:
             self._owe_later(_close_once(run, beside, known, below))
             raise

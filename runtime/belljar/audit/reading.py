@@ -1,0 +1,44 @@
+"""That somebody reads what runs did stands in the log, too: durable before anything is shown.
+
+What cannot be written to cannot say so: a file that is read-only or somebody else's, a full disk, a copy on other
+media; nor is a log of an older format migrated only because somebody reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+from belljar.audit.events import LogRead
+from belljar.audit.log import AuditLog
+from belljar.audit.source import UNREADABLE, Log, open_source
+from belljar.errors import AuditUnavailable
+from belljar.journal import open_journal
+
+__all__ = ["log_read"]
+
+
+async def log_read(log: Log, *, by: str, command: str, of: Sequence[str] = ()) -> None:
+    """Append a record that `by` is about to read these runs, and those below them, or all.
+
+    Raises:
+        InvalidInput: `audit.missing`: there is no log.
+        AuditUnavailable: it cannot be written.
+    """
+    _refuse_older(log)
+    journal = open_journal(log, unavailable=AuditUnavailable)
+    try:
+        entry = AuditLog(journal).host_entry(LogRead(by=by, command=command, of=list(of)))
+        await journal.submit(entry, unavailable=AuditUnavailable)
+    finally:
+        await journal.aclose(unavailable=AuditUnavailable)
+
+
+def _refuse_older(log: Log) -> None:
+    with closing(open_source(log)) as source:
+        try:
+            number, latest = source.format()
+        except UNREADABLE as error:
+            raise AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it") from error
+    if number != latest:
+        raise AuditUnavailable(f"the audit log {source.name} has format {number}, and {latest} is written here")

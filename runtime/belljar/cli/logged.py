@@ -1,0 +1,41 @@
+"""What reads of what runs did is logged first: for each command that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from belljar.audit import Log
+from belljar.audit.reading import log_read
+from belljar.cli import options
+from belljar.cli.loop import run_async
+from belljar.errors import AuditUnavailable
+
+__all__ = ["may_be_unlogged", "note_read"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+may_be_unlogged: Callable[[F], F] = click.option(
+    "--unlogged",
+    is_flag=True,
+    help="Read also a log that cannot be written. Where it can, a record says that it is read, whatever is asked for.",
+)
+
+
+def note_read(log: Log, *runs: str, unlogged: bool = False) -> None:
+    """Log that this command is about to read these runs, and those below them, or all of them.
+
+    Raises:
+        InvalidInput: `audit.missing`: there is no log.
+        AuditUnavailable: it cannot be written, and `unlogged` does not allow that.
+    """
+    command = " ".join(click.get_current_context().command_path.split()[-2:])
+    try:
+        run_async(log_read(log, by=options.user(), command=command, of=runs), closed="the log was not read")
+    except AuditUnavailable as error:
+        if not unlogged:
+            raise AuditUnavailable(
+                f"that the log is read cannot be logged: {error}; --unlogged reads a log that cannot be written"
+            ) from error

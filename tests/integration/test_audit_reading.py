@@ -1,0 +1,357 @@
+"""Reading the log: which runs, what one did, what is new, how two differ; and that it was read stands in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from belljar.audit import Record, records, verify
+from belljar.cli.audit import audit
+from belljar.errors import AuditUnavailable, BelljarError, InvalidInput
+from belljar.identity import RunId
+from tests.integration.support import BELLJAR, Jar
+from tests.journals import OwnLog
+from tests.unit.audit_events import made
+from tests.unit.test_trajectory import TREE
+from tests.waiting import PATIENCE_S, until
+
+Entry = tuple[str, str, Mapping[str, Any]]
+HOUR_NS = 3600 * 10**9
+# 2026-11-23T00:00:00 UTC; each record an hour later than the one before.
+BEGAN_NS = 1795392000 * 10**9
+RUNS: list[Entry] = [
+    ("a", "run.started", {"tenant": "acme/research", "root_model": "big", "sub_model": "small"}),
+    ("a.00001", "run.started", {"tenant": "acme/research", "root_model": "small"}),
+    ("a.00001", "run.finished", {"status": "ok", "cost_nanousd": 600, "refused": 0}),
+    ("a", "run.finished", {"status": "error", "cost_nanousd": 500, "refused": 2}),
+    ("b", "run.started", {"tenant": "acmeother", "root_model": "big"}),
+    ("b", "cell.started", {"cell": 1}),
+    ("b", "query.requested", {"action": "b.1", "model": "tiny"}),
+    ("b", "query.completed", {"action": "b.1", "answered_by": "tiny-2", "cost_nanousd": 700}),
+    ("c", "run.started", {"tenant": "acme"}),
+    ("c", "cell.started", {"cell": 1}),
+    ("c", "request.refused", {"cell": 1}),
+    ("c", "run.abandoned", {"cost_nanousd": 0}),
+]
+
+
+def write(state: Path, entries: Sequence[Entry], start_ns: int = BEGAN_NS) -> Path:
+    async def main() -> None:
+        times = iter(range(start_ns, start_ns + len(entries) * HOUR_NS, HOUR_NS))
+        log = OwnLog(state / "audit.db", clock=lambda: next(times))
+        for run, event, fields in entries:
+            await log.append(RunId(run), made(event, fields))
+        await log.aclose()
+
+    asyncio.run(main())
+    return state
+
+
+def ask(state: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(audit, [*arguments, "--state", str(state)], standalone_mode=False)
+
+
+def failure(result: Result) -> BelljarError:
+    assert isinstance(result.exception, BelljarError), result.exception
+    return result.exception
+
+
+def reads(state: Path) -> list[dict[str, Any]]:
+    return [record.data for record in records(state / "audit.db", "host.reads")]
+
+
+def event_of(line: str) -> str:
+    """Of a record in a line, its event stands behind the seconds."""
+    return line.partition(" s  ")[2].split()[0]
+
+
+# -- ls --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "listed"),
+    [
+        ([], "a a.00001 b c"),
+        (["--tenant", "acme"], "a a.00001 c"),
+        (["--status", "ok"], "a.00001"),
+        (["--status", "unfinished"], "b"),
+        (["--status", "abandoned"], "c"),
+        (["--model", "big"], "a b"),
+        (["--model", "small"], "a a.00001"),
+        (["--model", "tiny"], "b"),
+        (["--model", "tiny-2"], "b"),
+        (["--since", "2026-11-23T04:00:00"], "b c"),
+        (["--until", "2026-11-23T04:00:00"], "a a.00001"),
+        (["--since", "2026-11-24"], ""),
+        (["--min-cost", "0.0000007"], "a b"),
+        (["--min-cost", "0.000000601"], "a b"),
+        (["--min-cost", "0.0000011"], "a"),
+        (["--refused"], "a c"),
+        (["--limit", "2"], "b c"),
+        (["--tenant", "acme", "--limit", "1"], "c"),
+        (["--refused", "--tenant", "acme/research"], "a"),
+    ],
+)
+def test_runs_are_listed_by_what_they_are(tmp_path: Path, options: list[str], listed: str) -> None:
+    state = write(tmp_path, RUNS)
+    assert [line.split()[0] for line in ask(state, "ls", *options).stdout.splitlines()] == listed.split()
+    found = json.loads(ask(state, "ls", *options, "--json").stdout)["runs"]
+    assert [run["run"] for run in found] == listed.split()
+
+
+def test_only_where_it_must_the_list_looks_into_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = write(tmp_path, RUNS)
+    looked: list[str] = []
+
+    def look(log: Path, run: str) -> Any:
+        looked.append(run)
+        return records(log, run)
+
+    monkeypatch.setattr("belljar.audit.choosing.records", look)
+    ask(state, "ls", "--tenant", "acme", "--since", "2026-11-23", "--status", "ok", "--model", "small")
+    assert looked == []
+    ask(state, "ls", "--min-cost", "0.000001")
+    assert looked == ["b"]
+
+
+# -- show ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_shown_as_a_tree_and_its_records_as_they_are(tmp_path: Path) -> None:
+    state = write(tmp_path, TREE)
+    lines = ask(state, "show", "last").stdout.splitlines()
+    assert lines[0].startswith("run  t  acme")
+    assert lines[-1].startswith("  verdict: ok  limits.turns")
+    assert any(line.startswith("      run  t.00001") for line in lines)
+    raw = ask(state, "show", "t.00001", "--records").stdout.splitlines()
+    assert [event_of(line) for line in raw] == [event for run, event, _ in TREE if run == "t.00001"]
+
+
+def test_the_tree_is_one_document_in_json(tmp_path: Path) -> None:
+    document = json.loads(ask(write(tmp_path, TREE), "show", "t", "--json").stdout)
+    assert document["run"] == "t"
+    assert document["coverage"]["read_chars"] == 180
+    steps = document["trajectory"]["turns"][0]["cells"][0]["steps"]
+    assert [step["step"] for step in steps] == ["read", "query", "child", "shown", "search", "refused"]
+
+
+def test_what_the_host_did_is_shown_in_records(tmp_path: Path) -> None:
+    state = write(tmp_path, TREE)
+    ask(state, "show", "t")
+    assert '"audit show" of=["t"]' in ask(state, "show", "host.reads").stdout
+
+
+def test_of_many_runs_only_the_one_that_is_shown_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = write(tmp_path, [*RUNS, *TREE])
+    parsed: list[int] = []
+    from belljar.audit import read
+
+    parse = read.parse
+
+    def counted(seq: int, body: object) -> Record:
+        parsed.append(seq)
+        return parse(seq, body)
+
+    monkeypatch.setattr(read, "parse", counted)
+    ask(state, "show", "last")
+    assert min(parsed) > len(RUNS)
+
+
+# -- that it was read --------------------------------------------------------------------------------------------------
+
+
+def test_who_reads_what_runs_did_stands_in_the_log(tmp_path: Path) -> None:
+    state = write(tmp_path, TREE)
+    for arguments in (["show", "last"], ["show", "t", "--records"], ["tail"], ["tail", "t"], ["coverage", "t"]):
+        ask(state, *arguments)
+    ask(state, "diff", "t", "t.00001")
+    said = reads(state)
+    assert [one["command"] for one in said] == [
+        *("audit show", "audit show", "audit tail", "audit tail", "audit coverage", "audit diff")
+    ]
+    assert [one.get("of", []) for one in said] == [["t"], ["t"], [], ["t"], ["t"], ["t", "t.00001"]]
+    assert {one["by"].partition(":")[0] for one in said} == {"user"}
+    assert verify(state / "audit.db").ok
+
+
+def test_the_list_and_the_check_of_a_log_leave_no_trace(tmp_path: Path) -> None:
+    state = write(tmp_path, RUNS)
+    before = (state / "audit.db").read_bytes()
+    ask(state, "ls", "--model", "tiny")
+    ask(state, "verify")
+    assert (state / "audit.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [["show", "t"], ["tail"], ["diff", "t", "t.00001"], ["coverage", "t"]])
+def test_a_log_that_cannot_say_so_is_read_only_where_that_is_asked_for(tmp_path: Path, arguments: list[str]) -> None:
+    state = write(tmp_path, TREE)
+    with closing(sqlite3.connect(state / "audit.db")) as db:
+        db.execute("PRAGMA user_version=3")  # it is not migrated because somebody reads it
+    refused = failure(ask(state, *arguments))
+    assert isinstance(refused, AuditUnavailable)
+    assert "--unlogged" in str(refused)
+    before = (state / "audit.db").read_bytes()
+    assert ask(state, *arguments, "--unlogged").stdout
+    assert (state / "audit.db").read_bytes() == before
+
+
+def test_a_log_that_can_be_written_says_that_it_is_read_whatever_is_asked_for(tmp_path: Path) -> None:
+    state = write(tmp_path, TREE)
+    assert ask(state, "show", "t", "--unlogged").stdout
+    assert len(reads(state)) == 1
+
+
+def test_nothing_is_shown_before_its_reading_is_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = write(tmp_path, TREE)
+    seen: list[int] = []
+    monkeypatch.setattr("belljar.cli.audit.say", lambda _line: seen.append(len(reads(state))))
+    for arguments in (["show", "t"], ["show", "t", "--records"], ["tail"], ["diff", "t", "t.00001"]):
+        before = len(reads(state))
+        ask(state, *arguments)
+        assert set(seen) == {before + 1}
+        seen.clear()
+
+
+def test_a_run_that_is_not_there_is_not_read(tmp_path: Path) -> None:
+    state = write(tmp_path, TREE)
+    for arguments in (["show", "nope"], ["tail", "nope"], ["diff", "t", "nope"]):
+        assert isinstance(failure(ask(state, *arguments)), InvalidInput)
+    assert reads(state) == []
+
+
+# -- tail --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_last_records_are_shown(tmp_path: Path) -> None:
+    state = write(tmp_path, TREE)
+    assert [event_of(line) for line in ask(state, "tail", "t", "-n", "2").stdout.splitlines()] == [
+        "request.refused",
+        "run.finished",
+    ]
+    found = [json.loads(line) for line in ask(state, "tail", "-n", "3", "--json").stdout.splitlines()]
+    assert [record["event"] for record in found] == ["run.finished", "log.read", "log.read"]
+
+
+def followed(state: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [BELLJAR, "audit", "tail", "-f", *arguments, "--state", str(state)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def test_a_run_is_followed_until_it_ends(tmp_path: Path) -> None:
+    half = len(TREE) // 2
+    state = write(tmp_path, TREE[:half])
+    process = followed(state, "t", "-n", "1000", "--json")
+    until(lambda: len(reads(state)) == 1, what="the reading is logged")
+    write(state, [("other", "run.started", {}), *TREE[half:]], BEGAN_NS + half * HOUR_NS)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(record["run"], record["event"]) for record in found] == [(run, event) for run, event, _ in TREE]
+
+
+def test_following_ends_on_interrupt(tmp_path: Path) -> None:
+    state = write(tmp_path, TREE[:3])
+    process = followed(state)
+    assert process.stdout is not None
+    assert "run.started" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (130, "belljar: interrupted: nothing is left half done\n")
+
+
+# -- diff --------------------------------------------------------------------------------------------------------------
+
+
+def renamed(run: str, entries: Sequence[Entry]) -> list[Entry]:
+    def name(text: str) -> str:
+        return run + text.removeprefix("t")
+
+    return [
+        (name(one), event, {**fields, **({"action": name(fields["action"])} if "action" in fields else {})})
+        for one, event, fields in entries
+    ]
+
+
+def test_two_runs_that_did_the_same_do_not_differ(tmp_path: Path) -> None:
+    state = write(tmp_path, [*TREE, *renamed("u", TREE)])
+    result = ask(state, "diff", "t", "u")
+    assert (result.exit_code, result.stdout) == (0, "the runs do not differ\n")
+
+
+def test_the_first_divergence_comes_first_with_both_sides(tmp_path: Path) -> None:
+    other = [
+        (
+            run,
+            event,
+            {**fields, "reply_sha256": "e" * 64}
+            if fields.get("action") == "t.00001.1" and "completed" in event
+            else {**fields, "status": "error"}
+            if (run, event) == ("t", "run.finished")
+            else fields,
+        )
+        for run, event, fields in TREE
+    ]
+    state = write(tmp_path, [*TREE, *renamed("u", other)])
+    result = ask(state, "diff", "t", "u", "--json")
+    found = json.loads(result.stdout)
+    assert (result.return_value, found["same"]) == (1, False) or found["same"] is False
+    assert [(one["at"], one["what"]) for one in found["differences"]] == [
+        ("cell 1, child 1, cell 1, tool call 1", "reply"),
+        ("end", "status"),
+    ]
+    first = found["differences"][0]
+    assert (first["left"], first["right"]) == ("d" * 64, "e" * 64)
+    lines = ask(state, "diff", "t", "u").stdout.splitlines()
+    assert lines[:3] == [
+        "cell 1, child 1, cell 1, tool call 1: reply",
+        f'  t  "{"d" * 64}"',
+        f'  u  "{"e" * 64}"',
+    ]
+    assert lines[-1] == "2 differences"
+
+
+def test_one_query_more_does_not_make_the_others_differ(tmp_path: Path) -> None:
+    def asking(run: str, prompts: str) -> list[Entry]:
+        found: list[Entry] = [(run, "run.started", {}), (run, "cell.started", {"cell": 1})]
+        for number, prompt in enumerate(prompts, start=1):
+            action = {"action": f"{run}.{number}"}
+            found.append((run, "query.requested", {**action, "prompt_sha256": prompt * 64}))
+            found.append((run, "query.completed", {**action, "reply_sha256": prompt * 64}))
+        return found
+
+    state = write(tmp_path, [*asking("t", "1234"), *asking("u", "2143"), *asking("v", "01234")])
+    assert ask(state, "diff", "t", "u").stdout == "the runs do not differ\n"
+    found = json.loads(ask(state, "diff", "t", "v", "--json").stdout)["differences"]
+    assert [(one["at"], one["what"], one["left"]) for one in found] == [("cell 1, query 5", "missing", None)]
+    assert found[0]["right"]["prompt"] == "0" * 64
+
+
+def test_two_runs_of_one_program_do_not_differ(jar: Jar) -> None:
+    for _ in range(2):
+        jar.exec_json("print(1); FINAL(2)")
+    runs = [run["run"] for run in jar("audit", "ls", "--json").document["runs"]]
+    same = jar("audit", "diff", *runs)
+    assert (same.code, same.stdout) == (0, "the runs do not differ\n")
+    jar.exec_json("print(1); FINAL(3)")
+    other = jar("audit", "diff", runs[0], "last", "--json")
+    assert other.code == 1
+    assert [(one["at"], one["what"]) for one in other.document["differences"]] == [
+        ("cell 1", "code"),
+        ("cell 1, answer 1", "answer"),
+    ]
