@@ -37,7 +37,7 @@ from belljar.audit.events import RunFinished, RunStarted
 from belljar.audit.replay import Actions, Comparison, Divergence, Setup, actions_of, compare
 from belljar.audit.trajectory import Run, trajectory
 from belljar.engine import Result
-from belljar.errors import InvalidInput, PolicyDenied, Refusal
+from belljar.errors import InvalidInput, InvalidPolicy, PolicyDenied, Refusal
 from belljar.host import Host
 from belljar.identity import BackendName, Tenant
 from belljar.keys import Keys
@@ -229,10 +229,10 @@ class _Setting(NamedTuple):
 
 
 def _setting(recording: Recording, wish: str | Path | Policy | None, backend: str | None) -> _Setting:
-    started, setup = recording.started, recording.setup
-    if wish is None and setup is not None:
-        wish = parse(setup.policy, source=f"the policy of {recording.run.run}", base=load)
-    elif wish is None:
+    started = recording.started
+    if wish is None:
+        wish = _recorded_policy(recording)
+    if wish is None:
         wish = started.policy or ""
         if wish not in presets():
             raise InvalidInput(
@@ -243,6 +243,15 @@ def _setting(recording: Recording, wish: str | Path | Policy | None, backend: st
     policy = wish if isinstance(wish, Policy) else load(wish)
     backend = backend or started.backend or policy.box.backends[0]
     return _Setting(_open(policy, backend), policy, digest(policy) != started.policy_digest, backend)
+
+
+def _recorded_policy(recording: Recording) -> Policy | None:
+    """None where it was not kept, or an older Belljar knew other keys."""
+    if recording.setup is None:
+        return None
+    with contextlib.suppress(InvalidPolicy):
+        return parse(recording.setup.policy, source=f"the policy of {recording.run.run}", base=load)
+    return None
 
 
 def _open(policy: Policy, backend: str) -> Policy:
