@@ -47,7 +47,7 @@ def replayed(
     emit({"ok": found.outcome == "equal", "replay": found}) if as_json else _print(found)
     if found.outcome == "equal":
         return 0
-    tell(_WHY[found.outcome])
+    tell(_WHY[found.outcome] if found.by is not None else "incomplete: it could not be run, so nothing was compared")
     return VerificationFailed.exit_code
 
 
