@@ -77,7 +77,7 @@ class Recording:
         self.stops: dict[str, int] = {}
         self._turns_missing = False
         self._contents = contents
-        self._outputs = Outputs(contents, records)
+        self.outputs = Outputs(contents, records)
         self._bytes = 0
         self._again = self._attempts()
         self.tape = Tape(run, [self._asked(whose, query) for whose, query in self._queries()])
@@ -186,7 +186,7 @@ class Recording:
         return codes
 
     def _output_digest(self, cell: Cell) -> str | None:
-        found = self._outputs.digest(cell)
+        found = self.outputs.digest(cell)
         if found is None and (cell.output is None or cell.output.size_bytes):
             self.missing.append(f"what cell {cell.number} of {cell.code.run} printed")
         return found
@@ -219,10 +219,14 @@ class Outputs:
             elif isinstance(event, AnswerGiven) and event.output is not None:
                 self._named[record.run, event.cell] = event.output
 
+    def name(self, run: str, cell: int) -> str | None:
+        """Under what it is kept."""
+        return self._named.get((run, cell))
+
     def digest(self, cell: Cell) -> str | None:
         """The SHA-256 of what it printed, but for addresses and its run's id in it; None if that is not kept."""
         try:
-            data = self._contents.get(cell.code.run, self._named.get((cell.code.run, cell.number)))
+            data = self._contents.get(cell.code.run, self.name(cell.code.run, cell.number))
         except ContentUnavailable:
             return None
         own = cell.code.run.partition(".")[0]  # an error names the child run that it is about

@@ -26,6 +26,7 @@ import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self
 
@@ -37,7 +38,7 @@ from belljar.audit.events import RunFinished, RunStarted
 from belljar.audit.replay import Actions, Comparison, Divergence, Setup, actions_of, compare
 from belljar.audit.trajectory import Run, trajectory
 from belljar.engine import Result
-from belljar.errors import InvalidInput, InvalidPolicy, PolicyDenied, Refusal
+from belljar.errors import ContentUnavailable, InvalidInput, InvalidPolicy, PolicyDenied, Refusal
 from belljar.host import Host
 from belljar.identity import BackendName, Tenant
 from belljar.keys import Keys
@@ -76,6 +77,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         backend: what it ran in; `differs` has what of that is another one, each as recorded and now.
         actions: how many recorded actions can be compared, of which `equal_actions` were done again.
         first: the first difference.
+        lines: of a cell that printed something else, the first line that differs, as recorded and now.
         missing: what would have been needed, or compared, and is not there; the first few.
         status: how the replay ended; None if it did not begin.
         refused: what was refused now, and was not then.
@@ -93,6 +95,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     actions: int
     equal_actions: int
     first: Divergence | None
+    lines: tuple[str, str] | None
     missing: list[str]
     status: str | None
     refused: list[Refused]
@@ -155,9 +158,28 @@ class Replays:
         started = _marked(recording, setting)
         async with self._real.noting(Tenant(recording.started.tenant), started) as note:
             again = await self._again(recording, setting, contexts or {})
-            found = _report(recording, setting, *again)
+            found = _report(recording, setting, None if again[0] is None else again[0].run, again[1])
             note.finished = RunFinished(status=_STATUS[found.outcome], calls=0, cost_nanousd=0)
-        return msgspec.structs.replace(found, replay=str(note.run))
+        lines = await asyncio.to_thread(self._lines, recording, again[0], found.first)
+        return msgspec.structs.replace(found, replay=str(note.run), lines=lines)
+
+    def _lines(self, recording: Recording, again: _Again | None, first: Divergence | None) -> tuple[str, str] | None:
+        if again is None or first is None or first.recorded is None or first.recorded.kind != "output":
+            return None
+        below = f".{first.place}" if first.place else ""
+        own = State(self._folder).journal, Keys(self._folder / "keys")
+        sides = []
+        for journal, keys, run, outputs in (
+            (self._state.journal, Keys.at(self._environ), recording.run.run, recording.outputs),
+            (*own, again.run.run, again.outputs),
+        ):
+            try:
+                with open_contents(journal, keys) as contents:
+                    printed = contents.output(run + below, outputs.name(run + below, first.cell))
+            except ContentUnavailable:
+                return None
+            sides.append([*printed.stdout.splitlines(), *printed.stderr.splitlines(), *printed.traceback.splitlines()])
+        return next((pair for pair in zip_longest(*sides, fillvalue="") if pair[0] != pair[1]), None)
 
     async def fork(
         self,
@@ -208,7 +230,7 @@ class Replays:
 
     async def _again(
         self, recording: Recording, setting: _Setting, given: Mapping[str, ContextSource]
-    ) -> tuple[Run | None, Actions]:
+    ) -> tuple[_Again | None, Actions]:
         """What it did now; nothing where it could not be run."""
         contexts = _contexts(self._own, recording, given)
         if recording.by is None or contexts is None:
@@ -217,6 +239,13 @@ class Replays:
         with contextlib.suppress(Refusal):  # it could not start: the log says so
             await _drive(self._own, recording, setting, contexts)
         return await asyncio.to_thread(_done, State(self._folder).journal, Keys(self._folder / "keys"))
+
+
+class _Again(NamedTuple):
+    """The runs of a replay."""
+
+    run: Run
+    outputs: Outputs
 
 
 class _Setting(NamedTuple):
@@ -353,14 +382,14 @@ async def _rates(recording: Recording, model: str) -> Rates | None:
     return None if await asyncio.to_thread(Prices().has, model) else FREE
 
 
-def _done(journal: Path | str, keys: Keys) -> tuple[Run, Actions]:
+def _done(journal: Path | str, keys: Keys) -> tuple[_Again, Actions]:
     """What the log of the replay has."""
     last = [one.run for one in runs(journal) if parent_of(one.run) is None][-1]
     with open_contents(journal, keys) as contents:
         found = list(records_below(journal, last))
         outputs, run = Outputs(contents, found), trajectory(found)
         assert run is not None, "the log has the run"
-        return run, actions_of(run, outputs.digest)
+        return _Again(run, outputs), actions_of(run, outputs.digest)
 
 
 def _report(recording: Recording, setting: _Setting, again: Run | None, actions: Actions) -> Replay:
@@ -382,6 +411,7 @@ def _report(recording: Recording, setting: _Setting, again: Run | None, actions:
         actions=found.actions,
         equal_actions=found.equal_actions,
         first=found.first,
+        lines=None,
         missing=recording.missing[:_MISSING_SHOWN_MAX],
         status=again.status if again is not None else None,
         refused=_refused(recorded, actions),

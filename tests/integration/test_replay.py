@@ -283,6 +283,9 @@ def test_what_a_program_does_otherwise_is_the_divergence(rig: Rig) -> None:
     assert found.first.recorded is not None
     assert found.first.replayed is not None
     assert (found.first.recorded.kind, found.first.cell) == ("output", 2)
+    assert found.lines is not None
+    assert found.lines[0] != found.lines[1]
+    assert [len(bytes.fromhex(line)) for line in found.lines] == [8, 8]
     assert runs(rig.state.journal)[-1].status == "diverged"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from belljar.cli.delivery import as_text, deliver, require_stdout
 from belljar.cli.loop import run_async
-from belljar.cli.output import emit, say, show, tell
+from belljar.cli.output import emit, printable, say, show, tell
 from belljar.engine import Result
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.identity import BackendName
@@ -72,6 +72,7 @@ def _named(source: str) -> tuple[str, Path]:
     return ("context", Path(source)) if not named or Path(source).exists() else (name, Path(place))
 
 
+_LINE_CHARS_MAX = 500
 _WHY = {
     "diverged": "diverged: what was done now is not what was recorded",
     "incomplete": "incomplete: what could be compared is equal, and some of it could not be",
@@ -92,6 +93,8 @@ def _print(found: Replay) -> None:
         sides = (("recorded", found.first.recorded), ("replayed", found.first.replayed))
         for name, action in sides:
             say(f"{name:<10} {'nothing' if action is None else action.says()}")
+    for name, line in zip(("recorded", "replayed"), found.lines or (), strict=False):
+        say(f"{name:<10} | {printable(line[:_LINE_CHARS_MAX])}")
     for refused in found.refused:
         say(f"refused    {refused.code}, {refused.count} times, first in {refused.where}")
     say(f"cost       {format_money(found.cost_nanousd)} now, {format_money(found.recorded_cost_nanousd)} then")
