@@ -55,7 +55,7 @@ EXIT_CODES: Final[dict[int, str]] = {
     6: "the program failed or met a limit",
     7: "the model provider failed",
     8: "the log or the ledger cannot be written: nothing was sent",
-    9: "verification failed, or `audit coverage --require` was not met",
+    9: "verification failed, `audit coverage --require` was not met, or the runs of `audit diff` differ",
     10: "stdout could not be written",
     130: "interrupted by Ctrl-C (129 by SIGHUP, 143 by SIGTERM)",
 }

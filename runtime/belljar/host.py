@@ -25,9 +25,10 @@ from typing import Any, Final, Self, TypeGuard, TypeVar
 import msgspec
 
 from belljar.arguments import check, check_callback, tenant_of
-from belljar.audit import AuditLog, Record, Report, records, verify
+from belljar.audit import AuditLog, Checkpoints, Record, Report, records, verify
 from belljar.audit.content import HOST_KEY
 from belljar.audit.events import RunFinished, RunStarted
+from belljar.audit.signing import place_of
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
@@ -214,6 +215,9 @@ class Host:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
+            checkpoints = Checkpoints(journal, audit, place=place_of(self.state.journal), keys=self._keys)
+            stack.push_async_callback(checkpoints.aclose)
+            stack.push_async_callback(stopped, asyncio.create_task(checkpoints.watch(lambda: bool(self._live))))
             self._shared = Shared(
                 audit,
                 ledger,
@@ -222,6 +226,7 @@ class Host:
                 self._live,
                 host_key=functools.cache(functools.partial(self._keys.secret, HOST_KEY)),
                 secrets=self._registry.secrets,
+                checkpoints=checkpoints,
             )
             stack.callback(self._shared.reuse.clear)
             self._resources = stack.pop_all()
@@ -564,7 +569,7 @@ class Host:
 
     async def verify(self) -> Report:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
-        return await asyncio.to_thread(verify, self.state.journal)
+        return await asyncio.to_thread(verify, self.state.journal, keys=self._keys)
 
     @contextlib.asynccontextmanager
     async def noting(self, tenant: Tenant, started: RunStarted) -> AsyncIterator[Note]:

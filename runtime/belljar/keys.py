@@ -62,13 +62,6 @@ class Keys:
             raise self._unusable(f"{name} has {len(found)} bytes, not {SECRET_BYTES}", "put back what was there")
         return found
 
-    def names(self) -> list[str]:
-        """What is in it, sorted; nothing if there is no folder yet."""
-        with self._told():
-            if not self._is_there():
-                return []
-            return sorted(name for name in os.listdir(self.folder) if _NAME.fullmatch(name))
-
     def read(self, name: str) -> bytes | None:
         """The content of a file; None if there is none."""
         path = self._path(name)
@@ -103,6 +96,14 @@ class Keys:
         with self._told(), self._draft(name, content) as draft:
             os.rename(draft, path)
             self._flush()
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        path = self._path(name)
+        with self._told():
+            if self._is_there():
+                path.unlink(missing_ok=True)
+                self._flush()
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:

@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from belljar.audit import AuditLog
+from belljar.audit import AuditLog, Checkpoints
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.audit.replay import Setup
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
@@ -123,7 +123,7 @@ class Shared(msgspec.Struct, frozen=True):
     """What all runs of a host share; `live` are those whose box is open, children among them.
 
     For a run that is watched, `printed` hears what it and its children print. `host_key` gives the key that wraps those
-    of contents, or raises AuditUnavailable; `secrets` are what no content may have.
+    of contents, or raises AuditUnavailable; `secrets` are what no content may have. `checkpoints` signs the log.
     """
 
     audit: AuditLog
@@ -135,6 +135,7 @@ class Shared(msgspec.Struct, frozen=True):
     secrets: tuple[str, ...]
     printed: OnOutput | None = None
     reuse: Reuse = msgspec.field(default_factory=Reuse)
+    checkpoints: Checkpoints | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -492,6 +493,7 @@ class Run:
             texts=[context.text for context in self._contexts],
             meter=self._meter,
             sub_model=order.sub,
+            root_model=order.root,
             searcher=shared.searcher,
             spans=self._spans,
             start_child=self._run_child,
@@ -599,7 +601,7 @@ class Run:
 
     async def _child_order(self, child: Child, lent: contextlib.AsyncExitStack) -> Order:
         order = self.order
-        root = self._childs_root()
+        root = self._childs_root(child.model)
         if isinstance(child.context, Part):
             document, part = self._opened[child.doc].document, child.context
             if document.kind != "text" and not part.items:
@@ -622,9 +624,17 @@ class Run:
             limits=_ChildLimits(self._slice, child.deadline),
         )
 
-    def _childs_root(self) -> Model | None:
-        """The run's own root model; if that may not be asked so deep, its sub-model. Raises PolicyDenied."""
+    def _childs_root(self, wish: str | None) -> Model | None:
+        """The run's own root model; if that may not be asked so deep, its sub-model; or which of both is wished for.
+
+        Raises:
+            PolicyDenied: it may not be asked so deep.
+        """
         order, depth = self.order, self.order.run.depth + 1
+        if wish is not None:
+            known = {model.name: model for model in (order.sub, order.root) if model is not None}
+            permit_depth(order.policy, wish, depth)
+            return known[wish]
         first = order.root or order.sub
         if first is not None and not order.policy.models.permits_at(first.name, depth):
             first = order.sub or first
@@ -817,7 +827,14 @@ class Run:
             self.scope.run, charged=self._meter.ends(), beside=entry, below=abandoned_in(self.audit)
         )
         assert sealed is not None, "the entry's result"
-        self._receipt = Receipt(str(self.scope.run), *sealed)
+        self._receipt = await self._receipt_of(*sealed)
+
+    async def _receipt_of(self, seq: int, head: str) -> Receipt:
+        """Of a child its parent's receipt vouches for all: it has ended before."""
+        run, checkpoints = self.scope.run, self.shared.checkpoints
+        if run.parent is not None or checkpoints is None:
+            return Receipt(str(run), seq, head)
+        return await checkpoints.receipt(str(run), seq, head)
 
 
 @contextlib.asynccontextmanager

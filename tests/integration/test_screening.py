@@ -83,6 +83,40 @@ def by_depth(*patterns: tuple[str, ...]) -> Policy:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_a_program_may_choose_among_the_models_of_its_run_for_a_child_and_no_other(
+    jar: Jar, language: Language
+) -> None:
+    asked = [
+        f"rlm_query('[[x]]', 'text'{model}), " for model in ("", ", model='scripted:small'", ", model='scripted:large'")
+    ]
+    other = DENIED.format("rlm_query('[[x]]', 'text', model='claude-opus-5-5')").replace("FINAL(", "FINAL(found + ")
+    large = Large({"alone": f"found = [{''.join(asked)}]{other}", "x": "FINAL('large')"})
+    small = Small({"x": "FINAL('small')"})
+
+    async def main() -> Result:
+        async with Runtime(policy_with(), state=jar.at, environ={}, language=language) as runtime:
+            return await runtime.run("What?", context="a line", model=large, sub_model=small)
+
+    result = asyncio.run(main())
+    assert result.status == "ok", result.error
+    *found, code, said = result.answer
+    assert (found, code) == (["large", "small", "large"], "model.denied")
+    assert "scripted:large or scripted:small" in said
+    named = [one.data["model"] for one in jar.records("query.requested")]
+    assert named == ["scripted:large", "scripted:large", "scripted:small", "scripted:large"]
+
+
+def test_a_child_may_not_be_given_to_a_model_that_its_depth_does_not_allow(jar: Jar) -> None:
+    large = Large({"alone": DENIED.format("rlm_query('a', 'text', model='scripted:large')")})
+
+    async def main() -> Result:
+        async with Runtime(by_depth(("*large",), ("*small",)), state=jar.at, environ={}) as runtime:
+            return await runtime.run("What?", context="a line", model=large, sub_model=Small({}))
+
+    assert asyncio.run(main()).answer[0] == "models.by_depth"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_child_is_asked_by_the_model_that_its_depth_allows_and_one_too_deep_is_refused(
     jar: Jar, language: Language
 ) -> None:

@@ -63,6 +63,8 @@ NEEDED: Final[Mapping[str, dict[str, Any]]] = {
     "run.abandoned": {**_AMOUNTS, "read_bytes": 7, "charged": {**_AMOUNTS, "read_bytes": 0}},
     "content.erased": {"of": "r1", "by": "user:alice", "why": "erased"},
     "quota.changed": {"tenant": "acme", "period": "day", "by": "user:alice"},
+    "log.accepted": {"by": "user:alice", "records": 7, "signed": 9, "removed": 1},
+    "key.changed": {"by": "user:alice", "old": "a", "new": "b", "old_signature": "c", "new_signature": "d"},
     "log.read": {"by": "user:alice", "command": "audit show"},
 }
 

@@ -32,6 +32,7 @@ GOLDEN = Path(__file__).with_name("audit_golden")
 VERSIONS = range(1, VERSION + 1)
 # The first version of each event that is not of the first.
 SINCE = {"quota.changed": 3, "query.reused": 3, "canary.seen": 4, "content.erased": 4, "log.read": 4}
+SINCE |= {"log.accepted": 4, "key.changed": 4}
 
 
 def lines(version: int) -> list[bytes]:
@@ -119,6 +120,8 @@ _NAME = b'"' + b"e" * 64 + b'"'
         ("content.erased", b"", b""),
         ("canary.seen", b"", b""),
         ("log.read", b"", b""),
+        ("log.accepted", b"", b""),
+        ("key.changed", b"", b""),
         ("run.started", b'"contexts":', b'"question":%b,"contexts":' % _NAME),
         ("run.started", b'"contexts":', b'"setup":%b,"contexts":' % _NAME),
         ("run.started", b'"contexts":', b'"seed":"5eed","contexts":'),

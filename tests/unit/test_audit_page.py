@@ -11,11 +11,12 @@ from pathlib import Path
 
 import msgspec
 
-from belljar.audit import events
+from belljar.audit import events, tampering
 from belljar.audit.events import EVENTS, VERSION
 
 PAGE = Path(__file__).parents[2] / "docs" / "audit-log.md"
 _PARTS = (events.ContextData, events.AmountsData)
+NAMES = inspect.cleandoc(tampering.__doc__ or "").partition("\n\n")[2]
 _HEAD = f"""# The audit log
 
 The table `records` of one SQLite file, `audit.db` in the state folder; its other tables are the ledger's. Each row is
@@ -28,6 +29,23 @@ The empty file `audit.db-turn` beside it is a lock, by which the processes that 
 `belljar audit ls` lists the runs, `show` shows what one did, `tail` the last records, `diff` where two runs differ,
 `verify` checks the whole file, `coverage` says what a run read. That a run was read is a record as well: `log.read`.
 A record is durable before what it announces happens.
+
+## Checkpoints and receipts
+
+Over the records, as they are stored, stands a Merkle tree (RFC 9162). At each run's end, and while runs go on after
+every 1000 records or 10 seconds, the host signs its root with Ed25519: a checkpoint in the form of C2SP's
+`tlog-checkpoint`, in the table `checkpoints`. Its first line names the log, by its first record. The result of a run
+has a *receipt*: its last record, a checkpoint, and the proof that this record is under it. As each record vouches for
+all before it, a log that agrees with a receipt still has all of that run.
+
+The signing key is in the keys folder (`$BELLJAR_KEYS`, else `belljar/keys` in the XDG config folder), with what was
+signed last of each log. Copy the folder when you copy the log; hosts that share a journal need the same keys.
+
+What was written after the last checkpoint is not signed yet: see [SECURITY.md](../SECURITY.md#what-is-not-promised).
+
+## What verification names
+
+{NAMES}
 
 ## Versions
 

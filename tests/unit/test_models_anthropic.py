@@ -250,6 +250,55 @@ def test_no_trace_leaves_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ask(handler).text == "Paris"
 
 
+class Noted(trace.NonRecordingSpan):
+    """A span that keeps what it is told."""
+
+    def __init__(self, notes: list[object]) -> None:
+        super().__init__(trace.SpanContext(trace_id=1, span_id=2, is_remote=False, trace_flags=trace.TraceFlags(1)))
+        self._notes = notes
+
+    def is_recording(self) -> bool:
+        return True
+
+    def set_attribute(self, key: str, value: object) -> None:
+        self._notes.append((key, value))
+
+    def set_attributes(self, attributes: Any) -> None:
+        self._notes.append(dict(attributes))
+
+    def add_event(self, *event: Any, **more: Any) -> None:
+        self._notes.append((event, more))
+
+
+class Noting(trace.TracerProvider, trace.NoOpTracer):
+    """A provider of such spans, and its own tracer."""
+
+    def __init__(self) -> None:
+        self.notes: list[object] = []
+
+    def get_tracer(self, *_: Any, **__: Any) -> trace.Tracer:
+        return self
+
+    def start_span(self, name: str, *_: Any, attributes: Any = None, **__: Any) -> trace.Span:
+        self.notes += [name, dict(attributes or {})]
+        return Noted(self.notes)
+
+
+def test_spans_that_were_asked_for_have_no_text_and_nothing_of_them_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_OPEN_TELEMETRY_TRACES_CONTENT_MODE", "content")
+    provider = Noting()
+    sent: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        sent.append(request)
+        return streamed(*PARIS)
+
+    assert asyncio.run(ask_async(handler, tracer_provider=provider)).text == "Paris"
+    assert "claude-sonnet-5-5" in str(provider.notes)
+    assert not any(text in str(provider.notes) for text in ("Paris", "France", "brief", KEY))
+    assert "traceparent" not in sent[0].headers
+
+
 def test_no_header_of_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Canary: of-the-process\nAuthorization: Bearer of-the-process")
     sent: list[httpx2.Request] = []

@@ -146,6 +146,20 @@ def test_many_steps_are_cut_with_a_word_on_how_many_are_left() -> None:
     assert sum("query  r." in line for line in shown(run, full=True)) == 100
 
 
+@pytest.mark.parametrize(
+    ("entries", "head"),
+    [
+        ([], "cell 1  no end"),
+        ([("r", "answer.given", {"cell": 1})], "cell 1  answered"),
+        ([("r", "answer.void", {"cell": 1})], "cell 1  no end"),
+        ([("r", "cell.finished", {"cell": 1, "status": "timeout"})], "cell 1  timeout  0.000 s"),
+    ],
+)
+def test_a_cell_says_how_it_ended(entries: list[tuple[str, str, dict[str, Any]]], head: str) -> None:
+    run = grown(("r", "run.started", {}), ("r", "cell.started", {"cell": 1}), *entries)
+    assert f"  {head}" in shown(run)
+
+
 def test_a_canary_is_shown_where_it_was_seen() -> None:
     start: list[tuple[str, str, dict[str, Any]]] = [("r", "run.started", {}), ("r", "cell.started", {"cell": 1})]
     run = grown(*start, ("r", "canary.seen", {"cell": 1, "place": "output", "canary": 2}))

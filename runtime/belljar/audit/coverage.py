@@ -30,6 +30,8 @@ from belljar.audit.events import (
     ContextData,
     ContextRead,
     ContextSearched,
+    KeyChanged,
+    LogAccepted,
     LogRead,
     QueryCompleted,
     QueryDenied,
@@ -183,6 +185,8 @@ class Documents:
                 | RequestRefused()
                 | CanarySeen()
                 | QuotaChanged()
+                | LogAccepted()
+                | KeyChanged()
                 | ContentsErased()
                 | LogRead()
             ):

@@ -11,8 +11,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
     v 4   records name contents (`content`, `question`, `setup`, `output`, `reply`); there are `content.erased`,
-          `canary.seen` and `log.read`; a run has a `seed`, and may be a replay or a fork of another one (`replays`,
-          `forks`, `from_turn`)
+          `canary.seen`, `log.read`, `log.accepted` and `key.changed`; a run has a `seed`, and may be a replay or a fork
+          of another one (`replays`, `forks`, `from_turn`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -25,7 +25,8 @@ Where the policy keeps contents, a record names those that belong to it (`conten
 says in one word why one was left out; see `audit.content`.
 
 What belongs to no run stands under a name that no run can have as its id, and only there: `quota.changed` under
-`host.quotas`, `content.erased` under `host.contents`, `log.read` under `host.reads`.
+`host.quotas`, `content.erased` under `host.contents`, `log.read` under `host.reads`, `log.accepted` and `key.changed`
+under `host.log`.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ __all__ = [
     "ContextSearched",
     "Count",
     "Event",
+    "KeyChanged",
+    "LogAccepted",
     "LogRead",
     "Number",
     "QueryCompleted",
@@ -459,6 +462,35 @@ class QuotaChanged(_Event, frozen=True):
     context_bytes: Count | None = None
 
 
+class LogAccepted(_Event, frozen=True):
+    """An operator let this log be signed as it is: it had `records` before this one, and was not what was signed last.
+
+    `signed` is how many records had been signed, `removed` how many checkpoints did not agree with it. `by` is a user.
+    """
+
+    name: ClassVar[str] = "log.accepted"
+    by: Text
+    records: Count
+    signed: Count
+    removed: Count
+
+
+class KeyChanged(_Event, frozen=True):
+    """From here on another key signs the log. Each signature, in base64, is of `KeyChanged.statement` by that key."""
+
+    name: ClassVar[str] = "key.changed"
+    by: Text
+    old: Text
+    new: Text
+    old_signature: Text
+    new_signature: Text
+
+    @staticmethod
+    def statement(old: str, new: str) -> str:
+        """What both keys sign: their lines of text."""
+        return f"belljar key changed\n{old}\n{new}\n"
+
+
 class ContentsErased(_Event, frozen=True):
     """The key of a run's contents was destroyed, and with it all that was kept of them. The records stay.
 
@@ -504,6 +536,8 @@ Event = (
     | RunFinished
     | RunAbandoned
     | QuotaChanged
+    | LogAccepted
+    | KeyChanged
     | ContentsErased
     | LogRead
 )
@@ -514,6 +548,8 @@ EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_a
 # What belongs to no run, and where it stands. A run's id has digits behind its dots.
 _HOST_EVENTS: Final[Mapping[type[Event], str]] = {
     QuotaChanged: "host.quotas",
+    LogAccepted: "host.log",
+    KeyChanged: "host.log",
     ContentsErased: "host.contents",
     LogRead: "host.reads",
 }
@@ -620,7 +656,7 @@ def _is_of_version_4(event: Event) -> bool:
         return event.content is not None or event.reply is not None
     if isinstance(event, CellStarted | CellFinished | ContextRead | QueryRequested | QueryCompleted):
         return event.content is not None
-    return isinstance(event, ContentsErased | CanarySeen | LogRead)
+    return isinstance(event, ContentsErased | CanarySeen | LogRead | LogAccepted | KeyChanged)
 
 
 def _is_of_version_3(event: Event) -> bool:

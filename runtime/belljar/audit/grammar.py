@@ -33,6 +33,8 @@ from belljar.audit.events import (
     ContentsErased,
     ContextRead,
     ContextSearched,
+    KeyChanged,
+    LogAccepted,
     LogRead,
     QueryCompleted,
     QueryDenied,
@@ -114,7 +116,7 @@ class RunGrammar:
                 yield from self._show(record, shown)
             case RequestRefused() | CanarySeen() as told:
                 yield from self._in_a_cell(record, told.cell)
-            case QuotaChanged() | ContentsErased() | LogRead():
+            case QuotaChanged() | ContentsErased() | LogRead() | LogAccepted() | KeyChanged():
                 yield f"record {record.seq}: {record.event} under run {record.run[:80]!a}, to which none belongs"
             case _:
                 assert_never(record.typed)

@@ -51,6 +51,12 @@ class AuditLog:
         self._clock = clock
         self._journal = journal
         self._tell: Callable[[RunId, Event], None] | None = None
+        self._written = [0]  # one for all that tell, too
+
+    @property
+    def written(self) -> int:
+        """About how many records were written here: those of a failed round count, too."""
+        return self._written[0]
 
     def telling(self, tell: Callable[[RunId, Event], None]) -> AuditLog:
         """The same log, which also tells the running loop of each record of a run, in their order.
@@ -58,7 +64,7 @@ class AuditLog:
         It tells as they are made ready for the disk: their transaction may still fail, and fails the run then.
         """
         log = AuditLog(self._journal, clock=self._clock)
-        log._tell = tell
+        log._tell, log._written = tell, self._written
         return log
 
     async def append(self, run: RunId, *events: Event, beside: Job[object] | None = None) -> int:
@@ -153,6 +159,7 @@ class AuditLog:
         body = head + prev.hex().encode() + tail % (seq, self._clock())
         digest = hashlib.sha256(body)
         draft.append(RecordRow(seq, run, body, digest.digest()))
+        self._written[0] += 1
         return seq, digest.hexdigest()
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from belljar.audit.checkpoint import NOTE_BYTES_MAX
 from belljar.audit.events import HOST_RUNS
 from belljar.audit.log import RECORD_BYTES_MAX
 from belljar.errors import AuditUnavailable, InvalidInput
@@ -40,6 +41,9 @@ _SELECT: Final = f"SELECT seq, {{}}, CASE WHEN length(body) <= {RECORD_BYTES_MAX
 _NO_RUNS: Final = ", ".join(f"'{name}'" for name in sorted(HOST_RUNS))
 _BOUNDS: Final = f"""SELECT run, min(seq), max(seq), count(*) FROM records
     WHERE run NOT IN ({_NO_RUNS}) GROUP BY run ORDER BY min(seq)"""  # noqa: S608 (constants)
+# So many that one for each run of a few years fits.
+_CHECKPOINTS: Final = f"""SELECT size, CASE WHEN length(note) <= {NOTE_BYTES_MAX} THEN note END FROM checkpoints
+    ORDER BY size LIMIT 500000"""  # noqa: S608 (constants)
 _BELOW: Final = "SELECT DISTINCT run FROM records WHERE run = ? OR (run > ? AND run < ?) ORDER BY run"
 _BATCH: Final = 500
 _PATIENCE_S: Final = 10.0
@@ -80,6 +84,10 @@ class Source(Protocol):
 
     def format(self) -> tuple[int, int]:
         """The number of its format, 0 for an empty file, and the latest that is known here."""
+        ...
+
+    def checkpoints(self) -> list[tuple[int, object]]:
+        """The size and the note of each checkpoint, in order; none in a log of an older version."""
         ...
 
     def has_ledger(self) -> bool:
@@ -173,6 +181,11 @@ class _File:
 
     def format(self) -> tuple[int, int]:
         return self._db.execute("PRAGMA user_version").fetchone()[0], SCHEMA.version
+
+    def checkpoints(self) -> list[tuple[int, object]]:
+        if is_blank(self._db) or SCHEMA.of(self._db) is not SCHEMA or not SCHEMA.has_table(self._db, "checkpoints"):
+            return []
+        return self._db.execute(_CHECKPOINTS).fetchall()
 
     def has_ledger(self) -> bool:
         return not is_blank(self._db) and SCHEMA.of(self._db) is SCHEMA
@@ -286,6 +299,9 @@ class _Database:
 
     def format(self) -> tuple[int, int]:
         return self._schema.VERSION, self._schema.VERSION  # another one is refused when it is opened
+
+    def checkpoints(self) -> list[tuple[int, object]]:
+        return [(row[0], row[1]) for row in self.ask(_CHECKPOINTS)]
 
     def has_ledger(self) -> bool:
         return True

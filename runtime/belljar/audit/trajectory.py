@@ -35,7 +35,8 @@ from belljar.audit.events import (
     ContentsErased,
     ContextRead,
     ContextSearched,
-    Event,
+    KeyChanged,
+    LogAccepted,
     LogRead,
     QueryCompleted,
     QueryDenied,
@@ -138,14 +139,16 @@ class Text:
     Attributes:
         run: whose it is.
         sha256: of what was said; None where the log has only the size.
-        size_bytes: how long it is, or was.
+        size_bytes: how long it is, or was; None where the log does not say.
         content: under what it is kept; None if it is not.
         kind: what `read` gives of it.
     """
 
     __slots__ = ("content", "kind", "run", "sha256", "size_bytes")
 
-    def __init__(self, run: str, sha256: str | None, size_bytes: int, content: str | None, kind: Kind = "text") -> None:
+    def __init__(
+        self, run: str, sha256: str | None, size_bytes: int | None, content: str | None, kind: Kind = "text"
+    ) -> None:
         self.run = run
         self.sha256 = sha256
         self.size_bytes = size_bytes
@@ -291,11 +294,15 @@ class Refused(_Step, kw_only=True, tag="refused"):
 
 
 class Answer(_Step, kw_only=True, tag="answer"):
-    """The answer, as JSON. `void`: it does not count. `stays`: others may follow."""
+    """The answer, as JSON. `void`: it does not count. `stays`: others may follow.
+
+    `output` is what its cell had printed by then, where that is kept and the cell was stopped by it.
+    """
 
     text: Text
     void: bool
     stays: bool
+    output: Text | None = None
 
 
 class Canary(_Step, kw_only=True, tag="canary"):
@@ -494,7 +501,7 @@ class _Growing:
                 self._search(record, search)
             case ContextRead() | QueryShown() | RequestRefused() | AnswerGiven() | AnswerVoid() | CanarySeen() as event:
                 self._steps(event.cell).append(_step(record, event))
-            case QuotaChanged() | ContentsErased() | LogRead():
+            case QuotaChanged() | ContentsErased() | LogRead() | LogAccepted() | KeyChanged():
                 run.misfits += 1
             case _:
                 assert_never(record.typed)
@@ -509,8 +516,7 @@ class _Growing:
         for name in _COPIED:
             setattr(run, name, getattr(started, name))
         if started.question_bytes is not None:
-            content = getattr(started, "question", None)
-            run.question = Text(record.run, None, started.question_bytes, content)
+            run.question = Text(record.run, None, started.question_bytes, started.question)
 
     def _end(self, record: Record, end: RunFinished | RunAbandoned) -> None:
         run = self.run
@@ -526,14 +532,14 @@ class _Growing:
 
     def _cell(self, record: Record, event: CellStarted | CellFinished) -> None:
         if isinstance(event, CellStarted):
-            code = Text(record.run, event.code_sha256, event.code_bytes, _content(event))
+            code = Text(record.run, event.code_sha256, event.code_bytes, event.content)
             cell = Cell(number=event.cell, seq=record.seq, started_ns=record.time_ns, code=code)
             self._cells.append(cell)
             self._turn().cells.append(cell)
         elif self._cells and self._cells[-1].number == event.cell:
             cell = self._cells[-1]
             cell.ended_seq, cell.ended_ns, cell.status = record.seq, record.time_ns, event.status
-            cell.output = Text(record.run, None, event.output_bytes, _content(event), "output")
+            cell.output = Text(record.run, None, event.output_bytes, event.content, "output")
         else:
             self.run.misfits += 1
 
@@ -579,7 +585,7 @@ class _Growing:
                 query.outcome, query.error = "failed", outcome.error
             case QueryCompleted():
                 query.outcome = "completed"
-                query.reply = Text(record.run, outcome.reply_sha256, outcome.reply_bytes, _content(outcome))
+                query.reply = Text(record.run, outcome.reply_sha256, outcome.reply_bytes, outcome.content)
                 for name in _OF_REPLY:
                     setattr(query, name, getattr(outcome, name))
         query.spent.add(outcome)
@@ -609,11 +615,6 @@ def _seq(one: Cell | Step) -> int:
     return one.seq
 
 
-def _content(event: Event) -> str | None:
-    content: str | None = getattr(event, "content", None)
-    return content
-
-
 def _why(refusal: QueryDenied | RequestRefused) -> Limit:
     return Limit(**{name: getattr(refusal, name) for name in Limit.__struct_fields__})
 
@@ -627,14 +628,14 @@ def _asked(record: Record, asked: QueryRequested | QueryReused) -> Query:
         attempt=1,
         model=asked.model,
         purpose="sub",
-        prompt=Text(record.run, asked.prompt_sha256, asked.prompt_bytes, _content(asked), "prompt"),
+        prompt=Text(record.run, asked.prompt_sha256, asked.prompt_bytes, asked.content, "prompt"),
         output_tokens_max=asked.output_tokens_max,
     )
     if isinstance(asked, QueryRequested):
         query.attempt, query.purpose = asked.attempt, asked.purpose
         return query
     query.outcome, query.ended_ns = "reused", record.time_ns
-    query.reply = Text(record.run, asked.reply_sha256, asked.reply_bytes, getattr(asked, "reply", None))
+    query.reply = Text(record.run, asked.reply_sha256, asked.reply_bytes, asked.reply)
     query.answered_by, query.stop_reason = asked.answered_by, asked.stop_reason
     query.origin, query.source = asked.origin, asked.source
     return query
@@ -648,22 +649,34 @@ def _step(
         case ContextRead():
             reads = 1 if event.reads is None else event.reads
             spans = ranges_of(event)
-            given = _content(event)
+            given = event.content
             # The log has no digest of what was given: the range says it, and the context's digest.
-            text = Text(record.run, None, 0, given) if given is not None else None
+            text = Text(record.run, None, None, given) if given is not None else None
             return Read(seq=seq, at_ns=at_ns, line=event.line, doc=event.doc, reads=reads, spans=spans, text=text)
         case QueryShown():
             return Shown(seq=seq, at_ns=at_ns, doc=event.doc, spans=event.spans, complete=event.complete)
         case RequestRefused():
             return Refused(seq=seq, at_ns=at_ns, asked=event.asked, why=_why(event), count=event.count)
         case AnswerGiven() | AnswerVoid():
-            text = Text(record.run, event.answer_sha256, event.answer_bytes, _content(event))
-            stays = isinstance(event, AnswerGiven) and event.stays
-            return Answer(seq=seq, at_ns=at_ns, text=text, void=isinstance(event, AnswerVoid), stays=stays)
+            return _answer(record, event)
         case CanarySeen():
             return Canary(seq=seq, at_ns=at_ns, place=event.place, number=event.canary)
         case _:
             assert_never(event)
+
+
+def _answer(record: Record, event: AnswerGiven | AnswerVoid) -> Answer:
+    given = event if isinstance(event, AnswerGiven) else None
+    # The log has no size of what its cell had printed by then.
+    output = given.output if given is not None else None
+    return Answer(
+        seq=record.seq,
+        at_ns=record.time_ns,
+        text=Text(record.run, event.answer_sha256, event.answer_bytes, given.content if given is not None else None),
+        void=given is None,
+        stays=given is not None and given.stays,
+        output=Text(record.run, None, None, output, "output") if output is not None else None,
+    )
 
 
 def plain(run: Run, contents: Contents | None = None) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class Broker:
         searcher: Searcher,
         texts: Sequence[int],
         start_child: StartChild,
+        root_model: Model | None = None,
         meter: Meter | None = None,
         spans: Mapping[int, Sequence[Span]] | None = None,
         stays: bool = False,
@@ -111,14 +112,9 @@ class Broker:
         self._covering = Covering(
             shown=self._shown, flood=self._flood, documents=documents, texts=texts, spans=self._spans
         )
+        called = {tool.name: tool for tool in tools}
         self._querying = Querying(
-            scope,
-            calls=calls,
-            ledger=ledger,
-            sub_model=sub_model,
-            shown=self._shown,
-            flood=self._flood,
-            tools={tool.name: tool for tool in tools},
+            scope, calls=calls, ledger=ledger, sub_model=sub_model, shown=self._shown, flood=self._flood, tools=called
         )
         self._recursing = Recursing(
             scope,
@@ -128,6 +124,7 @@ class Broker:
             reading=self._reading,
             flood=self._flood,
             start=start_child,
+            root_model=root_model,
         )
         self._in_flight = 0
 

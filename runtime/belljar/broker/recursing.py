@@ -37,6 +37,7 @@ from belljar.broker.run import RunScope
 from belljar.context import OpenDocument, Part
 from belljar.errors import PolicyDenied, ProtocolViolation, Refusal
 from belljar.heavy import off_loop, text_of
+from belljar.models import Model
 from belljar.protocol import Answers, Final, Given, Read, Recurse
 
 __all__ = ["Child", "Recursing", "StartChild"]
@@ -55,6 +56,7 @@ class Child(msgspec.Struct, frozen=True):
         number: counted from 1 within its parent.
         context: a text, a list or dict, or a part of the parent's document `doc`.
         deadline: on the run's monotonic clock, in seconds.
+        model: which of the run's models its program wishes for, if any.
     """
 
     number: int
@@ -62,6 +64,7 @@ class Child(msgspec.Struct, frozen=True):
     context: str | list[Any] | dict[str, Any] | Part
     doc: int
     deadline: float
+    model: str | None = None
 
 
 StartChild = Callable[[Child], Awaitable[Outcome]]
@@ -81,6 +84,7 @@ class Recursing:
         reading: Reading,
         flood: Flood,
         start: StartChild,
+        root_model: Model | None = None,
     ) -> None:
         self._scope = scope
         self._models = scope.policy.models
@@ -90,6 +94,7 @@ class Recursing:
         self._reading = reading
         self._flood = flood
         self._start = start
+        self._root_model = root_model
         self._numbers = count(1)
 
     async def recurse(self, asked: Recurse, body: bytes, cell: Cell) -> tuple[Answers, bytes]:
@@ -105,11 +110,22 @@ class Recursing:
         if self._scope.run.depth + 2 > self._models.depth_max:
             outcomes = await self._instead(asked, prompts, contexts, cell)
         else:
-            self._querying.permit_model(asked.model)
+            self._permit_model(asked.model)
             await self._permit(prompts, contexts, cell)
             values = await self._values(asked.contexts, contexts)
-            outcomes = await self._run_all(await self._children(prompts, values, docs, cell))
+            outcomes = await self._run_all(await self._children(prompts, values, docs, cell, asked.model))
         return self._querying.answers(asked.id, outcomes)
+
+    def _permit_model(self, wish: str | None) -> None:
+        """Check that a child may have this model as its root. Raises PolicyDenied."""
+        sub_model = self._querying.permit_model(None)
+        root = self._root_model or sub_model
+        if wish not in (None, sub_model.name, root.name):
+            raise PolicyDenied(
+                f"a child run has {root.name} or {sub_model.name} as its root model: name one of those, or leave "
+                "`model` out",
+                code="model.denied",
+            )
 
     def _part(self, given: Given) -> Part:
         """Checked against what this run itself may read. Raises PolicyDenied."""
@@ -165,12 +181,13 @@ class Recursing:
         contexts: Sequence[Part | memoryview | list[Any] | dict[str, Any]],
         docs: Sequence[int],
         cell: Cell,
+        model: str | None,
     ) -> list[Child]:
         deadline = self._deadline(cell)
 
         def made() -> list[Child]:
             if not contexts:
-                return [Child(next(self._numbers), _QUESTION, text_of(one), 0, deadline) for one in prompts]
+                return [Child(next(self._numbers), _QUESTION, text_of(one), 0, deadline, model) for one in prompts]
             return [
                 Child(
                     next(self._numbers),
@@ -178,6 +195,7 @@ class Recursing:
                     text_of(context) if isinstance(context, memoryview) else context,
                     doc,
                     deadline,
+                    model,
                 )
                 for prompt, context, doc in zip(prompts, contexts, docs, strict=True)
             ]

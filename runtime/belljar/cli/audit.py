@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import re
 import shutil
 import sys
@@ -22,7 +23,6 @@ from belljar.audit import (
     Log,
     Ranges,
     Record,
-    Report,
     TreeRun,
     coverage,
     head,
@@ -35,21 +35,20 @@ from belljar.audit import (
 )
 from belljar.audit.choosing import UNFINISHED, Wanted, chosen
 from belljar.audit.events import HOST_RUNS, RunAbandoned, RunFinished
-from belljar.cli import options
+from belljar.cli import options, proving
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.output import emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from belljar.identity import BACKENDS
+from belljar.keys import Keys
 from belljar.units import format_money, parse_money
 
 __all__ = ["audit"]
 
-_PROBLEMS_SHOWN_MAX = 20
 _RANGES_SHOWN = 20
 _LAST = "last"
 _COLUMNS = 120
 _POLL_S = 0.2
-_DIFFER = 1
 _TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", re.ASCII)
 
@@ -81,6 +80,10 @@ class _Money(click.ParamType[int]):
 @click.group()
 def audit() -> None:
     """Read and check the audit log."""
+
+
+for _command in (proving.verify_, proving.receipt, proving.checkpoint):
+    audit.add_command(_command)
 
 
 @audit.command()
@@ -182,6 +185,7 @@ def _line(record: Record, first_ns: int) -> str:
 
 
 def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
+    from belljar.audit.content import open_contents
     from belljar.audit.trajectory import Trajectory, plain
     from belljar.cli.tree import lines
 
@@ -189,11 +193,12 @@ def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
     for record in records_below(log, run):
         grown.feed(record)
     assert grown.run is not None
-    if as_json:
-        emit({"run": run, "trajectory": plain(grown.run), "coverage": grown.coverage()})
-        return
-    for line in lines(grown.run, None, width=_width(), full=full):
-        say(line)
+    with open_contents(log, Keys.at(os.environ)) as contents:
+        if as_json:
+            emit({"run": run, "trajectory": plain(grown.run, contents), "coverage": grown.coverage()})
+            return
+        for line in lines(grown.run, contents, width=_width(), full=full):
+            say(line)
 
 
 def _width() -> int:
@@ -261,7 +266,7 @@ def _print_record(record: Record, first_ns: int, as_json: bool) -> None:
 @options.state
 @options.as_json
 def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
-    """Show where two runs differ, action by action, the first divergence first. Exit with 1 if they do.
+    """Show where two runs differ, action by action, the first divergence first. Exit with 9 if they do.
 
     Times, ids and what a root model was sent differ always, and do not count. Of a text counts its digest.
     """
@@ -284,7 +289,8 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
             say(f"  {right}  {json.dumps(msgspec.to_builtins(one.right))}")
         say(_counted(len(found), "difference") if found else "the runs do not differ")
     if found:
-        click.get_current_context().exit(_DIFFER)
+        # Nobody is at fault.
+        click.get_current_context().exit(VerificationFailed.exit_code)
 
 
 def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
@@ -338,27 +344,6 @@ def replay(run: str, sources: tuple[str, ...], state: Path | str | None, as_json
     run = _run_id(log, run)
     note_read(log, run, unlogged=False)
     return replayed(options.place(state).state, run, sources, as_json, **wish)
-
-
-@audit.command("verify")
-@options.state
-@options.as_json
-def verify_(state: Path | str | None, as_json: bool) -> None:
-    """Check the whole log: every hash, the order, and that every request has its outcome."""
-    report = verify(_log(state))
-    if as_json:
-        emit({"ok": report.ok, "report": report})
-    else:
-        for problem in report.problems[:_PROBLEMS_SHOWN_MAX]:
-            say(problem)
-        say(f"{_counted(report.records, 'record')} of {_counted(report.runs, 'run')}, head {report.head}")
-        if report.unfinished:
-            say(f"{_counted(len(report.unfinished), 'action')} without an outcome, in runs that have not ended")
-    if not report.ok:
-        error = _unsound(report)
-        if as_json:
-            click.get_current_context().exit(error.exit_code)
-        raise error
 
 
 _SHOWN_UNIT = (
@@ -429,7 +414,7 @@ def coverage_(
 def _coverage(log: Log, run: str, ranges: int) -> Coverage:
     report = verify(log)
     if not report.ok:
-        raise _unsound(report)
+        raise proving.unsound(report)
     return coverage(records_below(log, run), ranges_max=ranges)
 
 
@@ -474,12 +459,6 @@ def _run_id(log: Log, run: str) -> str:
 
 def _no_run(run: str) -> InvalidInput:
     return InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")
-
-
-def _unsound(report: Report) -> VerificationFailed:
-    return VerificationFailed(
-        f"the log does not verify: {_counted(len(report.problems), 'problem')}, the first: {report.problems[0]}"
-    )
 
 
 def _fields(record: Record) -> dict[str, object]:

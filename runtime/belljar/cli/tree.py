@@ -143,7 +143,10 @@ class _Shown:
             yield from self._cell(cell, run, inner)
 
     def _cell(self, cell: Cell, run: Run, indent: str) -> Iterator[str]:
-        yield indent + _words(f"cell {cell.number}", cell.status or "no end", _took(cell.started_ns, cell.ended_ns))
+        # A run's answer ends its cell without a further record.
+        answered = any(isinstance(step, Answer) and not step.void for step in cell.steps)
+        status = cell.status or ("answered" if answered else "no end")
+        yield indent + _words(f"cell {cell.number}", status, _took(cell.started_ns, cell.ended_ns))
         inner = indent + _INDENT
         yield from self._text("code", cell.code, inner)
         yield from self._steps(cell.steps, run, inner)
@@ -199,6 +202,8 @@ class _Shown:
             case Answer():
                 void = "void, it does not count" if step.void else None
                 yield from self._text("answer", step.text, indent, void)
+                if step.output is not None:
+                    yield from self._text("output until then", step.output, indent)
             case Canary():
                 yield indent + _words(f"canary {step.number} seen", f"in {step.place}")
             case Child():
@@ -234,11 +239,13 @@ class _Shown:
 
     def _text(self, what: str, text: Text, indent: str, more: str | None = None) -> Iterator[str]:
         said = text.words(self._contents)
+        size = _counted(text.size_bytes, "byte") if text.size_bytes is not None else None
+        what = f"{what}, {size}" if size is not None else what
         digest = f"sha256 {text.sha256[:12]}" if text.sha256 is not None else None
         if isinstance(said, Absent):
-            yield indent + _words(f"{what}, {_counted(text.size_bytes, 'byte')}", digest, said.why, more)
+            yield indent + _words(what, digest, said.why, more)
             return
-        yield indent + _words(f"{what}, {_counted(text.size_bytes, 'byte')}", more)
+        yield indent + _words(what, more)
         yield from _block(said, indent + _INDENT, self._width, None if self._full else _LINES_MAX)
 
     def _verdict(self, run: Run, indent: str) -> Iterator[str]:

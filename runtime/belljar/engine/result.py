@@ -33,6 +33,7 @@ __all__ = [
     "no_collection",
 ]
 
+from belljar.audit import Receipt
 from belljar.broker import Cell
 from belljar.heavy import text_of
 from belljar.identity import RunId
@@ -97,14 +98,6 @@ class RunUsage(msgspec.Struct, frozen=True):
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """Where the log stood when the run finished. Keep it to tell a shortened log from a whole one."""
-
-    run: str
-    seq: int
-    head: str
 
 
 class Coverage(msgspec.Struct, frozen=True):

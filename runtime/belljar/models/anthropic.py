@@ -22,9 +22,9 @@ its cache what the last turn wrote there: a turn adds two messages, and the mark
 what is asked for is reserved for, so a model that is to be kept for an hour says so in `cache_ttl`.
 
 Nothing happens behind our back: base URL and key are arguments and not looked up, retries are off (the caller reserves
-and logs each attempt), tracing is off (it can put prompts into spans), and redirects are not followed (a prompt goes to
-the named host, or nowhere). Of the environment only its proxies apply: the SDK would also take headers of any name from
-there, and a key of somebody else among them.
+and logs each attempt), tracing is off unless asked for (and then keeps to what is no text), and redirects are not
+followed (a prompt goes to the named host, or nowhere). Of the environment only its proxies apply: the SDK would also
+take headers of any name from there, and a key of somebody else among them.
 
 The provider's own exception is not chained: it may repeat what was sent (`http`).
 """
@@ -67,6 +67,9 @@ class AnthropicModel:
         http_client: an `httpx2.AsyncClient` to use; it is closed with the model.
         cache_ttl: how long the provider keeps a root model's conversation: `5m`, or `1h` if turns take longer than five
             minutes, at a higher price.
+        tracer_provider: an `opentelemetry.trace.TracerProvider` for the SDK's spans, one for each request: model,
+            tokens and outcome, and no text of prompts or answers. Without it there are none, whatever the environment
+            says.
 
     Raises:
         InvalidInput: the name, the key or the URL is not valid.
@@ -90,6 +93,7 @@ class AnthropicModel:
         base_url: str,
         http_client: httpx2.AsyncClient | None = None,
         cache_ttl: Literal["5m", "1h"] = "5m",
+        tracer_provider: Any = None,
     ) -> None:
         self.name: Final = http.checked_name(name)
         self.cache_ttl: Final = cache_ttl
@@ -101,7 +105,7 @@ class AnthropicModel:
             api_key=self._key,
             base_url=base_url,
             max_retries=0,
-            open_telemetry=False,
+            open_telemetry=_spans(tracer_provider),
             http_client=http_client or anthropic.DefaultAsyncHttpxClient(follow_redirects=False, limits=http.LIMITS),
         )
         self._client._custom_headers = {}  # which it took from the environment
@@ -220,6 +224,13 @@ class AnthropicModel:
 
     def _clean(self, text: str) -> str:
         return http.shown(text, self._key)
+
+
+def _spans(provider: Any) -> Any:
+    """What the SDK may tell of its requests. Nothing of a trace is sent to the provider."""
+    if provider is None:
+        return False
+    return {"tracer_provider": provider, "propagation": False, "traces": {"content_mode": "metadata_only"}}
 
 
 class _Tally:

@@ -44,9 +44,17 @@ class _CloudModel(AnthropicModel):
         connect: Callable[..., Any],
         http_client: httpx2.AsyncClient | None,
         cache_ttl: Ttl,
+        tracer_provider: Any,
     ) -> None:
         self._connect = connect
-        super().__init__(name, api_key=key, base_url=base_url, http_client=http_client, cache_ttl=cache_ttl)
+        super().__init__(
+            name,
+            api_key=key,
+            base_url=base_url,
+            http_client=http_client,
+            cache_ttl=cache_ttl,
+            tracer_provider=tracer_provider,
+        )
 
 
 class BedrockModel(_CloudModel):
@@ -57,7 +65,7 @@ class BedrockModel(_CloudModel):
         api_key: a Bedrock API key.
         region: such as `us-east-1`.
         base_url: another address than that of the region.
-        http_client, cache_ttl: as for `AnthropicModel`.
+        http_client, cache_ttl, tracer_provider: as for `AnthropicModel`.
     """
 
     _prefix = "bedrock:"
@@ -72,6 +80,7 @@ class BedrockModel(_CloudModel):
         base_url: str = "",
         http_client: httpx2.AsyncClient | None = None,
         cache_ttl: Ttl = "5m",
+        tracer_provider: Any = None,
     ) -> None:
         region = _part("region", region, "AWS_REGION")
 
@@ -79,7 +88,15 @@ class BedrockModel(_CloudModel):
             return anthropic.AsyncAnthropicBedrockMantle(aws_region=region, **common)
 
         url = base_url or f"https://bedrock-mantle.{region}.api.aws/anthropic"
-        super().__init__(name, key=api_key, base_url=url, connect=connect, http_client=http_client, cache_ttl=cache_ttl)
+        super().__init__(
+            name,
+            key=api_key,
+            base_url=url,
+            connect=connect,
+            http_client=http_client,
+            cache_ttl=cache_ttl,
+            tracer_provider=tracer_provider,
+        )
 
 
 class VertexModel(_CloudModel):
@@ -91,7 +108,7 @@ class VertexModel(_CloudModel):
         project: the id of the project.
         region: such as `global`, `eu` or `us-east5`.
         base_url: another address than that of the region.
-        http_client, cache_ttl: as for `AnthropicModel`.
+        http_client, cache_ttl, tracer_provider: as for `AnthropicModel`.
     """
 
     _prefix = "vertex:"
@@ -107,6 +124,7 @@ class VertexModel(_CloudModel):
         base_url: str = "",
         http_client: httpx2.AsyncClient | None = None,
         cache_ttl: Ttl = "5m",
+        tracer_provider: Any = None,
     ) -> None:
         region = _part("region", region, "CLOUD_ML_REGION")
         project = _part("project", project, "ANTHROPIC_VERTEX_PROJECT_ID")
@@ -116,7 +134,13 @@ class VertexModel(_CloudModel):
 
         url = base_url or f"https://{_vertex_host(region)}/v1"
         super().__init__(
-            name, key=access_token, base_url=url, connect=connect, http_client=http_client, cache_ttl=cache_ttl
+            name,
+            key=access_token,
+            base_url=url,
+            connect=connect,
+            http_client=http_client,
+            cache_ttl=cache_ttl,
+            tracer_provider=tracer_provider,
         )
 
 
@@ -128,7 +152,7 @@ class FoundryModel(_CloudModel):
         api_key: the resource's key.
         resource: the name of the resource, unless `base_url` is given.
         base_url: another address than that of the resource.
-        http_client, cache_ttl: as for `AnthropicModel`.
+        http_client, cache_ttl, tracer_provider: as for `AnthropicModel`.
     """
 
     _prefix = "foundry:"
@@ -143,12 +167,21 @@ class FoundryModel(_CloudModel):
         base_url: str = "",
         http_client: httpx2.AsyncClient | None = None,
         cache_ttl: Ttl = "5m",
+        tracer_provider: Any = None,
     ) -> None:
         if not base_url:
             resource = _part("resource", resource, "ANTHROPIC_FOUNDRY_RESOURCE")
         url = base_url or f"https://{resource}.services.ai.azure.com/anthropic/"
         connect = anthropic.AsyncAnthropicFoundry
-        super().__init__(name, key=api_key, base_url=url, connect=connect, http_client=http_client, cache_ttl=cache_ttl)
+        super().__init__(
+            name,
+            key=api_key,
+            base_url=url,
+            connect=connect,
+            http_client=http_client,
+            cache_ttl=cache_ttl,
+            tracer_provider=tracer_provider,
+        )
 
 
 def _vertex_host(region: str) -> str:

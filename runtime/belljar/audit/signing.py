@@ -1,0 +1,513 @@
+"""Who signs a log, and what never is signed.
+
+**When.** At the end of each run, and while runs go on every `_EVERY_RECORDS` records or `_EVERY_S` seconds. An append
+costs nothing for that: the leaves are computed when a checkpoint is made, of the records since the one before. Runs
+that end together share a checkpoint.
+
+**What is remembered.** In the keys folder, so that whoever can write the log cannot change it as well, is one file for
+each log: how many records were signed last, the root, the hash of the last of them, and the parts of the tree from
+which it goes on. Another file says which log was at a place. They are on the disk before the checkpoint leaves the
+process.
+
+**What is never signed.** A tree that does not begin with the one that was signed last, by us or by whoever made the
+last checkpoint in the log. So a log is not signed
+
+    smaller     that has fewer records than were signed: an old copy was put back, or its tail was cut
+    fork        of which those records are other ones, or do not continue each other
+    replaced    at whose place there was another one
+    wrong key   whose last checkpoint is by a key that is not known here
+
+until `accept` says that this is right: the log then has a record of it, `log.accepted`.
+
+**Several processes.** They take turns at the file of the log. Whoever finds that another has signed more of it goes on
+from there. Hosts that share a server need the same keys in their folders; one that has others signs nothing.
+
+A run does not fail because its log cannot be signed: all of it is in the log. Its receipt has no checkpoint then, what
+is wrong is logged once, and `belljar audit verify` names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from belljar.audit.checkpoint import Checkpoint, Note, Signer, Verifier, origin_of
+from belljar.audit.events import LogAccepted, RunAbandoned, RunFinished
+from belljar.audit.log import AuditLog
+from belljar.audit.merkle import Tree, leaf_hash
+from belljar.audit.read import parse
+from belljar.audit.receipt import Receipt
+from belljar.audit.source import Log, open_source
+from belljar.audit.tampering import said_in
+from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
+from belljar.journal import Draft, Job, Journal, open_journal, shown
+from belljar.journal.tables import CHECKPOINTS, CheckpointRow
+from belljar.keys import Keys
+
+__all__ = ["Checkpoints", "HostKeys", "NotSigned", "Signed", "place_of", "signing"]
+
+_log = logging.getLogger("belljar")
+_EVERY_RECORDS: Final = 1000
+_EVERY_S: Final = 10.0
+_LOOK_S: Final = 1.0
+# How long the end of a run waits for its receipt: the first checkpoint of a long log takes longer.
+_PATIENCE_S: Final = 5.0
+_CHUNK: Final = 500
+_AT_ONCE: Final = 100  # records whose hashing takes a millisecond
+_ATTEMPTS: Final = 3
+# Of the last records the nodes are kept, for receipts of runs whose end is already under a checkpoint.
+_WINDOW: Final = 4096
+_KEY: Final = "signing"
+_NEXT_KEY: Final = "signing.next"
+_OLD_KEYS: Final = "signing.old"
+_NEXT: Final = f"SELECT seq, body FROM records WHERE seq >= ? ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608 (a constant)
+_LAST: Final = "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1"
+
+
+class NotSigned(VerificationFailed):
+    """The log is not the one that was signed. `kind` is one word of the table above."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(
+            f"the log is not signed: {message}; run `belljar audit verify`, and if this log is right, "
+            "`belljar audit checkpoint --accept-restored`"
+        )
+        self.kind = kind
+
+
+class _Unsound(Exception):
+    """A record does not continue the one before it."""
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """What was signed last of one log: `head` is the SHA-256 of the last record, `parts` are those of `merkle.Tree`."""
+
+    origin: str
+    place: str
+    size: int
+    root: bytes
+    head: bytes
+    parts: list[bytes]
+    note: str
+
+
+class HostKeys:
+    """The keys that sign, and what was signed last of each log: all that is in the keys folder for that."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def signer(self) -> Signer:
+        """The key that signs now; made when it is first needed."""
+        return Signer(self._keys.secret(_KEY))
+
+    def known(self) -> list[Verifier]:
+        """The public keys that have signed here, the present one first; none where there is no key."""
+        seed = self._keys.read(_KEY)
+        present = [] if seed is None else [Signer(seed).verifier]
+        return present + [Verifier(line) for line in self._old()]
+
+    def next_signer(self) -> Signer:
+        """The key that will sign next; the same one until `rotate`."""
+        return Signer(self._keys.secret(_NEXT_KEY))
+
+    def rotate(self) -> None:
+        """Let the next key sign from now on. Of the present one only the public part is kept."""
+        seed, now = self._keys.secret(_NEXT_KEY), self.signer().verifier.vkey
+        if now not in self._old():
+            self._keys.write(_OLD_KEYS, "".join(f"{line}\n" for line in [now, *self._old()]).encode())
+        self._keys.write(_KEY, seed)
+        self._keys.remove(_NEXT_KEY)
+
+    def _old(self) -> list[str]:
+        return (self._keys.read(_OLD_KEYS) or b"").decode().splitlines()
+
+    def turn(self, origin: str) -> contextlib.AbstractContextManager[None]:
+        """Nobody else signs this log meanwhile."""
+        return self._keys.locked(_file_of(origin))
+
+    def signed(self, origin: str) -> Signed | None:
+        """What was signed last of a log."""
+        found = self._keys.read(_file_of(origin))
+        try:
+            return None if found is None else msgspec.json.decode(found, type=Signed)
+        except msgspec.DecodeError:
+            raise AuditUnavailable(
+                f"{_file_of(origin)} in the keys folder {self._keys.folder} is damaged; put it back from a backup"
+            ) from None
+
+    def at(self, place: str) -> str | None:
+        """The log that was signed at this place."""
+        found = self._keys.read(_file_of_place(place))
+        return None if found is None else found.decode("utf-8", "replace")
+
+    def remember(self, signed: Signed) -> None:
+        if self.at(signed.place) != signed.origin:
+            self._keys.write(_file_of_place(signed.place), signed.origin.encode())
+        self._keys.write(_file_of(signed.origin), msgspec.json.encode(signed))
+
+    def forget(self, origin: str, place: str) -> None:
+        """Whatever was signed of this log, or of one at this place, counts no longer."""
+        for name in (_file_of(origin), _file_of_place(place)):
+            self._keys.remove(name)
+
+
+def place_of(log: Log) -> str:
+    """What to call the place of a log."""
+    return shown(log) if isinstance(log, str) else str(log.absolute())
+
+
+def _file_of(origin: str) -> str:
+    return f"log-{origin.rpartition('/')[2]}"
+
+
+def _file_of_place(place: str) -> str:
+    return f"place-{hashlib.sha256(place.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
+
+
+class _Growth:
+    """The tree of a log that is read in order, each record of which continues the one before."""
+
+    def __init__(self, origin: str, signed: Signed | None = None) -> None:
+        self.origin = origin
+        self.tree = Tree() if signed is None else Tree(signed.size, signed.parts)
+        self.head = bytes(32) if signed is None else signed.head
+
+    def feed(self, rows: list[tuple[int, Any]]) -> None:
+        """Take the next records. The first of `rows` may be the last one that was taken: it must still be the same.
+
+        Raises:
+            _Unsound: one does not continue the one before it, or that one is gone.
+        """
+        leaves = []
+        size = self.tree.size
+        if size and (not rows or rows[0][0] != size or not _is(rows.pop(0)[1], self.head)):
+            raise _Unsound(size)
+        for seq, body in rows:
+            if not isinstance(body, bytes) or said_in(body) != (size + 1, self.head.hex()) or seq != size + 1:
+                raise _Unsound(seq)
+            self.head = hashlib.sha256(body).digest()
+            leaves.append(leaf_hash(body))
+            size = seq
+        self.tree.extend(leaves)
+
+
+def _is(body: object, digest: bytes) -> bool:
+    return isinstance(body, bytes) and hashlib.sha256(body).digest() == digest
+
+
+class _Ahead(Exception):
+    """Somebody has signed more than was read: so many records."""
+
+
+class Checkpoints:
+    """Signs one log. It belongs to one event loop.
+
+    Args:
+        journal: the one that the log is in.
+        place: what to call where it is: its path or URL, without a password.
+        keys: the keys folder.
+        told: called in a thread with each new note, by which nobody is held up.
+    """
+
+    def __init__(
+        self, journal: Journal, audit: AuditLog, *, place: str, keys: Keys, told: Callable[[Signed], None] | None = None
+    ) -> None:
+        self._journal = journal
+        self._audit = audit
+        self._place = place
+        self._keys = HostKeys(keys)
+        self._told = told
+        self._growth: _Growth | None = None
+        self._signed: Signed | None = None
+        self._tree = Tree()  # of `_signed`, and perhaps more
+        self._making: asyncio.Task[Signed | None] | None = None
+        self._wanted: dict[object, int] = {}  # records whose proofs somebody waits for
+        self.trouble: str | None = None
+
+    # -- for runs ----------------------------------------------------------------------------------------------------
+
+    async def receipt(self, run: str, seq: int, head: str) -> Receipt:
+        """The receipt of a run that ended with record `seq`, which is durable. Without a checkpoint if none is made."""
+        plain = Receipt(run, seq, head)
+        mark = object()
+        self._wanted[mark] = seq
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                rows = await self._ask("SELECT min(seq) FROM records WHERE run = ?", run)
+                plain = msgspec.structs.replace(plain, first=rows[0][0])
+                while (signed := self._signed) is None or signed.size < seq:
+                    if await self._make() is None:
+                        return plain
+        except TimeoutError:
+            self._tell("the log was not signed in time: a receipt has no checkpoint; `belljar audit receipt` gives it")
+            return plain
+        except (BelljarError, OSError) as error:
+            self._tell(str(error))
+            return plain
+        finally:
+            del self._wanted[mark]
+        try:
+            leaf, proof = self._tree.leaf(seq - 1), self._tree.inclusion(seq - 1, signed.size)
+        except KeyError:  # thousands of records came between the run's end and this
+            return plain
+        return plain.proved(leaf=leaf, note=signed.note, proof=proof)
+
+    async def make(self) -> Signed | None:
+        """Sign what is in the log now; None if that is nothing.
+
+        Raises:
+            NotSigned: it is not the log that was signed.
+            AuditUnavailable: the log or the keys folder cannot be used.
+        """
+        return await self._make()
+
+    async def watch(self, is_busy: Callable[[], bool]) -> NoReturn:
+        """Sign again and again while runs go on, until it is cancelled."""
+        written, since = self._audit.written, time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            more, waited = self._audit.written - written, time.monotonic() - since
+            if not is_busy() or not more or (more < _EVERY_RECORDS and waited < _EVERY_S):
+                continue
+            written, since = self._audit.written, time.monotonic()
+            try:
+                await self._make()
+            except (BelljarError, OSError) as error:
+                self._tell(str(error))
+
+    async def aclose(self) -> None:
+        """Wait for what is under way."""
+        if self._making is not None:
+            await asyncio.wait([self._making])
+
+    async def key(self) -> str:
+        """The public key that signs now, in one line."""
+        return (await asyncio.to_thread(self._keys.signer)).verifier.vkey
+
+    def _tell(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            _log.warning("belljar: %s", trouble)
+
+    # -- for operators -----------------------------------------------------------------------------------------------
+
+    async def receipt_of(self, run: str) -> Receipt:
+        """The receipt of a run that has ended, whenever that was. Signs the log first.
+
+        Raises:
+            InvalidInput: `audit.no_run`; `audit.unfinished`.
+            NotSigned, AuditUnavailable: as `make`.
+        """
+        select = "SELECT seq, body, (SELECT min(seq) FROM records WHERE run = ?) FROM records WHERE run = ?"
+        rows = await self._ask(f"{select} ORDER BY seq DESC LIMIT 1", run, run)
+        if not rows:
+            raise InvalidInput(f"the log has no run {run[:80]}: `belljar audit ls` shows them", code="audit.no_run")
+        seq, body, first = rows[0]
+        if not isinstance(parse(seq, body).typed, RunFinished | RunAbandoned):
+            raise InvalidInput(f"run {run} has not ended: wait for it", code="audit.unfinished")
+        signed = await self._make()
+        assert signed is not None, "there is a record"
+        growth = _Growth(signed.origin)
+        try:
+            await self._read(growth, keep=seq - 1)
+        except _Unsound as error:
+            raise await self._not_signed(growth, error.args[0]) from None
+        proof = growth.tree.inclusion(seq - 1, signed.size)
+        plain = Receipt(run, seq, hashlib.sha256(body).hexdigest(), first)
+        return plain.proved(leaf=leaf_hash(body), note=signed.note, proof=proof)
+
+    async def accept(self, by: str) -> Signed | None:
+        """Sign the log as it is, whatever was signed before, and log that. None if it is empty.
+
+        Checkpoints that do not agree with it, or are by a key that is not known here, are removed.
+
+        Raises:
+            VerificationFailed: its records do not continue each other.
+            AuditUnavailable: the log or the keys folder cannot be used.
+        """
+        origin = await self._origin()
+        if origin is None:
+            return None
+        before = await asyncio.to_thread(self._keys.signed, origin)
+        growth = _Growth(origin)
+        try:
+            await self._read(growth)
+        except _Unsound as error:
+            raise VerificationFailed(
+                f"record {error.args[0]} does not continue the one before it, so the log is not signed: put back a copy"
+            ) from None
+        notes = await self._ask("SELECT size, note FROM checkpoints ORDER BY size")
+        known = await asyncio.to_thread(self._keys.known)
+        void = [size for size, note in notes if not _is_good(note, size, growth, known)]
+        signed = max([0, *void] if before is None else [before.size, *void])
+        event = LogAccepted(by=by, records=growth.tree.size, signed=signed, removed=len(void))
+        await self._journal.submit(_accepting(void, self._audit.host_entry(event)), unavailable=AuditUnavailable)
+        await asyncio.to_thread(self._keys.forget, origin, self._place)
+        self._growth = self._signed = None
+        return await self._make()
+
+    # -- making one --------------------------------------------------------------------------------------------------
+
+    async def _make(self) -> Signed | None:
+        """One at a time. Whoever comes while one is made waits for it, and then looks whether it is enough."""
+        if self._making is None:
+            self._making = asyncio.create_task(self._made())
+            self._making.add_done_callback(self._is_made)
+        return await asyncio.shield(self._making)
+
+    def _is_made(self, task: asyncio.Task[Signed | None]) -> None:
+        self._making = None
+        if not task.cancelled() and task.exception() is None and task.result() is not None:
+            self.trouble = None
+
+    async def _made(self) -> Signed | None:
+        for attempt in range(_ATTEMPTS):
+            growth, self._growth = self._growth, None  # until it is known to be right
+            if growth is None:
+                origin = await self._origin()
+                if origin is None:
+                    return None
+                growth = _Growth(origin, await asyncio.to_thread(self._keys.signed, origin))
+            try:
+                await self._read(growth)
+            except _Unsound as error:
+                raise await self._not_signed(growth, error.args[0]) from None
+            last = await self._ask(_LAST)
+            try:
+                signed = await asyncio.to_thread(self._sign, growth, last)
+            except _Ahead as error:
+                if attempt:  # what was signed was in the log before, so it was read by now
+                    raise await self._not_signed(growth, error.args[0]) from None
+                continue
+            await self._keep(growth, signed)
+            return signed
+        raise AssertionError("the last attempt ends it")
+
+    async def _keep(self, growth: _Growth, signed: Signed) -> None:
+        row = CheckpointRow(signed.size, signed.note.encode())
+        await self._journal.submit(Job(lambda draft: draft.put(CHECKPOINTS, row)), unavailable=AuditUnavailable)
+        self._growth, self._tree, self._signed = growth, growth.tree, signed
+        growth.tree.forget(min([max(0, signed.size - _WINDOW), *(seq - 1 for seq in self._wanted.values())]))
+        if self._told is not None:
+            self._told(signed)
+
+    def _sign(self, growth: _Growth, last: list[tuple[Any, ...]]) -> Signed:
+        """In a thread. `last` is the last checkpoint in the log."""
+        with self._keys.turn(growth.origin):
+            if self._keys.at(self._place) not in (None, growth.origin):
+                raise NotSigned("replaced", f"another one was signed at {self._place}")
+            signer = self._keys.signer()
+            before = self._keys.signed(growth.origin)
+            if before is not None:
+                _refuse_other(growth, before.size, before.root)
+                if not growth.tree.knows(before.size):  # an operator has accepted another log meanwhile
+                    raise _Ahead(before.size)
+            for size, note in last:
+                _refuse_other(growth, size, _root_of(note, size, growth.origin, self._keys.known()))
+            tree = growth.tree
+            checkpoint = Checkpoint(growth.origin, tree.size, tree.root())
+            is_same = before is not None and (before.size, before.place) == (tree.size, self._place)
+            if before is not None and is_same and Note.read(before.note).signer([signer.verifier]) is not None:
+                return before
+            note = signer.note(checkpoint)
+            signed = Signed(growth.origin, self._place, tree.size, checkpoint.root, growth.head, tree.parts(), note)
+            self._keys.remember(signed)
+            return signed
+
+    async def _not_signed(self, growth: _Growth, at: int) -> NotSigned:
+        ((count,),) = await self._ask("SELECT coalesce(max(seq), 0) FROM records")
+        if count < at:
+            return NotSigned("smaller", f"it has {count} records, but {at} were signed")
+        return NotSigned("fork", f"record {at} is not the one that was there, or does not continue the one before it")
+
+    async def _origin(self) -> str | None:
+        """The log's name; None while it is empty."""
+        rows = await self._ask("SELECT seq, body FROM records ORDER BY seq LIMIT 1")
+        if not rows:
+            return None
+        if rows[0][0] != 1:
+            raise NotSigned("fork", "its first records are gone")
+        return origin_of(leaf_hash(rows[0][1]))
+
+    async def _read(self, growth: _Growth, *, keep: int | None = None) -> None:
+        """Take all records that there are, and keep the nodes from leaf `keep` on. Raises _Unsound."""
+        while True:
+            rows = await self._ask(_NEXT, max(1, growth.tree.size))
+            count = len(rows)
+            if count > _AT_ONCE:
+                await asyncio.to_thread(growth.feed, rows)
+            else:
+                growth.feed(rows)
+            if keep is not None:
+                growth.tree.forget(min(keep, growth.tree.size))
+            if count < _CHUNK:
+                return
+
+    async def _ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        job = Job(lambda draft: draft.query(statement, *values))
+        return await self._journal.submit(job, unavailable=AuditUnavailable)
+
+
+@contextlib.asynccontextmanager
+async def signing(log: Log, keys: Keys) -> AsyncIterator[Checkpoints]:
+    """What signs a log, for as long as a block.
+
+    Raises:
+        InvalidInput: `audit.missing`: there is no log.
+        AuditUnavailable: it cannot be used.
+    """
+    open_source(log).close()  # it is not made here
+    journal = open_journal(log, unavailable=AuditUnavailable)
+    try:
+        checkpoints = Checkpoints(journal, AuditLog(journal), place=place_of(log), keys=keys)
+        yield checkpoints
+        await checkpoints.aclose()
+    finally:
+        await journal.aclose(unavailable=AuditUnavailable)
+
+
+def _accepting(void: list[int], entry: Job[object]) -> Job[None]:
+    def work(draft: Draft) -> None:
+        for size in void:
+            draft.remove(CHECKPOINTS, size)
+        entry.work(draft)
+
+    return Job(work, entry.needs)
+
+
+def _refuse_other(growth: _Growth, size: int, root: bytes) -> None:
+    """Refuse a tree that does not begin with one that was signed. Raises _Ahead where too little of it is known."""
+    tree = growth.tree
+    if size > tree.size:
+        raise _Ahead(size)
+    if tree.knows(size) and tree.root(size) != root:
+        raise NotSigned("fork", f"its first {size} records are not those that were signed")
+
+
+def _root_of(note: bytes, size: int, origin: str, known: list[Verifier]) -> bytes:
+    """What the last checkpoint in the log says."""
+    try:
+        read = Note.read(note.decode())
+        by = read.signer(known)
+    except ValueError as error:
+        raise NotSigned("wrong key", f"of its last checkpoint, {error}") from None
+    if by is None:
+        raise NotSigned("wrong key", "its last checkpoint is by a key that is not in the keys folder")
+    if (read.checkpoint.origin, read.checkpoint.size) != (origin, size):
+        raise NotSigned("replaced", "its last checkpoint is of another log")
+    return read.checkpoint.root
+
+
+def _is_good(note: bytes, size: int, growth: _Growth, known: list[Verifier]) -> bool:
+    try:
+        return size <= growth.tree.size and _root_of(note, size, growth.origin, known) == growth.tree.root(size)
+    except NotSigned:
+        return False

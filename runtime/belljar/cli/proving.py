@@ -1,0 +1,157 @@
+"""`belljar audit verify|receipt|checkpoint`: what is signed of the log, and whether it is still that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from belljar.audit import Checkpoints, Receipt, Report, signing, verify
+from belljar.cli import options
+from belljar.cli.loop import run_async
+from belljar.cli.output import emit, printable, say
+from belljar.errors import InvalidInput, VerificationFailed
+from belljar.keys import Keys
+
+__all__ = ["checkpoint", "receipt", "unsound", "verify_"]
+
+_T = TypeVar("_T")
+_CLOSED = "the log is as it was, signed or not: `belljar audit checkpoint` tells"
+_PROBLEMS_SHOWN_MAX = 20
+_FILE_BYTES_MAX = 2**26
+_file = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("verify")
+@click.option(
+    "--receipt",
+    "receipts",
+    type=_file,
+    multiple=True,
+    metavar="FILE",
+    help="The receipt of a run, or its result as --json printed it: the log must agree.",
+)
+@click.option(
+    "--from",
+    "notes",
+    type=_file,
+    multiple=True,
+    metavar="FILE",
+    help="A checkpoint that was kept elsewhere, likewise.",
+)
+@click.option(
+    "--key",
+    "trusted",
+    multiple=True,
+    metavar="KEY",
+    help="A public key that may have signed the log, as `audit checkpoint` prints it, besides the host's own.",
+)
+@options.state
+@options.as_json
+def verify_(
+    receipts: tuple[Path, ...],
+    notes: tuple[Path, ...],
+    trusted: tuple[str, ...],
+    state: Path | str | None,
+    as_json: bool,
+) -> None:
+    """Check the whole log: every hash, the order, that every request has its outcome, and what was signed of it.
+
+    If it is not what it was, the first line says what was done to it, such as `cut tail`. No network is used.
+    """
+    report = verify(
+        options.place(state).state.journal,
+        keys=Keys.at(os.environ),
+        trusted=trusted,
+        receipts=[Receipt.read(_read(path)) for path in receipts],
+        notes=[_read(path).decode("utf-8", "replace") for path in notes],
+    )
+    if as_json:
+        emit({"ok": report.ok, "report": report})
+    else:
+        _print(report)
+    if not report.ok:
+        error = unsound(report)
+        if as_json:
+            click.get_current_context().exit(error.exit_code)
+        raise error
+
+
+def _print(report: Report) -> None:
+    for finding in report.tampering[:1]:
+        say(f"{finding.kind}: {printable(finding.what)}")
+    for problem in report.problems[:_PROBLEMS_SHOWN_MAX]:
+        say(printable(problem))
+    say(f"{_counted(report.records, 'record')} of {_counted(report.runs, 'run')}, head {report.head}")
+    if report.signed:
+        say(f"the first {_counted(report.signed, 'record')} are signed")
+    if report.unfinished:
+        say(f"{_counted(len(report.unfinished), 'action')} without an outcome, in runs that have not ended")
+
+
+def unsound(report: Report) -> VerificationFailed:
+    """What a log that does not verify is told as."""
+    kind = f"{report.tampering[0].kind}; " if report.tampering else ""
+    return VerificationFailed(
+        f"the log does not verify: {kind}{_counted(len(report.problems), 'problem')}, the first: {report.problems[0]}"
+    )
+
+
+@click.command()
+@click.argument("run")
+@options.state
+def receipt(run: str, state: Path | str | None) -> None:
+    """Print the receipt of RUN, which has ended, as JSON. The log is signed first."""
+    emit({"receipt": _with(state, lambda checkpoints: checkpoints.receipt_of(run))})
+
+
+@click.command()
+@click.option(
+    "--accept-restored",
+    is_flag=True,
+    help="Sign the log though it is not the one that was signed: a backup was put back, say. This is logged.",
+)
+@options.state
+@options.as_json
+def checkpoint(accept_restored: bool, state: Path | str | None, as_json: bool) -> None:
+    """Sign the log as it is now, and print the checkpoint and the public key that verifies it.
+
+    Exits with 9 if the log is not the one that was signed before.
+    """
+
+    async def go(checkpoints: Checkpoints) -> tuple[str, str]:
+        made = await (checkpoints.accept(options.user()) if accept_restored else checkpoints.make())
+        if made is None:
+            raise InvalidInput("the log has no record yet: there is nothing to sign", code="audit.empty")
+        return made.note, await checkpoints.key()
+
+    note, key = _with(state, go)
+    if as_json:
+        emit({"checkpoint": note, "key": key})
+    else:
+        say(f"{note}\nkey {key}")
+
+
+def _with(state: Path | str | None, work: Callable[[Checkpoints], Awaitable[_T]]) -> _T:
+    log = options.place(state).state.journal
+
+    async def go() -> _T:
+        async with signing(log, Keys.at(os.environ)) as checkpoints:
+            return await work(checkpoints)
+
+    return run_async(go(), closed=_CLOSED)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as opened:
+            return opened.read(_FILE_BYTES_MAX)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read ({error.strerror}); name another file", code="audit.file") from error
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
