@@ -21,6 +21,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -30,8 +31,9 @@ from belljar.audit import AuditLog
 from belljar.audit.events import QueryCompleted, QueryRequested, RunStarted
 from belljar.errors import HostFault, QuotaExceeded
 from belljar.identity import RunId, Tenant
-from belljar.journal import open_journal
-from belljar.ledger import Amounts, Ledger, Limits
+from belljar.journal import Draft, Job, open_journal
+from belljar.ledger import NOTHING, Amounts, Ledger, Limits, accounts
+from belljar.ledger.base import minute_of
 
 __all__ = ["KINDS", "Keeper", "act", "exhaust"]
 
@@ -42,9 +44,10 @@ _USED: Final = Amounts(calls=1, input_tokens=310, output_tokens=120, cost_nanous
 _DIGEST: Final = "5" * 64
 # What a record of a query comes to.
 _RECORD_BYTES: Final = 512
-# Ten records to each reservation in a store that is filled: a call comes with reads.
+# Ten records to each reservation in a store that is filled: a call comes with reads. So many reservations are one
+# transaction, by the ledger's own rules: each page is written once for all of them, and the books are right.
 _FILL_RECORDS: Final = 10
-_FILL_CALLERS: Final = 64
+_FILL_ACTIONS: Final = 2000
 
 
 class Keeper(Protocol):
@@ -137,19 +140,20 @@ class Journaled:
 
     async def fill(self, records: int) -> None:
         """Act until the log has so many records, with a tenth as many reservations."""
+        while (left := -(-(records - self._records) // _FILL_RECORDS)) > 0:
+            actions, action, minute = min(left, _FILL_ACTIONS), self._next(), minute_of(time.time())
+            asked = self._audit.entry(self._run, *[_requested(action)] * (_FILL_RECORDS // 2))
+            told = self._audit.entry(self._run, *[_completed(action)] * (_FILL_RECORDS // 2))
+            await self._journal.submit(Job(partial(self._fill, actions, minute, asked, told)))
+            self._records += actions * _FILL_RECORDS
 
-        async def caller() -> None:
-            while self._records < records:
-                self._records += _FILL_RECORDS
-                action = self._next()
-                asked = [_requested(action)] * (_FILL_RECORDS // 2)
-                told = [_completed(action)] * (_FILL_RECORDS // 2)
-                reservation = await self._ledger.reserve(
-                    self._run, _HELD, now=time.time(), dispatched=True, beside=self._audit.entry(self._run, *asked)
-                )
-                await self._ledger.settle(reservation, _USED, beside=self._audit.entry(self._run, *told))
-
-        await asyncio.gather(*(caller() for _ in range(_FILL_CALLERS)))
+    def _fill(self, actions: int, minute: str, asked: Job[object], told: Job[object], draft: Draft) -> None:
+        for _ in range(actions):
+            reservation = accounts.new_id(_HELD)
+            accounts.reserve(draft, reservation, self._run, _HELD, NOTHING, minute, "dispatched")
+            asked.work(draft)
+            accounts.end(draft, reservation, "settled", _USED)
+            told.work(draft)
 
     async def aclose(self) -> None:
         await asyncio.gather(*self._ends)

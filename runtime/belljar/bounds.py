@@ -1,5 +1,5 @@
 """A limit as people write it: `50 USD/day`, `1000/month`, `1 GiB/total`, `unlimited/day`; of what is limited at
-each moment `4/now`.
+each moment `4/now`, or of the depth, which never was anything else, just `4`.
 
 The command line and the configuration file share these words, and this module is all that knows them.
 """
@@ -28,9 +28,10 @@ DIMENSION_OF: Final = {
     "memory_time": "memory_mib_s",
     "boxes": "boxes",
     "contexts": "context_bytes",
+    "depth": "depth",
 }
 
-PATTERN: Final = rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)/({'|'.join(PERIODS)}|now)"
+PATTERN: Final = rf"([0-9][0-9.]*|unlimited) ?([A-Za-z]*)(?:/({'|'.join(PERIODS)}|now))?"
 _BOUND: Final = re.compile(PATTERN, re.ASCII)
 _UNITS: Final = {"cost": "USD", "read": "GiB", "cpu": "h", "wall": "h", "memory_time": "GiBh", "contexts": "GiB"}
 _SHOWN_CHARS_MAX: Final = 60
@@ -55,8 +56,9 @@ def parse_bound(word: str, text: str) -> Bound:
     """
     dimension = DIMENSION_OF[word]
     match = _BOUND.fullmatch(text)
-    if match is not None and (match[3] == "now") == (dimension in AT_ONCE):
-        period = "total" if match[3] == "now" else match[3]
+    when = None if match is None else match[3] or ("now" if word == "depth" else None)
+    if match is not None and when is not None and (when == "now") == (dimension in AT_ONCE):
+        period = "total" if when == "now" else when
         try:
             return Bound(period, dimension, _number(word, match[1], match[2]))  # type: ignore[arg-type]
         except (InvalidInput, ValueError):
@@ -64,6 +66,8 @@ def parse_bound(word: str, text: str) -> Bound:
     example = f"10{_UNITS.get(word, '')}/day, per {', '.join(PERIODS[:-1])} or {PERIODS[-1]}, or unlimited/day"
     if dimension in AT_ONCE:
         example = f"10{_UNITS.get(word, '')}/now, or unlimited/now"
+    if word == "depth":
+        example = "2, or unlimited"
     raise InvalidInput(
         f"{text[:_SHOWN_CHARS_MAX]!a} is not a limit; use one such as {example}",
         code="limit.invalid",

@@ -74,6 +74,7 @@ class _Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_time: _Amounts = msgspec.UNSET
     boxes: _Amounts = msgspec.UNSET
     contexts: _Amounts = msgspec.UNSET
+    depth: _Amounts = msgspec.UNSET
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -145,7 +145,10 @@ async def examine(
             code="backend.denied",
         )
     with tempfile.TemporaryDirectory(prefix="belljar-doctor-") as folder:
-        return _report(policy, [await _examine(policy, backend, state or Path(folder), config) for backend in wanted])
+        # The keys of a log that is thrown away are thrown away, too.
+        environ = dict(os.environ) if state is not None else {**os.environ, "BELLJAR_KEYS": f"{folder}/keys"}
+        place = state or Path(folder)
+        return _report(policy, [await _examine(policy, backend, place, config, environ) for backend in wanted])
 
 
 def _own(allowed: tuple[str, ...]) -> list[BackendName]:
@@ -170,11 +173,13 @@ def _report(policy: Policy, backends: list[BackendReport]) -> Report:
 # ------------------------------------------------------------------------------------------------------------ examining
 
 
-async def _examine(policy: Policy, backend: BackendName, state: Path | str, config: Path | str | None) -> BackendReport:
+async def _examine(
+    policy: Policy, backend: BackendName, state: Path | str, config: Path | str | None, environ: Mapping[str, str]
+) -> BackendReport:
     facts: dict[str, Fact] = {}
     engine: Engine | None = None
     try:
-        runtime = _runtime(policy, backend, state, config)
+        runtime = _runtime(policy, backend, state, config, environ)
         if backend != "jail":
             engine = await _ask_daemon(facts)
             await _add_runtime(backend, engine, facts)
@@ -193,10 +198,14 @@ async def _examine(policy: Policy, backend: BackendName, state: Path | str, conf
     return _backend_report(backend, findings, why, run_ms, facts)
 
 
-def _runtime(policy: Policy, backend: BackendName, state: Path | str, config: Path | str | None) -> Runtime:
+def _runtime(
+    policy: Policy, backend: BackendName, state: Path | str, config: Path | str | None, environ: Mapping[str, str]
+) -> Runtime:
     """One that starts whatever layers are missing: we want to see which."""
     box = msgspec.structs.replace(policy.box, languages=("python",), requires=())
-    return Runtime(msgspec.structs.replace(policy, box=box), state=state, config=config, backend=backend)
+    return Runtime(
+        msgspec.structs.replace(policy, box=box), state=state, config=config, backend=backend, environ=environ
+    )
 
 
 async def _run_probe(runtime: Runtime) -> tuple[Result, int]:

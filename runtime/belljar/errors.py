@@ -141,7 +141,7 @@ class QuotaExceeded(Refusal):
         scope: the level that refused: a tenant's path, or `run:ID`. It and what follows are None where it was none of
             the ledger's quotas, such as the number of turns.
         dimension: `calls`, `input_tokens`, `output_tokens`, `cost_nanousd`, `read_bytes`, `cpu_ms`, `wall_ms`,
-            `memory_mib_s`, `boxes`, `calls_in_flight` or `context_bytes`.
+            `memory_mib_s`, `boxes`, `calls_in_flight`, `context_bytes` or `depth`.
         period: `minute`, `hour`, `day`, `month`, `total`, or `now` for what is bounded at each moment.
         used: what was charged in the period, in the unit of `limit`.
         held: what is under way may still cost that much.

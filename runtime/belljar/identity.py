@@ -17,6 +17,7 @@ So an id gives its parent and depth, and sorted ids list the tree in the order i
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -71,7 +72,12 @@ class Tenant(str):
     @property
     def levels(self) -> tuple[Tenant, ...]:
         """`acme/research` -> `("acme", "acme/research")`, the first level first."""
-        return tuple(str.__new__(Tenant, level) for level in accumulate(self.split("/"), "{}/{}".format))
+        return _levels(self)
+
+
+@functools.lru_cache(maxsize=1024)  # each call asks for those of its run
+def _levels(tenant: Tenant) -> tuple[Tenant, ...]:
+    return tuple(str.__new__(Tenant, level) for level in accumulate(tenant.split("/"), "{}/{}".format))
 
 
 DEFAULT_TENANT: Final = Tenant("default")

@@ -118,6 +118,7 @@ class Bounds(TypedDict, total=False):
     memory_mib_s: int | None
     boxes: int | None
     context_bytes: int | None
+    depth: int | None
 
 
 class Quotas:
@@ -162,8 +163,9 @@ class Quotas:
         """Set limits of one level; what is not named stays, and None is unlimited. Holds from the next call on.
 
         Once anything is set for a level, the policies' `[quota.tenant]` says nothing about this level any more.
-        `boxes` and `calls_in_flight` bound how many there are at once, and `context_bytes` what the stored contexts of
-        this tenant, and of all below it, may take up on each host; these go with the period `total`.
+        `boxes` and `calls_in_flight` bound how many there are at once, `context_bytes` what the stored contexts of this
+        tenant, and of all below it, may take up on each host, and `depth` how many levels of models there may be below
+        a root model, as a policy's `models.depth` does; these go with the period `total`.
 
         Args:
             by: who does it; the log has it.

@@ -1,8 +1,9 @@
-"""A host that is busy for a moment, a program of its own so that it can be hit: `... busy_host STATE PORT RUNS`.
+"""A host that is busy for a moment, a program of its own so that it can be hit: `... busy_host STATE PORT RUNS BUSY_S`.
 
 Each of its runs does all that the log has records of: cells, reads, a search, queries one by one and as a batch, a call
 of a host tool, and a child run with queries of its own. The model is the provider at PORT (`faults.Provider`), and each
-query goes to it over a socket of its own. The program ends with the exit code that the command line would end with.
+query goes to it over a socket of its own. BUSY_S is how many seconds it waits for the lock of another process, each
+time. The program ends with the exit code that the command line would end with.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 from belljar import BelljarError, Runtime
 from belljar.cli.output import exit_code
+from belljar.journal import opening
+from belljar.journal.sqlite import SqliteStore
 from belljar.models import FREE, ModelReply, ModelRequest, Usage
 
 TEXT = "".join(f"line {number:05} of the text\n" for number in range(2000))
@@ -70,6 +75,7 @@ async def main(state: Path, port: int, runs: int) -> int:
 
 
 if __name__ == "__main__":
+    mock.patch.object(opening, "SqliteStore", partial(SqliteStore, busy_timeout_s=float(sys.argv[4]))).start()
     try:
         code = asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
     except BelljarError as error:

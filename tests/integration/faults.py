@@ -122,10 +122,12 @@ def needs_strace() -> None:
         pytest.skip("no strace: run `make strace`")
 
 
-def started(jar: Jar, provider: Provider, runs: int, *, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """A busy host; with the words of `before` in front."""
+def started(
+    jar: Jar, provider: Provider, runs: int, *, before: tuple[str, ...] = (), busy_s: float = 10.0
+) -> subprocess.Popen[str]:
+    """A busy host, which waits `busy_s` seconds for another's lock; with the words of `before` in front."""
     return subprocess.Popen(
-        [*before, *_BUSY, str(jar.at), str(provider.port), str(runs)],
+        [*before, *_BUSY, str(jar.at), str(provider.port), str(runs), str(busy_s)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

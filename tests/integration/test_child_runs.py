@@ -357,6 +357,31 @@ def test_a_text_that_is_too_long_for_the_policy_is_refused(jar: Jar) -> None:
 
 
 @pytest.mark.parametrize("whose", ["acme", "acme/research"])
+def test_a_tenant_bounds_how_deep_its_runs_go(jar: Jar, whose: str) -> None:
+    async def go() -> Result:
+        async with Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime:
+            await runtime.quotas.set(whose, "total", depth=1, by="test")
+            return await runtime.execute(code, model=Played({"x": "FINAL(1)"}), tenant="acme/research")
+
+    code = """
+try:
+    rlm_query('[[x]]')
+except QuotaExceeded as error:
+    FINAL([error.code, error.limit, str(error)])
+"""
+    result = asyncio.run(go())
+    assert result.status == "ok", result.error
+    assert isinstance(result.answer, list)
+    refused, limit, words = result.answer
+    assert refused == "quota.tenant.depth"
+    assert (limit, "acme" in words) == ((None, False) if whose == "acme" else (1, True))
+    assert [record.run for record in jar.records("run.started") if not record.data.get("refused")] == [result.run]
+    explained = jar("quota", "explain", result.run).stdout
+    assert f"the limit of tenant {whose} on depth refused a recurse: it would have come to 2 of 1" in explained
+    assert jar("audit", "verify").code == jar("quota", "check").code == 0
+
+
+@pytest.mark.parametrize("whose", ["acme", "acme/research"])
 def test_what_a_child_is_given_counts_for_the_contexts_of_its_tenant(jar: Jar, whose: str) -> None:
     async def go() -> Result:
         async with Runtime(policy_of(), state=jar.at, environ={}, language="python") as runtime:

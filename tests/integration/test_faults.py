@@ -141,7 +141,7 @@ async def main():
     log, count = OwnLog(Path(sys.argv[1])), 0
     try:
         while count < 1000:
-            event = RunStarted(tenant="acme", contexts=[], facts={str(n): "x" * 200 for n in range(190)})
+            event = RunStarted(tenant="acme", contexts=[], facts={f"n{n}": "x" * 200 for n in range(190)})
             count = await log.append(RunId(f"r{count}"), event)
     except AuditUnavailable as error:
         print(count, error)
@@ -213,7 +213,7 @@ def test_at_the_calls_of_a_migration(tmp_path: Path, older: str, what: str) -> N
             if not fired:
                 break
             hits += 1
-    assert hits > 8
+    assert hits > 5
 
 
 @pytest.mark.slow
@@ -254,7 +254,7 @@ def test_a_store_that_somebody_has_locked(row: Row, when: str) -> None:
     with contextlib.closing(sqlite3.connect(jar.journal, isolation_level=None)) as other:
         if when == "before":
             other.execute("BEGIN IMMEDIATE")
-        process = started(jar, provider, 1)
+        process = started(jar, provider, 1, busy_s=0.5)
         if when == "in the middle":
             assert provider.asked.wait(PATIENCE_S)
             other.execute("BEGIN IMMEDIATE")

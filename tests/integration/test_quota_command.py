@@ -68,6 +68,20 @@ def test_a_limit_is_set_shown_met_explained_and_cleared(jar: Jar, context: Path)
     assert jar("audit", "verify").code == 0
 
 
+def test_a_depth_is_set_shown_and_logged(jar: Jar) -> None:
+    done = jar("quota", "set", "acme", "--depth", "2")
+    assert (done.code, done.stdout) == (0, "acme in total: depth 2\n")
+    (total,) = shown(jar, "acme")
+    assert (total["period"], total["limits"]["depth"]) == ("total", 2)
+    assert jar("quota", "show", "acme").stdout == "acme\n  total\n    depth          at most 2\n"
+    refused = jar("quota", "set", "acme", "--depth", "0")
+    assert refused.code == 2
+    assert "use a whole number from 1" in refused.stderr
+    assert jar("quota", "set", "acme", "--depth", "unlimited").stdout == "acme in total: unlimited\n"
+    assert [record.data.get("depth") for record in jar.records("quota.changed")] == [2, None]
+    assert jar("audit", "verify").code == 0
+
+
 def test_stored_contexts_are_limited_shown_and_refused(jar: Jar, context: Path) -> None:
     done = jar("quota", "set", "acme", "--contexts", "6KiB/now")
     assert (done.code, done.stdout) == (0, "acme in total: contexts 6 KiB\n")

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from belljar import Result, Runtime
-from belljar.audit import Record
+from belljar.audit import records, verify
 from belljar.models import NullModel
+from belljar.quotas import differences
+from tests import journals
 from tests.integration.support import Jar
 
 CALLS = 150
@@ -36,9 +38,12 @@ print(len(answers), len(refusals))
 
 
 @pytest.mark.slow
-def test_sixty_four_threads_spend_all_that_there_is_and_nothing_beyond(jar: Jar) -> None:
+def test_sixty_four_threads_spend_all_that_there_is_and_nothing_beyond(jar: Jar, store: str) -> None:
+    place = journals.place(jar.journal)
+    environ = {"BELLJAR_JOURNAL": place} if isinstance(place, str) else {}
+
     async def go() -> tuple[Result, list[Any]]:
-        async with Runtime(state=jar.at, environ={}, language="python") as runtime:
+        async with Runtime(state=jar.at, environ=environ, language="python") as runtime:
             await runtime.quotas.set("acme", "day", calls=CALLS, by="test")
             model = NullModel("fine", name="scripted:null")
             result = await runtime.execute(CODE, model=model, tenant="acme/research")
@@ -49,5 +54,7 @@ def test_sixty_four_threads_spend_all_that_there_is_and_nothing_beyond(jar: Jar)
     assert result.stdout.split() == [str(CALLS), str(THREADS)]
     (day,) = [one for one in shown if one.period == "day" and one.tenant == "acme"]
     assert (day.used.calls, day.held.calls, day.left.calls) == (CALLS, 0, 0)
-    completed: list[Record] = jar.records("query.completed")
-    assert len(completed) == CALLS
+    assert place is not None
+    assert len([record for record in records(place) if record.event == "query.completed"]) == CALLS
+    assert jar.journal.exists() == (store == "sqlite")
+    assert differences(place) == verify(place).problems == []

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,7 @@ import belljar
 from belljar.audit import Record, records, verify
 from belljar.errors import AuditUnavailable, InvalidInput, LedgerUnavailable, PolicyDenied, Refusal
 from belljar.identity import RunId, Tenant
-from belljar.journal.draft import StoreError
-from belljar.journal.sqlite import SqliteStore
-from belljar.ledger import Amounts, Quota, period_key
+from belljar.ledger import Amounts, Ledger, Quota, period_key
 from belljar.testing import FakeModel
 from tests.integration.support import PATIENCE_S, Jar
 from tests.integration.test_interrupt import ASKS, Provider, provider, started, stop
@@ -253,29 +252,28 @@ def test_a_log_that_goes_away_stops_the_run_before_its_next_call(jar: Jar) -> No
     assert len(jar.records("query.requested")) == jar.spent().calls == 1
 
 
-def test_a_store_that_fails_a_child_run_ends_its_parent_too(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = SqliteStore.commit
-    failing: list[bool] = []
+@pytest.mark.parametrize("number", [1, 2], ids=["its-root-model", "its-program"])
+def test_a_store_that_fails_a_child_run_ends_its_parent_too(
+    jar: Jar, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    reserve, asked = Ledger.reserve, [0]
 
-    def fail_once(store: SqliteStore) -> None:
-        if failing:
-            failing.clear()
-            raise StoreError("the disk is full")
-        commit(store)
+    async def fail_once(ledger: Ledger, run: RunId, *amounts: Any, **how: Any) -> str:
+        asked[0] += run.depth
+        if run.depth and asked[0] == number:
+            raise LedgerUnavailable("the disk is full")
+        return await reserve(ledger, run, *amounts, **how)
 
     def answer(request: belljar.ModelRequest) -> str:
-        if request.purpose == "sub":
-            return "after the fault"
-        failing.append(True)
-        return "```repl\nFINAL(llm_query('a'))\n```"
+        return "```repl\nFINAL(llm_query('a'))\n```" if request.purpose == "root" else "yes"
 
     async def main() -> None:
         async with belljar.Runtime("dev", state=jar.at) as runtime, runtime.session(model=FakeModel(answer)) as session:
-            code = "try:\n    rlm_query('?', 'text')\nexcept Exception:\n    pass\nFINAL(llm_query('b'))"
-            await session.execute(code)
+            await session.execute("try:\n    rlm_query('?', 'text')\nexcept Exception:\n    FINAL('it went on')")
 
-    monkeypatch.setattr(SqliteStore, "commit", fail_once)
-    with pytest.raises((AuditUnavailable, LedgerUnavailable), match="the disk is full"):
+    # A read has a portion reserved, and this child reads nothing.
+    monkeypatch.setattr(Ledger, "reserve", fail_once)
+    with pytest.raises(LedgerUnavailable, match="the disk is full"):
         asyncio.run(main())
     assert {record.data["status"] for record in jar.records("run.finished")} == {"host_fault"}
 

@@ -38,7 +38,7 @@ def money(nanousd: int | None) -> Limits:
     return Limits("total", None, None, None, nanousd, None)
 
 
-SILENT = Logged(Job(lambda _: None), Job(lambda _: None))
+SILENT = Logged(Job(lambda _: None), lambda: Job(lambda _: None))
 
 
 class Door:

@@ -130,6 +130,7 @@ _NAME = b'"' + b"e" * 64 + b'"'
         ("run.started", b'"contexts":', b'"from_turn":2,"contexts":'),
         ("answer.given", b'"cell":', b'"output":%b,"cell":' % _NAME),
         ("query.reused", b'"cell":', b'"reply":%b,"cell":' % _NAME),
+        ("quota.changed", b'"by":', b'"depth":2,"by":'),
         *(
             (event, b'"data":{', b'"data":{"content":%b,' % _NAME)
             for event in (

@@ -109,10 +109,21 @@ def test_every_dimension_of_the_ledger_can_be_written() -> None:
         ("read", "500B/total", Bound("total", "read_bytes", 500)),
         ("calls", "1000/month", Bound("month", "calls", 1000)),
         ("cost", "unlimited/hour", Bound("hour", "cost_nanousd", None)),
+        ("depth", "2", Bound("total", "depth", 2)),
+        ("depth", "2/now", Bound("total", "depth", 2)),
+        ("depth", "unlimited", Bound("total", "depth", None)),
     ],
 )
 def test_a_limit_is_read_with_and_without_a_space(word: str, text: str, bound: Bound) -> None:
     assert parse_bound(word, text) == bound
+
+
+@pytest.mark.parametrize(
+    ("word", "text"), [("depth", "2/day"), ("depth", "2 levels"), ("depth", "1.5"), ("calls", "10"), ("boxes", "4")]
+)
+def test_only_a_depth_is_for_no_period_and_without_saying_so(word: str, text: str) -> None:
+    with pytest.raises(InvalidInput, match="is not a limit; use one such as"):
+        parse_bound(word, text)
 
 
 # -- what counts -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import sqlite3
@@ -515,24 +516,25 @@ def test_what_another_process_plants_stops_the_next_round(tmp_path: Path) -> Non
 def test_the_pages_beside_a_database_are_moved_into_it_once_they_are_many_or_when_their_reader_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound, beside = 64 << 10, tmp_path / "a.db-wal"
+    bound, beside, numbers = 64 << 10, tmp_path / "a.db-wal", itertools.count()
     monkeypatch.setattr("belljar.journal.sqlite._WAL_BYTES_MAX", bound)
 
     async def write(writer: Journal, count: int) -> int:
         """The size of the largest file beside the database."""
         sizes = []
         for _ in range(count):
-            await writer.submit(Job(lambda draft: draft.put(LIMITS, LimitsRow("x" * 6000, "day", NONE))))
+            row = LimitsRow(f"{next(numbers):06}" * 1000, "day", NONE)
+            await writer.submit(Job(lambda draft, row=row: draft.put(LIMITS, row)))  # type: ignore[misc]
             sizes.append(beside.stat().st_size)
         return max(sizes)
 
     async def main() -> None:
         writer = make(tmp_path / "a.db")
-        room = bound + await write(writer, 1)
+        room = bound + await write(writer, 2)  # that of the schema, too
         assert bound < await write(writer, 40) < room
         with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as reader:
             reader.execute("BEGIN")
-            assert reader.execute("SELECT count(*) FROM limits").fetchone() == (1,)
+            assert reader.execute("SELECT count(*) FROM limits").fetchone() == (42,)
             assert await write(writer, 40) > 2 * bound
         await write(writer, 20)
         assert await write(writer, 20) < room

@@ -1050,7 +1050,9 @@ TestBooks = pytest.mark.slow(Books.TestCase)
 @pytest.mark.parametrize("store", ["postgresql"], indirect=True)
 @on_each_store
 def test_the_books_on_a_server() -> None:
-    run_state_machine_as_test(Books, settings=settings(Books.TestCase.settings, max_examples=4, stateful_step_count=25))
+    run_state_machine_as_test(
+        Books, settings=settings(Books.TestCase.settings, max_examples=examples(12), stateful_step_count=25)
+    )
 
 
 def test_a_forked_child_names_its_reservations_otherwise() -> None:

@@ -193,7 +193,7 @@ def journal_3(tmp_path: Path) -> Path:
     return Path(shutil.copy(OLDER / "audit-3.db", tmp_path / "audit-3.db"))
 
 
-def rows(path: Path, table: str) -> list[object]:
+def rows(path: Path, table: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(path)) as db:
         return db.execute(f"SELECT * FROM {table}").fetchall()
 
@@ -204,6 +204,7 @@ def test_a_journal_of_format_3_is_read_and_goes_on(journal_3: Path, log: Path) -
     before = [rows(journal_3, table) for table in tables]
     opened(journal_3)
     assert version(journal_3) == SCHEMA.version
+    before[-1] = [(*row, None) for row in before[-1]]  # nothing bounds the depth
     assert [rows(journal_3, table) for table in tables] == before
     assert verify(journal_3).problems == []
 

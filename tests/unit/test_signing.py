@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import shutil
 import sqlite3
 import subprocess
@@ -14,14 +15,15 @@ from typing import TypeVar
 
 import pytest
 
-from belljar.audit import Checkpoints, Receipt, verify
+from belljar.audit import Checkpoints, Receipt, records, verify
 from belljar.audit.checkpoint import Note, Signer
+from belljar.audit.events import KeyChanged
 from belljar.audit.merkle import Tree, is_included, leaf_hash
-from belljar.audit.signing import NotSigned, place_of
+from belljar.audit.signing import HostKeys, NotSigned, place_of
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
 from belljar.identity import RunId
 from belljar.keys import Keys
-from tests import journals
+from tests import journals, second_verifier
 from tests.journals import OwnLog
 from tests.unit.audit_events import made
 
@@ -249,6 +251,61 @@ def test_a_receipt_of_a_run_under_way_is_refused(bench: Bench) -> None:
             await checkpoints.receipt_of("r1")
 
     bench.do(work)
+
+
+def _rotate(bench: Bench) -> str:
+    return bench.do(lambda _, checkpoints: checkpoints.rotate("user:alice"))
+
+
+def test_a_new_key_signs_and_what_the_old_one_signed_still_verifies(bench: Bench) -> None:
+    old_seed = bench.keys.secret("signing")
+    old = bench.add("r1")
+    before = Signer(old_seed).verifier.vkey
+    now = _rotate(bench)
+    new = bench.add("r2")
+    assert now == Signer(bench.keys.secret("signing")).verifier.vkey != before
+    assert Note.read(new.checkpoint or "").signer([Signer(bench.keys.secret("signing")).verifier]) is not None
+    assert all(old_seed not in path.read_bytes() for path in bench.keys.folder.iterdir())
+    report = verify(bench.path, keys=bench.keys, receipts=[old, new])
+    assert (report.problems, report.signed) == ([], 7)
+    (changed,) = [record for record in records(bench.path) if record.event == "key.changed"]
+    assert (changed.data["by"], changed.data["old"], changed.data["new"]) == ("user:alice", before, now)
+    assert second_verifier.verdict(bench.path, bench.keys.folder) is None  # type: ignore[no-untyped-call]
+
+
+def test_whoever_knows_one_of_the_keys_follows_the_log_to_the_others(bench: Bench) -> None:
+    bench.add("r1")
+    keys = [Signer(bench.keys.secret("signing")).verifier.vkey, _rotate(bench), _rotate(bench)]
+    bench.add("r2")
+    for key in keys:
+        assert verify(bench.path, trusted=[key]).problems == []
+    assert verify(bench.path, trusted=[Signer(bytes(32)).verifier.vkey]).tampering[0].kind == "wrong key"
+
+
+def test_a_change_of_keys_that_not_both_have_signed_is_found(bench: Bench) -> None:
+    bench.add("r1")
+    ours, strange = Signer(bench.keys.secret("signing")), Signer(bytes(32))
+    statement = KeyChanged.statement(ours.verifier.vkey, strange.verifier.vkey)
+    signature = base64.b64encode(strange.sign(statement)).decode()
+    names = {"old": ours.verifier.vkey, "new": strange.verifier.vkey}
+    forged = KeyChanged(by="user:mallory", **names, old_signature=signature, new_signature=signature)
+    bench.do(lambda log, _: log.journal.submit(log.host_entry(forged)))
+    assert verify(bench.path, keys=bench.keys).tampering[0].kind == "forged key"
+
+
+def test_a_rotation_that_was_broken_off_goes_on_with_the_same_key(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.add("r1")
+    with monkeypatch.context() as broken:
+        broken.setattr(HostKeys, "rotate", lambda _: (_ for _ in ()).throw(AuditUnavailable("killed here")))
+        with pytest.raises(AuditUnavailable, match="killed here"):
+            _rotate(bench)
+    assert verify(bench.path, keys=bench.keys).problems == []
+    wanted = Signer(bench.keys.secret("signing.next")).verifier.vkey
+    assert bench.add("r2").checkpoint is not None
+    assert _rotate(bench) == wanted
+    assert verify(bench.path, keys=bench.keys).problems == []
 
 
 _WRITER = """

@@ -154,6 +154,33 @@ def test_a_slice_that_the_parent_has_not_left_is_refused_and_nothing_is_opened()
 
 
 @on_each_store
+@pytest.mark.parametrize("whose", [ACME, RESEARCH])
+def test_a_child_deeper_than_a_level_of_its_tenant_allows_is_not_opened(whose: Tenant) -> None:
+    async def body(ledger: OwnLedger) -> None:
+        await opened(ledger, CHILD, only(calls=4))
+        await ledger.change_limits(Tenant("acm"), {"total": {"depth": 1}})
+        await ledger.change_limits(whose, {"total": {"depth": 2}})
+        await opened(ledger, SIBLING, only(calls=4))
+        with pytest.raises(QuotaExceeded) as caught:
+            await opened(ledger, GRANDCHILD, only(calls=1))
+        found = caught.value
+        assert (found.scope, found.dimension, found.period, found.code) == (whose, "depth", "now", "quota.tenant.depth")
+        assert (found.limit, found.observed, found.used, found.held) == (2, 3, None, None)
+        assert (found.told is None) == (whose == RESEARCH)  # what is set above is not the program's to know
+        assert await stands(ledger, CHILD) == Balance(NOTHING, NOTHING)
+        with pytest.raises(LedgerUnavailable, match="has no run"):
+            await ledger.reserve(GRANDCHILD, Amounts(calls=1), now=NOON)
+        await ledger.change_limits(whose, {"total": {"depth": 1}})
+        with pytest.raises(QuotaExceeded, match="with this child run there would be 2"):
+            await opened(ledger, ROOT.child(3), only(calls=1))
+        await spend(ledger, CHILD, Amounts(calls=1))  # what is open goes on
+        await ledger.change_limits(whose, {"total": {"depth": 3}})
+        await opened(ledger, GRANDCHILD, only(calls=1))
+
+    with_root(body, only(calls=10))
+
+
+@on_each_store
 def test_a_child_without_a_limit_has_what_its_parent_has_left() -> None:
     async def body(ledger: OwnLedger) -> None:
         await spend(ledger, ROOT, Amounts(calls=3, output_tokens=5))

@@ -11,8 +11,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
     v 4   records name contents (`content`, `question`, `setup`, `output`, `reply`); there are `content.erased`,
-          `canary.seen`, `log.read`, `log.accepted` and `key.changed`; a run has a `seed`, and may be a replay or a fork
-          of another one (`replays`, `forks`, `from_turn`)
+          `canary.seen`, `log.read`, `log.accepted` and `key.changed`; `quota.changed` can bound the `depth` of trees of
+          runs; a run has a `seed`, and may be a replay or a fork of another one (`replays`, `forks`, `from_turn`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -460,6 +460,7 @@ class QuotaChanged(_Event, frozen=True):
     boxes: Count | None = None
     calls_in_flight: Count | None = None
     context_bytes: Count | None = None
+    depth: Count | None = None
 
 
 class LogAccepted(_Event, frozen=True):
@@ -647,6 +648,8 @@ def _version_of(event: Event) -> int:
 
 def _is_of_version_4(event: Event) -> bool:
     """Whether version 3 had no such event, or not with these fields."""
+    if isinstance(event, QuotaChanged):
+        return event.depth is not None
     if isinstance(event, RunStarted):
         new = (event.question, event.setup, event.seed, event.replays, event.forks, event.from_turn)
         return any(one is not None for one in new)

@@ -89,7 +89,14 @@ class RunGrammar:
         self._begun = True
 
     def _follow(self, record: Record) -> Problems:
+        # The most frequent first.
         match record.typed:
+            case ContextRead() | ContextSearched() as read:
+                yield from self._in_last_cell(record, read.cell)
+            case QueryRequested() as asked:
+                yield from self._request(record, asked)
+            case QueryCompleted() | QueryFailed() | QueryDenied() as outcome:
+                yield from self._outcome(record, outcome)
             case RunStarted():
                 yield from self._start(record)
             case RunFinished():
@@ -104,12 +111,6 @@ class RunGrammar:
                 yield from self._end_cell(record, finished.cell)
             case AnswerGiven() | AnswerVoid() as answer:
                 yield from self._answer(record, answer)
-            case ContextRead() | ContextSearched() as read:
-                yield from self._in_last_cell(record, read.cell)
-            case QueryRequested() as asked:
-                yield from self._request(record, asked)
-            case QueryCompleted() | QueryFailed() | QueryDenied() as outcome:
-                yield from self._outcome(record, outcome)
             case QueryReused() as reused:
                 yield from self._reuse(record, reused)
             case QueryShown() as shown:

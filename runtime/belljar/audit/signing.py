@@ -29,6 +29,7 @@ is wrong is logged once, and `belljar audit verify` names it.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import logging
@@ -39,7 +40,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from belljar.audit.checkpoint import Checkpoint, Note, Signer, Verifier, origin_of
-from belljar.audit.events import LogAccepted, RunAbandoned, RunFinished
+from belljar.audit.events import KeyChanged, LogAccepted, RunAbandoned, RunFinished
 from belljar.audit.log import AuditLog
 from belljar.audit.merkle import Tree, leaf_hash
 from belljar.audit.read import parse
@@ -353,6 +354,30 @@ class Checkpoints:
         await asyncio.to_thread(self._keys.forget, origin, self._place)
         self._growth = self._signed = None
         return await self._make()
+
+    async def rotate(self, by: str) -> str:
+        """Let a new key sign from now on. The log has that, signed by both; then comes a checkpoint by the new one.
+
+        If it is broken off in between, the old key goes on, and the next time has the same new one.
+
+        Returns:
+            The new public key.
+
+        Raises:
+            NotSigned, AuditUnavailable: as `make`; then the old key goes on.
+        """
+        await self._make()  # with the old key
+        old, new = await asyncio.to_thread(lambda: (self._keys.signer(), self._keys.next_signer()))
+        names = old.verifier.vkey, new.verifier.vkey
+        statement = KeyChanged.statement(*names)
+        signatures = (base64.b64encode(key.sign(statement)).decode() for key in (old, new))
+        event = KeyChanged(
+            by=by, old=names[0], new=names[1], old_signature=next(signatures), new_signature=next(signatures)
+        )
+        await self._journal.submit(self._audit.host_entry(event), unavailable=AuditUnavailable)
+        await asyncio.to_thread(self._keys.rotate)
+        await self._make()
+        return names[1]
 
     # -- making one --------------------------------------------------------------------------------------------------
 

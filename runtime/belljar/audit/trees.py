@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import msgspec
 
 from belljar.audit.events import QueryCompleted, QueryFailed, QueryReused, RunAbandoned, RunFinished, RunStarted
 from belljar.audit.read import Record
 
-__all__ = ["TreeRun", "Trees", "parent_of", "tree"]
+__all__ = ["TREE_EVENTS", "TreeRun", "Trees", "parent_of", "tree"]
+
+
+# The events that `Trees` looks at.
+TREE_EVENTS: Final = frozenset({RunStarted.name, RunFinished.name, RunAbandoned.name, QueryReused.name})
 
 
 class TreeRun(msgspec.Struct, kw_only=True):

@@ -15,11 +15,10 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from itertools import chain
 
 import msgspec
 
-from belljar.audit.charges import Charges
+from belljar.audit.charges import CHARGING, Charges
 from belljar.audit.checkpoint import Note, Verifier, origin_of
 from belljar.audit.events import HOST_RUNS, KeyChanged, host_run
 from belljar.audit.grammar import RunGrammar
@@ -39,7 +38,7 @@ from belljar.audit.tampering import (
     receipt_problem,
     said_in,
 )
-from belljar.audit.trees import Trees
+from belljar.audit.trees import TREE_EVENTS, Trees
 from belljar.errors import InvalidInput
 from belljar.journal import Ask
 from belljar.keys import Keys
@@ -196,19 +195,20 @@ class _Checker:
         is_whole = digest == kept_hash
         if not is_whole:
             self.problem(f"record {seq}: its bytes do not have the hash that was kept with them")
+        said: int | None = seq
         try:
-            record = parse(seq, body)
+            record = parse(seq, body, head := digest.hex())
         except ValueError as error:
             self.problem(f"record {seq}: it {error}")
             said, prev = said_in(data)
         else:
-            said, prev = seq, record.prev
+            prev = record.prev
             if run not in (None, record.run):
                 self.problem(f"record {seq}: it {OTHER_RUN}")
             self._follow(record)
         self._rows.feed(seq, said, is_whole=is_whole, continues=prev in (None, self._head))
         self._leaves.feed(data)
-        self._head = digest.hex()
+        self._head = head
 
     def _follow(self, record: Record) -> None:
         if record.prev != self._head:
@@ -219,7 +219,8 @@ class _Checker:
             if isinstance(record.typed, KeyChanged):
                 self._change_key(record.seq, record.typed)
             return
-        self._charges.feed(record.run, record.typed)
+        if record.event in CHARGING:
+            self._charges.feed(record.run, record.typed)
         if record.run not in self._runs:
             self._runs[record.run] = RunGrammar()
         grammar = self._runs[record.run]
@@ -227,8 +228,11 @@ class _Checker:
             what = f"record {record.seq}: {record.event} after the end of run {record.run[:80]!a}"
             self.found("record after the end", what)
             return
-        for problem in chain(grammar.feed(record), self._trees.feed(record)):
+        for problem in grammar.feed(record):
             self.problem(problem)
+        if record.event in TREE_EVENTS:
+            for problem in self._trees.feed(record):
+                self.problem(problem)
         if grammar.ended:
             self._runs[record.run] = None
 

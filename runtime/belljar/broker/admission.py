@@ -49,7 +49,7 @@ class Logged(NamedTuple):
     """What the log says of a call that is admitted, and of one that is given up in the same moment."""
 
     requested: Job[object]
-    cancelled: Job[object]
+    cancelled: Callable[[], Job[object]]
 
 
 # The records of such a call.

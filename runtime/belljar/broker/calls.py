@@ -162,9 +162,11 @@ class _Asking:
                 )
                 before = [self.requested(), shortened]
         requested = self._requested(self.sent, output_tokens_max)
-        cancelled = QueryDenied(action=self.sent, code="cancelled")
         asked = self._calls.entry(*before, requested).then(self._question.kept.job)
-        return Logged(asked, self._calls.entry(cancelled))
+        return Logged(asked, partial(self._cancelled, self.sent))
+
+    def _cancelled(self, action: str) -> Job[object]:
+        return self._calls.entry(QueryDenied(action=action, code="cancelled"))
 
     def _requested(self, action: str, output_tokens_max: int) -> QueryRequested:
         cell, attempt, model = self._about

@@ -226,6 +226,10 @@ class Querying:
                 observed=calls,
             )
 
+    async def log_refused_child(self, refusal: QuotaExceeded, cell: Cell) -> None:
+        """Count a child run that a quota did not let start, and log whose it was."""
+        await self._calls.denials.log("recurse", refusal, cell.number)
+
     async def _is_run_short_of(self, calls: int) -> bool:
         """Whether the run's own quota, or its slice, has no room for this many, whatever its tenant's has."""
         left = (await self._ledger.remaining(self._scope.run, now=self._scope.now(), own=True)).calls

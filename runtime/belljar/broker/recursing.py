@@ -35,7 +35,7 @@ from belljar.broker.querying import Outcome, Querying, Text, first_of, too_much
 from belljar.broker.reading import Reading
 from belljar.broker.run import RunScope
 from belljar.context import OpenDocument, Part
-from belljar.errors import PolicyDenied, ProtocolViolation, Refusal
+from belljar.errors import PolicyDenied, ProtocolViolation, QuotaExceeded, Refusal
 from belljar.heavy import off_loop, text_of
 from belljar.models import Model
 from belljar.protocol import Answers, Final, Given, Read, Recurse
@@ -113,7 +113,7 @@ class Recursing:
             self._permit_model(asked.model)
             await self._permit(prompts, contexts, cell)
             values = await self._values(asked.contexts, contexts)
-            outcomes = await self._run_all(await self._children(prompts, values, docs, cell, asked.model))
+            outcomes = await self._run_all(await self._children(prompts, values, docs, cell, asked.model), cell)
         return self._querying.answers(asked.id, outcomes)
 
     def _permit_model(self, wish: str | None) -> None:
@@ -212,7 +212,7 @@ class Recursing:
             )
         return deadline
 
-    async def _run_all(self, children: Sequence[Child]) -> list[Outcome]:
+    async def _run_all(self, children: Sequence[Child], cell: Cell) -> list[Outcome]:
         """Each child's outcome in its place; as many run as the policy lets a run have beside each other."""
         left = iter(enumerate(children))
         outcomes: dict[int, Outcome] = {}
@@ -221,7 +221,7 @@ class Recursing:
         async def work() -> None:
             nonlocal room
             for place, child in left:
-                outcome = await self._run(child)
+                outcome = await self._run(child, cell)
                 size = len(outcome.data) if isinstance(outcome, Text) else 0
                 if size > room:
                     outcome, size = too_much(longest, size), 0
@@ -236,11 +236,13 @@ class Recursing:
             raise first_of(faults) from None
         return [outcomes[place] for place in range(len(children))]
 
-    async def _run(self, child: Child) -> Outcome:
+    async def _run(self, child: Child, cell: Cell) -> Outcome:
         try:
             return await self._start(child)
         except Refusal as refusal:
             self._flood.charge(REFUSED_CALL_COST_BYTES)
+            if isinstance(refusal, QuotaExceeded):  # the child's own records do not say whose quota it was
+                await self._querying.log_refused_child(refusal, cell)
             return failure_of(refusal)
 
     async def _instead(

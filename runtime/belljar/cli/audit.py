@@ -82,7 +82,7 @@ def audit() -> None:
     """Read and check the audit log."""
 
 
-for _command in (proving.verify_, proving.receipt, proving.checkpoint):
+for _command in (proving.verify_, proving.receipt, proving.checkpoint, proving.rotate_key):
     audit.add_command(_command)
 
 

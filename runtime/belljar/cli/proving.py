@@ -1,4 +1,4 @@
-"""`belljar audit verify|receipt|checkpoint`: what is signed of the log, and whether it is still that."""
+"""`belljar audit verify|receipt|checkpoint|rotate-key`: what is signed of the log, and whether it is still that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from belljar.cli.output import emit, printable, say
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.keys import Keys
 
-__all__ = ["checkpoint", "receipt", "unsound", "verify_"]
+__all__ = ["checkpoint", "receipt", "rotate_key", "unsound", "verify_"]
 
 _T = TypeVar("_T")
 _CLOSED = "the log is as it was, signed or not: `belljar audit checkpoint` tells"
@@ -133,6 +133,22 @@ def checkpoint(accept_restored: bool, state: Path | str | None, as_json: bool) -
         emit({"checkpoint": note, "key": key})
     else:
         say(f"{note}\nkey {key}")
+
+
+@click.command("rotate-key")
+@options.state
+@options.as_json
+def rotate_key(state: Path | str | None, as_json: bool) -> None:
+    """Let a new key sign the log from now on, and print its public key.
+
+    The log has the change, signed by the old key and the new one, so what the old one signed still verifies. Of the old
+    one only the public part is kept.
+    """
+    key = _with(state, lambda checkpoints: checkpoints.rotate(options.user()))
+    if as_json:
+        emit({"key": key})
+    else:
+        say(f"key {key}")
 
 
 def _with(state: Path | str | None, work: Callable[[Checkpoints], Awaitable[_T]]) -> _T:

@@ -39,6 +39,7 @@ _WORDS: Final = {
     "boxes": "boxes at once",
     "calls_in_flight": "calls at once",
     "context_bytes": "contexts",
+    "depth": "depth",
 }
 # How refusals call it; a policy calls what all contexts together may be read `read_total`.
 _DIMENSION_OF: Final = {**DIMENSION_OF, "read_total": "read_bytes", "stored": "context_bytes"}
@@ -109,6 +110,7 @@ def show(tenant: str | None, state: Path | str | None, as_json: bool) -> None:
     metavar="10GiB/now",
     help="Stored on a host.",
 )
+@click.option("--depth", type=_Amount("depth"), multiple=True, metavar="N", help="Levels of models below a root model.")
 @options.state
 @options.as_json
 def set_(tenant: str, state: Path | str | None, as_json: bool, **given: tuple[Bound, ...]) -> None:
@@ -243,6 +245,8 @@ def _print_quotas(found: Sequence[Quota]) -> None:
                 say(f"    {_WORDS[dimension]:<13}  {line}")
         if (line := _contexts_line(one)) is not None:
             say(f"    {_WORDS['context_bytes']:<13}  {line}")
+        if one.limits is not None and (most := one.limits.depth) is not None:
+            say(f"    {_WORDS['depth']:<13}  at most {most}")
 
 
 def _line(one: Quota, dimension: str) -> str | None:
@@ -359,7 +363,7 @@ def _refused(refusal: QuotaRefusal) -> str:
     if refusal.scope is not None:
         of_run = refusal.scope.startswith("run:")
         who = "the run's own limit" if of_run else f"the limit of tenant {refusal.scope}"
-        who += f" {_span(refusal.period or '')}"
+        who += "" if dimension == "depth" else f" {_span(refusal.period or '')}"
     amounts = [
         f"{_amount(dimension, value)} {word}"
         for value, word in ((refusal.used, "used"), (refusal.held, "held"))

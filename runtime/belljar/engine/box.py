@@ -82,6 +82,9 @@ _SLICE_S: Const = 0.005
 _ROOM_S: Const = 0.5
 # A reply that the guest does not take for this long ends the box.
 _SEND_S: Const = 10.0
+# Up to this size the parts of a frame are sent as one: each piece by itself wakes up the box, and a daemon forwards it
+# by itself, too. A query whose answer comes in two takes 0.1 ms longer, where the goal is 0.3.
+_JOINED_BYTES_MAX: Const = 64 * 1024
 # How often the CPU time of a busy box is checked.
 _WATCH_S: Const = 0.1
 # And between cells, when most boxes do nothing.
@@ -606,11 +609,12 @@ class Box:
         Meanwhile nothing is read from the box.
         """
         room = self._scope.policy.wire.in_flight_bytes_max - size
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ROOM_S):
-                while 0 < self._held_bytes > room:
-                    self._freed.clear()
-                    await self._freed.wait()
+        if 0 < self._held_bytes > room:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ROOM_S):
+                    while 0 < self._held_bytes > room:
+                        self._freed.clear()
+                        await self._freed.wait()
         if 0 < self._held_bytes > room:
             return False
         self._held_bytes += size
@@ -663,7 +667,10 @@ class Box:
     async def _send(self, reply: Reply) -> None:
         wire = self._scope.policy.wire
         self._refused = _failure_in(reply[0]) or self._refused
+        parts: tuple[bytes | memoryview, ...]
         parts = encode(*reply, header_bytes_max=wire.header_bytes_max, body_bytes_max=wire.body_bytes_max)
+        if sum(map(len, parts)) <= _JOINED_BYTES_MAX:
+            parts = (b"".join(parts),)
         async with self._sending:
             try:
                 async with asyncio.timeout(_SEND_S):

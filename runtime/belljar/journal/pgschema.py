@@ -137,6 +137,7 @@ _STATEMENTS: Final = (
 # What makes a schema of each older version one of the next.
 _MIGRATIONS: Final = {
     1: (
+        "ALTER TABLE belljar.limits ADD COLUMN depth bigint",
         _create_table(CONTENT_KEYS),
         _create_table(CONTENTS),
         _create_table(CHECKPOINTS),

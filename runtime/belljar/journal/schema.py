@@ -236,6 +236,8 @@ def _book(when: str, names: tuple[str, ...], prefix: str = "") -> tuple[str, ...
     )
 
 
+_LIMITED_3: Final = tuple(name for name in LIMITED if name != "depth")
+_LEDGER_3: Final = (*_ledger(_WHEN, _LIMITED_3, CALLS.dimensions), *_book(_WHEN, BOXES.dimensions, "box_"))
 _LEDGER: Final = (*_ledger(_WHEN, LIMITED, CALLS.dimensions), *_book(_WHEN, BOXES.dimensions, "box_"))
 # The format of the log since which the ledger is in its file; before, it was a file of its own.
 LEDGER_SINCE: Final = 3
@@ -273,9 +275,9 @@ def _adding(statements: tuple[str, ...]) -> Callable[[sqlite3.Connection], None]
 _JOURNAL_3: Final = Schema(
     application_id=_LOG_2.application_id,
     version=3,
-    statements=(*_LOG_2.statements, *_LEDGER),
+    statements=(*_LOG_2.statements, *_LEDGER_3),
     older=_LOG_2,
-    migrate=_adding(_LEDGER),
+    migrate=_adding(_LEDGER_3),
 )
 
 # -- contents and checkpoints ------------------------------------------------------------------------------------------
@@ -294,7 +296,7 @@ _PROOFS: Final = (
 SCHEMA: Final = Schema(
     application_id=_LOG_2.application_id,
     version=4,
-    statements=(*_JOURNAL_3.statements, *_PROOFS),
+    statements=(*_LOG_2.statements, *_LEDGER, *_PROOFS),
     older=_JOURNAL_3,
-    migrate=_adding(_PROOFS),
+    migrate=_adding(("ALTER TABLE limits ADD COLUMN depth INTEGER", *_PROOFS)),
 )

@@ -25,7 +25,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -44,6 +44,23 @@ _BUSY_TIMEOUT_S: Final = 10.0  # how long another process may hold the write loc
 _WAL_BYTES_MAX: Final = 4 << 20
 # Values in one statement; SQLite itself takes 32,766.
 _VALUES_MAX: Final = 500
+
+
+class _Told:
+    """Inside it an error of SQLite's is a `StoreError` that says what to do.
+
+    Not a generator: each transaction enters it five times, and these took a twentieth of a transaction's time.
+    """
+
+    def __init__(self, busy_timeout_s: float) -> None:
+        self._busy_timeout_s = busy_timeout_s
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, SqliteError):
+            raise StoreError(_advice(error, self._busy_timeout_s)) from error
 
 
 class SqliteStore:
@@ -74,13 +91,14 @@ class SqliteStore:
         self._busy_timeout_s = busy_timeout_s
         self._schema = schema
         self._version = -1
-        self._paths: list[Path] = []
+        self._paths: list[str] = []
         self._files: list[tuple[int, int]] = []
         self._wal_bytes = 0  # of the -wal file, when it was last looked at
         self._move_at = _WAL_BYTES_MAX
         self._loads: dict[tuple[str, int], str] = {}
         self._saves: dict[str, str] = {}
         self._turns: Turns | None = None
+        self._told = _Told(busy_timeout_s)
         self._db = self._open(path)
 
     # -- a transaction -----------------------------------------------------------------------------------------------
@@ -88,7 +106,7 @@ class SqliteStore:
     def begin(self) -> bool:
         if self._turns is not None and not self._turns.take(self._busy_timeout_s):
             raise StoreError(_busy(self._busy_timeout_s))
-        with self._told():
+        with self._told:
             if self._wal_bytes >= self._move_at:
                 self._move_pages()
             self._db.execute("BEGIN IMMEDIATE")
@@ -105,7 +123,7 @@ class SqliteStore:
     def load(self, table: Table[_Row], keys: Sequence[tuple[Any, ...]]) -> list[_Row]:
         found: list[_Row] = []
         step = _VALUES_MAX // table.keys
-        with self._told():
+        with self._told:
             for start in range(0, len(keys), step):
                 some = keys[start : start + step]
                 values = [value for key in some for value in key]
@@ -113,12 +131,12 @@ class SqliteStore:
         return found
 
     def query(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        with self._told():
+        with self._told:
             return self._db.execute(statement, values).fetchall()
 
     def save(self, changes: Mapping[Key, Any]) -> None:
         by_table: dict[Table[Any], list[tuple[Any, ...]]] = {}
-        with self._told():
+        with self._told:
             for (table, key), row in changes.items():
                 if row is None:
                     self._db.execute(f"DELETE FROM {table.name} WHERE {_where(table)}", key)  # noqa: S608
@@ -130,7 +148,7 @@ class SqliteStore:
                     raise StoreError("it did not take what was written: set the file aside for inspection")
 
     def commit(self) -> None:
-        with self._told():
+        with self._told:
             self._db.execute("COMMIT")
             self._give_turn()
             self._refuse_moved()
@@ -185,13 +203,6 @@ class SqliteStore:
                 known += f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}"
             self._saves[table.name] = known
         return known
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except SqliteError as error:
-            raise StoreError(_advice(error, self._busy_timeout_s)) from error
 
     def _move_pages(self) -> None:
         """From the -wal file into the database; the file is then empty.
@@ -314,12 +325,12 @@ def _where(table: Table[Any]) -> str:
     return " AND ".join(f"{column} = ?" for column in table.columns[: table.keys])
 
 
-def _files(path: Path | None) -> list[Path]:
+def _files(path: Path | None) -> list[str]:
     """The database and its two side files, which are part of it; none for a database in memory."""
     if path is None:
         return []
     real = path.resolve()  # SQLite puts its side files beside what a symbolic link points to
-    return [path, *(real.with_name(real.name + suffix) for suffix in ("-wal", "-shm"))]
+    return [str(path), *(f"{real}{suffix}" for suffix in ("-wal", "-shm"))]
 
 
 def _identities(files: Iterable[os.stat_result]) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ boxes use (`box_reservations`, `box_balances`), so that a call, of which a run m
 other.
 
 A row begins with its key. Amounts are vectors: whole numbers in the order of a book's dimensions, one column each in
-the database; a bound has one for each of `DIMENSIONS`, and a limit one more, for what no book counts (`LIMITED`).
+the database; a bound has one for each of `DIMENSIONS`, and a limit more, for what no book counts (`LIMITED`).
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ GAUGES = ("calls_in_flight", "boxes")
 _OF_CALLS = ("calls", "input_tokens", "output_tokens", "cost_nanousd", "read_bytes", GAUGES[0])
 _OF_BOXES = ("cpu_ms", "wall_ms", "memory_mib_s", GAUGES[1])
 DIMENSIONS = _OF_CALLS + _OF_BOXES
-# What can be limited. The bytes of stored contexts are counted where they lie, by the stores: here is only their limit.
-LIMITED = (*DIMENSIONS, "context_bytes")
+# What can be limited. The bytes of stored contexts are counted where they lie, by the stores; how deep a run is, its id
+# says. Of these there is only the limit here.
+LIMITED = (*DIMENSIONS, "context_bytes", "depth")
 # What is limited at each moment, whatever the period.
-AT_ONCE = (*GAUGES, LIMITED[-1])
+AT_ONCE = (*GAUGES, *LIMITED[len(DIMENSIONS) :])
 
 Vector = tuple[int, ...]
 # None: no bound.

@@ -112,6 +112,8 @@ _ZERO: Final[Vector] = (0,) * len(DIMENSIONS)
 _NO_BOUNDS: Final[Bounds] = (None,) * len(DIMENSIONS)
 _OPEN: Final = ("held", "dispatched")
 _OF_BOXES: Final = "box-"
+# All that a program is told if it is a level above its tenant that says no.
+_TOO_DEEP: Final = "the quota of the run's tenant allows no child runs at this depth: do without them"
 # A portion is at most one part in this many of what the tightest level has left.
 _PORTION_SHARE: Final = 8
 # Sums beyond it would not fit the store's 64 bits.
@@ -123,7 +125,6 @@ class _Run(NamedTuple):
     tenant: Tenant
     run_limits: Limits
     tenant_limits: Limits
-    is_open: bool
 
 
 class _Limit(NamedTuple):
@@ -135,6 +136,14 @@ class _Limit(NamedTuple):
     bounds: Bounds
 
 
+class _Plan(NamedTuple):
+    """What a run's reservations in one minute come to, whatever they ask for: their `limits`, and where they count."""
+
+    run: _Run
+    limits: tuple[_Limit, ...]
+    short: str
+
+
 # -- runs and limits ---------------------------------------------------------------------------------------------------
 
 
@@ -142,8 +151,32 @@ def open_run(draft: Draft, row: RunRow) -> None:
     """Open a run; where its id is that of a child, with a slice of what its parent has left, or not at all."""
     if draft.get(RUNS, row.run) is not None:
         raise InvalidInput(f"run {row.run} already exists; choose another id", code="run.exists")
-    parent = _stored(RunId, row.run).parent
-    draft.put(RUNS, row if parent is None else _sliced(draft, row, _open_run(draft, parent)))
+    run = _stored(RunId, row.run)
+    parent = None if run.parent is None else _open_row(draft, run.parent)
+    if parent is not None:
+        _permit_depth(draft, run, parent)
+        row = _sliced(draft, row, _run(parent))
+    draft.put(RUNS, row)
+
+
+def _permit_depth(draft: Draft, run: RunId, parent: RunRow) -> None:
+    """Whether each level of the tenant lets a run have children as deep as this one. Its own model is a level, too."""
+    depth = run.depth + 1
+    for row in _limits_above(draft, parent):
+        most = None if row is None else row.bounds[LIMITED.index("depth")]
+        if row is None or most is None or depth <= most:
+            continue
+        raise QuotaExceeded(
+            f"tenant {row.account} may have {most} levels of models below a root model, but with this child run there "
+            f"would be {depth}; do without it, or raise the limit (`belljar quota set {row.account} --depth`)",
+            code="quota.tenant.depth",
+            limit=most,
+            observed=depth,
+            told=None if row.account == parent.tenant else _TOO_DEEP,
+            scope=row.account,
+            dimension="depth",
+            period="now",
+        )
 
 
 def change_limits(draft: Draft, account: Tenant, changes: Changes) -> list[Limits]:
@@ -184,6 +217,7 @@ def limits_of(draft: Draft, account: Tenant) -> list[Limits]:
     return [Limits(row.period, *row.bounds) for row in rows if row is not None]  # type: ignore[arg-type]
 
 
+@functools.lru_cache(maxsize=1024)
 def limit_keys(tenant: Tenant) -> tuple[Key, ...]:
     """The rows of what is set for each level of a tenant."""
     return tuple((LIMITS, (level, period)) for level in tenant.levels for period in PERIODS)
@@ -191,8 +225,11 @@ def limit_keys(tenant: Tenant) -> tuple[Key, ...]:
 
 def limits_above(draft: Draft, run: RunId) -> tuple[LimitsRow | None, ...]:
     """What is set for each level of a run's tenant: the same again as long as nobody changes one of them."""
-    tenant = _stored(Tenant, _run_row(draft, run).tenant)
-    return tuple(draft.get(LIMITS, level, period) for level in tenant.levels for period in PERIODS)
+    return _limits_above(draft, _run_row(draft, run))
+
+
+def _limits_above(draft: Draft, row: RunRow) -> tuple[LimitsRow | None, ...]:
+    return tuple(draft.get(table, *key) for table, key in limit_keys(_stored(Tenant, row.tenant)))
 
 
 def keys_of(run: RunId, tenant: Tenant, run_limits: Limits, minute: str, book: Book = CALLS) -> tuple[Key, ...]:
@@ -208,17 +245,17 @@ def _run_row(draft: Draft, run: RunId) -> RunRow:
     return row
 
 
-def _run(draft: Draft, run: RunId) -> _Run:
+@functools.lru_cache(maxsize=1024)
+def _run(row: RunRow) -> _Run:
+    run, tenant = _stored(RunId, row.run), _stored(Tenant, row.tenant)
+    return _Run(run, tenant, _decoded(row.run_limits), _decoded(row.tenant_limits))
+
+
+def _open_row(draft: Draft, run: RunId) -> RunRow:
     row = _run_row(draft, run)
-    tenant = _stored(Tenant, row.tenant)
-    return _Run(run, tenant, _decoded(row.run_limits), _decoded(row.tenant_limits), bool(row.is_open))
-
-
-def _open_run(draft: Draft, run: RunId) -> _Run:
-    found = _run(draft, run)
-    if not found.is_open:
+    if not row.is_open:
         raise LedgerUnavailable(f"run {run} is closed in the ledger; start a new run")
-    return found
+    return row
 
 
 @functools.lru_cache(maxsize=4096)
@@ -244,25 +281,38 @@ def _apart(limits: Limits) -> tuple[Bounds, Bounds | None]:
     return by_period, at_once if any(bound is not None for bound in at_once) else None
 
 
-def _bounds(draft: Draft, run: _Run, minute: str) -> Iterator[_Limit]:
+def _plan(draft: Draft, run: RunId, minute: str) -> _Plan:
+    """Of an open run."""
+    row = _open_row(draft, run)
+    return _planned(row, _limits_above(draft, row), minute)
+
+
+@functools.lru_cache(maxsize=1024)  # a thousand calls may follow each other in which none of this changes
+def _planned(row: RunRow, above: tuple[LimitsRow | None, ...], minute: str) -> _Plan:
+    run = _run(row)
+    limits = tuple(_bounds(run, above, minute))
+    return _Plan(run, limits, _short(limits, run.tenant))
+
+
+def _bounds(run: _Run, above: Sequence[LimitsRow | None], minute: str) -> Iterator[_Limit]:
     """Every account of the run with every limit on it: from the root down to the tenant, then the run itself."""
     default = run.tenant_limits
-    for account in run.tenant.levels:
-        own = False
-        for period in PERIODS:
-            if (row := draft.get(LIMITS, account, period)) is not None:
-                own = True
-                yield _Limit(account, period, key_at(period, minute), row.bounds)
-        if not own:
+    for place, account in enumerate(run.tenant.levels):
+        rows = [row for row in above[place * len(PERIODS) : (place + 1) * len(PERIODS)] if row is not None]
+        for row in rows:
+            period: Period = row.period  # type: ignore[assignment]
+            yield _Limit(account, period, key_at(period, minute), row.bounds)
+        if not rows:
             by_period, at_once = _apart(default)
             yield _Limit(account, default.period, key_at(default.period, minute), by_period)
             if at_once is not None:
                 yield _Limit(account, "total", "total", at_once)
-    period = run.run_limits.period
-    yield _Limit(run_account(run.run), period, key_at(period, minute), _vector(run.run_limits))
+    own = run.run_limits.period
+    yield _Limit(run_account(run.run), own, key_at(own, minute), _vector(run.run_limits))
 
 
-def _pages(run: RunId, tenant: Tenant, run_limits: Limits, minute: str, short: str = "") -> list[tuple[str, str]]:
+@functools.lru_cache(maxsize=1024)  # as above
+def _pages(run: RunId, tenant: Tenant, run_limits: Limits, minute: str, short: str = "") -> tuple[tuple[str, str], ...]:
     """The (account, key) pairs of `balances` on which a reservation of this run counts; `short` is part of it."""
     keys = (minute[:10], minute[:7], "total")
     pages: list[tuple[str, str]] = [(account, key) for account in tenant.levels for key in keys]
@@ -273,7 +323,7 @@ def _pages(run: RunId, tenant: Tenant, run_limits: Limits, minute: str, short: s
         for page in short.split(" "):
             period, _, place = page.partition(":")
             pages.append((accounts[int(place)], key_at(period, minute)))  # type: ignore[arg-type]
-    return pages
+    return tuple(pages)
 
 
 def _short(limits: Sequence[_Limit], tenant: Tenant) -> str:
@@ -339,14 +389,12 @@ def reserve(
     draft: Draft, reservation: str, run_id: RunId, asked: Amounts, kept: Amounts, minute: str, state: str
 ) -> None:
     """Hold `asked` on every page of the run, or raise `QuotaExceeded`; `kept` must be left besides."""
-    run = _open_run(draft, run_id)
+    run, limits, short = _plan(draft, run_id, minute)
     book = _book(reservation)
     wanted, spare = _in_book(asked, book), _in_book(kept, book)
-    limits = list(_bounds(draft, run, minute))
     for limit in limits:
         page = _page(draft, book, limit.account, limit.key)
         _admit(book, page, wanted, spare, limit, told=_told(limit.account, run))
-    short = _short(limits, run.tenant)
     for account, key in _pages(run_id, run.tenant, run.run_limits, minute, short):
         _change(draft, book, _page(draft, book, account, key), used=None, held=wanted)
     row = ReservationRow(reservation, run_id, minute, short, state, wanted, _NO_BOUNDS[book.places])
@@ -377,11 +425,15 @@ def _page(draft: Draft, book: Book, account: str, key: str) -> BalanceRow:
 
 def _change(draft: Draft, book: Book, page: BalanceRow, *, used: Vector | None, held: Vector) -> None:
     """Add to both, or to `held` alone; what is given back is below zero."""
-    now_used = page.used if used is None else tuple(map(operator.add, page.used, used))
-    now = BalanceRow(page.account, page.key, now_used, tuple(map(operator.add, page.held, held)))
-    if min(now.used) < 0 or min(now.held) < 0 or max(now.used) > _SUM_MAX or max(now.held) > _SUM_MAX:
+    now_used = page.used if used is None else _sum(page, page.used, used)
+    draft.put(book.balances, BalanceRow(page.account, page.key, now_used, _sum(page, page.held, held)))
+
+
+def _sum(page: BalanceRow, before: Vector, more: Vector) -> Vector:
+    now = tuple(map(operator.add, before, more))
+    if min(now) < 0 or max(now) > _SUM_MAX:
         raise LedgerUnavailable(f"the page {page.key} of {page.account} cannot be right; stop and call check_books")
-    draft.put(book.balances, now)
+    return now
 
 
 def _told(account: str, run: _Run) -> str | None:
@@ -547,7 +599,7 @@ def end(draft: Draft, reservation: str, state: str, charged: Amounts) -> None:
 
 
 def _end(draft: Draft, found: ReservationRow, state: str, charged: Vector) -> None:
-    run, book = _run(draft, _stored(RunId, found.run)), _book(found.id)
+    run, book = _run(_run_row(draft, _stored(RunId, found.run))), _book(found.id)
     charged = (*charged[:-1], 0)  # nothing of the gauge
     back = tuple(map(operator.neg, found.asked))
     for account, key in _pages(run.run, run.tenant, run.run_limits, found.made_at, found.short):
@@ -709,8 +761,8 @@ def remaining(
     draft: Draft, run_id: RunId, minute: str, for_program: bool, until: float | None = None, own: bool = False
 ) -> Remaining:
     left: list[int | None] = [None] * len(DIMENSIONS)
-    run = _open_run(draft, run_id)
-    for limit in _bounds(draft, run, minute):
+    run, limits, _ = _plan(draft, run_id, minute)
+    for limit in limits:
         if until is not None and _is_over(limit, until):
             continue
         if own and limit.account != run_account(run_id):
@@ -739,7 +791,7 @@ def _is_over(limit: _Limit, until: float) -> bool:
 def room(draft: Draft, run_id: RunId, minute: str) -> Room:
     alone: list[int | None] = [None] * len(DIMENSIONS)
     empty = [*alone]
-    for limit in _bounds(draft, _open_run(draft, run_id), minute):
+    for limit in _plan(draft, run_id, minute).limits:
         page = _page(draft, CALLS, limit.account, limit.key)
         own = draft.query(_HELD_BY, run_id, limit.key, limit.key, limit.key)[0]
         for place, bound in enumerate(limit.bounds[CALLS.places]):

@@ -23,7 +23,8 @@ Two dimensions are *gauges*: boxes, and calls under way. They are held like the 
 them, so their limits bound how many there are at once.
 
 What a tenant's stored contexts take up (`context_bytes`) is not counted here, but by the stores that have them: the
-ledger keeps its limit, beside the others, and nothing else.
+ledger keeps its limit, beside the others, and nothing else. How deep a run is (`depth`) needs no counting, since its id
+says so: a child that is deeper than any level of its tenant allows is not opened.
 
 Money is whole nano-dollars, and the ledger has no floats. Time comes in as `now`, seconds since the epoch; it chooses
 the minute, hour, day and month (UTC) that a reservation belongs to until it ends, whatever the clock says by then.
@@ -112,8 +113,9 @@ def plus(amounts: Amounts, more: Amounts) -> Amounts:
 class Limits(msgspec.Struct, frozen=True):
     """The most that may be used and held in one `period`. None means unlimited; for the first five it must be given.
 
-    The limits of gauges are for every moment, and stand in the period `total`. So does that of `context_bytes`: what
-    the stored contexts of a tenant may take up on each host.
+    The limits of gauges are for every moment, and stand in the period `total`. So do those of `context_bytes`, what the
+    stored contexts of a tenant may take up on each host, and of `depth`, how many levels of models there may be below a
+    root model: with 1 there are no child runs.
     """
 
     period: Period
@@ -128,6 +130,7 @@ class Limits(msgspec.Struct, frozen=True):
     memory_mib_s: int | None = None
     boxes: int | None = None
     context_bytes: int | None = None
+    depth: int | None = None
 
 
 # New bounds of one level, by period and dimension; what is not named stays.
@@ -197,10 +200,11 @@ def check_limits(limits: Limits, *, of_policy: bool = False) -> None:
     """Refuse what is no limit. A policy's has one period for all, so its gauges may stand beside any."""
     for dimension in LIMITED:
         value = getattr(limits, dimension)
-        if value is not None and (type(value) is not int or not 0 <= value <= _LIMIT_MAX):
+        least = 1 if dimension == "depth" else 0  # whether there are sub-models at all, the policy says
+        if value is not None and (type(value) is not int or not least <= value <= _LIMIT_MAX):
             raise InvalidInput(
-                f"{dimension} {value!a} is not a valid limit: use a whole number from 0 to {_LIMIT_MAX}, or None for "
-                "unlimited",
+                f"{dimension} {value!a} is not a valid limit: use a whole number from {least} to {_LIMIT_MAX}, or None "
+                "for unlimited",
                 code="limit.invalid",
             )
     if limits.period not in PERIODS:

@@ -119,7 +119,8 @@ class Ledger:
 
         Raises:
             InvalidInput: `run.exists`, `limit.invalid`; `run.parent`: it is another run, or another tenant's.
-            QuotaExceeded: the parent has not that much left; its account is the `scope`.
+            QuotaExceeded: the parent has not that much left; its account is the `scope`. Or a level of the tenant has
+                no runs that deep (`quota.tenant.depth`).
             LedgerUnavailable: also where the parent is not known, or closed.
         """
         if parent != run.parent:
@@ -136,7 +137,7 @@ class Ledger:
             accounts.open_run(draft, row)
             return None if beside is None else beside.work(draft)
 
-        needs = () if parent is None else accounts.slice_keys(parent)
+        needs = () if parent is None else accounts.slice_keys(parent) + accounts.limit_keys(tenant)
         result = await self._submit(Job(work, needs if beside is None else needs + beside.needs), lane=run)
         self._opened[run] = (tenant, run_limits)
         return result
@@ -219,14 +220,15 @@ class Ledger:
         dispatched: bool = False,
         kept: Amounts = NOTHING,
         beside: Job[object] | None = None,
-        undone: Job[object] | None = None,
+        undone: Callable[[], Job[object]] | None = None,
     ) -> str:
         """Hold `amounts` on every level, root first, then the run, or on none. Returns the reservation's id.
 
         With `dispatched` it begins as if `dispatch` had been called, for a request that is sent at once. `kept` must be
         left as well, but is not held. Only dimensions that are asked for need room.
 
-        If it is cancelled or fails, what it may have held is given back, and `undone` is written with that.
+        If it is cancelled or fails, what it may have held is given back, and what `undone` makes is written with
+        that.
 
         Raises:
             QuotaExceeded: `code` is the policy's key of the limit (`quota.run.calls`), `observed` what the total would
@@ -244,7 +246,8 @@ class Ledger:
         try:
             await self._submit(Job(work, self._keys_of(run, minute)).then(beside), lane=run if beside else "")
         except (asyncio.CancelledError, HostFault):  # nobody will know the id
-            undoing = self._owe(_end_once(reservation, "released", NOTHING, undone))
+            told = None if undone is None else undone()
+            undoing = self._owe(_end_once(reservation, "released", NOTHING, told))
             if undoing is not None:
                 await to_the_end(asyncio.wait([undoing]))
             raise
