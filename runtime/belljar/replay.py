@@ -179,7 +179,7 @@ class Replays:
             except ContentUnavailable:
                 return None
             sides.append([*printed.stdout.splitlines(), *printed.stderr.splitlines(), *printed.traceback.splitlines()])
-        return next((pair for pair in zip_longest(*sides, fillvalue="") if pair[0] != pair[1]), None)
+        return next((pair for pair in zip_longest(sides[0], sides[1], fillvalue="") if pair[0] != pair[1]), None)
 
     async def fork(
         self,

@@ -60,7 +60,8 @@ class Rig:
             context = await host.add_context(CONTEXT, name="grass", tenant=whose)
             return await host.run("Which colour?", context=context, model=model, policy=recursing(), **options)
 
-        return self.did(work)
+        result: Result = self.did(work)
+        return result
 
     def replay(self, run: str, **options: Any) -> Replay:
         async def once() -> Replay:
