@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self, TypeGuard, TypeVar
@@ -27,17 +28,19 @@ from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Checkpoints, Record, Report, records, verify
 from belljar.audit.content import HOST_KEY
 from belljar.audit.erasing import expire
+from belljar.audit.events import RunFinished, RunStarted
 from belljar.audit.signing import place_of
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
 from belljar.engine import AnswerType, Progress, Result
 from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
-from belljar.identity import DEFAULT_TENANT, BackendName, Language
+from belljar.identity import DEFAULT_TENANT, BackendName, Language, RunId, Tenant
 from belljar.journal import open_journal
 from belljar.keys import Keys
-from belljar.ledger import Ledger
+from belljar.ledger import Ledger, Limits
 from belljar.lifecycle import (
+    Fork,
     OnProgress,
     OnTurn,
     Order,
@@ -49,9 +52,11 @@ from belljar.lifecycle import (
     new_run_id,
 )
 from belljar.models import HostTool, Model, Prices, Registry, Tool, host_tools
+from belljar.models.replay import Tape
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
 from belljar.quotas import Quotas, apply_limits, context_bounds
+from belljar.recording import read_recording
 from belljar.recovery import recover, watch
 from belljar.sandbox import Backend, BackendSite, open_backend
 from belljar.search import Searcher
@@ -60,7 +65,7 @@ from belljar.sources import ContextSource, Loans, named, register
 from belljar.streaming import Feed, ResultEvent, StreamEvent
 from belljar.tasks import stopped, to_the_end
 
-__all__ = ["Host", "LiveRun", "Terms"]
+__all__ = ["Host", "LiveRun", "Note", "Terms"]
 
 _Name = TypeVar("_Name", bound=str)
 # How often `watch` yields progress.
@@ -119,6 +124,14 @@ class LiveRun(msgspec.Struct, frozen=True):
     progress: Progress
 
 
+class Note:
+    """A run in the log that is none of a program: its id, and how it ends."""
+
+    def __init__(self, run: RunId) -> None:
+        self.run: Final = run
+        self.finished = RunFinished(status="killed", calls=0)
+
+
 class Host:
     """Runs untrusted programs and root models for many tenants, under any policy, in one process.
 
@@ -162,11 +175,12 @@ class Host:
         self._pool = pool
         self._environ = environ
         self._keys = Keys.at(environ)
-        self._registry = Registry(environ, models=models)
+        self._registry = Registry(environ, models=models, recorded=self._recorded)
         self._prices = prices or Prices()
         self._contexts = ContextStores(self.state.contexts, functools.partial(context_bounds, self.state.journal))
         self._resources: contextlib.AsyncExitStack | None = None
         self._backends: dict[str, Backend] = {}
+        self._seed: str | None = None
         self._live: dict[str, Run] = {}
         self._streams: set[asyncio.Task[Result]] = set()
         self._home = Home()
@@ -293,6 +307,18 @@ class Host:
         sub = model if sub_model is None else sub_model
         wish = _Wish(context, contexts, tenant, policy, backend, language, model, sub, answer_type, tools)
         return await self._solve(wish, question, on_progress=on_progress, on_turn=on_turn)
+
+    def seeded(self, seed: str | None) -> None:
+        """From now on runs begin with this seed, and not with a random one each."""
+        self._seed = seed
+
+    async def fork(
+        self, question: str, fork: Fork, *, model: Model, sub_model: Model, tools: Iterable[HostTool] = (), **wish: Any
+    ) -> Result:
+        """As `run`, for a run that takes over the first turns of another one; its models know these."""
+        first = (wish["context"], wish["contexts"], wish["tenant"], wish["policy"], wish["backend"], wish["language"])
+        whole = _Wish(*first, model, sub_model, wish["answer_type"], tools, fork)
+        return await self._solve(whole, question)
 
     async def _solve(
         self,
@@ -437,6 +463,8 @@ class Host:
             stays=stays,
             answer_type=None if wish.answer_type is None else AnswerType(wish.answer_type),
             tools=_permitted_tools(wish.tools, terms.policy),
+            fork=wish.fork,
+            seed=self._seed or secrets.token_hex(16),
         )
 
     @contextlib.asynccontextmanager
@@ -545,6 +573,24 @@ class Host:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
         return await asyncio.to_thread(verify, self.state.journal, keys=self._keys)
 
+    @contextlib.asynccontextmanager
+    async def noting(self, tenant: Tenant, started: RunStarted) -> AsyncIterator[Note]:
+        """Log what is done within the block as a run of its own, which has no box and is charged nothing.
+
+        It ends as `Note.finished` says; where the block ends before that is set, as `killed`.
+
+        Raises:
+            HostFault: it cannot be written: nothing is done then.
+        """
+        ledger, audit = self._writers()
+        note, free = Note(new_run_id()), Limits("total", None, None, None, None, None)
+        entry = audit.entry(note.run, started)
+        try:
+            await ledger.open_run(note.run, tenant, run_limits=free, tenant_limits=free, beside=entry)
+            yield note
+        finally:
+            await to_the_end(ledger.close_run(note.run, beside=audit.entry(note.run, note.finished)))
+
     def _writers(self) -> tuple[Ledger, AuditLog]:
         self._check_open()
         return self._shared.ledger, self._shared.audit
@@ -573,6 +619,10 @@ class Host:
                 self._resources.push_async_callback(backend.aclose)
         check_pin(terms.policy, backend.about().get("image", "none"))
         return backend
+
+    def _recorded(self, run: str) -> Tape:
+        """A run as a model (`replay:RUN`)."""
+        return read_recording(self.state.journal, self._keys, run).tape
 
     def _check_open(self) -> None:
         if self._resources is None:
@@ -607,6 +657,7 @@ class _Wish(msgspec.Struct, frozen=True):
     sub: str | Model | None
     answer_type: Any = None
     tools: Iterable[Any] = ()
+    fork: Fork | None = None
 
 
 def _permitted_tools(given: Iterable[Any], policy: Policy) -> tuple[HostTool, ...]:

@@ -25,12 +25,14 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from hashlib import sha256
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from belljar.audit import AuditLog, Checkpoints
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
+from belljar.audit.replay import Setup
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
 from belljar.broker.abandoned import abandoned_in, lasting
 from belljar.broker.canaries import ends_run
@@ -79,13 +81,24 @@ from belljar.heavy import bytes_of, off_loop
 from belljar.identity import Language, RunId, Tenant
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
 from belljar.models import HostTool, Model, Prices
-from belljar.policy import Policy, Quota, Spending, digest
+from belljar.policy import Policy, Quota, Spending, digest, dump
 from belljar.protocol import ContextInfo, Failure, ToolInfo
 from belljar.sandbox import Backend, BoxEnd, BoxSpec, check_layers
 from belljar.search import Searcher
 from belljar.tasks import Nursery, to_the_end
 
-__all__ = ["OnProgress", "OnTurn", "Order", "Run", "Shared", "begin", "box_spec", "log_refused_start", "new_run_id"]
+__all__ = [
+    "Fork",
+    "OnProgress",
+    "OnTurn",
+    "Order",
+    "Run",
+    "Shared",
+    "begin",
+    "box_spec",
+    "log_refused_start",
+    "new_run_id",
+]
 
 OnProgress = Callable[[Progress], None]
 OnTurn = Callable[[Turn], None]
@@ -141,6 +154,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         stays: an answer does not end it.
         answer_type: what its answer has to be; None for anything.
         tools: functions of the host that its program may call; a child run has none.
+        fork: of which run it takes over the first turns.
+        seed: of its program's `random`.
     """
 
     run: RunId
@@ -158,6 +173,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     part: Part | None = None
     limits: _ChildLimits | None = None
     tools: tuple[HostTool, ...] = ()
+    fork: Fork | None = None
+    seed: str
+
+
+class Fork(NamedTuple):
+    """A run whose turns before `from_turn` are taken over."""
+
+    run: str
+    from_turn: int
 
 
 class _ChildLimits(msgspec.Struct, frozen=True):
@@ -458,7 +482,8 @@ class Run:
         kept = NOTHING_KEPT
         if question is not None:
             kept = await off_loop(len(question), self.scope.keeper.text, "prompts", question)
-        await self._announce(self._start(question, kept), kept)
+        setup = self._setup()
+        await self._announce(self._start(question, kept, setup), kept, setup)
         broker = Broker(
             self.scope,
             calls=self.calls,
@@ -488,7 +513,9 @@ class Run:
             broker.expect(typed.misfit)
         more, stays = not order.alone, order.stays or typed is not None
         tools = [ToolInfo(*tool.told) for tool in order.tools]
-        await self._box.open(order.language, self._opened, self._contexts, more=more, stays=stays, tools=tools)
+        await self._box.open(
+            order.language, self._opened, self._contexts, more=more, stays=stays, tools=tools, seed=order.seed
+        )
 
     def _open_context(self, name: str, document: Document) -> None:
         """Two places in the table of documents for a list or dict, one for a text."""
@@ -508,7 +535,20 @@ class Run:
         kind, bounds = view.document.kind, (part.start, part.stop)
         self._contexts.append(ContextInfo(name, kind, text, directory, document.items, document.lines, bounds))
 
-    async def _announce(self, started: RunStarted, kept: Kept) -> None:
+    def _setup(self) -> Kept:
+        """What it takes to run it again, besides what the log has. A child's is its parent's."""
+        order, keeper = self.order, self.scope.keeper
+        if order.limits is not None or not keeper.keeps("code"):
+            return NOTHING_KEPT
+        setup = Setup(
+            policy=dump(order.policy),
+            alone=order.alone,
+            answer_schema=None if order.answer_type is None else order.answer_type.schema.document,
+            tools=[(*tool.told, tool.cost_nanousd) for tool in order.tools],
+        )
+        return keeper.keep("code", msgspec.json.encode(setup))
+
+    async def _announce(self, started: RunStarted, kept: Kept, setup: Kept) -> None:
         """Open the run in the ledger, hold its box there, and log its start."""
         policy = self.order.policy
         async with contextlib.AsyncExitStack() as turn:
@@ -516,7 +556,7 @@ class Run:
             if self.order.limits is not None:
                 limits = await turn.enter_async_context(self.order.limits.slice())
                 self.calls.limits = limits
-            entry = self.audit.entry(self.scope.run, started).then(kept.job)
+            entry = self.audit.entry(self.scope.run, started).then(kept.job).then(setup.job)
             if not self.scope.keeper.keeps_nothing:
                 host_key = await asyncio.to_thread(self.shared.host_key)
                 entry = entry.then(self.scope.keeper.begun(host_key, self.scope.now()))
@@ -577,6 +617,8 @@ class Run:
             root=root,
             alone=False,
             stays=False,
+            fork=None,
+            seed=sha256(f"{order.seed} {child.number}".encode()).hexdigest()[:32],
             tools=(),  # what the embedder gave to one program, it has not given to those that it starts
             answer_type=None,  # its parent's: a child answers a question of its own
             limits=_ChildLimits(self._slice, child.deadline),
@@ -734,7 +776,7 @@ class Run:
         found = plus(self.calls.overage, self._meter.overage)
         return None if found == NOTHING else found
 
-    def _start(self, question: str | None, kept: Kept) -> RunStarted:
+    def _start(self, question: str | None, kept: Kept, setup: Kept) -> RunStarted:
         """The controls in force, for the log's first record of the run."""
         order = self.order
         facts = dict(order.backend.about())
@@ -750,6 +792,10 @@ class Run:
             scripted=self._scripted,
             question_bytes=None if question is None else len(question.encode("utf-8", "replace")),
             question=kept.name,
+            setup=setup.name,
+            seed=order.seed,
+            forks=order.fork.run if order.fork is not None else None,
+            from_turn=order.fork.from_turn if order.fork is not None else None,
             contexts=[
                 ContextData(**_logged(context), sha256=document.sha256, chars=document.chars)
                 for context, document in zip(self._contexts, order.documents.values(), strict=True)

@@ -105,8 +105,8 @@ def test_a_client_that_is_not_installed_says_what_to_install(monkeypatch: pytest
         assert caught.value.code == "model.extra"
 
 
-def test_replay_is_refused_by_name() -> None:
-    with pytest.raises(InvalidInput, match="not available yet") as caught:
+def test_replay_needs_a_log() -> None:
+    with pytest.raises(InvalidInput, match="no log here") as caught:
         Registry({}).resolve("replay:run-1")
     assert caught.value.code == "model.replay"
 

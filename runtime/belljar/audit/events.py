@@ -10,9 +10,9 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `run.abandoned` says what the box was charged for (`cpu_ms`, `wall_ms`, `memory_mib_s`); an answer need not
           end its run (`stays`); a query may be a call of a host tool (`purpose`); a provider's cache is told of
           (`cache_read_tokens`, `cache_write_tokens`, `cache_write_1h_tokens`); there is `query.reused`
-    v 4   records name contents (`content`, `question`, `output`, `reply`); there are `content.erased`,
+    v 4   records name contents (`content`, `question`, `setup`, `output`, `reply`); there are `content.erased`,
           `canary.seen`, `log.read`, `log.accepted` and `key.changed`; `quota.changed` can bound the `depth` of trees of
-          runs
+          runs; a run has a `seed`, and may be a replay or a fork of another one (`replays`, `forks`, `from_turn`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -136,7 +136,9 @@ class RunStarted(_Event, frozen=True):
 
     `facts` is what the backend says about itself: the image's digest, versions. `scripted`: one of its models gives
     answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
-    content that it is.
+    content that it is, and `setup` the one with what else it takes to run it again (`audit.replay.Setup`). `replays` is
+    the run that this one does again, in no box of its own; `forks` is one whose turns before `from_turn` it took over.
+    `seed` is what the program's `random` began with; each child's follows from its parent's.
     """
 
     name: ClassVar[str] = "run.started"
@@ -153,6 +155,11 @@ class RunStarted(_Event, frozen=True):
     scripted: bool | None = None
     question_bytes: Count | None = None
     question: ContentName | None = None
+    setup: ContentName | None = None
+    replays: Text | None = None
+    seed: Text | None = None
+    forks: Text | None = None
+    from_turn: Count | None = None
 
 
 class BoxStarted(_Event, frozen=True):
@@ -644,7 +651,8 @@ def _is_of_version_4(event: Event) -> bool:
     if isinstance(event, QuotaChanged):
         return event.depth is not None
     if isinstance(event, RunStarted):
-        return event.question is not None
+        new = (event.question, event.setup, event.seed, event.replays, event.forks, event.from_turn)
+        return any(one is not None for one in new)
     if isinstance(event, AnswerGiven):
         return event.content is not None or event.output is not None
     if isinstance(event, QueryReused):

@@ -77,7 +77,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     """One run, as its first and last records tell it; what they do not say is None.
 
     The status is `abandoned` if the host died and a later one closed the run. `cost_nanousd` is without what the runs
-    below it cost; `refused` is how many requests were.
+    below it cost; `refused` is how many requests were. `replays` is the run that it did again.
     """
 
     run: str
@@ -89,6 +89,7 @@ class RunSummary(msgspec.Struct, frozen=True):
     sub_model: str | None = None
     cost_nanousd: int | None = None
     refused: int | None = None
+    replays: str | None = None
 
 
 def runs(log: Log) -> list[RunSummary]:
@@ -139,20 +140,28 @@ def _summary(source: Source, run: str, first_seq: int, last_seq: int, count: int
         sub_model=begun.sub_model if begun is not None else None,
         cost_nanousd=cost,
         refused=refused,
+        replays=begun.replays if begun is not None else None,
     )
 
 
 def latest(log: Log) -> str | None:
-    """The run that began last of those that are nobody's children; None if there is none.
+    """The run that began last of those that are nobody's children, and no replays; None if there is none.
 
     Raises as `runs`.
     """
     with closing(open_source(log)) as source:
         try:
-            roots = [run for run, *_ in _bounds(source) if "." not in run]
+            for run, first, *_ in reversed(_bounds(source)):
+                if "." not in run and not _is_replay(source, first):
+                    return run
         except UNREADABLE as error:
             raise _unreadable(source, error) from error
-    return roots[-1] if roots else None
+    return None
+
+
+def _is_replay(source: Source, first_seq: int) -> bool:
+    begun = _parsed(*next(source.rows(seq=first_seq))[:3]).typed
+    return isinstance(begun, RunStarted) and begun.replays is not None
 
 
 def _unreadable(source: Source, error: Exception) -> AuditUnavailable:

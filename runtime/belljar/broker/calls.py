@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import math
 import random
 from collections.abc import Callable
@@ -45,7 +44,7 @@ from belljar.broker.keeping import Keeper, Kept, together
 from belljar.broker.reuse import Equal, Known, Reuse, Source
 from belljar.broker.run import RunScope
 from belljar.errors import HostFault, LedgerUnavailable, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
-from belljar.heavy import off_loop, slices, text_of
+from belljar.heavy import off_loop, text_of
 from belljar.journal import Job
 from belljar.ledger import AMOUNT_MAX, NOTHING, Amounts, Ledger, Limits, Remaining, beyond, plus
 from belljar.models import (
@@ -58,6 +57,7 @@ from belljar.models import (
     Prices,
     Usage,
     input_tokens_bound,
+    texts_digest,
 )
 from belljar.policy import Spending
 from belljar.tasks import to_the_end
@@ -280,7 +280,8 @@ class Calls:
             size = sum(len(message.text) for message in request.messages) + len(prompt or b"")
             async with self._preparing:
                 counted = self._counted[1] if self._counted is not None and self._counted[0] is model else None
-                question = await off_loop(size, _question, request, prompt, counted, self._scope.keeper)
+                whose = msgspec.structs.replace(request, run=str(self._scope.run))
+                question = await off_loop(size, _question, whose, prompt, counted, self._scope.keeper)
             window = _Window(self._scope, math.inf if deadline is None else deadline)
             if reused is None or not self._scope.policy.models.reuses:
                 return (await self._call(model, question, cell, window)).reply
@@ -686,21 +687,9 @@ def _question(
     if prompt is not None:
         last = Message("user", text_of(prompt))
         request = msgspec.structs.replace(request, messages=(*request.messages, last))
-    digest, size = _digest(request.system, *(message.text for message in request.messages))
+    digest, size = texts_digest(request.system, *(message.text for message in request.messages))
     tokens = 0 if request.purpose == "tool" else input_tokens_bound(request, counted)
     return _Question(request, digest, size, tokens, keeper.prompt(request))
-
-
-def _digest(*texts: str) -> tuple[str, int]:
-    """The SHA-256 of the texts, joined by zero bytes, and how many bytes the texts have."""
-    digest, size = hashlib.sha256(), 0
-    for number, text in enumerate(texts):
-        digest.update(b"\0" if number else b"")
-        for start, stop in slices(len(text)):
-            data = text[start:stop].encode("utf-8", "surrogatepass")
-            digest.update(data)
-            size += len(data)
-    return digest.hexdigest(), size
 
 
 class _Answered(NamedTuple):
@@ -715,7 +704,7 @@ class _Answered(NamedTuple):
 
 
 def _answered(reply: ModelReply, keeper: Keeper) -> _Answered:
-    digest, size = _digest(reply.text)
+    digest, size = texts_digest(reply.text)
     kept = keeper.text("replies", reply.text)
     return _Answered(digest, size, reply.model[:200], reply.stop_reason[:200], reply.usage, kept)
 

@@ -40,6 +40,7 @@ from belljar.cli.contents import content, erase_, prune
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.output import emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
+from belljar.identity import BACKENDS
 from belljar.keys import Keys
 from belljar.units import format_money, parse_money
 
@@ -306,6 +307,44 @@ def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
 
 def _show_branch(name: str, status: str, calls: int, cost_nanousd: int) -> None:
     say(printable(f"{name}  {status:<10}  {_counted(calls, 'call')}  {format_money(cost_nanousd)}", but=""))
+
+
+@audit.command()
+@click.argument("run")
+@click.option("--backend", type=click.Choice(BACKENDS), help="What the box is made of. [default: as it was]")
+@click.option(
+    "--policy",
+    metavar="NAME|FILE",
+    help="Run it under this policy, to see what that refuses and what the run would cost. [default: as it was]",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="A fork: the root model from turn N on, in a run that is charged. The turns before come from the record.",
+)
+@click.option("--from-turn", type=click.IntRange(1), metavar="N", help="The first turn that --model takes.")
+@click.option("--sub-model", metavar="NAME", help="The model that answers queries of a fork. [default: --model]")
+@click.option(
+    "--context",
+    "sources",
+    multiple=True,
+    metavar="[NAME=]PATH",
+    help="A context that the run had, if it is not registered: a file or a folder. Repeat it for others.",
+)
+@options.state
+@options.as_json
+def replay(run: str, sources: tuple[str, ...], state: Path | str | None, as_json: bool, **wish: Any) -> int:
+    """Run the code of RUN (an id, or `last`) again, answer what it asks from the log, and compare all that it does.
+
+    No model is asked, no tool is called, and no tenant is charged. Exits with 9 if anything differs, or if not all of
+    it can be compared.
+    """
+    from belljar.cli.replay import replayed  # with the engine, which no other command here needs
+
+    log = _log(state)
+    run = _run_id(log, run)
+    note_read(log, run, unlogged=False)
+    return replayed(options.place(state).state, run, sources, as_json, **wish)
 
 
 _SHOWN_UNIT = (

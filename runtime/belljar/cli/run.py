@@ -50,7 +50,8 @@ sources = click.option(
     default=DEFAULT_MODEL,
     show_default=True,
     metavar="NAME",
-    help="The root model, which writes the code: claude-NAME (needs ANTHROPIC_API_KEY), openai:NAME or scripted:FILE.",
+    help="The root model, which writes the code: claude-NAME (needs ANTHROPIC_API_KEY), openai:NAME, "
+    "scripted:FILE or replay:RUN.",
 )
 @click.option(
     "--trace",

@@ -213,6 +213,7 @@ class Box:
         more: bool = True,
         stays: bool = False,
         tools: Sequence[ToolInfo] = (),
+        seed: str = "",
     ) -> None:
         """Configure the agent. The first cell need not wait for it to be ready, and shows whether it is.
 
@@ -220,6 +221,7 @@ class Box:
             more: other cells may follow the first.
             stays: an answer may turn out not to count, and then they may follow it, too.
             tools: the host's functions that the program may call.
+            seed: of the program's `random`.
         """
         policy, spans = self._scope.policy, self._broker.spans
         start = Start(
@@ -241,6 +243,7 @@ class Box:
             more=more,
             stays=stays,
             tools=list(tools),
+            seed=seed,
         )
         self._pump = self._scope.tasks.start(self._failed, self._run_pump)
         self._guard = self._scope.tasks.start(self._failed, self._watch_always)

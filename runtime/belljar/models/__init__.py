@@ -5,7 +5,16 @@
 
 from __future__ import annotations
 
-from belljar.models.base import Counted, Message, Model, ModelReply, ModelRequest, Usage, input_tokens_bound
+from belljar.models.base import (
+    Counted,
+    Message,
+    Model,
+    ModelReply,
+    ModelRequest,
+    Usage,
+    input_tokens_bound,
+    texts_digest,
+)
 from belljar.models.prices import FREE, Prices, Rates
 from belljar.models.resolve import Registry
 from belljar.models.scripted import NullModel, ScriptedModel
@@ -30,4 +39,5 @@ __all__ = [
     "Usage",
     "host_tools",
     "input_tokens_bound",
+    "texts_digest",
 ]

@@ -7,6 +7,7 @@ from what `ModelFailed` says, whether there is a second attempt.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from belljar.heavy import slices
 from belljar.models.normal import normal_bytes_bound
 
-__all__ = ["Counted", "Message", "Model", "ModelReply", "ModelRequest", "Usage", "input_tokens_bound"]
+__all__ = ["Counted", "Message", "Model", "ModelReply", "ModelRequest", "Usage", "input_tokens_bound", "texts_digest"]
 
 # Providers wrap each message in a few tokens of their own (role, separators), and the request in a few more. The real
 # numbers seen are below ten; the rest is a margin, because a bound that is too low breaks a quota and one that is 64
@@ -36,7 +37,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
 
     `output_tokens_max` bounds the answer, thinking included. `deadline_s` is how many seconds this attempt may take.
     `purpose` tells the root model of a run, which writes programs, from a sub-query, which reads a slice, and from a
-    call of a host tool.
+    call of a host tool. `run` is the id of the run that asks; no provider is told.
     """
 
     system: str
@@ -44,6 +45,7 @@ class ModelRequest(msgspec.Struct, frozen=True):
     output_tokens_max: int
     deadline_s: float
     purpose: Literal["root", "sub", "tool"]
+    run: str = ""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -111,6 +113,18 @@ class Counted(msgspec.Struct, frozen=True):
 
     request: ModelRequest
     input_tokens: int
+
+
+def texts_digest(*texts: str) -> tuple[str, int]:
+    """The SHA-256 of the texts, joined by zero bytes, and how many bytes the texts have: as the log names a prompt."""
+    digest, size = hashlib.sha256(), 0
+    for number, text in enumerate(texts):
+        digest.update(b"\0" if number else b"")
+        for start, stop in slices(len(text)):
+            data = text[start:stop].encode("utf-8", "surrogatepass")
+            digest.update(data)
+            size += len(data)
+    return digest.hexdigest(), size
 
 
 def input_tokens_bound(request: ModelRequest, counted: Counted | None = None) -> int:

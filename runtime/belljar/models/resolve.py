@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from belljar.errors import InvalidInput
 from belljar.models.base import Model
+from belljar.models.replay import ReplayModel, Tape
 from belljar.models.scripted import ScriptedModel
 
 __all__ = ["Registry"]
 
 _POSSIBLE: Final = (
-    "a model is claude-NAME, bedrock:NAME, vertex:NAME, foundry:NAME, openai:NAME, scripted:FILE, or an object with "
-    "name, scripted, complete and aclose"
+    "a model is claude-NAME, bedrock:NAME, vertex:NAME, foundry:NAME, openai:NAME, scripted:FILE, replay:RUN, or an "
+    "object with name, scripted, complete and aclose"
 )
 _SHOWN_MAX: Final = 80
 # How the names of each provider's models begin, and where its client is: that takes a second to load.
@@ -48,13 +49,22 @@ class Registry:
         environ: where `ANTHROPIC_API_KEY`, `ANTHROPIC_BASE_URL` and the like are looked up. The process environment is
             not read.
         models: models that are found by their own name. Their maker closes them.
+        recorded: reads a run by its id, for `replay:RUN`; None where there is no log.
     """
 
-    def __init__(self, environ: Mapping[str, str], *, models: Iterable[Model] = ()) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *,
+        models: Iterable[Model] = (),
+        recorded: Callable[[str], Tape] | None = None,
+    ) -> None:
         self._environ = {name: environ.get(name, "").strip() for name in _VARIABLES}
         self._given: dict[str, Model] = {}
         self._scripts: dict[Path, ScriptedModel] = {}
         self._made: dict[str, Model] = {}
+        self._recorded = recorded
+        self._tapes: dict[str, Tape] = {}
         for model in models:
             self._give(model)
 
@@ -64,18 +74,23 @@ class Registry:
         return tuple(value for name, value in self._environ.items() if value and name.endswith(_SECRET))
 
     async def load(self, model: str | Model | None) -> None:
-        """Load what `resolve` needs for this model, in a thread: the provider's client takes a second.
+        """Load what `resolve` needs for this model, in a thread: the provider's client, which takes a second, or a run.
 
         Raises:
-            InvalidInput: its client is not installed.
+            InvalidInput: its client is not installed; the run cannot be replayed.
         """
-        if isinstance(model, str) and (client := _client_of(model)) and self._known(model) is None:
+        if not isinstance(model, str) or self._known(model) is not None:
+            return
+        if client := _client_of(model):
             await asyncio.to_thread(_load, client)
+        kind, _, rest = model.partition(":")
+        if kind == "replay" and rest:
+            await asyncio.to_thread(self._tape, rest)
 
     def resolve(self, model: str | Model | None) -> Model:
         """The model of a name; an object stands for itself.
 
-        Each `scripted:FILE` is played from its first turn, so resolve it once for each run.
+        Each `scripted:FILE` and `replay:RUN` is played from its first turn, so resolve it once for each run.
 
         Raises:
             InvalidInput: no model has that name, its file is wrong, a key is missing, or it is not a model.
@@ -87,10 +102,8 @@ class Registry:
         kind, _, rest = model.partition(":")
         if kind == "scripted" and rest:
             return self._scripted(Path(rest))
-        if kind == "replay":
-            raise InvalidInput(
-                "replaying a run as a model is not available yet: use scripted:FILE", code="model.replay"
-            )
+        if kind == "replay" and rest:
+            return ReplayModel(self._tape(rest))
         if client := _client_of(model):
             _load(client)  # a caller with a loop has called `load` before
             self._made[model] = made = self._make(model)
@@ -116,6 +129,13 @@ class Registry:
         if path not in self._scripts:
             self._scripts[path] = ScriptedModel.load(path)
         return self._scripts[path].rewound()
+
+    def _tape(self, run: str) -> Tape:
+        if self._recorded is None:
+            raise InvalidInput("there is no log here to replay a run from: use scripted:FILE", code="model.replay")
+        if run not in self._tapes:
+            self._tapes[run] = self._recorded(run)
+        return self._tapes[run]
 
     def _make(self, name: str) -> Model:
         match name.partition(":")[0]:

@@ -213,7 +213,7 @@ def host_tools(given: Iterable[Any], *, bytes_max: int, told_bytes_max: int) -> 
     """
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise _invalid("tools must be a list of functions")
-    tools = tuple(HostTool(one if isinstance(one, Tool) else Tool(one)) for one in given)
+    tools = tuple(one if isinstance(one, HostTool) else _made(one) for one in given)
     names = [tool.name for tool in tools]
     if len(tools) > _TOOLS_MAX or len(set(names)) < len(names):
         raise _invalid(f"there can be {_TOOLS_MAX} tools at most, each with a name of its own")
@@ -226,6 +226,10 @@ def host_tools(given: Iterable[Any], *, bytes_max: int, told_bytes_max: int) -> 
     for tool in tools:
         tool.bytes_max = bytes_max
     return tools
+
+
+def _made(given: Any) -> HostTool:
+    return HostTool(given if isinstance(given, Tool) else Tool(given))
 
 
 def _signature(name: str, function: Callable[..., Any]) -> tuple[type[msgspec.Struct], str, list[str]]:

@@ -19,6 +19,7 @@ import codecs
 import io
 import linecache
 import os
+import random
 import signal
 import sys
 import threading
@@ -215,6 +216,7 @@ class Agent:
         for info in start["tools"]:
             self._given[info["name"]] = queries.tool(info, lambda: self._endings.read)
         self._more, self._stays = start["more"], start["stays"]
+        random.seed(start["seed"] or None)
         if start["language"] == "restricted":
             self._use_restricted()
         else:

@@ -881,7 +881,8 @@ class Importer:
             case "re":
                 return self._regex_members()
             case "random":
-                source = random.Random()  # noqa: S311 - the guest's own dice, not a key
+                # Seeded by the agent, as the run says; the guest's own dice, not a key.
+                source = random.Random(random.getrandbits(256))  # noqa: S311
                 own = {key: getattr(source, key) for key in _RANDOM.split()}
                 return own | {"Random": random.Random, "SystemRandom": random.SystemRandom}
             case "pprint":

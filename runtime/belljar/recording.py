@@ -1,0 +1,269 @@
+"""A recorded run, with what was kept of it: the answers that it got, the code that it ran, the question.
+
+Of everything that is not there any more it says what it was (`missing`), and from which cell on that matters (`stops`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from belljar.audit import Record, records_below
+from belljar.audit.content import Contents, open_contents
+from belljar.audit.events import AnswerGiven, CellFinished, RunStarted
+from belljar.audit.replay import Setup, actions_of, place_of
+from belljar.audit.trajectory import Cell, Query, Run, Text, trajectory
+from belljar.errors import ContentUnavailable, InvalidInput
+from belljar.keys import Keys
+from belljar.models import Rates, Usage
+from belljar.models.replay import Asked, Tape
+
+__all__ = ["Outputs", "Recording", "read_recording"]
+
+# All that is kept of a run's answers is in memory while it is replayed.
+_KEPT_BYTES_MAX: Final = 512 * 2**20
+# An object's address, as `<object at 0x7f31c0a2b3d0>` prints it, is never the same again.
+_ADDRESS: Final = re.compile(rb"\b0x[0-9a-f]{6,16}\b")
+_LOST: Final = "the answer to this is not in the record: it was not kept, or is gone"
+# As `broker.calls` logs it.
+_GIVEN_UP: Final = "interrupted before the model answered"
+
+
+def read_recording(journal: Path | str, keys: Keys, run: str) -> Recording:
+    """Read a run that has ended, with the host's keys for its contents.
+
+    Raises:
+        InvalidInput: as `Recording`; `audit.missing`.
+        AuditUnavailable, VerificationFailed: the log cannot be read.
+    """
+    with open_contents(journal, keys) as contents:
+        return Recording(run, list(records_below(journal, run)), contents)
+
+
+class Recording:
+    """A recorded run and all below it, with the texts that are kept of them.
+
+    Args:
+        records: as `records_below` gives them.
+
+    Raises:
+        InvalidInput: `audit.no_run`, `replay.child`: it is a child run; `replay.replay`: it is a replay itself;
+            `replay.unfinished`; `replay.too_long`.
+    """
+
+    def __init__(self, run: str, records: list[Record], contents: Contents) -> None:
+        found = trajectory(records)
+        started = records[0].typed if records else None
+        if found is None or not isinstance(started, RunStarted):
+            raise InvalidInput(f"the log has no run {run}: `belljar audit ls` shows them", code="audit.no_run")
+        if "." in run:
+            root = run.partition(".")[0]
+            raise InvalidInput(f"{run} is a child run: replay {root}, and it with it", code="replay.child")
+        if started.replays is not None:
+            raise InvalidInput(f"{run} is a replay: replay {started.replays}, as it did", code="replay.replay")
+        if found.status is None:
+            raise InvalidInput(f"{run} is still under way: replay it when it has ended", code="replay.unfinished")
+        self.run, self.started = found, started
+        # What is not there: what would have been needed, for each run the cell in which it got such an answer, and
+        # whether one was the root model's.
+        self.missing: list[str] = []
+        self.stops: dict[str, int] = {}
+        self._turns_missing = False
+        self._contents = contents
+        self.outputs = Outputs(contents, records)
+        self._bytes = 0
+        self._again = self._attempts()
+        self.tape = Tape(run, [self._asked(whose, query) for whose, query in self._queries()])
+        self.setup = self._setup()
+        self.question = self._question()
+        self.codes: list[str] = []
+        self.by: Literal["turns", "cells"] | None = "turns"
+        if self.question is None or self._turns_missing:
+            self.codes = self._codes()
+            self.by = "cells" if self.codes else None
+        self.actions = actions_of(self.run, self._output_digest)
+
+    def until(self, turn: int) -> Tape:
+        """What was asked before this turn of the root model, counted from 1.
+
+        Raises:
+            InvalidInput: `replay.turn`: there is no such turn, or not all before it is there any more.
+        """
+        first = [query.seq for one in self.run.turns if one.number == turn for query in one.queries]
+        if not first or self.question is None:
+            raise InvalidInput(
+                f"{self.run.run} has no turn {turn} to fork from: name one of its {len(self.run.turns)}",
+                code="replay.turn",
+            )
+        before = {query.action for _, query in self._queries() if query.seq < first[0]}
+        asked = [one for one in self.tape.asked if one.action in before]
+        if any(one.lost for one in asked):
+            raise InvalidInput(
+                f"not all answers before turn {turn} of {self.run.run} are kept: fork from an earlier one",
+                code="replay.turn",
+            )
+        return Tape(self.run.run, asked)
+
+    def rates(self, model: str) -> Rates | None:
+        """What this model's tokens cost then; None if the record does not tell."""
+        costs = [
+            (query.spent.input_tokens, query.spent.output_tokens, query.spent.cost_nanousd)
+            for _, query in self._queries()
+            if query.model == model and query.outcome == "completed"
+        ]
+        return _rates_of(costs)
+
+    def _queries(self) -> Iterator[tuple[Run, Query]]:
+        for run in self.run.below():
+            yield from ((run, query) for turn in run.turns for query in turn.queries)
+            yield from ((run, step) for step in run.steps() if isinstance(step, Query))
+
+    def _attempts(self) -> set[tuple[str, str, int]]:
+        """The attempts that followed another one."""
+        return {(run.run, query.prompt.sha256 or "", query.attempt) for run, query in self._queries()}
+
+    def _asked(self, run: Run, query: Query) -> Asked:
+        place = place_of(run.run, self.run.run)
+        asked = Asked(
+            place=place,
+            action=query.action,
+            purpose=query.purpose,
+            model=query.model,
+            prompt_sha256=query.prompt.sha256 or "",
+        )
+        if query.reply is None:
+            error = query.error or "nothing was sent"
+            again = (run.run, query.prompt.sha256 or "", query.attempt + 1) in self._again
+            given_up = query.error == _GIVEN_UP or query.outcome is None
+            return msgspec.structs.replace(asked, error=error, again=again, unanswered=given_up)
+        reply = self._reply(run, query)
+        if reply is None:
+            if query.purpose == "root" and not place:
+                self._turns_missing = True
+            else:
+                self.stops[place] = min(self.stops.get(place, query.cell), query.cell)
+            return msgspec.structs.replace(asked, error=_LOST, lost=True)
+        return msgspec.structs.replace(
+            asked,
+            reply=reply,
+            usage=_usage(query),
+            stop_reason=query.stop_reason or "end_turn",
+            answered_by=query.answered_by or "",
+        )
+
+    def _reply(self, run: Run, query: Query) -> str | None:
+        assert query.reply is not None
+        return self._text(query.reply, f"the answer to {query.purpose} query {query.action}")
+
+    def _setup(self) -> Setup | None:
+        """What it was given; None if that was not kept, or by another version that knew other things."""
+        try:
+            return msgspec.json.decode(self._contents.get(self.run.run, self.started.setup), type=Setup)
+        except (ContentUnavailable, msgspec.DecodeError):
+            return None
+
+    def _question(self) -> str | None:
+        if self.run.root_model is None or self.run.question is None:
+            return None
+        return self._text(self.run.question, "the question")
+
+    def _codes(self) -> list[str]:
+        """Of the cells, up to the first whose code is not there."""
+        codes = []
+        for cell in self.run.cells():
+            code = self._text(cell.code, f"the code of cell {cell.number}")
+            if code is None:
+                self.stops[""] = min(self.stops.get("", cell.number), cell.number)
+                break
+            codes.append(code)
+        return codes
+
+    def _output_digest(self, cell: Cell) -> str | None:
+        found = self.outputs.digest(cell)
+        if found is None and (cell.output is None or cell.output.size_bytes):
+            self.missing.append(f"what cell {cell.number} of {cell.code.run} printed")
+        return found
+
+    def _text(self, text: Text, what: str) -> str | None:
+        try:
+            data = self._contents.get(text.run, text.content)
+        except ContentUnavailable as missing:
+            self.missing.append(f"{what}: {missing}")
+            return None
+        self._bytes += len(data)
+        if self._bytes > _KEPT_BYTES_MAX:
+            raise InvalidInput(
+                f"what was kept of {self.run.run} is over {_KEPT_BYTES_MAX} bytes, too much to replay",
+                code="replay.too_long",
+                limit=_KEPT_BYTES_MAX,
+            )
+        return data.decode("utf-8", "surrogatepass")
+
+
+class Outputs:
+    """What the cells of some runs printed. Where an answer ended a cell, the answer's record names that."""
+
+    def __init__(self, contents: Contents, records: Iterable[Record]) -> None:
+        self._contents = contents
+        self._named: dict[tuple[str, int], str | None] = {}
+        for record in records:
+            if isinstance(event := record.typed, CellFinished):
+                self._named[record.run, event.cell] = event.content
+            elif isinstance(event, AnswerGiven) and event.output is not None:
+                self._named[record.run, event.cell] = event.output
+
+    def name(self, run: str, cell: int) -> str | None:
+        """Under what it is kept."""
+        return self._named.get((run, cell))
+
+    def digest(self, cell: Cell) -> str | None:
+        """The SHA-256 of what it printed, but for addresses and its run's id in it; None if that is not kept."""
+        try:
+            data = self._contents.get(cell.code.run, self.name(cell.code.run, cell.number))
+        except ContentUnavailable:
+            return None
+        own = cell.code.run.partition(".")[0]  # an error names the child run that it is about
+        return hashlib.sha256(_ADDRESS.sub(b"0x", data.replace(own.encode(), b"run"))).hexdigest()
+
+
+def _usage(query: Query) -> Usage:
+    spent = query.spent
+    cached = query.cache_read_tokens + query.cache_write_tokens
+    return Usage(
+        input_tokens=max(0, spent.input_tokens - cached),
+        output_tokens=spent.output_tokens,
+        cache_read_tokens=query.cache_read_tokens,
+        cache_write_tokens=query.cache_write_tokens,
+        cache_write_1h_tokens=query.cache_write_1h_tokens,
+    )
+
+
+def _rates_of(costs: list[tuple[int, int, int]]) -> Rates | None:
+    """What a token of input and one of output cost, from what calls with so many of each cost.
+
+    Where that leaves open which of the two it was, both cost the same. None if there were no calls.
+    """
+    known = [one for one in costs if one[0] + one[1]]
+    if not known:
+        return None
+    first = known[0]
+    for other in known:
+        if determinant := first[0] * other[1] - other[0] * first[1]:
+            of_input = Fraction(first[2] * other[1] - other[2] * first[1], determinant)
+            of_output = Fraction(first[0] * other[2] - other[0] * first[2], determinant)
+            if of_input >= 0 and of_output >= 0:
+                return Rates(_decimal(of_input), _decimal(of_output))
+    of_each = _decimal(Fraction(first[2], first[0] + first[1]))
+    return Rates(of_each, of_each)
+
+
+def _decimal(value: Fraction) -> Decimal:
+    """As a price is written: in nano-dollars with at most six digits behind the point."""
+    return Decimal(round(value * 10**6)) / 10**6

@@ -1,0 +1,458 @@
+"""Replaying a run: its code runs again in a fresh box, what it asks is answered from the record, and all is compared.
+
+Theory of operation::
+
+    journal, contents ──read──▶ Recording ──▶ a tape of answers, the code, the question
+                                    │
+    contexts by digest ─────────────┼──▶ a host of its own, in a folder that is gone afterwards ──▶ its log
+                                    │         box, broker, engine, quotas: all of them real
+                                    └── what was done ────────── compared with ──────────────────────┘
+
+The host of its own has its own ledger, so a replay costs nobody anything and meets the limits of a run as the recorded
+one did, but no tenant's. Its models are the tape. In the real journal the replay is a run of the recorded run's tenant
+that was charged nothing: it begins before anything is read, says which run it replays, and ends with what came of it.
+
+A run with a root model is replayed by its question, with the recorded replies: the engine takes the same turns. Where
+replies were not kept, or the questions came one by one in a session, its cells are run instead, one by one.
+
+What is needed and not there is said, and what can be compared without it is compared: an answer that was not kept stops
+the comparison where the program got it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Self
+
+import msgspec
+
+from belljar.audit import parent_of, records_below, runs
+from belljar.audit.content import open_contents
+from belljar.audit.events import RunFinished, RunStarted
+from belljar.audit.replay import Actions, Comparison, Divergence, Setup, actions_of, compare
+from belljar.audit.trajectory import Run, trajectory
+from belljar.engine import Result
+from belljar.errors import ContentUnavailable, InvalidInput, InvalidPolicy, PolicyDenied, Refusal
+from belljar.host import Host
+from belljar.identity import BackendName, Tenant
+from belljar.keys import Keys
+from belljar.lifecycle import Fork
+from belljar.models import FREE, Prices, Rates, Registry
+from belljar.models.replay import ForkModel, ReplayModel, ReplayTool
+from belljar.policy import Policy, digest, load, parse, presets
+from belljar.recording import Outputs, Recording, read_recording
+from belljar.sources import ContextSource
+from belljar.state import State
+
+__all__ = ["Refused", "Replay", "Replays"]
+
+_MISSING_SHOWN_MAX: Final = 20
+Outcome = Literal["equal", "diverged", "incomplete"]
+# How the replay's own run ends in the log.
+_STATUS: Final[Mapping[Outcome, str]] = {"equal": "ok", "diverged": "diverged", "incomplete": "incomplete"}
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """What was refused in a replay and not in the record: `where` it was, and the `code`, of how many requests."""
+
+    where: str
+    code: str
+    count: int
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a replay.
+
+    Attributes:
+        run: the recorded run; `replay` is the one that the log has of the replay.
+        outcome: `equal`: all that the record has was compared, and is the same; `incomplete`: what was compared is.
+        by: how its code was run again: by the root model's `turns`, or by its `cells`; None if it was not.
+        policy: under which it ran; `policy_changed`: not the one that the record names.
+        backend: what it ran in; `differs` has what of that is another one, each as recorded and now.
+        actions: how many recorded actions can be compared, of which `equal_actions` were done again.
+        first: the first difference.
+        lines: of a cell that printed something else, the first line that differs, as recorded and now.
+        missing: what would have been needed, or compared, and is not there; the first few.
+        status: how the replay ended; None if it did not begin.
+        refused: what was refused now, and was not then.
+        cost_nanousd: what its calls would have cost; `recorded_cost_nanousd` what they did.
+    """
+
+    run: str
+    replay: str
+    outcome: Outcome
+    by: Literal["turns", "cells"] | None
+    policy: str
+    policy_changed: bool
+    backend: str
+    differs: dict[str, tuple[str | None, str | None]]
+    actions: int
+    equal_actions: int
+    first: Divergence | None
+    lines: tuple[str, str] | None
+    missing: list[str]
+    status: str | None
+    refused: list[Refused]
+    cost_nanousd: int
+    recorded_cost_nanousd: int
+
+
+class Replays:
+    """Replays runs of one state folder, one after the other. Use it in `async with`.
+
+    Args:
+        state: where the runs are, and their contexts.
+        environ: where keys and daemons are looked up.
+    """
+
+    def __init__(self, state: State, environ: Mapping[str, str]) -> None:
+        self._state = state
+        self._environ = environ
+        self._opened = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Open the real journal, and a host of its own for the boxes. Raises as `Host.__aenter__`."""
+        environ = {name: value for name, value in self._environ.items() if not name.startswith("BELLJAR_")}
+        async with contextlib.AsyncExitStack() as stack:
+            real = Host(state=self._state.url or self._state.root, environ=self._environ)
+            self._real = await stack.enter_async_context(real)
+            self._folder = stack.enter_context(_folder(self._state))
+            environ["BELLJAR_KEYS"] = str(self._folder / "keys")
+            self._own = await stack.enter_async_context(Host(state=self._folder, environ=environ))
+            self._opened = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened.aclose()
+
+    async def replay(
+        self,
+        run: str,
+        *,
+        policy: str | Path | Policy | None = None,
+        backend: BackendName | str | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+    ) -> Replay:
+        """Replay a run that has ended, and compare it with its record.
+
+        Args:
+            run: its id.
+            policy: under which it is to run; the recorded one when None.
+            backend: in what; the recorded one when None.
+            contexts: by name, those that are not registered any more, as sources. Others are found by their digests.
+
+        Raises:
+            InvalidInput: there is no such run, or it cannot be replayed: `replay.child`, `replay.unfinished`,
+                `replay.replay`, `replay.policy`, `replay.too_long`.
+            HostFault: the log, the ledger or the box does not work.
+        """
+        keys = Keys.at(self._environ)
+        recording = await asyncio.to_thread(read_recording, self._state.journal, keys, run)
+        setting = _setting(recording, policy, backend)
+        started = _marked(recording, setting)
+        async with self._real.noting(Tenant(recording.started.tenant), started) as note:
+            again = await self._again(recording, setting, contexts or {})
+            found = _report(recording, setting, None if again[0] is None else again[0].run, again[1])
+            note.finished = RunFinished(status=_STATUS[found.outcome], calls=0, cost_nanousd=0)
+        lines = await asyncio.to_thread(self._lines, recording, again[0], found.first)
+        return msgspec.structs.replace(found, replay=str(note.run), lines=lines)
+
+    def _lines(self, recording: Recording, again: _Again | None, first: Divergence | None) -> tuple[str, str] | None:
+        if again is None or first is None or first.recorded is None or first.recorded.kind != "output":
+            return None
+        below = f".{first.place}" if first.place else ""
+        own = State(self._folder).journal, Keys(self._folder / "keys")
+        sides = []
+        for journal, keys, run, outputs in (
+            (self._state.journal, Keys.at(self._environ), recording.run.run, recording.outputs),
+            (*own, again.run.run, again.outputs),
+        ):
+            try:
+                with open_contents(journal, keys) as contents:
+                    printed = contents.output(run + below, outputs.name(run + below, first.cell))
+            except ContentUnavailable:
+                return None
+            sides.append([*printed.stdout.splitlines(), *printed.stderr.splitlines(), *printed.traceback.splitlines()])
+        return next((pair for pair in zip_longest(sides[0], sides[1], fillvalue="") if pair[0] != pair[1]), None)
+
+    async def fork(
+        self,
+        run: str,
+        from_turn: int,
+        *,
+        model: str,
+        sub_model: str | None = None,
+        policy: str | Path | Policy | None = None,
+        backend: BackendName | str | None = None,
+        contexts: Mapping[str, ContextSource] | None = None,
+    ) -> Result:
+        """Run a recorded question anew: the turns before `from_turn` come from the record, the others from a model.
+
+        That is a run like any other, of the same tenant, which is charged for what the model is asked. Tools give what
+        they gave, and no more.
+
+        Args:
+            model: the root model from this turn on; `sub_model` answers queries, the same model when None.
+
+        Raises:
+            InvalidInput: as `replay`; `replay.turn`: there is no such turn, or not all before it is kept;
+                `replay.context`: a context is gone.
+            Refusal, HostFault: as `Host.run`.
+        """
+        recording = await asyncio.to_thread(read_recording, self._state.journal, Keys.at(self._environ), run)
+        setting, tape = _setting(recording, policy, backend), recording.until(from_turn)
+        found = _contexts(self._real, recording, contexts or {})
+        if found is None:
+            raise InvalidInput(f"this cannot be forked without {recording.missing[-1]}", code="replay.context")
+        assert recording.question is not None, "it has turns"
+        async with contextlib.AsyncExitStack() as stack:
+            registry = Registry(self._environ)
+            stack.push_async_callback(registry.aclose)
+            models = []
+            for name in (model, sub_model or model):
+                await registry.load(name)
+                models.append(ForkModel(tape, registry.resolve(name)))
+            self._real.seeded(recording.started.seed)
+            root, sub = models if sub_model else (models[0], models[0])
+            return await self._real.fork(
+                recording.question,
+                Fork(run, from_turn),
+                model=root,
+                sub_model=sub,
+                **_common(recording, setting.asked, setting.backend, found),
+            )
+
+    async def _again(
+        self, recording: Recording, setting: _Setting, given: Mapping[str, ContextSource]
+    ) -> tuple[_Again | None, Actions]:
+        """What it did now; nothing where it could not be run."""
+        contexts = _contexts(self._own, recording, given)
+        if recording.by is None or contexts is None:
+            return None, {}
+        self._own.seeded(recording.started.seed)
+        with contextlib.suppress(Refusal):  # it could not start: the log says so
+            await _drive(self._own, recording, setting, contexts)
+        return await asyncio.to_thread(_done, State(self._folder).journal, Keys(self._folder / "keys"))
+
+
+class _Again(NamedTuple):
+    """The runs of a replay."""
+
+    run: Run
+    outputs: Outputs
+
+
+class _Setting(NamedTuple):
+    """Under what it runs."""
+
+    policy: Policy
+    asked: Policy  # as it is written; `policy` keeps what is to be compared, in a box of any image
+    changed: bool
+    backend: str
+
+
+def _setting(recording: Recording, wish: str | Path | Policy | None, backend: str | None) -> _Setting:
+    started = recording.started
+    if wish is None:
+        wish = _recorded_policy(recording)
+    if wish is None:
+        wish = started.policy or ""
+        if wish not in presets():
+            raise InvalidInput(
+                f"{recording.run.run} ran under the policy {wish[:80]!a}, which is no preset: name its file with "
+                "--policy",
+                code="replay.policy",
+            )
+    policy = wish if isinstance(wish, Policy) else load(wish)
+    backend = backend or started.backend or policy.box.backends[0]
+    return _Setting(_open(policy, backend), policy, digest(policy) != started.policy_digest, backend)
+
+
+def _recorded_policy(recording: Recording) -> Policy | None:
+    """None where it was not kept, or an older Belljar knew other keys."""
+    if recording.setup is None:
+        return None
+    with contextlib.suppress(InvalidPolicy):
+        return parse(recording.setup.policy, source=f"the policy of {recording.run.run}", base=load)
+    return None
+
+
+def _open(policy: Policy, backend: str) -> Policy:
+    """The policy, for a box of this backend whatever its image is, and keeping all that is to be compared."""
+    backends = policy.box.backends if backend in policy.box.backends else (backend, *policy.box.backends)
+    replace = msgspec.structs.replace
+    return replace(
+        policy,
+        box=replace(policy.box, image=None, backends=backends),
+        audit=replace(policy.audit, contents=("code", "output"), item_bytes_max=2**30, run_bytes_max=2**40),
+    )
+
+
+def _marked(recording: Recording, setting: _Setting) -> RunStarted:
+    old = recording.started
+    return RunStarted(
+        tenant=old.tenant,
+        contexts=old.contexts,
+        backend=setting.backend,
+        policy=setting.policy.name,
+        language=old.language,
+        root_model=old.root_model,
+        sub_model=old.sub_model,
+        scripted=True,
+        replays=recording.run.run,
+    )
+
+
+@contextlib.contextmanager
+def _folder(state: State) -> Iterator[Path]:
+    """A state folder for one replay. It has the images and contexts of the real one."""
+    with tempfile.TemporaryDirectory(prefix="belljar-replay-") as name:
+        folder = Path(name)
+        for part in (state.images, state.contexts):
+            part.mkdir(mode=0o700, exist_ok=True)
+            (folder / part.name).symlink_to(part)
+        yield folder
+
+
+def _contexts(host: Host, recording: Recording, given: Mapping[str, ContextSource]) -> dict[str, ContextSource] | None:
+    """The recorded contexts, if they are all still there."""
+    found: dict[str, ContextSource] = dict(given)
+    for one in recording.started.contexts:
+        if one.name in found:
+            continue
+        try:
+            found[one.name] = host.registered(f"sha256:{one.sha256}", tenant=recording.started.tenant)
+        except InvalidInput:
+            recording.missing.append(
+                f"the context {one.name!a}, SHA-256 {one.sha256}: give it with --context, or `belljar context add` it"
+            )
+    return found if found.keys() >= {one.name for one in recording.started.contexts} else None
+
+
+async def _drive(host: Host, recording: Recording, setting: _Setting, contexts: dict[str, ContextSource]) -> None:
+    """Run the code again. Raises Refusal if it cannot even start."""
+    old = recording.started
+    names = dict.fromkeys(name for name in (old.root_model, old.sub_model) if name is not None)
+    models = {name: ReplayModel(recording.tape, name=name, rates=await _rates(recording, name)) for name in names}
+    root, sub = (None if name is None else models[name] for name in (old.root_model, old.sub_model))
+    common = _common(recording, setting.policy, setting.backend, contexts)
+    setup = recording.setup
+    if recording.by == "turns":
+        assert recording.question is not None
+        assert root is not None
+        await host.run(recording.question, model=root, sub_model=sub, **common)
+        return
+    common.pop("answer_type")
+    if setup is not None and setup.alone and len(recording.codes) == 1:
+        await host.execute(recording.codes[0], sub_model=sub, **common)
+        return
+    async with host.session(root_model=root, sub_model=sub, **common) as session:
+        with contextlib.suppress(PolicyDenied):  # it has ended before the recorded one
+            for code in recording.codes:
+                await session.execute(code)
+
+
+def _common(
+    recording: Recording, policy: Policy, backend: str, contexts: Mapping[str, ContextSource]
+) -> dict[str, Any]:
+    """What a run is given again, besides its models and its question."""
+    others, setup = dict(contexts), recording.setup or Setup(policy="")
+    return {
+        "context": others.pop("context", None),
+        "contexts": others,
+        "tenant": recording.started.tenant,
+        "policy": policy,
+        "backend": backend,
+        "language": recording.started.language,
+        "answer_type": setup.answer_schema,
+        "tools": [ReplayTool(recording.tape, one[:3], cost_nanousd=one[3]) for one in setup.tools],
+    }
+
+
+async def _rates(recording: Recording, model: str) -> Rates | None:
+    """As the record has it, else as listed."""
+    if (found := recording.rates(model)) is not None:
+        return found
+    return None if await asyncio.to_thread(Prices().has, model) else FREE
+
+
+def _done(journal: Path | str, keys: Keys) -> tuple[_Again, Actions]:
+    """What the log of the replay has."""
+    last = [one.run for one in runs(journal) if parent_of(one.run) is None][-1]
+    with open_contents(journal, keys) as contents:
+        found = list(records_below(journal, last))
+        outputs, run = Outputs(contents, found), trajectory(found)
+        assert run is not None, "the log has the run"
+        return _Again(run, outputs), actions_of(run, outputs.digest)
+
+
+def _report(recording: Recording, setting: _Setting, again: Run | None, actions: Actions) -> Replay:
+    recorded = recording.actions
+    if recording.by == "cells" and not (recording.setup is not None and recording.setup.alone):
+        recorded, actions = _without_turns(recorded), _without_turns(actions)
+    found = compare(recorded, actions, recording.stops) if again is not None else Comparison(actions=0, equal_actions=0)
+    whole = again is not None and not recording.missing and not found.cut
+    outcome: Outcome = "diverged" if found.first is not None else "equal" if whole else "incomplete"
+    return Replay(
+        run=recording.run.run,
+        replay="",
+        outcome=outcome,
+        by=recording.by if again is not None else None,
+        policy=setting.policy.name,
+        policy_changed=setting.changed,
+        backend=setting.backend,
+        differs=_differs(recording.run, again) if again is not None else {},
+        actions=found.actions,
+        equal_actions=found.equal_actions,
+        first=found.first,
+        lines=None,
+        missing=recording.missing[:_MISSING_SHOWN_MAX],
+        status=again.status if again is not None else None,
+        refused=_refused(recorded, actions),
+        cost_nanousd=again.total.cost_nanousd if again is not None else 0,
+        recorded_cost_nanousd=recording.run.total.cost_nanousd,
+    )
+
+
+def _without_turns(actions: Actions) -> Actions:
+    """Where cells were run one by one, nobody asked the first run's root model, nor ended the run as it did."""
+    kept = [[one for one in cell if one.kind not in ("turn", "end")] for cell in actions.get("", [])]
+    return actions | {"": kept}
+
+
+def _differs(recorded: Run, again: Run) -> dict[str, tuple[str | None, str | None]]:
+    """What of the box is another one now."""
+    old = {"backend": recorded.backend, **recorded.facts}
+    new = {"backend": again.backend, **again.facts}
+    return {name: (old.get(name), new.get(name)) for name in {**old, **new} if old.get(name) != new.get(name)}
+
+
+def _refused(recorded: Actions, again: Actions) -> list[Refused]:
+    """What was refused in the replay alone, by code, each at its first place."""
+    left = Counter(code for _, code in _refusals(recorded))
+    found: dict[str, Refused] = {}
+    for where, code in _refusals(again):
+        if left[code] > 0:
+            left[code] -= 1
+            continue
+        before = found.get(code)
+        found[code] = Refused(where if before is None else before.where, code, 1 + (before.count if before else 0))
+    return list(found.values())
+
+
+def _refusals(actions: Actions) -> Iterator[tuple[str, str]]:
+    for cells in actions.values():
+        all_of_them = [one for cell in cells for one in cell]
+        # A run that could not start has its end alone. Of any other the end follows from what is before it.
+        told = ("refused", "end") if len(cells) == 2 else ("refused",)
+        for action in all_of_them:
+            about = dict(action.about)
+            code = about.get("denied") or (about.get("code") if action.kind in told else None)
+            if code is not None:
+                yield action.says(), code

@@ -1,0 +1,418 @@
+"""Runs replayed from the log: equal where nothing changed, without a model, a tool or a tenant's quota."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from belljar import Host, Policy, Result
+from belljar.audit import records, runs, verify
+from belljar.audit.events import RunStarted
+from belljar.errors import InvalidInput
+from belljar.identity import Language
+from belljar.models import NullModel, ScriptedModel
+from belljar.policy import load
+from belljar.replay import Replay, Replays
+from belljar.sandbox.jail.backend import Jail
+from belljar.state import State
+from tests.integration.support import Jar
+
+CONTEXT = "".join(f"line {number}: the grass is green\n" for number in range(3000))
+TURNS = [
+    "Let me look.\n```repl\nprint(len(context), context[:20])\n```",
+    'And ask.\n```repl\nfound = llm_query_batched(["one", "two", "three"])\nprint(found, context.splitlines()[7])\n```',
+    '```repl\nprint(rlm_query("What colour?", context=context[:500]))\nFINAL("green")\n```',
+]
+CHILD = ['```repl\nprint(context[:9])\nFINAL("as grass")\n```']
+
+
+class Rig:
+    """One state folder: runs in it, and replays of them."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self.state = State(folder)
+        self.environ = environ
+
+    def host(self) -> Host:
+        return Host(state=self.state.root, environ=self.environ)
+
+    def did(self, work: Callable[[Host], Awaitable[Any]]) -> Any:
+        async def once() -> Any:
+            async with self.host() as host:
+                return await work(host)
+
+        return asyncio.run(once())
+
+    def run(self, **options: Any) -> Result:
+        """The run of a root model, which asks and recurses."""
+        model = ScriptedModel(options.pop("turns", TURNS + CHILD), default="yes", name="scripted:root")
+
+        async def work(host: Host) -> Result:
+            whose = options.get("tenant", "default")
+            context = await host.add_context(CONTEXT, name="grass", tenant=whose)
+            return await host.run("Which colour?", context=context, model=model, policy=recursing(), **options)
+
+        result: Result = self.did(work)
+        return result
+
+    def replay(self, run: str, **options: Any) -> Replay:
+        async def once() -> Replay:
+            async with Replays(self.state, self.environ) as replays:
+                return await replays.replay(run, **options)
+
+        return asyncio.run(once())
+
+
+def recursing() -> Policy:
+    policy = load("standard")
+    models = msgspec.structs.replace(policy.models, depth_max=3)
+    return msgspec.structs.replace(policy, models=models)
+
+
+@pytest.fixture
+def rig(jar: Jar) -> Rig:
+    return Rig(jar.at, {**os.environ, "BELLJAR_KEYS": str(jar.work / "keys")})
+
+
+def test_a_run_with_a_root_model_and_a_child_is_the_same_again_turn_by_turn(rig: Rig) -> None:
+    result = rig.run()
+    assert (result.status, result.answer) == ("ok", "green")
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.by, found.first, found.missing) == ("equal", "turns", None, [])
+    assert found.actions == found.equal_actions > 10
+    assert found.status == "ok"
+
+
+def test_a_child_is_compared_as_its_parent_is(rig: Rig) -> None:
+    result = rig.run()
+    assert len(runs(rig.state.journal)) == 2
+    found = rig.replay(str(result.run))
+    kinds = sum(one.event == "cell.started" for one in records(rig.state.journal, f"{result.run}.00001"))
+    assert (found.outcome, kinds) == ("equal", 1)
+    # A child alone has lost what its parent gave it.
+    with pytest.raises(InvalidInput) as caught:
+        rig.replay(f"{result.run}.00001")
+    assert caught.value.code == "replay.child"
+
+
+def test_a_replay_costs_nobody_anything_and_is_in_the_log_as_what_it_is(rig: Rig) -> None:
+    result = rig.run(tenant="acme")
+    before = rig.did(lambda host: host.quotas.show("acme"))
+    found = rig.replay(str(result.run))
+    assert rig.did(lambda host: host.quotas.show("acme")) == before
+    *_, last = runs(rig.state.journal)
+    assert (last.run, last.tenant, last.status, last.replays) == (found.replay, "acme", "ok", str(result.run))
+    first, end = records(rig.state.journal, found.replay)
+    assert isinstance(first.typed, RunStarted)
+    assert first.typed.replays == result.run
+    assert (end.data["calls"], end.data["cost_nanousd"]) == (0, 0)
+    assert verify(rig.state.journal).ok
+    with pytest.raises(InvalidInput) as caught:
+        rig.replay(found.replay)
+    assert caught.value.code == "replay.replay"
+
+
+def test_the_cells_of_a_session_are_run_again_one_by_one(rig: Rig) -> None:
+    async def work(host: Host) -> Any:
+        context = await host.add_context(CONTEXT)
+        async with host.session(context=context, sub_model=NullModel("yes"), policy="dev") as session:
+            await session.execute("kept = context[100:120]")
+            await session.execute("print(kept, llm_query(kept))")
+            await session.execute("1 / 0")
+        return session.result
+
+    result = rig.did(work)
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.by, found.first) == ("equal", "cells", None)
+    assert found.actions == found.equal_actions == 9
+
+
+def test_what_was_refused_and_what_failed_is_so_again(rig: Rig) -> None:
+    code = """
+for ask in (lambda: context[0:10**9], lambda: llm_query(" "), lambda: llm_query("no rule")):
+    try:
+        print(len(ask()))
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+    async def work(host: Host) -> Result:
+        context = await host.add_context(CONTEXT)
+        model = ScriptedModel([], name="scripted:sub")
+        return await host.execute(code, context=context, sub_model=model, policy="dev")
+
+    result = rig.did(work)
+    assert "ModelError" in result.stdout
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.first, found.refused) == ("equal", None, [])
+
+
+def test_a_tool_is_not_called_again(rig: Rig) -> None:
+    calls: list[str] = []
+
+    def look(place: str) -> list[str]:
+        calls.append(place)
+        return [place, "found"]
+
+    async def work(host: Host) -> Result:
+        return await host.execute('print(look("here"), look(place="there"))', tools=[look], policy="dev")
+
+    result = rig.did(work)
+    assert (result.status, calls) == ("ok", ["here", "there"])
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.first) == ("equal", None)
+    assert calls == ["here", "there"]
+
+
+def test_an_answer_of_a_type_is_held_to_it_again(rig: Rig) -> None:
+    turns = ['```repl\nFINAL("many")\n```', "```repl\nFINAL(7)\n```"]
+    result = rig.run(turns=turns, answer_type=int)
+    assert result.value == 7
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.first) == ("equal", None)
+
+
+def test_a_policy_of_ones_own_is_known_from_the_record(rig: Rig) -> None:
+    result = rig.run()
+    found = rig.replay(str(result.run))
+    assert (found.policy_changed, found.outcome) == (False, "equal")
+    other = rig.replay(str(result.run), policy="dev")
+    assert (other.policy, other.policy_changed) == ("dev", True)
+
+
+def test_another_policy_says_what_it_would_have_refused_and_what_the_run_would_cost(rig: Rig) -> None:
+    result = rig.run()
+    policy = recursing()
+    small = msgspec.structs.replace(
+        policy, context=msgspec.structs.replace(policy.context, read_total_bytes_max=20_000)
+    )
+    found = rig.replay(str(result.run), policy=small)
+    assert found.outcome == "diverged"
+    assert {one.code for one in found.refused} == {"context.read_total"}
+    assert found.first is not None
+
+
+def test_a_model_that_the_policy_does_not_allow_would_not_have_been_asked_at_all(rig: Rig) -> None:
+    result = rig.run()
+    policy = recursing()
+    strict = msgspec.structs.replace(policy, models=msgspec.structs.replace(policy.models, allow=("claude-*",)))
+    found = rig.replay(str(result.run), policy=strict)
+    assert (found.outcome, [one.code for one in found.refused]) == ("diverged", ["model.denied"])
+
+
+def test_a_context_that_is_gone_is_named_and_nothing_is_made_up(rig: Rig) -> None:
+    result = rig.run()
+    rig.did(lambda host: _removed(host))
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.by, found.actions) == ("incomplete", None, 0)
+    assert "the context 'context'" in found.missing[0]
+
+
+async def _removed(host: Host) -> None:
+    host.remove_context("grass")
+
+
+@pytest.mark.parametrize(
+    ("kept", "by", "actions"), [(("code", "output"), "cells", 4), (("replies",), None, 0), ((), None, 0)]
+)
+def test_what_was_not_kept_is_said_and_the_rest_is_compared(
+    rig: Rig, kept: tuple[str, ...], by: str | None, actions: int
+) -> None:
+    policy = recursing()
+    audit = msgspec.structs.replace(policy.audit, contents=kept)
+
+    async def work(host: Host) -> Result:
+        context = await host.add_context(CONTEXT)
+        model = ScriptedModel(TURNS + CHILD, default="yes", name="scripted:root")
+        chosen = msgspec.structs.replace(policy, audit=audit)
+        return await host.run("Which colour?", context=context, model=model, policy=chosen)
+
+    result = rig.did(work)
+    found = rig.replay(str(result.run), policy=msgspec.structs.replace(policy, audit=audit))
+    assert (found.outcome, found.by, found.first) == ("incomplete", by, None)
+    assert found.missing
+    # Up to the cell in which the program got the first answer that was not kept.
+    assert found.actions == found.equal_actions == actions
+
+
+def test_a_recorded_run_is_a_model_that_needs_no_key(rig: Rig) -> None:
+    result = rig.run()
+
+    async def work(host: Host) -> Result:
+        context = host.registered("grass")
+        return await host.run("Which colour?", context=context, model=f"replay:{result.run}", policy=recursing())
+
+    again = rig.did(work)
+    assert (again.status, again.answer, again.scripted) == ("ok", "green", True)
+    assert again.queries == result.queries
+    assert [turn.reply for turn in again.turns_log] == [turn.reply for turn in result.turns_log]
+
+
+def test_a_model_of_a_recorded_run_makes_up_nothing(rig: Rig) -> None:
+    result = rig.run()
+
+    async def work(host: Host) -> Result:
+        return await host.execute('llm_query("four")', sub_model=f"replay:{result.run}", policy="dev")
+
+    other = rig.did(work)
+    assert other.error is not None
+    assert other.error.type == "ModelError"
+    assert "none that is left has this prompt" in other.error.message
+
+
+def test_what_a_program_does_otherwise_is_the_divergence(rig: Rig) -> None:
+    # Its output is another each time.
+    async def work(host: Host) -> Result:
+        async with host.session(policy="dev") as session:
+            await session.execute("print('same')")
+            await session.execute("import os; print(os.urandom(8).hex())")
+        assert session.result is not None
+        return session.result
+
+    result = rig.did(work)
+    found = rig.replay(str(result.run))
+    assert found.outcome == "diverged"
+    assert found.first is not None
+    assert found.first.recorded is not None
+    assert found.first.replayed is not None
+    assert (found.first.recorded.kind, found.first.cell) == ("output", 2)
+    assert found.lines is not None
+    assert found.lines[0] != found.lines[1]
+    assert [len(bytes.fromhex(line)) for line in found.lines] == [8, 8]
+    assert runs(rig.state.journal)[-1].status == "diverged"
+
+
+@pytest.mark.parametrize("language", ["python", "restricted"])
+def test_random_numbers_are_the_same_again_also_in_a_child_and_others_in_another_run(
+    rig: Rig, language: Language
+) -> None:
+    dice = "import random\nprint(random.random(), random.sample(range(99), 9))\n"
+    turns = [f'```repl\n{dice}rlm_query("throw", context="dice")\nFINAL("1")\n```', f'```repl\n{dice}FINAL("2")\n```']
+    results = [rig.run(turns=turns, language=language) for _ in range(2)]
+    assert [result.status for result in results] == ["ok", "ok"]
+    assert results[0].stdout != results[1].stdout
+    assert [rig.replay(str(result.run)).outcome for result in results] == ["equal", "equal"]
+
+
+def test_addresses_of_objects_are_no_difference(rig: Rig) -> None:
+    async def work(host: Host) -> Result:
+        async with host.session(policy="dev") as session:
+            await session.execute("print(object())")
+        assert session.result is not None
+        return session.result
+
+    result = rig.did(work)
+    assert "0x" in result.stdout
+    assert rig.replay(str(result.run)).outcome == "equal"
+
+
+LATER = """\
+default = "new"
+[price]
+input_usd_per_mtok = 2
+output_usd_per_mtok = 10
+[[turn]]
+text = '''
+```repl
+FINAL(str(found) + llm_query("four"))
+```
+'''
+"""
+
+
+def test_a_fork_takes_the_turns_before_it_from_the_record_and_pays_for_the_others_alone(rig: Rig) -> None:
+    result = rig.run()
+    script = rig.state.root.parent / "later.toml"
+    script.write_text(LATER)
+
+    async def fork() -> Result:
+        async with Replays(rig.state, rig.environ) as replays:
+            return await replays.fork(str(result.run), 3, model=f"scripted:{script}")
+
+    forked = asyncio.run(fork())
+    assert forked.answer == "['yes', 'yes', 'yes']new"
+    assert [turn.reply for turn in forked.turns_log[:2]] == [turn.reply for turn in result.turns_log[:2]]
+    first, *others = records(rig.state.journal, str(forked.run))
+    assert isinstance(first.typed, RunStarted)
+    assert (first.typed.forks, first.typed.from_turn, first.typed.replays) == (str(result.run), 3, None)
+    costs = [one.data["cost_nanousd"] for one in others if one.event == "query.completed"]
+    # Two turns and three queries of the record, then the model's turn and its query.
+    assert len(costs) == 7
+    assert [cost > 0 for cost in costs].count(True) == 2
+    assert forked.cost_nanousd == sum(costs)
+
+
+def test_there_is_no_fork_from_a_turn_that_the_run_has_not(rig: Rig) -> None:
+    result = rig.run()
+
+    async def fork() -> Result:
+        async with Replays(rig.state, rig.environ) as replays:
+            return await replays.fork(str(result.run), 4, model="scripted:none.toml")
+
+    with pytest.raises(InvalidInput) as caught:
+        asyncio.run(fork())
+    assert caught.value.code == "replay.turn"
+
+
+def test_the_command_exits_with_0_where_all_is_equal_and_with_9_where_it_is_not(jar: Jar) -> None:
+    program = jar.file("p.py", "print('same')\n1 / 0\n")
+    jar("exec", program)
+    outcome = jar("audit", "replay", "last")
+    assert (outcome.code, outcome.complaint) == (0, "")
+    assert "actions    " in outcome.stdout
+    program = jar.file("p.py", "import time\nprint(time.time_ns())\n1 / 0\n")
+    jar("exec", program)
+    outcome = jar("audit", "replay", "last", "--json")
+    assert outcome.code == 9
+    document = outcome.document
+    assert (document["ok"], document["replay"]["outcome"]) == (False, "diverged")
+    assert document["replay"]["first"]["recorded"]["kind"] == "output"
+
+
+def test_another_image_is_said_and_what_is_done_is_compared_all_the_same(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = Jail.about
+    with monkeypatch.context() as patch:
+        patch.setattr(Jail, "about", lambda jail: {**about(jail), "image": "0" * 64})
+        result = rig.run()
+    found = rig.replay(str(result.run))
+    assert (found.outcome, list(found.differs)) == ("equal", ["image"])
+    then, now = found.differs["image"]
+    assert (then, now != then) == ("0" * 64, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jail", "docker"])
+def test_the_demo_over_a_million_tokens_is_the_same_again(
+    jar: Jar, backend: str, request: pytest.FixtureRequest
+) -> None:
+    env = {} if backend == "jail" else {"DOCKER_HOST": request.getfixturevalue("docker_host")}
+    assert jar("demo", "--quiet").code == 0
+    outcome = jar("audit", "replay", "last", "--backend", backend, "--json", env=env)
+    found = outcome.document["replay"]
+    assert (outcome.code, found["outcome"], found["by"], found["missing"]) == (0, "equal", "turns", [])
+    assert found["actions"] == found["equal_actions"] > 140
+    assert found["cost_nanousd"] == found["recorded_cost_nanousd"] > 0
+
+
+def test_contents_that_were_erased_are_said_to_be_and_the_run_above_is_not_compared_where_it_needed_them(
+    rig: Rig,
+) -> None:
+    result = rig.run()
+    whole = rig.replay(str(result.run))
+    with closing(sqlite3.connect(rig.state.journal)) as db, db:  # of the child alone
+        db.execute("UPDATE content_keys SET wrapped = NULL, gone = 'erased' WHERE run LIKE '%.00001'")
+    found = rig.replay(str(result.run))
+    assert (found.outcome, found.by, found.first) == ("incomplete", "turns", None)
+    assert all("erased" in line for line in found.missing if "answer" in line)
+    # Without the cell that started the child, and what followed.
+    assert 0 < found.actions == found.equal_actions < whole.actions
