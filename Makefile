@@ -10,7 +10,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 WORKERS ?= $(shell nproc)
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
-.PHONY: demo test quick lint types unit quick-unit docker postgres aimock strace mutants bench clean
+.PHONY: demo test quick lint types unit quick-unit docker postgres aimock browser rlms strace mutants bench clean
 
 demo: $(READY)
 	$(BIN)/belljar demo $(ARGS)
@@ -36,7 +36,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-unit: $(READY) docker postgres aimock strace
+unit: $(READY) docker postgres aimock browser rlms strace
 	$(PYTEST) --durations=30 $(ARGS)
 
 # The tests of the docker and gvisor backends start a daemon of their own (tests/daemon.py), unless DOCKER_HOST names
@@ -82,6 +82,27 @@ aimock: $(READY)
 		[ "$$CI" != true ]; \
 	}
 
+# Some tests of exports open a page in a browser (tests/browser.py), which is Debian's: Playwright downloads none.
+browser:
+	@command -v chromium >/dev/null || { \
+		root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
+		$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qy --no-install-recommends --no-remove chromium; \
+	} || { \
+		echo "belljar: cannot install Chromium here: do it, or its tests are skipped" >&2; \
+		[ "$$CI" != true ]; \
+	}
+
+# One test reads an export with the types of the reference RLM library: it alone, without all that it would bring.
+rlms: $(READY)
+	@cmp -s tests/rlms.lock $(VENV)/rlms/rlms.lock || { \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade \
+			--target $(VENV)/rlms -r tests/rlms.lock && cp tests/rlms.lock $(VENV)/rlms; \
+	} || { \
+		echo "belljar: cannot install rlms here: do it, or its test is skipped" >&2; \
+		[ "$$CI" != true ]; \
+	}
+
 # Tests of a failing disk let system calls fail with it. Without it they are skipped, but not under CI=true.
 strace:
 	@command -v strace >/dev/null || { \
@@ -94,7 +115,7 @@ strace:
 	}
 
 # Every promise and every layer, broken on purpose in a copy: its test must fail. Takes long; ARGS="name..." takes some.
-mutants: $(READY) docker postgres strace
+mutants: $(READY) docker postgres browser rlms strace
 	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(READY) docker postgres

@@ -118,6 +118,7 @@ class BelljarInMemory:
             prices=self._prices,
             documents=documents,
             sub=MODEL,
+            seed="00",
         )
         async with begin(self._shared, order) as run:
             yield BelljarBox(run.execute, time.perf_counter() - started)

@@ -323,7 +323,7 @@ def test_all_is_what_is_there_and_what_others_take(path: Path, folder: Path) -> 
 # ----------------------------------------------------------------------------------------------- what is loaded when
 
 # What takes long to load, and is not needed by whoever only looks, or asks no such model or daemon.
-HEAVY = ("anthropic", "docker", "genai_prices", "httpx", "httpx2", "pydantic", "requests", "rich")
+HEAVY = ("anthropic", "docker", "genai_prices", "httpx", "httpx2", "jinja2", "pydantic", "requests", "rich")
 COMMAND = ROOT / "runtime" / "belljar_command.py"
 
 

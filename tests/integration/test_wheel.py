@@ -52,7 +52,9 @@ def test_the_wheel_holds_the_package_and_its_assets_and_nothing_else(wheel: Path
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         there = {path.relative_to(ROOT / folder).as_posix() for path in files}
         assert there <= {name.removeprefix(f"{packaged}/") for name in assets if name.startswith(f"{packaged}/")}
-    sources = {str(path.relative_to(ROOT / "runtime")) for path in (ROOT / "runtime").rglob("*.py")}
+    # Not only modules: templates, too.
+    ours = [path for path in (ROOT / "runtime").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    sources = {str(path.relative_to(ROOT / "runtime")) for path in ours}
     assert sources <= set(names)
     assert not [name for name in names if name.endswith((".pyc", ".db", ".toml~"))]
 

@@ -1,4 +1,4 @@
-"""`belljar audit ls|show|tail|diff|verify|coverage|content|erase|prune`."""
+"""`belljar audit ls|show|tail|diff|verify|coverage|content|erase|prune|export`."""
 
 from __future__ import annotations
 
@@ -410,6 +410,41 @@ def coverage_(
             f"{_counted(found.chars - part, 'character')} never were"
         )
         click.get_current_context().exit(VerificationFailed.exit_code)
+
+
+@audit.command()
+@click.argument("run")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "atif", "rlm", "otel", "html"]),
+    required=True,
+    help="The records as they are stored; ATIF 1.8; the reference RLM library's JSON Lines; OpenTelemetry's spans; or "
+    "a page for a browser.",
+)
+@click.option("-o", "--output", "file", type=click.Path(path_type=Path), metavar="FILE", help="[default: stdout]")
+@click.option("--endpoint", metavar="URL", help="Of otel: send the spans to this OTLP collector, and nowhere else.")
+@may_be_unlogged
+@options.state
+def export(
+    run: str, form: str, file: Path | None, endpoint: str | None, unlogged: bool, state: Path | str | None
+) -> None:
+    """Write RUN (an id, or `last`) and the runs below it in another format.
+
+    With them goes what was said, as far as it is kept, but not into spans. FILE can be read by its owner only. The page
+    is one file that loads nothing. It says whether the log verified when it was made.
+    """
+    from belljar.audit.content import open_contents
+    from belljar.cli.exporting import deliver, exported  # with all that makes the formats
+
+    if endpoint is not None and (form != "otel" or file is not None):
+        raise click.UsageError("--endpoint is for --format otel, without -o")
+    log = _log(state)
+    run = _run_id(log, run)
+    note_read(log, run, unlogged=unlogged)
+    keys = Keys.at(os.environ)
+    with open_contents(log, keys) as contents:
+        deliver(exported(log, records_below(log, run), form, contents, keys), file, endpoint)
 
 
 def _coverage(log: Log, run: str, ranges: int) -> Coverage:

@@ -1,0 +1,66 @@
+"""How a stranger's text stands on a page: as text, with what cannot be seen made visible, and cut where it is long.
+
+Everything in a trajectory may have been written by an attacker. A page is safe if all of it goes through `visible` (or,
+in an attribute, `plain`): nothing is markup then, and no character steers what stands beside it. Bidirectional
+overrides, control characters, separators, lone surrogates and all else that has no glyph are shown as Python would
+write them, `\\u202e`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from markupsafe import Markup, escape
+
+__all__ = ["cut_at", "fair_limit", "glyphs", "plain", "visible"]
+
+_PERHAPS = re.compile(r"[^ -~\n\t]+")
+_PERHAPS_ON_A_LINE = re.compile(r"[^ -~]+")
+
+
+def visible(text: str) -> Markup:
+    """The text as HTML; what has no glyph is in `<b>`, which nothing else is."""
+    return Markup(_PERHAPS.sub(_marked, str(escape(text))))  # noqa: S704 -- escaped, but for our own `<b>`
+
+
+def plain(text: str) -> Markup:
+    """The text as HTML without any tag, for an attribute."""
+    return escape(glyphs(text))
+
+
+def glyphs(text: str) -> str:
+    """The text on one line, of characters that have a glyph. It is no HTML."""
+    return _PERHAPS_ON_A_LINE.sub(lambda found: "".join(map(_glyph, found[0])), text)
+
+
+def _glyph(char: str) -> str:
+    return char if char.isprintable() else repr(char)[1:-1]
+
+
+def _marked(found: re.Match[str]) -> str:
+    """Neighbours share a `<b>`, so that a text of nothing else does not become many times as long."""
+    return "".join(map(_marked_char, found[0])).replace("</b><b>", "")
+
+
+def _marked_char(char: str) -> str:
+    return char if char.isprintable() else f"<b>{_glyph(char)}</b>"
+
+
+def cut_at(text: str, chars_max: int) -> tuple[str, int, str]:
+    """Its beginning, how many characters are left out behind it, and its end."""
+    left_out = len(text) - chars_max
+    if left_out <= 0:
+        return text, 0, ""
+    head = chars_max * 3 // 4
+    return text[:head], left_out, text[head + left_out :]
+
+
+def fair_limit(lengths: Iterable[int], total: int) -> int:
+    """The longest that each may be, so that all together are at most `total`: what is short stays whole."""
+    waiting = sorted(lengths)
+    for number, length in enumerate(waiting):
+        if length * (len(waiting) - number) > total:
+            return total // (len(waiting) - number)
+        total -= length
+    return waiting[-1] if waiting else 0
