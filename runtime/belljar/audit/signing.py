@@ -244,6 +244,7 @@ class Checkpoints:
                 while (signed := self._signed) is None or signed.size < seq:
                     if await self._make() is None:
                         return plain
+                known = await self._known(seq, signed)
         except TimeoutError:
             self._tell("the log was not signed in time: a receipt has no checkpoint; `belljar audit receipt` gives it")
             return plain
@@ -252,11 +253,20 @@ class Checkpoints:
             return plain
         finally:
             del self._wanted[mark]
+        tree = self._tree if known is None else known
+        proof = tree.inclusion(seq - 1, signed.size)
+        return plain.proved(leaf=tree.leaf(seq - 1), note=signed.note, proof=proof)
+
+    async def _known(self, seq: int, signed: Signed) -> Tree | None:
+        """A tree that knows the record, where ours begins after it: another process had signed it before us."""
+        if self._tree.knows(seq - 1):
+            return None
+        growth = _Growth(signed.origin)
         try:
-            leaf, proof = self._tree.leaf(seq - 1), self._tree.inclusion(seq - 1, signed.size)
-        except KeyError:  # thousands of records came between the run's end and this
-            return plain
-        return plain.proved(leaf=leaf, note=signed.note, proof=proof)
+            await self._read(growth, keep=seq - 1)
+        except _Unsound as error:
+            raise await self._not_signed(growth, error.args[0]) from None
+        return growth.tree
 
     async def make(self) -> Signed | None:
         """Sign what is in the log now; None if that is nothing.
@@ -410,6 +420,8 @@ class Checkpoints:
                 ((count,),) = await self._ask(_COUNT)
                 if count < error.args[0]:
                     raise await self._not_signed(growth, error.args[0]) from None
+                if error.args[0] > growth.tree.size:
+                    self._growth = growth  # and read on
                 continue
             await self._keep(growth, signed)
             return signed
