@@ -53,7 +53,7 @@ def test_every_error_has_exactly_one_culprit() -> None:
         ("LayerMissing", 4),
         ("PolicyDenied", 4),
         ("QuotaExceeded", 5),
-        ("LedgerUnavailable", 5),
+        ("LedgerUnavailable", 8),
         ("GuestDied", 6),
         ("ProtocolViolation", 6),
         ("ModelFailed", 7),
