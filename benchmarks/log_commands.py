@@ -72,7 +72,7 @@ class Machine:
             if isinstance(error, TimeoutError):
                 raise BenchmarkError(f"{_shown(command)} did not end within {_PATIENCE_S:.0f} s") from None
             raise
-        took = json.loads(told) if told else {"status": process.returncode}
+        took: dict[str, Any] = json.loads(told) if told else {"status": process.returncode}
         if took["status"] != 0:
             reason = complaint.decode(errors="replace").strip()[-_REASON_CHARS_MAX:]
             raise BenchmarkError(f"{_shown(command)} ended with {took['status']}: {reason}")
