@@ -186,15 +186,15 @@ def _line(record: Record, first_ns: int) -> str:
 
 
 def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
-    from belljar.audit.content import open_contents
     from belljar.audit.trajectory import Trajectory, plain
+    from belljar.cli.kept import open_kept
     from belljar.cli.tree import lines
 
     grown = Trajectory()
     for record in records_below(log, run):
         grown.feed(record)
     assert grown.run is not None
-    with open_contents(log, Keys.at(os.environ)) as contents:
+    with open_kept(log, Keys.at(os.environ)) as contents:
         if as_json:
             emit({"run": run, "trajectory": plain(grown.run, contents), "coverage": grown.coverage()})
             return
@@ -434,8 +434,8 @@ def export(
     With them goes what was said, as far as it is kept, but not into spans. FILE can be read by its owner only. The page
     is one file that loads nothing. It says whether the log verified when it was made.
     """
-    from belljar.audit.content import open_contents
     from belljar.cli.exporting import deliver, exported  # with all that makes the formats
+    from belljar.cli.kept import open_kept
 
     if endpoint is not None and (form != "otel" or file is not None):
         raise click.UsageError("--endpoint is for --format otel, without -o")
@@ -443,7 +443,7 @@ def export(
     run = _run_id(log, run)
     note_read(log, run, unlogged=unlogged)
     keys = Keys.at(os.environ)
-    with open_contents(log, keys) as contents:
+    with open_kept(log, keys) as contents:
         deliver(exported(log, records_below(log, run), form, contents, keys), file, endpoint)
 
 

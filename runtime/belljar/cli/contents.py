@@ -16,6 +16,7 @@ from belljar.audit import AuditLog, Log
 from belljar.audit.content import open_contents
 from belljar.audit.erasing import due, erase, of_run, of_tenant, oldest, scrub
 from belljar.cli import options
+from belljar.cli.files import write_private
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say, tell
@@ -55,7 +56,7 @@ def content(run: str, name: str, output: Path | None, unlogged: bool, state: Pat
     with open_contents(log, Keys.at(os.environ)) as contents:
         data = contents.get(run, name)
     if output is not None:
-        output.write_bytes(data)
+        write_private(output, [data])
     elif sys.stdout.isatty():
         for line in data.decode("utf-8", "replace").split("\n"):
             say(printable(line))
