@@ -177,11 +177,11 @@ def test_a_tree_of_runs_is_one_in_each_format_and_its_replay_is_another(jar: Jar
     tree = [run, f"{run}.00001", f"{run}.00001.00001"]
     found = exported(jar, run)
     assert {json.loads(line)["run"] for line in found["jsonl"].splitlines()} == set(tree)
-    whole = interchange.Trajectory.model_validate_json(found["atif"])
+    inside = [interchange.Trajectory.model_validate_json(found["atif"])]
     names = []
-    while whole is not None:
-        names.append(whole.trajectory_id)
-        whole = next(iter(whole.subagent_trajectories or []), None)  # type: ignore[assignment]
+    while inside:
+        names.append(inside[0].trajectory_id)
+        inside = inside[0].subagent_trajectories or []
     assert names == tree
     (call,) = (call for call in calls_of(found["rlm"].splitlines()[-1]) if "metadata" in call)
     assert [inner["belljar"]["run"] for inner in (call, *below(call))] == tree[1:]

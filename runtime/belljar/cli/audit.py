@@ -426,8 +426,15 @@ def coverage_(
 @click.option("--endpoint", metavar="URL", help="Of otel: send the spans to this OTLP collector, and nowhere else.")
 @may_be_unlogged
 @options.state
+@options.as_json
 def export(
-    run: str, form: str, file: Path | None, endpoint: str | None, unlogged: bool, state: Path | str | None
+    run: str,
+    form: str,
+    file: Path | None,
+    endpoint: str | None,
+    unlogged: bool,
+    state: Path | str | None,
+    as_json: bool,
 ) -> None:
     """Write RUN (an id, or `last`) and the runs below it in another format.
 
@@ -439,12 +446,16 @@ def export(
 
     if endpoint is not None and (form != "otel" or file is not None):
         raise click.UsageError("--endpoint is for --format otel, without -o")
+    if as_json and file is None and endpoint is None:
+        raise click.UsageError("with --json, stdout is for the document: name a file with -o")
     log = _log(state)
     run = _run_id(log, run)
     note_read(log, run, unlogged=unlogged)
     keys = Keys.at(os.environ)
     with open_kept(log, keys) as contents:
         deliver(exported(log, records_below(log, run), form, contents, keys), file, endpoint)
+    if as_json:
+        emit({"run": run, "format": form, "file": None if file is None else str(file), "endpoint": endpoint})
 
 
 def _coverage(log: Log, run: str, ranges: int) -> Coverage:

@@ -49,7 +49,8 @@ class _Size(click.ParamType[int]):
 @click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Write it there, byte for byte.")
 @may_be_unlogged
 @options.state
-def content(run: str, name: str, output: Path | None, unlogged: bool, state: Path | str | None) -> None:
+@options.as_json
+def content(run: str, name: str, output: Path | None, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
     """Print a content: the one that a record of RUN calls NAME."""
     log = options.place(state).state.journal
     note_read(log, run, unlogged=unlogged)
@@ -57,6 +58,11 @@ def content(run: str, name: str, output: Path | None, unlogged: bool, state: Pat
         data = contents.get(run, name)
     if output is not None:
         write_private(output, [data])
+    if as_json:
+        text = {} if output is not None else {"text": data.decode("utf-8", "replace")}
+        emit({"run": run, "name": name, "bytes": len(data), **text})
+    elif output is not None:
+        return
     elif sys.stdout.isatty():
         for line in data.decode("utf-8", "replace").split("\n"):
             say(printable(line))
