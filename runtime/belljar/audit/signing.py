@@ -397,13 +397,15 @@ class Checkpoints:
 
     async def _make(self) -> Signed | None:
         """One at a time. Whoever comes while one is made waits for it, and then looks whether it is enough."""
-        if self._making is None:
+        # One that is done may not be put away yet: to wait for it would give the same again, at once, for ever.
+        if self._making is None or self._making.done():
             self._making = asyncio.create_task(self._made())
             self._making.add_done_callback(self._is_made)
         return await asyncio.shield(self._making)
 
     def _is_made(self, task: asyncio.Task[Signed | None]) -> None:
-        self._making = None
+        if self._making is task:
+            self._making = None
         if not task.cancelled() and task.exception() is None and task.result() is not None:
             self.trouble = None
 
