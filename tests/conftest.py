@@ -55,9 +55,13 @@ _signals_as_usual()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_keys(tmp_path_factory: pytest.TempPathFactory) -> None:
+def own_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test has a user's keys, nor leaves any behind."""
-    os.environ["BELLJAR_KEYS"] = str(tmp_path_factory.mktemp("keys") / "keys")
+    home = tmp_path_factory.mktemp("keys")
+    os.environ["BELLJAR_KEYS"] = str(home / "keys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("belljar.keys._home", lambda: str(home))
+        yield
 
 
 @pytest.fixture(scope="session")

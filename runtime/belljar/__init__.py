@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from belljar.audit import Record, Report
+    from belljar.audit import Receipt, Record, Report
     from belljar.context import Document, FileSource
     from belljar.engine import (
         AskResult,
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         ErrorInfo,
         Limit,
         Progress,
-        Receipt,
         Result,
         RunUsage,
         Status,
@@ -127,10 +126,10 @@ __all__ = [
 # The module of each name. The imports above say the same to type checkers and editors, which do not read tables; a
 # test keeps the two and `__all__` equal.
 _NAMES_OF: Final = {
-    "audit": ("Record", "Report"),
+    "audit": ("Receipt", "Record", "Report"),
     "context": ("Document", "FileSource"),
     "engine": (
-        *("CellResult", "Coverage", "ErrorInfo", "Limit", "Progress", "Receipt", "Result", "RunUsage", "Status"),
+        *("CellResult", "Coverage", "ErrorInfo", "Limit", "Progress", "Result", "RunUsage", "Status"),
         *("AskResult", "Turn", "TurnBlock"),
     ),
     "errors": (

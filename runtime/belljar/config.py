@@ -22,7 +22,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
 
 import msgspec
 
@@ -33,6 +33,9 @@ from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
 from belljar.policy.locate import locate
 from belljar.state import State
+
+if TYPE_CHECKING:
+    from belljar.audit.witness import Address
 
 __all__ = ["CONFIG_FILE", "Config", "Settings", "read_config", "schema", "settings"]
 
@@ -60,6 +63,12 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal_env: str | None = None
 
 
+class _Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who gets the checkpoints of the log: `file:PATH`, an http or https URL, `syslog:PATH` or `syslog:HOST:PORT`."""
+
+    witness: str | None = None
+
+
 class _Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one level of tenants may use; several periods as a list."""
 
@@ -83,6 +92,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     schema: Literal[1]
     state: _State = _State()
     tenants: dict[str, _Tenant] = {}
+    audit: _Audit = _Audit()
 
 
 assert _Tenant.__struct_fields__ == tuple(DIMENSION_OF), "every limit of the ledger can be written in the file"
@@ -97,15 +107,17 @@ class Config:
     journal: str | None = None
     journal_env: str | None = None
     tenants: Mapping[Tenant, Changes] = field(default_factory=dict)
+    witness: Address | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is in force, and who says so: `origins` has a few words each for `config`, `folder` and `journal`."""
+    """What is in force, and who says so: `origins` has a few words for `config`, `folder`, `journal`, `witness`."""
 
     state: State
     config: Config | None
     origins: Mapping[str, str]
+    witness: Address | None = None
 
 
 def settings(state: str | Path | None, config: str | Path | None, environ: Mapping[str, str]) -> Settings:
@@ -138,7 +150,10 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
     origins = {"folder": folder_origin, "journal": journal_origin}
     if found is not None:
         origins["config"] = config_origin
-    return Settings(State(place.root, url), found, origins)
+    witness = None if counts is None else counts.witness
+    if counts is not None and witness is not None:
+        origins["witness"] = f"{counts.file}, audit.witness"
+    return Settings(State(place.root, url), found, origins, witness)
 
 
 def _is_url(state: str | Path | None) -> bool:
@@ -213,7 +228,18 @@ class _Reader:
             journal=state.journal,
             journal_env=state.journal_env,
             tenants={self._name(name): self._limits(name, table) for name, table in tenants.items()},
+            witness=self._witness(read.audit.witness),
         )
+
+    def _witness(self, text: str | None) -> Address | None:
+        if text is None:
+            return None
+        from belljar.audit.witness import Address  # here: few files name one, and every command waits for this module
+
+        try:
+            return Address.read(text, self._file.parent)
+        except InvalidInput as error:
+            self._refuse(("audit", "witness"), str(error))
 
     def _name(self, name: str) -> Tenant:
         try:
@@ -280,7 +306,11 @@ _NOTHING: Final[dict[str, int | None]] = dict.fromkeys(DIMENSION_OF.values())
 _STEP: Final = re.compile(r"\.(\w+)")
 _UNKNOWN: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
-_KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {("state",): _State, ("tenants",): _Tenant}
+_KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {
+    ("state",): _State,
+    ("tenants",): _Tenant,
+    ("audit",): _Audit,
+}
 
 
 def _text(file: Path) -> str:

@@ -30,6 +30,7 @@ from belljar.audit.content import HOST_KEY
 from belljar.audit.erasing import expire
 from belljar.audit.events import RunFinished, RunStarted
 from belljar.audit.signing import place_of
+from belljar.audit.witness import Witness
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
 from belljar.context import ContextStores, Document
@@ -172,6 +173,7 @@ class Host:
         check("prices", prices, (Prices, type(None)), "belljar.Prices({name: belljar.Rates(...)})")
         found = settings(state, config, environ)
         self.state, self._config = found.state, found.config
+        self._witness = found.witness
         self._pool = pool
         self._environ = environ
         self._keys = Keys.at(environ)
@@ -217,7 +219,13 @@ class Host:
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
             stack.push_async_callback(stopped, asyncio.create_task(expire(journal, audit, self.state.journal)))
-            checkpoints = Checkpoints(journal, audit, place=place_of(self.state.journal), keys=self._keys)
+            checkpoints = Checkpoints(
+                journal,
+                audit,
+                place=place_of(self.state.journal),
+                keys=self._keys,
+                witness=None if self._witness is None else Witness(self._witness, self.state.witness),
+            )
             stack.push_async_callback(checkpoints.aclose)
             stack.push_async_callback(stopped, asyncio.create_task(checkpoints.watch(lambda: bool(self._live))))
             self._shared = Shared(

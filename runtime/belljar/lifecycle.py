@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import msgspec
 
-from belljar.audit import AuditLog, Checkpoints
+from belljar.audit import AuditLog, Checkpoints, Receipt
 from belljar.audit.events import AmountsData, BoxStarted, ContextData, RunFinished, RunStarted
 from belljar.audit.replay import Setup
 from belljar.broker import Broker, Calls, Child, Meter, Outcome, Reuse, RunScope, Text
@@ -59,7 +59,6 @@ from belljar.engine import (
     Coverage,
     ErrorInfo,
     Progress,
-    Receipt,
     Result,
     Root,
     RunUsage,

@@ -52,6 +52,11 @@ class State(msgspec.Struct, frozen=True):
         return self.root / "images"
 
     @property
+    def witness(self) -> Path:
+        """How pushing checkpoints to a witness went last; there where one is configured."""
+        return self.root / "witness.json"
+
+    @property
     def results(self) -> Path:
         """Results that could not be written to stdout."""
         return self.root / "results"

@@ -18,6 +18,7 @@ import msgspec
 
 from belljar.audit import Log, Report, verify
 from belljar.audit.source import UNREADABLE, Source, open_source
+from belljar.audit.witness import Address, Told, told_in
 from belljar.context import ContextStores
 from belljar.context.formats import FORMAT
 from belljar.errors import AuditUnavailable, BelljarError, HostFault, InvalidInput
@@ -84,7 +85,10 @@ class JournalReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. `free_bytes` is what the disk of the folder has left; None where there is no folder yet."""
+    """All of it. `free_bytes` is what the disk of the folder has left; None where there is no folder yet.
+
+    `witness` is how pushing checkpoints went last; None where none is configured.
+    """
 
     folder: str
     free_bytes: int | None
@@ -92,6 +96,7 @@ class StateReport(msgspec.Struct, frozen=True, kw_only=True):
     owners: list[OwnerReport]
     contexts: list[ContextsReport]
     contexts_format_latest: int = FORMAT
+    witness: Told | None = None
 
     @property
     def error(self) -> str | None:
@@ -111,7 +116,7 @@ class Step(msgspec.Struct, frozen=True):
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
-def examine(state: State) -> StateReport:
+def examine(state: State, witness: Address | None = None) -> StateReport:
     """Look at everything, and change nothing. What cannot be opened or is not sound is in the report, not raised.
 
     Raises:
@@ -128,6 +133,7 @@ def examine(state: State) -> StateReport:
         journal=journal,
         owners=[OwnerReport(name, alive.get(name, False), of_runs.get(name, 0)) for name in sorted({*alive, *of_runs})],
         contexts=_contexts(state),
+        witness=None if witness is None else told_in(state.witness, witness),
     )
 
 

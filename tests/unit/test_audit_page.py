@@ -43,6 +43,27 @@ signed last of each log. Copy the folder when you copy the log; hosts that share
 
 What was written after the last checkpoint is not signed yet: see [SECURITY.md](../SECURITY.md#what-is-not-promised).
 
+## Witnesses
+
+Whoever can write both the log and the keys folder can sign another history. So checkpoints can be pushed off the
+machine, to a *witness* that the host's [configuration](configuration.md#a-witness) names:
+
+* a file: each note is appended to it and flushed. Put it where the host can only append, such as another machine;
+* an HTTP endpoint: the note is sent with POST, and any 2xx means that it has it. GET of the same URL gives notes back,
+  one after another. No redirect is followed, and no proxy is used;
+* syslog: one line `belljar: checkpoint "..."`, the note as a JSON string, to a Unix datagram socket or by UDP, which
+  tells nobody whether it arrived.
+
+A checkpoint is pushed when it is durable in the log, beside the runs: none waits for it. One push is under way at a
+time, for at most 5 seconds, and of those that come meanwhile only the newest is pushed next, since a checkpoint vouches
+for all before it. A push that fails is warned of once; `belljar state check` says why, and the next checkpoint is
+pushed in its place. A host that closes waits for at most 5 seconds.
+
+`belljar audit verify --witness FILE|URL` holds the log to every checkpoint that a witness has: of a file, also of one
+that a syslog wrote, to those in its last 16 MiB; an endpoint may give that much in 30 seconds. If some of them are of
+this log, those of others do not count, so several logs may share a witness; if none is, the log was replaced. A witness
+without any checkpoint is an error. It needs to be trusted only to keep what it got: what it has is signed.
+
 ## What verification names
 
 {NAMES}

@@ -291,7 +291,7 @@ def test_what_was_never_kept_and_what_was_erased_says_so_in_every_format() -> No
         text.content = None
     erased = story(gone, said=("secret",))
     gone.erase()
-    for run, shelf, why in ((never, kept, "nothing of it was kept"), (erased, gone, "it was erased")):
+    for run, shelf, why in ((never, kept, "not kept"), (erased, gone, "it was erased")):
         assert f'<p class="gone">{why}' in page(run, shelf)
         (whole,) = atif(run, shelf, version="1")
         assert f"[not here: {why}" in json.loads(whole)["steps"][0]["message"]

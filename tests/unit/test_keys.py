@@ -22,7 +22,6 @@ def keys(tmp_path: Path) -> Keys:
 @pytest.mark.parametrize(
     ("environ", "folder"),
     [
-        ({}, "/.config/belljar/keys"),
         ({"HOME": "/h"}, "/h/.config/belljar/keys"),
         ({"HOME": "/h", "XDG_CONFIG_HOME": "/x"}, "/x/belljar/keys"),
         ({"HOME": "/h", "XDG_CONFIG_HOME": "/x", "BELLJAR_KEYS": "/k"}, "/k"),
@@ -30,6 +29,14 @@ def keys(tmp_path: Path) -> Keys:
 )
 def test_the_environment_says_where_it_is(environ: dict[str, str], folder: str) -> None:
     assert Keys.at(environ).folder == Path(folder)
+
+
+def test_an_environment_without_a_home_means_the_users() -> None:
+    code = "from belljar.keys import Keys; print(Keys.at({}).folder)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={"HOME": "/h"}, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout == "/h/.config/belljar/keys\n"
 
 
 def test_to_look_makes_nothing(keys: Keys) -> None:

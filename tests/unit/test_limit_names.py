@@ -29,7 +29,9 @@ FIXED = {
     "policy.too_large",
     "program.too_long",
     "query.shortened",
+    "quota.tenant.depth",
     "read.out_of_range",
+    "replay.too_long",
     "search.pattern",
 }
 

@@ -120,6 +120,20 @@ def test_runs_that_end_together_share_checkpoints(bench: Bench) -> None:
     assert report.checkpoints < 10
 
 
+def test_a_checkpoint_that_is_made_but_not_put_away_yet_is_not_waited_for(bench: Bench) -> None:
+    """It would be had at once, again and again, and nothing else in the loop would ever run."""
+
+    async def work(log: OwnLog, checkpoints: Checkpoints) -> Receipt:
+        await log.append(RunId("r1"), made("run.started", {}))
+        done = asyncio.create_task(asyncio.sleep(0, await checkpoints.make()))
+        await done
+        checkpoints._making = done
+        seq, head = await log.journal.submit(log.entry(RunId("r1"), made("run.finished", {"calls": 0})))
+        return await checkpoints.receipt("r1", seq, head)
+
+    assert Note.read(bench.do(work).checkpoint or "").checkpoint.size == 2
+
+
 def test_a_log_without_records_is_not_signed(bench: Bench) -> None:
     assert bench.make() == 0
 

@@ -47,6 +47,7 @@ from belljar.audit.read import parse
 from belljar.audit.receipt import Receipt
 from belljar.audit.source import Log, open_source
 from belljar.audit.tampering import said_in
+from belljar.audit.witness import Witness
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
 from belljar.journal import Draft, Job, Journal, open_journal, shown
 from belljar.journal.tables import CHECKPOINTS, CheckpointRow
@@ -216,13 +217,17 @@ class Checkpoints:
         journal: the one that the log is in.
         place: what to call where it is: its path or URL, without a password.
         keys: the keys folder.
+        witness: who gets each checkpoint, once it is durable.
     """
 
-    def __init__(self, journal: Journal, audit: AuditLog, *, place: str, keys: Keys) -> None:
+    def __init__(
+        self, journal: Journal, audit: AuditLog, *, place: str, keys: Keys, witness: Witness | None = None
+    ) -> None:
         self._journal = journal
         self._audit = audit
         self._place = place
         self._keys = HostKeys(keys)
+        self._witness = witness
         self._growth: _Growth | None = None
         self._signed: Signed | None = None
         self._tree = Tree()  # of `_signed`, and perhaps more
@@ -292,9 +297,11 @@ class Checkpoints:
                 self._tell(str(error))
 
     async def aclose(self) -> None:
-        """Wait for what is under way."""
+        """Wait for what is under way; for the witness at most as long as it may take."""
         if self._making is not None:
             await asyncio.wait([self._making])
+        if self._witness is not None:
+            await self._witness.aclose()
 
     async def key(self) -> str:
         """The public key that signs now, in one line."""
@@ -390,13 +397,15 @@ class Checkpoints:
 
     async def _make(self) -> Signed | None:
         """One at a time. Whoever comes while one is made waits for it, and then looks whether it is enough."""
-        if self._making is None:
+        # One that is done may not be put away yet: to wait for it would give the same again, at once, for ever.
+        if self._making is None or self._making.done():
             self._making = asyncio.create_task(self._made())
             self._making.add_done_callback(self._is_made)
         return await asyncio.shield(self._making)
 
     def _is_made(self, task: asyncio.Task[Signed | None]) -> None:
-        self._making = None
+        if self._making is task:
+            self._making = None
         if not task.cancelled() and task.exception() is None and task.result() is not None:
             self.trouble = None
 
@@ -432,6 +441,8 @@ class Checkpoints:
         await self._journal.submit(Job(lambda draft: draft.put(CHECKPOINTS, row)), unavailable=AuditUnavailable)
         self._growth, self._tree, self._signed = growth, growth.tree, signed
         growth.tree.forget(min([max(0, signed.size - _WINDOW), *(seq - 1 for seq in self._wanted.values())]))
+        if self._witness is not None:
+            self._witness.offer(signed.size, signed.note)
 
     def _sign(self, growth: _Growth, last: list[tuple[Any, ...]]) -> Signed:
         """In a thread. `last` is the last checkpoint in the log."""
@@ -491,8 +502,8 @@ class Checkpoints:
 
 
 @contextlib.asynccontextmanager
-async def signing(log: Log, keys: Keys) -> AsyncIterator[Checkpoints]:
-    """What signs a log, for as long as a block.
+async def signing(log: Log, keys: Keys, witness: Witness | None = None) -> AsyncIterator[Checkpoints]:
+    """What signs a log, for as long as a block, and pushes what it signs.
 
     Raises:
         InvalidInput: `audit.missing`: there is no log.
@@ -501,7 +512,7 @@ async def signing(log: Log, keys: Keys) -> AsyncIterator[Checkpoints]:
     open_source(log).close()  # it is not made here
     journal = open_journal(log, unavailable=AuditUnavailable)
     try:
-        checkpoints = Checkpoints(journal, AuditLog(journal), place=place_of(log), keys=keys)
+        checkpoints = Checkpoints(journal, AuditLog(journal), place=place_of(log), keys=keys, witness=witness)
         yield checkpoints
         await checkpoints.aclose()
     finally:

@@ -51,6 +51,7 @@ __all__ = [
     "Known",
     "Leaves",
     "Rows",
+    "Where",
     "against",
     "anchors_of",
     "receipt_problem",
@@ -77,6 +78,7 @@ Kind: TypeAlias = Literal[
     "forged key",
     "forged receipt",
 ]
+Where: TypeAlias = Literal["log", "keys", "elsewhere", "witness"]
 _KEPT: Final = 100
 # Of the checkpoints in a log, the signatures of so many are checked, the largest ones, and of the others whether they
 # name a known key: an earlier one whose root is right says nothing that the last one does not say.
@@ -205,7 +207,7 @@ class Anchor(msgspec.Struct, frozen=True):
     """What somebody says of a log: that its first `size` records have this root."""
 
     what: str
-    where: Literal["log", "keys", "elsewhere"]
+    where: Where
     origin: str
     size: int
     root: bytes

@@ -33,6 +33,7 @@ from belljar.audit.tampering import (
     Known,
     Leaves,
     Rows,
+    Where,
     against,
     anchors_of,
     receipt_problem,
@@ -47,6 +48,7 @@ __all__ = ["Report", "verify"]
 
 _PROBLEMS_MAX = 100  # a reader needs the first; a log that was rewritten has millions
 _NO_RECORD = "0" * 64
+_WITNESSED = "a checkpoint that the witness has"
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -84,6 +86,7 @@ def verify(
     trusted: Iterable[str] = (),
     receipts: Sequence[Receipt] = (),
     notes: Sequence[str] = (),
+    witnessed: Sequence[str] = (),
 ) -> Report:
     """Check the whole log, from one snapshot; it may be in use.
 
@@ -92,12 +95,13 @@ def verify(
         trusted: more public keys, as `belljar audit checkpoint` prints them.
         receipts: of runs, each with its checkpoint: the log must agree.
         notes: signed checkpoints that were kept elsewhere, likewise.
+        witnessed: those that a witness has. Where some are of this log, those of other logs do not count.
 
     Raises:
         InvalidInput: `audit.missing`: there is no log; `audit.key`, `audit.receipt`, `audit.checkpoint`: one is none.
         AuditUnavailable: the log cannot be opened, or the keys folder cannot be used.
     """
-    evidence = _evidence(receipts, notes)
+    evidence = _evidence(receipts, notes, witnessed)
     named = [Verifier(vkey) for vkey in trusted]
 
     def look(place: Log) -> Report:
@@ -110,11 +114,12 @@ def verify(
     return looked_at(log, look, lambda report: report.ok)
 
 
-def _evidence(receipts: Sequence[Receipt], notes: Sequence[str]) -> list[Anchor]:
+def _evidence(receipts: Sequence[Receipt], notes: Sequence[str], witnessed: Sequence[str]) -> list[Anchor]:
     found = []
     for what, text in [
         *((f"the receipt of run {receipt.run[:80]}", receipt.checkpoint or "") for receipt in receipts),
         *(("the checkpoint that was kept", note) for note in notes),
+        *((_WITNESSED, note) for note in witnessed),
     ]:
         try:
             note = Note.read(text)
@@ -122,7 +127,8 @@ def _evidence(receipts: Sequence[Receipt], notes: Sequence[str]) -> list[Anchor]
             code = "audit.receipt" if what.startswith("the receipt") else "audit.checkpoint"
             raise InvalidInput(f"{what} has no checkpoint ({error}); give one that has", code=code) from None
         of = note.checkpoint
-        found.append(Anchor(what, "elsewhere", of.origin, of.size, of.root, note))
+        where: Where = "witness" if what == _WITNESSED else "elsewhere"
+        found.append(Anchor(what, where, of.origin, of.size, of.root, note))
     return found
 
 
@@ -270,7 +276,10 @@ class _Checker:
             return
         origin = None if leaves.first is None else origin_of(leaves.first)
         # The last ones first: what is wrong with a checkpoint is told of the largest.
-        anchors = sorted(self._anchors, key=lambda anchor: (anchor.where == "log", -anchor.size))
+        # A witness may have those of several logs: they are no other log in the place of this one.
+        is_witnessed = any((anchor.where, anchor.origin) == ("witness", origin) for anchor in self._anchors)
+        mine = [one for one in self._anchors if not is_witnessed or one.where != "witness" or one.origin == origin]
+        anchors = sorted(mine, key=lambda anchor: (anchor.where == "log", -anchor.size))
         known = self._known.all()
         for finding in against(anchors, origin=origin, size=leaves.size, roots=leaves.roots, known=known):
             self._find(finding)

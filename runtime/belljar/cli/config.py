@@ -104,6 +104,8 @@ def _values(found: Settings) -> dict[str, _Value]:
         "folder": str(found.state.root),
         "journal": shown(journal) if isinstance(journal, str) else str(journal),
     }
+    if found.witness is not None:
+        where["witness"] = found.witness.shown
     return {name: _Value(value, found.origins.get(name)) for name, value in where.items()}
 
 

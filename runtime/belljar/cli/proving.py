@@ -10,6 +10,7 @@ from typing import TypeVar
 import click
 
 from belljar.audit import Checkpoints, Receipt, Report, signing, verify
+from belljar.audit.witness import Witness, read_witness
 from belljar.cli import options
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say
@@ -20,6 +21,7 @@ __all__ = ["checkpoint", "receipt", "rotate_key", "unsound", "verify_"]
 
 _T = TypeVar("_T")
 _CLOSED = "the log is as it was, signed or not: `belljar audit checkpoint` tells"
+_NOTHING_READ = "the log was not looked at"
 _PROBLEMS_SHOWN_MAX = 20
 _FILE_BYTES_MAX = 2**26
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -43,6 +45,13 @@ _file = click.Path(path_type=Path, dir_okay=False)
     help="A checkpoint that was kept elsewhere, likewise.",
 )
 @click.option(
+    "--witness",
+    "witnesses",
+    multiple=True,
+    metavar="FILE|URL",
+    help="A witness: every checkpoint that it has, likewise.",
+)
+@click.option(
     "--key",
     "trusted",
     multiple=True,
@@ -54,20 +63,25 @@ _file = click.Path(path_type=Path, dir_okay=False)
 def verify_(
     receipts: tuple[Path, ...],
     notes: tuple[Path, ...],
+    witnesses: tuple[str, ...],
     trusted: tuple[str, ...],
     state: Path | str | None,
     as_json: bool,
 ) -> None:
     """Check the whole log: every hash, the order, that every request has its outcome, and what was signed of it.
 
-    If it is not what it was, the first line says what was done to it, such as `cut tail`. No network is used.
+    If it is not what it was, the first line says what was done to it, such as `cut tail`. No network is used,
+    except to ask a witness at a URL.
     """
+    # Before the log is opened: what a witness has was in the log when it was pushed.
+    witnessed = [note for place in witnesses for note in run_async(read_witness(place), closed=_NOTHING_READ)]
     report = verify(
         options.place(state).state.journal,
         keys=Keys.at(os.environ),
         trusted=trusted,
         receipts=[Receipt.read(_read(path)) for path in receipts],
         notes=[_read(path).decode("utf-8", "replace") for path in notes],
+        witnessed=witnessed,
     )
     if as_json:
         emit({"ok": report.ok, "report": report})
@@ -103,6 +117,7 @@ def unsound(report: Report) -> VerificationFailed:
 @click.command()
 @click.argument("run")
 @options.state
+@options.always_json
 def receipt(run: str, state: Path | str | None) -> None:
     """Print the receipt of RUN, which has ended, as JSON. The log is signed first."""
     emit({"receipt": _with(state, lambda checkpoints: checkpoints.receipt_of(run))})
@@ -152,10 +167,11 @@ def rotate_key(state: Path | str | None, as_json: bool) -> None:
 
 
 def _with(state: Path | str | None, work: Callable[[Checkpoints], Awaitable[_T]]) -> _T:
-    log = options.place(state).state.journal
+    found = options.place(state)
+    witness = None if found.witness is None else Witness(found.witness, found.state.witness)
 
     async def go() -> _T:
-        async with signing(log, Keys.at(os.environ)) as checkpoints:
+        async with signing(found.state.journal, Keys.at(os.environ), witness) as checkpoints:
             return await work(checkpoints)
 
     return run_async(go(), closed=_CLOSED)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from belljar.audit.witness import Told
 from belljar.backup import Backup, back_up
 from belljar.cli import options
 from belljar.cli.output import emit, printable, say
@@ -33,7 +34,8 @@ def check(state: Path | str | None, as_json: bool) -> int:
 
     Exits with 8 if something cannot be opened, and with 9 if the log does not verify or the ledger does not add up.
     """
-    report = examine(options.place(state).state)
+    found = options.place(state)
+    report = examine(found.state, found.witness)
     error = AuditUnavailable(report.error) if report.error is not None else _unsound(report.journal.problems)
     if as_json:
         emit({"ok": error is None, "state": report})
@@ -105,7 +107,16 @@ def _print_report(report: StateReport) -> None:
             say(f"          cannot be opened: {contexts.error}")
     for owner in report.owners:
         say(f"owner     {owner.name}  {'alive' if owner.alive else 'dead'}, {_counted(owner.open_runs, 'open run')}")
+    if report.witness is not None:
+        _print_witness(report.witness)
     _print_problems(report.journal.problems)
+
+
+def _print_witness(told: Told) -> None:
+    has = "nothing yet" if told.size is None else f"the first {_counted(told.size, 'record')}"
+    say(f"witness   {printable(told.witness)}  (has {has})")
+    if told.error is not None:
+        say(f"          did not take the last checkpoint: {printable(told.error)}")
 
 
 def _print_journal(journal: JournalReport) -> None:

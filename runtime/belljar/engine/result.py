@@ -22,7 +22,6 @@ __all__ = [
     "Coverage",
     "ErrorInfo",
     "Limit",
-    "Receipt",
     "Result",
     "RunUsage",
     "Status",

@@ -1,0 +1,43 @@
+"""A host whose configuration names a witness, from the command line to the verdict."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests.integration.support import Jar
+
+
+def test_a_log_that_was_put_back_with_its_keys_is_found_by_its_witness(jar: Jar) -> None:
+    notes, keys = jar.work / "notes", jar.work / "keys"
+    (jar.at / "belljar.toml").write_text(f"schema = 1\n[audit]\nwitness = 'file:{notes}'\n")
+    env = {"BELLJAR_KEYS": str(keys)}
+    assert f"witness   file:{notes}  ({jar.at / 'belljar.toml'}, audit.witness)" in jar("config", "show").stdout
+    assert f"witness   file:{notes}  (has nothing yet)" in jar("state", "check").stdout
+    log, old = jar.state.root / "audit.db", jar.work / "old"
+    assert jar.exec("print(1)", env=env).code == 0
+    shutil.copytree(keys, old / "keys")
+    shutil.copy(log, old / "audit.db")
+    assert jar.exec("print(2)", env=env).code == 0
+    assert "the log verifies" in (whole := jar("state", "check", env=env)).stdout
+    assert f"witness   file:{notes}  (has the first " in whole.stdout
+    assert jar("audit", "verify", "--witness", notes, env=env).code == 0
+    # Whoever can write the log and the keys puts both back.
+    for path in log.parent.glob("audit.db*"):
+        path.unlink()
+    shutil.copy(old / "audit.db", log)
+    shutil.rmtree(keys)
+    shutil.copytree(old / "keys", keys)
+    assert jar("audit", "verify", env=env).code == 0
+    found = jar("audit", "verify", "--witness", notes, env=env)
+    assert found.code == 9
+    assert found.stdout.startswith("restored old copy: a checkpoint that the witness has is of ")
+    # What signs by hand pushes, too; where the witness takes nothing, the log is signed nevertheless.
+    size = notes.stat().st_size
+    assert jar("audit", "rotate-key", env=env).code == 0
+    assert notes.stat().st_size > size
+    notes.unlink()
+    notes.mkdir()
+    signed = jar("audit", "checkpoint", env=env)
+    assert (signed.code, "did not take a checkpoint (Is a directory)" in signed.stderr) == (0, True)
+    assert "did not take the last checkpoint: Is a directory" in jar("state", "check", env=env).stdout
+    assert jar("audit", "verify", "--witness", notes, env=env).code == 2
