@@ -118,7 +118,7 @@ strace:
 mutants: $(READY) docker postgres browser rlms strace
 	$(BIN)/python -m tests.mutants $(ARGS)
 
-bench: $(READY) docker postgres
+bench: $(READY) docker postgres browser rlms
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # Debian and Ubuntu split `venv` from Python; it is the one thing that may have to be installed first.

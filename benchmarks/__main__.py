@@ -27,6 +27,9 @@ from benchmarks.container_table import measure_containers
 from benchmarks.context_table import measure_contexts
 from benchmarks.context_texts import SIZES, Size
 from benchmarks.floors import Floor
+from benchmarks.log_rows import LogPlan, LogTable
+from benchmarks.log_store import RUN_RECORDS_MIN
+from benchmarks.logs import measure_logs
 from benchmarks.measure import BenchmarkError, BoxPlan, ContextPlan, Plan, Samples, Subject, measure
 from benchmarks.ours import POLICY, Belljar, BelljarInMemory
 from benchmarks.peers import Rlms, peer_python
@@ -37,7 +40,7 @@ from benchmarks.stats import milliseconds
 from benchmarks.trees import TreePlan, TreeTable, measure_trees
 from tests.daemon import PrivateDaemon, Unavailable
 
-_P = TypeVar("_P", Plan, BoxPlan, ContextPlan, QuotaPlan, TreePlan, BatchPlan)
+_P = TypeVar("_P", Plan, BoxPlan, ContextPlan, QuotaPlan, TreePlan, BatchPlan, LogPlan)
 
 # 20 rounds are enough for a 90th percentile with two samples beyond it, and take about a minute.
 _FULL = Plan(rounds=20, cells=50, queries=20)
@@ -59,8 +62,14 @@ _FULL_TREES = TreePlan(rounds=3, depth=3, fan_out=8)
 _QUICK_TREES = TreePlan(rounds=1, depth=2, fan_out=3)
 _FULL_BATCHES = BatchPlan(rounds=7, queries=1000, parallel=100, call_s=0.1)
 _QUICK_BATCHES = BatchPlan(rounds=1, queries=200, parallel=50, call_s=0.1)
+# A million records take a minute to make, and a million tokens some seconds to go through.
+_FULL_LOGS = LogPlan(rounds=5, seconds=1.0, tokens=2**20, records=1_000_000)
+_QUICK_LOGS = LogPlan(rounds=1, seconds=0.2, tokens=2**14, records=20_000)
 _FULL_SIZES = ("1KB", "1MB", "50MB", "1GB")
 _QUICK_SIZES = ("1KB", "1MB", "50MB")
+
+# Tables that need no containers.
+_NO_DAEMON = ("session", "jail", "quota", "tree", "batch", "log")
 
 _NOTES = (
     "Belljar runs guest code in a fresh box for each start: namespaces, its own root file system, resource limits, and "
@@ -96,10 +105,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "table",
         nargs="?",
-        choices=["session", "jail", "docker", "context", "quota", "tree", "batch"],
+        choices=["session", "jail", "docker", "context", "quota", "tree", "batch", "log"],
         help="whole sessions, boxes alone, boxes in containers (of the daemon that DOCKER_HOST names, else of one "
-        "of our own), contexts of several sizes, quota and log alone, a tree of child runs, or a batch of queries "
-        "(default: all)",
+        "of our own), contexts of several sizes, quota and log alone, a tree of child runs, a batch of queries, or the "
+        "log: written, kept and read (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
@@ -124,6 +133,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="records in the store for the table of quotas, up to ten million, or 0 for no such rows (default "
         f"{','.join(map(str, _FULL_GROWTH))}; quick {','.join(map(str, _QUICK_GROWTH))})",
     )
+    parser.add_argument(
+        "--records",
+        type=_of_a_log,
+        help=f"in the log that is read (default {_FULL_LOGS.records:,}; quick {_QUICK_LOGS.records:,})",
+    )
     parser.add_argument("--scratch", type=Path, help="where to make the temporary folder for state and text")
     return parser.parse_args(arguments)
 
@@ -132,6 +146,13 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _of_a_log(text: str) -> int:
+    number = int(text)
+    if number < RUN_RECORDS_MIN:
+        raise argparse.ArgumentTypeError(f"at least {RUN_RECORDS_MIN}")
     return number
 
 
@@ -151,7 +172,7 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
         scratch = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="belljar-benchmarks-", dir=options.scratch))
         )
-        no_daemon = "" if options.table in ("session", "jail", "quota", "tree", "batch") else _find_daemon(stack)
+        no_daemon = "" if options.table in _NO_DAEMON else _find_daemon(stack)
         if options.table == "docker" and no_daemon:
             raise BenchmarkError(no_daemon)
         facts = machine(scratch)
@@ -168,8 +189,9 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
         quotas = await _quotas(options, scratch) if options.table in (None, "quota") else None
         trees = await _trees(options, scratch) if options.table in (None, "tree") else None
         batches = await _batches(options, scratch) if options.table in (None, "batch") else None
+        logs = await _logs(options, scratch) if options.table in (None, "log") else None
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    return Report(command, facts, versions, sessions, boxes, containers, contexts, quotas, trees, batches)
+    return Report(command, facts, versions, sessions, boxes, containers, contexts, quotas, trees, batches, logs)
 
 
 def _find_daemon(stack: contextlib.ExitStack) -> str:
@@ -248,6 +270,16 @@ async def _batches(options: argparse.Namespace, scratch: Path) -> BatchTable:
     work = scratch / "batches"
     work.mkdir()
     return await measure_batches(plan, work, peers=not options.no_peers, progress=_progress)
+
+
+async def _logs(options: argparse.Namespace, scratch: Path) -> LogTable:
+    plan = _plan(options, _FULL_LOGS, _QUICK_LOGS)
+    if options.records:
+        plan = dataclasses.replace(plan, records=options.records)
+    _progress("logs: getting ready")
+    work = scratch / "logs"
+    work.mkdir()
+    return await measure_logs(plan, work, _progress)
 
 
 async def _docker_versions(host: str) -> str:

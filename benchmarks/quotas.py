@@ -14,6 +14,7 @@ takes no time, except in `exhaust`. All of it is on the disk when the action is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import platform
@@ -35,10 +36,10 @@ from belljar.journal import Draft, Job, open_journal
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, accounts
 from belljar.ledger.base import minute_of
 
-__all__ = ["KINDS", "Keeper", "act", "exhaust"]
+__all__ = ["FREE", "GROUP", "KINDS", "TENANT", "Keeper", "act", "completed", "exhaust", "requested"]
 
 TENANT: Final = Tenant("acme/research/alice")
-_FREE: Final = Limits("total", None, None, None, None, None)
+FREE: Final = Limits("total", None, None, None, None, None)
 _HELD: Final = Amounts(calls=1, input_tokens=900, output_tokens=400, cost_nanousd=8_700_000)
 _USED: Final = Amounts(calls=1, input_tokens=310, output_tokens=120, cost_nanousd=2_730_000)
 _DIGEST: Final = "5" * 64
@@ -48,6 +49,8 @@ _RECORD_BYTES: Final = 512
 # transaction, by the ledger's own rules: each page is written once for all of them, and the books are right.
 _FILL_RECORDS: Final = 10
 _FILL_ACTIONS: Final = 2000
+# Rows in each transaction of the floor for many writers.
+GROUP: Final = 256
 
 
 class Keeper(Protocol):
@@ -68,7 +71,7 @@ def _limits(calls: int | None) -> Limits:
     return Limits("total", calls, None, None, None, None)
 
 
-def _requested(action: str) -> QueryRequested:
+def requested(action: str) -> QueryRequested:
     return QueryRequested(
         action=action,
         cell=1,
@@ -81,7 +84,7 @@ def _requested(action: str) -> QueryRequested:
     )
 
 
-def _completed(action: str) -> QueryCompleted:
+def completed(action: str) -> QueryCompleted:
     return QueryCompleted(
         action=action,
         calls=_USED.calls,
@@ -116,20 +119,18 @@ class Journaled:
 
     async def open(self, limit: int | None) -> None:
         started = self._audit.entry(self._run, RunStarted(tenant=TENANT, contexts=[]))
-        await self._ledger.open_run(self._run, TENANT, run_limits=_FREE, tenant_limits=_limits(limit), beside=started)
+        await self._ledger.open_run(self._run, TENANT, run_limits=FREE, tenant_limits=_limits(limit), beside=started)
 
     async def act(self, call_s: float = 0.0) -> bool:
         action = self._next()
-        requested = self._audit.entry(self._run, _requested(action))
+        asked = self._audit.entry(self._run, requested(action))
         try:
-            reservation = await self._ledger.reserve(
-                self._run, _HELD, now=time.time(), dispatched=True, beside=requested
-            )
+            reservation = await self._ledger.reserve(self._run, _HELD, now=time.time(), dispatched=True, beside=asked)
         except QuotaExceeded:
             return False
         await _call(call_s)
-        completed = self._audit.entry(self._run, _completed(action))
-        settling = self._ledger.settle(reservation, _USED, lazy=self._lazy, beside=completed)
+        told = self._audit.entry(self._run, completed(action))
+        settling = self._ledger.settle(reservation, _USED, lazy=self._lazy, beside=told)
         if not self._lazy:
             await settling
             return True
@@ -142,8 +143,8 @@ class Journaled:
         """Act until the log has so many records, with a tenth as many reservations."""
         while (left := -(-(records - self._records) // _FILL_RECORDS)) > 0:
             actions, action, minute = min(left, _FILL_ACTIONS), self._next(), minute_of(time.time())
-            asked = self._audit.entry(self._run, *[_requested(action)] * (_FILL_RECORDS // 2))
-            told = self._audit.entry(self._run, *[_completed(action)] * (_FILL_RECORDS // 2))
+            asked = self._audit.entry(self._run, *[requested(action)] * (_FILL_RECORDS // 2))
+            told = self._audit.entry(self._run, *[completed(action)] * (_FILL_RECORDS // 2))
             await self._journal.submit(Job(partial(self._fill, actions, minute, asked, told)))
             self._records += actions * _FILL_RECORDS
 
@@ -165,6 +166,27 @@ class Journaled:
         return f"{self._run}.{self._actions}"
 
 
+class Recorded:
+    """One record of the log, by itself: no ledger takes part."""
+
+    def __init__(self, where: str | None, run: str) -> None:
+        self._journal = open_journal(None if where is None else Path(where), unavailable=HostFault)
+        self._audit = AuditLog(self._journal)
+        self._run = RunId(run)
+        self._actions = 0
+
+    async def open(self, limit: int | None) -> None:
+        await self._audit.append(self._run, RunStarted(tenant=TENANT, contexts=[]))
+
+    async def act(self, call_s: float = 0.0) -> bool:
+        self._actions += 1
+        await self._audit.append(self._run, requested(f"{self._run}.{self._actions}"))
+        return True
+
+    async def aclose(self) -> None:
+        await self._journal.aclose()
+
+
 class TwoFiles:
     """Log and ledger in a file each, as they were before: the same parts, and four transactions an action."""
 
@@ -176,20 +198,20 @@ class TwoFiles:
         self._actions = 0
 
     async def open(self, limit: int | None) -> None:
-        await self._ledger.open_run(self._run, TENANT, run_limits=_FREE, tenant_limits=_limits(limit))
+        await self._ledger.open_run(self._run, TENANT, run_limits=FREE, tenant_limits=_limits(limit))
         await self._audit.append(self._run, RunStarted(tenant=TENANT, contexts=[]))
 
     async def act(self, call_s: float = 0.0) -> bool:
         self._actions += 1
         action = f"{self._run}.{self._actions}"
-        await self._audit.append(self._run, _requested(action))
+        await self._audit.append(self._run, requested(action))
         try:
             reservation = await self._ledger.reserve(self._run, _HELD, now=time.time(), dispatched=True)
         except QuotaExceeded:
             return False
         await _call(call_s)
         await self._ledger.settle(reservation, _USED)
-        await self._audit.append(self._run, _completed(action))
+        await self._audit.append(self._run, completed(action))
         return True
 
     async def aclose(self) -> None:
@@ -297,9 +319,10 @@ class Flush(Floor):
 
     def __init__(self, where: str, _run: str) -> None:
         self._file = os.open(where, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        self._record = bytes(_RECORD_BYTES)
 
     async def act(self, call_s: float = 0.0) -> bool:
-        os.write(self._file, bytes(_RECORD_BYTES))
+        os.write(self._file, self._record)
         os.fdatasync(self._file)
         return True
 
@@ -313,6 +336,28 @@ class Commit(Floor):
 
     async def act(self, call_s: float = 0.0) -> bool:
         self._db.execute("INSERT INTO rows (record) VALUES (?)", (bytes(_RECORD_BYTES),))
+        return True
+
+
+class RecordFlush(Flush):
+    """The bytes of one record of the log at the end of a file, flushed."""
+
+    async def open(self, limit: int | None) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            journal = open_journal(None, unavailable=HostFault)
+            stack.push_async_callback(journal.aclose)
+            await AuditLog(journal).append(RunId("r1"), requested("r1.1"))
+            rows = await journal.submit(Job(lambda draft: draft.query("SELECT body FROM records")))
+        self._record = rows[0][0]
+
+
+class GroupCommit(Commit):
+    """`GROUP` rows in one transaction of SQLite: what many writers could share."""
+
+    async def act(self, call_s: float = 0.0) -> bool:
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany("INSERT INTO rows (record) VALUES (?)", [(bytes(_RECORD_BYTES),)] * GROUP)
+        self._db.execute("COMMIT")
         return True
 
 
@@ -349,11 +394,14 @@ async def _call(call_s: float) -> None:
 KINDS: Final[dict[str, Callable[[Any, str], Keeper]]] = {
     "ours": Journaled,
     "lazy": lambda where, run: Journaled(where, run, lazy=True),
+    "record": Recorded,
     "two files": TwoFiles,
     "naive": Naive,
     "naive on a server": NaiveOnServer,
     "flush": Flush,
+    "flush of a record": RecordFlush,
     "commit": Commit,
+    "commit of many": GroupCommit,
     "round trip": RoundTrip,
 }
 

@@ -14,6 +14,7 @@ from typing import Final
 import psutil
 
 from benchmarks.batches import CPU_GOAL, WALL_GOAL, BatchTable
+from benchmarks.log_rows import LogTable
 from benchmarks.measure import BoxPlan, ContextPlan, Plan, Samples
 from benchmarks.programs import Text
 from benchmarks.quota_rows import GROWTH_GOAL, Growth, Overshoot, QuotaRow
@@ -105,6 +106,7 @@ class Report:
     quotas: QuotaTable | None
     trees: TreeTable | None
     batches: BatchTable | None
+    logs: LogTable | None
 
 
 def machine(scratch: Path) -> dict[str, str]:
@@ -131,6 +133,7 @@ def as_markdown(report: Report) -> str:
         *(_quotas(report.quotas) if report.quotas else []),
         *(_trees(report.trees) if report.trees else []),
         *(_batches(report.batches) if report.batches else []),
+        *(_logs(report.logs) if report.logs else []),
     ]
     return "\n".join(["# Benchmarks", "", f"`{report.command}`", "", *facts, "", *sections]).rstrip()
 
@@ -157,6 +160,8 @@ def as_json(report: Report) -> str:
         document["tree"] = _trees_json(report.trees)
     if report.batches:
         document["batch"] = _batches_json(report.batches)
+    if report.logs:
+        document["log"] = _logs_json(report.logs)
     return json.dumps(document, indent=2)
 
 
@@ -219,9 +224,7 @@ def _boxes(table: BoxTable) -> list[str]:
         "",
         f"{table.about} {table.plan.rounds} rounds, all subjects in each.",
         "",
-        "| what | who | median | 90th percentile | n | unit | goal | |",
-        "|---|---|---:|---:|---:|---|---:|---|",
-        *[_line(row) for row in table.rows],
+        *_lines(table.rows),
         "",
         "What stands between guest code and the host:",
         "",
@@ -229,6 +232,14 @@ def _boxes(table: BoxTable) -> list[str]:
         "",
         *_absent(table.absent),
         *[line for note in table.notes for line in (note, "")],
+    ]
+
+
+def _lines(rows: Sequence[Row]) -> list[str]:
+    return [
+        "| what | who | median | 90th percentile | n | unit | goal | |",
+        "|---|---|---:|---:|---:|---|---:|---|",
+        *[_line(row) for row in rows],
     ]
 
 
@@ -433,4 +444,31 @@ def _batches_json(table: BatchTable) -> dict[str, object]:
         "plan": dataclasses.asdict(table.plan),
         "ideal_s": table.plan.ideal_s,
         "taken": {subject: [one._asdict() for one in taken] for subject, taken in table.taken.items()},
+    }
+
+
+# ------------------------------------------------------------------------------------------------- the table of the log
+
+
+def _logs(table: LogTable) -> list[str]:
+    plan = table.plan
+    return [
+        "## The log",
+        "",
+        f"{plan.rounds} rounds, all in each. The demo is of {plan.tokens:,} tokens; the log that is read is of "
+        f"{plan.records:,} records, of {plan.runs:,} runs.",
+        "",
+        *_lines(table.rows),
+        "",
+        *_absent(table.absent),
+        *[line for note in table.notes for line in (note, "")],
+    ]
+
+
+def _logs_json(table: LogTable) -> dict[str, object]:
+    return {
+        "plan": dataclasses.asdict(table.plan),
+        "rows": [_row_json(row) for row in table.rows],
+        "absent": dict(table.absent),
+        "notes": list(table.notes),
     }

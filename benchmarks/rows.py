@@ -20,6 +20,7 @@ __all__ = [
     "LABELS",
     "Goal",
     "Row",
+    "Unit",
     "memory_row",
     "rate_row",
     "ratio_row",
@@ -27,7 +28,7 @@ __all__ = [
     "timed_rows",
 ]
 
-Unit = Literal["ms", "x", "boxes/s", "MiB", "MB/s"]
+Unit = Literal["ms", "x", "%", "boxes/s", "records/s", "bytes", "MB", "MiB", "MB/s"]
 
 LABELS: Final[dict[str, str]] = {
     "cold": "request to first result, fresh boxes one after another",
@@ -65,6 +66,21 @@ LABELS: Final[dict[str, str]] = {
     "context_search_ratio": "the same, times `grep -c`",
     "context_register": "registration",
     "context_stall": "what a count over all of it by another run adds to a read of 200 characters, 99th percentile",
+    "log_append": "one durable record, a single writer",
+    "log_rate": "durable records, many writers",
+    "log_demo": "the demo: the whole command",
+    "log_demo_cost": "the whole command, above that with metadata",
+    "log_demo_run": "the demo: the run alone",
+    "log_demo_run_cost": "the run alone, above that with metadata",
+    "log_size_action": "growth of the file, for each model call",
+    "log_size_record": "growth of the file, for each record",
+    "log_size_file": "growth of the file by one demo, and what was said in it",
+    "log_size_ratio": "growth of the file by one demo, times the contents compressed",
+    "log_verify": "all of the log verified",
+    "log_verify_memory": "all of the log verified, most memory (RSS)",
+    "log_show": "one run of many shown",
+    "log_page_size": "the page of the demo",
+    "log_page_open": "the page of the demo: until it is interactive",
 }
 
 

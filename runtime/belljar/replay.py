@@ -261,9 +261,12 @@ def _setting(recording: Recording, wish: str | Path | Policy | None, backend: st
     started = recording.started
     if wish is None:
         wish = _recorded_policy(recording)
+    unknown = wish is None and started.policy not in presets()
     if wish is None:
         wish = started.policy or ""
-        if wish not in presets():
+        if unknown and recording.by is None:  # it is not run, and what it lacks can be said all the same
+            wish = msgspec.structs.replace(load("strict"), name=wish)
+        elif unknown:
             raise InvalidInput(
                 f"{recording.run.run} ran under the policy {wish[:80]!a}, which is no preset: name its file with "
                 "--policy",
@@ -271,7 +274,7 @@ def _setting(recording: Recording, wish: str | Path | Policy | None, backend: st
             )
     policy = wish if isinstance(wish, Policy) else load(wish)
     backend = backend or started.backend or policy.box.backends[0]
-    return _Setting(_open(policy, backend), policy, digest(policy) != started.policy_digest, backend)
+    return _Setting(_open(policy, backend), policy, not unknown and digest(policy) != started.policy_digest, backend)
 
 
 def _recorded_policy(recording: Recording) -> Policy | None:

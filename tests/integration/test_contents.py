@@ -159,6 +159,7 @@ def test_what_was_erased_is_gone_everywhere_and_the_log_says_so(jar: Jar) -> Non
     extra = {"BELLJAR_KEYS": str(jar.work / "keys")}
     shown_code = jar("audit", "content", run, code, env=extra)
     assert (shown_code.code, "looking at" in shown_code.stdout) == (0, True)
+    assert jar("audit", "content", run, code, "--json", env=extra).document["text"] == shown_code.stdout
     asked = jar("audit", "erase", run, env=extra)
     assert (asked.code, "say --yes" in asked.stderr) == (2, True)
     erased = jar("audit", "erase", run, "--yes", env=extra)

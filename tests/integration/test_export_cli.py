@@ -67,6 +67,8 @@ def test_a_file_is_private_and_the_same_as_what_goes_to_stdout(state: Path) -> N
         assert export(state, "r1", "--format", form, "-o", file).stdout_bytes == b""
         assert file.read_bytes() == printed
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    told = json.loads(export(state, "r1", "--format", "atif", "-o", state / "again", "--json").stdout)
+    assert (told["run"], told["format"], told["file"]) == ("r1", "atif", str(state / "again"))
     assert json.loads((state / "atif").read_bytes())["subagent_trajectories"][0]["trajectory_id"] == "r1.00001"
 
 

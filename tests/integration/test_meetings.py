@@ -1,19 +1,29 @@
-"""What meets only in a whole run: host tools in containers, and in the questions of a session."""
+"""What meets only in a whole run: host tools in containers and in questions, a tree and its money, keys and boxes."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from belljar import Result, Runtime, Tool
+from belljar.audit import verify
 from belljar.identity import BackendName
+from belljar.models import ModelReply, Rates, Usage
 from belljar.testing import FakeModel
 from tests.integration.support import PATIENCE_S, Jar
-from tests.integration.test_child_runs import policy_of
+from tests.integration.test_child_runs import Played, policy_of
 from tests.integration.test_host_tools import add, places
 from tests.integration.test_root_replies import block
+from tests.unit.test_models_anthropic import KEY, STOP, delta, sse, start
+from tests.unit.test_models_anthropic import block as spoken
 
 
 @pytest.mark.parametrize("backend", ["docker", "gvisor"])
@@ -85,3 +95,119 @@ def test_a_question_that_is_given_up_within_a_call_leaves_its_session_and_exact_
     assert (answered.status, answered.answer) == ("ok", 5)
     assert jar.open_reservations() == 0
     assert len(jar.records("query.requested")) == 4
+
+
+# --------------------------------------------------------------------------------------------------------- the money
+
+
+class Costly(Played):
+    """A token costs a thousandth of a cent, and each call takes 110 of them."""
+
+    name = "scripted:costly"
+    rates = Rates(Decimal(10_000), Decimal(10_000))
+
+    def _reply(self, text: str) -> ModelReply:
+        return ModelReply(text, Usage(100, 10), self.name, "end_turn")
+
+
+def test_a_tree_whose_money_is_used_up_ends_with_exact_books(jar: Jar) -> None:
+    """Each run of it goes on until it is refused: children by their slice, the root by what is left of all."""
+    spending = "while True:\n    {}llm_query('a')"
+    below = (
+        "try:\n        rlm_query('[[{}]]', 'text')\n    except QuotaExceeded as error:\n        print(error.code)\n    "
+    )
+    programs = {"x": spending.format(below.format("y")), "y": spending.format("")}
+    run = msgspec.structs.replace(policy_of().quota.run, cost_nanousd=2_000_000_000)
+    policy = policy_of(turns_max=1, output_tokens_max=500)
+    policy = msgspec.structs.replace(policy, quota=msgspec.structs.replace(policy.quota, run=run))
+
+    async def go() -> Result:
+        async with Runtime(policy, state=jar.at, environ={}, language="python") as runtime:
+            code = spending.format(below.format("x"))
+            result = await asyncio.wait_for(runtime.execute(code, model=Costly(programs)), 3 * PATIENCE_S)
+            assert (runtime._host.live(), await runtime._host._shared.ledger.check_books()) == ([], [])
+            return result
+
+    result = asyncio.run(go())
+    assert result.limit is not None
+    assert (result.status, result.limit.code) == ("error", "quota.run.cost")
+    assert 1_000_000_000 < result.cost_nanousd <= 2_000_000_000
+    ended = [one.data["status"] for one in jar.records("run.finished")]
+    assert len(ended) == len(jar.records("run.started")) == len(jar.records("box.started")) > 2
+    assert {one.data["code"] for one in jar.records("query.denied")} == {"quota.run.cost", "query.shortened"}
+    assert (jar.open_reservations(), verify(jar.journal).problems) == (0, [])
+
+
+# ----------------------------------------------------------------------------------------------------------- the key
+
+
+class Says(http.server.BaseHTTPRequestHandler):
+    """The Messages API, which says yes."""
+
+    keys: list[str]
+
+    def do_POST(self) -> None:
+        size = int(self.headers["content-length"])
+        self.rfile.read(size)
+        self.keys.append(self.headers["authorization"] or self.headers["x-api-key"])
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(sse(start(size // 3), *spoken(0, "text", "yes"), delta(), STOP))
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the test's stderr."""
+
+
+@contextlib.contextmanager
+def saying_yes() -> Iterator[str]:
+    """The address of one. `Says.keys` has the key of each request."""
+    Says.keys = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Says) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+LOOK = f"""
+import gc, os, sys
+said = llm_query("Say yes.")
+wanted = {KEY[::-1]!r}[::-1]
+
+
+def has(one):
+    if type(one) is bytes:
+        return wanted.encode() in one
+    return type(one) is str and one is not wanted and wanted in one
+
+
+def found():
+    gc.unfreeze()  # what was there before the box was made
+    every = [two for one in gc.get_objects() for two in gc.get_referents(one)]
+    return len(every), sum(has(one) for one in [*every, *sys.argv, *os.environ.values()])
+
+
+planted = ["x" + wanted]
+objects, with_planted = found()
+planted.clear()
+FINAL([said, objects > 10_000, with_planted > 0, found()[1]])
+"""
+
+
+def test_a_key_of_the_host_is_in_no_box_and_in_nothing_that_it_keeps(jar: Jar) -> None:
+    program = jar.file("look.py", LOOK)
+    how = ("--model", "claude-haiku-5-5", "--policy", "dev", "--language", "python")
+    with saying_yes() as provider:
+        environ = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": provider}
+        outcome = jar("exec", program, *how, "--json", env=environ)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.result["answer"] == ["yes", True, True, 0]
+    assert [KEY in key for key in Says.keys] == [True]
+    assert KEY not in outcome.stdout + outcome.stderr
+    kept = [path for path in jar.at.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(kept) > 1
+    assert [path for path in kept if "images" not in path.parts and KEY.encode() in path.read_bytes()] == []

@@ -186,15 +186,15 @@ def _line(record: Record, first_ns: int) -> str:
 
 
 def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
-    from belljar.audit.content import open_contents
     from belljar.audit.trajectory import Trajectory, plain
+    from belljar.cli.kept import open_kept
     from belljar.cli.tree import lines
 
     grown = Trajectory()
     for record in records_below(log, run):
         grown.feed(record)
     assert grown.run is not None
-    with open_contents(log, Keys.at(os.environ)) as contents:
+    with open_kept(log, Keys.at(os.environ)) as contents:
         if as_json:
             emit({"run": run, "trajectory": plain(grown.run, contents), "coverage": grown.coverage()})
             return
@@ -426,25 +426,36 @@ def coverage_(
 @click.option("--endpoint", metavar="URL", help="Of otel: send the spans to this OTLP collector, and nowhere else.")
 @may_be_unlogged
 @options.state
+@options.as_json
 def export(
-    run: str, form: str, file: Path | None, endpoint: str | None, unlogged: bool, state: Path | str | None
+    run: str,
+    form: str,
+    file: Path | None,
+    endpoint: str | None,
+    unlogged: bool,
+    state: Path | str | None,
+    as_json: bool,
 ) -> None:
     """Write RUN (an id, or `last`) and the runs below it in another format.
 
     With them goes what was said, as far as it is kept, but not into spans. FILE can be read by its owner only. The page
     is one file that loads nothing. It says whether the log verified when it was made.
     """
-    from belljar.audit.content import open_contents
     from belljar.cli.exporting import deliver, exported  # with all that makes the formats
+    from belljar.cli.kept import open_kept
 
     if endpoint is not None and (form != "otel" or file is not None):
         raise click.UsageError("--endpoint is for --format otel, without -o")
+    if as_json and file is None and endpoint is None:
+        raise click.UsageError("with --json, stdout is for the document: name a file with -o")
     log = _log(state)
     run = _run_id(log, run)
     note_read(log, run, unlogged=unlogged)
     keys = Keys.at(os.environ)
-    with open_contents(log, keys) as contents:
+    with open_kept(log, keys) as contents:
         deliver(exported(log, records_below(log, run), form, contents, keys), file, endpoint)
+    if as_json:
+        emit({"run": run, "format": form, "file": None if file is None else str(file), "endpoint": endpoint})
 
 
 def _coverage(log: Log, run: str, ranges: int) -> Coverage:

@@ -16,6 +16,7 @@ from belljar.audit import AuditLog, Log
 from belljar.audit.content import open_contents
 from belljar.audit.erasing import due, erase, of_run, of_tenant, oldest, scrub
 from belljar.cli import options
+from belljar.cli.files import write_private
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say, tell
@@ -48,14 +49,20 @@ class _Size(click.ParamType[int]):
 @click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Write it there, byte for byte.")
 @may_be_unlogged
 @options.state
-def content(run: str, name: str, output: Path | None, unlogged: bool, state: Path | str | None) -> None:
+@options.as_json
+def content(run: str, name: str, output: Path | None, unlogged: bool, state: Path | str | None, as_json: bool) -> None:
     """Print a content: the one that a record of RUN calls NAME."""
     log = options.place(state).state.journal
     note_read(log, run, unlogged=unlogged)
     with open_contents(log, Keys.at(os.environ)) as contents:
         data = contents.get(run, name)
     if output is not None:
-        output.write_bytes(data)
+        write_private(output, [data])
+    if as_json:
+        text = {} if output is not None else {"text": data.decode("utf-8", "replace")}
+        emit({"run": run, "name": name, "bytes": len(data), **text})
+    elif output is not None:
+        return
     elif sys.stdout.isatty():
         for line in data.decode("utf-8", "replace").split("\n"):
             say(printable(line))

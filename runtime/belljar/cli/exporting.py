@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -17,14 +16,12 @@ from belljar.audit.export.otel import otel, send
 from belljar.audit.export.rlm import rlm
 from belljar.audit.export.view import Badge
 from belljar.audit.trajectory import Contents, Run, trajectory
+from belljar.cli.files import write_private
 from belljar.cli.output import tell
-from belljar.errors import InvalidInput
 from belljar.keys import Keys
 
 __all__ = ["deliver", "exported"]
 
-# What was said may be in it.
-_PRIVATE: Final = 0o600
 _HEAD_CHARS: Final = 16
 
 
@@ -80,11 +77,4 @@ def deliver(pieces: Iterable[bytes], file: Path | None, endpoint: str | None) ->
             for piece in pieces:
                 sys.stdout.buffer.write(piece)
         return
-    try:
-        with open(file, "wb", opener=lambda path, flags: os.open(path, flags, _PRIVATE)) as stream:
-            for piece in pieces:
-                stream.write(piece)
-    except OSError as error:
-        raise InvalidInput(
-            f"{file} cannot be written ({error.strerror}): name another place with -o", code="export.output"
-        ) from error
+    write_private(file, pieces)

@@ -13,7 +13,7 @@ import click
 from belljar.config import Settings, settings
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES
 
-__all__ = ["as_json", "box_options", "config_file", "place", "prices", "reading", "state", "user"]
+__all__ = ["always_json", "as_json", "box_options", "config_file", "place", "prices", "reading", "state", "user"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,6 +48,8 @@ prices = click.option(
     help="Prices of models that are not on the public list, or for which you pay a different price.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON document.")
+# Of what prints nothing else; with it, an error is a document on stdout, too.
+always_json = click.option("--json", is_flag=True, expose_value=False, help="Print errors as a JSON document, too.")
 
 
 def state(command: F) -> F:

@@ -117,6 +117,7 @@ def unsound(report: Report) -> VerificationFailed:
 @click.command()
 @click.argument("run")
 @options.state
+@options.always_json
 def receipt(run: str, state: Path | str | None) -> None:
     """Print the receipt of RUN, which has ended, as JSON. The log is signed first."""
     emit({"receipt": _with(state, lambda checkpoints: checkpoints.receipt_of(run))})
