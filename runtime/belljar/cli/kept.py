@@ -11,12 +11,12 @@ from belljar.audit.content import Contents, Output, Prompt, open_contents
 from belljar.errors import ContentMissing, VerificationFailed
 from belljar.keys import Keys
 
-__all__ = ["Kept", "open_kept"]
+__all__ = ["open_kept"]
 
 _T = TypeVar("_T")
 
 
-class Kept:
+class _Kept:
     """Contents of which some are gone though nobody erased them, or are not what was stored: such a one is missing.
 
     Attributes:
@@ -45,14 +45,14 @@ class Kept:
 
 
 @contextlib.contextmanager
-def open_kept(log: Log, keys: Keys) -> Iterator[Kept]:
+def open_kept(log: Log, keys: Keys) -> Iterator[_Kept]:
     """The contents in a journal, for the length of a block, as `open_contents` has them.
 
     Raises:
         VerificationFailed: after the block: some were not what was stored.
     """
     with open_contents(log, keys) as contents:
-        kept = Kept(contents)
+        kept = _Kept(contents)
         yield kept
     if kept.damaged:
         count = len(kept.damaged)
