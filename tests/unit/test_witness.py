@@ -486,7 +486,7 @@ def test_the_file_names_a_witness(tmp_path: Path, text: str, kind: str, target: 
     [
         *("", "notes", "file:", "ftp://127.0.0.1/", "https:", "https://", "http://user:word@127.0.0.1/", "http://a b/"),
         *("http://127.0.0.1:x/", "http://127.0.0.1/#a", "syslog:", "syslog:host", "syslog:host:0", "syslog:host:70000"),
-        "file:/a\nb",
+        *("file:/a\nb", "file:~nobody-of-this-name/notes"),
     ],
 )
 def test_what_is_no_witness_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
