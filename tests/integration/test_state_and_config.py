@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from belljar.audit import verify
+from belljar.journal.schema import SCHEMA
 from tests.integration.support import PATIENCE_S, Jar, until
 from tests.postgres import Postgres
 
@@ -137,12 +138,12 @@ def test_an_older_state_is_migrated_on_demand(jar: Jar) -> None:
     dry = jar("state", "migrate", "--dry-run", "--state", older)
     assert (dry.code, dry.stdout) == (
         0,
-        f"{older}/audit.db: would be brought from format 1 to 3\n"
-        f"{older}/ledger.db: would be brought from format 2 to 3\n",
+        f"{older}/audit.db: would be brought from format 1 to {SCHEMA.version}\n"
+        f"{older}/ledger.db: would be brought from format 2 to {SCHEMA.version}\n",
     )
     assert (older / "ledger.db").exists()
     done = jar("state", "migrate", "--state", older, "--json")
-    assert [(one["before"], one["after"]) for one in done.document["steps"]] == [(1, 3), (2, 3)]
+    assert [(one["before"], one["after"]) for one in done.document["steps"]] == [(1, SCHEMA.version), (2, SCHEMA.version)]
     assert jar("state", "migrate", "--state", older).stdout == "everything has the latest format\n"
     assert jar("quota", "check", "--state", older).code == 0
 
