@@ -143,7 +143,10 @@ def test_an_older_state_is_migrated_on_demand(jar: Jar) -> None:
     )
     assert (older / "ledger.db").exists()
     done = jar("state", "migrate", "--state", older, "--json")
-    assert [(one["before"], one["after"]) for one in done.document["steps"]] == [(1, SCHEMA.version), (2, SCHEMA.version)]
+    assert [(one["before"], one["after"]) for one in done.document["steps"]] == [
+        (1, SCHEMA.version),
+        (2, SCHEMA.version),
+    ]
     assert jar("state", "migrate", "--state", older).stdout == "everything has the latest format\n"
     assert jar("quota", "check", "--state", older).code == 0
 
