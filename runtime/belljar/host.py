@@ -589,7 +589,9 @@ class Host:
 
         Raises:
             HostFault: it cannot be written: nothing is done then.
+            InvalidInput: `tenant.invalid`.
         """
+        tenant = tenant_of(tenant)
         ledger, audit = self._writers()
         note, free = Note(new_run_id()), Limits("total", None, None, None, None, None)
         entry = audit.entry(note.run, started)

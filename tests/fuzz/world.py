@@ -259,6 +259,7 @@ def _start(documents: list[str]) -> dict[str, Any]:
         "materialise_bytes_max": 1 << 20,
         "more": False,
         "stays": False,
+        "seed": "",
         "tools": [{"name": "fetch", "arguments": ["key"], "doc": "fetch(key: str)"}],
         "contexts": contexts,
         "documents": [{"bytes": len(text.encode()), "chars": len(text), "spans": None} for text in documents],

@@ -44,7 +44,7 @@ def test_a_planted_text_is_told_of_wherever_it_turns_up_and_the_run_goes_on(jar:
     assert (result.status, result.answer) == ("ok", [LURE, CONTEXT])
     assert seen(jar) == [("prompt", 1), ("reply", 2), ("output", 1), ("answer", 1), ("answer", 2)]
     assert all(KEY.encode() not in record.body and LURE.encode() not in record.body for record in jar.records())
-    assert "canary.seen" in jar("audit", "show", result.run).stdout
+    assert "canary.seen" in jar("audit", "show", result.run, "--records").stdout
 
 
 ENDING = {

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 import belljar
+from belljar.audit.events import RunStarted
 
 BAD = ("", "../../etc", "a//b", "/a", "A", "a b", "a\0", "a" * 64, "\u202ea", "\ud800", None, 7, b"acme", ["acme"])
 # What else is asked for; none of it is looked at before the tenant is.
-NEEDED = {"question": "x", "code": "x", "source": "x", "reference": "x", "model": "no-such-model", "period": "day"}
+WORDS = {"question": "x", "code": "x", "source": "x", "reference": "x", "model": "no-such-model", "period": "day"}
+NEEDED = {**WORDS, "started": RunStarted(tenant="x", contexts=[])}
 
 
 def takes_a_tenant(found: object) -> bool:
