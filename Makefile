@@ -12,6 +12,14 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 .PHONY: demo test quick lint types unit quick-unit docker postgres aimock browser rlms strace mutants bench clean
 
+# Debian packages, where they may be installed: as root, or with a sudo that asks nobody.
+install = root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
+	$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -qy --no-install-recommends --no-remove $(1)
+# What is said where something could not be installed, in the two parts around its comma: a failure under CI, and else
+# tests are skipped.
+unless_ci = { echo "belljar: cannot install $(1),$(2)" >&2; [ "$$CI" != true ]; }
+
 demo: $(READY)
 	$(BIN)/belljar demo $(ARGS)
 
@@ -46,73 +54,45 @@ docker:
 	@PATH="$$PATH:/usr/sbin:/sbin"; \
 	missing=$$(command -v dockerd >/dev/null || echo '^docker[.]io$$' iptables; command -v runsc >/dev/null || echo runsc); \
 	[ -n "$$DOCKER_HOST" ] || [ -z "$$missing" ] || { \
-		root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
-		$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
-			apt-get install -qy --no-install-recommends --no-remove $$missing; \
-	} || { \
-		echo "belljar: cannot install Docker Engine and gVisor here: do it, or name a daemon in DOCKER_HOST" >&2; \
-		[ "$$CI" != true ]; \
-	}
+		$(call install,$$missing); \
+	} || $(call unless_ci,Docker Engine and gVisor here: do it, or name a daemon in DOCKER_HOST)
 
 # The tests of a journal on a server start one of their own (tests/postgres.py), never that of the machine, which
 # Debian's package may start. Without it they are skipped, but not under CI=true.
 postgres:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
-		root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
-		$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
-			apt-get install -qy --no-install-recommends --no-remove postgresql; \
-	} || { \
-		echo "belljar: cannot install PostgreSQL here: do it, or its tests are skipped" >&2; \
-		[ "$$CI" != true ]; \
-	}
+		$(call install,postgresql); \
+	} || $(call unless_ci,PostgreSQL here: do it, or its tests are skipped)
 
 # Some tests of models talk to a provider's mock from npm, on loopback, at the version and digest of its lock file. It
 # goes into the virtual environment, and nothing of it runs while it is installed.
 aimock: $(READY)
 	@cmp -s tests/aimock/package-lock.json $(VENV)/aimock/node_modules/package-lock.json || { \
 		command -v npm >/dev/null || { \
-			root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
-			$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
-				apt-get install -qy --no-install-recommends --no-remove nodejs npm; \
+			$(call install,nodejs npm); \
 		} && mkdir -p $(VENV)/aimock && cp tests/aimock/package.json tests/aimock/package-lock.json $(VENV)/aimock && \
 		npm ci --prefix $(VENV)/aimock --ignore-scripts --no-audit --no-fund --silent && \
 		cp tests/aimock/package-lock.json $(VENV)/aimock/node_modules; \
-	} || { \
-		echo "belljar: cannot install aimock here: it needs Node.js 20.15 and npm; do it, or its tests are skipped" >&2; \
-		[ "$$CI" != true ]; \
-	}
+	} || $(call unless_ci,aimock here: it needs Node.js 20.15 and npm; do it, or its tests are skipped)
 
 # Some tests of exports open a page in a browser (tests/browser.py), which is Debian's: Playwright downloads none.
 browser:
 	@command -v chromium >/dev/null || { \
-		root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
-		$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
-			apt-get install -qy --no-install-recommends --no-remove chromium; \
-	} || { \
-		echo "belljar: cannot install Chromium here: do it, or its tests are skipped" >&2; \
-		[ "$$CI" != true ]; \
-	}
+		$(call install,chromium); \
+	} || $(call unless_ci,Chromium here: do it, or its tests are skipped)
 
 # One test reads an export with the types of the reference RLM library: it alone, without all that it would bring.
 rlms: $(READY)
 	@cmp -s tests/rlms.lock $(VENV)/rlms/rlms.lock || { \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade \
 			--target $(VENV)/rlms -r tests/rlms.lock && cp tests/rlms.lock $(VENV)/rlms; \
-	} || { \
-		echo "belljar: cannot install rlms here: do it, or its test is skipped" >&2; \
-		[ "$$CI" != true ]; \
-	}
+	} || $(call unless_ci,rlms here: do it, or its test is skipped)
 
 # Tests of a failing disk let system calls fail with it. Without it they are skipped, but not under CI=true.
 strace:
 	@command -v strace >/dev/null || { \
-		root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
-		$$root apt-get update -q && $$root env DEBIAN_FRONTEND=noninteractive \
-			apt-get install -qy --no-install-recommends --no-remove strace; \
-	} || { \
-		echo "belljar: cannot install strace here: do it, or its tests are skipped" >&2; \
-		[ "$$CI" != true ]; \
-	}
+		$(call install,strace); \
+	} || $(call unless_ci,strace here: do it, or its tests are skipped)
 
 # Every promise and every layer, broken on purpose in a copy: its test must fail. Takes long; ARGS="name..." takes some.
 mutants: $(READY) docker postgres browser rlms strace

@@ -24,7 +24,7 @@ from belljar.audit.read import parse
 from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
 from belljar.errors import InvalidInput, LedgerUnavailable, VerificationFailed
 from belljar.identity import RunId, Tenant
-from belljar.journal import Ask, Job, open_journal
+from belljar.journal import Ask, Job, opened_journal
 from belljar.journal.schema import TAIL, TAIL_BYTES_MAX
 from belljar.ledger import (
     LIMITED,
@@ -222,12 +222,9 @@ async def open_quotas(path: Log, stored: Stored | None = None) -> AsyncIterator[
     Raises:
         LedgerUnavailable: it cannot be opened.
     """
-    journal = open_journal(path, unavailable=LedgerUnavailable)
-    try:
+    async with opened_journal(path, unavailable=LedgerUnavailable) as journal:
         writers = Ledger(journal, owner="nobody: it opens no run"), AuditLog(journal)
         yield Quotas(path, lambda: writers, stored)
-    finally:
-        await journal.aclose(unavailable=LedgerUnavailable)
 
 
 async def apply_limits(ledger: Ledger, audit: AuditLog, wanted: Mapping[Tenant, Changes], *, by: str) -> int:

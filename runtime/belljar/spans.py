@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["Spans", "overlaps", "share", "united"]
 
@@ -71,6 +71,19 @@ class Spans:
         if at < length:
             gaps.append((at, length))
         return gaps
+
+    def covered_between(self, edges: Sequence[int]) -> list[int]:
+        """How many positions it covers of each piece between two edges, which ascend."""
+        covered = [0] * (len(edges) - 1)
+        first = 0
+        for start, stop in self:
+            while first < len(covered) and edges[first + 1] <= start:
+                first += 1
+            at = first
+            while at < len(covered) and edges[at] < stop:
+                covered[at] += min(stop, edges[at + 1]) - max(start, edges[at])
+                at += 1
+        return covered
 
     def around(self, position: int) -> tuple[int, int] | None:
         """The range that holds `position`; None if none does."""

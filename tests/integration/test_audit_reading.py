@@ -213,7 +213,7 @@ def test_a_log_that_cannot_say_so_is_read_only_where_that_is_asked_for(
     def full(_: Path, **_kinds: object) -> None:
         raise AuditUnavailable("the disk is full")
 
-    monkeypatch.setattr("belljar.audit.reading.open_journal", full)
+    monkeypatch.setattr("belljar.journal.opening.open_journal", full)
     refused = ask(state, *arguments)
     assert isinstance(failure(refused), AuditUnavailable)
     assert "the disk is full; --unlogged reads a log that cannot be written" in str(refused.exception)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import html as markup
 import http.server
-import importlib.util
 import json
 import os
 import re
 import socket
-import sys
 import threading
 from html.parser import HTMLParser
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
@@ -36,11 +33,11 @@ from belljar.audit.export.viewing import TEXT_CHARS_MAX, page_of
 from belljar.audit.export.words import money, took
 from belljar.audit.trajectory import Cell, Read, Run, Step, Turn
 from belljar.errors import HostFault, InvalidInput
+from tests.rlms import iteration_of, types_of_rlms
 from tests.unit.audit_events import made
 from tests.unit.trajectories import HOSTILE, START, Shelf, documents, story
 
 BADGE = Badge(tone="good", word="The log verifies", detail="")
-RLMS = Path(sys.prefix, "rlms", "rlm", "core", "types.py")
 
 
 def page(run: Run, shelf: Shelf | None) -> str:
@@ -106,29 +103,18 @@ def test_the_metrics_of_atif_add_up_and_keep_the_last_nano_dollar() -> None:
 
 @pytest.fixture(scope="module")
 def types() -> ModuleType:
-    """The types of the reference library, without the library: that would load a client of each provider."""
-    if not RLMS.is_file():
+    """Those of the reference library."""
+    if (found := types_of_rlms()) is None:
         if os.environ.get("CI") == "true":
             pytest.fail("no rlms: run `make rlms`")
         pytest.skip("no rlms: run `make rlms`")
-    spec = importlib.util.spec_from_file_location("rlms_types", RLMS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return found
 
 
 def read_back(types: ModuleType, line: dict[str, Any]) -> Any:
-    """An iteration by the library's own types; each of them refuses a key that is missing or too many."""
-    blocks = []
-    for block in line["code_blocks"]:
-        result = dict(block["result"])
-        result["rlm_calls"] = [types.RLMChatCompletion.from_dict(call) for call in result["rlm_calls"]]
-        blocks.append(types.CodeBlock(block["code"], types.REPLResult(**result)))
-    ours = {"type", "iteration", "timestamp", "code_blocks"}
-    return types.RLMIteration(code_blocks=blocks, **{key: value for key, value in line.items() if key not in ours})
+    """An iteration by the library's own types, from a line of ours."""
+    ours = {"type", "iteration", "timestamp"}
+    return iteration_of(types, {key: value for key, value in line.items() if key not in ours})
 
 
 def test_rlm_is_read_by_the_types_of_the_library_and_written_as_it_writes(types: ModuleType) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,6 +53,13 @@ def test_around_gives_the_range_of_a_position(added: list[tuple[int, int]], posi
     if found is not None:
         assert found in list(spans)
         assert found[0] <= position < found[1]
+
+
+@given(ranges, st.lists(st.integers(0, 70), min_size=1, max_size=20))
+def test_what_is_covered_between_edges(added: list[tuple[int, int]], edges: list[int]) -> None:
+    spans, edges = Spans(added), sorted(edges)
+    covered = [len(members(spans) & set(range(start, stop))) for start, stop in pairwise(edges)]
+    assert spans.covered_between(edges) == covered
 
 
 def test_many_ranges_in_no_order_take_seconds_at_most() -> None:

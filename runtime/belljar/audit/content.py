@@ -21,7 +21,7 @@ reason, too, equal contents of two runs have two names.
 The blob. The bytes are compressed (zlib) where that makes them shorter, and then encrypted, in parts of `PART_BYTES`,
 each with AES-256-GCM and each a row of its own (`contents`)::
 
-    part 0:    header, 27 bytes: version (1) flags (1) salt (16) size (8), then a part
+    part 0:    header, 26 bytes: version (1) flags (1) salt (16) size (8), then a part
     others:    a part                                     a part: at most PART_BYTES of ciphertext, and a tag of 16
 
     nonce      11 bytes number of the part, 1 byte: is it the last?
@@ -94,7 +94,6 @@ _REDACTED: Final = 2
 _HEADER_BYTES: Final = 26
 _SALT: Final = slice(2, 18)
 _SIZE: Final = slice(18, 26)
-_TAG_BYTES: Final = 16
 # Against zlib's own work: fast, and text shrinks to a half or a third all the same.
 _LEVEL: Final = 1
 # Shorter ones do not get shorter.

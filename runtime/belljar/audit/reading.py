@@ -13,7 +13,7 @@ from belljar.audit.events import LogRead
 from belljar.audit.log import AuditLog
 from belljar.audit.source import UNREADABLE, Log, open_source
 from belljar.errors import AuditUnavailable
-from belljar.journal import open_journal
+from belljar.journal import opened_journal
 
 __all__ = ["log_read"]
 
@@ -26,12 +26,9 @@ async def log_read(log: Log, *, by: str, command: str, of: Sequence[str] = ()) -
         AuditUnavailable: it cannot be written.
     """
     _refuse_older(log)
-    journal = open_journal(log, unavailable=AuditUnavailable)
-    try:
+    async with opened_journal(log, unavailable=AuditUnavailable) as journal:
         entry = AuditLog(journal).host_entry(LogRead(by=by, command=command, of=list(of)))
         await journal.submit(entry, unavailable=AuditUnavailable)
-    finally:
-        await journal.aclose(unavailable=AuditUnavailable)
 
 
 def _refuse_older(log: Log) -> None:

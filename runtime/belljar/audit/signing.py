@@ -49,7 +49,7 @@ from belljar.audit.source import Log, open_source
 from belljar.audit.tampering import said_in
 from belljar.audit.witness import Witness
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
-from belljar.journal import Draft, Job, Journal, open_journal, shown
+from belljar.journal import Draft, Job, Journal, opened_journal, shown
 from belljar.journal.tables import CHECKPOINTS, CheckpointRow
 from belljar.keys import Keys
 
@@ -510,13 +510,10 @@ async def signing(log: Log, keys: Keys, witness: Witness | None = None) -> Async
         AuditUnavailable: it cannot be used.
     """
     open_source(log).close()  # it is not made here
-    journal = open_journal(log, unavailable=AuditUnavailable)
-    try:
+    async with opened_journal(log, unavailable=AuditUnavailable) as journal:
         checkpoints = Checkpoints(journal, AuditLog(journal), place=place_of(log), keys=keys, witness=witness)
         yield checkpoints
         await checkpoints.aclose()
-    finally:
-        await journal.aclose(unavailable=AuditUnavailable)
 
 
 def _accepting(void: list[int], entry: Job[object]) -> Job[None]:

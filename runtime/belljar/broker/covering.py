@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from belljar.broker.flood import Flood
-from belljar.broker.shown import Shown
+from belljar.broker.shown import RANGE_COST_BYTES, Shown
 from belljar.context import OpenDocument, Span
 from belljar.heavy import off_loop
 from belljar.protocol import Coverage, Covered, Extent
@@ -24,8 +24,6 @@ __all__ = ["Covering"]
 # Of one context, and of all together: with both kinds some 64 KB, the least that a policy lets a body have.
 _SPANS_MAX: Final = 100
 _SPANS_TOTAL_MAX: Final = 2000
-# Sorting and adding up a range takes some 0.2 µs, a frame of 1 KiB 16 µs.
-_RANGE_COST_BYTES: Final = 16
 _PAIR: Final = struct.Struct("<QQ")
 
 
@@ -61,11 +59,11 @@ class Covering:
         async with self._turn:
             complete = self._shown.complete
             ranges = {doc: self._shown.ranges(doc) for doc in self._texts}
-            cost = _RANGE_COST_BYTES * sum(len(read) + len(shown) for read, shown in ranges.values())
+            cost = RANGE_COST_BYTES * sum(len(read) + len(shown) for read, shown in ranges.values())
             self._flood.charge(cost)
             extents, parts = [], []
             for doc, (read, shown) in ranges.items():
-                size = _RANGE_COST_BYTES * (len(read) + len(shown))
+                size = RANGE_COST_BYTES * (len(read) + len(shown))
                 extent, part = await off_loop(size, self._of, doc, read, shown, spans_max)
                 extents.append(extent)
                 parts.append(part)

@@ -169,27 +169,35 @@ class Keeper:
         """The name of a text, whose rows are added unless it is in the journal."""
         assert self._key is not None
         data = bytes_of(text)
-        digest = self._key.name(self._without_secrets(data)[0])
+        clean, redacted = self._without_secrets(data)
+        digest = self._key.name(clean)
         if digest not in self._texts:
-            rows += self._sealed(data)[1]
+            self._make_room(data)
+            rows += self._key.sealed(clean, redacted=redacted)[1]
         return Said(at=digest.hex())
 
     def _sealed(self, data: bytes | memoryview) -> tuple[str, list[ContentRow]]:
         assert self._key is not None
+        self._make_room(data)
+        clean, redacted = self._without_secrets(data)
+        return self._key.sealed(clean, redacted=redacted)
+
+    def _make_room(self, data: bytes | memoryview) -> None:
+        """Count it towards what may be kept. Raises _LeftOut."""
         if len(data) > self._policy.item_bytes_max:
             raise _LeftOut("too-long")
         with self._lock:
             if self._bytes + len(data) > self._policy.run_bytes_max:
                 raise _LeftOut("run-full")
             self._bytes += len(data)
-        clean, redacted = self._without_secrets(data)
-        return self._key.sealed(clean, redacted=redacted)
 
     def _without_secrets(self, data: bytes | memoryview) -> tuple[bytes | memoryview, bool]:
-        found = [secret for secret in self._secrets if secret in bytes(data)] if self._secrets else []
-        if not found:
+        if not self._secrets:
             return data, False
         clean = bytes(data)
+        found = [secret for secret in self._secrets if secret in clean]
+        if not found:
+            return data, False
         for secret in found:
             clean = clean.replace(secret, SECRET_MARK)
         return clean, True

@@ -38,7 +38,7 @@ from belljar.audit.events import HOST_RUNS, RunAbandoned, RunFinished
 from belljar.cli import options, proving
 from belljar.cli.contents import content, erase_, prune
 from belljar.cli.logged import may_be_unlogged, note_read
-from belljar.cli.output import emit, flush, printable, say, tell
+from belljar.cli.output import counted, emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
 from belljar.identity import BACKENDS
 from belljar.keys import Keys
@@ -288,7 +288,7 @@ def diff(left: str, right: str, unlogged: bool, state: Path | str | None, as_jso
             say(f"{one.at}: {one.what}")
             say(f"  {left}  {json.dumps(msgspec.to_builtins(one.left))}")
             say(f"  {right}  {json.dumps(msgspec.to_builtins(one.right))}")
-        say(_counted(len(found), "difference") if found else "the runs do not differ")
+        say(counted(len(found), "difference") if found else "the runs do not differ")
     if found:
         # Nobody is at fault.
         click.get_current_context().exit(VerificationFailed.exit_code)
@@ -302,11 +302,11 @@ def _show_tree(run: str, found: list[TreeRun], as_json: bool) -> None:
         _show_branch("  " * one.depth + one.run, one.status or "unfinished", one.calls, one.cost_nanousd)
     if len(found) > 1:
         calls, cost = sum(one.calls for one in found), sum(one.cost_nanousd for one in found)
-        _show_branch(_counted(len(found), "run"), "", calls, cost)
+        _show_branch(counted(len(found), "run"), "", calls, cost)
 
 
 def _show_branch(name: str, status: str, calls: int, cost_nanousd: int) -> None:
-    say(printable(f"{name}  {status:<10}  {_counted(calls, 'call')}  {format_money(cost_nanousd)}", but=""))
+    say(printable(f"{name}  {status:<10}  {counted(calls, 'call')}  {format_money(cost_nanousd)}", but=""))
 
 
 @audit.command()
@@ -407,7 +407,7 @@ def coverage_(
         share = found.read_share if what == "read" else found.shown_share
         tell(
             f"not met: {100 * share:.4f} % of the characters were {what}, but {float(require):g} % are required: "
-            f"{_counted(found.chars - part, 'character')} never were"
+            f"{counted(found.chars - part, 'character')} never were"
         )
         click.get_current_context().exit(VerificationFailed.exit_code)
 
@@ -470,25 +470,21 @@ def _print_coverage(found: Coverage) -> None:
         say(f"{json.dumps(document.name)}  {document.kind}  {document.sha256[:12]}")
         _print_share("read", document.read_chars, document.chars, document.read_share, document.never_read)
         _print_share("shown", document.shown_chars, document.chars, document.shown_share, document.never_shown)
-    say(f"all contexts  {_counted(found.chars, 'character')}")
+    say(f"all contexts  {counted(found.chars, 'character')}")
     _print_share("read", found.read_chars, found.chars, found.read_share)
     _print_share("shown", found.shown_chars, found.chars, found.shown_share)
     say(_SHOWN_UNIT)
     if found.untraced:
-        say(f"{_counted(found.untraced, 'prompt')} could not be searched completely: more may have been shown")
+        say(f"{counted(found.untraced, 'prompt')} could not be searched completely: more may have been shown")
 
 
 def _print_share(what: str, part: int, whole: int, share: float, never: Ranges | None = None) -> None:
-    say(f"  {what:<6} {100 * share:>8.4f} %  {part} of {_counted(whole, 'character')}")
+    say(f"  {what:<6} {100 * share:>8.4f} %  {part} of {counted(whole, 'character')}")
     if never is None or never.count == 0:
         return
     listed = " ".join(f"{start}-{stop}" for start, stop in never.first)
     more = f" and {never.count - len(never.first)} more" if never.count > len(never.first) else ""
-    say(f"  never {what}, {_counted(never.count, 'range')}: {listed}{more}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    say(f"  never {what}, {counted(never.count, 'range')}: {listed}{more}")
 
 
 def _run_id(log: Log, run: str) -> str:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from belljar.arguments import tenant_of
-from belljar.audit import AuditLog, Log
+from belljar.audit import AuditLog
 from belljar.audit.content import open_contents
 from belljar.audit.erasing import due, erase, of_run, of_tenant, oldest, scrub
+from belljar.audit.source import open_source
 from belljar.cli import options
 from belljar.cli.files import write_private
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.loop import run_async
 from belljar.cli.output import emit, printable, say, tell
 from belljar.errors import AuditUnavailable, InvalidInput
-from belljar.journal import Journal, open_journal
+from belljar.journal import Journal, opened_journal
 from belljar.keys import Keys
 from belljar.units import parse_size
 
@@ -125,11 +125,10 @@ def _confirm(runs: Sequence[str]) -> None:
 
 def _done(state: Path | str | None, work: Callable[[Journal, AuditLog], Awaitable[list[str]]], as_json: bool) -> None:
     log = options.place(state).state.journal
-    if isinstance(log, Path) and not log.is_file():
-        raise InvalidInput(f"there is no audit log at {log}; check the state folder", code="audit.missing")
+    open_source(log).close()  # it is not made here
 
     async def main() -> list[str]:
-        async with _opened(log) as journal:
+        async with opened_journal(log, unavailable=AuditUnavailable) as journal:
             return await work(journal, AuditLog(journal))
 
     erased = run_async(main(), closed=_CLOSED)
@@ -145,12 +144,3 @@ def _done(state: Path | str | None, work: Callable[[Journal, AuditLog], Awaitabl
             f"a process reads from {log} all the time, so the destroyed keys are still in its -wal file: end that "
             "process and erase again"
         )
-
-
-@contextlib.asynccontextmanager
-async def _opened(log: Log) -> AsyncIterator[Journal]:
-    journal = open_journal(log, unavailable=AuditUnavailable)
-    try:
-        yield journal
-    finally:
-        await journal.aclose(unavailable=AuditUnavailable)

@@ -45,6 +45,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "OutputFailed",
     "complain",
+    "counted",
     "document_of",
     "emit",
     "exit_code",
@@ -293,6 +294,11 @@ def _status(culprit: object) -> str:
 
 def _one_line(text: str) -> str:
     return printable(text).replace("\n", " ")
+
+
+def counted(number: int, noun: str, many: str | None = None) -> str:
+    """`1 run`, `2 runs`; `many` where the plural is not made with an s."""
+    return f"{number} {noun if number == 1 else many or noun + 's'}"
 
 
 def printable(text: str, *, but: str = "\n\t") -> str:

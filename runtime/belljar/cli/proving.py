@@ -13,7 +13,7 @@ from belljar.audit import Checkpoints, Receipt, Report, signing, verify
 from belljar.audit.witness import Witness, read_witness
 from belljar.cli import options
 from belljar.cli.loop import run_async
-from belljar.cli.output import emit, printable, say
+from belljar.cli.output import counted, emit, printable, say
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.keys import Keys
 
@@ -99,18 +99,18 @@ def _print(report: Report) -> None:
         say(f"{finding.kind}: {printable(finding.what)}")
     for problem in report.problems[:_PROBLEMS_SHOWN_MAX]:
         say(printable(problem))
-    say(f"{_counted(report.records, 'record')} of {_counted(report.runs, 'run')}, head {report.head}")
+    say(f"{counted(report.records, 'record')} of {counted(report.runs, 'run')}, head {report.head}")
     if report.signed:
-        say(f"the first {_counted(report.signed, 'record')} are signed")
+        say(f"the first {counted(report.signed, 'record')} are signed")
     if report.unfinished:
-        say(f"{_counted(len(report.unfinished), 'action')} without an outcome, in runs that have not ended")
+        say(f"{counted(len(report.unfinished), 'action')} without an outcome, in runs that have not ended")
 
 
 def unsound(report: Report) -> VerificationFailed:
     """What a log that does not verify is told as."""
     kind = f"{report.tampering[0].kind}; " if report.tampering else ""
     return VerificationFailed(
-        f"the log does not verify: {kind}{_counted(len(report.problems), 'problem')}, the first: {report.problems[0]}"
+        f"the log does not verify: {kind}{counted(len(report.problems), 'problem')}, the first: {report.problems[0]}"
     )
 
 
@@ -183,7 +183,3 @@ def _read(path: Path) -> bytes:
             return opened.read(_FILE_BYTES_MAX)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read ({error.strerror}); name another file", code="audit.file") from error
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -9,7 +9,7 @@ import click
 from belljar.audit.witness import Told
 from belljar.backup import Backup, back_up
 from belljar.cli import options
-from belljar.cli.output import emit, printable, say
+from belljar.cli.output import counted, emit, printable, say
 from belljar.cli.quota import in_words
 from belljar.errors import AuditUnavailable, BelljarError, VerificationFailed
 from belljar.units import format_size
@@ -89,7 +89,7 @@ def backup(folder: Path, state: Path | str | None, as_json: bool) -> int:
 def _unsound(problems: list[str]) -> BelljarError | None:
     if not problems:
         return None
-    return VerificationFailed(f"{_counted(len(problems), 'problem')} of log and ledger, the first: {problems[0]}")
+    return VerificationFailed(f"{counted(len(problems), 'problem')} of log and ledger, the first: {problems[0]}")
 
 
 # -- printing ----------------------------------------------------------------------------------------------------------
@@ -101,19 +101,19 @@ def _print_report(report: StateReport) -> None:
     _print_journal(report.journal)
     formats = {one.format for one in report.contexts if one.format is not None}
     known = f"format {', '.join(map(str, sorted(formats)))} of {report.contexts_format_latest}" if formats else "none"
-    say(f"contexts  of {_counted(len(report.contexts), 'tenant')}, {known}")
+    say(f"contexts  of {counted(len(report.contexts), 'tenant')}, {known}")
     for contexts in report.contexts:
         if contexts.error is not None:
             say(f"          cannot be opened: {contexts.error}")
     for owner in report.owners:
-        say(f"owner     {owner.name}  {'alive' if owner.alive else 'dead'}, {_counted(owner.open_runs, 'open run')}")
+        say(f"owner     {owner.name}  {'alive' if owner.alive else 'dead'}, {counted(owner.open_runs, 'open run')}")
     if report.witness is not None:
         _print_witness(report.witness)
     _print_problems(report.journal.problems)
 
 
 def _print_witness(told: Told) -> None:
-    has = "nothing yet" if told.size is None else f"the first {_counted(told.size, 'record')}"
+    has = "nothing yet" if told.size is None else f"the first {counted(told.size, 'record')}"
     say(f"witness   {printable(told.witness)}  (has {has})")
     if told.error is not None:
         say(f"          did not take the last checkpoint: {printable(told.error)}")
@@ -131,8 +131,8 @@ def _print_journal(journal: JournalReport) -> None:
         return
     older = "" if journal.format == journal.format_latest else ": `belljar state migrate` brings it up to date"
     say(f"          format {journal.format} of {journal.format_latest}{older}")
-    say(f"          {_counted(journal.records, 'record')} of {_counted(journal.runs, 'run')}, head {journal.head}")
-    say(f"          {_counted(journal.open_runs, 'open run')}, held: {in_words(journal.held) or 'nothing'}")
+    say(f"          {counted(journal.records, 'record')} of {counted(journal.runs, 'run')}, head {journal.head}")
+    say(f"          {counted(journal.open_runs, 'open run')}, held: {in_words(journal.held) or 'nothing'}")
     if not journal.problems:
         say("          the log verifies, and the ledger adds up")
 
@@ -143,7 +143,7 @@ def _print_problems(problems: list[str]) -> None:
 
 
 def _print_backup(made: Backup) -> None:
-    say(f"{made.folder}: {_counted(made.records, 'record')} of {_counted(made.runs, 'run')}, {_size(made.size_bytes)}")
+    say(f"{made.folder}: {counted(made.records, 'record')} of {counted(made.runs, 'run')}, {_size(made.size_bytes)}")
     say(f"head {made.head}")
     _print_problems(made.problems)
 
@@ -156,7 +156,3 @@ def _size(size_bytes: int) -> str:
     """In the largest unit of which there are at least ten, rounded down."""
     unit = next((unit for unit in (2**30, 2**20, 2**10) if size_bytes >= 10 * unit), 1)
     return format_size(size_bytes // unit * unit)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -33,7 +33,7 @@ from belljar.audit.trajectory import (
     Text,
     Turn,
 )
-from belljar.cli.output import printable
+from belljar.cli.output import counted, printable
 from belljar.spans import Spans
 from belljar.units import format_money
 
@@ -65,18 +65,9 @@ def bar(read: Spans, shown: Spans, chars: int, columns: int) -> str:
 
 def _shares(spans: Spans, edges: list[int]) -> list[float]:
     """How much of each piece between two edges is covered: 0 is nothing, 1 is all."""
-    covered = [0] * (len(edges) - 1)
-    column = 0
-    for start, stop in spans:
-        while column < len(covered) and edges[column + 1] <= start:
-            column += 1
-        at = column
-        while at < len(covered) and edges[at] < stop:
-            covered[at] += min(stop, edges[at + 1]) - max(start, edges[at])
-            at += 1
     return [
         part / (stop - start) if stop > start else 0.0
-        for part, start, stop in zip(covered, edges, edges[1:], strict=False)
+        for part, start, stop in zip(spans.covered_between(edges), edges, edges[1:], strict=False)
     ]
 
 
@@ -102,7 +93,7 @@ class _Shown:
                 f"began {datetime.fromtimestamp(run.started_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC",
                 _took(run.started_ns, run.ended_ns),
                 _spent(run.total),
-                f"of it {format_money(run.total.cost_nanousd - run.own.cost_nanousd)} in {_counted(below, 'run')} below"
+                f"of it {format_money(run.total.cost_nanousd - run.own.cost_nanousd)} in {counted(below, 'run')} below"
                 if below
                 else None,
             )
@@ -173,10 +164,10 @@ class _Shown:
         first = group[0]
         assert isinstance(first, Read | Shown)
         reads = sum(step.reads for step in group if isinstance(step, Read))
-        what = f"read {_counted(reads, 'time')}" if reads else "shown to a model"
+        what = f"read {counted(reads, 'time')}" if reads else "shown to a model"
         name = f'"{document.name}"' if document is not None else f"document {first.doc}"
-        at = f"{ranges[0][0]}-{ranges[0][1]}" if len(ranges) == 1 else _counted(len(ranges), "range")
-        yield indent + _words(what, name, _counted(spans.covered, "character"), at)
+        at = f"{ranges[0][0]}-{ranges[0][1]}" if len(ranges) == 1 else counted(len(ranges), "range")
+        yield indent + _words(what, name, counted(spans.covered, "character"), at)
         if document is not None and document.chars:
             nothing = Spans()
             read, shown = (spans, nothing) if reads else (nothing, spans)
@@ -194,7 +185,7 @@ class _Shown:
                 document = documents.get(step.doc)
                 name = f'"{document.name}"' if document is not None else f"document {step.doc}"
                 within = f"in {step.start}-{step.stop}" if step.start is not None else None
-                found = f"{_counted(step.count, 'match', 'matches')}" if step.count is not None else None
+                found = f"{counted(step.count, 'match', 'matches')}" if step.count is not None else None
                 yield indent + _words("search", step.mode, name, within, found)
             case Refused():
                 times = f"{step.count} times" if step.count is not None else None
@@ -239,7 +230,7 @@ class _Shown:
 
     def _text(self, what: str, text: Text, indent: str, more: str | None = None) -> Iterator[str]:
         said = text.words(self._contents)
-        size = _counted(text.size_bytes, "byte") if text.size_bytes is not None else None
+        size = counted(text.size_bytes, "byte") if text.size_bytes is not None else None
         what = f"{what}, {size}" if size is not None else what
         digest = f"sha256 {text.sha256[:12]}" if text.sha256 is not None else None
         if isinstance(said, Absent):
@@ -254,7 +245,7 @@ class _Shown:
         if end is not None:
             times[0] = f"cpu {_seconds(end.cpu_ms * 1_000_000)}" if end.cpu_ms is not None else None
             times[1] = f"memory {end.max_rss_bytes / 2**20:.0f} MiB" if end.max_rss_bytes is not None else None
-            times[2] = _counted(end.refused, "refusal") if end.refused else None
+            times[2] = counted(end.refused, "refusal") if end.refused else None
         verdict = "refused before it began" if run.refused else run.status or "unfinished"
         yield indent + _words(
             f"verdict: {verdict}",
@@ -264,7 +255,7 @@ class _Shown:
             *times,
         )
         if run.misfits:
-            yield f"{indent}{_counted(run.misfits, 'record')} fit nowhere: verify the log"
+            yield f"{indent}{counted(run.misfits, 'record')} fit nowhere: verify the log"
 
 
 def _grouped(steps: Iterable[Step]) -> Iterator[list[Step]]:
@@ -282,7 +273,7 @@ def _block(text: str, indent: str, width: int, lines_max: int | None) -> Iterato
     shown = 0
     for number, (line, used) in enumerate(_wrapped(text, room)):
         if number == lines_max:
-            yield f"{indent}... {_counted(len(text) - shown, 'more character')}; --full shows them"
+            yield f"{indent}... {counted(len(text) - shown, 'more character')}; --full shows them"
             return
         shown = used
         yield f"{indent}| {line}"
@@ -333,7 +324,7 @@ def _limit(limit: Limit) -> str:
 
 def _spent(spent: Spent) -> str:
     return (
-        f"{_counted(spent.calls, 'call')}  {spent.input_tokens} + {spent.output_tokens} tokens  "
+        f"{counted(spent.calls, 'call')}  {spent.input_tokens} + {spent.output_tokens} tokens  "
         f"{format_money(spent.cost_nanousd)}"
     )
 
@@ -351,7 +342,3 @@ def _seconds(nanoseconds: int) -> str:
 def _percent(spans: Spans, whole: int) -> str:
     """Rounded down: 100.0 % is all of it."""
     return f"{spans.covered * 1000 // whole / 10 if whole else 0.0:.1f} %"
-
-
-def _counted(number: int, noun: str, many: str | None = None) -> str:
-    return f"{number} {noun if number == 1 else many or noun + 's'}"

@@ -5,6 +5,17 @@
 
 from belljar.journal.draft import Ask, Draft, Job, Store, StoreError
 from belljar.journal.journal import Journal, Unavailable
-from belljar.journal.opening import open_journal, shown
+from belljar.journal.opening import open_journal, opened_journal, shown
 
-__all__ = ["Ask", "Draft", "Job", "Journal", "Store", "StoreError", "Unavailable", "open_journal", "shown"]
+__all__ = [
+    "Ask",
+    "Draft",
+    "Job",
+    "Journal",
+    "Store",
+    "StoreError",
+    "Unavailable",
+    "open_journal",
+    "opened_journal",
+    "shown",
+]

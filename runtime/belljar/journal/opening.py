@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from belljar.errors import BelljarError
@@ -11,7 +12,7 @@ from belljar.journal.draft import Store
 from belljar.journal.journal import Journal
 from belljar.journal.sqlite import SqliteStore
 
-__all__ = ["open_journal", "shown"]
+__all__ = ["open_journal", "opened_journal", "shown"]
 
 _SCHEMES = ("postgresql://", "postgres://")
 
@@ -29,6 +30,22 @@ def open_journal(where: Path | str | None, *, unavailable: Callable[[str], Bellj
         return Journal(store, name=name)
     name = "the journal in memory" if where is None else f"the journal {where}"
     return Journal(SqliteStore(where, name=name, unavailable=unavailable), name=name, inline=where is None)
+
+
+@asynccontextmanager
+async def opened_journal(
+    where: Path | str | None, *, unavailable: Callable[[str], BelljarError]
+) -> AsyncIterator[Journal]:
+    """As `open_journal`, for the length of a block. What the block has submitted is written at its end.
+
+    Raises:
+        whatever `unavailable` makes: it cannot be opened, or what was submitted could not be written.
+    """
+    journal = open_journal(where, unavailable=unavailable)
+    try:
+        yield journal
+    finally:
+        await journal.aclose(unavailable=unavailable)
 
 
 def _on_server(url: str, unavailable: Callable[[str], BelljarError]) -> tuple[Store, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 import anthropic
 import httpx2
@@ -25,6 +25,14 @@ __all__ = ["BedrockModel", "FoundryModel", "VertexModel"]
 _VERTEX_MULTIREGIONS: Final = ("us", "eu")
 
 Ttl = Literal["5m", "1h"]
+
+
+class _Options(TypedDict, total=False):
+    """What each of them takes as `AnthropicModel` does."""
+
+    http_client: httpx2.AsyncClient | None
+    cache_ttl: Ttl
+    tracer_provider: Any
 
 
 class _CloudModel(AnthropicModel):
@@ -42,19 +50,10 @@ class _CloudModel(AnthropicModel):
         key: str,
         base_url: str,
         connect: Callable[..., Any],
-        http_client: httpx2.AsyncClient | None,
-        cache_ttl: Ttl,
-        tracer_provider: Any,
+        **options: Unpack[_Options],
     ) -> None:
         self._connect = connect
-        super().__init__(
-            name,
-            api_key=key,
-            base_url=base_url,
-            http_client=http_client,
-            cache_ttl=cache_ttl,
-            tracer_provider=tracer_provider,
-        )
+        super().__init__(name, api_key=key, base_url=base_url, **options)
 
 
 class BedrockModel(_CloudModel):
@@ -65,7 +64,7 @@ class BedrockModel(_CloudModel):
         api_key: a Bedrock API key.
         region: such as `us-east-1`.
         base_url: another address than that of the region.
-        http_client, cache_ttl, tracer_provider: as for `AnthropicModel`.
+        options: `http_client`, `cache_ttl` and `tracer_provider`, as for `AnthropicModel`.
     """
 
     _prefix = "bedrock:"
@@ -78,9 +77,7 @@ class BedrockModel(_CloudModel):
         api_key: str,
         region: str,
         base_url: str = "",
-        http_client: httpx2.AsyncClient | None = None,
-        cache_ttl: Ttl = "5m",
-        tracer_provider: Any = None,
+        **options: Unpack[_Options],
     ) -> None:
         region = _part("region", region, "AWS_REGION")
 
@@ -88,15 +85,7 @@ class BedrockModel(_CloudModel):
             return anthropic.AsyncAnthropicBedrockMantle(aws_region=region, **common)
 
         url = base_url or f"https://bedrock-mantle.{region}.api.aws/anthropic"
-        super().__init__(
-            name,
-            key=api_key,
-            base_url=url,
-            connect=connect,
-            http_client=http_client,
-            cache_ttl=cache_ttl,
-            tracer_provider=tracer_provider,
-        )
+        super().__init__(name, key=api_key, base_url=url, connect=connect, **options)
 
 
 class VertexModel(_CloudModel):
@@ -108,7 +97,7 @@ class VertexModel(_CloudModel):
         project: the id of the project.
         region: such as `global`, `eu` or `us-east5`.
         base_url: another address than that of the region.
-        http_client, cache_ttl, tracer_provider: as for `AnthropicModel`.
+        options: `http_client`, `cache_ttl` and `tracer_provider`, as for `AnthropicModel`.
     """
 
     _prefix = "vertex:"
@@ -122,9 +111,7 @@ class VertexModel(_CloudModel):
         project: str,
         region: str,
         base_url: str = "",
-        http_client: httpx2.AsyncClient | None = None,
-        cache_ttl: Ttl = "5m",
-        tracer_provider: Any = None,
+        **options: Unpack[_Options],
     ) -> None:
         region = _part("region", region, "CLOUD_ML_REGION")
         project = _part("project", project, "ANTHROPIC_VERTEX_PROJECT_ID")
@@ -133,15 +120,7 @@ class VertexModel(_CloudModel):
             return anthropic.AsyncAnthropicVertex(access_token=api_key, project_id=project, region=region, **common)
 
         url = base_url or f"https://{_vertex_host(region)}/v1"
-        super().__init__(
-            name,
-            key=access_token,
-            base_url=url,
-            connect=connect,
-            http_client=http_client,
-            cache_ttl=cache_ttl,
-            tracer_provider=tracer_provider,
-        )
+        super().__init__(name, key=access_token, base_url=url, connect=connect, **options)
 
 
 class FoundryModel(_CloudModel):
@@ -152,7 +131,7 @@ class FoundryModel(_CloudModel):
         api_key: the resource's key.
         resource: the name of the resource, unless `base_url` is given.
         base_url: another address than that of the resource.
-        http_client, cache_ttl, tracer_provider: as for `AnthropicModel`.
+        options: `http_client`, `cache_ttl` and `tracer_provider`, as for `AnthropicModel`.
     """
 
     _prefix = "foundry:"
@@ -165,23 +144,13 @@ class FoundryModel(_CloudModel):
         api_key: str,
         resource: str = "",
         base_url: str = "",
-        http_client: httpx2.AsyncClient | None = None,
-        cache_ttl: Ttl = "5m",
-        tracer_provider: Any = None,
+        **options: Unpack[_Options],
     ) -> None:
         if not base_url:
             resource = _part("resource", resource, "ANTHROPIC_FOUNDRY_RESOURCE")
         url = base_url or f"https://{resource}.services.ai.azure.com/anthropic/"
         connect = anthropic.AsyncAnthropicFoundry
-        super().__init__(
-            name,
-            key=api_key,
-            base_url=url,
-            connect=connect,
-            http_client=http_client,
-            cache_ttl=cache_ttl,
-            tracer_provider=tracer_provider,
-        )
+        super().__init__(name, key=api_key, base_url=url, connect=connect, **options)
 
 
 def _vertex_host(region: str) -> str:

@@ -8,7 +8,7 @@ a column that knows enough is passed over from then on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from belljar.audit.coverage import Document
 from belljar.audit.export.view import Segment, Strip
@@ -115,13 +115,12 @@ def _percent(part: int, whole: int) -> str:
 
 def _levels(spans: Spans, chars: int, columns: int) -> list[int]:
     """Of each column: 0 nothing of it is in the ranges, 1 some, 2 all."""
-    inside = [0] * columns
-    for start, stop in spans:
-        for column in _columns(start, stop, chars, columns):
-            first, last = column * chars // columns, (column + 1) * chars // columns
-            inside[column] += min(stop, last) - max(start, first)
-    sizes = ((at + 1) * chars // columns - at * chars // columns for at in range(columns))
-    return [0 if part == 0 else 2 if part == size else 1 for part, size in zip(inside, sizes, strict=True)]
+    edges = [chars * column // columns for column in range(columns + 1)]
+    sizes = (stop - start for start, stop in pairwise(edges))
+    return [
+        0 if part == 0 else 2 if part == size else 1
+        for part, size in zip(spans.covered_between(edges), sizes, strict=True)
+    ]
 
 
 def _columns(start: int, stop: int, chars: int, columns: int) -> range:
