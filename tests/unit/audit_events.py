@@ -66,6 +66,11 @@ NEEDED: Final[Mapping[str, dict[str, Any]]] = {
     "log.accepted": {"by": "user:alice", "records": 7, "signed": 9, "removed": 1},
     "key.changed": {"by": "user:alice", "old": "a", "new": "b", "old_signature": "c", "new_signature": "d"},
     "log.read": {"by": "user:alice", "command": "audit show"},
+    "service.changed": {"by": "user:alice", "state": "started"},
+    "http.request": {"by": "key:k1", "route": "POST /v1/runs", "status": 201},
+    "access.changed": {"by": "user:alice", "key": "k1", "what": "made", "tenant": "acme", "role": "runner"},
+    "hook.changed": {"by": "key:k1", "hook": "h1", "what": "made", "tenant": "acme"},
+    "hook.delivered": {"hook": "h1", "delivery": "d1", "told": "run.ended", "of": "r1", "attempts": 1, "arrived": True},
 }
 
 

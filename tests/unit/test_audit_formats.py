@@ -33,6 +33,7 @@ VERSIONS = range(1, VERSION + 1)
 # The first version of each event that is not of the first.
 SINCE = {"quota.changed": 3, "query.reused": 3, "canary.seen": 4, "content.erased": 4, "log.read": 4}
 SINCE |= {"log.accepted": 4, "key.changed": 4}
+SINCE |= dict.fromkeys(("service.changed", "http.request", "access.changed", "hook.changed", "hook.delivered"), 5)
 
 
 def lines(version: int) -> list[bytes]:
@@ -147,6 +148,17 @@ _NAME = b'"' + b"e" * 64 + b'"'
 )
 def test_a_record_of_version_3_has_nothing_of_version_4(number: str, old: bytes, new: bytes) -> None:
     assert_later(4, number, old, new)
+
+
+@pytest.mark.parametrize(
+    ("number", "old", "new"),
+    [
+        *((name, b"", b"") for name, since in SINCE.items() if since == 5),
+        ("run.started", b'"contexts":', b'"by":"key:k1","contexts":'),
+    ],
+)
+def test_a_record_of_version_4_has_nothing_of_version_5(number: str, old: bytes, new: bytes) -> None:
+    assert_later(5, number, old, new)
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])

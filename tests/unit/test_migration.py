@@ -209,6 +209,17 @@ def test_a_journal_of_format_3_is_read_and_goes_on(journal_3: Path, log: Path) -
     assert verify(journal_3).problems == []
 
 
+def test_a_journal_of_format_4_is_read_and_goes_on(tmp_path: Path, log: Path) -> None:
+    path = Path(shutil.copy(OLDER / "audit-4.db", tmp_path / "audit-4.db"))
+    assert (list(records(path)), version(path)) == (list(records(log)), 4)
+    tables = ("records", "runs", "reservations", "balances", "limits", "content_keys", "contents", "checkpoints")
+    before = [rows(path, table) for table in tables]
+    opened(path)
+    assert version(path) == SCHEMA.version
+    assert [rows(path, table) for table in tables] == before
+    assert [rows(path, table) for table in ("api_keys", "orders", "hooks", "deliveries")] == [[]] * 4
+
+
 def test_a_ledger_beside_a_journal_that_has_one_is_not_taken_over_again(journal_3: Path, log: Path) -> None:
     before = rows(journal_3, "balances")
     journal_3.rename(log)

@@ -313,11 +313,12 @@ def test_a_database_that_is_something_else_is_refused_in_one_line(url: str, prep
     assert words in refused(url)
 
 
-OLDER = Path(__file__).with_name("older_files") / "journal-1.sql"
+OLDER = Path(__file__).with_name("older_files")
 
 
-def test_a_database_of_an_older_version_is_migrated_and_goes_on(url: str) -> None:
-    statements = OLDER.read_text().split(";\n")
+@pytest.mark.parametrize("version", range(1, VERSION))
+def test_a_database_of_an_older_version_is_migrated_and_goes_on(version: int, url: str) -> None:
+    statements = OLDER.joinpath(f"journal-{version}.sql").read_text().split(";\n")
     for statement in statements:
         sql(url, statement)
     sql(url, "INSERT INTO belljar.hosts VALUES ('older', 0, now())")

@@ -20,6 +20,7 @@ from typing import assert_never
 import msgspec
 
 from belljar.audit.events import (
+    AccessChanged,
     AnswerGiven,
     AnswerVoid,
     BoxStarted,
@@ -30,6 +31,9 @@ from belljar.audit.events import (
     ContextData,
     ContextRead,
     ContextSearched,
+    HookChanged,
+    HookDelivered,
+    HttpRequest,
     KeyChanged,
     LogAccepted,
     LogRead,
@@ -44,6 +48,7 @@ from belljar.audit.events import (
     RunAbandoned,
     RunFinished,
     RunStarted,
+    ServiceChanged,
 )
 from belljar.audit.read import Record
 from belljar.audit.trees import parent_of
@@ -189,6 +194,11 @@ class Documents:
                 | KeyChanged()
                 | ContentsErased()
                 | LogRead()
+                | ServiceChanged()
+                | HttpRequest()
+                | AccessChanged()
+                | HookChanged()
+                | HookDelivered()
             ):
                 pass
             case _:

@@ -13,6 +13,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
     v 4   records name contents (`content`, `question`, `setup`, `output`, `reply`); there are `content.erased`,
           `canary.seen`, `log.read`, `log.accepted` and `key.changed`; `quota.changed` can bound the `depth` of trees of
           runs; a run has a `seed`, and may be a replay or a fork of another one (`replays`, `forks`, `from_turn`)
+    v 5   there is what a service does for whoever asks it (`service.changed`, `http.request`, `access.changed`,
+          `hook.changed`, `hook.delivered`), and a run says who ordered it of one (`by`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -43,6 +45,7 @@ __all__ = [
     "EVENTS",
     "HOST_RUNS",
     "VERSION",
+    "AccessChanged",
     "AmountsData",
     "AnswerGiven",
     "AnswerVoid",
@@ -57,6 +60,9 @@ __all__ = [
     "ContextSearched",
     "Count",
     "Event",
+    "HookChanged",
+    "HookDelivered",
+    "HttpRequest",
     "KeyChanged",
     "LogAccepted",
     "LogRead",
@@ -72,6 +78,7 @@ __all__ = [
     "RunAbandoned",
     "RunFinished",
     "RunStarted",
+    "ServiceChanged",
     "Text",
     "decoded",
     "decoded_fast",
@@ -79,7 +86,7 @@ __all__ = [
     "host_run",
 ]
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 Text = Annotated[str, Meta(max_length=STRING_CHARS_MAX)]
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
@@ -138,7 +145,8 @@ class RunStarted(_Event, frozen=True):
     answers that were written before. Where no question has come yet, there is no `question_bytes`. `question` names the
     content that it is, and `setup` the one with what else it takes to run it again (`audit.replay.Setup`). `replays` is
     the run that this one does again, in no box of its own; `forks` is one whose turns before `from_turn` it took over.
-    `seed` is what the program's `random` began with; each child's follows from its parent's.
+    `seed` is what the program's `random` began with; each child's follows from its parent's. `by` is who ordered it of
+    a service, as in `http.request`.
     """
 
     name: ClassVar[str] = "run.started"
@@ -160,6 +168,7 @@ class RunStarted(_Event, frozen=True):
     seed: Text | None = None
     forks: Text | None = None
     from_turn: Count | None = None
+    by: Text | None = None
 
 
 class BoxStarted(_Event, frozen=True):
@@ -517,6 +526,67 @@ class LogRead(_Event, frozen=True):
     of: list[Text] = []
 
 
+class ServiceChanged(_Event, frozen=True):
+    """A service of this host began to take requests, takes no new ones, or is over. `by` is a user of the system."""
+
+    name: ClassVar[str] = "service.changed"
+    by: Text
+    state: Literal["started", "draining", "stopped"]
+
+
+class HttpRequest(_Event, frozen=True):
+    """Somebody asked a service for something, and this is what the answer began with.
+
+    `by` is who: `key:ID` of an API key, `oidc:SUBJECT` of a token, or `nobody` who proved to be anybody; `tenant` and
+    `role` are theirs. `route` is what was asked, as the service names it (`GET /v1/runs/{run}`), and never the path as
+    sent; `of` is the run, context, key or tenant that it is about, where there is such a one. `code` says why it was
+    refused.
+    """
+
+    name: ClassVar[str] = "http.request"
+    by: Text
+    route: Text
+    status: Count
+    tenant: Text | None = None
+    role: Text | None = None
+    of: Text | None = None
+    code: Text | None = None
+
+
+class AccessChanged(_Event, frozen=True):
+    """An API key was made, replaced by another one (`next`), or revoked. Its secret stands nowhere."""
+
+    name: ClassVar[str] = "access.changed"
+    by: Text
+    key: Text
+    what: Literal["made", "rotated", "revoked"]
+    tenant: Text
+    role: Text
+    next: Text | None = None
+
+
+class HookChanged(_Event, frozen=True):
+    """A tenant's webhook was set up or removed."""
+
+    name: ClassVar[str] = "hook.changed"
+    by: Text
+    hook: Text
+    what: Literal["made", "removed"]
+    tenant: Text
+
+
+class HookDelivered(_Event, frozen=True):
+    """What happened to `of`, a run or a tenant, was told to a webhook, or given up after so many attempts."""
+
+    name: ClassVar[str] = "hook.delivered"
+    hook: Text
+    delivery: Text
+    told: Text
+    of: Text
+    attempts: Count
+    arrived: bool
+
+
 Event = (
     RunStarted
     | BoxStarted
@@ -541,6 +611,11 @@ Event = (
     | KeyChanged
     | ContentsErased
     | LogRead
+    | ServiceChanged
+    | HttpRequest
+    | AccessChanged
+    | HookChanged
+    | HookDelivered
 )
 
 EVENTS: Final[Mapping[str, type[Event]]] = {event.name: event for event in get_args(Event)}
@@ -553,6 +628,11 @@ _HOST_EVENTS: Final[Mapping[type[Event], str]] = {
     KeyChanged: "host.log",
     ContentsErased: "host.contents",
     LogRead: "host.reads",
+    ServiceChanged: "host.service",
+    HttpRequest: "host.service",
+    AccessChanged: "host.access",
+    HookChanged: "host.hooks",
+    HookDelivered: "host.hooks",
 }
 HOST_RUNS: Final = frozenset(_HOST_EVENTS.values())
 
@@ -641,9 +721,18 @@ def decoded_fast(name: str, data: msgspec.Raw, version: int) -> Event | None:
 
 def _version_of(event: Event) -> int:
     """The first version that has such an event with these fields."""
+    if _is_of_version_5(event):
+        return 5
     if _is_of_version_4(event):
         return 4
     return 3 if _is_of_version_3(event) else 1
+
+
+def _is_of_version_5(event: Event) -> bool:
+    """Whether version 4 had no such event, or not with these fields."""
+    if isinstance(event, RunStarted):
+        return event.by is not None
+    return isinstance(event, ServiceChanged | HttpRequest | AccessChanged | HookChanged | HookDelivered)
 
 
 def _is_of_version_4(event: Event) -> bool:

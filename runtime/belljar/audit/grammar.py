@@ -24,6 +24,7 @@ from typing import assert_never
 import msgspec
 
 from belljar.audit.events import (
+    AccessChanged,
     AnswerGiven,
     AnswerVoid,
     BoxStarted,
@@ -33,6 +34,9 @@ from belljar.audit.events import (
     ContentsErased,
     ContextRead,
     ContextSearched,
+    HookChanged,
+    HookDelivered,
+    HttpRequest,
     KeyChanged,
     LogAccepted,
     LogRead,
@@ -47,6 +51,7 @@ from belljar.audit.events import (
     RunAbandoned,
     RunFinished,
     RunStarted,
+    ServiceChanged,
 )
 from belljar.audit.read import Record
 
@@ -117,7 +122,18 @@ class RunGrammar:
                 yield from self._show(record, shown)
             case RequestRefused() | CanarySeen() as told:
                 yield from self._in_a_cell(record, told.cell)
-            case QuotaChanged() | ContentsErased() | LogRead() | LogAccepted() | KeyChanged():
+            case (
+                QuotaChanged()
+                | ContentsErased()
+                | LogRead()
+                | LogAccepted()
+                | KeyChanged()
+                | ServiceChanged()
+                | HttpRequest()
+                | AccessChanged()
+                | HookChanged()
+                | HookDelivered()
+            ):
                 yield f"record {record.seq}: {record.event} under run {record.run[:80]!a}, to which none belongs"
             case _:
                 assert_never(record.typed)

@@ -25,6 +25,7 @@ import msgspec
 
 from belljar.audit.coverage import Coverage, Document, Documents, ranges_of
 from belljar.audit.events import (
+    AccessChanged,
     AmountsData,
     AnswerGiven,
     AnswerVoid,
@@ -35,6 +36,9 @@ from belljar.audit.events import (
     ContentsErased,
     ContextRead,
     ContextSearched,
+    HookChanged,
+    HookDelivered,
+    HttpRequest,
     KeyChanged,
     LogAccepted,
     LogRead,
@@ -49,6 +53,7 @@ from belljar.audit.events import (
     RunAbandoned,
     RunFinished,
     RunStarted,
+    ServiceChanged,
 )
 from belljar.audit.read import Record
 from belljar.audit.trees import parent_of
@@ -501,7 +506,18 @@ class _Growing:
                 self._search(record, search)
             case ContextRead() | QueryShown() | RequestRefused() | AnswerGiven() | AnswerVoid() | CanarySeen() as event:
                 self._steps(event.cell).append(_step(record, event))
-            case QuotaChanged() | ContentsErased() | LogRead() | LogAccepted() | KeyChanged():
+            case (
+                QuotaChanged()
+                | ContentsErased()
+                | LogRead()
+                | LogAccepted()
+                | KeyChanged()
+                | ServiceChanged()
+                | HttpRequest()
+                | AccessChanged()
+                | HookChanged()
+                | HookDelivered()
+            ):
                 run.misfits += 1
             case _:
                 assert_never(record.typed)

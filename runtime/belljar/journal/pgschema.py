@@ -18,12 +18,16 @@ from typing import Any, Final
 from belljar.journal.draft import StoreError
 from belljar.journal.pgserver import Server
 from belljar.journal.tables import (
+    API_KEYS,
     BOOKS,
     CHECKPOINTS,
     CONTENT_KEYS,
     CONTENTS,
+    DELIVERIES,
+    HOOKS,
     LIMITED,
     LIMITS,
+    ORDERS,
     RECORDS,
     TABLES,
     Book,
@@ -45,15 +49,17 @@ __all__ = [
     "wrong_version",
 ]
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 LOCK: Final = "SELECT round FROM belljar.head FOR UPDATE"
 # The server's clock, in seconds since the epoch; it goes on inside a transaction.
 TIME: Final = "extract(epoch FROM clock_timestamp())::float8"
 NOW: Final = f"SELECT {TIME}"
 
-_TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state", "gone"}
-_BYTES: Final = {"body", "hash", "run_limits", "tenant_limits", "wrapped", "note", "digest", "host_key"}
+_TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state", "gone"} | {
+    *("label", "role", "asked_by", "idem", "again", "url", "told", "hook", "subject")
+}
+_BYTES: Final = {"body", "hash", "run_limits", "tenant_limits", "wrapped", "note", "digest", "host_key", "secret"}
 _SUMS: Final = columns("used_{}") + columns("held_{}")
 
 
@@ -61,7 +67,10 @@ def _sums(book: Book) -> tuple[str, ...]:
     return columns("used_{}", book.dimensions) + columns("held_{}", book.dimensions)
 
 
-_NUMBERS: Final = {"seq", "is_open", "part", "size", "until", *LIMITED, *columns("actual_{}"), *_SUMS}
+_TIMES: Final = {"since", "until", "gone_at", "used_at", "ended_at", "next_at", "done_at"}
+_NUMBERS: Final = {"seq", "is_open", "part", "size", "attempts", "status"} | {
+    *(*_TIMES, *LIMITED, *columns("actual_{}"), *_SUMS)
+}
 _MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {
     LIMITS: set(LIMITED),
     CONTENT_KEYS: {"wrapped", "gone"},
@@ -86,8 +95,12 @@ _INDEXES: Final = {
     "open_runs": "runs (owner) WHERE is_open = 1",
     "open_reservations": "reservations (run) WHERE state IN ('held', 'dispatched')",
     "kept_contents": "content_keys (until) WHERE until > 0",
+    "orders_of_key": "orders (tenant, idem) WHERE idem <> ''",
+    "open_orders": "orders (owner) WHERE ended_at = 0",
+    "due_deliveries": "deliveries (next_at) WHERE done_at = 0",
     "open_box_reservations": "box_reservations (run) WHERE state IN ('held', 'dispatched')",
 }
+_OF_SERVICE: Final = ("orders_of_key", "open_orders", "due_deliveries")
 
 # Openers take turns.
 _OPENING: Final = f"SELECT pg_advisory_xact_lock({0x424A4155})"  # "BJAU"
@@ -142,7 +155,11 @@ _MIGRATIONS: Final = {
         _create_table(CONTENTS),
         _create_table(CHECKPOINTS),
         f"CREATE INDEX kept_contents ON belljar.{_INDEXES['kept_contents']}",
-    )
+    ),
+    2: (
+        *map(_create_table, (API_KEYS, ORDERS, HOOKS, DELIVERIES)),
+        *(f"CREATE INDEX {name} ON belljar.{_INDEXES[name]}" for name in _OF_SERVICE),
+    ),
 }
 
 # -- opening -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ trigger, a view or an index that somebody planted is found before anything is wr
     format 2   the log alone; the ledger was a file beside it, `ledger.db`
     format 3   one file for both, so that they are written in one transaction
     format 4   contents and checkpoints, too
+    format 5   what a service has to remember: its keys, its orders, whom it tells
 """
 
 from __future__ import annotations
@@ -293,10 +294,40 @@ _PROOFS: Final = (
     "CREATE INDEX kept_contents ON content_keys (until) WHERE until > 0",
     "CREATE TABLE checkpoints (size INTEGER PRIMARY KEY CHECK (size >= 1), note BLOB NOT NULL)",
 )
-SCHEMA: Final = Schema(
+_JOURNAL_4: Final = Schema(
     application_id=_LOG_2.application_id,
     version=4,
     statements=(*_LOG_2.statements, *_LEDGER, *_PROOFS),
     older=_JOURNAL_3,
     migrate=_adding(("ALTER TABLE limits ADD COLUMN depth INTEGER", *_PROOFS)),
+)
+
+# -- what a service remembers ------------------------------------------------------------------------------------------
+
+_SERVICE: Final = (
+    """CREATE TABLE api_keys (
+            id TEXT PRIMARY KEY, hash BLOB NOT NULL, label TEXT NOT NULL, tenant TEXT NOT NULL, role TEXT NOT NULL,
+            since INTEGER NOT NULL, until INTEGER NOT NULL, gone_at INTEGER NOT NULL, used_at INTEGER NOT NULL)
+            WITHOUT ROWID""",
+    """CREATE TABLE orders (
+            run TEXT PRIMARY KEY, tenant TEXT NOT NULL, asked_by TEXT NOT NULL, idem TEXT NOT NULL,
+            digest BLOB NOT NULL, state TEXT NOT NULL, owner TEXT NOT NULL, again TEXT NOT NULL,
+            since INTEGER NOT NULL, ended_at INTEGER NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX orders_of_key ON orders (tenant, idem) WHERE idem <> ''",
+    "CREATE INDEX open_orders ON orders (owner) WHERE ended_at = 0",
+    """CREATE TABLE hooks (
+            id TEXT PRIMARY KEY, tenant TEXT NOT NULL, url TEXT NOT NULL, told TEXT NOT NULL, secret BLOB NOT NULL,
+            since INTEGER NOT NULL, gone_at INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE deliveries (
+            id TEXT PRIMARY KEY, hook TEXT NOT NULL, told TEXT NOT NULL, subject TEXT NOT NULL, body BLOB NOT NULL,
+            attempts INTEGER NOT NULL, since INTEGER NOT NULL, next_at INTEGER NOT NULL, done_at INTEGER NOT NULL,
+            status INTEGER NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX due_deliveries ON deliveries (next_at) WHERE done_at = 0",
+)
+SCHEMA: Final = Schema(
+    application_id=_LOG_2.application_id,
+    version=5,
+    statements=(*_JOURNAL_4.statements, *_SERVICE),
+    older=_JOURNAL_4,
+    migrate=_adding(_SERVICE),
 )

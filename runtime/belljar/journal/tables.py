@@ -1,4 +1,4 @@
-"""What a journal holds: ten tables, and the row of each as Python has it.
+"""What a journal holds: fourteen tables, and the row of each as Python has it.
 
     records        seq -> run, body, hash                    the audit log, append-only
     limits         account, period -> bounds                 what an operator set
@@ -8,6 +8,10 @@
     content_keys   run -> wrapped, until, gone               the key of a run's contents; none: they were erased
     contents       run, digest, part -> body                 what records name by digest, encrypted
     checkpoints    size -> note                              what was signed of the log's first records
+    api_keys       id -> hash, tenant, role, times           who may ask a service for something
+    orders         run -> tenant, key, digest, state         the runs that a service was asked for
+    hooks          id -> tenant, url, secret, what           whom a service tells of what happens
+    deliveries     id -> hook, body, attempts, times         what it has to tell them
 
 Reservations and balances make a *book*, and there are two of them: one of what calls and reads use, and one of what
 boxes use (`box_reservations`, `box_balances`), so that a call, of which a run makes thousands, touches no column of the
@@ -25,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 __all__ = [
+    "API_KEYS",
     "AT_ONCE",
     "BALANCES",
     "BOOKS",
@@ -35,22 +40,29 @@ __all__ = [
     "CHECKPOINTS",
     "CONTENTS",
     "CONTENT_KEYS",
+    "DELIVERIES",
     "DIMENSIONS",
     "GAUGES",
+    "HOOKS",
     "LIMITED",
     "LIMITS",
+    "ORDERS",
     "RECORDS",
     "RESERVATIONS",
     "RUNS",
     "TABLES",
+    "ApiKeyRow",
     "BalanceRow",
     "Book",
     "Bounds",
     "CheckpointRow",
     "ContentKeyRow",
     "ContentRow",
+    "DeliveryRow",
+    "HookRow",
     "Key",
     "LimitsRow",
+    "OrderRow",
     "RecordRow",
     "ReservationRow",
     "RunRow",
@@ -161,6 +173,72 @@ class CheckpointRow(NamedTuple):
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 
 
+class ApiKeyRow(NamedTuple):
+    """One API key: `hash` is SHA-256 of its secret, which nobody keeps. Times are seconds since the epoch, 0 for never.
+
+    `used_at` is when it was last used, to a minute.
+    """
+
+    id: str
+    hash: bytes
+    label: str
+    tenant: str
+    role: str
+    since: int
+    until: int
+    gone_at: int
+    used_at: int
+
+
+class OrderRow(NamedTuple):
+    """A run that a service was asked for: `asked_by` whom, under which `idem` key ("" for none), with which request.
+
+    `digest` is SHA-256 of the request, of which no more is kept. `state` is `queued`, `running`, or how it ended.
+    `again` is the run that a retry with the same key made of an interrupted one. Times are seconds since the epoch.
+    """
+
+    run: str
+    tenant: str
+    asked_by: str
+    idem: str
+    digest: bytes
+    state: str
+    owner: str
+    again: str
+    since: int
+    ended_at: int
+
+
+class HookRow(NamedTuple):
+    """Whom a service tells what happens to a tenant: `told` are names of events, with commas between them.
+
+    `secret` is the key of its signatures, wrapped with the host's.
+    """
+
+    id: str
+    tenant: str
+    url: str
+    told: str
+    secret: bytes
+    since: int
+    gone_at: int
+
+
+class DeliveryRow(NamedTuple):
+    """One message to a hook: `done_at` is 0 until it has arrived or was given up, and it is due at `next_at`."""
+
+    id: str
+    hook: str
+    told: str
+    subject: str
+    body: bytes
+    attempts: int
+    since: int
+    next_at: int
+    done_at: int
+    status: int
+
+
 @dataclass(frozen=True, eq=False)
 class Table(Generic[_Row]):
     """One table: its columns in order, of which the first `keys` find a row.
@@ -228,6 +306,10 @@ BOX_BALANCES = _balances("box_balances", _OF_BOXES)
 CONTENT_KEYS = Table("content_keys", ContentKeyRow._fields, 1, tuple, ContentKeyRow._make)
 CONTENTS = Table("contents", ContentRow._fields, 3, tuple, ContentRow._make, kept=False)
 CHECKPOINTS = Table("checkpoints", CheckpointRow._fields, 1, tuple, CheckpointRow._make, kept=False)
+API_KEYS = Table("api_keys", ApiKeyRow._fields, 1, tuple, ApiKeyRow._make)
+ORDERS = Table("orders", OrderRow._fields, 1, tuple, OrderRow._make)
+HOOKS = Table("hooks", HookRow._fields, 1, tuple, HookRow._make)
+DELIVERIES = Table("deliveries", DeliveryRow._fields, 1, tuple, DeliveryRow._make, kept=False)
 TABLES: tuple[Table[Any], ...] = (
     RECORDS,
     LIMITS,
@@ -239,6 +321,10 @@ TABLES: tuple[Table[Any], ...] = (
     CONTENT_KEYS,
     CONTENTS,
     CHECKPOINTS,
+    API_KEYS,
+    ORDERS,
+    HOOKS,
+    DELIVERIES,
 )
 
 
