@@ -543,6 +543,26 @@ def test_the_pages_beside_a_database_are_moved_into_it_once_they_are_many_or_whe
     asyncio.run(main())
 
 
+def test_the_file_beside_a_database_is_used_again_and_again_and_does_not_get_shorter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that makes it longer takes half as long again."""
+    monkeypatch.setattr("belljar.journal.sqlite._WAL_PAGES", 32)
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        sizes = []
+        for number in range(300):
+            row = LimitsRow(f"{number:06}" * 100, "day", NONE)
+            await writer.submit(Job(lambda draft, row=row: draft.put(LIMITS, row)))  # type: ignore[misc]
+            sizes.append((tmp_path / "a.db-wal").stat().st_size)
+        assert sizes == sorted(sizes)
+        assert sizes[100] == sizes[-1] < 200 * 4096
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
 def test_what_is_remembered_is_void_when_somebody_else_has_written(tmp_path: Path) -> None:
     def period(draft: Draft) -> object:
         row = draft.get(LIMITS, "a", "day")

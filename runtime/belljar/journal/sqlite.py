@@ -10,8 +10,10 @@ checked under the write lock, before anything is written; and the path once more
 finds only what is at the path. A transaction that fails this last check may be in a file that is somewhere else by now.
 
 A commit puts its pages into the -wal file, and from time to time they have to be moved into the database. SQLite does
-that by itself, and says nothing if the disk does not take them: the -wal file would grow on and on. So it is done here,
-between two transactions, once that file has a certain size; while it cannot be done, nothing more is written.
+that by itself at every `_WAL_PAGES`, and goes over the file from its beginning: a commit that does not make the file
+longer is flushed in two thirds of the time. But SQLite says nothing if the disk does not take the pages: the -wal file
+would grow on and on. So once that has twice its size they are moved here, between two transactions; while that cannot
+be done, nothing more is written.
 
 A commit that the disk did not confirm is in doubt. This process, and whoever reads beside it, see nothing of it, and
 the next commit goes over it; but if the process dies before that, it may be there. So a caller that was told of the
@@ -40,8 +42,10 @@ __all__ = ["SqliteStore"]
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
 
 _BUSY_TIMEOUT_S: Final = 10.0  # how long another process may hold the write lock
-# Of the -wal file, before its pages are moved into the database.
-_WAL_BYTES_MAX: Final = 4 << 20
+# Of the -wal file, before SQLite moves them into the database; 4 MB.
+_WAL_PAGES: Final = 1000
+# Of the -wal file, before its pages are moved by us.
+_WAL_BYTES_MAX: Final = 8 << 20
 # Values in one statement; SQLite itself takes 32,766.
 _VALUES_MAX: Final = 500
 
@@ -265,7 +269,7 @@ class SqliteStore:
             raise self._unavailable(f"cannot open {self._name}: its file system has no shared memory; use a local disk")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA secure_delete=ON")  # of a key that was destroyed nothing is left in the file
-        db.execute("PRAGMA wal_autocheckpoint=0")
+        db.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES:d}")
         db.execute("PRAGMA trusted_schema=OFF")  # a view or trigger planted in the file can call no function
 
     def _enter_wal(self, db: sqlite3.Connection) -> str:
