@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -567,3 +568,20 @@ def test_by_its_digest_a_text_goes_with_all_its_names(store: ContextStore) -> No
     store.add("text", name="two", now_ns=NOW_NS)
     store.rm(f"sha256:{document.sha256}")
     assert store.ls() == []
+
+
+def test_what_is_lent_waits_for_no_disk_and_what_is_registered_does(
+    store: ContextStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child run would spend most of its time on that; and what it brought along is removed at the next start."""
+    store.lend("makes the folders", now_ns=NOW_NS).close()
+    flushed: list[int] = []
+    monkeypatch.setattr("os.fsync", flushed.append)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("in a folder")
+    for source in ("a text", ["a", "list"], {"a": "dict"}, tmp_path / "notes", tmp_path / "notes" / "a.txt"):
+        with contextlib.closing(store.lend(source, now_ns=NOW_NS)) as loan:
+            assert whole(store, loan.document)
+        assert flushed == []
+    store.add("a text", now_ns=NOW_NS)
+    assert len(flushed) > 3

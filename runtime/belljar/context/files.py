@@ -84,16 +84,16 @@ def is_too_long(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def created(path: Path) -> Iterator[BinaryIO]:
-    """A new file, readable only by us, and on disk when the block ends well."""
-    with _written(path, os.O_EXCL) as file:
+def created(path: Path, *, flushed: bool = True) -> Iterator[BinaryIO]:
+    """A new file, readable only by us; `flushed`: on disk when the block ends well."""
+    with _written(path, os.O_EXCL, flushed) as file:
         yield file
 
 
 @contextlib.contextmanager
-def continued(path: Path) -> Iterator[BinaryIO]:
+def continued(path: Path, *, flushed: bool = True) -> Iterator[BinaryIO]:
     """Like `created`, but an interrupted writer may have left the file already; it can also be read."""
-    with _written(path, 0) as file:
+    with _written(path, 0, flushed) as file:
         yield file
 
 
@@ -113,12 +113,13 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _written(path: Path, flags: int) -> Iterator[BinaryIO]:
+def _written(path: Path, flags: int, flushed: bool) -> Iterator[BinaryIO]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
     with open(descriptor, "r+b") as file:
         yield file
         file.flush()
-        os.fsync(descriptor)
+        if flushed:
+            os.fsync(descriptor)
 
 
 @contextlib.contextmanager

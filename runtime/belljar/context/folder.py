@@ -27,7 +27,7 @@ import msgspec
 
 from belljar.context.document import DIRECTORY_FILE
 from belljar.context.encodings import Errors, utf8
-from belljar.context.files import created, is_too_long, opened, refuse_unless_regular, unreadable
+from belljar.context.files import is_too_long, opened, refuse_unless_regular, unreadable
 from belljar.context.intake import Draft, Meter, OnProgress, Place, Writer, file_texts
 from belljar.context.items import Directory, draft
 from belljar.errors import InvalidInput
@@ -105,7 +105,7 @@ def take_tree(
         entries = [entry for entry in entries if _is_text(tree.root, entry, declared, left_out)]
     meter = Meter(on_progress, sum(entry.size_bytes for entry in entries))
     done = 0
-    with created(place.folder / DIRECTORY_FILE) as records:
+    with place.created(DIRECTORY_FILE) as records:
         with Writer(place, lines=False) as writer:
             directory = Directory(writer)
             directory.keys(entry.path for entry in entries)

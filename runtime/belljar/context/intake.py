@@ -75,12 +75,23 @@ class Place:
     Args:
         folder: ours; may hold what an interrupted pass over the same state of the same file left.
         check: is told each time how many bytes there are by now, and raises if that is too many.
+        lasting: what is written has to outlive a power cut. What a run brought along goes with the run: to flush it
+            would take most of the time that a child run takes.
     """
 
-    def __init__(self, folder: Path, check: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, folder: Path, check: Callable[[int], None] = lambda _: None, *, lasting: bool = True) -> None:
         self.folder = folder
+        self.lasting = lasting
         self.bytes = 0
         self._check = check
+
+    def created(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """A new file in it."""
+        return created(self.folder / name, flushed=self.lasting)
+
+    def continued(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+        """A file in it that an interrupted pass may have begun."""
+        return continued(self.folder / name, flushed=self.lasting)
 
     def grow(self, size: int) -> None:
         """So many bytes more are written, or about to be. Raises what `check` raises."""
@@ -268,11 +279,11 @@ class Writer:
         self.chars = 0  # so far, including those that wait
 
     def __enter__(self) -> Writer:
-        folder = self.place.folder
+        place = self.place
         with contextlib.ExitStack() as files:
-            self._text: BinaryIO = files.enter_context(created(folder / TEXT_FILE))
-            index = files.enter_context(created(folder / INDEX_FILE))
-            lines = files.enter_context(created(folder / LINES_FILE)) if self._with_lines else None
+            self._text: BinaryIO = files.enter_context(place.created(TEXT_FILE))
+            index = files.enter_context(place.created(INDEX_FILE))
+            lines = files.enter_context(place.created(LINES_FILE)) if self._with_lines else None
             self._tally = Tally(index, lines)
             self._files = files.pop_all()
         return self
@@ -309,12 +320,11 @@ class Writer:
 
 def _take_copy(place: Place, source: int, label: str, encoding: Encoding, meter: Meter) -> Measure:
     """The copied way."""
-    folder = place.folder
-    checkpoint = folder / CHECKPOINT_FILE
+    checkpoint = place.folder / CHECKPOINT_FILE
     with (
-        continued(folder / TEXT_FILE) as text,
-        continued(folder / INDEX_FILE) as index,
-        continued(folder / LINES_FILE) as lines,
+        place.continued(TEXT_FILE) as text,
+        place.continued(INDEX_FILE) as index,
+        place.continued(LINES_FILE) as lines,
     ):
         skip = encoding.mark_bytes
         copier = Copier(source, text.fileno(), label, skip=skip)

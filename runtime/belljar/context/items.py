@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from belljar.context.document import DIRECTORY_FILE, RECORD_BYTES, OpenDocument
-from belljar.context.files import created
 from belljar.context.intake import Draft, Meter, OnProgress, Place, Writer
 from belljar.errors import InvalidInput
 
@@ -164,7 +163,7 @@ def _take(
     meter: Meter,
     label: str = "",
 ) -> Draft:
-    with created(place.folder / DIRECTORY_FILE) as records:
+    with place.created(DIRECTORY_FILE) as records:
         with Writer(place, lines=False) as writer:
             directory = Directory(writer)
             directory.keys(keys)

@@ -117,11 +117,12 @@ class Room:
         """
         self._refuse(self._levels(), more)
 
-    def place(self, folder: Path, longest: Callable[[], int]) -> Place:
+    def place(self, folder: Path, longest: Callable[[], int], *, lasting: bool) -> Place:
         """Where a document is written that is refused as soon as it is too large.
 
         Args:
             longest: the size of the longest document that this one may turn out to be.
+            lasting: as of `Place`.
         """
         levels: list[_Level] | None = None
         known = 0
@@ -136,7 +137,7 @@ class Room:
                 levels = self._levels()  # there may be more room by now
                 self._refuse(levels, written)
 
-        return Place(folder, check)
+        return Place(folder, check, lasting=lasting)
 
     def _levels(self) -> list[_Level]:
         """Every level with a limit, the root first."""

@@ -20,7 +20,8 @@ document takes the lock first, and then checks that the folder is still in its p
 
 What runs bring along. A text that nobody registered belongs to the runs that have it, and goes with the last of them:
 closing its `Loan` takes the exclusive lock and removes it, or leaves that to whoever still holds it. What a killed host
-leaves has no lock on it; `sweep_lent` at the next start removes it. `find` and `ls` do not know it.
+leaves has no lock on it; `sweep_lent` at the next start removes it, before anything is lent. So it is never flushed to
+disk: after a power cut, what of it is there and how much of that does not matter. `find` and `ls` do not know it.
 
 What a name means. A name is kept in the folder of the document that was added under it. If several have the same name,
 it means the one that was added under it last; when that one is removed, the one before.
@@ -47,7 +48,6 @@ import msgspec
 from belljar.context.document import DOCUMENT_FILE, INDEX_FILE, NAMES_FOLDER, Document, OpenDocument
 from belljar.context.encodings import Errors
 from belljar.context.files import (
-    created,
     flush_folder,
     folder_lock,
     opened,
@@ -534,18 +534,22 @@ class ContextStore:
 
     def _ingest(self, take: _Take, name: str | None, key: str | None, now_ns: int) -> Document:
         with self._incoming.workspace(key, now_ns) as folder:
-            place = Place(folder) if self._room is None else self._room.place(folder, self._longest)
+            lasting = not self._lent
+            if self._room is None:
+                place = Place(folder, lasting=lasting)
+            else:
+                place = self._room.place(folder, self._longest, lasting=lasting)
             document = _described(take(place), name, now_ns)
             if document.ascii:
                 (folder / INDEX_FILE).unlink()
-            with created(folder / DOCUMENT_FILE) as file:
+            with place.created(DOCUMENT_FILE) as file:
                 file.write(msgspec.json.encode(document))
             os.utime(folder / DOCUMENT_FILE, ns=(now_ns, now_ns))
             (folder / NAMES_FOLDER).mkdir(mode=0o700)
             if name is not None and not self._lent:
                 put_name(folder / NAMES_FOLDER, name, now_ns)
             (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
-            flush_folder(folder)
+            self._flush(folder)
             return self._publish(folder, document, name, now_ns)
 
     def _publish(self, folder: Path, document: Document, name: str | None, now_ns: int) -> Document:
@@ -557,13 +561,18 @@ class ContextStore:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
             else:
-                flush_folder(self._documents)
+                self._flush(self._documents)
                 return document
             first = self._again(document.sha256, name, now_ns)
             if first is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 return msgspec.structs.replace(first, name=document.name)
         raise HostFault(f"the stored context {document.sha256} is damaged; remove its folder")
+
+    def _flush(self, folder: Path) -> None:
+        """The names in a folder. What runs brought along need not outlive a power cut: the next start removes it."""
+        if not self._lent:
+            flush_folder(folder)
 
     @contextlib.contextmanager
     def _admitted(self, folder: Path, sha256: str) -> Iterator[None]:
@@ -635,7 +644,7 @@ class ContextStore:
                 return False
             except FileNotFoundError:  # somebody else has removed it
                 return True
-            flush_folder(self._documents)
+            self._flush(self._documents)
             shutil.rmtree(grave)
         return True
 

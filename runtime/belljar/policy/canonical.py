@@ -6,6 +6,7 @@ not how somebody wrote them. Two files that amount to the same rules have the sa
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
@@ -30,6 +31,7 @@ def dump(policy: Policy) -> str:
     return "\n".join(_table_lines(policy, "")) + "\n"
 
 
+@functools.lru_cache(maxsize=64)
 def digest(policy: Policy) -> str:
     """SHA-256 of the canonical text, 64 hexadecimal digits."""
     return hashlib.sha256(dump(policy).encode()).hexdigest()

@@ -45,6 +45,7 @@ _LIMITS: Final = {
 }
 # How version 1 says "no limit": the largest number of whole pages.
 _UNLIMITED_MIN: Final = 2**60
+_CONTROL_BYTES_MAX: Final = 4096
 _SWAPS: Final = Path("/proc/swaps")
 # A killed process leaves its group a moment later.
 _REMOVE_S: Final = 5.0
@@ -193,7 +194,7 @@ class BoxGroup:
     def _limits(self, name: str, files: tuple[str, str], pid: int) -> bool:
         folder, version = self._by_controller[name], self._versions[name]
         try:
-            limit = (folder / files[version - 1]).read_text().split()[0]
+            limit = _text(folder, files[version - 1]).split()[0]
         except OSError:  # removed: it limits nobody
             return False
         return pid in _pids(folder) and limit not in ("max", "-1") and int(limit) < _UNLIMITED_MIN
@@ -219,9 +220,9 @@ class BoxGroup:
 
     def _cpu_s(self) -> float | None:
         if "cpuacct" in self._by_controller:
-            return int((self._by_controller["cpuacct"] / "cpuacct.usage").read_text()) / 1e9
+            return int(_text(self._by_controller["cpuacct"], "cpuacct.usage")) / 1e9
         if self._versions.get("cpu") == 2:
-            usage = _counter(self._by_controller["cpu"] / "cpu.stat", "usage_usec")
+            usage = _counter(self._by_controller["cpu"], "cpu.stat", "usage_usec")
             return None if usage is None else usage / 1e6
         return None
 
@@ -230,14 +231,14 @@ class BoxGroup:
             return None
         name = name_v1 if self._versions[controller] == 1 else name_v2
         with contextlib.suppress(FileNotFoundError):  # memory.peak came with Linux 5.19
-            return int((self._by_controller[controller] / name).read_text())
+            return int(_text(self._by_controller[controller], name))
         return None
 
     def _event(self, controller: str, v1: tuple[str, str], v2: tuple[str, str]) -> int | None:
         if controller not in self._by_controller:
             return None
         name, key = v1 if self._versions[controller] == 1 else v2
-        return _counter(self._by_controller[controller] / name, key)
+        return _counter(self._by_controller[controller], name, key)
 
 
 def find_places(mounts: Path = Path("/proc/self/mountinfo"), own: Path = Path("/proc/self/cgroup")) -> list[Place]:
@@ -345,11 +346,24 @@ def _limit(place: Place, folder: Path, spec: BoxSpec) -> None:
 
 def _put(folder: Path, name: str, text: str) -> None:
     """Write a control file."""
-    (folder / name).write_text(text)
+    descriptor = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
-def _counter(path: Path, key: str) -> int | None:
-    for line in path.read_text().splitlines():
+def _text(folder: Path, name: str) -> str:
+    """Read a control file, of which the kernel makes no more than a page. Without a buffer that takes half the time."""
+    descriptor = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _CONTROL_BYTES_MAX).decode("ascii", "replace")
+    finally:
+        os.close(descriptor)
+
+
+def _counter(folder: Path, name: str, key: str) -> int | None:
+    for line in _text(folder, name).splitlines():
         name, _, value = line.partition(" ")
         if name == key:
             return int(value)

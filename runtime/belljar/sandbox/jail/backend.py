@@ -474,7 +474,8 @@ class JailBox:
         return (*json.loads(said), *own, *self._group.limiting(self._pid))
 
     async def _kill(self) -> BoxEnd:
-        await self.evidence()  # a last look: what the watch counts goes away with the processes
+        if self._watch is not None:
+            await self._look(self._watch)  # a last one: what it counts goes away with the processes
         died_before = self._end.done()
         self._signal(signal.SIGKILL)
         try:
