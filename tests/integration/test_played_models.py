@@ -22,6 +22,7 @@ from tests.integration.test_root_replies import LANGUAGES, Language
 F = "```"
 CONTEXT = "".join(f"{n}: {'error' if n % 5 == 0 else 'fine'} on disk{n % 3}\n" for n in range(200))
 RIGHT = 40
+LONG = "I look at the lines, one by one. " * 200 + "\n"
 
 
 def block(code: str, label: str = "repl") -> str:
@@ -243,3 +244,34 @@ def test_a_style_of_root_model_comes_to_the_right_end(jar: Jar, name: str, langu
     for words in style.shown:
         assert words in said[at:], said
         at = said.index(words, at) + len(words)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_variable_of_a_turn_that_was_left_out_is_still_an_answer(jar: Jar, language: Language) -> None:
+    """What is too long for the conversation goes from it, the oldest first; nothing goes from the box."""
+
+    class Remembering(Played):
+        def __init__(self) -> None:
+            many = tuple(LONG + block(f"print('{number}' * 15_000)") for number in range(8))
+            count = LONG + block("found = sum(1 for line in context.splitlines() if 'error' in line)")
+            super().__init__(Style(says=(count, *many, block("FINAL_VAR('found')"))))
+            self.sent: list[str] = []
+
+        async def complete(self, request: ModelRequest) -> ModelReply:
+            self.sent.append("\n".join(message.text for message in request.messages))
+            return await super().complete(request)
+
+    standard = load("standard")
+    policy = replace(standard, models=replace(standard.models, prompt_bytes_max=64 * 1024))
+    model = Remembering()
+
+    async def main() -> Result:
+        async with Runtime(policy, state=jar.at, language=language) as runtime:
+            return await runtime.run("How many lines report an error?", context=CONTEXT, model=model)
+
+    result = asyncio.run(main())
+    assert f"{F}repl\nfound = sum" in model.sent[1]
+    assert f"{F}repl\nfound = sum" not in model.sent[-1]
+    assert "was left out to save room" in model.sent[-1]
+    assert (result.status, result.answer, result.turns) == ("ok", RIGHT, 10)
+    assert "found = sum" in result.turns_log[0].reply
