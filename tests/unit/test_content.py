@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 import sqlite3
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belljar.audit.content import HOST_KEY, PART_BYTES, RunKey, open_contents
+from belljar.audit.content import HOST_KEY, PART_BYTES, RunKey, _Mac, open_contents
 from belljar.audit.events import CellStarted
 from belljar.broker.keeping import SECRET_MARK, Keeper, Kept
 from belljar.errors import ContentErased, ContentLocked, ContentMissing, VerificationFailed
@@ -65,6 +66,17 @@ def test_text_is_compressed_and_nothing_of_it_is_seen() -> None:
     _, (row,) = KEY.sealed(data)
     assert len(row.body) < len(data) / 20
     assert b"quick" not in row.body
+
+
+@given(st.binary(min_size=1, max_size=64), st.binary(max_size=300))
+def test_names_and_keys_are_made_by_hmac(key: bytes, data: bytes) -> None:
+    assert _Mac(key)(data) == hmac.digest(key, data, "sha256")
+
+
+def test_two_objects_of_one_key_never_use_the_same_salt() -> None:
+    keys = [RunKey("r1", bytes(32)) for _ in range(2)]
+    salts = {bodies(key.sealed(b"same")[1])[0][2:18] for key in keys for _ in range(100)}
+    assert len(salts) == 200
 
 
 def test_equal_contents_have_one_name_in_a_run_and_two_in_two() -> None:

@@ -27,8 +27,8 @@ each with AES-256-GCM and each a row of its own (`contents`)::
     nonce      11 bytes number of the part, 1 byte: is it the last?
     associated header, digest, run
 
-The key is made for this blob from a random salt, so that a counter can be its nonce: no key meets a nonce twice, also
-not after a restart. A part that is missing, out of order, cut off or of another blob, run or journal does not open; and
+The key is made for this blob from its salt, 8 random bytes of the writer and a number, so that a counter can be its
+nonce: no key meets a nonce twice, also not after a restart. A part that is missing, out of order, cut off or of another blob, run or journal does not open; and
 what opened is held against the name once more.
 
 A prompt repeats: the root model is sent the whole conversation each turn, and each query of a program has the same
@@ -45,6 +45,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import os
 import re
 import zlib
@@ -96,8 +97,8 @@ _SALT: Final = slice(2, 18)
 _SIZE: Final = slice(18, 26)
 # Against zlib's own work: fast, and text shrinks to a half or a third all the same.
 _LEVEL: Final = 1
-# Shorter ones do not get shorter.
-_COMPRESSED_BYTES_MIN: Final = 64
+# Of shorter ones there is little to save, and to begin costs as much as to compress 2 KB.
+_COMPRESSED_BYTES_MIN: Final = 256
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _ONE: Final = "SELECT part, body FROM contents WHERE run = ? AND digest = ? ORDER BY part"
 _KEY: Final = "SELECT host_key, wrapped, gone FROM content_keys WHERE run = ?"
@@ -169,7 +170,10 @@ class RunKey:
     def __init__(self, run: str, key: bytes) -> None:
         self.run = run
         self._key = key
-        self._digest_key = _derived(key, b"digest")
+        self._derive = _Derive(key)
+        self._name = _Mac(self._derive(b"digest"))
+        # A salt is this and a number, so that none comes twice: 64 random bits, of this object alone.
+        self._salted, self._numbers = os.urandom(8), itertools.count()
 
     @classmethod
     def make(cls, run: str) -> RunKey:
@@ -183,7 +187,7 @@ class RunKey:
             VerificationFailed: it is not what was stored for this run.
         """
         try:
-            return cls(run, aes_key_unwrap(_derived(key, b"wrap", run.encode()), wrapped))
+            return cls(run, aes_key_unwrap(_Derive(key)(b"wrap", run.encode()), wrapped))
         except (InvalidUnwrap, ValueError):
             raise VerificationFailed(
                 f"the key of {run}'s contents is not what was stored: somebody changed the journal; restore a backup"
@@ -191,20 +195,20 @@ class RunKey:
 
     def row(self, key: bytes, until: int) -> ContentKeyRow:
         """The row that keeps it, wrapped with the host's key. `until` is when it may go, in seconds of the epoch."""
-        wrapped = aes_key_wrap(_derived(key, b"wrap", self.run.encode()), self._key)
+        wrapped = aes_key_wrap(_Derive(key)(b"wrap", self.run.encode()), self._key)
         return ContentKeyRow(self.run, host_key_id(key), wrapped, until, None)
 
     def name(self, data: bytes | memoryview) -> bytes:
         """The digest that names a content."""
-        return hmac.digest(self._digest_key, data, hashlib.sha256)
+        return self._name(data)
 
     def sealed(self, data: bytes | memoryview, *, redacted: bool = False) -> tuple[str, list[ContentRow]]:
         """The name of a content, and the rows that keep it."""
         digest = self.name(data)
         packed, flags = _packed(data)
-        salt = os.urandom(16)
+        salt = self._salted + next(self._numbers).to_bytes(8, "big")
         header = bytes([_VERSION, flags | _REDACTED * redacted]) + salt + len(data).to_bytes(8, "big")
-        cipher = AESGCM(_derived(self._key, b"blob", salt))
+        cipher = AESGCM(self._derive(b"blob", salt))
         about = header + digest + self.run.encode()
         rows = []
         for part, start in enumerate(range(0, max(1, len(packed)), PART_BYTES)):
@@ -231,7 +235,7 @@ class RunKey:
         header = bodies[0][:_HEADER_BYTES]
         if len(header) != _HEADER_BYTES or header[0] != _VERSION:
             raise ValueError("not a header")
-        cipher = AESGCM(_derived(self._key, b"blob", header[_SALT]))
+        cipher = AESGCM(self._derive(b"blob", header[_SALT]))
         about = header + digest + self.run.encode()
         packed = b"".join(
             cipher.decrypt(_nonce(part, part == len(bodies) - 1), body[0 if part else _HEADER_BYTES :], about)
@@ -244,9 +248,34 @@ class RunKey:
         return Content(data, bool(header[1] & _REDACTED))
 
 
-def _derived(key: bytes, *what: bytes) -> bytes:
-    """A key for one purpose: HMAC-SHA256 as a pseudorandom function, of words that end with a zero byte each."""
-    return hmac.digest(key, b"belljar contents 1\0" + b"".join(word + b"\0" for word in what), hashlib.sha256)
+class _Mac:
+    """HMAC-SHA256 with one key (RFC 2104), of which the key's share is computed once.
+
+    `hmac.digest` computes it each time, and lets other threads run meanwhile: a busy writer of the journal then keeps
+    the event loop waiting fifty times as long as the work takes.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(64, b"\0")
+        assert len(block) == 64, "a key is no longer than a block"
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def __call__(self, data: bytes | memoryview) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(data)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+class _Derive:
+    """Keys for one purpose each: HMAC-SHA256 as a pseudorandom function, of words that end with a zero byte each."""
+
+    def __init__(self, key: bytes) -> None:
+        self._mac = _Mac(key)
+
+    def __call__(self, *what: bytes) -> bytes:
+        return self._mac(b"belljar contents 1\0" + b"".join(word + b"\0" for word in what))
 
 
 def _nonce(part: int, is_last: bool) -> bytes:
