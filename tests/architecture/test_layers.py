@@ -7,6 +7,7 @@ not know each other. A package stands on one level with all its modules.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -119,18 +120,22 @@ def name_of(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"), str(path))
 
 
-def imported(path: Path) -> Iterator[str]:
+@functools.cache
+def imported(path: Path) -> tuple[str, ...]:
     """The absolute dotted names that a file imports anywhere in it, `from x import y` as `x.y`."""
+    found: list[str] = []
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             prefix = "." * node.level + (node.module or "")
-            yield from (f"{prefix}.{alias.name}" for alias in node.names)
+            found += (f"{prefix}.{alias.name}" for alias in node.names)
+    return tuple(found)
 
 
 def roots(path: Path) -> set[str]:
