@@ -7,6 +7,9 @@
     │   ├── ProtocolViolation      it broke the rules of the wire; the box ends
     │   └── GuestDied              the box ended by itself
     ├── Refusal                  we said no: `code`, and where a limit was met `limit` and `observed`
+    │   ├── AccessDenied           whoever asks a service did not prove who they are
+    │   │   └── AccessThrottled      they failed to too often, and must wait
+    │   ├── AccessForbidden        they did, and may not do this
     │   ├── ContentUnavailable     what a record of the log names cannot be shown
     │   │   ├── ContentErased        it was erased, or its time was over
     │   │   ├── ContentLocked        its key is another host's, or lost
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 __all__ = [
+    "AccessDenied",
+    "AccessForbidden",
+    "AccessThrottled",
     "AuditUnavailable",
     "BelljarError",
     "BoxFault",
@@ -97,6 +103,28 @@ class Refusal(BelljarError):
         self.code = code
         self.limit = limit
         self.observed = observed
+
+
+class AccessDenied(Refusal):
+    """Whoever asks did not prove who they are. The text never repeats what they showed."""
+
+    exit_code = 4
+
+
+class AccessThrottled(AccessDenied):
+    """Nobody looked at what was shown: too many attempts from there have failed.
+
+    Args:
+        retry_after_s: in how many seconds the next one is looked at.
+    """
+
+    def __init__(self, message: str, *, code: str, retry_after_s: int) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class AccessForbidden(Refusal):
+    exit_code = 4
 
 
 class ContentUnavailable(Refusal):

@@ -25,14 +25,28 @@ from typing import Final, Literal, Self, TypeAlias, get_args
 
 from belljar.errors import InvalidInput
 
-__all__ = ["BACKENDS", "DEFAULT_TENANT", "LANGUAGES", "OTHER_BACKEND", "BackendName", "Language", "RunId", "Tenant"]
+__all__ = [
+    "BACKENDS",
+    "DEFAULT_TENANT",
+    "LANGUAGES",
+    "OTHER_BACKEND",
+    "ROLES",
+    "BackendName",
+    "Language",
+    "Role",
+    "RunId",
+    "Tenant",
+]
 
 BackendName: TypeAlias = Literal["jail", "docker", "gvisor"]
 Language: TypeAlias = Literal["restricted", "python"]
+# What somebody may do who asks a service; `access.roles` says what that is.
+Role: TypeAlias = Literal["admin", "operator", "tenant-admin", "runner", "auditor"]
 BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
 # A backend that a program registers: its owner, a dot, its name.
 OTHER_BACKEND: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}\.[a-z][a-z0-9_-]{0,31}")
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 _LEVELS_MAX: Final = 8
 _LEVEL: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")

@@ -45,6 +45,9 @@ def test_every_error_has_exactly_one_culprit() -> None:
 @pytest.mark.parametrize(
     ("name", "code"),
     [
+        ("AccessDenied", 4),
+        ("AccessForbidden", 4),
+        ("AccessThrottled", 4),
         ("ContentErased", 2),
         ("ContentLocked", 2),
         ("ContentMissing", 2),
