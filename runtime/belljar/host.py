@@ -20,7 +20,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypeGuard, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeGuard, TypeVar
 
 import msgspec
 
@@ -39,7 +39,7 @@ from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language, RunId, Tenant
 from belljar.journal import Job, Journal, open_journal
 from belljar.keys import Keys
-from belljar.ledger import Ledger, Limits
+from belljar.ledger import Amounts, Ledger, Limits
 from belljar.lifecycle import (
     Fork,
     OnProgress,
@@ -51,6 +51,7 @@ from belljar.lifecycle import (
     box_spec,
     log_refused_start,
     new_run_id,
+    tenant_limits,
 )
 from belljar.models import HostTool, Model, Prices, Registry, Tool, host_tools
 from belljar.models.replay import ForkModel, Tape
@@ -66,7 +67,7 @@ from belljar.sources import ContextSource, Loans, named, register
 from belljar.streaming import Feed, ResultEvent, StreamEvent, Telling
 from belljar.tasks import stopped, to_the_end
 
-__all__ = ["Host", "LiveRun", "Note", "Terms", "Ticket"]
+__all__ = ["Host", "LiveRun", "Note", "Terms", "Ticket", "Vetted"]
 
 _Name = TypeVar("_Name", bound=str)
 # How often `watch` yields progress.
@@ -146,6 +147,13 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     tape: Tape | None = None
     fork: Fork | None = None
     seed: str | None = None
+
+
+class Vetted(NamedTuple):
+    """A run that may be ordered: the registered contexts that it names, and what asks the quotas, for a transaction."""
+
+    documents: dict[str, Document]
+    admission: Job[None]
 
 
 class Note:
@@ -396,13 +404,12 @@ class Host:
         language: Language | None,
         models: Sequence[str | None],
         references: Iterable[str],
-    ) -> dict[str, Document]:
+    ) -> Vetted:
         """Refuse now, and log, what would be refused for certain when a run's turn comes.
 
-        Returns the contexts that are registered under these references.
-
         Args:
-            models: the root model and the sub-model, or only the one that there is.
+            models: the root model, None where there is none, and the sub-model, if there is another one.
+            references: of registered contexts.
 
         Raises:
             Refusal: as `run`.
@@ -410,11 +417,24 @@ class Host:
         self._check_open()
         async with self._logging_refusals(tenant, by=by):
             terms = await Terms.read(policy, backend, language)
-            for depth, model in enumerate(models):
+            found = [None if model is None else await self._model(model, terms.policy) for model in models]
+            for depth, model in enumerate(found):
                 if model is not None:
-                    permit_depth(terms.policy, (await self._model(model, terms.policy)).name, depth)
+                    permit_depth(terms.policy, model.name, depth)
             store = self._contexts.of(tenant)
-            return {name: await asyncio.to_thread(store.find, name) for name in references}
+            documents = {name: await asyncio.to_thread(store.find, name) for name in references}
+        asked = Amounts(cpu_ms=1, wall_ms=1, memory_mib_s=1)
+        if (root := found[0]) is not None:
+            cost = self._prices.of(root).bound(root.name, 1, 1)
+            one_call = {"calls": 1, "input_tokens": 1, "output_tokens": 1, "cost_nanousd": min(1, cost)}
+            asked = msgspec.structs.replace(asked, **one_call)
+        ledger, _ = self._writers()
+        of_policy = tenant_limits(terms.policy.quota.tenant)
+        return Vetted(documents, ledger.admit_job(tenant, asked, tenant_limits=of_policy, now=ledger.now()))
+
+    async def log_refusal(self, tenant: Tenant, refusal: Refusal, *, by: str) -> None:
+        """Log a start that was refused before a run had its id. Raises AuditUnavailable."""
+        await log_refused_start(self.audit, tenant, refusal, by=by)
 
     async def _solve(
         self,

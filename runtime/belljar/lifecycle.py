@@ -98,6 +98,7 @@ __all__ = [
     "box_spec",
     "log_refused_start",
     "new_run_id",
+    "tenant_limits",
 ]
 
 OnProgress = Callable[[Progress], None]
@@ -572,7 +573,7 @@ class Run:
                     self.scope.run,
                     self.scope.tenant,
                     run_limits=limits,
-                    tenant_limits=_tenant_limits(policy.quota.tenant),
+                    tenant_limits=tenant_limits(policy.quota.tenant),
                     parent=self.scope.run.parent,
                     beside=self._meter.begin(limits).then(entry).then(self.order.begun),
                 )
@@ -961,7 +962,8 @@ def _run_limits(policy: Policy) -> Limits:
     return Limits(**_spending(policy.quota.run), read_bytes=read, memory_mib_s=policy.quota.run.memory_mib_s)
 
 
-def _tenant_limits(quota: Quota) -> Limits:
+def tenant_limits(quota: Quota) -> Limits:
+    """What a policy lets each level of a tenant have for which nothing is set."""
     return Limits(
         **_spending(quota),
         read_bytes=quota.read_bytes,

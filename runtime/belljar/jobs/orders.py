@@ -7,6 +7,8 @@ An order is a run that somebody asked a service for. Its state is a column of th
        ├─────────────────▶ interrupted     its process died, or was stopped before the run's turn came
        ├─────────────────▶ cancelled       before its turn came; one that had begun is `killed`
        └─────────────────▶ refused         it could not start: `error` says why
+
+Where another process than its own is asked to end it, it is `cancelling` until its own has done so.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from belljar.identity import Language
 
 __all__ = [
     "CANCELLED",
+    "CANCELLING",
     "IDEM_CHARS_MAX",
     "INTERRUPTED",
     "OPEN",
@@ -53,11 +56,12 @@ __all__ = [
 
 QUEUED: Final = "queued"
 RUNNING: Final = "running"
+CANCELLING: Final = "cancelling"
 INTERRUPTED: Final = "interrupted"
 CANCELLED: Final = "cancelled"
 REFUSED: Final = "refused"
 # The states that an order can leave.
-OPEN: Final = (QUEUED, RUNNING)
+OPEN: Final = (QUEUED, RUNNING, CANCELLING)
 
 IDEM_CHARS_MAX: Final = 255
 _IDEM: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -144,7 +148,8 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
     """A run, as far as it can be told here, whoever ordered it and wherever it runs.
 
     Attributes:
-        state: `queued`, `running`, how it ended (a status of a result), `interrupted`, `cancelled` or `refused`.
+        state: `queued`, `running`, `cancelling`, how it ended (a status of a result), `interrupted`, `cancelled` or
+            `refused`.
         parent: of a child run.
         by: who ordered it of a service; None if nobody did.
         retried_as: the run that a retry with the same key made of this one.
