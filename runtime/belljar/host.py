@@ -150,10 +150,15 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Vetted(NamedTuple):
-    """A run that may be ordered: the registered contexts that it names, and what asks the quotas, for a transaction."""
+    """A run that may be ordered, and under what it will run.
+
+    `documents` are the registered contexts that it names; `admission` asks the quotas, for a transaction.
+    """
 
     documents: dict[str, Document]
     admission: Job[None]
+    backend: str
+    language: Language
 
 
 class Note:
@@ -430,7 +435,8 @@ class Host:
             asked = msgspec.structs.replace(asked, **one_call)
         ledger, _ = self._writers()
         of_policy = tenant_limits(terms.policy.quota.tenant)
-        return Vetted(documents, ledger.admit_job(tenant, asked, tenant_limits=of_policy, now=ledger.now()))
+        admission = ledger.admit_job(tenant, asked, tenant_limits=of_policy, now=ledger.now())
+        return Vetted(documents, admission, terms.backend, terms.language)
 
     async def log_refusal(self, tenant: Tenant, refusal: Refusal, *, by: str) -> None:
         """Log a start that was refused before a run had its id. Raises AuditUnavailable."""
@@ -628,6 +634,10 @@ class Host:
     def live(self) -> list[LiveRun]:
         """The runs under way here, in the order in which they started; child runs behind the run that started them."""
         return [_shown(run) for _, run in sorted(self._live.items())]
+
+    def live_run(self, run: str) -> LiveRun | None:
+        """One run under way here; None if it is not."""
+        return _shown(self._live[run]) if run in self._live else None
 
     async def watch(self, run: str) -> AsyncIterator[Progress]:
         """A run's progress, repeatedly until it has ended; the last one is final.

@@ -120,7 +120,7 @@ class OrderBook:
         return Job(work, ((ORDERS, (run,)),))
 
     def ends(self, run: str, state: Callable[[], str]) -> Job[None]:
-        """For the transaction that ends the run, or one of its own; nothing where it has ended. `state` is asked then."""
+        """For the transaction that ends the run, or one of its own; nothing where it has ended."""
 
         def work(draft: Draft) -> None:
             row = draft.get(ORDERS, run)
@@ -130,7 +130,7 @@ class OrderBook:
         return Job(work, ((ORDERS, (run,)),))
 
     async def end(self, runs: Iterable[str], state: str) -> None:
-        """End orders that have no run, or none any more."""
+        """End orders that have no run, or none any more; those that have ended stay as they are."""
         jobs = [self.ends(run, lambda: state) for run in runs]
 
         def work(draft: Draft) -> None:
@@ -138,6 +138,17 @@ class OrderBook:
                 job.work(draft)
 
         await self._submit(Job(work, tuple(need for job in jobs for need in job.needs)))
+
+    async def settle(self, run: str, state: str) -> str:
+        """As `end`, of one order. Returns its state from now on."""
+        ending = self.ends(run, lambda: state)
+
+        def work(draft: Draft) -> str:
+            ending.work(draft)
+            row = draft.get(ORDERS, run)
+            return state if row is None else row.state
+
+        return await self._submit(Job(work, ending.needs))
 
     async def ask_to_cancel(self, run: str) -> None:
         """Let the process that has the order hear that it is to end it."""

@@ -13,13 +13,12 @@ from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 
-from belljar.audit import Receipt, Record, records_below
+from belljar.audit import Receipt, Record, head, records_below
 from belljar.audit.content import Contents, open_contents
 from belljar.audit.events import RunAbandoned, RunFinished, RunStarted
 from belljar.audit.paging import Pages, open_pages
 from belljar.audit.source import Log
 from belljar.audit.trajectory import Absent, Answer, Cell, Trajectory
-from belljar.audit.trajectory import Run as LoggedRun
 from belljar.engine import Coverage, ErrorInfo, Limit, Result, RunUsage, Status
 from belljar.errors import ContentUnavailable, InvalidInput
 from belljar.identity import RunId, Tenant
@@ -125,6 +124,10 @@ class Found:
                 row = _order_before(pages, at) if ordered == at else row
         return Page(runs=tuple(shown), after=at)
 
+    def head(self) -> int:
+        """The number of the log's last record."""
+        return head(self._log)
+
     def batch(self, run: str, seq: int, limit: int) -> Batch:
         """The records of a run and those below it with a higher number than `seq`."""
         with open_pages(self._log) as pages:
@@ -208,7 +211,7 @@ def _result(grown: Trajectory, ended: Record, contents: Contents) -> tuple[Resul
         stdout=stdout,
         stderr=stderr,
         truncated=False,
-        output_bytes=(cells[-1].output.size_bytes or 0) if cells and cells[-1].output is not None else 0,
+        output_bytes=_output_bytes(cells[-1] if cells else None) or len((stdout + stderr).encode()),
         error=error,
         limit=None if end.code is None else Limit.of(end.code, end.limit, end.observed),
         wall_s=(end.wall_ms or 0) / 1000,
@@ -243,6 +246,11 @@ def _answer(cells: Iterable[Cell], contents: Contents, absent: list[str]) -> str
         absent.append("answer")
         return None
     return msgspec.json.decode(data, type=str) if data.startswith(b'"') else msgspec.Raw(data)
+
+
+def _output_bytes(cell: Cell | None) -> int:
+    """As the log says it; 0 where an answer ended the cell."""
+    return (cell.output.size_bytes or 0) if cell is not None and cell.output is not None else 0
 
 
 def _output(

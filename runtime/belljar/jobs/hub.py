@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from belljar.streaming import EVENT_CHARS, MissedEvent, StreamEvent, Telling
@@ -93,7 +93,7 @@ class Hub(Telling):
         more, self._more = self._more, asyncio.Event()
         more.set()
 
-    async def listen(self, after: int | None = None) -> AsyncIterator[tuple[int, StreamEvent]]:
+    async def listen(self, after: int | None = None) -> AsyncGenerator[tuple[int, StreamEvent], None]:
         """The events behind the one with the id `after`, or all that are kept; then those to come, until `close`."""
         self.listeners += 1
         last, seen = (0, 0) if after is None else (after, self._count(self._place(after)))

@@ -16,13 +16,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, assert_never
 
 import msgspec
 from msgspec import Meta
 
 from belljar.engine import ErrorInfo, Limit, Progress, Result
 from belljar.errors import InvalidInput, Refusal
+from belljar.heavy import bytes_of, sha256
 from belljar.identity import Language
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "RegisteredContext",
     "SessionState",
     "TextContext",
+    "chars_of",
     "check_asked",
     "check_idem",
     "digest_of",
@@ -321,6 +323,29 @@ def check_idem(idem: str) -> None:
         )
 
 
-def digest_of(asked: Asked) -> bytes:
-    """SHA-256 of a request in its canonical form: keys sorted, and what is as by default left out."""
-    return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
+def digest_of(asked: Asked) -> tuple[bytes, int]:
+    """SHA-256 of a request in its canonical form, and how many bytes it has.
+
+    Keys are sorted, what is as by default is left out, and each context stands there as its own digest.
+    """
+    contexts, size = {}, 0
+    for name, context in asked.contexts.items():
+        match context:
+            case TextContext():
+                data = bytes_of(context.text)
+            case JsonContext():
+                data = msgspec.json.encode(context.value, order="sorted")
+            case RegisteredContext():
+                data = context.ref.encode()
+            case _:
+                assert_never(context)
+        contexts[name] = (type(context).__name__, sha256(data))
+        size += len(data)
+    whole = msgspec.json.encode((msgspec.structs.replace(asked, contexts={}), contexts), order="sorted")
+    return hashlib.sha256(whole).digest(), size + len(whole)
+
+
+def chars_of(asked: Asked | AskedSession) -> int:
+    """About how much there is to go through; of JSON nobody knows before."""
+    size = sum(len(one.text) if isinstance(one, TextContext) else 1 << 20 for one in asked.contexts.values())
+    return size + (len(asked.question or "") + len(asked.code or "") if isinstance(asked, Asked) else 0)

@@ -139,7 +139,7 @@ class FairQueue(Generic[_T]):
         if not path[-1].own:
             del path[-1].ring[""]
         self._root.count -= 1
-        for above, node, level in zip(path, path[1:], tenant.levels, strict=True):
+        for above, node, level in zip(path[:-1], path[1:], tenant.levels, strict=True):
             node.count -= 1
             if not node.count:
                 del above.below[_name(level)], above.ring[_name(level)]
