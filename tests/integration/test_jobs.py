@@ -119,7 +119,7 @@ def test_an_order_has_its_id_at_once_and_its_result_when_it_has_ended(jar: Jar, 
             await until(lambda: gate.asked)
             running = await desk.get(order.run)
             assert (running.state, running.tenant, running.by, running.model) == (
-                *("running", "acme", "key:alice", "gated"),
+                *("running", "acme", "key:alice", "scripted:gated"),
             )
             assert running.progress is not None
             assert not (await desk.wait(order.run, 0.01)).result
@@ -169,7 +169,7 @@ def test_what_cannot_be_run_is_refused_at_once_and_logged(jar: Jar) -> None:
 
 
 def test_contexts_come_inline_or_registered_and_policies_by_name(jar: Jar) -> None:
-    small = load(jar.policy("[limits]\ncell_wall_s = 5\n"))
+    small = load(jar.policy("[limits]\ncell_wall = '5 s'\n"))
 
     async def go() -> None:
         async with desk_of(jar, policies={"ours": small}) as desk:
