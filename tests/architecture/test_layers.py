@@ -28,6 +28,7 @@ LEVELS = [
     {"__init__"},
     {"bench"},
     {"facade", "demo", "testing", "doctor", "backup"},
+    {"jobs"},
     {"runtime", "upkeep", "replay"},
     {"host"},
     {"sessions", "streaming", "sources", "quotas", "config"},

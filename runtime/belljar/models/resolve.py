@@ -111,6 +111,10 @@ class Registry:
         shown = ascii(model if len(model) <= _SHOWN_MAX else model[:_SHOWN_MAX] + "...")
         raise InvalidInput(f"there is no model {shown}: {_POSSIBLE}", code="model.unknown")
 
+    def is_given(self, name: str) -> bool:
+        """Whether it is the name of one of `models`."""
+        return name in self._given
+
     async def aclose(self) -> None:
         """Close the models made here."""
         while self._made:
