@@ -1,0 +1,39 @@
+"""Runs that a service is asked for: admitted, queued in fair turns, run, watched, found again."""
+
+from belljar.jobs.desk import Desk
+from belljar.jobs.orders import (
+    Asked,
+    AskedSession,
+    Busy,
+    Context,
+    DeskLimits,
+    IdempotencyConflict,
+    JsonContext,
+    NoSuchRun,
+    NoSuchSession,
+    Order,
+    OrderState,
+    Page,
+    RegisteredContext,
+    SessionState,
+    TextContext,
+)
+
+__all__ = [
+    "Asked",
+    "AskedSession",
+    "Busy",
+    "Context",
+    "Desk",
+    "DeskLimits",
+    "IdempotencyConflict",
+    "JsonContext",
+    "NoSuchRun",
+    "NoSuchSession",
+    "Order",
+    "OrderState",
+    "Page",
+    "RegisteredContext",
+    "SessionState",
+    "TextContext",
+]
