@@ -554,14 +554,17 @@ class HttpRequest(_Event, frozen=True):
 
 
 class AccessChanged(_Event, frozen=True):
-    """An API key was made, replaced by another one (`next`), or revoked. Its secret stands nowhere."""
+    """An API key was made, replaced by another one (`next`), or revoked. Its secret stands nowhere.
+
+    Without a `tenant` it is one of the whole host.
+    """
 
     name: ClassVar[str] = "access.changed"
     by: Text
     key: Text
     what: Literal["made", "rotated", "revoked"]
-    tenant: Text
     role: Text
+    tenant: Text | None = None
     next: Text | None = None
 
 

@@ -1,0 +1,105 @@
+"""Whoever asks shows one text, a key or a token, or comes with the cookie of a session: who is it?
+
+    text ──▶ a key that was good here before? ─no─▶ too many failures from there? ─no─▶ ApiKeys or Oidc ──▶ principal
+                        └────────────────────────────────yes──────────────────────────────▲
+
+A key that works is never held up by others behind the same address, a proxy's for example, once it was seen. What was
+not seen before is looked up a few at a time, each after it was asked whether its address may still try: so many at once
+cost no more than one after the other.
+
+Only what nobody could have shown who once had a key or token counts as a failure of its address: a program that goes on
+with an expired key locks nobody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final, Self
+
+from belljar.access.apikeys import PREFIX, ApiKeys
+from belljar.access.oidc import Oidc
+from belljar.access.roles import Principal
+from belljar.access.sessions import Session, Sessions
+from belljar.access.settings import AccessSettings
+from belljar.access.throttle import Throttle
+from belljar.audit import AuditLog
+from belljar.errors import AccessDenied
+from belljar.journal import Journal
+from belljar.keys import Keys
+
+__all__ = ["Authenticator"]
+
+# Of keys that were not seen before, at a time.
+_LOOKED_UP_MAX: Final = 8
+_COUNTED: Final = ("access.unknown", "access.token")
+
+
+class Authenticator:
+    """Says who asks, in one event loop.
+
+    Args:
+        keys, sessions: are attributes, too, for what is done with them besides.
+        oidc: None where no issuer is trusted.
+    """
+
+    def __init__(
+        self, keys: ApiKeys, sessions: Sessions, oidc: Oidc | None = None, throttle: Throttle | None = None
+    ) -> None:
+        self.keys = keys
+        self.sessions = sessions
+        self.oidc = oidc
+        self._throttle = Throttle() if throttle is None else throttle
+        self._looking = asyncio.Semaphore(_LOOKED_UP_MAX)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(
+        cls, journal: Journal, audit: AuditLog, folder: Keys, settings: AccessSettings
+    ) -> AsyncIterator[Self]:
+        """What a host's configuration asks for, until the end of a block.
+
+        Raises:
+            InvalidInput: `access.extra`: its identity provider needs what is not installed.
+            AuditUnavailable: the keys folder cannot be used.
+        """
+        keys = ApiKeys(journal, audit, age_max=settings.key_age_max)
+        sessions = await asyncio.to_thread(Sessions, keys, folder, clock=journal.now)
+        if settings.oidc is None:
+            yield cls(keys, sessions)
+            return
+        async with contextlib.aclosing(Oidc(settings.oidc, clock=journal.now)) as oidc:
+            yield cls(keys, sessions, oidc)
+
+    async def check(self, text: str, *, address: str) -> Principal:
+        """Who shows this key or token.
+
+        Args:
+            address: where it comes from, as far as the service knows.
+
+        Raises:
+            AccessThrottled: `access.throttled`.
+            AccessDenied: as `ApiKeys.check` and `Oidc.check`.
+            HostFault: it cannot be found out: the journal or the issuer does not answer.
+        """
+        return (await self._proven(text, address))[0]
+
+    async def log_in(self, text: str, *, address: str) -> Session:
+        """Begin a session for a page. Raises as `check`."""
+        return self.sessions.begin(*await self._proven(text, address))
+
+    async def _proven(self, text: str, address: str) -> tuple[Principal, int | None]:
+        if self.keys.knows(text):
+            return await self.keys.check(text), None
+        try:
+            if text.startswith(PREFIX) or self.oidc is None:
+                async with self._looking:
+                    self._throttle.check(address)
+                    return await self.keys.check(text), None
+            self._throttle.check(address)
+            return await self.oidc.proven(text)
+        except AccessDenied as error:
+            if error.code in _COUNTED:
+                self._throttle.failed(address)
+            raise
