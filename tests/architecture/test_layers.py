@@ -27,7 +27,7 @@ LEVELS = [
     {"__init__"},
     {"bench"},
     {"service"},
-    {"facade", "demo", "testing", "doctor", "backup"},
+    {"facade", "demo", "testing", "doctor", "backup", "exporting"},
     {"jobs", "hooks"},
     {"runtime", "upkeep", "replay"},
     {"host"},

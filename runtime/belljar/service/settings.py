@@ -121,8 +121,8 @@ def check_bind(settings: ServiceSettings) -> None:
     if is_loopback(settings.host) or settings.is_secure or settings.trusted_proxies:
         return
     raise InvalidInput(
-        f"{settings.host} is not an address of this machine alone: set tls_cert and tls_key, or name the proxy in front "
-        "that has TLS as trusted_proxies, in [service] of belljar.toml; or listen on 127.0.0.1",
+        f"{settings.host} is not an address of this machine alone: set tls_cert and tls_key, or name the proxy in "
+        "front that has TLS as trusted_proxies, in [service] of belljar.toml; or listen on 127.0.0.1",
         code="service.exposed",
     )
 
