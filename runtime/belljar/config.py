@@ -141,7 +141,7 @@ class Config:
     journal_env: str | None = None
     tenants: Mapping[Tenant, Changes] = field(default_factory=dict)
     witness: Address | None = None
-    service: ServiceTable = ServiceTable()
+    service: ServiceTable = field(default_factory=ServiceTable)
 
 
 @dataclass(frozen=True)

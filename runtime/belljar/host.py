@@ -503,6 +503,21 @@ class Host:
         prices.bound(model.name, 1, 1)  # refuses a model without a price before anything is started
         return model
 
+    def check_model_of_stranger(self, name: str) -> None:
+        """Refuse a model's name that opens a file of this host, or shows what another run was answered.
+
+        For names that come over a network. A model object that was given to this host is found by whatever name.
+
+        Raises:
+            InvalidInput: `model.unknown`.
+        """
+        kind = name.partition(":")[0]
+        if kind in ("scripted", "replay") and not self._registry.has(name):
+            raise InvalidInput(
+                f"there is no model {name[:80]!a} here: name one of a provider, such as claude-NAME or openai:NAME",
+                code="model.unknown",
+            )
+
     # ------------------------------------------------------------------------------------------------------ live runs
 
     def live(self) -> list[LiveRun]:

@@ -73,6 +73,10 @@ class Registry:
         """What of all that was looked up nobody else may know."""
         return tuple(value for name, value in self._environ.items() if value and name.endswith(_SECRET))
 
+    def has(self, name: str) -> bool:
+        """Whether a model object of that name was given, so that nothing is opened to find it."""
+        return name in self._given
+
     async def load(self, model: str | Model | None) -> None:
         """Load what `resolve` needs for this model, in a thread: the provider's client, which takes a second, or a run.
 

@@ -187,11 +187,8 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
         statuses.add(404)
     if route.action is None:
         statuses -= {401, 403, 429}
+    problem = {MEDIA_TYPE: {"schema": schemas.of(Problem)}}
     for status in sorted(statuses):
-        words = _MEANS[status] if str(status) not in found else found[str(status)]["description"]
-        problem = {"description": words, "content": {MEDIA_TYPE: {"schema": schemas.of(Problem)}}}
-        if str(status) in found:
-            found[str(status)].setdefault("content", {})[MEDIA_TYPE] = problem["content"][MEDIA_TYPE]
-        else:
-            found[str(status)] = problem
+        one = found.setdefault(str(status), {"description": _MEANS[status]})
+        one["content"] = {**one.get("content", {}), **problem}
     return found

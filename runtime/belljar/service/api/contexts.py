@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +17,8 @@ from belljar.service.routes import Answer, Asking, Route
 from belljar.service.scopes import LIMIT_MAX, Cursor, TenantName, page_of
 
 __all__ = ["ROUTES", "ContextInfo", "info_of"]
+
+_T = TypeVar("_T")
 
 _PAGE_CHARS_MAX = 256 * 1024
 _ITEMS_MAX = 1000
@@ -209,10 +212,10 @@ async def items(asking: Asking[ItemsQuery, None]) -> ItemsPage:
     return await _opened(asking, document, work)
 
 
-async def _opened(asking: Asking[Any, Any], document: Document, work: Any) -> Any:
+async def _opened(asking: Asking[Any, Any], document: Document, work: Callable[[OpenDocument], _T]) -> _T:
     tenant = asking.named(asking.query.tenant)
 
-    def go() -> Any:
+    def go() -> _T:
         with asking.host.open_context(document.sha256, tenant=tenant) as opened:
             return work(opened)
 

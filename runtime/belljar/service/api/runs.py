@@ -18,7 +18,7 @@ from belljar.identity import Tenant
 from belljar.jobs import Asked, OrderState
 from belljar.service.problems import Unfit
 from belljar.service.routes import Answer, Asking, Nothing, Route, Service
-from belljar.service.scopes import Cursor, TenantName, named_tenant, of_run
+from belljar.service.scopes import Cursor, TenantName, check_models, named_tenant, of_run
 from belljar.service.streams import pieces, streamed
 from belljar.streaming import StreamEvent
 
@@ -113,6 +113,7 @@ async def _in_body(asking: Asking[Any, RunAsked]) -> Tenant | None:
 async def order(asking: Asking[Nothing, RunAsked]) -> Answer:
     body, desk = asking.body, asking.desk
     asked = Asked(**{field: getattr(body, field) for field in Asked.__struct_fields__})
+    check_models(asking.host, asked.model, asked.sub_model)
     idem = asking.request.headers.get("idempotency-key", "")
     made = await desk.submit(asked, tenant=asking.named(body.tenant), by=asking.by, idem=idem)
     asking.about = made.run
@@ -193,16 +194,15 @@ async def events(asking: Asking[EventsQuery, None]) -> Response:
 
 async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent], None]) -> AsyncGenerator[bytes, None]:
     """Each event as it comes, a sign of life in between, and a last word when the service stops."""
-    stopping = asyncio.ensure_future(service.stopping.wait())
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(service.stopping.wait())
     coming: asyncio.Future[tuple[int, StreamEvent] | None] | None = None
     try:
         yield b"retry: 1000\n\n"
         while True:
             if coming is None:
                 coming = asyncio.ensure_future(anext(found, None))
-            await asyncio.wait(
-                {coming, stopping}, timeout=service.settings.heartbeat_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            both: set[asyncio.Future[Any]] = {coming, stopping}
+            await asyncio.wait(both, timeout=service.settings.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
             if coming.done():
                 event = coming.result()
                 coming = None
