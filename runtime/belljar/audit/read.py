@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import msgspec
 
@@ -25,7 +25,7 @@ from belljar.audit.events import (
     encoded,
 )
 from belljar.audit.log import RECORD_BYTES_MAX
-from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
+from belljar.audit.source import UNREADABLE, Log, Row, Source, looked_at, open_source
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
 
 __all__ = [
@@ -232,14 +232,15 @@ def page_after(
     last = seq
     with closing(open_source(log)) as source:
         try:
-            rows = source.rows(run) if run is not None else source.rows(after=seq)
-            for looked_at_count, row in enumerate(row for row in rows if row[0] > seq):
-                if len(found) == limit or looked_at_count == _LOOKED_AT_MAX:
-                    return found, last
-                last = row[0]
-                record = _parsed(*row[:3])
-                if wanted is None or wanted(record.run):
-                    found.append(record)
+            given = source.rows(run) if run is not None else source.rows(after=seq)
+            with closing(cast("Generator[Row, None, None]", given)) as rows:  # before its connection is
+                for count, row in enumerate(row for row in rows if row[0] > seq):
+                    if len(found) == limit or count == _LOOKED_AT_MAX:
+                        return found, last
+                    last = row[0]
+                    record = _parsed(*row[:3])
+                    if wanted is None or wanted(record.run):
+                        found.append(record)
         except UNREADABLE as error:
             raise _unreadable(source, error) from error
     return found, None

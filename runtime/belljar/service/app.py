@@ -48,7 +48,7 @@ def application(
         The application; its `state.service` is what the handlers share.
     """
     service = Service(host, desk, access, settings)
-    service.document = functools.partial(_document, tuple(routes))
+    service.document = functools.cache(functools.partial(_document, routes))
     paths: dict[str, list[Route]] = {}
     for route in routes:
         paths.setdefault(route.path, []).append(route)
@@ -72,8 +72,7 @@ def application(
     return app
 
 
-@functools.lru_cache(maxsize=4)
-def _document(routes: tuple[Route, ...]) -> bytes:
+def _document(routes: Sequence[Route]) -> bytes:
     from belljar.service.openapi import document  # here: nobody who starts a service waits for it
 
     return msgspec.json.encode(document(routes))
