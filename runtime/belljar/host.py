@@ -18,9 +18,9 @@ import contextlib
 import functools
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypeGuard, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeGuard, TypeVar
 
 import msgspec
 
@@ -37,9 +37,9 @@ from belljar.context import ContextStore, ContextStores, Document, OpenDocument
 from belljar.engine import AnswerType, Progress, Result
 from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language, RunId, Tenant
-from belljar.journal import Journal, open_journal
+from belljar.journal import Job, Journal, open_journal
 from belljar.keys import Keys
-from belljar.ledger import Ledger, Limits
+from belljar.ledger import Amounts, Ledger, Limits
 from belljar.lifecycle import (
     Fork,
     OnProgress,
@@ -51,9 +51,10 @@ from belljar.lifecycle import (
     box_spec,
     log_refused_start,
     new_run_id,
+    tenant_limits,
 )
 from belljar.models import HostTool, Model, Prices, Registry, Tool, host_tools
-from belljar.models.replay import Tape
+from belljar.models.replay import ForkModel, Tape
 from belljar.owners import Owner
 from belljar.policy import Policy, check_pin, load, named_apart, presets
 from belljar.quotas import Quotas, apply_limits, context_bounds
@@ -63,10 +64,10 @@ from belljar.sandbox import Backend, BackendSite, open_backend
 from belljar.search import Searcher
 from belljar.sessions import Home, Opening, Session, check_code
 from belljar.sources import ContextSource, Loans, named, register
-from belljar.streaming import Feed, ResultEvent, StreamEvent
+from belljar.streaming import Feed, ResultEvent, StreamEvent, Telling
 from belljar.tasks import stopped, to_the_end
 
-__all__ = ["Host", "LiveRun", "Note", "Terms"]
+__all__ = ["Host", "LiveRun", "Note", "Terms", "Ticket", "Vetted"]
 
 _Name = TypeVar("_Name", bound=str)
 # How often `watch` yields progress.
@@ -123,6 +124,41 @@ class LiveRun(msgspec.Struct, frozen=True):
     root_model: str | None
     wall_s: float
     progress: Progress
+
+
+class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service has settled of a run, or a session, that it was asked for.
+
+    Args:
+        run: its id. It is given when the run is ordered, which may be long before it starts.
+        by: who ordered it, as the log calls him.
+        begun: what is written in one transaction with its start. If it raises, the run does not start.
+        ended: makes what is written in one transaction with its end, of its status.
+        feed: hears what it and its children do.
+        tape: what an earlier run of the same order was answered, before its process died: this one is not to pay for
+            that again. `fork` names that run, and `seed` is that run's.
+    """
+
+    run: RunId
+    by: str
+    begun: Job[object] | None = None
+    ended: Callable[[str], Job[object]] | None = None
+    feed: Telling | None = None
+    tape: Tape | None = None
+    fork: Fork | None = None
+    seed: str | None = None
+
+
+class Vetted(NamedTuple):
+    """A run that may be ordered, and under what it will run.
+
+    `documents` are the registered contexts that it names; `admission` asks the quotas, for a transaction.
+    """
+
+    documents: dict[str, Document]
+    admission: Job[None]
+    backend: str
+    language: Language
 
 
 class Note:
@@ -212,7 +248,8 @@ class Host:
             stack.push_async_callback(self._close_models)
             searcher = Searcher()
             stack.push_async_callback(searcher.aclose)
-            look = functools.partial(recover, journal, ledger, audit, owner)
+            self._journal, self._name = journal, name
+            self._recover = look = functools.partial(recover, journal, ledger, audit, owner)
             await look()
             if self._config is not None and self._config.tenants:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
@@ -228,7 +265,6 @@ class Host:
             )
             stack.push_async_callback(checkpoints.aclose)
             stack.push_async_callback(stopped, asyncio.create_task(checkpoints.watch(lambda: bool(self._live))))
-            self._journal = journal
             self._checkpoints = checkpoints
             self._shared = Shared(
                 audit,
@@ -330,6 +366,83 @@ class Host:
         whole = _Wish(*first, model, sub_model, wish["answer_type"], tools, fork)
         return await self._solve(whole, question)
 
+    async def ordered(self, ticket: Ticket, question: str | None, code: str | None, **wish: Any) -> Result:
+        """As `run` or `execute`, for a run that was ordered of a service. All of `wish` is given, as in `_ordered`."""
+        ordered = self._ordered(ticket, **wish)
+        if question is not None:
+            return await self._solve(ordered, question, on_turn=ticket.feed.turn if ticket.feed else None)
+        check_code(code)
+        async with self._begin(ordered, alone=True) as run:
+            await run.execute(code or "")
+        return run.result()
+
+    def ordered_session(self, ticket: Ticket, **wish: Any) -> contextlib.AbstractAsyncContextManager[Session]:
+        """As `session`, for one that was ordered of a service."""
+        ordered = self._ordered(ticket, **wish)
+        return Opening(self._begin(ordered, stays=ordered.root is not None), self._home)
+
+    def _ordered(
+        self,
+        ticket: Ticket,
+        *,
+        contexts: Mapping[str, ContextSource],
+        model: str | None,
+        sub_model: str | None,
+        tenant: Tenant,
+        policy: str | Policy,
+        backend: str | None,
+        language: Language | None,
+        answer_type: Any = None,
+    ) -> _Wish:
+        others = dict(contexts)
+        context, sub = others.pop("context", None), model if sub_model is None else sub_model
+        return _Wish(
+            context, others, tenant, policy, backend, language, model, sub, answer_type, fork=ticket.fork, ticket=ticket
+        )
+
+    async def vet(
+        self,
+        *,
+        by: str,
+        tenant: Tenant,
+        policy: str | Policy,
+        backend: str | None,
+        language: Language | None,
+        models: Sequence[str | None],
+        references: Iterable[str],
+    ) -> Vetted:
+        """Refuse now, and log, what would be refused for certain when a run's turn comes.
+
+        Args:
+            models: the root model, None where there is none, and the sub-model, if there is another one.
+            references: of registered contexts.
+
+        Raises:
+            Refusal: as `run`.
+        """
+        self._check_open()
+        async with self._logging_refusals(tenant, by=by):
+            terms = await Terms.read(policy, backend, language)
+            found = [None if model is None else await self._model(model, terms.policy) for model in models]
+            for depth, model in enumerate(found):
+                if model is not None:
+                    permit_depth(terms.policy, model.name, depth)
+            store = self._contexts.of(tenant)
+            documents = {name: await asyncio.to_thread(store.find, name) for name in references}
+        asked = Amounts(cpu_ms=1, wall_ms=1, memory_mib_s=1)
+        if (root := found[0]) is not None:
+            cost = self._prices.of(root).bound(root.name, 1, 1)
+            one_call = {"calls": 1, "input_tokens": 1, "output_tokens": 1, "cost_nanousd": min(1, cost)}
+            asked = msgspec.structs.replace(asked, **one_call)
+        ledger, _ = self._writers()
+        of_policy = tenant_limits(terms.policy.quota.tenant)
+        admission = ledger.admit_job(tenant, asked, tenant_limits=of_policy, now=ledger.now())
+        return Vetted(documents, admission, terms.backend, terms.language)
+
+    async def log_refusal(self, tenant: Tenant, refusal: Refusal, *, by: str) -> None:
+        """Log a start that was refused before a run had its id. Raises AuditUnavailable."""
+        await log_refused_start(self.audit, tenant, refusal, by=by)
+
     async def _solve(
         self,
         wish: _Wish,
@@ -337,7 +450,7 @@ class Host:
         *,
         on_progress: OnProgress | None = None,
         on_turn: OnTurn | None = None,
-        feed: Feed | None = None,
+        feed: Telling | None = None,
     ) -> Result:
         check("question", question, str, "the question as a text")
         begun = self._begin(wish, question=question, feed=feed)
@@ -431,15 +544,18 @@ class Host:
         alone: bool = False,
         stays: bool = False,
         question: str | None = None,
-        feed: Feed | None = None,
+        feed: Telling | None = None,
     ) -> AsyncIterator[Run]:
         """A run as requested, live for the length of a block; with a root model where there are questions."""
         check("contexts", wish.contexts, (Mapping, type(None)), "a dict from names to contexts")
+        ticket = wish.ticket
         async with Loans() as loans:
-            async with self._logging_refusals(wish.tenant):
+            async with self._logging_refusals(wish.tenant, ticket):
                 rooted = stays or question is not None
                 order = await self._order(wish, loans, alone=alone, stays=stays, rooted=rooted)
             shared = self._shared
+            if ticket is not None:
+                feed = ticket.feed
             if feed is not None:
                 told = shared.audit.telling(feed.record)
                 shared = msgspec.structs.replace(shared, audit=told, printed=feed.output)
@@ -459,8 +575,13 @@ class Host:
         backend = await self._backend(terms)
         store = self._contexts.of(tenant)
         sources = named(wish.context, wish.contexts)
+        ticket = wish.ticket
+        if ticket is not None and ticket.tape is not None:
+            old = root, sub
+            root = None if root is None else ForkModel(ticket.tape, root)
+            sub = root if old[0] is old[1] else None if sub is None else ForkModel(ticket.tape, sub)
         return Order(
-            run=new_run_id(),
+            run=new_run_id() if ticket is None else ticket.run,
             tenant=tenant,
             policy=terms.policy,
             language=terms.language,
@@ -474,17 +595,23 @@ class Host:
             answer_type=None if wish.answer_type is None else AnswerType(wish.answer_type),
             tools=_permitted_tools(wish.tools, terms.policy),
             fork=wish.fork,
-            seed=self._seed or secrets.token_hex(16),
+            seed=(ticket.seed if ticket is not None else None) or self._seed or secrets.token_hex(16),
+            by=ticket.by if ticket is not None else None,
+            begun=ticket.begun if ticket is not None else None,
+            ended=ticket.ended if ticket is not None else None,
         )
 
     @contextlib.asynccontextmanager
-    async def _logging_refusals(self, tenant: object) -> AsyncIterator[None]:
+    async def _logging_refusals(
+        self, tenant: object, ticket: Ticket | None = None, *, by: str | None = None
+    ) -> AsyncIterator[None]:
         """A refused start is logged, too."""
+        run, by = (None, by) if ticket is None else (ticket.run, ticket.by)
         try:
             yield
         except Refusal as refusal:
             if self._resources is not None:
-                await log_refused_start(self._shared.audit, tenant, refusal)
+                await log_refused_start(self._shared.audit, tenant, refusal, run=run, by=by)
             raise
 
     async def _model(self, name: str | Model | None, policy: Policy) -> Model:
@@ -503,26 +630,15 @@ class Host:
         prices.bound(model.name, 1, 1)  # refuses a model without a price before anything is started
         return model
 
-    def check_model_of_stranger(self, name: str) -> None:
-        """Refuse a model's name that opens a file of this host, or shows what another run was answered.
-
-        For names that come over a network. A model object that was given to this host is found by whatever name.
-
-        Raises:
-            InvalidInput: `model.unknown`.
-        """
-        kind = name.partition(":")[0]
-        if kind in ("scripted", "replay") and not self._registry.has(name):
-            raise InvalidInput(
-                f"there is no model {name[:80]!a} here: name one of a provider, such as claude-NAME or openai:NAME",
-                code="model.unknown",
-            )
-
     # ------------------------------------------------------------------------------------------------------ live runs
 
     def live(self) -> list[LiveRun]:
         """The runs under way here, in the order in which they started; child runs behind the run that started them."""
         return [_shown(run) for _, run in sorted(self._live.items())]
+
+    def live_run(self, run: str) -> LiveRun | None:
+        """One run under way here; None if it is not."""
+        return _shown(self._live[run]) if run in self._live else None
 
     async def watch(self, run: str) -> AsyncIterator[Progress]:
         """A run's progress, repeatedly until it has ended; the last one is final.
@@ -610,17 +726,6 @@ class Host:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
         return await asyncio.to_thread(verify, self.state.journal, keys=self._keys)
 
-    @property
-    def journal(self) -> Journal:
-        """The journal with log and ledger, for what keeps rows of its own in it. Raises `runtime.closed`."""
-        self._check_open()
-        return self._journal
-
-    @property
-    def audit(self) -> AuditLog:
-        """The log, for whoever writes to it together with rows of the journal. Raises `runtime.closed`."""
-        return self._writers()[1]
-
     async def log(self, event: Event) -> int:
         """Append a record that belongs to no run. It is durable when this returns its number.
 
@@ -629,11 +734,6 @@ class Host:
         """
         seq, _ = await self.journal.submit(self.audit.host_entry(event), unavailable=AuditUnavailable)
         return seq
-
-    @property
-    def keys(self) -> Keys:
-        """The keys folder."""
-        return self._keys
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -671,6 +771,41 @@ class Host:
             yield note
         finally:
             await to_the_end(ledger.close_run(note.run, beside=audit.entry(note.run, note.finished)))
+
+    @property
+    def journal(self) -> Journal:
+        """What log and ledger are kept in, for whoever keeps more in it."""
+        self._check_open()
+        return self._journal
+
+    @property
+    def audit(self) -> AuditLog:
+        """The log, for records that belong to no run."""
+        return self._writers()[1]
+
+    @property
+    def keys(self) -> Keys:
+        """The keys of this host."""
+        return self._keys
+
+    @property
+    def name(self) -> str:
+        """What the journal calls this host, as the owner of runs and orders."""
+        self._check_open()
+        return self._name
+
+    def knows_model(self, name: str) -> bool:
+        """Whether a model object of this name was given to this host."""
+        return self._registry.is_given(name)
+
+    async def recover(self) -> int:
+        """Settle what dead processes left, now and not only within half a minute. Returns how many runs that was.
+
+        Raises:
+            HostFault: not everything could be settled; the next look does.
+        """
+        self._check_open()
+        return await self._recover()
 
     def _writers(self) -> tuple[Ledger, AuditLog]:
         self._check_open()
@@ -739,6 +874,7 @@ class _Wish(msgspec.Struct, frozen=True):
     answer_type: Any = None
     tools: Iterable[Any] = ()
     fork: Fork | None = None
+    ticket: Ticket | None = None
 
 
 def _permitted_tools(given: Iterable[Any], policy: Policy) -> tuple[HostTool, ...]:

@@ -78,6 +78,7 @@ from belljar.errors import (
 )
 from belljar.heavy import bytes_of, off_loop
 from belljar.identity import Language, RunId, Tenant
+from belljar.journal import Job
 from belljar.ledger import NOTHING, Amounts, Ledger, Limits, plus
 from belljar.models import HostTool, Model, Prices
 from belljar.policy import Policy, Quota, Spending, digest, dump
@@ -97,6 +98,7 @@ __all__ = [
     "box_spec",
     "log_refused_start",
     "new_run_id",
+    "tenant_limits",
 ]
 
 OnProgress = Callable[[Progress], None]
@@ -155,6 +157,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         tools: functions of the host that its program may call; a child run has none.
         fork: of which run it takes over the first turns.
         seed: of its program's `random`.
+        by: who ordered it of a service, which has given it its id. A child run was ordered by nobody.
+        begun: what is written in one transaction with its start. If it raises, the run does not start.
+        ended: makes what is written in one transaction with its end, of its status.
     """
 
     run: RunId
@@ -174,6 +179,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[HostTool, ...] = ()
     fork: Fork | None = None
     seed: str
+    by: str | None = None
+    begun: Job[object] | None = None
+    ended: Callable[[str], Job[object]] | None = None
 
 
 class Fork(NamedTuple):
@@ -565,9 +573,9 @@ class Run:
                     self.scope.run,
                     self.scope.tenant,
                     run_limits=limits,
-                    tenant_limits=_tenant_limits(policy.quota.tenant),
+                    tenant_limits=tenant_limits(policy.quota.tenant),
                     parent=self.scope.run.parent,
-                    beside=self._meter.begin(limits).then(entry),
+                    beside=self._meter.begin(limits).then(entry).then(self.order.begun),
                 )
             except BelljarError:
                 self._announced = False
@@ -617,6 +625,9 @@ class Run:
             alone=False,
             stays=False,
             fork=None,
+            by=None,
+            begun=None,
+            ended=None,
             seed=sha256(f"{order.seed} {child.number}".encode()).hexdigest()[:32],
             tools=(),  # what the embedder gave to one program, it has not given to those that it starts
             answer_type=None,  # its parent's: a child answers a question of its own
@@ -795,6 +806,7 @@ class Run:
             seed=order.seed,
             forks=order.fork.run if order.fork is not None else None,
             from_turn=order.fork.from_turn if order.fork is not None else None,
+            by=order.by,
             contexts=[
                 ContextData(**_logged(context), sha256=document.sha256, chars=document.chars)
                 for context, document in zip(self._contexts, order.documents.values(), strict=True)
@@ -822,6 +834,8 @@ class Run:
             overage=None if self._overage is None else AmountsData(**lasting(self._overage)),
         )
         entry = self.audit.entry(self.scope.run, finished)
+        if self.order.ended is not None:
+            entry = entry.then(self.order.ended(finished.status))
         sealed = await self.shared.ledger.close_run(
             self.scope.run, charged=self._meter.ends(), beside=entry, below=abandoned_in(self.audit)
         )
@@ -854,7 +868,7 @@ async def _open_to_close(run: Run, question: str | None) -> AsyncIterator[Run]:
         await to_the_end(run.close(run.verdict(error)))
         # If the log itself refused, it has nothing of this run.
         if isinstance(error, Refusal) and not run.announced and not error.code.startswith("audit."):
-            await log_refused_start(run.audit, run.scope.tenant, error, run=run.scope.run)
+            await log_refused_start(run.audit, run.scope.tenant, error, run=run.scope.run, by=run.order.by)
         raise
     raised: BaseException | None = None
     live = run.shared.live
@@ -915,7 +929,9 @@ def _heard(name: str, callback: Callable[[_T], None], news: _T) -> bool:
     return True
 
 
-async def log_refused_start(audit: AuditLog, tenant: object, refusal: Refusal, *, run: RunId | None = None) -> None:
+async def log_refused_start(
+    audit: AuditLog, tenant: object, refusal: Refusal, *, run: RunId | None = None, by: str | None = None
+) -> None:
     """Log a start that was refused before anything was opened, as a run that ended at once.
 
     `tenant` may be the refused argument, and then anything.
@@ -924,7 +940,7 @@ async def log_refused_start(audit: AuditLog, tenant: object, refusal: Refusal, *
         AuditUnavailable: not even that can be written.
     """
     run = run or new_run_id()
-    started = RunStarted(tenant=str(tenant)[:200], contexts=[], refused=True)
+    started = RunStarted(tenant=str(tenant)[:200], contexts=[], refused=True, by=by)
     finished = RunFinished(
         status=verdict_of(refusal).status,
         calls=0,
@@ -946,7 +962,8 @@ def _run_limits(policy: Policy) -> Limits:
     return Limits(**_spending(policy.quota.run), read_bytes=read, memory_mib_s=policy.quota.run.memory_mib_s)
 
 
-def _tenant_limits(quota: Quota) -> Limits:
+def tenant_limits(quota: Quota) -> Limits:
+    """What a policy lets each level of a tenant have for which nothing is set."""
     return Limits(
         **_spending(quota),
         read_bytes=quota.read_bytes,

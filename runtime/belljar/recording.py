@@ -111,6 +111,13 @@ class Recording:
             )
         return Tape(self.run.run, asked)
 
+    def answered(self) -> Tape:
+        """All that was answered, up to the first answer that is not there any more."""
+        at = {query.action: query.seq for _, query in self._queries()}
+        first_lost = min((at[one.action] for one in self.tape.asked if one.lost), default=self.run.last_seq + 1)
+        kept = [one for one in self.tape.asked if one.reply is not None and at[one.action] < first_lost]
+        return Tape(self.run.run, kept)
+
     def rates(self, model: str) -> Rates | None:
         """What this model's tokens cost then; None if the record does not tell."""
         costs = [

@@ -16,7 +16,7 @@ from belljar.context import ContextStore, Document, FileSource, LeftOut, Loan
 from belljar.errors import HostFault, InvalidInput
 from belljar.tasks import to_the_end
 
-__all__ = ["ContextSource", "Loans", "named", "register"]
+__all__ = ["ContextSource", "Loans", "Verbatim", "named", "register"]
 
 # A file or folder of this host, an open binary file, a text, a list or dict of JSON values, or what was registered.
 ContextSource = Path | FileSource | BinaryIO | str | Sequence[Any] | Mapping[str, Any] | Document
@@ -27,6 +27,12 @@ _CONTEXT: Final = "context"
 _CONTEXTS_MAX: Final = 64
 _CONTEXT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _log = logging.getLogger("belljar")
+
+
+class Verbatim(str):
+    """A text by which nobody means a file of this host, such as one that came over a network."""
+
+    __slots__ = ()
 
 
 class Loans:
@@ -50,7 +56,7 @@ class Loans:
         """The document of a source, ours until the block ends; a registered one stays anyway."""
         if isinstance(source, Document):
             return source
-        if isinstance(source, str):
+        if isinstance(source, str) and not isinstance(source, Verbatim):
             warn_of_a_path(source)
         return await asyncio.to_thread(self._take, store, source)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final, Literal
@@ -43,6 +44,7 @@ from belljar.engine import Result, Turn
 from belljar.identity import RunId
 
 __all__ = [
+    "EVENT_CHARS",
     "CanaryEvent",
     "CellEvent",
     "ChildEvent",
@@ -54,12 +56,14 @@ __all__ = [
     "RefusalEvent",
     "ResultEvent",
     "StreamEvent",
+    "Telling",
     "TurnEvent",
+    "told",
 ]
 
 # For all that waits to be taken. An event is counted as so many characters, and the texts in it besides.
 _CHARS_MAX: Final = 4 << 20
-_EVENT_CHARS: Final = 500
+EVENT_CHARS: Final = 500
 
 
 class TurnEvent(msgspec.Struct, frozen=True):
@@ -160,20 +164,19 @@ StreamEvent = (
 )
 
 
-class Feed:
-    """What waits to be taken, in bounded memory. Iterate over it in one place; it ends after `close`."""
+class Telling(ABC):
+    """Makes events of what a run and its children do. Where they go, a subclass decides: `put`."""
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[StreamEvent, int]] = deque()
-        self._chars = 0
-        self._missed = 0
-        self._closed = False
-        self._more = asyncio.Event()
         self._decoders: dict[tuple[str, str], tuple[int, codecs.IncrementalDecoder]] = {}
+
+    @abstractmethod
+    def put(self, event: StreamEvent, chars: int, seq: int = 0) -> None:
+        """Take an event of about so many characters, made of the log's record `seq`; 0 if of none."""
 
     def turn(self, turn: Turn) -> None:
         """A turn is over."""
-        self._put(TurnEvent(turn), len(turn.reply) + len(turn.shown) + sum(len(block.code) for block in turn.blocks))
+        self.put(TurnEvent(turn), len(turn.reply) + len(turn.shown) + sum(len(block.code) for block in turn.blocks))
 
     def output(self, run: RunId, cell: int, stream: Literal["stdout", "stderr"], data: bytes) -> None:
         """A cell printed this; a character may be cut off at its end."""
@@ -182,23 +185,36 @@ class Feed:
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             self._decoders[run, stream] = (cell, decoder)
         if text := decoder.decode(data):
-            self._put(OutputEvent(run, cell, stream, text), len(text))
+            self.put(OutputEvent(run, cell, stream, text), len(text))
 
-    def record(self, run: RunId, event: Event) -> None:
+    def record(self, run: RunId, event: Event, seq: int) -> None:
         """This is logged of a run, or of a child of it."""
         if run.depth and isinstance(event, RunFinished):
             for stream in ("stdout", "stderr"):
                 self._decoders.pop((run, stream), None)
-        if (found := _told(run, event)) is not None:
-            self._put(found, 20 * len(found.spans) if isinstance(found, ReadEvent) else 0)
+        if (found := told(run, event)) is not None:
+            self.put(found, 20 * len(found.spans) if isinstance(found, ReadEvent) else 0, seq)
+
+
+class Feed(Telling):
+    """What waits to be taken, in bounded memory. Iterate over it in one place; it ends after `close`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: deque[tuple[StreamEvent, int]] = deque()
+        self._chars = 0
+        self._missed = 0
+        self._closed = False
+        self._more = asyncio.Event()
 
     def close(self) -> None:
         """Nothing more comes."""
         self._closed = True
         self._more.set()
 
-    def _put(self, event: StreamEvent, chars: int) -> None:
-        chars += _EVENT_CHARS
+    def put(self, event: StreamEvent, chars: int, seq: int = 0) -> None:
+        """Keep an event until it is taken, or count it as missed."""
+        chars += EVENT_CHARS
         if self._missed or self._chars + chars > _CHARS_MAX:
             self._missed += 1
             return
@@ -222,7 +238,7 @@ class Feed:
                 await self._more.wait()
 
 
-def _told(run: RunId, event: Event) -> StreamEvent | None:
+def told(run: RunId, event: Event) -> StreamEvent | None:
     """What a record tells whoever listens; None if nothing."""
     match event:
         case CellStarted():

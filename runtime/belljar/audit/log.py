@@ -20,7 +20,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from belljar.audit.canonical import INT_MAX
 from belljar.audit.events import VERSION, Event, encoded, host_run
@@ -34,7 +34,6 @@ __all__ = ["RECORD_BYTES_MAX", "AuditLog"]
 
 RECORD_BYTES_MAX: Final = 65536  # a batch of a few hundred calls with their hashes
 
-_T = TypeVar("_T")
 _BOUNDS: Final = (b"run.started", b"run.finished", b"run.abandoned")
 _BEFORE: Final = "SELECT seq, body FROM records WHERE run = ? AND seq < ? ORDER BY seq DESC LIMIT 64"
 
@@ -50,7 +49,7 @@ class AuditLog:
     def __init__(self, journal: Journal, *, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
         self._journal = journal
-        self._tell: Callable[[RunId, Event], None] | None = None
+        self._tell: Callable[[RunId, Event, int], None] | None = None
         self._written = [0]  # one for all that tell, too
 
     @property
@@ -58,10 +57,11 @@ class AuditLog:
         """About how many records were written here: those of a failed round count, too."""
         return self._written[0]
 
-    def telling(self, tell: Callable[[RunId, Event], None]) -> AuditLog:
-        """The same log, which also tells the running loop of each record of a run, in their order.
+    def telling(self, tell: Callable[[RunId, Event, int], None]) -> AuditLog:
+        """The same log, which also tells the running loop of each record of a run and its `seq`, in their order.
 
-        It tells as they are made ready for the disk: their transaction may still fail, and fails the run then.
+        It tells as they are made ready for the disk: their transaction may still fail, and fails the run then. Or it
+        is run once more, behind what another host wrote meanwhile: then the record's `seq` is a larger one.
         """
         log = AuditLog(self._journal, clock=self._clock)
         log._tell, log._written = tell, self._written
@@ -175,15 +175,18 @@ def _is_open(draft: Draft, run: RunId) -> bool:
     return False
 
 
-def _told(job: Job[_T], tell: Callable[[Event], None], events: Sequence[Event]) -> Job[_T]:
+def _told(
+    job: Job[tuple[int, str]], tell: Callable[[Event, int], None], events: Sequence[Event]
+) -> Job[tuple[int, str]]:
     """The job, which tells of its events the first time that it is run. Not all are: some are for what went wrong."""
     loop, left = asyncio.get_running_loop(), list(events)
 
-    def work(draft: Draft) -> _T:
+    def work(draft: Draft) -> tuple[int, str]:
         done = job.work(draft)
         with contextlib.suppress(RuntimeError):  # the loop is closed, and who listened is gone
             while left:
-                loop.call_soon_threadsafe(tell, left.pop(0))
+                loop.call_soon_threadsafe(tell, left[0], done[0] + 1 - len(left))
+                left.pop(0)
         return done
 
     return Job(work, job.needs)

@@ -1,18 +1,92 @@
-"""The desk of a service: what stands between whoever asks over a network and the host that runs."""
+"""The desk of a service: what stands between whoever asks over a network and the host that runs.
+
+    submit ──▶ vetted ──▶ a place in the queue ──▶ order on the disk ──▶ answer: the run's id
+                               │ turns of tenants
+                               ▼
+                     a slot ──▶ Host.ordered ──▶ Hub ──▶ listeners
+                               │
+                               ▼
+                     result and events in memory for a while ──▶ later: the log (`found`)
+
+Theory of operation. An order has its answer once its row is durable; the place in the queue is taken before that, so
+that no more is ever written than there is room for. From the queue it goes to a slot, of which there are so many. The
+run's start and end are written together with the order's (`book`), so whatever dies in between, the two agree.
+
+Everything of an order happens in one task, its own, and what another part wants of it (`cancel`, `drain`) it asks of
+that task: the box is killed through the host, or, before there is one, the task is cancelled.
+
+A key whose order was interrupted makes a new run. What the dead one was answered is read from its kept contents, and
+the new one's models give these answers again, for nothing, before they ask anybody (`models.replay.ForkModel`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any, Self
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from typing import Any, Final, NamedTuple, Self, get_args
 
-from belljar.engine import AskResult, CellResult, Result
-from belljar.host import Host
-from belljar.identity import Tenant
-from belljar.jobs.orders import Asked, AskedSession, DeskLimits, Order, OrderState, Page, SessionState
-from belljar.policy import Policy
+import msgspec
+
+from belljar.engine import AskResult, CellResult, ErrorInfo, Result, Status
+from belljar.errors import HostFault, InvalidInput, InvalidPolicy, QuotaExceeded, Refusal
+from belljar.heavy import off_loop
+from belljar.host import Host, Ticket, Vetted
+from belljar.identity import RunId, Tenant
+from belljar.jobs.book import OrderBook
+from belljar.jobs.following import Following
+from belljar.jobs.found import Found, Wish, check_page
+from belljar.jobs.hub import Hub
+from belljar.jobs.orders import (
+    CANCELLED,
+    INTERRUPTED,
+    QUEUED,
+    REFUSED,
+    RUNNING,
+    Asked,
+    AskedSession,
+    Busy,
+    DeskLimits,
+    NoSuchRun,
+    Order,
+    OrderState,
+    Page,
+    RegisteredContext,
+    SessionState,
+    chars_of,
+    check_asked,
+    check_idem,
+    digest_of,
+)
+from belljar.jobs.queue import FairQueue, Full
+from belljar.jobs.sittings import Sittings
+from belljar.jobs.work import Work, fault_of, limit_of
+from belljar.journal.tables import OrderRow
+from belljar.lifecycle import Fork, new_run_id
+from belljar.models.replay import Tape
+from belljar.policy import Policy, presets
+from belljar.recording import read_recording
 from belljar.streaming import StreamEvent
+from belljar.tasks import stopped, to_the_end
 
 __all__ = ["Desk"]
+
+_log = logging.getLogger("belljar")
+# How often it looks for what other processes ask of it, and for what has been kept long enough.
+TICK_S: Final = 1.0
+_PRUNE_S: Final = 600.0
+_RETRY_S_MAX: Final = 60.0
+_KILL_S: Final = 0.2
+# How long a run takes, before there was one: for `Retry-After`.
+_RUN_S: Final = 5.0
+# States of a run that has a result.
+_RESULTS: Final = frozenset(get_args(Status))
+# Names of models that open a file of this host, or a run of whatever tenant.
+_OF_FILES: Final = ("scripted", "replay")
 
 
 class Desk:
@@ -26,14 +100,42 @@ class Desk:
         self, host: Host, limits: DeskLimits | None = None, *, policies: Mapping[str, Policy] | None = None
     ) -> None:
         self.host = host
-        self.policies = dict(policies or {})
         self.limits = limits or DeskLimits()
+        self.policies = dict(policies or {})
+        self._draining = False
+        self._queue: FairQueue[Work] = FairQueue(
+            count_max=self.limits.queued, tenant_max=self.limits.queued_per_tenant, bytes_max=self.limits.queued_bytes
+        )
+        self._works: dict[str, Work] = {}
+        self._running: dict[str, Work] = {}
+        # Those that have ended, the first one first, with the loop's time then, and how much each takes up.
+        self._ended: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._ended_chars = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        # Ends that could not be written yet.
+        self._owed: dict[str, str] = {}
+        self._hearing: list[Callable[[OrderState], None]] = []
+        self._run_s = _RUN_S
+        self._prune_at = 0.0
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        host, limits = self.host, self.limits
+        self._book = OrderBook(host.journal, owner=host.name, kept_s=limits.idem_s)
+        self._found = Found(host.state.journal, host.keys)
+        self._following = Following(self._found)
+        self._sittings = Sittings(host, limits, self._keep)
+        self._ticking = asyncio.create_task(self._tick())
+        return self
 
     async def __aexit__(self, *_: object) -> None:
-        raise NotImplementedError
+        await to_the_end(self._close())
+
+    async def _close(self) -> None:
+        await self.drain(0.0)
+        await stopped(self._ticking)
+        await self._following.aclose()
+
+    # -------------------------------------------------------------------------------------------------------- orders
 
     async def submit(self, asked: Asked, *, tenant: Tenant, by: str, idem: str = "") -> Order:
         """Take an order: durable when this returns, and begun when its turn comes.
@@ -49,15 +151,242 @@ class Desk:
             QuotaExceeded: nothing is left for it.
             HostFault: the log or the ledger does not work.
         """
-        raise NotImplementedError
+        check_asked(asked)
+        check_idem(idem)
+        digest, size = await off_loop(chars_of(asked), digest_of, asked)
+        known = await self._book.known(tenant, idem, digest) if idem else None
+        if known is not None and known.state != INTERRUPTED:
+            return _order(known, "known")
+        self._check_room(tenant, size)
+        vetted = await self._vet(asked, tenant, by)
+        self._check_room(tenant, size)
+        retries = None if known is None else known.run
+        row = self._book.new(new_run_id(), tenant, by, idem, digest)
+        hub = Hub(self.limits.events_bytes)
+        work = Work(RunId(row.run), tenant, by, asked, vetted, hub, retries=retries)
+        self._queue.put(row.run, tenant, work, size)
+        placing = asyncio.create_task(self._place(work, row, vetted))
+        self._tasks.add(placing)
+        placing.add_done_callback(self._placed)
+        return await asyncio.shield(placing)  # who goes away meanwhile has ordered all the same
+
+    def _placed(self, placing: asyncio.Task[Order]) -> None:
+        self._tasks.discard(placing)
+        if not placing.cancelled():
+            placing.exception()  # whoever waited has it
+
+    async def _place(self, work: Work, row: OrderRow, vetted: Vetted) -> Order:
+        """Write the order, and let it have its turn."""
+        made = "new"
+        try:
+            if work.retries is not None:
+                made = "anew" if await self._answers_of(work.retries) is None else "forked"
+            taken = await self._book.take(row, vetted.admission, retries=work.retries)
+        except BaseException as error:
+            self._drop(work)
+            if isinstance(error, QuotaExceeded):
+                await self.host.log_refusal(work.tenant, error, by=work.by)
+            raise
+        if not taken.is_new:
+            self._drop(work)
+            return _order(taken.row, "known")
+        self._works[work.run] = work
+        if self._draining and row.run not in self._running:
+            await self._book.end([row.run], INTERRUPTED)
+            self._over(work, INTERRUPTED)
+        work.placed.set_result(not work.done.is_set())
+        self._fill()
+        state = work.state if work.done.is_set() else row.state
+        return Order(run=row.run, tenant=row.tenant, made=made, state=state, retries=work.retries)  # type: ignore[arg-type]
+
+    def _drop(self, work: Work) -> None:
+        if work.run in self._queue:
+            self._queue.remove(work.run)
+        work.placed.set_result(False)
+
+    def _check_room(self, tenant: Tenant, size: int) -> None:
+        if self._draining:
+            raise draining()
+        if (full := self._queue.full(tenant, size)) is not None:
+            raise self._busy(full)
+
+    def _busy(self, full: Full) -> Busy:
+        waiting = len(self._queue) if full.tenant is None else self._queue.waiting(full.tenant)
+        code = "queue.bytes" if full.what == "bytes" else "queue.full" if full.tenant is None else "queue.tenant"
+        whose = "of all tenants" if full.tenant is None else f"of tenant {full.tenant}"
+        after_s = min(_RETRY_S_MAX, max(1.0, self._run_s * waiting / self.limits.slots / 10))
+        return Busy(
+            f"the queue {whose} is full ({full.limit} {full.what}): try again in {after_s:.0f} s",
+            code=code,
+            retry_after_s=after_s,
+            limit=full.limit,
+            observed=full.observed,
+        )
+
+    async def _vet(self, asked: Asked | AskedSession, tenant: Tenant, by: str) -> Vetted:
+        for name in (asked.model, asked.sub_model):
+            self._check_model(name)
+        return await self.host.vet(
+            by=by,
+            tenant=tenant,
+            policy=self._policy(asked.policy),
+            backend=asked.backend,
+            language=asked.language,
+            models=(asked.model, *((asked.sub_model,) if asked.sub_model is not None else ())),
+            references=[one.ref for one in asked.contexts.values() if isinstance(one, RegisteredContext)],
+        )
+
+    def _check_model(self, name: str | None) -> None:
+        """A name that came over a network opens no file of this host, and no run of another tenant."""
+        if name is not None and name.partition(":")[0] in _OF_FILES and not self.host.knows_model(name):
+            raise InvalidInput(f"there is no model {name[:80]!a} here", code="model.unknown")
+
+    def _policy(self, name: str) -> str | Policy:
+        """Nor does the name of a policy."""
+        if (found := self.policies.get(name)) is not None:
+            return found
+        if name in _presets():
+            return name
+        raise InvalidPolicy(f"there is no policy {name[:80]!a} here: list the policies", code="policy.unknown")
+
+    # --------------------------------------------------------------------------------------------------------- turns
+
+    def _fill(self) -> None:
+        """Give each free slot to whoever's turn it is."""
+        while len(self._running) < self.limits.slots and (work := self._queue.take()) is not None:
+            self._running[work.run] = work
+            work.task = asyncio.create_task(self._do(work), name=f"order {work.run}")
+
+    async def _do(self, work: Work) -> None:
+        try:
+            if await work.placed:
+                await self._run(work)
+        finally:
+            del self._running[work.run]
+            self._fill()
+
+    async def _run(self, work: Work) -> None:
+        """From its turn to its end, which its row and its listeners hear of, whatever it is."""
+        work.state, work.started_ns, began = RUNNING, time.time_ns(), time.monotonic()
+        state = INTERRUPTED
+        try:
+            work.result = await self._ordered(work)
+            state = self._state_of(work, work.result.status)
+        except Refusal as refusal:
+            state, work.error, work.limit = REFUSED, fault_of(refusal), limit_of(refusal)
+        except HostFault as fault:
+            state, work.error = "host_fault", fault_of(fault)
+        except asyncio.CancelledError:
+            state = CANCELLED if work.is_cancelled and not work.is_interrupted else INTERRUPTED
+        except Exception as error:
+            _log.exception("belljar: the run %s ended with an unexpected error", work.run)
+            state, work.error = "host_fault", ErrorInfo(type(error).__name__, "an unexpected error: please report it")
+        finally:
+            self._run_s += (time.monotonic() - began - self._run_s) / 8
+            await to_the_end(self._settle(work, state))
+
+    async def _settle(self, work: Work, state: str) -> None:
+        """Its row is ended if its run has not done so; then that is its state."""
+        if work.result is None:
+            try:
+                state = await self._book.settle(work.run, state)
+            except HostFault as fault:
+                _log.warning("belljar: the end of order %s is not written yet: %s", work.run, fault)
+                self._owed[work.run] = state
+        self._over(work, state)
+
+    def _state_of(self, work: Work, status: str) -> str:
+        """Of its order, where its run ends so."""
+        return INTERRUPTED if work.is_interrupted and status == "killed" else status
+
+    async def _ordered(self, work: Work) -> Result:
+        taken_over = None if work.retries is None else await self._answers_of(work.retries)
+        ticket = Ticket(
+            run=work.run,
+            by=work.by,
+            begun=self._book.begins(work.run),
+            ended=lambda status: self._book.ends(work.run, lambda: self._state_of(work, status)),
+            feed=work.hub,
+            tape=None if taken_over is None else taken_over.tape,
+            fork=None if taken_over is None else taken_over.fork,
+            seed=None if taken_over is None else taken_over.seed,
+        )
+        asked = work.shown()
+        return await self.host.ordered(
+            ticket,
+            work.question,
+            work.code,
+            contexts=work.sources,
+            model=asked.model,
+            sub_model=asked.sub_model,
+            tenant=work.tenant,
+            policy=self._policy(asked.policy or ""),
+            backend=asked.backend,
+            language=asked.language,
+            answer_type=work.answer_schema,
+        )
+
+    async def _answers_of(self, run: str) -> _TakenOver | None:
+        return await asyncio.to_thread(_answers_of, self.host, run)
+
+    def _over(self, work: Work, state: str) -> None:
+        work.over(state)
+        self._keep(work)
+
+    def _keep(self, work: Work) -> None:
+        """For a while it is found here, and not in the log alone; unless its result was lost on the way."""
+        if work.result is None and work.state in _RESULTS and work.error is None:
+            self._works.pop(work.run, None)
+        else:
+            self._works[work.run] = work
+            self._ended[work.run] = (asyncio.get_running_loop().time(), work.chars)
+            self._ended_chars += work.chars
+            self._let_go()
+        shown = work.shown()
+        for tell in self._hearing:
+            tell(shown)
+
+    def _let_go(self) -> None:
+        """Of what has ended, all that is too old or too much."""
+        oldest = asyncio.get_running_loop().time() - self.limits.ended_s
+        while self._ended:
+            run, (at, chars) = next(iter(self._ended.items()))
+            is_little = len(self._ended) <= self.limits.ended and self._ended_chars <= self.limits.ended_bytes
+            if at > oldest and is_little:
+                return
+            del self._ended[run], self._works[run]
+            self._ended_chars -= chars
+
+    # ------------------------------------------------------------------------------------------------------- looking
 
     async def get(self, run: str) -> OrderState:
         """A run, and its result once it has ended. Raises NoSuchRun."""
-        raise NotImplementedError
+        if (work := self._works.get(run)) is not None:
+            return self._shown(work)
+        _check_run(run)
+        return self._with_progress(await asyncio.to_thread(self._found.whole, run))
+
+    def _shown(self, work: Work) -> OrderState:
+        if work.state == QUEUED:
+            return msgspec.structs.replace(work.shown(), place=self._queue.place(work.run))
+        return self._with_progress(work.shown())
+
+    def _with_progress(self, state: OrderState) -> OrderState:
+        if state.state != RUNNING or (live := self.host.live_run(state.run)) is None:
+            return state
+        return msgspec.structs.replace(state, progress=live.progress, cost_nanousd=live.progress.cost_nanousd)
 
     async def wait(self, run: str, timeout_s: float) -> OrderState:
         """As `get`, when it has ended or after `timeout_s` seconds, whichever comes first."""
-        raise NotImplementedError
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                if (work := self._works.get(run)) is not None:
+                    await work.done.wait()
+                else:
+                    _check_run(run)
+                    while (await asyncio.to_thread(self._found.state, run)).is_open:  # noqa: ASYNC110
+                        await asyncio.sleep(TICK_S)  # another process does not tell
+        return await self.get(run)
 
     async def ls(
         self,
@@ -70,66 +399,273 @@ class Desk:
     ) -> Page:
         """Runs of a tenant and those below it, or of all (None), the latest first; no child runs.
 
+        A page looks at a thousand runs at most. So where few of them are wanted it may have fewer than `limit`, and
+        even none; as long as it has a cursor, there may be more behind it.
+
         Raises:
             InvalidInput: `page.cursor`, `page.limit`.
         """
-        raise NotImplementedError
+        check_page(after, limit)
+        page = await asyncio.to_thread(self._found.page, Wish(tenant, status, model), after, limit)
+        return msgspec.structs.replace(page, runs=tuple(map(self._brief, page.runs)))
+
+    def _brief(self, state: OrderState) -> OrderState:
+        """With what only this process knows, but no result."""
+        if (work := self._works.get(state.run)) is not None and work.state == state.state == QUEUED:
+            return self._shown(work)
+        return self._with_progress(state)
+
+    async def events(self, run: str, after: int | None = None) -> AsyncGenerator[tuple[int, StreamEvent], None]:
+        """What a run does, each event with an id that grows; those behind `after`, or all that is still known.
+
+        The last event is a `ResultEvent`, which carries the largest id; then it ends. Of a run that never started, or
+        was interrupted, there is none: it ends without one, and `get` says why. Whoever takes too long misses events,
+        and is told how many. Raises NoSuchRun at the first step.
+
+        In another process than the run's own, and a while after its end, there are only the events that the log can
+        tell: neither turns nor output.
+        """
+        if (work := self._works.get(run)) is None:
+            _check_run(run)
+            async with contextlib.aclosing(self._following.events(run, after)) as events:
+                async for event in events:
+                    yield event
+            return
+        hub = work.hub
+        if (after or 0) < hub.gone_id:
+            async with contextlib.aclosing(self._following.logged(run, after, hub.gone_id)) as events:
+                async for event in events:
+                    yield event
+            after = max(after or 0, hub.gone_id)
+        async with contextlib.aclosing(hub.listen(after)) as events:
+            async for event in events:
+                yield event
+
+    # -------------------------------------------------------------------------------------------------------- ending
 
     async def cancel(self, run: str, *, by: str) -> OrderState:
         """End a run that waits or runs, here or in another process, which hears of it within a second or two.
 
-        One that has ended stays as it is. Raises NoSuchRun.
+        One that has ended stays as it is.
+
+        Raises:
+            NoSuchRun: there is none.
+            InvalidInput: `run.elsewhere`: it runs in another process, and was not ordered of a service.
         """
-        raise NotImplementedError
+        work = self._works.get(run)
+        if work is not None:
+            await self._cancel(work, by)
+            return await self.get(run)
+        if self.host.live_run(run) is not None:
+            with contextlib.suppress(InvalidInput):  # it has just ended
+                await self.host.cancel(run)
+            return await self.get(run)
+        _check_run(run)
+        state = await asyncio.to_thread(self._found.state, run)
+        if not state.is_open:
+            return await self.get(run)
+        if await self._book.row(run) is None:
+            raise InvalidInput(
+                f"{run} runs in another process, and was not ordered of a service: end it there", code="run.elsewhere"
+            )
+        await self._book.ask_to_cancel(run)
+        return await self.get(run)
 
-    def events(self, run: str, after: int | None = None) -> AsyncGenerator[tuple[int, StreamEvent], None]:
-        """What a run does, each event with an id that grows; those behind `after`, or all that is still known.
+    async def _cancel(self, work: Work, by: str) -> None:
+        if work.done.is_set():
+            return
+        work.is_cancelled = True
+        work.error = ErrorInfo("Cancelled", f"cancelled by {by}")
+        if work.run in self._queue:
+            self._queue.remove(work.run)
+            await to_the_end(self._settle(work, CANCELLED))
+        elif work.run in self._sittings:
+            await self._sittings.close(work.run)
+        elif work.task is not None:
+            await to_the_end(self._kill(work))
 
-        The last event is a `ResultEvent`, which carries the largest id; then it ends. Whoever takes too long misses
-        events, and is told how many. Raises NoSuchRun at the first step.
-        """
-        raise NotImplementedError
-
-    async def open_session(self, asked: AskedSession, *, tenant: Tenant, by: str) -> SessionState:
-        """Raises as `submit`; `Busy` where too many are open."""
-        raise NotImplementedError
-
-    def session(self, session: str) -> SessionState:
-        """Raises NoSuchSession."""
-        raise NotImplementedError
-
-    def sessions(self, tenant: Tenant | None) -> list[SessionState]:
-        """Those of a tenant and below it, or all, that are open in this process."""
-        raise NotImplementedError
-
-    async def execute(self, session: str, code: str, *, timeout_s: float | None = None) -> CellResult:
-        """One cell. Raises NoSuchSession; Busy (`session.busy`) while another is under way; as `Session.execute`."""
-        raise NotImplementedError
-
-    async def ask(self, session: str, question: str, *, answer_schema: dict[str, Any] | None = None) -> AskResult:
-        """One question. Raises as `execute`, and as `Session.ask`."""
-        raise NotImplementedError
-
-    async def close_session(self, session: str) -> Result:
-        """End it. Its result is also what `get` gives. Raises NoSuchSession."""
-        raise NotImplementedError
+    async def _kill(self, work: Work) -> None:
+        """End the run of an order through the host, or its task where there is no run yet."""
+        assert work.task is not None, "it has a slot"
+        given_up = False
+        while not work.task.done():
+            if self.host.live_run(work.run) is not None:
+                with contextlib.suppress(InvalidInput):  # it has just ended
+                    await self.host.cancel(work.run)
+            elif not given_up:
+                given_up = work.task.cancel()
+            await asyncio.wait([work.task], timeout=_KILL_S)
 
     async def drain(self, deadline_s: float) -> None:
         """Admit nothing more, let what runs end for so many seconds, then kill it; what waits is interrupted."""
-        raise NotImplementedError
+        self._draining = True
+        waiting = []
+        while (work := self._queue.take()) is not None:
+            if work.placed.done():
+                waiting.append(work)
+        if waiting:
+            await self._interrupt(waiting)
+        closing = asyncio.create_task(self._sittings.drain(deadline_s))
+        tasks = [work.task for work in self._running.values() if work.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=deadline_s)
+        left = list(self._running.values())
+        for work in left:
+            work.is_interrupted = True
+        await asyncio.gather(closing, *(self._kill(work) for work in left))
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def _interrupt(self, waiting: list[Work]) -> None:
+        try:
+            await self._book.end([work.run for work in waiting], INTERRUPTED)
+        except HostFault as fault:  # then whoever finds this process dead does so
+            _log.warning("belljar: orders that waited are not written as interrupted yet: %s", fault)
+        for work in waiting:
+            self._over(work, INTERRUPTED)
 
     async def recover(self) -> int:
-        """Orders whose process is dead are interrupted. Returns how many; called at the start and each half minute."""
-        raise NotImplementedError
+        """Settle now what dead processes left: their orders are interrupted, their runs closed. Returns how many runs.
+
+        The host does so when it is opened and each half minute.
+        """
+        return await self.host.recover()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._let_go()
+            try:
+                await self._look()
+            except HostFault as fault:
+                _log.warning("belljar: the orders cannot be looked after: %s", fault)
+
+    async def _look(self) -> None:
+        for run, state in list(self._owed.items()):
+            await self._book.settle(run, state)
+            del self._owed[run]
+        if len(self._works) > len(self._ended):
+            for run in await self._book.cancelling():
+                if (work := self._works.get(run)) is not None:
+                    self._beside(self._cancel(work, "another process"))
+        for run in self._sittings.idle():
+            self._beside(self._sittings.close(run))
+        if (now := asyncio.get_running_loop().time()) >= self._prune_at:
+            self._prune_at = now + _PRUNE_S
+            while await self._book.prune():
+                pass
+
+    def _beside(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(_logged(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ------------------------------------------------------------------------------------------------------ sessions
+
+    async def open_session(self, asked: AskedSession, *, tenant: Tenant, by: str) -> SessionState:
+        """Raises as `submit`; `Busy` where too many are open."""
+        if self._draining:
+            raise draining()
+        self._sittings.check_room(tenant)
+        vetted = await self._vet(asked, tenant, by)
+        work = Work(new_run_id(), tenant, by, asked, vetted, Hub(self.limits.events_bytes))
+        self._works[work.run] = work
+        try:
+            if self._draining:
+                raise draining()
+            return await self._sittings.open(work, asked, self._policy(asked.policy))
+        except BaseException:
+            if not work.done.is_set():
+                self._works.pop(work.run, None)
+            raise
+
+    def session(self, session: str) -> SessionState:
+        """Raises NoSuchSession."""
+        return self._sittings.state(session)
+
+    def sessions(self, tenant: Tenant | None) -> list[SessionState]:
+        """Those of a tenant and below it, or all, that are open in this process."""
+        return self._sittings.ls(tenant)
+
+    async def execute(self, session: str, code: str, *, timeout_s: float | None = None) -> CellResult:
+        """One cell. Raises NoSuchSession; Busy (`session.busy`) while another is under way; as `Session.execute`."""
+        return await self._sittings.use(session, lambda open_one: open_one.execute(code, timeout=timeout_s))
+
+    async def ask(self, session: str, question: str, *, answer_schema: dict[str, Any] | None = None) -> AskResult:
+        """One question. Raises as `execute`, and as `Session.ask`."""
+        work = self._works.get(session)
+        turn = None if work is None else work.hub.turn
+        return await self._sittings.use(
+            session, lambda open_one: open_one.ask(question, answer_type=answer_schema, on_turn=turn)
+        )
+
+    async def close_session(self, session: str) -> Result:
+        """End it, and what it is doing. Its result is also what `get` gives. Raises NoSuchSession."""
+        return await self._sittings.close(session)
+
+    # ----------------------------------------------------------------------------------------------------- for others
 
     @property
     def is_draining(self) -> bool:
-        raise NotImplementedError
+        return self._draining
 
     def load(self) -> dict[str, int]:
         """For metrics: `running`, `queued`, `slots`, `sessions`, `listeners`."""
-        raise NotImplementedError
+        return {
+            "running": len(self._running),
+            "queued": len(self._queue),
+            "slots": self.limits.slots,
+            "sessions": len(self._sittings),
+            "listeners": sum(work.hub.listeners for work in self._works.values()) + self._following.listeners,
+        }
 
     def on_end(self, tell: Callable[[OrderState], None]) -> None:
         """Call `tell` with each run that ends here; a plain function that does not wait."""
-        raise NotImplementedError
+        self._hearing.append(tell)
+
+
+class _TakenOver(NamedTuple):
+    """What an interrupted run was answered."""
+
+    tape: Tape
+    fork: Fork
+    seed: str | None
+
+
+def _answers_of(host: Host, run: str) -> _TakenOver | None:
+    """None where nothing was answered, or nothing of that is kept."""
+    try:
+        recording = read_recording(host.state.journal, host.keys, run)
+    except InvalidInput:  # it never began
+        return None
+    tape = recording.answered()
+    if not tape.asked:
+        return None
+    turns = sum(1 for one in tape.asked if one.purpose == "root" and not one.place)
+    return _TakenOver(tape, Fork(run, turns + 1), recording.started.seed)
+
+
+def _order(row: OrderRow, made: str) -> Order:
+    return Order(run=row.run, tenant=row.tenant, made=made, state=row.state)  # type: ignore[arg-type]
+
+
+def _check_run(run: str) -> None:
+    """Raises NoSuchRun for what cannot be the id of one."""
+    try:
+        RunId(run)
+    except InvalidInput:
+        raise NoSuchRun(run) from None
+
+
+def draining() -> Busy:
+    return Busy("the service is stopping: try again in a moment", code="service.draining", retry_after_s=5.0)
+
+
+async def _logged(work: Coroutine[Any, Any, object]) -> None:
+    try:
+        await work
+    except (Refusal, HostFault) as error:
+        _log.warning("belljar: %s", error)
+
+
+_presets = functools.cache(lambda: frozenset(presets()))

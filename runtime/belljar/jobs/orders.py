@@ -7,6 +7,8 @@ An order is a run that somebody asked a service for. Its state is a column of th
        ├─────────────────▶ interrupted     its process died, or was stopped before the run's turn came
        ├─────────────────▶ cancelled       before its turn came; one that had begun is `killed`
        └─────────────────▶ refused         it could not start: `error` says why
+
+Where another process than its own is asked to end it, it is `cancelling` until its own has done so.
 """
 
 from __future__ import annotations
@@ -14,17 +16,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, assert_never
 
 import msgspec
 from msgspec import Meta
 
 from belljar.engine import ErrorInfo, Limit, Progress, Result
 from belljar.errors import InvalidInput, Refusal
+from belljar.heavy import bytes_of, sha256
 from belljar.identity import Language
 
 __all__ = [
     "CANCELLED",
+    "CANCELLING",
     "IDEM_CHARS_MAX",
     "INTERRUPTED",
     "OPEN",
@@ -46,6 +50,7 @@ __all__ = [
     "RegisteredContext",
     "SessionState",
     "TextContext",
+    "chars_of",
     "check_asked",
     "check_idem",
     "digest_of",
@@ -53,11 +58,12 @@ __all__ = [
 
 QUEUED: Final = "queued"
 RUNNING: Final = "running"
+CANCELLING: Final = "cancelling"
 INTERRUPTED: Final = "interrupted"
 CANCELLED: Final = "cancelled"
 REFUSED: Final = "refused"
 # The states that an order can leave.
-OPEN: Final = (QUEUED, RUNNING)
+OPEN: Final = (QUEUED, RUNNING, CANCELLING)
 
 IDEM_CHARS_MAX: Final = 255
 _IDEM: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -144,7 +150,8 @@ class OrderState(msgspec.Struct, frozen=True, kw_only=True):
     """A run, as far as it can be told here, whoever ordered it and wherever it runs.
 
     Attributes:
-        state: `queued`, `running`, how it ended (a status of a result), `interrupted`, `cancelled` or `refused`.
+        state: `queued`, `running`, `cancelling`, how it ended (a status of a result), `interrupted`, `cancelled` or
+            `refused`.
         parent: of a child run.
         by: who ordered it of a service; None if nobody did.
         retried_as: the run that a retry with the same key made of this one.
@@ -316,6 +323,29 @@ def check_idem(idem: str) -> None:
         )
 
 
-def digest_of(asked: Asked) -> bytes:
-    """SHA-256 of a request in its canonical form: keys sorted, and what is as by default left out."""
-    return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
+def digest_of(asked: Asked) -> tuple[bytes, int]:
+    """SHA-256 of a request in its canonical form, and how many bytes it has.
+
+    Keys are sorted, what is as by default is left out, and each context stands there as its own digest.
+    """
+    contexts, size = {}, 0
+    for name, context in asked.contexts.items():
+        match context:
+            case TextContext():
+                data = bytes_of(context.text)
+            case JsonContext():
+                data = msgspec.json.encode(context.value, order="sorted")
+            case RegisteredContext():
+                data = context.ref.encode()
+            case _:
+                assert_never(context)
+        contexts[name] = (type(context).__name__, sha256(data))
+        size += len(data)
+    whole = msgspec.json.encode((msgspec.structs.replace(asked, contexts={}), contexts), order="sorted")
+    return hashlib.sha256(whole).digest(), size + len(whole)
+
+
+def chars_of(asked: Asked | AskedSession) -> int:
+    """About how much there is to go through; of JSON nobody knows before."""
+    size = sum(len(one.text) if isinstance(one, TextContext) else 1 << 20 for one in asked.contexts.values())
+    return size + (len(asked.question or "") + len(asked.code or "") if isinstance(asked, Asked) else 0)

@@ -78,6 +78,7 @@ from belljar.units import format_money
 __all__ = [
     "Beside",
     "abandon",
+    "admit",
     "balance",
     "change_limits",
     "check",
@@ -296,8 +297,14 @@ def _planned(row: RunRow, above: tuple[LimitsRow | None, ...], minute: str) -> _
 
 def _bounds(run: _Run, above: Sequence[LimitsRow | None], minute: str) -> Iterator[_Limit]:
     """Every account of the run with every limit on it: from the root down to the tenant, then the run itself."""
-    default = run.tenant_limits
-    for place, account in enumerate(run.tenant.levels):
+    yield from _of_levels(run.tenant, run.tenant_limits, above, minute)
+    own = run.run_limits.period
+    yield _Limit(run_account(run.run), own, key_at(own, minute), _vector(run.run_limits))
+
+
+def _of_levels(tenant: Tenant, default: Limits, above: Sequence[LimitsRow | None], minute: str) -> Iterator[_Limit]:
+    """Every limit on each level of a tenant, the first level first."""
+    for place, account in enumerate(tenant.levels):
         rows = [row for row in above[place * len(PERIODS) : (place + 1) * len(PERIODS)] if row is not None]
         for row in rows:
             period: Period = row.period  # type: ignore[assignment]
@@ -307,8 +314,6 @@ def _bounds(run: _Run, above: Sequence[LimitsRow | None], minute: str) -> Iterat
             yield _Limit(account, default.period, key_at(default.period, minute), by_period)
             if at_once is not None:
                 yield _Limit(account, "total", "total", at_once)
-    own = run.run_limits.period
-    yield _Limit(run_account(run.run), own, key_at(own, minute), _vector(run.run_limits))
 
 
 @functools.lru_cache(maxsize=1024)  # as above
@@ -417,6 +422,20 @@ def reserve_portion(
     held = Amounts(*asked)
     reserve(draft, reservation, run_id, held, NOTHING, minute, "dispatched")
     return held
+
+
+def admit(draft: Draft, tenant: Tenant, default: Limits, asked: Amounts, minute: str) -> None:
+    """Raise `QuotaExceeded` where a level of a tenant has used up what is asked for. What is held may come back.
+
+    `default` is of each level for which nothing is set.
+    """
+    above = tuple(draft.get(table, *key) for table, key in limit_keys(tenant))
+    wanted = _vector(asked)
+    for limit in _of_levels(tenant, default, above, minute):
+        for book in BOOKS:
+            page = _page(draft, book, limit.account, limit.key)._replace(held=book.nothing)
+            told = None if limit.account == tenant else USED_UP
+            _admit(book, page, wanted[book.places], book.nothing, limit, told=told)
 
 
 def _page(draft: Draft, book: Book, account: str, key: str) -> BalanceRow:

@@ -268,6 +268,16 @@ class Ledger:
 
         return Job(work, accounts.keys_of(run, tenant, limits, minute, BOXES))
 
+    def admit_job(self, tenant: Tenant, asked: Amounts, *, tenant_limits: Limits, now: float) -> Job[None]:
+        """Work that raises `QuotaExceeded` where nothing is left for a run that would ask for this; nothing is held.
+
+        Args:
+            tenant_limits: as of `open_run`.
+        """
+        minute = minute_of(now)
+        needs = accounts.limit_keys(tenant)
+        return Job(lambda draft: accounts.admit(draft, tenant, tenant_limits, asked, minute), needs)
+
     async def next_portion(
         self, run: RunId, before: str, charged: Amounts, least: Amounts, most: Amounts, *, now: float
     ) -> tuple[str, Amounts]:

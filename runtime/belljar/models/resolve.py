@@ -73,10 +73,6 @@ class Registry:
         """What of all that was looked up nobody else may know."""
         return tuple(value for name, value in self._environ.items() if value and name.endswith(_SECRET))
 
-    def has(self, name: str) -> bool:
-        """Whether a model object of that name was given, so that nothing is opened to find it."""
-        return name in self._given
-
     async def load(self, model: str | Model | None) -> None:
         """Load what `resolve` needs for this model, in a thread: the provider's client, which takes a second, or a run.
 
@@ -114,6 +110,10 @@ class Registry:
             return made
         shown = ascii(model if len(model) <= _SHOWN_MAX else model[:_SHOWN_MAX] + "...")
         raise InvalidInput(f"there is no model {shown}: {_POSSIBLE}", code="model.unknown")
+
+    def is_given(self, name: str) -> bool:
+        """Whether it is the name of one of `models`."""
+        return name in self._given
 
     async def aclose(self) -> None:
         """Close the models made here."""

@@ -61,6 +61,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "model.unknown": 422,
     "order.unknown": 404,
     "policy.not_found": 404,
+    "policy.unknown": 422,
     "program.too_long": 413,
     "question.too_long": 413,
     "quota.missing": 404,

@@ -8,12 +8,11 @@ from typing import Annotated, Any, Final, TypeVar
 from msgspec import Meta
 
 from belljar.errors import InvalidInput
-from belljar.host import Host
 from belljar.identity import RunId, Tenant
 from belljar.jobs import NoSuchRun
 from belljar.service.routes import Asking, no_such
 
-__all__ = ["LIMIT_MAX", "Cursor", "TenantName", "below", "check_models", "named_tenant", "of_run", "page_of"]
+__all__ = ["LIMIT_MAX", "Cursor", "TenantName", "below", "named_tenant", "of_run", "page_of"]
 
 _T = TypeVar("_T")
 
@@ -45,13 +44,6 @@ async def of_run(asking: Asking[Any, Any]) -> Tenant | None:
         raise NoSuchRun(run) from None
     state = await asking.desk.get(run)
     return no_such(asking, Tenant(state.tenant), NoSuchRun(run))
-
-
-def check_models(host: Host, *names: str | None) -> None:
-    """Refuse models that whoever asks over a network may not name. Raises as `Host.check_model_of_stranger`."""
-    for name in names:
-        if name is not None:
-            host.check_model_of_stranger(name)
 
 
 def below(above: Tenant | None, tenant: str) -> bool:

@@ -18,7 +18,7 @@ from belljar.identity import Tenant
 from belljar.jobs import Asked, OrderState
 from belljar.service.problems import Unfit
 from belljar.service.routes import Answer, Asking, Nothing, Route, Service
-from belljar.service.scopes import Cursor, TenantName, check_models, named_tenant, of_run
+from belljar.service.scopes import Cursor, TenantName, named_tenant, of_run
 from belljar.service.streams import pieces, streamed
 from belljar.streaming import StreamEvent
 
@@ -113,7 +113,6 @@ async def _in_body(asking: Asking[Any, RunAsked]) -> Tenant | None:
 async def order(asking: Asking[Nothing, RunAsked]) -> Answer:
     body, desk = asking.body, asking.desk
     asked = Asked(**{field: getattr(body, field) for field in Asked.__struct_fields__})
-    check_models(asking.host, asked.model, asked.sub_model)
     idem = asking.request.headers.get("idempotency-key", "")
     made = await desk.submit(asked, tenant=asking.named(body.tenant), by=asking.by, idem=idem)
     asking.about = made.run

@@ -11,7 +11,7 @@ from belljar.engine import AskResult, CellResult, Result
 from belljar.identity import Tenant
 from belljar.jobs import AskedSession, NoSuchSession, SessionState
 from belljar.service.routes import Answer, Asking, Nothing, Route, no_such
-from belljar.service.scopes import TenantName, check_models, named_tenant
+from belljar.service.scopes import TenantName, named_tenant
 
 __all__ = ["ROUTES"]
 
@@ -63,7 +63,6 @@ async def _of_session(asking: Asking[Any, Any]) -> Tenant | None:
 async def begin(asking: Asking[Nothing, SessionAsked]) -> Answer:
     body = asking.body
     asked = AskedSession(**{field: getattr(body, field) for field in AskedSession.__struct_fields__})
-    check_models(asking.host, asked.model, asked.sub_model)
     state = await asking.desk.open_session(asked, tenant=asking.named(body.tenant), by=asking.by)
     asking.about = state.session
     return Answer(state, 201, {"location": f"/v1/sessions/{state.session}"})

@@ -1,0 +1,141 @@
+"""One order, or one session, of this process: while it waits and runs, and for a while after."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+import msgspec
+
+from belljar.engine import ErrorInfo, Limit, Result
+from belljar.errors import Refusal
+from belljar.host import Vetted
+from belljar.identity import RunId, Tenant
+from belljar.jobs.hub import Hub
+from belljar.jobs.orders import (
+    QUEUED,
+    Asked,
+    AskedSession,
+    JsonContext,
+    OrderState,
+    RegisteredContext,
+    TextContext,
+)
+from belljar.sources import ContextSource, Verbatim
+from belljar.streaming import ResultEvent
+
+__all__ = ["Work", "fault_of", "limit_of"]
+
+
+class Work:
+    """What is known of it here. Its `hub` tells what it does; `done` is set once it has ended."""
+
+    def __init__(
+        self,
+        run: RunId,
+        tenant: Tenant,
+        by: str,
+        asked: Asked | AskedSession,
+        vetted: Vetted,
+        hub: Hub,
+        *,
+        retries: str | None = None,
+    ) -> None:
+        self.run: Final = run
+        self.tenant: Final = tenant
+        self.by: Final = by
+        self.hub: Final = hub
+        self.retries: Final = retries
+        self.asked_ns: Final = time.time_ns()
+        self.question = asked.question if isinstance(asked, Asked) else None
+        self.code = asked.code if isinstance(asked, Asked) else None
+        self.answer_schema = asked.answer_schema if isinstance(asked, Asked) else None
+        self.sources = _sources(asked, vetted)
+        self._brief = OrderState(
+            run=str(run),
+            tenant=str(tenant),
+            state=QUEUED,
+            by=by,
+            policy=asked.policy,
+            backend=vetted.backend,
+            language=vetted.language,
+            model=asked.model,
+            sub_model=asked.sub_model,
+            asked_ns=self.asked_ns,
+        )
+        self.state = QUEUED
+        self.started_ns: int | None = None
+        self.ended_ns: int | None = None
+        self.result: Result | None = None
+        self.error: ErrorInfo | None = None
+        self.limit: Limit | None = None
+        self.done: Final = asyncio.Event()
+        # Whether its order is on the disk; False where there is none after all.
+        self.placed: Final[asyncio.Future[bool]] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[None] | None = None
+        # The process ends before it does: what is killed is `interrupted`, and may be retried.
+        self.is_interrupted = False
+        self.is_cancelled = False
+
+    @property
+    def chars(self) -> int:
+        """About how much memory it takes up once it has ended."""
+        result = self.result
+        if result is None:
+            return self.hub.chars
+        given = (
+            0
+            if result.given is None
+            else len(bytes(result.given) if isinstance(result.given, msgspec.Raw) else result.given)
+        )
+        turns = sum(len(turn.reply) + len(turn.shown) for turn in result.turns_log)
+        return self.hub.chars + given + len(result.stdout) + len(result.stderr) + turns
+
+    def over(self, state: str) -> None:
+        """It has ended: whoever listens hears it, and what it was asked is let go."""
+        self.state, self.ended_ns = state, time.time_ns()
+        self.question = self.code = self.answer_schema = None
+        self.sources = {}
+        if self.result is not None:
+            seq = self.result.receipt.seq if self.result.receipt is not None else 0
+            self.hub.put(ResultEvent(self.result), 0, seq)
+        self.hub.close()
+        self.done.set()
+
+    def shown(self) -> OrderState:
+        """As whoever asks for it sees it."""
+        result = self.result
+        return msgspec.structs.replace(
+            self._brief,
+            state=self.state,
+            started_ns=self.started_ns,
+            ended_ns=self.ended_ns,
+            cost_nanousd=None if result is None else result.cost_nanousd,
+            error=self.error if result is None else result.error,
+            limit=self.limit if result is None else result.limit,
+            result=result,
+        )
+
+
+def fault_of(error: BaseException) -> ErrorInfo:
+    """An error as a result has it: in one line."""
+    return ErrorInfo(type(error).__name__, str(error))
+
+
+def limit_of(refusal: Refusal) -> Limit | None:
+    return None if refusal.limit is None else Limit.of(refusal.code, refusal.limit, refusal.observed)
+
+
+def _sources(asked: Asked | AskedSession, vetted: Vetted) -> dict[str, ContextSource]:
+    """The contexts of a run. A text is never the name of a file here."""
+    found: dict[str, ContextSource] = {}
+    for name, context in asked.contexts.items():
+        match context:
+            case RegisteredContext():
+                found[name] = vetted.documents[context.ref]
+            case TextContext():
+                found[name] = Verbatim(context.text)
+            case JsonContext():
+                found[name] = context.value
+    return found
