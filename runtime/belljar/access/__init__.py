@@ -1,7 +1,7 @@
 """Who asks a service for something, and what they may do.
 
-`roles` has the table of what each role may do. `apikeys` and `oidc` know two kinds of proof, `sessions` lasts longer than
-one of them was shown, `throttle` bounds what guessing costs us, and `authenticator` is all of that at once.
+`roles` has the table of what each role may do. `apikeys` and `oidc` know two kinds of proof, `sessions` begins with one
+and lasts longer, `throttle` bounds what guessing costs us, and `authenticator` is all of that at once.
 """
 
 from belljar.access.apikeys import ApiKeys, KeyInfo

@@ -285,7 +285,7 @@ class ApiKeys:
         """Whether this was a good key when somebody last showed it here. Asks nobody; it may have ended since."""
         match = _FORM.fullmatch(text)
         remembered = None if match is None else self._rows.get(match[1])
-        return _is_its(None if remembered is None else remembered[0], text)
+        return remembered is not None and _is_its(remembered[0], text)
 
     async def _row(self, key_id: str) -> ApiKeyRow | None:
         remembered = self._rows.get(key_id)
