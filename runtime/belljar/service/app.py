@@ -52,7 +52,11 @@ def application(
     paths: dict[str, list[Route]] = {}
     for route in routes:
         paths.setdefault(route.path, []).append(route)
-    table: list[BaseRoute] = [StarletteRoute(path, Resource(service, path, of_path)) for path, of_path in paths.items()]
+    # A path with fewer parts that vary is the more exact one.
+    table: list[BaseRoute] = [
+        StarletteRoute(path, Resource(service, path, paths[path]))
+        for path in sorted(paths, key=lambda path: path.count("{"))
+    ]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

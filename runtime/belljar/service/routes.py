@@ -58,6 +58,7 @@ __all__ = [
     "Route",
     "Service",
     "decoded",
+    "encode",
     "no_such",
     "own",
     "query_of",
@@ -479,9 +480,14 @@ def respond(route: Route, value: Any) -> Response:
     answer = value if isinstance(value, Answer) else Answer(value, route.status)
     if answer.value is None:
         return Response(status_code=204 if answer.status == 200 else answer.status, headers=answer.headers)
-    data = answer.value if isinstance(answer.value, bytes) else msgspec.json.encode(answer.value, enc_hook=_plain)
+    data = answer.value if isinstance(answer.value, bytes) else encode(answer.value)
     headers = {"cache-control": "no-store", **answer.headers}
     return Response(data, status_code=answer.status, media_type=route.gives[0], headers=headers)
+
+
+def encode(value: object) -> bytes:
+    """As JSON."""
+    return msgspec.json.encode(value, enc_hook=_plain)
 
 
 def _plain(value: object) -> object:

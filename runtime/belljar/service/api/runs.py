@@ -17,7 +17,7 @@ from belljar.exporting import Format, exported, open_kept
 from belljar.identity import Tenant
 from belljar.jobs import Asked, OrderState
 from belljar.service.problems import Unfit
-from belljar.service.routes import Answer, Asking, Nothing, Route, Service
+from belljar.service.routes import Answer, Asking, Nothing, Route, Service, encode
 from belljar.service.scopes import Cursor, TenantName, named_tenant, of_run
 from belljar.service.streams import pieces, streamed
 from belljar.streaming import StreamEvent
@@ -224,7 +224,7 @@ async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent],
 def _event(number: int, event: StreamEvent) -> bytes:
     kind = type(event).__name__.removesuffix("Event").lower()
     # JSON has line ends only between its tokens; a program's answer may have some there, and an event's line may not.
-    data = msgspec.json.encode(event).replace(b"\n", b" ").replace(b"\r", b" ")
+    data = encode(event).replace(b"\n", b" ").replace(b"\r", b" ")
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (number, kind.encode(), data)
 
 
