@@ -38,7 +38,7 @@ from belljar.access import NOBODY, Action, Authenticator, Principal, Throttle, d
 from belljar.access.roles import MAY
 from belljar.audit.events import HttpRequest
 from belljar.context import Uploads
-from belljar.errors import AccessDenied, AccessForbidden, BelljarError, InvalidInput, Refusal
+from belljar.errors import AccessDenied, AccessForbidden, BelljarError, HostFault, InvalidInput, Refusal
 from belljar.heavy import off_loop
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant
@@ -506,7 +506,7 @@ def _problem(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]
         headers["retry-after"] = str(problem.retry_after_s)
     if not _is_read(asking.request):
         headers["connection"] = "close"  # else the server would take in all that the client goes on to send
-    if problem.status >= 500 and isinstance(error, BelljarError):
+    if isinstance(error, HostFault):
         _log.error("belljar: request %s to %s: %s: %s", asking.id, asking.route.name, type(error).__name__, error)
     headers["cache-control"] = "no-store"
     data = msgspec.json.encode(problem)
