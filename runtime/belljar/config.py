@@ -21,6 +21,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
 
@@ -28,7 +29,7 @@ import msgspec
 
 from belljar.bounds import DIMENSION_OF, PATTERN, parse_bound
 from belljar.errors import InvalidInput
-from belljar.identity import Tenant
+from belljar.identity import ROLES, Role, Tenant
 from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
 from belljar.policy.locate import locate
@@ -36,6 +37,7 @@ from belljar.state import State
 from belljar.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
+    from belljar.access import AccessSettings
     from belljar.audit.witness import Address
 
 __all__ = ["CONFIG_FILE", "Config", "ServiceTable", "Settings", "read_config", "schema", "settings"]
@@ -49,6 +51,7 @@ _Table = TypeVar("_Table", bound=msgspec.Struct)
 _FILE_BYTES_MAX: Final = 2 * 2**20
 _LINE_CHARS_MAX: Final = 1000
 _SHOWN_CHARS_MAX: Final = 100
+_KEY_DAYS_MAX: Final = 36_500
 _EXAMPLE: Final = 'write a limit such as "50 USD/day", or a list of them'
 
 _Amount = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PATTERN}$"})]
@@ -118,6 +121,30 @@ class _Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     depth: _Amounts = msgspec.UNSET
 
 
+_Claim = str | Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class _Oidc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose tokens a service takes besides API keys, and what their claims mean.
+
+    A claim is a name, or a list of the names on the way to it; `roles` has what the issuer calls each role.
+    """
+
+    issuer: str
+    audience: str
+    jwks_url: str
+    roles: dict[str, Role]
+    roles_claim: _Claim = "roles"
+    tenant_claim: _Claim = "belljar_tenant"
+
+
+class _Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may ask a service. `key_days_max` is for how many days an API key is made at most."""
+
+    key_days_max: Annotated[int, msgspec.Meta(ge=1, le=_KEY_DAYS_MAX)] | None = None
+    oidc: _Oidc | None = None
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The configuration file of a Belljar host."""
 
@@ -126,6 +153,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenants: dict[str, _Tenant] = {}
     audit: _Audit = _Audit()
     service: ServiceTable = ServiceTable()
+    access: _Access = _Access()
 
 
 assert _Tenant.__struct_fields__ == tuple(DIMENSION_OF), "every limit of the ledger can be written in the file"
@@ -142,6 +170,7 @@ class Config:
     tenants: Mapping[Tenant, Changes] = field(default_factory=dict)
     witness: Address | None = None
     service: ServiceTable = field(default_factory=ServiceTable)
+    access: AccessSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -264,6 +293,7 @@ class _Reader:
             tenants={self._name(name): self._limits(name, table) for name, table in tenants.items()},
             witness=self._witness(read.audit.witness),
             service=self._service(read.service),
+            access=self._access(read.access),
         )
 
     def _service(self, table: ServiceTable) -> ServiceTable:
@@ -285,6 +315,28 @@ class _Reader:
             return Address.read(text, self._file.parent)
         except InvalidInput as error:
             self._refuse(("audit", "witness"), str(error))
+
+    def _access(self, read: _Access) -> AccessSettings | None:
+        if read == _Access():
+            return None
+        from belljar.access import AccessSettings, OidcSettings  # here, as the witness
+
+        age_max = None if read.key_days_max is None else timedelta(days=read.key_days_max)
+        if (given := read.oidc) is None:
+            return AccessSettings(key_age_max=age_max)
+        oidc = OidcSettings(
+            issuer=given.issuer,
+            audience=given.audience,
+            jwks_url=given.jwks_url,
+            roles=given.roles,
+            roles_claim=_path(given.roles_claim),
+            tenant_claim=_path(given.tenant_claim),
+        )
+        try:
+            return AccessSettings(key_age_max=age_max, oidc=oidc.checked())
+        except InvalidInput as error:
+            key, _, what = str(error).partition(" ")
+            self._refuse(("access", "oidc", key), f"this {what}")
 
     def _name(self, name: str) -> Tenant:
         try:
@@ -328,11 +380,13 @@ class _Reader:
             here = (*path, *_STEP.findall(where.rstrip("`")))
             key = _UNKNOWN.search(what)
             if key is not None:
-                names = _KEYS_OF.get(here[:1], _File).__struct_fields__
+                names = (_KEYS_OF.get(here) or _KEYS_OF.get(here[:1], _File)).__struct_fields__
                 self._refuse((*here, key[1]), f"there is no such key; write one of {', '.join(names)}")
-            if "missing required field" in what:
+            if (missing := _MISSING.search(what)) is not None and here:
+                self._refuse(here, f"{missing[1]} is missing; write it, too")
+            if missing is not None:
                 self._refuse((), "schema is missing; write schema = 1 above the first table")
-            advice = _EXAMPLE if path else "write schema = 1" if here == ("schema",) else "write a text"
+            advice = _EXAMPLE if path else _ADVICE.get(here, "write a text")
             self._refuse(here, f"{what[:1].lower()}{what[1:].replace('`', '')}; {advice}")
 
     def _refuse(self, path: tuple[str, ...], what: str) -> NoReturn:
@@ -349,6 +403,17 @@ class _Reader:
 
 _NOTHING: Final[dict[str, int | None]] = dict.fromkeys(DIMENSION_OF.values())
 _STEP: Final = re.compile(r"\.(\w+)")
+_MISSING: Final = re.compile(r"missing required field `(.*)`")
+_ADVICE: Final[dict[tuple[str, ...], str]] = {
+    ("schema",): "write schema = 1",
+    ("access", "key_days_max"): f"write a number of days from 1 to {_KEY_DAYS_MAX}",
+    ("access", "oidc", "roles"): f'write what the issuer calls each role, such as "ops" = "operator"; the roles are '
+    f"{', '.join(ROLES)}",
+    **dict.fromkeys(
+        (("access", "oidc", "roles_claim"), ("access", "oidc", "tenant_claim")),
+        "write the name of a claim, or a list of the names on the way to it",
+    ),
+}
 _UNKNOWN: Final = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {
@@ -356,6 +421,8 @@ _KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {
     ("tenants",): _Tenant,
     ("audit",): _Audit,
     ("service",): ServiceTable,
+    ("access",): _Access,
+    ("access", "oidc"): _Oidc,
 }
 # Of the table [service], what is read from a text.
 _TEXTS: Final[tuple[tuple[str, Callable[[str], float]], ...]] = (
@@ -364,6 +431,10 @@ _TEXTS: Final[tuple[tuple[str, Callable[[str], float]], ...]] = (
     ("uploads", parse_duration),
     ("drain", parse_duration),
 )
+
+
+def _path(claim: str | list[str]) -> tuple[str, ...]:
+    return (claim,) if isinstance(claim, str) else tuple(claim)
 
 
 def _text(file: Path) -> str:

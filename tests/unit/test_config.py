@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import belljar
+from belljar.access import AccessSettings, OidcSettings
 from belljar.audit import records, verify
 from belljar.audit.events import QuotaChanged
 from belljar.bounds import DIMENSION_OF, Bound, parse_bound
@@ -35,6 +37,14 @@ calls = "10/minute"
 read = "1 GiB/total"
 """
 
+OIDC = """schema = 1
+[access.oidc]
+issuer = 'https://x'
+audience = 'belljar'
+jwks_url = 'https://x/k'
+roles = { ops = 'operator' }
+"""
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -53,6 +63,23 @@ def test_a_file_says_where_the_state_is_and_what_tenants_may_use(file: Path) -> 
         "acme": {"day": {"cost_nanousd": 50 * 10**9, "calls": None}, "month": {"cost_nanousd": 1000 * 10**9}},
         "acme/research": {"minute": {"calls": 10}, "total": {"read_bytes": 2**30}},
     }
+
+
+def test_a_file_says_whose_tokens_are_taken_and_how_long_keys_live(file: Path) -> None:
+    assert read_config(written(file, "schema = 1\n")).access is None
+    found = read_config(written(file, "schema = 1\n[access]\nkey_days_max = 90\n")).access
+    assert found == AccessSettings(key_age_max=timedelta(days=90))
+    more = "roles_claim = ['realm_access', 'roles']\ntenant_claim = 'https://x/tenant'\n"
+    found = read_config(written(file, OIDC + more)).access
+    assert found is not None
+    assert found.oidc == OidcSettings(
+        issuer="https://x",
+        audience="belljar",
+        jwks_url="https://x/k",
+        roles={"ops": "operator"},
+        roles_claim=("realm_access", "roles"),
+        tenant_claim=("https://x/tenant",),
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,6 +103,18 @@ def test_a_file_says_where_the_state_is_and_what_tenants_may_use(file: Path) -> 
         ("schema = 1\n[tenants.a]\ncalls = ['1/day', 5]\n", 3, "tenants.a.calls: expected str, got int"),
         ("schema = 1\n[tenants.a]\ncalls = '9999999999999999999/day'\n", 3, "tenants.a.calls: calls 99999999999999999"),
         ("schema = 1\n[tenants.a\n", None, "this is not valid TOML"),
+        (
+            "schema = 1\n[access]\nkey_days_max = 0\n",
+            3,
+            "access.key_days_max: expected int >= 1; write a number of days",
+        ),
+        ("schema = 1\n[access]\nkey_days = 9\n", 3, "access.key_days: there is no such key; write one of key_days_max"),
+        ("schema = 1\n[access.oidc]\nissuer = 'https://x'\n", 2, "access.oidc: audience is missing; write it, too"),
+        (f"{OIDC}roles_claim = []\n", 7, "access.oidc.roles_claim: expected array of length >= 1; write the name of"),
+        (f"{OIDC}secret = 'x'\n", 7, "access.oidc.secret: there is no such key; write one of issuer, audience,"),
+        (OIDC.replace("operator", "root"), 6, "access.oidc.roles: invalid enum value 'root'; write what the issuer"),
+        (OIDC.replace("ops = 'operator'", ""), 6, "access.oidc.roles: this is empty; write what the issuer calls"),
+        (OIDC.replace("https://x/k", "http://x/k"), 5, "access.oidc.jwks_url: this has to begin with https://"),
         ("x" * 2000, None, "a line is too long"),
     ],
 )

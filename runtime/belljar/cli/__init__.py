@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "policy": ("policy", "Read and check policies."),
     "context": ("context", "Register long texts, so that runs over them start at once."),
     "quota": ("quota", "Show, set and explain what tenants may use."),
+    "key": ("key", "Make, list, replace and revoke the keys with which a service is asked."),
     "audit": ("audit", "Read and check the audit log."),
     "config": ("config", "Read and check the host's configuration file."),
     "state": ("state", "Check, migrate and back up what a host keeps."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +23,6 @@ from belljar.quotas import context_bounds
 __all__ = ["context"]
 
 _PLAIN_SECONDS = 2.0
-_AGE = re.compile(r"([0-9]{1,6}) ?(d|h|min)", re.ASCII)
-_AGE_NS = {"d": 86_400 * 10**9, "h": 3600 * 10**9, "min": 60 * 10**9}
 
 _tenant = click.option(
     "--tenant",
@@ -143,7 +140,7 @@ def rm(refs: tuple[str, ...], tenant: str, state: Path | str | None, as_json: bo
 @options.as_json
 def gc(older_than: str, tenant: str | None, state: Path | str | None, as_json: bool) -> None:
     """Remove contexts that have not been used for some time. A context that a run has open is never removed."""
-    age_ns = _age_ns(older_than)
+    age_ns = options.age_s(older_than) * 10**9
     stores = ContextStores(options.place(state).state.contexts)
     removed: list[Document] = []
     in_use = 0
@@ -181,13 +178,6 @@ def _shown(name: str) -> str:
 def _complain(left_out: list[LeftOut]) -> None:
     for one in left_out:
         tell(f"left out: {one.path!r}: {one.why}")
-
-
-def _age_ns(text: str) -> int:
-    found = _AGE.fullmatch(text)
-    if found is None:
-        raise InvalidInput(f"{text[:40]!a} is not a valid age; use one such as 30d, 12h or 45min", code="unit.invalid")
-    return int(found[1]) * _AGE_NS[found[2]]
 
 
 @contextlib.contextmanager

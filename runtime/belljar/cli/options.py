@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -11,9 +12,21 @@ from typing import Any, Final, TypeVar
 import click
 
 from belljar.config import Settings, settings
+from belljar.errors import InvalidInput
 from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES
 
-__all__ = ["always_json", "as_json", "box_options", "config_file", "place", "prices", "reading", "state", "user"]
+__all__ = [
+    "age_s",
+    "always_json",
+    "as_json",
+    "box_options",
+    "config_file",
+    "place",
+    "prices",
+    "reading",
+    "state",
+    "user",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +38,8 @@ class _Place(click.Path):
         return value if isinstance(value, str) and "://" in value else super().convert(value, param, ctx)
 
 
+_AGE: Final = re.compile(r"([0-9]{1,6}) ?(d|h|min)", re.ASCII)
+_AGE_S: Final = {"d": 86_400, "h": 3600, "min": 60}
 _CONFIG: Final = "belljar.config"
 _state = click.option(
     "--state",
@@ -128,6 +143,18 @@ def box_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def age_s(text: str) -> int:
+    """Seconds, as a person writes them: 30d, 12h or 45min.
+
+    Raises:
+        InvalidInput: `unit.invalid`.
+    """
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise InvalidInput(f"{text[:40]!a} is not a valid age; use one such as 30d, 12h or 45min", code="unit.invalid")
+    return int(found[1]) * _AGE_S[found[2]]
 
 
 def user() -> str:

@@ -63,4 +63,5 @@ def serve(
         flush()
 
     opened = Host(state=state, config=options.config_file(), pool=pool)
-    run_async(answer(opened, settings, by=options.user(), ready=ready), closed=_CLOSED)
+    access = None if found.config is None else found.config.access
+    run_async(answer(opened, settings, by=options.user(), ready=ready, access=access), closed=_CLOSED)

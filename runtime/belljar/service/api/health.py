@@ -102,5 +102,6 @@ ROUTES = (
         handler=examine,
         query=DoctorQuery,
         answer=doctor.Report,
+        refuses=(404,),
     ),
 )
