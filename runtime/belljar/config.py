@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -34,12 +34,13 @@ from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
 from belljar.policy.locate import locate
 from belljar.state import State
+from belljar.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from belljar.access import AccessSettings
     from belljar.audit.witness import Address
 
-__all__ = ["CONFIG_FILE", "Config", "Settings", "read_config", "schema", "settings"]
+__all__ = ["CONFIG_FILE", "Config", "ServiceTable", "Settings", "read_config", "schema", "settings"]
 
 CONFIG_FILE: Final = "belljar.toml"
 
@@ -70,6 +71,37 @@ class _Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who gets the checkpoints of the log: `file:PATH`, an http or https URL, `syslog:PATH` or `syslog:HOST:PORT`."""
 
     witness: str | None = None
+
+
+class ServiceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How `belljar serve` listens. `$BELLJAR_SERVICE_PORT` and so on come before what is here.
+
+    Attributes:
+        host, port: the address; 0 is any free port.
+        tls_cert, tls_key: the files of a certificate with its chain, and of its key, in PEM.
+        trusted_proxies: addresses or networks, such as "10.0.0.0/8", whose `X-Forwarded-*` headers are believed.
+        allowed_hosts: names under which clients reach it, besides `localhost` and addresses.
+        body: how long a request may be, such as "8 MiB". Uploads are bounded by `upload`.
+        upload: how long a context may be that is uploaded.
+        uploads: how long an upload may rest before it is removed, such as "24 h".
+        queue, queue_per_tenant: how many runs may wait.
+        running: how many runs there are at once.
+        drain: how long runs may still take when the service is stopped.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8765
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    trusted_proxies: Annotated[list[str], msgspec.Meta(max_length=64)] = []
+    allowed_hosts: Annotated[list[str], msgspec.Meta(max_length=64)] = []
+    body: str = "8 MiB"
+    upload: str = "64 GiB"
+    uploads: str = "24 h"
+    queue: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    queue_per_tenant: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    running: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
+    drain: str = "30 s"
 
 
 class _Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +152,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: _State = _State()
     tenants: dict[str, _Tenant] = {}
     audit: _Audit = _Audit()
+    service: ServiceTable = ServiceTable()
     access: _Access = _Access()
 
 
@@ -136,6 +169,7 @@ class Config:
     journal_env: str | None = None
     tenants: Mapping[Tenant, Changes] = field(default_factory=dict)
     witness: Address | None = None
+    service: ServiceTable = field(default_factory=ServiceTable)
     access: AccessSettings | None = None
 
 
@@ -258,8 +292,19 @@ class _Reader:
             journal_env=state.journal_env,
             tenants={self._name(name): self._limits(name, table) for name, table in tenants.items()},
             witness=self._witness(read.audit.witness),
+            service=self._service(read.service),
             access=self._access(read.access),
         )
+
+    def _service(self, table: ServiceTable) -> ServiceTable:
+        for key, parse in _TEXTS:
+            try:
+                parse(getattr(table, key))
+            except InvalidInput as error:
+                self._refuse(("service", key), str(error))
+        if (table.tls_cert is None) != (table.tls_key is None):
+            self._refuse(("service",), "tls_cert and tls_key go together; name both files, or neither")
+        return table
 
     def _witness(self, text: str | None) -> Address | None:
         if text is None:
@@ -375,9 +420,17 @@ _KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {
     ("state",): _State,
     ("tenants",): _Tenant,
     ("audit",): _Audit,
+    ("service",): ServiceTable,
     ("access",): _Access,
     ("access", "oidc"): _Oidc,
 }
+# Of the table [service], what is read from a text.
+_TEXTS: Final[tuple[tuple[str, Callable[[str], float]], ...]] = (
+    ("body", parse_size),
+    ("upload", parse_size),
+    ("uploads", parse_duration),
+    ("drain", parse_duration),
+)
 
 
 def _path(claim: str | list[str]) -> tuple[str, ...]:

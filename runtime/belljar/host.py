@@ -28,12 +28,12 @@ from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Checkpoints, Record, Report, records, verify
 from belljar.audit.content import HOST_KEY
 from belljar.audit.erasing import expire
-from belljar.audit.events import RunFinished, RunStarted
+from belljar.audit.events import Event, RunFinished, RunStarted
 from belljar.audit.signing import place_of
 from belljar.audit.witness import Witness
 from belljar.broker.screening import permit_depth
 from belljar.config import settings
-from belljar.context import ContextStores, Document
+from belljar.context import ContextStore, ContextStores, Document, OpenDocument
 from belljar.engine import AnswerType, Progress, Result
 from belljar.errors import AuditUnavailable, InvalidInput, PolicyDenied, Refusal
 from belljar.identity import DEFAULT_TENANT, BackendName, Language, RunId, Tenant
@@ -265,6 +265,7 @@ class Host:
             )
             stack.push_async_callback(checkpoints.aclose)
             stack.push_async_callback(stopped, asyncio.create_task(checkpoints.watch(lambda: bool(self._live))))
+            self._checkpoints = checkpoints
             self._shared = Shared(
                 audit,
                 ledger,
@@ -691,6 +692,18 @@ class Host:
         """The contexts that this tenant registered."""
         return self._contexts.of(tenant_of(tenant)).ls()
 
+    def open_context(self, sha256: str, *, tenant: str = DEFAULT_TENANT) -> OpenDocument:
+        """Map a context that this tenant registered, for reading; the caller closes it. Touches the disk.
+
+        Raises:
+            InvalidInput: `context.unknown`, `context.bad_hash`.
+        """
+        return self._contexts.of(tenant_of(tenant)).open(sha256)
+
+    def context_store(self, tenant: str = DEFAULT_TENANT) -> ContextStore:
+        """The store of this tenant's contexts, each method of which touches the disk."""
+        return self._contexts.of(tenant_of(tenant))
+
     def remove_context(self, reference: str, *, tenant: str = DEFAULT_TENANT) -> Document:
         """Remove one, as `belljar context rm` does, and return it.
 
@@ -712,6 +725,32 @@ class Host:
     async def verify(self) -> Report:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
         return await asyncio.to_thread(verify, self.state.journal, keys=self._keys)
+
+    async def log(self, event: Event) -> int:
+        """Append a record that belongs to no run. It is durable when this returns its number.
+
+        Raises:
+            AuditUnavailable: it is not.
+        """
+        seq, _ = await self.journal.submit(self.audit.host_entry(event), unavailable=AuditUnavailable)
+        return seq
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What signs the log. Raises `runtime.closed`."""
+        self._check_open()
+        return self._checkpoints
+
+    async def try_box(self, policy: str | Policy = "standard") -> None:
+        """Build a box of the policy's first backend and end it: it works.
+
+        Raises:
+            PolicyDenied, LayerMissing: the policy does not allow what this host has.
+            BoxFault: no box can be built.
+        """
+        terms = await Terms.read(policy, None, None)
+        backend = await self._backend(terms)
+        await to_the_end(_built_and_killed(backend, terms.policy))
 
     @contextlib.asynccontextmanager
     async def noting(self, tenant: Tenant, started: RunStarted) -> AsyncIterator[Note]:
@@ -867,6 +906,11 @@ def _shown(run: Run) -> LiveRun:
         wall_s=run.wall_s,
         progress=run.progress(),
     )
+
+
+async def _built_and_killed(backend: Backend, policy: Policy) -> None:
+    box = await backend.start(box_spec(policy))
+    await box.kill()
 
 
 _presets = functools.cache(presets)

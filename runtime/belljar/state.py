@@ -48,6 +48,11 @@ class State(msgspec.Struct, frozen=True):
         return self.root / "contexts"
 
     @property
+    def uploads(self) -> Path:
+        """Contexts that arrive piece by piece."""
+        return self.root / "uploads"
+
+    @property
     def images(self) -> Path:
         return self.root / "images"
 

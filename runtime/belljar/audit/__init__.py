@@ -5,7 +5,7 @@ A record is durable before what it announces happens.
 
 from belljar.audit.coverage import Coverage, DocumentCoverage, Ranges, characters_read, coverage
 from belljar.audit.log import AuditLog
-from belljar.audit.read import Record, RunSummary, head, latest, records, records_after, records_below, runs
+from belljar.audit.read import Record, RunSummary, head, latest, page_after, records, records_after, records_below, runs
 from belljar.audit.receipt import Receipt
 from belljar.audit.signing import Checkpoints, signing
 from belljar.audit.source import Log
@@ -30,6 +30,7 @@ __all__ = [
     "coverage",
     "head",
     "latest",
+    "page_after",
     "parent_of",
     "records",
     "records_after",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import msgspec
 
@@ -25,7 +25,7 @@ from belljar.audit.events import (
     encoded,
 )
 from belljar.audit.log import RECORD_BYTES_MAX
-from belljar.audit.source import UNREADABLE, Log, Source, looked_at, open_source
+from belljar.audit.source import UNREADABLE, Log, Row, Source, looked_at, open_source
 from belljar.errors import AuditUnavailable, InvalidInput, VerificationFailed
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "RunSummary",
     "head",
     "latest",
+    "page_after",
     "parse",
     "records",
     "records_after",
@@ -41,6 +42,8 @@ __all__ = [
     "runs",
 ]
 
+# Of a log in which little is wanted: half a second's work.
+_LOOKED_AT_MAX = 20_000
 # Of a record whose column names another run than its bytes; continues "record 7".
 OTHER_RUN = "is stored under another run than it names"
 
@@ -209,6 +212,38 @@ def records_after(log: Log, seq: int, run: str | None = None) -> list[Record]:
         return [record for record in found if run is None or record.run == run or record.run.startswith(f"{run}.")]
 
     return looked_at(log, look, lambda _: False)
+
+
+def page_after(
+    log: Log, seq: int, limit: int, *, run: str | None = None, wanted: Callable[[str], bool] | None = None
+) -> tuple[list[Record], int | None]:
+    """At most `limit` records with higher numbers than `seq`, of all runs or of one, and where the rest begins.
+
+    Args:
+        wanted: says of a run's id whether its records are; of no more than `_LOOKED_AT_MAX` records is it asked at a
+            time, so a page may have fewer than there are.
+
+    Returns:
+        The records in order, and the number behind which the next page begins; None at the end.
+
+    Raises as `records`.
+    """
+    found: list[Record] = []
+    last = seq
+    with closing(open_source(log)) as source:
+        try:
+            given = source.rows(run) if run is not None else source.rows(after=seq)
+            with closing(cast("Generator[Row, None, None]", given)) as rows:  # before its connection is
+                for count, row in enumerate(row for row in rows if row[0] > seq):
+                    if len(found) == limit or count == _LOOKED_AT_MAX:
+                        return found, last
+                    last = row[0]
+                    record = _parsed(*row[:3])
+                    if wanted is None or wanted(record.run):
+                        found.append(record)
+        except UNREADABLE as error:
+            raise _unreadable(source, error) from error
+    return found, None
 
 
 def head(log: Log) -> int:

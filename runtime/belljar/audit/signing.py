@@ -339,6 +339,39 @@ class Checkpoints:
         plain = Receipt(run, seq, hashlib.sha256(body).hexdigest(), first)
         return plain.proved(leaf=leaf_hash(body), note=signed.note, proof=proof)
 
+    async def last(self) -> Signed | None:
+        """What was signed last, by whichever process; nothing is signed for it. None if that is nothing yet.
+
+        Raises:
+            AuditUnavailable: the log or the keys folder cannot be used.
+        """
+        origin = await self._origin()
+        return None if origin is None else await asyncio.to_thread(self._keys.signed, origin)
+
+    async def consistency(self, old: int, new: int) -> list[bytes]:
+        """The proof that the log with `new` records begins with the one that had `old`: RFC 9162's consistency proof.
+
+        Reads the log from its beginning.
+
+        Raises:
+            InvalidInput: `audit.range`: the log never had so many.
+            VerificationFailed: its records do not continue each other.
+            AuditUnavailable: it cannot be read.
+        """
+        origin = await self._origin()
+        growth = None if origin is None else _Growth(origin)
+        if growth is not None:
+            try:
+                await self._read(growth)
+            except _Unsound as error:
+                raise await self._not_signed(growth, error.args[0]) from None
+        if growth is None or not 1 <= old <= new <= growth.tree.size:
+            there = 0 if growth is None else growth.tree.size
+            raise InvalidInput(
+                f"the log has {there} records: ask for a proof from 1 or more to at most that", code="audit.range"
+            )
+        return await asyncio.to_thread(growth.tree.consistency, old, new)
+
     async def accept(self, by: str) -> Signed | None:
         """Sign the log as it is, whatever was signed before, and log that. None if it is empty.
 

@@ -24,6 +24,8 @@ _COMMANDS: Final = {
     "chat": ("chat", "Answer questions about a text of any length, one on each line of stdin, until it ends."),
     "demo": ("demo", "Run the main job without an API key: a million tokens, a real box, real quotas, a real log."),
     "bench": ("bench", "Measure a model through Belljar and alone, over generated tasks of any length."),
+    "serve": ("serve", "Answer over HTTP: runs, contexts, quotas, the log."),
+    "init": ("init", "Write a configuration file to start from."),
     "doctor": ("doctor", "Test the wall on this host: which layers hold, and what a program inside can reach."),
     "policy": ("policy", "Read and check policies."),
     "context": ("context", "Register long texts, so that runs over them start at once."),

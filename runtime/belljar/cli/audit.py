@@ -40,6 +40,7 @@ from belljar.cli.contents import content, erase_, prune
 from belljar.cli.logged import may_be_unlogged, note_read
 from belljar.cli.output import counted, emit, flush, printable, say, tell
 from belljar.errors import BelljarError, InvalidInput, VerificationFailed
+from belljar.exporting import FORMATS, Format, exported, open_kept
 from belljar.identity import BACKENDS
 from belljar.keys import Keys
 from belljar.units import format_money, parse_money
@@ -187,7 +188,6 @@ def _line(record: Record, first_ns: int) -> str:
 
 def _show_trajectory(log: Log, run: str, *, full: bool, as_json: bool) -> None:
     from belljar.audit.trajectory import Trajectory, plain
-    from belljar.cli.kept import open_kept
     from belljar.cli.tree import lines
 
     grown = Trajectory()
@@ -417,7 +417,7 @@ def coverage_(
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["jsonl", "atif", "rlm", "otel", "html"]),
+    type=click.Choice(FORMATS),
     required=True,
     help="The records as they are stored; ATIF 1.8; the reference RLM library's JSON Lines; OpenTelemetry's spans; or "
     "a page for a browser.",
@@ -429,7 +429,7 @@ def coverage_(
 @options.as_json
 def export(
     run: str,
-    form: str,
+    form: Format,
     file: Path | None,
     endpoint: str | None,
     unlogged: bool,
@@ -441,8 +441,7 @@ def export(
     With them goes what was said, as far as it is kept, but not into spans. FILE can be read by its owner only. The page
     is one file that loads nothing. It says whether the log verified when it was made.
     """
-    from belljar.cli.exporting import deliver, exported  # with all that makes the formats
-    from belljar.cli.kept import open_kept
+    from belljar.cli.exporting import deliver  # with all that makes the formats
 
     if endpoint is not None and (form != "otel" or file is not None):
         raise click.UsageError("--endpoint is for --format otel, without -o")

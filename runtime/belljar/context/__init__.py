@@ -15,6 +15,7 @@ from belljar.context.store import (
     Source,
     Swept,
 )
+from belljar.context.uploads import Upload, Uploads
 
 __all__ = [
     "ContextStore",
@@ -33,6 +34,8 @@ __all__ = [
     "Source",
     "Span",
     "Swept",
+    "Upload",
+    "Uploads",
     "View",
     "first_items",
     "view_of",

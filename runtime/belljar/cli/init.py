@@ -1,0 +1,84 @@
+"""`belljar init`: a configuration file to start from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from belljar.cli import options
+from belljar.cli.output import emit, say
+from belljar.config import CONFIG_FILE
+from belljar.errors import InvalidInput
+from belljar.state import State
+
+__all__ = ["TEMPLATE", "init"]
+
+TEMPLATE = """\
+# The configuration of a Belljar host. `belljar config check` checks it; docs/configuration.md has all keys.
+# What is behind a '#' is how it is without it, or an example.
+schema = 1
+
+[state]
+# Log and ledger in PostgreSQL, for several hosts: the variable that has the URL.
+# journal_env = "BELLJAR_DATABASE"
+
+[service]
+# Where `belljar serve` listens. Other than on this machine it needs TLS, or a proxy in front that has it.
+# host = "127.0.0.1"
+# port = 8765
+# tls_cert = "server.crt"
+# tls_key = "server.key"
+# trusted_proxies = ["10.0.0.0/8"]
+# allowed_hosts = ["belljar.example.com"]
+
+# How long requests and uploads may be, and an upload may rest.
+# body = "8 MiB"
+# upload = "64 GiB"
+# uploads = "24 h"
+
+# How many runs may wait, of all tenants and of one, and how many there are at once.
+# queue = 5000
+# queue_per_tenant = 1000
+# running = 8
+
+# How long runs may still take when the service is stopped.
+# drain = "30 s"
+
+[audit]
+# Who gets the signed checkpoints of the log.
+# witness = "https://witness.example.com/checkpoints"
+
+# What tenants may use. Without a limit, what the policy of a run says counts.
+# [tenants.acme]
+# cost = "50 USD/day"
+# calls = ["1000/hour", "10000/day"]
+"""
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="FILE")
+@options.state
+@options.as_json
+def init(file: Path | None, state: Path | str | None, as_json: bool) -> None:
+    """Write a configuration file with every key explained: FILE, or belljar.toml in the state folder.
+
+    A file that is there is never replaced.
+    """
+    folder = state if isinstance(state, Path) else None
+    place = State.at(folder, os.environ).root / CONFIG_FILE if file is None else file.absolute()
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with place.open("x", encoding="utf-8") as made:
+            made.write(TEMPLATE)
+    except FileExistsError:
+        raise InvalidInput(f"{place} is there already; change it, or name another file", code="config.exists") from None
+    except OSError as error:
+        raise InvalidInput(
+            f"{place} cannot be written ({error.strerror}); name another file", code="config.unwritable"
+        ) from error
+    if as_json:
+        emit({"file": str(place)})
+    else:
+        say(f"{place}")

@@ -1,0 +1,111 @@
+"""A run in one of the formats that others read, with what was said as far as it is kept: for commands and services."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Final, Literal, TypeAlias, TypeVar
+
+from belljar.audit import Log, Record, verify
+from belljar.audit.content import Contents, Output, Prompt, open_contents
+from belljar.audit.export.view import Badge
+from belljar.audit.trajectory import Contents as Said
+from belljar.audit.trajectory import Run, trajectory
+from belljar.errors import ContentMissing, VerificationFailed
+from belljar.keys import Keys
+
+__all__ = ["FORMATS", "Format", "badge_of", "exported", "open_kept"]
+
+_T = TypeVar("_T")
+Format: TypeAlias = Literal["jsonl", "atif", "rlm", "otel", "html"]
+FORMATS: Final[tuple[Format, ...]] = ("jsonl", "atif", "rlm", "otel", "html")
+_HEAD_CHARS: Final = 16
+
+
+def exported(log: Log, found: Iterator[Record], form: Format, contents: Said, keys: Keys) -> Iterator[bytes]:
+    """A run and those below it, of which these are the records, in one of the formats."""
+    if form == "jsonl":
+        from belljar.audit.export.jsonl import jsonl
+
+        return jsonl(found)
+    run = trajectory(found)
+    assert run is not None, "there are records"
+    match form:
+        case "atif":
+            from belljar.audit.export.atif import atif
+
+            return atif(run, contents, version=version("belljar"))
+        case "rlm":
+            from belljar.audit.export.rlm import rlm
+
+            return rlm(run, contents)
+        case "otel":
+            from belljar.audit.export.otel import otel
+
+            return otel(run, None, version=version("belljar"))  # spans go to more people than logs do
+        case "html":
+            from belljar.audit.export.html import html  # the template engine, for those who want a page
+
+            badge = badge_of(log, run, keys)
+            return html(run, contents, badge=badge, exported_ns=time.time_ns(), version=version("belljar"))
+
+
+def badge_of(log: Log, run: Run, keys: Keys) -> Badge:
+    """What a check of the whole log says now, signatures included."""
+    report = verify(log, keys=keys)
+    if not report.ok:
+        kind = f": {report.tampering[0].kind}" if report.tampering else ""
+        detail = f"{len(report.problems):,} problems at the export; the first: {report.problems[0]}"
+        return Badge(tone="bad", word=f"The log does not verify{kind}", detail=detail)
+    last = max(one.last_seq for one in run.below())
+    signed = "All records of this run are signed" if report.signed >= last else "Not all records of this run are signed"
+    detail = f"Each of the log's {report.records:,} records, its hash and its place were right at the export."
+    return Badge(tone="good", word="The log verifies", detail=f"{detail} {signed}. Head {report.head[:_HEAD_CHARS]}.")
+
+
+class _Kept:
+    """Contents of which some are gone though nobody erased them, or are not what was stored: such a one is missing.
+
+    Attributes:
+        damaged: what is wrong with each of those that were asked for.
+    """
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self.damaged: set[str] = set()
+
+    def text(self, run: str, name: str | None) -> str:
+        return self._read(self._contents.text, run, name)
+
+    def prompt(self, run: str, name: str | None) -> Prompt:
+        return self._read(self._contents.prompt, run, name)
+
+    def output(self, run: str, name: str | None) -> Output:
+        return self._read(self._contents.output, run, name)
+
+    def _read(self, read: Callable[[str, str | None], _T], run: str, name: str | None) -> _T:
+        try:
+            return read(run, name)
+        except VerificationFailed as error:
+            self.damaged.add(str(error))
+            raise ContentMissing(f"damaged: {error}", code="content.damaged") from error
+
+
+@contextlib.contextmanager
+def open_kept(log: Log, keys: Keys) -> Iterator[_Kept]:
+    """The contents in a journal, for the length of a block, as `open_contents` has them. What was done to one text does
+    not hide the others.
+
+    Raises:
+        VerificationFailed: after the block: some were not what was stored.
+    """
+    with open_contents(log, keys) as contents:
+        kept = _Kept(contents)
+        yield kept
+    if kept.damaged:
+        count = len(kept.damaged)
+        raise VerificationFailed(
+            f"what was said is not all what was stored: {count} content{'s'[: count > 1]}, such as {min(kept.damaged)}"
+        )

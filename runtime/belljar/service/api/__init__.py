@@ -1,0 +1,18 @@
+"""All routes, subject by subject."""
+
+from belljar.service.api import audit, contexts, health, keys, policies, quotas, runs, sessions, uploads
+from belljar.service.routes import Route
+
+__all__ = ["ROUTES"]
+
+ROUTES: tuple[Route, ...] = (
+    *runs.ROUTES,
+    *sessions.ROUTES,
+    *contexts.ROUTES,
+    *uploads.ROUTES,
+    *quotas.ROUTES,
+    *audit.ROUTES,
+    *policies.ROUTES,
+    *keys.ROUTES,
+    *health.ROUTES,
+)

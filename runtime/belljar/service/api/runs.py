@@ -1,0 +1,323 @@
+"""`/v1/runs`: to order one, to follow it, to end it, and all that is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncGenerator, Iterator
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response, StreamingResponse
+
+from belljar.audit import Coverage, Receipt, coverage, records_below
+from belljar.exporting import Format, exported, open_kept
+from belljar.identity import Tenant
+from belljar.jobs import Asked, OrderState
+from belljar.service.problems import Unfit
+from belljar.service.routes import Answer, Asking, Nothing, Route, Service, encode
+from belljar.service.scopes import Cursor, TenantName, named_tenant, of_run
+from belljar.service.streams import pieces, streamed
+from belljar.streaming import StreamEvent
+
+__all__ = ["ROUTES", "without_turns"]
+
+_WAIT_S_MAX: Final = 300
+_WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.ASCII)
+_ID: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+_RANGES_MAX: Final = 10_000
+_PREFER: Final = {"Prefer": f"`wait=SECONDS`, at most {_WAIT_S_MAX}: answer when the run has ended, or after that."}
+_MEDIA: Final[dict[Format, tuple[str, str]]] = {
+    "jsonl": ("application/jsonl", "jsonl"),
+    "atif": ("application/json", "atif.json"),
+    "rlm": ("application/jsonl", "rlm.jsonl"),
+    "otel": ("application/jsonl", "otel.jsonl"),
+    "html": ("text/html; charset=utf-8", "html"),
+}
+# The page of a run is a file that loads nothing; what it needs is in it, and nothing else may run.
+_PAGE_POLICY: Final = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
+
+
+class RunAsked(Asked, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A run that is ordered: a `question` for a root `model`, or a program's `code`.
+
+    `tenant` is whose it is: the principal's own, or `default` for who has all, if none is named.
+    """
+
+    tenant: TenantName | None = None
+
+
+class Ordered(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of an order.
+
+    `made` is `new`; `known`: the key was used before for the same request, and this is the run that it made; `forked`
+    or `anew`: that run was interrupted, and this one takes over what it was answered, or begins from the start.
+    `retries` is the interrupted run.
+    """
+
+    run: str
+    made: str
+    retries: str | None
+    state: OrderState
+
+
+class RunsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a tenant and those below it; of all that the principal has, without one."""
+
+    tenant: TenantName | None = None
+    status: Annotated[str, Meta(min_length=1, max_length=40)] | None = None
+    model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    after: Cursor | None = None
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+
+
+class RunPage(msgspec.Struct, frozen=True):
+    """Runs, the latest first, without results; `after` is the cursor of those that follow, null at the end."""
+
+    runs: list[OrderState]
+    after: str | None
+
+
+class RunQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """With `turns`, what the root model wrote stands in the result, too."""
+
+    turns: bool = False
+
+
+class TrajectoryQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The records as they are stored; ATIF; the reference RLM library's lines; OpenTelemetry's spans; or a page."""
+
+    format: Format = "jsonl"
+
+
+class CoverageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most so many ranges of each kind."""
+
+    ranges: Annotated[int, Meta(ge=0, le=_RANGES_MAX)] = 20
+
+
+class EventsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From which event on, for who cannot send `Last-Event-ID`."""
+
+    after: Annotated[int, Meta(ge=0, le=10**15)] | None = None
+
+
+async def _in_body(asking: Asking[Any, RunAsked]) -> Tenant | None:
+    return asking.named(asking.body.tenant)
+
+
+async def order(asking: Asking[Nothing, RunAsked]) -> Answer:
+    body, desk = asking.body, asking.desk
+    asked = Asked(**{field: getattr(body, field) for field in Asked.__struct_fields__})
+    idem = asking.request.headers.get("idempotency-key", "")
+    made = await desk.submit(asked, tenant=asking.named(body.tenant), by=asking.by, idem=idem)
+    asking.about = made.run
+    state = await _awaited(asking, made.run)
+    told = Ordered(run=made.run, made=made.made, retries=made.retries, state=without_turns(state))
+    return Answer(told, 202 if state.is_open else 200, {"location": f"/v1/runs/{made.run}"})
+
+
+async def _awaited(asking: Asking[Any, Any], run: str) -> OrderState:
+    """A run's state: now, or when the client prefers to wait, once it has ended."""
+    match = _WAIT.search(asking.request.headers.get("prefer", ""))
+    if match is None:
+        return await asking.desk.get(run)
+    return await asking.desk.wait(run, min(int(match[1]), _WAIT_S_MAX))
+
+
+def without_turns(state: OrderState) -> OrderState:
+    """What the root model wrote repeats what was printed of the contexts: it goes only to who wants it."""
+    if state.result is None or not state.result.turns_log:
+        return state
+    return msgspec.structs.replace(state, result=msgspec.structs.replace(state.result, turns_log=()))
+
+
+async def ls(asking: Asking[RunsQuery, None]) -> RunPage:
+    query = asking.query
+    found = await asking.desk.ls(
+        asking.tenant, status=query.status, model=query.model, after=query.after, limit=query.limit
+    )
+    return RunPage(list(found.runs), found.after)
+
+
+async def show(asking: Asking[RunQuery, None]) -> OrderState:
+    state = await _awaited(asking, asking.params["run"])
+    return state if asking.query.turns else without_turns(state)
+
+
+async def cancel(asking: Asking[Nothing, None]) -> OrderState:
+    return without_turns(await asking.desk.cancel(asking.params["run"], by=asking.by))
+
+
+async def receipt(asking: Asking[Nothing, None]) -> Receipt:
+    return await asking.host.checkpoints.receipt_of(asking.params["run"])
+
+
+async def covered(asking: Asking[CoverageQuery, None]) -> Coverage:
+    log, run = asking.host.state.journal, asking.params["run"]
+    return await asyncio.to_thread(lambda: coverage(records_below(log, run), ranges_max=asking.query.ranges))
+
+
+async def trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
+    form, run = asking.query.format, asking.params["run"]
+    log, keys = asking.host.state.journal, asking.host.keys
+
+    @contextlib.contextmanager
+    def made() -> Iterator[Iterator[bytes]]:
+        with open_kept(log, keys) as contents:
+            yield exported(log, records_below(log, run), form, contents, keys)
+
+    media, suffix = _MEDIA[form]
+    headers = {"content-disposition": f'attachment; filename="{run}.{suffix}"', "cache-control": "no-store"}
+    if form == "html":
+        headers["content-security-policy"] = _PAGE_POLICY
+    return await streamed(pieces(made), media, headers)
+
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+async def events(asking: Asking[EventsQuery, None]) -> Response:
+    told = asking.request.headers.get("last-event-id")
+    if told is not None and _ID.fullmatch(told) is None:
+        raise Unfit("this is not the id of an event; send the last one that came", at="Last-Event-ID")
+    after = asking.query.after if told is None else int(told)
+    found = asking.desk.events(asking.params["run"], after)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(_told(asking.service, found), media_type="text/event-stream", headers=headers)
+
+
+async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent], None]) -> AsyncGenerator[bytes, None]:
+    """Each event as it comes, a sign of life in between, and a last word when the service stops."""
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(service.stopping.wait())
+    coming: asyncio.Future[tuple[int, StreamEvent] | None] | None = None
+    try:
+        yield b"retry: 1000\n\n"
+        while True:
+            if coming is None:
+                coming = asyncio.ensure_future(anext(found, None))
+            both: set[asyncio.Future[Any]] = {coming, stopping}
+            await asyncio.wait(both, timeout=service.settings.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                event = coming.result()
+                coming = None
+                if event is None:
+                    return
+                yield _event(*event)
+            elif stopping.done():
+                yield b"event: bye\ndata: {}\n\n"  # without an id: whoever comes back goes on from the last one
+                return
+            else:
+                yield b": still here\n\n"
+    finally:
+        stopping.cancel()
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        await found.aclose()
+
+
+def _event(number: int, event: StreamEvent) -> bytes:
+    kind = type(event).__name__.removesuffix("Event").lower()
+    # JSON has line ends only between its tokens; a program's answer may have some there, and an event's line may not.
+    data = encode(event).replace(b"\n", b" ").replace(b"\r", b" ")
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (number, kind.encode(), data)
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/runs",
+        summary="Order a run",
+        action="run",
+        owner=_in_body,
+        handler=order,
+        body=RunAsked,
+        answer=Ordered,
+        status=202,
+        others={200: "It has ended while the client waited."},
+        refuses=(404, 409, 413),
+        headers={
+            **_PREFER,
+            "Idempotency-Key": "The same request with the same key makes one run, however often it comes.",
+        },
+        answer_headers={"Location": "The run."},
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs",
+        summary="List runs, the latest first",
+        action="run.read",
+        owner=named_tenant,
+        handler=ls,
+        query=RunsQuery,
+        answer=RunPage,
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs/{run}",
+        summary="Show a run, and its result once it has ended",
+        action="run.read",
+        owner=of_run,
+        handler=show,
+        query=RunQuery,
+        answer=OrderState,
+        headers=_PREFER,
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/runs/{run}",
+        summary="End a run",
+        action="run.cancel",
+        owner=of_run,
+        handler=cancel,
+        answer=OrderState,
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs/{run}/events",
+        summary="Follow a run, as server-sent events",
+        action="run.read",
+        owner=of_run,
+        handler=events,
+        query=EventsQuery,
+        answer=bytes,
+        gives=("text/event-stream",),
+        headers={"Last-Event-ID": "The last event that came: those behind it follow."},
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs/{run}/trajectory",
+        summary="Export a run and those below it",
+        action="run.read",
+        owner=of_run,
+        handler=trajectory,
+        query=TrajectoryQuery,
+        answer=bytes,
+        gives=("application/jsonl", "application/json", "text/html"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs/{run}/receipt",
+        summary="Prove that the log has a run",
+        action="run.read",
+        owner=of_run,
+        handler=receipt,
+        answer=Receipt,
+        refuses=(409,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/runs/{run}/coverage",
+        summary="Show which parts of its contexts a run read, and showed to a model",
+        action="run.read",
+        owner=of_run,
+        handler=covered,
+        query=CoverageQuery,
+        answer=Coverage,
+    ),
+)

@@ -1,0 +1,96 @@
+"""The application: every route of the table in its place, behind the guard."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
+from starlette.routing import Route as StarletteRoute
+
+from belljar.access import Authenticator
+from belljar.host import Host
+from belljar.jobs import Desk
+from belljar.service.api import ROUTES
+from belljar.service.guard import Guard
+from belljar.service.routes import Asking, Refused, Resource, Route, Service, whole_host
+from belljar.service.settings import ServiceSettings
+
+__all__ = ["application"]
+
+Lifespan = Callable[[], AbstractAsyncContextManager[object]]
+
+
+def application(
+    host: Host,
+    desk: Desk,
+    access: Authenticator,
+    settings: ServiceSettings,
+    *,
+    routes: Sequence[Route] = ROUTES,
+    others: Iterable[BaseRoute] = (),
+    lifespans: Sequence[Lifespan] = (),
+) -> Starlette:
+    """The service over an open host and an open desk, both of which outlive it.
+
+    Args:
+        access: finds out who asks.
+        others: routes and mounts besides the table's: pages, metrics, other protocols. They check who asks themselves.
+        lifespans: entered while the application is up, such as a session manager that a mounted one needs.
+
+    Returns:
+        The application; its `state.service` is what the handlers share.
+    """
+    service = Service(host, desk, access, settings)
+    service.document = functools.cache(functools.partial(_document, routes))
+    paths: dict[str, list[Route]] = {}
+    for route in routes:
+        paths.setdefault(route.path, []).append(route)
+    # A path with fewer parts that vary is the more exact one.
+    table: list[BaseRoute] = [
+        StarletteRoute(path, Resource(service, path, paths[path]))
+        for path in sorted(paths, key=lambda path: path.count("{"))
+    ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            for entered in lifespans:
+                await stack.enter_async_context(entered())
+            yield
+
+    app = Starlette(
+        routes=[*table, *others],
+        lifespan=lifespan,
+        middleware=[Middleware(Guard, settings=settings, observers=service.observers)],
+    )
+    app.router.redirect_slashes = False
+    app.router.default = _Unknown(service)
+    app.state.service = service
+    return app
+
+
+def _document(routes: Sequence[Route]) -> bytes:
+    from belljar.service.openapi import document  # here: nobody who starts a service waits for it
+
+    return msgspec.json.encode(document(routes))
+
+
+class _Unknown(Resource):
+    """Every path that there is not. Whoever tries many of them is held up like whoever tries many keys."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service, "(unknown)", ())
+
+    def _other(self, method: str) -> Route:
+        async def tell(asking: Asking[Any, Any]) -> None:
+            asking.stranger()
+            raise Refused("there is no such path; /v1/openapi.json names them all", code="route.unknown")
+
+        return Route(method="OTHER", path=self.path, summary="", handler=tell, owner=whole_host)

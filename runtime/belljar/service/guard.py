@@ -1,0 +1,167 @@
+"""What stands before every route: which host is asked, from where, and what every answer says to a browser.
+
+A page of somebody else's can make a browser send requests to this machine under a name that it has pointed here. So the
+name in `Host` has to be one of ours; an address is nobody's trick, and passes. Addresses in `X-Forwarded-For` count
+only as far as those who wrote them are trusted: from the right, up to the first that is no proxy of ours.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from belljar.service.problems import MEDIA_TYPE, problem_of
+from belljar.service.routes import Refused
+from belljar.service.settings import Network, ServiceSettings
+
+__all__ = ["Guard", "client_of", "is_ours"]
+
+_log = logging.getLogger("belljar.service.requests")
+
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+_HSTS: Final = "max-age=31536000"
+_HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?")
+_FORWARDED_MAX: Final = 32
+
+
+class Guard:
+    """An ASGI application around another one.
+
+    Args:
+        observers: told of each answer: the route, the status, and the seconds until its head left.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: ServiceSettings, observers: Sequence[Callable[[str, int, float], None]] = ()
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._observers = observers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        scope["belljar.request"] = request = secrets.token_hex(8)
+        headers = Headers(scope=scope)
+        self._believe(scope, headers)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._complete(MutableHeaders(scope=message), scope, request)
+                self._tell(scope, message["status"], time.perf_counter() - started)
+            await send(message)
+
+        if not is_ours(headers.getlist("host"), self._settings):
+            await _refuse(sending, request)
+            return
+        await self._app(scope, receive, sending)
+
+    def _believe(self, scope: Scope, headers: Headers) -> None:
+        """Let the client be whom trusted proxies tell, and the scheme what they had."""
+        peer = scope["client"][0] if scope.get("client") else ""
+        trusted = self._settings.trusted_proxies
+        if not _is_in(peer, trusted):
+            return
+        told = ",".join(headers.getlist("x-forwarded-for"))
+        scope["client"] = (client_of(peer, told, trusted), 0)
+        if headers.get("x-forwarded-proto", "").rpartition(",")[2].strip().lower() == "https":
+            scope["scheme"] = "https"
+
+    def _complete(self, headers: MutableHeaders, scope: Scope, request: str) -> None:
+        for name, value in _HEADERS.items():
+            headers.setdefault(name, value)
+        headers["x-request-id"] = request
+        if scope.get("scheme") == "https":
+            headers.setdefault("strict-transport-security", _HSTS)
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        """Nothing of what was sent: neither the path, nor what is behind it, nor a key."""
+        route = scope.get("belljar.route", "(none)")
+        for observer in self._observers:
+            observer(route, status, seconds)
+        client = scope["client"][0] if scope.get("client") else ""
+        told = {
+            "request": scope["belljar.request"],
+            "route": route,
+            "status": status,
+            "ms": round(1000 * seconds, 1),
+            "client": client,
+            "by": scope.get("belljar.by", "nobody"),
+        }
+        _log.info("%s %d", route, status, extra={"http": told})
+
+
+def is_ours(hosts: Sequence[str], settings: ServiceSettings) -> bool:
+    """Whether a request is for this service: it names one host, and that is an address or a name of ours."""
+    if len(hosts) != 1 or (match := _HOST.fullmatch(hosts[0])) is None:
+        return False
+    name = match["name"].lower().rstrip(".")
+    if name in ("localhost", settings.host.lower(), *settings.allowed_hosts):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def client_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
+    """Who sent a request that came from `peer`, a trusted proxy: the last address that is no proxy of ours.
+
+    Args:
+        forwarded: all of `X-Forwarded-For`, in which each proxy has added whom it heard.
+    """
+    told = [text.strip() for text in forwarded.split(",")[-_FORWARDED_MAX:]]
+    found = peer
+    for text in reversed(told):
+        if not _is_address(text):
+            break
+        found = text
+        if not _is_in(text, trusted):
+            break
+    return found
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_in(address: str, networks: Sequence[Network]) -> bool:
+    if not _is_address(address):
+        return False
+    found = ipaddress.ip_address(address)
+    return any(found.version == network.version and found in network for network in networks)
+
+
+async def _refuse(send: Send, request: str) -> None:
+    error = Refused("this service does not answer for that host: ask it by its own name or address", code="route.host")
+    data = msgspec.json.encode(problem_of(error, request))
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(data)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 421, "headers": headers})
+    await send({"type": "http.response.body", "body": data})

@@ -1,0 +1,261 @@
+"""What a service answers when it does not do what it was asked: problem details as RFC 9457 has them.
+
+The type of an error says who is at fault (`belljar.errors`), and so does the status: 4xx for a refusal, whose words are
+for whoever asked, and 5xx for a fault of ours, whose words are not: they name files, hosts and databases. Of a fault
+they get a sentence that is always the same, and the id of the request, under which the service's own log has the rest.
+
+A refusal's words may have a path of this host as well, such as that of a state folder in which there is no log yet. So
+whatever looks like one is cut out of every text that leaves (`without_paths`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from belljar.errors import (
+    AccessDenied,
+    AccessForbidden,
+    AccessThrottled,
+    AuditUnavailable,
+    BelljarError,
+    BoxFault,
+    ContentErased,
+    ContentUnavailable,
+    GuestFault,
+    InvalidInput,
+    InvalidPolicy,
+    LayerMissing,
+    LedgerUnavailable,
+    ModelFailed,
+    PolicyDenied,
+    QuotaExceeded,
+    Refusal,
+    VerificationFailed,
+)
+
+__all__ = ["MEDIA_TYPE", "Problem", "Unfit", "code_of", "problem_of", "retry_after", "without_paths"]
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+# By its code, where the type of an error does not say enough.
+_BY_CODE: Final[Mapping[str, int]] = {
+    "audit.missing": 404,
+    "audit.no_run": 404,
+    "audit.empty": 409,
+    "audit.unfinished": 409,
+    "cell.running": 409,
+    "content.live": 409,
+    "context.in_use": 409,
+    "context.too_long": 413,
+    "context.unknown": 404,
+    "hook.unknown": 404,
+    "key.ended": 409,
+    "key.missing": 404,
+    "key.too_many": 409,
+    "model.unknown": 422,
+    "order.unknown": 404,
+    "policy.not_found": 404,
+    "policy.unknown": 422,
+    "program.too_long": 413,
+    "question.too_long": 413,
+    "quota.missing": 404,
+    "route.host": 421,
+    "route.method": 405,
+    "route.media": 415,
+    "route.origin": 403,
+    "route.tus": 412,
+    "route.unknown": 404,
+    "request.length": 411,
+    "request.slow": 408,
+    "request.too_long": 413,
+    "run.not_live": 409,
+    "run.unknown": 404,
+    "session.busy": 409,
+    "session.ended": 409,
+    "session.unknown": 404,
+    "upload.busy": 423,
+    "upload.digest": 422,
+    "upload.offset": 409,
+    "upload.too_long": 413,
+    "upload.unknown": 404,
+}
+# The first type that fits counts.
+_BY_TYPE: Final[tuple[tuple[type[BelljarError], int], ...]] = (
+    (AccessThrottled, 429),
+    (AccessDenied, 401),
+    (AccessForbidden, 403),
+    (ContentErased, 410),
+    (ContentUnavailable, 404),
+    (QuotaExceeded, 429),
+    (PolicyDenied, 403),
+    (LayerMissing, 503),
+    (InvalidPolicy, 422),
+    (InvalidInput, 422),
+    (Refusal, 409),
+    (GuestFault, 422),
+    (AuditUnavailable, 503),
+    (LedgerUnavailable, 503),
+    (BoxFault, 503),
+    (ModelFailed, 502),
+    (VerificationFailed, 500),
+)
+_FAULTS: Final[tuple[tuple[type[BelljarError], str, str], ...]] = (
+    (AuditUnavailable, "audit.unavailable", "the audit log cannot be used, so nothing is done; try again later"),
+    (LedgerUnavailable, "ledger.unavailable", "the quotas cannot be checked, so nothing is done; try again later"),
+    (BoxFault, "box.fault", "no box can be made on this host; try again later"),
+    (ModelFailed, "model.failed", "the model gave no answer; try again later"),
+    (VerificationFailed, "audit.unsound", "the audit log is not what was written; tell whoever runs this service"),
+    (GuestFault, "guest.fault", "the boxed program broke a rule, and was ended; change the program"),
+)
+_OUR_FAULT: Final = "something failed on our side; try again later, and name the request to whoever runs this service"
+_TITLES: Final[Mapping[int, str]] = {
+    400: "The request is not valid HTTP or JSON",
+    401: "Nobody proved who asks",
+    403: "Not allowed",
+    404: "There is no such thing",
+    405: "Not that method",
+    408: "The request took too long",
+    409: "Not in this state",
+    410: "It was erased",
+    411: "Its length has to be told",
+    412: "Another version of the protocol",
+    413: "Too large",
+    415: "Not that media type",
+    421: "Not this host",
+    422: "The request makes no sense",
+    423: "Somebody else is writing",
+    429: "Too much",
+    431: "The headers are too large",
+    500: "Our fault",
+    502: "The model failed",
+    503: "Not now",
+}
+# A path of this host: absolute, in whatever quotes. `/v1/...` is one of ours that everybody may know.
+_PATH: Final = re.compile(r"(?<![\w.:/<>-])(?:file://)?~?/(?!v1\b|mcp\b|metrics\b)[^\s'\"`,;:()<>]+")
+_ELSEWHERE: Final = "(a path of the host)"
+
+
+class Unfit(InvalidInput):
+    """A body or query does not fit its type; `at` is the JSON path of what does not."""
+
+    def __init__(self, message: str, *, at: str, code: str = "request.invalid") -> None:
+        super().__init__(message, code=code)
+        self.at = at
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a request was not done.
+
+    `code` is one stable word for programs, and `request` the id under which the service's log has the request. `at` is
+    the JSON path of what does not fit. The fields from `level` on tell which quota was met, in the unit of `dimension`.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request: str
+    at: str | None = None
+    limit: int | None = None
+    observed: int | None = None
+    retry_after_s: int | None = None
+    level: str | None = None
+    dimension: str | None = None
+    period: str | None = None
+    used: int | None = None
+    held: int | None = None
+    resets_at: datetime | None = None
+
+
+def problem_of(error: Exception, request: str, *, now: datetime | None = None, folders: Iterable[str] = ()) -> Problem:
+    """What to answer for an error that a handler raised.
+
+    Args:
+        request: the request's id.
+        now: from which a quota's next period is counted.
+        folders: paths of this host that no answer has, besides whatever looks like one.
+    """
+    status, code = _status(error), code_of(error)
+    told = without_paths(str(error), folders) if isinstance(error, Refusal) else _of_fault(error)
+    problem = Problem(
+        type=f"urn:belljar:problem:{code}",
+        title=_TITLES.get(status, "Refused"),
+        status=status,
+        detail=told,
+        code=code,
+        request=request,
+        at=error.at if isinstance(error, Unfit) else None,
+        retry_after_s=retry_after(error, now),
+    )
+    if not isinstance(error, Refusal):
+        return problem
+    problem = msgspec.structs.replace(problem, limit=error.limit, observed=error.observed)
+    if not isinstance(error, QuotaExceeded) or error.told is not None:  # the numbers may be somebody else's
+        return problem if not isinstance(error, QuotaExceeded) else _without_numbers(problem, error)
+    return msgspec.structs.replace(
+        problem,
+        level=error.scope,
+        dimension=error.dimension,
+        period=error.period,
+        used=error.used,
+        held=error.held,
+        resets_at=error.resets_at,
+    )
+
+
+def _without_numbers(problem: Problem, error: QuotaExceeded) -> Problem:
+    """A quota of a level above whoever asks: that it is met they have to know, and not what it is."""
+    return msgspec.structs.replace(
+        problem,
+        detail=without_paths(error.told or ""),
+        limit=None,
+        observed=None,
+        dimension=error.dimension,
+        period=error.period,
+        resets_at=error.resets_at,
+    )
+
+
+def code_of(error: Exception) -> str:
+    """The stable word for an error."""
+    if isinstance(error, Refusal):
+        return error.code
+    return next((code for kind, code, _ in _FAULTS if isinstance(error, kind)), "internal")
+
+
+def retry_after(error: Exception, now: datetime | None = None) -> int | None:
+    """In how many whole seconds it makes sense to ask again; None where nobody knows."""
+    told = getattr(error, "retry_after_s", None)
+    if isinstance(told, int | float):
+        return max(1, math.ceil(told))
+    if isinstance(error, QuotaExceeded) and error.resets_at is not None:
+        return max(1, math.ceil((error.resets_at - (now or datetime.now(UTC))).total_seconds()))
+    return None
+
+
+def without_paths(text: str, folders: Iterable[str] = ()) -> str:
+    """The text, with a few words in place of whatever is, or looks like, a path of this host."""
+    for folder in folders:
+        if len(folder) > 1:
+            text = re.sub(rf"{re.escape(folder)}[^\s'\"`,;:()<>]*", _ELSEWHERE, text)
+    return _PATH.sub(_ELSEWHERE, text)
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, Refusal):
+        if (status := _BY_CODE.get(error.code)) is not None:
+            return status
+        if hasattr(error, "retry_after_s") and not isinstance(error, AccessThrottled | QuotaExceeded):
+            return 503  # too much is under way already
+    return next((status for kind, status in _BY_TYPE if isinstance(error, kind)), 500)
+
+
+def _of_fault(error: Exception) -> str:
+    return next((words for kind, _, words in _FAULTS if isinstance(error, kind)), _OUR_FAULT)

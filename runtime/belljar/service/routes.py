@@ -1,0 +1,537 @@
+"""What a route is, and what is done with every request, whichever route it takes.
+
+A `Route` says all that there is to say of it: method and path, what it does to whom, what it takes and gives. From the
+one table of them (`api.ROUTES`) come the routing, the check of who may, the bounds, the decoding, the document
+(`openapi`) and the records of the log. So none of these can forget a route, and a handler only asks the host.
+
+A request passes these, and the first that refuses it answers:
+
+    method      405; OPTIONS and HEAD are answered for every path
+    who         401, or 429 where too many attempts from there have failed; a cookie only with our own origin
+    role        403: the role never allows the action
+    query       422
+    body        411, 413, 415, 400, 422: bounded in length and time, and JSON only where it says so
+    whose       404 for what is not below the principal's tenant: there is no telling whether it exists
+    tenant      403: the role does not allow it there
+    handler     what the host says
+    record      503: `http.request` is durable before the answer leaves
+
+What cannot be recorded is not answered: that is how the log has every request, and every refusal with its code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from belljar.access import NOBODY, Action, Authenticator, Principal, Throttle, demand, permits
+from belljar.access.roles import MAY
+from belljar.audit.events import HttpRequest
+from belljar.context import Uploads
+from belljar.errors import AccessDenied, AccessForbidden, BelljarError, HostFault, InvalidInput, Refusal
+from belljar.heavy import off_loop
+from belljar.host import Host
+from belljar.identity import DEFAULT_TENANT, Tenant
+from belljar.jobs import Desk
+from belljar.service.problems import MEDIA_TYPE, Unfit, code_of, problem_of
+from belljar.service.readiness import Readiness
+from belljar.service.settings import ServiceSettings
+
+__all__ = [
+    "COOKIE",
+    "JSON",
+    "Answer",
+    "Asking",
+    "Nothing",
+    "Refused",
+    "Resource",
+    "Route",
+    "Service",
+    "decoded",
+    "encode",
+    "no_such",
+    "own",
+    "query_of",
+    "respond",
+    "whole_host",
+    "within",
+]
+
+_T = TypeVar("_T")
+_Q = TypeVar("_Q", bound=msgspec.Struct)
+_B = TypeVar("_B")
+
+JSON: Final = "application/json"
+COOKIE: Final = "belljar_session"
+_log = logging.getLogger("belljar.service")
+_STEP: Final = re.compile(r"(.*) - at `(\$[^`]*)`\Z", re.DOTALL)
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OF_CHARS_MAX: Final = 200
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A query without parameters."""
+
+
+class Refused(InvalidInput):
+    """A request that is refused as HTTP before anybody looks at what it asks. `headers` go with the answer."""
+
+    def __init__(self, message: str, *, code: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, code=code)
+        self.headers = dict(headers or {})
+
+
+class Service:
+    """What the handlers share.
+
+    Attributes:
+        stopping: set when the service is to end; streams end then.
+        strangers: counts what is asked from each address by nobody in particular.
+        examining, verifying: held by the one examination of this host, and the one reading of the whole log, that there
+            is at a time.
+        document: makes the service's own, in JSON.
+        observers: told of each answer: the route, the status, and the seconds until its head left.
+        folders: paths of this host that no answer names.
+    """
+
+    def __init__(self, host: Host, desk: Desk, access: Authenticator, settings: ServiceSettings) -> None:
+        self.host = host
+        self.desk = desk
+        self.access = access
+        self.settings = settings
+        self.stopping = asyncio.Event()
+        self.strangers = Throttle()
+        self.readiness = Readiness(host)
+        self.examining = asyncio.Lock()
+        self.verifying = asyncio.Lock()
+        self.document: Callable[[], bytes] = bytes
+        self.uploads = Uploads(host.state.uploads, bytes_max=settings.upload_bytes, keep_s=settings.uploads_s)
+        self.observers: list[Callable[[str, int, float], None]] = []
+        state = host.state
+        self.folders = tuple(sorted({str(state.root), str(state.contexts), str(state.images)}, key=len, reverse=True))
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a handler gives where it is more than a value for 200: a status, headers, or what the log is to name."""
+
+    value: Any = None
+    status: int = 200
+    headers: dict[str, str] = {}
+
+
+Owner: TypeAlias = "Callable[[Asking[Any, Any]], Awaitable[Tenant | None]]"
+Handler: TypeAlias = "Callable[[Asking[Any, Any]], Awaitable[Any]]"
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One route.
+
+    Attributes:
+        path: with `{name}` for each part that varies; `parts` has the pattern and words for it.
+        action: what it does, as `belljar.access` names it; None where anybody may.
+        owner: finds whose it is.
+        query, body: the types of the parameters and of the body; a body of bytes is read by the handler.
+        answer: the type of what comes back; None for nothing, `bytes` for what is not JSON.
+        status: of a success; `others` are more of them, each with a few words.
+        refuses: statuses besides those that every route may give.
+        media: of the body, where it is not JSON; `gives` of the answer.
+        logged: whether the log has it.
+        body_bytes: how long a body may be; what the settings say when None.
+        headers: of the request, by name, with a few words each, and `answer_headers`: for the document.
+        options: headers of the answer to OPTIONS.
+    """
+
+    method: str
+    path: str
+    summary: str
+    handler: Handler
+    action: Action | None = None
+    owner: Owner
+    query: type[Any] = Nothing
+    body: Any = None
+    answer: Any = None
+    status: int = 200
+    others: dict[int, str] = {}
+    refuses: tuple[int, ...] = ()
+    media: str = JSON
+    gives: tuple[str, ...] = (JSON,)
+    logged: bool = True
+    body_bytes: int | None = None
+    headers: dict[str, str] = {}
+    answer_headers: dict[str, str] = {}
+    options: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """What the log and the metrics call it."""
+        return f"{self.method} {self.path}"
+
+
+class Asking(Generic[_Q, _B]):
+    """One request under way.
+
+    Attributes:
+        tenant: whose the thing is that it is about, once that was allowed.
+        about: what the log names as that: a run, a context, a key.
+    """
+
+    def __init__(self, service: Service, request: Request, route: Route) -> None:
+        self.service = service
+        self.request = request
+        self.route = route
+        self.id: str = request.scope.get("belljar.request") or secrets.token_hex(8)
+        self.principal: Principal | None = None
+        self.params: dict[str, str] = request.path_params
+        self.query: _Q
+        self.body: _B
+        self.tenant: Tenant | None = None
+        self.about: str | None = None
+
+    @property
+    def host(self) -> Host:
+        return self.service.host
+
+    @property
+    def desk(self) -> Desk:
+        return self.service.desk
+
+    @property
+    def who(self) -> Principal:
+        """The principal, on a route that nobody may take without being one."""
+        assert self.principal is not None, "the route lets anybody in"
+        return self.principal
+
+    @property
+    def by(self) -> str:
+        return NOBODY if self.principal is None else self.principal.name
+
+    @property
+    def client(self) -> str:
+        """The address that the request came from; behind a trusted proxy the one that it tells."""
+        found = self.request.scope.get("client")
+        return found[0] if found else ""
+
+    def stranger(self) -> None:
+        """Nobody in particular asks. Raises AccessThrottled where that happens too often."""
+        self.service.strangers.check(self.client)
+        self.service.strangers.failed(self.client)
+
+    def named(self, tenant: str | None) -> Tenant:
+        """The tenant that is named, or else the principal's own, or the one that everything belongs to by default."""
+        return Tenant(tenant) if tenant is not None else self.who.tenant or DEFAULT_TENANT
+
+
+# -- whose it is -------------------------------------------------------------------------------------------------------
+
+
+async def own(asking: Asking[Any, Any]) -> Tenant | None:
+    """Of what everybody has: the principal's own tenant."""
+    return None if asking.principal is None else asking.principal.tenant
+
+
+async def whole_host(_: Asking[Any, Any]) -> Tenant | None:
+    """Of what belongs to no tenant."""
+    return None
+
+
+def within(principal: Principal, tenant: Tenant | None) -> bool:
+    """Whether a principal may know that something of this tenant exists. Everybody may read runs of their own."""
+    return permits(principal, "run.read", tenant)
+
+
+def no_such(asking: Asking[Any, Any], tenant: Tenant | None, error: Refusal) -> Tenant | None:
+    """`tenant`, if the principal may know that something of it exists; else this error, as if it did not."""
+    if not within(asking.who, tenant):
+        raise error
+    return tenant
+
+
+# -- a path, and what is done with a request to it ---------------------------------------------------------------------
+
+
+class Resource:
+    """All routes of one path, as an ASGI application."""
+
+    def __init__(self, service: Service, path: str, routes: Sequence[Route]) -> None:
+        self.service = service
+        self.path = path
+        self.routes = {route.method: route for route in routes}
+        if "GET" in self.routes:
+            self.routes.setdefault("HEAD", self.routes["GET"])
+        self.allow = ", ".join(sorted({*self.routes, "OPTIONS"}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive, send)
+        response = await self.answer(request)
+        if request.method == "HEAD":
+            response = await _bare(response)
+        await response(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
+        """What comes back, recorded. Nothing is raised but a cancellation."""
+        route = self.routes.get(request.method) or self._other(request.method)
+        asking: Asking[Any, Any] = Asking(self.service, request, route)
+        request.scope["belljar.route"] = route.name
+        response, code = await self._attempt(asking)
+        if code == "access.throttled" or not route.logged:
+            return response
+        try:
+            await self._record(asking, response.status_code, code)
+        except BelljarError as error:
+            await _closed(response)
+            response, _ = _problem(asking, error)
+        request.scope["belljar.by"] = asking.by
+        return response
+
+    async def _attempt(self, asking: Asking[Any, Any]) -> tuple[Response, str | None]:
+        try:
+            return await self._serve(asking), None
+        except ClientDisconnect:
+            return _problem(asking, Refused("the client went away while it sent", code="request.slow"))
+        except BelljarError as error:
+            return _problem(asking, error)
+        except Exception as error:
+            _log.exception("belljar: request %s to %s failed", asking.id, asking.route.name)
+            return _problem(asking, error)
+
+    async def _serve(self, asking: Asking[Any, Any]) -> Response:
+        route = asking.route
+        if route.action is not None:
+            asking.principal = await _who(asking)
+            if route.action not in MAY[asking.principal.role]:
+                raise AccessForbidden(
+                    f"the role {asking.principal.role} does not allow {route.action}: ask with a key that allows it",
+                    code="access.forbidden",
+                )
+        asking.query = query_of(asking.request, route.query)
+        if route.body is not None and route.body is not bytes:
+            asking.body = await _body(asking)
+        asking.tenant = await route.owner(asking)
+        if route.action is not None:
+            demand(asking.who, route.action, asking.tenant)
+        return respond(route, await route.handler(asking))
+
+    def _other(self, method: str) -> Route:
+        """For a method that the path does not have."""
+
+        async def tell(_: Asking[Any, Any]) -> Response:
+            if method == "OPTIONS":
+                return Response(status_code=204, headers={"allow": self.allow, **self._of_options()})
+            raise Refused(
+                f"{self.path} takes {self.allow}; use one of these",
+                code="route.method",
+                headers={"allow": self.allow},
+            )
+
+        name = method if method in _METHODS else "OTHER"
+        return Route(method=name, path=self.path, summary="", handler=tell, owner=whole_host)
+
+    def _of_options(self) -> dict[str, str]:
+        return {name: value for route in self.routes.values() for name, value in route.options.items()}
+
+    async def _record(self, asking: Asking[Any, Any], status: int, code: str | None) -> None:
+        principal, about = asking.principal, asking.about
+        if about is None and asking.tenant is not None:
+            about = str(asking.tenant)
+        await self.service.host.log(
+            HttpRequest(
+                by=asking.by,
+                route=asking.route.name,
+                status=status,
+                tenant=None if principal is None or principal.tenant is None else str(principal.tenant),
+                role=None if principal is None else principal.role,
+                of=None if about is None else about[:_OF_CHARS_MAX],
+                code=code,
+            )
+        )
+
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+
+async def _who(asking: Asking[Any, Any]) -> Principal:
+    headers, access = asking.request.headers, asking.service.access
+    shown = headers.get("authorization")
+    if shown is None and (key := headers.get("x-api-key")) is not None:
+        shown = f"Bearer {key}"  # clients of a provider's API know it as that
+    if shown is not None:
+        scheme, _, token = shown.partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            return await access.check(token.strip(), address=asking.client)
+    elif (cookie := asking.request.cookies.get(COOKIE)) is not None:
+        if asking.request.method not in _SAFE:
+            _check_origin(asking.request)
+        return (await access.sessions.check(cookie)).principal
+    asking.stranger()
+    raise AccessDenied("send a key as `Authorization: Bearer KEY`", code="access.missing")
+
+
+def _check_origin(request: Request) -> None:
+    """What a browser sends with a cookie has to come from a page of ours."""
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    ours = f"{request.scope.get('scheme', 'http')}://{request.headers.get('host', '')}"
+    if origin != ours or site not in (None, "same-origin"):
+        raise Refused(
+            "a cookie counts only for what a page of this service sends: use a key instead", code="route.origin"
+        )
+
+
+# -- decoding ----------------------------------------------------------------------------------------------------------
+
+
+def query_of(request: Request, kind: type[_Q]) -> _Q:
+    """The parameters, as the type has them; each at most once.
+
+    Raises:
+        Unfit: they do not fit.
+    """
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name in given:
+            raise Unfit(f"there are two parameters {name[:40]!a}; send one", at=f"?{name[:40]}")
+        given[name] = value
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _unfit(error, "?") from None
+
+
+def decoded(data: bytes, kind: Any) -> Any:
+    """JSON, as a type has it.
+
+    Raises:
+        Unfit: it does not fit.
+        Refused: it is not JSON.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        raise _unfit(error, "$") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(f"the body is not valid JSON ({_words(error)}); correct it", code="request.json") from None
+
+
+def _words(error: Exception) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+
+
+def _unfit(error: msgspec.ValidationError, root: str) -> Unfit:
+    found = _STEP.match(str(error))
+    what, where = (found[1], found[2]) if found else (str(error), "$")
+    if root == "?":
+        where = f"?{where.removeprefix('$').removeprefix('.')}"
+    return Unfit(f"{what[:300].replace('`', '')}, at {where[:200]}; correct it", at=where[:200])
+
+
+async def _body(asking: Asking[Any, Any]) -> Any:
+    route, request = asking.route, asking.request
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != route.media:
+        raise Refused(f"send the body as {route.media}", code="route.media", headers={"accept": route.media})
+    most = asking.service.settings.body_bytes if route.body_bytes is None else route.body_bytes
+    data = await read_body(request, most, asking.service.settings.body_s)
+    if route.media != JSON:
+        return data
+    return await off_loop(len(data), decoded, data, route.body)
+
+
+async def read_body(request: Request, most: int, within_s: float) -> bytes:
+    """The whole body, of at most so many bytes, in at most so many seconds.
+
+    Raises:
+        Refused: it is longer, or takes longer.
+    """
+    too_long = Refused(f"the body is longer than {most} bytes; send less", code="request.too_long")
+    told = request.headers.get("content-length", "0")
+    if not told.isdecimal() or int(told) > most:
+        raise too_long
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(within_s):
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise too_long
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(f"the body took longer than {within_s:g} s; send it faster", code="request.slow") from None
+    return b"".join(parts)
+
+
+# -- answering ---------------------------------------------------------------------------------------------------------
+
+
+def respond(route: Route, value: Any) -> Response:
+    """The response for what a handler gave."""
+    if isinstance(value, Response):
+        return value
+    answer = value if isinstance(value, Answer) else Answer(value, route.status)
+    if answer.value is None:
+        return Response(status_code=204 if answer.status == 200 else answer.status, headers=answer.headers)
+    data = answer.value if isinstance(answer.value, bytes) else encode(answer.value)
+    headers = {"cache-control": "no-store", **answer.headers}
+    return Response(data, status_code=answer.status, media_type=route.gives[0], headers=headers)
+
+
+def encode(value: object) -> bytes:
+    """As JSON."""
+    return msgspec.json.encode(value, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    """Texts with a type of their own, which msgspec does not write."""
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} cannot be answered")
+
+
+def _problem(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]:
+    problem = problem_of(error, asking.id, now=datetime.now(UTC), folders=asking.service.folders)
+    headers = dict(getattr(error, "headers", {}) if isinstance(error, Refused) else {})
+    if problem.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="belljar"'
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = str(problem.retry_after_s)
+    if not _is_read(asking.request):
+        headers["connection"] = "close"  # else the server would take in all that the client goes on to send
+    if isinstance(error, HostFault):
+        _log.error("belljar: request %s to %s: %s: %s", asking.id, asking.route.name, type(error).__name__, error)
+    headers["cache-control"] = "no-store"
+    data = msgspec.json.encode(problem)
+    return Response(data, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers), code_of(error)
+
+
+def _is_read(request: Request) -> bool:
+    """Whether nothing of the body is still to come, as far as the request's head tells."""
+    if getattr(request, "_stream_consumed", False):
+        return True
+    headers = request.headers
+    return headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+
+async def _bare(response: Response) -> Response:
+    """The head of a response alone, for HEAD."""
+    await _closed(response)
+    bare = Response(status_code=response.status_code)
+    bare.raw_headers = list(response.raw_headers)
+    return bare
+
+
+async def _closed(response: Response) -> None:
+    """Give up what a streaming response would have sent."""
+    if isinstance(response, StreamingResponse):
+        close = getattr(response.body_iterator, "aclose", None)
+        if close is not None:
+            await close()

@@ -1,0 +1,72 @@
+"""What several routes share: whose a run is, which tenants are below one, and pages of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+from msgspec import Meta
+
+from belljar.errors import InvalidInput
+from belljar.identity import RunId, Tenant
+from belljar.jobs import NoSuchRun
+from belljar.service.routes import Asking, no_such
+
+__all__ = ["LIMIT_MAX", "Cursor", "TenantName", "below", "named_tenant", "of_run", "page_of"]
+
+_T = TypeVar("_T")
+
+LIMIT_MAX: Final = 1000
+TenantName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){0,7}\Z",
+        max_length=512,
+        extra_json_schema={"pattern": r"^[a-z0-9][a-z0-9._-]{0,62}(/[a-z0-9][a-z0-9._-]{0,62}){0,7}$"},
+    ),
+]
+Cursor = Annotated[str, Meta(min_length=1, max_length=700)]
+
+
+async def named_tenant(asking: Asking[Any, Any]) -> Tenant | None:
+    """The tenant that the query names, or else all that the principal has."""
+    named: str | None = asking.query.tenant
+    return asking.who.tenant if named is None else Tenant(named)
+
+
+async def of_run(asking: Asking[Any, Any]) -> Tenant | None:
+    """The tenant of the run that the path names: as if there were none where it is somebody else's."""
+    run = asking.params["run"]
+    asking.about = run
+    try:
+        RunId(run)
+    except InvalidInput:
+        raise NoSuchRun(run) from None
+    state = await asking.desk.get(run)
+    return no_such(asking, Tenant(state.tenant), NoSuchRun(run))
+
+
+def below(above: Tenant | None, tenant: str) -> bool:
+    """Whether a tenant is `above` or below it; everything is below the whole host."""
+    return above is None or tenant == above or tenant.startswith(f"{above}/")
+
+
+def page_of(
+    found: Sequence[_T], key: Callable[[_T], str], after: str | None, limit: int
+) -> tuple[list[_T], str | None]:
+    """Of a list that is in order, at most `limit` that come behind the cursor, and the cursor of the rest.
+
+    Raises:
+        InvalidInput: `page.cursor`: there is no such place in it.
+    """
+    begin = 0
+    if after is not None:
+        begin = next((place + 1 for place, one in enumerate(found) if key(one) == after), -1)
+        if begin < 0:
+            raise InvalidInput(
+                "`after` is not a cursor of this list: begin without one, or use that of the last answer",
+                code="page.cursor",
+            )
+    page = list(found[begin : begin + limit])
+    more = begin + limit < len(found)
+    return page, key(page[-1]) if more and page else None

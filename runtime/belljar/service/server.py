@@ -1,0 +1,351 @@
+"""Listens, and ends well.
+
+How it ends. A first signal stops nothing at once: from then on no run is admitted, `/readyz` says so, and what runs has
+`drain_s` seconds to end, while clients can still ask for results and hear events. What is left is then killed and
+settled. Then the streams of events say goodbye, no connection is taken any more, the last answers leave, the log is
+signed, and the process exits with 0. A second signal ends the waiting for runs.
+
+How it listens. `uvicorn` speaks HTTP; bounds are put around it here for clients that take their time (`Patient`). It
+takes no signals: it would raise them again in the end, and the exit code would be that of a killed process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, Final
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from belljar.access import AccessSettings, Authenticator
+from belljar.audit.events import ServiceChanged
+from belljar.errors import BelljarError, InvalidInput
+from belljar.host import Host
+from belljar.jobs import Desk, DeskLimits
+from belljar.service.app import Lifespan, application
+from belljar.service.problems import MEDIA_TYPE, problem_of
+from belljar.service.routes import Refused, Service
+from belljar.service.settings import ServiceSettings, check_bind, is_loopback
+
+__all__ = ["Ready", "listening", "serve"]
+
+_log = logging.getLogger("belljar.service")
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_KEEP_ALIVE_S: Final = 20
+_LAST_S: Final = 5
+_SWEEP_S: Final = 600.0
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The service listens at `url`. `key` is the text of the first key, if that was made just now."""
+
+    url: str
+    key: str | None
+
+
+async def serve(
+    host: Host,
+    settings: ServiceSettings,
+    *,
+    by: str,
+    ready: Callable[[Ready], None],
+    access: AccessSettings | None = None,
+    lifespans: Sequence[Lifespan] = (),
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Open the host and answer until a signal comes, or `stop` is set.
+
+    Args:
+        by: who starts it, for the log.
+        ready: called once, when it listens.
+        lifespans: as of `application`.
+
+    Raises:
+        InvalidInput: `service.exposed`, `service.tls`, `service.address`: it may not, or cannot, listen there.
+        HostFault: the log or the ledger does not work.
+    """
+    check_bind(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        bound = stack.enter_context(listening(settings))
+        await stack.enter_async_context(host)
+        checked = Authenticator.opened(host.journal, host.audit, host.keys, access or AccessSettings())
+        authenticator = await stack.enter_async_context(checked)
+        key = await _first_key(authenticator, settings, access, by)
+        desk = await stack.enter_async_context(Desk(host, limits_of(settings)))
+        app = application(host, desk, authenticator, settings, lifespans=lifespans)
+        await _answer(app, bound, by, functools.partial(_told, ready, key), stop or asyncio.Event())
+
+
+async def _first_key(
+    access: Authenticator, settings: ServiceSettings, said: AccessSettings | None, by: str
+) -> str | None:
+    """The text of a first key, made where nobody could ask for anything. Only on this machine: it is printed."""
+    if is_loopback(settings.host):
+        made = await access.keys.make_first(by=by)
+        return None if made is None else made[1]
+    if access.oidc is None and not await _is_any_key(access):
+        raise InvalidInput(
+            f"nobody has a key, and {settings.host} is not an address of this machine alone: make one first, with "
+            "`belljar key make --role admin`",
+            code="service.exposed",
+        )
+    return None
+
+
+async def _is_any_key(access: Authenticator) -> bool:
+    after = ""
+    while found := await access.keys.ls(after=after):
+        if any(key.state == "active" for key in found):
+            return True
+        after = found[-1].id
+    return False
+
+
+def limits_of(settings: ServiceSettings) -> DeskLimits:
+    """What the desk takes on; what is not said is as it says."""
+    said = {
+        "running": settings.running,
+        "queued": settings.queue,
+        "queued_per_tenant": settings.queue_per_tenant,
+    }
+    return DeskLimits(**{name: value for name, value in said.items() if value is not None})
+
+
+def _told(ready: Callable[[Ready], None], key: str | None, url: str) -> None:
+    ready(Ready(url, key))
+
+
+async def _answer(
+    app: Starlette, bound: socket.socket, by: str, ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    service: Service = app.state.service
+    host, settings = service.host, service.settings
+    server = _Server(_config(app, settings))
+    hurry = asyncio.Event()
+    with _signals(stop, hurry):
+        warming = asyncio.ensure_future(_warm(host))
+        serving = asyncio.ensure_future(server._serve([bound]))
+        up = asyncio.ensure_future(server.up.wait())
+        sweeping = asyncio.ensure_future(_sweep(service.uploads.sweep))
+        try:
+            await host.log(ServiceChanged(by=by, state="started"))
+            await asyncio.wait({serving, up}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                ready(_url(bound, settings))
+            stopped = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            await host.log(ServiceChanged(by=by, state="draining"))
+            await _drain(service.desk, settings.drain_s, hurry)
+        finally:
+            service.stopping.set()
+            server.should_exit = True
+            for task in (warming, sweeping, up):
+                task.cancel()
+            await asyncio.gather(serving, warming, sweeping, up, return_exceptions=True)
+        await service.readiness.aclose()
+        await host.log(ServiceChanged(by=by, state="stopped"))
+        with contextlib.suppress(BelljarError):  # the log is whole without it, and `audit verify` tells
+            await host.checkpoints.make()
+
+
+async def _drain(desk: Desk, drain_s: float, hurry: asyncio.Event) -> None:
+    draining = asyncio.ensure_future(desk.drain(drain_s))
+    hurried = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not draining.done():
+        await desk.drain(0)
+    await draining
+
+
+async def _warm(host: Host) -> None:
+    """Open the default backend before the first run asks for it; what is wrong with it, `/readyz` says."""
+    try:
+        await host.prepare()
+    except BelljarError as error:
+        _log.warning("belljar: %s", error)
+
+
+async def _sweep(sweep: Callable[[], int]) -> None:
+    while True:
+        try:
+            await asyncio.to_thread(sweep)
+        except BelljarError as error:
+            _log.warning("belljar: %s", error)
+        await asyncio.sleep(_SWEEP_S)
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+# -- listening ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def listening(settings: ServiceSettings) -> Iterator[socket.socket]:
+    """A socket at the address, bound and not yet taking connections.
+
+    Raises:
+        InvalidInput: `service.address`: it cannot be.
+    """
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.set_inheritable(False)
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot listen on {settings.host} port {settings.port} ({error.strerror or error}): choose another",
+            code="service.address",
+        ) from error
+    with contextlib.closing(bound):
+        yield bound
+
+
+def _url(bound: socket.socket, settings: ServiceSettings) -> str:
+    address, port = bound.getsockname()[:2]
+    name = f"[{address}]" if ":" in address else address
+    return f"{'https' if settings.is_secure else 'http'}://{name}:{port}"
+
+
+def _config(app: Starlette, settings: ServiceSettings) -> uvicorn.Config:
+    Patient.header_s, Patient.write_s = settings.header_s, settings.write_s
+    return uvicorn.Config(
+        app,
+        http=Patient,
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.connections,
+        h11_max_incomplete_event_size=settings.header_bytes,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_LAST_S,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=None if settings.tls_key is None else str(settings.tls_key),
+    )
+
+
+class Patient(H11Protocol):
+    """One connection, with a bound on how long its client may take: for the head of a request, and to take an answer.
+
+    A client that takes an answer slower than we make it makes us wait, which costs nothing but its place. One that
+    takes nothing for `write_s` seconds is cut off: the answer's generator is closed, and what it held is free.
+    """
+
+    header_s: float = 10
+    write_s: float = 30
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._head: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self._head is None and self._is_idle():
+            self._wait_for_head()
+        super().data_received(data)
+        if not self._is_idle():
+            self._cancel_head()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._cancel_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(self.write_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._take()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_head()
+        super().connection_lost(exc)
+        self._take()
+
+    def send_400_response(self, msg: str) -> None:
+        """As everything else that is refused, a problem."""
+        error = Refused("this is not a valid HTTP request, or its head is too long; correct it", code="request.http")
+        problem = msgspec.structs.replace(problem_of(error, ""), status=400)
+        data = msgspec.json.encode(problem)
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(data)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + data)
+        self.transport.close()
+
+    def _is_idle(self) -> bool:
+        cycle = getattr(self, "cycle", None)  # None until there is a request
+        return cycle is None or bool(cycle.response_complete)
+
+    def _wait_for_head(self) -> None:
+        self._head = self.loop.call_later(self.header_s, self.transport.abort)
+
+    def _cancel_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _take(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+
+# -- signals -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event, hurry: asyncio.Event) -> Iterator[None]:
+    """The first signal sets `stop`, any other `hurry`. Signals that our parent has switched off stay so.
+
+    Only a main thread hears them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def heard() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(heard)
+
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, one in before.items():
+            signal.signal(number, one)

@@ -1,0 +1,158 @@
+"""How the service listens: what `[service]` of the configuration says, the environment, and the command's options.
+
+The strongest is an option, then the environment (`$BELLJAR_SERVICE_PORT` for `port`, and so on; lists with commas),
+then the file. Everything is read before anything is opened, and whatever is wrong is refused in one line.
+
+Anybody who reaches a port that is open to a network could try keys on it, and read what others send. So an address that
+is not of this machine alone is refused unless there is TLS, or a proxy that is trusted to have it in front
+(`check_bind`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from belljar.config import ServiceTable
+from belljar.errors import InvalidInput
+from belljar.units import parse_duration, parse_size
+
+__all__ = ["Network", "ServiceSettings", "check_bind", "is_loopback", "read_settings"]
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_PREFIX: Final = "BELLJAR_SERVICE_"
+_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
+_LISTS: Final = ("trusted_proxies", "allowed_hosts")
+_NUMBERS: Final = ("port", "queue", "queue_per_tenant", "running")
+
+
+class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in force. Times are in seconds, lengths in bytes.
+
+    Attributes:
+        header_s: how long a client may take for the head of a request.
+        body_s: how long it may take for a body, or for each part of an upload.
+        write_s: how long it may let an answer wait: after that the connection is cut.
+        heartbeat_s: how often a stream of events says that it is still there.
+        connections: how many there may be at once.
+        header_bytes: how long the head of a request may be.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    body_bytes: int = 8 * 2**20
+    upload_bytes: int = 64 * 2**30
+    uploads_s: float = 24 * 3600
+    queue: int | None = None
+    queue_per_tenant: int | None = None
+    running: int | None = None
+    drain_s: float = 30
+    header_s: float = 10
+    body_s: float = 30
+    write_s: float = 30
+    heartbeat_s: float = 15
+    connections: int = 4000
+    header_bytes: int = 32 * 2**10
+
+    @property
+    def is_secure(self) -> bool:
+        return self.tls_cert is not None
+
+
+def read_settings(
+    table: ServiceTable, environ: Mapping[str, str], folder: Path, **options: str | int | None
+) -> ServiceSettings:
+    """Put together what the file, the environment and the command say.
+
+    Args:
+        folder: what the file's paths are relative to.
+        options: what the command says, by field; None is nothing.
+
+    Raises:
+        InvalidInput: `config.invalid`.
+    """
+    told: dict[str, Any] = msgspec.structs.asdict(table)
+    for field in told:
+        if (text := environ.get(_PREFIX + field.upper())) not in (None, ""):
+            told[field] = text.split(",") if field in _LISTS else int(text) if _is_number(field, text) else text
+    told |= {field: value for field, value in options.items() if value is not None}
+    try:
+        read = msgspec.convert(told, ServiceTable)
+        return ServiceSettings(
+            host=read.host,
+            port=read.port,
+            tls_cert=None if read.tls_cert is None else folder / Path(read.tls_cert).expanduser(),
+            tls_key=None if read.tls_key is None else folder / Path(read.tls_key).expanduser(),
+            trusted_proxies=tuple(_network(text.strip()) for text in read.trusted_proxies),
+            allowed_hosts=tuple(_host(text.strip()) for text in read.allowed_hosts),
+            body_bytes=parse_size(read.body),
+            upload_bytes=parse_size(read.upload),
+            uploads_s=parse_duration(read.uploads),
+            queue=read.queue,
+            queue_per_tenant=read.queue_per_tenant,
+            running=read.running,
+            drain_s=parse_duration(read.drain),
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"[service] or ${_PREFIX}...: {error}; correct it", code="config.invalid") from None
+
+
+def check_bind(settings: ServiceSettings) -> None:
+    """Refuse an address that a network reaches where nothing keeps what is sent from being read.
+
+    Raises:
+        InvalidInput: `service.exposed`; `service.tls`: the files of TLS cannot be read, or there is one of two.
+    """
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise InvalidInput("tls_cert and tls_key go together; name both files, or neither", code="service.tls")
+    for file in (settings.tls_cert, settings.tls_key):
+        if file is not None and not file.is_file():
+            raise InvalidInput(f"there is no file {file}; name the certificate and its key", code="service.tls")
+    if is_loopback(settings.host) or settings.is_secure or settings.trusted_proxies:
+        return
+    raise InvalidInput(
+        f"{settings.host} is not an address of this machine alone: set tls_cert and tls_key, or name the proxy in "
+        "front that has TLS as trusted_proxies, in [service] of belljar.toml; or listen on 127.0.0.1",
+        code="service.exposed",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address. Of names only `localhost` is known to be such."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_number(field: str, text: str) -> bool:
+    return field in _NUMBERS and re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) is not None
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise InvalidInput(
+            f"trusted_proxies: {text[:80]!a} is not an address or network; write one such as 10.0.0.0/8",
+            code="config.invalid",
+        ) from None
+
+
+def _host(text: str) -> str:
+    if _NAME.fullmatch(text) is None:
+        raise InvalidInput(
+            f"allowed_hosts: {text[:80]!a} is not a host's name; write one such as belljar.example.com",
+            code="config.invalid",
+        )
+    return text.lower().rstrip(".")

@@ -1,0 +1,78 @@
+"""What is made by a generator that reads files, as an answer that a client takes as fast as it can, and no faster."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Final, TypeVar
+
+from starlette.responses import StreamingResponse
+
+__all__ = ["pieces", "streamed"]
+
+_T = TypeVar("_T")
+_WAITING_MAX: Final = 4
+_PIECE_BYTES: Final = 64 * 1024
+
+
+async def pieces(make: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> AsyncGenerator[bytes, None]:
+    """What the iterator gives, in pieces of some size, from one thread, to which a database's connection belongs.
+
+    The thread is at most a few pieces ahead, and ends when nobody takes them any more.
+
+    Raises: what the iterator, or the block around it, raises.
+    """
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_WAITING_MAX)
+    over = threading.Event()
+
+    def put(one: bytes | BaseException | None) -> None:
+        asyncio.run_coroutine_threadsafe(queue.put(one), loop).result()
+
+    def work() -> None:
+        try:
+            with make() as found:
+                waiting = bytearray()
+                for piece in found:
+                    if over.is_set():
+                        return
+                    waiting += piece
+                    if len(waiting) >= _PIECE_BYTES:
+                        put(bytes(waiting))
+                        waiting.clear()
+                put(bytes(waiting))
+        except BaseException as error:  # not handled here: carried to whoever takes the pieces
+            put(error)
+        else:
+            put(None)
+
+    thread = loop.run_in_executor(None, work)
+    try:
+        while (one := await queue.get()) is not None:
+            if isinstance(one, BaseException):
+                raise one
+            if one:
+                yield one
+    finally:
+        over.set()
+        while not thread.done():  # it may wait for room
+            while not queue.empty():
+                queue.get_nowait()
+            await asyncio.wait([thread], timeout=0.05)
+
+
+async def streamed(found: AsyncGenerator[bytes, None], media: str, headers: dict[str, str]) -> StreamingResponse:
+    """An answer of these pieces. What goes wrong before the first of them is raised here, while it can be told."""
+    first = await anext(found, b"")
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        try:
+            yield first
+            async for piece in found:
+                yield piece
+        finally:
+            await found.aclose()
+
+    return StreamingResponse(body(), media_type=media, headers=headers)

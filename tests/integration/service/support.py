@@ -1,0 +1,116 @@
+"""A service on a port of this machine, and clients of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import httpx2
+import msgspec
+
+from belljar import Host
+from belljar.access import Role
+from belljar.models import Model
+from belljar.service.server import Ready, serve
+from belljar.service.settings import ServiceSettings
+from tests.integration.support import PATIENCE_S, Jar
+
+__all__ = ["Client", "Serving", "problem", "serving"]
+
+
+class Serving:
+    """A service that runs in a thread of its own until the block ends."""
+
+    def __init__(self, jar: Jar, settings: ServiceSettings, models: Sequence[Model], **options: Any) -> None:
+        self.jar = jar
+        self.settings = settings
+        self._models = models
+        self._options = options
+        self._ready = threading.Event()
+        self._told: Ready | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="service")
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
+        self.host = Host(state=self.jar.at, environ=self.jar.environ(), models=self._models)
+        await serve(self.host, self.settings, by="test", ready=self._heard, stop=self.stop, **self._options)
+
+    def _heard(self, told: Ready) -> None:
+        self._told = told
+        self._ready.set()
+
+    def __enter__(self) -> Serving:
+        self._thread.start()
+        assert self._ready.wait(PATIENCE_S), "the service never listened"
+        if self._error is not None:
+            raise self._error
+        assert self._told is not None
+        self.url, self.key = self._told.url, self._told.key
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        assert not self._thread.is_alive(), "the service never ended"
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """As a signal would."""
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                self.loop.call_soon_threadsafe(self.stop.set)
+            self._thread.join(PATIENCE_S)
+
+    def client(self, key: str | None = None, **options: Any) -> Client:
+        """A client with this key, or the first one."""
+        return Client(self.url, self.key if key is None else key, **options)
+
+    def nobody(self) -> Client:
+        return Client(self.url, "")
+
+    def key_of(self, role: Role, tenant: str | None) -> str:
+        """A new key."""
+        with self.client() as admin:
+            answer = admin.post("/v1/keys", json={"role": role, "tenant": tenant})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["text"])
+
+
+class Client(httpx2.Client):
+    """Speaks to the service as the key's owner."""
+
+    def __init__(self, url: str, key: str | None, **options: Any) -> None:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        super().__init__(base_url=url, headers=headers, timeout=PATIENCE_S, trust_env=False, **options)
+
+
+@contextlib.contextmanager
+def serving(
+    jar: Jar, *, models: Sequence[Model] = (), options: dict[str, Any] | None = None, **settings: Any
+) -> Iterator[Serving]:
+    """A service over a state folder, with these settings."""
+    made = ServiceSettings(**{"port": 0, "drain_s": 5.0, **settings})
+    with Serving(jar, made, models, **(options or {})) as running:
+        yield running
+
+
+def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
+    """What a refused request is told: a problem as RFC 9457 has them, with this status and code."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    told: dict[str, Any] = msgspec.json.decode(answer.content)
+    assert (told["status"], told["code"], told["type"]) == (status, code, f"urn:belljar:problem:{code}")
+    assert told["request"] == answer.headers["x-request-id"]
+    return told

@@ -1,0 +1,260 @@
+"""What a client sends, and how slowly, is bounded: heads, bodies, and answers that nobody takes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from belljar.errors import AuditUnavailable, LedgerUnavailable
+from tests.integration.service.support import Client, Serving, problem, serving
+from tests.integration.support import PATIENCE_S, Jar, until
+
+
+@pytest.fixture
+def strict(jar: Jar) -> Iterator[Serving]:
+    """A service with small bounds."""
+    with serving(jar, body_bytes=2000, header_s=0.3, body_s=0.5, write_s=0.5, heartbeat_s=0.2) as running:
+        yield running
+
+
+def connected(service: Serving) -> socket.socket:
+    port = int(service.url.rpartition(":")[2])
+    opened = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return opened
+
+
+def said(opened: socket.socket) -> bytes:
+    """All that comes until the other side closes."""
+    found = b""
+    try:
+        while piece := opened.recv(65536):
+            found += piece
+    except ConnectionResetError:
+        pass
+    return found
+
+
+def head(service: Serving, line: str, *headers: str) -> bytes:
+    lines = [f"{line} HTTP/1.1", "host: 127.0.0.1", f"authorization: Bearer {service.key}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def test_a_body_that_is_too_long_is_refused_before_it_is_sent(strict: Serving) -> None:
+    with closing(connected(strict)) as opened:
+        opened.sendall(head(strict, "POST /v1/runs", "content-type: application/json", "content-length: 100000000000"))
+        answer = said(opened)
+    assert b" 413 " in answer
+    assert b"connection: close" in answer
+    assert b'"code":"request.too_long"' in answer
+
+
+def test_a_body_of_unknown_length_is_refused_when_it_is_too_long(strict: Serving) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield from (b"x" * 1000 for _ in range(10))
+
+    with strict.client() as client:
+        answer = client.post("/v1/runs", content=pieces(), headers={"content-type": "application/json"})
+    problem(answer, 413, "request.too_long")
+
+
+def test_a_body_that_takes_too_long_is_given_up(strict: Serving) -> None:
+    with closing(connected(strict)) as opened:
+        opened.sendall(head(strict, "POST /v1/runs", "content-type: application/json", "content-length: 100") + b"{")
+        answer = said(opened)
+    assert b" 408 " in answer
+    assert b'"code":"request.slow"' in answer
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTTP/1.1\r\nhost: 127"])
+def test_a_head_that_does_not_come_ends_its_connection(strict: Serving, sent: bytes) -> None:
+    with closing(connected(strict)) as opened:
+        opened.sendall(sent)
+        assert said(opened) == b""
+
+
+def test_a_head_that_is_too_long_is_refused(strict: Serving) -> None:
+    with closing(connected(strict)) as opened:
+        opened.sendall(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"y" * 100_000)
+        answer = said(opened)
+    assert answer == b"" or (b" 400 " in answer and b'"code":"request.http"' in answer)
+
+
+def test_whoever_takes_no_answer_is_cut_off_and_nobody_else_notices(strict: Serving) -> None:
+    with strict.client() as client:
+        text = "x" * 1000
+        shown = client.post("/v1/contexts", json={"kind": "text", "name": "a", "text": text}).json()
+        path = f"/v1/contexts/{shown['context']}/text"
+        with closing(connected(strict)) as slow:
+            slow.sendall(head(strict, f"GET {path}") * 3000)  # pipelined, and none of the answers is read
+            # What is still on its way is all that ever comes: the other side has given up.
+            until(lambda: client.get("/livez").status_code == 200, what="others are answered")
+            deadline = time.monotonic() + PATIENCE_S
+            while True:
+                try:
+                    slow.send(b"x" * 1000)
+                except OSError:
+                    break
+                assert time.monotonic() < deadline, "it was never cut off"
+                time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({"content-type": "text/plain"}, 415, "route.media"),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415, "route.media"),
+        ({}, 415, "route.media"),
+    ],
+)
+def test_json_counts_only_where_it_is_called_so(admin: Client, headers: dict[str, str], status: int, code: str) -> None:
+    """What a form of another site can send is not JSON to us."""
+    problem(admin.post("/v1/policies/check", content=b'{"toml": "x"}', headers=headers), status, code)
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, b'{"toml": "\xed\xa0\x80"}', b""])
+def test_what_is_no_json_is_refused(admin: Client, body: bytes) -> None:
+    answer = admin.post("/v1/policies/check", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.json()["code"] in ("request.json", "request.invalid")
+
+
+def test_what_does_not_fit_is_named_by_its_json_path(admin: Client) -> None:
+    body = {"code": "1", "contexts": {"a": {"kind": "text", "text": 5}}}
+    assert problem(admin.post("/v1/runs", json=body), 422, "request.invalid")["at"] == "$.contexts[...].text"
+    assert problem(admin.get("/v1/runs?limit=x"), 422, "request.invalid")["at"] == "?limit"
+
+
+def test_only_our_own_names_and_addresses_are_answered(jar: Jar) -> None:
+    with serving(jar, allowed_hosts=("belljar.example.com",)) as service, service.nobody() as client:
+        for host in ("127.0.0.1:1", "localhost", "[::1]:80", "belljar.example.com", "BellJar.Example.com.:8443"):
+            assert client.get("/livez", headers={"host": host}).status_code == 200, host
+        for host in ("evil.example", "belljar.example.com.evil.example", "127.0.0.1.evil.example", "a b"):
+            problem(client.get("/livez", headers={"host": host}), 421, "route.host")
+
+
+def test_answers_are_for_no_other_site(admin: Client) -> None:
+    answer = admin.get("/v1/policies", headers={"origin": "https://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_methods_are_told_and_head_has_no_body(admin: Client) -> None:
+    answer = admin.put("/v1/quotas", json={})
+    problem(answer, 405, "route.method")
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
+    assert admin.options("/v1/quotas").headers["allow"] == answer.headers["allow"]
+    head_, get = admin.head("/v1/policies"), admin.get("/v1/policies")
+    assert (head_.content, head_.headers["content-length"]) == (b"", get.headers["content-length"])
+
+
+def test_a_head_of_events_ends(admin: Client) -> None:
+    run = admin.post("/v1/runs", json={"code": "FINAL(1)"}, headers={"prefer": "wait=60"}).json()["run"]
+    answer = admin.head(f"/v1/runs/{run}/events")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+def test_it_speaks_tls(jar: Jar, tmp_path: Path) -> None:
+    certificate, key = certified(tmp_path)
+    with serving(jar, tls_cert=certificate, tls_key=key) as service:
+        assert service.url.startswith("https://")
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        with Client(service.url, service.key, verify=trusting) as client:
+            answer = client.get("/v1/policies")
+            assert answer.status_code == 200
+            assert "strict-transport-security" in answer.headers
+
+
+def certified(folder: Path) -> tuple[Path, Path]:
+    """A certificate of this machine by itself, and its key."""
+    from datetime import UTC, datetime, timedelta
+    from ipaddress import ip_address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    certificate, key = folder / "server.crt", folder / "server.key"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return certificate, key
+
+
+def test_no_answer_names_a_path_of_this_host(jar: Jar) -> None:
+    """Paths are planted wherever a client can put one, and everything that can be refused is."""
+    with serving(jar) as service, service.client() as client, service.nobody() as nobody:
+        places = [str(jar.at), str(jar.work), str(Path.home()), "site-packages", "Traceback"]
+        planted = f"{jar.at}/audit.db"
+        answers = [
+            client.post("/v1/runs", json={"code": "1", "policy": planted}),
+            client.post("/v1/runs", json={"question": "q", "model": f"scripted:{planted}"}),
+            client.post("/v1/runs", json={"question": "q", "model": f"replay:{planted}"}),
+            client.post("/v1/runs", json={"code": "1", "backend": planted}),
+            client.post("/v1/runs", json={"code": "1", "contexts": {"a": {"kind": "registered", "ref": planted}}}),
+            client.post("/v1/runs", json={"code": "1", planted: 1}),
+            client.post("/v1/policies/check", json={"toml": f'schema = 1\nname = "a"\nextends = "{planted}"\n'}),
+            client.get("/v1/contexts", params={"name": planted}),
+            client.get("/v1/runs", params={"after": planted}),
+            client.get("/v1/runs", params={planted: "1"}),
+            client.get(f"/v1/policies/{planted.replace('/', '.')}"),
+            client.get(planted),
+            client.post("/v1/keys", json={"role": "runner", "tenant": planted}),
+            nobody.get("/v1/runs", headers={"authorization": f"Bearer {planted}"}),
+        ]
+        answers += [client.get(f"/v1/contexts/{'0' * 64}/text"), client.get("/v1/audit/checkpoint")]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(service.host, "contexts", _raising(RuntimeError(f"bug in {planted}")))
+            patch.setattr(service.host.quotas, "show", _raising(LedgerUnavailable(f"{planted} cannot be read")))
+            answers += [client.get("/v1/contexts"), client.get("/v1/quotas")]
+            patch.setattr(service.host, "log", _raising(AuditUnavailable(f"{planted} cannot be written")))
+            answers += [client.get("/v1/runs"), client.post("/v1/audit/verify", json={})]
+        problem(answers[-4], 500, "internal")
+        problem(answers[-3], 503, "ledger.unavailable")
+        problem(answers[-2], 503, "audit.unavailable")
+        problem(answers[-1], 503, "audit.unavailable")
+    for answer in answers:
+        for place in places:
+            assert place not in answer.text, answer.text
+        assert answer.status_code >= 400, answer.text
+
+
+def _raising(error: Exception) -> Callable[..., Any]:
+    def work(*_: object, **__: object) -> None:
+        raise error
+
+    return work
+
+
+def test_problems_have_titles(admin: Client) -> None:
+    assert json.loads(admin.get("/v1/nothing").content)["title"] == "There is no such thing"

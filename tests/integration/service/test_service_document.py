@@ -1,0 +1,96 @@
+"""The service's own document: what it says is what the server does, whatever it is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import CHECKS, load_all_checks
+
+from belljar.service.api import ROUTES
+from belljar.service.openapi import PARTS, document
+from belljar.service.routes import Nothing
+from tests.examples import examples
+from tests.integration.service.support import Client, Serving
+
+load_all_checks()
+_CHECKS = [
+    CHECKS.get_one(name)
+    for name in (
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_schema_conformance",
+        "response_headers_conformance",
+        "negative_data_rejection",
+    )
+]
+_EXAMPLES = 8
+
+
+@schemathesis.serializer("application/offset+octet-stream")
+def _octets(_: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else repr(value).encode()
+
+
+# Each of these works for a tenth of a second or more.
+_SLOW = {"/v1/doctor": 2, "/v1/sessions": 6}
+
+
+def test_the_service_gives_the_document_of_its_table(admin: Client) -> None:
+    assert admin.get("/v1/openapi.json").json() == _plain(document(ROUTES))
+
+
+def _plain(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def test_every_route_is_in_it_with_its_parts_and_parameters() -> None:
+    found = document(ROUTES)
+    for route in ROUTES:
+        operation = found["paths"][route.path][route.method.lower()]
+        names = {one["name"] for one in operation["parameters"]}
+        assert {name for name in PARTS if f"{{{name}}}" in route.path} <= names
+        if route.query is not Nothing:
+            assert set(route.query.__struct_encode_fields__) <= names
+        assert str(route.status) in operation["responses"]
+        assert ("security" in operation) is (route.action is not None)
+
+
+def test_objects_are_closed_and_unions_have_discriminators() -> None:
+    schemas = document(ROUTES)["components"]["schemas"]
+    assert schemas["QuotaSet"]["additionalProperties"] is False
+    contexts = schemas["RunAsked"]["properties"]["contexts"]["additionalProperties"]
+    assert contexts["discriminator"]["propertyName"] == "kind"
+
+
+@pytest.mark.slow("a dozen requests on every route")
+def test_whatever_is_asked_the_answer_is_one_of_those_that_the_document_has(service: Serving, admin: Client) -> None:
+    schema = schemathesis.openapi.from_dict(admin.get("/v1/openapi.json").json())
+    schema.config.update(base_url=service.url)
+    for found in schema.get_all_operations():
+        _ask(found.ok(), service)
+
+
+def _ask(operation: Any, service: Serving) -> None:
+    key = {"Authorization": f"Bearer {service.key}"}
+
+    @settings(
+        max_examples=_SLOW.get(operation.path, examples(_EXAMPLES)),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy())
+    def ask(case: Any) -> None:
+        answer = case.call(headers=key)
+        if answer.status_code >= 500:  # only too many runs and sessions at a time may be refused so
+            assert answer.json()["code"].startswith(("queue.", "sessions.")), (operation.label, answer.text)
+        case.validate_response(answer, checks=_CHECKS)
+
+    ask()
