@@ -24,7 +24,7 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup
 
-from belljar.audit.export.texts import plain, visible
+from belljar.audit.export.texts import highlighted, plain, visible
 from belljar.audit.export.view import Badge, Page, Row
 from belljar.audit.export.viewing import page_of
 from belljar.audit.trajectory import Contents, Run
@@ -80,7 +80,7 @@ def environment(loader: jinja2.BaseLoader | None = None) -> jinja2.Environment:
         finalize=_finalized,
         loader=own if loader is None else jinja2.ChoiceLoader([loader, own]),
     )
-    made.filters["plain"] = plain
+    made.filters |= {"code": highlighted, "plain": plain}
     return made
 
 

@@ -46,7 +46,7 @@ from belljar.audit.trajectory import (
 from belljar.audit.trajectory import Text as Kept
 from belljar.spans import Spans
 
-__all__ = ["page_of"]
+__all__ = ["page_of", "tone_of"]
 
 TEXT_CHARS_MAX = 1_200_000
 RUNS_MAX = 200
@@ -61,6 +61,8 @@ _TITLE_CHARS_MAX = 160
 _WHY_CHARS_MAX = 2000
 _RANGES_OF_CELL = 8
 _UNKNOWN_CHARS = 20_000
+# What the log does not count of what a cell printed: how it failed.
+_TRACEBACK_CHARS = 4000
 
 _TONES: dict[str | None, Tone] = {
     "ok": "good",
@@ -164,7 +166,7 @@ class _Builder:
         for run in self._runs:
             yield _length_of(run.question)
             for cell in run.cells():
-                yield from (_length_of(cell.code), _length_of(printed(cell)))
+                yield from (_length_of(cell.code), _length_of(printed(cell)) + _TRACEBACK_CHARS * (cell.status != "ok"))
                 yield from (_length_of(step.text) for step in cell.steps if isinstance(step, Answer))
             for query in islice(queries_of(run), max(0, QUERIES_MAX - queries)):
                 queries += 1
@@ -351,8 +353,13 @@ def _first_line(texts: list[Text]) -> str:
     return next((line for line in lines if line), "")
 
 
+def tone_of(status: str | None) -> Tone:
+    """How the status of a run or a cell is to be taken; None is one that has not ended."""
+    return _TONES.get(status, "bad")
+
+
 def _tone(run: Run) -> Tone:
-    return _TONES.get(run.status, "bad")
+    return tone_of(run.status)
 
 
 def _query_tone(query: Query) -> Tone:

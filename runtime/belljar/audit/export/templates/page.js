@@ -76,14 +76,13 @@
   let places = [];
   let place = -1;
   let texts = null;
-  const attach = () => {
+  const attach = (rows) => {
     for (const one of all(".find, .keys, .readout")) one.hidden = false;
-    const rows = JSON.parse(document.getElementById("rows").textContent);
     for (const place of all("[data-more]")) list(place, rows[place.dataset.more]);
     for (const strip of all(".strip")) readOut(strip);
     texts = null;
   };
-  addEventListener("renewed", attach);
+  addEventListener("renewed", (event) => attach(event.detail));
   const marks = "highlights" in CSS ? new Highlight() : null;
   if (marks) CSS.highlights.set("found", marks);
   const index = () => {
@@ -172,6 +171,6 @@
       keys[event.key]();
     }
   });
-  attach();
+  attach(JSON.parse(document.getElementById("rows").textContent));
   document.documentElement.dataset.ready = "";
 })();

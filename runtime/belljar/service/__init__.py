@@ -1,0 +1,1 @@
+"""The service: what `Host` does, for whoever speaks HTTP."""
