@@ -21,7 +21,8 @@ from starlette.routing import Route
 from belljar.errors import PolicyDenied
 from belljar.host import Host
 from belljar.identity import Tenant
-from belljar.service.pages import Asked, Cookies, DemoModel, Forked, HostReader, Visitor, pages
+from belljar.service.pages import Asked, DemoModel, Forked, HostReader, Login, Visitor, pages
+from belljar.service.pages.routes import SESSION
 from belljar.tasks import stopped
 from tests.waiting import until
 
@@ -37,7 +38,7 @@ def _visitor(name: str, tenant: Tenant | None, role: str, actions: set[str] | No
         is_theirs = tenant is None or (of is not None and tenant in of.levels)
         return is_theirs and (actions is None or action in actions)
 
-    return Visitor(name, tenant, role, may)
+    return Visitor(name, tenant, role, f"word of {name}", may)
 
 
 VISITORS = {
@@ -55,10 +56,10 @@ class HostActions:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.ordered: list[object] = []
 
-    async def login(self, secret: str, address: str) -> Visitor:
+    async def login(self, secret: str, address: str) -> Login:
         if secret not in VISITORS:
             raise PolicyDenied("no such key: ask an admin for one", code="access.denied")
-        return VISITORS[secret]
+        return Login(f"session.{secret}", 3600)
 
     async def cancel(self, visitor: Visitor, run: str) -> None:
         await self._host.cancel(run)
@@ -125,12 +126,11 @@ class Site:
         async with Host(state=self.state, models=[DemoModel()], **self._of_host) as host:
             self.host, self.actions = host, HostActions(host)
             self.reader = HostReader(host, version="1.0")
-            cookies = Cookies(bytes(32))
 
             async def who(request: Request) -> Visitor | None:
-                return VISITORS.get(cookies.opened(request.cookies) or "")
+                return VISITORS.get(request.cookies.get(SESSION, "").removeprefix("session."))
 
-            routes = pages(self.reader, self.actions, cookies, who=who)
+            routes = pages(self.reader, self.actions, who=who)
             app = Starlette(routes=[*routes, Route("/v1/runs/{run}/events", self._events)])
             config = uvicorn.Config(
                 app, host="127.0.0.1", port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1

@@ -25,7 +25,7 @@ from typing import Any, Final, Self, TypeGuard, TypeVar
 import msgspec
 
 from belljar.arguments import check, check_callback, tenant_of
-from belljar.audit import AuditLog, Checkpoints, Receipt, Record, Report, records, verify
+from belljar.audit import AuditLog, Checkpoints, Record, Report, records, verify
 from belljar.audit.content import HOST_KEY
 from belljar.audit.erasing import expire
 from belljar.audit.events import RunFinished, RunStarted
@@ -228,6 +228,7 @@ class Host:
             )
             stack.push_async_callback(checkpoints.aclose)
             stack.push_async_callback(stopped, asyncio.create_task(checkpoints.watch(lambda: bool(self._live))))
+            self._checkpoints = checkpoints
             self._shared = Shared(
                 audit,
                 ledger,
@@ -581,24 +582,11 @@ class Host:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
         return await asyncio.to_thread(verify, self.state.journal, keys=self._keys)
 
-    async def receipt(self, run: str) -> Receipt:
-        """The receipt of a run that has ended, whenever that was. The log is signed first.
-
-        Raises:
-            InvalidInput: `audit.no_run`; `audit.unfinished`; `runtime.closed`.
-            VerificationFailed: the log is not the one that was signed.
-            AuditUnavailable: the log or the keys folder cannot be used.
-        """
-        return await self._checkpoints().receipt_of(run)
-
-    async def signing_key(self) -> str:
-        """The public key that signs the log now, in one line. Raises AuditUnavailable, `runtime.closed`."""
-        return await self._checkpoints().key()
-
-    def _checkpoints(self) -> Checkpoints:
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What signs the log. Raises `runtime.closed`."""
         self._check_open()
-        assert self._shared.checkpoints is not None, "a host signs its log"
-        return self._shared.checkpoints
+        return self._checkpoints
 
     @contextlib.asynccontextmanager
     async def noting(self, tenant: Tenant, started: RunStarted) -> AsyncIterator[Note]:

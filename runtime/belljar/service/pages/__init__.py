@@ -9,10 +9,9 @@
 `Visitor`'s to say.
 """
 
-from belljar.service.pages.cookies import Cookies
 from belljar.service.pages.demo import DemoModel
 from belljar.service.pages.reading import HostReader
 from belljar.service.pages.routes import pages
-from belljar.service.pages.seams import Actions, Asked, Forked, Reader, Visitor
+from belljar.service.pages.seams import Actions, Asked, Forked, Login, Reader, Visitor, Waiting
 
-__all__ = ["Actions", "Asked", "Cookies", "DemoModel", "Forked", "HostReader", "Reader", "Visitor", "pages"]
+__all__ = ["Actions", "Asked", "DemoModel", "Forked", "HostReader", "Login", "Reader", "Visitor", "Waiting", "pages"]

@@ -21,7 +21,7 @@ from contextlib import closing
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -65,11 +65,12 @@ from belljar.service.pages.seams import (
     Seal,
     Section,
     Visitor,
+    Waiting,
 )
 from belljar.spans import share
 from belljar.tasks import stopped
 
-__all__ = ["NOT_THERE", "PART_RECORDS", "HostReader"]
+__all__ = ["NOT_THERE", "PART_RECORDS", "HostReader", "Queue"]
 
 NOT_THERE: Final = "pages.not_there"
 PART_RECORDS: Final = 20_000
@@ -109,6 +110,16 @@ class _Digest(msgspec.Struct, frozen=True):
     read_share: float | None
 
 
+class Queue(Protocol):
+    """Runs that were ordered, and that the log does not have yet."""
+
+    async def ls(self, tenant: Tenant | None) -> list[Waiting]:
+        """Of a tenant and those below it, or of all, the latest first; not more than a page has."""
+        ...
+
+    async def get(self, run: str) -> Waiting | None: ...
+
+
 class HostReader:
     """Reads for the pages. It belongs to the host's event loop; `aclose` ends what it does beside.
 
@@ -116,6 +127,7 @@ class HostReader:
         host: an open host.
         version: what the pages say made them.
         more: facts of the service that the host does not know, such as its queue.
+        queue: the runs that wait; None where none does.
         environ: where the keys folder is looked up; the process's environment when None.
         clock_ns: the time since the epoch.
     """
@@ -126,12 +138,14 @@ class HostReader:
         *,
         version: str,
         more: Callable[[], list[Section]] = list,
+        queue: Queue | None = None,
         environ: Mapping[str, str] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._host = host
         self._version = version
         self._more = more
+        self._queue = queue
         self._keys = Keys.at(os.environ if environ is None else environ)
         self._clock_ns = clock_ns
         self._stores = ContextStores(host.state.contexts)
@@ -232,6 +246,13 @@ class HostReader:
     def _signed(self) -> int:
         return int(self._ask(_SIGNED)[0][0]) if _is_there(self._log) else 0
 
+    async def waiting(self, visitor: Visitor) -> list[Waiting]:
+        return [] if self._queue is None else await self._queue.ls(visitor.tenant)
+
+    async def waits(self, visitor: Visitor, run: str) -> Waiting | None:
+        found = None if self._queue is None else await self._queue.get(run)
+        return found if found is not None and visitor.sees(found.tenant) else None
+
     async def tenant_of(self, visitor: Visitor, run: str) -> Tenant:
         return (await asyncio.to_thread(self._started, visitor, run))[0]
 
@@ -307,7 +328,7 @@ class HostReader:
 
     async def proof(self, visitor: Visitor, run: str) -> Proof:
         await self.tenant_of(visitor, run)
-        receipt = await self._host.receipt(run)
+        receipt = await self._host.checkpoints.receipt_of(run)
         record = await asyncio.to_thread(self._record, receipt.seq)
         assert receipt.leaf is not None, "the log was signed for it"
         assert receipt.checkpoint is not None, "likewise"
@@ -318,7 +339,7 @@ class HostReader:
             leaf=receipt.leaf,
             proof=list(receipt.proof),
             checkpoint=receipt.checkpoint,
-            key=await self._host.signing_key(),
+            key=await self._host.checkpoints.key(),
         )
 
     def _record(self, seq: int) -> bytes:

@@ -1,14 +1,17 @@
 """The pages as routes: who asks, what they may, what they read or order, and which template shows it.
 
-A page is made in a thread. A form is taken only as a form (`application/x-www-form-urlencoded`), from one of our own
-pages (`cookies`), and of a bounded size; it is answered with a redirection, so that nothing is ordered twice by looking
-again. An error says its code, and its words only where they are about what the visitor asked for.
+A page is made in a thread. A form is taken only as a form (`application/x-www-form-urlencoded`), of a bounded size, and
+from one of our own pages: with the word of its visitor's session, which no other site can know, and not where the
+browser says that another site's page sent it (`Sec-Fetch-Site`, `Origin`). It is answered with a redirection, so that
+nothing is ordered twice by looking again. An error says its code, and its words only where they are about what the
+visitor asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import hmac
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal, InvalidOperation
@@ -27,13 +30,15 @@ from belljar.identity import DEFAULT_TENANT, LANGUAGES, Tenant
 from belljar.ledger import AT_ONCE, LIMITED, PERIODS
 from belljar.policy import presets
 from belljar.service.pages import rendering, views
-from belljar.service.pages.cookies import CSRF, SESSION, Cookies
 from belljar.service.pages.demo import DEMO
 from belljar.service.pages.reading import NOT_THERE
 from belljar.service.pages.rendering import HEADERS, STATIC
 from belljar.service.pages.seams import Actions, Asked, Forked, Reader, RunFilter, Visitor
 
-__all__ = ["FORM_BYTES_MAX", "Who", "pages"]
+__all__ = ["FORM_BYTES_MAX", "SESSION", "Who", "pages"]
+
+# The name of the session's cookie.
+SESSION: Final = "belljar_session"
 
 # Who sends a request: None if that is nobody known. Raises a `Refusal` for a credential that is not good.
 Who = Callable[[Request], Awaitable[Visitor | None]]
@@ -56,7 +61,6 @@ _NOT_SECRET: Final = ("audit.missing", "quota.missing", "audit.file")
 def pages(
     reader: Reader,
     actions: Actions,
-    cookies: Cookies,
     *,
     who: Who,
     api: str = "/v1",
@@ -66,12 +70,12 @@ def pages(
     """The routes of all pages, for the root of a service.
 
     Args:
-        who: tells who sends a request, by its session cookie (`Cookies.opened`) or as the API does.
+        who: tells who sends a request, by the cookie named `SESSION`.
         api: where the API is: exports and live events are links to it.
         models: what the playground offers; the first is the one that is chosen at first.
         clock: the time in seconds since the epoch.
     """
-    made = _Pages(reader, actions, cookies, who, api, models, clock)
+    made = _Pages(reader, actions, who, api, models, clock)
 
     def get(path: str, page: _Page) -> Route:
         return Route(path, functools.partial(made.visited, page), methods=["GET"])
@@ -138,7 +142,6 @@ class _Pages:
         self,
         reader: Reader,
         actions: Actions,
-        cookies: Cookies,
         who: Who,
         api: str,
         models: Sequence[str],
@@ -146,7 +149,6 @@ class _Pages:
     ) -> None:
         self._reader = reader
         self._actions = actions
-        self._cookies = cookies
         self._who = who
         self._api = api
         self._models = list(models)
@@ -169,16 +171,13 @@ class _Pages:
     async def _shown(
         self, request: Request, visitor: Visitor | None, template: str, here: str, status: int = 200, /, **shown: Any
     ) -> Response:
-        token, value = self._cookies.form(request.cookies)
+        token = "" if visitor is None else visitor.word
         data = await asyncio.to_thread(
             rendering.page, template, visitor=visitor, here=here, token=token, link=views.link, api=self._api, **shown
         )
-        response = Response(data, status, {**HEADERS, "content-type": "text/html; charset=utf-8"})
-        if request.cookies.get(CSRF) != value:
-            _set(request, response, CSRF, value)
-        return response
+        return Response(data, status, {**HEADERS, "content-type": "text/html; charset=utf-8"})
 
-    async def _form(self, request: Request) -> dict[str, str]:
+    async def _form(self, request: Request, visitor: Visitor | None) -> dict[str, str]:
         """The fields of a form that one of our pages sent.
 
         Raises:
@@ -197,7 +196,8 @@ class _Pages:
                     413,
                 )
         fields = await off_loop(len(body), _fields, bytes(body))
-        if not _is_same_site(request) or not self._cookies.is_ours(request.cookies, fields.pop("token", "")):
+        word = fields.pop("token", "").encode()
+        if not _is_same_site(request) or (visitor is not None and not hmac.compare_digest(word, visitor.word.encode())):
             raise _Wrong(
                 "this form is old, or not from here: go back, load the page again, and repeat", "form.foreign", 403
             )
@@ -212,21 +212,22 @@ class _Pages:
             )
         there = "/runs"
         try:
-            fields = await self._form(request)
+            fields = await self._form(request, None)
             there = _local(fields.get("next"))
-            key = fields.get("key", "").strip()
             address = request.client.host if request.client is not None else ""
-            await self._actions.login(key, address)
+            login = await self._actions.login(fields.get("key", "").strip(), address)
         except Refusal as refusal:
             return await self._shown(
                 request, None, "login.html.j2", "login", _status(refusal, 401), there=there, why=str(refusal)
             )
         response = RedirectResponse(there, 303, HEADERS)
-        _set(request, response, SESSION, self._cookies.sealed(key), self._cookies.session_s)
+        is_safe = request.url.scheme == "https"
+        how: dict[str, Any] = {"path": "/", "secure": is_safe, "httponly": True, "samesite": "lax"}
+        response.set_cookie(SESSION, login.cookie, max_age=login.for_s, **how)
         return response
 
-    async def logout(self, request: Request, _: Visitor) -> Response:
-        await self._form(request)
+    async def logout(self, request: Request, visitor: Visitor) -> Response:
+        await self._form(request, visitor)
         response = RedirectResponse("/login", 303, {**HEADERS, "clear-site-data": '"cache", "storage"'})
         response.delete_cookie(SESSION, path="/", httponly=True, samesite="lax")
         return response
@@ -239,6 +240,7 @@ class _Pages:
             **{name: request.query_params.get(name, "")[:200].strip() for name in RunFilter.__struct_fields__}
         )
         found = await self._reader.runs(visitor, wanted, limit=_RUNS)
+        waiting = [] if wanted.before else await self._reader.waiting(visitor)
         spent = []
         if visitor.may("quota.read", visitor.tenant):
             of = wanted.tenant if wanted.tenant and visitor.sees(wanted.tenant) else None
@@ -249,6 +251,7 @@ class _Pages:
             "runs.html.j2",
             "runs",
             found=found,
+            waiting=waiting,
             wanted=wanted,
             statuses=_STATUSES,
             spark=views.spark(spent),
@@ -256,6 +259,11 @@ class _Pages:
 
     async def run(self, request: Request, visitor: Visitor) -> Response:
         run = request.path_params["run"]
+        if (waiting := await self._reader.waits(visitor, run)) is not None:
+            tenant = tenant_of(waiting.tenant)
+            _demand(visitor, "run.read", tenant)
+            may_cancel = visitor.may("run.cancel", tenant)
+            return await self._shown(request, visitor, "waiting.html.j2", "runs", one=waiting, may_cancel=may_cancel)
         _demand(visitor, "run.read", await self._reader.tenant_of(visitor, run))
         part = _number(request.query_params.get("part"), 1)
         found = await self._reader.run(visitor, run, part=part)
@@ -291,19 +299,21 @@ class _Pages:
         return RedirectResponse(f"/runs/{await self._actions.replay(visitor, run)}", 303, HEADERS)
 
     async def fork(self, request: Request, visitor: Visitor) -> Response:
-        fields = await self._form(request)
+        fields = await self._form(request, visitor)
         run = await self._theirs(request, visitor, "run")
         model = self._model(fields.get("model", ""))
         forked = Forked(run=run, from_turn=_number(fields.get("from_turn"), 1), model=model)
         return RedirectResponse(f"/runs/{await self._actions.fork(visitor, forked)}", 303, HEADERS)
 
     async def _ordered(self, request: Request, visitor: Visitor, action: str) -> str:
-        await self._form(request)
+        await self._form(request, visitor)
         return await self._theirs(request, visitor, action)
 
     async def _theirs(self, request: Request, visitor: Visitor, action: str) -> str:
         run: str = request.path_params["run"]
-        _demand(visitor, action, await self._reader.tenant_of(visitor, run))
+        waiting = await self._reader.waits(visitor, run)
+        tenant = await self._reader.tenant_of(visitor, run) if waiting is None else tenant_of(waiting.tenant)
+        _demand(visitor, action, tenant)
         return run
 
     # -------------------------------------------------------------------------------------------------------- tenants
@@ -338,7 +348,7 @@ class _Pages:
         )
 
     async def limits(self, request: Request, visitor: Visitor) -> Response:
-        fields = await self._form(request)
+        fields = await self._form(request, visitor)
         tenant = tenant_of(fields.get("tenant", ""))
         _demand(visitor, "quota.set", tenant)
         period = fields.get("period", "")
@@ -401,7 +411,7 @@ class _Pages:
         )
 
     async def ask(self, request: Request, visitor: Visitor) -> Response:
-        fields = await self._form(request)
+        fields = await self._form(request, visitor)
         tenant = tenant_of(fields.get("tenant", ""))
         _demand(visitor, "run", tenant)
         question, code = fields.get("question", "").strip(), fields.get("code", "").replace("\r\n", "\n")
@@ -445,7 +455,7 @@ class _Pages:
         )
 
     async def examine(self, request: Request, visitor: Visitor) -> Response:
-        await self._form(request)
+        await self._form(request, visitor)
         _demand(visitor, "host.read", None)
         _demand(visitor, "audit.verify", None)
         await self._reader.examine()
@@ -468,7 +478,7 @@ class _Pages:
         )
 
     async def verify(self, request: Request, visitor: Visitor) -> Response:
-        await self._form(request)
+        await self._form(request, visitor)
         _demand(visitor, "audit.verify", None)
         await self._reader.verify()
         return RedirectResponse("/audit", 303, HEADERS)
@@ -510,17 +520,11 @@ def _fields(body: bytes) -> dict[str, str]:
 
 
 def _is_same_site(request: Request) -> bool:
-    """What the browser says of the page that sent this; one that says nothing has the token to show."""
+    """What the browser says of the page that sent this."""
     if (site := request.headers.get("sec-fetch-site")) is not None and site not in ("same-origin", "none"):
         return False
     origin = request.headers.get("origin")
     return origin is None or origin.partition("://")[2] == request.headers.get("host")
-
-
-def _set(request: Request, response: Response, name: str, value: str, age_s: int | None = None) -> None:
-    response.set_cookie(
-        name, value, max_age=age_s, path="/", secure=request.url.scheme == "https", httponly=True, samesite="lax"
-    )
 
 
 def _local(there: str | None) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "Forked",
     "Health",
     "LayerRow",
+    "Login",
     "Part",
     "Proof",
     "Reader",
@@ -37,6 +38,7 @@ __all__ = [
     "Seal",
     "Section",
     "Visitor",
+    "Waiting",
 ]
 
 # What is known of a run's records: the log was checked with them; they are signed; not yet; not all are there yet.
@@ -50,12 +52,14 @@ class Visitor(msgspec.Struct, frozen=True):
         name: what the log calls them.
         tenant: they see it and all below it; None is the whole host.
         role: for people to read.
+        word: belongs to their session, and only our pages know it: each form carries it.
         may: whether they may do this (`run.cancel`) to a tenant; None is what belongs to no tenant.
     """
 
     name: str
     tenant: Tenant | None
     role: str
+    word: str
     may: Callable[[str, Tenant | None], bool]
 
     def sees(self, tenant: str) -> bool:
@@ -94,6 +98,17 @@ class RunRow(_View, frozen=True):
     cost_nanousd: int | None = None
     calls: int | None = None
     read_share: float | None = None
+
+
+class Waiting(_View, frozen=True):
+    """A run that was ordered and of which the log has nothing yet. `place`: how many are before it."""
+
+    run: str
+    tenant: str
+    state: str
+    model: str = ""
+    since_ns: int = 0
+    place: int | None = None
 
 
 class RunsPage(_View, frozen=True):
@@ -247,6 +262,8 @@ class Reader(Protocol):
 
     async def runs(self, visitor: Visitor, wanted: RunFilter, *, limit: int) -> RunsPage: ...
     async def run(self, visitor: Visitor, run: str, *, part: int) -> RunPage: ...
+    async def waiting(self, visitor: Visitor) -> list[Waiting]: ...
+    async def waits(self, visitor: Visitor, run: str) -> Waiting | None: ...
     async def tenant_of(self, visitor: Visitor, run: str) -> Tenant: ...
     async def proof(self, visitor: Visitor, run: str) -> Proof: ...
     async def tenants(self, visitor: Visitor) -> list[str]: ...
@@ -290,11 +307,18 @@ class Forked(msgspec.Struct, frozen=True, kw_only=True):
     model: str
 
 
+class Login(msgspec.Struct, frozen=True):
+    """A session that began: the value of its cookie, and how long a browser is to keep that, in seconds."""
+
+    cookie: str
+    for_s: int
+
+
 class Actions(Protocol):
     """What a form orders. Each raises a `Refusal` that says why not."""
 
-    async def login(self, secret: str, address: str) -> Visitor:
-        """Who has this key; `address` is the client's, for who tries too many."""
+    async def login(self, secret: str, address: str) -> Login:
+        """Begin a session of whoever has this key; `address` is the client's, for who tries too many."""
         ...
 
     async def cancel(self, visitor: Visitor, run: str) -> None: ...

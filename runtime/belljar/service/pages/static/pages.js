@@ -24,6 +24,7 @@
   };
   const renew = (place) =>
     new Promise((done) => {
+      if ("reload" in place.dataset) return location.reload();
       const request = new XMLHttpRequest();
       request.open("GET", location.href);
       request.responseType = "document";
