@@ -22,13 +22,15 @@ from belljar.errors import PolicyDenied
 from belljar.host import Host
 from belljar.identity import Tenant
 from belljar.service.pages import Asked, DemoModel, Forked, HostReader, Login, Visitor, pages
+from belljar.service.pages.demo import DEMO
 from belljar.service.pages.routes import SESSION
 from belljar.tasks import stopped
 from tests.waiting import until
 
-__all__ = ["ADMIN", "ALICE", "AUDITOR", "Site", "site"]
+__all__ = ["ADMIN", "ALICE", "AUDITOR", "Site", "serving", "site"]
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound="Site")
 ADMIN, ALICE, AUDITOR = "bj_admin", "bj_alice", "bj_auditor"
 _READS = {"run.read", "context.read", "quota.read", "audit.read", "audit.verify", "host.read"}
 
@@ -102,6 +104,7 @@ class Site:
     def __init__(self, state: Path, **host: Any) -> None:
         self.state = state
         self._of_host = host
+        self.models = [DEMO]  # what the playground offers
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="site", daemon=True)
 
@@ -123,14 +126,15 @@ class Site:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        async with Host(state=self.state, models=[DemoModel()], **self._of_host) as host:
+        models = [DemoModel(), *self._of_host.pop("models", [])]
+        async with Host(state=self.state, models=models, **self._of_host) as host:
             self.host, self.actions = host, HostActions(host)
             self.reader = HostReader(host, version="1.0")
 
             async def who(request: Request) -> Visitor | None:
                 return VISITORS.get(request.cookies.get(SESSION, "").removeprefix("session."))
 
-            routes = pages(self.reader, self.actions, who=who)
+            routes = pages(self.reader, self.actions, who=who, models=self.models)
             app = Starlette(routes=[*routes, Route("/v1/runs/{run}/events", self._events)])
             config = uvicorn.Config(
                 app, host="127.0.0.1", port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1
@@ -163,10 +167,17 @@ class Site:
 
 
 @contextlib.contextmanager
-def site(state: Path, **host: Any) -> Iterator[Site]:
-    made = Site(state, **host)
-    made.start()
+def serving(served: _S) -> Iterator[_S]:
+    """It is up for the length of a block."""
+    served.start()
     try:
-        yield made
+        yield served
     finally:
-        made.stop()
+        served.stop()
+
+
+@contextlib.contextmanager
+def site(state: Path, **host: Any) -> Iterator[Site]:
+    """A site over a host with this state folder; `host` are more arguments of `Host`."""
+    with serving(Site(state, **host)) as served:
+        yield served

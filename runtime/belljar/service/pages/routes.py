@@ -151,7 +151,7 @@ class _Pages:
         self._actions = actions
         self._who = who
         self._api = api
-        self._models = list(models)
+        self._models = models
         self._clock = clock
 
     async def visited(self, page: _Page, request: Request) -> Response:

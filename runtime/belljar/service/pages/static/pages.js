@@ -107,7 +107,7 @@
         {label: "calls", stroke: colour("--shown"), width: 1.5, scale: "calls", points: {size: 5}},
       ],
       scales: {y: {range: (_, __, most) => [0, most || 1]}, calls: {range: (_, __, most) => [0, most || 1]}},
-      axes: [axis, {...axis, size: 70, values: (_, ticks) => ticks.map(dollars)}, {...axis, scale: "calls", side: 1, grid: {show: false}}],
+      axes: [{...axis, values: (_, ticks) => ticks.map((time) => new Date(time * 1000).toISOString().slice(5, 10))}, {...axis, size: 70, values: (_, ticks) => ticks.map(dollars)}, {...axis, scale: "calls", side: 1, grid: {show: false}}],
     };
     const chart = new uPlot(options, [of("time"), of("usd"), of("calls")], place);
     new ResizeObserver(() => chart.setSize({width: place.clientWidth, height: 180})).observe(place);
