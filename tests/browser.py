@@ -49,7 +49,9 @@ def chromium() -> Iterator[Browser]:
         raise Unavailable("run `make browser`, which installs Chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=program, args=["--host-resolver-rules=MAP * ~NOTFOUND"], timeout=PATIENCE_MS
+            executable_path=program,
+            args=["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+            timeout=PATIENCE_MS,
         )
         try:
             yield browser

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias
 
 from belljar.audit import Log, Record, verify
-from belljar.audit.content import Contents, Output, Prompt, open_contents
+from belljar.audit.content import open_contents
 from belljar.audit.export.view import Badge
+from belljar.audit.kept import Kept
 from belljar.audit.trajectory import Contents as Said
 from belljar.audit.trajectory import Run, trajectory
-from belljar.errors import ContentMissing, VerificationFailed
+from belljar.errors import VerificationFailed
 from belljar.keys import Keys
 
 __all__ = ["FORMATS", "Format", "badge_of", "exported", "open_kept"]
 
-_T = TypeVar("_T")
 Format: TypeAlias = Literal["jsonl", "atif", "rlm", "otel", "html"]
 FORMATS: Final[tuple[Format, ...]] = ("jsonl", "atif", "rlm", "otel", "html")
 _HEAD_CHARS: Final = 16
@@ -65,36 +65,8 @@ def badge_of(log: Log, run: Run, keys: Keys) -> Badge:
     return Badge(tone="good", word="The log verifies", detail=f"{detail} {signed}. Head {report.head[:_HEAD_CHARS]}.")
 
 
-class _Kept:
-    """Contents of which some are gone though nobody erased them, or are not what was stored: such a one is missing.
-
-    Attributes:
-        damaged: what is wrong with each of those that were asked for.
-    """
-
-    def __init__(self, contents: Contents) -> None:
-        self._contents = contents
-        self.damaged: set[str] = set()
-
-    def text(self, run: str, name: str | None) -> str:
-        return self._read(self._contents.text, run, name)
-
-    def prompt(self, run: str, name: str | None) -> Prompt:
-        return self._read(self._contents.prompt, run, name)
-
-    def output(self, run: str, name: str | None) -> Output:
-        return self._read(self._contents.output, run, name)
-
-    def _read(self, read: Callable[[str, str | None], _T], run: str, name: str | None) -> _T:
-        try:
-            return read(run, name)
-        except VerificationFailed as error:
-            self.damaged.add(str(error))
-            raise ContentMissing(f"damaged: {error}", code="content.damaged") from error
-
-
 @contextlib.contextmanager
-def open_kept(log: Log, keys: Keys) -> Iterator[_Kept]:
+def open_kept(log: Log, keys: Keys) -> Iterator[Kept]:
     """The contents in a journal, for the length of a block, as `open_contents` has them. What was done to one text does
     not hide the others.
 
@@ -102,7 +74,7 @@ def open_kept(log: Log, keys: Keys) -> Iterator[_Kept]:
         VerificationFailed: after the block: some were not what was stored.
     """
     with open_contents(log, keys) as contents:
-        kept = _Kept(contents)
+        kept = Kept(contents)
         yield kept
     if kept.damaged:
         count = len(kept.damaged)

@@ -12,6 +12,7 @@ import msgspec
 
 from belljar.audit.canonical import DEPTH_MAX, canonical
 from belljar.audit.events import (
+    HOST_RUNS,
     VERSION,
     Count,
     Event,
@@ -34,12 +35,14 @@ __all__ = [
     "RunSummary",
     "head",
     "latest",
+    "marks_below",
     "page_after",
     "parse",
     "records",
     "records_after",
     "records_below",
     "runs",
+    "runs_before",
 ]
 
 # Of a log in which little is wanted: half a second's work.
@@ -47,6 +50,13 @@ _LOOKED_AT_MAX = 20_000
 # Of a record whose column names another run than its bytes; continues "record 7".
 OTHER_RUN = "is stored under another run than it names"
 
+# Of a run and those below it; behind the dot comes the slash.
+_MARKS = """SELECT seq FROM (
+    SELECT seq, row_number() OVER (ORDER BY seq) AS place FROM records WHERE run = ? OR (run > ? AND run < ?)
+    ) AS numbered WHERE (place - 1) % ? = 0 ORDER BY seq"""
+_BEFORE = "SELECT max(run) FROM records WHERE run < ?"
+_OF_RUN = "SELECT min(seq), max(seq), count(*) FROM records WHERE run = ?"
+_BEYOND = "~"  # no run's id has it
 _FIELDS = {"data": dict, "event": str, "prev": str, "run": str, "seq": int, "time_ns": int, "v": int}
 
 
@@ -162,6 +172,52 @@ def latest(log: Log) -> str | None:
     return None
 
 
+def runs_before(
+    log: Log, before: str | None, is_wanted: Callable[[RunSummary], bool], *, limit: int, looks_max: int
+) -> tuple[list[RunSummary], str | None]:
+    """Runs that are nobody's children, the one with the highest id first, in time that does not grow with the log.
+
+    Args:
+        before: only those with lower ids.
+        limit: so many that are wanted end it, and so does a look at `looks_max` runs.
+
+    Returns:
+        The runs, and the `before` that goes on from there; None if there are no more.
+
+    Raises:
+        As `runs`. A log that an older version made has none.
+    """
+    found: list[RunSummary] = []
+    with closing(open_source(log)) as source:
+        try:
+            if not source.has_ledger():
+                return [], None
+            for _ in range(looks_max):
+                before = _root_before(source, before)
+                if before is None:
+                    return found, None
+                ((first, last, count),) = source.ask(_OF_RUN, before)
+                if first is None:  # children alone: somebody has taken the root's records away
+                    continue
+                summary = _summary(source, before, first, last, count)
+                if is_wanted(summary):
+                    found.append(summary)
+                if len(found) == limit:
+                    break
+            return found, before
+        except UNREADABLE as error:
+            raise _unreadable(source, error) from error
+
+
+def _root_before(source: Source, before: str | None) -> str | None:
+    """The root of the run whose id is the next lower one."""
+    while True:
+        ((found,),) = source.ask(_BEFORE, _BEYOND if before is None else before)
+        if found not in HOST_RUNS:
+            return None if found is None else str(found).partition(".")[0]
+        before = found
+
+
 def _is_replay(source: Source, first_seq: int) -> bool:
     begun = _parsed(*next(source.rows(seq=first_seq))[:3]).typed
     return isinstance(begun, RunStarted) and begun.replays is not None
@@ -195,6 +251,20 @@ def records_below(log: Log, run: str) -> Iterator[Record]:
         return [run] if known is None else known  # a log of before there were child runs
 
     return _records(open_source(log), tree)
+
+
+def marks_below(log: Log, run: str, every: int) -> list[int]:
+    """The numbers of the first record and of each `every`-th one after it, of a run and of all runs below it.
+
+    Raises as `records`, but looks at no record; of a log that an older version made there is only the first.
+    """
+    with closing(open_source(log)) as source:
+        try:
+            if source.below(run) is None:
+                return [1]
+            return [row[0] for row in source.ask(_MARKS, run, f"{run}.", f"{run}/", every)]
+        except UNREADABLE as error:
+            raise _unreadable(source, error) from error
 
 
 def records_after(log: Log, seq: int, run: str | None = None) -> list[Record]:

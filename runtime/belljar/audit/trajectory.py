@@ -443,6 +443,29 @@ class Trajectory:
         if isinstance(record.typed, RunStarted):
             growing.run.documents = self._documents.of(record.run)
 
+    def skim(self, record: Record) -> None:
+        """As `feed`, but no step is kept of it: for whoever shows a part of a long run.
+
+        Cells, answers, canaries and ends are there all the same, and what all of it cost and covered is counted.
+        """
+        match record.typed:
+            case (
+                QueryRequested()
+                | QueryReused()
+                | QueryCompleted()
+                | QueryFailed()
+                | QueryDenied()
+                | ContextRead()
+                | ContextSearched()
+                | QueryShown()
+                | RequestRefused()
+            ):
+                growing = self._runs.get(record.run) or self._new(record)
+                self._documents.feed(record)
+                growing.skim(record)
+            case _:
+                self.feed(record)
+
     def _new(self, record: Record) -> _Growing:
         above = self._runs.get(parent_of(record.run) or "")
         run = Run(run=record.run, depth=above.run.depth + 1 if above is not None else 0, first_seq=record.seq)
@@ -521,6 +544,20 @@ class _Growing:
                 run.misfits += 1
             case _:
                 assert_never(record.typed)
+
+    def skim(self, record: Record) -> None:
+        event = record.typed
+        if isinstance(event, QueryCompleted | QueryFailed | QueryDenied):
+            is_wanted = event.action in self._open
+        else:
+            is_wanted = self.run.status is not None
+        if is_wanted:
+            self.feed(record)
+            return
+        self.run.last_seq = record.seq
+        self.run.records += 1
+        if isinstance(event, QueryCompleted | QueryFailed):
+            self._charge(event)
 
     def _start(self, record: Record, started: RunStarted) -> None:
         run = self.run

@@ -24,15 +24,17 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup
 
-from belljar.audit.export.texts import plain, visible
-from belljar.audit.export.view import Badge, Page
+from belljar.audit.export.texts import highlighted, plain, visible
+from belljar.audit.export.view import Badge, Page, Row
 from belljar.audit.export.viewing import page_of
 from belljar.audit.trajectory import Contents, Run
 
-__all__ = ["html", "rendered"]
+__all__ = ["ASSETS", "OPEN_MAX", "environment", "html", "rendered", "rows_of"]
 
+# What a page needs besides its markup, by name: style and script.
+ASSETS = ("page.css", "page.js")
 # So many cells of a run are open at first.
-_OPEN_MAX = 6
+OPEN_MAX = 6
 _BUFFERED = 64
 
 
@@ -51,18 +53,35 @@ def html(
 
 def rendered(page: Page) -> Iterator[bytes]:
     """The page of a view."""
-    style, script = _asset("page.css"), _asset("page.js")
-    rows = {cell.anchor: cell.more for run in page.runs for cell in run.cells if cell.more}
+    style, script = map(_asset, ASSETS)
     stream = _template().stream(
         page=page,
-        rows=rows,
+        rows=rows_of(page),
         policy=_policy(style, script),
         style=_ours(style),
         script=_ours(script),
-        open_max=_OPEN_MAX,
+        open_max=OPEN_MAX,
     )
     stream.enable_buffering(_BUFFERED)
     return (piece.encode() for piece in stream)
+
+
+def rows_of(page: Page) -> dict[str, list[Row]]:
+    """What the script lists on demand, by the cell that it is of."""
+    return {cell.anchor: cell.more for run in page.runs for cell in run.cells if cell.more}
+
+
+def environment(loader: jinja2.BaseLoader | None = None) -> jinja2.Environment:
+    """Templates whose every value is text. They are those of `loader` first, and this folder's."""
+    own = jinja2.FunctionLoader(_asset)
+    made = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalized,
+        loader=own if loader is None else jinja2.ChoiceLoader([loader, own]),
+    )
+    made.filters |= {"code": highlighted, "plain": plain}
+    return made
 
 
 def _ours(asset: str) -> Markup:
@@ -100,6 +119,4 @@ def _asset(name: str) -> str:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalized)
-    environment.filters["plain"] = plain
-    return environment.from_string(_asset("page.html.j2"))
+    return environment().get_template("page.html.j2")

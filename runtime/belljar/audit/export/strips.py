@@ -103,7 +103,8 @@ def _title(where: str, levels: list[list[int]], actors: list[list[tuple[tuple[st
             told.append(f"never {verb}")
         else:
             rest = f" and {more:,} more times" if more else ""
-            told.append(f"{verb}{' in parts' if level == 1 else ''} by {', '.join(who)}{rest}")
+            by = f" by {', '.join(who)}{rest}" if who else ""
+            told.append(f"{verb}{' in parts' if level == 1 else ''}{by}")
     return "; ".join(told)
 
 

@@ -8,20 +8,51 @@ write them, `\\u202e`.
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-__all__ = ["cut_at", "fair_limit", "glyphs", "plain", "visible"]
+__all__ = ["cut_at", "fair_limit", "glyphs", "highlighted", "plain", "visible"]
 
 _PERHAPS = re.compile(r"[^ -~\n\t]+")
+_HIGHLIGHTED_CHARS_MAX = 20_000
+# Each part ends where it cannot go on, so this takes linear time; a string that is not closed ends with its line.
+_WORDS = re.compile(
+    r"""(?P<comment>\#[^\n]*)
+    |(?P<string>(?:\b[rbfuRBFU]{1,2})?(?:\"\"\"[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*\"\"\"
+        |'''[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*'''
+        |"[^"\\\n]*(?:\\.[^"\\\n]*)*"?|'[^'\\\n]*(?:\\.[^'\\\n]*)*'?))
+    |(?P<number>\b\d[\w.]*)
+    |(?P<keyword>\b(?:"""
+    + "|".join(keyword.kwlist)
+    + r"""|match|case)\b)
+    |(?P<own>\b(?:context|contexts|llm_query|llm_query_batched|rlm_query|FINAL|FINAL_VAR)\b)
+    |\w+""",
+    re.VERBOSE | re.DOTALL,
+)
 _PERHAPS_ON_A_LINE = re.compile(r"[^ -~]+")
 
 
 def visible(text: str) -> Markup:
     """The text as HTML; what has no glyph is in `<b>`, which nothing else is."""
     return Markup(_PERHAPS.sub(_marked, str(escape(text))))  # noqa: S704 -- escaped, but for our own `<b>`
+
+
+def highlighted(code: str) -> Markup:
+    """As `visible`, of a program: what its words are is in the class of a `<span>`, at the beginning of a long one."""
+    parts, at = [], 0
+    for found in _WORDS.finditer(code, 0, _HIGHLIGHTED_CHARS_MAX):
+        kind = found.lastgroup
+        if kind is not None:
+            parts += [visible(code[at : found.start()]), _span(kind, visible(found[0]))]
+            at = found.end()
+    return Markup("").join([*parts, visible(code[at:])])
+
+
+def _span(kind: str, text: Markup) -> Markup:
+    return Markup("<span class=w-{}>{}</span>").format(kind, text)
 
 
 def plain(text: str) -> Markup:

@@ -46,7 +46,7 @@ from belljar.audit.trajectory import (
 from belljar.audit.trajectory import Text as Kept
 from belljar.spans import Spans
 
-__all__ = ["page_of"]
+__all__ = ["page_of", "tone_of"]
 
 TEXT_CHARS_MAX = 1_200_000
 RUNS_MAX = 200
@@ -61,6 +61,8 @@ _TITLE_CHARS_MAX = 160
 _WHY_CHARS_MAX = 2000
 _RANGES_OF_CELL = 8
 _UNKNOWN_CHARS = 20_000
+# What the log does not count of what a cell printed: how it failed.
+_TRACEBACK_CHARS = 4000
 
 _TONES: dict[str | None, Tone] = {
     "ok": "good",
@@ -76,9 +78,22 @@ _TONES: dict[str | None, Tone] = {
 }
 
 
-def page_of(run: Run, contents: Contents | None, badge: Badge, *, exported_ns: int, version: str) -> Page:
-    """The page of a run and all runs below it."""
-    return _Builder(run, contents).page(badge, exported_ns, version)
+def page_of(
+    run: Run,
+    contents: Contents | None,
+    badge: Badge,
+    *,
+    exported_ns: int,
+    version: str,
+    window: tuple[int, int] | None = None,
+) -> Page:
+    """The page of a run and all runs below it.
+
+    Args:
+        window: the numbers of the first and the last record of a part: only cells that have something to do with these
+            are shown. All, when None.
+    """
+    return _Builder(run, contents, window).page(badge, exported_ns, version)
 
 
 class _Budget:
@@ -94,8 +109,9 @@ class _Budget:
 
 
 class _Builder:
-    def __init__(self, run: Run, contents: Contents | None) -> None:
+    def __init__(self, run: Run, contents: Contents | None, window: tuple[int, int] | None) -> None:
         self._first = run
+        self._window = window
         self._contents = contents
         self._start = run.started_ns or 0
         self._runs = list(islice(run.below(), RUNS_MAX))
@@ -150,7 +166,7 @@ class _Builder:
         for run in self._runs:
             yield _length_of(run.question)
             for cell in run.cells():
-                yield from (_length_of(cell.code), _length_of(printed(cell)))
+                yield from (_length_of(cell.code), _length_of(printed(cell)) + _TRACEBACK_CHARS * (cell.status != "ok"))
                 yield from (_length_of(step.text) for step in cell.steps if isinstance(step, Answer))
             for query in islice(queries_of(run), max(0, QUERIES_MAX - queries)):
                 queries += 1
@@ -184,7 +200,7 @@ class _Builder:
 
     def _run(self, run: Run) -> RunView:
         anchor = self._anchors[run.run]
-        pieces = list(_pieces(run))
+        pieces = [piece for piece in _pieces(run) if self._is_wanted(piece)]
         shown = pieces[: self._cells.take(len(pieces))]
         cells = [self._cell(run, f"{anchor}c{number}", *piece) for number, piece in enumerate(shown)]
         child = run is not self._first
@@ -199,6 +215,16 @@ class _Builder:
             cells=cells,
             cells_left_out=len(pieces) - len(shown),
         )
+
+    def _is_wanted(self, piece: _Piece) -> bool:
+        if self._window is None:
+            return True
+        first, last = self._window
+        _, asked, cell, steps = piece
+        if cell is None:
+            return any(first <= step.seq <= last for step in (*asked, *steps))
+        # What follows a cell's end is asked for by the next one.
+        return cell.seq <= last and (cell.ended_seq is None or cell.ended_seq >= first)
 
     def _cell(
         self, run: Run, anchor: str, title: str, asked: list[Query], cell: Cell | None, steps: list[Step]
@@ -297,7 +323,10 @@ class _Builder:
         return found
 
 
-def _pieces(run: Run) -> Iterator[tuple[str, list[Query], Cell | None, list[Step]]]:
+_Piece = tuple[str, list[Query], Cell | None, list[Step]]
+
+
+def _pieces(run: Run) -> Iterator[_Piece]:
     """What stands as one: a cell, with what the root model was asked before it; a turn without any; and the rest."""
     for turn in run.turns:
         asked = turn.queries
@@ -324,8 +353,13 @@ def _first_line(texts: list[Text]) -> str:
     return next((line for line in lines if line), "")
 
 
+def tone_of(status: str | None) -> Tone:
+    """How the status of a run or a cell is to be taken; None is one that has not ended."""
+    return _TONES.get(status, "bad")
+
+
 def _tone(run: Run) -> Tone:
-    return _TONES.get(run.status, "bad")
+    return tone_of(run.status)
 
 
 def _query_tone(query: Query) -> Tone:

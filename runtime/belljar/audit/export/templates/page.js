@@ -1,12 +1,11 @@
 "use strict";
 (() => {
   // The page is whole without this: it adds search, keys, the strips' readout, and what is listed on demand. It never
-  // makes markup of a text.
+  // makes markup of a text. Where a service puts newer parts into the page, it sends `renewed`.
   const all = (what, within = document) => [...within.querySelectorAll(what)];
   const find = document.getElementById("find");
   const found = document.getElementById("found");
   const help = document.getElementById("help");
-  for (const one of all(".find, .keys, .readout")) one.hidden = false;
 
   const make = (tag, kind, text) => {
     const made = document.createElement(tag);
@@ -16,10 +15,8 @@
   };
 
   // What is listed on demand, a page at a time.
-  const rows = JSON.parse(document.getElementById("rows").textContent);
   const AT_ONCE = 500;
-  for (const place of all("[data-more]")) {
-    const waiting = rows[place.dataset.more];
+  const list = (place, waiting) => {
     let next = 0;
     const button = make("button");
     const told = place.querySelector("p");
@@ -43,10 +40,10 @@
     });
     tell();
     place.append(button);
-  }
+  };
 
   // The strips: who, and when, below the strip.
-  for (const strip of all(".strip")) {
+  const readOut = (strip) => {
     const told = strip.querySelector(".readout");
     const parts = all(".hit", strip);
     told.textContent = parts.length ? "Point at the strip to see who read what, and when." : "";
@@ -58,7 +55,7 @@
       const title = event.target.classList.contains("hit") && event.target.querySelector("title");
       if (title) told.textContent = title.textContent;
     });
-  }
+  };
 
   // A link into something that is closed opens it.
   const reveal = (element) => {
@@ -79,6 +76,13 @@
   let places = [];
   let place = -1;
   let texts = null;
+  const attach = (rows) => {
+    for (const one of all(".find, .keys, .readout")) one.hidden = false;
+    for (const place of all("[data-more]")) list(place, rows[place.dataset.more]);
+    for (const strip of all(".strip")) readOut(strip);
+    texts = null;
+  };
+  addEventListener("renewed", (event) => attach(event.detail));
   const marks = "highlights" in CSS ? new Highlight() : null;
   if (marks) CSS.highlights.set("found", marks);
   const index = () => {
@@ -167,5 +171,6 @@
       keys[event.key]();
     }
   });
+  attach(JSON.parse(document.getElementById("rows").textContent));
   document.documentElement.dataset.ready = "";
 })();

@@ -1,0 +1,652 @@
+"""The pages' reader over a host: its log, ledger and contexts, each bounded, and read beside the event loop.
+
+A list of runs looks at the first and the last record of each. What all runs below one cost and read takes all their
+records, so it is found out for so many records in a list, and kept for those that have ended, which cannot change.
+
+A run is shown in parts of `PART_RECORDS` records. Of the others only what makes the tree is kept, and they are counted;
+so a page takes memory for one part and for the cells, and time for all the records, up to `RECORDS_MAX`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import platform
+import sqlite3
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from belljar.audit import Report, RunSummary, head, records, records_below
+from belljar.audit.checkpoint import Note
+from belljar.audit.choosing import UNFINISHED
+from belljar.audit.content import open_contents
+from belljar.audit.events import HOST_RUNS, RunStarted
+from belljar.audit.export.view import Badge, Fact, Tone
+from belljar.audit.export.viewing import page_of, tone_of
+from belljar.audit.export.words import moment, money, took
+from belljar.audit.kept import Kept
+from belljar.audit.read import marks_below, parse, runs_before
+from belljar.audit.reading import log_read
+from belljar.audit.source import UNREADABLE, Log, open_source
+from belljar.audit.trajectory import Run, Trajectory
+from belljar.context import ContextStores, Document
+from belljar.doctor import BackendReport, examine
+from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
+from belljar.heavy import give_way
+from belljar.host import Host
+from belljar.identity import RunId, Tenant
+from belljar.keys import Keys
+from belljar.ledger import Quota, Used
+from belljar.policy import load
+from belljar.service.pages.seams import (
+    Checked,
+    CheckpointRow,
+    ContextPage,
+    ContextRow,
+    Health,
+    LayerRow,
+    Part,
+    Proof,
+    RecordRow,
+    RecordsPage,
+    RunFilter,
+    RunPage,
+    RunRow,
+    RunsPage,
+    Seal,
+    Section,
+    Visitor,
+    Waiting,
+)
+from belljar.spans import share
+from belljar.tasks import stopped
+
+__all__ = ["NOT_THERE", "PART_RECORDS", "HostReader", "Queue"]
+
+NOT_THERE: Final = "pages.not_there"
+PART_RECORDS: Final = 20_000
+# Reading so many takes some ten seconds; who wants all of a longer run exports it.
+RECORDS_MAX: Final = 1_000_000
+# For all the runs of one list together, about a quarter of a second.
+_LIST_RECORDS_MAX: Final = 20_000
+_LOOKS_MAX: Final = 1000
+_DIGESTS_MAX: Final = 4096
+# Of the log, for one page of records of a tenant that has few.
+_SCANNED_MAX: Final = 100_000
+_DATA_CHARS_MAX: Final = 4000
+_PROBLEMS_MAX: Final = 20
+# A visitor who goes on looking at a run reads it once.
+_READING_S: Final = 600.0
+_READINGS_MAX: Final = 10_000
+# Pages of runs that are made at the same time.
+_AT_ONCE: Final = 2
+_GIVE_WAY: Final = 200
+_HEAD_CHARS: Final = 16
+_CHECKPOINTS: Final = "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT ?"
+_SIGNED: Final = "SELECT coalesce(max(size), 0) FROM checkpoints"
+_BODY: Final = f"CASE WHEN length(body) <= {1 << 20} THEN body END"
+_RECORDS: Final = f"SELECT seq, run, {_BODY} FROM records WHERE seq < ? AND seq >= ?"  # noqa: S608 (constants)
+_OF_TENANT: Final = " AND run IN (SELECT run FROM runs WHERE tenant = ? OR (tenant > ? AND tenant < ?))"
+_NEWEST: Final = " ORDER BY seq DESC LIMIT ?"
+_COUNT: Final = "SELECT count(*) FROM records WHERE run = ? OR (run > ? AND run < ?)"
+
+
+class _Digest(msgspec.Struct, frozen=True):
+    """What a run and all below it came to."""
+
+    ended_ns: int | None
+    last_seq: int
+    cost_nanousd: int
+    calls: int
+    read_share: float | None
+
+
+class Queue(Protocol):
+    """Runs that were ordered, and that the log does not have yet."""
+
+    async def ls(self, tenant: Tenant | None) -> list[Waiting]:
+        """Of a tenant and those below it, or of all, the latest first; not more than a page has."""
+        ...
+
+    async def get(self, run: str) -> Waiting | None: ...
+
+
+class HostReader:
+    """Reads for the pages. It belongs to the host's event loop; `aclose` ends what it does beside.
+
+    Args:
+        host: an open host.
+        version: what the pages say made them.
+        more: facts of the service that the host does not know, such as its queue.
+        queue: the runs that wait; None where none does.
+        environ: where the keys folder is looked up; the process's environment when None.
+        clock_ns: the time since the epoch.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        version: str,
+        more: Callable[[], list[Section]] = list,
+        queue: Queue | None = None,
+        environ: Mapping[str, str] | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._host = host
+        self._version = version
+        self._more = more
+        self._queue = queue
+        self._keys = Keys.at(os.environ if environ is None else environ)
+        self._clock_ns = clock_ns
+        self._stores = ContextStores(host.state.contexts)
+        self._digests: OrderedDict[str, _Digest] = OrderedDict()
+        self._readings: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._pages = asyncio.Semaphore(_AT_ONCE)
+        self._checked = Checked()
+        self._checking: asyncio.Task[None] | None = None
+        self._walls: list[Section] = []
+        self._examined_ns = 0
+        self._examining: asyncio.Task[None] | None = None
+
+    async def aclose(self) -> None:
+        for task in (self._checking, self._examining):
+            if task is not None:
+                await stopped(task)
+
+    @property
+    def _log(self) -> Log:
+        return self._host.state.journal
+
+    # ---------------------------------------------------------------------------------------------------------- runs
+
+    async def runs(self, visitor: Visitor, wanted: RunFilter, *, limit: int) -> RunsPage:
+        live = {one.run for one in self._host.live()}
+        async with self._pages:
+            found, older = await asyncio.to_thread(self._runs, visitor, wanted, limit, live)
+            signed = await asyncio.to_thread(self._signed)
+        rows = [self._row(summary, digest, live, signed) for summary, digest in found]
+        return RunsPage(runs=rows, older=older or "")
+
+    def _runs(
+        self, visitor: Visitor, wanted: RunFilter, limit: int, live: set[str]
+    ) -> tuple[list[tuple[RunSummary, _Digest | None]], str | None]:
+        def is_wanted(run: RunSummary) -> bool:
+            tenant = run.tenant or ""
+            return (
+                visitor.sees(tenant)
+                and (not wanted.tenant or tenant == wanted.tenant or tenant.startswith(f"{wanted.tenant}/"))
+                and wanted.status in ("", _status(run, live))
+                and wanted.model in ("", run.root_model, run.sub_model)
+            )
+
+        if isinstance(self._log, Path) and not self._log.is_file():
+            return [], None
+        found, older = runs_before(self._log, wanted.before or None, is_wanted, limit=limit, looks_max=_LOOKS_MAX)
+        left, told = _LIST_RECORDS_MAX, []
+        for run in found:
+            digest, left = self._digest(run, left)
+            told.append((run, digest))
+        return told, older
+
+    def _digest(self, run: RunSummary, left: int) -> tuple[_Digest | None, int]:
+        """What it came to, if that is known or takes no more than so many records; and how many are left."""
+        if (known := self._digests.get(run.run)) is not None:
+            self._digests.move_to_end(run.run)
+            return known, left
+        if run.records > left:
+            return None, left
+        tree, count = Trajectory(), 0
+        for record in islice(records_below(self._log, run.run), left):
+            count += 1
+            if count % _GIVE_WAY == 0:
+                give_way()
+            tree.skim(record)
+        if count == left or tree.run is None:
+            return None, left - count
+        digest = _digest_of(tree, tree.run)
+        if tree.run.status is not None:
+            self._digests[run.run] = digest
+            if len(self._digests) > _DIGESTS_MAX:
+                self._digests.popitem(last=False)
+        return digest, left - count
+
+    def _row(self, run: RunSummary, digest: _Digest | None, live: set[str], signed: int) -> RunRow:
+        return RunRow(
+            run=run.run,
+            tenant=run.tenant or "",
+            status=_status(run, live),
+            tone=tone_of(run.status),
+            model=run.root_model or run.sub_model or "",
+            started_ns=run.started_ns,
+            ended_ns=None if digest is None else digest.ended_ns,
+            is_live=run.run in live,
+            seal=self._seal(None if digest is None or run.status is None else digest.last_seq, signed),
+            cost_nanousd=run.cost_nanousd if digest is None else digest.cost_nanousd,
+            calls=None if digest is None else digest.calls,
+            read_share=None if digest is None else digest.read_share,
+        )
+
+    def _seal(self, last_seq: int | None, signed: int) -> Seal:
+        if last_seq is None:
+            return "open"
+        if self._checked.is_ok and last_seq <= self._checked.signed:
+            return "verified"
+        return "signed" if last_seq <= signed else "unsigned"
+
+    def _signed(self) -> int:
+        return int(self._ask(_SIGNED)[0][0]) if _is_there(self._log) else 0
+
+    async def waiting(self, visitor: Visitor) -> list[Waiting]:
+        return [] if self._queue is None else await self._queue.ls(visitor.tenant)
+
+    async def waits(self, visitor: Visitor, run: str) -> Waiting | None:
+        found = None if self._queue is None else await self._queue.get(run)
+        return found if found is not None and visitor.sees(found.tenant) else None
+
+    async def tenant_of(self, visitor: Visitor, run: str) -> Tenant:
+        return (await asyncio.to_thread(self._started, visitor, run))[0]
+
+    def _started(self, visitor: Visitor, run: str) -> tuple[Tenant, RunStarted]:
+        """Whose run it is, if the visitor sees it."""
+        first = next(records(self._log, _root(run)), None) if _is_there(self._log) else None
+        if first is None or not isinstance(first.typed, RunStarted) or not visitor.sees(first.typed.tenant):
+            raise _not_there("run")
+        return Tenant(first.typed.tenant), first.typed
+
+    async def run(self, visitor: Visitor, run: str, *, part: int) -> RunPage:
+        tenant, started = await asyncio.to_thread(self._started, visitor, run)
+        await self._note_reading(visitor, run)
+        is_live = any(one.run == run for one in self._host.live())
+        async with self._pages:
+            return await asyncio.to_thread(self._page, str(tenant), run, part, started, is_live)
+
+    async def _note_reading(self, visitor: Visitor, run: str) -> None:
+        """What was said in a run is shown: the log has it first, once for each visitor in a while."""
+        now, mark = time.monotonic(), (visitor.name, run)
+        if (before := self._readings.get(mark)) is not None and now - before < _READING_S:
+            return
+        await log_read(self._log, by=visitor.name, command="page", of=[run])
+        self._readings[mark] = now
+        self._readings.move_to_end(mark)
+        if len(self._readings) > _READINGS_MAX:
+            self._readings.popitem(last=False)
+
+    def _page(self, tenant: str, run: str, number: int, started: RunStarted, is_live: bool) -> RunPage:
+        parts = _parts(marks_below(self._log, run, PART_RECORDS))
+        if not 1 <= number <= len(parts):
+            raise _not_there("part of the run")
+        part = parts[number - 1]
+        tree = Trajectory()
+        for count, record in enumerate(islice(records_below(self._log, run), RECORDS_MAX)):
+            if count % _GIVE_WAY == 0:
+                give_way()
+            if part.first <= record.seq <= part.last:
+                tree.feed(record)
+            else:
+                tree.skim(record)
+        assert tree.run is not None, "it has records"
+        whole = len(parts) == 1
+        with open_contents(self._log, self._keys) as contents:
+            page = page_of(
+                tree.run,
+                Kept(contents),
+                self._badge(tree.run),
+                exported_ns=self._clock_ns(),
+                version=self._version,
+                window=None if whole else (part.first, part.last),
+            )
+        return RunPage(
+            page=page,
+            tenant=tenant,
+            part=part,
+            parts=[] if whole else parts,
+            is_live=is_live,
+            is_over=tree.run.status is not None,
+            turns=sum(turn.number > 0 for turn in tree.run.turns) if whole else 0,
+            model=started.root_model or "",
+        )
+
+    def _badge(self, run: Run) -> Badge:
+        last = max(one.last_seq for one in run.below())
+        seal = self._seal(last if run.status is not None else None, self._signed())
+        when = moment(self._checked.at_ns)
+        if self._checked.at_ns and not self._checked.is_ok:
+            return Badge(tone="bad", word="The log did not verify", detail=f"{self._checked.problems[0]} ({when})")
+        word, detail = _SEALS[seal]
+        tone: Tone = "good" if seal == "verified" else "none"
+        return Badge(tone=tone, word=word, detail=detail.format(when=when, last=f"{last:,}"))
+
+    async def proof(self, visitor: Visitor, run: str) -> Proof:
+        await self.tenant_of(visitor, run)
+        receipt = await self._host.checkpoints.receipt_of(run)
+        record = await asyncio.to_thread(self._record, receipt.seq)
+        assert receipt.leaf is not None, "the log was signed for it"
+        assert receipt.checkpoint is not None, "likewise"
+        return Proof(
+            run=run,
+            seq=receipt.seq,
+            record=base64.b64encode(record).decode(),
+            leaf=receipt.leaf,
+            proof=list(receipt.proof),
+            checkpoint=receipt.checkpoint,
+            key=await self._host.checkpoints.key(),
+        )
+
+    def _record(self, seq: int) -> bytes:
+        with closing(open_source(self._log)) as source:
+            body = next((row[2] for row in source.rows(seq=seq)), None)
+        if not isinstance(body, bytes):
+            raise VerificationFailed(f"record {seq} is gone from the log: verify it")
+        return body
+
+    # ---------------------------------------------------------------------------------------- tenants and contexts
+
+    async def tenants(self, visitor: Visitor) -> list[str]:
+        """Those that used anything, have a limit or a context; and the visitor's own."""
+        found = {quota.tenant for quota in await self.quotas(visitor, None)}
+        stored = await asyncio.to_thread(self._stores.tenants)
+        found |= {str(tenant) for tenant in stored if visitor.sees(tenant)}
+        return sorted({*found, *([str(visitor.tenant)] if visitor.tenant is not None else [])})
+
+    async def quotas(self, visitor: Visitor, tenant: str | None) -> list[Quota]:
+        """How all levels that the visitor sees stand, or those of one tenant."""
+        if not _is_there(self._log):
+            return []
+        return [quota for quota in await self._host.quotas.show(tenant) if visitor.sees(quota.tenant)]
+
+    async def history(self, visitor: Visitor, tenant: str | None) -> list[Used]:
+        """By day: of one tenant, or of those that the visitor sees and that are not part of another one of them."""
+        if not _is_there(self._log):
+            return []
+        found = [used for used in await self._host.quotas.history(tenant) if visitor.sees(used.tenant)]
+        if tenant is not None:
+            return found
+        first = "/" if visitor.tenant is None else f"{visitor.tenant}/"
+        return [used for used in found if first not in used.tenant]
+
+    async def contexts(self, visitor: Visitor, tenant: Tenant) -> list[ContextRow]:
+        if not visitor.sees(tenant):
+            raise _not_there("tenant")
+
+        def look() -> list[ContextRow]:
+            store = self._stores.of(tenant)
+            return [self._context(tenant, document, store.names(document.sha256)) for document in store.ls()][::-1]
+
+        return await asyncio.to_thread(look)
+
+    def _context(self, tenant: Tenant, document: Document, names: list[str]) -> ContextRow:
+        return ContextRow(
+            sha256=document.sha256,
+            names=names or [document.name],
+            kind=document.kind,
+            chars=document.chars,
+            bytes=document.bytes,
+            lines=document.lines,
+            items=document.items,
+            added_ns=document.added_ns,
+            used_ns=self._stores.of(tenant).used_ns(document.sha256),
+        )
+
+    async def context(
+        self, visitor: Visitor, tenant: Tenant, sha256: str, *, start: int, line: int, chars: int
+    ) -> ContextPage:
+        """`chars` characters from `start` on, or from a line on, counted from 1, if it is not 0."""
+        if not visitor.sees(tenant):
+            raise _not_there("tenant")
+
+        def look() -> ContextPage:
+            store = self._stores.of(tenant)
+            found = store.find(f"sha256:{sha256}")
+            row = self._context(tenant, found, store.names(found.sha256))
+            with store.open(found.sha256, now_ns=row.used_ns) as opened:  # to look is no use
+                first = start
+                if 0 < line <= found.lines:
+                    first = opened.char_of(opened.line_start(line - 1))
+                first = max(0, min(first, found.chars - 1))
+                stop = min(first + chars, found.chars)
+                text = str(opened.read(first, stop), "utf-8", "replace")
+            return ContextPage(document=row, start=first, stop=stop, text=text)
+
+        return await asyncio.to_thread(look)
+
+    # -------------------------------------------------------------------------------------------------------- health
+
+    async def health(self, visitor: Visitor) -> Health:
+        live = [one for one in self._host.live() if visitor.sees(one.tenant)]
+        running = [
+            Fact(label="runs under way", value=f"{len(live):,}"),
+            Fact(label="the oldest", value=took(max((int(one.wall_s * 10**9) for one in live), default=None))),
+            Fact(label="spent by them so far", value=money(sum(one.progress.cost_nanousd for one in live))),
+        ]
+        return Health(
+            sections=[
+                await asyncio.to_thread(self._journal),
+                await self._ledger(),
+                Section(title="Runs", facts=running, tone="good", word="admitting"),
+                *self._more(),
+                Section(title="Versions", facts=self._versions()),
+            ],
+            walls=self._walls,
+            examined_ns=self._examined_ns,
+            is_examining=self._examining is not None and not self._examining.done(),
+        )
+
+    def _journal(self) -> Section:
+        try:
+            number, signed = head(self._log), self._signed()
+        except BelljarError as error:
+            return Section(title="Log", facts=[], tone="bad", word=f"cannot be read ({type(error).__name__})")
+        facts = [
+            Fact(label="records", value=f"{number:,}"),
+            Fact(label="signed", value=f"{signed:,}"),
+            Fact(label="not signed yet", value=f"{number - signed:,}"),
+            Fact(label="kept in", value="PostgreSQL" if isinstance(self._log, str) else "SQLite"),
+        ]
+        if isinstance(self._log, Path):
+            facts.append(Fact(label="file", value=f"{self._log.stat().st_size / 2**10:,.0f} KiB"))
+        return Section(title="Log", facts=facts, tone="good", word="works")
+
+    async def _ledger(self) -> Section:
+        began = time.perf_counter_ns()
+        try:
+            found = await self._host.quotas.show()
+        except BelljarError as error:
+            return Section(title="Ledger", facts=[], tone="bad", word=f"cannot be read ({type(error).__name__})")
+        facts = [
+            Fact(label="levels", value=f"{len({quota.tenant for quota in found}):,}"),
+            Fact(label="read in", value=took(time.perf_counter_ns() - began)),
+        ]
+        return Section(title="Ledger", facts=facts, tone="good", word="works")
+
+    def _versions(self) -> list[Fact]:
+        known = {
+            "belljar": self._version,
+            "Python": platform.python_version(),
+            "kernel": platform.release(),
+            "SQLite": sqlite3.sqlite_version,
+            "Starlette": metadata.version("starlette"),
+            "RestrictedPython": metadata.version("RestrictedPython"),
+        }
+        return [Fact(label=label, value=value) for label, value in known.items()]
+
+    async def examine(self) -> None:
+        """Begin to try the walls, unless that is under way."""
+        if self._examining is None or self._examining.done():
+            self._examining = asyncio.create_task(self._examine())
+
+    async def _examine(self) -> None:
+        try:
+            report = await examine(await asyncio.to_thread(load, "standard"))
+            self._walls = [_wall(backend) for backend in report.backends]
+        except BelljarError as error:
+            word = f"could not be tried ({type(error).__name__})"
+            self._walls = [Section(title="Boxes", facts=[], tone="bad", word=word)]
+        self._examined_ns = self._clock_ns()
+
+    # --------------------------------------------------------------------------------------------------------- audit
+
+    async def checkpoints(self, visitor: Visitor, *, limit: int) -> list[CheckpointRow]:
+        if not _is_there(self._log):
+            return []
+        found = await asyncio.to_thread(self._ask, _CHECKPOINTS, limit)
+        return [_checkpoint(size, note) for size, note in found]
+
+    async def records(self, visitor: Visitor, *, before: int, limit: int) -> RecordsPage:
+        if not _is_there(self._log):
+            return RecordsPage(records=[], older=0, head=0)
+        return await asyncio.to_thread(self._records, visitor, before, limit)
+
+    def _records(self, visitor: Visitor, before: int, limit: int) -> RecordsPage:
+        newest = head(self._log)
+        first = min(before or newest + 1, newest + 1)
+        least = max(1, first - _SCANNED_MAX)
+        if visitor.tenant is None:
+            rows = self._ask(_RECORDS + _NEWEST, first, least, limit)
+        else:
+            whose = (visitor.tenant, f"{visitor.tenant}/", f"{visitor.tenant}0")  # behind the slash comes the 0
+            rows = self._ask(_RECORDS + _OF_TENANT + _NEWEST, first, least, *map(str, whose), limit)
+        older = rows[-1][0] if len(rows) == limit else least
+        return RecordsPage(
+            records=[_record(seq, body) for seq, _, body in rows], older=older if older > 1 else 0, head=newest
+        )
+
+    def checked(self) -> Checked:
+        is_running = self._checking is not None and not self._checking.done()
+        return msgspec.structs.replace(self._checked, is_running=is_running)
+
+    async def verify(self) -> None:
+        """Begin to check the whole log, unless that is under way."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check())
+
+    async def _check(self) -> None:
+        try:
+            report = await self._host.verify()
+        except BelljarError as error:
+            problem = f"the log cannot be checked ({type(error).__name__})"
+            self._checked = Checked(at_ns=self._clock_ns(), problems=[problem])
+            return
+        self._checked = _checked(report, self._clock_ns())
+
+    def _ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with closing(open_source(self._log)) as source:
+            try:
+                return source.ask(statement, *values)
+            except UNREADABLE as error:
+                raise AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it") from error
+
+
+_SEALS: Final[Mapping[Seal, tuple[str, str]]] = {
+    "verified": ("The log verifies", "The whole log was checked {when}; all records of this run are signed."),
+    "signed": ("Signed", "All records of this run are under a signed checkpoint. Check it in this browser, below."),
+    "unsigned": ("Not signed yet", "The next checkpoint will have this run, up to record {last}."),
+    "open": ("Not over yet", "A run is signed when it has ended; so far it has records up to {last}."),
+}
+
+
+def _status(run: RunSummary, live: set[str]) -> str:
+    return run.status or ("running" if run.run in live else UNFINISHED)
+
+
+def _is_there(log: Log) -> bool:
+    return not isinstance(log, Path) or log.is_file()
+
+
+def _not_there(what: str) -> InvalidInput:
+    return InvalidInput(f"there is no such {what}: look in the list", code=NOT_THERE)
+
+
+def _root(run: str) -> str:
+    """The run's own id, if it can be one."""
+    try:
+        found = RunId(run)
+    except InvalidInput:
+        raise _not_there("run") from None
+    if found in HOST_RUNS:
+        raise _not_there("run")
+    return str(found)
+
+
+def _parts(marks: list[int]) -> list[Part]:
+    ends = [*(mark - 1 for mark in marks[1:]), 2**63 - 1]
+    return [
+        Part(number=number + 1, first=first, last=last)
+        for number, (first, last) in enumerate(zip(marks, ends, strict=True))
+    ]
+
+
+def _digest_of(tree: Trajectory, run: Run) -> _Digest:
+    coverage = tree.coverage()
+    return _Digest(
+        ended_ns=run.ended_ns,
+        last_seq=max(one.last_seq for one in run.below()),
+        cost_nanousd=run.total.cost_nanousd,
+        calls=run.total.calls,
+        read_share=share(coverage.read_chars, coverage.chars) if coverage.documents else None,
+    )
+
+
+def _checkpoint(size: int, note: bytes) -> CheckpointRow:
+    try:
+        found = Note.read(note.decode())
+    except ValueError:
+        return CheckpointRow(size=size, root="not a signed checkpoint", origin="", keys=[])
+    keys = [name for name, _, _ in found.signatures]
+    return CheckpointRow(size=size, root=found.checkpoint.root.hex(), origin=found.checkpoint.origin, keys=keys)
+
+
+def _record(seq: int, body: object) -> RecordRow:
+    try:
+        record = parse(seq, body)
+    except ValueError as error:
+        return RecordRow(seq=seq, time_ns=0, run="", event="damaged", hash="", data=f"it {error}", is_cut=False)
+    data = msgspec.json.format(msgspec.json.encode(record.data), indent=1).decode()
+    return RecordRow(
+        seq=seq,
+        time_ns=record.time_ns,
+        run=record.run,
+        event=record.event,
+        hash=record.hash,
+        data=data[:_DATA_CHARS_MAX],
+        is_cut=len(data) > _DATA_CHARS_MAX,
+    )
+
+
+def _checked(report: Report, at_ns: int) -> Checked:
+    return Checked(
+        at_ns=at_ns,
+        is_ok=report.ok,
+        records=report.records,
+        signed=report.signed,
+        head=report.head,
+        problems=report.problems[:_PROBLEMS_MAX],
+    )
+
+
+def _wall(backend: BackendReport) -> Section:
+    layers = [
+        LayerRow(
+            name=one.name,
+            holds=one.ok,
+            is_required=one.required,
+            told=one.note if one.ok else "; ".join(filter(None, (one.exposes, one.remedy))),
+        )
+        for one in backend.findings
+    ]
+    facts = [Fact(label="an empty run", value=f"{backend.run_ms:,} ms")] if backend.starts else []
+    for label, value in backend.facts.items():
+        facts.append(Fact(label=label, value=", ".join(value) if isinstance(value, list) else str(value)))
+    word = "starts" if backend.starts else f"does not start: {backend.reason}"
+    return Section(
+        title=backend.backend, facts=facts, layers=layers, tone="good" if backend.starts else "bad", word=word
+    )

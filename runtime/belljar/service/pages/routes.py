@@ -1,0 +1,559 @@
+"""The pages as routes: who asks, what they may, what they read or order, and which template shows it.
+
+A page is made in a thread. A form is taken only as a form (`application/x-www-form-urlencoded`), of a bounded size, and
+from one of our own pages: with the word of its visitor's session, which no other site can know, and not where the
+browser says that another site's page sent it (`Sec-Fetch-Site`, `Origin`). It is answered with a redirection, so that
+nothing is ordered twice by looking again. An error says its code, and its words only where they are about what the
+visitor asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hmac
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from belljar.arguments import tenant_of
+from belljar.audit.export.html import OPEN_MAX, rows_of
+from belljar.errors import BelljarError, InvalidInput, QuotaExceeded, Refusal
+from belljar.heavy import off_loop
+from belljar.identity import DEFAULT_TENANT, LANGUAGES, Tenant
+from belljar.ledger import AT_ONCE, LIMITED, PERIODS
+from belljar.policy import presets
+from belljar.service.pages import rendering, views
+from belljar.service.pages.demo import DEMO
+from belljar.service.pages.reading import NOT_THERE
+from belljar.service.pages.rendering import HEADERS, STATIC
+from belljar.service.pages.seams import Actions, Asked, Forked, Reader, RunFilter, Visitor
+
+__all__ = ["FORM_BYTES_MAX", "SESSION", "Who", "pages"]
+
+# The name of the session's cookie.
+SESSION: Final = "belljar_session"
+
+# Who sends a request: None if that is nobody known. Raises a `Refusal` for a credential that is not good.
+Who = Callable[[Request], Awaitable[Visitor | None]]
+_Page = Callable[["_Pages", Request, Visitor], Awaitable[Response]]
+
+# A text that is pasted; a longer one is uploaded.
+FORM_BYTES_MAX: Final = 4 << 20
+_FIELDS_MAX: Final = 200
+_RUNS: Final = 50
+_TOP: Final = 10
+_TOP_OF: Final = 100
+_RECORDS: Final = 50
+_CHECKPOINTS: Final = 10
+_VIEW_CHARS: Final = 20_000
+_STATUSES: Final = ("ok", "running", "unfinished", "error", "timeout", "killed", "denied", "quota", "abandoned")
+_FORM: Final = "application/x-www-form-urlencoded"
+_NOT_SECRET: Final = ("audit.missing", "quota.missing", "audit.file")
+
+
+def pages(
+    reader: Reader,
+    actions: Actions,
+    *,
+    who: Who,
+    api: str = "/v1",
+    models: Sequence[str] = (DEMO,),
+    clock: Callable[[], float] = time.time,
+) -> list[Route]:
+    """The routes of all pages, for the root of a service.
+
+    Args:
+        who: tells who sends a request, by the cookie named `SESSION`.
+        api: where the API is: exports and live events are links to it.
+        models: what the playground offers; the first is the one that is chosen at first.
+        clock: the time in seconds since the epoch.
+    """
+    made = _Pages(reader, actions, who, api, models, clock)
+
+    def get(path: str, page: _Page) -> Route:
+        return Route(path, functools.partial(made.visited, page), methods=["GET"])
+
+    def post(path: str, page: _Page) -> Route:
+        return Route(path, functools.partial(made.visited, page), methods=["POST"])
+
+    return [
+        Route("/", _home, methods=["GET"]),
+        Route("/favicon.ico", _icon, methods=["GET"]),
+        Route(STATIC + "/{name}", _static, methods=["GET"]),
+        Route("/login", made.login, methods=["GET", "POST"]),
+        post("/logout", _Pages.logout),
+        get("/runs", _Pages.runs),
+        get("/runs/{run}", _Pages.run),
+        get("/runs/{run}/proof", _Pages.proof),
+        post("/runs/{run}/cancel", _Pages.cancel),
+        post("/runs/{run}/fork", _Pages.fork),
+        post("/runs/{run}/replay", _Pages.replay),
+        get("/tenants", _Pages.tenants),
+        post("/tenants/limits", _Pages.limits),
+        get("/contexts", _Pages.contexts),
+        get("/contexts/view", _Pages.context),
+        get("/playground", _Pages.playground),
+        post("/playground", _Pages.ask),
+        get("/health", _Pages.health),
+        post("/health/examine", _Pages.examine),
+        get("/audit", _Pages.audit),
+        post("/audit/verify", _Pages.verify),
+    ]
+
+
+async def _home(_: Request) -> Response:
+    return RedirectResponse("/runs", 303, HEADERS)
+
+
+async def _icon(_: Request) -> Response:
+    return RedirectResponse(f"{STATIC}/icon.svg", 308, HEADERS)
+
+
+async def _static(request: Request) -> Response:
+    found = rendering.static(request.path_params["name"])
+    if found is None:
+        return Response(status_code=404, headers=HEADERS)
+    tag = f'"{found.mark}"'
+    headers = {**HEADERS, "cache-control": "public, max-age=31536000, immutable", "etag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(found.data, headers={**headers, "content-type": found.kind})
+
+
+class _Wrong(Refusal):
+    """The request is not one that a page of ours sends. `status` is HTTP's."""
+
+    def __init__(self, message: str, code: str, status: int) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+
+
+class _Pages:
+    """All pages of a service."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        actions: Actions,
+        who: Who,
+        api: str,
+        models: Sequence[str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._reader = reader
+        self._actions = actions
+        self._who = who
+        self._api = api
+        self._models = models
+        self._clock = clock
+
+    async def visited(self, page: _Page, request: Request) -> Response:
+        """A page for somebody known; others are shown the login."""
+        try:
+            visitor = await self._who(request)
+        except Refusal:
+            visitor = None
+        if visitor is None:
+            there = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""), safe="")
+            return RedirectResponse(f"/login?next={there}" if request.method == "GET" else "/login", 303, HEADERS)
+        try:
+            return await page(self, request, visitor)
+        except BelljarError as error:
+            return await self._shown(request, visitor, "error.html.j2", "", _status(error), **_words(error))
+
+    async def _shown(
+        self, request: Request, visitor: Visitor | None, template: str, here: str, status: int = 200, /, **shown: Any
+    ) -> Response:
+        token = "" if visitor is None else visitor.word
+        data = await asyncio.to_thread(
+            rendering.page, template, visitor=visitor, here=here, token=token, link=views.link, api=self._api, **shown
+        )
+        return Response(data, status, {**HEADERS, "content-type": "text/html; charset=utf-8"})
+
+    async def _form(self, request: Request, visitor: Visitor | None) -> dict[str, str]:
+        """The fields of a form that one of our pages sent.
+
+        Raises:
+            Refusal: `form.type`, `form.too_long`, `form.foreign`.
+        """
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+            raise _Wrong("send a form, as the pages do", "form.type", 415)
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > FORM_BYTES_MAX:
+                raise _Wrong(
+                    f"a form has at most {FORM_BYTES_MAX >> 20} MiB: upload a longer context by the API, and choose "
+                    "it by its name",
+                    "form.too_long",
+                    413,
+                )
+        fields = await off_loop(len(body), _fields, bytes(body))
+        word = fields.pop("token", "").encode()
+        if not _is_same_site(request) or (visitor is not None and not hmac.compare_digest(word, visitor.word.encode())):
+            raise _Wrong(
+                "this form is old, or not from here: go back, load the page again, and repeat", "form.foreign", 403
+            )
+        return fields
+
+    # ---------------------------------------------------------------------------------------------------------- login
+
+    async def login(self, request: Request) -> Response:
+        if request.method == "GET":
+            return await self._shown(
+                request, None, "login.html.j2", "login", there=_local(request.query_params.get("next")), why=""
+            )
+        there = "/runs"
+        try:
+            fields = await self._form(request, None)
+            there = _local(fields.get("next"))
+            address = request.client.host if request.client is not None else ""
+            login = await self._actions.login(fields.get("key", "").strip(), address)
+        except Refusal as refusal:
+            return await self._shown(
+                request, None, "login.html.j2", "login", _status(refusal, 401), there=there, why=str(refusal)
+            )
+        response = RedirectResponse(there, 303, HEADERS)
+        is_safe = request.url.scheme == "https"
+        how: dict[str, Any] = {"path": "/", "secure": is_safe, "httponly": True, "samesite": "lax"}
+        response.set_cookie(SESSION, login.cookie, max_age=login.for_s, **how)
+        return response
+
+    async def logout(self, request: Request, visitor: Visitor) -> Response:
+        await self._form(request, visitor)
+        response = RedirectResponse("/login", 303, {**HEADERS, "clear-site-data": '"cache", "storage"'})
+        response.delete_cookie(SESSION, path="/", httponly=True, samesite="lax")
+        return response
+
+    # ----------------------------------------------------------------------------------------------------------- runs
+
+    async def runs(self, request: Request, visitor: Visitor) -> Response:
+        _demand(visitor, "run.read", visitor.tenant)
+        wanted = RunFilter(
+            **{name: request.query_params.get(name, "")[:200].strip() for name in RunFilter.__struct_fields__}
+        )
+        found = await self._reader.runs(visitor, wanted, limit=_RUNS)
+        waiting = [] if wanted.before else await self._reader.waiting(visitor)
+        spent = []
+        if visitor.may("quota.read", visitor.tenant):
+            of = wanted.tenant if wanted.tenant and visitor.sees(wanted.tenant) else None
+            spent = views.days(await self._reader.history(visitor, of), self._clock())
+        return await self._shown(
+            request,
+            visitor,
+            "runs.html.j2",
+            "runs",
+            found=found,
+            waiting=waiting,
+            wanted=wanted,
+            statuses=_STATUSES,
+            spark=views.spark(spent),
+        )
+
+    async def run(self, request: Request, visitor: Visitor) -> Response:
+        run = request.path_params["run"]
+        if (waiting := await self._reader.waits(visitor, run)) is not None:
+            tenant = tenant_of(waiting.tenant)
+            _demand(visitor, "run.read", tenant)
+            may_cancel = visitor.may("run.cancel", tenant)
+            return await self._shown(request, visitor, "waiting.html.j2", "runs", one=waiting, may_cancel=may_cancel)
+        _demand(visitor, "run.read", await self._reader.tenant_of(visitor, run))
+        part = _number(request.query_params.get("part"), 1)
+        found = await self._reader.run(visitor, run, part=part)
+        tenant = tenant_of(found.tenant)
+        return await self._shown(
+            request,
+            visitor,
+            "run.html.j2",
+            "runs",
+            found=found,
+            page=found.page,
+            rows=rows_of(found.page),
+            open_max=OPEN_MAX,
+            may_cancel=found.is_live and visitor.may("run.cancel", tenant),
+            may_run=found.is_over and visitor.may("run", tenant),
+            models=self._models,
+        )
+
+    async def proof(self, request: Request, visitor: Visitor) -> Response:
+        run = request.path_params["run"]
+        _demand(visitor, "run.read", await self._reader.tenant_of(visitor, run))
+        found = await self._reader.proof(visitor, run)
+        shown = {name: getattr(found, name) for name in found.__struct_fields__}
+        return JSONResponse(shown, headers=HEADERS)
+
+    async def cancel(self, request: Request, visitor: Visitor) -> Response:
+        run = await self._ordered(request, visitor, "run.cancel")
+        await self._actions.cancel(visitor, run)
+        return RedirectResponse(f"/runs/{run}", 303, HEADERS)
+
+    async def replay(self, request: Request, visitor: Visitor) -> Response:
+        run = await self._ordered(request, visitor, "run")
+        return RedirectResponse(f"/runs/{await self._actions.replay(visitor, run)}", 303, HEADERS)
+
+    async def fork(self, request: Request, visitor: Visitor) -> Response:
+        fields = await self._form(request, visitor)
+        run = await self._theirs(request, visitor, "run")
+        model = self._model(fields.get("model", ""))
+        forked = Forked(run=run, from_turn=_number(fields.get("from_turn"), 1), model=model)
+        return RedirectResponse(f"/runs/{await self._actions.fork(visitor, forked)}", 303, HEADERS)
+
+    async def _ordered(self, request: Request, visitor: Visitor, action: str) -> str:
+        await self._form(request, visitor)
+        return await self._theirs(request, visitor, action)
+
+    async def _theirs(self, request: Request, visitor: Visitor, action: str) -> str:
+        run: str = request.path_params["run"]
+        waiting = await self._reader.waits(visitor, run)
+        tenant = await self._reader.tenant_of(visitor, run) if waiting is None else tenant_of(waiting.tenant)
+        _demand(visitor, action, tenant)
+        return run
+
+    # -------------------------------------------------------------------------------------------------------- tenants
+
+    async def tenants(self, request: Request, visitor: Visitor) -> Response:
+        _demand(visitor, "quota.read", visitor.tenant)
+        names = await self._reader.tenants(visitor)
+        chosen = request.query_params.get("tenant", "") or (
+            names[0] if names else str(visitor.tenant or DEFAULT_TENANT)
+        )
+        tenant = tenant_of(chosen)
+        if not visitor.sees(tenant):
+            raise InvalidInput("there is no such tenant: look in the list", code=NOT_THERE)
+        quotas = await self._reader.quotas(visitor, tenant)
+        history = views.days(await self._reader.history(visitor, tenant), self._clock())
+        top = await self._reader.runs(visitor, RunFilter(tenant=tenant), limit=_TOP_OF)
+        return await self._shown(
+            request,
+            visitor,
+            "tenants.html.j2",
+            "tenants",
+            names=names,
+            tenant=str(tenant),
+            levels=views.levels(quotas),
+            limits=views.limits_of(quotas, tenant),
+            fields=views.FIELDS,
+            periods=list(reversed(PERIODS)),
+            days=history,
+            top=sorted(top.runs, key=lambda run: run.cost_nanousd or 0, reverse=True)[:_TOP],
+            may_set=visitor.may("quota.set", tenant),
+            saved=request.query_params.get("saved") == "1",
+        )
+
+    async def limits(self, request: Request, visitor: Visitor) -> Response:
+        fields = await self._form(request, visitor)
+        tenant = tenant_of(fields.get("tenant", ""))
+        _demand(visitor, "quota.set", tenant)
+        period = fields.get("period", "")
+        if period not in PERIODS:
+            raise InvalidInput(f"choose a period: {', '.join(PERIODS)}", code="limit.invalid")
+        bounds = {name: _bound(name, text) for name in LIMITED if (text := fields.get(name, "").strip())}
+        if period != "total" and (odd := [name for name in bounds if name in AT_ONCE]):
+            raise InvalidInput(f"{odd[0]} has a limit at each moment: choose the period total", code="limit.invalid")
+        if not bounds:
+            raise InvalidInput("no limit is given: fill in one, or `none` for no limit", code="limit.invalid")
+        await self._actions.set_limits(visitor, tenant, period, bounds)
+        return RedirectResponse(views.link("/tenants", tenant=tenant, saved=1), 303, HEADERS)
+
+    # ------------------------------------------------------------------------------------------------------- contexts
+
+    async def contexts(self, request: Request, visitor: Visitor) -> Response:
+        tenant = await self._tenant(request, visitor, "context.read")
+        found = await self._reader.contexts(visitor, tenant)
+        names = await self._reader.tenants(visitor) if visitor.may("quota.read", visitor.tenant) else []
+        return await self._shown(
+            request, visitor, "contexts.html.j2", "contexts", tenant=str(tenant), names=names, found=found
+        )
+
+    async def context(self, request: Request, visitor: Visitor) -> Response:
+        tenant = await self._tenant(request, visitor, "context.read")
+        asked = request.query_params
+        found = await self._reader.context(
+            visitor,
+            tenant,
+            asked.get("sha256", "")[:64],
+            start=_number(asked.get("start"), 0),
+            line=_number(asked.get("line"), 0),
+            chars=_VIEW_CHARS,
+        )
+        return await self._shown(
+            request, visitor, "context.html.j2", "contexts", tenant=str(tenant), found=found, chars=_VIEW_CHARS
+        )
+
+    async def _tenant(self, request: Request, visitor: Visitor, action: str) -> Tenant:
+        """The one that is asked for, else the visitor's own."""
+        tenant = tenant_of(request.query_params.get("tenant", "") or visitor.tenant or DEFAULT_TENANT)
+        _demand(visitor, action, tenant)
+        return tenant
+
+    # ----------------------------------------------------------------------------------------------------- playground
+
+    async def playground(self, request: Request, visitor: Visitor) -> Response:
+        tenant = await self._tenant(request, visitor, "run")
+        contexts = await self._reader.contexts(visitor, tenant) if visitor.may("context.read", tenant) else []
+        return await self._shown(
+            request,
+            visitor,
+            "playground.html.j2",
+            "playground",
+            tenant=str(tenant),
+            contexts=contexts[:200],
+            models=self._models,
+            policies=sorted(presets()),
+            languages=LANGUAGES,
+        )
+
+    async def ask(self, request: Request, visitor: Visitor) -> Response:
+        fields = await self._form(request, visitor)
+        tenant = tenant_of(fields.get("tenant", ""))
+        _demand(visitor, "run", tenant)
+        question, code = fields.get("question", "").strip(), fields.get("code", "").replace("\r\n", "\n")
+        if bool(question) == bool(code.strip()):
+            raise InvalidInput("ask a question or write code: one of the two", code="playground.asked")
+        if (policy := fields.get("policy", "")) not in presets():
+            raise InvalidInput("choose a policy from the list", code="playground.policy")
+        run = await self._actions.ask(
+            visitor,
+            Asked(
+                tenant=tenant,
+                question=question,
+                code="" if question else code,
+                text=fields.get("text", "").replace("\r\n", "\n"),
+                contexts=[fields["context"]] if fields.get("context") else [],
+                model=self._model(fields.get("model", "")),
+                policy=policy,
+                language=fields["language"] if fields.get("language") in LANGUAGES else "",
+            ),
+        )
+        return RedirectResponse(f"/runs/{run}", 303, HEADERS)
+
+    def _model(self, name: str) -> str:
+        """A model that a form may name: not one that is a file of this host, or somebody's run.
+
+        Raises:
+            InvalidInput: `playground.model`.
+        """
+        name = name.strip()
+        if name not in self._models and (not name or name.startswith(("scripted:", "replay:"))):
+            raise InvalidInput("choose a model from the list, or name one of a provider", code="playground.model")
+        return name
+
+    # ------------------------------------------------------------------------------------------------ health and audit
+
+    async def health(self, request: Request, visitor: Visitor) -> Response:
+        _demand(visitor, "host.read", None)
+        found = await self._reader.health(visitor)
+        return await self._shown(
+            request, visitor, "health.html.j2", "health", found=found, may_examine=visitor.may("audit.verify", None)
+        )
+
+    async def examine(self, request: Request, visitor: Visitor) -> Response:
+        await self._form(request, visitor)
+        _demand(visitor, "host.read", None)
+        _demand(visitor, "audit.verify", None)
+        await self._reader.examine()
+        return RedirectResponse("/health", 303, HEADERS)
+
+    async def audit(self, request: Request, visitor: Visitor) -> Response:
+        _demand(visitor, "audit.read", visitor.tenant)
+        before = _number(request.query_params.get("before"), 0)
+        found = await self._reader.records(visitor, before=before, limit=_RECORDS)
+        return await self._shown(
+            request,
+            visitor,
+            "audit.html.j2",
+            "audit",
+            found=found,
+            before=before,
+            checkpoints=await self._reader.checkpoints(visitor, limit=_CHECKPOINTS),
+            checked=self._reader.checked(),
+            may_verify=visitor.may("audit.verify", None),
+        )
+
+    async def verify(self, request: Request, visitor: Visitor) -> Response:
+        await self._form(request, visitor)
+        _demand(visitor, "audit.verify", None)
+        await self._reader.verify()
+        return RedirectResponse("/audit", 303, HEADERS)
+
+
+def _demand(visitor: Visitor, action: str, tenant: Tenant | None) -> None:
+    if not visitor.may(action, tenant):
+        raise _Wrong(
+            f"your role, {visitor.role}, does not allow this here: ask with another key", "access.forbidden", 403
+        )
+
+
+def _status(error: BelljarError, otherwise: int = 400) -> int:
+    match error:
+        case _Wrong():
+            return error.status
+        case QuotaExceeded():
+            return 429
+        case Refusal():
+            return 404 if error.code == NOT_THERE or error.code.endswith(".unknown") else otherwise
+        case _:
+            return 503
+
+
+def _words(error: BelljarError) -> dict[str, str]:
+    """What an error page says. What is wrong with the host, and where, is for its log."""
+    if isinstance(error, Refusal) and error.code not in _NOT_SECRET:
+        return {"code": error.code, "why": str(error)}
+    if isinstance(error, Refusal):
+        return {"code": error.code, "why": "nothing has happened here yet: start a run first"}
+    return {"code": type(error).__name__, "why": "the host cannot do this now: its own log says why; try again later"}
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_FIELDS_MAX, errors="strict"))
+    except ValueError:
+        raise _Wrong("send a form, as the pages do", "form.type", 400) from None
+
+
+def _is_same_site(request: Request) -> bool:
+    """What the browser says of the page that sent this."""
+    if (site := request.headers.get("sec-fetch-site")) is not None and site not in ("same-origin", "none"):
+        return False
+    origin = request.headers.get("origin")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host")
+
+
+def _local(there: str | None) -> str:
+    """A path of ours to go to; nobody is sent elsewhere."""
+    is_ours = (
+        there is not None and there.startswith("/") and not there.startswith(("//", "/\\")) and there.isprintable()
+    )
+    return there if there is not None and is_ours and "\\" not in there else "/runs"
+
+
+def _number(text: str | None, otherwise: int) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 19 else otherwise
+
+
+def _bound(name: str, text: str) -> int | None:
+    """A limit as a form has it: a whole number, dollars for the cost, or `none`.
+
+    Raises:
+        InvalidInput: `limit.invalid`.
+    """
+    if text.lower() == "none":
+        return None
+    try:
+        amount = Decimal(text.replace(",", "").replace("_", "").removeprefix("$"))
+        whole = amount * 10**9 if name == "cost_nanousd" else amount
+        if not amount.is_finite() or whole != int(whole) or not 0 <= whole < 2**63:
+            raise ValueError
+    except (InvalidOperation, ValueError):
+        raise InvalidInput(
+            f"{text[:40]!a} is no limit for {name}: write a whole number, or none", code="limit.invalid"
+        ) from None
+    return int(whole)
