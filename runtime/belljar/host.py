@@ -28,7 +28,7 @@ from belljar.arguments import check, check_callback, tenant_of
 from belljar.audit import AuditLog, Checkpoints, Record, Report, records, verify
 from belljar.audit.content import HOST_KEY
 from belljar.audit.erasing import expire
-from belljar.audit.events import RunFinished, RunStarted
+from belljar.audit.events import Event, RunFinished, RunStarted
 from belljar.audit.signing import place_of
 from belljar.audit.witness import Witness
 from belljar.broker.screening import permit_depth
@@ -580,6 +580,16 @@ class Host:
     async def verify(self) -> Report:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
         return await asyncio.to_thread(verify, self.state.journal, keys=self._keys)
+
+    async def log(self, event: Event) -> None:
+        """Log what belongs to no run, such as a request to a service. It is durable on return.
+
+        Raises:
+            AuditUnavailable: it was not written.
+            TypeError: the event belongs to a run.
+        """
+        _, audit = self._writers()
+        await audit.append_of_host(event)
 
     @contextlib.asynccontextmanager
     async def noting(self, tenant: Tenant, started: RunStarted) -> AsyncIterator[Note]:

@@ -26,6 +26,7 @@ LEVELS = [
     {"cli"},
     {"__init__"},
     {"bench"},
+    {"service"},
     {"facade", "demo", "testing", "doctor", "backup"},
     {"runtime", "upkeep", "replay"},
     {"host"},

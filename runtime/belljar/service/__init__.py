@@ -1,0 +1,1 @@
+"""Belljar as a service: over HTTP, and over the Model Context Protocol."""
