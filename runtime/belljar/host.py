@@ -581,6 +581,15 @@ class Host:
         """Check the whole log, as `belljar audit verify` does. Raises as `records`."""
         return await asyncio.to_thread(verify, self.state.journal, keys=self._keys)
 
+    def heard_by(self, hear: Callable[[str, Event], None]) -> None:
+        """From now on `hear` is called with whatever is logged here: `AuditLog.heard_by` says when and where.
+
+        Raises:
+            InvalidInput: `runtime.closed`.
+        """
+        _, audit = self._writers()
+        audit.heard_by(hear)
+
     async def log(self, event: Event) -> None:
         """Log what belongs to no run, such as a request to a service. It is durable on return.
 
