@@ -752,6 +752,15 @@ class Host:
         backend = await self._backend(terms)
         await to_the_end(_built_and_killed(backend, terms.policy))
 
+    def heard_by(self, hear: Callable[[str, Event], None]) -> None:
+        """From now on `hear` is called with whatever is logged here: `AuditLog.heard_by` says when and where.
+
+        Raises:
+            InvalidInput: `runtime.closed`.
+        """
+        _, audit = self._writers()
+        audit.heard_by(hear)
+
     @contextlib.asynccontextmanager
     async def noting(self, tenant: Tenant, started: RunStarted) -> AsyncIterator[Note]:
         """Log what is done within the block as a run of its own, which has no box and is charged nothing.

@@ -28,8 +28,8 @@ each with AES-256-GCM and each a row of its own (`contents`)::
     associated header, digest, run
 
 The key is made for this blob from its salt, 8 random bytes of the writer and a number, so that a counter can be its
-nonce: no key meets a nonce twice, also not after a restart. A part that is missing, out of order, cut off or of another blob, run or journal does not open; and
-what opened is held against the name once more.
+nonce: no key meets a nonce twice, also not after a restart. A part that is missing, out of order, cut off or of another
+blob, run or journal does not open; and what opened is held against the name once more.
 
 A prompt repeats: the root model is sent the whole conversation each turn, and each query of a program has the same
 instructions. So a prompt is a small JSON object whose texts are contents of their own where they may come again::

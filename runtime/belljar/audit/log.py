@@ -51,6 +51,7 @@ class AuditLog:
         self._journal = journal
         self._tell: Callable[[RunId, Event, int], None] | None = None
         self._written = [0]  # one for all that tell, too
+        self._heard: list[Callable[[str, Event], None]] = []  # likewise
 
     @property
     def written(self) -> int:
@@ -64,8 +65,16 @@ class AuditLog:
         is run once more, behind what another host wrote meanwhile: then the record's `seq` is a larger one.
         """
         log = AuditLog(self._journal, clock=self._clock)
-        log._tell, log._written = tell, self._written
+        log._tell, log._written, log._heard = tell, self._written, self._heard
         return log
+
+    def heard_by(self, hear: Callable[[str, Event], None]) -> None:
+        """From now on `hear` is called with each record, of a run or of none, in their order and in the writing thread.
+
+        It is called as they are made ready for the disk, once each: their transaction may still fail. It must be quick,
+        for all that is logged waits for it, and must not raise: that would fail what is logged.
+        """
+        self._heard.append(hear)
 
     async def append(self, run: RunId, *events: Event, beside: Job[object] | None = None) -> int:
         """Write records, together. They are durable when this returns the `seq` of the last. Cancelled, they may be.
@@ -131,12 +140,27 @@ class AuditLog:
             raise TypeError(f"a {event.name} belongs to a run")
         return self._entry(run, (event,))
 
+    async def append_of_host(self, event: Event) -> None:
+        """As `append`, of a record that belongs to no run.
+
+        Raises:
+            AuditUnavailable: it was not written.
+            TypeError: it belongs to a run.
+        """
+        await self._journal.submit(self.host_entry(event), unavailable=AuditUnavailable)
+
     def _entry(self, run: str, events: Sequence[Event]) -> Job[tuple[int, str]]:
         parts = [_parts(run, event) for event in events]
+
+        left = list(events) if self._heard else []
 
         def work(draft: Draft) -> tuple[int, str]:
             for head, tail in parts:
                 made = self._append(draft, run, head, tail)
+            while left:  # not again, where the round is
+                event = left.pop(0)
+                for hear in self._heard:
+                    hear(run, event)
             return made
 
         return Job(work)

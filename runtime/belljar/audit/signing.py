@@ -45,7 +45,7 @@ from belljar.audit.log import AuditLog
 from belljar.audit.merkle import Tree, leaf_hash
 from belljar.audit.read import parse
 from belljar.audit.receipt import Receipt
-from belljar.audit.source import Log, open_source
+from belljar.audit.source import UNREADABLE, Log, open_source
 from belljar.audit.tampering import said_in
 from belljar.audit.witness import Witness
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
@@ -53,7 +53,7 @@ from belljar.journal import Draft, Job, Journal, opened_journal, shown
 from belljar.journal.tables import CHECKPOINTS, CheckpointRow
 from belljar.keys import Keys
 
-__all__ = ["Checkpoints", "HostKeys", "NotSigned", "Signed", "place_of", "signing"]
+__all__ = ["Checkpoints", "HostKeys", "NotSigned", "Signed", "place_of", "signed_size", "signing"]
 
 _log = logging.getLogger("belljar")
 _EVERY_RECORDS: Final = 1000
@@ -71,6 +71,7 @@ _NEXT_KEY: Final = "signing.next"
 _OLD_KEYS: Final = "signing.old"
 _NEXT: Final = f"SELECT seq, body FROM records WHERE seq >= ? ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608 (a constant)
 _COUNT: Final = "SELECT coalesce(max(seq), 0) FROM records"
+_SIZE: Final = "SELECT size FROM checkpoints ORDER BY size DESC LIMIT 1"
 _LAST: Final = "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1"
 
 
@@ -165,6 +166,21 @@ class HostKeys:
 def place_of(log: Log) -> str:
     """What to call the place of a log."""
     return shown(log) if isinstance(log, str) else str(log.absolute())
+
+
+def signed_size(log: Log) -> int:
+    """How many records of a log its last checkpoint vouches for, whoever made it: 0 if there is none.
+
+    Raises:
+        InvalidInput: `audit.missing`: there is no log.
+        AuditUnavailable: it cannot be read.
+    """
+    with contextlib.closing(open_source(log)) as source:
+        try:
+            found = source.ask(_SIZE) if source.has_contents() else []
+        except UNREADABLE as error:
+            raise AuditUnavailable(f"the audit log {source.name} cannot be read: {error}; verify it") from error
+    return int(found[0][0]) if found else 0
 
 
 def _file_of(origin: str) -> str:

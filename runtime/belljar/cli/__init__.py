@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "audit": ("audit", "Read and check the audit log."),
     "config": ("config", "Read and check the host's configuration file."),
     "state": ("state", "Check, migrate and back up what a host keeps."),
+    "mcp": ("mcp", "Serve questions, code and searches to a program that speaks MCP, over stdin and stdout."),
     "image": ("image", "Make and list the boxes' root file system, built from this Python and nothing else."),
 }
 

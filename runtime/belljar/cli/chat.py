@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import click
 
 from belljar.cli import options
 from belljar.cli.delivery import as_text, require_stdout
+from belljar.cli.lines import Lines
 from belljar.cli.loop import run_async
 from belljar.cli.output import complain, exit_code, show, tell
 from belljar.cli.run import DEFAULT_MODEL, contexts, in_runtime
@@ -32,7 +32,6 @@ from belljar.units import NANOUSD_PER_USD
 __all__ = ["chat"]
 
 _LINE_BYTES_MAX: Final = 1 << 20
-_READ_BYTES: Final = 1 << 16
 
 
 @click.command()
@@ -65,17 +64,18 @@ def chat(sources: tuple[str, ...], model: str, sub_model: str | None, **rest: An
 
 
 async def _converse(session: Session, *, quiet: bool) -> None:
-    lines = _Lines()
+    lines = Lines(_LINE_BYTES_MAX, "a question", "give the long part with --context", code="question.too_long")
     _on_interrupt(lambda: None)
     while True:
         if sys.stdin.isatty() and not quiet:
             show("> ", file=sys.stderr)
-        question = await lines.next()
-        if question is None:
+        line = await lines.next()
+        if line is None:
             return
-        if not question.strip():
+        question = line.decode("utf-8", "replace").strip()
+        if not question:
             continue
-        result = await _ask(session, question.strip())
+        result = await _ask(session, question)
         if result is None:
             tell("the question was cancelled; the session goes on")
             continue
@@ -119,43 +119,3 @@ def _print(result: AskResult, *, quiet: bool) -> None:
     if not quiet:
         cost = result.cost_nanousd / NANOUSD_PER_USD
         tell(f"{result.turns} turns, {result.usage.calls} calls, {cost:.4f} USD, {result.wall_s:.1f} s")
-
-
-class _Lines:
-    """Lines of stdin, of bounded length."""
-
-    def __init__(self) -> None:
-        self._data = b""
-
-    async def next(self) -> str | None:
-        """The next line; None at the end.
-
-        Raises:
-            InvalidInput: `question.too_long`.
-        """
-        while b"\n" not in self._data:
-            if len(self._data) > _LINE_BYTES_MAX:
-                raise InvalidInput(
-                    f"a question of over {_LINE_BYTES_MAX} bytes is too long: give the long part with --context",
-                    code="question.too_long",
-                )
-            if not (more := await _read()):
-                rest, self._data = self._data, b""
-                return rest.decode("utf-8", "replace") if rest else None
-            self._data += more
-        line, _, self._data = self._data.partition(b"\n")
-        return line.decode("utf-8", "replace")
-
-
-async def _read() -> bytes:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    try:
-        loop.add_reader(0, ready.set)
-    except PermissionError:  # a file, which is always ready
-        return os.read(0, _READ_BYTES)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(0)
-    return os.read(0, _READ_BYTES)

@@ -1,0 +1,160 @@
+"""`belljar mcp`: Belljar's tools for a program that starts this one and speaks MCP on its stdin and stdout.
+
+Stdout carries the protocol and nothing else. So before anything is opened the two descriptors are moved: what prints to
+descriptor 1, here or in a process started from here, prints to stderr, and what reads descriptor 0 finds its end.
+
+The end of stdin is the end of the session; so is a signal. Either way the runs under way are ended first, as Ctrl-C
+ends them, and are in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from types import TracebackType
+from typing import Any, Final, Self
+
+import click
+
+from belljar.cli import options
+from belljar.cli.lines import Lines
+from belljar.cli.loop import run_async
+from belljar.errors import InvalidInput
+from belljar.host import Host
+from belljar.identity import BACKENDS, DEFAULT_TENANT, LANGUAGES, Tenant
+from belljar.models import Prices
+
+__all__ = ["mcp"]
+
+# Of one message: the longest text that a tool takes, in JSON, and room for the rest.
+_MESSAGE_BYTES_MAX: Final = 4 * 2**20
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="A model that callers may use; repeat it for more, of which the first is the default. Without one they can "
+    "run code and search, but ask no model.",
+)
+@options.prices
+@click.option("--policy", default="standard", show_default=True, metavar="NAME|FILE", help="The policy of all runs.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="What boxes are made of. [default: the policy's first]")
+@click.option(
+    "--language",
+    type=click.Choice(LANGUAGES),
+    help="All of Python, or the restricted part. [default: the policy's first]",
+)
+@click.option(
+    "--tenant",
+    default=DEFAULT_TENANT,
+    show_default=True,
+    metavar="T",
+    help="The tenant to charge; callers see it and those below it, and no other.",
+)
+@options.state
+def mcp(models: tuple[str, ...], state: Any, tenant: str, **rest: Any) -> None:
+    """Serve Belljar's tools to an MCP client, over stdin and stdout."""
+    try:
+        from belljar.service.mcp import McpService
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "mcp":
+            raise
+        raise InvalidInput("MCP needs its SDK: install belljar[mcp]", code="mcp.extra") from None
+    from belljar.service.tools import Offer
+
+    caller = _User(options.user(), Tenant(tenant))
+    terms = {name: rest[name] for name in ("policy", "backend", "language")}
+    offer = Offer(models={name: name for name in models}, **terms)
+    prices = Prices.load(rest["prices"]) if rest["prices"] else None
+
+    async def serve() -> None:
+        read, write = _streams()
+        async with Host(state=state, config=options.config_file(), prices=prices) as host:
+            service = McpService(host, offer)
+            try:
+                server = service.server(lambda _context: caller)
+                await server.run(read, write, server.create_initialization_options())
+            finally:
+                await service.aclose()
+
+    run_async(serve(), closed="the runs under way were ended, and are in the log")
+
+
+class _User:
+    """The user of the system who started this: may do everything, for one tenant and those below it."""
+
+    role = "runner"
+
+    def __init__(self, name: str, tenant: Tenant) -> None:
+        self.name = name
+        self.tenant = tenant
+
+
+def _streams() -> tuple[_Read, _Write]:
+    """What comes on stdin and goes to stdout, which from here on nobody else has."""
+    stdin, stdout = os.dup(0), os.dup(1)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return _Read(stdin), _Write(stdout)
+
+
+class _Stream:
+    """The SDK opens and closes its streams; ours end with the process."""
+
+    async def aclose(self) -> None:
+        pass
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class _Read(_Stream):
+    """Messages, a line each. One that is none is given as the error, and the SDK answers it."""
+
+    def __init__(self, fd: int) -> None:
+        advice = "register the text with `belljar context add`"
+        self._lines = Lines(_MESSAGE_BYTES_MAX, "a message", advice, code="mcp.too_long", fd=fd)
+
+    async def receive(self) -> Any:
+        from mcp.shared.message import SessionMessage
+        from mcp.types import jsonrpc_message_adapter
+
+        line = await self._lines.next()
+        if line is None:
+            raise StopAsyncIteration
+        try:
+            return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+        except ValueError as error:
+            return error
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self.receive()
+
+
+class _Write(_Stream):
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._turn = asyncio.Lock()
+
+    async def send(self, item: Any, /) -> None:
+        line = item.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        async with self._turn:
+            await asyncio.to_thread(_write, self._fd, line)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

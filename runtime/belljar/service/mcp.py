@@ -1,0 +1,366 @@
+"""Belljar for models: its tools over the Model Context Protocol, by streamable HTTP or by any other stream.
+
+Theory of operation. The SDK speaks the protocol, and this module decides what a call may do. Each call is a task of
+ours, which the SDK's request waits for::
+
+    client ── tools/call ──▶ the SDK's request ──▶ a task: check, act, log
+           ◀── progress ────  what came last  ◀──  the run's progress
+           ◀── result ──────                  ◀──  its end
+
+Progress has one place: what a slow client did not take yet is replaced by what came after it. A client that cancels its
+request, or whose connection ends, ends the task, and that the run; the request does not wait for it, but its place is
+taken until it has ended. There are at most `CALLS_MAX` places; whoever comes then is refused, and nobody waits.
+
+Over HTTP every request stands alone: no session is kept, so none can be used by somebody else, and any process behind a
+proxy may answer. A request proves by its own credential who asks. Every call stands in the log as an `http.request`
+with the route `MCP TOOL`, before its answer leaves, and so does every credential that was refused.
+
+An error says who is at fault and has a stable code. Of what is wrong on our side, or in what the operator set up, a
+caller hears only that: it names files of this host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from importlib import metadata
+from typing import Any, Final
+
+import msgspec
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.types import CallToolResult, ListToolsResult, TextContent, ToolAnnotations
+from mcp.types import Tool as Described
+
+from belljar.audit.events import HttpRequest
+from belljar.engine import Progress
+from belljar.errors import (
+    BelljarError,
+    InvalidInput,
+    InvalidPolicy,
+    LayerMissing,
+    ModelFailed,
+    QuotaExceeded,
+    Refusal,
+)
+from belljar.host import Host
+from belljar.service.tools import TOOLS, Call, Caller, Demand, Offer, Tool, own_subtree
+from belljar.tasks import to_the_end
+
+__all__ = ["BODY_BYTES_MAX", "CALLS_MAX", "McpHttp", "McpService"]
+
+# Of one request over HTTP: the longest text that a tool takes, in JSON, and room for the rest.
+BODY_BYTES_MAX: Final = 4 * 2**20
+CALLS_MAX: Final = 64
+NOBODY: Final = "nobody"
+# As many web servers call a client that did not wait.
+_GONE: Final = 499
+_SHOWN_CHARS_MAX: Final = 80
+_INSTRUCTIONS: Final = (
+    "Work on texts that are longer than any context window. Register a long text once, ask questions about it, search "
+    "it, or run your own Python over it in a sealed box. Everything is charged to your tenant and stands in a log."
+)
+# What a refusal of the operator's own making is about, who offers models by names of their own: files, keys, settings.
+_OPERATORS: Final = ("model.", "config.", "runtime.", "audit.", "backend.", "language.")
+_log = logging.getLogger("belljar.service")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class _Failed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a call failed, for programs: `_meta["belljar.error"]` of its result. `status` is what HTTP would answer."""
+
+    culprit: str
+    code: str
+    message: str
+    limit: int | None = None
+    observed: int | None = None
+    status: int = 500
+
+
+class McpService:
+    """The tools of one host, for as many clients as come. Close it before the host.
+
+    Args:
+        offer: what the operator lets callers use.
+        demand: refuses what a caller may not do to a tenant.
+    """
+
+    def __init__(self, host: Host, offer: Offer, *, demand: Demand = own_subtree) -> None:
+        self._host = host
+        self._offer = offer
+        self._demand = demand
+        self._calls: set[asyncio.Task[CallToolResult]] = set()
+
+    def http(self, caller_of: Callable[[Scope], Awaitable[Caller]]) -> McpHttp:
+        """The tools as an ASGI application, for one path.
+
+        Args:
+            caller_of: who sent a request. Raises a Refusal if nobody whom we know, a HostFault if that cannot be found
+                out.
+        """
+        return McpHttp(self._host, self.server(lambda context: context.request.scope["belljar.caller"]), caller_of)
+
+    def server(self, caller_of: Callable[[Any], Caller]) -> Server[Any]:
+        """The SDK's server with our tools. `caller_of` gives who sent a request, from its context."""
+
+        async def call_tool(context: Any, params: Any) -> CallToolResult:
+            return await self._answer(caller_of(context), params.name, params.arguments, context.session)
+
+        async def list_tools(_context: Any, _params: Any) -> ListToolsResult:
+            return ListToolsResult(tools=[_described(name, tool, self._offer) for name, tool in TOOLS.items()])
+
+        server: Server[Any] = Server(
+            "belljar",
+            version=metadata.version("belljar"),
+            instructions=_INSTRUCTIONS,
+            on_list_tools=list_tools,
+            on_call_tool=call_tool,
+            get_tool_input_schema=lambda _name: None,  # no argument of ours comes in a header
+        )
+        server.middleware.clear()  # nobody here is told of it by OpenTelemetry but by our own spans
+        return server
+
+    async def aclose(self) -> None:
+        """End all calls, and return when their runs have ended."""
+        for task in list(self._calls):
+            task.cancel()
+        if self._calls:
+            await to_the_end(_all_ended(self._calls))
+
+    # --------------------------------------------------------------------------------------------------------- a call
+
+    async def _answer(
+        self, caller: Caller, name: str, arguments: Mapping[str, Any] | None, session: Any
+    ) -> CallToolResult:
+        latest = _Latest()
+        call = Call(self._host, self._offer, caller, self._demand, latest.put)
+        task = asyncio.create_task(self._logged(call, name, arguments or {}, busy=len(self._calls) >= CALLS_MAX))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        task.add_done_callback(lambda _: latest.end())
+        try:
+            async for number, progress in latest:
+                await session.report_progress(number, None, _in_words(progress))
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+
+    async def _logged(self, call: Call, name: str, arguments: Mapping[str, Any], *, busy: bool) -> CallToolResult:
+        """A call's result, once the log has that there was such a call."""
+        route = f"MCP {name}" if name in TOOLS else "MCP unknown"
+        try:
+            result, status, code = await self._done(call, name, arguments, busy=busy)
+        except asyncio.CancelledError:
+            await to_the_end(self._host.log(_request(route, call, _GONE, "mcp.cancelled")))
+            raise
+        try:
+            await self._host.log(_request(route, call, status, code))
+        except BelljarError as error:
+            return _failure(_failed(error))
+        return result
+
+    async def _done(
+        self, call: Call, name: str, arguments: Mapping[str, Any], *, busy: bool
+    ) -> tuple[CallToolResult, int, str | None]:
+        try:
+            if busy:
+                raise Refusal(f"{CALLS_MAX} calls are under way: try again in a while", code="mcp.busy")
+            tool = _tool(name)
+            found = await tool.work(call, _read(tool, arguments))
+        except BelljarError as error:
+            failed = _failed(error)
+            if failed.culprit == "our side":
+                _log.error("an MCP call of %s failed: %s: %s", name, type(error).__name__, error)
+        except Exception:
+            _log.exception("an MCP call of %s failed", name)
+            failed = _Failed("our side", "internal", _GENERIC)
+        else:
+            return await asyncio.to_thread(_result, found), 200, None
+        return _failure(failed), failed.status, failed.code
+
+
+class McpHttp:
+    """An ASGI application that speaks the protocol on whatever path it is mounted, within `run`."""
+
+    def __init__(self, host: Host, server: Server[Any], caller_of: Callable[[Scope], Awaitable[Caller]]) -> None:
+        self._host = host
+        self._caller_of = caller_of
+        self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=BODY_BYTES_MAX)
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """It answers while this block lasts, which belongs into the lifespan of the whole application."""
+        async with self._manager.run():
+            yield
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError("only HTTP comes here: mount it on a path")
+        try:
+            scope["belljar.caller"] = await self._caller_of(scope)
+        except Refusal as refusal:
+            await self._host.log(HttpRequest(by=NOBODY, route="MCP", status=401, code=refusal.code))
+            failed = _Failed("the request", refusal.code, str(refusal))
+            await _reply(send, 401, failed, (b"www-authenticate", b'Bearer realm="belljar"'))
+            return
+        except BelljarError as error:
+            _log.error("who asks cannot be found out: %s: %s", type(error).__name__, error)
+            await _reply(send, 503, _failed(error), (b"retry-after", b"10"))
+            return
+        await self._manager.handle_request(scope, receive, send)
+
+
+class _Latest:
+    """The latest progress of a run: each is given at most once, and none after `end` that came before it."""
+
+    def __init__(self) -> None:
+        self._waiting: Progress | None = None
+        self._ended = False
+        self._more = asyncio.Event()
+        self._told = 0.0
+
+    def put(self, progress: Progress) -> None:
+        self._waiting = progress
+        self._more.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._more.set()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[float, Progress]]:
+        """With a number that grows each time, as the protocol wants it."""
+        while not self._ended:
+            await self._more.wait()
+            self._more.clear()
+            progress, self._waiting = self._waiting, None
+            if progress is not None and not self._ended:
+                number = float(progress.turns + progress.cells + progress.reads + progress.calls)
+                if number > self._told:
+                    self._told = number
+                    yield number, progress
+
+
+# ------------------------------------------------------------------------------------------------- arguments and errors
+
+_GENERIC: Final = "something failed on our side: ask whoever runs this service, who has it in the log"
+
+
+def _tool(name: str) -> Tool:
+    if (tool := TOOLS.get(name)) is None:
+        raise InvalidInput(
+            f"there is no tool {name[:_SHOWN_CHARS_MAX]!a}: tools/list lists them", code="mcp.tool_unknown"
+        )
+    return tool
+
+
+def _read(tool: Tool, arguments: Mapping[str, Any]) -> msgspec.Struct:
+    """
+    Raises:
+        InvalidInput: `mcp.arguments`: with the path of what is wrong, and never what it was.
+    """
+    try:
+        msgspec.json.encode(arguments)
+        return msgspec.convert(arguments, tool.arguments)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"the arguments do not fit: {error}; see the tool's schema", code="mcp.arguments") from None
+    except (UnicodeEncodeError, RecursionError):
+        raise InvalidInput(
+            "the arguments have a text that is not Unicode, or are nested too deeply: send plain text",
+            code="mcp.arguments",
+        ) from None
+
+
+def _failed(error: BelljarError) -> _Failed:
+    match error:
+        case LayerMissing() | InvalidPolicy():
+            return _Failed("our side", error.code, _GENERIC)
+        case Refusal() if error.code.startswith(_OPERATORS):
+            return _Failed("our side", error.code, _GENERIC)
+        case QuotaExceeded():
+            # Numbers of a level above the caller's are somebody else's.
+            told, numbers = (error.told, (None, None)) if error.told else (str(error), (error.limit, error.observed))
+            return _Failed("quota", error.code, told, *numbers, status=429)
+        case Refusal():
+            status = 400 if isinstance(error, InvalidInput) else 503 if error.code == "mcp.busy" else 403
+            return _Failed("refused", error.code, str(error), error.limit, error.observed, status=status)
+        case ModelFailed():
+            return _Failed("the model", "model.failed", "the model gave no answer: try again later", status=502)
+        case _:
+            return _Failed("our side", "host.fault", _GENERIC)
+
+
+def _failure(failed: _Failed) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(text=f"{failed.culprit} ({failed.code}): {failed.message}")],
+        is_error=True,
+        _meta={"belljar.error": msgspec.to_builtins(failed)},
+    )
+
+
+def _result(found: msgspec.Struct) -> CallToolResult:
+    """A tool's result: as what its schema describes, and as a text for whoever reads none."""
+    return CallToolResult(
+        content=[TextContent(text=msgspec.json.encode(found).decode())],
+        structured_content=msgspec.to_builtins(found),
+        is_error=getattr(found, "status", "ok") != "ok" and hasattr(found, "answer"),
+    )
+
+
+def _request(route: str, call: Call, status: int, code: str | None) -> HttpRequest:
+    tenant = call.tenant if call.tenant is not None else call.caller.tenant
+    return HttpRequest(
+        by=call.caller.name,
+        route=route,
+        status=status,
+        tenant=None if tenant is None else str(tenant),
+        role=call.caller.role,
+        of=call.of,
+        code=code,
+    )
+
+
+def _in_words(progress: Progress) -> str:
+    return f"turn {progress.turns}, {progress.cells} cells, {progress.reads} reads, {progress.calls} model calls"
+
+
+async def _reply(send: Send, status: int, failed: _Failed, *more: tuple[bytes, bytes]) -> None:
+    body = msgspec.json.encode({"error": failed})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *more]
+    # The rest of a request that nobody reads would else be taken for the next one, or come in without end.
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _all_ended(tasks: set[asyncio.Task[CallToolResult]]) -> None:
+    await asyncio.wait(tasks)
+
+
+# -------------------------------------------------------------------------------------------------------------- schemas
+
+
+def _described(name: str, tool: Tool, offer: Offer) -> Described:
+    taken = _schema(tool.arguments)
+    for wish in ("model", "sub_model"):
+        if wish in taken["properties"]:
+            taken["properties"][wish] |= {"enum": [*offer.models, None]}
+    return Described(
+        name=name,
+        description=tool.about,
+        input_schema=taken,
+        output_schema=_schema(tool.result),
+        annotations=ToolAnnotations(read_only_hint=tool.reads, destructive_hint=False, open_world_hint=False),
+    )
+
+
+def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """A type's JSON Schema, an object at its root as the protocol wants it."""
+    (found,), parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    name = found["$ref"].rpartition("/")[2]
+    whole: dict[str, Any] = parts.pop(name)
+    return {**whole, "$defs": parts} if parts else whole
