@@ -67,6 +67,7 @@ __all__ = [
     "Cell",
     "Child",
     "Contents",
+    "Kind",
     "Limit",
     "Message",
     "Output",

@@ -25,10 +25,15 @@ __all__ = ["deliver", "exported"]
 _HEAD_CHARS: Final = 16
 
 
-def exported(log: Log, found: Iterator[Record], form: str, contents: Contents, keys: Keys) -> Iterator[bytes]:
-    """A run and those below it, of which these are the records, in one of the formats."""
+def exported(
+    log: Log, found: Iterator[Record], form: str, contents: Contents, keys: Keys, *, content: bool = False
+) -> Iterator[bytes]:
+    """A run and those below it, of which these are the records, in one of the formats.
+
+    Records and spans, which others read than those who may read what was said, have that only with `content`.
+    """
     if form == "jsonl":
-        return jsonl(found)
+        return jsonl(found, contents if content else None)
     run = trajectory(found)
     assert run is not None
     match form:
@@ -37,7 +42,7 @@ def exported(log: Log, found: Iterator[Record], form: str, contents: Contents, k
         case "rlm":
             return rlm(run, contents)
         case "otel":
-            return otel(run, None, version=__version__)  # spans go to more people than logs do
+            return otel(run, contents if content else None, version=__version__)
         case _:
             return _page(log, run, contents, keys)
 
