@@ -2,7 +2,7 @@
 
 `examine` builds a box of each with whatever layers there are, runs a hostile program in it (`guest.box.probe`), and
 reports for each layer, each attempt and each known hole whether the wall holds: as data, for a command, a service or a
-test.
+test. And it looks whether this host can sign its log, without touching that.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from belljar.audit.signable import Check, signing_checks
+from belljar.audit.witness import told_in
+from belljar.config import settings
 from belljar.engine import Result
 from belljar.errors import BelljarError, LayerMissing, PolicyDenied
 from belljar.identity import BACKENDS, BackendName
+from belljar.keys import Keys
 from belljar.policy import LAYERS, Policy
 from belljar.runtime import Runtime
 from belljar.sandbox.base import check_layers
@@ -110,7 +114,10 @@ class BackendReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole report. The fields outside `backends` repeat the default backend's, or the first requested one's."""
+    """The whole report. `log` says whether this host can sign its log; no run needs that, so `starts` does not either.
+
+    All other fields outside `backends` repeat the default backend's, or the first requested one's.
+    """
 
     kernel: str
     backend: str
@@ -120,6 +127,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     run_ms: int
     findings: list[Finding]
     backends: list[BackendReport]
+    log: list[Finding] = []
 
 
 async def examine(
@@ -132,7 +140,8 @@ async def examine(
     """Test the wall on this host, under `policy`, with each of `backends` in turn (the policy's own if none is given).
 
     DOCKER_HOST names the daemon. What does not hold is a finding, and a backend that is not available says why; neither
-    is raised. The log of the examination is thrown away, unless `state` names a folder.
+    is raised. The log of the examination is thrown away, unless `state` names a folder. Before all that it is looked at
+    the log that a host with these arguments has.
 
     Raises:
         PolicyDenied: `backend.denied`: the policy allows no built-in backend; see `belljar.testing.check_backend`.
@@ -144,11 +153,12 @@ async def examine(
             "belljar.testing.check_backend, or name one with --backend",
             code="backend.denied",
         )
+    log = await asyncio.to_thread(_log, state, config)
     with tempfile.TemporaryDirectory(prefix="belljar-doctor-") as folder:
         # The keys of a log that is thrown away are thrown away, too.
         environ = dict(os.environ) if state is not None else {**os.environ, "BELLJAR_KEYS": f"{folder}/keys"}
         place = state or Path(folder)
-        return _report(policy, [await _examine(policy, backend, place, config, environ) for backend in wanted])
+        return _report(policy, log, [await _examine(policy, backend, place, config, environ) for backend in wanted])
 
 
 def _own(allowed: tuple[str, ...]) -> list[BackendName]:
@@ -156,7 +166,7 @@ def _own(allowed: tuple[str, ...]) -> list[BackendName]:
     return sorted((name for name in BACKENDS if name in allowed), key=allowed.index)
 
 
-def _report(policy: Policy, backends: list[BackendReport]) -> Report:
+def _report(policy: Policy, log: list[Finding], backends: list[BackendReport]) -> Report:
     first = backends[0]
     return Report(
         kernel=platform.release(),
@@ -167,7 +177,30 @@ def _report(policy: Policy, backends: list[BackendReport]) -> Report:
         run_ms=first.run_ms,
         findings=first.findings,
         backends=backends,
+        log=log,
     )
+
+
+def _log(state: Path | str | None, config: Path | str | None) -> list[Finding]:
+    """Whether the log can be signed."""
+    try:
+        found = settings(state, config, os.environ)
+        told = None if found.witness is None else told_in(found.state.witness, found.witness)
+        checks = signing_checks(found.state.journal, Keys.at(os.environ), told)
+    except BelljarError as error:
+        checks = [Check("where the log is", why=str(error))]
+    return [
+        Finding(
+            name=check.name,
+            ok=not check.why,
+            required=False,
+            note=check.note,
+            exposes=check.why,
+            culprit="host" if check.why else None,
+            remedy=check.remedy,
+        )
+        for check in checks
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------ examining

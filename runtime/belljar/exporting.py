@@ -24,12 +24,17 @@ FORMATS: Final[tuple[Format, ...]] = ("jsonl", "atif", "rlm", "otel", "html")
 _HEAD_CHARS: Final = 16
 
 
-def exported(log: Log, found: Iterator[Record], form: Format, contents: Said, keys: Keys) -> Iterator[bytes]:
-    """A run and those below it, of which these are the records, in one of the formats."""
+def exported(
+    log: Log, found: Iterator[Record], form: Format, contents: Said, keys: Keys, *, content: bool = False
+) -> Iterator[bytes]:
+    """A run and those below it, of which these are the records, in one of the formats.
+
+    Records and spans, which others read than those who may read what was said, have that only with `content`.
+    """
     if form == "jsonl":
         from belljar.audit.export.jsonl import jsonl
 
-        return jsonl(found)
+        return jsonl(found, contents if content else None)
     run = trajectory(found)
     assert run is not None, "there are records"
     match form:
@@ -44,7 +49,7 @@ def exported(log: Log, found: Iterator[Record], form: Format, contents: Said, ke
         case "otel":
             from belljar.audit.export.otel import otel
 
-            return otel(run, None, version=version("belljar"))  # spans go to more people than logs do
+            return otel(run, contents if content else None, version=version("belljar"))
         case "html":
             from belljar.audit.export.html import html  # the template engine, for those who want a page
 

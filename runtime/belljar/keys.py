@@ -55,9 +55,15 @@ class Keys:
 
     def secret(self, name: str) -> bytes:
         """The key of this name: `SECRET_BYTES` random bytes, made when they are first asked for."""
+        found = self.found(name)
+        return self._whole(name, self.create(name, secrets.token_bytes(SECRET_BYTES))) if found is None else found
+
+    def found(self, name: str) -> bytes | None:
+        """As `secret`, but nothing is made: None if there is none yet."""
         found = self.read(name)
-        if found is None:
-            found = self.create(name, secrets.token_bytes(SECRET_BYTES))
+        return None if found is None else self._whole(name, found)
+
+    def _whole(self, name: str, found: bytes) -> bytes:
         if len(found) != SECRET_BYTES:
             raise self._unusable(f"{name} has {len(found)} bytes, not {SECRET_BYTES}", "put back what was there")
         return found

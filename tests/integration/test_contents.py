@@ -125,6 +125,66 @@ def shown(contents: Contents, run: str, event: Any) -> Any:
             return name and contents.text(run, name)
 
 
+SEARCHING = """\
+print([hit.text for hit in context.search("(The) (?P<who>light[a-z]+)", limit=2)], context.count_matches("herons"))
+print(context.lines(0, 1), context.search("no such thing"))
+FINAL("no number")
+"""
+
+
+class Searching(Talker):
+    """Its first answer is not of the type that was asked for."""
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        self.asked += 1
+        return ModelReply(f"```repl\n{SEARCHING if self.asked == 1 else 'FINAL(17)'}```", Usage(1, 1), "m", "end_turn")
+
+
+def searched(jar: Jar, *kinds: str) -> tuple[str, list[Any]]:
+    """A run that searches and gives a void answer: its id, and its records of that."""
+
+    async def main() -> belljar.Result:
+        policy = keeping(*kinds)
+        async with belljar.Runtime(policy, state=jar.at, environ=environment(jar), language="python") as runtime:
+            return await runtime.run(QUESTION, context=f"{PIECE} " * 20, model=Searching(), answer_type=int)
+
+    result = asyncio.run(main())
+    assert (result.status, result.answer) == ("ok", 17)
+    return result.run, [
+        record.typed
+        for record in records(jar.state.journal, result.run)
+        if record.event in ("context.searched", "answer.void")
+    ]
+
+
+def test_what_searches_found_and_answers_that_do_not_count_are_kept_and_shown(jar: Jar) -> None:
+    run, found = searched(jar, "output", "reads")
+    texts = ["The lighthouse" * 2, None, f"{PIECE} " * 20, None, '"no number"']
+    with open_contents(jar.state.journal, Keys(jar.work / "keys")) as contents:
+        assert [event.content and contents.text(run, event.content) for event in found] == texts
+    env = environment(jar)
+    shown = jar("audit", "show", run, "--full", env=env).stdout
+    assert "found\n          | The lighthouse\n          | The lighthouse\n" in shown
+    assert "answer, 9 bytes  void, it does not count" in shown
+    assert '| "no number"' in shown
+    for form in ("atif", "html", "jsonl"):
+        text = jar("audit", "export", run, "--format", form, "--content", env=env).stdout
+        for word in ("The lighthouse\\nThe lighthouse", "The lighthouse\nThe lighthouse", "The lighthouse" * 2):
+            text = text.replace(word, "FOUND")
+        assert "FOUND" in text, form
+        assert "no number" in text, form
+    jar("audit", "erase", run, "--yes", env=env)
+    shown = jar("audit", "show", run, "--full", env=env).stdout
+    assert f"found  the contents of {run} are gone: they were erased" in shown
+
+
+def test_searches_and_void_answers_are_kept_as_the_policy_says_of_their_kinds(jar: Jar) -> None:
+    _, found = searched(jar, "reads")
+    assert [event.content is not None for event in found] == [True, False, True, False, False]
+    _, found = searched(jar, "output")
+    assert [event.content is not None for event in found] == [False, False, False, False, True]
+
+
 def test_a_policy_that_keeps_metadata_keeps_nothing_else(jar: Jar) -> None:
     assert solve(jar, keeping(), Talker()).status == "ok"
     names = [

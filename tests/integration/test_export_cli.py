@@ -97,6 +97,10 @@ def test_what_was_said_in_a_real_run_is_in_its_exports_and_not_in_its_spans(jar:
     assert "not here" not in printed["rlm"]
     assert '<span class="st good">answered</span>' in printed["html"]
     assert "Which" not in printed["otel"]
+    for form in ("jsonl", "otel"):
+        told = jar("audit", "export", "last", "--format", form, "--content").stdout
+        assert all(text in told for text in ("It is written: Paris", "Which city?", "len(context)")), form
+    assert "Which" not in jar("audit", "export", "last", "--format", "jsonl").stdout
     line = json.loads(printed["rlm"].splitlines()[1])
     assert line["code_blocks"][0]["result"]["stdout"] == "It is written: Paris 5\n"
     assert '"event":"log.read"' not in jar("audit", "export", "last", "--format", "jsonl").stdout

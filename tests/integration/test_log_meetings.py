@@ -104,6 +104,10 @@ def test_what_was_erased_says_so_everywhere_and_the_old_receipt_holds(jar: Jar, 
     assert [text for text in SAID if text in shown or any(text in one for one in after.values())] == []
     for text in (shown, *(after[form] for form in ("atif", "rlm", "html"))):
         assert f"the contents of {run} are gone: they were erased" in text
+    for form in ("jsonl", "otel"):
+        text = jar("audit", "export", run, "--format", form, "--content").stdout
+        assert f"the contents of {run} are gone: they were erased" in text
+        assert [one for one in SAID if one in text] == []
     # Stored records and spans have nothing of what was said.
     assert (after["jsonl"], after["otel"]) == (before["jsonl"], before["otel"])
     replayed = jar("audit", "replay", run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+from belljar.keys import Keys
 from tests.integration.support import Jar
 
 
@@ -53,6 +54,33 @@ def test_an_old_copy_that_was_put_back_is_named_not_signed_and_can_be_accepted(j
     assert jar("audit", "verify").code == 0
     (accepted,) = jar.records("log.accepted")
     assert accepted.data["signed"] == result["receipt"]["seq"]
+
+
+def test_doctor_says_whether_the_log_can_be_signed_and_writes_nothing_to_it(jar: Jar) -> None:
+    jar.exec_json("print(1)")
+    keys = Keys.at(jar.environ()).folder
+
+    def files() -> dict[str, bytes]:
+        folders = (jar.state.root, keys)
+        return {str(path): path.read_bytes() for folder in folders for path in folder.glob("*") if path.is_file()}
+
+    before = files()
+    well = jar("doctor", "--backend", "jail")
+    assert "log: it can be signed\n" in well.stdout
+    assert files() == before
+    notes = jar.work / "notes"
+    (jar.at / "belljar.toml").write_text(f"schema = 1\n[audit]\nwitness = 'file:{notes}'\n")
+    (keys / "signing").unlink()
+    document = jar("doctor", "--backend", "jail", "--json").document
+    assert [(one["ok"], one["required"]) for one in document["log"]] == [(False, False), (True, False), (False, False)]
+    key, _, witness = document["log"]
+    assert key["exposes"].startswith("the log was signed, but its key is not in the keys folder ")
+    assert "BELLJAR_KEYS" in key["remedy"]
+    assert f"file:{notes} has the first 0 records" in witness["exposes"]
+    assert document["starts"]
+    said = jar("doctor", "--backend", "jail").stdout
+    assert "NO            the key that signs the log\n" in said
+    assert said.endswith("log: see what is wrong with it\n")
 
 
 def test_what_is_no_receipt_is_a_usage_error(jar: Jar) -> None:

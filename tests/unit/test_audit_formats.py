@@ -155,6 +155,8 @@ def test_a_record_of_version_3_has_nothing_of_version_4(number: str, old: bytes,
     [
         *((name, b"", b"") for name, since in SINCE.items() if since == 5),
         ("run.started", b'"contexts":', b'"by":"key:k1","contexts":'),
+        ("context.searched", b'"data":{', b'"data":{"content":%b,' % _NAME),
+        ("answer.void", b'"data":{', b'"data":{"content":%b,' % _NAME),
     ],
 )
 def test_a_record_of_version_4_has_nothing_of_version_5(number: str, old: bytes, new: bytes) -> None:

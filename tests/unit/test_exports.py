@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from belljar.audit import Record
+from belljar.audit.content import Output, Prompt, PromptMessage
 from belljar.audit.export.atif import atif
 from belljar.audit.export.encoding import document, exact
 from belljar.audit.export.html import html
@@ -55,6 +56,59 @@ def test_jsonl_is_the_records_byte_for_byte() -> None:
     ]
     lines = b"".join(jsonl(found)).splitlines()
     assert [hashlib.sha256(line).digest() for line in lines] == [hashlib.sha256(body).digest() for body in bodies]
+
+
+class Kept(Shelf):
+    """Prompts and outputs as well, by their names; what is not there was erased."""
+
+    def prompt(self, run: str, name: str | None) -> Any:
+        text = self.text(run, name)
+        return Prompt("Be brief.", [PromptMessage("user", text), PromptMessage("assistant", "Go on.")])
+
+    def output(self, run: str, name: str | None) -> Any:
+        return Output(self.text(run, name), "warned")
+
+
+def records_with(shelf: Shelf) -> list[Record]:
+    def name(said: str) -> str:
+        return str(shelf.put(said).content)
+
+    events = [
+        made("run.started", {"question": name("why?"), "setup": name("{}")}),
+        made("query.requested", {"action": "a", "content": name("a prompt")}),
+        made("query.completed", {"action": "a", "content": name("a reply")}),
+        made("cell.started", {"content": name("1 + 1")}),
+        made("cell.finished", {"content": name("printed")}),
+        made("query.requested", {"action": "b", "content": name("a prompt")}),
+        made("answer.given", {"content": "too-long", "output": name("printed before")}),
+    ]
+    return [
+        Record(seq=seq, time_ns=0, run="r1", typed=event, prev="", hash="", body=b'{"seq":%d}' % seq)
+        for seq, event in enumerate(events)
+    ]
+
+
+def test_jsonl_with_contents_has_each_once_behind_the_record_that_names_it_and_the_records_as_they_are() -> None:
+    shelf = Kept()
+    found = records_with(shelf)
+    lines = b"".join(jsonl(found, shelf)).splitlines()
+    assert [line for line in lines if b'"content"' not in line] == b"".join(jsonl(found)).splitlines()
+    said = [json.loads(line) for line in lines if b'"content"' in line]
+    assert [one.get("text") for one in said if "text" in one] == ["why?", "{}", "a reply", "1 + 1"]
+    (prompt,) = (one["prompt"] for one in said if "prompt" in one)
+    assert [message["text"] for message in prompt["messages"]] == ["a prompt", "Go on."]
+    assert [one["output"]["stdout"] for one in said if "output" in one] == ["printed", "printed before"]
+    assert [(one["content"], one["absent"]) for one in said if "absent" in one] == [("too-long", "content.erased")]
+    assert lines.index(b'{"seq":1}') + 1 == next(at for at, line in enumerate(lines) if b'"prompt"' in line)
+
+
+def test_jsonl_says_of_each_content_that_is_gone_why() -> None:
+    shelf = Kept()
+    found = records_with(shelf)
+    shelf.erase()
+    said = [json.loads(line) for line in jsonl(found, shelf) if b'"content"' in line]
+    assert len(said) == 8
+    assert all((one["absent"], one["why"]) == ("content.erased", "it was erased") for one in said)
 
 
 def test_no_reader_of_json_loses_a_digit_or_meets_a_surrogate() -> None:
@@ -192,6 +246,37 @@ def test_nothing_of_what_was_said_is_in_a_span_unless_it_was_asked_for() -> None
     run.documents.clear()
     assert "a canary" not in json.dumps(spans_of(run, None))
     assert "a canary" in json.dumps(spans_of(run, shelf))
+
+
+def test_a_prompt_in_a_span_has_its_instructions_and_messages_and_what_is_gone_says_why() -> None:
+    shelf = Kept()
+    run = story(shelf)
+    query = run.turns[0].queries[0]
+    query.prompt.kind = "prompt"
+    query.stop_reason = "end_turn"
+
+    def span() -> dict[str, Any]:
+        found = next(span for span in spans_of(run, shelf) if span["name"].startswith("chat "))
+        return {
+            key.removeprefix("gen_ai."): json.loads(value["stringValue"])
+            for key, value in attributes_of(found).items()
+            if key in ("gen_ai.system_instructions", "gen_ai.input.messages", "gen_ai.output.messages")
+        }
+
+    said = span()
+    assert said["system_instructions"] == [{"type": "text", "content": "Be brief."}]
+    assert [(one["role"], one["parts"][0]["type"]) for one in said["input.messages"]] == [
+        ("user", "text"),
+        ("assistant", "text"),
+    ]
+    assert said["output.messages"][0]["finish_reason"] == "end_turn"
+    root = attributes_of(spans_of(run, shelf)[0])
+    assert json.loads(root["gen_ai.output.messages"]["stringValue"])[0]["finish_reason"] == run.status
+    shelf.erase()
+    gone = span()
+    assert "system_instructions" not in gone
+    for one in (gone["input.messages"], gone["output.messages"]):
+        assert [part["content"] for message in one for part in message["parts"]] == ["[not here: it was erased]"]
 
 
 class Collector:

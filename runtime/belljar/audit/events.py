@@ -14,7 +14,8 @@ ever written can be read for ever: `decoded` turns the older ones into what is h
           `canary.seen`, `log.read`, `log.accepted` and `key.changed`; `quota.changed` can bound the `depth` of trees of
           runs; a run has a `seed`, and may be a replay or a fork of another one (`replays`, `forks`, `from_turn`)
     v 5   there is what a service does for whoever asks it (`service.changed`, `http.request`, `access.changed`,
-          `hook.changed`, `hook.delivered`), and a run says who ordered it of one (`by`)
+          `hook.changed`, `hook.delivered`), and a run says who ordered it of one (`by`); what a search found and an
+          answer that does not count can be kept as contents (`content`)
 
 Sizes are bytes, ranges are characters `[start, stop)`, costs are nano-dollars. `cell` is the cell's number, 0 before
 the first. `doc` is an index into the run's table of documents; a context's text is at its `text`. An action with an
@@ -217,12 +218,16 @@ class AnswerGiven(_Event, frozen=True):
 
 
 class AnswerVoid(_Event, frozen=True):
-    """An answer does not count: it came after its cell's deadline, or is not of the type that was asked for."""
+    """An answer does not count: it came after its cell's deadline, or is not of the type that was asked for.
+
+    `content` is that answer, as JSON.
+    """
 
     name: ClassVar[str] = "answer.void"
     cell: Count
     answer_sha256: Sha256
     answer_bytes: Count
+    content: ContentName | None = None
 
 
 class ContextRead(_Event, frozen=True):
@@ -251,7 +256,8 @@ class ContextRead(_Event, frozen=True):
 class ContextSearched(_Event, frozen=True):
     """A search of `[start, stop)` found `count` matches and gave the box `spans`.
 
-    Many matches take several records; those after the first have only `cell`, `doc` and `spans`.
+    Many matches take several records; those after the first have only `cell`, `doc` and `spans`. `content` is what the
+    box was given: the texts of all of their `spans`, one after another.
     """
 
     name: ClassVar[str] = "context.searched"
@@ -264,6 +270,7 @@ class ContextSearched(_Event, frozen=True):
     stop: Count | None = None
     pattern_sha256: Sha256 | None = None
     count: Count | None = None
+    content: ContentName | None = None
 
 
 class QueryRequested(_Event, frozen=True):
@@ -735,6 +742,8 @@ def _is_of_version_5(event: Event) -> bool:
     """Whether version 4 had no such event, or not with these fields."""
     if isinstance(event, RunStarted):
         return event.by is not None
+    if isinstance(event, ContextSearched | AnswerVoid):
+        return event.content is not None
     return isinstance(event, ServiceChanged | HttpRequest | AccessChanged | HookChanged | HookDelivered)
 
 

@@ -35,6 +35,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -53,7 +54,7 @@ from belljar.journal import Draft, Job, Journal, opened_journal, shown
 from belljar.journal.tables import CHECKPOINTS, CheckpointRow
 from belljar.keys import Keys
 
-__all__ = ["Checkpoints", "HostKeys", "NotSigned", "Signed", "place_of", "signed_size", "signing"]
+__all__ = ["Checkpoints", "HostKeys", "NotSigned", "Signed", "place_of", "root_of", "signed_size", "signing"]
 
 _log = logging.getLogger("belljar")
 _EVERY_RECORDS: Final = 1000
@@ -76,7 +77,7 @@ _LAST: Final = "SELECT size, note FROM checkpoints ORDER BY size DESC LIMIT 1"
 
 
 class NotSigned(VerificationFailed):
-    """The log is not the one that was signed. `kind` is one word of the table above."""
+    """The log is not the one that was signed. `kind` is one word of the table above; `what` says it without advice."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(
@@ -84,6 +85,7 @@ class NotSigned(VerificationFailed):
             "`belljar audit checkpoint --accept-restored`"
         )
         self.kind = kind
+        self.what = message
 
 
 class _Unsound(Exception):
@@ -108,15 +110,23 @@ class HostKeys:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
+    @property
+    def folder(self) -> Path:
+        return self._keys.folder
+
     def signer(self) -> Signer:
         """The key that signs now; made when it is first needed."""
         return Signer(self._keys.secret(_KEY))
 
+    def present(self) -> Verifier | None:
+        """The public key that signs now; None where there is none yet."""
+        seed = self._keys.found(_KEY)
+        return None if seed is None else Signer(seed).verifier
+
     def known(self) -> list[Verifier]:
         """The public keys that have signed here, the present one first; none where there is no key."""
-        seed = self._keys.read(_KEY)
-        present = [] if seed is None else [Signer(seed).verifier]
-        return present + [Verifier(line) for line in self._old()]
+        present = self.present()
+        return ([] if present is None else [present]) + [Verifier(line) for line in self._old()]
 
     def next_signer(self) -> Signer:
         """The key that will sign next; the same one until `rotate`."""
@@ -505,7 +515,7 @@ class Checkpoints:
                 if not growth.tree.knows(before.size):  # an operator has accepted another log meanwhile
                     raise _Ahead(before.size)
             for size, note in last:
-                _refuse_other(growth, size, _root_of(note, size, growth.origin, self._keys.known()))
+                _refuse_other(growth, size, root_of(note, size, growth.origin, self._keys.known()))
             tree = growth.tree
             checkpoint = Checkpoint(growth.origin, tree.size, tree.root())
             is_same = before is not None and (before.size, before.place) == (tree.size, self._place)
@@ -583,8 +593,12 @@ def _refuse_other(growth: _Growth, size: int, root: bytes) -> None:
         raise NotSigned("fork", f"its first {size} records are not those that were signed")
 
 
-def _root_of(note: bytes, size: int, origin: str, known: list[Verifier]) -> bytes:
-    """What the last checkpoint in the log says."""
+def root_of(note: bytes, size: int, origin: str, known: list[Verifier]) -> bytes:
+    """What the last checkpoint in the log says.
+
+    Raises:
+        NotSigned: it is no checkpoint of this log, or not by a key that is known.
+    """
     try:
         read = Note.read(note.decode())
         by = read.signer(known)
@@ -599,6 +613,6 @@ def _root_of(note: bytes, size: int, origin: str, known: list[Verifier]) -> byte
 
 def _is_good(note: bytes, size: int, growth: _Growth, known: list[Verifier]) -> bool:
     try:
-        return size <= growth.tree.size and _root_of(note, size, growth.origin, known) == growth.tree.root(size)
+        return size <= growth.tree.size and root_of(note, size, growth.origin, known) == growth.tree.root(size)
     except NotSigned:
         return False

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, Literal, Protocol, assert_never, cast
 
 import msgspec
@@ -67,6 +68,7 @@ __all__ = [
     "Cell",
     "Child",
     "Contents",
+    "Kind",
     "Limit",
     "Message",
     "Output",
@@ -190,6 +192,24 @@ class Text:
         return "\n".join(part.rstrip("\n") for part in (printed.stdout, printed.stderr, printed.traceback) if part)
 
 
+class Matches(Text):
+    """What a search gave: `spans` says how long each piece of the text is. In words, each stands on a line."""
+
+    __slots__ = ("spans",)
+
+    def __init__(self, run: str, content: str, spans: Ranges) -> None:
+        super().__init__(run, None, None, content)
+        self.spans = spans
+
+    def words(self, contents: Contents | None) -> str | Absent:
+        found = super().words(contents)
+        # Where a secret was replaced, or the log is not whole, nobody can tell the pieces.
+        if isinstance(found, Absent) or len(found) != sum(stop - start for start, stop in self.spans):
+            return found
+        ends = accumulate((stop - start for start, stop in self.spans), initial=0)
+        return "\n".join(found[start:stop] for start, stop in pairwise(ends))
+
+
 class Spent(msgspec.Struct, kw_only=True):
     """What calls were charged."""
 
@@ -280,6 +300,7 @@ class Search(_Step, kw_only=True, tag="search"):
     pattern_sha256: str | None
     count: int | None
     spans: Ranges
+    text: Text | None = None
 
 
 class Shown(_Step, kw_only=True, tag="shown"):
@@ -656,7 +677,9 @@ class _Growing:
             last.spans.extend(search.spans)
             return
         found = {name: getattr(search, name) for name in _OF_SEARCH}
-        steps.append(Search(seq=record.seq, at_ns=record.time_ns, spans=list(search.spans), **found))
+        spans = list(search.spans)
+        text = Matches(record.run, search.content, spans) if search.content is not None else None
+        steps.append(Search(seq=record.seq, at_ns=record.time_ns, spans=spans, text=text, **found))
 
 
 _COPIED = ("tenant", "policy", "policy_digest", "backend", "language", "root_model", "sub_model", "scripted")
@@ -725,7 +748,7 @@ def _answer(record: Record, event: AnswerGiven | AnswerVoid) -> Answer:
     return Answer(
         seq=record.seq,
         at_ns=record.time_ns,
-        text=Text(record.run, event.answer_sha256, event.answer_bytes, given.content if given is not None else None),
+        text=Text(record.run, event.answer_sha256, event.answer_bytes, event.content),
         void=given is None,
         stays=given is not None and given.stays,
         output=Text(record.run, None, None, output, "output") if output is not None else None,

@@ -172,7 +172,7 @@ class Cells:
         )
         await self._note(given, kept, output)
 
-    async def _note(self, event: CellFinished | AnswerGiven, *kept: Kept) -> None:
+    async def _note(self, event: CellFinished | AnswerGiven | AnswerVoid, *kept: Kept) -> None:
         """Log it. With a content it is waited for, so that there is never more than one of them in memory."""
         if (job := together(*kept)) is None:
             await self._audit.note(self._scope.run, event)
@@ -239,8 +239,9 @@ class Cells:
         """Log an answer that does not count."""
         digest = await _checked_sha256(final, body, self._policy.limits.answer_values)
         self._flood.charge(len(body))
-        void = AnswerVoid(cell=self.count, answer_sha256=digest, answer_bytes=len(body))
-        await self._audit.note(self._scope.run, void)
+        kept = await off_loop(len(body), self._scope.keeper.answer, body, final.form)
+        void = AnswerVoid(cell=self.count, answer_sha256=digest, answer_bytes=len(body), content=kept.name)
+        await self._note(void, kept)
 
 
 async def _checked_sha256(final: Final, body: bytes, values_max: int) -> str:

@@ -17,12 +17,14 @@ import msgspec
 
 from belljar.audit import AuditLog
 from belljar.audit.events import ContextSearched
+from belljar.broker.keeping import NOTHING_KEPT, Kept
 from belljar.broker.readlog import ReadLog
 from belljar.broker.reads import Reads
 from belljar.broker.run import RunScope
 from belljar.broker.shown import SPANS_LOGGED_MAX, Shown
 from belljar.context import OpenDocument, Part, Span, view_of, within
 from belljar.errors import PolicyDenied, ProtocolViolation, QuotaExceeded
+from belljar.heavy import off_loop
 from belljar.ledger import Ledger, Remaining
 from belljar.protocol import Data, Found, Read, Search
 from belljar.search import Question, Searcher
@@ -127,6 +129,7 @@ class Reading:
             self._searched_bytes = before + max(size, _READ_COST_BYTES_MIN)
         self._permit_read(len(found.body))
         await self._charge(len(found.body), _SEARCH_COST_BYTES_MIN)
+        kept = await self._kept(found.text(search.mode))
         first = ContextSearched(
             cell=cell,
             line=search.line,
@@ -137,6 +140,7 @@ class Reading:
             pattern_sha256=hashlib.sha256(body).hexdigest(),
             count=found.count,
             spans=[],
+            content=kept.name,
         )
         more = ContextSearched(cell=cell, doc=search.doc, spans=[])
         # The log says which characters came out, with a record for every so many matches.
@@ -144,11 +148,18 @@ class Reading:
         for at in range(0, max(1, len(spans)), SPANS_LOGGED_MAX):
             part = [(start, stop) for start, stop in spans[at : at + SPANS_LOGGED_MAX]]
             searched = msgspec.structs.replace(more if at else first, spans=part)
-            await self._audit.note(self._scope.run, searched)
+            if (job := None if at else kept.job) is None:
+                await self._audit.note(self._scope.run, searched)
+            else:
+                await self._audit.append(self._scope.run, searched, beside=job)
             for start, stop in part:
                 self._shown.read(search.doc, start, stop)
             await asyncio.sleep(0)  # others get their turn in between
         return Found(search.id, found.count, found.next, found.groups, found.names), found.body
+
+    async def _kept(self, text: bytes | memoryview) -> Kept:
+        """What a search gave, if there is any."""
+        return await off_loop(len(text), self._scope.keeper.keep, "reads", text) if text else NOTHING_KEPT
 
     def _document(self, doc: int) -> OpenDocument:
         if doc >= len(self._documents):

@@ -423,6 +423,7 @@ def coverage_(
     "a page for a browser.",
 )
 @click.option("-o", "--output", "file", type=click.Path(path_type=Path), metavar="FILE", help="[default: stdout]")
+@click.option("--content", is_flag=True, help="Of jsonl and otel: with what was said, as the other formats have it.")
 @click.option("--endpoint", metavar="URL", help="Of otel: send the spans to this OTLP collector, and nowhere else.")
 @may_be_unlogged
 @options.state
@@ -431,6 +432,7 @@ def export(
     run: str,
     form: Format,
     file: Path | None,
+    content: bool,
     endpoint: str | None,
     unlogged: bool,
     state: Path | str | None,
@@ -438,8 +440,8 @@ def export(
 ) -> None:
     """Write RUN (an id, or `last`) and the runs below it in another format.
 
-    With them goes what was said, as far as it is kept, but not into spans. FILE can be read by its owner only. The page
-    is one file that loads nothing. It says whether the log verified when it was made.
+    With them goes what was said, as far as it is kept; into records and spans only with --content. FILE can be read by
+    its owner only. The page is one file that loads nothing. It says whether the log verified when it was made.
     """
     from belljar.cli.exporting import deliver  # with all that makes the formats
 
@@ -452,7 +454,8 @@ def export(
     note_read(log, run, unlogged=unlogged)
     keys = Keys.at(os.environ)
     with open_kept(log, keys) as contents:
-        deliver(exported(log, records_below(log, run), form, contents, keys), file, endpoint)
+        pieces = exported(log, records_below(log, run), form, contents, keys, content=content)
+        deliver(pieces, file, endpoint)
     if as_json:
         emit({"run": run, "format": form, "file": None if file is None else str(file), "endpoint": endpoint})
 

@@ -10,8 +10,8 @@ import click
 
 from belljar.cli import options
 from belljar.cli.loop import run_async
-from belljar.cli.output import emit, say
-from belljar.doctor import BackendReport, Report, examine
+from belljar.cli.output import emit, printable, say
+from belljar.doctor import BackendReport, Finding, Report, examine
 from belljar.identity import BACKENDS, BackendName
 from belljar.policy import load
 
@@ -34,6 +34,8 @@ _DENIED: Final = 4
 def doctor(policy: str, wanted: tuple[BackendName, ...], state: Path | str | None, as_json: bool) -> int:
     """Test the wall on this host: which layers hold, what a program inside can reach, known holes of the runtimes.
 
+    It also says whether the log can be signed, and if not, why and what to do; it writes nothing for that.
+
     Exits with 4 if the policy's default backend, or one named by --backend, cannot start runs.
     """
     loaded = load(policy)
@@ -52,6 +54,18 @@ def _print(report: Report) -> None:
     for backend in report.backends:
         say("")
         _print_backend(backend, report.policy)
+    say("")
+    _print_log(report.log)
+
+
+def _print_log(findings: list[Finding]) -> None:
+    say("log:")
+    for finding in findings:
+        note = finding.note and f" ({printable(finding.note)})"
+        say(f"{'ok' if finding.ok else 'NO':<13} {finding.name}{note}")
+        if not finding.ok:
+            say(f"{'':<14}{printable(f'{finding.exposes}. {finding.remedy}'.rstrip('. '))}.")
+    say(f"log: {'it can be signed' if all(finding.ok for finding in findings) else 'see what is wrong with it'}")
 
 
 def _print_backend(report: BackendReport, policy: str) -> None:

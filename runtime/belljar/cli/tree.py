@@ -187,6 +187,8 @@ class _Shown:
                 within = f"in {step.start}-{step.stop}" if step.start is not None else None
                 found = f"{counted(step.count, 'match', 'matches')}" if step.count is not None else None
                 yield indent + _words("search", step.mode, name, within, found)
+                if self._full and step.text is not None:
+                    yield from self._text("found", step.text, indent + _INDENT)
             case Refused():
                 times = f"{step.count} times" if step.count is not None else None
                 yield indent + _words(f"refused {step.asked}", times, _limit(step.why))

@@ -157,7 +157,10 @@ _MIGRATIONS: Final = {
         f"CREATE INDEX kept_contents ON belljar.{_INDEXES['kept_contents']}",
     ),
     2: (
-        *map(_create_table, (API_KEYS, ORDERS, HOOKS, DELIVERIES)),
+        _create_table(API_KEYS),
+        _create_table(ORDERS),
+        _create_table(HOOKS),
+        _create_table(DELIVERIES),
         *(f"CREATE INDEX {name} ON belljar.{_INDEXES[name]}" for name in _OF_SERVICE),
     ),
 }

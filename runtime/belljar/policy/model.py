@@ -232,8 +232,8 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Digests and lengths are in the log whatever this says. `code` is what cells ran, `output` what they printed and gave
     as answers, `prompts` what models and tools were sent, with the run's question, `replies` what came back, and
-    `reads` what the program was given of its contexts. A content longer than `item_bytes_max` is left out, and so is
-    whatever would make those of the run more than `run_bytes_max` before they are compressed.
+    `reads` what the program was given of its contexts, by reads and by searches. A content longer than `item_bytes_max`
+    is left out, and so is whatever would make those of the run more than `run_bytes_max` before they are compressed.
     """
 
     contents: Annotated[tuple[ContentKind, ...], kinds.Contents("contents", CONTENTS)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-__all__ = ["GROUPS_MAX", "MATCH_CHARS_MAX", "NO_GROUP", "OF_ITEMS", "spans"]
+__all__ = ["GROUPS_MAX", "MATCH_CHARS_MAX", "NO_GROUP", "OF_ITEMS", "spans", "texts"]
 
 # How much of one match's text is given; its span is always given whole.
 MATCH_CHARS_MAX: Final = 1000
@@ -27,10 +27,13 @@ NO_GROUP: Final = 2**64 - 1
 OF_ITEMS: Final = frozenset({"find_items", "count_items"})
 
 
+_PAIR_BYTES: Final = 16
+
+
 def spans(body: bytes, mode: str, count: int, groups: int, names: int) -> list[list[int]]:
     """The ranges of characters whose text is in the body of `count` matches."""
-    pairs = 1 + (mode in OF_ITEMS) + groups
-    listed = struct.iter_unpack("<QQ", body[names : names + 16 * pairs * count])
+    pairs = _pairs(mode, groups)
+    listed = struct.iter_unpack("<QQ", body[names : names + _PAIR_BYTES * pairs * count])
     found: list[list[int]] = []
     for number, (first, last) in enumerate(listed):
         kind = number % pairs
@@ -40,3 +43,13 @@ def spans(body: bytes, mode: str, count: int, groups: int, names: int) -> list[l
         elif kind >= pairs - groups and first != NO_GROUP and last > told:
             found.append([first, min(last, first + MATCH_CHARS_MAX)])
     return found
+
+
+def texts(body: bytes, mode: str, count: int, groups: int, names: int) -> memoryview:
+    """The texts in the body of `count` matches, one after another: those of `spans`, in that order."""
+    return memoryview(body)[names + _PAIR_BYTES * _pairs(mode, groups) * count :]
+
+
+def _pairs(mode: str, groups: int) -> int:
+    """Of one match."""
+    return 1 + (mode in OF_ITEMS) + groups

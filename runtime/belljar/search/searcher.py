@@ -35,7 +35,7 @@ from typing import Final, Literal, assert_never
 import msgspec
 
 from belljar.errors import BelljarError, HostFault, PolicyDenied
-from belljar.search.hits import spans
+from belljar.search.hits import spans, texts
 from belljar.search.messages import Answer, Answered, Asked, Denied, Faulted, LookUp, Mode, Searched, TrackedText
 from belljar.tasks import to_the_end
 
@@ -102,6 +102,12 @@ class Findings(msgspec.Struct, frozen=True):
         if mode in ("count", "count_items"):
             return []
         return spans(self.body, mode, self.count, self.groups, self.names)
+
+    def text(self, mode: str) -> bytes | memoryview:
+        """The texts of `spans`, one after another."""
+        if mode in ("lines", "count", "count_items"):
+            return self.body
+        return texts(self.body, mode, self.count, self.groups, self.names)
 
 
 class Tracked(msgspec.Struct, frozen=True):

@@ -201,11 +201,7 @@ def _children(steps: list[Step]) -> dict[str, Any]:
 def _happened(steps: list[Step], contents: Contents | None) -> dict[str, Any]:
     return {
         "queries": [_query(step, contents) for step in steps if isinstance(step, Query)],
-        "reads": [
-            {"what": type(step).__name__.lower(), "doc": step.doc, "spans": step.spans}
-            for step in steps
-            if isinstance(step, Read | Search | Shown)
-        ],
+        "reads": [_read(step, contents) for step in steps if isinstance(step, Read | Search | Shown)],
         "refusals": [
             {"asked": step.asked, "code": step.why.code, "numbers": numbers(step.why), "count": step.count}
             for step in steps
@@ -215,6 +211,12 @@ def _happened(steps: list[Step], contents: Contents | None) -> dict[str, Any]:
             {"answer": said(step.text, contents), "void": step.void} for step in steps if isinstance(step, Answer)
         ],
     }
+
+
+def _read(step: Read | Search | Shown, contents: Contents | None) -> dict[str, Any]:
+    text = None if isinstance(step, Shown) else step.text
+    given = {} if text is None else {"text": said(text, contents)}
+    return {"what": type(step).__name__.lower(), "doc": step.doc, "spans": step.spans, **given}
 
 
 def _query(query: Query, contents: Contents | None, *, with_reply: bool = True) -> dict[str, Any]:

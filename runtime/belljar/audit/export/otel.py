@@ -3,7 +3,8 @@
 A run is a span `invoke_agent`, a cell is `execute_tool`, a model call is `chat`, a tool's is `execute_tool`; each is
 below the one that it happened in, and a child run below the cell that started it. The attributes are those of the
 GenAI conventions of semconv 1.44, which are not stable yet; what they have no name for is under `belljar.`. Nothing of
-what was said is in a span unless contents are given.
+what was said is in a span unless contents are given; then a prompt, reply or output has the conventions' attributes for
+that (`gen_ai.input.messages` and its like), and what is not there says why in its place.
 
 The identity of a trace and of each span follows from the log, so an export made twice is the same spans. Numbers of 64
 bits are strings, as protobuf's JSON has them.
@@ -20,12 +21,12 @@ import http.client
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from belljar.audit.export.encoding import document, said
 from belljar.audit.export.words import end_of, printed
-from belljar.audit.trajectory import Cell, Child, Contents, Query, Run, Step, Text
+from belljar.audit.trajectory import Absent, Answer, Cell, Child, Contents, Prompt, Query, Run, Step, Text
 from belljar.errors import HostFault, InvalidInput
 
 __all__ = ["otel", "send"]
@@ -71,7 +72,8 @@ def _run_spans(run: Run, parent: str, contents: Contents | None) -> Iterator[_Sp
             "gen_ai.request.model": run.root_model,
             "gen_ai.usage.input_tokens": run.total.input_tokens,
             "gen_ai.usage.output_tokens": run.total.output_tokens,
-            "gen_ai.input.messages": _message("user", run.question, contents) if given else None,
+            "gen_ai.input.messages": _asked(run.question, contents) if given else None,
+            "gen_ai.output.messages": _replied(_answer_of(run), run.status, contents) if given else None,
             "belljar.tenant": run.tenant,
             "belljar.status": run.status,
             "belljar.policy": run.policy,
@@ -128,8 +130,9 @@ def _query_span(run: Run, query: Query, parent: str, contents: Contents | None) 
         }
     elif given:
         texts = {
-            "gen_ai.input.messages": _message("user", query.prompt, contents),
-            "gen_ai.output.messages": _message("assistant", query.reply, contents),
+            "gen_ai.system_instructions": _instructions(query.prompt, contents),
+            "gen_ai.input.messages": _asked(query.prompt, contents),
+            "gen_ai.output.messages": _replied(query.reply, query.stop_reason, contents),
         }
     return _span(
         run,
@@ -166,11 +169,40 @@ def _provider(model: str) -> str | None:
     return _PROVIDERS.get(prefix)
 
 
-def _message(role: str, text: Text | None, contents: Contents | None) -> str | None:
-    """In the conventions' form: a list of messages with parts, as JSON."""
+def _asked(text: Text | None, contents: Contents | None) -> str | None:
+    """What was sent, in the conventions' form: a list of messages with parts, as JSON."""
     if text is None:
         return None
-    return json.dumps([{"role": role, "parts": [{"type": "text", "content": said(text, contents)}]}])
+    prompt = _prompt(text, contents)
+    messages = [("user", said(text, contents))] if prompt is None else [(one.role, one.text) for one in prompt.messages]
+    return json.dumps([{"role": role, "parts": _parts(words)} for role, words in messages])
+
+
+def _instructions(text: Text | None, contents: Contents | None) -> str | None:
+    prompt = None if text is None else _prompt(text, contents)
+    return json.dumps(_parts(prompt.system)) if prompt is not None and prompt.system else None
+
+
+def _replied(text: Text | None, why: str | None, contents: Contents | None) -> str | None:
+    """What came back; `why` it ended there."""
+    if text is None:
+        return None
+    return json.dumps([{"role": "assistant", "parts": _parts(said(text, contents)), "finish_reason": why or "unknown"}])
+
+
+def _parts(words: str) -> list[dict[str, str]]:
+    return [{"type": "text", "content": words}]
+
+
+def _prompt(text: Text, contents: Contents | None) -> Prompt | None:
+    """A prompt with its messages, if that is what the text is, and it is there."""
+    found = text.read(contents)
+    return None if text.kind != "prompt" or isinstance(found, str | Absent) else cast("Prompt", found)
+
+
+def _answer_of(run: Run) -> Text | None:
+    given = [step.text for cell in run.cells() for step in cell.steps if isinstance(step, Answer) and not step.void]
+    return given[-1] if given else None
 
 
 def _span(

@@ -57,6 +57,7 @@ ROWS_MAX = 30_000
 REFUSALS_MAX = 300
 REFUSALS_OF_CELL_MAX = 50
 CHILDREN_OF_CELL_MAX = 300
+GIVEN_OF_CELL_MAX = 50
 _TITLE_CHARS_MAX = 160
 _WHY_CHARS_MAX = 2000
 _RANGES_OF_CELL = 8
@@ -168,6 +169,8 @@ class _Builder:
             for cell in run.cells():
                 yield from (_length_of(cell.code), _length_of(printed(cell)) + _TRACEBACK_CHARS * (cell.status != "ok"))
                 yield from (_length_of(step.text) for step in cell.steps if isinstance(step, Answer))
+                given = islice(_given(cell.steps), GIVEN_OF_CELL_MAX)
+                yield from (sum(stop - start for start, stop in step.spans) for step, _ in given)
             for query in islice(queries_of(run), max(0, QUERIES_MAX - queries)):
                 queries += 1
                 yield from (_length_of(query.prompt), _length_of(query.reply))
@@ -256,7 +259,11 @@ class _Builder:
             more=[self._row(query) for query in rows],
             children=[self._link(child) for child in children[:CHILDREN_OF_CELL_MAX] if child.run in self._anchors],
             refusals=self._refused(anchor, run, cell, [*asked, *steps])[:REFUSALS_OF_CELL_MAX],
-            notes=[*_canaries(steps), *_left_out(len(rest) - len(rows), "queries")],
+            notes=[
+                *_canaries(steps),
+                *_left_out(len(rest) - len(rows), "queries"),
+                *_left_out(sum(1 for _ in _given(steps)) - GIVEN_OF_CELL_MAX, "texts that were read"),
+            ],
         )
 
     def _cell_texts(self, cell: Cell | None, steps: list[Step]) -> Iterator[Text]:
@@ -268,6 +275,8 @@ class _Builder:
         for step in steps:
             if isinstance(step, Answer):
                 yield self._text("answer that does not count" if step.void else "answer", step.text)
+        for step, given in islice(_given(steps), GIVEN_OF_CELL_MAX):
+            yield self._text("read" if isinstance(step, Read) else "found by a search", given)
 
     def _link(self, child: Run) -> ChildLink:
         return ChildLink(
@@ -417,6 +426,13 @@ def _canaries(steps: list[Step]) -> Iterator[Fact]:
 
 def _left_out(count: int, what: str) -> list[Fact]:
     return [Fact(label="not on this page", value=f"{count:,} more {what}")] if count > 0 else []
+
+
+def _given(steps: Iterable[Step]) -> Iterator[tuple[Read | Search, Kept]]:
+    """What reads and searches gave the program, where that is kept."""
+    for step in steps:
+        if isinstance(step, Read | Search) and step.text is not None:
+            yield step, step.text
 
 
 def _reads(run: Run, steps: list[Read | Search]) -> Iterator[str]:
