@@ -61,6 +61,7 @@ NARROWER = {
     "state": {"errors"},
     "bounds": {"errors", "ledger", "units"},
     "config": {"errors", "identity", "ledger", "audit", "policy", "state", "bounds", "access"},
+    "hooks": {"errors", "identity", "tasks", "journal", "keys", "audit", "ledger", "access", "quotas"},
     "access": {"errors", "identity", "journal", "audit", "keys"},
     "arguments": {"errors", "identity"},
     "states": {"errors", "protocol"},

@@ -369,14 +369,11 @@ def test_a_key_is_used_for_what_it_is_published_for(issuer: Issuer, published: d
     assert denied(issuer, token(issuer)) == "access.token"
 
 
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 def test_an_rsa_key_of_less_than_2048_bits_is_none(issuer: Issuer) -> None:
     issuer.gives(jwk(WEAK), jwk(RSA, "k2"))
-    body = token(issuer).split(".")[1]
     assert taken(issuer, token(issuer, kid="k2")).name == "oidc:alice"
-    with pytest.warns(jwt.InsecureKeyLengthWarning):
-        shown = token(issuer, WEAK)
-    assert shown.split(".")[1] == body
-    assert denied(issuer, shown) == "access.token"
+    assert denied(issuer, token(issuer, WEAK)) == "access.token"
 
 
 def test_a_token_may_leave_out_the_name_of_the_only_key(issuer: Issuer) -> None:

@@ -95,9 +95,7 @@ def test_a_session_ends_with_its_key_in_each_process(tmp_path: Path) -> None:
         path = tmp_path / "audit.db"
         async with site(tmp_path / "keys", path, clock) as here, site(tmp_path / "keys", path, clock) as there:
             info, text = await here.keys.make(ACME, "runner", by="user:root")
-            _, other = await here.keys.make(
-                ACME, "runner", until=datetime.fromtimestamp(NOW + 60, UTC), by="user:root"
-            )
+            _, other = await here.keys.make(ACME, "runner", until=datetime.fromtimestamp(NOW + 60, UTC), by="user:root")
             session = await here.authenticator.log_in(text, address="10.0.0.1")
             short = await here.authenticator.log_in(other, address="10.0.0.1")
             assert session.principal == Principal(f"key:{info.id}", ACME, "runner")

@@ -576,13 +576,13 @@ class AccessChanged(_Event, frozen=True):
 
 
 class HookChanged(_Event, frozen=True):
-    """A tenant's webhook was set up or removed."""
+    """A webhook was set up or removed; without a `tenant` it is one of the whole host."""
 
     name: ClassVar[str] = "hook.changed"
     by: Text
     hook: Text
     what: Literal["made", "removed"]
-    tenant: Text
+    tenant: Text | None = None
 
 
 class HookDelivered(_Event, frozen=True):

@@ -1,0 +1,117 @@
+"""One request to a hook, which a tenant chose: it must lead nowhere but to the public internet.
+
+The name is resolved here, every address that it has is looked at, and the connection is made to one of these very
+addresses: a name that is resolved a second time could lead elsewhere. A name with a single address that is not public
+(private, loopback, link-local, the cloud's metadata, or one in which such a one is embedded) is refused as a whole.
+
+Nothing is followed: no redirect, no proxy of the environment. Of the answer only the status is read. All of it takes
+`SEND_S` seconds at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import hmac
+import ipaddress
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = ["SEND_S", "NotSent", "is_public", "send", "signed"]
+
+SEND_S: Final = 10.0
+_ADDRESSES_MAX: Final = 20
+# Public as they look, these lead to an IPv4 address that may be anything: NAT64, 6to4, Teredo.
+_EMBEDDING: Final = tuple(
+    ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
+)
+
+
+class NotSent(Exception):
+    """Why nothing arrived, in a few words."""
+
+
+def signed(secret: bytes, delivery: str, now: int, body: bytes) -> Mapping[str, str]:
+    """The headers of Standard Webhooks: HMAC-SHA256 over id, time and body."""
+    mac = hmac.digest(secret, f"{delivery}.{now}.".encode() + body, "sha256")
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "belljar",
+        "webhook-id": delivery,
+        "webhook-timestamp": str(now),
+        "webhook-signature": f"v1,{base64.b64encode(mac).decode()}",
+    }
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return is_public(str(found.ipv4_mapped))
+        if found.is_site_local or any(found in network for network in _EMBEDDING):
+            return False
+    return found.is_global and not found.is_multicast
+
+
+async def send(
+    url: str, headers: Mapping[str, str], body: bytes, *, private: bool, tls: ssl.SSLContext | None = None
+) -> int:
+    """Send it, and give the status of the answer.
+
+    Args:
+        private: whether it may go to an address that is not public.
+        tls: whom to believe; the machine's own authorities when None.
+
+    Raises:
+        NotSent: nobody knows whether it arrived.
+    """
+    import httpx2  # here, since it takes long to load
+
+    try:
+        async with asyncio.timeout(SEND_S):
+            parts = urlsplit(url)
+            host = parts.hostname or ""
+            address = await _resolved(host, parts.port or (443 if parts.scheme == "https" else 80), private=private)
+            place = f"[{address}]" if ":" in address else address
+            netloc = place if parts.port is None else f"{place}:{parts.port}"
+            there = urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
+            if tls is None:
+                tls = await asyncio.to_thread(_authorities)
+            client = httpx2.AsyncClient(verify=tls, follow_redirects=False, trust_env=False, timeout=None)
+            async with (
+                client,
+                client.stream(
+                    "POST",
+                    there,
+                    content=body,
+                    # The name that was asked for, which the certificate has to have, and not the address.
+                    headers={**headers, "Host": parts.netloc, "Accept-Encoding": "identity"},
+                    extensions={"sni_hostname": host},
+                ) as response,
+            ):
+                return int(response.status_code)
+    except TimeoutError:
+        raise NotSent(f"it took longer than {SEND_S:g} s") from None
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+        raise NotSent(type(error).__name__) from None
+
+
+async def _resolved(host: str, port: int, *, private: bool) -> str:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [str(place[0]) for *_, place in found[:_ADDRESSES_MAX]]
+    if not addresses:
+        raise NotSent("its name has no address")
+    if not private and not all(map(is_public, addresses)):
+        raise NotSent("its name has an address that is not public")
+    return addresses[0]
+
+
+@functools.cache
+def _authorities() -> ssl.SSLContext:
+    return ssl.create_default_context()
