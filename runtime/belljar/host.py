@@ -426,8 +426,7 @@ class Host:
             for depth, model in enumerate(found):
                 if model is not None:
                     permit_depth(terms.policy, model.name, depth)
-            store = self._contexts.of(tenant)
-            documents = {name: await asyncio.to_thread(store.find, name) for name in references}
+            documents = {name: await asyncio.to_thread(self._contexts.of(tenant).find, name) for name in references}
         asked = Amounts(cpu_ms=1, wall_ms=1, memory_mib_s=1)
         if (root := found[0]) is not None:
             cost = self._prices.of(root).bound(root.name, 1, 1)
