@@ -17,6 +17,7 @@ from belljar import errors
 from belljar.cli import EXIT_INTERNAL, EXIT_INTERRUPTED
 from belljar.cli.output import EXIT_OUTPUT, exit_code
 from belljar.engine import Result, Status
+from belljar.jobs import IdempotencyConflict
 from belljar.policy import dump, load, presets, schema
 
 __all__ = ["REFERENCE", "reference"]
@@ -70,6 +71,11 @@ PUT_TOGETHER: Final[dict[str, tuple[str, ...]]] = {
 
 _ANSWER: Final = "the answer has more than is allowed: give a smaller answer, or give it as text"
 
+# Errors that belong to one package.
+KINDS: Final = frozenset({*errors.__all__, "Busy", "IdempotencyConflict", "NoSuchRun", "NoSuchSession"})
+
+_FULL: Final = ("Busy", "the queue … is full (… …): try again in … s")
+
 # Codes that are chosen before the call that raises them.
 CHOSEN_BEFORE: Final[dict[str, tuple[str, str]]] = {
     "search.memory": ("PolicyDenied", "the search used up its memory: search for something simpler"),
@@ -83,6 +89,14 @@ CHOSEN_BEFORE: Final[dict[str, tuple[str, str]]] = {
         f"quota.tenant.{key}": ("QuotaExceeded", "the tenant's quota has no room for this")
         for key in ("read", "cpu", "wall", "boxes", "calls_in_flight")
     },
+    "order.idem_conflict": ("IdempotencyConflict", str(IdempotencyConflict())),
+    "run.unknown": ("NoSuchRun", "there is no run …: list the runs to find it"),
+    "session.unknown": ("NoSuchSession", "there is no open session … in this process: open a new one"),
+    **dict.fromkeys(("queue.tenant", "queue.full", "queue.bytes"), _FULL),
+    **dict.fromkeys(
+        ("sessions.tenant", "sessions.full"),
+        ("Busy", "… may have … sessions open at a time: close one, or try again later"),
+    ),
 }
 
 # Limits that the host sees to be met, without a word from anybody.
@@ -194,7 +208,7 @@ def _codes() -> list[str]:
             for code in _codes_of(call):
                 found.setdefault(code, (_name(call.func), _says(call)))
     rows = [
-        [f"`{code}`", f"`{kind}`" if kind in errors.__all__ else "", says or OF_THE_BOX.get(code, "")]
+        [f"`{code}`", f"`{kind}`" if kind in KINDS else "", says or OF_THE_BOX.get(code, "")]
         for code, (kind, says) in sorted(found.items())
         if not code.startswith(_LEFT_OUT)
     ]
@@ -225,7 +239,7 @@ def _name(function: ast.expr) -> str:
 
 
 def _says(call: ast.Call) -> str:
-    return _text(call.args[0], "…") if call.args and _name(call.func) in errors.__all__ else ""
+    return _text(call.args[0], "…") if call.args and _name(call.func) in KINDS else ""
 
 
 def _text(value: ast.expr, hole: str) -> str:

@@ -249,7 +249,13 @@ class Host:
             searcher = Searcher()
             stack.push_async_callback(searcher.aclose)
             self._journal, self._name = journal, name
-            self._recover = look = functools.partial(recover, journal, ledger, audit, owner)
+            looking = asyncio.Lock()  # whoever is found dead is buried by the look that found it
+
+            async def look() -> int:
+                async with looking:
+                    return await recover(journal, ledger, audit, owner)
+
+            self._recover = look
             await look()
             if self._config is not None and self._config.tenants:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
@@ -414,7 +420,7 @@ class Host:
         """Refuse now, and log, what would be refused for certain when a run's turn comes.
 
         Args:
-            models: the root model, None where there is none, and the sub-model, if there is another one.
+            models: the root model and the sub-model, each None where there is none.
             references: of registered contexts.
 
         Raises:
@@ -427,8 +433,7 @@ class Host:
             for depth, model in enumerate(found):
                 if model is not None:
                     permit_depth(terms.policy, model.name, depth)
-            store = self._contexts.of(tenant)
-            documents = {name: await asyncio.to_thread(store.find, name) for name in references}
+            documents = {name: await asyncio.to_thread(self._contexts.of(tenant).find, name) for name in references}
         asked = Amounts(cpu_ms=1, wall_ms=1, memory_mib_s=1)
         if (root := found[0]) is not None:
             cost = self._prices.of(root).bound(root.name, 1, 1)

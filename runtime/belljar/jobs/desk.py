@@ -206,7 +206,7 @@ class Desk:
 
     def _check_room(self, tenant: Tenant, size: int) -> None:
         if self._draining:
-            raise draining()
+            raise _stopping()
         if (full := self._queue.full(tenant, size)) is not None:
             raise self._busy(full)
 
@@ -232,7 +232,7 @@ class Desk:
             policy=self._policy(asked.policy),
             backend=asked.backend,
             language=asked.language,
-            models=(asked.model, *((asked.sub_model,) if asked.sub_model is not None else ())),
+            models=(asked.model, asked.sub_model or asked.model),
             references=[one.ref for one in asked.contexts.values() if isinstance(one, RegisteredContext)],
         )
 
@@ -567,18 +567,17 @@ class Desk:
     async def open_session(self, asked: AskedSession, *, tenant: Tenant, by: str) -> SessionState:
         """Raises as `submit`; `Busy` where too many are open."""
         if self._draining:
-            raise draining()
+            raise _stopping()
         self._sittings.check_room(tenant)
         vetted = await self._vet(asked, tenant, by)
         work = Work(new_run_id(), tenant, by, asked, vetted, Hub(self.limits.events_bytes))
         self._works[work.run] = work
         try:
             if self._draining:
-                raise draining()
+                raise _stopping()
             return await self._sittings.open(work, asked, self._policy(asked.policy))
         except BaseException:
-            if not work.done.is_set():
-                self._works.pop(work.run, None)
+            del self._works[work.run]
             raise
 
     def session(self, session: str) -> SessionState:
@@ -659,7 +658,7 @@ def _check_run(run: str) -> None:
         raise NoSuchRun(run) from None
 
 
-def draining() -> Busy:
+def _stopping() -> Busy:
     return Busy("the service is stopping: try again in a moment", code="service.draining", retry_after_s=5.0)
 
 
