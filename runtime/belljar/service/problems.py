@@ -201,7 +201,7 @@ def problem_of(error: Exception, request: str, *, now: datetime | None = None, f
         return problem if not isinstance(error, QuotaExceeded) else _without_numbers(problem, error)
     return msgspec.structs.replace(
         problem,
-        level=error.scope,
+        level=None if error.scope is None else str(error.scope),
         dimension=error.dimension,
         period=error.period,
         used=error.used,

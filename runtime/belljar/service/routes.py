@@ -509,7 +509,7 @@ def _problem(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]
     if isinstance(error, HostFault):
         _log.error("belljar: request %s to %s: %s: %s", asking.id, asking.route.name, type(error).__name__, error)
     headers["cache-control"] = "no-store"
-    data = msgspec.json.encode(problem)
+    data = encode(problem)
     return Response(data, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers), code_of(error)
 
 
