@@ -118,8 +118,8 @@ class AccessThrottled(AccessDenied):
         retry_after_s: in how many seconds the next one is looked at.
     """
 
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
-        super().__init__(message, code="access.throttled")
+    def __init__(self, message: str, *, code: str, retry_after_s: int) -> None:
+        super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
 
 

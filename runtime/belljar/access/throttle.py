@@ -63,7 +63,9 @@ class Throttle:
         if empty_s > 0:
             seconds = math.ceil(empty_s)
             raise AccessThrottled(
-                f"too many attempts from this address have failed: try again in {seconds} s", retry_after_s=seconds
+                f"too many attempts from this address have failed: try again in {seconds} s",
+                code="access.throttled",
+                retry_after_s=seconds,
             )
 
     def failed(self, address: str) -> None:
