@@ -459,6 +459,8 @@ class Desk:
         if self.host.live_run(run) is not None:
             with contextlib.suppress(InvalidInput):  # it has just ended
                 await self.host.cancel(run)
+                async for _ in self.host.watch(run):
+                    pass
             return await self.get(run)
         _check_run(run)
         state = await asyncio.to_thread(self._found.state, run)
