@@ -96,7 +96,7 @@ async def _first_key(
     if access.oidc is None and not await _is_any_key(access):
         raise InvalidInput(
             f"nobody has a key, and {settings.host} is not an address of this machine alone: make one first, with "
-            "`belljar key make --role admin`",
+            "`belljar key make --host --role admin`",
             code="service.exposed",
         )
     return None
