@@ -54,6 +54,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "context.in_use": 409,
     "context.too_long": 413,
     "context.unknown": 404,
+    "front.model": 404,
     "hook.unknown": 404,
     "key.ended": 409,
     "key.missing": 404,
