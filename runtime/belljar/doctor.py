@@ -136,12 +136,14 @@ async def examine(
     *,
     state: Path | str | None = None,
     config: Path | str | None = None,
+    images: Path | None = None,
 ) -> Report:
     """Test the wall on this host, under `policy`, with each of `backends` in turn (the policy's own if none is given).
 
     DOCKER_HOST names the daemon. What does not hold is a finding, and a backend that is not available says why; neither
-    is raised. The log of the examination is thrown away, unless `state` names a folder. Before all that it is looked at
-    the log that a host with these arguments has.
+    is raised. The log of the examination is thrown away, unless `state` names a folder; `images` is where those of
+    boxes are kept, which else are made anew then. Before all that it is looked at the log that a host with these
+    arguments has.
 
     Raises:
         PolicyDenied: `backend.denied`: the policy allows no built-in backend; see `belljar.testing.check_backend`.
@@ -157,6 +159,8 @@ async def examine(
     with tempfile.TemporaryDirectory(prefix="belljar-doctor-") as folder:
         # The keys of a log that is thrown away are thrown away, too.
         environ = dict(os.environ) if state is not None else {**os.environ, "BELLJAR_KEYS": f"{folder}/keys"}
+        if images is not None and state is None:
+            (Path(folder) / "images").symlink_to(images)
         place = state or Path(folder)
         return _report(policy, log, [await _examine(policy, backend, place, config, environ) for backend in wanted])
 

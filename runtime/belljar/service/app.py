@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -22,9 +22,21 @@ from belljar.service.guard import Guard
 from belljar.service.routes import Asking, Refused, Resource, Route, Service, whole_host
 from belljar.service.settings import ServiceSettings
 
-__all__ = ["application"]
+__all__ = ["Extra", "Make", "application"]
 
-Lifespan = Callable[[], AbstractAsyncContextManager[object]]
+
+class Extra(msgspec.Struct, frozen=True):
+    """What stands beside the table's routes: pages, metrics, another protocol. They check who asks themselves.
+
+    `running` is entered while the application is up: a session manager that a mounted one needs, say.
+    """
+
+    routes: Sequence[BaseRoute] = ()
+    running: Callable[[], AbstractAsyncContextManager[object]] | None = None
+
+
+# Makes an extra for a service, whose host, desk and access it may use.
+Make = Callable[[Service], Extra]
 
 
 def application(
@@ -34,15 +46,12 @@ def application(
     settings: ServiceSettings,
     *,
     routes: Sequence[Route] = ROUTES,
-    others: Iterable[BaseRoute] = (),
-    lifespans: Sequence[Lifespan] = (),
+    extras: Sequence[Make] = (),
 ) -> Starlette:
     """The service over an open host and an open desk, both of which outlive it.
 
     Args:
         access: finds out who asks.
-        others: routes and mounts besides the table's: pages, metrics, other protocols. They check who asks themselves.
-        lifespans: entered while the application is up, such as a session manager that a mounted one needs.
 
     Returns:
         The application; its `state.service` is what the handlers share.
@@ -58,15 +67,18 @@ def application(
         for path in sorted(paths, key=lambda path: path.count("{"))
     ]
 
+    made = [make(service) for make in extras]
+
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            for entered in lifespans:
-                await stack.enter_async_context(entered())
+            for extra in made:
+                if extra.running is not None:
+                    await stack.enter_async_context(extra.running())
             yield
 
     app = Starlette(
-        routes=[*table, *others],
+        routes=[*table, *(route for extra in made for route in extra.routes)],
         lifespan=lifespan,
         middleware=[Middleware(Guard, settings=settings, observers=service.observers)],
     )

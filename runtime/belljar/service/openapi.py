@@ -111,7 +111,8 @@ class _Schemas:
 def _schemas(routes: Sequence[Route]) -> _Schemas:
     kinds: list[Any] = [Problem]
     for route in routes:
-        for kind in (route.query, route.body, route.answer):
+        faults = None if route.faults is None else route.faults.kind
+        for kind in (route.query, route.body, route.answer, faults):
             if kind not in (None, bytes, Nothing) and kind not in kinds:
                 kinds.append(kind)
     return _Schemas(kinds)
@@ -174,7 +175,8 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
         one: dict[str, Any] = {"description": words}
         if status not in (204, 304) and route.answer is not None:
             schema = {} if route.answer is bytes else schemas.of(route.answer)
-            one["content"] = {media: {"schema": schema} if schema else {} for media in route.gives}
+            typed = {"schema": schema} if schema else {}
+            one["content"] = {media: {} if media == "text/event-stream" else typed for media in route.gives}
         if route.answer_headers:
             one["headers"] = {
                 name: {"description": what, "schema": {"type": "string"}} for name, what in route.answer_headers.items()
@@ -188,6 +190,8 @@ def _responses(route: Route, schemas: _Schemas) -> dict[str, Any]:
     if route.action is None:
         statuses -= {401, 403, 429}
     problem = {MEDIA_TYPE: {"schema": schemas.of(Problem)}}
+    if route.faults is not None:
+        problem = {JSON: {"schema": schemas.of(route.faults.kind)}}
     for status in sorted(statuses):
         one = found.setdefault(str(status), {"description": _MEANS[status]})
         one["content"] = {**one.get("content", {}), **problem}

@@ -54,6 +54,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "context.in_use": 409,
     "context.too_long": 413,
     "context.unknown": 404,
+    "front.model": 404,
     "hook.unknown": 404,
     "key.ended": 409,
     "key.missing": 404,
@@ -201,7 +202,7 @@ def problem_of(error: Exception, request: str, *, now: datetime | None = None, f
         return problem if not isinstance(error, QuotaExceeded) else _without_numbers(problem, error)
     return msgspec.structs.replace(
         problem,
-        level=error.scope,
+        level=None if error.scope is None else str(error.scope),
         dimension=error.dimension,
         period=error.period,
         used=error.used,

@@ -43,7 +43,7 @@ from belljar.heavy import off_loop
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant
 from belljar.jobs import Desk
-from belljar.service.problems import MEDIA_TYPE, Unfit, code_of, problem_of
+from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
 from belljar.service.readiness import Readiness
 from belljar.service.settings import ServiceSettings
 
@@ -52,6 +52,7 @@ __all__ = [
     "JSON",
     "Answer",
     "Asking",
+    "Faults",
     "Nothing",
     "Refused",
     "Resource",
@@ -133,6 +134,13 @@ Owner: TypeAlias = "Callable[[Asking[Any, Any]], Awaitable[Tenant | None]]"
 Handler: TypeAlias = "Callable[[Asking[Any, Any]], Awaitable[Any]]"
 
 
+class Faults(msgspec.Struct, frozen=True):
+    """How a route that speaks somebody else's API tells a problem: as this type, made of ours."""
+
+    kind: type[Any]
+    made: Callable[[Problem], Any]
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One route.
 
@@ -149,6 +157,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         body_bytes: how long a body may be; what the settings say when None.
         headers: of the request, by name, with a few words each, and `answer_headers`: for the document.
         options: headers of the answer to OPTIONS.
+        faults: how it tells problems, if not as such.
     """
 
     method: str
@@ -170,6 +179,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     answer_headers: dict[str, str] = {}
     options: dict[str, str] = {}
+    faults: Faults | None = None
 
     @property
     def name(self) -> str:
@@ -509,8 +519,12 @@ def _problem(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]
     if isinstance(error, HostFault):
         _log.error("belljar: request %s to %s: %s: %s", asking.id, asking.route.name, type(error).__name__, error)
     headers["cache-control"] = "no-store"
-    data = msgspec.json.encode(problem)
-    return Response(data, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers), code_of(error)
+    if (faults := asking.route.faults) is not None:
+        headers["x-should-retry"] = "false" if problem.retry_after_s is None else "true"  # a run costs: not unasked
+        data, media = encode(faults.made(problem)), JSON
+    else:
+        data, media = encode(problem), MEDIA_TYPE
+    return Response(data, status_code=problem.status, media_type=media, headers=headers), code_of(error)
 
 
 def _is_read(request: Request) -> bool:

@@ -32,7 +32,7 @@ from belljar.audit.events import ServiceChanged
 from belljar.errors import BelljarError, InvalidInput
 from belljar.host import Host
 from belljar.jobs import Desk, DeskLimits
-from belljar.service.app import Lifespan, application
+from belljar.service.app import Make, application
 from belljar.service.problems import MEDIA_TYPE, problem_of
 from belljar.service.routes import Refused, Service
 from belljar.service.settings import ServiceSettings, check_bind, is_loopback
@@ -60,7 +60,7 @@ async def serve(
     by: str,
     ready: Callable[[Ready], None],
     access: AccessSettings | None = None,
-    lifespans: Sequence[Lifespan] = (),
+    extras: Sequence[Make] = (),
     stop: asyncio.Event | None = None,
 ) -> None:
     """Open the host and answer until a signal comes, or `stop` is set.
@@ -68,7 +68,7 @@ async def serve(
     Args:
         by: who starts it, for the log.
         ready: called once, when it listens.
-        lifespans: as of `application`.
+        extras: as of `application`.
 
     Raises:
         InvalidInput: `service.exposed`, `service.tls`, `service.address`: it may not, or cannot, listen there.
@@ -82,7 +82,7 @@ async def serve(
         authenticator = await stack.enter_async_context(checked)
         key = await _first_key(authenticator, settings, access, by)
         desk = await stack.enter_async_context(Desk(host, limits_of(settings)))
-        app = application(host, desk, authenticator, settings, lifespans=lifespans)
+        app = application(host, desk, authenticator, settings, extras=extras)
         await _answer(app, bound, by, functools.partial(_told, ready, key), stop or asyncio.Event())
 
 
@@ -96,7 +96,7 @@ async def _first_key(
     if access.oidc is None and not await _is_any_key(access):
         raise InvalidInput(
             f"nobody has a key, and {settings.host} is not an address of this machine alone: make one first, with "
-            "`belljar key make --role admin`",
+            "`belljar key make --host --role admin`",
             code="service.exposed",
         )
     return None

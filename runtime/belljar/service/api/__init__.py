@@ -1,6 +1,7 @@
 """All routes, subject by subject."""
 
 from belljar.service.api import audit, contexts, health, keys, policies, quotas, runs, sessions, uploads
+from belljar.service.front import anthropic, openai
 from belljar.service.routes import Route
 
 __all__ = ["ROUTES"]
@@ -15,4 +16,6 @@ ROUTES: tuple[Route, ...] = (
     *policies.ROUTES,
     *keys.ROUTES,
     *health.ROUTES,
+    *anthropic.ROUTES,
+    *openai.ROUTES,
 )

@@ -31,10 +31,10 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class DoctorQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Under which policy, and with which backend: the policy's own, if none is named."""
+    """Under which policy, and with which backend: `jail`, if none is named."""
 
     policy: str = "standard"
-    backend: BackendName | None = None
+    backend: BackendName = "jail"
 
 
 async def livez(_: Asking[Nothing, None]) -> Alive:
@@ -54,9 +54,8 @@ async def examine(asking: Asking[DoctorQuery, None]) -> doctor.Report:
     if name not in presets():
         raise InvalidInput(f"there is no policy {name[:80]!a}: GET /v1/policies lists them", code="policy.not_found")
     policy = await asyncio.to_thread(load, name)
-    backend = asking.query.backend
     async with asking.service.examining:  # each builds boxes: one after the other
-        return await doctor.examine(policy, None if backend is None else [backend])
+        return await doctor.examine(policy, [asking.query.backend], images=asking.host.state.images)
 
 
 async def openapi(asking: Asking[Nothing, None]) -> Response:

@@ -1,0 +1,166 @@
+"""`POST /v1/messages`, as the Messages API has it. The progress of a run is told as thinking."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import StreamingResponse
+
+from belljar.errors import BelljarError, InvalidInput
+from belljar.service.front.asked import Said, asked
+from belljar.service.front.running import answer_of, finished, ordered, progress, told
+from belljar.service.problems import Problem, problem_of
+from belljar.service.routes import Asking, Faults, Nothing, Route, own
+from belljar.streaming import ResultEvent
+
+__all__ = ["ROUTES"]
+
+_KINDS: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+class TextBlock(msgspec.Struct, frozen=True):
+    """A piece of a message. Only text can be asked about."""
+
+    type: Annotated[str, Meta(max_length=40)]
+    text: str = ""
+
+
+class MessageIn(msgspec.Struct, frozen=True):
+    """A message of the conversation."""
+
+    role: Annotated[str, Meta(pattern="^(user|assistant)$")]
+    content: str | list[TextBlock]
+
+
+class MessagesAsked(msgspec.Struct, frozen=True):
+    """A request as the Messages API has it. `model` is `rlm/` and a model's name. What is not here has no effect."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    messages: Annotated[list[MessageIn], Meta(min_length=1, max_length=1000)]
+    system: str | list[TextBlock] = ""
+    stream: bool = False
+    tools: list[Any] = []
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """All tokens of all calls of the run, the root model's and those of its program."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+class MessageOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer."""
+
+    id: str
+    type: str = "message"
+    role: str = "assistant"
+    model: str
+    content: list[TextBlock]
+    stop_reason: str | None = "end_turn"
+    stop_sequence: str | None = None
+    usage: Tokens
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What was wrong; `code` is ours."""
+
+    type: str
+    message: str
+    code: str
+
+
+class ErrorOut(msgspec.Struct, frozen=True):
+    """An error as the Messages API has it."""
+
+    error: ErrorDetail
+    request_id: str
+    type: str = "error"
+
+
+def _error(problem: Problem) -> ErrorOut:
+    kind = _KINDS.get(problem.status, "api_error" if problem.status >= 500 else "invalid_request_error")
+    return ErrorOut(ErrorDetail(kind, problem.detail, problem.code), problem.request)
+
+
+def _said(role: str, content: str | list[TextBlock]) -> list[Said]:
+    if isinstance(content, str):
+        return [Said(role, content)]
+    if any(block.type != "text" for block in content):
+        raise InvalidInput("only text can be asked about: send blocks of the type text", code="front.content")
+    return [Said(role, block.text) for block in content]
+
+
+async def messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
+    body = asking.body
+    if body.tools:
+        raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
+    system = "\n".join(one.text for one in _said("system", body.system))
+    said = [one for message in body.messages for one in _said(message.role, message.content)]
+    run = await ordered(asking, asked(body.model, system, said))
+    if body.stream:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(_streamed(asking, run), media_type="text/event-stream", headers=headers)
+    result = await finished(asking, run)
+    usage = Tokens(result.usage.input_tokens, result.usage.output_tokens)
+    return MessageOut(id=f"msg_{run}", model=body.model, content=[TextBlock("text", answer_of(result))], usage=usage)
+
+
+async def _streamed(asking: Asking[Nothing, MessagesAsked], run: str) -> AsyncGenerator[bytes, None]:
+    start = MessageOut(id=f"msg_{run}", model=asking.body.model, content=[], stop_reason=None, usage=Tokens(0, 0))
+    yield _event("message_start", message=start)
+    yield _event("content_block_start", index=0, content_block={"type": "thinking", "thinking": "", "signature": ""})
+    events = told(asking, run)
+    try:
+        async for event in events:
+            if (line := progress(event)) is not None:
+                yield _event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": line})
+            if isinstance(event, ResultEvent):
+                yield _event("content_block_stop", index=0)
+                usage = event.result.usage
+                try:
+                    text = answer_of(event.result)
+                except BelljarError as error:
+                    problem = problem_of(error, asking.id, folders=asking.service.folders)
+                    yield _event("error", error=_error(problem).error)
+                    return
+                yield _event("content_block_start", index=1, content_block={"type": "text", "text": ""})
+                yield _event("content_block_delta", index=1, delta={"type": "text_delta", "text": text})
+                yield _event("content_block_stop", index=1)
+                tokens = Tokens(usage.input_tokens, usage.output_tokens)
+                yield _event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage=tokens)
+                yield _event("message_stop")
+    finally:
+        await events.aclose()
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode({"type": kind, **fields}))
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/messages",
+        summary="Answer a conversation, as the Messages API does",
+        action="run",
+        owner=own,
+        handler=messages,
+        body=MessagesAsked,
+        answer=MessageOut,
+        refuses=(404, 409, 502),
+        gives=("application/json", "text/event-stream"),
+        faults=Faults(ErrorOut, _error),
+    ),
+)

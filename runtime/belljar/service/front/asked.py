@@ -1,0 +1,81 @@
+"""What of a conversation is the question, and what the long text that it is about.
+
+Of a provider's request there are only messages. A person who asks about a long text puts both into them, and the text
+is nearly always by far the longest piece. So
+
+    the question      is the last text of the user: the last piece, or of a long one its last paragraph
+    the context       is the longest text of the user's, without the question
+    what comes before is the context `conversation`: the other messages, with their roles
+
+What the caller says to the system goes before the question: it is an instruction to whoever answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from belljar.errors import InvalidInput
+from belljar.jobs import Asked, Context, TextContext
+
+__all__ = ["MODEL_PREFIX", "Said", "asked"]
+
+MODEL_PREFIX: Final = "rlm/"
+# A text up to this length is a question as a whole.
+_QUESTION_CHARS_MAX: Final = 4000
+
+
+class Said(NamedTuple):
+    """One piece of text of a message."""
+
+    role: str
+    text: str
+
+
+def asked(model: str, system: str, said: Sequence[Said]) -> Asked:
+    """The order that a conversation is.
+
+    Args:
+        model: `rlm/` and the name of a model.
+
+    Raises:
+        InvalidInput: `front.model`; `front.question`: the user does not ask anything.
+    """
+    name = model.removeprefix(MODEL_PREFIX)
+    if name == model or not name:
+        raise InvalidInput(
+            f"there is no model {model[:80]!a} here: write {MODEL_PREFIX} and a model's name", code="front.model"
+        )
+    pieces = [one for one in said if one.text.strip()]
+    if not pieces or pieces[-1].role != "user":
+        raise InvalidInput("the last message has to be the user's, and to ask something", code="front.question")
+    *before, last = pieces
+    rest, question = _split(last.text)
+    texts = [one.text for one in before if one.role == "user"] + ([rest] if rest else [])
+    longest = max(texts, key=len, default="")
+    contexts: dict[str, Context] = {}
+    if len(longest) > _QUESTION_CHARS_MAX or rest:
+        contexts["context"] = TextContext(longest)
+        before = [one for one in before if one.text is not longest]
+    if rest and rest is not longest:
+        before = [*before, Said("user", rest)]
+    if before:
+        contexts["conversation"] = TextContext("\n\n".join(f"{one.role}: {one.text}" for one in before))
+    return Asked(question=f"{system.strip()}\n\n{question}".strip(), model=name, contexts=contexts)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """What comes before the question, and the question."""
+    text = text.strip()
+    if len(text) <= _QUESTION_CHARS_MAX:
+        return "", text
+    head, _, tail = text.rpartition("\n\n")
+    if not head or len(tail) > _QUESTION_CHARS_MAX:
+        head, _, tail = text.rpartition("\n")
+    if not head or len(tail) > _QUESTION_CHARS_MAX:
+        raise InvalidInput(
+            f"there is a long text and no question: put one, of at most {_QUESTION_CHARS_MAX} characters, in a "
+            "paragraph of its own at the end",
+            code="front.question",
+        )
+    return head.strip(), tail.strip()

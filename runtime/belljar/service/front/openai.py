@@ -1,0 +1,189 @@
+"""`POST /v1/chat/completions`, as the Chat Completions API has it. The progress of a run is told in comments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import StreamingResponse
+
+from belljar.errors import BelljarError, InvalidInput
+from belljar.service.front.asked import Said, asked
+from belljar.service.front.running import answer_of, finished, ordered, progress, told
+from belljar.service.problems import Problem, problem_of
+from belljar.service.routes import Asking, Faults, Nothing, Route, own
+from belljar.streaming import ResultEvent
+
+__all__ = ["ROUTES"]
+
+_INSTRUCTIONS: Final = ("system", "developer")
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A piece of a message. Only text can be asked about."""
+
+    type: Annotated[str, Meta(max_length=40)]
+    text: str = ""
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """A message of the conversation."""
+
+    role: Annotated[str, Meta(pattern="^(system|developer|user|assistant)$")]
+    content: str | list[Part]
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """With `include_usage`, a last piece tells the tokens."""
+
+    include_usage: bool = False
+
+
+class ChatAsked(msgspec.Struct, frozen=True):
+    """A request as the Chat Completions API has it. `model` is `rlm/` and a model's name. The rest has no effect."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=1000)]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    tools: list[Any] = []
+
+
+class ChatUsage(msgspec.Struct, frozen=True):
+    """All tokens of all calls of the run, the root model's and those of its program."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatReply(msgspec.Struct, frozen=True):
+    """The answer as a message."""
+
+    content: str
+    role: str = "assistant"
+
+
+class ChatChoice(msgspec.Struct, frozen=True):
+    """The one choice that there is."""
+
+    message: ChatReply
+    index: int = 0
+    finish_reason: str = "stop"
+
+
+class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer."""
+
+    id: str
+    object: str = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: ChatUsage
+
+
+class ChatFault(msgspec.Struct, frozen=True):
+    """What was wrong; `code` is ours."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+
+
+class ChatError(msgspec.Struct, frozen=True):
+    """An error as the API has it."""
+
+    error: ChatFault
+
+
+def _error(problem: Problem) -> ChatError:
+    kind = "server_error" if problem.status >= 500 else "invalid_request_error"
+    return ChatError(ChatFault(problem.detail, kind, problem.code, problem.at))
+
+
+def _said(message: ChatMessage) -> list[Said]:
+    if isinstance(message.content, str):
+        return [Said(message.role, message.content)]
+    if any(part.type != "text" for part in message.content):
+        raise InvalidInput("only text can be asked about: send parts of the type text", code="front.content")
+    return [Said(message.role, part.text) for part in message.content]
+
+
+async def complete(asking: Asking[Nothing, ChatAsked]) -> Any:
+    body = asking.body
+    if body.tools:
+        raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
+    pieces = [one for message in body.messages for one in _said(message)]
+    system = "\n".join(one.text for one in pieces if one.role in _INSTRUCTIONS)
+    said = [one for one in pieces if one.role not in _INSTRUCTIONS]
+    run = await ordered(asking, asked(body.model, system, said))
+    if body.stream:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(_streamed(asking, run), media_type="text/event-stream", headers=headers)
+    result = await finished(asking, run)
+    return ChatCompletion(
+        id=f"chatcmpl-{run}",
+        created=int(time.time()),
+        model=body.model,
+        choices=[ChatChoice(ChatReply(answer_of(result)))],
+        usage=_usage(result.usage.input_tokens, result.usage.output_tokens),
+    )
+
+
+def _usage(prompt: int, completion: int) -> ChatUsage:
+    return ChatUsage(prompt, completion, prompt + completion)
+
+
+async def _streamed(asking: Asking[Nothing, ChatAsked], run: str) -> AsyncGenerator[bytes, None]:
+    body, created = asking.body, int(time.time())
+
+    def chunk(choices: list[Any], **more: Any) -> bytes:
+        piece = {"id": f"chatcmpl-{run}", "object": "chat.completion.chunk", "created": created, "model": body.model}
+        return b"data: %b\n\n" % msgspec.json.encode({**piece, "choices": choices, **more})
+
+    def choice(delta: dict[str, str], reason: str | None = None) -> list[Any]:
+        return [{"index": 0, "delta": delta, "finish_reason": reason}]
+
+    yield chunk(choice({"role": "assistant", "content": ""}))
+    events = told(asking, run)
+    try:
+        async for event in events:
+            if (line := progress(event)) is not None:
+                yield b": %b\n\n" % line.strip().encode("ascii", "backslashreplace")
+            if isinstance(event, ResultEvent):
+                try:
+                    text = answer_of(event.result)
+                except BelljarError as error:
+                    problem = problem_of(error, asking.id, folders=asking.service.folders)
+                    yield b"data: %b\n\n" % msgspec.json.encode(_error(problem))
+                    return
+                yield chunk(choice({"content": text}))
+                yield chunk(choice({}, "stop"))
+                if body.stream_options is not None and body.stream_options.include_usage:
+                    usage = event.result.usage
+                    yield chunk([], usage=_usage(usage.input_tokens, usage.output_tokens))
+                yield b"data: [DONE]\n\n"
+    finally:
+        await events.aclose()
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/chat/completions",
+        summary="Answer a conversation, as the Chat Completions API does",
+        action="run",
+        owner=own,
+        handler=complete,
+        body=ChatAsked,
+        answer=ChatCompletion,
+        refuses=(404, 409, 502),
+        gives=("application/json", "text/event-stream"),
+        faults=Faults(ChatError, _error),
+    ),
+)
