@@ -28,7 +28,7 @@ from belljar.audit.export.jsonl import jsonl
 from belljar.audit.export.otel import BATCH_SPANS_MAX, otel, send
 from belljar.audit.export.rlm import rlm
 from belljar.audit.export.strips import strips
-from belljar.audit.export.texts import cut_at, fair_limit, glyphs, plain, visible
+from belljar.audit.export.texts import cut_at, fair_limit, glyphs, highlighted, plain, visible
 from belljar.audit.export.view import Badge
 from belljar.audit.export.viewing import TEXT_CHARS_MAX, page_of
 from belljar.audit.export.words import money, took
@@ -524,3 +524,27 @@ def test_a_page_tells_what_a_tree_cost_and_where_it_was_refused() -> None:
     assert [one.label for one in view.quotas] == ["quota.calls"]
     assert "scope acme, period day, limit 100" in view.quotas[0].value
     assert view.strips[0].never_read_count > 0
+
+
+CODE = """for part in context: # all <of> it
+    ask(f'''who's
+\\"there\\"''', 0x1f)
+"not closed
+FINAL(forty)
+"""
+
+
+def test_code_says_what_its_words_are_and_stays_the_same_text() -> None:
+    shown = str(highlighted(CODE))
+    kinds = re.findall(r"<span class=w-(\w+)>", shown)
+    assert kinds == ["keyword", "keyword", "own", "comment", "string", "number", "string", "own"]
+    assert markup.unescape(re.sub(r"</?span[^>]*>", "", shown)) == CODE
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, *(f"'{one}" for one in HOSTILE), "'''" + "\\'" * 30_000, '"""' * 30_000])
+def test_no_code_becomes_more_than_text_and_spans(text: str) -> None:
+    shown = str(highlighted(text))
+    bare = re.sub(r"<span class=w-(?:comment|string|number|keyword|own)>|</span>|</?b>", "", shown)
+    assert "<" not in bare
+    assert ">" not in bare
+    assert markup.unescape(bare) == markup.unescape(re.sub(r"</?b>", "", str(visible(text))))

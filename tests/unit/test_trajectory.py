@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from belljar.audit import Record, head, latest, records, records_after, records_below
+from belljar.audit import Record, RunSummary, head, latest, records, records_after, records_below
+from belljar.audit.read import marks_below, runs_before
 from belljar.audit.reading import log_read
 from belljar.audit.trajectory import (
     Absent,
@@ -261,3 +262,72 @@ def test_either_store_tells_what_is_below_a_run_and_what_is_new(tmp_path: Path, 
     assert [record.run for record in records_after(where, len(TREE))] == ["t0", "t-", "host.reads"]
     asyncio.run(log_read(where, by="user:alice", command="audit show", of=["t"]))
     assert [record.data["by"] for record in records(where, "host.reads")] == ["user:alice"] * 2
+
+
+def skimmed(first: int, last: int) -> Run:
+    """The tree of which only these records are fed whole."""
+    tree = Trajectory()
+    for record in recorded(TREE):
+        (tree.feed if first <= record.seq <= last else tree.skim)(record)
+    assert tree.run is not None
+    return tree.run
+
+
+def test_what_is_skimmed_counts_like_all_else_and_is_not_kept() -> None:
+    whole, run = grown(), skimmed(0, 0)
+    assert [kinds(cell.steps) for cell in run.cells()] == [[Child], [Answer]]
+    assert [(cell.number, cell.status) for cell in run.cells()] == [
+        (cell.number, cell.status) for cell in whole.cells()
+    ]
+    for one, same in zip(run.below(), whole.below(), strict=True):
+        assert (one.own, one.total, one.status, one.limit) == (same.own, same.total, same.status, same.limit)
+        assert (one.first_seq, one.last_seq, one.records, one.misfits) == (
+            same.first_seq,
+            same.last_seq,
+            same.records,
+            0,
+        )
+        for document, known in zip(one.documents, same.documents, strict=True):
+            assert (list(document.read), list(document.shown)) == (list(known.read), list(known.shown))
+
+
+def test_a_query_that_was_kept_has_its_outcome_though_that_is_skimmed() -> None:
+    run = skimmed(8, 9)
+    (first, _) = run.cells()
+    assert kinds(first.steps) == [Read, Query, Child]
+    query = first.steps[1]
+    assert isinstance(query, Query)
+    assert (query.action, query.outcome) == ("t.3", "completed")
+    assert run.total.calls == 5
+
+
+@pytest.mark.usefixtures("store")
+def test_runs_are_listed_from_the_newest_on_and_a_tree_is_cut_into_parts(tmp_path: Path) -> None:
+    async def main() -> None:
+        log = OwnLog(tmp_path / "audit.db")
+        others = [(run, "run.started", {"tenant": "beta"}) for run in ("t0", "t-", "a")]
+        for run, event, fields in [*TREE, *others]:
+            await log.append(RunId(run), made(event, fields))
+        await log.journal.submit(log.host_entry(made("log.read", {})))
+        await log.aclose()
+
+    asyncio.run(main())
+    where = journals.place(tmp_path / "audit.db")
+    assert where is not None
+
+    def listed(before: str | None, tenant: str = "", **bounds: int) -> tuple[list[str], str | None]:
+        def is_wanted(run: RunSummary) -> bool:
+            return tenant in ("", run.tenant)
+
+        found, older = runs_before(where, before, is_wanted, **{"limit": 10, "looks_max": 100, **bounds})
+        return [run.run for run in found], older
+
+    assert listed(None) == (["t0", "t-", "t", "a"], None)
+    assert listed(None, limit=2) == (["t0", "t-"], "t-")
+    assert listed("t-") == (["t", "a"], None)
+    assert listed(None, "beta", limit=3) == (["t0", "t-", "a"], "a")
+    assert listed(None, "nobody", looks_max=3) == ([], "t")
+    assert listed("a") == ([], None)
+    assert marks_below(where, "t", 10) == [1, 11, 21]
+    assert marks_below(where, "t0", 10) == [len(TREE) + 1]
+    assert marks_below(where, "nobody", 10) == []

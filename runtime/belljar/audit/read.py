@@ -197,8 +197,6 @@ def runs_before(
                 if before is None:
                     return found, None
                 ((first, last, count),) = source.ask(_OF_RUN, before)
-                if first is None:  # children alone: somebody has taken the root's records away
-                    continue
                 summary = _summary(source, before, first, last, count)
                 if is_wanted(summary):
                     found.append(summary)
@@ -210,12 +208,15 @@ def runs_before(
 
 
 def _root_before(source: Source, before: str | None) -> str | None:
-    """The root of the run whose id is the next lower one."""
+    """The next lower id of a run that is nobody's child."""
     while True:
         ((found,),) = source.ask(_BEFORE, _BEYOND if before is None else before)
-        if found not in HOST_RUNS:
-            return None if found is None else str(found).partition(".")[0]
-        before = found
+        if found is None:
+            return None
+        root, dot, _ = found.partition(".")
+        if found not in HOST_RUNS and not dot:
+            return root
+        before = found if found in HOST_RUNS else f"{root}."  # all that is below it is skipped at once
 
 
 def _is_replay(source: Source, first_seq: int) -> bool:

@@ -271,7 +271,9 @@ class _Builder:
             yield self._text("code", cell.code)
             output = printed(cell)
             if output is not None and output.size_bytes != 0:
-                yield self._text("output", output)
+                shown = self._text("output", output)
+                if shown.head or not shown.kept:  # the log may not say how much it was
+                    yield shown
         for step in steps:
             if isinstance(step, Answer):
                 yield self._text("answer that does not count" if step.void else "answer", step.text)

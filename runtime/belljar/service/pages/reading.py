@@ -29,7 +29,7 @@ from belljar.audit import Report, RunSummary, head, records, records_below
 from belljar.audit.checkpoint import Note
 from belljar.audit.choosing import UNFINISHED
 from belljar.audit.content import open_contents
-from belljar.audit.events import HOST_RUNS, RunStarted
+from belljar.audit.events import HOST_RUNS, QueryCompleted, QueryDenied, QueryFailed, RunStarted
 from belljar.audit.export.view import Badge, Fact, Tone
 from belljar.audit.export.viewing import page_of, tone_of
 from belljar.audit.export.words import moment, money, took
@@ -290,9 +290,10 @@ class HostReader:
         for count, record in enumerate(islice(records_below(self._log, run), RECORDS_MAX)):
             if count % _GIVE_WAY == 0:
                 give_way()
-            if part.first <= record.seq <= part.last:
+            is_outcome = isinstance(record.typed, QueryCompleted | QueryFailed | QueryDenied)
+            if part.first <= record.seq <= part.last and not is_outcome:
                 tree.feed(record)
-            else:
+            else:  # an outcome belongs to where its query is, or else is counted alone
                 tree.skim(record)
         assert tree.run is not None, "it has records"
         whole = len(parts) == 1

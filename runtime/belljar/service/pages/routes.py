@@ -228,7 +228,7 @@ class _Pages:
 
     async def logout(self, request: Request, visitor: Visitor) -> Response:
         await self._form(request, visitor)
-        response = RedirectResponse("/login", 303, {**HEADERS, "clear-site-data": '"cache", "storage"'})
+        response = RedirectResponse("/login", 303, HEADERS)
         response.delete_cookie(SESSION, path="/", httponly=True, samesite="lax")
         return response
 
