@@ -37,7 +37,7 @@ from belljar.state import State
 if TYPE_CHECKING:
     from belljar.audit.witness import Address
 
-__all__ = ["CONFIG_FILE", "Config", "Settings", "read_config", "schema", "settings"]
+__all__ = ["CONFIG_FILE", "Config", "Settings", "TelemetryTable", "read_config", "schema", "settings"]
 
 CONFIG_FILE: Final = "belljar.toml"
 
@@ -69,6 +69,13 @@ class _Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     witness: str | None = None
 
 
+class TelemetryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a service sends spans of runs: `otlp` is a collector's URL. With `contents`, what was said is in them."""
+
+    otlp: str | None = None
+    contents: bool = False
+
+
 class _Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one level of tenants may use; several periods as a list."""
 
@@ -93,6 +100,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state: _State = _State()
     tenants: dict[str, _Tenant] = {}
     audit: _Audit = _Audit()
+    telemetry: TelemetryTable = TelemetryTable()
 
 
 assert _Tenant.__struct_fields__ == tuple(DIMENSION_OF), "every limit of the ledger can be written in the file"
@@ -108,6 +116,7 @@ class Config:
     journal_env: str | None = None
     tenants: Mapping[Tenant, Changes] = field(default_factory=dict)
     witness: Address | None = None
+    telemetry: TelemetryTable = field(default_factory=TelemetryTable)
 
 
 @dataclass(frozen=True)
@@ -229,6 +238,7 @@ class _Reader:
             journal_env=state.journal_env,
             tenants={self._name(name): self._limits(name, table) for name, table in tenants.items()},
             witness=self._witness(read.audit.witness),
+            telemetry=self._telemetry(read.telemetry),
         )
 
     def _witness(self, text: str | None) -> Address | None:
@@ -240,6 +250,16 @@ class _Reader:
             return Address.read(text, self._file.parent)
         except InvalidInput as error:
             self._refuse(("audit", "witness"), str(error))
+
+    def _telemetry(self, table: TelemetryTable) -> TelemetryTable:
+        if table.otlp is not None:
+            from belljar.audit.export.otel import check_endpoint  # here: as above
+
+            try:
+                check_endpoint(table.otlp)
+            except InvalidInput as error:
+                self._refuse(("telemetry", "otlp"), str(error))
+        return table
 
     def _name(self, name: str) -> Tenant:
         try:
@@ -310,6 +330,7 @@ _KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {
     ("state",): _State,
     ("tenants",): _Tenant,
     ("audit",): _Audit,
+    ("telemetry",): TelemetryTable,
 }
 
 
