@@ -9,7 +9,8 @@ ours, which the SDK's request waits for::
 
 Progress has one place: what a slow client did not take yet is replaced by what came after it. A client that cancels its
 request, or whose connection ends, ends the task, and that the run; the request does not wait for it, but its place is
-taken until it has ended. There are at most `CALLS_MAX` places; whoever comes then is refused, and nobody waits.
+taken until it has ended. There are at most `CALLS_MAX` places, and of these `CALLS_PER_TENANT_MAX` for one tenant, so
+that none keeps the others out; whoever comes then is refused, and nobody waits.
 
 Over HTTP every request stands alone: no session is kept, so none can be used by somebody else, and any process behind a
 proxy may answer. A request proves by its own credential who asks. Every call stands in the log as an `http.request`
@@ -49,11 +50,12 @@ from belljar.host import Host
 from belljar.service.tools import TOOLS, Call, Caller, Demand, Offer, Tool, own_subtree
 from belljar.tasks import to_the_end
 
-__all__ = ["BODY_BYTES_MAX", "CALLS_MAX", "McpHttp", "McpService"]
+__all__ = ["BODY_BYTES_MAX", "CALLS_MAX", "CALLS_PER_TENANT_MAX", "McpHttp", "McpService"]
 
 # Of one request over HTTP: the longest text that a tool takes, in JSON, and room for the rest.
 BODY_BYTES_MAX: Final = 4 * 2**20
 CALLS_MAX: Final = 64
+CALLS_PER_TENANT_MAX: Final = 16
 NOBODY: Final = "nobody"
 # As many web servers call a client that did not wait.
 _GONE: Final = 499
@@ -94,7 +96,7 @@ class McpService:
         self._host = host
         self._offer = offer
         self._demand = demand
-        self._calls: set[asyncio.Task[CallToolResult]] = set()
+        self._calls: dict[asyncio.Task[CallToolResult], str | None] = {}  # and whose they are
 
     def http(self, caller_of: Callable[[Scope], Awaitable[Caller]]) -> McpHttp:
         """The tools as an ASGI application, for one path.
@@ -130,7 +132,7 @@ class McpService:
         for task in list(self._calls):
             task.cancel()
         if self._calls:
-            await to_the_end(_all_ended(self._calls))
+            await to_the_end(_all_ended(list(self._calls)))
 
     # --------------------------------------------------------------------------------------------------------- a call
 
@@ -139,9 +141,9 @@ class McpService:
     ) -> CallToolResult:
         latest = _Latest()
         call = Call(self._host, self._offer, caller, self._demand, latest.put)
-        task = asyncio.create_task(self._logged(call, name, arguments or {}, busy=len(self._calls) >= CALLS_MAX))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        task = asyncio.create_task(self._logged(call, name, arguments or {}, busy=self._is_busy(caller)))
+        self._calls[task] = caller.tenant
+        task.add_done_callback(self._calls.pop)
         task.add_done_callback(lambda _: latest.end())
         try:
             async for number, progress in latest:
@@ -150,6 +152,11 @@ class McpService:
         except asyncio.CancelledError:
             task.cancel()
             raise
+
+    def _is_busy(self, caller: Caller) -> bool:
+        """Whether there is no place for one more call of this caller's."""
+        theirs = sum(tenant == caller.tenant for tenant in self._calls.values())
+        return len(self._calls) >= CALLS_MAX or theirs >= CALLS_PER_TENANT_MAX
 
     async def _logged(self, call: Call, name: str, arguments: Mapping[str, Any], *, busy: bool) -> CallToolResult:
         """A call's result, once the log has that there was such a call."""
@@ -170,7 +177,7 @@ class McpService:
     ) -> tuple[CallToolResult, int, str | None]:
         try:
             if busy:
-                raise Refusal(f"{CALLS_MAX} calls are under way: try again in a while", code="mcp.busy")
+                raise Refusal("too many calls are under way: try again when one has ended", code="mcp.busy")
             tool = _tool(name)
             found = await tool.work(call, _read(tool, arguments))
         except BelljarError as error:
@@ -205,9 +212,11 @@ class McpHttp:
         try:
             scope["belljar.caller"] = await self._caller_of(scope)
         except Refusal as refusal:
-            await self._host.log(HttpRequest(by=NOBODY, route="MCP", status=401, code=refusal.code))
-            failed = _Failed("the request", refusal.code, str(refusal))
-            await _reply(send, 401, failed, (b"www-authenticate", b'Bearer realm="belljar"'))
+            status = 429 if refusal.code == "access.throttled" else 401
+            await self._host.log(HttpRequest(by=NOBODY, route="MCP", status=status, code=refusal.code))
+            failed = _Failed("refused", refusal.code, str(refusal), status=status)
+            more = (b"retry-after", b"10") if status == 429 else (b"www-authenticate", b'Bearer realm="belljar"')
+            await _reply(send, status, failed, more)
             return
         except BelljarError as error:
             _log.error("who asks cannot be found out: %s: %s", type(error).__name__, error)
@@ -337,7 +346,7 @@ async def _reply(send: Send, status: int, failed: _Failed, *more: tuple[bytes, b
     await send({"type": "http.response.body", "body": body})
 
 
-async def _all_ended(tasks: set[asyncio.Task[CallToolResult]]) -> None:
+async def _all_ended(tasks: list[asyncio.Task[CallToolResult]]) -> None:
     await asyncio.wait(tasks)
 
 
