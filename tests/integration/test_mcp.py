@@ -310,6 +310,20 @@ def test_a_client_that_gives_up_ends_its_run(jar: Jar) -> None:
     assert (call.status, call.code) == (499, "mcp.cancelled")
 
 
+def test_a_service_that_stops_tells_its_callers_and_ends_their_runs(jar: Jar) -> None:
+    async def work(address: str, host: Host, service: McpService) -> Any:
+        async with client(address, "one") as opened:
+            waiting = asyncio.create_task(opened.call_tool("run_python", {"code": "while True: pass"}))
+            await asyncio.to_thread(until, lambda: jar.records("cell.started"), what="the program runs")
+            await service.aclose()
+            assert host.live() == []
+            return await waiting
+
+    stopped = over_http(jar, work)
+    assert (error_of(stopped)["code"], error_of(stopped)["status"]) == ("mcp.stopping", 503)
+    assert [record.data["status"] for record in jar.records("run.finished")] == ["killed"]
+
+
 @pytest.mark.parametrize(("others", "own"), [(CALLS_MAX, 0), (0, CALLS_PER_TENANT_MAX)])
 def test_whoever_comes_when_their_places_are_taken_is_refused_at_once(others: int, own: int, jar: Jar) -> None:
     async def work(address: str, _host: Host, service: McpService) -> list[Any]:

@@ -105,7 +105,8 @@ class McpService:
             caller_of: who sent a request. Raises a Refusal if nobody whom we know, a HostFault if that cannot be found
                 out.
         """
-        return McpHttp(self._host, self.server(lambda context: context.request.scope["belljar.caller"]), caller_of)
+        server = self.server(lambda context: context.request.scope["belljar.caller"])
+        return McpHttp(self._host, server, caller_of, self.aclose)
 
     def server(self, caller_of: Callable[[Any], Caller]) -> Server[Any]:
         """The SDK's server with our tools. `caller_of` gives who sent a request, from its context."""
@@ -128,7 +129,7 @@ class McpService:
         return server
 
     async def aclose(self) -> None:
-        """End all calls, and return when their runs have ended."""
+        """End all calls, which their callers are told, and return when their runs have ended."""
         for task in list(self._calls):
             task.cancel()
         if self._calls:
@@ -144,14 +145,18 @@ class McpService:
         task = asyncio.create_task(self._logged(call, name, arguments or {}, busy=self._is_busy(caller)))
         self._calls[task] = caller.tenant
         task.add_done_callback(self._calls.pop)
+        task.add_done_callback(_looked_at)  # where nobody waits any more, nobody else would
         task.add_done_callback(lambda _: latest.end())
         try:
             async for number, progress in latest:
                 await session.report_progress(number, None, _in_words(progress))
-            return await asyncio.shield(task)
+            await asyncio.wait([task])
         except asyncio.CancelledError:
             task.cancel()
             raise
+        if task.cancelled():
+            return _failure(_Failed("our side", "mcp.stopping", "the service is stopping: ask again later", status=503))
+        return task.result()
 
     def _is_busy(self, caller: Caller) -> bool:
         """Whether there is no place for one more call of this caller's."""
@@ -195,16 +200,29 @@ class McpService:
 class McpHttp:
     """An ASGI application that speaks the protocol on whatever path it is mounted, within `run`."""
 
-    def __init__(self, host: Host, server: Server[Any], caller_of: Callable[[Scope], Awaitable[Caller]]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        server: Server[Any],
+        caller_of: Callable[[Scope], Awaitable[Caller]],
+        end: Callable[[], Awaitable[None]],
+    ) -> None:
         self._host = host
+        self._end = end
         self._caller_of = caller_of
         self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=BODY_BYTES_MAX)
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """It answers while this block lasts, which belongs into the lifespan of the whole application."""
+        """It answers while this block lasts, which belongs into the lifespan of the whole application.
+
+        The end of the block ends the calls under way.
+        """
         async with self._manager.run():
-            yield
+            try:
+                yield
+            finally:
+                await self._end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -344,6 +362,11 @@ async def _reply(send: Send, status: int, failed: _Failed, *more: tuple[bytes, b
     # The rest of a request that nobody reads would else be taken for the next one, or come in without end.
     await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
     await send({"type": "http.response.body", "body": body})
+
+
+def _looked_at(task: asyncio.Task[CallToolResult]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("an MCP call could not be logged: %s: %s", type(error).__name__, error)
 
 
 async def _all_ended(tasks: list[asyncio.Task[CallToolResult]]) -> None:
