@@ -53,7 +53,7 @@ async def caller_of(scope: Any) -> Caller:
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+    return asyncio.run(asyncio.wait_for(work, 3 * PATIENCE_S))
 
 
 @contextlib.asynccontextmanager
