@@ -10,7 +10,7 @@ SUDO   := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 WORKERS ?= $(shell nproc)
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
-.PHONY: demo test quick lint types unit quick-unit docker postgres aimock browser rlms strace mutants bench clean
+.PHONY: demo test quick lint types unit quick-unit docker postgres aimock browser rlms strace mutants bench service-image clean
 
 # Debian packages, where they may be installed: as root, or with a sudo that asks nobody.
 install = root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
@@ -100,6 +100,15 @@ mutants: $(READY) docker postgres browser rlms strace
 
 bench: $(READY) docker postgres browser rlms
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# An image of the service, made of this machine's Python and packages alone: no registry is asked (deploy/rootfs.py).
+# Where `docker` is not that of the machine, DOCKER_HOST says which.
+service-image: $(READY)
+	$(BIN)/python deploy/rootfs.py | docker import \
+		--change 'ENTRYPOINT ["/usr/local/bin/belljar"]' --change 'CMD ["serve"]' \
+		--change 'USER 10001:10001' --change 'WORKDIR /var/lib/belljar' --change 'VOLUME /var/lib/belljar' \
+		--change 'EXPOSE 8765' --change 'ENV BELLJAR_HOME=/var/lib/belljar PYTHONDONTWRITEBYTECODE=1' \
+		--change 'ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt' - belljar-service:local
 
 # Debian and Ubuntu split `venv` from Python; it is the one thing that may have to be installed first.
 $(READY): requirements-dev.lock pyproject.toml

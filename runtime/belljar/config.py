@@ -40,7 +40,16 @@ if TYPE_CHECKING:
     from belljar.access import AccessSettings
     from belljar.audit.witness import Address
 
-__all__ = ["CONFIG_FILE", "Config", "ServiceTable", "Settings", "read_config", "schema", "settings"]
+__all__ = [
+    "CONFIG_FILE",
+    "Config",
+    "ServiceTable",
+    "Settings",
+    "TelemetryTable",
+    "read_config",
+    "schema",
+    "settings",
+]
 
 CONFIG_FILE: Final = "belljar.toml"
 
@@ -104,6 +113,13 @@ class ServiceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain: str = "30 s"
 
 
+class TelemetryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a service sends spans of runs: `otlp` is a collector's URL. With `contents`, what was said is in them."""
+
+    otlp: str | None = None
+    contents: bool = False
+
+
 class _Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one level of tenants may use; several periods as a list."""
 
@@ -154,6 +170,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit: _Audit = _Audit()
     service: ServiceTable = ServiceTable()
     access: _Access = _Access()
+    telemetry: TelemetryTable = TelemetryTable()
 
 
 assert _Tenant.__struct_fields__ == tuple(DIMENSION_OF), "every limit of the ledger can be written in the file"
@@ -171,6 +188,7 @@ class Config:
     witness: Address | None = None
     service: ServiceTable = field(default_factory=ServiceTable)
     access: AccessSettings | None = None
+    telemetry: TelemetryTable = field(default_factory=TelemetryTable)
 
 
 @dataclass(frozen=True)
@@ -294,6 +312,7 @@ class _Reader:
             witness=self._witness(read.audit.witness),
             service=self._service(read.service),
             access=self._access(read.access),
+            telemetry=self._telemetry(read.telemetry),
         )
 
     def _service(self, table: ServiceTable) -> ServiceTable:
@@ -337,6 +356,16 @@ class _Reader:
         except InvalidInput as error:
             key, _, what = str(error).partition(" ")
             self._refuse(("access", "oidc", key), f"this {what}")
+
+    def _telemetry(self, table: TelemetryTable) -> TelemetryTable:
+        if table.otlp is not None:
+            from belljar.audit.export.otel import check_endpoint  # here: as above
+
+            try:
+                check_endpoint(table.otlp)
+            except InvalidInput as error:
+                self._refuse(("telemetry", "otlp"), str(error))
+        return table
 
     def _name(self, name: str) -> Tenant:
         try:
@@ -423,6 +452,7 @@ _KEYS_OF: Final[dict[tuple[str, ...], type[msgspec.Struct]]] = {
     ("service",): ServiceTable,
     ("access",): _Access,
     ("access", "oidc"): _Oidc,
+    ("telemetry",): TelemetryTable,
 }
 # Of the table [service], what is read from a text.
 _TEXTS: Final[tuple[tuple[str, Callable[[str], float]], ...]] = (

@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -22,7 +24,7 @@ from belljar.audit.events import HttpRequest
 from belljar.errors import PolicyDenied
 from belljar.host import Host
 from belljar.identity import Tenant
-from belljar.service.mcp import CALLS_MAX, McpService
+from belljar.service.mcp import CALLS_MAX, CALLS_PER_TENANT_MAX, McpService
 from belljar.service.tools import TEXT_CHARS_MAX, TOOLS, Caller, Offer
 from belljar.testing import FakeModel
 from tests.integration.support import BELLJAR, PATIENCE_S, Jar, until
@@ -51,7 +53,7 @@ async def caller_of(scope: Any) -> Caller:
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+    return asyncio.run(asyncio.wait_for(work, 3 * PATIENCE_S))
 
 
 @contextlib.asynccontextmanager
@@ -129,7 +131,8 @@ def test_a_question_is_answered_and_its_progress_is_told(jar: Jar) -> None:
     assert [number for number, _ in told] == sorted({number for number, _ in told}) != []
     assert told[-1][1] is not None
     assert "model calls" in told[-1][1]
-    (call,) = calls(jar)
+    assert len(calls(jar)) == 1
+    call = calls(jar)[0]
     assert (call.by, call.route, call.status) == ("key:one", "MCP answer_over_context", 200)
     assert (call.tenant, call.role, call.of) == ("acme/one", "runner", done["run"])
 
@@ -307,19 +310,37 @@ def test_a_client_that_gives_up_ends_its_run(jar: Jar) -> None:
     assert (call.status, call.code) == (499, "mcp.cancelled")
 
 
-def test_whoever_comes_when_all_places_are_taken_is_refused_at_once(jar: Jar) -> None:
-    async def work(address: str, _host: Host, service: McpService) -> Any:
-        held = [asyncio.get_running_loop().create_task(asyncio.Event().wait()) for _ in range(CALLS_MAX)]
-        service._calls.update(held)  # type: ignore[arg-type]
+def test_a_service_that_stops_tells_its_callers_and_ends_their_runs(jar: Jar) -> None:
+    async def work(address: str, host: Host, service: McpService) -> Any:
         async with client(address, "one") as opened:
-            refused = await opened.call_tool("list_runs", {})
-            service._calls.difference_update(held)
-            for one in held:
-                one.cancel()
-            return refused, await opened.call_tool("list_runs", {})
+            waiting = asyncio.create_task(opened.call_tool("run_python", {"code": "while True: pass"}))
+            await asyncio.to_thread(until, lambda: jar.records("cell.started"), what="the program runs")
+            await service.aclose()
+            assert host.live() == []
+            return await waiting
 
-    refused, allowed = over_http(jar, work)
+    stopped = over_http(jar, work)
+    assert (error_of(stopped)["code"], error_of(stopped)["status"]) == ("mcp.stopping", 503)
+    assert [record.data["status"] for record in jar.records("run.finished")] == ["killed"]
+
+
+@pytest.mark.parametrize(("others", "own"), [(CALLS_MAX, 0), (0, CALLS_PER_TENANT_MAX)])
+def test_whoever_comes_when_their_places_are_taken_is_refused_at_once(others: int, own: int, jar: Jar) -> None:
+    async def work(address: str, _host: Host, service: McpService) -> list[Any]:
+        loop, never = asyncio.get_running_loop(), asyncio.Event()
+        held: dict[Any, str | None] = {loop.create_task(never.wait()): "other" for _ in range(others)}
+        held |= {loop.create_task(never.wait()): "acme/one" for _ in range(own)}
+        service._calls.update(held)
+        async with client(address, "one") as opened, client(address, "two") as other:
+            refused, theirs = await opened.call_tool("list_runs", {}), await other.call_tool("list_runs", {})
+            for one in held:
+                del service._calls[one]
+                one.cancel()
+            return [refused, theirs, await opened.call_tool("list_runs", {})]
+
+    refused, theirs, allowed = over_http(jar, work)
     assert (error_of(refused)["code"], error_of(refused)["status"]) == ("mcp.busy", 503)
+    assert theirs.is_error is (others == CALLS_MAX)
     assert not allowed.is_error
 
 
@@ -432,6 +453,16 @@ def test_the_end_of_stdin_and_a_signal_end_the_runs_under_way(jar: Jar) -> None:
     for said in (first, second):
         assert all(json.loads(line)["jsonrpc"] == "2.0" for line in said.splitlines())
     assert [record.data["status"] for record in jar.records("run.finished")] == ["killed", "killed"]
+
+
+def test_what_somebody_prints_goes_to_stderr_and_not_among_the_messages() -> None:
+    code = (
+        "import os, subprocess, sys; from belljar.cli.mcp import _streams, _write\n"
+        "_, write = _streams(); print('stray', flush=True); subprocess.run(['/bin/echo', 'child'])\n"
+        "assert sys.stdin.read() == ''; _write(write._fd, b'message\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=b"not yours", capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"message\n", b"stray\nchild\n")
 
 
 def test_a_message_without_end_ends_the_session(jar: Jar) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import html as markup
-import http.server
 import json
 import os
 import re
 import socket
-import threading
 from html.parser import HTMLParser
 from types import ModuleType
-from typing import Any, Self
+from typing import Any
 
 import atif as interchange
 import pytest
@@ -36,6 +34,7 @@ from belljar.audit.trajectory import Cell, Read, Run, Step, Turn
 from belljar.errors import HostFault, InvalidInput
 from tests.rlms import iteration_of, types_of_rlms
 from tests.unit.audit_events import made
+from tests.unit.collectors import Collector
 from tests.unit.trajectories import HOSTILE, START, Shelf, documents, story
 
 BADGE = Badge(tone="good", word="The log verifies", detail="")
@@ -277,43 +276,6 @@ def test_a_prompt_in_a_span_has_its_instructions_and_messages_and_what_is_gone_s
     assert "system_instructions" not in gone
     for one in (gone["input.messages"], gone["output.messages"]):
         assert [part["content"] for message in one for part in message["parts"]] == ["[not here: it was erased]"]
-
-
-class Collector:
-    """Answers each request with the next of these, and keeps what it was sent."""
-
-    def __init__(self, *answers: tuple[int, bytes]) -> None:
-        self.got: list[tuple[str, bytes]] = []
-        left = iter(answers)
-        got = self.got
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                got.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
-                status, body = next(left)
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def test_a_collector_gets_each_batch_at_the_usual_path() -> None:

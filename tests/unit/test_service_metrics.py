@@ -26,6 +26,7 @@ from belljar.audit.events import (
     RunFinished,
     RunStarted,
 )
+from belljar.errors import PolicyDenied
 from belljar.host import Host
 from belljar.ledger import Amounts, Limits, Quota, Remaining
 from belljar.service.metrics import FRESH_S, TENANTS_MAX, HostSources, Metrics, MetricsPage, Reading
@@ -210,6 +211,18 @@ def test_one_path_is_answered_and_no_other_and_nobody_is_asked_at_each_scrape() 
         assert b"\nbelljar_queue_length 2.0\n" in (await answer_to(page, "GET", "/metrics"))[2]
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize(("code", "status"), [("access.unknown", 401), ("access.forbidden", 403)])
+def test_whoever_may_not_read_metrics_gets_none(code: str, status: int) -> None:
+    sources = Fixed()
+
+    async def admit(_scope: Any) -> None:
+        raise PolicyDenied("no", code=code)
+
+    told, headers, body = asyncio.run(answer_to(MetricsPage(Metrics(), sources, admit=admit), "GET", "/metrics"))
+    assert (told, body, sources.asked) == (status, b"", 0)
+    assert (b"www-authenticate" in headers) is (status == 401)
 
 
 def test_a_host_s_records_are_all_counted_and_its_gauges_are_its_own(tmp_path: Path) -> None:

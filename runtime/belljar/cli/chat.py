@@ -64,7 +64,11 @@ def chat(sources: tuple[str, ...], model: str, sub_model: str | None, **rest: An
 
 
 async def _converse(session: Session, *, quiet: bool) -> None:
-    lines = Lines(_LINE_BYTES_MAX, "a question", "give the long part with --context", code="question.too_long")
+    too_long = InvalidInput(
+        f"a question of over {_LINE_BYTES_MAX} bytes is too long: give the long part with --context",
+        code="question.too_long",
+    )
+    lines = Lines(_LINE_BYTES_MAX, too_long)
     _on_interrupt(lambda: None)
     while True:
         if sys.stdin.isatty() and not quiet:

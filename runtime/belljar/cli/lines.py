@@ -18,12 +18,12 @@ class Lines:
 
     Args:
         bytes_max: the longest line.
-        what, advice, code: of the refusal of a longer one, which says what a line is and what to do instead.
+        refusal: what is raised of a longer one.
     """
 
-    def __init__(self, bytes_max: int, what: str, advice: str, *, code: str, fd: int = 0) -> None:
+    def __init__(self, bytes_max: int, refusal: InvalidInput, *, fd: int = 0) -> None:
         self._bytes_max = bytes_max
-        self._refusal = InvalidInput(f"{what} of over {bytes_max} bytes is too long: {advice}", code=code)
+        self._refusal = refusal
         self._fd = fd
         self._data = bytearray()
         self._searched = 0

@@ -121,8 +121,11 @@ class _Read(_Stream):
     """Messages, a line each. One that is none is given as the error, and the SDK answers it."""
 
     def __init__(self, fd: int) -> None:
-        advice = "register the text with `belljar context add`"
-        self._lines = Lines(_MESSAGE_BYTES_MAX, "a message", advice, code="mcp.too_long", fd=fd)
+        too_long = InvalidInput(
+            f"a message of over {_MESSAGE_BYTES_MAX} bytes is too long: register the text with `belljar context add`",
+            code="mcp.too_long",
+        )
+        self._lines = Lines(_MESSAGE_BYTES_MAX, too_long, fd=fd)
 
     async def receive(self) -> Any:
         from mcp.shared.message import SessionMessage

@@ -9,7 +9,8 @@ ours, which the SDK's request waits for::
 
 Progress has one place: what a slow client did not take yet is replaced by what came after it. A client that cancels its
 request, or whose connection ends, ends the task, and that the run; the request does not wait for it, but its place is
-taken until it has ended. There are at most `CALLS_MAX` places; whoever comes then is refused, and nobody waits.
+taken until it has ended. There are at most `CALLS_MAX` places, and of these `CALLS_PER_TENANT_MAX` for one tenant, so
+that none keeps the others out; whoever comes then is refused, and nobody waits.
 
 Over HTTP every request stands alone: no session is kept, so none can be used by somebody else, and any process behind a
 proxy may answer. A request proves by its own credential who asks. Every call stands in the log as an `http.request`
@@ -49,11 +50,12 @@ from belljar.host import Host
 from belljar.service.tools import TOOLS, Call, Caller, Demand, Offer, Tool, own_subtree
 from belljar.tasks import to_the_end
 
-__all__ = ["BODY_BYTES_MAX", "CALLS_MAX", "McpHttp", "McpService"]
+__all__ = ["BODY_BYTES_MAX", "CALLS_MAX", "CALLS_PER_TENANT_MAX", "McpHttp", "McpService"]
 
 # Of one request over HTTP: the longest text that a tool takes, in JSON, and room for the rest.
 BODY_BYTES_MAX: Final = 4 * 2**20
 CALLS_MAX: Final = 64
+CALLS_PER_TENANT_MAX: Final = 16
 NOBODY: Final = "nobody"
 # As many web servers call a client that did not wait.
 _GONE: Final = 499
@@ -94,7 +96,7 @@ class McpService:
         self._host = host
         self._offer = offer
         self._demand = demand
-        self._calls: set[asyncio.Task[CallToolResult]] = set()
+        self._calls: dict[asyncio.Task[CallToolResult], str | None] = {}  # and whose they are
 
     def http(self, caller_of: Callable[[Scope], Awaitable[Caller]]) -> McpHttp:
         """The tools as an ASGI application, for one path.
@@ -103,7 +105,8 @@ class McpService:
             caller_of: who sent a request. Raises a Refusal if nobody whom we know, a HostFault if that cannot be found
                 out.
         """
-        return McpHttp(self._host, self.server(lambda context: context.request.scope["belljar.caller"]), caller_of)
+        server = self.server(lambda context: context.request.scope["belljar.caller"])
+        return McpHttp(self._host, server, caller_of, self.aclose)
 
     def server(self, caller_of: Callable[[Any], Caller]) -> Server[Any]:
         """The SDK's server with our tools. `caller_of` gives who sent a request, from its context."""
@@ -126,11 +129,11 @@ class McpService:
         return server
 
     async def aclose(self) -> None:
-        """End all calls, and return when their runs have ended."""
+        """End all calls, which their callers are told, and return when their runs have ended."""
         for task in list(self._calls):
             task.cancel()
         if self._calls:
-            await to_the_end(_all_ended(self._calls))
+            await to_the_end(_all_ended(list(self._calls)))
 
     # --------------------------------------------------------------------------------------------------------- a call
 
@@ -139,17 +142,26 @@ class McpService:
     ) -> CallToolResult:
         latest = _Latest()
         call = Call(self._host, self._offer, caller, self._demand, latest.put)
-        task = asyncio.create_task(self._logged(call, name, arguments or {}, busy=len(self._calls) >= CALLS_MAX))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        task = asyncio.create_task(self._logged(call, name, arguments or {}, busy=self._is_busy(caller)))
+        self._calls[task] = caller.tenant
+        task.add_done_callback(self._calls.pop)
+        task.add_done_callback(_looked_at)  # where nobody waits any more, nobody else would
         task.add_done_callback(lambda _: latest.end())
         try:
             async for number, progress in latest:
                 await session.report_progress(number, None, _in_words(progress))
-            return await asyncio.shield(task)
+            await asyncio.wait([task])
         except asyncio.CancelledError:
             task.cancel()
             raise
+        if task.cancelled():
+            return _failure(_Failed("our side", "mcp.stopping", "the service is stopping: ask again later", status=503))
+        return task.result()
+
+    def _is_busy(self, caller: Caller) -> bool:
+        """Whether there is no place for one more call of this caller's."""
+        theirs = sum(tenant == caller.tenant for tenant in self._calls.values())
+        return len(self._calls) >= CALLS_MAX or theirs >= CALLS_PER_TENANT_MAX
 
     async def _logged(self, call: Call, name: str, arguments: Mapping[str, Any], *, busy: bool) -> CallToolResult:
         """A call's result, once the log has that there was such a call."""
@@ -170,7 +182,7 @@ class McpService:
     ) -> tuple[CallToolResult, int, str | None]:
         try:
             if busy:
-                raise Refusal(f"{CALLS_MAX} calls are under way: try again in a while", code="mcp.busy")
+                raise Refusal("too many calls are under way: try again when one has ended", code="mcp.busy")
             tool = _tool(name)
             found = await tool.work(call, _read(tool, arguments))
         except BelljarError as error:
@@ -188,16 +200,29 @@ class McpService:
 class McpHttp:
     """An ASGI application that speaks the protocol on whatever path it is mounted, within `run`."""
 
-    def __init__(self, host: Host, server: Server[Any], caller_of: Callable[[Scope], Awaitable[Caller]]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        server: Server[Any],
+        caller_of: Callable[[Scope], Awaitable[Caller]],
+        end: Callable[[], Awaitable[None]],
+    ) -> None:
         self._host = host
+        self._end = end
         self._caller_of = caller_of
         self._manager = StreamableHTTPSessionManager(server, stateless=True, max_request_body_size=BODY_BYTES_MAX)
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """It answers while this block lasts, which belongs into the lifespan of the whole application."""
+        """It answers while this block lasts, which belongs into the lifespan of the whole application.
+
+        The end of the block ends the calls under way.
+        """
         async with self._manager.run():
-            yield
+            try:
+                yield
+            finally:
+                await self._end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -205,9 +230,11 @@ class McpHttp:
         try:
             scope["belljar.caller"] = await self._caller_of(scope)
         except Refusal as refusal:
-            await self._host.log(HttpRequest(by=NOBODY, route="MCP", status=401, code=refusal.code))
-            failed = _Failed("the request", refusal.code, str(refusal))
-            await _reply(send, 401, failed, (b"www-authenticate", b'Bearer realm="belljar"'))
+            status = 429 if refusal.code == "access.throttled" else 401
+            await self._host.log(HttpRequest(by=NOBODY, route="MCP", status=status, code=refusal.code))
+            failed = _Failed("refused", refusal.code, str(refusal), status=status)
+            more = (b"retry-after", b"10") if status == 429 else (b"www-authenticate", b'Bearer realm="belljar"')
+            await _reply(send, status, failed, more)
             return
         except BelljarError as error:
             _log.error("who asks cannot be found out: %s: %s", type(error).__name__, error)
@@ -337,7 +364,12 @@ async def _reply(send: Send, status: int, failed: _Failed, *more: tuple[bytes, b
     await send({"type": "http.response.body", "body": body})
 
 
-async def _all_ended(tasks: set[asyncio.Task[CallToolResult]]) -> None:
+def _looked_at(task: asyncio.Task[CallToolResult]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("an MCP call could not be logged: %s: %s", type(error).__name__, error)
+
+
+async def _all_ended(tasks: list[asyncio.Task[CallToolResult]]) -> None:
     await asyncio.wait(tasks)
 
 

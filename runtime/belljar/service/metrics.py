@@ -46,7 +46,7 @@ from belljar.audit.events import (
     RunStarted,
 )
 from belljar.audit.signing import signed_size
-from belljar.errors import BelljarError
+from belljar.errors import BelljarError, Refusal
 from belljar.host import Host
 from belljar.ledger import Quota
 
@@ -286,7 +286,12 @@ class Metrics:
 
 
 class MetricsPage:
-    """An ASGI application that answers GET and HEAD of exactly one path, and nothing else."""
+    """An ASGI application that answers GET and HEAD of exactly one path, and nothing else.
+
+    Args:
+        admit: asked for each request; a Refusal keeps it out with the status 401, or 403 where its code begins with
+            `access.forbidden`. None lets everybody in who gets here.
+    """
 
     def __init__(
         self,
@@ -294,11 +299,13 @@ class MetricsPage:
         sources: Sources,
         *,
         path: str = "/metrics",
+        admit: Callable[[Scope], Awaitable[object]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = metrics
         self._sources = sources
         self._path = path
+        self._admit = admit
         self._clock = clock
         self._turn = asyncio.Lock()
         self._body = b""
@@ -311,6 +318,13 @@ class MetricsPage:
             return await _reply(send, 404, b"")
         if scope["method"] not in ("GET", "HEAD"):
             return await _reply(send, 405, b"", (b"allow", b"GET, HEAD"))
+        if self._admit is not None:
+            try:
+                await self._admit(scope)
+            except Refusal as refusal:
+                if refusal.code.startswith("access.forbidden"):
+                    return await _reply(send, 403, b"")
+                return await _reply(send, 401, b"", (b"www-authenticate", b'Bearer realm="belljar"'))
         body = await self.page()
         return await _reply(send, 200, body, silent=scope["method"] == "HEAD")
 

@@ -29,7 +29,7 @@ from belljar.audit.export.words import end_of, printed
 from belljar.audit.trajectory import Absent, Answer, Cell, Child, Contents, Prompt, Query, Run, Step, Text
 from belljar.errors import HostFault, InvalidInput
 
-__all__ = ["otel", "send"]
+__all__ = ["check_endpoint", "otel", "send"]
 
 BATCH_SPANS_MAX: Final = 512
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
@@ -277,6 +277,15 @@ def send(endpoint: str, requests: Iterable[bytes]) -> int:
     finally:
         connection.close()
     return count
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Refuse what is no URL of a collector; nothing is sent.
+
+    Raises:
+        InvalidInput: `export.endpoint`.
+    """
+    _connection(endpoint)
 
 
 def _connection(endpoint: str) -> tuple[http.client.HTTPConnection, str]:
