@@ -64,6 +64,17 @@ that a syslog wrote, to those in its last 16 MiB; an endpoint may give that much
 this log, those of others do not count, so several logs may share a witness; if none is, the log was replaced. A witness
 without any checkpoint is an error. It needs to be trusted only to keep what it got: what it has is signed.
 
+**After a restore.** What a witness has cannot be taken back. If an old copy was put back, and signed with
+`audit checkpoint --accept-restored`, the witness goes on saying that more was signed than that has, or something else:
+`verify --witness` names it, `restored old copy` at first, and `fork` once the log has grown past it. This is right. So
+begin a new witness:
+
+1. Set the old notes aside, before the log is accepted: move the file (`mv notes notes.before`), or let the endpoint
+   give them at another URL. They prove what the log was before.
+2. Let `audit.witness` name the new place, or leave it where a moved file was: the next checkpoint makes it anew.
+3. `belljar audit checkpoint --accept-restored` pushes its checkpoint there, and from then on `verify --witness` with
+   the new one holds. For the records before `log.accepted` the old notes count, as far as the copy reached.
+
 ## What verification names
 
 {NAMES}
