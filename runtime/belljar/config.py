@@ -33,6 +33,7 @@ from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
 from belljar.policy.locate import locate
 from belljar.state import State
+from belljar.units import parse_size
 
 if TYPE_CHECKING:
     from belljar.audit.witness import Address
@@ -51,6 +52,7 @@ _SHOWN_CHARS_MAX: Final = 100
 _EXAMPLE: Final = 'write a limit such as "50 USD/day", or a list of them'
 
 _Amount = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PATTERN}$"})]
+_Size = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9]+ (B|KiB|MiB|GiB)$"})]
 # Of an empty list nobody could say what it is meant to limit.
 _Amounts = _Amount | Annotated[list[_Amount], msgspec.Meta(min_length=1)] | msgspec.UnsetType
 
@@ -64,9 +66,13 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who gets the checkpoints of the log: `file:PATH`, an http or https URL, `syslog:PATH` or `syslog:HOST:PORT`."""
+    """Who gets the checkpoints of the log: `file:PATH`, an http or https URL, `syslog:PATH` or `syslog:HOST:PORT`.
+
+    `contents_max` is how much what is kept of all runs may take, such as "10 GiB"; the oldest make room.
+    """
 
     witness: str | None = None
+    contents_max: _Size | None = None
 
 
 class _Tenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,16 +114,21 @@ class Config:
     journal_env: str | None = None
     tenants: Mapping[Tenant, Changes] = field(default_factory=dict)
     witness: Address | None = None
+    contents_bytes_max: int | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is in force, and who says so: `origins` has a few words for `config`, `folder`, `journal`, `witness`."""
+    """What is in force, and who says so.
+
+    `origins` has a few words for `config`, `folder`, `journal`, `witness` and `contents`.
+    """
 
     state: State
     config: Config | None
     origins: Mapping[str, str]
     witness: Address | None = None
+    contents_bytes_max: int | None = None
 
 
 def settings(state: str | Path | None, config: str | Path | None, environ: Mapping[str, str]) -> Settings:
@@ -153,7 +164,10 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
     witness = None if counts is None else counts.witness
     if counts is not None and witness is not None:
         origins["witness"] = f"{counts.file}, audit.witness"
-    return Settings(State(place.root, url), found, origins, witness)
+    contents = None if counts is None else counts.contents_bytes_max
+    if counts is not None and contents is not None:
+        origins["contents"] = f"{counts.file}, audit.contents_max"
+    return Settings(State(place.root, url), found, origins, witness, contents)
 
 
 def _is_url(state: str | Path | None) -> bool:
@@ -229,7 +243,14 @@ class _Reader:
             journal_env=state.journal_env,
             tenants={self._name(name): self._limits(name, table) for name, table in tenants.items()},
             witness=self._witness(read.audit.witness),
+            contents_bytes_max=self._size(read.audit.contents_max, ("audit", "contents_max")),
         )
+
+    def _size(self, text: str | None, path: tuple[str, ...]) -> int | None:
+        try:
+            return None if text is None else parse_size(text)
+        except InvalidInput as error:
+            self._refuse(path, str(error))
 
     def _witness(self, text: str | None) -> Address | None:
         if text is None:

@@ -57,7 +57,7 @@ NARROWER = {
     "sandbox": {"errors", "identity", "assets", "tasks", "processes"},
     "state": {"errors"},
     "bounds": {"errors", "ledger", "units"},
-    "config": {"errors", "identity", "ledger", "audit", "policy", "state", "bounds"},
+    "config": {"errors", "identity", "ledger", "audit", "policy", "state", "bounds", "units"},
     "arguments": {"errors", "identity"},
     "states": {"errors", "protocol"},
     "journal": {"errors"},
