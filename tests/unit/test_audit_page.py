@@ -41,6 +41,11 @@ all before it, a log that agrees with a receipt still has all of that run.
 The signing key is in the keys folder (`$BELLJAR_KEYS`, else `belljar/keys` in the XDG config folder), with what was
 signed last of each log. Copy the folder when you copy the log; hosts that share a journal need the same keys.
 
+A receipt can be had at any later time (`audit receipt RUN`). So that this does not read the whole log, the table
+`subtrees` has the root over each block of 1024 records: a proof needs the records of one block, and of those behind the
+last one. Nobody has to believe that table: a proof is checked against the signed root before it is given out, and where
+it does not lead there, all records are read.
+
 What was written after the last checkpoint is not signed yet: see [SECURITY.md](../SECURITY.md#what-is-not-promised).
 
 ## Witnesses

@@ -66,7 +66,7 @@ def test_a_file_says_where_the_state_is_and_what_tenants_may_use(file: Path) -> 
         ("schema = 1\n[state]\njournal = 'here'\n", 3, "state.journal: this is no URL; write postgresql://"),
         ("schema = 1\n[state]\njournal = 'a://b'\njournal_env = 'C'\n", 4, "state.journal_env: there is a journal too"),
         ("schema = 1\n[audit]\ncontents_max = 5\n", 3, "audit.contents_max: expected str"),
-        ("schema = 1\n[audit]\ncontents_max = '5GB'\n", 3, "audit.contents_max: '5GB' is not a valid size; use"),
+        ("schema = 1\n[audit]\ncontents_max = '5GB'\n", 3, 'audit.contents_max: "5GB" is not a valid size; use'),
         ("schema = 1\n[audit]\ncontents = '5 B'\n", 3, "audit.contents: there is no such key; write one of witness,"),
         ("schema = 1\ntenants = 1\n", 2, "tenants: write each tenant as a table"),
         ("schema = 1\n[tenants]\nacme = 1\n", 3, "tenants.acme: expected object, got int"),
