@@ -64,6 +64,7 @@ _KEY_DAYS_MAX: Final = 36_500
 _EXAMPLE: Final = 'write a limit such as "50 USD/day", or a list of them'
 
 _Amount = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PATTERN}$"})]
+_Size = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^[0-9]+ (B|KiB|MiB|GiB)$"})]
 # Of an empty list nobody could say what it is meant to limit.
 _Amounts = _Amount | Annotated[list[_Amount], msgspec.Meta(min_length=1)] | msgspec.UnsetType
 
@@ -77,9 +78,13 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Audit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who gets the checkpoints of the log: `file:PATH`, an http or https URL, `syslog:PATH` or `syslog:HOST:PORT`."""
+    """Who gets the checkpoints of the log: `file:PATH`, an http or https URL, `syslog:PATH` or `syslog:HOST:PORT`.
+
+    `contents_max` is how much what is kept of all runs may take, such as "10 GiB"; the oldest make room.
+    """
 
     witness: str | None = None
+    contents_max: _Size | None = None
 
 
 class ServiceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -189,16 +194,21 @@ class Config:
     service: ServiceTable = field(default_factory=ServiceTable)
     access: AccessSettings | None = None
     telemetry: TelemetryTable = field(default_factory=TelemetryTable)
+    contents_bytes_max: int | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is in force, and who says so: `origins` has a few words for `config`, `folder`, `journal`, `witness`."""
+    """What is in force, and who says so.
+
+    `origins` has a few words for `config`, `folder`, `journal`, `witness` and `contents`.
+    """
 
     state: State
     config: Config | None
     origins: Mapping[str, str]
     witness: Address | None = None
+    contents_bytes_max: int | None = None
 
 
 def settings(state: str | Path | None, config: str | Path | None, environ: Mapping[str, str]) -> Settings:
@@ -234,7 +244,10 @@ def settings(state: str | Path | None, config: str | Path | None, environ: Mappi
     witness = None if counts is None else counts.witness
     if counts is not None and witness is not None:
         origins["witness"] = f"{counts.file}, audit.witness"
-    return Settings(State(place.root, url), found, origins, witness)
+    contents = None if counts is None else counts.contents_bytes_max
+    if counts is not None and contents is not None:
+        origins["contents"] = f"{counts.file}, audit.contents_max"
+    return Settings(State(place.root, url), found, origins, witness, contents)
 
 
 def _is_url(state: str | Path | None) -> bool:
@@ -313,6 +326,7 @@ class _Reader:
             service=self._service(read.service),
             access=self._access(read.access),
             telemetry=self._telemetry(read.telemetry),
+            contents_bytes_max=self._size(read.audit.contents_max, ("audit", "contents_max")),
         )
 
     def _service(self, table: ServiceTable) -> ServiceTable:
@@ -324,6 +338,12 @@ class _Reader:
         if (table.tls_cert is None) != (table.tls_key is None):
             self._refuse(("service",), "tls_cert and tls_key go together; name both files, or neither")
         return table
+
+    def _size(self, text: str | None, path: tuple[str, ...]) -> int | None:
+        try:
+            return None if text is None else parse_size(text)
+        except InvalidInput as error:
+            self._refuse(path, str(error))
 
     def _witness(self, text: str | None) -> Address | None:
         if text is None:

@@ -209,7 +209,7 @@ class Host:
         check("prices", prices, (Prices, type(None)), "belljar.Prices({name: belljar.Rates(...)})")
         found = settings(state, config, environ)
         self.state, self._config = found.state, found.config
-        self._witness = found.witness
+        self._witness, self._contents_bytes_max = found.witness, found.contents_bytes_max
         self._pool = pool
         self._environ = environ
         self._keys = Keys.at(environ)
@@ -261,7 +261,8 @@ class Host:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
             await asyncio.to_thread(self._contexts.sweep_lent)
             stack.push_async_callback(stopped, asyncio.create_task(watch(look, self._contexts.sweep_lent)))
-            stack.push_async_callback(stopped, asyncio.create_task(expire(journal, audit, self.state.journal)))
+            expiring = expire(journal, audit, self.state.journal, self._contents_bytes_max)
+            stack.push_async_callback(stopped, asyncio.create_task(expiring))
             checkpoints = Checkpoints(
                 journal,
                 audit,

@@ -20,6 +20,7 @@ from belljar.keys import Keys
 from belljar.models import ModelReply, ModelRequest, Usage
 from belljar.policy import load
 from tests.integration.support import Jar
+from tests.waiting import PATIENCE_S
 
 SECRET = "sk-ant-0123456789-very-secret"
 CANARY = 'the blue "ibis" of Weymouth'
@@ -123,6 +124,28 @@ def shown(contents: Contents, run: str, event: Any) -> Any:
         case _:
             name = getattr(event, "question", None)
             return name and contents.text(run, name)
+
+
+def test_a_host_keeps_no_more_than_its_configuration_says_and_prune_does_so_at_once(jar: Jar) -> None:
+    runs = [solve(jar, keeping("code"), Talker()).run for _ in range(2)]
+    file = jar.at / "belljar.toml"
+    file.write_text("schema = 1\n[audit]\ncontents_max = '1 GiB'\n")
+    assert jar("config", "check").code == 0
+    assert f"contents  at most 1 GiB  ({file}, audit.contents_max)" in jar("config", "show").stdout
+    assert jar("audit", "prune", env=environment(jar)).stdout == ""
+    with open_contents(jar.state.journal, Keys(jar.work / "keys")) as contents:
+        ((size,),) = contents._ask("SELECT sum(length(body)) FROM contents")
+    file.write_text(f"schema = 1\n[audit]\ncontents_max = '{size - 1} B'\n")
+
+    async def open_host() -> None:
+        async with belljar.Runtime("standard", state=jar.at, environ=environment(jar)), asyncio.timeout(PATIENCE_S):
+            while not jar.records("content.erased"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    asyncio.run(open_host())
+    assert [record.data for record in jar.records("content.erased")] == [{"of": runs[0], "by": "host", "why": "size"}]
+    file.write_text("schema = 1\n[audit]\ncontents_max = '1 B'\n")
+    assert jar("audit", "prune", env=environment(jar)).stdout.split() == [runs[1]]
 
 
 SEARCHING = """\

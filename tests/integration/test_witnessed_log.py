@@ -7,6 +7,36 @@ import shutil
 from tests.integration.support import Jar
 
 
+def test_after_a_restored_log_was_accepted_its_old_witness_says_so_for_ever_and_a_new_one_holds(jar: Jar) -> None:
+    notes = jar.work / "notes"
+    (jar.at / "belljar.toml").write_text(f"schema = 1\n[audit]\nwitness = 'file:{notes}'\n")
+    log, old = jar.state.root / "audit.db", jar.work / "old.db"
+    assert jar.exec("print(1)").code == 0
+    shutil.copy(log, old)
+    for number in (2, 3):
+        assert jar.exec(f"print({number})").code == 0
+    for path in log.parent.glob("audit.db*"):
+        path.unlink()
+    shutil.copy(old, log)
+    before = notes.rename(jar.work / "notes.before")
+    accepted = jar("audit", "checkpoint", "--accept-restored")
+    assert accepted.code == 0
+    assert (
+        f"if the witness file:{notes} has checkpoints of the log as it was, it will say so for ever" in accepted.stderr
+    )
+    assert jar("audit", "verify").code == 0
+    # The copy had the first checkpoint: what the old notes say beyond it is not in this log.
+    found = jar("audit", "verify", "--witness", before)
+    assert (found.code, found.stdout.partition(":")[0]) == (9, "restored old copy")
+    assert jar("audit", "verify", "--witness", notes).code == 0
+    for number in (4, 5, 6):
+        assert jar.exec(f"print({number})").code == 0
+    found = jar("audit", "verify", "--witness", before)
+    assert (found.code, found.stdout.partition(":")[0]) == (9, "fork")
+    assert "a checkpoint that the witness has is of other records than the first " in found.stdout
+    assert jar("audit", "verify", "--witness", notes).code == 0
+
+
 def test_a_log_that_was_put_back_with_its_keys_is_found_by_its_witness(jar: Jar) -> None:
     notes, keys = jar.work / "notes", jar.work / "keys"
     (jar.at / "belljar.toml").write_text(f"schema = 1\n[audit]\nwitness = 'file:{notes}'\n")

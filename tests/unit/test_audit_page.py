@@ -41,6 +41,11 @@ all before it, a log that agrees with a receipt still has all of that run.
 The signing key is in the keys folder (`$BELLJAR_KEYS`, else `belljar/keys` in the XDG config folder), with what was
 signed last of each log. Copy the folder when you copy the log; hosts that share a journal need the same keys.
 
+A receipt can be had at any later time (`audit receipt RUN`). So that this does not read the whole log, the table
+`subtrees` has the root over each block of 1024 records: a proof needs the records of one block, and of those behind the
+last one. Nobody has to believe that table: a proof is checked against the signed root before it is given out, and where
+it does not lead there, all records are read.
+
 What was written after the last checkpoint is not signed yet: see [SECURITY.md](../SECURITY.md#what-is-not-promised).
 
 ## Witnesses
@@ -63,6 +68,17 @@ pushed in its place. A host that closes waits for at most 5 seconds.
 that a syslog wrote, to those in its last 16 MiB; an endpoint may give that much in 30 seconds. If some of them are of
 this log, those of others do not count, so several logs may share a witness; if none is, the log was replaced. A witness
 without any checkpoint is an error. It needs to be trusted only to keep what it got: what it has is signed.
+
+**After a restore.** What a witness has cannot be taken back. If an old copy was put back, and signed with
+`audit checkpoint --accept-restored`, the witness goes on saying that more was signed than that has, or something else:
+`verify --witness` names it, `restored old copy` at first, and `fork` once the log has grown past it. This is right. So
+begin a new witness:
+
+1. Set the old notes aside, before the log is accepted: move the file (`mv notes notes.before`), or let the endpoint
+   give them at another URL. They prove what the log was before.
+2. Let `audit.witness` name the new place, or leave it where a moved file was: the next checkpoint makes it anew.
+3. `belljar audit checkpoint --accept-restored` pushes its checkpoint there, and from then on `verify --witness` with
+   the new one holds. For the records before `log.accepted` the old notes count, as far as the copy reached.
 
 ## What verification names
 

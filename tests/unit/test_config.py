@@ -92,6 +92,9 @@ def test_a_file_says_whose_tokens_are_taken_and_how_long_keys_live(file: Path) -
         ("schema = 1\n[state]\nfolder = 1\n", 3, "state.folder: expected str"),
         ("schema = 1\n[state]\njournal = 'here'\n", 3, "state.journal: this is no URL; write postgresql://"),
         ("schema = 1\n[state]\njournal = 'a://b'\njournal_env = 'C'\n", 4, "state.journal_env: there is a journal too"),
+        ("schema = 1\n[audit]\ncontents_max = 5\n", 3, "audit.contents_max: expected str"),
+        ("schema = 1\n[audit]\ncontents_max = '5GB'\n", 3, 'audit.contents_max: "5GB" is not a valid size; use'),
+        ("schema = 1\n[audit]\ncontents = '5 B'\n", 3, "audit.contents: there is no such key; write one of witness,"),
         ("schema = 1\ntenants = 1\n", 2, "tenants: write each tenant as a table"),
         ("schema = 1\n[tenants]\nacme = 1\n", 3, "tenants.acme: expected object, got int"),
         ("schema = 1\n\n[tenants.Acme]\ncalls = '1/day'\n", 3, "tenants.Acme: 'Acme' is not a valid tenant name"),
@@ -228,6 +231,14 @@ def test_without_a_file_all_is_as_ever(tmp_path: Path) -> None:
     found = settings(None, None, {"HOME": str(tmp_path)})
     assert (found.config, found.state.url, "config" in found.origins) == (None, None, False)
     assert found.state.root == tmp_path / ".local/state/belljar"
+
+
+def test_how_much_may_be_kept_counts_where_the_file_does(file: Path) -> None:
+    written(file, "schema = 1\n[audit]\ncontents_max = '3 MiB'\n")
+    found = settings(file.parent, None, {})
+    assert (found.contents_bytes_max, found.origins["contents"]) == (3 * 2**20, f"{file}, audit.contents_max")
+    elsewhere = settings(file.parent / "other", None, {"BELLJAR_CONFIG": str(file)})
+    assert (elsewhere.contents_bytes_max, elsewhere.origins.get("contents")) == (None, None)
 
 
 def test_a_file_in_the_state_folder_is_found_there_and_cannot_lead_elsewhere(file: Path) -> None:

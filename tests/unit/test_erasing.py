@@ -183,10 +183,35 @@ def test_the_oldest_make_room_for_later_ones(tmp_path: Path) -> None:
         for run in ("20260101", "20260102", "20260103"):
             await keep(log, keys, run, size=100)
         ((size,),) = await meddle(log.journal, "SELECT sum(length(body)) FROM contents")
-        assert await oldest(log.journal, size) == []
-        assert await oldest(log.journal, size - 1) == ["20260101"]
-        assert await oldest(log.journal, 0) == ["20260101", "20260102", "20260103"]
+        where = journals.place(tmp_path / "audit.db")
+        assert where is not None
+        assert oldest(where, size) == []
+        assert oldest(where, size - 1) == ["20260101"]
+        assert oldest(where, 0) == ["20260101", "20260102", "20260103"]
         await log.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("store")
+def test_a_host_lets_the_oldest_make_room_but_for_runs_under_way(tmp_path: Path) -> None:
+    async def main() -> None:
+        log, keys = OwnLog(tmp_path / "audit.db"), Keys(tmp_path / "keys")
+        for number, run in enumerate(("20260101", "20260102", "20260103", "20260104")):
+            await keep(log, keys, run, size=100, is_open=int(not number))
+        await meddle(log.journal, f"UPDATE content_keys SET until = {2**40}")
+        ((size,),) = await meddle(log.journal, "SELECT sum(length(body)) FROM contents")
+        where = journals.place(tmp_path / "audit.db")
+        assert where is not None
+        host = asyncio.create_task(expire(log.journal, log, where, size // 2))
+        async with asyncio.timeout(PATIENCE_S):
+            while await of_run(log.journal, "20260102"):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        host.cancel()
+        assert [bool(await of_run(log.journal, f"2026010{day}")) for day in (1, 2, 3, 4)] == [True, False, True, True]
+        await log.aclose()
+        told = [record.typed for record in records(where) if record.event == "content.erased"]
+        assert told == [ContentsErased(of="20260102", by="host", why="size")]
 
     asyncio.run(main())
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from belljar.audit.merkle import EMPTY_ROOT, Tree, is_consistent, is_included, leaf_hash
+from belljar.audit.merkle import EMPTY_ROOT, SparseTree, Tree, is_consistent, is_included, leaf_hash
 from tests.examples import examples
 
 LEAVES = [leaf_hash(str(number).encode()) for number in range(300)]
@@ -71,6 +71,20 @@ def test_a_tree_goes_on_from_its_parts_and_its_proofs_hold(data: st.DataObject) 
         assert not is_included(leaf, size + 1, LEAVES[leaf], included, tree.root()) or size & (size - 1)
         assert not is_included(leaf, size, LEAVES[leaf], included[:-1], tree.root()) or not included
         assert not is_included(leaf, size, LEAVES[leaf], [*included, EMPTY_ROOT], tree.root())
+
+
+@given(st.integers(1, 299), st.integers(0, 4), st.data())
+def test_of_blocks_and_the_leaves_of_one_a_tree_has_the_root_and_the_proofs(
+    size: int, level: int, data: st.DataObject
+) -> None:
+    leaf = data.draw(st.integers(0, size - 1))
+    whole = Tree()
+    whole.extend(LEAVES[:size])
+    blocks = [mth(LEAVES[at << level : (at + 1) << level]) for at in range(size >> level)]
+    known = {at: LEAVES[at] for at in range(size) if at >> level in (leaf >> level, size >> level)}
+    sparse = SparseTree(size, level, blocks, known)
+    assert (sparse.root(), sparse.leaf(leaf)) == (whole.root(), LEAVES[leaf])
+    assert sparse.inclusion(leaf, size) == whole.inclusion(leaf, size)
 
 
 def test_what_it_has_forgotten_it_does_not_make_up() -> None:

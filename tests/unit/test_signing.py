@@ -28,6 +28,8 @@ from tests.journals import OwnLog
 from tests.unit.audit_events import made
 
 _T = TypeVar("_T")
+# The package has a function of this name.
+MODULE = sys.modules["belljar.audit.signing"]
 
 
 class Bench:
@@ -256,6 +258,83 @@ def test_a_receipt_can_be_had_later(bench: Bench) -> None:
     assert verify(bench.path, keys=bench.keys, receipts=[receipt]).ok
     with pytest.raises(InvalidInput, match="the log has no run r9"):
         bench.do(lambda _, checkpoints: checkpoints.receipt_of("r9"))
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("runs", [1, 4, 9, 11])
+def test_a_receipt_of_a_run_long_ago_reads_its_block_and_not_the_whole_log(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, runs: int
+) -> None:
+    monkeypatch.setattr(MODULE, "_BLOCK_LEVEL", 2)
+    for number in range(1, runs + 1):
+        bench.add(f"r{number}")
+
+    async def work(_: OwnLog, checkpoints: Checkpoints) -> list[Receipt]:
+        await checkpoints.make()
+        asked: list[tuple[object, ...]] = []
+        ask = checkpoints._ask
+
+        async def counting(statement: str, *values: object) -> list[tuple[object, ...]]:
+            rows = await ask(statement, *values)
+            asked.extend(row for row in rows if statement.startswith("SELECT seq, body FROM records WHERE seq BETWEEN"))
+            return rows
+
+        monkeypatch.setattr(checkpoints, "_ask", counting)
+        monkeypatch.setattr(MODULE, "_NEXT", "SELECT seq, body FROM records WHERE seq = ?")
+        found = [await checkpoints.receipt_of(f"r{number}") for number in range(1, runs + 1)]
+        assert len(asked) <= 7 * runs
+        return found
+
+    receipts = bench.do(work)
+    where = journals.place(bench.path)
+    assert where is not None
+    assert verify(where, keys=bench.keys, receipts=receipts).problems == []
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("harm", ["DELETE FROM subtrees", "DELETE FROM subtrees WHERE block = 1"])
+def test_blocks_that_the_journal_does_not_have_are_computed_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setattr(MODULE, "_BLOCK_LEVEL", 2)
+    for number in range(1, 6):
+        bench.add(f"r{number}")
+
+    async def work(log: OwnLog, checkpoints: Checkpoints) -> tuple[Receipt, object, object]:
+        select = "SELECT block, root FROM subtrees ORDER BY block"
+        before = [tuple(row) for row in await journals.meddle(log.journal, select)]
+        await journals.meddle(log.journal, harm)
+        receipt = await checkpoints.receipt_of("r2")
+        return receipt, before, [tuple(row) for row in await journals.meddle(log.journal, select)]
+
+    receipt, before, after = bench.do(work)
+    assert before == after
+    where = journals.place(bench.path)
+    assert where is not None
+    assert verify(where, keys=bench.keys, receipts=[receipt]).problems == []
+
+
+def test_blocks_that_somebody_changed_are_not_believed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "_BLOCK_LEVEL", 2)
+    for number in range(1, 6):
+        bench.add(f"r{number}")
+    with closing(sqlite3.connect(bench.path)) as db, db:
+        db.execute("UPDATE subtrees SET root = zeroblob(32) WHERE block = 0")
+    receipt = bench.do(lambda _, checkpoints: checkpoints.receipt_of("r4"))
+    assert verify(bench.path, keys=bench.keys, receipts=[receipt]).problems == []
+
+
+def test_a_changed_record_in_the_block_of_a_run_gives_no_receipt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "_BLOCK_LEVEL", 2)
+    for number in range(1, 6):
+        bench.add(f"r{number}")
+    with closing(sqlite3.connect(bench.path, isolation_level=None)) as db:
+        ((name, sql),) = db.execute("SELECT name, sql FROM sqlite_master WHERE name = 'records_are_not_changed'")
+        db.execute(f"DROP TRIGGER {name}")
+        db.execute("UPDATE records SET body = x'7b7d' WHERE seq = 5")
+        db.execute(sql)
+    with pytest.raises(NotSigned, match="record 5 is not the one that was there"):
+        bench.do(lambda _, checkpoints: checkpoints.receipt_of("r2"))
 
 
 def test_a_receipt_of_a_run_under_way_is_refused(bench: Bench) -> None:

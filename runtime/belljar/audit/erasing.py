@@ -26,7 +26,7 @@ from typing import Final, Literal, NoReturn, TypeAlias
 
 from belljar.audit.events import ContentsErased
 from belljar.audit.log import AuditLog
-from belljar.audit.source import Log
+from belljar.audit.source import UNREADABLE, Log, open_source
 from belljar.errors import AuditUnavailable, HostFault, InvalidInput
 from belljar.identity import Tenant
 from belljar.journal import Draft, Job, Journal
@@ -75,9 +75,19 @@ async def due(journal: Journal, runs_max: int) -> list[str]:
     return await _asked(journal, _DUE, int(journal.now()), runs_max)
 
 
-async def oldest(journal: Journal, bytes_max: int) -> list[str]:
-    """The runs, the oldest first, without whose contents those of the others take no more than so many bytes."""
-    found = await journal.submit(Job(lambda draft: draft.query(_SIZES)), unavailable=AuditUnavailable)
+def oldest(log: Log, bytes_max: int) -> list[str]:
+    """The runs, the oldest first, without whose contents those of the others take no more than so many bytes.
+
+    Blocks, and goes through all contents: so it looks from outside, and no run waits for it.
+
+    Raises:
+        AuditUnavailable: the journal cannot be read.
+    """
+    with closing(open_source(log)) as source:
+        try:
+            found = source.ask(_SIZES)
+        except UNREADABLE as error:
+            raise AuditUnavailable(f"the contents in {source.name} cannot be read: {error}; verify it") from error
     kept, left_out = 0, []
     for run, size in found:  # the newest first: a run's id begins with its time
         kept += int(size)
@@ -170,12 +180,20 @@ def scrub(log: Log, patience_s: float = _PATIENCE_S) -> bool:
         raise AuditUnavailable(f"what was erased may still be in {log}-wal: {error}; erase it again") from error
 
 
-async def expire(journal: Journal, audit: AuditLog, log: Log) -> NoReturn:
-    """Erase what is kept no longer, now and every ten minutes, until it is cancelled."""
+async def expire(journal: Journal, audit: AuditLog, log: Log, bytes_max: int | None = None) -> NoReturn:
+    """Erase what is kept no longer, now and every ten minutes, until it is cancelled.
+
+    Args:
+        bytes_max: what all contents together may take; the oldest runs beyond it make room. None is no limit.
+    """
     while True:
         try:
             erased = await erase(journal, audit, await due(journal, _RUNS_AT_ONCE), by="host", why="age")
-            if erased:
+            pruned: list[str] = []
+            if not erased and bytes_max is not None:
+                beyond = await asyncio.to_thread(oldest, log, bytes_max)
+                pruned = await erase(journal, audit, beyond, by="host", why="size")
+            if erased or pruned:
                 await asyncio.to_thread(scrub, log)
         except HostFault as error:
             erased = []

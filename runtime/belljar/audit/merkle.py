@@ -15,10 +15,10 @@ A proof is a list of the hashes of nodes. Whoever has a root that he trusts chec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
-__all__ = ["EMPTY_ROOT", "Tree", "is_consistent", "is_included", "leaf_hash"]
+__all__ = ["EMPTY_ROOT", "SparseTree", "Tree", "is_consistent", "is_included", "leaf_hash"]
 
 EMPTY_ROOT = sha256(b"").digest()
 
@@ -89,6 +89,10 @@ class Tree:
             self._node(level, (size >> level) - 1) for level in reversed(range(size.bit_length())) if size >> level & 1
         ]
 
+    def nodes(self, level: int) -> tuple[int, list[bytes]]:
+        """Of the nodes of a level, the index of the first that is kept, and all from there on."""
+        return self._levels[level] if level < len(self._levels) else (0, [])
+
     def root(self, size: int | None = None) -> bytes:
         """The root of the tree when it had that size."""
         size = self.size if size is None else size
@@ -132,10 +136,35 @@ class Tree:
         return _node_hash(self._range(begin, middle), self._range(middle, end))
 
     def _node(self, level: int, index: int) -> bytes:
-        first, nodes = self._levels[level] if level < len(self._levels) else (0, [])
+        first, nodes = self.nodes(level)
         if not first <= index < first + len(nodes):
             raise KeyError(f"node {index} of level {level} is not kept")
         return nodes[index - first]
+
+
+class SparseTree(Tree):
+    """A tree of which the nodes of one level are known, and the leaves below some of them: enough for proofs of those.
+
+    Args:
+        size: how many leaves it has.
+        level: that level.
+        blocks: its nodes, one for each `2 ** level` leaves that there are.
+        leaves: leaves by their indexes: all of a block, or none; and all behind the last block.
+    """
+
+    def __init__(self, size: int, level: int, blocks: Sequence[bytes], leaves: Mapping[int, bytes]) -> None:
+        super().__init__()
+        self.size = size
+        self._level_known = level
+        self._blocks = blocks
+        self._leaves = leaves
+
+    def _node(self, level: int, index: int) -> bytes:
+        if level == self._level_known:
+            return self._blocks[index]
+        if level == 0:
+            return self._leaves[index]
+        return _node_hash(self._node(level - 1, 2 * index), self._node(level - 1, 2 * index + 1))
 
 
 def _split(count: int) -> int:

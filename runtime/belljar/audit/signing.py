@@ -35,6 +35,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -43,7 +44,7 @@ import msgspec
 from belljar.audit.checkpoint import Checkpoint, Note, Signer, Verifier, origin_of
 from belljar.audit.events import KeyChanged, LogAccepted, RunAbandoned, RunFinished
 from belljar.audit.log import AuditLog
-from belljar.audit.merkle import Tree, leaf_hash
+from belljar.audit.merkle import SparseTree, Tree, is_included, leaf_hash
 from belljar.audit.read import parse
 from belljar.audit.receipt import Receipt
 from belljar.audit.source import UNREADABLE, Log, open_source
@@ -51,7 +52,7 @@ from belljar.audit.tampering import said_in
 from belljar.audit.witness import Witness
 from belljar.errors import AuditUnavailable, BelljarError, InvalidInput, VerificationFailed
 from belljar.journal import Draft, Job, Journal, opened_journal, shown
-from belljar.journal.tables import CHECKPOINTS, CheckpointRow
+from belljar.journal.tables import CHECKPOINTS, SUBTREES, CheckpointRow, SubtreeRow
 from belljar.keys import Keys
 
 __all__ = ["Checkpoints", "HostKeys", "NotSigned", "Signed", "place_of", "root_of", "signed_size", "signing"]
@@ -67,6 +68,9 @@ _AT_ONCE: Final = 100  # records whose hashing takes a millisecond
 _ATTEMPTS: Final = 50  # each fails only if another process has signed more meanwhile
 # Of the last records the nodes are kept, for receipts of runs whose end is already under a checkpoint.
 _WINDOW: Final = 4096
+# Of each block of so many records, as a power of two, the root is in the journal, for receipts of runs long ago: a
+# proof needs its own block, what is behind the last one, and of all others 32 bytes each.
+_BLOCK_LEVEL: Final = 10
 _KEY: Final = "signing"
 _NEXT_KEY: Final = "signing.next"
 _OLD_KEYS: Final = "signing.old"
@@ -257,6 +261,7 @@ class Checkpoints:
         self._growth: _Growth | None = None
         self._signed: Signed | None = None
         self._tree = Tree()  # of `_signed`, and perhaps more
+        self._put = 0  # how many blocks of it are in the journal
         self._making: asyncio.Task[Signed | None] | None = None
         self._wanted: dict[object, int] = {}  # records whose proofs somebody waits for
         self.trouble: str | None = None
@@ -290,14 +295,54 @@ class Checkpoints:
 
     async def _known(self, seq: int, signed: Signed) -> Tree | None:
         """A tree that knows the record, where ours begins after it: another process had signed it before us."""
-        if self._tree.knows(seq - 1):
-            return None
+        return None if self._tree.knows(seq - 1) else await self._around(seq, signed)
+
+    async def _around(self, seq: int, signed: Signed) -> Tree:
+        """What was signed, as far as a proof for record `seq` needs it: its block, the blocks, and what is behind them.
+
+        It is believed if the proof from it leads to the root that was signed. Else all records are read, which names
+        what is wrong with them, or finds that only the table of blocks is.
+        """
+        blocks, missing = await self._blocks(signed.size)
+        for block in missing:
+            row = await self._block(block)
+            if row is not None:
+                blocks[block] = row.root
+                await self._journal.submit(Job(partial(_put_subtrees, [row])), unavailable=AuditUnavailable)
+        places = {(seq - 1) >> _BLOCK_LEVEL, signed.size >> _BLOCK_LEVEL}
+        leaves = {at: leaf for place in places for at, leaf in await self._leaves(place, signed.size)}
+        roots = [blocks.get(at, b"") for at in range(signed.size >> _BLOCK_LEVEL)]
+        known = SparseTree(signed.size, _BLOCK_LEVEL, roots, leaves)
+        if await asyncio.to_thread(_proves, known, seq - 1, signed):
+            return known
         growth = _Growth(signed.origin)
         try:
             await self._read(growth, keep=seq - 1)
         except _Unsound as error:
             raise await self._not_signed(growth, error.args[0]) from None
         return growth.tree
+
+    async def _blocks(self, size: int) -> tuple[dict[int, bytes], list[int]]:
+        """The roots of all blocks of a log of this size that are known, and the blocks of which it is not."""
+        rows = await self._ask("SELECT block, root FROM subtrees WHERE block < ?", size >> _BLOCK_LEVEL)
+        known = {int(block): bytes(root) for block, root in rows}
+        return known, [block for block in range(size >> _BLOCK_LEVEL) if block not in known]
+
+    async def _block(self, block: int) -> SubtreeRow | None:
+        """Computed from its records: those of a log of an older format, say. None if there are not all of them."""
+        leaves = await self._leaves(block, (block + 1) << _BLOCK_LEVEL)
+        if len(leaves) != 1 << _BLOCK_LEVEL:
+            return None
+        tree = Tree()
+        await asyncio.to_thread(tree.extend, [leaf for _, leaf in leaves])
+        return SubtreeRow(block, tree.root())
+
+    async def _leaves(self, block: int, size: int) -> list[tuple[int, bytes]]:
+        """The leaves of a block in a log of this size, with their indexes."""
+        first, last = (block << _BLOCK_LEVEL) + 1, min((block + 1) << _BLOCK_LEVEL, size)
+        rows = await self._ask("SELECT seq, body FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", first, last)
+        whole = [(seq, body) for seq, body in rows if isinstance(body, bytes)]
+        return await asyncio.to_thread(lambda: [(seq - 1, leaf_hash(body)) for seq, body in whole])
 
     async def make(self) -> Signed | None:
         """Sign what is in the log now; None if that is nothing.
@@ -356,12 +401,8 @@ class Checkpoints:
             raise InvalidInput(f"run {run} has not ended: wait for it", code="audit.unfinished")
         signed = await self._make()
         assert signed is not None, "there is a record"
-        growth = _Growth(signed.origin)
-        try:
-            await self._read(growth, keep=seq - 1)
-        except _Unsound as error:
-            raise await self._not_signed(growth, error.args[0]) from None
-        proof = growth.tree.inclusion(seq - 1, signed.size)
+        tree = await self._around(seq, signed)
+        proof = tree.inclusion(seq - 1, signed.size)
         plain = Receipt(run, seq, hashlib.sha256(body).hexdigest(), first)
         return plain.proved(leaf=leaf_hash(body), note=signed.note, proof=proof)
 
@@ -426,6 +467,7 @@ class Checkpoints:
         await self._journal.submit(_accepting(void, self._audit.host_entry(event)), unavailable=AuditUnavailable)
         await asyncio.to_thread(self._keys.forget, origin, self._place)
         self._growth = self._signed = None
+        self._put = 0
         return await self._make()
 
     async def rotate(self, by: str) -> str:
@@ -497,7 +539,16 @@ class Checkpoints:
 
     async def _keep(self, growth: _Growth, signed: Signed) -> None:
         row = CheckpointRow(signed.size, signed.note.encode())
-        await self._journal.submit(Job(lambda draft: draft.put(CHECKPOINTS, row)), unavailable=AuditUnavailable)
+        first, roots = growth.tree.nodes(_BLOCK_LEVEL)
+        first, roots = max(first, self._put), roots[max(0, self._put - first) :]
+        subtrees = [SubtreeRow(first + at, root) for at, root in enumerate(roots)]
+
+        def work(draft: Draft) -> None:
+            draft.put(CHECKPOINTS, row)
+            _put_subtrees(subtrees, draft)
+
+        await self._journal.submit(Job(work), unavailable=AuditUnavailable)
+        self._put = first + len(roots)
         self._growth, self._tree, self._signed = growth, growth.tree, signed
         growth.tree.forget(min([max(0, signed.size - _WINDOW), *(seq - 1 for seq in self._wanted.values())]))
         if self._witness is not None:
@@ -573,6 +624,17 @@ async def signing(log: Log, keys: Keys, witness: Witness | None = None) -> Async
         checkpoints = Checkpoints(journal, AuditLog(journal), place=place_of(log), keys=keys, witness=witness)
         yield checkpoints
         await checkpoints.aclose()
+
+
+def _proves(tree: Tree, leaf: int, signed: Signed) -> bool:
+    with contextlib.suppress(LookupError):  # records are gone
+        return is_included(leaf, signed.size, tree.leaf(leaf), tree.inclusion(leaf, signed.size), signed.root)
+    return False
+
+
+def _put_subtrees(rows: list[SubtreeRow], draft: Draft) -> None:
+    for row in rows:
+        draft.put(SUBTREES, row)
 
 
 def _accepting(void: list[int], entry: Job[object]) -> Job[None]:

@@ -20,6 +20,7 @@ from belljar.identity import Tenant
 from belljar.journal import shown
 from belljar.ledger import LIMITED, PERIODS, Changes, Limits, Period
 from belljar.quotas import Quotas
+from belljar.units import format_size
 
 __all__ = ["config"]
 
@@ -106,6 +107,8 @@ def _values(found: Settings) -> dict[str, _Value]:
     }
     if found.witness is not None:
         where["witness"] = found.witness.shown
+    if found.contents_bytes_max is not None:
+        where["contents"] = f"at most {format_size(found.contents_bytes_max)}"
     return {name: _Value(value, found.origins.get(name)) for name, value in where.items()}
 
 

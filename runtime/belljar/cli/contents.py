@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -96,11 +97,19 @@ def erase_(run: str | None, tenant: str | None, yes: bool, state: Path | str | N
 
 
 @click.command()
-@click.option("--max", "bytes_max", type=_Size(), metavar="SIZE", help='And the oldest beyond so much, as in "10 GiB".')
+@click.option(
+    "--max",
+    "bytes_max",
+    type=_Size(),
+    metavar="SIZE",
+    help='And the oldest beyond so much, as in "10 GiB". [default: audit.contents_max of the configuration, if set]',
+)
 @options.state
 @options.as_json
 def prune(bytes_max: int | None, state: Path | str | None, as_json: bool) -> None:
     """Erase the contents of all runs whose policy said that they are kept no longer."""
+    place = options.place(state)
+    bytes_max = place.contents_bytes_max if bytes_max is None else bytes_max
 
     async def work(journal: Journal, audit: AuditLog) -> list[str]:
         by = options.user()
@@ -111,7 +120,8 @@ def prune(bytes_max: int | None, state: Path | str | None, as_json: bool) -> Non
             if not some:  # all that is left is of runs that are under way
                 break
         if bytes_max is not None:
-            erased += await erase(journal, audit, await oldest(journal, bytes_max), by=by, why="size")
+            beyond = await asyncio.to_thread(oldest, place.state.journal, bytes_max)
+            erased += await erase(journal, audit, beyond, by=by, why="size")
         return erased
 
     _done(state, work, as_json)

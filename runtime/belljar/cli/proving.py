@@ -13,7 +13,7 @@ from belljar.audit import Checkpoints, Receipt, Report, signing, verify
 from belljar.audit.witness import Witness, read_witness
 from belljar.cli import options
 from belljar.cli.loop import run_async
-from belljar.cli.output import counted, emit, printable, say
+from belljar.cli.output import counted, emit, printable, say, tell
 from belljar.errors import InvalidInput, VerificationFailed
 from belljar.keys import Keys
 
@@ -144,6 +144,11 @@ def checkpoint(accept_restored: bool, state: Path | str | None, as_json: bool) -
         return made.note, await checkpoints.key()
 
     note, key = _with(state, go)
+    if accept_restored and (witness := options.place(state).witness) is not None:
+        tell(
+            f"if the witness {printable(witness.shown)} has checkpoints of the log as it was, it will say so for ever: "
+            "set them aside and begin a new one"
+        )
     if as_json:
         emit({"checkpoint": note, "key": key})
     else:

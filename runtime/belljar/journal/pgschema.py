@@ -29,6 +29,7 @@ from belljar.journal.tables import (
     LIMITS,
     ORDERS,
     RECORDS,
+    SUBTREES,
     TABLES,
     Book,
     Table,
@@ -59,7 +60,18 @@ NOW: Final = f"SELECT {TIME}"
 _TEXT: Final = {"run", "account", "period", "key", "tenant", "owner", "id", "made_at", "short", "state", "gone"} | {
     *("label", "role", "asked_by", "idem", "again", "url", "told", "hook", "subject")
 }
-_BYTES: Final = {"body", "hash", "run_limits", "tenant_limits", "wrapped", "note", "digest", "host_key", "secret"}
+_BYTES: Final = {
+    "body",
+    "hash",
+    "run_limits",
+    "tenant_limits",
+    "wrapped",
+    "note",
+    "digest",
+    "host_key",
+    "secret",
+    "root",
+}
 _SUMS: Final = columns("used_{}") + columns("held_{}")
 
 
@@ -68,7 +80,7 @@ def _sums(book: Book) -> tuple[str, ...]:
 
 
 _TIMES: Final = {"since", "until", "gone_at", "used_at", "ended_at", "next_at", "done_at"}
-_NUMBERS: Final = {"seq", "is_open", "part", "size", "attempts", "status"} | {
+_NUMBERS: Final = {"seq", "is_open", "part", "size", "block", "attempts", "status"} | {
     *(*_TIMES, *LIMITED, *columns("actual_{}"), *_SUMS)
 }
 _MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {
@@ -80,6 +92,7 @@ _MAY_BE_NULL: Final[dict[Table[Any], set[str]]] = {
 _CHECKS: Final[dict[Table[Any], str]] = {
     RECORDS: "seq >= 1 AND length(hash) = 32",
     CHECKPOINTS: "size >= 1",
+    SUBTREES: "block >= 0",
     **{book.reservations: "state IN ('held', 'dispatched', 'settled', 'released')" for book in BOOKS},
     **{book.balances: " AND ".join(f"{side} >= 0" for side in _sums(book)) for book in BOOKS},
 }
@@ -100,6 +113,7 @@ _INDEXES: Final = {
     "due_deliveries": "deliveries (next_at) WHERE done_at = 0",
     "open_box_reservations": "box_reservations (run) WHERE state IN ('held', 'dispatched')",
 }
+_OF_VERSION_3: Final[tuple[Table[Any], ...]] = (API_KEYS, ORDERS, HOOKS, DELIVERIES, SUBTREES)
 _OF_SERVICE: Final = ("orders_of_key", "open_orders", "due_deliveries")
 
 # Openers take turns.
@@ -157,10 +171,7 @@ _MIGRATIONS: Final = {
         f"CREATE INDEX kept_contents ON belljar.{_INDEXES['kept_contents']}",
     ),
     2: (
-        _create_table(API_KEYS),
-        _create_table(ORDERS),
-        _create_table(HOOKS),
-        _create_table(DELIVERIES),
+        *(_create_table(table) for table in _OF_VERSION_3),
         *(f"CREATE INDEX {name} ON belljar.{_INDEXES[name]}" for name in _OF_SERVICE),
     ),
 }

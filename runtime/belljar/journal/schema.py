@@ -7,7 +7,7 @@ trigger, a view or an index that somebody planted is found before anything is wr
     format 2   the log alone; the ledger was a file beside it, `ledger.db`
     format 3   one file for both, so that they are written in one transaction
     format 4   contents and checkpoints, too
-    format 5   what a service has to remember: its keys, its orders, whom it tells
+    format 5   what a service has to remember: its keys, its orders, whom it tells; and parts of the log's tree
 """
 
 from __future__ import annotations
@@ -302,7 +302,7 @@ _JOURNAL_4: Final = Schema(
     migrate=_adding(("ALTER TABLE limits ADD COLUMN depth INTEGER", *_PROOFS)),
 )
 
-# -- what a service remembers ------------------------------------------------------------------------------------------
+# -- what a service remembers, and parts of the log's tree -------------------------------------------------------------
 
 _SERVICE: Final = (
     """CREATE TABLE api_keys (
@@ -323,6 +323,7 @@ _SERVICE: Final = (
             attempts INTEGER NOT NULL, since INTEGER NOT NULL, next_at INTEGER NOT NULL, done_at INTEGER NOT NULL,
             status INTEGER NOT NULL) WITHOUT ROWID""",
     "CREATE INDEX due_deliveries ON deliveries (next_at) WHERE done_at = 0",
+    "CREATE TABLE subtrees (block INTEGER PRIMARY KEY CHECK (block >= 0), root BLOB NOT NULL)",
 )
 SCHEMA: Final = Schema(
     application_id=_LOG_2.application_id,

@@ -1,4 +1,4 @@
-"""What a journal holds: fourteen tables, and the row of each as Python has it.
+"""What a journal holds: fifteen tables, and the row of each as Python has it.
 
     records        seq -> run, body, hash                    the audit log, append-only
     limits         account, period -> bounds                 what an operator set
@@ -8,6 +8,7 @@
     content_keys   run -> wrapped, until, gone               the key of a run's contents; none: they were erased
     contents       run, digest, part -> body                 what records name by digest, encrypted
     checkpoints    size -> note                              what was signed of the log's first records
+    subtrees       block -> root                             of the log's tree, for each block of so many records
     api_keys       id -> hash, tenant, role, times           who may ask a service for something
     orders         run -> tenant, key, digest, state         the runs that a service was asked for
     hooks          id -> tenant, url, secret, what           whom a service tells of what happens
@@ -50,6 +51,7 @@ __all__ = [
     "RECORDS",
     "RESERVATIONS",
     "RUNS",
+    "SUBTREES",
     "TABLES",
     "ApiKeyRow",
     "BalanceRow",
@@ -66,6 +68,7 @@ __all__ = [
     "RecordRow",
     "ReservationRow",
     "RunRow",
+    "SubtreeRow",
     "Table",
     "Vector",
     "columns",
@@ -168,6 +171,13 @@ class CheckpointRow(NamedTuple):
 
     size: int
     note: bytes
+
+
+class SubtreeRow(NamedTuple):
+    """The root of the tree over one block of the log's records; how many they are, who writes it knows."""
+
+    block: int
+    root: bytes
 
 
 _Row = TypeVar("_Row", bound="tuple[Any, ...]")
@@ -306,6 +316,7 @@ BOX_BALANCES = _balances("box_balances", _OF_BOXES)
 CONTENT_KEYS = Table("content_keys", ContentKeyRow._fields, 1, tuple, ContentKeyRow._make)
 CONTENTS = Table("contents", ContentRow._fields, 3, tuple, ContentRow._make, kept=False)
 CHECKPOINTS = Table("checkpoints", CheckpointRow._fields, 1, tuple, CheckpointRow._make, kept=False)
+SUBTREES = Table("subtrees", SubtreeRow._fields, 1, tuple, SubtreeRow._make, kept=False)
 API_KEYS = Table("api_keys", ApiKeyRow._fields, 1, tuple, ApiKeyRow._make)
 ORDERS = Table("orders", OrderRow._fields, 1, tuple, OrderRow._make)
 HOOKS = Table("hooks", HookRow._fields, 1, tuple, HookRow._make)
@@ -325,6 +336,7 @@ TABLES: tuple[Table[Any], ...] = (
     ORDERS,
     HOOKS,
     DELIVERIES,
+    SUBTREES,
 )
 
 
