@@ -58,8 +58,8 @@ PATHS: Final = (
 )
 # What no text may become, wherever it stands.
 FOREIGN: Final = (
-    "iframe, object, embed, base, video, audio, img, [style], [onclick], [onerror], [onload], [onmouseover], "
-    "[onfocus], main script, main style, main meta, main link, a[href*='javascript'], a[href^='http'], "
+    "iframe, object, embed, base, video, audio, img, [style]:not(.chart *), [onclick], [onerror], [onload], "
+    "[onmouseover], [onfocus], main script, main style, main meta, main link, a[href*='javascript'], a[href^='http'], "
     "form:not([action^='/']):not([method=dialog]):not(.find)"
 )
 
