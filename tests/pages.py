@@ -57,11 +57,15 @@ class HostActions:
         self._host = host
         self.tasks: set[asyncio.Task[Any]] = set()
         self.ordered: list[object] = []
+        self.recorded: list[tuple[str, str, int, str | None]] = []
 
     async def login(self, secret: str, address: str) -> Login:
         if secret not in VISITORS:
             raise PolicyDenied("no such key: ask an admin for one", code="access.denied")
         return Login(f"session.{secret}", 3600)
+
+    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
+        self.recorded.append(("" if visitor is None else visitor.name, route, status, code))
 
     async def cancel(self, visitor: Visitor, run: str) -> None:
         await self._host.cancel(run)

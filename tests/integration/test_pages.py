@@ -58,8 +58,8 @@ PATHS: Final = (
 )
 # What no text may become, wherever it stands.
 FOREIGN: Final = (
-    "iframe, object, embed, base, video, audio, img, [style], [onclick], [onerror], [onload], [onmouseover], "
-    "[onfocus], main script, main style, main meta, main link, a[href*='javascript'], a[href^='http'], "
+    "iframe, object, embed, base, video, audio, img, [style]:not(.chart *), [onclick], [onerror], [onload], "
+    "[onmouseover], [onfocus], main script, main style, main meta, main link, a[href*='javascript'], a[href^='http'], "
     "form:not([action^='/']):not([method=dialog]):not(.find)"
 )
 
@@ -315,6 +315,24 @@ def test_an_auditor_is_shown_nothing_to_change_and_can_change_nothing(browser: B
         ):
             assert client.post(path, data={**form, **token}).status_code == 403
     assert served.actions.ordered == []
+
+
+def test_what_a_form_orders_and_what_is_refused_is_recorded_before_it_is_answered(served: Served) -> None:
+    recorded = served.actions.recorded
+    recorded.clear()
+    with served.client(ALICE) as client:
+        client.get("/runs")
+        client.get(f"/runs/{served.other}")
+        client.post(f"/runs/{served.run}/replay", data={"token": "word of key:alice"})
+        client.post(f"/runs/{served.other}/cancel", data={"token": "word of key:alice"})
+        client.post("/login", data={"key": "bj_wrong"})
+    served.actions.ordered.clear()
+    assert recorded == [
+        ("key:alice", "GET /runs/{run}", 404, "pages.not_there"),
+        ("key:alice", "POST /runs/{run}/replay", 303, None),
+        ("key:alice", "POST /runs/{run}/cancel", 404, "pages.not_there"),
+        ("", "POST /login", 401, "access.denied"),
+    ]
 
 
 # -- what everybody needs ----------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ import hmac
 import http.server
 import json
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import jwt
@@ -21,10 +23,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from belljar.access import Oidc, OidcSettings, Principal, oidc
+from belljar.access import AccessSettings, Authenticator, Oidc, OidcSettings, Principal, oidc
 from belljar.access.oidc import COOLDOWN_S, FRESH_S, LEEWAY_S, STALE_S, TOKEN_BYTES_MAX
 from belljar.errors import AccessDenied, HostFault, InvalidInput
 from belljar.identity import Tenant
+from belljar.keys import Keys
+from tests.journals import OwnLog
 from tests.waiting import PATIENCE_S, in_time
 
 _T = TypeVar("_T")
@@ -649,6 +653,33 @@ def test_closing_gives_up_what_is_being_fetched(issuer: Issuer) -> None:
         return asked
 
     asking(issuer, ask)
+
+
+def test_bad_tokens_are_throttled_and_good_ones_behind_the_same_proxy_are_not(issuer: Issuer, tmp_path: Path) -> None:
+    async def go() -> None:
+        log = OwnLog(None)
+        now: dict[str, Any] = {"iat": int(time.time()) - 5, "exp": int(time.time()) + 600}
+        expired: dict[str, Any] = {"iat": 1, "exp": 2}
+        async with Authenticator.opened(
+            log.journal, log, Keys(tmp_path / "keys"), AccessSettings(oidc=settings(issuer))
+        ) as found:
+            codes = []
+            for shown in [token(issuer, **expired)] * 20 + [token(issuer, aud="other", **now)] * 15:
+                with pytest.raises(AccessDenied) as caught:
+                    await found.check(shown, address="10.0.0.1")
+                codes.append(caught.value.code)
+            expected = ["access.expired"] * 20 + ["access.token"] * 10 + ["access.throttled"] * 5
+            assert codes == expected
+            good = token(issuer, **now)
+            assert (await found.check(good, address="10.0.0.1")).name == "oidc:alice"
+            session = await found.log_in(good, address="10.0.0.1")
+            assert session.until == now["exp"]
+            # A key is not taken for a token.
+            _, key = await found.keys.make(Tenant("acme"), "runner", by="user:root")
+            assert (await found.check(key, address="10.0.0.2")).name.startswith("key:")
+        await log.aclose()
+
+    asyncio.run(go())
 
 
 # -------------------------------------------------------------------------------------------------- the configuration

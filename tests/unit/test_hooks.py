@@ -115,6 +115,10 @@ class Site(Hooks):
     def delivering(self) -> Deliveries:
         return Deliveries(self, poll_s=0.01, chance=lambda: 0.5)
 
+    async def due(self) -> list[str]:
+        """The hooks that there is something to tell now; that is then under way."""
+        return [hook.id for hook, _ in await self.do(self.delivering()._take)]
+
     async def rows(self) -> list[DeliveryRow]:
         found = await self.do(lambda draft: draft.query("SELECT * FROM deliveries ORDER BY since, id"))
         return [DELIVERIES.unpack(tuple(row)) for row in found]
@@ -159,7 +163,8 @@ def test_a_hook_is_told_signed_and_once(tmp_path: Path, endpoint: Endpoint) -> N
                 await here.tell("run.ended", Tenant("acme/research"), "r1", "r1")
                 deliveries.wake()
             await here.all_done()
-            ((headers, body),) = endpoint.got
+            assert len(endpoint.got) == 1
+            headers, body = endpoint.got[0]
             assert json.loads(body) == {"type": "run.ended", "timestamp": "2027-01-15T08:00:00Z", "data": "r1"}
             assert is_signed(secret, headers, body)
             assert not is_signed(secret, {**headers, "webhook-timestamp": "1"}, body)
@@ -207,7 +212,7 @@ def test_what_fails_is_told_again_ever_later_and_at_last_given_up(tmp_path: Path
                 await here.until(lambda rows: rows[0].next_at == later, "it failed")  # noqa: B023
                 assert (await here.rows())[0].status == 500
                 here.time.now = later - 1
-                await asyncio.sleep(0.03)
+                assert await here.due() == []
                 assert len(endpoint.got) == attempt
                 here.time.now = later
             await here.all_done()
@@ -264,10 +269,9 @@ def test_a_process_that_died_with_a_delivery_leaves_it_to_others(tmp_path: Path,
             await one.tell("run.ended", ACME, "r1", "r1")
             dead = one.delivering()
             assert len(await one.do(dead._take)) == 1  # and then it was killed
+            assert await other.due() == []
+            clock.now += LEASE_S
             async with other.delivering():
-                await asyncio.sleep(0.1)
-                assert endpoint.got == []
-                clock.now += LEASE_S
                 await other.all_done()
             assert endpoint.told == ["r1"]
             assert [row.attempts for row in await one.rows()] == [2]
@@ -334,15 +338,17 @@ def test_what_waits_is_bounded_and_what_is_beyond_is_logged(
 
 def test_what_is_done_goes_after_a_while(tmp_path: Path, endpoint: Endpoint) -> None:
     async def go() -> None:
-        async with site(tmp_path) as here, here.delivering():
+        async with site(tmp_path) as here:
             await here.make(ACME, endpoint.url, by="user:root")
             await here.tell("run.ended", ACME, "r1", "r1")
-            await here.all_done()
+            async with here.delivering():
+                await here.all_done()
             here.time.now += KEPT_S
-            await asyncio.sleep(0.03)
+            await here.do(here.delivering()._clean)
             assert len(await here.rows()) == 1
-            here.time.now += 601
-            await here.until(lambda rows: not rows, "it is gone")
+            here.time.now += 1
+            async with here.delivering():
+                await here.until(lambda rows: not rows, "it is gone")
 
     asyncio.run(go())
 
@@ -359,8 +365,7 @@ def test_a_hook_that_was_removed_is_told_nothing(tmp_path: Path, endpoint: Endpo
             assert await here.rows() == []
             assert await here.ls() == []
             assert await here.tell("run.ended", ACME, "r3", "r3") == 0
-            async with here.delivering():
-                await asyncio.sleep(0.05)
+            assert await here.due() == []
             assert endpoint.told == ["r1"]
 
     asyncio.run(go())

@@ -1,11 +1,12 @@
 """Whoever asks shows one text, a key or a token, or comes with the cookie of a session: who is it?
 
-    text ──▶ a key that was good here before? ─no─▶ too many failures from there? ─no─▶ ApiKeys or Oidc ──▶ principal
-                        └────────────────────────────────yes──────────────────────────────▲
+    a key that was good here before ───────────────────────────────────────────────▶ ApiKeys ──▶ principal
+    another key ──▶ have too many failed from there? a few at a time ──▶ ApiKeys ──▶ principal, or counted
+    a token ──▶ Oidc ──▶ principal, or counted; from an address of too many failures it is told just that
 
-A key that works is never held up by others behind the same address, a proxy's for example, once it was seen. What was
-not seen before is looked up a few at a time, each after it was asked whether its address may still try: so many at once
-cost no more than one after the other.
+What works is not held up by others behind the same address, a proxy's for example: neither a key that was seen before,
+nor a token, which costs no question to the journal. Other keys are looked up a few at a time, each after it was asked
+whether its address may still try: so many at once cost no more than one after the other.
 
 Only what nobody could have shown who once had a key or token counts as a failure of its address: a program that goes on
 with an expired key locks nobody out.
@@ -92,14 +93,21 @@ class Authenticator:
     async def _proven(self, text: str, address: str) -> tuple[Principal, int | None]:
         if self.keys.knows(text):
             return await self.keys.check(text), None
-        try:
-            if text.startswith(PREFIX) or self.oidc is None:
-                async with self._looking:
-                    self._throttle.check(address)
-                    return await self.keys.check(text), None
+        if self.oidc is not None and not text.startswith(PREFIX):
+            try:
+                return await self.oidc.proven(text)
+            except AccessDenied as error:
+                self._throttle.check(address)
+                self._count(error, address)
+                raise
+        async with self._looking:
             self._throttle.check(address)
-            return await self.oidc.proven(text)
-        except AccessDenied as error:
-            if error.code in _COUNTED:
-                self._throttle.failed(address)
-            raise
+            try:
+                return await self.keys.check(text), None
+            except AccessDenied as error:
+                self._count(error, address)
+                raise
+
+    def _count(self, error: AccessDenied, address: str) -> None:
+        if error.code in _COUNTED:
+            self._throttle.failed(address)

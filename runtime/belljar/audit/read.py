@@ -213,7 +213,7 @@ def _root_before(source: Source, before: str | None) -> str | None:
         ((found,),) = source.ask(_BEFORE, _BEYOND if before is None else before)
         if found is None:
             return None
-        root, dot, _ = found.partition(".")
+        root, dot, _ = str(found).partition(".")
         if found not in HOST_RUNS and not dot:
             return root
         before = found if found in HOST_RUNS else f"{root}."  # all that is below it is skipped at once

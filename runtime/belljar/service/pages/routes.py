@@ -163,10 +163,21 @@ class _Pages:
         if visitor is None:
             there = quote(request.url.path + (f"?{request.url.query}" if request.url.query else ""), safe="")
             return RedirectResponse(f"/login?next={there}" if request.method == "GET" else "/login", 303, HEADERS)
+        code = None
         try:
-            return await page(self, request, visitor)
+            answer = await page(self, request, visitor)
         except BelljarError as error:
-            return await self._shown(request, visitor, "error.html.j2", "", _status(error), **_words(error))
+            words = _words(error)
+            code = words["code"]
+            answer = await self._shown(request, visitor, "error.html.j2", "", _status(error), **words)
+        await self._record(request, visitor, answer, code)
+        return answer
+
+    async def _record(self, request: Request, visitor: Visitor | None, answer: Response, code: str | None) -> None:
+        """Who only looks is not recorded for it: pages look again every few seconds. `log.read` has what they read."""
+        if request.method == "POST" or code is not None:
+            route = f"{request.method} {request.scope['route'].path}"
+            await self._actions.record(visitor, route, answer.status_code, code)
 
     async def _shown(
         self, request: Request, visitor: Visitor | None, template: str, here: str, status: int = 200, /, **shown: Any
@@ -216,15 +227,18 @@ class _Pages:
             there = _local(fields.get("next"))
             address = request.client.host if request.client is not None else ""
             login = await self._actions.login(fields.get("key", "").strip(), address)
-        except Refusal as refusal:
-            return await self._shown(
-                request, None, "login.html.j2", "login", _status(refusal, 401), there=there, why=str(refusal)
-            )
-        response = RedirectResponse(there, 303, HEADERS)
+        except BelljarError as error:
+            words = _words(error)
+            shown = {"there": there, "why": words["why"]}
+            answer = await self._shown(request, None, "login.html.j2", "login", _status(error, 401), **shown)
+            await self._record(request, None, answer, words["code"])
+            return answer
+        answer = RedirectResponse(there, 303, HEADERS)
         is_safe = request.url.scheme == "https"
         how: dict[str, Any] = {"path": "/", "secure": is_safe, "httponly": True, "samesite": "lax"}
-        response.set_cookie(SESSION, login.cookie, max_age=login.for_s, **how)
-        return response
+        answer.set_cookie(SESSION, login.cookie, max_age=login.for_s, **how)
+        await self._record(request, None, answer, None)
+        return answer
 
     async def logout(self, request: Request, visitor: Visitor) -> Response:
         await self._form(request, visitor)

@@ -321,6 +321,16 @@ class Actions(Protocol):
         """Begin a session of whoever has this key; `address` is the client's, for who tries too many."""
         ...
 
+    async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
+        """Log that a form was answered so, or a page refused, before that answer leaves.
+
+        Args:
+            visitor: None where that is nobody known.
+            route: `POST /runs/{run}/cancel`.
+            code: of the refusal or fault.
+        """
+        ...
+
     async def cancel(self, visitor: Visitor, run: str) -> None: ...
 
     async def ask(self, visitor: Visitor, asked: Asked) -> str:

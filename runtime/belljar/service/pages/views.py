@@ -79,7 +79,7 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def levels(found: Iterable[Quota]) -> list[Level]:
-    """Those in which something was used, is held or has a limit."""
+    """Those in which something was used, is held or has a limit; the lowest level first."""
     shown = []
     for quota in found:
         gauges = [gauge for field in FIELDS if (gauge := _gauge(field, quota)) is not None]
@@ -87,7 +87,7 @@ def levels(found: Iterable[Quota]) -> list[Level]:
         if gauges or rest:
             resets = "" if quota.resets_at is None else f"{quota.resets_at:%Y-%m-%d %H:%M} UTC"
             shown.append(Level(tenant=quota.tenant, period=quota.period, resets=resets, gauges=gauges, rest=rest))
-    return sorted(shown, key=lambda one: (one.tenant.split("/"), -PERIODS.index(one.period)))
+    return sorted(shown, key=lambda one: (-one.tenant.count("/"), one.tenant, -PERIODS.index(one.period)))
 
 
 def _amounts(field: Field, quota: Quota) -> tuple[int, int]:
