@@ -101,6 +101,8 @@ class ServiceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         queue, queue_per_tenant: how many runs may wait.
         running: how many runs there are at once.
         drain: how long runs may still take when the service is stopped.
+        models: what the playground and the tools over MCP offer; the first is their default.
+        hooks_private: whether webhooks may lead to a private network or this machine, and be asked by http.
     """
 
     host: str = "127.0.0.1"
@@ -116,6 +118,8 @@ class ServiceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue_per_tenant: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
     running: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
     drain: str = "30 s"
+    models: Annotated[list[Annotated[str, msgspec.Meta(min_length=1)]], msgspec.Meta(max_length=100)] = []
+    hooks_private: bool = False
 
 
 class TelemetryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -742,6 +742,11 @@ class Host:
         return seq
 
     @property
+    def environ(self) -> Mapping[str, str]:
+        """Where keys and folders are looked up."""
+        return self._environ
+
+    @property
     def checkpoints(self) -> Checkpoints:
         """What signs the log. Raises `runtime.closed`."""
         self._check_open()

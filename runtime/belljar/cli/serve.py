@@ -41,6 +41,8 @@ def serve(
     the role `admin` is made and printed; nobody can print it again. docs/service.md has the rest.
     """
     from belljar.host import Host
+    from belljar.service.pages import DemoModel
+    from belljar.service.parts import parts
     from belljar.service.server import Ready  # the web server, for this command alone
     from belljar.service.server import serve as answer
     from belljar.service.settings import check_bind, read_settings
@@ -62,6 +64,8 @@ def serve(
                 tell("this is the first key, of the role admin: keep it, nobody can print it again")
         flush()
 
-    opened = Host(state=state, config=options.config_file(), pool=pool)
+    opened = Host(state=state, config=options.config_file(), pool=pool, models=[DemoModel()])
     access = None if found.config is None else found.config.access
-    run_async(answer(opened, settings, by=options.user(), ready=ready, access=access), closed=_CLOSED)
+    telemetry = None if found.config is None else found.config.telemetry
+    work = answer(opened, settings, by=options.user(), ready=ready, access=access, extras=parts(telemetry))
+    run_async(work, closed=_CLOSED)

@@ -153,6 +153,13 @@ class Hooks:
         found = await self.do(lambda draft: draft.query(statement, *map(str, values)))
         return [_info(HOOKS.unpack(row)) for row in found]
 
+    async def get(self, hook_id: str) -> HookInfo | None:
+        """What is known of a hook; None if there is none."""
+        if not _ID.fullmatch(hook_id):
+            return None
+        row = await self.do(lambda draft: draft.get(HOOKS, hook_id))
+        return None if row is None else _info(row)
+
     async def remove(self, hook_id: str, *, by: By) -> None:
         """Remove a hook; what it was not told yet, it is never told.
 

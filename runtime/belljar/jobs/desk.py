@@ -366,6 +366,11 @@ class Desk:
         _check_run(run)
         return self._with_progress(await asyncio.to_thread(self._found.whole, run))
 
+    def waiting(self, run: str) -> OrderState | None:
+        """A run that waits for its turn here; None if it does not."""
+        work = self._works.get(run)
+        return self._shown(work) if work is not None and work.state == QUEUED else None
+
     def _shown(self, work: Work) -> OrderState:
         if work.state == QUEUED:
             return msgspec.structs.replace(work.shown(), place=self._queue.place(work.run))

@@ -40,6 +40,7 @@ from belljar.audit.events import HttpRequest
 from belljar.context import Uploads
 from belljar.errors import AccessDenied, AccessForbidden, BelljarError, HostFault, InvalidInput, Refusal
 from belljar.heavy import off_loop
+from belljar.hooks import Hooks
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant
 from belljar.jobs import Desk
@@ -64,6 +65,7 @@ __all__ = [
     "own",
     "query_of",
     "respond",
+    "who_asks",
     "whole_host",
     "within",
 ]
@@ -101,6 +103,7 @@ class Service:
         examining, verifying: held by the one examination of this host, and the one reading of the whole log, that there
             is at a time.
         document: makes the service's own, in JSON.
+        hooks: whom the service tells what happens.
         observers: told of each answer: the route, the status, and the seconds until its head left.
         folders: paths of this host that no answer names.
     """
@@ -116,6 +119,7 @@ class Service:
         self.examining = asyncio.Lock()
         self.verifying = asyncio.Lock()
         self.document: Callable[[], bytes] = bytes
+        self.hooks = Hooks(host.journal, host.audit, host.keys, private=settings.hooks_private)
         self.uploads = Uploads(host.state.uploads, bytes_max=settings.upload_bytes, keep_s=settings.uploads_s)
         self.observers: list[Callable[[str, int, float], None]] = []
         state = host.state
@@ -319,7 +323,7 @@ class Resource:
     async def _serve(self, asking: Asking[Any, Any]) -> Response:
         route = asking.route
         if route.action is not None:
-            asking.principal = await _who(asking)
+            asking.principal = await who_asks(asking)
             if route.action not in MAY[asking.principal.role]:
                 raise AccessForbidden(
                     f"the role {asking.principal.role} does not allow {route.action}: ask with a key that allows it",
@@ -371,7 +375,13 @@ class Resource:
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
-async def _who(asking: Asking[Any, Any]) -> Principal:
+async def who_asks(asking: Asking[Any, Any]) -> Principal:
+    """Who sends a request, by a key, a token, or the cookie of a session.
+
+    Raises:
+        AccessDenied, AccessThrottled: nobody whom we know.
+        HostFault: it cannot be found out.
+    """
     headers, access = asking.request.headers, asking.service.access
     shown = headers.get("authorization")
     if shown is None and (key := headers.get("x-api-key")) is not None:

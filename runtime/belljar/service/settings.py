@@ -28,7 +28,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _PREFIX: Final = "BELLJAR_SERVICE_"
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?\.?")
-_LISTS: Final = ("trusted_proxies", "allowed_hosts")
+_LISTS: Final = ("trusted_proxies", "allowed_hosts", "models")
 _NUMBERS: Final = ("port", "queue", "queue_per_tenant", "running")
 
 
@@ -36,6 +36,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What is in force. Times are in seconds, lengths in bytes.
 
     Attributes:
+        models: what the playground and the tools over MCP offer; the first is their default.
+        hooks_private: whether a webhook may be on a private network or this machine.
         header_s: how long a client may take for the head of a request.
         body_s: how long it may take for a body, or for each part of an upload.
         write_s: how long it may let an answer wait: after that the connection is cut.
@@ -57,6 +59,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     queue_per_tenant: int | None = None
     running: int | None = None
     drain_s: float = 30
+    models: tuple[str, ...] = ()
+    hooks_private: bool = False
     header_s: float = 10
     body_s: float = 30
     write_s: float = 30
@@ -84,7 +88,7 @@ def read_settings(
     told: dict[str, Any] = msgspec.structs.asdict(table)
     for field in told:
         if (text := environ.get(_PREFIX + field.upper())) not in (None, ""):
-            told[field] = text.split(",") if field in _LISTS else int(text) if _is_number(field, text) else text
+            told[field] = _read(field, text)
     told |= {field: value for field, value in options.items() if value is not None}
     try:
         read = msgspec.convert(told, ServiceTable)
@@ -102,6 +106,8 @@ def read_settings(
             queue_per_tenant=read.queue_per_tenant,
             running=read.running,
             drain_s=parse_duration(read.drain),
+            models=tuple(name.strip() for name in read.models),
+            hooks_private=read.hooks_private,
         )
     except msgspec.ValidationError as error:
         raise InvalidInput(f"[service] or ${_PREFIX}...: {error}; correct it", code="config.invalid") from None
@@ -133,6 +139,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _read(field: str, text: str) -> object:
+    if field in _LISTS:
+        return text.split(",")
+    if field == "hooks_private" and text in ("true", "false"):
+        return text == "true"
+    return int(text) if _is_number(field, text) else text
 
 
 def _is_number(field: str, text: str) -> bool:

@@ -123,7 +123,7 @@ class Traces:
         """
         logged: concurrent.futures.Future[None] = concurrent.futures.Future()
 
-        def ended(task: asyncio.Task[None]) -> None:
+        def ended(task: asyncio.Task[int]) -> None:
             if task.cancelled():
                 logged.cancel()
             elif (error := task.exception()) is not None:

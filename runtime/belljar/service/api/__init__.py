@@ -1,6 +1,6 @@
 """All routes, subject by subject."""
 
-from belljar.service.api import audit, contexts, health, keys, policies, quotas, runs, sessions, uploads
+from belljar.service.api import audit, contexts, health, hooks, keys, policies, quotas, runs, sessions, uploads
 from belljar.service.front import anthropic, openai
 from belljar.service.routes import Route
 
@@ -15,6 +15,7 @@ ROUTES: tuple[Route, ...] = (
     *audit.ROUTES,
     *policies.ROUTES,
     *keys.ROUTES,
+    *hooks.ROUTES,
     *health.ROUTES,
     *anthropic.ROUTES,
     *openai.ROUTES,

@@ -1,0 +1,256 @@
+"""What stands beside the API: pages for people, tools over MCP, metrics, webhooks, spans. Each is an `Extra`.
+
+Who asks a page shows the cookie of a session, who asks anything else here the same key or token as for the API. What
+the API promises of its records holds for all of them: a request stands in the log before its answer leaves.
+
+The SDK of MCP takes seconds to load, and most services are never asked for it. So it is loaded, beside the loop, when
+the first request comes; that one waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import importlib.util
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+from starlette.types import Receive, Scope, Send
+
+from belljar.access import NOBODY, Principal, Session, demand, permits
+from belljar.audit.events import HttpRequest
+from belljar.config import TelemetryTable
+from belljar.errors import AuditUnavailable
+from belljar.hooks import Deliveries, watch_quotas
+from belljar.identity import Tenant
+from belljar.jobs import OrderState
+from belljar.service.app import Extra, Make
+from belljar.service.metrics import HostSources, Metrics, MetricsPage
+from belljar.service.pages import HostReader, Visitor, pages
+from belljar.service.pages.acting import DeskActions, DeskQueue
+from belljar.service.pages.demo import DEMO
+from belljar.service.pages.rendering import STATIC
+from belljar.service.routes import COOKIE, Asking, Route, Service, who_asks, whole_host
+from belljar.service.traces import Traces
+from belljar.tasks import stopped
+
+if TYPE_CHECKING:
+    from belljar.service.mcp import McpHttp
+
+__all__ = ["parts"]
+
+# What a run's end tells a hook of it, and no more: nothing that was said.
+_TOLD: Final = ("run", "tenant", "state", "by", "model", "policy", "asked_ns", "started_ns", "ended_ns", "cost_nanousd")
+
+
+def parts(telemetry: TelemetryTable | None = None) -> Sequence[Make]:
+    """All of them, for `application`; spans only where `telemetry` names a collector."""
+    traces: list[Traces] = []
+    makes: list[Make] = [_pages, _hooks, functools.partial(_metrics, traces)]
+    if telemetry is not None and telemetry.otlp is not None:
+        makes.append(functools.partial(_traces, telemetry, traces))
+    if importlib.util.find_spec("mcp") is not None:
+        makes.append(_mcp)
+    return makes
+
+
+async def _principal(service: Service, route: str, scope: Scope) -> Principal:
+    """Who sends a request, by a key, a token or a cookie. Raises as `who_asks`."""
+    method, _, path = route.partition(" ")
+    about = Route(method=method, path=path, summary="", handler=_nothing, owner=whole_host)
+    return await who_asks(Asking(service, Request(scope), about))
+
+
+async def _nothing(_: Asking[Any, Any]) -> None:
+    """Nothing here is handled by a route of the table."""
+
+
+# -- pages -------------------------------------------------------------------------------------------------------------
+
+
+def _pages(service: Service) -> Extra:
+    models = (*service.settings.models, DEMO)
+    reader = HostReader(
+        service.host, version=version("belljar"), queue=DeskQueue(service.desk), environ=service.host.environ
+    )
+    made = pages(reader, DeskActions(service), who=functools.partial(_visitor, service), models=models)
+
+    @contextlib.asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with contextlib.aclosing(reader):
+            yield
+
+    return Extra([_recorded(service, route) for route in made], running)
+
+
+async def _visitor(service: Service, request: Request) -> Visitor | None:
+    cookie = request.cookies.get(COOKIE)
+    if cookie is None:
+        return None
+    session = await service.access.sessions.check(cookie)
+    request.scope["belljar.session"] = session
+    principal = session.principal
+
+    def may(action: Any, tenant: Tenant | None) -> bool:
+        return permits(principal, action, tenant)
+
+    return Visitor(principal.name, principal.tenant, principal.role, session.csrf, may)
+
+
+def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
+    """The route of a page, with a record of each time that it is shown; forms and refusals the page itself records.
+
+    Files that never change tell nothing of anybody.
+    """
+    if route.path.startswith(STATIC) or route.path == "/favicon.ico":
+        return route
+    endpoint: Callable[[Request], Any] = route.endpoint
+
+    async def answer(request: Request) -> Response:
+        response: Response = await endpoint(request)
+        if request.method == "POST" or response.status_code >= 400:
+            return response
+        session: Session | None = request.scope.get("belljar.session")
+        who = None if session is None else session.principal
+        event = HttpRequest(
+            by=NOBODY if who is None else who.name,
+            route=f"{request.method} {route.path}",
+            status=response.status_code,
+            tenant=None if who is None or who.tenant is None else str(who.tenant),
+            role=None if who is None else who.role,
+            of=request.path_params.get("run"),
+        )
+        try:
+            await service.host.log(event)
+        except AuditUnavailable:
+            return Response("the log cannot be written: nothing is shown\n", 503, media_type="text/plain")
+        return response
+
+    return StarletteRoute(route.path, answer, methods=sorted(route.methods or ()))
+
+
+# -- tools over MCP ----------------------------------------------------------------------------------------------------
+
+
+class _Mcp:
+    """The protocol's application, made when it is first asked for."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._wanted = asyncio.Event()
+        self._made: asyncio.Future[McpHttp] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._made is not None, "it runs"
+        self._wanted.set()
+        app = await asyncio.shield(self._made)
+        await app(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        self._made = asyncio.get_running_loop().create_future()
+        keeping = asyncio.create_task(self._keep(self._made))
+        try:
+            yield
+        finally:
+            await stopped(keeping)
+
+    async def _keep(self, made: asyncio.Future[McpHttp]) -> None:
+        """In one task from its beginning to its end, as its task group wants it."""
+        await self._wanted.wait()
+        try:
+            app = await asyncio.to_thread(self._make)
+        except Exception as error:  # not handled here: whoever asked is told
+            made.set_exception(error)
+            raise
+        async with app.run():
+            made.set_result(app)
+            await asyncio.Event().wait()
+
+    def _make(self) -> McpHttp:
+        from belljar.service.mcp import McpService
+        from belljar.service.tools import Offer
+
+        service = self._service
+        offer = Offer(models={name: name for name in (*service.settings.models, DEMO)})
+        return McpService(service.host, offer, demand=demand).http(functools.partial(_principal, service, "POST /mcp"))
+
+
+def _mcp(service: Service) -> Extra:
+    made = _Mcp(service)
+    return Extra([StarletteRoute("/mcp", made)], made.run)
+
+
+# -- metrics and spans -------------------------------------------------------------------------------------------------
+
+
+def _metrics(traces: Sequence[Traces], service: Service) -> Extra:
+    metrics = Metrics((*service.settings.models, DEMO))
+    service.host.heard_by(metrics.observe)
+
+    def queue() -> tuple[int, int]:
+        load = service.desk.load()
+        return load["queued"], load["running"]
+
+    def sent() -> tuple[int, int]:
+        return traces[0].counts() if traces else (0, 0)
+
+    async def admit(scope: Scope) -> None:
+        demand(await _principal(service, "GET /metrics", scope), "metrics.read", None)
+
+    page = MetricsPage(metrics, HostSources(service.host, queue=queue, traces=sent), admit=admit)
+    return Extra([StarletteRoute("/metrics", page)])
+
+
+def _traces(telemetry: TelemetryTable, traces: list[Traces], service: Service) -> Extra:
+    assert telemetry.otlp is not None, "it is asked for"
+    endpoint = telemetry.otlp
+
+    @contextlib.asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        made = Traces(service.host, endpoint, keys=service.host.keys if telemetry.contents else None)
+        traces.append(made)
+        try:
+            yield
+        finally:
+            await made.aclose()
+
+    return Extra(running=running)
+
+
+# -- webhooks ----------------------------------------------------------------------------------------------------------
+
+
+def _hooks(service: Service) -> Extra:
+    hooks = service.hooks
+    telling: set[asyncio.Task[None]] = set()
+
+    async def tell(data: Mapping[str, Any], deliveries: Deliveries) -> None:
+        run, tenant = str(data["run"]), Tenant(str(data["tenant"]))
+        if await hooks.tell("run.ended", tenant, run, data):
+            deliveries.wake()
+
+    @contextlib.asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with Deliveries(hooks) as deliveries:
+
+            def ended(state: OrderState) -> None:
+                data = {name: getattr(state, name) for name in _TOLD}
+                task = asyncio.create_task(tell(data, deliveries))
+                telling.add(task)
+                task.add_done_callback(telling.discard)
+
+            service.desk.on_end(ended)
+            watching = asyncio.create_task(watch_quotas(hooks, service.host.quotas))
+            try:
+                yield
+            finally:
+                await stopped(watching)
+                await asyncio.gather(*telling, return_exceptions=True)
+
+    return Extra(running=running)
