@@ -35,7 +35,7 @@ class NewHook(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: Annotated[str, Meta(min_length=1, max_length=_URL_CHARS_MAX)]
     tenant: TenantName | None = None
-    told: Annotated[list[Told], Meta(min_length=1, max_length=len(TOLD))] = list(TOLD)
+    told: Annotated[tuple[Told, ...], Meta(min_length=1, max_length=len(TOLD))] = TOLD
 
 
 class MadeHook(msgspec.Struct, frozen=True):
@@ -67,7 +67,7 @@ async def ls(asking: Asking[HooksQuery, None]) -> HookList:
 async def make(asking: Asking[Nothing, NewHook]) -> Answer:
     body = asking.body
     info, secret = await asking.service.hooks.make(
-        asking.tenant, body.url, told=tuple(dict.fromkeys(body.told)), by=asking.who
+        asking.tenant, body.url, told=body.told, by=asking.who
     )
     asking.about = f"hook:{info.id}"
     return Answer(MadeHook(info, secret), 201)

@@ -1,0 +1,154 @@
+"""What stands beside the API of a service: pages, tools, metrics, webhooks, spans; all with its keys and its log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client as McpClient
+from mcp.client.streamable_http import streamable_http_client
+
+from belljar.audit import records
+from belljar.audit.events import HttpRequest
+from belljar.config import TelemetryTable
+from belljar.service.pages import DemoModel
+from belljar.service.parts import parts
+from tests.integration.service.support import Client, Serving, serving
+from tests.integration.support import Jar
+from tests.unit.collectors import Collector
+from tests.waiting import until
+
+ASKED = {
+    "question": "What is it?",
+    "model": "scripted:demo",
+    "contexts": {"context": {"kind": "text", "text": "a short text"}},
+}
+
+
+@pytest.fixture
+def service(jar: Jar) -> Iterator[Serving]:
+    with serving(jar, models=[DemoModel()], options={"extras": parts()}, hooks_private=True) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def browser(service: Serving, key: str | None = None) -> Iterator[Client]:
+    """A browser that has logged in."""
+    with service.nobody() as client:
+        client.headers.update({"origin": service.url, "sec-fetch-site": "same-origin"})
+        shown = service.key if key is None else key
+        answer = client.post("/login", data={"key": shown, "next": "/runs"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/runs")
+        yield client
+
+
+def requests(jar: Jar) -> list[HttpRequest]:
+    return [one.typed for one in records(jar.journal) if isinstance(one.typed, HttpRequest)]
+
+
+def test_whoever_logs_in_sees_the_pages_and_each_look_is_in_the_log(service: Serving, jar: Jar) -> None:
+    assert service.key is not None
+    with browser(service) as client:
+        for path in ("/runs", "/tenants", "/contexts", "/playground", "/health", "/audit"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8"), path
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+        asked = [(one.route, one.by) for one in requests(jar)]
+        me = f"key:{service.key.split('_')[1]}"
+        assert ("POST /login", "nobody") in asked
+        assert {("GET /runs", me), ("GET /audit", me)} <= {*asked}
+
+
+def test_the_playground_orders_a_run_that_its_page_shows(service: Serving) -> None:
+    with browser(service) as client:
+        page = client.get("/playground").text
+        token = page.partition('name="token" value="')[2].partition('"')[0]
+        form = {"token": token, "tenant": "acme", "text": "a short text", "question": "What is it?"}
+        ordered = client.post("/playground", data={**form, "model": "scripted:demo", "policy": "standard"})
+        assert ordered.status_code == 303, ordered.text
+        run = ordered.headers["location"].removeprefix("/runs/")
+        with service.client() as api:
+            state = api.get(f"/v1/runs/{run}").json()
+            until(lambda: api.get(f"/v1/runs/{run}").json()["state"] == "ok", what="the run has ended")
+            assert (state["tenant"], state["by"]) == ("acme", f"key:{str(service.key).split('_')[1]}")
+        assert "This is the demo" in client.get(f"/runs/{run}").text
+        listed = client.get("/runs").text
+        assert run in listed
+
+
+def test_a_page_is_for_whoever_has_a_session_and_shows_no_other_tenant(service: Serving) -> None:
+    with service.nobody() as stranger:
+        answer = stranger.get("/runs")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login?next=%2Fruns")
+    with service.client() as admin:
+        admin.headers["prefer"] = "wait=60"
+        run = admin.post("/v1/runs", json={**ASKED, "tenant": "acme"}).json()["run"]
+    with browser(service, service.key_of("runner", "other")) as client:
+        assert client.get(f"/runs/{run}").status_code == 404
+        assert run not in client.get("/runs").text
+
+
+def test_tools_are_asked_over_mcp_with_the_same_keys(service: Serving, jar: Jar) -> None:
+    key = service.key_of("runner", "acme")
+
+    async def ask(shown: str) -> Any:
+        headers = {"authorization": f"Bearer {shown}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
+            McpClient(streamable_http_client(f"{service.url}/mcp", http_client=http)) as client,
+        ):
+            return await client.call_tool("run_python", {"code": "FINAL(6 * 7)", "tenant": "acme"})
+
+    told = asyncio.run(ask(key))
+    assert not told.is_error, told
+    assert told.structured_content["answer"] == 42
+    assert "MCP run_python" in [one.route for one in requests(jar)]
+    with service.client("bj_0000000000000000_" + "a" * 43) as stranger:
+        assert stranger.post("/mcp", json={}).status_code == 401
+    assert ("MCP", "nobody", 401) in [(one.route, one.by, one.status) for one in requests(jar)]
+
+
+def test_metrics_are_for_whoever_may_read_them(service: Serving) -> None:
+    with service.client() as admin, service.nobody() as stranger:
+        admin.headers["prefer"] = "wait=60"
+        assert admin.post("/v1/runs", json=ASKED).json()["state"]["state"] == "ok"
+        assert stranger.get("/metrics").status_code == 401
+        with service.client(service.key_of("runner", "acme")) as runner:
+            assert runner.get("/metrics").status_code == 403
+        until(
+            lambda: 'belljar_runs_total{kind="root",status="ok"} 1.0' in admin.get("/metrics").text,
+            what="the run is counted",
+        )
+
+
+def test_a_hook_is_told_of_a_run_of_its_tenant(service: Serving) -> None:
+    with Collector((200, b"")) as collector, service.client() as admin:
+        made = admin.post("/v1/hooks", json={"url": f"{collector.url}/x", "tenant": "acme", "told": ["run.ended"]})
+        assert made.status_code == 201, made.text
+        assert [one["id"] for one in admin.get("/v1/hooks").json()["hooks"]] == [made.json()["hook"]["id"]]
+        admin.headers["prefer"] = "wait=60"
+        for tenant in ("other", "acme/research"):
+            run = admin.post("/v1/runs", json={**ASKED, "tenant": tenant}).json()["run"]
+        until(lambda: collector.got, what="the hook was told")
+        told = json.loads(collector.got[0][1])
+        assert (told["type"], told["data"]["run"], told["data"]["state"]) == ("run.ended", run, "ok")
+        assert "a short text" not in str(collector.got)
+        gone = admin.delete(f"/v1/hooks/{made.json()['hook']['id']}")
+        assert (gone.status_code, admin.get("/v1/hooks").json()["hooks"]) == (204, [])
+
+
+def test_spans_go_to_the_collector_that_the_operator_names(jar: Jar) -> None:
+    with Collector((200, b"{}")) as collector:
+        telemetry = TelemetryTable(otlp=f"{collector.url}/v1/traces")
+        running = serving(jar, models=[DemoModel()], options={"extras": parts(telemetry)})
+        with running as service, service.client() as admin:
+            admin.headers["prefer"] = "wait=60"
+            admin.post("/v1/runs", json=ASKED)
+            until(lambda: collector.got, what="the spans have come")
+    assert b"resourceSpans" in collector.got[0][1]
+    assert b"a short text" not in collector.got[0][1]
