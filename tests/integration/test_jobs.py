@@ -36,7 +36,7 @@ from belljar.policy import load
 from belljar.streaming import CellEvent, OutputEvent, ResultEvent, StreamEvent, TurnEvent
 from belljar.testing import FakeModel
 from tests.integration.support import PATIENCE_S, Jar
-from tests.waiting import in_time
+from tests.waiting import in_time, pass_time
 
 T = TypeVar("T")
 ACME, BELOW, OTHER = Tenant("acme"), Tenant("acme/a"), Tenant("other")
@@ -578,21 +578,22 @@ def test_sessions_are_few_for_each_tenant_and_closed_when_nobody_uses_them(
     jar: Jar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("belljar.jobs.desk.TICK_S", 0.05)
-    limits = DeskLimits(sessions=3, sessions_per_tenant=2, session_idle_s=0.3)
+    limits = DeskLimits(sessions=3, sessions_per_tenant=2, session_idle_s=20.0)
 
     async def go() -> None:
         async with desk_of(jar, limits=limits) as desk:
             opened = [await desk.open_session(AskedSession(), tenant=tenant, by="a") for tenant in (ACME, BELOW)]
-            names = [one.session for one in opened]
-            busy = asyncio.create_task(desk.execute(names[0], "import time; time.sleep(1); print(1)", timeout_s=30))
+            used, unused = (one.session for one in opened)
             with pytest.raises(Busy) as of_tenant:
                 await desk.open_session(AskedSession(), tenant=ACME, by="a")
             assert of_tenant.value.code == "sessions.tenant"
-            await state(desk, names[1], "ok")
-            with contextlib.suppress(Refusal):
-                await busy
-            await state(desk, names[0], "ok")
-            assert len(desk._sittings) == 0
+            cell = asyncio.create_task(desk.execute(used, HANGS))
+            await until(lambda: of(desk, "cell.started"))
+            pass_time(21.0)
+            await state(desk, unused, "ok")
+            assert [(one.session, one.busy) for one in desk.sessions(None)] == [(used, True)]
+            await desk.close_session(used)
+            await cell
 
     drive(go())
 
@@ -667,6 +668,45 @@ def test_draining_meets_a_tree_of_runs_that_is_being_cancelled(jar: Jar, place: 
             assert ended == {record.run for record in records(desk.host.state.journal)} - HOST_RUNS
             rows = [await desk._book.row(run) for run in runs]
             assert all(row is not None and row.ended_at for row in rows)
+
+    drive(go())
+
+
+def test_whoever_goes_away_while_it_is_written_has_ordered_all_the_same(jar: Jar) -> None:
+    async def go() -> None:
+        async with desk_of(jar) as desk:
+            asked = Asked(code="FINAL(1)")
+            submitting = asyncio.create_task(desk.submit(asked, tenant=ACME, by="a", idem="k"))
+            while not desk._tasks:  # noqa: ASYNC110 - nobody is told, and it is soon over
+                await asyncio.sleep(0)
+            submitting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await submitting
+            order = await desk.submit(asked, tenant=ACME, by="a", idem="k")
+            assert order.made == "known"
+            ended = await desk.wait(order.run, PATIENCE_S)
+            assert ended.result is not None
+            assert ended.result.answer == 1
+
+    drive(go())
+
+
+def test_an_order_is_ended_at_every_moment_of_its_start(jar: Jar) -> None:
+    """As soon as it has its place, and then a moment later each time: it never stays open, whatever it was doing."""
+
+    async def go() -> None:
+        async with desk_of(jar) as desk:
+            states = []
+            for steps in (0, 1, 2, 3, 5, 10, 30, 100):
+                run = await code(desk, HANGS)
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                states.append((await desk.cancel(run, by="b")).state)
+                row = await desk._book.row(run)
+                assert row is not None
+                assert (row.state, row.ended_at > 0) == (states[-1], True)
+            assert {*states} <= {"cancelled", "killed"}
+            assert desk.load()["running"] == 0
 
     drive(go())
 

@@ -268,10 +268,11 @@ class Desk:
     async def _run(self, work: Work) -> None:
         """From its turn to its end, which its row and its listeners hear of, whatever it is."""
         work.state, work.started_ns, began = RUNNING, time.time_ns(), time.monotonic()
-        state = INTERRUPTED
+        state = CANCELLED if work.is_cancelled and not work.is_interrupted else INTERRUPTED
         try:
-            work.result = await self._ordered(work)
-            state = self._state_of(work, work.result.status)
+            if not work.is_given_up:
+                work.result = await self._ordered(work)
+                state = self._state_of(work, work.result.status)
         except Refusal as refusal:
             state, work.error, work.limit = REFUSED, fault_of(refusal), limit_of(refusal)
         except HostFault as fault:
@@ -499,7 +500,7 @@ class Desk:
             if self.host.live_run(work.run) is not None:
                 with contextlib.suppress(InvalidInput):  # it has just ended
                     await self.host.cancel(work.run)
-            elif not given_up:
+            elif not given_up and work.state == RUNNING:  # before that it sees by itself that it was given up
                 given_up = work.task.cancel()
             await asyncio.wait([work.task], timeout=_KILL_S)
 

@@ -211,7 +211,7 @@ def _result(grown: Trajectory, ended: Record, contents: Contents) -> tuple[Resul
         stdout=stdout,
         stderr=stderr,
         truncated=False,
-        output_bytes=_output_bytes(cells[-1] if cells else None) or len((stdout + stderr).encode()),
+        output_bytes=_output_bytes(cells[-1] if cells else None) or len((stdout + stderr).encode("utf-8", "replace")),
         error=error,
         limit=None if end.code is None else Limit.of(end.code, end.limit, end.observed),
         wall_s=(end.wall_ms or 0) / 1000,

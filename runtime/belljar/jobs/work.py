@@ -79,6 +79,10 @@ class Work:
         self.is_cancelled = False
 
     @property
+    def is_given_up(self) -> bool:
+        return self.is_interrupted or self.is_cancelled
+
+    @property
     def chars(self) -> int:
         """About how much memory it takes up once it has ended."""
         result = self.result
