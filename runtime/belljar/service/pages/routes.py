@@ -55,6 +55,8 @@ _CHECKPOINTS: Final = 10
 _VIEW_CHARS: Final = 20_000
 _STATUSES: Final = ("ok", "running", "unfinished", "error", "timeout", "killed", "denied", "quota", "abandoned")
 _FORM: Final = "application/x-www-form-urlencoded"
+# Of refusals; of others it is 400.
+_STATUSES_OF: Final = {NOT_THERE: 404, "context.unknown": 404, "access.forbidden": 403, "access.throttled": 429}
 _NOT_SECRET: Final = ("audit.missing", "quota.missing", "audit.file")
 
 
@@ -512,7 +514,7 @@ def _status(error: BelljarError, otherwise: int = 400) -> int:
         case QuotaExceeded():
             return 429
         case Refusal():
-            return 404 if error.code == NOT_THERE or error.code.endswith(".unknown") else otherwise
+            return _STATUSES_OF.get(error.code, otherwise)
         case _:
             return 503
 
