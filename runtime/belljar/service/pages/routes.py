@@ -259,8 +259,7 @@ class _Pages:
         waiting = [] if wanted.before else await self._reader.waiting(visitor)
         spent = []
         if visitor.may("quota.read", visitor.tenant):
-            of = wanted.tenant if wanted.tenant and visitor.sees(wanted.tenant) else None
-            spent = views.days(await self._reader.history(visitor, of), self._clock())
+            spent = views.days(await self._reader.history(visitor, _seen(visitor, wanted.tenant)), self._clock())
         return await self._shown(
             request,
             visitor,
@@ -498,6 +497,14 @@ class _Pages:
         _demand(visitor, "audit.verify", None)
         await self._reader.verify()
         return RedirectResponse("/audit", 303, HEADERS)
+
+
+def _seen(visitor: Visitor, name: str) -> str | None:
+    """The tenant that a filter names, if there can be one and the visitor sees it."""
+    try:
+        return tenant_of(name) if visitor.sees(name) else None
+    except InvalidInput:
+        return None
 
 
 def _demand(visitor: Visitor, action: str, tenant: Tenant | None) -> None:
