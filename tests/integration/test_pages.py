@@ -44,6 +44,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 TEXT: Final = "\n".join(f"2026-11-{1 + at % 28:02} host {at % 13}: outage «{at}»" for at in range(4000))
+LATER: Final = "20261128T000000-00000000000a"
 PATHS: Final = (
     "/runs",
     "/runs/{run}",
@@ -483,7 +484,7 @@ def test_a_run_is_cancelled_by_a_button(browser: Browser, served: Served) -> Non
 
 
 def test_a_run_that_waits_has_a_page_that_becomes_its_own(browser: Browser, served: Served) -> None:
-    waits = [Waiting(run=served.run, tenant="acme/alice", state="queued", place=3, since_ns=10**18)]
+    waits = [Waiting(run=LATER, tenant="acme/alice", state="queued", place=3, since_ns=10**18)]
 
     class Queue:
         async def ls(self, tenant: Any) -> list[Waiting]:
@@ -497,9 +498,9 @@ def test_a_run_that_waits_has_a_page_that_becomes_its_own(browser: Browser, serv
         with window(browser, served) as (page, seen):
             go(page, served.path("/runs"))
             assert "queued" in page.locator("tbody tr").first.inner_text()
-            go(page, served.path("/runs/{run}"))
+            go(page, f"{served.url}/runs/{LATER}")
             assert "3 before it" in page.locator("main").inner_text()
-            waits.clear()
+            served.do(_long_run(served.host, LATER, 1))
             page.locator("#r0c0").wait_for()
             assert seen.complaints == []
     finally:

@@ -117,7 +117,9 @@ class Queue(Protocol):
         """Of a tenant and those below it, or of all, the latest first; not more than a page has."""
         ...
 
-    async def get(self, run: str) -> Waiting | None: ...
+    async def get(self, run: str) -> Waiting | None:
+        """One that has not ended, also if it has begun."""
+        ...
 
 
 class HostReader:
@@ -250,8 +252,14 @@ class HostReader:
         return [] if self._queue is None else await self._queue.ls(visitor.tenant)
 
     async def waits(self, visitor: Visitor, run: str) -> Waiting | None:
+        """The order of a run of which the log has nothing yet: it is queued, or its box is being built."""
         found = None if self._queue is None else await self._queue.get(run)
-        return found if found is not None and visitor.sees(found.tenant) else None
+        if found is None or not visitor.sees(found.tenant) or await asyncio.to_thread(self._has_begun, run):
+            return None
+        return found
+
+    def _has_begun(self, run: str) -> bool:
+        return _is_there(self._log) and next(records(self._log, run), None) is not None
 
     async def tenant_of(self, visitor: Visitor, run: str) -> Tenant:
         return (await asyncio.to_thread(self._started, visitor, run))[0]

@@ -55,6 +55,8 @@ _CHECKPOINTS: Final = 10
 _VIEW_CHARS: Final = 20_000
 _STATUSES: Final = ("ok", "running", "unfinished", "error", "timeout", "killed", "denied", "quota", "abandoned")
 _FORM: Final = "application/x-www-form-urlencoded"
+# Of refusals; of others it is 400.
+_STATUSES_OF: Final = {NOT_THERE: 404, "context.unknown": 404, "access.forbidden": 403, "access.throttled": 429}
 _NOT_SECRET: Final = ("audit.missing", "quota.missing", "audit.file")
 
 
@@ -257,8 +259,7 @@ class _Pages:
         waiting = [] if wanted.before else await self._reader.waiting(visitor)
         spent = []
         if visitor.may("quota.read", visitor.tenant):
-            of = wanted.tenant if wanted.tenant and visitor.sees(wanted.tenant) else None
-            spent = views.days(await self._reader.history(visitor, of), self._clock())
+            spent = views.days(await self._reader.history(visitor, _seen(visitor, wanted.tenant)), self._clock())
         return await self._shown(
             request,
             visitor,
@@ -498,6 +499,14 @@ class _Pages:
         return RedirectResponse("/audit", 303, HEADERS)
 
 
+def _seen(visitor: Visitor, name: str) -> str | None:
+    """The tenant that a filter names, if there can be one and the visitor sees it."""
+    try:
+        return tenant_of(name) if visitor.sees(name) else None
+    except InvalidInput:
+        return None
+
+
 def _demand(visitor: Visitor, action: str, tenant: Tenant | None) -> None:
     if not visitor.may(action, tenant):
         raise _Wrong(
@@ -512,7 +521,7 @@ def _status(error: BelljarError, otherwise: int = 400) -> int:
         case QuotaExceeded():
             return 429
         case Refusal():
-            return 404 if error.code == NOT_THERE or error.code.endswith(".unknown") else otherwise
+            return _STATUSES_OF.get(error.code, otherwise)
         case _:
             return 503
 
