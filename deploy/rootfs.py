@@ -19,9 +19,7 @@ first needs it, in the state folder.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -199,8 +197,6 @@ def _system(folder: Path) -> None:
     (folder / "tmp").chmod(0o1777)
     (folder / "var/lib/belljar").mkdir(parents=True)
     (folder / "var/lib/belljar").chmod(0o700)
-    about = {"python": platform.python_version(), "belljar": metadata.version("belljar")}
-    (folder / "etc/belljar-image.json").write_text(json.dumps(about) + "\n")
 
 
 def _script(path: Path, text: str) -> None:

@@ -118,6 +118,16 @@ def test_there_is_no_shell_and_nothing_that_gives_rights(daemon: docker.APIClien
     assert about["Cmd"] == ["serve"]
 
 
+def test_both_recipes_give_the_image_the_same_settings() -> None:
+    recipe = (DEPLOY / "Dockerfile").read_text("utf-8").rpartition("FROM scratch")[2].splitlines()
+    settings = [line for line in recipe if line and not line.startswith(("#", "COPY"))]
+
+    def words(lines: list[str]) -> list[str]:
+        return sorted(word for line in lines for word in line.removeprefix("ENV ").split(" "))
+
+    assert words(settings) == words(CHANGES)
+
+
 def test_the_files_for_kubernetes_and_systemd_are_sound() -> None:
     unit = (DEPLOY / "belljar.service").read_text("utf-8")
     assert "RestrictNamespaces=yes" not in unit
