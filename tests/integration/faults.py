@@ -147,10 +147,15 @@ def ended(process: subprocess.Popen[str]) -> Ended:
     return Ended(process.returncode, stderr, process.returncode == -signal.SIGKILL)
 
 
-def hit(fault: Fault, jar: Jar, provider: Provider, runs: int = 1) -> Ended:
-    """Let a busy host run to its end, with a fault on its way. Only calls that touch the files of its journal count."""
+def hit(fault: Fault, jar: Jar, provider: Provider, runs: int = 1, *, anywhere: bool = False) -> Ended:
+    """Let a busy host run to its end, with a fault on its way.
+
+    Only calls that touch the files of its journal count, or all with `anywhere`: other files have names that nobody
+    knows before.
+    """
     trace = jar.work / "trace"
-    paths = [jar.at, *(Path(f"{jar.journal}{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))]
+    journal = [jar.at, *(Path(f"{jar.journal}{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))]
+    paths = [] if anywhere else journal
     end = ended(started(jar, provider, runs, before=with_fault(fault, paths, trace)))
     return end._replace(fired=end.fired or "(INJECTED)" in trace.read_text())
 

@@ -22,7 +22,10 @@ from pathlib import Path
 
 import pytest
 
-from belljar.audit import verify
+from belljar.audit import signing, verify
+from belljar.audit.content import HOST_KEY
+from belljar.audit.signing import Signed
+from belljar.keys import Keys
 from tests.integration.faults import (
     ROOT,
     Fault,
@@ -60,30 +63,50 @@ class Row:
             shutil.copy(self.store, jar.journal)
         return jar
 
-    def hit(self, fault: Fault, runs: int) -> bool:
+    def hit(self, fault: Fault, runs: int, *, anywhere: bool = False) -> bool:
         """Whether the fault came."""
         self.provider.journal.clear()
         jar = self.jar()
-        end = hit(fault, jar, self.provider, runs)
+        end = hit(fault, jar, self.provider, runs, anywhere=anywhere)
         try:
             if fault.what == KILL and end.fired:
                 assert end.code == -signal.SIGKILL
             else:
-                assert end.code in (0, 8)
+                # A context store that fails is no store of the log: nothing of the run has begun.
+                of_contexts = anywhere and end.code == 1 and "the context store" in end.stderr
+                assert end.code in (0, 8) or of_contexts
             if end.code == 0:
                 # Whatever it was that failed, it was not needed.
                 ends = [record.data["status"] for record in jar.records("run.finished")]
                 assert ends == ["ok", "ok"] * (runs + (self.store is not None))
             assert_sound(jar, self.provider)
+            if anywhere:
+                assert_keys_can_be_used(jar)
         except AssertionError as error:
             raise AssertionError(f"{fault}, {end}: {error}") from error
         shutil.rmtree(jar.at.parent)
         return end.fired
 
-    def hit_each(self, call: str, what: str, *, first: int = 1, step: int = 1, runs: int = 1) -> int:
+    def hit_each(
+        self, call: str, what: str, *, first: int = 1, step: int = 1, runs: int = 1, anywhere: bool = False
+    ) -> int:
         """Hit every `step`-th call until there is no more. Returns how many were hit."""
-        nths = itertools.count(first, step)
-        return sum(1 for _ in itertools.takewhile(lambda nth: self.hit(Fault(call, what, nth), runs), nths))
+        nths = (Fault(call, what, nth) for nth in itertools.count(first, step))
+        return sum(1 for _ in itertools.takewhile(lambda fault: self.hit(fault, runs, anywhere=anywhere), nths))
+
+
+def assert_keys_can_be_used(jar: Jar) -> None:
+    """Each key is there as a whole, or not at all; and the log can be signed now."""
+    keys = Keys.at(jar.environ())
+    for name in ("signing", HOST_KEY):
+        keys.found(name)
+
+    async def sign() -> Signed | None:
+        async with signing(jar.journal, keys) as checkpoints:
+            return await checkpoints.make()
+
+    assert asyncio.run(sign()) is not None or not jar.records()
+    assert verify(jar.journal, keys=keys).problems == []
 
 
 @pytest.fixture
@@ -214,6 +237,50 @@ def test_at_the_calls_of_a_migration(tmp_path: Path, older: str, what: str) -> N
                 break
             hits += 1
     assert hits > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", [EIO, KILL], ids=["error", "kill"])
+@pytest.mark.parametrize(("call", "least"), [("fsync", 4), ("rename", 2), ("link", 1)])
+def test_at_the_files_of_contexts_and_of_keys(new: Row, call: str, least: int, what: str) -> None:
+    """A first run registers a context, and makes the key of contents, the key that signs, and what was signed last."""
+    assert new.hit_each(call, what, anywhere=True) >= least
+
+
+# Registers a context and makes a key, where no file may have more than so many bytes, and says what is left.
+SMALL = """
+import os, resource, sys
+from pathlib import Path
+from belljar.context import ContextStore
+from belljar.errors import HostFault
+from belljar.keys import Keys
+
+folder, size = Path(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+text = "a\\n" * 9999
+for work in (
+    lambda: Keys(folder / "keys").secret("signing"),
+    lambda: ContextStore(folder / "contexts").add(text, now_ns=1),
+):
+    try:
+        work()
+        print("done")
+    except HostFault as error:
+        print(error)
+of_contexts = [path.name for path in (folder / "contexts").rglob("*") if path.parent.name in ("incoming", "documents")]
+print(sorted(os.listdir(folder / "keys")), of_contexts)
+"""
+
+
+@pytest.mark.parametrize("size", [0, 31, 32, 1000, 19_997])
+def test_a_disk_that_takes_no_more_leaves_no_part_of_a_key_or_context(tmp_path: Path, size: int) -> None:
+    command = [sys.executable, "-c", SMALL, str(tmp_path), str(size)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    key, context, left = done.stdout.splitlines()
+    assert (key == "done") == (size >= 32), key
+    assert context != "done", context
+    assert left == ("['signing'] []" if size >= 32 else "[] []")
+    assert len(Keys(tmp_path / "keys").secret("signing")) == 32
 
 
 @pytest.mark.slow

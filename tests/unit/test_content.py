@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidTag
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,6 +107,14 @@ def test_parts_that_are_missing_or_elsewhere_are_found() -> None:
             unsealed(name, wrong)
     with pytest.raises(VerificationFailed):  # the same content, sealed another time
         unsealed(name, [one, other[1], three])
+
+
+def test_a_content_without_its_end_does_not_open_whatever_length_it_has() -> None:
+    """The cipher refuses it: length and name, which would do so, too, are looked at afterwards."""
+    name, rows = KEY.sealed(os.urandom(3 * PART_BYTES))
+    with pytest.raises(VerificationFailed) as refused:
+        unsealed(name, bodies(rows)[:2])
+    assert isinstance(refused.value.__context__, InvalidTag)
 
 
 def test_a_content_opens_only_under_its_own_name_and_run() -> None:
