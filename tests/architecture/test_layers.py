@@ -29,7 +29,7 @@ LEVELS = [
     {"bench"},
     {"service"},
     {"facade", "demo", "testing", "doctor", "backup", "exporting"},
-    {"jobs"},
+    {"jobs", "hooks"},
     {"runtime", "upkeep", "replay"},
     {"host"},
     {"sessions", "streaming", "sources", "quotas", "config"},

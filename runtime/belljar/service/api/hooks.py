@@ -66,9 +66,7 @@ async def ls(asking: Asking[HooksQuery, None]) -> HookList:
 
 async def make(asking: Asking[Nothing, NewHook]) -> Answer:
     body = asking.body
-    info, secret = await asking.service.hooks.make(
-        asking.tenant, body.url, told=body.told, by=asking.who
-    )
+    info, secret = await asking.service.hooks.make(asking.tenant, body.url, told=body.told, by=asking.who)
     asking.about = f"hook:{info.id}"
     return Answer(MadeHook(info, secret), 201)
 
