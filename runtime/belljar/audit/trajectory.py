@@ -70,6 +70,7 @@ __all__ = [
     "Contents",
     "Kind",
     "Limit",
+    "Matches",
     "Message",
     "Output",
     "Prompt",

@@ -64,6 +64,7 @@ __all__ = [
     "no_such",
     "own",
     "query_of",
+    "read_body",
     "respond",
     "who_asks",
     "whole_host",

@@ -37,7 +37,13 @@ from belljar.service.problems import MEDIA_TYPE, problem_of
 from belljar.service.routes import Refused, Service
 from belljar.service.settings import ServiceSettings, check_bind, is_loopback
 
-__all__ = ["Ready", "listening", "serve"]
+__all__ = [
+    "Patient",
+    "Ready",
+    "limits_of",
+    "listening",
+    "serve",
+]
 
 _log = logging.getLogger("belljar.service")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -23,7 +23,22 @@ from belljar.service.routes import Asking, Nothing, Route, own, whole_host
 from belljar.service.scopes import LIMIT_MAX, TenantName, below, named_tenant
 from belljar.service.streams import pieces, streamed
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "CheckpointShown",
+    "Evidence",
+    "Proof",
+    "ProofQuery",
+    "RecordPage",
+    "RecordShown",
+    "RecordsQuery",
+    "check",
+    "checkpoint",
+    "consistency",
+    "export",
+    "show",
+    "sign",
+]
 
 _SEQ_MAX = 2**53 - 1
 

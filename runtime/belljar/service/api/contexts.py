@@ -16,7 +16,27 @@ from belljar.service.problems import Unfit
 from belljar.service.routes import Answer, Asking, Route
 from belljar.service.scopes import LIMIT_MAX, Cursor, TenantName, page_of
 
-__all__ = ["ROUTES", "ContextInfo", "info_of"]
+__all__ = [
+    "ROUTES",
+    "ContextInfo",
+    "ContextPage",
+    "ContextQuery",
+    "Item",
+    "ItemsPage",
+    "ItemsQuery",
+    "NewJson",
+    "NewText",
+    "OfTenant",
+    "TextPage",
+    "TextQuery",
+    "add",
+    "info_of",
+    "items",
+    "ls",
+    "remove",
+    "show",
+    "text",
+]
 
 _T = TypeVar("_T")
 

@@ -14,7 +14,16 @@ from belljar.identity import BackendName
 from belljar.policy import load, presets
 from belljar.service.routes import JSON, Answer, Asking, Nothing, Route, whole_host
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "Alive",
+    "DoctorQuery",
+    "Ready",
+    "examine",
+    "livez",
+    "openapi",
+    "readyz",
+]
 
 
 class Alive(msgspec.Struct, frozen=True):

@@ -13,7 +13,16 @@ from belljar.identity import Tenant
 from belljar.service.routes import Answer, Asking, Nothing, Route, no_such
 from belljar.service.scopes import TenantName, named_tenant
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "HookList",
+    "HooksQuery",
+    "MadeHook",
+    "NewHook",
+    "ls",
+    "make",
+    "remove",
+]
 
 _URL_CHARS_MAX = 2000
 

@@ -14,7 +14,18 @@ from belljar.identity import Tenant
 from belljar.service.routes import Answer, Asking, Nothing, Route, no_such
 from belljar.service.scopes import LIMIT_MAX, TenantName, named_tenant
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "KeyPage",
+    "KeysQuery",
+    "MadeKey",
+    "NewKey",
+    "Rotation",
+    "ls",
+    "make",
+    "revoke",
+    "rotate",
+]
 
 _OVERLAP_S_MAX = 30 * 86_400
 

@@ -12,7 +12,17 @@ from belljar.policy import Policy, digest, dump, load, parse, presets
 from belljar.service.problems import Unfit
 from belljar.service.routes import Asking, Nothing, Route, own
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "PolicyChecked",
+    "PolicyList",
+    "PolicyShown",
+    "PolicySummary",
+    "PolicyText",
+    "check",
+    "ls",
+    "show",
+]
 
 _TEXT_CHARS_MAX = 256 * 1024
 

@@ -14,7 +14,21 @@ from belljar.service.problems import Unfit
 from belljar.service.routes import Asking, Route
 from belljar.service.scopes import LIMIT_MAX, Cursor, TenantName, below, named_tenant, page_of
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "HistoryPage",
+    "HistoryQuery",
+    "LimitList",
+    "LimitsSet",
+    "QuotaCleared",
+    "QuotaPage",
+    "QuotaQuery",
+    "QuotaSet",
+    "clear",
+    "history",
+    "put",
+    "show",
+]
 
 _BOUND_MAX = 2**53 - 1
 Bound = Annotated[int, Meta(ge=0, le=_BOUND_MAX)] | None

@@ -22,7 +22,26 @@ from belljar.service.scopes import Cursor, TenantName, named_tenant, of_run
 from belljar.service.streams import pieces, streamed
 from belljar.streaming import StreamEvent
 
-__all__ = ["ROUTES", "without_turns"]
+__all__ = [
+    "ROUTES",
+    "CoverageQuery",
+    "EventsQuery",
+    "Ordered",
+    "RunAsked",
+    "RunPage",
+    "RunQuery",
+    "RunsQuery",
+    "TrajectoryQuery",
+    "cancel",
+    "covered",
+    "events",
+    "ls",
+    "order",
+    "receipt",
+    "show",
+    "trajectory",
+    "without_turns",
+]
 
 _WAIT_S_MAX: Final = 300
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,6})\"?", re.ASCII)

@@ -13,7 +13,20 @@ from belljar.jobs import AskedSession, NoSuchSession, SessionState
 from belljar.service.routes import Answer, Asking, Nothing, Route, no_such
 from belljar.service.scopes import TenantName, named_tenant
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "Cell",
+    "Question",
+    "SessionAsked",
+    "SessionList",
+    "SessionsQuery",
+    "ask",
+    "begin",
+    "end",
+    "execute",
+    "ls",
+    "show",
+]
 
 _TIMEOUT_S_MAX = 86_400
 

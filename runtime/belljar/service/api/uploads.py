@@ -23,7 +23,14 @@ from belljar.identity import Tenant
 from belljar.service.problems import Unfit
 from belljar.service.routes import Answer, Asking, Nothing, Refused, Route, Service, no_such
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "UploadInfo",
+    "append",
+    "create",
+    "remove",
+    "show",
+]
 
 VERSION: Final = "1.0.0"
 _MEDIA: Final = "application/offset+octet-stream"

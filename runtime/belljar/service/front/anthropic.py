@@ -16,7 +16,17 @@ from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "ErrorDetail",
+    "ErrorOut",
+    "MessageIn",
+    "MessageOut",
+    "MessagesAsked",
+    "TextBlock",
+    "Tokens",
+    "messages",
+]
 
 _KINDS: Final = {
     400: "invalid_request_error",

@@ -17,7 +17,20 @@ from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "ChatAsked",
+    "ChatChoice",
+    "ChatCompletion",
+    "ChatError",
+    "ChatFault",
+    "ChatMessage",
+    "ChatReply",
+    "ChatUsage",
+    "Part",
+    "StreamOptions",
+    "complete",
+]
 
 _INSTRUCTIONS: Final = ("system", "developer")
 

@@ -11,7 +11,19 @@ import msgspec
 from belljar.audit.export.words import money, took
 from belljar.ledger import AT_ONCE, LIMITED, PERIODS, Amounts, Limits, Quota, Used
 
-__all__ = ["FIELDS", "Day", "Field", "Gauge", "Level", "Spark", "days", "levels", "link", "spark"]
+__all__ = [
+    "FIELDS",
+    "Day",
+    "Field",
+    "Gauge",
+    "Level",
+    "Spark",
+    "days",
+    "levels",
+    "limits_of",
+    "link",
+    "spark",
+]
 
 _WIDTH: Final = 1000
 _DAYS: Final = 30
