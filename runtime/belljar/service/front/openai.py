@@ -17,7 +17,19 @@ from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
 
-__all__ = ["ROUTES"]
+__all__ = [
+    "ROUTES",
+    "ChatAsked",
+    "ChatChoice",
+    "ChatCompletion",
+    "ChatError",
+    "ChatFault",
+    "ChatMessage",
+    "ChatReply",
+    "ChatUsage",
+    "Part",
+    "StreamOptions",
+]
 
 _INSTRUCTIONS: Final = ("system", "developer")
 
@@ -114,7 +126,7 @@ def _said(message: ChatMessage) -> list[Said]:
     return [Said(message.role, part.text) for part in message.content]
 
 
-async def complete(asking: Asking[Nothing, ChatAsked]) -> Any:
+async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
@@ -179,7 +191,7 @@ ROUTES = (
         summary="Answer a conversation, as the Chat Completions API does",
         action="run",
         owner=own,
-        handler=complete,
+        handler=_complete,
         body=ChatAsked,
         answer=ChatCompletion,
         refuses=(404, 409, 502),
