@@ -462,13 +462,13 @@ async def _body(asking: Asking[Any, Any]) -> Any:
     if media != route.media:
         raise Refused(f"send the body as {route.media}", code="route.media", headers={"accept": route.media})
     most = asking.service.settings.body_bytes if route.body_bytes is None else route.body_bytes
-    data = await read_body(request, most, asking.service.settings.body_s)
+    data = await _read_body(request, most, asking.service.settings.body_s)
     if route.media != JSON:
         return data
     return await off_loop(len(data), decoded, data, route.body)
 
 
-async def read_body(request: Request, most: int, within_s: float) -> bytes:
+async def _read_body(request: Request, most: int, within_s: float) -> bytes:
     """The whole body, of at most so many bytes, in at most so many seconds.
 
     Raises:

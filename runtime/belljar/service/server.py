@@ -37,13 +37,7 @@ from belljar.service.problems import MEDIA_TYPE, problem_of
 from belljar.service.routes import Refused, Service
 from belljar.service.settings import ServiceSettings, check_bind, is_loopback
 
-__all__ = [
-    "Patient",
-    "Ready",
-    "limits_of",
-    "listening",
-    "serve",
-]
+__all__ = ["Patient", "Ready", "listening", "serve"]
 
 _log = logging.getLogger("belljar.service")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -87,7 +81,7 @@ async def serve(
         checked = Authenticator.opened(host.journal, host.audit, host.keys, access or AccessSettings())
         authenticator = await stack.enter_async_context(checked)
         key = await _first_key(authenticator, settings, access, by)
-        desk = await stack.enter_async_context(Desk(host, limits_of(settings)))
+        desk = await stack.enter_async_context(Desk(host, _limits_of(settings)))
         app = application(host, desk, authenticator, settings, extras=extras)
         await _answer(app, bound, by, functools.partial(_told, ready, key), stop or asyncio.Event())
 
@@ -117,7 +111,7 @@ async def _is_any_key(access: Authenticator) -> bool:
     return False
 
 
-def limits_of(settings: ServiceSettings) -> DeskLimits:
+def _limits_of(settings: ServiceSettings) -> DeskLimits:
     """What the desk takes on; what is not said is as it says."""
     said = {
         "running": settings.running,

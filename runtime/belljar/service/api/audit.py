@@ -23,22 +23,7 @@ from belljar.service.routes import Asking, Nothing, Route, own, whole_host
 from belljar.service.scopes import LIMIT_MAX, TenantName, below, named_tenant
 from belljar.service.streams import pieces, streamed
 
-__all__ = [
-    "ROUTES",
-    "CheckpointShown",
-    "Evidence",
-    "Proof",
-    "ProofQuery",
-    "RecordPage",
-    "RecordShown",
-    "RecordsQuery",
-    "check",
-    "checkpoint",
-    "consistency",
-    "export",
-    "show",
-    "sign",
-]
+__all__ = ["ROUTES", "CheckpointShown", "Evidence", "Proof", "ProofQuery", "RecordPage", "RecordShown", "RecordsQuery"]
 
 _SEQ_MAX = 2**53 - 1
 
@@ -108,7 +93,7 @@ class Proof(msgspec.Struct, frozen=True):
     proof: list[str]
 
 
-async def show(asking: Asking[RecordsQuery, None]) -> RecordPage:
+async def _show(asking: Asking[RecordsQuery, None]) -> RecordPage:
     query, log = asking.query, asking.host.state.journal
     asking.about = query.run
     above = asking.tenant
@@ -131,7 +116,7 @@ def _shown(record: Record) -> RecordShown:
     return RecordShown(record.seq, record.time_ns, record.run, record.event, record.data, record.prev, record.hash)
 
 
-async def check(asking: Asking[Nothing, Evidence]) -> Report:
+async def _check(asking: Asking[Nothing, Evidence]) -> Report:
     body = asking.body
     async with asking.service.verifying:  # each reads the whole log: one after the other
         report = await asyncio.to_thread(
@@ -154,12 +139,12 @@ def _in_short(report: Report) -> Report:
     return msgspec.structs.replace(report, problems=problems, unfinished=[], tampering=[])
 
 
-async def checkpoint(asking: Asking[Nothing, None]) -> CheckpointShown:
+async def _checkpoint(asking: Asking[Nothing, None]) -> CheckpointShown:
     signed = await asking.host.checkpoints.last()
     return await _signed(asking, signed)
 
 
-async def sign(asking: Asking[Nothing, None]) -> CheckpointShown:
+async def _sign(asking: Asking[Nothing, None]) -> CheckpointShown:
     return await _signed(asking, await asking.host.checkpoints.make())
 
 
@@ -169,14 +154,14 @@ async def _signed(asking: Asking[Any, Any], signed: Any) -> CheckpointShown:
     return CheckpointShown(signed.size, signed.note, await asking.host.checkpoints.key())
 
 
-async def consistency(asking: Asking[ProofQuery, None]) -> Proof:
+async def _consistency(asking: Asking[ProofQuery, None]) -> Proof:
     query = asking.query
     async with asking.service.verifying:
         found = await asking.host.checkpoints.consistency(query.old, query.new)
     return Proof(query.old, query.new, [node.hex() for node in found])
 
 
-async def export(asking: Asking[Nothing, None]) -> Response:
+async def _export(asking: Asking[Nothing, None]) -> Response:
     @contextlib.contextmanager
     def everything() -> Iterator[Iterator[bytes]]:
         yield jsonl(records(asking.host.state.journal))
@@ -192,7 +177,7 @@ ROUTES = (
         summary="Read records of the log, page by page",
         action="audit.read",
         owner=named_tenant,
-        handler=show,
+        handler=_show,
         query=RecordsQuery,
         answer=RecordPage,
     ),
@@ -202,7 +187,7 @@ ROUTES = (
         summary="Check the whole log",
         action="audit.verify",
         owner=own,
-        handler=check,
+        handler=_check,
         body=Evidence,
         answer=Report,
     ),
@@ -212,7 +197,7 @@ ROUTES = (
         summary="Show what was signed last of the log",
         action="audit.verify",
         owner=own,
-        handler=checkpoint,
+        handler=_checkpoint,
         answer=CheckpointShown,
         refuses=(409,),
     ),
@@ -222,7 +207,7 @@ ROUTES = (
         summary="Sign the log as it is now",
         action="audit.verify",
         owner=own,
-        handler=sign,
+        handler=_sign,
         answer=CheckpointShown,
         refuses=(409,),
     ),
@@ -232,7 +217,7 @@ ROUTES = (
         summary="Prove that the log only grew",
         action="audit.verify",
         owner=own,
-        handler=consistency,
+        handler=_consistency,
         query=ProofQuery,
         answer=Proof,
     ),
@@ -242,7 +227,7 @@ ROUTES = (
         summary="Export the whole log as JSON Lines",
         action="audit.read",
         owner=whole_host,
-        handler=export,
+        handler=_export,
         answer=bytes,
         gives=("application/jsonl",),
     ),

@@ -29,13 +29,7 @@ __all__ = [
     "OfTenant",
     "TextPage",
     "TextQuery",
-    "add",
     "info_of",
-    "items",
-    "ls",
-    "remove",
-    "show",
-    "text",
 ]
 
 _T = TypeVar("_T")
@@ -162,7 +156,7 @@ async def _of_body(asking: Asking[Any, Any]) -> Tenant | None:
     return asking.named(asking.body.tenant)
 
 
-async def ls(asking: Asking[ContextQuery, None]) -> ContextPage:
+async def _ls(asking: Asking[ContextQuery, None]) -> ContextPage:
     tenant, query = asking.named(asking.query.tenant), asking.query
     if query.name is not None:
         named = await asyncio.to_thread(asking.host.registered, query.name, tenant=tenant)
@@ -172,7 +166,7 @@ async def ls(asking: Asking[ContextQuery, None]) -> ContextPage:
     return ContextPage([info_of(one, tenant) for one in page], after)
 
 
-async def add(asking: Asking[Any, NewText | NewJson]) -> Answer:
+async def _add(asking: Asking[Any, NewText | NewJson]) -> Answer:
     body, tenant = asking.body, asking.named(asking.body.tenant)
     source = body.text if isinstance(body, NewText) else body.value
     if isinstance(source, list | dict) and not source:
@@ -188,17 +182,17 @@ async def _found(asking: Asking[Any, Any]) -> Document:
     return await asyncio.to_thread(asking.host.registered, reference, tenant=asking.named(asking.query.tenant))
 
 
-async def show(asking: Asking[OfTenant, None]) -> ContextInfo:
+async def _show(asking: Asking[OfTenant, None]) -> ContextInfo:
     return info_of(await _found(asking), asking.named(asking.query.tenant))
 
 
-async def remove(asking: Asking[OfTenant, None]) -> None:
+async def _remove(asking: Asking[OfTenant, None]) -> None:
     document = await _found(asking)
     reference = f"sha256:{document.sha256}"
     await asyncio.to_thread(asking.host.remove_context, reference, tenant=asking.named(asking.query.tenant))
 
 
-async def text(asking: Asking[TextQuery, None]) -> TextPage:
+async def _text(asking: Asking[TextQuery, None]) -> TextPage:
     query = asking.query
     if query.start is not None and query.line is not None:
         raise Unfit("give either `start` or `line`", at="?line")
@@ -218,7 +212,7 @@ async def text(asking: Asking[TextQuery, None]) -> TextPage:
     return await _opened(asking, document, work)
 
 
-async def items(asking: Asking[ItemsQuery, None]) -> ItemsPage:
+async def _items(asking: Asking[ItemsQuery, None]) -> ItemsPage:
     query, document = asking.query, await _found(asking)
 
     def work(opened: OpenDocument) -> ItemsPage:
@@ -253,7 +247,7 @@ ROUTES = (
         summary="List the contexts of a tenant",
         action="context.read",
         owner=_of_query,
-        handler=ls,
+        handler=_ls,
         query=ContextQuery,
         answer=ContextPage,
         refuses=(404,),
@@ -264,7 +258,7 @@ ROUTES = (
         summary="Register a context that fits into a request",
         action="context.write",
         owner=_of_body,
-        handler=add,
+        handler=_add,
         body=NewText | NewJson,
         answer=ContextInfo,
         status=201,
@@ -275,7 +269,7 @@ ROUTES = (
         summary="Show a context",
         action="context.read",
         owner=_of_query,
-        handler=show,
+        handler=_show,
         query=OfTenant,
         answer=ContextInfo,
     ),
@@ -285,7 +279,7 @@ ROUTES = (
         summary="Remove a context that no run has open",
         action="context.write",
         owner=_of_query,
-        handler=remove,
+        handler=_remove,
         query=OfTenant,
         status=204,
         refuses=(409,),
@@ -296,7 +290,7 @@ ROUTES = (
         summary="Read a range of a context",
         action="context.read",
         owner=_of_query,
-        handler=text,
+        handler=_text,
         query=TextQuery,
         answer=TextPage,
     ),
@@ -306,7 +300,7 @@ ROUTES = (
         summary="List items of a list or an object",
         action="context.read",
         owner=_of_query,
-        handler=items,
+        handler=_items,
         query=ItemsQuery,
         answer=ItemsPage,
     ),

@@ -14,16 +14,7 @@ from belljar.identity import BackendName
 from belljar.policy import load, presets
 from belljar.service.routes import JSON, Answer, Asking, Nothing, Route, whole_host
 
-__all__ = [
-    "ROUTES",
-    "Alive",
-    "DoctorQuery",
-    "Ready",
-    "examine",
-    "livez",
-    "openapi",
-    "readyz",
-]
+__all__ = ["ROUTES", "Alive", "DoctorQuery", "Ready"]
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -46,11 +37,11 @@ class DoctorQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backend: BackendName = "jail"
 
 
-async def livez(_: Asking[Nothing, None]) -> Alive:
+async def _livez(_: Asking[Nothing, None]) -> Alive:
     return Alive("ok")
 
 
-async def readyz(asking: Asking[Nothing, None]) -> Answer:
+async def _readyz(asking: Asking[Nothing, None]) -> Answer:
     parts = await asking.service.readiness.look()
     if asking.service.stopping.is_set() or asking.desk.is_draining:
         return Answer(Ready("draining", parts), 503)
@@ -58,7 +49,7 @@ async def readyz(asking: Asking[Nothing, None]) -> Answer:
     return Answer(Ready("ok" if is_ready else "failed", parts), 200 if is_ready else 503)
 
 
-async def examine(asking: Asking[DoctorQuery, None]) -> doctor.Report:
+async def _examine(asking: Asking[DoctorQuery, None]) -> doctor.Report:
     name = asking.query.policy
     if name not in presets():
         raise InvalidInput(f"there is no policy {name[:80]!a}: GET /v1/policies lists them", code="policy.not_found")
@@ -67,7 +58,7 @@ async def examine(asking: Asking[DoctorQuery, None]) -> doctor.Report:
         return await doctor.examine(policy, [asking.query.backend], images=asking.host.state.images)
 
 
-async def openapi(asking: Asking[Nothing, None]) -> Response:
+async def _openapi(asking: Asking[Nothing, None]) -> Response:
     headers = {"cache-control": "no-cache"}
     return Response(await asyncio.to_thread(asking.service.document), media_type=JSON, headers=headers)
 
@@ -78,7 +69,7 @@ ROUTES = (
         path="/livez",
         summary="Whether the process answers",
         owner=whole_host,
-        handler=livez,
+        handler=_livez,
         answer=Alive,
         logged=False,
     ),
@@ -87,7 +78,7 @@ ROUTES = (
         path="/readyz",
         summary="Whether the log, the ledger and a backend work",
         owner=whole_host,
-        handler=readyz,
+        handler=_readyz,
         answer=Ready,
         others={503: "Not now: `parts` says what does not work, or it is stopping."},
         logged=False,
@@ -97,7 +88,7 @@ ROUTES = (
         path="/v1/openapi.json",
         summary="This document",
         owner=whole_host,
-        handler=openapi,
+        handler=_openapi,
         answer=dict[str, Any],
         logged=False,
     ),
@@ -107,7 +98,7 @@ ROUTES = (
         summary="Test the wall on this host",
         action="host.read",
         owner=whole_host,
-        handler=examine,
+        handler=_examine,
         query=DoctorQuery,
         answer=doctor.Report,
         refuses=(404,),

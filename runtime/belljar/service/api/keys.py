@@ -14,18 +14,7 @@ from belljar.identity import Tenant
 from belljar.service.routes import Answer, Asking, Nothing, Route, no_such
 from belljar.service.scopes import LIMIT_MAX, TenantName, named_tenant
 
-__all__ = [
-    "ROUTES",
-    "KeyPage",
-    "KeysQuery",
-    "MadeKey",
-    "NewKey",
-    "Rotation",
-    "ls",
-    "make",
-    "revoke",
-    "rotate",
-]
+__all__ = ["ROUTES", "KeyPage", "KeysQuery", "MadeKey", "NewKey", "Rotation"]
 
 _OVERLAP_S_MAX = 30 * 86_400
 
@@ -84,13 +73,13 @@ async def _of_key(asking: Asking[Any, Any]) -> Tenant | None:
     return no_such(asking, None if tenant is None else Tenant(tenant), error)
 
 
-async def ls(asking: Asking[KeysQuery, None]) -> KeyPage:
+async def _ls(asking: Asking[KeysQuery, None]) -> KeyPage:
     query = asking.query
     found = await asking.service.access.keys.ls(asking.tenant, after=query.after, limit=query.limit)
     return KeyPage(found, found[-1].id if len(found) == query.limit else None)
 
 
-async def make(asking: Asking[Nothing, NewKey]) -> Answer:
+async def _make(asking: Asking[Nothing, NewKey]) -> Answer:
     body = asking.body
     made = asking.service.access.keys.make(_named(asking), body.role, label=body.label, until=body.until, by=asking.who)
     info, text = await made
@@ -98,13 +87,13 @@ async def make(asking: Asking[Nothing, NewKey]) -> Answer:
     return Answer(MadeKey(info, text), 201)
 
 
-async def rotate(asking: Asking[Nothing, Rotation]) -> Answer:
+async def _rotate(asking: Asking[Nothing, Rotation]) -> Answer:
     keys = asking.service.access.keys
     info, text = await keys.rotate(asking.params["key"], by=asking.who, overlap_s=asking.body.overlap_s)
     return Answer(MadeKey(info, text), 201)
 
 
-async def revoke(asking: Asking[Nothing, None]) -> KeyInfo:
+async def _revoke(asking: Asking[Nothing, None]) -> KeyInfo:
     return await asking.service.access.keys.revoke(asking.params["key"], by=asking.who)
 
 
@@ -115,7 +104,7 @@ ROUTES = (
         summary="List keys",
         action="key.read",
         owner=named_tenant,
-        handler=ls,
+        handler=_ls,
         query=KeysQuery,
         answer=KeyPage,
     ),
@@ -125,7 +114,7 @@ ROUTES = (
         summary="Make a key",
         action="key.write",
         owner=_in_body,
-        handler=make,
+        handler=_make,
         body=NewKey,
         answer=MadeKey,
         status=201,
@@ -137,7 +126,7 @@ ROUTES = (
         summary="Replace a key",
         action="key.write",
         owner=_of_key,
-        handler=rotate,
+        handler=_rotate,
         body=Rotation,
         answer=MadeKey,
         status=201,
@@ -149,7 +138,7 @@ ROUTES = (
         summary="End a key",
         action="key.write",
         owner=_of_key,
-        handler=revoke,
+        handler=_revoke,
         answer=KeyInfo,
     ),
 )

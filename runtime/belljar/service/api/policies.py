@@ -12,17 +12,7 @@ from belljar.policy import Policy, digest, dump, load, parse, presets
 from belljar.service.problems import Unfit
 from belljar.service.routes import Asking, Nothing, Route, own
 
-__all__ = [
-    "ROUTES",
-    "PolicyChecked",
-    "PolicyList",
-    "PolicyShown",
-    "PolicySummary",
-    "PolicyText",
-    "check",
-    "ls",
-    "show",
-]
+__all__ = ["ROUTES", "PolicyChecked", "PolicyList", "PolicyShown", "PolicySummary", "PolicyText"]
 
 _TEXT_CHARS_MAX = 256 * 1024
 
@@ -76,18 +66,18 @@ def _all(asking: Asking[Any, Any]) -> dict[str, Policy]:
     return {name: _named(asking, name) for name in sorted({*presets(), *asking.desk.policies})}
 
 
-async def ls(asking: Asking[Nothing, None]) -> PolicyList:
+async def _ls(asking: Asking[Nothing, None]) -> PolicyList:
     found = await asyncio.to_thread(_all, asking)
     return PolicyList([PolicySummary(name, digest(one), one.description) for name, one in found.items()])
 
 
-async def show(asking: Asking[Nothing, None]) -> PolicyShown:
+async def _show(asking: Asking[Nothing, None]) -> PolicyShown:
     name = asking.params["policy"]
     found = await asyncio.to_thread(_named, asking, name)
     return PolicyShown(name, digest(found), msgspec.to_builtins(found), dump(found))
 
 
-async def check(asking: Asking[Nothing, PolicyText]) -> PolicyChecked:
+async def _check(asking: Asking[Nothing, PolicyText]) -> PolicyChecked:
     def work() -> Policy:
         try:
             return parse(
@@ -110,7 +100,7 @@ ROUTES = (
         summary="List the policies that runs may name",
         action="policy.read",
         owner=own,
-        handler=ls,
+        handler=_ls,
         answer=PolicyList,
     ),
     Route(
@@ -119,7 +109,7 @@ ROUTES = (
         summary="Show a policy",
         action="policy.read",
         owner=own,
-        handler=show,
+        handler=_show,
         answer=PolicyShown,
     ),
     Route(
@@ -128,7 +118,7 @@ ROUTES = (
         summary="Check the text of a policy",
         action="policy.read",
         owner=own,
-        handler=check,
+        handler=_check,
         body=PolicyText,
         answer=PolicyChecked,
     ),

@@ -24,10 +24,6 @@ __all__ = [
     "QuotaPage",
     "QuotaQuery",
     "QuotaSet",
-    "clear",
-    "history",
-    "put",
-    "show",
 ]
 
 _BOUND_MAX = 2**53 - 1
@@ -113,14 +109,14 @@ async def _in_query(asking: Asking[QuotaCleared, Any]) -> Tenant | None:
     return Tenant(asking.query.tenant)
 
 
-async def show(asking: Asking[QuotaQuery, None]) -> QuotaPage:
+async def _show(asking: Asking[QuotaQuery, None]) -> QuotaPage:
     found = await _known(asking.host.quotas.show())
     mine = [one for one in found if below(asking.tenant, one.tenant)]
     page, after = page_of(mine, lambda one: f"{one.tenant}:{one.period}", asking.query.after, asking.query.limit)
     return QuotaPage(page, after)
 
 
-async def history(asking: Asking[HistoryQuery, None]) -> HistoryPage:
+async def _history(asking: Asking[HistoryQuery, None]) -> HistoryPage:
     found = await _known(asking.host.quotas.history(per=asking.query.per))
     mine = [one for one in found if below(asking.tenant, one.tenant)]
     page, after = page_of(mine, lambda one: f"{one.tenant}:{one.key}", asking.query.after, asking.query.limit)
@@ -136,7 +132,7 @@ async def _known(work: Any) -> list[Any]:
         return []
 
 
-async def put(asking: Asking[Any, QuotaSet]) -> LimitList:
+async def _put(asking: Asking[Any, QuotaSet]) -> LimitList:
     changes = {period: _named(bounds) for period, bounds in asking.body.limits.items()}
     if not all(changes.values()):
         raise Unfit("a period names no limit; name one, such as calls", at="$.limits", code="limit.invalid")
@@ -148,7 +144,7 @@ def _named(bounds: LimitsSet) -> dict[str, int | None]:
     return {name: bound for name, bound in msgspec.structs.asdict(bounds).items() if bound is not msgspec.UNSET}
 
 
-async def clear(asking: Asking[QuotaCleared, None]) -> LimitList:
+async def _clear(asking: Asking[QuotaCleared, None]) -> LimitList:
     tenant = asking.query.tenant
     return LimitList(tenant, await asking.host.quotas.clear(tenant, by=asking.by))
 
@@ -160,7 +156,7 @@ ROUTES = (
         summary="Show what tenants may use and have used",
         action="quota.read",
         owner=named_tenant,
-        handler=show,
+        handler=_show,
         query=QuotaQuery,
         answer=QuotaPage,
     ),
@@ -170,7 +166,7 @@ ROUTES = (
         summary="Set limits of a tenant",
         action="quota.set",
         owner=_in_body,
-        handler=put,
+        handler=_put,
         body=QuotaSet,
         answer=LimitList,
     ),
@@ -180,7 +176,7 @@ ROUTES = (
         summary="Forget all limits of a tenant",
         action="quota.set",
         owner=_in_query,
-        handler=clear,
+        handler=_clear,
         query=QuotaCleared,
         answer=LimitList,
     ),
@@ -190,7 +186,7 @@ ROUTES = (
         summary="Show what tenants used on each day or in each month",
         action="quota.read",
         owner=named_tenant,
-        handler=history,
+        handler=_history,
         query=HistoryQuery,
         answer=HistoryPage,
     ),

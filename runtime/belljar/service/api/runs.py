@@ -32,14 +32,6 @@ __all__ = [
     "RunQuery",
     "RunsQuery",
     "TrajectoryQuery",
-    "cancel",
-    "covered",
-    "events",
-    "ls",
-    "order",
-    "receipt",
-    "show",
-    "trajectory",
     "without_turns",
 ]
 
@@ -129,7 +121,7 @@ async def _in_body(asking: Asking[Any, RunAsked]) -> Tenant | None:
     return asking.named(asking.body.tenant)
 
 
-async def order(asking: Asking[Nothing, RunAsked]) -> Answer:
+async def _order(asking: Asking[Nothing, RunAsked]) -> Answer:
     body, desk = asking.body, asking.desk
     asked = Asked(**{field: getattr(body, field) for field in Asked.__struct_fields__})
     idem = asking.request.headers.get("idempotency-key", "")
@@ -155,7 +147,7 @@ def without_turns(state: OrderState) -> OrderState:
     return msgspec.structs.replace(state, result=msgspec.structs.replace(state.result, turns_log=()))
 
 
-async def ls(asking: Asking[RunsQuery, None]) -> RunPage:
+async def _ls(asking: Asking[RunsQuery, None]) -> RunPage:
     query = asking.query
     found = await asking.desk.ls(
         asking.tenant, status=query.status, model=query.model, after=query.after, limit=query.limit
@@ -163,25 +155,25 @@ async def ls(asking: Asking[RunsQuery, None]) -> RunPage:
     return RunPage(list(found.runs), found.after)
 
 
-async def show(asking: Asking[RunQuery, None]) -> OrderState:
+async def _show(asking: Asking[RunQuery, None]) -> OrderState:
     state = await _awaited(asking, asking.params["run"])
     return state if asking.query.turns else without_turns(state)
 
 
-async def cancel(asking: Asking[Nothing, None]) -> OrderState:
+async def _cancel(asking: Asking[Nothing, None]) -> OrderState:
     return without_turns(await asking.desk.cancel(asking.params["run"], by=asking.by))
 
 
-async def receipt(asking: Asking[Nothing, None]) -> Receipt:
+async def _receipt(asking: Asking[Nothing, None]) -> Receipt:
     return await asking.host.checkpoints.receipt_of(asking.params["run"])
 
 
-async def covered(asking: Asking[CoverageQuery, None]) -> Coverage:
+async def _covered(asking: Asking[CoverageQuery, None]) -> Coverage:
     log, run = asking.host.state.journal, asking.params["run"]
     return await asyncio.to_thread(lambda: coverage(records_below(log, run), ranges_max=asking.query.ranges))
 
 
-async def trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
+async def _trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
     form, run = asking.query.format, asking.params["run"]
     log, keys = asking.host.state.journal, asking.host.keys
 
@@ -200,7 +192,7 @@ async def trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
-async def events(asking: Asking[EventsQuery, None]) -> Response:
+async def _events(asking: Asking[EventsQuery, None]) -> Response:
     told = asking.request.headers.get("last-event-id")
     if told is not None and _ID.fullmatch(told) is None:
         raise Unfit("this is not the id of an event; send the last one that came", at="Last-Event-ID")
@@ -254,7 +246,7 @@ ROUTES = (
         summary="Order a run",
         action="run",
         owner=_in_body,
-        handler=order,
+        handler=_order,
         body=RunAsked,
         answer=Ordered,
         status=202,
@@ -272,7 +264,7 @@ ROUTES = (
         summary="List runs, the latest first",
         action="run.read",
         owner=named_tenant,
-        handler=ls,
+        handler=_ls,
         query=RunsQuery,
         answer=RunPage,
     ),
@@ -282,7 +274,7 @@ ROUTES = (
         summary="Show a run, and its result once it has ended",
         action="run.read",
         owner=of_run,
-        handler=show,
+        handler=_show,
         query=RunQuery,
         answer=OrderState,
         headers=_PREFER,
@@ -293,7 +285,7 @@ ROUTES = (
         summary="End a run",
         action="run.cancel",
         owner=of_run,
-        handler=cancel,
+        handler=_cancel,
         answer=OrderState,
     ),
     Route(
@@ -302,7 +294,7 @@ ROUTES = (
         summary="Follow a run, as server-sent events",
         action="run.read",
         owner=of_run,
-        handler=events,
+        handler=_events,
         query=EventsQuery,
         answer=bytes,
         gives=("text/event-stream",),
@@ -314,7 +306,7 @@ ROUTES = (
         summary="Export a run and those below it",
         action="run.read",
         owner=of_run,
-        handler=trajectory,
+        handler=_trajectory,
         query=TrajectoryQuery,
         answer=bytes,
         gives=("application/jsonl", "application/json", "text/html"),
@@ -325,7 +317,7 @@ ROUTES = (
         summary="Prove that the log has a run",
         action="run.read",
         owner=of_run,
-        handler=receipt,
+        handler=_receipt,
         answer=Receipt,
         refuses=(409,),
     ),
@@ -335,7 +327,7 @@ ROUTES = (
         summary="Show which parts of its contexts a run read, and showed to a model",
         action="run.read",
         owner=of_run,
-        handler=covered,
+        handler=_covered,
         query=CoverageQuery,
         answer=Coverage,
     ),

@@ -13,20 +13,7 @@ from belljar.jobs import AskedSession, NoSuchSession, SessionState
 from belljar.service.routes import Answer, Asking, Nothing, Route, no_such
 from belljar.service.scopes import TenantName, named_tenant
 
-__all__ = [
-    "ROUTES",
-    "Cell",
-    "Question",
-    "SessionAsked",
-    "SessionList",
-    "SessionsQuery",
-    "ask",
-    "begin",
-    "end",
-    "execute",
-    "ls",
-    "show",
-]
+__all__ = ["ROUTES", "Cell", "Question", "SessionAsked", "SessionList", "SessionsQuery"]
 
 _TIMEOUT_S_MAX = 86_400
 
@@ -73,7 +60,7 @@ async def _of_session(asking: Asking[Any, Any]) -> Tenant | None:
     return no_such(asking, Tenant(asking.desk.session(session).tenant), NoSuchSession(session))
 
 
-async def begin(asking: Asking[Nothing, SessionAsked]) -> Answer:
+async def _begin(asking: Asking[Nothing, SessionAsked]) -> Answer:
     body = asking.body
     asked = AskedSession(**{field: getattr(body, field) for field in AskedSession.__struct_fields__})
     state = await asking.desk.open_session(asked, tenant=asking.named(body.tenant), by=asking.by)
@@ -81,25 +68,25 @@ async def begin(asking: Asking[Nothing, SessionAsked]) -> Answer:
     return Answer(state, 201, {"location": f"/v1/sessions/{state.session}"})
 
 
-async def ls(asking: Asking[SessionsQuery, None]) -> SessionList:
+async def _ls(asking: Asking[SessionsQuery, None]) -> SessionList:
     return SessionList(asking.desk.sessions(asking.tenant))
 
 
-async def show(asking: Asking[Nothing, None]) -> SessionState:
+async def _show(asking: Asking[Nothing, None]) -> SessionState:
     return asking.desk.session(asking.params["session"])
 
 
-async def execute(asking: Asking[Nothing, Cell]) -> CellResult:
+async def _execute(asking: Asking[Nothing, Cell]) -> CellResult:
     return await asking.desk.execute(asking.params["session"], asking.body.code, timeout_s=asking.body.timeout_s)
 
 
-async def ask(asking: Asking[Nothing, Question]) -> AskResult:
+async def _ask(asking: Asking[Nothing, Question]) -> AskResult:
     body = asking.body
     found = await asking.desk.ask(asking.params["session"], body.question, answer_schema=body.answer_schema)
     return msgspec.structs.replace(found, turns_log=())
 
 
-async def end(asking: Asking[Nothing, None]) -> Result:
+async def _end(asking: Asking[Nothing, None]) -> Result:
     found = await asking.desk.close_session(asking.params["session"])
     return msgspec.structs.replace(found, turns_log=())
 
@@ -111,7 +98,7 @@ ROUTES = (
         summary="Open a session",
         action="run",
         owner=_in_body,
-        handler=begin,
+        handler=_begin,
         body=SessionAsked,
         answer=SessionState,
         status=201,
@@ -124,7 +111,7 @@ ROUTES = (
         summary="List the open sessions",
         action="run.read",
         owner=named_tenant,
-        handler=ls,
+        handler=_ls,
         query=SessionsQuery,
         answer=SessionList,
     ),
@@ -134,7 +121,7 @@ ROUTES = (
         summary="Show a session",
         action="run.read",
         owner=_of_session,
-        handler=show,
+        handler=_show,
         answer=SessionState,
     ),
     Route(
@@ -143,7 +130,7 @@ ROUTES = (
         summary="Close a session",
         action="run",
         owner=_of_session,
-        handler=end,
+        handler=_end,
         answer=Result,
     ),
     Route(
@@ -152,7 +139,7 @@ ROUTES = (
         summary="Run a cell of code",
         action="run",
         owner=_of_session,
-        handler=execute,
+        handler=_execute,
         body=Cell,
         answer=CellResult,
         refuses=(409, 502),
@@ -163,7 +150,7 @@ ROUTES = (
         summary="Ask the session's model",
         action="run",
         owner=_of_session,
-        handler=ask,
+        handler=_ask,
         body=Question,
         answer=AskResult,
         refuses=(409, 502),

@@ -23,14 +23,7 @@ from belljar.identity import Tenant
 from belljar.service.problems import Unfit
 from belljar.service.routes import Answer, Asking, Nothing, Refused, Route, Service, no_such
 
-__all__ = [
-    "ROUTES",
-    "UploadInfo",
-    "append",
-    "create",
-    "remove",
-    "show",
-]
+__all__ = ["ROUTES", "UploadInfo"]
 
 VERSION: Final = "1.0.0"
 _MEDIA: Final = "application/offset+octet-stream"
@@ -108,7 +101,7 @@ def _headers(found: Upload) -> dict[str, str]:
     return headers if found.context is None else {**headers, "belljar-context": found.context}
 
 
-async def create(asking: Asking[Nothing, None]) -> Answer:
+async def _create(asking: Asking[Nothing, None]) -> Answer:
     _check_version(asking)
     told, length = _metadata(asking), _number(asking, "Upload-Length")
     sha256 = told.get("sha256", "").lower() or None
@@ -127,12 +120,12 @@ async def create(asking: Asking[Nothing, None]) -> Answer:
     return Answer(_info(made), 201, {**_TUS, "location": f"/v1/uploads/{made.id}", "upload-offset": "0"})
 
 
-async def show(asking: Asking[Nothing, None]) -> Answer:
+async def _show(asking: Asking[Nothing, None]) -> Answer:
     found = await _get(asking)
     return Answer(_info(found), 200, _headers(found))
 
 
-async def append(asking: Asking[Nothing, Any]) -> Answer:
+async def _append(asking: Asking[Nothing, Any]) -> Answer:
     _check_version(asking)
     request, uploads, upload = asking.request, asking.service.uploads, asking.params["upload"]
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _MEDIA:
@@ -173,7 +166,7 @@ async def _take(service: Service, stream: Any, upload: str, offset: int) -> None
         await asyncio.to_thread(writing.__exit__, None, None, None)
 
 
-async def remove(asking: Asking[Nothing, None]) -> Answer:
+async def _remove(asking: Asking[Nothing, None]) -> Answer:
     _check_version(asking)
     await asyncio.to_thread(asking.service.uploads.remove, asking.params["upload"])
     return Answer(None, 204, _TUS)
@@ -189,7 +182,7 @@ ROUTES = (
         summary="Begin to upload a context",
         action="context.write",
         owner=_named,
-        handler=create,
+        handler=_create,
         answer=UploadInfo,
         status=201,
         refuses=(412, 413),
@@ -207,7 +200,7 @@ ROUTES = (
         summary="Show how far an upload got",
         action="context.write",
         owner=_of_upload,
-        handler=show,
+        handler=_show,
         answer=UploadInfo,
         answer_headers=_TOLD,
     ),
@@ -217,7 +210,7 @@ ROUTES = (
         summary="Send bytes of an upload",
         action="context.write",
         owner=_of_upload,
-        handler=append,
+        handler=_append,
         body=bytes,
         media=_MEDIA,
         status=204,
@@ -232,7 +225,7 @@ ROUTES = (
         summary="Give an upload up",
         action="context.write",
         owner=_of_upload,
-        handler=remove,
+        handler=_remove,
         status=204,
         refuses=(412, 423),
         headers=_ASKED,

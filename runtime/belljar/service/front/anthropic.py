@@ -16,17 +16,7 @@ from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
 
-__all__ = [
-    "ROUTES",
-    "ErrorDetail",
-    "ErrorOut",
-    "MessageIn",
-    "MessageOut",
-    "MessagesAsked",
-    "TextBlock",
-    "Tokens",
-    "messages",
-]
+__all__ = ["ROUTES", "ErrorDetail", "ErrorOut", "MessageIn", "MessageOut", "MessagesAsked", "TextBlock", "Tokens"]
 
 _KINDS: Final = {
     400: "invalid_request_error",
@@ -112,7 +102,7 @@ def _said(role: str, content: str | list[TextBlock]) -> list[Said]:
     return [Said(role, block.text) for block in content]
 
 
-async def messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
+async def _messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
@@ -166,7 +156,7 @@ ROUTES = (
         summary="Answer a conversation, as the Messages API does",
         action="run",
         owner=own,
-        handler=messages,
+        handler=_messages,
         body=MessagesAsked,
         answer=MessageOut,
         refuses=(404, 409, 502),

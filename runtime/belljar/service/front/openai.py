@@ -29,7 +29,6 @@ __all__ = [
     "ChatUsage",
     "Part",
     "StreamOptions",
-    "complete",
 ]
 
 _INSTRUCTIONS: Final = ("system", "developer")
@@ -127,7 +126,7 @@ def _said(message: ChatMessage) -> list[Said]:
     return [Said(message.role, part.text) for part in message.content]
 
 
-async def complete(asking: Asking[Nothing, ChatAsked]) -> Any:
+async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
@@ -192,7 +191,7 @@ ROUTES = (
         summary="Answer a conversation, as the Chat Completions API does",
         action="run",
         owner=own,
-        handler=complete,
+        handler=_complete,
         body=ChatAsked,
         answer=ChatCompletion,
         refuses=(404, 409, 502),
