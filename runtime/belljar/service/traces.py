@@ -163,6 +163,6 @@ class Traces:
     def _give_up(self, why: str) -> None:
         with self._counting:  # two threads do
             self.dropped += 1
-        if why != self._trouble:
+        if why != self._trouble and not self._over:
             self._trouble = why
             _log.warning("belljar: spans are not sent: %s", why)
