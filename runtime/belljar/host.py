@@ -18,7 +18,7 @@ import contextlib
 import functools
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, TypeGuard, TypeVar
 
@@ -249,13 +249,7 @@ class Host:
             searcher = Searcher()
             stack.push_async_callback(searcher.aclose)
             self._journal, self._name = journal, name
-            looking = asyncio.Lock()  # whoever is found dead is buried by the look that found it
-
-            async def look() -> int:
-                async with looking:
-                    return await recover(journal, ledger, audit, owner)
-
-            self._recover = look
+            look = self._recover = self._looking(journal, ledger, audit, owner)
             await look()
             if self._config is not None and self._config.tenants:
                 await apply_limits(ledger, audit, self._config.tenants, by="config")
@@ -286,6 +280,18 @@ class Host:
             stack.callback(self._shared.reuse.clear)
             self._resources = stack.pop_all()
         return self
+
+    def _looking(
+        self, journal: Journal, ledger: Ledger, audit: AuditLog, owner: Owner | None
+    ) -> Callable[[], Coroutine[Any, Any, int]]:
+        """Looks for the dead, one look at a time: whoever is found dead is buried by the look that found it."""
+        looking = asyncio.Lock()
+
+        async def look() -> int:
+            async with looking:
+                return await recover(journal, ledger, audit, owner)
+
+        return look
 
     async def __aexit__(self, *_: object) -> None:
         if self._home.is_forked:

@@ -108,7 +108,11 @@ class SqliteStore:
     # -- a transaction -----------------------------------------------------------------------------------------------
 
     def begin(self) -> bool:
-        if self._turns is not None and not self._turns.take(self._busy_timeout_s):
+        try:
+            ours = self._turns is None or self._turns.take(self._busy_timeout_s)
+        except OSError as error:
+            raise StoreError(f"its file cannot be locked ({error.strerror}); use a local disk of Linux") from error
+        if not ours:
             raise StoreError(_busy(self._busy_timeout_s))
         with self._told:
             if self._wal_bytes >= self._move_at:

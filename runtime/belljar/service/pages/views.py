@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
@@ -11,19 +12,7 @@ import msgspec
 from belljar.audit.export.words import money, took
 from belljar.ledger import AT_ONCE, LIMITED, PERIODS, Amounts, Limits, Quota, Used
 
-__all__ = [
-    "FIELDS",
-    "Day",
-    "Field",
-    "Gauge",
-    "Level",
-    "Spark",
-    "days",
-    "levels",
-    "limits_of",
-    "link",
-    "spark",
-]
+__all__ = ["FIELDS", "Day", "Field", "Gauge", "Level", "Spark", "days", "levels", "limits_of", "link", "spark"]
 
 _WIDTH: Final = 1000
 _DAYS: Final = 30
@@ -155,8 +144,6 @@ class Day(msgspec.Struct, frozen=True):
 
 def days(found: Iterable[Used], now_s: float) -> list[Day]:
     """The last thirty, the oldest first, also those on which nothing was used; tenants are added up."""
-    from datetime import UTC, datetime, timedelta
-
     today = datetime.fromtimestamp(now_s, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     sums: dict[str, dict[str, int]] = {}
     for one in found:
