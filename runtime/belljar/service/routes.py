@@ -64,7 +64,6 @@ __all__ = [
     "no_such",
     "own",
     "query_of",
-    "read_body",
     "respond",
     "who_asks",
     "whole_host",
