@@ -66,6 +66,7 @@ PUT_TOGETHER: Final[dict[str, tuple[str, ...]]] = {
     "layer.{}": ("NAME",),
     "units.{}": ("size", "duration", "memory_time"),
     "{}.denied": ("backend", "language"),
+    "run.{}": ("STATUS",),
     "policy.{}": ("syntax", "missing", "unknown_key", "value", "looser", "misfit", "extends", "reserved"),
 }
 

@@ -30,5 +30,5 @@ def test_policies_are_listed_shown_and_checked(admin: Client) -> None:
         admin.post("/v1/policies/check", json={"toml": shown["toml"].replace('"standard"', '"mine"')}).json()["name"]
         == "mine"
     )
-    told = problem(admin.post("/v1/policies/check", json={"toml": "schema = 1\nnme = 2"}), 422, "policy.value")
+    told = problem(admin.post("/v1/policies/check", json={"toml": "schema = 1\nnme = 2"}), 422, "policy.unknown_key")
     assert "toml:" in told["detail"]
