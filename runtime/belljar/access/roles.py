@@ -11,7 +11,7 @@ tenants needs no `admin` key to order their runs: a `runner` of the whole host d
 
     admin          everything
     operator       runs the host: health, quotas, all runs (read, cancel), keys of every role but `admin`; orders none
-    tenant-admin   everything in its own subtree
+    tenant-admin   everything in its own subtree; limits only of the tenants below it, as nobody sets their own
     runner         orders runs and manages contexts, reads both, sees its quotas
     auditor        reads everything, changes nothing
 
@@ -54,6 +54,7 @@ Action: TypeAlias = Literal[
     "quota.set",
     "audit.read",
     "audit.verify",
+    "audit.sign",
     "key.read",
     "key.write",
     "hook.read",
@@ -91,8 +92,8 @@ MAY: Final[Mapping[Role, frozenset[Action]]] = {
     "admin": frozenset(ACTIONS),
     "operator": frozenset(
         {
-            *("run.read", "run.cancel", "quota.read", "quota.set", "audit.verify", "key.read", "key.write"),
-            *("hook.read", "policy.read", "host.read", "metrics.read"),
+            *("run.read", "run.cancel", "quota.read", "quota.set", "audit.verify", "audit.sign"),
+            *("key.read", "key.write", "hook.read", "policy.read", "host.read", "metrics.read"),
         }
     ),
     "tenant-admin": frozenset(ACTIONS),
@@ -118,6 +119,8 @@ def permits(principal: Principal, action: Action, tenant: Tenant | None) -> bool
         tenant: whose it is that is read or changed. None for what belongs to no tenant, or tells of all of them; for
             what everybody has who may do it at all, such as the list of policies, the principal's own tenant.
     """
+    if principal.role == "tenant-admin" and action == "quota.set" and tenant is not None and tenant == principal.tenant:
+        return False
     return action in MAY[principal.role] and _within(principal.tenant, tenant)
 
 
