@@ -319,7 +319,7 @@ class HostReader:
             tenant=tenant,
             part=part,
             parts=[] if whole else parts,
-            is_live=is_live,
+            is_live=is_live and tree.run.status is None,
             is_over=tree.run.status is not None,
             turns=sum(turn.number > 0 for turn in tree.run.turns) if whole else 0,
             model=started.root_model or "",
