@@ -114,6 +114,9 @@ BODIES: dict[str, Any] = {
     "POST /v1/policies/check": {"toml": 'schema = 1\nname = "mine"\nextends = "standard"\n'},
     "POST /v1/keys": {"role": "auditor", "tenant": ""},
     "POST /v1/keys/{key}/rotate": {"overlap_s": 0},
+    # Whoever may order is told that nothing was asked.
+    "POST /v1/messages": {"model": "rlm/x", "messages": [{"role": "assistant", "content": "Hm."}]},
+    "POST /v1/chat/completions": {"model": "rlm/x", "messages": [{"role": "assistant", "content": "Hm."}]},
 }
 
 
