@@ -193,7 +193,7 @@ class Text:
         return "\n".join(part.rstrip("\n") for part in (printed.stdout, printed.stderr, printed.traceback) if part)
 
 
-class Matches(Text):
+class _Matches(Text):
     """What a search gave: `spans` says how long each piece of the text is. In words, each stands on a line."""
 
     __slots__ = ("spans",)
@@ -679,7 +679,7 @@ class _Growing:
             return
         found = {name: getattr(search, name) for name in _OF_SEARCH}
         spans = list(search.spans)
-        text = Matches(record.run, search.content, spans) if search.content is not None else None
+        text = _Matches(record.run, search.content, spans) if search.content is not None else None
         steps.append(Search(seq=record.seq, at_ns=record.time_ns, spans=spans, text=text, **found))
 
 
