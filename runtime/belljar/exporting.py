@@ -14,7 +14,7 @@ from belljar.audit.export.view import Badge
 from belljar.audit.kept import Kept
 from belljar.audit.trajectory import Contents as Said
 from belljar.audit.trajectory import Run, trajectory
-from belljar.errors import VerificationFailed
+from belljar.errors import InvalidInput, VerificationFailed
 from belljar.keys import Keys
 
 __all__ = ["FORMATS", "Format", "badge_of", "exported", "open_kept"]
@@ -30,13 +30,17 @@ def exported(
     """A run and those below it, of which these are the records, in one of the formats.
 
     Records and spans, which others read than those who may read what was said, have that only with `content`.
+
+    Raises:
+        InvalidInput: `run.not_begun`: there are no records.
     """
     if form == "jsonl":
         from belljar.audit.export.jsonl import jsonl
 
         return jsonl(found, contents if content else None)
     run = trajectory(found)
-    assert run is not None, "there are records"
+    if run is None:
+        raise InvalidInput("the log has nothing of this run yet: wait until it has begun", code="run.not_begun")
     match form:
         case "atif":
             from belljar.audit.export.atif import atif

@@ -70,7 +70,6 @@ __all__ = [
     "Contents",
     "Kind",
     "Limit",
-    "Matches",
     "Message",
     "Output",
     "Prompt",

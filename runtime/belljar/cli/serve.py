@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -41,6 +41,7 @@ def serve(
     the role `admin` is made and printed; nobody can print it again. docs/service.md has the rest.
     """
     from belljar.host import Host
+    from belljar.service.logs import log_to
     from belljar.service.pages import DemoModel
     from belljar.service.parts import parts
     from belljar.service.server import Ready  # the web server, for this command alone
@@ -52,7 +53,7 @@ def serve(
     folder = Path.cwd() if found.config is None else found.config.file.parent
     settings = read_settings(table, os.environ, folder, host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
     check_bind(settings)
-    logging.getLogger("belljar").setLevel(logging.WARNING)
+    log_to(sys.stderr)
 
     def ready(told: Ready) -> None:
         if as_json:
