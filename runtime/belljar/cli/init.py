@@ -21,7 +21,10 @@ TEMPLATE = """\
 schema = 1
 
 [state]
-# Log and ledger in PostgreSQL, for several hosts: the variable that has the URL.
+# The folder of the state, in a file that is named with --config or $BELLJAR_CONFIG.
+# folder = "/var/lib/belljar"
+# Log and ledger in PostgreSQL, for several hosts: the URL, or better the variable that has it.
+# journal = "postgresql://belljar@db.example.com/belljar"
 # journal_env = "BELLJAR_DATABASE"
 
 [service]
@@ -46,9 +49,33 @@ schema = 1
 # How long runs may still take when the service is stopped.
 # drain = "30 s"
 
+# The models that pages and tools offer, the first as the default; and whether webhooks may lead to private networks.
+# models = ["claude-sonnet-5-5"]
+# hooks_private = false
+
+[access]
+# For how many days an API key is made at most.
+# key_days_max = 90
+
+# Whose tokens count, besides keys.
+# [access.oidc]
+# issuer = "https://login.example.com"
+# audience = "belljar"
+# jwks_url = "https://login.example.com/keys"
+# tenant_claim = "belljar_tenant"
+# roles_claim = "roles"
+# roles = { "belljar-admins" = "admin" }
+
 [audit]
 # Who gets the signed checkpoints of the log.
 # witness = "https://witness.example.com/checkpoints"
+# How much what runs said may take, of all together; the oldest make room.
+# contents_max = "10 GiB"
+
+[telemetry]
+# Where a service sends spans of runs; with `contents`, what was said is in them.
+# otlp = "http://127.0.0.1:4318/v1/traces"
+# contents = false
 
 # What tenants may use. Without a limit, what the policy of a run says counts.
 # [tenants.acme]
