@@ -36,11 +36,12 @@ from benchmarks.peers import Rlms, peer_python
 from benchmarks.programs import Text, write_text
 from benchmarks.quota_table import measure_quotas
 from benchmarks.report import BoxTable, QuotaPlan, QuotaTable, Report, SessionTable, as_json, as_markdown, machine
+from benchmarks.services import ServicePlan, ServiceTable, measure_services
 from benchmarks.stats import milliseconds
 from benchmarks.trees import TreePlan, TreeTable, measure_trees
 from tests.daemon import PrivateDaemon, Unavailable
 
-_P = TypeVar("_P", Plan, BoxPlan, ContextPlan, QuotaPlan, TreePlan, BatchPlan, LogPlan)
+_P = TypeVar("_P", Plan, BoxPlan, ContextPlan, QuotaPlan, TreePlan, BatchPlan, LogPlan, ServicePlan)
 
 # 20 rounds are enough for a 90th percentile with two samples beyond it, and take about a minute.
 _FULL = Plan(rounds=20, cells=50, queries=20)
@@ -65,11 +66,13 @@ _QUICK_BATCHES = BatchPlan(rounds=1, queries=200, parallel=50, call_s=0.1)
 # A million records take a minute to make, and a million tokens some seconds to go through.
 _FULL_LOGS = LogPlan(rounds=5, seconds=1.0, tokens=2**20, records=1_000_000)
 _QUICK_LOGS = LogPlan(rounds=1, seconds=0.2, tokens=2**14, records=20_000)
+_FULL_SERVICES = ServicePlan(rounds=3, singles=50, at_once=200, listeners=1000)
+_QUICK_SERVICES = ServicePlan(rounds=1, singles=5, at_once=20, listeners=20)
 _FULL_SIZES = ("1KB", "1MB", "50MB", "1GB")
 _QUICK_SIZES = ("1KB", "1MB", "50MB")
 
 # Tables that need no containers.
-_NO_DAEMON = ("session", "jail", "quota", "tree", "batch", "log")
+_NO_DAEMON = ("session", "jail", "quota", "tree", "batch", "log", "service")
 
 _NOTES = (
     "Belljar runs guest code in a fresh box for each start: namespaces, its own root file system, resource limits, and "
@@ -105,10 +108,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "table",
         nargs="?",
-        choices=["session", "jail", "docker", "context", "quota", "tree", "batch", "log"],
+        choices=["session", "jail", "docker", "context", "quota", "tree", "batch", "log", "service"],
         help="whole sessions, boxes alone, boxes in containers (of the daemon that DOCKER_HOST names, else of one "
-        "of our own), contexts of several sizes, quota and log alone, a tree of child runs, a batch of queries, or the "
-        "log: written, kept and read (default: all)",
+        "of our own), contexts of several sizes, quota and log alone, a tree of child runs, a batch of queries, the "
+        "log: written, kept and read, or the service over HTTP (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--rounds", type=_positive, help=f"repetitions of everything (default {_FULL.rounds})")
@@ -190,8 +193,11 @@ async def _run(options: argparse.Namespace, arguments: Sequence[str]) -> Report:
         trees = await _trees(options, scratch) if options.table in (None, "tree") else None
         batches = await _batches(options, scratch) if options.table in (None, "batch") else None
         logs = await _logs(options, scratch) if options.table in (None, "log") else None
+        services = await _services(options, scratch) if options.table in (None, "service") else None
     command = shlex.join(["python", "-m", "benchmarks", *arguments])
-    return Report(command, facts, versions, sessions, boxes, containers, contexts, quotas, trees, batches, logs)
+    return Report(
+        command, facts, versions, sessions, boxes, containers, contexts, quotas, trees, batches, logs, services
+    )
 
 
 def _find_daemon(stack: contextlib.ExitStack) -> str:
@@ -280,6 +286,14 @@ async def _logs(options: argparse.Namespace, scratch: Path) -> LogTable:
     work = scratch / "logs"
     work.mkdir()
     return await measure_logs(plan, work, _progress)
+
+
+async def _services(options: argparse.Namespace, scratch: Path) -> ServiceTable:
+    plan = _plan(options, _FULL_SERVICES, _QUICK_SERVICES)
+    _progress("service: getting ready")
+    work = scratch / "services"
+    work.mkdir()
+    return await measure_services(plan, work, _progress)
 
 
 async def _docker_versions(host: str) -> str:

@@ -19,6 +19,7 @@ from benchmarks.measure import BoxPlan, ContextPlan, Plan, Samples
 from benchmarks.programs import Text
 from benchmarks.quota_rows import GROWTH_GOAL, Growth, Overshoot, QuotaRow
 from benchmarks.rows import Row
+from benchmarks.services import ServiceTable
 from benchmarks.stats import milliseconds, summarise
 from benchmarks.trees import GOAL as TREE_GOAL
 from benchmarks.trees import TreeTable
@@ -107,6 +108,7 @@ class Report:
     trees: TreeTable | None
     batches: BatchTable | None
     logs: LogTable | None
+    services: ServiceTable | None = None
 
 
 def machine(scratch: Path) -> dict[str, str]:
@@ -134,6 +136,7 @@ def as_markdown(report: Report) -> str:
         *(_trees(report.trees) if report.trees else []),
         *(_batches(report.batches) if report.batches else []),
         *(_logs(report.logs) if report.logs else []),
+        *(_services(report.services) if report.services else []),
     ]
     return "\n".join(["# Benchmarks", "", f"`{report.command}`", "", *facts, "", *sections]).rstrip()
 
@@ -162,6 +165,8 @@ def as_json(report: Report) -> str:
         document["batch"] = _batches_json(report.batches)
     if report.logs:
         document["log"] = _logs_json(report.logs)
+    if report.services:
+        document["service"] = _services_json(report.services)
     return json.dumps(document, indent=2)
 
 
@@ -470,5 +475,30 @@ def _logs_json(table: LogTable) -> dict[str, object]:
         "plan": dataclasses.asdict(table.plan),
         "rows": [_row_json(row) for row in table.rows],
         "absent": dict(table.absent),
+        "notes": list(table.notes),
+    }
+
+
+# --------------------------------------------------------------------------------------------- the table of the service
+
+
+def _services(table: ServiceTable) -> list[str]:
+    plan = table.plan
+    return [
+        "## The service",
+        "",
+        f"{plan.rounds} rounds of {plan.singles} single runs each way, {plan.at_once} orders at once, and "
+        f"{plan.listeners} who listen to one run.",
+        "",
+        *_lines(table.rows),
+        "",
+        *[line for note in table.notes for line in (note, "")],
+    ]
+
+
+def _services_json(table: ServiceTable) -> dict[str, object]:
+    return {
+        "plan": dataclasses.asdict(table.plan),
+        "rows": [_row_json(row) for row in table.rows],
         "notes": list(table.notes),
     }
