@@ -16,6 +16,7 @@ import docker.errors
 import pytest
 
 from tests.integration.support import PATIENCE_S
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -91,6 +92,33 @@ def test_with_the_profile_of_this_project_a_user_without_rights_has_all_layers_b
     assert code == 0, complaints
     assert re.search(r"status +ok\n", told)
     assert "log      verifies" in told
+
+
+# Orders a run of the service beside it, and says how that ended.
+ASKING = """
+import json, sys, urllib.request
+url, key = sys.argv[1:]
+order = json.dumps({"question": "What is it?", "model": "scripted:demo"}).encode()
+headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "Prefer": "wait=60"}
+with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/runs", order, headers)) as answer:
+    print(json.load(answer)["state"]["state"])
+"""
+
+
+def test_a_service_in_a_container_does_what_it_is_asked_and_ends_well(daemon: docker.APIClient) -> None:
+    host = daemon.create_host_config(network_mode="none", **HARDENED)
+    made = daemon.create_container(IMAGE, ["serve", "--json"], host_config=host)["Id"]
+    try:
+        daemon.start(made)
+        until(lambda: b"}" in daemon.logs(made, stderr=False), seconds=SLOW_S, what="it listens")
+        told = json.loads(daemon.logs(made, stderr=False))
+        command = ["/usr/local/bin/python3", "-I", "-c", ASKING, told["url"], told["key"]]
+        asking = daemon.exec_create(made, command)["Id"]
+        assert daemon.exec_start(asking) == b"ok\n"
+        daemon.stop(made, timeout=SLOW_S)
+        assert daemon.wait(made, timeout=SLOW_S)["StatusCode"] == 0
+    finally:
+        daemon.remove_container(made, force=True, v=True)
 
 
 def test_where_control_groups_are_handed_over_the_kernel_counts_too(daemon: docker.APIClient) -> None:
