@@ -21,7 +21,7 @@ from belljar.config import read_config
 from belljar.errors import InvalidInput
 from belljar.host import Host
 from belljar.keys import Keys
-from belljar.service.logs import log_to
+from belljar.service.logs import JsonLines, log_to
 from belljar.service.traces import Traces
 from belljar.testing import FakeModel, register_toy, toy_policy
 from tests.unit.collectors import Collector
@@ -155,8 +155,14 @@ def lines() -> Iterator[io.StringIO]:
     ours.setLevel(before[2])
 
 
+def test_half_a_character_is_written_as_its_number() -> None:
+    """Not by a logger: whoever collects what tests log cannot pass it on."""
+    record = logging.makeLogRecord({"name": "belljar.service", "msg": "half \ud800"})
+    assert json.loads(JsonLines().format(record))["message"] == "half \\ud800"
+
+
 def test_a_log_line_is_json_and_has_no_contents(lines: io.StringIO) -> None:
-    logging.getLogger("belljar.service").warning("line\nbreak %s \ud800", "\x1b[31m")
+    logging.getLogger("belljar.service").warning("line\nbreak %s", "\x1b[31m")
     logging.getLogger("somebody.else").warning("sent %s", SECRET)
     logging.getLogger("somebody.else").info("chatter")
     try:
@@ -165,7 +171,7 @@ def test_a_log_line_is_json_and_has_no_contents(lines: io.StringIO) -> None:
         logging.getLogger("belljar.service").exception("a call failed")
     assert SECRET not in lines.getvalue()
     ours, theirs, failed = (json.loads(line) for line in lines.getvalue().splitlines())
-    assert ours["message"] == "line\nbreak \x1b[31m \\ud800"
+    assert ours["message"] == "line\nbreak \x1b[31m"
     assert (ours["level"], ours["logger"]) == ("warning", "belljar.service")
     assert time.strptime(ours["time"][:19], "%Y-%m-%dT%H:%M:%S")
     assert theirs["message"] == "sent %s"
