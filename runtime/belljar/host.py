@@ -437,9 +437,7 @@ class Host:
         async with self._logging_refusals(tenant, by=by):
             terms = await Terms.read(policy, backend, language)
             found = [None if model is None else await self._model(model, terms.policy) for model in models]
-            for depth, model in enumerate(found):
-                if model is not None:
-                    permit_depth(terms.policy, model.name, depth)
+            _permit_depths(terms.policy, found)
             documents = {name: await asyncio.to_thread(self._contexts.of(tenant).find, name) for name in references}
         asked = Amounts(cpu_ms=1, wall_ms=1, memory_mib_s=1)
         if (root := found[0]) is not None:
@@ -581,9 +579,7 @@ class Host:
         sub = root
         if wish.sub is not wish.root and wish.sub is not None:
             sub = await self._model(wish.sub, terms.policy)
-        for depth, model in enumerate((root, sub)):
-            if model is not None:
-                permit_depth(terms.policy, model.name, depth)
+        _permit_depths(terms.policy, (root, sub))
         backend = await self._backend(terms)
         store = self._contexts.of(tenant)
         sources = named(wish.context, wish.contexts)
@@ -901,6 +897,13 @@ class _Wish(msgspec.Struct, frozen=True):
     tools: Iterable[Any] = ()
     fork: Fork | None = None
     ticket: Ticket | None = None
+
+
+def _permit_depths(policy: Policy, models: Iterable[Model | None]) -> None:
+    """Raises PolicyDenied for a root model or a sub-model that is not one of its depth."""
+    for depth, model in enumerate(models):
+        if model is not None:
+            permit_depth(policy, model.name, depth)
 
 
 def _permitted_tools(given: Iterable[Any], policy: Policy) -> tuple[HostTool, ...]:
