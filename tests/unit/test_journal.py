@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import contextlib
 import itertools
 import os
@@ -492,6 +493,24 @@ def test_a_file_that_goes_while_a_round_is_written_is_told_to_its_callers(tmp_pa
         store._refuse_moved = after  # type: ignore[method-assign]
         with pytest.raises(AuditUnavailable, match="no longer at its path"):
             await writer.submit(insert(1))
+        await writer.aclose()
+
+    asyncio.run(main())
+
+
+def test_where_a_file_cannot_be_locked_so_its_callers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel in user space has no locks of open files; without this the writing thread would end."""
+
+    def take(*_: object) -> bool:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    async def main() -> None:
+        writer = make(tmp_path / "a.db")
+        monkeypatch.setattr("belljar.journal.turns.Turns.take", take)
+        with pytest.raises(AuditUnavailable, match=r"its file cannot be locked \(Invalid argument\); use a local disk"):
+            await writer.submit(insert(1))
+        monkeypatch.undo()
+        await writer.submit(insert(2))
         await writer.aclose()
 
     asyncio.run(main())
