@@ -33,6 +33,15 @@ FIXED = {
     "read.out_of_range",
     "replay.too_long",
     "search.pattern",
+    # a service's own
+    "hook.too_long",
+    "hook.too_many",
+    "key.label",
+    "key.overlap",
+    "key.too_many",
+    "page.limit",
+    "upload.offset",
+    "upload.tenant",
 }
 
 
