@@ -38,6 +38,7 @@ class Things:
             "context": self._context,
             "upload": self._upload,
             "key": self._key,
+            "hook": self._hook,
         }
 
     def of(self, kind: str, tenant: str, *, ends: bool) -> str:
@@ -72,11 +73,14 @@ class Things:
     def _key(self, tenant: str) -> str:
         return str(self._ask("/v1/keys", json={"role": "auditor", "tenant": tenant})["key"]["id"])
 
+    def _hook(self, tenant: str) -> str:
+        return str(self._ask("/v1/hooks", json={**BODIES["POST /v1/hooks"], "tenant": tenant})["hook"]["id"])
+
 
 def asked(client: Client, route: Route, tenant: str, things: Things) -> httpx2.Response:
     """A request on this route that is about this tenant, and right in every other way."""
     path, query = route.path, {}
-    for kind in ("run", "session", "context", "upload", "key"):
+    for kind in ("run", "session", "context", "upload", "key", "hook"):
         if f"{{{kind}}}" in path:
             ends = route.method == "DELETE" or path.endswith("/rotate")
             path = path.replace(f"{{{kind}}}", things.of(kind, tenant, ends=ends))
@@ -114,6 +118,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/policies/check": {"toml": 'schema = 1\nname = "mine"\nextends = "standard"\n'},
     "POST /v1/keys": {"role": "auditor", "tenant": ""},
     "POST /v1/keys/{key}/rotate": {"overlap_s": 0},
+    "POST /v1/hooks": {"url": "https://hooks.example.com/belljar", "told": ["quota.threshold"], "tenant": ""},
     # Whoever may order is told that nothing was asked.
     "POST /v1/messages": {"model": "rlm/x", "messages": [{"role": "assistant", "content": "Hm."}]},
     "POST /v1/chat/completions": {"model": "rlm/x", "messages": [{"role": "assistant", "content": "Hm."}]},
@@ -141,7 +146,7 @@ def test_each_role_does_what_it_may_and_nothing_else(service: Serving, role: Rol
                 about = None if route.owner is whole_host else tenant if route.owner is own else target
                 answer = asked(client, route, target, things)
                 code = answer.json()["code"] if answer.headers.get("content-type", "").endswith("problem+json") else ""
-                refused = answer.status_code in (401, 403) or code.endswith((".unknown", "key.missing"))
+                refused = answer.status_code in (401, 403) or code.endswith((".unknown", "key.missing", "hook.missing"))
                 if refused is permits(principal, route.action, about):
                     wrong.append((route.name, relation, answer.status_code, code))
                 assert answer.status_code < 500, answer.text
