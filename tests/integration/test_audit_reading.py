@@ -226,7 +226,7 @@ def test_an_older_log_is_not_migrated_because_somebody_reads_it(tmp_path: Path) 
     with closing(sqlite3.connect(state / "audit.db")) as db:
         db.execute("PRAGMA user_version=3")
     before = (state / "audit.db").read_bytes()
-    assert "has format 3, and 4 is written here" in str(failure(ask(state, "show", "t")))
+    assert "has format 3, and 5 is written here" in str(failure(ask(state, "show", "t")))
     assert ask(state, "show", "t", "--unlogged").stdout
     assert (state / "audit.db").read_bytes() == before
 

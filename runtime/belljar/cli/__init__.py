@@ -24,8 +24,8 @@ _COMMANDS: Final = {
     "chat": ("chat", "Answer questions about a text of any length, one on each line of stdin, until it ends."),
     "demo": ("demo", "Run the main job without an API key: a million tokens, a real box, real quotas, a real log."),
     "bench": ("bench", "Measure a model through Belljar and alone, over generated tasks of any length."),
-    "serve": ("serve", "Answer over HTTP: runs, contexts, quotas, the log."),
-    "init": ("init", "Write a configuration file to start from."),
+    "serve": ("serve", "Answer over HTTP until a signal comes: then let runs end, settle, and exit with 0."),
+    "init": ("init", "Write a configuration file with every key explained: FILE, or belljar.toml in the state folder."),
     "doctor": ("doctor", "Test the wall on this host: which layers hold, and what a program inside can reach."),
     "policy": ("policy", "Read and check policies."),
     "context": ("context", "Register long texts, so that runs over them start at once."),
@@ -34,7 +34,7 @@ _COMMANDS: Final = {
     "audit": ("audit", "Read and check the audit log."),
     "config": ("config", "Read and check the host's configuration file."),
     "state": ("state", "Check, migrate and back up what a host keeps."),
-    "mcp": ("mcp", "Serve questions, code and searches to a program that speaks MCP, over stdin and stdout."),
+    "mcp": ("mcp", "Serve Belljar's tools to an MCP client, over stdin and stdout."),
     "image": ("image", "Make and list the boxes' root file system, built from this Python and nothing else."),
 }
 
