@@ -435,6 +435,7 @@ class Host:
         """
         self._check_open()
         async with self._logging_refusals(tenant, by=by):
+            tenant = tenant_of(tenant)
             terms = await Terms.read(policy, backend, language)
             found = [None if model is None else await self._model(model, terms.policy) for model in models]
             _permit_depths(terms.policy, found)
@@ -451,7 +452,7 @@ class Host:
 
     async def log_refusal(self, tenant: Tenant, refusal: Refusal, *, by: str) -> None:
         """Log a start that was refused before a run had its id. Raises AuditUnavailable."""
-        await log_refused_start(self.audit, tenant, refusal, by=by)
+        await log_refused_start(self.audit, tenant_of(tenant), refusal, by=by)
 
     async def _solve(
         self,

@@ -355,7 +355,7 @@ def test_what_the_operator_set_up_wrong_is_told_to_the_operator_alone(
     result = over_http(jar, work, models={"small": wrong.format(work=jar.work)})
     assert error_of(result)["culprit"] == "our side"
     assert str(jar.work) not in result.model_dump_json()
-    assert str(jar.work) in caplog.text
+    assert str(jar.work)[:50] in caplog.text  # a long name is cut
 
 
 def test_each_tool_says_what_it_takes_and_gives(jar: Jar) -> None:

@@ -14,11 +14,19 @@ import pytest
 
 import belljar
 from belljar.audit.events import RunStarted
+from belljar.errors import InvalidInput
 
 BAD = ("", "../../etc", "a//b", "/a", "A", "a b", "a\0", "a" * 64, "\u202ea", "\ud800", None, 7, b"acme", ["acme"])
 # What else is asked for; none of it is looked at before the tenant is.
 WORDS = {"question": "x", "code": "x", "source": "x", "reference": "x", "model": "no-such-model", "period": "day"}
-NEEDED = {**WORDS, "started": RunStarted(tenant="x", contexts=[])}
+OF_ORDERS = {"by": "x", "policy": "standard", "backend": None, "language": None, "models": (), "references": ()}
+NEEDED = {
+    **WORDS,
+    **OF_ORDERS,
+    "started": RunStarted(tenant="x", contexts=[]),
+    "refusal": InvalidInput("x"),
+    "sha256": "0" * 64,
+}
 
 
 def takes_a_tenant(found: object) -> bool:
