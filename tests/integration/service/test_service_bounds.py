@@ -21,7 +21,7 @@ from tests.integration.support import PATIENCE_S, Jar, until
 @pytest.fixture
 def strict(jar: Jar) -> Iterator[Serving]:
     """A service with small bounds."""
-    with serving(jar, body_bytes=2000, header_s=0.3, body_s=0.5, write_s=0.5, heartbeat_s=0.2) as running:
+    with serving(jar, body_bytes=2000, header_s=1.0, body_s=1.0, write_s=1.0, heartbeat_s=0.2) as running:
         yield running
 
 
