@@ -22,8 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
-from belljar.access import NOBODY, Principal, Session, demand, permits
-from belljar.audit.events import HttpRequest
+from belljar.access import Principal, Session, demand, permits
 from belljar.config import TelemetryTable
 from belljar.errors import AuditUnavailable
 from belljar.hooks import Deliveries, watch_quotas
@@ -35,6 +34,7 @@ from belljar.service.pages import HostReader, Visitor, pages
 from belljar.service.pages.acting import DeskActions, DeskQueue
 from belljar.service.pages.demo import DEMO
 from belljar.service.pages.rendering import STATIC
+from belljar.service.records import request_record
 from belljar.service.routes import COOKIE, Asking, Route, Service, who_asks, whole_host
 from belljar.service.traces import Traces
 from belljar.tasks import stopped
@@ -116,15 +116,8 @@ def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
         if request.method == "POST" or response.status_code >= 400:
             return response
         session: Session | None = request.scope.get("belljar.session")
-        who = None if session is None else session.principal
-        event = HttpRequest(
-            by=NOBODY if who is None else who.name,
-            route=f"{request.method} {route.path}",
-            status=response.status_code,
-            tenant=None if who is None or who.tenant is None else str(who.tenant),
-            role=None if who is None else who.role,
-            of=request.path_params.get("run"),
-        )
+        who, name = None if session is None else session.principal, f"{request.method} {route.path}"
+        event = request_record(who, name, response.status_code, of=request.path_params.get("run"))
         try:
             await service.host.log(event)
         except AuditUnavailable:

@@ -36,7 +36,6 @@ from starlette.types import Receive, Scope, Send
 
 from belljar.access import NOBODY, Action, Authenticator, Principal, Throttle, demand, permits
 from belljar.access.roles import MAY
-from belljar.audit.events import HttpRequest
 from belljar.context import Uploads
 from belljar.errors import AccessDenied, AccessForbidden, BelljarError, HostFault, InvalidInput, Refusal
 from belljar.heavy import off_loop
@@ -46,6 +45,7 @@ from belljar.identity import DEFAULT_TENANT, Tenant
 from belljar.jobs import Desk
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
 from belljar.service.readiness import Readiness
+from belljar.service.records import request_record
 from belljar.service.settings import ServiceSettings
 
 __all__ = [
@@ -79,7 +79,6 @@ COOKIE: Final = "belljar_session"
 _log = logging.getLogger("belljar.service")
 _STEP: Final = re.compile(r"(.*) - at `(\$[^`]*)`\Z", re.DOTALL)
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_OF_CHARS_MAX: Final = 200
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -356,20 +355,10 @@ class Resource:
         return {name: value for route in self.routes.values() for name, value in route.options.items()}
 
     async def _record(self, asking: Asking[Any, Any], status: int, code: str | None) -> None:
-        principal, about = asking.principal, asking.about
+        about = asking.about
         if about is None and asking.tenant is not None:
             about = str(asking.tenant)
-        await self.service.host.log(
-            HttpRequest(
-                by=asking.by,
-                route=asking.route.name,
-                status=status,
-                tenant=None if principal is None or principal.tenant is None else str(principal.tenant),
-                role=None if principal is None else principal.role,
-                of=None if about is None else about[:_OF_CHARS_MAX],
-                code=code,
-            )
-        )
+        await self.service.host.log(request_record(asking.principal, asking.route.name, status, of=about, code=code))
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})

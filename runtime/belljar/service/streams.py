@@ -10,11 +10,17 @@ from typing import Final, TypeVar
 
 from starlette.responses import StreamingResponse
 
-__all__ = ["pieces", "streamed"]
+__all__ = ["events", "pieces", "streamed"]
 
 _T = TypeVar("_T")
 _WAITING_MAX: Final = 4
 _PIECE_BYTES: Final = 64 * 1024
+
+
+def events(told: AsyncGenerator[bytes, None]) -> StreamingResponse:
+    """Server-sent events, which nobody on the way may keep or gather."""
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
 
 async def pieces(make: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> AsyncGenerator[bytes, None]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from belljar.audit import Coverage, Receipt, coverage, records_below
 from belljar.exporting import Format, exported, open_kept
@@ -19,7 +19,7 @@ from belljar.jobs import Asked, OrderState
 from belljar.service.problems import Unfit
 from belljar.service.routes import Answer, Asking, Nothing, Route, Service, encode
 from belljar.service.scopes import Cursor, TenantName, named_tenant, of_run
-from belljar.service.streams import pieces, streamed
+from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import StreamEvent
 
 __all__ = [
@@ -198,8 +198,7 @@ async def _events(asking: Asking[EventsQuery, None]) -> Response:
         raise Unfit("this is not the id of an event; send the last one that came", at="Last-Event-ID")
     after = asking.query.after if told is None else int(told)
     found = asking.desk.events(asking.params["run"], after)
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(_told(asking.service, found), media_type="text/event-stream", headers=headers)
+    return events(_told(asking.service, found))
 
 
 async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent], None]) -> AsyncGenerator[bytes, None]:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
-from starlette.responses import StreamingResponse
 
 from belljar.errors import BelljarError, InvalidInput
+from belljar.service import streams
 from belljar.service.front.asked import Said, asked
 from belljar.service.front.running import answer_of, finished, ordered, progress, told
 from belljar.service.problems import Problem, problem_of
@@ -110,8 +110,7 @@ async def _messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
     said = [one for message in body.messages for one in _said(message.role, message.content)]
     run = await ordered(asking, asked(body.model, system, said))
     if body.stream:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(_streamed(asking, run), media_type="text/event-stream", headers=headers)
+        return streams.events(_streamed(asking, run))
     result = await finished(asking, run)
     usage = Tokens(result.usage.input_tokens, result.usage.output_tokens)
     return MessageOut(id=f"msg_{run}", model=body.model, content=[TextBlock("text", answer_of(result))], usage=usage)

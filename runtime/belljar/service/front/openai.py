@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
-from starlette.responses import StreamingResponse
 
 from belljar.errors import BelljarError, InvalidInput
+from belljar.service import streams
 from belljar.service.front.asked import Said, asked
 from belljar.service.front.running import answer_of, finished, ordered, progress, told
 from belljar.service.problems import Problem, problem_of
@@ -135,8 +135,7 @@ async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
     said = [one for one in pieces if one.role not in _INSTRUCTIONS]
     run = await ordered(asking, asked(body.model, system, said))
     if body.stream:
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(_streamed(asking, run), media_type="text/event-stream", headers=headers)
+        return streams.events(_streamed(asking, run))
     result = await finished(asking, run)
     return ChatCompletion(
         id=f"chatcmpl-{run}",

@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
-from belljar.access import NOBODY
-from belljar.audit.events import HttpRequest
 from belljar.errors import PolicyDenied
 from belljar.identity import Language, Tenant
 from belljar.jobs import Asked as Ordered
@@ -20,6 +18,7 @@ from belljar.jobs import Busy, Context, Desk, OrderState, RegisteredContext, Tex
 from belljar.ledger import Period
 from belljar.replay import Replays
 from belljar.service.pages.seams import Asked, Forked, Login, Visitor, Waiting
+from belljar.service.records import request_record
 from belljar.service.routes import Service
 
 __all__ = ["DeskActions", "DeskQueue"]
@@ -67,15 +66,7 @@ class DeskActions:
         return Login(session.value, max(1, session.until - int(time.time())))
 
     async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
-        event = HttpRequest(
-            by=NOBODY if visitor is None else visitor.name,
-            route=route,
-            status=status,
-            tenant=None if visitor is None or visitor.tenant is None else str(visitor.tenant),
-            role=None if visitor is None else visitor.role,
-            code=code,
-        )
-        await self._service.host.log(event)
+        await self._service.host.log(request_record(visitor, route, status, code=code))
 
     async def cancel(self, visitor: Visitor, run: str) -> None:
         await self._service.desk.cancel(run, by=visitor.name)
