@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import os
+import random
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from hypothesis import given
 from hypothesis import strategies as st
 
-from belljar.audit.content import HOST_KEY, PART_BYTES, RunKey, _Mac, open_contents
+from belljar.audit.content import DICTIONARY_BYTES_MIN, HOST_KEY, PART_BYTES, Dictionary, RunKey, _Mac, open_contents
 from belljar.audit.events import CellStarted
 from belljar.broker.keeping import SECRET_MARK, Keeper, Kept
 from belljar.errors import ContentErased, ContentLocked, ContentMissing, VerificationFailed
@@ -67,6 +68,80 @@ def test_text_is_compressed_and_nothing_of_it_is_seen() -> None:
     _, (row,) = KEY.sealed(data)
     assert len(row.body) < len(data) / 20
     assert b"quick" not in row.body
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "data"),
+    [
+        (
+            "08adc90dc86bba3ad7515addf6e41e3a10a2975902e8afd10bef54a173ae7a4e",
+            "010173616c7473616c74000000000000000000000000000003e836692dcbfbffd5d9e6eec0afa9b3bc62144f66e5b9c92827bab5dd10"
+            "d3552bf7041f2c07eaa6d0d7f34358af92192c0325f5c5ebbadae0b74decd7",
+            b"what the program printed\n" * 40,
+        ),
+        (
+            "ef50fa5706aea25d6055b6c584e82d2de7051e53f986f327b7031ddb55774cbf",
+            "010073616c7473616c74000000000000000100000000000000039b7902f919a9306d9391117d7e16d2c8e8010c",
+            b"yes",
+        ),
+    ],
+)
+def test_a_content_of_version_1_still_opens(name: str, body: str, data: bytes) -> None:
+    """As the code of journals of format 5 made them: compressed by zlib, or not at all."""
+    assert unsealed(name, [bytes.fromhex(body)], RunKey("r1", b"k" * 32)) == data
+
+
+@pytest.mark.parametrize(("version", "flags"), [(1, 4), (1, 8), (2, 1), (2, 16), (0, 0), (3, 0)])
+def test_what_a_version_does_not_have_is_refused(version: int, flags: int) -> None:
+    name, (row,) = KEY.sealed(b"yes")
+    with pytest.raises(VerificationFailed):
+        unsealed(name, [bytes([version, flags]) + row.body[2:]])
+
+
+# -- one against another -----------------------------------------------------------------------------------------------
+
+
+def alike(number: int) -> bytes:
+    """Texts that have all but a few bytes in common, which by themselves no one can shorten."""
+    return random.Random(1).randbytes(8000) + str(number).encode()
+
+
+def test_a_content_is_compressed_against_another_and_opens_with_it() -> None:
+    first, second = alike(1), alike(2)
+    name, _ = KEY.sealed(first)
+    dictionary = Dictionary(name, first)
+    other, (row,) = KEY.sealed(second, against=dictionary)
+    assert len(row.body) < 200
+    asked = []
+
+    def get(wanted: str) -> Dictionary:
+        asked.append(wanted)
+        return dictionary
+
+    assert KEY.unsealed(other, [row.body], get).data == second
+    assert asked == [name]
+
+
+def test_a_content_does_not_open_with_another_dictionary_or_none() -> None:
+    name, _ = KEY.sealed(alike(1))
+    other, (row,) = KEY.sealed(alike(2), against=Dictionary(name, alike(1)))
+    with pytest.raises(VerificationFailed):
+        KEY.unsealed(other, [row.body], lambda _: Dictionary(name, alike(1)[::-1]))
+    with pytest.raises(VerificationFailed):
+        KEY.unsealed(other, [row.body])
+    moved = row.body[:26] + bytes(32) + row.body[58:]  # the name of its dictionary is sealed, too
+    with pytest.raises(VerificationFailed):
+        KEY.unsealed(other, [moved], lambda _: Dictionary(name, alike(1)))
+
+
+def test_neither_a_dictionary_nor_a_content_of_several_parts_has_one() -> None:
+    """The same content may be stored again: with a dictionary it would be in fewer rows, or need itself."""
+    name, _ = KEY.sealed(alike(1))
+    dictionary = Dictionary(name, alike(1))
+    long = os.urandom(PART_BYTES) + alike(1)
+    for data in (alike(1), long):
+        again, rows = KEY.sealed(data, against=dictionary)
+        assert unsealed(again, bodies(rows)) == data
 
 
 @given(st.binary(min_size=1, max_size=64), st.binary(max_size=300))
@@ -281,6 +356,47 @@ def test_a_program_s_prompt_is_one_row_after_the_first(tmp_path: Path) -> None:
     first = keeper.prompt(request("sub", "a piece"))
     first.stored()
     assert rows_of(keeper.prompt(request("sub", "another piece"))) == 1
+
+
+def test_prompts_that_are_alike_take_next_to_no_room_once_the_first_is_durable(tmp_path: Path) -> None:
+    keeper = Keeper(RUN, EVERYTHING, secrets=["a secret of ours"])
+    texts = [f"a secret of ours {alike(number).hex()}" for number in range(5)]
+
+    def prompt(number: int, purpose: str = "sub") -> Kept:
+        return keeper.prompt(request(purpose, texts[number]))
+
+    def size(kept: Kept) -> int:
+        return sum(len(row.body) for row in kept._rows)
+
+    short = keeper.prompt(request("sub", "x" * (DICTIONARY_BYTES_MIN // 2)))
+    first, second = prompt(0), prompt(1)
+    sizes = [size(first), size(second)]
+    log = stored(tmp_path, keeper, short)  # it is too short to be worth it
+    third = prompt(2)
+    sizes.append(size(third))
+    stored(tmp_path, keeper, first, third, second)
+    fourth, root = prompt(3), prompt(4, "root")
+    assert min(*sizes, size(root)) > 8000  # nothing was durable yet, and a conversation has its own way
+    assert size(fourth) < 300
+    stored(tmp_path, keeper, fourth, prompt(0))
+    with open_contents(log, Keys(tmp_path / "keys")) as contents:
+        for number, kept in enumerate((first, second, third, fourth)):
+            told = contents.prompt(RUN, kept.name).messages[0].text
+            assert told == texts[number].replace("a secret of ours", SECRET_MARK.decode())
+
+
+def test_a_dictionary_that_is_gone_is_found(tmp_path: Path) -> None:
+    keeper = Keeper(RUN, EVERYTHING)
+    first = keeper.prompt(request("sub", alike(1).hex()))
+    log = stored(tmp_path, keeper, first)
+    second = keeper.prompt(request("sub", alike(2).hex()))
+    stored(tmp_path, keeper, second)
+    change(log, "DELETE FROM contents WHERE digest = ?", bytes.fromhex(first.name or ""))
+    with (
+        open_contents(log, Keys(tmp_path / "keys")) as contents,
+        pytest.raises(VerificationFailed, match=f"{first.name} of {RUN} is gone"),
+    ):
+        contents.get(RUN, second.name)
 
 
 @pytest.mark.parametrize("secret", ["sk-ant-0123456789", "päss-wörter", 'say "please"'])

@@ -18,11 +18,16 @@ Names. A content is named by the HMAC-SHA256 of its bytes under the run's digest
 are stored once, and nobody without the key can find out whether a name is that of a text that he guesses; for that
 reason, too, equal contents of two runs have two names.
 
-The blob. The bytes are compressed (zlib) where that makes them shorter, and then encrypted, in parts of `PART_BYTES`,
-each with AES-256-GCM and each a row of its own (`contents`)::
+The blob. The bytes are compressed (Zstandard; zlib in version 1) where that makes them shorter, and then encrypted, in
+parts of `PART_BYTES`, each with AES-256-GCM and each a row of its own (`contents`)::
 
-    part 0:    header, 26 bytes: version (1) flags (1) salt (16) size (8), then a part
+    part 0:    header: version (1) flags (1) salt (16) size (8), then, if it has one, the digest (32) of its dictionary;
+               then a part
     others:    a part                                     a part: at most PART_BYTES of ciphertext, and a tag of 16
+
+Of many prompts of a run each is much like the others, so one may be compressed against another (`Dictionary`): what
+they have in common takes next to no room. A dictionary has none itself, so no content needs more than one other to be
+read; and it is of the same run, so both are erased together.
 
     nonce      11 bytes number of the part, 1 byte: is it the last?
     associated header, digest, run
@@ -48,9 +53,11 @@ import hmac
 import itertools
 import os
 import re
+import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -63,12 +70,19 @@ from belljar.errors import AuditUnavailable, ContentErased, ContentLocked, Conte
 from belljar.journal.tables import ContentKeyRow, ContentRow
 from belljar.keys import Keys
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 __all__ = [
+    "DICTIONARY_BYTES_MIN",
     "HOST_KEY",
     "LEFT_OUT",
     "PART_BYTES",
     "Content",
     "Contents",
+    "Dictionary",
     "Output",
     "Prompt",
     "PromptMessage",
@@ -89,16 +103,23 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 }
 
 _KEY_BYTES: Final = 32
-_VERSION: Final = 1
-_COMPRESSED: Final = 1
+_VERSION: Final = 2
+_DEFLATED: Final = 1  # in version 1 alone
 _REDACTED: Final = 2
+_COMPRESSED: Final = 4
+_AGAINST: Final = 8
+_FLAGS: Final = {1: _DEFLATED | _REDACTED, 2: _REDACTED | _COMPRESSED | _AGAINST}
 _HEADER_BYTES: Final = 26
 _SALT: Final = slice(2, 18)
 _SIZE: Final = slice(18, 26)
-# Against zlib's own work: fast, and text shrinks to a half or a third all the same.
-_LEVEL: Final = 1
+_DIGEST_BYTES: Final = 32
+# Text takes less room than after zlib's usual work, in a sixth of the time; each level above doubles that.
+_LEVEL: Final = 3
 # Of shorter ones there is little to save, and to begin costs as much as to compress 2 KB.
 _COMPRESSED_BYTES_MIN: Final = 256
+# A shorter content has too little in common with others to be their dictionary; of a longer one its beginning is it.
+DICTIONARY_BYTES_MIN: Final = 2048
+_DICTIONARY_BYTES_MAX: Final = 64 * 1024
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _ONE: Final = "SELECT part, body FROM contents WHERE run = ? AND digest = ? ORDER BY part"
 _KEY: Final = "SELECT host_key, wrapped, gone FROM content_keys WHERE run = ?"
@@ -161,6 +182,14 @@ def host_key_id(key: bytes) -> bytes:
 # -- one run -----------------------------------------------------------------------------------------------------------
 
 
+class Dictionary:
+    """A content that others of its run may be compressed against."""
+
+    def __init__(self, name: str, data: bytes | memoryview) -> None:
+        self.digest = bytes.fromhex(name)
+        self.words = zstd.ZstdDict(bytes(data[:_DICTIONARY_BYTES_MAX]), is_raw=True)
+
+
 class RunKey:
     """The key of one run's contents: it names, encrypts and decrypts them.
 
@@ -202,12 +231,23 @@ class RunKey:
         """The digest that names a content."""
         return self._name(data)
 
-    def sealed(self, data: bytes | memoryview, *, redacted: bool = False) -> tuple[str, list[ContentRow]]:
-        """The name of a content, and the rows that keep it."""
+    def sealed(
+        self, data: bytes | memoryview, *, redacted: bool = False, against: Dictionary | None = None
+    ) -> tuple[str, list[ContentRow]]:
+        """The name of a content, and the rows that keep it.
+
+        Args:
+            against: is in the journal, and has no dictionary itself. It is not used where the same content could be
+                stored once more in fewer rows, nor for itself.
+        """
         digest = self.name(data)
-        packed, flags = _packed(data)
+        if against is not None and (against.digest == digest or len(data) > PART_BYTES):
+            against = None
+        packed, flags = _packed(data, against)
         salt = self._salted + next(self._numbers).to_bytes(8, "big")
         header = bytes([_VERSION, flags | _REDACTED * redacted]) + salt + len(data).to_bytes(8, "big")
+        if against is not None and flags & _AGAINST:
+            header += against.digest
         cipher = AESGCM(self._derive(b"blob", salt))
         about = header + digest + self.run.encode()
         rows = []
@@ -217,35 +257,42 @@ class RunKey:
             rows.append(ContentRow(self.run, digest, part, body if part else header + body))
         return digest.hex(), rows
 
-    def unsealed(self, name: str, bodies: Sequence[bytes]) -> Content:
-        """The content of these parts.
+    def unsealed(
+        self, name: str, bodies: Sequence[bytes], dictionary: Callable[[str], Dictionary] | None = None
+    ) -> Content:
+        """The content of these parts. `dictionary` gets the one of a name; without it there must be none.
 
         Raises:
             VerificationFailed: they are not what was stored under this name.
         """
         try:
-            return self._unsealed(bytes.fromhex(name), bodies)
-        except (InvalidTag, ValueError, zlib.error):
+            return self._unsealed(bytes.fromhex(name), bodies, dictionary)
+        except (InvalidTag, ValueError, zlib.error, zstd.ZstdError):
             raise VerificationFailed(
                 f"the content {name} of {self.run} is not what was stored: somebody changed the journal; "
                 "restore a backup"
             ) from None
 
-    def _unsealed(self, digest: bytes, bodies: Sequence[bytes]) -> Content:
-        header = bodies[0][:_HEADER_BYTES]
-        if len(header) != _HEADER_BYTES or header[0] != _VERSION:
-            raise ValueError("not a header")
+    def _unsealed(
+        self, digest: bytes, bodies: Sequence[bytes], dictionary: Callable[[str], Dictionary] | None
+    ) -> Content:
+        header = _header(bodies[0])
+        flags, size = header[1], int.from_bytes(header[_SIZE], "big")
         cipher = AESGCM(self._derive(b"blob", header[_SALT]))
         about = header + digest + self.run.encode()
         packed = b"".join(
-            cipher.decrypt(_nonce(part, part == len(bodies) - 1), body[0 if part else _HEADER_BYTES :], about)
+            cipher.decrypt(_nonce(part, part == len(bodies) - 1), body[0 if part else len(header) :], about)
             for part, body in enumerate(bodies)
         )
-        size = int.from_bytes(header[_SIZE], "big")
-        data = zlib.decompressobj().decompress(packed, size + 1) if header[1] & _COMPRESSED else packed
+        words = None
+        if flags & _AGAINST:
+            if dictionary is None:
+                raise ValueError("a dictionary with a dictionary")
+            words = dictionary(header[_HEADER_BYTES:].hex()).words
+        data = _unpacked(packed, flags, size, words)
         if len(data) != size or not hmac.compare_digest(self.name(data), digest):
             raise ValueError("another content")
-        return Content(data, bool(header[1] & _REDACTED))
+        return Content(data, bool(flags & _REDACTED))
 
 
 class _Mac:
@@ -282,12 +329,28 @@ def _nonce(part: int, is_last: bool) -> bytes:
     return part.to_bytes(11, "big") + bytes([is_last])
 
 
-def _packed(data: bytes | memoryview) -> tuple[bytes | memoryview, int]:
+def _header(body: bytes) -> bytes:
+    """The header that part 0 begins with. Raises ValueError."""
+    if len(body) < _HEADER_BYTES or body[1] & ~_FLAGS.get(body[0], 0):
+        raise ValueError("not a header")
+    return body[: _HEADER_BYTES + (_DIGEST_BYTES if body[1] & _AGAINST else 0)]
+
+
+def _packed(data: bytes | memoryview, against: Dictionary | None) -> tuple[bytes | memoryview, int]:
+    """The bytes as they are encrypted, and their flags."""
     if len(data) >= _COMPRESSED_BYTES_MIN:
-        packed = zlib.compress(data, _LEVEL)
+        words = None if against is None else against.words.as_digested_dict
+        packed = zstd.compress(data, _LEVEL, zstd_dict=words)
         if len(packed) < len(data):
-            return packed, _COMPRESSED
+            return packed, _COMPRESSED if against is None else _COMPRESSED | _AGAINST
     return data, 0
+
+
+def _unpacked(packed: bytes, flags: int, size: int, words: zstd.ZstdDict | None) -> bytes:
+    """At most one byte more than `size`, so that what is longer is seen."""
+    if flags & _COMPRESSED:
+        return zstd.ZstdDecompressor(words).decompress(packed, size + 1)
+    return zlib.decompressobj().decompress(packed, size + 1) if flags & _DEFLATED else packed
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -316,6 +379,7 @@ class Contents:
         self._keys_of_host = keys
         self._host_key: bytes | None = None
         self._keys: dict[str, RunKey] = {}
+        self._latest: tuple[tuple[str, str], Dictionary] | None = None
 
     def read(self, run: str, name: str | None) -> Content:
         """The content that a record of `run` names.
@@ -332,13 +396,7 @@ class Contents:
         if _NAME.fullmatch(name) is None:
             why = LEFT_OUT.get(name, "it has no name")
             raise ContentMissing(f"nothing of it was kept: {why}", code="content.left_out")
-        key = self._key(run)
-        bodies = [row[1] for row in self._ask(_ONE, run, bytes.fromhex(name))]
-        if not bodies:
-            raise VerificationFailed(
-                f"the content {name} of {run} is gone from the journal, and nobody erased it: restore a backup"
-            )
-        return key.unsealed(name, bodies)
+        return self._key(run).unsealed(name, self._bodies(run, name), partial(self._dictionary, run))
 
     def get(self, run: str, name: str | None) -> bytes:
         """Its bytes."""
@@ -359,6 +417,21 @@ class Contents:
     def output(self, run: str, name: str | None) -> Output:
         """What a cell printed (`cell.finished`)."""
         return msgspec.json.decode(self.get(run, name), type=Output)
+
+    def _dictionary(self, run: str, name: str) -> Dictionary:
+        """One is used for many contents in turn."""
+        if self._latest is None or self._latest[0] != (run, name):
+            data = self._key(run).unsealed(name, self._bodies(run, name)).data
+            self._latest = (run, name), Dictionary(name, data)
+        return self._latest[1]
+
+    def _bodies(self, run: str, name: str) -> list[bytes]:
+        bodies = [row[1] for row in self._ask(_ONE, run, bytes.fromhex(name))]
+        if not bodies:
+            raise VerificationFailed(
+                f"the content {name} of {run} is gone from the journal, and nobody erased it: restore a backup"
+            )
+        return bodies
 
     def _said(self, run: str, said: Said) -> str:
         return said.text if said.text is not None else self.text(run, said.at)

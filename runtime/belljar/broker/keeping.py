@@ -8,6 +8,9 @@ Texts that come again (a model's instructions, the conversation of a root model)
 journal is noted when the transaction that wrote it is durable (`Kept.stored`), not before: one that failed took it
 along.
 
+Prompts of a program are much alike: once one is durable, those that follow are compressed against it. There is one such
+*dictionary* in a run, so that it has none itself.
+
 Bounds count bytes as they were said, before they are compressed. What is beyond one is left out, and the record says so
 in place of a name. Text that is longer than the bound of the whole run costs no more than a comparison.
 
@@ -19,12 +22,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial, reduce
+from functools import reduce
 from typing import Final, Literal
 
 import msgspec
 
-from belljar.audit.content import Output, RunKey, Said, prompt_content
+from belljar.audit.content import DICTIONARY_BYTES_MIN, Dictionary, Output, RunKey, Said, prompt_content
 from belljar.heavy import bytes_of, slices, text_of
 from belljar.journal import Draft, Job
 from belljar.journal.tables import CONTENT_KEYS, CONTENTS, ContentRow
@@ -102,6 +105,7 @@ class Keeper:
         self._bytes = 0
         # By their digests: as many as its root model had turns.
         self._texts: set[bytes] = set()
+        self._dictionary: Dictionary | None = None
 
     @classmethod
     def of_nothing(cls) -> Keeper:
@@ -160,10 +164,18 @@ class Keeper:
                 (message.role, self._again(message.text, rows) if again else Said(_clean(message.text)))
                 for message in request.messages
             ]
-            name, own = self._sealed(prompt_content(system, messages))
+            prompt = prompt_content(system, messages)
+            name, own = self._sealed(prompt, None if again else self._dictionary)
         except _LeftOut as left_out:
             return Kept(left_out.why)
-        return Kept(name, [*rows, *own], partial(self._texts.update, [row.digest for row in rows]))
+
+        def noted() -> None:
+            self._texts.update(row.digest for row in rows)
+            # The first one that is long enough, and so has no dictionary itself.
+            if self._dictionary is None and not again and len(prompt) >= DICTIONARY_BYTES_MIN:
+                self._dictionary = Dictionary(name, self._without_secrets(prompt)[0])
+
+        return Kept(name, [*rows, *own], noted)
 
     def _again(self, text: str, rows: list[ContentRow]) -> Said:
         """The name of a text, whose rows are added unless it is in the journal."""
@@ -176,11 +188,11 @@ class Keeper:
             rows += self._key.sealed(clean, redacted=redacted)[1]
         return Said(at=digest.hex())
 
-    def _sealed(self, data: bytes | memoryview) -> tuple[str, list[ContentRow]]:
+    def _sealed(self, data: bytes | memoryview, against: Dictionary | None = None) -> tuple[str, list[ContentRow]]:
         assert self._key is not None
         self._make_room(data)
         clean, redacted = self._without_secrets(data)
-        return self._key.sealed(clean, redacted=redacted)
+        return self._key.sealed(clean, redacted=redacted, against=against)
 
     def _make_room(self, data: bytes | memoryview) -> None:
         """Count it towards what may be kept. Raises _LeftOut."""

@@ -50,7 +50,7 @@ __all__ = [
     "wrong_version",
 ]
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 LOCK: Final = "SELECT round FROM belljar.head FOR UPDATE"
 # The server's clock, in seconds since the epoch; it goes on inside a transaction.
@@ -174,6 +174,7 @@ _MIGRATIONS: Final = {
         *(_create_table(table) for table in _OF_VERSION_3),
         *(f"CREATE INDEX {name} ON belljar.{_INDEXES[name]}" for name in _OF_SERVICE),
     ),
+    3: (),  # contents may be compressed by Zstandard, which an older Belljar would take for damage
 }
 
 # -- opening -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ trigger, a view or an index that somebody planted is found before anything is wr
     format 3   one file for both, so that they are written in one transaction
     format 4   contents and checkpoints, too
     format 5   what a service has to remember: its keys, its orders, whom it tells; and parts of the log's tree
+    format 6   contents are compressed in another way
 """
 
 from __future__ import annotations
@@ -325,10 +326,18 @@ _SERVICE: Final = (
     "CREATE INDEX due_deliveries ON deliveries (next_at) WHERE done_at = 0",
     "CREATE TABLE subtrees (block INTEGER PRIMARY KEY CHECK (block >= 0), root BLOB NOT NULL)",
 )
-SCHEMA: Final = Schema(
+_JOURNAL_5: Final = Schema(
     application_id=_LOG_2.application_id,
     version=5,
     statements=(*_JOURNAL_4.statements, *_SERVICE),
     older=_JOURNAL_4,
     migrate=_adding(_SERVICE),
+)
+# Contents may be compressed by Zstandard, which an older Belljar would take for damage; the tables are the same.
+SCHEMA: Final = Schema(
+    application_id=_LOG_2.application_id,
+    version=6,
+    statements=_JOURNAL_5.statements,
+    older=_JOURNAL_5,
+    migrate=_adding(()),
 )
