@@ -142,7 +142,8 @@ def _windows(body: bytes) -> Iterator[tuple[int, bytes]]:
             parts, ends_inside = [*parts[:last], before + comma], False
         yield start, b"".join(parts[inside::2])
         inside = ends_inside
-        give_way()
+        if start < len(body):
+            give_way()
 
 
 def _refused(code: str, what: str, limit: int, observed: int) -> Refusal:

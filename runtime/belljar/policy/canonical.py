@@ -22,6 +22,7 @@ __all__ = ["digest", "dump", "schema"]
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
+@functools.lru_cache(maxsize=64)  # each run says what its policy is
 def dump(policy: Policy) -> str:
     """The canonical TOML. For any policy that came from `parse`, parsing it gives an equal policy.
 
