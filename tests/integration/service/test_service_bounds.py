@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from belljar.errors import AuditUnavailable, LedgerUnavailable
-from tests.integration.service.support import Client, Serving, problem, serving
+from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar, until
 
 
@@ -25,13 +25,6 @@ def strict(jar: Jar) -> Iterator[Serving]:
         yield running
 
 
-def connected(service: Serving) -> socket.socket:
-    port = int(service.url.rpartition(":")[2])
-    opened = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    return opened
-
-
 def said(opened: socket.socket) -> bytes:
     """All that comes until the other side closes."""
     found = b""
@@ -40,12 +33,9 @@ def said(opened: socket.socket) -> bytes:
             found += piece
     except ConnectionResetError:
         pass
+    except TimeoutError:
+        raise AssertionError(f"it was never closed; {len(found)} bytes came") from None
     return found
-
-
-def head(service: Serving, line: str, *headers: str) -> bytes:
-    lines = [f"{line} HTTP/1.1", "host: 127.0.0.1", f"authorization: Bearer {service.key}", *headers]
-    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_sent(strict: Serving) -> None:
@@ -81,11 +71,21 @@ def test_a_head_that_does_not_come_ends_its_connection(strict: Serving, sent: by
         assert said(opened) == b""
 
 
-def test_a_head_that_is_too_long_is_refused(strict: Serving) -> None:
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_head_that_is_too_long_is_refused(strict: Serving, ends: bool) -> None:
+    """Whether or not it comes to its end. What was not read of it may reset the connection before the answer is."""
     with closing(connected(strict)) as opened:
-        opened.sendall(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"y" * 100_000)
+        long = b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"y" * 100_000
+        opened.sendall(long + b"\r\n\r\n" if ends else long)
         answer = said(opened)
-    assert answer == b"" or (b" 400 " in answer and b'"code":"request.http"' in answer)
+    told = (b'"code":"request.http"', b'"code":"request.head"')
+    assert answer == b"" or ((b" 400 " in answer or b" 431 " in answer) and any(one in answer for one in told))
+
+
+def test_of_a_head_that_is_too_long_it_is_told(admin: Client) -> None:
+    problem(admin.get("/livez", headers={"x": "y" * 40_000}), 431, "request.head")
+    problem(admin.get(f"/v1/runs?after={'x' * 40_000}"), 431, "request.head")
+    assert admin.get("/livez", headers={"x": "y" * 20_000}).status_code == 200
 
 
 def test_whoever_takes_no_answer_is_cut_off_and_nobody_else_notices(strict: Serving) -> None:

@@ -18,7 +18,7 @@ from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
 from belljar.service.pages import DemoModel
 from belljar.service.parts import parts
-from tests.integration.service.support import Client, Serving, serving
+from tests.integration.service.support import Client, Serving, problem, serving
 from tests.integration.support import Jar
 from tests.unit.collectors import Collector
 from tests.waiting import until
@@ -79,6 +79,21 @@ def test_the_playground_orders_a_run_that_its_page_shows(service: Serving) -> No
         assert "This is the demo" in client.get(f"/runs/{run}").text
         listed = client.get("/runs").text
         assert run in listed
+
+
+def test_a_cookie_counts_for_the_api_only_where_a_page_of_ours_sends_it(service: Serving) -> None:
+    """A browser sends it along with whatever any site makes it send."""
+    with browser(service) as client:
+        ours = {name: client.headers.pop(name) for name in ("origin", "sec-fetch-site")}
+        assert client.get("/v1/runs").status_code == 200
+        for headers in (
+            {},
+            {"origin": "https://owned.example"},
+            {**ours, "sec-fetch-site": "cross-site"},
+            {**ours, "sec-fetch-site": "same-site"},
+        ):
+            problem(client.post("/v1/runs", json=ASKED, headers=headers), 403, "route.origin")
+        assert client.post("/v1/runs", json=ASKED, headers=ours).status_code == 202
 
 
 def test_a_page_is_for_whoever_has_a_session_and_shows_no_other_tenant(service: Serving) -> None:
