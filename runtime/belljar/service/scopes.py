@@ -42,8 +42,7 @@ async def of_run(asking: Asking[Any, Any]) -> Tenant | None:
         RunId(run)
     except InvalidInput:
         raise NoSuchRun(run) from None
-    state = await asking.desk.get(run)
-    return no_such(asking, Tenant(state.tenant), NoSuchRun(run))
+    return no_such(asking, await asking.desk.tenant_of(run), NoSuchRun(run))
 
 
 def below(above: Tenant | None, tenant: str) -> bool:

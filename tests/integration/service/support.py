@@ -115,9 +115,10 @@ def connected(service: Serving) -> socket.socket:
     return opened
 
 
-def head(service: Serving, line: str, *headers: str) -> bytes:
-    """The head of a request of the first key's owner."""
-    lines = [f"{line} HTTP/1.1", "host: 127.0.0.1", f"authorization: Bearer {service.key}", *headers]
+def head(service: Serving, line: str, *headers: str, key: str | None = None) -> bytes:
+    """The head of a request with this key, or the first one."""
+    shown = service.key if key is None else key
+    lines = [f"{line} HTTP/1.1", "host: 127.0.0.1", f"authorization: Bearer {shown}", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -104,6 +105,31 @@ def test_whoever_takes_no_answer_is_cut_off_and_nobody_else_notices(strict: Serv
             time.sleep(0.05)
 
 
+def test_bodies_of_a_tenant_are_bounded_together_and_others_go_on(jar: Jar) -> None:
+    with serving(jar, body_bytes=2000, bodies_bytes=8000, body_s=PATIENCE_S) as service:
+        keys = [service.key_of("runner", tenant) for tenant in ("acme/a", "acme/b", "other")]
+        clients = [service.client(key) for key in keys]
+        with contextlib.ExitStack() as stack:
+            for client in clients:
+                stack.enter_context(client)
+            for key in keys[:2]:
+                opened = stack.enter_context(closing(connected(service)))
+                told = ("content-type: application/json", "content-length: 1999")
+                opened.sendall(head(service, "POST /v1/runs", *told, key=key) + b" " * 1900)
+            body = {"code": "FINAL(1)" + " " * 1000}
+
+            def status(client: Client) -> int:
+                return client.post("/v1/runs", json=body).status_code
+
+            until(lambda: status(clients[1]) == 503, what="the other two are there")
+            answer = clients[0].post("/v1/runs", json=body)
+            assert answer.headers["retry-after"] == str(problem(answer, 503, "service.busy")["retry_after_s"])
+            assert status(clients[2]) == 202
+        # Of bodies whose clients have gone nothing is held.
+        with service.client(keys[0]) as client:
+            until(lambda: status(client) == 202, what="there is room again")
+
+
 @pytest.mark.parametrize(
     ("headers", "status", "code"),
     [
@@ -141,9 +167,9 @@ def test_only_our_own_names_and_addresses_are_answered(jar: Jar) -> None:
 def test_answers_are_for_no_other_site(admin: Client) -> None:
     answer = admin.get("/v1/policies", headers={"origin": "https://evil.example"})
     assert not [name for name in answer.headers if name.startswith("access-control-")]
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert answer.headers["cache-control"] == "no-store"
+    told = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "cache-control": "no-store"}
+    assert {name: answer.headers.get(name) for name in told} == told
+    assert "default-src 'none'" in answer.headers.get("content-security-policy", "")
 
 
 def test_methods_are_told_and_head_has_no_body(admin: Client) -> None:

@@ -126,6 +126,7 @@ async def _order(asking: Asking[Nothing, RunAsked]) -> Answer:
     asked = Asked(**{field: getattr(body, field) for field in Asked.__struct_fields__})
     idem = asking.request.headers.get("idempotency-key", "")
     made = await desk.submit(asked, tenant=asking.named(body.tenant), by=asking.by, idem=idem)
+    asking.let_go()  # the queue counts it now
     asking.about = made.run
     state = await _awaited(asking, made.run)
     told = Ordered(run=made.run, made=made.made, retries=made.retries, state=without_turns(state))
@@ -170,7 +171,8 @@ async def _receipt(asking: Asking[Nothing, None]) -> Receipt:
 
 async def _covered(asking: Asking[CoverageQuery, None]) -> Coverage:
     log, run = asking.host.state.journal, asking.params["run"]
-    return await asyncio.to_thread(lambda: coverage(records_below(log, run), ranges_max=asking.query.ranges))
+    with asking.reading():
+        return await asyncio.to_thread(lambda: coverage(records_below(log, run), ranges_max=asking.query.ranges))
 
 
 async def _trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
@@ -186,7 +188,7 @@ async def _trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
     headers = {"content-disposition": f'attachment; filename="{run}.{suffix}"', "cache-control": "no-store"}
     if form == "html":
         headers["content-security-policy"] = _PAGE_POLICY
-    return await streamed(pieces(made), media, headers)
+    return await streamed(pieces(made, asking.reading()), media, headers)
 
 
 # -- events ------------------------------------------------------------------------------------------------------------

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import msgspec
 
 from belljar.engine import Result
-from belljar.errors import BelljarError, HostFault, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
+from belljar.errors import HostFault, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
 from belljar.jobs import Asked, OrderState
 from belljar.service.routes import Asking
 from belljar.streaming import CellEvent, ChildEvent, QueryEvent, ResultEvent, StreamEvent, TurnEvent
@@ -23,6 +22,7 @@ async def ordered(asking: Asking[Any, Any], asked: Asked) -> str:
     """Order the run for the caller's own tenant; its id."""
     idem = asking.request.headers.get("idempotency-key", "")
     order = await asking.desk.submit(asked, tenant=asking.named(None), by=asking.by, idem=idem)
+    asking.let_go()  # the queue counts it now
     asking.about = order.run
     return order.run
 
@@ -76,10 +76,9 @@ async def told(asking: Asking[Any, Any], run: str) -> AsyncGenerator[StreamEvent
             over = isinstance(event, ResultEvent)
             yield event
     finally:
+        if not over:  # whoever left is not waited for: here, everything that waits is cancelled again and again
+            asking.desk.give_up(run, by=asking.by)
         await events.aclose()
-        if not over:
-            with contextlib.suppress(BelljarError):
-                await asking.desk.cancel(run, by=asking.by)
 
 
 def progress(event: StreamEvent) -> str | None:
