@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from belljar.errors import BelljarError, InvalidInput
 from belljar.service import streams
-from belljar.service.front.asked import Said, asked
+from belljar.service.front.asked import asked, said
 from belljar.service.front.running import answer_of, finished, ordered, progress, told
 from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
@@ -94,21 +94,13 @@ def _error(problem: Problem) -> ErrorOut:
     return ErrorOut(ErrorDetail(kind, problem.detail, problem.code), problem.request)
 
 
-def _said(role: str, content: str | list[TextBlock]) -> list[Said]:
-    if isinstance(content, str):
-        return [Said(role, content)]
-    if any(block.type != "text" for block in content):
-        raise InvalidInput("only text can be asked about: send blocks of the type text", code="front.content")
-    return [Said(role, block.text) for block in content]
-
-
 async def _messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
-    system = "\n".join(one.text for one in _said("system", body.system))
-    said = [one for message in body.messages for one in _said(message.role, message.content)]
-    run = await ordered(asking, asked(body.model, system, said))
+    system = "\n".join(one.text for one in said("system", body.system, "blocks"))
+    conversation = [one for message in body.messages for one in said(message.role, message.content, "blocks")]
+    run = await ordered(asking, asked(body.model, system, conversation))
     if body.stream:
         return streams.events(_streamed(asking, run))
     result = await finished(asking, run)

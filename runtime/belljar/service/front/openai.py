@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from belljar.errors import BelljarError, InvalidInput
 from belljar.service import streams
-from belljar.service.front.asked import Said, asked
+from belljar.service.front.asked import asked, said
 from belljar.service.front.running import answer_of, finished, ordered, progress, told
 from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
@@ -118,22 +118,14 @@ def _error(problem: Problem) -> ChatError:
     return ChatError(ChatFault(problem.detail, kind, problem.code, problem.at))
 
 
-def _said(message: ChatMessage) -> list[Said]:
-    if isinstance(message.content, str):
-        return [Said(message.role, message.content)]
-    if any(part.type != "text" for part in message.content):
-        raise InvalidInput("only text can be asked about: send parts of the type text", code="front.content")
-    return [Said(message.role, part.text) for part in message.content]
-
-
 async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
-    pieces = [one for message in body.messages for one in _said(message)]
+    pieces = [one for message in body.messages for one in said(message.role, message.content, "parts")]
     system = "\n".join(one.text for one in pieces if one.role in _INSTRUCTIONS)
-    said = [one for one in pieces if one.role not in _INSTRUCTIONS]
-    run = await ordered(asking, asked(body.model, system, said))
+    conversation = [one for one in pieces if one.role not in _INSTRUCTIONS]
+    run = await ordered(asking, asked(body.model, system, conversation))
     if body.stream:
         return streams.events(_streamed(asking, run))
     result = await finished(asking, run)
