@@ -33,9 +33,9 @@ def test_readings_that_nobody_takes_hold_up_no_other_work_and_end_with_whoever_l
             return pieces(endless, room.held(ACME))
 
         slow = [begun() for _ in range(READINGS_MAX)]
-        for one in slow:
-            await anext(one)
-        async with in_time(PATIENCE_S, "a thread is free"):
+        async with in_time(PATIENCE_S, "each has a thread, and another one is free"):
+            for one in slow:
+                await anext(one)
             assert await asyncio.to_thread(lambda: 1) == 1
         with pytest.raises(Busy) as busy:
             await anext(begun())
