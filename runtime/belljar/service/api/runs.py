@@ -18,7 +18,7 @@ from belljar.identity import Tenant
 from belljar.jobs import Asked, OrderState
 from belljar.service.problems import Unfit
 from belljar.service.routes import Answer, Asking, Nothing, Route, Service, encode
-from belljar.service.scopes import Cursor, TenantName, named_tenant, of_run
+from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run
 from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import StreamEvent
 
@@ -138,7 +138,7 @@ async def _awaited(asking: Asking[Any, Any], run: str) -> OrderState:
     match = _WAIT.search(asking.request.headers.get("prefer", ""))
     if match is None:
         return await asking.desk.get(run)
-    return await asking.desk.wait(run, min(int(match[1]), _WAIT_S_MAX))
+    return await ended(asking, run, min(int(match[1]), _WAIT_S_MAX))
 
 
 def without_turns(state: OrderState) -> OrderState:

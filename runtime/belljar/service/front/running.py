@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -11,11 +11,10 @@ from belljar.engine import Result
 from belljar.errors import HostFault, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
 from belljar.jobs import Asked, OrderState
 from belljar.service.routes import Asking
+from belljar.service.scopes import ended
 from belljar.streaming import CellEvent, ChildEvent, QueryEvent, ResultEvent, StreamEvent, TurnEvent
 
 __all__ = ["answer_of", "finished", "ordered", "progress", "told"]
-
-_LOOK_S: Final = 2.0
 
 
 async def ordered(asking: Asking[Any, Any], asked: Asked) -> str:
@@ -32,10 +31,9 @@ async def finished(asking: Asking[Any, Any], run: str) -> Result:
 
     Raises: what `answer_of` raises.
     """
-    while (state := await asking.desk.wait(run, _LOOK_S)).is_open:
-        if await asking.request.is_disconnected():
-            state = await asking.desk.cancel(run, by=asking.by)
-            break
+    state = await ended(asking, run)
+    if state.is_open:
+        state = await asking.desk.cancel(run, by=asking.by)
     return _result(state)
 
 
