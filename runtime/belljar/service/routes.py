@@ -44,6 +44,7 @@ from belljar.hooks import Hooks
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant
 from belljar.jobs import Desk
+from belljar.service.encoding import encode, encoded
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
 from belljar.service.readiness import Readiness
 from belljar.service.records import request_record
@@ -63,7 +64,6 @@ __all__ = [
     "Route",
     "Service",
     "decoded",
-    "encode",
     "no_such",
     "own",
     "query_of",
@@ -362,7 +362,7 @@ class Resource:
         asking.tenant = await route.owner(asking)
         if route.action is not None:
             demand(asking.who, route.action, asking.tenant)
-        return respond(route, await route.handler(asking))
+        return await respond(route, await route.handler(asking))
 
     def _other(self, method: str) -> Route:
         """For a method that the path does not have."""
@@ -513,28 +513,16 @@ async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> by
 # -- answering ---------------------------------------------------------------------------------------------------------
 
 
-def respond(route: Route, value: Any) -> Response:
+async def respond(route: Route, value: Any) -> Response:
     """The response for what a handler gave."""
     if isinstance(value, Response):
         return value
     answer = value if isinstance(value, Answer) else Answer(value, route.status)
     if answer.value is None:
         return Response(status_code=204 if answer.status == 200 else answer.status, headers=answer.headers)
-    data = answer.value if isinstance(answer.value, bytes) else encode(answer.value)
+    data = answer.value if isinstance(answer.value, bytes) else await encoded(answer.value)
     headers = {"cache-control": "no-store", **answer.headers}
     return Response(data, status_code=answer.status, media_type=route.gives[0], headers=headers)
-
-
-def encode(value: object) -> bytes:
-    """As JSON."""
-    return msgspec.json.encode(value, enc_hook=_plain)
-
-
-def _plain(value: object) -> object:
-    """Texts with a type of their own, which msgspec does not write."""
-    if isinstance(value, str):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} cannot be answered")
 
 
 def _problem(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]:

@@ -16,8 +16,9 @@ from belljar.audit import Coverage, Receipt, coverage, records_below
 from belljar.exporting import Format, exported, open_kept
 from belljar.identity import Tenant
 from belljar.jobs import Asked, OrderState
+from belljar.service.encoding import encoded
 from belljar.service.problems import Unfit
-from belljar.service.routes import Answer, Asking, Nothing, Route, Service, encode
+from belljar.service.routes import Answer, Asking, Nothing, Route, Service
 from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run
 from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import StreamEvent
@@ -219,7 +220,7 @@ async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent],
                 coming = None
                 if event is None:
                     return
-                yield _event(*event)
+                yield await _event(*event)
             elif stopping.done():
                 yield b"event: bye\ndata: {}\n\n"  # without an id: whoever comes back goes on from the last one
                 return
@@ -233,10 +234,10 @@ async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent],
         await found.aclose()
 
 
-def _event(number: int, event: StreamEvent) -> bytes:
+async def _event(number: int, event: StreamEvent) -> bytes:
     kind = type(event).__name__.removesuffix("Event").lower()
     # JSON has line ends only between its tokens; a program's answer may have some there, and an event's line may not.
-    data = encode(event).replace(b"\n", b" ").replace(b"\r", b" ")
+    data = await encoded(event, is_line=True)
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (number, kind.encode(), data)
 
 
