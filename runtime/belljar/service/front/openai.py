@@ -12,7 +12,7 @@ from msgspec import Meta
 from belljar.errors import BelljarError, InvalidInput
 from belljar.service import streams
 from belljar.service.front.asked import asked, said
-from belljar.service.front.running import answer_of, finished, ordered, progress, told
+from belljar.service.front.running import answer_of, finished, ordered, progress, split, told
 from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
@@ -94,7 +94,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "chat.completion"
     created: int
     model: str
-    choices: list[ChatChoice]
+    choices: tuple[ChatChoice, ...]
     usage: ChatUsage
 
 
@@ -133,7 +133,7 @@ async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
         id=f"chatcmpl-{run}",
         created=int(time.time()),
         model=body.model,
-        choices=[ChatChoice(ChatReply(answer_of(result)))],
+        choices=(ChatChoice(ChatReply(answer_of(result))),),
         usage=_usage(result.usage.input_tokens, result.usage.output_tokens),
     )
 
@@ -165,7 +165,8 @@ async def _streamed(asking: Asking[Nothing, ChatAsked], run: str) -> AsyncGenera
                     problem = problem_of(error, asking.id, folders=asking.service.folders)
                     yield b"data: %b\n\n" % msgspec.json.encode(_error(problem))
                     return
-                yield chunk(choice({"content": text}))
+                for content in split(text):
+                    yield chunk(choice({"content": content}))
                 yield chunk(choice({}, "stop"))
                 if body.stream_options is not None and body.stream_options.include_usage:
                     usage = event.result.usage

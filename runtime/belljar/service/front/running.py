@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import msgspec
 
 from belljar.engine import Result
 from belljar.errors import HostFault, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
+from belljar.heavy import SLICE_BYTES
 from belljar.jobs import Asked, OrderState
 from belljar.service.routes import Asking
 from belljar.service.scopes import ended
 from belljar.streaming import CellEvent, ChildEvent, QueryEvent, ResultEvent, StreamEvent, TurnEvent
 
-__all__ = ["answer_of", "finished", "ordered", "progress", "told"]
+__all__ = ["answer_of", "finished", "ordered", "progress", "split", "told"]
 
 
 async def ordered(asking: Asking[Any, Any], asked: Asked) -> str:
@@ -77,6 +78,13 @@ async def told(asking: Asking[Any, Any], run: str) -> AsyncGenerator[StreamEvent
         if not over:  # whoever left is not waited for: here, everything that waits is cancelled again and again
             asking.desk.give_up(run, by=asking.by)
         await events.aclose()
+
+
+def split(text: str) -> Iterator[str]:
+    """An answer in pieces, each of which is encoded in no time; there is at least one."""
+    yield text[:SLICE_BYTES]
+    for start in range(SLICE_BYTES, len(text), SLICE_BYTES):
+        yield text[start : start + SLICE_BYTES]
 
 
 def progress(event: StreamEvent) -> str | None:
