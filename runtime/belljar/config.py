@@ -29,6 +29,7 @@ import msgspec
 
 from belljar.bounds import DIMENSION_OF, PATTERN, parse_bound
 from belljar.errors import InvalidInput
+from belljar.glyphs import glyphs
 from belljar.identity import ROLES, Role, Tenant
 from belljar.ledger import Changes, Limits, Period
 from belljar.ledger.base import check_limits
@@ -423,7 +424,7 @@ class _Reader:
         try:
             return tomllib.loads(self._text)
         except (ValueError, RecursionError) as error:  # ValueError: also of int() with thousands of digits
-            self._refuse((), f"this is not valid TOML ({_printable(str(error))}); correct it")
+            self._refuse((), f"this is not valid TOML ({glyphs(str(error))}); correct it")
 
     def _convert(self, raw: object, kind: type[_Table], path: tuple[str, ...]) -> _Table:
         try:
@@ -446,7 +447,7 @@ class _Reader:
         line = self._line(path) if path else None
         dotted = ".".join(part if _BARE.fullmatch(part) else f'"{part}"' for part in path)
         place = f"{self._file}{f':{line}' if line else ''}: {f'{dotted[:_SHOWN_CHARS_MAX]}: ' if path else ''}"
-        raise InvalidInput(f"{_printable(place)}{what}", code="config.invalid")
+        raise InvalidInput(f"{glyphs(place)}{what}", code="config.invalid")
 
     def _line(self, path: tuple[str, ...]) -> int | None:
         """The line of `path`, or else of the nearest table around it that has one."""
@@ -503,10 +504,6 @@ def _text(file: Path) -> str:
         return data.decode()
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null character in the path
         raise InvalidInput(
-            f"{_printable(str(file))} cannot be read ({type(error).__name__}); name a readable UTF-8 file",
+            f"{glyphs(str(file))} cannot be read ({type(error).__name__}); name a readable UTF-8 file",
             code="config.unreadable",
         ) from error
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

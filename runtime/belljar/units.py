@@ -11,6 +11,7 @@ import re
 from typing import Final
 
 from belljar.errors import InvalidInput
+from belljar.glyphs import glyphs
 
 __all__ = [
     "NANOUSD_PER_USD",
@@ -145,4 +146,4 @@ def _largest_exact(amount: int, units: dict[str, int], zero_unit: str) -> str:
 def _shown(text: str) -> str:
     """`text` quoted on one line, whatever it contains."""
     cut = text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "..."
-    return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut) + '"'
+    return f'"{glyphs(cut)}"'

@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from belljar.audit.export.html import html
-from belljar.audit.export.texts import glyphs
 from belljar.audit.export.view import Badge
+from belljar.glyphs import glyphs
 from tests.browser import Unavailable, chromium, opened
 from tests.unit.trajectories import HOSTILE, MARK, START, Shelf, story
 

@@ -14,7 +14,7 @@ import pytest
 from belljar import Host, ModelReply, ModelRequest
 from belljar.audit import Record, records, verify
 from belljar.audit.events import HOST_RUNS
-from belljar.errors import InvalidInput, InvalidPolicy, PolicyDenied, QuotaExceeded, Refusal
+from belljar.errors import AuditUnavailable, InvalidInput, InvalidPolicy, PolicyDenied, QuotaExceeded, Refusal
 from belljar.identity import Tenant
 from belljar.jobs import (
     Asked,
@@ -47,7 +47,7 @@ FAKE = "scripted:fake"
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(asyncio.wait_for(work, PATIENCE_S))
+    return asyncio.run(asyncio.wait_for(work, 2 * PATIENCE_S))  # what waits in vain inside says so before
 
 
 @pytest.fixture
@@ -707,6 +707,59 @@ def test_an_order_is_ended_at_every_moment_of_its_start(jar: Jar) -> None:
                 assert (row.state, row.ended_at > 0) == (states[-1], True)
             assert {*states} <= {"cancelled", "killed"}
             assert desk.load()["running"] == 0
+
+    drive(go())
+
+
+def test_an_order_that_is_placed_while_it_stops_has_ended_though_nobody_can_write_that(jar: Jar) -> None:
+    async def go() -> None:
+        async with desk_of(jar) as desk:
+            take, taking, may_take = desk._book.take, asyncio.Event(), asyncio.Event()
+
+            async def held(*arguments: Any, **options: Any) -> Any:
+                taking.set()
+                await may_take.wait()
+                return await take(*arguments, **options)
+
+            async def failing(runs: object, state: str) -> None:
+                raise AuditUnavailable("the disk is full")
+
+            running = await code(desk, HANGS)
+            await state(desk, running, "running")
+            desk.limits = msgspec.structs.replace(desk.limits, running=1)
+            desk._book.take, end = held, desk._book.end  # type: ignore[method-assign]
+            placing = asyncio.create_task(desk.submit(Asked(code="1"), tenant=ACME, by="a"))
+            await taking.wait()
+            draining = asyncio.create_task(desk.drain(PATIENCE_S))
+            await until(lambda: desk.is_draining)
+            desk._book.end = failing  # type: ignore[method-assign]
+            may_take.set()
+            order = await placing
+            assert order.state == "interrupted"
+            assert (await desk.wait(order.run, PATIENCE_S)).state == "interrupted"
+            desk._book.end = end  # type: ignore[method-assign]
+            await desk._book.end([order.run], "interrupted")
+            await desk.cancel(running, by="b")
+            await draining
+
+    drive(go())
+
+
+def test_whose_a_run_is_is_found_without_what_came_of_it(jar: Jar) -> None:
+    async def go() -> None:
+        async with desk_of(jar, limits=DeskLimits(ended=0)) as desk:
+            run = await code(desk, "FINAL(1)", BELOW)
+            await desk.wait(run, PATIENCE_S)
+            assert run not in desk._works
+
+            def never(run: str) -> OrderState:
+                raise AssertionError("all its records are read")
+
+            desk._found.whole = never  # type: ignore[method-assign]
+            assert await desk.tenant_of(run) == BELOW
+            for none in ("x", "20200101T000000-000000000000"):
+                with pytest.raises(NoSuchRun):
+                    await desk.tenant_of(none)
 
     drive(go())
 

@@ -28,8 +28,8 @@ from belljar.audit.events import (
     RunFinished,
     RunStarted,
 )
-from belljar.audit.export.texts import glyphs
 from belljar.errors import AuditUnavailable
+from belljar.glyphs import glyphs
 from belljar.host import Host
 from belljar.identity import RunId
 from belljar.models import FREE, ModelReply, ModelRequest

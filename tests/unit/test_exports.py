@@ -26,12 +26,13 @@ from belljar.audit.export.jsonl import jsonl
 from belljar.audit.export.otel import BATCH_SPANS_MAX, otel, send
 from belljar.audit.export.rlm import rlm
 from belljar.audit.export.strips import strips
-from belljar.audit.export.texts import cut_at, fair_limit, glyphs, highlighted, plain, visible
+from belljar.audit.export.texts import cut_at, fair_limit, highlighted, plain, visible
 from belljar.audit.export.view import Badge
 from belljar.audit.export.viewing import TEXT_CHARS_MAX, page_of
 from belljar.audit.export.words import money, took
 from belljar.audit.trajectory import Cell, Read, Run, Step, Turn
 from belljar.errors import HostFault, InvalidInput
+from belljar.glyphs import glyphs
 from tests.rlms import iteration_of, types_of_rlms
 from tests.unit.audit_events import made
 from tests.unit.collectors import Collector

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from belljar.errors import InvalidInput
 from belljar.jobs import TextContext
 from belljar.service.front.asked import Said, asked
+from belljar.service.front.running import split
 
 LONG = "a line\n" * 1000
 
@@ -62,3 +63,12 @@ def test_no_text_of_the_users_is_lost(pairs: list[tuple[str, str]]) -> None:
     everything = " ".join([str(question), *contexts.values()])
     for one in said:
         assert all(word in everything for word in one.text.split())
+
+
+@pytest.mark.parametrize("count", [0, 1, 65_536, 65_537, 200_000])
+def test_an_answer_goes_in_pieces_of_which_none_is_long(count: int) -> None:
+    text = "ab" * (count // 2) + "c" * (count % 2)
+    pieces = [*split(text)]
+    assert "".join(pieces) == text
+    assert pieces
+    assert max(map(len, pieces)) <= 65_536

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +32,7 @@ from belljar.errors import (
     VerificationFailed,
 )
 from belljar.jobs import Busy, IdempotencyConflict
-from belljar.service.guard import client_of, is_ours
+from belljar.service.guard import Guard, client_of, is_ours
 from belljar.service.problems import problem_of, without_paths
 from belljar.service.scopes import below, page_of
 from belljar.service.settings import ServiceSettings, check_bind, read_settings
@@ -137,6 +138,24 @@ def test_whatever_an_error_says_a_problem_comes_of_it(text: str) -> None:
 )
 def test_an_address_counts_as_far_as_those_who_wrote_it_are_trusted(peer: str, forwarded: str, client: str) -> None:
     assert client_of(peer, forwarded, [ipaddress.ip_network("10.0.0.0/8")]) == client
+
+
+@pytest.mark.parametrize(
+    ("peer", "client", "scheme"), [("10.0.0.1", "203.0.113.9", "https"), ("192.0.2.7", "192.0.2.7", "http")]
+)
+def test_what_a_proxy_tells_counts_only_of_one_that_is_trusted(peer: str, client: str, scheme: str) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["client"][0], scope["scheme"]))
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    guard = Guard(app, ServiceSettings(trusted_proxies=(ipaddress.ip_network("10.0.0.0/8"),)))
+    told = [(b"host", b"localhost"), (b"x-forwarded-for", b"203.0.113.9"), (b"x-forwarded-proto", b"https")]
+    asyncio.run(guard({"type": "http", "client": (peer, 1), "scheme": "http", "headers": told}, nothing, nothing))  # type: ignore[arg-type]
+    assert seen == [(client, scheme)]
 
 
 @given(st.lists(st.text(max_size=40), max_size=3))

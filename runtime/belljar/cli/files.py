@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from belljar.context.files import replaced
 from belljar.errors import InvalidInput
 
 __all__ = ["write_private"]
@@ -27,20 +26,9 @@ def write_private(path: Path, pieces: Iterable[bytes]) -> None:
             with open(path, "wb") as stream:
                 stream.writelines(pieces)
             return
-        _replace(Path(os.path.realpath(path)), pieces)
+        with replaced(Path(os.path.realpath(path))) as file:
+            file.writelines(pieces)
     except OSError as error:
         raise InvalidInput(
             f"{path} cannot be written ({error.strerror}): name another place with -o", code="export.output"
         ) from error
-
-
-def _replace(path: Path, pieces: Iterable[bytes]) -> None:
-    descriptor, draft = tempfile.mkstemp(prefix=".belljar-", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as stream:
-            stream.writelines(pieces)
-        os.replace(draft, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        raise

@@ -15,7 +15,6 @@ import errno
 import io
 import json
 import os
-import re
 import select
 import sys
 from collections.abc import Mapping
@@ -32,6 +31,7 @@ from belljar.errors import (
     QuotaExceeded,
     Refusal,
 )
+from belljar.glyphs import glyphs
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -64,7 +64,6 @@ EXIT_OUTPUT = 10
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # White space between the tokens of JSON that we did not write; inside its strings it is always escaped.
 _SPACES = bytes.maketrans(b"\t\n\r", b"   ")
-_PERHAPS_CONTROL = re.compile(r"[^ -~]+")
 
 _EXIT = {"ok": 0, "denied": 4, "quota": 5, "model_failed": 7}
 _EXIT_GUEST = 6
@@ -303,8 +302,4 @@ def counted(number: int, noun: str, many: str | None = None) -> str:
 
 def printable(text: str, *, but: str = "\n\t") -> str:
     """Text that is not ours must not steer the terminal: control characters are shown, not sent, except for `but`."""
-
-    def shown(found: re.Match[str]) -> str:
-        return "".join(char if char.isprintable() or char in but else repr(char)[1:-1] for char in found[0])
-
-    return _PERHAPS_CONTROL.sub(shown, text)
+    return glyphs(text, but=but)

@@ -14,6 +14,7 @@ from itertools import groupby, islice
 from typing import assert_never
 
 from belljar.audit.coverage import Document
+from belljar.audit.export.words import end_of
 from belljar.audit.trajectory import (
     Absent,
     Answer,
@@ -134,9 +135,7 @@ class _Shown:
             yield from self._cell(cell, run, inner)
 
     def _cell(self, cell: Cell, run: Run, indent: str) -> Iterator[str]:
-        # A run's answer ends its cell without a further record.
-        answered = any(isinstance(step, Answer) and not step.void for step in cell.steps)
-        status = cell.status or ("answered" if answered else "no end")
+        status = end_of(cell)[0] or "no end"
         yield indent + _words(f"cell {cell.number}", status, _took(cell.started_ns, cell.ended_ns))
         inner = indent + _INDENT
         yield from self._text("code", cell.code, inner)

@@ -221,14 +221,19 @@ class Uploads:
             shutil.rmtree(place, ignore_errors=True)
 
     def sweep(self) -> int:
-        """Remove those that nobody has written to for too long. Returns how many."""
+        """Remove those that nobody has written to for too long. Returns how many.
+
+        Raises:
+            HostFault: the folder cannot be read.
+        """
         gone = 0
-        for place in self._places():
-            with contextlib.suppress(FileNotFoundError, BlockingIOError), folder_lock(place):
-                last = max(file.stat().st_mtime for file in (place, *place.iterdir()))
-                if last < self._clock() - self.keep_s:
-                    shutil.rmtree(place, ignore_errors=True)
-                    gone += 1
+        with _faults():
+            for place in self._places():
+                with contextlib.suppress(FileNotFoundError, BlockingIOError), folder_lock(place):
+                    last = max(file.stat().st_mtime for file in (place, *place.iterdir()))
+                    if last < self._clock() - self.keep_s:
+                        shutil.rmtree(place, ignore_errors=True)
+                        gone += 1
         return gone
 
     def _all(self) -> list[Upload]:

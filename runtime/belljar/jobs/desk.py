@@ -192,8 +192,7 @@ class Desk:
             return _order(taken.row, "known")
         self._works[work.run] = work
         if self._draining and row.run not in self._running:
-            await self._book.end([row.run], INTERRUPTED)
-            self._over(work, INTERRUPTED)
+            await self._interrupt([work])
         work.placed.set_result(not work.done.is_set())
         self._fill()
         state = work.state if work.done.is_set() else row.state
@@ -367,6 +366,13 @@ class Desk:
         _check_run(run)
         return self._with_progress(await asyncio.to_thread(self._found.whole, run))
 
+    async def tenant_of(self, run: str) -> Tenant:
+        """Whose a run is, without looking at what came of it. Raises NoSuchRun."""
+        if (work := self._works.get(run)) is not None:
+            return work.tenant
+        _check_run(run)
+        return Tenant((await asyncio.to_thread(self._found.state, run)).tenant)
+
     def waiting(self, run: str) -> OrderState | None:
         """A run that waits for its turn here; None if it does not."""
         work = self._works.get(run)
@@ -478,6 +484,11 @@ class Desk:
             )
         await self._book.ask_to_cancel(run)
         return await self.get(run)
+
+    def give_up(self, run: str, *, by: str) -> None:
+        """End a run of this process, if it has not ended; nobody waits for that."""
+        if (work := self._works.get(run)) is not None:
+            self._beside(self._cancel(work, by))
 
     async def _cancel(self, work: Work, by: str) -> None:
         if work.done.is_set():

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 from belljar import units
 from belljar.errors import InvalidInput
+from belljar.glyphs import glyphs
 from belljar.policy.expressions import InvalidExpression, any_of
 
 __all__ = [
@@ -107,7 +108,7 @@ def shown(value: object) -> str:
             text = str(value) if abs(value) < 1 << 128 else "a number of over 128 bits"
         case _:
             text = _cut(repr(value))
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return glyphs(text)
 
 
 def _cut(text: str) -> str:

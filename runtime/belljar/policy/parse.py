@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn, TypeVar, get_type_hints
 import msgspec
 
 from belljar.errors import InvalidInput, InvalidPolicy
+from belljar.glyphs import glyphs
 from belljar.policy.kinds import Kind, Unit, Wrong, shown
 from belljar.policy.locate import Path, locate
 from belljar.policy.model import Policy
@@ -68,7 +69,7 @@ def parse(text: str, *, source: str, base: Callable[[str], Policy], reserved: Co
     Raises:
         InvalidPolicy: `FILE:LINE: what is wrong; what to write`.
     """
-    return _Reader(text, _printable(source)).policy(base, reserved)
+    return _Reader(text, glyphs(source)).policy(base, reserved)
 
 
 @cache
@@ -163,7 +164,7 @@ class _Reader:
             line = 1
         elif place[1]:
             line = int(place[1])
-        what = _printable(str(error).replace(place[0] if place else "", ""))
+        what = glyphs(str(error).replace(place[0] if place else "", ""))
         self.refuse(line, f"this is not valid TOML ({what}); compare it with the presets", "syntax")
 
     def version(self) -> None:
@@ -309,10 +310,6 @@ def _tables_below(table: type[msgspec.Struct], prefix: str) -> Iterator[tuple[st
         if not isinstance(kind, Kind):
             yield f"{prefix}{key}", frozenset(fields_of(kind))
             yield from _tables_below(kind, f"{prefix}{key}.")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _shortened(literal: str) -> str:

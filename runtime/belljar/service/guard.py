@@ -1,4 +1,4 @@
-"""What stands before every route: which host is asked, from where, and what every answer says to a browser.
+"""What stands before every route: how long a head is, which host is asked, from where, and what a browser is told.
 
 A page of somebody else's can make a browser send requests to this machine under a name that it has pointed here. So the
 name in `Host` has to be one of ours; an address is nobody's trick, and passes. Addresses in `X-Forwarded-For` count
@@ -69,10 +69,22 @@ class Guard:
                 self._tell(scope, message["status"], time.perf_counter() - started)
             await send(message)
 
-        if not is_ours(headers.getlist("host"), self._settings):
-            await _refuse(sending, request)
+        if (refused := self._refused(scope, headers)) is not None:
+            await _refuse(sending, request, refused)
             return
         await self._app(scope, receive, sending)
+
+    def _refused(self, scope: Scope, headers: Headers) -> Refused | None:
+        """Why nobody looks at it. A head that comes at once is bounded by nothing below us."""
+        most = self._settings.header_bytes
+        line = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+        if line + sum(len(name) + len(value) for name, value in headers.raw) > most:
+            return Refused(f"the head of the request is longer than {most} bytes; send less", code="request.head")
+        if not is_ours(headers.getlist("host"), self._settings):
+            return Refused(
+                "this service does not answer for that host: ask it by its own name or address", code="route.host"
+            )
+        return None
 
     def _believe(self, scope: Scope, headers: Headers) -> None:
         """Let the client be whom trusted proxies tell, and the scheme what they had."""
@@ -155,13 +167,13 @@ def _is_in(address: str, networks: Sequence[Network]) -> bool:
     return any(found.version == network.version and found in network for network in networks)
 
 
-async def _refuse(send: Send, request: str) -> None:
-    error = Refused("this service does not answer for that host: ask it by its own name or address", code="route.host")
-    data = msgspec.json.encode(problem_of(error, request))
+async def _refuse(send: Send, request: str, error: Refused) -> None:
+    problem = problem_of(error, request)
+    data = msgspec.json.encode(problem)
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", str(len(data)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 421, "headers": headers})
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": data})

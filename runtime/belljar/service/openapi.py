@@ -55,11 +55,12 @@ _MEANS: Final[dict[int, str]] = {
     422: "It makes no sense: `at` says where.",
     423: "Somebody else is writing to it.",
     429: "A quota is met, or too many attempts failed: `Retry-After` says until when.",
+    431: "The head of the request is too long.",
     500: "Our fault.",
     502: "The model failed.",
     503: "Not now: too much is waiting, or the log, the ledger or the boxes do not work.",
 }
-_ALWAYS: Final = (401, 403, 405, 421, 422, 429, 500, 503)
+_ALWAYS: Final = (401, 403, 405, 421, 422, 429, 431, 500, 503)
 
 
 def document(routes: Sequence[Route], *, title: str = "Belljar") -> dict[str, Any]:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import functools
 import importlib.util
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from belljar.access import Principal, Session, demand, permits
 from belljar.config import TelemetryTable
-from belljar.errors import AuditUnavailable
+from belljar.errors import AuditUnavailable, BelljarError
 from belljar.hooks import Deliveries, watch_quotas
 from belljar.identity import Tenant
 from belljar.jobs import OrderState
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from belljar.service.mcp import McpHttp
 
 __all__ = ["parts"]
+
+_log = logging.getLogger("belljar.service")
 
 # What a run's end tells a hook of it, and no more: nothing that was said.
 _TOLD: Final = ("run", "tenant", "state", "by", "model", "policy", "asked_ns", "started_ns", "ended_ns", "cost_nanousd")
@@ -105,7 +108,7 @@ async def _visitor(service: Service, request: Request) -> Visitor | None:
 def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
     """The route of a page, with a record of each time that it is shown; forms and refusals the page itself records.
 
-    Files that never change tell nothing of anybody.
+    Files that never change tell nothing of anybody, nor does the way to the login: who is nobody fills no log by it.
     """
     if route.path.startswith(STATIC) or route.path == "/favicon.ico":
         return route
@@ -113,11 +116,11 @@ def _recorded(service: Service, route: StarletteRoute) -> StarletteRoute:
 
     async def answer(request: Request) -> Response:
         response: Response = await endpoint(request)
-        if request.method == "POST" or response.status_code >= 400:
-            return response
         session: Session | None = request.scope.get("belljar.session")
-        who, name = None if session is None else session.principal, f"{request.method} {route.path}"
-        event = request_record(who, name, response.status_code, of=request.path_params.get("run"))
+        if request.method == "POST" or response.status_code >= 400 or session is None:
+            return response
+        name = f"{request.method} {route.path}"
+        event = request_record(session.principal, name, response.status_code, of=request.path_params.get("run"))
         try:
             await service.host.log(event)
         except AuditUnavailable:
@@ -225,8 +228,11 @@ def _hooks(service: Service) -> Extra:
 
     async def tell(data: Mapping[str, Any], deliveries: Deliveries) -> None:
         run, tenant = str(data["run"]), Tenant(str(data["tenant"]))
-        if await hooks.tell("run.ended", tenant, run, data):
-            deliveries.wake()
+        try:
+            if await hooks.tell("run.ended", tenant, run, data):
+                deliveries.wake()
+        except BelljarError as error:
+            _log.warning("belljar: hooks do not hear of the end of %s: %s", run, error)
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:

@@ -73,6 +73,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "route.origin": 403,
     "route.tus": 412,
     "route.unknown": 404,
+    "request.head": 431,
     "request.length": 411,
     "request.slow": 408,
     "request.too_long": 413,

@@ -38,7 +38,8 @@ class Readiness:
     async def look(self) -> dict[str, str]:
         async with self._turn:
             if self._known is None or self._clock() - self._known[0] >= _KEEP_S:
-                self._known = (self._clock(), await self._ask())
+                said = await self._ask()
+                self._known = (self._clock(), said)
             return self._known[1]
 
     async def _ask(self) -> dict[str, str]:

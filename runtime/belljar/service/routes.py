@@ -26,6 +26,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -43,10 +44,13 @@ from belljar.hooks import Hooks
 from belljar.host import Host
 from belljar.identity import DEFAULT_TENANT, Tenant
 from belljar.jobs import Desk
+from belljar.service.encoding import encode, encoded
 from belljar.service.problems import MEDIA_TYPE, Problem, Unfit, code_of, problem_of
 from belljar.service.readiness import Readiness
 from belljar.service.records import request_record
+from belljar.service.room import Room
 from belljar.service.settings import ServiceSettings
+from belljar.service.streams import READINGS_MAX
 
 __all__ = [
     "COOKIE",
@@ -60,7 +64,6 @@ __all__ = [
     "Route",
     "Service",
     "decoded",
-    "encode",
     "no_such",
     "own",
     "query_of",
@@ -101,6 +104,8 @@ class Service:
         strangers: counts what is asked from each address by nobody in particular.
         examining, verifying: held by the one examination of this host, and the one reading of the whole log, that there
             is at a time.
+        readings: of whole runs and logs.
+        bodies: bytes of bodies that were sent and are still held.
         document: makes the service's own, in JSON.
         hooks: whom the service tells what happens.
         observers: told of each answer: the route, the status, and the seconds until its head left.
@@ -117,6 +122,9 @@ class Service:
         self.readiness = Readiness(host)
         self.examining = asyncio.Lock()
         self.verifying = asyncio.Lock()
+        self.readings = Room(READINGS_MAX, READINGS_MAX // 2, "long readings")
+        most = max(settings.bodies_bytes, 4 * settings.body_bytes)
+        self.bodies = Room(most, most // 2, "large requests")
         self.document: Callable[[], bytes] = bytes
         self.hooks = Hooks(host.journal, host.audit, host.keys, private=settings.hooks_private)
         self.uploads = Uploads(host.state.uploads, bytes_max=settings.upload_bytes, keep_s=settings.uploads_s)
@@ -196,6 +204,7 @@ class Asking(Generic[_Q, _B]):
     Attributes:
         tenant: whose the thing is that it is about, once that was allowed.
         about: what the log names as that: a run, a context, a key.
+        held_bytes: how long the body is, as long as nobody else has taken it over.
     """
 
     def __init__(self, service: Service, request: Request, route: Route) -> None:
@@ -209,6 +218,22 @@ class Asking(Generic[_Q, _B]):
         self.body: _B
         self.tenant: Tenant | None = None
         self.about: str | None = None
+        self.held_bytes = 0
+
+    def hold(self, size: int) -> None:
+        """So many more bytes of the body have come. Raises Busy where there are too many of all requests."""
+        self.service.bodies.take(self.who.tenant, size)
+        self.held_bytes += size
+
+    def let_go(self) -> None:
+        """Nobody holds the body any more, or it is counted elsewhere from here on."""
+        if self.held_bytes:
+            self.service.bodies.leave(self.who.tenant, self.held_bytes)
+            self.held_bytes = 0
+
+    def reading(self) -> AbstractContextManager[None]:
+        """The place of a reading of a whole run, or of the whole log. Raises Busy where there are too many."""
+        return self.service.readings.held(self.who.tenant)
 
     @property
     def host(self) -> Host:
@@ -310,7 +335,10 @@ class Resource:
 
     async def _attempt(self, asking: Asking[Any, Any]) -> tuple[Response, str | None]:
         try:
-            return await self._serve(asking), None
+            try:
+                return await self._serve(asking), None
+            finally:
+                asking.let_go()
         except ClientDisconnect:
             return _problem(asking, Refused("the client went away while it sent", code="request.slow"))
         except BelljarError as error:
@@ -334,7 +362,7 @@ class Resource:
         asking.tenant = await route.owner(asking)
         if route.action is not None:
             demand(asking.who, route.action, asking.tenant)
-        return respond(route, await route.handler(asking))
+        return await respond(route, await route.handler(asking))
 
     def _other(self, method: str) -> Route:
         """For a method that the path does not have."""
@@ -450,18 +478,20 @@ async def _body(asking: Asking[Any, Any]) -> Any:
     if media != route.media:
         raise Refused(f"send the body as {route.media}", code="route.media", headers={"accept": route.media})
     most = asking.service.settings.body_bytes if route.body_bytes is None else route.body_bytes
-    data = await _read_body(request, most, asking.service.settings.body_s)
+    data = await _read_body(asking, most, asking.service.settings.body_s)
     if route.media != JSON:
         return data
     return await off_loop(len(data), decoded, data, route.body)
 
 
-async def _read_body(request: Request, most: int, within_s: float) -> bytes:
+async def _read_body(asking: Asking[Any, Any], most: int, within_s: float) -> bytes:
     """The whole body, of at most so many bytes, in at most so many seconds.
 
     Raises:
         Refused: it is longer, or takes longer.
+        Busy: too much is held for others.
     """
+    request = asking.request
     too_long = Refused(f"the body is longer than {most} bytes; send less", code="request.too_long")
     told = request.headers.get("content-length", "0")
     if not told.isdecimal() or int(told) > most:
@@ -473,6 +503,7 @@ async def _read_body(request: Request, most: int, within_s: float) -> bytes:
                 size += len(part)
                 if size > most:
                     raise too_long
+                asking.hold(len(part))
                 parts.append(part)
     except TimeoutError:
         raise Refused(f"the body took longer than {within_s:g} s; send it faster", code="request.slow") from None
@@ -482,28 +513,16 @@ async def _read_body(request: Request, most: int, within_s: float) -> bytes:
 # -- answering ---------------------------------------------------------------------------------------------------------
 
 
-def respond(route: Route, value: Any) -> Response:
+async def respond(route: Route, value: Any) -> Response:
     """The response for what a handler gave."""
     if isinstance(value, Response):
         return value
     answer = value if isinstance(value, Answer) else Answer(value, route.status)
     if answer.value is None:
         return Response(status_code=204 if answer.status == 200 else answer.status, headers=answer.headers)
-    data = answer.value if isinstance(answer.value, bytes) else encode(answer.value)
+    data = answer.value if isinstance(answer.value, bytes) else await encoded(answer.value)
     headers = {"cache-control": "no-store", **answer.headers}
     return Response(data, status_code=answer.status, media_type=route.gives[0], headers=headers)
-
-
-def encode(value: object) -> bytes:
-    """As JSON."""
-    return msgspec.json.encode(value, enc_hook=_plain)
-
-
-def _plain(value: object) -> object:
-    """Texts with a type of their own, which msgspec does not write."""
-    if isinstance(value, str):
-        return str(value)
-    raise TypeError(f"a {type(value).__name__} cannot be answered")
 
 
 def _problem(asking: Asking[Any, Any], error: Exception) -> tuple[Response, str]:

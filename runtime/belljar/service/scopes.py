@@ -1,7 +1,9 @@
-"""What several routes share: whose a run is, which tenants are below one, and pages of a list."""
+"""What several routes share: whose a run is, how one ended, which tenants are below one, and pages of a list."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
@@ -9,14 +11,16 @@ from msgspec import Meta
 
 from belljar.errors import InvalidInput
 from belljar.identity import RunId, Tenant
-from belljar.jobs import NoSuchRun
+from belljar.jobs import NoSuchRun, OrderState
 from belljar.service.routes import Asking, no_such
 
-__all__ = ["LIMIT_MAX", "Cursor", "TenantName", "below", "named_tenant", "of_run", "page_of"]
+__all__ = ["LIMIT_MAX", "Cursor", "TenantName", "below", "ended", "named_tenant", "of_run", "page_of"]
 
 _T = TypeVar("_T")
 
 LIMIT_MAX: Final = 1000
+# How often somebody who waits is looked for.
+_LOOK_S: Final = 2.0
 TenantName = Annotated[
     str,
     Meta(
@@ -34,6 +38,19 @@ async def named_tenant(asking: Asking[Any, Any]) -> Tenant | None:
     return asking.who.tenant if named is None else Tenant(named)
 
 
+async def ended(asking: Asking[Any, Any], run: str, within_s: float = math.inf) -> OrderState:
+    """A run once it has ended, or as it is after so many seconds, or when its client has gone away.
+
+    Raises: as `Desk.get`.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + within_s
+    while True:
+        state = await asking.desk.wait(run, max(0.0, min(_LOOK_S, until - clock())))
+        if not state.is_open or clock() >= until or await asking.request.is_disconnected():
+            return state
+
+
 async def of_run(asking: Asking[Any, Any]) -> Tenant | None:
     """The tenant of the run that the path names: as if there were none where it is somebody else's."""
     run = asking.params["run"]
@@ -42,8 +59,7 @@ async def of_run(asking: Asking[Any, Any]) -> Tenant | None:
         RunId(run)
     except InvalidInput:
         raise NoSuchRun(run) from None
-    state = await asking.desk.get(run)
-    return no_such(asking, Tenant(state.tenant), NoSuchRun(run))
+    return no_such(asking, await asking.desk.tenant_of(run), NoSuchRun(run))
 
 
 def below(above: Tenant | None, tenant: str) -> bool:

@@ -29,7 +29,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from belljar.access import AccessSettings, Authenticator
 from belljar.audit.events import ServiceChanged
-from belljar.errors import BelljarError, InvalidInput
+from belljar.errors import BelljarError, HostFault, InvalidInput
 from belljar.host import Host
 from belljar.jobs import Desk, DeskLimits
 from belljar.service.app import Make, application
@@ -157,6 +157,7 @@ async def _answer(
         await host.log(ServiceChanged(by=by, state="stopped"))
         with contextlib.suppress(BelljarError):  # the log is whole without it, and `audit verify` tells
             await host.checkpoints.make()
+        serving.result()
 
 
 async def _drain(desk: Desk, drain_s: float, hurry: asyncio.Event) -> None:
@@ -187,14 +188,17 @@ async def _sweep(sweep: Callable[[], int]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Says when it listens, or that it cannot."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.up = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # in a task it would stop the loop on the spot
+            raise HostFault("the service could not be started: its log says why") from None
         self.up.set()
 
 

@@ -44,6 +44,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         heartbeat_s: how often a stream of events says that it is still there.
         connections: how many there may be at once.
         header_bytes: how long the head of a request may be.
+        bodies_bytes: how long the bodies of all requests that are under way may be together; half of it for a tenant.
     """
 
     host: str = "127.0.0.1"
@@ -67,6 +68,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_s: float = 15
     connections: int = 4000
     header_bytes: int = 32 * 2**10
+    bodies_bytes: int = 256 * 2**20
 
     @property
     def is_secure(self) -> bool:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
 from starlette.responses import StreamingResponse
 
-__all__ = ["events", "pieces", "streamed"]
+__all__ = ["READINGS_MAX", "events", "pieces", "streamed"]
 
 _T = TypeVar("_T")
 _WAITING_MAX: Final = 4
 _PIECE_BYTES: Final = 64 * 1024
+# Of whole runs and logs, at a time.
+READINGS_MAX: Final = 8
+_THREADS: Final = ThreadPoolExecutor(READINGS_MAX, thread_name_prefix="belljar reading")
 
 
 def events(told: AsyncGenerator[bytes, None]) -> StreamingResponse:
@@ -23,13 +28,26 @@ def events(told: AsyncGenerator[bytes, None]) -> StreamingResponse:
     return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
 
-async def pieces(make: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> AsyncGenerator[bytes, None]:
+async def pieces(
+    make: Callable[[], AbstractContextManager[Iterator[bytes]]], place: AbstractContextManager[None]
+) -> AsyncGenerator[bytes, None]:
     """What the iterator gives, in pieces of some size, from one thread, to which a database's connection belongs.
 
-    The thread is at most a few pieces ahead, and ends when nobody takes them any more.
+    The thread is at most a few pieces ahead, and ends when nobody takes them any more. It is none of those that
+    everybody's short readings share: a client may take as long as it likes.
 
-    Raises: what the iterator, or the block around it, raises.
+    Args:
+        place: one of `READINGS_MAX`, held from the first piece to the end.
+
+    Raises: what the iterator, or a block around it, raises.
     """
+    with place:
+        async with contextlib.aclosing(_read(make)) as found:
+            async for piece in found:
+                yield piece
+
+
+async def _read(make: Callable[[], AbstractContextManager[Iterator[bytes]]]) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(_WAITING_MAX)
     over = threading.Event()
@@ -54,7 +72,7 @@ async def pieces(make: Callable[[], AbstractContextManager[Iterator[bytes]]]) ->
         else:
             put(None)
 
-    thread = loop.run_in_executor(None, work)
+    thread = loop.run_in_executor(_THREADS, work)
     try:
         while (one := await queue.get()) is not None:
             if isinstance(one, BaseException):

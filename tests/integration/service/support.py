@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from belljar.service.server import Ready, serve
 from belljar.service.settings import ServiceSettings
 from tests.integration.support import PATIENCE_S, Jar
 
-__all__ = ["Client", "Serving", "problem", "serving"]
+__all__ = ["Client", "Serving", "connected", "head", "problem", "serving"]
 
 
 class Serving:
@@ -104,6 +105,21 @@ def serving(
     made = ServiceSettings(**{"port": 0, "drain_s": 5.0, **settings})
     with Serving(jar, made, models, **(options or {})) as running:
         yield running
+
+
+def connected(service: Serving) -> socket.socket:
+    """A connection of which the client takes little at a time."""
+    port = int(service.url.rpartition(":")[2])
+    opened = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return opened
+
+
+def head(service: Serving, line: str, *headers: str, key: str | None = None) -> bytes:
+    """The head of a request with this key, or the first one."""
+    shown = service.key if key is None else key
+    lines = [f"{line} HTTP/1.1", "host: 127.0.0.1", f"authorization: Bearer {shown}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:

@@ -165,6 +165,14 @@ def test_what_is_somebody_elses_looks_as_if_it_were_not_there(service: Serving) 
             assert theirs["detail"].replace(run, "") == nobodys["detail"].replace("x" * len(run), "")
 
 
+def test_whoever_never_may_is_told_so_before_anything_is_read(service: Serving) -> None:
+    """What they sent is no JSON, and too long."""
+    with service.client(service.key_of("auditor", "acme")) as client:
+        for path in ("/v1/runs", "/v1/sessions", "/v1/keys"):
+            answer = client.post(path, content=b"x", headers={"content-type": "text/plain"})
+            problem(answer, 403, "access.forbidden")
+
+
 def test_no_header_and_no_field_makes_somebody_another_tenant(service: Serving) -> None:
     """What a proxy or a client says of tenants is nothing: the key says it."""
     with service.client(service.key_of("runner", "acme")) as client:

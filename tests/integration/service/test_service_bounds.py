@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from belljar.errors import AuditUnavailable, LedgerUnavailable
-from tests.integration.service.support import Client, Serving, problem, serving
+from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import PATIENCE_S, Jar, until
 
 
@@ -25,13 +26,6 @@ def strict(jar: Jar) -> Iterator[Serving]:
         yield running
 
 
-def connected(service: Serving) -> socket.socket:
-    port = int(service.url.rpartition(":")[2])
-    opened = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    return opened
-
-
 def said(opened: socket.socket) -> bytes:
     """All that comes until the other side closes."""
     found = b""
@@ -40,12 +34,9 @@ def said(opened: socket.socket) -> bytes:
             found += piece
     except ConnectionResetError:
         pass
+    except TimeoutError:
+        raise AssertionError(f"it was never closed; {len(found)} bytes came") from None
     return found
-
-
-def head(service: Serving, line: str, *headers: str) -> bytes:
-    lines = [f"{line} HTTP/1.1", "host: 127.0.0.1", f"authorization: Bearer {service.key}", *headers]
-    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def test_a_body_that_is_too_long_is_refused_before_it_is_sent(strict: Serving) -> None:
@@ -81,11 +72,21 @@ def test_a_head_that_does_not_come_ends_its_connection(strict: Serving, sent: by
         assert said(opened) == b""
 
 
-def test_a_head_that_is_too_long_is_refused(strict: Serving) -> None:
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_head_that_is_too_long_is_refused(strict: Serving, ends: bool) -> None:
+    """Whether or not it comes to its end. What was not read of it may reset the connection before the answer is."""
     with closing(connected(strict)) as opened:
-        opened.sendall(b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"y" * 100_000)
+        long = b"GET /livez HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"y" * 100_000
+        opened.sendall(long + b"\r\n\r\n" if ends else long)
         answer = said(opened)
-    assert answer == b"" or (b" 400 " in answer and b'"code":"request.http"' in answer)
+    told = (b'"code":"request.http"', b'"code":"request.head"')
+    assert answer == b"" or ((b" 400 " in answer or b" 431 " in answer) and any(one in answer for one in told))
+
+
+def test_of_a_head_that_is_too_long_it_is_told(admin: Client) -> None:
+    problem(admin.get("/livez", headers={"x": "y" * 40_000}), 431, "request.head")
+    problem(admin.get(f"/v1/runs?after={'x' * 40_000}"), 431, "request.head")
+    assert admin.get("/livez", headers={"x": "y" * 20_000}).status_code == 200
 
 
 def test_whoever_takes_no_answer_is_cut_off_and_nobody_else_notices(strict: Serving) -> None:
@@ -102,6 +103,31 @@ def test_whoever_takes_no_answer_is_cut_off_and_nobody_else_notices(strict: Serv
                 break
             assert time.monotonic() < deadline, "it was never cut off"
             time.sleep(0.05)
+
+
+def test_bodies_of_a_tenant_are_bounded_together_and_others_go_on(jar: Jar) -> None:
+    with serving(jar, body_bytes=2000, bodies_bytes=8000, body_s=PATIENCE_S) as service:
+        keys = [service.key_of("runner", tenant) for tenant in ("acme/a", "acme/b", "other")]
+        clients = [service.client(key) for key in keys]
+        with contextlib.ExitStack() as stack:
+            for client in clients:
+                stack.enter_context(client)
+            for key in keys[:2]:
+                opened = stack.enter_context(closing(connected(service)))
+                told = ("content-type: application/json", "content-length: 1999")
+                opened.sendall(head(service, "POST /v1/runs", *told, key=key) + b" " * 1900)
+            body = {"code": "FINAL(1)" + " " * 1000}
+
+            def status(client: Client) -> int:
+                return client.post("/v1/runs", json=body).status_code
+
+            until(lambda: status(clients[1]) == 503, what="the other two are there")
+            answer = clients[0].post("/v1/runs", json=body)
+            assert answer.headers["retry-after"] == str(problem(answer, 503, "service.busy")["retry_after_s"])
+            assert status(clients[2]) == 202
+        # Of bodies whose clients have gone nothing is held.
+        with service.client(keys[0]) as client:
+            until(lambda: status(client) == 202, what="there is room again")
 
 
 @pytest.mark.parametrize(
@@ -141,9 +167,9 @@ def test_only_our_own_names_and_addresses_are_answered(jar: Jar) -> None:
 def test_answers_are_for_no_other_site(admin: Client) -> None:
     answer = admin.get("/v1/policies", headers={"origin": "https://evil.example"})
     assert not [name for name in answer.headers if name.startswith("access-control-")]
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert answer.headers["cache-control"] == "no-store"
+    told = {"x-content-type-options": "nosniff", "x-frame-options": "DENY", "cache-control": "no-store"}
+    assert {name: answer.headers.get(name) for name in told} == told
+    assert "default-src 'none'" in answer.headers.get("content-security-policy", "")
 
 
 def test_methods_are_told_and_head_has_no_body(admin: Client) -> None:

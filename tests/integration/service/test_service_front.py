@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import closing
 
 import anthropic
 import openai
@@ -10,20 +12,23 @@ import pytest
 
 from belljar import ModelReply, ModelRequest, Usage
 from belljar.models import FREE
-from tests.integration.service.support import Serving, serving
-from tests.integration.support import Jar
+from tests.integration.service.support import Serving, connected, head, serving
+from tests.integration.support import Jar, until
 
 LONG = "\n".join(f"user {number} logged in" for number in range(2000))
+FOREVER = "Never stop."
 MODEL = "rlm/scripted:oracle"
 
 
 class Oracle:
-    """A root model that counts lines."""
+    """A root model that counts lines; asked to go on, it writes a program that never ends."""
 
     name, scripted, rates = "scripted:oracle", True, FREE
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         code = 'FINAL(f"{len(context.splitlines())} lines")'
+        if any(FOREVER in message.text for message in request.messages):
+            code = "while True: pass"
         return ModelReply(f"```repl\n{code}\n```", Usage(100, 10), self.name, "end_turn")
 
     async def aclose(self) -> None:
@@ -117,3 +122,20 @@ def test_refusals_are_the_sdks_own_errors(service: Serving) -> None:
         admin.patch("/v1/quotas", json={"tenant": "default", "limits": {"day": {"calls": 0}}})
     with gpt(service) as client, pytest.raises(openai.RateLimitError):
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "What?"}])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+def test_a_caller_that_goes_away_ends_its_run(service: Serving, path: str, stream: bool) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": FOREVER}], "stream": stream}
+
+    def states() -> list[str]:
+        return [one["state"] for one in admin.get("/v1/runs").json()["runs"]]
+
+    with service.client() as admin:
+        with closing(connected(service)) as caller:
+            data = json.dumps(body).encode()
+            told = ("content-type: application/json", f"content-length: {len(data)}")
+            caller.sendall(head(service, f"POST {path}", *told) + data)
+            until(lambda: states() == ["running"], what="its run is under way")
+        until(lambda: states() == ["killed"], what="its run was ended")

@@ -16,9 +16,12 @@ from mcp.client.streamable_http import streamable_http_client
 from belljar.audit import records
 from belljar.audit.events import HttpRequest
 from belljar.config import TelemetryTable
+from belljar.errors import AuditUnavailable, HostFault
+from belljar.service.app import Extra
 from belljar.service.pages import DemoModel
 from belljar.service.parts import parts
-from tests.integration.service.support import Client, Serving, serving
+from belljar.service.routes import Service
+from tests.integration.service.support import Client, Serving, problem, serving
 from tests.integration.support import Jar
 from tests.unit.collectors import Collector
 from tests.waiting import until
@@ -81,6 +84,21 @@ def test_the_playground_orders_a_run_that_its_page_shows(service: Serving) -> No
         assert run in listed
 
 
+def test_a_cookie_counts_for_the_api_only_where_a_page_of_ours_sends_it(service: Serving) -> None:
+    """A browser sends it along with whatever any site makes it send."""
+    with browser(service) as client:
+        ours = {name: client.headers.pop(name) for name in ("origin", "sec-fetch-site")}
+        assert client.get("/v1/runs").status_code == 200
+        for headers in (
+            {},
+            {"origin": "https://owned.example"},
+            {**ours, "sec-fetch-site": "cross-site"},
+            {**ours, "sec-fetch-site": "same-site"},
+        ):
+            problem(client.post("/v1/runs", json=ASKED, headers=headers), 403, "route.origin")
+        assert client.post("/v1/runs", json=ASKED, headers=ours).status_code == 202
+
+
 def test_a_page_is_for_whoever_has_a_session_and_shows_no_other_tenant(service: Serving) -> None:
     with service.nobody() as stranger:
         answer = stranger.get("/runs")
@@ -91,6 +109,21 @@ def test_a_page_is_for_whoever_has_a_session_and_shows_no_other_tenant(service: 
     with browser(service, service.key_of("runner", "other")) as client:
         assert client.get(f"/runs/{run}").status_code == 404
         assert run not in client.get("/runs").text
+
+
+def test_whoever_has_no_session_fills_no_log(service: Serving, jar: Jar) -> None:
+    before = len(requests(jar))
+    with service.nobody() as stranger:
+        for _ in range(20):
+            stranger.get("/")
+            stranger.get("/runs")
+            stranger.get("/login")
+            stranger.post("/login", json={"key": "bj_wrong"})
+            refused = stranger.post("/login", data={"key": "bj_0000000000000000_" + "a" * 43})
+    assert refused.status_code == 429
+    made = [(one.route, one.code) for one in requests(jar)[before:]]
+    assert {*made} == {("POST /login", "access.unknown")}
+    assert len(made) < 15
 
 
 def test_tools_are_asked_over_mcp_with_the_same_keys(service: Serving, jar: Jar) -> None:
@@ -140,6 +173,35 @@ def test_a_hook_is_told_of_a_run_of_its_tenant(service: Serving) -> None:
         assert "a short text" not in str(collector.got)
         gone = admin.delete(f"/v1/hooks/{made.json()['hook']['id']}")
         assert (gone.status_code, admin.get("/v1/hooks").json()["hooks"]) == (204, [])
+
+
+def test_an_end_that_hooks_cannot_be_told_of_is_said_to_the_operator(
+    jar: Jar, caplog: pytest.LogCaptureFixture
+) -> None:
+    held: list[Service] = []
+
+    def hold(service: Service) -> Extra:
+        held.append(service)
+        return Extra()
+
+    async def fail(*_: object) -> int:
+        raise AuditUnavailable("the disk is full")
+
+    with serving(jar, models=[DemoModel()], options={"extras": [*parts(), hold]}) as service, service.client() as admin:
+        held[0].hooks.tell = fail  # type: ignore[method-assign, assignment]
+        run = admin.post("/v1/runs", json=ASKED, headers={"prefer": "wait=60"}).json()["run"]
+        until(lambda: f"the end of {run}: the disk is full" in caplog.text, what="it is said")
+
+
+def test_a_service_of_which_a_part_cannot_begin_ends_with_an_error(jar: Jar) -> None:
+    def failing() -> contextlib.AbstractAsyncContextManager[object]:
+        raise AuditUnavailable("it cannot begin")
+
+    with (
+        pytest.raises(HostFault, match="could not be started"),
+        serving(jar, options={"extras": [lambda _: Extra(running=failing)]}),
+    ):
+        pass
 
 
 def test_spans_go_to_the_collector_that_the_operator_names(jar: Jar) -> None:

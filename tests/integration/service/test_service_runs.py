@@ -7,13 +7,14 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from belljar import ModelReply, ModelRequest, Usage
 from belljar.models import FREE
-from tests.integration.service.support import Client, Serving, problem, serving
+from tests.integration.service.support import Client, Serving, connected, head, problem, serving
 from tests.integration.support import BELLJAR, PATIENCE_S, Jar, no_process_left, until
 
 WAIT = {"prefer": "wait=60"}
@@ -120,6 +121,21 @@ def test_a_run_is_followed_while_it_lasts_and_ended(jar: Jar) -> None:
             assert client.delete(f"/v1/runs/{run}").json()["state"] == "killed"
             *_, (_, event, data) = told(lines)
         assert (event, data["result"]["status"]) == ("result", "killed")
+
+
+def test_whoever_goes_away_is_not_waited_for(service: Serving) -> None:
+    """The record of a request is written when its answer is ready: as soon as nobody waits for it any more."""
+    with closing(connected(service)) as caller:
+        data = json.dumps(FOREVER).encode()
+        told = ("content-type: application/json", "prefer: wait=300", f"content-length: {len(data)}")
+        caller.sendall(head(service, "POST /v1/runs", *told) + data)
+        until(service.host.live, what="the run is under way")
+
+    def answered() -> list[Any]:
+        return [one for one in service.jar.records("http.request") if one.data["route"] == "POST /v1/runs"]
+
+    until(answered, what="it was answered")
+    assert len(service.host.live()) == 1
 
 
 def test_a_quota_that_is_met_says_which_and_until_when(admin: Client) -> None:

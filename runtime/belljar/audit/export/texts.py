@@ -1,9 +1,7 @@
 """How a stranger's text stands on a page: as text, with what cannot be seen made visible, and cut where it is long.
 
 Everything in a trajectory may have been written by an attacker. A page is safe if all of it goes through `visible` (or,
-in an attribute, `plain`): nothing is markup then, and no character steers what stands beside it. Bidirectional
-overrides, control characters, separators, lone surrogates and all else that has no glyph are shown as Python would
-write them, `\\u202e`.
+in an attribute, `plain`): nothing is markup then, and no character steers what stands beside it (`belljar.glyphs`).
 """
 
 from __future__ import annotations
@@ -14,7 +12,9 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-__all__ = ["cut_at", "fair_limit", "glyphs", "highlighted", "plain", "visible"]
+from belljar.glyphs import glyphs
+
+__all__ = ["cut_at", "fair_limit", "highlighted", "plain", "visible"]
 
 _PERHAPS = re.compile(r"[^ -~\n\t]+")
 _HIGHLIGHTED_CHARS_MAX = 20_000
@@ -32,7 +32,6 @@ _WORDS = re.compile(
     |\w+""",
     re.VERBOSE | re.DOTALL,
 )
-_PERHAPS_ON_A_LINE = re.compile(r"[^ -~]+")
 
 
 def visible(text: str) -> Markup:
@@ -60,22 +59,13 @@ def plain(text: str) -> Markup:
     return escape(glyphs(text))
 
 
-def glyphs(text: str) -> str:
-    """The text on one line, of characters that have a glyph. It is no HTML."""
-    return _PERHAPS_ON_A_LINE.sub(lambda found: "".join(map(_glyph, found[0])), text)
-
-
-def _glyph(char: str) -> str:
-    return char if char.isprintable() else repr(char)[1:-1]
-
-
 def _marked(found: re.Match[str]) -> str:
     """Neighbours share a `<b>`, so that a text of nothing else does not become many times as long."""
     return "".join(map(_marked_char, found[0])).replace("</b><b>", "")
 
 
 def _marked_char(char: str) -> str:
-    return char if char.isprintable() else f"<b>{_glyph(char)}</b>"
+    return char if char.isprintable() else f"<b>{glyphs(char)}</b>"
 
 
 def cut_at(text: str, chars_max: int) -> tuple[str, int, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from belljar.audit.export.strips import strips
-from belljar.audit.export.texts import cut_at, fair_limit, glyphs
+from belljar.audit.export.texts import cut_at, fair_limit
 from belljar.audit.export.timelines import queries_of, timeline
 from belljar.audit.export.view import (
     Badge,
@@ -44,6 +44,7 @@ from belljar.audit.trajectory import (
     Step,
 )
 from belljar.audit.trajectory import Text as Kept
+from belljar.glyphs import glyphs
 from belljar.spans import Spans
 
 __all__ = ["page_of", "tone_of"]

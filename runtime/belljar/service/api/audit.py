@@ -99,8 +99,12 @@ async def _show(asking: Asking[RecordsQuery, None]) -> RecordPage:
     above = asking.tenant
     wanted = None if above is None else functools.partial(_is_below, asking.host, above, {})
     work = functools.partial(page_after, log, query.after, query.limit, run=query.run, wanted=wanted)
-    found, after = await asyncio.to_thread(work)
-    return RecordPage([_shown(record) for record in found], after)
+
+    def page() -> RecordPage:
+        found, after = work()
+        return RecordPage([_shown(record) for record in found], after)
+
+    return await asyncio.to_thread(page)
 
 
 def _is_below(host: Host, above: Tenant, known: dict[str, bool], run: str) -> bool:
@@ -118,17 +122,18 @@ def _shown(record: Record) -> RecordShown:
 
 async def _check(asking: Asking[Nothing, Evidence]) -> Report:
     body = asking.body
-    async with asking.service.verifying:  # each reads the whole log: one after the other
-        report = await asyncio.to_thread(
-            functools.partial(
-                verify,
-                asking.host.state.journal,
-                keys=asking.host.keys,
-                trusted=body.keys,
-                receipts=body.receipts,
-                notes=body.checkpoints,
+    with asking.reading():
+        async with asking.service.verifying:  # each reads the whole log: one after the other
+            report = await asyncio.to_thread(
+                functools.partial(
+                    verify,
+                    asking.host.state.journal,
+                    keys=asking.host.keys,
+                    trusted=body.keys,
+                    receipts=body.receipts,
+                    notes=body.checkpoints,
+                )
             )
-        )
     return report if asking.who.tenant is None else _in_short(report)
 
 
@@ -156,8 +161,9 @@ async def _signed(asking: Asking[Any, Any], signed: Any) -> CheckpointShown:
 
 async def _consistency(asking: Asking[ProofQuery, None]) -> Proof:
     query = asking.query
-    async with asking.service.verifying:
-        found = await asking.host.checkpoints.consistency(query.old, query.new)
+    with asking.reading():
+        async with asking.service.verifying:
+            found = await asking.host.checkpoints.consistency(query.old, query.new)
     return Proof(query.old, query.new, [node.hex() for node in found])
 
 
@@ -167,7 +173,7 @@ async def _export(asking: Asking[Nothing, None]) -> Response:
         yield jsonl(records(asking.host.state.journal))
 
     headers = {"content-disposition": 'attachment; filename="audit.jsonl"', "cache-control": "no-store"}
-    return await streamed(pieces(everything), "application/jsonl", headers)
+    return await streamed(pieces(everything, asking.reading()), "application/jsonl", headers)
 
 
 ROUTES = (

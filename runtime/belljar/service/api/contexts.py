@@ -161,9 +161,13 @@ async def _ls(asking: Asking[ContextQuery, None]) -> ContextPage:
     if query.name is not None:
         named = await asyncio.to_thread(asking.host.registered, query.name, tenant=tenant)
         return ContextPage([info_of(named, tenant)])
-    found = await asyncio.to_thread(lambda: asking.host.contexts(tenant=tenant))
-    page, after = page_of(found, lambda one: one.sha256, query.after, query.limit)
-    return ContextPage([info_of(one, tenant) for one in page], after)
+
+    def work() -> ContextPage:
+        found = asking.host.contexts(tenant=tenant)
+        page, after = page_of(found, lambda one: one.sha256, query.after, query.limit)
+        return ContextPage([info_of(one, tenant) for one in page], after)
+
+    return await asyncio.to_thread(work)
 
 
 async def _add(asking: Asking[Any, NewText | NewJson]) -> Answer:

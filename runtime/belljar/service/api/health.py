@@ -54,8 +54,9 @@ async def _examine(asking: Asking[DoctorQuery, None]) -> doctor.Report:
     if name not in presets():
         raise InvalidInput(f"there is no policy {name[:80]!a}: GET /v1/policies lists them", code="policy.not_found")
     policy = await asyncio.to_thread(load, name)
-    async with asking.service.examining:  # each builds boxes: one after the other
-        return await doctor.examine(policy, [asking.query.backend], images=asking.host.state.images)
+    with asking.reading():
+        async with asking.service.examining:  # each builds boxes: one after the other
+            return await doctor.examine(policy, [asking.query.backend], images=asking.host.state.images)
 
 
 async def _openapi(asking: Asking[Nothing, None]) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -111,16 +113,24 @@ async def _in_query(asking: Asking[QuotaCleared, Any]) -> Tenant | None:
 
 async def _show(asking: Asking[QuotaQuery, None]) -> QuotaPage:
     found = await _known(asking.host.quotas.show())
-    mine = [one for one in found if below(asking.tenant, one.tenant)]
-    page, after = page_of(mine, lambda one: f"{one.tenant}:{one.period}", asking.query.after, asking.query.limit)
-    return QuotaPage(page, after)
+    return QuotaPage(*await _paged(asking, found, lambda one: f"{one.tenant}:{one.period}"))
 
 
 async def _history(asking: Asking[HistoryQuery, None]) -> HistoryPage:
     found = await _known(asking.host.quotas.history(per=asking.query.per))
-    mine = [one for one in found if below(asking.tenant, one.tenant)]
-    page, after = page_of(mine, lambda one: f"{one.tenant}:{one.key}", asking.query.after, asking.query.limit)
-    return HistoryPage(page, after)
+    return HistoryPage(*await _paged(asking, found, lambda one: f"{one.tenant}:{one.key}"))
+
+
+async def _paged(
+    asking: Asking[Any, Any], found: Sequence[Any], key: Callable[[Any], str]
+) -> tuple[list[Any], str | None]:
+    """Of what all tenants have, which may be much, a page of what is below the one that is asked about."""
+
+    def work() -> tuple[list[Any], str | None]:
+        mine = [one for one in found if below(asking.tenant, one.tenant)]
+        return page_of(mine, key, asking.query.after, asking.query.limit)
+
+    return await asyncio.to_thread(work)
 
 
 async def _known(work: Any) -> list[Any]:

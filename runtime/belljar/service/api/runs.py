@@ -16,9 +16,10 @@ from belljar.audit import Coverage, Receipt, coverage, records_below
 from belljar.exporting import Format, exported, open_kept
 from belljar.identity import Tenant
 from belljar.jobs import Asked, OrderState
+from belljar.service.encoding import encoded
 from belljar.service.problems import Unfit
-from belljar.service.routes import Answer, Asking, Nothing, Route, Service, encode
-from belljar.service.scopes import Cursor, TenantName, named_tenant, of_run
+from belljar.service.routes import Answer, Asking, Nothing, Route, Service
+from belljar.service.scopes import Cursor, TenantName, ended, named_tenant, of_run
 from belljar.service.streams import events, pieces, streamed
 from belljar.streaming import StreamEvent
 
@@ -126,6 +127,7 @@ async def _order(asking: Asking[Nothing, RunAsked]) -> Answer:
     asked = Asked(**{field: getattr(body, field) for field in Asked.__struct_fields__})
     idem = asking.request.headers.get("idempotency-key", "")
     made = await desk.submit(asked, tenant=asking.named(body.tenant), by=asking.by, idem=idem)
+    asking.let_go()  # the queue counts it now
     asking.about = made.run
     state = await _awaited(asking, made.run)
     told = Ordered(run=made.run, made=made.made, retries=made.retries, state=without_turns(state))
@@ -137,7 +139,7 @@ async def _awaited(asking: Asking[Any, Any], run: str) -> OrderState:
     match = _WAIT.search(asking.request.headers.get("prefer", ""))
     if match is None:
         return await asking.desk.get(run)
-    return await asking.desk.wait(run, min(int(match[1]), _WAIT_S_MAX))
+    return await ended(asking, run, min(int(match[1]), _WAIT_S_MAX))
 
 
 def without_turns(state: OrderState) -> OrderState:
@@ -170,7 +172,8 @@ async def _receipt(asking: Asking[Nothing, None]) -> Receipt:
 
 async def _covered(asking: Asking[CoverageQuery, None]) -> Coverage:
     log, run = asking.host.state.journal, asking.params["run"]
-    return await asyncio.to_thread(lambda: coverage(records_below(log, run), ranges_max=asking.query.ranges))
+    with asking.reading():
+        return await asyncio.to_thread(lambda: coverage(records_below(log, run), ranges_max=asking.query.ranges))
 
 
 async def _trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
@@ -186,7 +189,7 @@ async def _trajectory(asking: Asking[TrajectoryQuery, None]) -> Response:
     headers = {"content-disposition": f'attachment; filename="{run}.{suffix}"', "cache-control": "no-store"}
     if form == "html":
         headers["content-security-policy"] = _PAGE_POLICY
-    return await streamed(pieces(made), media, headers)
+    return await streamed(pieces(made, asking.reading()), media, headers)
 
 
 # -- events ------------------------------------------------------------------------------------------------------------
@@ -217,7 +220,7 @@ async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent],
                 coming = None
                 if event is None:
                     return
-                yield _event(*event)
+                yield await _event(*event)
             elif stopping.done():
                 yield b"event: bye\ndata: {}\n\n"  # without an id: whoever comes back goes on from the last one
                 return
@@ -231,10 +234,10 @@ async def _told(service: Service, found: AsyncGenerator[tuple[int, StreamEvent],
         await found.aclose()
 
 
-def _event(number: int, event: StreamEvent) -> bytes:
+async def _event(number: int, event: StreamEvent) -> bytes:
     kind = type(event).__name__.removesuffix("Event").lower()
     # JSON has line ends only between its tokens; a program's answer may have some there, and an event's line may not.
-    data = encode(event).replace(b"\n", b" ").replace(b"\r", b" ")
+    data = await encoded(event, is_line=True)
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (number, kind.encode(), data)
 
 

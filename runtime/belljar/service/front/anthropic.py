@@ -10,8 +10,8 @@ from msgspec import Meta
 
 from belljar.errors import BelljarError, InvalidInput
 from belljar.service import streams
-from belljar.service.front.asked import Said, asked
-from belljar.service.front.running import answer_of, finished, ordered, progress, told
+from belljar.service.front.asked import asked, said
+from belljar.service.front.running import answer_of, finished, ordered, progress, split, told
 from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
@@ -67,7 +67,7 @@ class MessageOut(msgspec.Struct, frozen=True, kw_only=True):
     type: str = "message"
     role: str = "assistant"
     model: str
-    content: list[TextBlock]
+    content: tuple[TextBlock, ...]
     stop_reason: str | None = "end_turn"
     stop_sequence: str | None = None
     usage: Tokens
@@ -94,30 +94,22 @@ def _error(problem: Problem) -> ErrorOut:
     return ErrorOut(ErrorDetail(kind, problem.detail, problem.code), problem.request)
 
 
-def _said(role: str, content: str | list[TextBlock]) -> list[Said]:
-    if isinstance(content, str):
-        return [Said(role, content)]
-    if any(block.type != "text" for block in content):
-        raise InvalidInput("only text can be asked about: send blocks of the type text", code="front.content")
-    return [Said(role, block.text) for block in content]
-
-
 async def _messages(asking: Asking[Nothing, MessagesAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
-    system = "\n".join(one.text for one in _said("system", body.system))
-    said = [one for message in body.messages for one in _said(message.role, message.content)]
-    run = await ordered(asking, asked(body.model, system, said))
+    system = "\n".join(one.text for one in said("system", body.system, "blocks"))
+    conversation = [one for message in body.messages for one in said(message.role, message.content, "blocks")]
+    run = await ordered(asking, asked(body.model, system, conversation))
     if body.stream:
         return streams.events(_streamed(asking, run))
     result = await finished(asking, run)
     usage = Tokens(result.usage.input_tokens, result.usage.output_tokens)
-    return MessageOut(id=f"msg_{run}", model=body.model, content=[TextBlock("text", answer_of(result))], usage=usage)
+    return MessageOut(id=f"msg_{run}", model=body.model, content=(TextBlock("text", answer_of(result)),), usage=usage)
 
 
 async def _streamed(asking: Asking[Nothing, MessagesAsked], run: str) -> AsyncGenerator[bytes, None]:
-    start = MessageOut(id=f"msg_{run}", model=asking.body.model, content=[], stop_reason=None, usage=Tokens(0, 0))
+    start = MessageOut(id=f"msg_{run}", model=asking.body.model, content=(), stop_reason=None, usage=Tokens(0, 0))
     yield _event("message_start", message=start)
     yield _event("content_block_start", index=0, content_block={"type": "thinking", "thinking": "", "signature": ""})
     events = told(asking, run)
@@ -135,7 +127,8 @@ async def _streamed(asking: Asking[Nothing, MessagesAsked], run: str) -> AsyncGe
                     yield _event("error", error=_error(problem).error)
                     return
                 yield _event("content_block_start", index=1, content_block={"type": "text", "text": ""})
-                yield _event("content_block_delta", index=1, delta={"type": "text_delta", "text": text})
+                for piece in split(text):
+                    yield _event("content_block_delta", index=1, delta={"type": "text_delta", "text": piece})
                 yield _event("content_block_stop", index=1)
                 tokens = Tokens(usage.input_tokens, usage.output_tokens)
                 yield _event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage=tokens)

@@ -13,16 +13,25 @@ What the caller says to the system goes before the question: it is an instructio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from belljar.errors import InvalidInput
 from belljar.jobs import Asked, Context, TextContext
 
-__all__ = ["MODEL_PREFIX", "Said", "asked"]
+__all__ = ["MODEL_PREFIX", "Said", "asked", "said"]
 
 MODEL_PREFIX: Final = "rlm/"
 # A text up to this length is a question as a whole.
 _QUESTION_CHARS_MAX: Final = 4000
+
+
+class Piece(Protocol):
+    """A piece of a message's content, as an API has it."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def text(self) -> str: ...
 
 
 class Said(NamedTuple):
@@ -32,7 +41,23 @@ class Said(NamedTuple):
     text: str
 
 
-def asked(model: str, system: str, said: Sequence[Said]) -> Asked:
+def said(role: str, content: str | Sequence[Piece], pieces: str) -> list[Said]:
+    """What a message says.
+
+    Args:
+        pieces: what the API calls the pieces of its content.
+
+    Raises:
+        InvalidInput: `front.content`: some of it is no text.
+    """
+    if isinstance(content, str):
+        return [Said(role, content)]
+    if any(piece.type != "text" for piece in content):
+        raise InvalidInput(f"only text can be asked about: send {pieces} of the type text", code="front.content")
+    return [Said(role, piece.text) for piece in content]
+
+
+def asked(model: str, system: str, conversation: Sequence[Said]) -> Asked:
     """The order that a conversation is.
 
     Args:
@@ -46,7 +71,7 @@ def asked(model: str, system: str, said: Sequence[Said]) -> Asked:
         raise InvalidInput(
             f"there is no model {model[:80]!a} here: write {MODEL_PREFIX} and a model's name", code="front.model"
         )
-    pieces = [one for one in said if one.text.strip()]
+    pieces = [one for one in conversation if one.text.strip()]
     if not pieces or pieces[-1].role != "user":
         raise InvalidInput("the last message has to be the user's, and to ask something", code="front.question")
     *before, last = pieces

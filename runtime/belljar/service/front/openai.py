@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from belljar.errors import BelljarError, InvalidInput
 from belljar.service import streams
-from belljar.service.front.asked import Said, asked
-from belljar.service.front.running import answer_of, finished, ordered, progress, told
+from belljar.service.front.asked import asked, said
+from belljar.service.front.running import answer_of, finished, ordered, progress, split, told
 from belljar.service.problems import Problem, problem_of
 from belljar.service.routes import Asking, Faults, Nothing, Route, own
 from belljar.streaming import ResultEvent
@@ -94,7 +94,7 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "chat.completion"
     created: int
     model: str
-    choices: list[ChatChoice]
+    choices: tuple[ChatChoice, ...]
     usage: ChatUsage
 
 
@@ -118,22 +118,14 @@ def _error(problem: Problem) -> ChatError:
     return ChatError(ChatFault(problem.detail, kind, problem.code, problem.at))
 
 
-def _said(message: ChatMessage) -> list[Said]:
-    if isinstance(message.content, str):
-        return [Said(message.role, message.content)]
-    if any(part.type != "text" for part in message.content):
-        raise InvalidInput("only text can be asked about: send parts of the type text", code="front.content")
-    return [Said(message.role, part.text) for part in message.content]
-
-
 async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
     body = asking.body
     if body.tools:
         raise InvalidInput("a run has no tools of its caller's: leave `tools` out", code="front.tools")
-    pieces = [one for message in body.messages for one in _said(message)]
+    pieces = [one for message in body.messages for one in said(message.role, message.content, "parts")]
     system = "\n".join(one.text for one in pieces if one.role in _INSTRUCTIONS)
-    said = [one for one in pieces if one.role not in _INSTRUCTIONS]
-    run = await ordered(asking, asked(body.model, system, said))
+    conversation = [one for one in pieces if one.role not in _INSTRUCTIONS]
+    run = await ordered(asking, asked(body.model, system, conversation))
     if body.stream:
         return streams.events(_streamed(asking, run))
     result = await finished(asking, run)
@@ -141,7 +133,7 @@ async def _complete(asking: Asking[Nothing, ChatAsked]) -> Any:
         id=f"chatcmpl-{run}",
         created=int(time.time()),
         model=body.model,
-        choices=[ChatChoice(ChatReply(answer_of(result)))],
+        choices=(ChatChoice(ChatReply(answer_of(result))),),
         usage=_usage(result.usage.input_tokens, result.usage.output_tokens),
     )
 
@@ -173,7 +165,8 @@ async def _streamed(asking: Asking[Nothing, ChatAsked], run: str) -> AsyncGenera
                     problem = problem_of(error, asking.id, folders=asking.service.folders)
                     yield b"data: %b\n\n" % msgspec.json.encode(_error(problem))
                     return
-                yield chunk(choice({"content": text}))
+                for content in split(text):
+                    yield chunk(choice({"content": content}))
                 yield chunk(choice({}, "stop"))
                 if body.stream_options is not None and body.stream_options.include_usage:
                     usage = event.result.usage

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 import msgspec
 
 from belljar.engine import Result
-from belljar.errors import BelljarError, HostFault, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
+from belljar.errors import HostFault, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
+from belljar.heavy import SLICE_BYTES
 from belljar.jobs import Asked, OrderState
 from belljar.service.routes import Asking
+from belljar.service.scopes import ended
 from belljar.streaming import CellEvent, ChildEvent, QueryEvent, ResultEvent, StreamEvent, TurnEvent
 
-__all__ = ["answer_of", "finished", "ordered", "progress", "told"]
-
-_LOOK_S: Final = 2.0
+__all__ = ["answer_of", "finished", "ordered", "progress", "split", "told"]
 
 
 async def ordered(asking: Asking[Any, Any], asked: Asked) -> str:
     """Order the run for the caller's own tenant; its id."""
     idem = asking.request.headers.get("idempotency-key", "")
     order = await asking.desk.submit(asked, tenant=asking.named(None), by=asking.by, idem=idem)
+    asking.let_go()  # the queue counts it now
     asking.about = order.run
     return order.run
 
@@ -32,10 +32,9 @@ async def finished(asking: Asking[Any, Any], run: str) -> Result:
 
     Raises: what `answer_of` raises.
     """
-    while (state := await asking.desk.wait(run, _LOOK_S)).is_open:
-        if await asking.request.is_disconnected():
-            state = await asking.desk.cancel(run, by=asking.by)
-            break
+    state = await ended(asking, run)
+    if state.is_open:
+        state = await asking.desk.cancel(run, by=asking.by)
     return _result(state)
 
 
@@ -76,10 +75,16 @@ async def told(asking: Asking[Any, Any], run: str) -> AsyncGenerator[StreamEvent
             over = isinstance(event, ResultEvent)
             yield event
     finally:
+        if not over:  # whoever left is not waited for: here, everything that waits is cancelled again and again
+            asking.desk.give_up(run, by=asking.by)
         await events.aclose()
-        if not over:
-            with contextlib.suppress(BelljarError):
-                await asking.desk.cancel(run, by=asking.by)
+
+
+def split(text: str) -> Iterator[str]:
+    """An answer in pieces, each of which is encoded in no time; there is at least one."""
+    yield text[:SLICE_BYTES]
+    for start in range(SLICE_BYTES, len(text), SLICE_BYTES):
+        yield text[start : start + SLICE_BYTES]
 
 
 def progress(event: StreamEvent) -> str | None:

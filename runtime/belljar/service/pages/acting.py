@@ -26,6 +26,7 @@ __all__ = ["DeskActions", "DeskQueue"]
 _AGAIN_MAX: Final = 2
 _PATIENCE_S: Final = 60.0
 _LISTED: Final = 50
+_THROTTLED: Final = "access.throttled"
 
 
 class DeskQueue:
@@ -66,6 +67,8 @@ class DeskActions:
         return Login(session.value, max(1, session.until - int(time.time())))
 
     async def record(self, visitor: Visitor | None, route: str, status: int, code: str | None) -> None:
+        if visitor is None and code is not None and (code == _THROTTLED or not code.startswith("access.")):
+            return  # a stranger may send as many of these as they like: they fill no log
         await self._service.host.log(request_record(visitor, route, status, code=code))
 
     async def cancel(self, visitor: Visitor, run: str) -> None:
