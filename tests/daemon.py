@@ -55,6 +55,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PR_GET_CHILD_SUBREAPER = 37
 CLONE_NEWNS = 0x20000
+CLONE_NEWNET = 0x40000000
 MS_REC_SLAVE = 0x4000 | 0x80000
 
 
@@ -68,13 +69,19 @@ class PrivateDaemon:
     Use it as a context manager. `host` is its address, `pid` dockerd's process, `folder` all that it has on disk.
     """
 
-    def __init__(self, programs: str = PROGRAMS) -> None:
-        """Nothing is started yet. `programs`: the folders in which dockerd and runsc are looked for.
+    def __init__(self, programs: str = PROGRAMS, *, network: bool = False) -> None:
+        """Nothing is started yet.
+
+        Args:
+            programs: the folders in which dockerd and runsc are looked for.
+            network: whether it has a network namespace of its own, in which it may make bridges; what it publishes is
+                reached only there (`within`).
 
         Raises:
             Unavailable: dockerd is not installed, or this user may not start it.
         """
         self._programs = programs
+        self._network = network
         self._sudo = _sudo(programs)
         # A socket's address has 107 bytes at most: the usual place for temporary files can be far down.
         self.folder = Path(tempfile.mkdtemp(prefix="belljar-", dir="/tmp"))
@@ -124,12 +131,17 @@ class PrivateDaemon:
             keeper.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def within(self, *command: str) -> list[str]:
+        """The words that run a command in the daemon's network."""
+        return [*self._sudo, "nsenter", f"--net=/proc/{self.pid}/ns/net", *command]
+
     def log(self) -> str:
         """The end of what dockerd and the keeper wrote."""
         return (self.folder / "log").read_text("utf-8", "replace")[-2000:]
 
     def _keep(self) -> None:
         command = [*self._sudo, sys.executable, "-I", __file__, str(self.folder), str(os.getgid()), self._programs]
+        command += ["network"] * self._network
         with adopting_nobody(), open(self.folder / "log", "w", encoding="utf-8") as log:
             self._keeper = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
@@ -288,7 +300,7 @@ def _exit(_number: int, _frame: FrameType | None) -> None:
     sys.exit(1)
 
 
-def _keep(folder: Path, group: str, programs: str) -> None:
+def _keep(folder: Path, group: str, programs: str, network: str = "") -> None:
     """Leave the caller's family, then obey until its pipe ends."""
     if os.fork():
         os._exit(0)
@@ -296,9 +308,11 @@ def _keep(folder: Path, group: str, programs: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     outside = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-    assert libc.unshare(CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+    assert libc.unshare(CLONE_NEWNS | (CLONE_NEWNET if network else 0)) == 0, os.strerror(ctypes.get_errno())
     assert libc.mount(b"none", b"/", None, MS_REC_SLAVE, None) == 0, os.strerror(ctypes.get_errno())
     assert libc.mount(b"belljar", b"/run", b"tmpfs", 0, None) == 0, os.strerror(ctypes.get_errno())
+    if network:
+        subprocess.run(["ip", "link", "set", "lo", "up"], env={"PATH": programs}, check=True)
     signal.signal(signal.SIGCHLD, _reap)
     signal.signal(signal.SIGTERM, _exit)
     keeper = _Keeper(folder, group, programs)
