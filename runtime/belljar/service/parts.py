@@ -171,7 +171,7 @@ class _Mcp:
 
         service = self._service
         offer = Offer(models={name: name for name in (*service.settings.models, DEMO)})
-        return McpService(service.host, offer, demand=demand).http(functools.partial(_principal, service, "POST /mcp"))
+        return McpService(service.desk, offer, demand=demand).http(functools.partial(_principal, service, "POST /mcp"))
 
 
 def _mcp(service: Service) -> Extra:

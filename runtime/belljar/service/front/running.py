@@ -11,6 +11,7 @@ import msgspec
 from belljar.engine import Result
 from belljar.errors import BelljarError, HostFault, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
 from belljar.jobs import Asked, OrderState
+from belljar.service.outcomes import unanswered
 from belljar.service.routes import Asking
 from belljar.streaming import CellEvent, ChildEvent, QueryEvent, ResultEvent, StreamEvent, TurnEvent
 
@@ -43,8 +44,7 @@ def _result(state: OrderState) -> Result:
     if state.result is not None:
         answer_of(state.result)
         return state.result
-    why = state.error.message if state.error is not None else f"the run {state.run} is {state.state}"
-    raise Refusal(why, code=f"run.{state.state}")
+    raise unanswered(state)
 
 
 def answer_of(result: Result) -> str:
