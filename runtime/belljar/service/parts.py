@@ -29,13 +29,14 @@ from belljar.hooks import Deliveries, watch_quotas
 from belljar.identity import Tenant
 from belljar.jobs import OrderState
 from belljar.service.app import Extra, Make
+from belljar.service.front.offered import profiles_for
 from belljar.service.metrics import HostSources, Metrics, MetricsPage
 from belljar.service.pages import HostReader, Visitor, pages
 from belljar.service.pages.acting import DeskActions, DeskQueue
-from belljar.service.pages.demo import DEMO
 from belljar.service.pages.rendering import STATIC
 from belljar.service.records import request_record
 from belljar.service.routes import COOKIE, Asking, Route, Service, who_asks, whole_host
+from belljar.service.settings import DEMO
 from belljar.service.traces import Traces
 from belljar.tasks import stopped
 
@@ -78,7 +79,13 @@ def _pages(service: Service) -> Extra:
     reader = HostReader(
         service.host, version=version("belljar"), queue=DeskQueue(service.desk), environ=service.host.environ
     )
-    made = pages(reader, DeskActions(service), who=functools.partial(_visitor, service), models=models)
+    made = pages(
+        reader,
+        DeskActions(service),
+        who=functools.partial(_visitor, service),
+        models=models,
+        profiles=lambda tenant: list(profiles_for(service, tenant)),
+    )
 
     @contextlib.asynccontextmanager
     async def running() -> AsyncIterator[None]:

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from belljar.engine import Result
-from belljar.errors import BelljarError, HostFault, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
-from belljar.jobs import Asked, OrderState
+from belljar.errors import BelljarError, HostFault, InvalidInput, ModelFailed, PolicyDenied, QuotaExceeded, Refusal
+from belljar.jobs import OrderState
+from belljar.service.front.asked import Said, asked
+from belljar.service.front.offered import no_model, offered, profile_of
 from belljar.service.outcomes import unanswered
 from belljar.service.routes import Asking
 from belljar.streaming import CellEvent, ChildEvent, QueryEvent, ResultEvent, StreamEvent, TurnEvent
 
-__all__ = ["answer_of", "finished", "ordered", "progress", "told"]
+__all__ = ["answer_of", "begun", "finished", "progress", "told"]
 
 _LOOK_S: Final = 2.0
 
 
-async def ordered(asking: Asking[Any, Any], asked: Asked) -> str:
-    """Order the run for the caller's own tenant; its id."""
+async def begun(asking: Asking[Any, Any], model: str, system: str, said: Sequence[Said]) -> str:
+    """Order the run that a conversation is, for the caller's own tenant; its id.
+
+    Args:
+        model: as the caller names it.
+
+    Raises:
+        InvalidInput: `front.model`, `front.question`.
+        Refusal, HostFault: as `Desk.submit`.
+    """
+    tenant = asking.named(None)
+    profile = profile_of(asking.service, model, tenant)
     idem = asking.request.headers.get("idempotency-key", "")
-    order = await asking.desk.submit(asked, tenant=asking.named(None), by=asking.by, idem=idem)
+    try:
+        order = await asking.desk.submit(asked(profile, system, said), tenant=tenant, by=asking.by, idem=idem)
+    except InvalidInput as error:
+        if error.code != "model.unknown" or model in offered(asking.service, tenant):
+            raise
+        raise no_model(asking.service, model, tenant) from error  # the caller's own name: as the provider would say it
     asking.about = order.run
     return order.run
 
