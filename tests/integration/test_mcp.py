@@ -251,7 +251,10 @@ def test_hostile_arguments_are_refused_with_a_code_and_show_nothing_of_the_host(
                 if what != "a text of half a character"
             }
 
-    for what, result in over_http(jar, work).items():
+    results = over_http(jar, work)
+    schemas = [error_of(results[what])["code"] for what in ("no schema", "a schema of the network")]
+    assert schemas == ["answer.schema"] * 2
+    for what, result in results.items():
         found = error_of(result)
         assert found["status"] in (400, 403), what
         assert found["code"] not in ("internal", "host.fault"), what

@@ -241,6 +241,7 @@ class Desk:
             language=asked.language,
             models=(asked.model, asked.sub_model or asked.model),
             references=[one.ref for one in asked.contexts.values() if isinstance(one, RegisteredContext)],
+            answer_type=asked.answer_schema if isinstance(asked, Asked) else None,
         )
 
     def _check_model(self, name: str | None) -> None:

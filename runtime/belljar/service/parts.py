@@ -190,7 +190,9 @@ def _mcp(service: Service) -> Extra:
 
 
 def _metrics(traces: Sequence[Traces], service: Service) -> Extra:
-    metrics = Metrics((*service.settings.models, DEMO))
+    settings = service.settings
+    of_profiles = (model for one in settings.profiles.values() for model in (one.model, one.sub_model) if model)
+    metrics = Metrics({*settings.models, *of_profiles, DEMO})
     service.host.heard_by(metrics.observe)
 
     def queue() -> tuple[int, int]:
